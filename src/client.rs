@@ -1,0 +1,1 @@
+//! The client's side: connections to a broker and its streams.

@@ -1,0 +1,1 @@
+//! A private PostgreSQL for a broker that was given no database.

@@ -1,0 +1,60 @@
+//! What `trunkline serve` can be told: flag, then environment, then default.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+/// The options of `trunkline serve`.
+#[derive(Args, Clone, Debug)]
+pub struct ServeOptions {
+    /// Address to listen on; port 0 takes a free one.
+    #[arg(long, env = "TRUNKLINE_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:50051")]
+    pub listen: SocketAddr,
+
+    /// PostgreSQL to keep everything in, as postgresql://USER:PASSWORD@HOST:PORT/DATABASE.
+    /// DATABASE_URL is taken too. Without one, a private PostgreSQL is started.
+    #[arg(long, env = "TRUNKLINE_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+
+    /// File that holds the database URL, to keep the password out of sight.
+    #[arg(
+        long,
+        env = "TRUNKLINE_DATABASE_URL_FILE",
+        value_name = "FILE",
+        conflicts_with = "database_url"
+    )]
+    pub database_url_file: Option<PathBuf>,
+
+    /// Folder of the private PostgreSQL [default: ./trunkline-data].
+    #[arg(long, env = "TRUNKLINE_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Connections that publish; topics are spread over them.
+    #[arg(long, env = "TRUNKLINE_WRITERS", value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub writers: u16,
+
+    /// Connections for everything that is neither publishing nor a lease.
+    #[arg(long, env = "TRUNKLINE_QUERY_CONNECTIONS", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub query_connections: u16,
+
+    /// How long open streams and calls may take to end when the broker stops.
+    #[arg(long, env = "TRUNKLINE_DRAIN_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub drain_timeout: Duration,
+
+    /// What to log: error, warn, info, debug, trace, or filters such as trunkline=debug.
+    #[arg(long, env = "TRUNKLINE_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
+
+    /// How to write the log.
+    #[arg(long, env = "TRUNKLINE_LOG_FORMAT", value_name = "FORMAT", default_value = "plain")]
+    pub log_format: LogFormat,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Plain,
+    /// One JSON object a line.
+    Json,
+}
