@@ -1,3 +1,208 @@
 //! Binds the broker to a port and a database, and takes it down in good order.
 
+mod database;
+mod health;
+mod logs;
 pub mod options;
+mod signals;
+
+use std::{
+    io::Write as _,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Server, server::TcpIncoming};
+use tracing::{info, warn};
+
+use crate::{broker::Broker, grpc, proto, storage};
+use database::Database;
+use options::ServeOptions;
+
+/// Exit code where the database could not be reached, as in sysexits.h.
+const EX_UNAVAILABLE: u8 = 69;
+
+/// How often a silent client is asked whether it is there, and how long it may take to answer. A
+/// client that vanished without a word would otherwise hold its lease for ever.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What a client may send ahead of being read, by stream and by connection. The default of 64 KiB
+/// is less than one batch.
+const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+
+/// Streams that one connection may have open.
+const MAX_STREAMS: u32 = 2_048;
+
+/// Why a broker could not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log's filter cannot be read.
+    #[error("read the log filter: {0}")]
+    LogFilter(String),
+    /// The file with the database's URL cannot be read.
+    #[error("read {path}: {source}")]
+    UrlFile {
+        /// The file.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The private PostgreSQL could not be started.
+    #[error("start a private PostgreSQL: {0}")]
+    Embedded(#[from] crate::embedded::Error),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// The address cannot be listened on.
+    #[error("listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Connections can no longer be accepted.
+    #[error("serve: {0}")]
+    Serve(#[from] tonic::transport::Error),
+    /// Signals cannot be waited for.
+    #[error("wait for signals: {0}")]
+    Signals(std::io::Error),
+    /// The reflection service cannot be built.
+    #[error("build the reflection service: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+impl Error {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Storage(error) if error.is_transient() => EX_UNAVAILABLE.into(),
+            Self::LogFilter(_) => 2.into(),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Runs `trunkline serve` until a signal ends it.
+pub async fn serve(options: ServeOptions) -> ExitCode {
+    match try_serve(options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be gone too.
+            let _ = writeln!(std::io::stderr(), "trunkline: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+async fn try_serve(options: ServeOptions) -> Result<(), Error> {
+    logs::start(&options)?;
+    let shutdown = signals::shutdown()?;
+    let database = Database::provide(&options).await?;
+    let outcome = serve_on(&database, &options, &shutdown).await;
+    database.release().await?;
+    outcome
+}
+
+async fn serve_on(
+    database: &Database,
+    options: &ServeOptions,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    let limits = storage::Limits {
+        writers: options.writers.into(),
+        queries: options.query_connections.into(),
+    };
+    let Some(storage) = shutdown.run_until_cancelled(database.open(limits)).await else {
+        return Ok(());
+    };
+    let broker = Broker::start(storage?, limits.writers).await?;
+    let address = options.listen;
+    let listener =
+        TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+    let bound = listener.local_addr().map_err(|source| Error::Listen { address, source })?;
+    info!(
+        listen = %bound,
+        database = database.redacted(),
+        writers = options.writers,
+        query_connections = options.query_connections,
+        drain_timeout = ?options.drain_timeout,
+        "started"
+    );
+    let mut stdout = std::io::stdout();
+    // Whoever started us need not read it.
+    let _ = writeln!(stdout, "listening on {bound}").and_then(|()| stdout.flush());
+    run(listener, broker, options.drain_timeout, shutdown.cancelled()).await
+}
+
+/// Serves a broker until `shutdown`, then drains: health says so, publishes that were taken in are
+/// answered, streams end. After `drain_timeout` what is still open is cut off.
+pub async fn run(
+    listener: TcpListener,
+    broker: std::sync::Arc<Broker>,
+    drain_timeout: Duration,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let (health, health_service) = health::Health::new().await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let services = grpc::Services::new(broker.clone());
+    let closing = CancellationToken::new();
+    let serving = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MAX_STREAMS)
+        .trace_fn(logs::request_span)
+        .layer(grpc::ExplainTooLarge)
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(services.topics())
+        .add_service(services.producers())
+        .add_service(services.consumers())
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener)
+                .with_nodelay(Some(true))
+                .with_keepalive(Some(KEEPALIVE_INTERVAL)),
+            closing.clone().cancelled_owned(),
+        );
+    let mut serving = std::pin::pin!(serving);
+
+    tokio::select! {
+        ended = &mut serving => return Ok(ended?),
+        never = health.follow(broker.database_up()) => match never {},
+        () = shutdown => {}
+    }
+
+    info!("draining");
+    let began = Instant::now();
+    health.draining().await;
+    broker.drain();
+    closing.cancel();
+    let drained = async {
+        let stopped = async {
+            broker.stop().await;
+            // Whoever watches the health would keep its connection open.
+            health.end_watches().await;
+        };
+        tokio::join!(&mut serving, stopped).0
+    };
+    match tokio::time::timeout(drain_timeout, drained).await {
+        Ok(ended) => {
+            info!(took = ?began.elapsed(), "drained");
+            Ok(ended?)
+        }
+        Err(_) => {
+            warn!(after = ?drain_timeout, "cut off what was still open");
+            Ok(())
+        }
+    }
+}

@@ -42,7 +42,12 @@ pub struct ServeOptions {
     pub drain_timeout: Duration,
 
     /// What to log: error, warn, info, debug, trace, or filters such as trunkline=debug.
-    #[arg(long, env = "TRUNKLINE_LOG", value_name = "FILTER", default_value = "info")]
+    #[arg(
+        long,
+        env = "TRUNKLINE_LOG",
+        value_name = "FILTER",
+        default_value = "info,tokio_postgres=warn,refinery_core=warn"
+    )]
     pub log: String,
 
     /// How to write the log.

@@ -1,0 +1,136 @@
+//! The core: publishes, streams, leases and wake-ups over one database. It knows neither gRPC nor
+//! SQL.
+//!
+//! A broker holds no state that matters: whatever it knows besides the database's tables is a hint
+//! or a copy, and any number of brokers may share one database.
+
+mod catalog;
+mod commit;
+mod consume;
+mod cursor;
+mod error;
+mod feed;
+mod flush;
+mod lease;
+mod lease_keeper;
+mod pace;
+mod positions;
+mod publisher;
+mod pull;
+mod tail;
+mod wake_up;
+mod watch;
+mod writer;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{Notify, watch as value};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::storage::{self, Storage};
+
+pub use commit::Commit;
+pub use consume::{CommitMode, Consume, Event, Frames, OnBusy};
+pub use cursor::Delivery;
+pub use error::Error;
+pub use publisher::{Answer, Publish, Receipt};
+pub use pull::{Pull, Pulled};
+
+/// How often the tables are asked for what no wake-up told: heads that moved, leases that ended,
+/// locks that came free, and whether the database answers at all.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A broker over one database.
+pub struct Broker {
+    storage: Arc<Storage>,
+    publisher: publisher::Publisher,
+    feeds: Arc<feed::Feeds>,
+    leases: Arc<lease::Leases>,
+    positions: positions::Positions,
+    database_up: value::Receiver<bool>,
+    /// Tells streams, and whoever waits, that the broker stops.
+    draining: CancellationToken,
+    /// Streams and pulls: they end when the broker drains.
+    calls: TaskTracker,
+    /// Tells the tasks that serve them all that no call is left.
+    stopping: CancellationToken,
+    /// The tasks that serve all calls.
+    tasks: TaskTracker,
+}
+
+impl Broker {
+    /// Starts a broker over a database whose schema is up to date; `writers` connections publish.
+    pub async fn start(storage: Storage, writers: usize) -> Result<Arc<Self>, storage::Error> {
+        let storage = Arc::new(storage);
+        let tasks = TaskTracker::new();
+        let stopping = CancellationToken::new();
+        let feeds = Arc::new(feed::Feeds::default());
+
+        let leases = lease::Leases::start(storage.clone(), &tasks, stopping.clone()).await?;
+        let poll_now = Arc::new(Notify::new());
+        let wake_ups = wake_up::start(
+            storage.clone(),
+            feeds.clone(),
+            leases.clone(),
+            poll_now.clone(),
+            &tasks,
+            stopping.clone(),
+        );
+        leases.tell_releases(wake_ups.clone());
+        let publisher =
+            publisher::Publisher::start(storage.clone(), feeds.clone(), wake_ups, writers, &tasks);
+        let positions = positions::Positions::start(storage.clone(), &tasks);
+        let database_up =
+            watch::start(storage.clone(), feeds.clone(), poll_now, &tasks, stopping.clone());
+        Ok(Arc::new(Self {
+            storage,
+            publisher,
+            feeds,
+            leases,
+            positions,
+            database_up,
+            draining: CancellationToken::new(),
+            calls: TaskTracker::new(),
+            stopping,
+            tasks,
+        }))
+    }
+
+    /// Whether the database answers, as of the last second or so.
+    pub fn database_up(&self) -> value::Receiver<bool> {
+        self.database_up.clone()
+    }
+
+    /// Cancelled when the broker begins to stop.
+    pub fn draining(&self) -> &CancellationToken {
+        &self.draining
+    }
+
+    /// Begins to stop: refuses new work, and ends all streams UNAVAILABLE.
+    pub fn drain(&self) {
+        self.draining.cancel();
+        self.publisher.close();
+    }
+
+    /// Waits for the end of all streams and of all publishes that were taken in, then gives the
+    /// leases back and closes all connections. Call [`Self::drain`] first.
+    pub async fn stop(&self) {
+        self.calls.close();
+        self.calls.wait().await;
+        self.leases.released().await;
+        self.positions.close();
+        self.stopping.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.storage.close();
+    }
+
+    /// Runs a part of a call that outlives its request; [`Self::stop`] waits for its end.
+    pub fn track(&self, part: impl Future<Output = ()> + Send + 'static) {
+        self.calls.spawn(part);
+    }
+
+    fn refuse_when_draining(&self) -> Result<(), Error> {
+        if self.draining.is_cancelled() { Err(Error::Draining) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,164 @@
+//! Topics, producers and consumers: made, described, changed and removed.
+
+use super::{Broker, Error};
+use crate::{
+    model::{
+        Consumer, ConsumerId, Labels, Page, PageRequest, Producer, ProducerId, Start, Topic,
+        TopicChanges, TopicName,
+    },
+    storage,
+};
+
+impl Broker {
+    /// Creates an empty topic.
+    pub async fn create_topic(
+        &self,
+        topic: TopicName,
+        description: &str,
+        labels: &Labels,
+    ) -> Result<Topic, Error> {
+        match self.storage.create_topic(&topic, description, labels).await {
+            Err(storage::Error::Taken) => Err(Error::TopicExists { topic }),
+            other => Ok(other?),
+        }
+    }
+
+    /// Describes a topic.
+    pub async fn get_topic(&self, topic: TopicName) -> Result<Topic, Error> {
+        let found = self.storage.find_topic(&topic).await.map_err(Error::of_read)?;
+        found.ok_or(Error::TopicNotFound { topic })
+    }
+
+    /// Lists topics by name.
+    pub async fn list_topics(&self, page: &PageRequest) -> Result<Page<Topic>, Error> {
+        let topics = self.storage.list_topics(page).await.map_err(Error::of_read)?;
+        Ok(Page::of(topics, page.size, |topic| topic.name.as_str()))
+    }
+
+    /// Changes a topic.
+    pub async fn update_topic(
+        &self,
+        topic: TopicName,
+        changes: &TopicChanges,
+    ) -> Result<Topic, Error> {
+        self.storage.update_topic(&topic, changes).await?.ok_or(Error::TopicNotFound { topic })
+    }
+
+    /// Deletes a topic with all that belongs to it.
+    pub async fn delete_topic(&self, topic: TopicName) -> Result<(), Error> {
+        match self.storage.delete_topic(&topic).await? {
+            true => Ok(()),
+            false => Err(Error::TopicNotFound { topic }),
+        }
+    }
+
+    /// Allows a producer to publish to a topic.
+    pub async fn register_producer(
+        &self,
+        topic: TopicName,
+        producer: ProducerId,
+    ) -> Result<Producer, Error> {
+        match self.storage.register_producer(&topic, &producer).await {
+            Ok(Some(registered)) => Ok(registered),
+            Ok(None) | Err(storage::Error::ParentGone) => Err(Error::TopicNotFound { topic }),
+            Err(storage::Error::Taken) => Err(Error::ProducerExists { topic, producer }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes a producer's right to publish away.
+    pub async fn unregister_producer(
+        &self,
+        topic: TopicName,
+        producer: ProducerId,
+    ) -> Result<(), Error> {
+        if self.storage.unregister_producer(&topic, &producer).await? {
+            return Ok(());
+        }
+        self.get_topic(topic.clone()).await?;
+        Err(Error::ProducerNotFound { topic, producer })
+    }
+
+    /// Lists a topic's producers by id.
+    pub async fn list_producers(
+        &self,
+        topic: TopicName,
+        page: &PageRequest,
+    ) -> Result<Page<Producer>, Error> {
+        let producers = self.storage.list_producers(&topic, page).await.map_err(Error::of_read)?;
+        if producers.is_empty() {
+            self.get_topic(topic).await?;
+        }
+        Ok(Page::of(producers, page.size, |producer| producer.id.as_str()))
+    }
+
+    /// Gives a consumer a position in a topic.
+    pub async fn register_consumer(
+        &self,
+        topic: TopicName,
+        consumer: ConsumerId,
+        start: Start,
+    ) -> Result<Consumer, Error> {
+        let log = self.storage.find_log(&topic).await.map_err(Error::of_read)?;
+        let Some((id, first, head)) = log else { return Err(Error::TopicNotFound { topic }) };
+        let position = match start {
+            Start::Earliest => first,
+            Start::Latest => head,
+            Start::Offset(offset) if offset < first || offset > head => {
+                return Err(Error::StartOutOfRange { topic, offset, first, head });
+            }
+            Start::Offset(offset) => offset,
+            Start::Time(time) => {
+                let found = self.storage.find_offset_at(id, time).await.map_err(Error::of_read)?;
+                found.unwrap_or(head)
+            }
+        };
+        match self.storage.register_consumer(id, &consumer, position).await {
+            Ok(()) => self.get_consumer(topic, consumer).await,
+            Err(storage::Error::Taken) => Err(Error::ConsumerExists { topic, consumer }),
+            Err(storage::Error::ParentGone) => Err(Error::TopicNotFound { topic }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Forgets a consumer and its position.
+    pub async fn unregister_consumer(
+        &self,
+        topic: TopicName,
+        consumer: ConsumerId,
+    ) -> Result<(), Error> {
+        if self.storage.unregister_consumer(&topic, &consumer).await? {
+            return Ok(());
+        }
+        self.get_topic(topic.clone()).await?;
+        Err(Error::ConsumerNotFound { topic, consumer })
+    }
+
+    /// Lists a topic's consumers by id.
+    pub async fn list_consumers(
+        &self,
+        topic: TopicName,
+        page: &PageRequest,
+    ) -> Result<Page<Consumer>, Error> {
+        let consumers = self.storage.list_consumers(&topic, page).await.map_err(Error::of_read)?;
+        if consumers.is_empty() {
+            self.get_topic(topic).await?;
+        }
+        Ok(Page::of(consumers, page.size, |consumer| consumer.id.as_str()))
+    }
+
+    /// Describes a consumer.
+    pub async fn get_consumer(
+        &self,
+        topic: TopicName,
+        consumer: ConsumerId,
+    ) -> Result<Consumer, Error> {
+        if let Some(found) =
+            self.storage.find_consumer(&topic, &consumer).await.map_err(Error::of_read)?
+        {
+            return Ok(found);
+        }
+        self.get_topic(topic.clone()).await?;
+        Err(Error::ConsumerNotFound { topic, consumer })
+    }
+}

@@ -1,0 +1,100 @@
+//! Why the broker refuses or ends something.
+
+use std::time::Duration;
+
+use crate::{
+    model::{ConsumerId, Epoch, InvalidInput, Offset, ProducerId, TopicName},
+    storage,
+};
+
+/// Why a call was refused or a stream ended. Cheap to clone: one failed flush refuses many calls.
+#[derive(Clone, Debug, thiserror::Error)]
+#[allow(missing_docs)] // The texts say what each is.
+pub enum Error {
+    #[error(transparent)]
+    Invalid(#[from] InvalidInput),
+    #[error("topic {topic} does not exist")]
+    TopicNotFound { topic: TopicName },
+    #[error("topic {topic} exists already")]
+    TopicExists { topic: TopicName },
+    #[error("producer {producer} is not registered on topic {topic}")]
+    ProducerNotFound { topic: TopicName, producer: ProducerId },
+    #[error("producer {producer} is registered on topic {topic} already")]
+    ProducerExists { topic: TopicName, producer: ProducerId },
+    #[error("producer {producer} may not publish to topic {topic}: it is not registered there")]
+    ProducerNotRegistered { topic: TopicName, producer: ProducerId },
+    #[error("consumer {consumer} is not registered on topic {topic}")]
+    ConsumerNotFound { topic: TopicName, consumer: ConsumerId },
+    #[error("consumer {consumer} is registered on topic {topic} already")]
+    ConsumerExists { topic: TopicName, consumer: ConsumerId },
+    #[error(
+        "start offset {offset} lies outside of topic {topic}, which runs from {first} to {head}"
+    )]
+    StartOutOfRange { topic: TopicName, offset: Offset, first: Offset, head: Offset },
+    #[error("the lease of consumer {consumer} on topic {topic} is held by {holder}")]
+    LeaseHeld { topic: TopicName, consumer: ConsumerId, holder: String },
+    #[error(
+        "the lease of consumer {consumer} on topic {topic} with epoch {epoch} is over; consume again to get a new one"
+    )]
+    LeaseLost { topic: TopicName, consumer: ConsumerId, epoch: Epoch },
+    #[error("position {asked} lies behind the stored position {position}, which never goes back")]
+    CommitBehind { asked: Offset, position: Offset },
+    #[error("position {asked} lies beyond what was delivered, which ends at {delivered}")]
+    CommitBeyond { asked: Offset, delivered: Offset },
+    #[error("topic {topic} is locked by another session of the database; nothing was stored")]
+    TopicBusy { topic: TopicName },
+    #[error("the database does not answer; try again")]
+    DatabaseUnavailable,
+    #[error(
+        "the database was lost before it answered: it may have been done or not; look before trying again"
+    )]
+    OutcomeUnknown,
+    #[error("the broker is stopping; connect again")]
+    Draining,
+    #[error("the broker met an error of its own; its log tells more")]
+    Internal,
+}
+
+impl Error {
+    /// How long to wait before another try, where that may help.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TopicBusy { .. } | Self::Draining => Some(Duration::from_millis(500)),
+            Self::DatabaseUnavailable | Self::OutcomeUnknown => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+
+    /// For a statement that only reads, or that may be done twice: a lost connection then says
+    /// nothing but that the database is down.
+    pub(super) fn of_read(error: storage::Error) -> Self {
+        match Self::from(error) {
+            Self::OutcomeUnknown => Self::DatabaseUnavailable,
+            other => other,
+        }
+    }
+}
+
+impl From<storage::Error> for Error {
+    fn from(error: storage::Error) -> Self {
+        match error {
+            storage::Error::Unavailable(_) | storage::Error::Locked(_) => {
+                tracing::warn!(%error, "refuse a call");
+                Self::DatabaseUnavailable
+            }
+            storage::Error::ConnectionLost(_) => {
+                tracing::warn!(%error, "lose a call's outcome");
+                Self::OutcomeUnknown
+            }
+            storage::Error::Taken
+            | storage::Error::ParentGone
+            | storage::Error::NewerSchema { .. }
+            | storage::Error::Url(_)
+            | storage::Error::Migration(_)
+            | storage::Error::Unexpected(_) => {
+                tracing::error!(%error, "fail a call");
+                Self::Internal
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Keeps the session that holds the leases: opens a new one when it is lost, and asks once a
+//! second, in one statement for all, which leases were fenced or lost their consumer.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{self, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{POLL_INTERVAL, lease::Leases, pace::Backoff};
+use crate::storage::{LeaseSession, Storage};
+
+/// A session without an answer for so long is given up, and its leases with it: another broker
+/// may have got them.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(
+    storage: Arc<Storage>,
+    leases: Arc<Leases>,
+    sessions: watch::Sender<Option<Arc<LeaseSession>>>,
+    stopping: CancellationToken,
+) {
+    stopping.run_until_cancelled(keep(&storage, &leases, &sessions)).await;
+    if let Some(session) = sessions.send_replace(None) {
+        session.close();
+    }
+}
+
+async fn keep(
+    storage: &Storage,
+    leases: &Leases,
+    sessions: &watch::Sender<Option<Arc<LeaseSession>>>,
+) {
+    loop {
+        let session = sessions.borrow().clone();
+        if let Some(session) = session {
+            check_until_lost(&session, leases).await;
+            session.close();
+            sessions.send_replace(None);
+        }
+        sessions.send_replace(Some(open(storage).await));
+        tracing::info!("opened a new lease session");
+    }
+}
+
+async fn check_until_lost(session: &LeaseSession, leases: &Leases) {
+    let mut tick = time::interval(POLL_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = session.closed().cancelled() => return,
+        }
+        let held = leases.all_held();
+        let asked: Vec<_> = held.iter().map(|held| (held.key, held.epoch)).collect();
+        match time::timeout(ANSWER_TIMEOUT, session.find_fenced(&asked)).await {
+            Ok(Ok(fenced)) => {
+                held.iter().filter(|held| fenced.contains(&held.key)).for_each(|held| held.fence());
+            }
+            Ok(Err(error)) => return tracing::warn!(%error, "check the leases"),
+            Err(_) => return tracing::warn!("check the leases: no answer in {ANSWER_TIMEOUT:?}"),
+        }
+    }
+}
+
+async fn open(storage: &Storage) -> Arc<LeaseSession> {
+    let mut backoff = Backoff::new();
+    loop {
+        match time::timeout(ANSWER_TIMEOUT, storage.open_lease_session()).await {
+            Ok(Ok(session)) => return Arc::new(session),
+            Ok(Err(error)) => tracing::warn!(%error, "open a lease session"),
+            Err(_) => tracing::warn!("open a lease session: no answer in {ANSWER_TIMEOUT:?}"),
+        }
+        backoff.pause().await;
+    }
+}

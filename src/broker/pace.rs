@@ -1,0 +1,18 @@
+//! How fast to try again.
+
+use std::time::Duration;
+
+/// Pauses between tries that grow from 50 ms to 2 s.
+pub(super) struct Backoff(Duration);
+
+impl Backoff {
+    pub(super) fn new() -> Self {
+        Self(Duration::from_millis(50))
+    }
+
+    /// Waits before the next try.
+    pub(super) async fn pause(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(Duration::from_secs(2));
+    }
+}

@@ -1,0 +1,127 @@
+//! Takes publishes in and hands each to the writer that owns its topic.
+//!
+//! A publish that was taken in is written whether its caller waits for the answer or not: the
+//! writers are tasks of their own, and a dropped call cancels nothing.
+
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::{Arc, RwLock},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+
+use super::{Broker, Error, feed::Feeds, wake_up::WakeUps, writer};
+use crate::{
+    model::{NewMessages, Offset, ProducerId, TopicName},
+    storage::Storage,
+};
+
+/// Messages to store in one topic.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// The topic.
+    pub topic: TopicName,
+    /// Who publishes.
+    pub producer: ProducerId,
+    /// What to store.
+    pub messages: NewMessages,
+}
+
+/// Where messages were stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The offset of the first message.
+    pub first: Offset,
+    /// How many were stored.
+    pub count: usize,
+}
+
+/// The answer to a publish that was taken in, once it is there.
+pub struct Answer(oneshot::Receiver<Result<Receipt, Error>>);
+
+impl Answer {
+    /// Waits for the answer.
+    pub async fn wait(self) -> Result<Receipt, Error> {
+        // A writer that is gone without an answer may have written.
+        self.0.await.unwrap_or(Err(Error::OutcomeUnknown))
+    }
+}
+
+/// A publish on its way to its writer.
+pub(super) struct Queued {
+    pub publish: Publish,
+    pub reply: oneshot::Sender<Result<Receipt, Error>>,
+    /// Its share of [`QUEUE_BYTES`], given back when it is answered.
+    _room: OwnedSemaphorePermit,
+}
+
+/// Bytes of publishes that may be on their way at the same time. When they are used up, unary
+/// calls wait, and publish streams are no longer read, so that HTTP/2 holds their clients back.
+const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Publishes that may wait for one writer: as many as small ones can be in flight. The next one
+/// waits before it is taken in.
+const QUEUE_LENGTH: usize = 4_096;
+
+/// What a message costs in memory besides its bytes.
+const MESSAGE_OVERHEAD: usize = 96;
+
+pub(super) struct Publisher {
+    /// A queue for each writer; none once the broker drains.
+    queues: RwLock<Vec<mpsc::Sender<Queued>>>,
+    room: Arc<Semaphore>,
+}
+
+impl Publisher {
+    pub(super) fn start(
+        storage: Arc<Storage>,
+        feeds: Arc<Feeds>,
+        wake_ups: WakeUps,
+        writers: usize,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let queues = (0..writers)
+            .map(|_| {
+                let (queue, queued) = mpsc::channel(QUEUE_LENGTH);
+                let writer =
+                    writer::Writer::new(storage.clone(), feeds.clone(), wake_ups.clone(), queued);
+                tasks.spawn(writer.run());
+                queue
+            })
+            .collect();
+        Self { queues: RwLock::new(queues), room: Arc::new(Semaphore::new(QUEUE_BYTES)) }
+    }
+
+    /// Takes no more publishes; the writers end when they have written what was taken in.
+    pub(super) fn close(&self) {
+        self.queues.write().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
+    }
+
+    async fn take_in(&self, publish: Publish) -> Result<Answer, Error> {
+        let size = publish.messages.bytes() + publish.messages.count() * MESSAGE_OVERHEAD;
+        let size = size.min(QUEUE_BYTES) as u32;
+        let room = self.room.clone().acquire_many_owned(size).await.map_err(|_| Error::Draining)?;
+        let queue = self.queue_of(&publish.topic).ok_or(Error::Draining)?;
+        let (reply, answer) = oneshot::channel();
+        queue.send(Queued { publish, reply, _room: room }).await.map_err(|_| Error::Draining)?;
+        Ok(Answer(answer))
+    }
+
+    fn queue_of(&self, topic: &TopicName) -> Option<mpsc::Sender<Queued>> {
+        let queues = self.queues.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut hasher = DefaultHasher::new();
+        topic.hash(&mut hasher);
+        let writer = (hasher.finish() as usize).checked_rem(queues.len())?;
+        queues.get(writer).cloned()
+    }
+}
+
+impl Broker {
+    /// Takes a publish in, once there is room for it; publishes of one topic are stored in the
+    /// order in which they were taken in.
+    pub async fn publish(&self, publish: Publish) -> Result<Answer, Error> {
+        self.refuse_when_draining()?;
+        self.publisher.take_in(publish).await
+    }
+}

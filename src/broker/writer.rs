@@ -1,0 +1,180 @@
+//! Group commit: a writer takes all that waits, writes it in one transaction, and answers each.
+//!
+//! There is no timer: while one transaction goes to the disk the next publishes gather, so the
+//! busier a topic the larger its batches. A publish is refused for a reason of its own only:
+//! what shares its flush is stored.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::{sync::mpsc, time};
+
+use super::{Error, feed::Feeds, flush::Group, publisher::Queued, wake_up::WakeUps};
+use crate::{
+    model::Draft,
+    storage::{self, Appended, Storage},
+};
+
+/// A flush stops taking publishes in when it holds so many messages: larger batches were not
+/// faster, and a consumer reads whole batches.
+const FLUSH_MESSAGES: usize = 8_192;
+
+/// A flush stops taking publishes in when it holds so many bytes.
+const FLUSH_BYTES: usize = 2 * 1024 * 1024;
+
+/// A statement without an answer for so long is given up, and its connection with it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often a flush may be tried again without the producers that turned out unregistered.
+const MAX_ROUNDS: usize = 8;
+
+pub(super) struct Writer {
+    storage: Arc<Storage>,
+    feeds: Arc<Feeds>,
+    wake_ups: WakeUps,
+    queue: mpsc::Receiver<Queued>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        storage: Arc<Storage>,
+        feeds: Arc<Feeds>,
+        wake_ups: WakeUps,
+        queue: mpsc::Receiver<Queued>,
+    ) -> Self {
+        Self { storage, feeds, wake_ups, queue }
+    }
+
+    /// Writes until the queue is closed and empty.
+    pub(super) async fn run(mut self) {
+        let mut waiting = VecDeque::new();
+        let mut taken = Vec::new();
+        loop {
+            if waiting.is_empty() {
+                if self.queue.recv_many(&mut taken, 1_024).await == 0 {
+                    return;
+                }
+                waiting.extend(taken.drain(..));
+            }
+            let flush = self.take_flush(&mut waiting);
+            self.write(Group::by_topic(flush)).await;
+        }
+    }
+
+    /// The next publishes, in order, up to the size of a flush.
+    fn take_flush(&mut self, waiting: &mut VecDeque<Queued>) -> Vec<Queued> {
+        let (mut flush, mut messages, mut bytes) = (Vec::new(), 0, 0);
+        loop {
+            let Some(next) = waiting.pop_front().or_else(|| self.queue.try_recv().ok()) else {
+                return flush;
+            };
+            messages += next.publish.messages.count();
+            bytes += next.publish.messages.bytes();
+            if !flush.is_empty() && (messages > FLUSH_MESSAGES || bytes > FLUSH_BYTES) {
+                waiting.push_front(next);
+                return flush;
+            }
+            flush.push(next);
+        }
+    }
+
+    async fn write(&self, mut groups: Vec<Group>) {
+        if groups.len() > 1 {
+            groups = self.write_together(groups).await;
+        }
+        for group in groups {
+            self.write_alone(group).await;
+        }
+    }
+
+    /// Writes groups in one transaction; returns those that are still to be written.
+    async fn write_together(&self, groups: Vec<Group>) -> Vec<Group> {
+        let drafts: Vec<Draft> = groups.iter().map(Group::draft).collect();
+        let named: Vec<_> = groups.iter().map(|group| &group.topic).zip(&drafts).collect();
+        let outcome = self.append(async |writer| writer.append_all(&named).await).await;
+        match outcome {
+            Ok(appended) => {
+                let mut left = Vec::new();
+                for ((group, draft), appended) in groups.into_iter().zip(drafts).zip(appended) {
+                    match appended {
+                        Some(appended) => self.acknowledge(group, draft, appended),
+                        None => left.push(group),
+                    }
+                }
+                left
+            }
+            // Nothing was stored: find out which of them it was.
+            Err(storage::Error::Locked(_) | storage::Error::Unexpected(_)) => groups,
+            Err(error) => {
+                let error = Error::from(error);
+                groups.into_iter().for_each(|group| group.refuse(&error));
+                Vec::new()
+            }
+        }
+    }
+
+    /// Writes a group in a transaction of its own, without those of its members that may not
+    /// publish.
+    async fn write_alone(&self, mut group: Group) {
+        for _ in 0..MAX_ROUNDS {
+            let draft = group.draft();
+            match self.append(async |writer| writer.append(&group.topic, &draft).await).await {
+                Ok(Some(appended)) => return self.acknowledge(group, draft, appended),
+                Ok(None) => match self.refuse_who_may_not(group).await {
+                    Some(left) => group = left,
+                    None => return,
+                },
+                Err(storage::Error::Locked(problem)) => {
+                    tracing::warn!(topic = %group.topic, problem, "refuse publishes to a locked topic");
+                    let topic = group.topic.clone();
+                    return group.refuse(&Error::TopicBusy { topic });
+                }
+                Err(error) => return group.refuse(&Error::from(error)),
+            }
+        }
+        // Its producers come and go faster than it can be written.
+        group.refuse(&Error::DatabaseUnavailable);
+    }
+
+    /// Refuses the members that may not publish; `None` if nobody is left.
+    async fn refuse_who_may_not(&self, mut group: Group) -> Option<Group> {
+        match self.storage.find_registered(&group.topic, &group.producers()).await {
+            Ok(Some(registered)) => {
+                group.refuse_unregistered(&registered);
+                (!group.members.is_empty()).then_some(group)
+            }
+            Ok(None) => {
+                let topic = group.topic.clone();
+                group.refuse(&Error::TopicNotFound { topic });
+                None
+            }
+            Err(error) => {
+                // Nothing was stored, whatever became of the question.
+                group.refuse(&Error::of_read(error));
+                None
+            }
+        }
+    }
+
+    /// Runs one transaction, and gives its connection up if no answer comes.
+    async fn append<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut storage::Writer) -> Result<T, storage::Error>,
+    ) -> Result<T, storage::Error> {
+        let mut writer = self.storage.writer().await?;
+        match time::timeout(ANSWER_TIMEOUT, work(&mut writer)).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                writer.abandon();
+                Err(storage::Error::ConnectionLost("no answer in time".to_owned()))
+            }
+        }
+    }
+
+    fn acknowledge(&self, group: Group, draft: Draft, appended: Appended) {
+        group.acknowledge(appended.base);
+        let batch = draft.stored(appended.base, appended.published_at);
+        let head = batch.end();
+        self.feeds.batch_stored(appended.topic, batch);
+        self.wake_ups.head_moved(appended.topic, head);
+    }
+}

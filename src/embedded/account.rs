@@ -1,0 +1,98 @@
+//! As whom the server runs: PostgreSQL refuses root.
+
+use std::{
+    fs::{self, Metadata},
+    os::unix::fs::{MetadataExt as _, chown},
+    path::Path,
+};
+
+use nix::unistd::{Gid, Uid, User, geteuid};
+use tokio::process::Command;
+
+use super::Error;
+
+/// The account of the server: this process's own, unless that is root.
+#[derive(Clone, Debug)]
+pub(super) struct Account {
+    /// Who to become, if somebody else.
+    other: Option<Other>,
+}
+
+#[derive(Clone, Debug)]
+struct Other {
+    name: String,
+    uid: Uid,
+    gid: Gid,
+}
+
+impl Account {
+    /// The account for a data folder: its owner if it has one that is not root, else `postgres`,
+    /// else `nobody`.
+    pub(super) fn for_server(data_dir: &Path) -> Result<Self, Error> {
+        if !geteuid().is_root() {
+            return Ok(Self { other: None });
+        }
+        let owner = fs::metadata(data_dir).ok().map(|metadata| Uid::from_raw(metadata.uid()));
+        let owner = owner
+            .filter(|owner| !owner.is_root())
+            .and_then(|owner| User::from_uid(owner).ok().flatten());
+        let named = |name| User::from_name(name).ok().flatten();
+        let user = owner
+            .or_else(|| named("postgres"))
+            .or_else(|| named("nobody"))
+            .ok_or(Error::NoAccount)?;
+        Ok(Self { other: Some(Other { name: user.name, uid: user.uid, gid: user.gid }) })
+    }
+
+    /// Makes a file or folder the server's.
+    pub(super) fn give(&self, path: &Path) -> Result<(), Error> {
+        let Some(other) = &self.other else { return Ok(()) };
+        chown(path, Some(other.uid.as_raw()), Some(other.gid.as_raw()))
+            .map_err(Error::file("give away", path))
+    }
+
+    /// Whether a file or folder is the server's.
+    pub(super) fn owns(&self, metadata: &Metadata) -> bool {
+        let uid = self.other.as_ref().map_or_else(geteuid, |other| other.uid);
+        metadata.uid() == uid.as_raw()
+    }
+
+    /// Checks that the server may enter all folders on the way to a path.
+    pub(super) fn check_reach(&self, path: &Path) -> Result<(), Error> {
+        let Some(other) = &self.other else { return Ok(()) };
+        for folder in path.ancestors() {
+            let metadata = fs::metadata(folder).map_err(Error::file("look at", folder))?;
+            if !other.may_enter(&metadata) {
+                return Err(Error::Unreachable {
+                    path: path.to_owned(),
+                    user: other.name.clone(),
+                    blocked: folder.to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// A command that runs as the server.
+    pub(super) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        if let Some(other) = &self.other {
+            command.uid(other.uid.as_raw()).gid(other.gid.as_raw());
+        }
+        command
+    }
+}
+
+impl Other {
+    fn may_enter(&self, metadata: &Metadata) -> bool {
+        let mode = metadata.mode();
+        if metadata.uid() == self.uid.as_raw() {
+            return mode & 0o100 != 0;
+        }
+        // Only the main group counts: a command started as another user has no others.
+        if metadata.gid() == self.gid.as_raw() {
+            return mode & 0o010 != 0;
+        }
+        mode & 0o001 != 0
+    }
+}

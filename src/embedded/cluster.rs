@@ -1,0 +1,246 @@
+//! The cluster: made, started, taken over and stopped with PostgreSQL's own tools.
+
+use std::{
+    fs::{self, Permissions},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use tokio::{io::AsyncWriteExt as _, process::Command};
+use tracing::info;
+
+use super::{
+    DATABASE, Error, USER,
+    account::Account,
+    binaries::Binaries,
+    postmaster::{Postmaster, State},
+};
+
+/// How long a server may take to get ready, or to stop.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often a server that was left running is asked whether it is ready: it sends no signal.
+const ASK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The longest path of a socket, less the name of the socket's file in its folder.
+const MAX_SOCKET_DIR: usize = 107 - "/.s.PGSQL.5432".len();
+
+/// Settings for a log on one machine: few checkpoints, and no listening but on the socket.
+const SETTINGS: [&str; 7] = [
+    "listen_addresses=",
+    "port=5432",
+    "max_connections=200",
+    "shared_buffers=256MB",
+    "max_wal_size=4GB",
+    "checkpoint_timeout=15min",
+    "log_checkpoints=off",
+];
+
+/// A server that is ready.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    binaries: Binaries,
+    account: Account,
+    pgdata: PathBuf,
+    socket_dir: PathBuf,
+}
+
+/// The folder of the cluster itself.
+pub(super) fn pgdata(data_dir: &Path) -> PathBuf {
+    data_dir.join("postgres")
+}
+
+impl Cluster {
+    /// Makes the server run, whatever it was doing before.
+    pub(super) async fn start(
+        data_dir: &Path,
+        binaries: Binaries,
+        account: Account,
+    ) -> Result<Self, Error> {
+        let pgdata = pgdata(data_dir);
+        if !pgdata.exists() {
+            create(data_dir, &pgdata, &binaries, &account).await?;
+        }
+        if let Some(socket_dir) = take_over(&pgdata).await? {
+            info!(pgdata = %pgdata.display(), "took over a PostgreSQL that was left running");
+            return Ok(Self { binaries, account, pgdata, socket_dir });
+        }
+        let socket_dir = socket_dir(data_dir, &account)?;
+        let cluster = Self { binaries, account, pgdata, socket_dir };
+        cluster.start_server(data_dir).await?;
+        Ok(cluster)
+    }
+
+    pub(super) fn socket_dir(&self) -> &Path {
+        &self.socket_dir
+    }
+
+    pub(super) async fn stop(&self) -> Result<(), Error> {
+        let mut stop = self.account.command(&self.binaries.pg_ctl());
+        stop.args(["stop", "--mode=fast", "--wait", "--silent"])
+            .arg(format!("--timeout={}", TIMEOUT.as_secs()))
+            .arg("-D")
+            .arg(&self.pgdata);
+        run(stop).await
+    }
+
+    async fn start_server(&self, data_dir: &Path) -> Result<(), Error> {
+        let log = data_dir.join("postgres.log");
+        let options: Vec<String> = SETTINGS
+            .iter()
+            .map(|setting| (*setting).to_owned())
+            .chain([format!("unix_socket_directories={}", quote_path_list(&self.socket_dir))])
+            .map(|setting| format!("-c {}", quote_for_shell(&setting)))
+            .collect();
+        let mut start = self.account.command(&self.binaries.pg_ctl());
+        // pg_ctl gives the server a session of its own: Ctrl-C in the broker's terminal stops the
+        // broker, which then stops the server.
+        start
+            .args(["start", "--wait", "--silent"])
+            .arg(format!("--timeout={}", TIMEOUT.as_secs()))
+            .arg("-D")
+            .arg(&self.pgdata)
+            .arg("--log")
+            .arg(&log)
+            .arg("--options")
+            .arg(options.join(" "));
+        run(start).await.map_err(|error| with_last_lines(error, &log))
+    }
+}
+
+/// Makes a cluster under another name first: one that was interrupted half-way is made anew.
+async fn create(
+    data_dir: &Path,
+    pgdata: &Path,
+    binaries: &Binaries,
+    account: &Account,
+) -> Result<(), Error> {
+    info!(pgdata = %pgdata.display(), "create a private PostgreSQL");
+    let unfinished = data_dir.join("postgres.new");
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished).map_err(Error::file("remove", &unfinished))?;
+    }
+    // Whoever can open the socket's folder, which is nobody but the owner, is let in.
+    let mut initdb = account.command(&binaries.initdb());
+    initdb
+        .args(["--auth-local=trust", "--auth-host=reject", "--encoding=UTF8", "--locale=C"])
+        .args(["--data-checksums", "--no-instructions", "--username", USER, "-D"])
+        .arg(&unfinished);
+    run(initdb).await?;
+    // Without a server, as no client may be installed beside the binaries.
+    let mut single = account.command(&binaries.postgres());
+    single.arg("--single").arg("-D").arg(&unfinished).arg("template1");
+    run_with_input(single, &format!("create database {DATABASE}\n")).await?;
+    fs::rename(&unfinished, pgdata).map_err(Error::file("rename", &unfinished))
+}
+
+/// Waits for a server that runs already to be ready, and returns its socket's folder; `None` if
+/// none runs, or once the one that was stopping has gone.
+async fn take_over(pgdata: &Path) -> Result<Option<PathBuf>, Error> {
+    let began = Instant::now();
+    while let Some(postmaster) = Postmaster::running(pgdata) {
+        if postmaster.state == State::Ready {
+            return Ok(Some(postmaster.socket_dir));
+        }
+        if began.elapsed() > TIMEOUT {
+            let seconds = TIMEOUT.as_secs();
+            return Err(Error::Stuck { data_dir: pgdata.to_owned(), seconds });
+        }
+        tokio::time::sleep(ASK_INTERVAL).await;
+    }
+    Ok(None)
+}
+
+/// A folder for the socket that nobody else can open, and whose path is short enough.
+fn socket_dir(data_dir: &Path, account: &Account) -> Result<PathBuf, Error> {
+    let mut dir = data_dir.join("run");
+    if dir.as_os_str().len() > MAX_SOCKET_DIR {
+        let mut hasher = DefaultHasher::new();
+        data_dir.hash(&mut hasher);
+        dir = PathBuf::from(format!("/tmp/trunkline-{:016x}", hasher.finish()));
+    }
+    match fs::create_dir(&dir) {
+        Ok(()) => account.give(&dir)?,
+        Err(_) => {
+            let metadata = fs::symlink_metadata(&dir).map_err(Error::file("create", &dir))?;
+            if !metadata.is_dir() || !account.owns(&metadata) {
+                return Err(Error::ForeignDir { path: dir });
+            }
+        }
+    }
+    fs::set_permissions(&dir, Permissions::from_mode(0o700)).map_err(Error::file("close", &dir))?;
+    Ok(dir)
+}
+
+/// A path as an entry of a list in a setting: quoted, as it may hold commas or spaces.
+fn quote_path_list(path: &Path) -> String {
+    format!("\"{}\"", path.to_string_lossy().replace('"', "\"\""))
+}
+
+/// pg_ctl hands its options to a shell.
+fn quote_for_shell(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+async fn run(command: Command) -> Result<(), Error> {
+    run_with_input(command, "").await
+}
+
+async fn run_with_input(mut command: Command, input: &str) -> Result<(), Error> {
+    let name = command.as_std().get_program().to_string_lossy().into_owned();
+    let failed = |problem: String| Error::Command { command: name.clone(), problem };
+    // The server inherits what pg_ctl has: pipes would stay open for as long as it runs, so its
+    // errors go to a file.
+    let errors = tempfile::tempfile().map_err(|error| failed(error.to_string()))?;
+    let stderr = errors.try_clone().map_err(|error| failed(error.to_string()))?;
+    let stdout = errors.try_clone().map_err(|error| failed(error.to_string()))?;
+    let mut child = command
+        // The broker's own folder may be closed to the server's account.
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(stdout)
+        .stderr(stderr)
+        .spawn()
+        .map_err(|error| failed(error.to_string()))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A command that has ended says why in its errors.
+        let _ = stdin.write_all(input.as_bytes()).await;
+    }
+    let status = child.wait().await.map_err(|error| failed(error.to_string()))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(failed(format!("{status}; {}", read_all(errors).trim())))
+}
+
+fn read_all(mut file: fs::File) -> String {
+    use std::io::{Read as _, Seek as _};
+    let mut text = String::new();
+    // What cannot be read is not told; the status still is.
+    let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
+    text
+}
+
+/// Adds what the server's log says last.
+fn with_last_lines(error: Error, log: &Path) -> Error {
+    let Error::Command { command, problem } = error else { return error };
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let last = lines[lines.len().saturating_sub(5)..].join("\n");
+    Error::Command { command, problem: format!("{problem}\n{} ends:\n{last}", log.display()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_paths_are_quoted_for_the_setting_and_for_the_shell() {
+        let list = quote_path_list(Path::new("/a, b/it's"));
+        assert_eq!(list, "\"/a, b/it's\"");
+        assert_eq!(quote_for_shell(&list), r#"'"/a, b/it'\''s"'"#);
+    }
+}

@@ -1,0 +1,52 @@
+//! Why a private PostgreSQL could not be started or stopped.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// What went wrong, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The texts say what each is.
+pub enum Error {
+    #[error(
+        "find PostgreSQL's server binaries (initdb, pg_ctl, postgres; version 14 or later): install them (Debian and Ubuntu: apt-get install postgresql; Fedora: dnf install postgresql-server; Alpine: apk add postgresql; macOS: brew install postgresql@17), or name their folder in TRUNKLINE_POSTGRES_BIN"
+    )]
+    NoBinaries,
+    #[error(
+        "find initdb, pg_ctl and postgres of version 14 or later in {dir}, which TRUNKLINE_POSTGRES_BIN names"
+    )]
+    NotInChosenDir { dir: PathBuf },
+    #[error(
+        "open {data_dir}: it was made by PostgreSQL {found}, and the binaries found here are of {available}; install PostgreSQL {found} or choose another --data-dir"
+    )]
+    OtherMajor { data_dir: PathBuf, found: String, available: String },
+    #[error("use {data_dir}: another broker uses it")]
+    InUse { data_dir: PathBuf },
+    #[error(
+        "use {path}: PostgreSQL does not run as root, and {user}, as whom it runs instead, may not enter {blocked}; choose another folder with --data-dir, /var/lib/trunkline for example"
+    )]
+    Unreachable { path: PathBuf, user: String, blocked: PathBuf },
+    #[error(
+        "find an account for PostgreSQL, which does not run as root: there is neither postgres nor nobody"
+    )]
+    NoAccount,
+    #[error("use {path}: it belongs to somebody else")]
+    ForeignDir { path: PathBuf },
+    #[error("{verb} {path}: {source}")]
+    File { verb: &'static str, path: PathBuf, source: io::Error },
+    #[error("run {command}: {problem}")]
+    Command { command: String, problem: String },
+    #[error(
+        "wait for the PostgreSQL in {data_dir}: it is neither ready nor gone after {seconds} s"
+    )]
+    Stuck { data_dir: PathBuf, seconds: u64 },
+}
+
+impl Error {
+    /// An error of a file's, for `map_err`.
+    pub(super) fn file(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { verb, path, source }
+    }
+}

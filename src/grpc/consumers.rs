@@ -1,0 +1,121 @@
+//! ConsumerService.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status};
+
+use super::{decode, encode};
+use crate::{
+    broker::{Broker, Commit, Error, Event},
+    model::{ConsumerId, PageRequest, TopicName},
+    proto::{self, consumer_service_server::ConsumerService},
+};
+
+/// ConsumerService over a broker.
+pub struct Consumers(pub(super) Arc<Broker>);
+
+type Frame = Result<proto::ConsumeResponse, Status>;
+
+#[tonic::async_trait]
+impl ConsumerService for Consumers {
+    async fn register_consumer(
+        &self,
+        request: Request<proto::RegisterConsumerRequest>,
+    ) -> Result<Response<proto::RegisterConsumerResponse>, Status> {
+        let proto::RegisterConsumerRequest { topic, consumer_id, start } = request.into_inner();
+        let topic = TopicName::parse(&topic).map_err(Error::from)?;
+        let id = decode::consumer_or_new(&consumer_id).map_err(Error::from)?;
+        let start = decode::start(start).map_err(Error::from)?;
+        let consumer = self.0.register_consumer(topic.clone(), id, start).await?;
+        let consumer = Some(encode::consumer(&topic, consumer));
+        Ok(Response::new(proto::RegisterConsumerResponse { consumer }))
+    }
+
+    async fn unregister_consumer(
+        &self,
+        request: Request<proto::UnregisterConsumerRequest>,
+    ) -> Result<Response<proto::UnregisterConsumerResponse>, Status> {
+        let proto::UnregisterConsumerRequest { topic, consumer_id } = request.get_ref();
+        let (topic, id) = names(topic, consumer_id)?;
+        self.0.unregister_consumer(topic, id).await?;
+        Ok(Response::new(proto::UnregisterConsumerResponse {}))
+    }
+
+    async fn list_consumers(
+        &self,
+        request: Request<proto::ListConsumersRequest>,
+    ) -> Result<Response<proto::ListConsumersResponse>, Status> {
+        let proto::ListConsumersRequest { topic, page_size, page_token } = request.get_ref();
+        let topic = TopicName::parse(topic).map_err(Error::from)?;
+        let list = format!("consumers of {topic}");
+        let page = PageRequest::parse(&list, *page_size, page_token).map_err(Error::from)?;
+        let page = self.0.list_consumers(topic.clone(), &page).await?;
+        let next_page_token = page.next_token(&list);
+        let consumers =
+            page.entries.into_iter().map(|entry| encode::consumer(&topic, entry)).collect();
+        Ok(Response::new(proto::ListConsumersResponse { consumers, next_page_token }))
+    }
+
+    async fn get_consumer(
+        &self,
+        request: Request<proto::GetConsumerRequest>,
+    ) -> Result<Response<proto::GetConsumerResponse>, Status> {
+        let proto::GetConsumerRequest { topic, consumer_id } = request.get_ref();
+        let (topic, id) = names(topic, consumer_id)?;
+        let consumer = self.0.get_consumer(topic.clone(), id).await?;
+        let consumer = Some(encode::consumer(&topic, consumer));
+        Ok(Response::new(proto::GetConsumerResponse { consumer }))
+    }
+
+    type ConsumeStream = tokio_stream::adapters::Map<
+        ReceiverStream<Result<Event, Error>>,
+        fn(Result<Event, Error>) -> Frame,
+    >;
+
+    async fn consume(
+        &self,
+        request: Request<proto::ConsumeRequest>,
+    ) -> Result<Response<Self::ConsumeStream>, Status> {
+        let holder = holder(request.remote_addr());
+        let consume = decode::consume(request.into_inner(), holder).map_err(Error::from)?;
+        let frames = self.0.consume(consume)?;
+        Ok(Response::new(ReceiverStream::new(frames).map(frame)))
+    }
+
+    async fn pull(
+        &self,
+        request: Request<proto::PullRequest>,
+    ) -> Result<Response<proto::PullResponse>, Status> {
+        let pull = decode::pull(request.into_inner()).map_err(Error::from)?;
+        let pulled = self.0.pull(pull).await?;
+        Ok(Response::new(encode::pulled(&pulled)))
+    }
+
+    async fn commit(
+        &self,
+        request: Request<proto::CommitRequest>,
+    ) -> Result<Response<proto::CommitResponse>, Status> {
+        let proto::CommitRequest { topic, consumer_id, epoch, position } = request.get_ref();
+        let (topic, id) = names(topic, consumer_id)?;
+        let commit = Commit::parse(topic, id, *epoch, *position).map_err(Error::from)?;
+        let position = self.0.commit(commit).await?;
+        Ok(Response::new(proto::CommitResponse { position: position.0 }))
+    }
+}
+
+fn names(topic: &str, consumer_id: &str) -> Result<(TopicName, ConsumerId), Error> {
+    Ok((TopicName::parse(topic)?, ConsumerId::parse(consumer_id)?))
+}
+
+fn frame(event: Result<Event, Error>) -> Frame {
+    Ok(encode::event(event?))
+}
+
+/// What others are told of who holds a lease: the client's address, and the broker's host.
+fn holder(client: Option<SocketAddr>) -> String {
+    let client = client.map_or_else(|| "a client".to_owned(), |address| address.to_string());
+    let host = nix::unistd::gethostname().ok();
+    let host = host.as_ref().map_or("a broker".into(), |host| host.to_string_lossy());
+    format!("{client} via {host}/{}", std::process::id())
+}

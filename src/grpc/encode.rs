@@ -1,0 +1,94 @@
+//! The broker's words into responses.
+
+use prost_types::Timestamp;
+
+use crate::{
+    broker::{Delivery, Event, Pulled, Receipt},
+    model::{Consumer, MessageRef, Producer, Topic, TopicName},
+    proto::{self, consume_response::Event as ProtoEvent},
+};
+
+pub(super) fn topic(topic: Topic) -> proto::Topic {
+    proto::Topic {
+        name: topic.name.as_str().to_owned(),
+        description: topic.description,
+        labels: topic.labels.entries().clone(),
+        create_time: Some(topic.created_at.into()),
+        update_time: Some(topic.updated_at.into()),
+        first_offset: topic.first_offset.0,
+        head: topic.head.0,
+        last_publish_time: topic.last_published_at.map(Timestamp::from),
+    }
+}
+
+pub(super) fn producer(topic: &TopicName, producer: Producer) -> proto::Producer {
+    proto::Producer {
+        topic: topic.as_str().to_owned(),
+        producer_id: producer.id.as_str().to_owned(),
+        create_time: Some(producer.created_at.into()),
+        last_publish_time: producer.last_published_at.map(Timestamp::from),
+        last_offset: producer.last_offset.map(|offset| offset.0),
+    }
+}
+
+pub(super) fn consumer(topic: &TopicName, consumer: Consumer) -> proto::Consumer {
+    proto::Consumer {
+        topic: topic.as_str().to_owned(),
+        consumer_id: consumer.id.as_str().to_owned(),
+        position: consumer.position.0,
+        head: consumer.head.0,
+        lag: consumer.head.since(consumer.position),
+        epoch: consumer.epoch.0,
+        holder: consumer.holder.unwrap_or_default(),
+        create_time: Some(consumer.created_at.into()),
+        last_activity_time: Some(consumer.updated_at.into()),
+    }
+}
+
+pub(super) fn receipt(receipt: Receipt) -> proto::PublishReceipt {
+    proto::PublishReceipt { first_offset: receipt.first.0, count: receipt.count as i32 }
+}
+
+pub(super) fn event(event: Event) -> proto::ConsumeResponse {
+    let event = match event {
+        Event::Attached { position, head, epoch } => ProtoEvent::Attached(proto::Attached {
+            position: position.0,
+            head: head.0,
+            epoch: epoch.0,
+        }),
+        Event::Standby { holder } => ProtoEvent::Standby(proto::Standby { holder }),
+        Event::Batch(delivery) => {
+            ProtoEvent::Batch(proto::MessageBatch { messages: messages(&delivery) })
+        }
+        Event::CaughtUp { head } => ProtoEvent::CaughtUp(proto::CaughtUp { head: head.0 }),
+        Event::Heartbeat { position, head } => {
+            ProtoEvent::Heartbeat(proto::Heartbeat { position: position.0, head: head.0 })
+        }
+    };
+    proto::ConsumeResponse { event: Some(event) }
+}
+
+pub(super) fn pulled(pulled: &Pulled) -> proto::PullResponse {
+    proto::PullResponse {
+        messages: messages(&pulled.delivery),
+        position: pulled.delivery.to.0,
+        head: pulled.head.0,
+    }
+}
+
+fn messages(delivery: &Delivery) -> Vec<proto::Message> {
+    let mut messages = Vec::with_capacity(delivery.count());
+    messages.extend(delivery.messages().map(message));
+    messages
+}
+
+fn message(message: MessageRef<'_>) -> proto::Message {
+    proto::Message {
+        offset: message.offset.0,
+        payload: message.payload.clone(),
+        key: message.key.cloned(),
+        headers: message.headers.map(|headers| headers.entries().clone()).unwrap_or_default(),
+        publish_time: Some(message.published_at.into()),
+        producer_id: message.producer.as_str().to_owned(),
+    }
+}

@@ -1,0 +1,77 @@
+//! ProducerService.
+
+use std::sync::Arc;
+
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{decode, encode, publish_stream};
+use crate::{
+    broker::{Broker, Error},
+    model::{PageRequest, ProducerId, TopicName},
+    proto::{self, producer_service_server::ProducerService},
+};
+
+/// ProducerService over a broker.
+pub struct Producers(pub(super) Arc<Broker>);
+
+#[tonic::async_trait]
+impl ProducerService for Producers {
+    async fn register_producer(
+        &self,
+        request: Request<proto::RegisterProducerRequest>,
+    ) -> Result<Response<proto::RegisterProducerResponse>, Status> {
+        let proto::RegisterProducerRequest { topic, producer_id } = request.get_ref();
+        let topic = TopicName::parse(topic).map_err(Error::from)?;
+        let id = decode::producer_or_new(producer_id).map_err(Error::from)?;
+        let producer = self.0.register_producer(topic.clone(), id).await?;
+        let producer = Some(encode::producer(&topic, producer));
+        Ok(Response::new(proto::RegisterProducerResponse { producer }))
+    }
+
+    async fn unregister_producer(
+        &self,
+        request: Request<proto::UnregisterProducerRequest>,
+    ) -> Result<Response<proto::UnregisterProducerResponse>, Status> {
+        let proto::UnregisterProducerRequest { topic, producer_id } = request.get_ref();
+        let topic = TopicName::parse(topic).map_err(Error::from)?;
+        let id = ProducerId::parse(producer_id).map_err(Error::from)?;
+        self.0.unregister_producer(topic, id).await?;
+        Ok(Response::new(proto::UnregisterProducerResponse {}))
+    }
+
+    async fn list_producers(
+        &self,
+        request: Request<proto::ListProducersRequest>,
+    ) -> Result<Response<proto::ListProducersResponse>, Status> {
+        let proto::ListProducersRequest { topic, page_size, page_token } = request.get_ref();
+        let topic = TopicName::parse(topic).map_err(Error::from)?;
+        let list = format!("producers of {topic}");
+        let page = PageRequest::parse(&list, *page_size, page_token).map_err(Error::from)?;
+        let page = self.0.list_producers(topic.clone(), &page).await?;
+        let next_page_token = page.next_token(&list);
+        let producers =
+            page.entries.into_iter().map(|entry| encode::producer(&topic, entry)).collect();
+        Ok(Response::new(proto::ListProducersResponse { producers, next_page_token }))
+    }
+
+    async fn publish(
+        &self,
+        request: Request<proto::PublishRequest>,
+    ) -> Result<Response<proto::PublishResponse>, Status> {
+        let proto::PublishRequest { topic, producer_id, messages } = request.into_inner();
+        let publish = decode::publish(&topic, &producer_id, messages).map_err(Error::from)?;
+        let receipt = self.0.publish(publish).await?.wait().await?;
+        let proto::PublishReceipt { first_offset, count } = encode::receipt(receipt);
+        Ok(Response::new(proto::PublishResponse { first_offset, count }))
+    }
+
+    type PublishStreamStream = ReceiverStream<Result<proto::PublishStreamResponse, Status>>;
+
+    async fn publish_stream(
+        &self,
+        request: Request<Streaming<proto::PublishStreamRequest>>,
+    ) -> Result<Response<Self::PublishStreamStream>, Status> {
+        Ok(Response::new(publish_stream::start(&self.0, request.into_inner())))
+    }
+}

@@ -1,0 +1,132 @@
+//! The only place where a status is born: each error of the broker gets its code, its reason and
+//! every value that its text names.
+
+use std::collections::HashMap;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::{broker::Error, model::InvalidInput, proto::PublishRefusal};
+
+const DOMAIN: &str = "trunkline";
+
+type Metadata = Vec<(&'static str, String)>;
+
+/// Code, reason and metadata of an error. No wildcard: a new error does not compile without.
+fn describe(error: &Error) -> (Code, &'static str, Metadata) {
+    use Error::*;
+    match error {
+        Invalid(invalid) => (Code::InvalidArgument, "INVALID_FIELD", of_field(invalid)),
+        TopicNotFound { topic } => (Code::NotFound, "TOPIC_NOT_FOUND", of([("topic", topic)])),
+        TopicExists { topic } => (Code::AlreadyExists, "TOPIC_EXISTS", of([("topic", topic)])),
+        ProducerNotFound { topic, producer } => (
+            Code::NotFound,
+            "PRODUCER_NOT_FOUND",
+            of_two(("topic", topic), ("producer_id", producer)),
+        ),
+        ProducerExists { topic, producer } => (
+            Code::AlreadyExists,
+            "PRODUCER_EXISTS",
+            of_two(("topic", topic), ("producer_id", producer)),
+        ),
+        ProducerNotRegistered { topic, producer } => (
+            Code::PermissionDenied,
+            "PRODUCER_NOT_REGISTERED",
+            of_two(("topic", topic), ("producer_id", producer)),
+        ),
+        ConsumerNotFound { topic, consumer } => (
+            Code::NotFound,
+            "CONSUMER_NOT_FOUND",
+            of_two(("topic", topic), ("consumer_id", consumer)),
+        ),
+        ConsumerExists { topic, consumer } => (
+            Code::AlreadyExists,
+            "CONSUMER_EXISTS",
+            of_two(("topic", topic), ("consumer_id", consumer)),
+        ),
+        StartOutOfRange { topic, offset, first, head } => {
+            let mut metadata = of([("topic", topic)]);
+            metadata.extend(of([("offset", offset), ("first_offset", first), ("head", head)]));
+            (Code::OutOfRange, "START_OUT_OF_RANGE", metadata)
+        }
+        LeaseHeld { topic, consumer, holder } => {
+            let mut metadata = of_two(("topic", topic), ("consumer_id", consumer));
+            metadata.push(("holder", holder.clone()));
+            (Code::FailedPrecondition, "LEASE_HELD", metadata)
+        }
+        LeaseLost { topic, consumer, epoch } => {
+            let mut metadata = of_two(("topic", topic), ("consumer_id", consumer));
+            metadata.push(("epoch", epoch.to_string()));
+            (Code::Aborted, "LEASE_LOST", metadata)
+        }
+        CommitBehind { asked, position } => {
+            (Code::OutOfRange, "COMMIT_BEHIND", of([("asked", asked), ("position", position)]))
+        }
+        CommitBeyond { asked, delivered } => {
+            (Code::OutOfRange, "COMMIT_BEYOND", of([("asked", asked), ("delivered", delivered)]))
+        }
+        TopicBusy { topic } => (Code::Unavailable, "TOPIC_BUSY", of([("topic", topic)])),
+        DatabaseUnavailable => (Code::Unavailable, "DATABASE_UNAVAILABLE", Vec::new()),
+        OutcomeUnknown => (Code::Unavailable, "OUTCOME_UNKNOWN", Vec::new()),
+        Draining => (Code::Unavailable, "DRAINING", Vec::new()),
+        Internal => (Code::Internal, "INTERNAL", Vec::new()),
+    }
+}
+
+fn of<const N: usize>(values: [(&'static str, &impl ToString); N]) -> Metadata {
+    values.into_iter().map(|(name, value)| (name, value.to_string())).collect()
+}
+
+fn of_two(
+    (first_name, first): (&'static str, &impl ToString),
+    (second_name, second): (&'static str, &impl ToString),
+) -> Metadata {
+    vec![(first_name, first.to_string()), (second_name, second.to_string())]
+}
+
+fn of_field(invalid: &InvalidInput) -> Metadata {
+    let mut metadata = vec![("field", invalid.field.clone())];
+    metadata.extend(invalid.limit.map(|limit| ("limit", limit.to_string())));
+    metadata
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let (code, reason, metadata) = describe(&error);
+        let metadata: HashMap<String, String> =
+            metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
+        if let Error::Invalid(invalid) = &error {
+            details.add_bad_request_violation(&invalid.field, &invalid.problem);
+        }
+        if let Error::LeaseHeld { topic, consumer, .. } = &error {
+            let subject = format!("{topic}/{consumer}");
+            details.add_precondition_failure_violation("LEASE", subject, error.to_string());
+        }
+        if let Some(delay) = error.retry_after() {
+            details.set_retry_info(Some(delay));
+        }
+        Status::with_error_details(code, error.to_string(), details)
+    }
+}
+
+/// What a publish stream answers in the place of a refused request.
+pub(super) fn refusal(error: &Error) -> PublishRefusal {
+    let (code, reason, metadata) = describe(error);
+    PublishRefusal {
+        code: code as i32,
+        reason: reason.to_owned(),
+        message: error.to_string(),
+        metadata: metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        retry_delay: error.retry_after().and_then(|delay| delay.try_into().ok()),
+    }
+}
+
+/// A request that is larger than the server decodes; `found` as tonic tells it, if it does.
+pub(super) fn too_large(message: &str) -> Status {
+    let limit = super::MAX_REQUEST_BYTES.to_string();
+    let metadata = HashMap::from([("limit".to_owned(), limit)]);
+    let details = ErrorDetails::with_error_info("REQUEST_TOO_LARGE", DOMAIN, metadata);
+    let text = format!("request: {message}; send fewer messages at once");
+    Status::with_error_details(Code::ResourceExhausted, text, details)
+}

@@ -1,0 +1,72 @@
+//! TopicService.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::{decode, encode};
+use crate::{
+    broker::{Broker, Error},
+    model::{PageRequest, TopicName},
+    proto::{self, topic_service_server::TopicService},
+};
+
+const LIST: &str = "topics";
+
+/// TopicService over a broker.
+pub struct Topics(pub(super) Arc<Broker>);
+
+#[tonic::async_trait]
+impl TopicService for Topics {
+    async fn create_topic(
+        &self,
+        request: Request<proto::CreateTopicRequest>,
+    ) -> Result<Response<proto::CreateTopicResponse>, Status> {
+        let proto::CreateTopicRequest { topic, description, labels } = request.into_inner();
+        let name = TopicName::parse(&topic).map_err(Error::from)?;
+        let description = decode::description(description).map_err(Error::from)?;
+        let labels = decode::labels(labels).map_err(Error::from)?;
+        let topic = self.0.create_topic(name, &description, &labels).await?;
+        Ok(Response::new(proto::CreateTopicResponse { topic: Some(encode::topic(topic)) }))
+    }
+
+    async fn get_topic(
+        &self,
+        request: Request<proto::GetTopicRequest>,
+    ) -> Result<Response<proto::GetTopicResponse>, Status> {
+        let name = TopicName::parse(&request.get_ref().topic).map_err(Error::from)?;
+        let topic = self.0.get_topic(name).await?;
+        Ok(Response::new(proto::GetTopicResponse { topic: Some(encode::topic(topic)) }))
+    }
+
+    async fn list_topics(
+        &self,
+        request: Request<proto::ListTopicsRequest>,
+    ) -> Result<Response<proto::ListTopicsResponse>, Status> {
+        let proto::ListTopicsRequest { page_size, page_token } = request.get_ref();
+        let page = PageRequest::parse(LIST, *page_size, page_token).map_err(Error::from)?;
+        let page = self.0.list_topics(&page).await?;
+        let next_page_token = page.next_token(LIST);
+        let topics = page.entries.into_iter().map(encode::topic).collect();
+        Ok(Response::new(proto::ListTopicsResponse { topics, next_page_token }))
+    }
+
+    async fn update_topic(
+        &self,
+        request: Request<proto::UpdateTopicRequest>,
+    ) -> Result<Response<proto::UpdateTopicResponse>, Status> {
+        let name = TopicName::parse(&request.get_ref().topic).map_err(Error::from)?;
+        let changes = decode::topic_changes(request.into_inner()).map_err(Error::from)?;
+        let topic = self.0.update_topic(name, &changes).await?;
+        Ok(Response::new(proto::UpdateTopicResponse { topic: Some(encode::topic(topic)) }))
+    }
+
+    async fn delete_topic(
+        &self,
+        request: Request<proto::DeleteTopicRequest>,
+    ) -> Result<Response<proto::DeleteTopicResponse>, Status> {
+        let name = TopicName::parse(&request.get_ref().topic).map_err(Error::from)?;
+        self.0.delete_topic(name).await?;
+        Ok(Response::new(proto::DeleteTopicResponse {}))
+    }
+}

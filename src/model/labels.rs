@@ -1,0 +1,87 @@
+//! Names and values that travel beside something: a message's headers, a topic's labels.
+
+use std::collections::BTreeMap;
+
+use super::InvalidInput;
+
+const MAX_ENTRIES: usize = 64;
+const MAX_BYTES: usize = 16 * 1024;
+const MAX_NAME_BYTES: usize = 255;
+
+/// Up to 64 names with values, 16 KiB in all, none of which PostgreSQL would refuse.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels(BTreeMap<String, String>);
+
+impl Labels {
+    /// Checks and takes names and values that a client gave for `field`.
+    pub fn parse(field: &str, entries: BTreeMap<String, String>) -> Result<Self, InvalidInput> {
+        if entries.len() > MAX_ENTRIES {
+            return Err(InvalidInput::over_limit(field, entries.len(), MAX_ENTRIES, "entries"));
+        }
+        for (name, value) in &entries {
+            if name.is_empty() {
+                return Err(InvalidInput::new(field, "holds an empty name"));
+            }
+            if name.len() > MAX_NAME_BYTES {
+                let field = format!("{field}.name");
+                return Err(InvalidInput::over_limit(field, name.len(), MAX_NAME_BYTES, "bytes"));
+            }
+            // PostgreSQL's text cannot hold a NUL: refused here, or it would fail the whole flush.
+            if name.contains('\0') || value.contains('\0') {
+                return Err(InvalidInput::new(field, "holds a NUL character"));
+            }
+        }
+        let labels = Self(entries);
+        if labels.bytes() > MAX_BYTES {
+            return Err(InvalidInput::over_limit(field, labels.bytes(), MAX_BYTES, "bytes"));
+        }
+        Ok(labels)
+    }
+
+    /// Takes names and values that the database kept.
+    pub(crate) fn stored(entries: BTreeMap<String, String>) -> Self {
+        Self(entries)
+    }
+
+    /// Bytes of all names and values.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The names and values, by name.
+    pub fn entries(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(entries: impl IntoIterator<Item = (String, String)>) -> Result<Labels, InvalidInput> {
+        Labels::parse("headers", entries.into_iter().collect())
+    }
+
+    #[test]
+    fn up_to_64_entries_and_16_kib_are_taken() {
+        assert!(parse((0..64).map(|i| (format!("n{i}"), String::new()))).is_ok());
+        let many = parse((0..65).map(|i| (format!("n{i}"), String::new()))).unwrap_err();
+        assert_eq!(many.limit, Some(64));
+        assert!(parse([("n".into(), "v".repeat(MAX_BYTES - 1))]).is_ok());
+        let large = parse([("n".into(), "v".repeat(MAX_BYTES))]).unwrap_err();
+        assert_eq!((large.field.as_str(), large.limit), ("headers", Some(16_384)));
+    }
+
+    #[test]
+    fn empty_names_long_names_and_nul_are_refused() {
+        assert!(parse([(String::new(), "v".into())]).is_err());
+        assert!(parse([("n".repeat(256), "v".into())]).is_err());
+        assert!(parse([("n\0".into(), "v".into())]).is_err());
+        assert!(parse([("n".into(), "\0".into())]).is_err());
+    }
+}

@@ -1,0 +1,268 @@
+//! Messages, column by column: as they are published, stored and handed out.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use super::{InvalidInput, Labels, MAX_MESSAGE_BYTES, MAX_REQUEST_MESSAGES, Offset, ProducerId};
+
+/// One message of a publish request.
+#[derive(Clone, Debug, Default)]
+pub struct Message {
+    /// What the message says.
+    pub payload: Bytes,
+    /// What the message is about, if the producer says so.
+    pub key: Option<Bytes>,
+    /// Names and values that travel beside the payload.
+    pub headers: Labels,
+}
+
+/// The messages of one publish request: 1 to 10,000, none over 1 MiB.
+#[derive(Clone, Debug)]
+pub struct NewMessages {
+    messages: Vec<Message>,
+    bytes: usize,
+}
+
+impl NewMessages {
+    /// Checks and takes the messages of a request.
+    pub fn parse(messages: Vec<Message>) -> Result<Self, InvalidInput> {
+        if messages.is_empty() {
+            return Err(InvalidInput::new("messages", "must not be empty"));
+        }
+        if messages.len() > MAX_REQUEST_MESSAGES {
+            let (count, limit) = (messages.len(), MAX_REQUEST_MESSAGES);
+            return Err(InvalidInput::over_limit("messages", count, limit, "messages"));
+        }
+        let mut bytes = 0;
+        for (index, message) in messages.iter().enumerate() {
+            let size = message.bytes();
+            if size > MAX_MESSAGE_BYTES {
+                let field = format!("messages[{index}]");
+                return Err(InvalidInput::over_limit(field, size, MAX_MESSAGE_BYTES, "bytes"));
+            }
+            bytes += size;
+        }
+        Ok(Self { messages, bytes })
+    }
+
+    /// How many there are; never 0.
+    pub fn count(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Bytes of all payloads, keys and headers.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Message {
+    /// Bytes of payload, key and headers.
+    pub fn bytes(&self) -> usize {
+        self.payload.len() + self.key.as_ref().map_or(0, Bytes::len) + self.headers.bytes()
+    }
+}
+
+/// Messages of one topic that are to be committed together, before they have offsets.
+#[derive(Clone, Debug, Default)]
+pub struct Draft {
+    /// A payload for each message.
+    pub payloads: Vec<Bytes>,
+    /// A key, or none, for each message; `None` where no message has one.
+    pub keys: Option<Vec<Option<Bytes>>>,
+    /// Headers for each message; `None` where no message has any.
+    pub headers: Option<Vec<Labels>>,
+    /// Who publishes what: the runs follow each other and cover the draft.
+    pub producers: Vec<ProducerRun>,
+    /// Bytes of all payloads, keys and headers.
+    pub bytes: usize,
+}
+
+impl Draft {
+    /// Adds the messages of one request.
+    pub fn add(&mut self, producer: &ProducerId, messages: &NewMessages) {
+        for message in &messages.messages {
+            let before = self.payloads.len();
+            self.payloads.push(message.payload.clone());
+            add_sparse(&mut self.keys, before, &message.key, Option::is_none);
+            add_sparse(&mut self.headers, before, &message.headers, Labels::is_empty);
+        }
+        match self.producers.last_mut() {
+            Some(run) if run.producer == *producer => run.count += messages.count(),
+            _ => self
+                .producers
+                .push(ProducerRun { producer: producer.clone(), count: messages.count() }),
+        }
+        self.bytes += messages.bytes();
+    }
+
+    /// The batch that the draft became when it was stored.
+    pub fn stored(self, base: Offset, published_at: SystemTime) -> Batch {
+        let Self { payloads, keys, headers, producers, bytes: _ } = self;
+        Batch { base, published_at, payloads, keys, headers, producers }
+    }
+}
+
+/// Adds a value to a column that stays away as long as all its values are empty.
+fn add_sparse<T: Clone + Default>(
+    column: &mut Option<Vec<T>>,
+    before: usize,
+    value: &T,
+    is_empty: impl Fn(&T) -> bool,
+) {
+    match column {
+        Some(values) => values.push(value.clone()),
+        None if is_empty(value) => {}
+        None => {
+            let mut values = vec![T::default(); before];
+            values.push(value.clone());
+            *column = Some(values);
+        }
+    }
+}
+
+/// Messages of one topic that were committed together: one row of the table `batch`.
+///
+/// Kept as columns, as they are stored. Keys and headers are absent where no message of the batch
+/// has any, which is the common case and then costs nothing.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The offset of the first message.
+    pub base: Offset,
+    /// When the batch was stored, by the database's clock.
+    pub published_at: SystemTime,
+    /// A payload for each message.
+    pub payloads: Vec<Bytes>,
+    /// A key, or none, for each message.
+    pub keys: Option<Vec<Option<Bytes>>>,
+    /// Headers for each message.
+    pub headers: Option<Vec<Labels>>,
+    /// Who published what: the runs follow each other and cover the batch.
+    pub producers: Vec<ProducerRun>,
+}
+
+/// Messages of one producer that follow each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducerRun {
+    /// Who published them.
+    pub producer: ProducerId,
+    /// How many there are.
+    pub count: usize,
+}
+
+/// A message inside a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageRef<'a> {
+    /// Its number in its topic.
+    pub offset: Offset,
+    /// What it says.
+    pub payload: &'a Bytes,
+    /// What it is about, if its producer said so.
+    pub key: Option<&'a Bytes>,
+    /// Names and values that travel beside the payload.
+    pub headers: Option<&'a Labels>,
+    /// Who published it.
+    pub producer: &'a ProducerId,
+    /// When it was stored.
+    pub published_at: SystemTime,
+}
+
+impl MessageRef<'_> {
+    /// Bytes that the message takes on its way to a consumer, rounded up.
+    pub fn wire_bytes(&self) -> usize {
+        /// Offset, time, field tags and lengths.
+        const FRAMING: usize = 64;
+        /// Tags and lengths of one header.
+        const HEADER_FRAMING: usize = 12;
+        let headers = self
+            .headers
+            .map_or(0, |headers| headers.bytes() + headers.entries().len() * HEADER_FRAMING);
+        let key = self.key.map_or(0, Bytes::len);
+        self.payload.len() + key + headers + self.producer.as_str().len() + FRAMING
+    }
+}
+
+impl Batch {
+    /// The offset that follows the batch.
+    pub fn end(&self) -> Offset {
+        self.base.after(self.payloads.len())
+    }
+
+    /// The messages from an offset on, in order; all of them if the offset lies before the batch.
+    pub fn messages_from(&self, from: Offset) -> impl Iterator<Item = MessageRef<'_>> {
+        let skipped = usize::try_from(from.since(self.base)).unwrap_or(0);
+        let producers = self
+            .producers
+            .iter()
+            .flat_map(|run| std::iter::repeat_n(&run.producer, run.count))
+            .skip(skipped);
+        (skipped..self.payloads.len()).zip(producers).map(move |(index, producer)| MessageRef {
+            offset: self.base.after(index),
+            payload: &self.payloads[index],
+            key: self.keys.as_ref().and_then(|keys| keys[index].as_ref()),
+            headers: self.headers.as_ref().map(|headers| &headers[index]),
+            producer,
+            published_at: self.published_at,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(payload: usize) -> Message {
+        Message { payload: vec![b'x'; payload].into(), ..Message::default() }
+    }
+
+    #[test]
+    fn a_request_holds_1_to_10_000_messages_of_at_most_1_mib() {
+        assert!(NewMessages::parse(vec![]).is_err());
+        assert_eq!(NewMessages::parse(vec![message(0); 10_000]).unwrap().count(), 10_000);
+        assert_eq!(NewMessages::parse(vec![message(0); 10_001]).unwrap_err().limit, Some(10_000));
+        assert!(NewMessages::parse(vec![message(MAX_MESSAGE_BYTES)]).is_ok());
+        let refusal =
+            NewMessages::parse(vec![message(1), message(MAX_MESSAGE_BYTES + 1)]).unwrap_err();
+        assert_eq!((refusal.field.as_str(), refusal.limit), ("messages[1]", Some(1_048_576)));
+    }
+
+    #[test]
+    fn a_draft_has_keys_and_headers_only_when_a_message_has() {
+        let producer = ProducerId::stored("p");
+        let mut draft = Draft::default();
+        draft.add(&producer, &NewMessages::parse(vec![message(1), message(2)]).unwrap());
+        assert!(draft.keys.is_none() && draft.headers.is_none());
+        let keyed = Message { key: Some(Bytes::new()), ..message(3) };
+        draft.add(&producer, &NewMessages::parse(vec![keyed, message(4)]).unwrap());
+        assert_eq!(draft.keys, Some(vec![None, None, Some(Bytes::new()), None]));
+        assert!(draft.headers.is_none());
+        assert_eq!(draft.producers, [ProducerRun { producer, count: 4 }]);
+        assert_eq!(draft.bytes, 10);
+    }
+
+    #[test]
+    fn a_batch_is_read_from_any_offset_with_the_right_producer() {
+        let run = |id: &str, count| ProducerRun { producer: ProducerId::stored(id), count };
+        let batch = Batch {
+            base: Offset(10),
+            published_at: SystemTime::UNIX_EPOCH,
+            payloads: (0..5u8).map(|i| Bytes::from(vec![i])).collect(),
+            keys: None,
+            headers: None,
+            producers: vec![run("a", 2), run("b", 3)],
+        };
+        let read = |from| {
+            batch
+                .messages_from(Offset(from))
+                .map(|m| (m.offset.0, m.payload[0], m.producer.as_str().to_owned()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(read(0).len(), 5);
+        assert_eq!(
+            read(11),
+            [(11, 1, "a".into()), (12, 2, "b".into()), (13, 3, "b".into()), (14, 4, "b".into())]
+        );
+        assert!(read(15).is_empty());
+    }
+}

@@ -1,0 +1,115 @@
+//! Names that clients choose.
+
+use std::{fmt, sync::Arc};
+
+use super::InvalidInput;
+
+const MAX_NAME_BYTES: usize = 255;
+
+/// Checks a name: 1 to 255 of `A-Za-z0-9._-`, and neither `.` nor `..`.
+fn parse(field: &str, text: &str) -> Result<Arc<str>, InvalidInput> {
+    if text.is_empty() {
+        return Err(InvalidInput::new(field, "must not be empty"));
+    }
+    if text.len() > MAX_NAME_BYTES {
+        return Err(InvalidInput::over_limit(field, text.len(), MAX_NAME_BYTES, "bytes"));
+    }
+    if let Some(bad) =
+        text.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')))
+    {
+        let problem = format!("holds {bad:?}, and only A-Z a-z 0-9 . _ - are allowed");
+        return Err(InvalidInput::new(field, problem));
+    }
+    if text == "." || text == ".." {
+        return Err(InvalidInput::new(field, "must not be \".\" or \"..\""));
+    }
+    Ok(text.into())
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident, $field:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $type(Arc<str>);
+
+        impl $type {
+            /// Checks and takes a name that a client gave.
+            pub fn parse(text: &str) -> Result<Self, InvalidInput> {
+                parse($field, text).map(Self)
+            }
+
+            /// Takes a name that the database kept, and that was checked before it got there.
+            pub(crate) fn stored(text: &str) -> Self {
+                Self(text.into())
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+    };
+}
+
+name! {
+    /// The name of a topic, unique in the database.
+    TopicName, "topic"
+}
+name! {
+    /// The id of a producer, unique within its topic.
+    ProducerId, "producer_id"
+}
+name! {
+    /// The id of a consumer, unique within its topic.
+    ConsumerId, "consumer_id"
+}
+
+impl ProducerId {
+    /// A new id for a producer that did not choose one.
+    pub fn generate() -> Self {
+        Self(format!("producer-{}", uuid::Uuid::new_v4().simple()).into())
+    }
+}
+
+impl ConsumerId {
+    /// A new id for a consumer that did not choose one.
+    pub fn generate() -> Self {
+        Self(format!("consumer-{}", uuid::Uuid::new_v4().simple()).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_1_to_255_letters_digits_dots_underscores_and_dashes() {
+        for good in ["a", "orders", "A-z_0.9", "...", &"x".repeat(255)] {
+            assert_eq!(TopicName::parse(good).unwrap().as_str(), good);
+        }
+        for bad in ["", ".", "..", "a b", "a/b", "ü", "a\0", "a\n", &"x".repeat(256)] {
+            let refusal = TopicName::parse(bad).unwrap_err();
+            assert_eq!(refusal.field, "topic", "{bad:?}");
+        }
+        assert_eq!(ProducerId::parse(&"x".repeat(256)).unwrap_err().limit, Some(255));
+    }
+
+    #[test]
+    fn a_generated_id_is_a_good_name_and_never_the_same() {
+        let id = ProducerId::generate();
+        assert_eq!(ProducerId::parse(id.as_str()).unwrap(), id);
+        assert_ne!(ConsumerId::generate(), ConsumerId::generate());
+    }
+}

@@ -1,0 +1,78 @@
+//! The database that a broker was told of, or a private one of its own.
+
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::{Error, options::ServeOptions};
+use crate::{
+    embedded::{self, EmbeddedPostgres},
+    storage::{Limits, Storage, redacted},
+};
+
+/// How long a database that is down at the start is waited for.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Where a broker keeps everything.
+pub(super) struct Database {
+    url: String,
+    embedded: Option<EmbeddedPostgres>,
+}
+
+impl Database {
+    /// The database of the options; a private one, now started, if they name none.
+    pub(super) async fn provide(options: &ServeOptions) -> Result<Self, Error> {
+        if let Some(url) = given_url(options)? {
+            return Ok(Self { url, embedded: None });
+        }
+        let data_dir = options.data_dir.clone().unwrap_or_else(embedded::default_data_dir);
+        let postgres = EmbeddedPostgres::start(&data_dir).await?;
+        info!(
+            data_dir = %postgres.data_dir().display(),
+            socket_dir = %postgres.socket_dir().display(),
+            "started a private PostgreSQL"
+        );
+        let url = postgres.url(embedded::DATABASE);
+        Ok(Self { url, embedded: Some(postgres) })
+    }
+
+    /// Opens the database, and waits for one that is down.
+    pub(super) async fn open(&self, limits: Limits) -> Result<Storage, Error> {
+        let give_up_at = Instant::now() + START_TIMEOUT;
+        loop {
+            match Storage::open(&self.url, limits).await {
+                Err(error) if error.is_transient() && Instant::now() < give_up_at => {
+                    warn!(%error, "wait for the database");
+                    tokio::time::sleep(RETRY_INTERVAL).await;
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
+    }
+
+    /// Stops the database if it is a private one.
+    pub(super) async fn release(self) -> Result<(), Error> {
+        if let Some(postgres) = self.embedded {
+            postgres.stop().await?;
+            info!("stopped the private PostgreSQL");
+        }
+        Ok(())
+    }
+
+    /// Which database it is, without secrets.
+    pub(super) fn redacted(&self) -> String {
+        redacted(&self.url)
+    }
+}
+
+fn given_url(options: &ServeOptions) -> Result<Option<String>, Error> {
+    if let Some(path) = &options.database_url_file {
+        let url = std::fs::read_to_string(path)
+            .map_err(|source| Error::UrlFile { path: path.display().to_string(), source })?;
+        return Ok(Some(url.trim().to_owned()));
+    }
+    let given = options.database_url.clone().or_else(|| std::env::var("DATABASE_URL").ok());
+    Ok(given.filter(|url| !url.is_empty()))
+}

@@ -1,0 +1,71 @@
+//! Health that follows the database: serving only while it answers.
+
+use std::convert::Infallible;
+
+use tokio::sync::watch;
+use tonic::server::NamedService;
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::{Health as HealthService, HealthServer},
+    server::HealthReporter,
+};
+
+use crate::grpc;
+
+pub(super) struct Health(HealthReporter);
+
+/// The server as a whole, and each of its services.
+fn names() -> [&'static str; 4] {
+    fn name<S: NamedService>(_: fn(&grpc::Services) -> S) -> &'static str {
+        S::NAME
+    }
+    [
+        "",
+        name(grpc::Services::topics),
+        name(grpc::Services::producers),
+        name(grpc::Services::consumers),
+    ]
+}
+
+impl Health {
+    /// Health that says serving: a broker is only started once the database answered.
+    pub(super) async fn new() -> (Self, HealthServer<impl HealthService>) {
+        let (reporter, service) = tonic_health::server::health_reporter();
+        let health = Self(reporter);
+        health.say(ServingStatus::Serving).await;
+        (health, service)
+    }
+
+    /// Says whether the database answers, for as long as it is polled.
+    pub(super) async fn follow(&self, mut database_up: watch::Receiver<bool>) -> Infallible {
+        loop {
+            let status = match *database_up.borrow_and_update() {
+                true => ServingStatus::Serving,
+                false => ServingStatus::NotServing,
+            };
+            self.say(status).await;
+            if database_up.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            tracing::info!(database_up = *database_up.borrow(), "health changed");
+        }
+    }
+
+    pub(super) async fn draining(&self) {
+        self.say(ServingStatus::NotServing).await;
+    }
+
+    /// Ends the calls that watch the health; they have been told the last state.
+    pub(super) async fn end_watches(&self) {
+        for name in names() {
+            let mut reporter = self.0.clone();
+            reporter.clear_service_status(name).await;
+        }
+    }
+
+    async fn say(&self, status: ServingStatus) {
+        for name in names() {
+            self.0.set_service_status(name, status).await;
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! SIGTERM and SIGINT: the first drains, the second ends at once.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::Error;
+
+/// Cancelled at the first signal.
+pub(super) fn shutdown() -> Result<CancellationToken, Error> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let shutdown = CancellationToken::new();
+    let first = shutdown.clone();
+    // Ends with the process.
+    tokio::spawn(async move {
+        let mut next = async || {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
+        };
+        let signal = next().await;
+        tracing::info!(signal, "asked to stop");
+        first.cancel();
+        let signal = next().await;
+        tracing::warn!(signal, "asked again: stop at once");
+        std::process::exit(130);
+    });
+    Ok(shutdown)
+}

@@ -1,0 +1,37 @@
+//! Columns of many values: arrays of bytes without a copy for each, headers as JSON.
+
+use std::error::Error as StdError;
+
+use bytes::Bytes;
+use fallible_iterator::FallibleIterator as _;
+use postgres_protocol::types::array_from_sql;
+use tokio_postgres::types::{FromSql, Kind, Type};
+
+use super::Error;
+use crate::model::Labels;
+
+/// A `bytea[]` as slices of one buffer: one allocation for the array, none for its values.
+pub(super) struct ByteaArray(pub Vec<Option<Bytes>>);
+
+impl<'a> FromSql<'a> for ByteaArray {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn StdError + Sync + Send>> {
+        let buffer = Bytes::copy_from_slice(raw);
+        let array = array_from_sql(&buffer)?;
+        let values = array.values().map(|value| Ok(value.map(|value| buffer.slice_ref(value))));
+        Ok(Self(values.collect()?))
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        matches!(ty.kind(), Kind::Array(item) if *item == Type::BYTEA)
+    }
+}
+
+/// Labels as the text of a JSON object.
+pub(super) fn labels_to_json(labels: &Labels) -> Result<String, Error> {
+    serde_json::to_string(labels.entries()).map_err(Error::unexpected)
+}
+
+/// Labels out of the text of a JSON object.
+pub(super) fn labels_from_json(text: &str) -> Result<Labels, Error> {
+    serde_json::from_str(text).map(Labels::stored).map_err(Error::unexpected)
+}

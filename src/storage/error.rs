@@ -1,0 +1,108 @@
+//! What can go wrong in the database. The only place that reads SQLSTATE.
+
+use deadpool_postgres::PoolError;
+use tokio_postgres::error::SqlState;
+
+/// Why a statement failed, and what is known of its effect.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection could be had, or the server refused the work: nothing was done.
+    #[error("reach the database: {0}")]
+    Unavailable(String),
+    /// The connection was lost while a statement ran: it may have been done or not.
+    #[error("hear from the database: {0}")]
+    ConnectionLost(String),
+    /// Somebody else held a lock for too long, or a deadlock was broken: nothing was done.
+    #[error("lock a row: {0}")]
+    Locked(String),
+    /// The name is taken.
+    #[error("store a name: it is taken")]
+    Taken,
+    /// What the row belongs to is gone.
+    #[error("store a row: what it belongs to is gone")]
+    ParentGone,
+    /// The database has a schema that this broker does not know.
+    #[error(
+        "use the schema: the database is at version {found}, and this broker knows up to {known}; run a newer broker"
+    )]
+    NewerSchema {
+        /// The version the database is at.
+        found: i32,
+        /// The newest version this broker knows.
+        known: i32,
+    },
+    /// The URL cannot be used.
+    #[error("read the database URL: {0}")]
+    Url(String),
+    /// The schema could not be brought up to date.
+    #[error("migrate the schema: {0}")]
+    Migration(String),
+    /// Something that should not happen.
+    #[error("run a statement: {0}")]
+    Unexpected(String),
+}
+
+impl Error {
+    /// Whether trying again later may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::ConnectionLost(_) | Self::Locked(_))
+    }
+
+    pub(super) fn unexpected(problem: impl std::fmt::Display) -> Self {
+        Self::Unexpected(problem.to_string())
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(state) = error.code() else {
+            // No answer from the server: a broken connection, unless a value could not be read.
+            return if error.is_closed()
+                || std::error::Error::source(&error)
+                    .is_some_and(|source| source.is::<std::io::Error>())
+            {
+                Self::ConnectionLost(describe(&error))
+            } else {
+                Self::Unexpected(describe(&error))
+            };
+        };
+        match state.code() {
+            _ if *state == SqlState::UNIQUE_VIOLATION => Self::Taken,
+            _ if *state == SqlState::FOREIGN_KEY_VIOLATION => Self::ParentGone,
+            _ if *state == SqlState::LOCK_NOT_AVAILABLE
+                || *state == SqlState::T_R_DEADLOCK_DETECTED
+                || *state == SqlState::T_R_SERIALIZATION_FAILURE =>
+            {
+                Self::Locked(describe(&error))
+            }
+            // A session that the server ends (57P..) may have committed before it ended.
+            code if code.starts_with("57P") || code.starts_with("08") => {
+                Self::ConnectionLost(describe(&error))
+            }
+            // Out of disk, memory or connections; a statement that took too long; a standby.
+            code if code.starts_with("53") || code.starts_with("57") || code == "25006" => {
+                Self::Unavailable(describe(&error))
+            }
+            _ => Self::Unexpected(describe(&error)),
+        }
+    }
+}
+
+impl From<PoolError> for Error {
+    fn from(error: PoolError) -> Self {
+        match error {
+            // Nothing was sent yet, whatever became of the connection.
+            PoolError::Backend(error) => Self::Unavailable(describe(&error)),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}
+
+/// The driver's error with the server's words, for the log; never for a client.
+pub(super) fn describe(error: &tokio_postgres::Error) -> String {
+    match (error.as_db_error(), std::error::Error::source(error)) {
+        (Some(answer), _) => format!("{} ({})", answer.message(), answer.code().code()),
+        (None, Some(source)) => format!("{error}: {source}"),
+        (None, None) => error.to_string(),
+    }
+}

@@ -1,0 +1,98 @@
+//! The session that hears other brokers' wake-ups and sends this one's.
+
+use std::{future::poll_fn, sync::Arc};
+
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket, tls::NoTlsStream};
+
+use super::{CONNECT_TIMEOUT, Error, Storage, connect::prepare_session};
+
+/// The channel that all brokers of a database share.
+const CHANNEL: &str = "trunkline";
+
+/// The connection that listens.
+pub struct ListenSession {
+    client: Arc<Client>,
+    connection: Connection<Socket, NoTlsStream>,
+}
+
+/// What a listening connection heard.
+#[derive(Debug)]
+pub enum Heard {
+    /// A wake-up's text.
+    WakeUp(String),
+    /// The connection is over.
+    Closed(String),
+}
+
+/// Sends wake-ups over the listening connection; cheap to clone.
+#[derive(Clone)]
+pub struct WakeUpSender(Arc<Client>);
+
+impl Storage {
+    /// Opens a session that hears every wake-up sent from now on.
+    pub async fn open_listen_session(&self) -> Result<ListenSession, Error> {
+        let mut config = self.config.clone();
+        let (client, mut connection) =
+            config.application_name("trunkline listen").connect(NoTls).await?;
+        let listen = async {
+            prepare_session(&client, CONNECT_TIMEOUT).await?;
+            // A wake-up writes nothing that must survive: its commit need not wait for the disk.
+            client
+                .batch_execute(&format!(
+                    "-- listen\nset synchronous_commit = off; listen {CHANNEL}"
+                ))
+                .await
+        };
+        // Drives the connection only until LISTEN is done; from then on `hear` drives it.
+        let driven = drive_while(&mut connection, listen);
+        tokio::time::timeout(CONNECT_TIMEOUT, driven)
+            .await
+            .map_err(|_| Error::Unavailable("no answer to LISTEN in time".to_owned()))??;
+        Ok(ListenSession { client: Arc::new(client), connection })
+    }
+}
+
+impl ListenSession {
+    /// What sends wake-ups over this connection, as long as somebody calls [`Self::hear`].
+    pub fn sender(&self) -> WakeUpSender {
+        WakeUpSender(self.client.clone())
+    }
+
+    /// Waits for the next wake-up. Nothing else may be waited for meanwhile: an unread
+    /// notification holds up the server.
+    pub async fn hear(&mut self) -> Heard {
+        loop {
+            match poll_fn(|context| self.connection.poll_message(context)).await {
+                Some(Ok(AsyncMessage::Notification(wake_up))) => {
+                    return Heard::WakeUp(wake_up.payload().to_owned());
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Heard::Closed(super::error::describe(&error)),
+                None => return Heard::Closed("connection closed".to_owned()),
+            }
+        }
+    }
+}
+
+impl WakeUpSender {
+    /// Sends a wake-up of less than 8,000 bytes to every broker, this one included.
+    pub async fn send(&self, text: &str) -> Result<(), Error> {
+        self.0.execute("-- wake_up\nselect pg_notify('trunkline', $1)", &[&text]).await?;
+        Ok(())
+    }
+}
+
+/// Runs a request to its end on a connection that nobody else drives.
+async fn drive_while<T>(
+    connection: &mut Connection<Socket, NoTlsStream>,
+    request: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, Error> {
+    tokio::select! {
+        answer = request => Ok(answer?),
+        () = async {
+            while let Some(Ok(_)) = poll_fn(|context| connection.poll_message(context)).await {}
+            // The request then fails by itself, with the better reason.
+            std::future::pending::<()>().await;
+        } => Err(Error::Unavailable("connection closed".to_owned())),
+    }
+}

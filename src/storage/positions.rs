@@ -1,0 +1,91 @@
+//! Positions moved, fenced by the lease's epoch.
+
+use std::collections::HashSet;
+
+use super::{Error, Storage};
+use crate::model::{ConsumerId, ConsumerKey, Epoch, Offset, TopicId, TopicName};
+
+/// A position to be moved by the holder of a lease.
+#[derive(Clone, Copy, Debug)]
+pub struct Advance {
+    /// Whose position it is.
+    pub key: ConsumerKey,
+    /// The epoch of the lease.
+    pub epoch: Epoch,
+    /// The offset to get next.
+    pub position: Offset,
+}
+
+/// A stored position, and what it stands beside.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored {
+    /// Whose position it is.
+    pub key: ConsumerKey,
+    /// The offset that the consumer gets next.
+    pub position: Offset,
+    /// The number of the lease's last acquisition.
+    pub epoch: Epoch,
+    /// The offset that the topic's next message gets.
+    pub head: Offset,
+}
+
+impl Storage {
+    /// A consumer's position; `None` if it is not registered.
+    pub async fn find_stored_position(
+        &self,
+        topic: &TopicName,
+        consumer: &ConsumerId,
+    ) -> Result<Option<Stored>, Error> {
+        let client = self.query().await?;
+        let statement = client
+            .prepare_cached(
+                "-- find_stored_position
+                select c.topic_id, c.id, position, epoch, next_offset
+                from trunkline.topic t
+                join trunkline.topic_head h on h.topic_id = t.id
+                join trunkline.consumer_topic c on c.topic_id = t.id
+                where t.name = $1 and consumer_id = $2",
+            )
+            .await?;
+        let row = client.query_opt(&statement, &[&topic.as_str(), &consumer.as_str()]).await?;
+        Ok(row.map(|row| Stored {
+            key: ConsumerKey { topic: TopicId(row.get(0)), consumer: row.get(1) },
+            position: Offset(row.get(2)),
+            epoch: Epoch(row.get(3)),
+            head: Offset(row.get(4)),
+        }))
+    }
+
+    /// Moves positions, all in one statement, and returns the keys of those that moved. The others
+    /// no longer have the epoch, or would have gone back. Each key and epoch may be given once.
+    pub async fn advance_positions(
+        &self,
+        advances: &[Advance],
+    ) -> Result<HashSet<(ConsumerKey, Epoch)>, Error> {
+        let client = self.position.get().await?;
+        let statement = client
+            .prepare_cached(
+                "-- advance_positions
+                update trunkline.consumer_topic c
+                set position = new.position, updated_at = now()
+                from unnest($1::integer[], $2::integer[], $3::bigint[], $4::bigint[])
+                    as new (topic_id, id, epoch, position)
+                where c.topic_id = new.topic_id and c.id = new.id
+                  and c.epoch = new.epoch and c.position <= new.position
+                returning c.topic_id, c.id, c.epoch",
+            )
+            .await?;
+        let topics: Vec<i32> = advances.iter().map(|advance| advance.key.topic.0).collect();
+        let ids: Vec<i32> = advances.iter().map(|advance| advance.key.consumer).collect();
+        let epochs: Vec<i64> = advances.iter().map(|advance| advance.epoch.0).collect();
+        let positions: Vec<i64> = advances.iter().map(|advance| advance.position.0).collect();
+        let rows = client.query(&statement, &[&topics, &ids, &epochs, &positions]).await?;
+        Ok(rows
+            .iter()
+            .map(|row| {
+                let key = ConsumerKey { topic: TopicId(row.get(0)), consumer: row.get(1) };
+                (key, Epoch(row.get(2)))
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,75 @@
+//! A pull: read at the position and move it, in one transaction under the consumer's lock.
+
+use super::{Error, Storage, read::read_batches};
+use crate::model::{Batch, ConsumerKey, Offset};
+use std::sync::Arc;
+
+/// What a pull took.
+#[derive(Debug)]
+pub struct Pulled {
+    /// The batches from the one that holds the first message on; the last one may hold messages
+    /// from `to` on, which were not taken.
+    pub batches: Vec<Arc<Batch>>,
+    /// The position before: the offset of the first message taken.
+    pub from: Offset,
+    /// The position after.
+    pub to: Offset,
+    /// The offset that the topic's next message gets.
+    pub head: Offset,
+}
+
+impl Storage {
+    /// Takes messages at the position, as many as `choose` says: it gets the batches and the
+    /// position, and returns the new position. `None` if the consumer is not registered any more;
+    /// [`Error::Locked`] if another session holds the consumer's lock for longer than a second.
+    ///
+    /// The epoch goes up, as at every acquisition: a stream that lost its lock without knowing
+    /// cannot move the position over what was pulled.
+    pub async fn pull(
+        &self,
+        key: ConsumerKey,
+        max_bytes: usize,
+        choose: impl Fn(&[Arc<Batch>], Offset) -> Offset,
+    ) -> Result<Option<Pulled>, Error> {
+        let mut client = self.query().await?;
+        let transaction = client.transaction().await?;
+        transaction.batch_execute("-- limit_lock_wait\nset local lock_timeout = '1s'").await?;
+        transaction
+            .execute(
+                "-- lock_consumer\nselect pg_advisory_xact_lock($1, $2)",
+                &[&key.topic.0, &key.consumer],
+            )
+            .await?;
+        let position = transaction
+            .query_opt(
+                "-- find_position
+                select position from trunkline.consumer_topic where topic_id = $1 and id = $2",
+                &[&key.topic.0, &key.consumer],
+            )
+            .await?;
+        let Some(position) = position else { return Ok(None) };
+        let from = Offset(position.get(0));
+        let Some(log) = read_batches(&transaction, key.topic, from, max_bytes).await? else {
+            return Ok(None);
+        };
+        let to = choose(&log.batches, from);
+        if to > from {
+            let moved = transaction
+                .execute(
+                    "-- pull_position
+                    update trunkline.consumer_topic
+                    set position = $3, epoch = epoch + 1, holder = '', updated_at = now()
+                    where topic_id = $1 and id = $2 and position = $4",
+                    &[&key.topic.0, &key.consumer, &to.0, &from.0],
+                )
+                .await?;
+            // Moved between the two statements: by a stream whose lock was lost, before the new
+            // epoch could stop it. Whoever pulls again gets what comes next.
+            if moved == 0 {
+                return Err(Error::Locked("the position moved during the pull".to_owned()));
+            }
+        }
+        transaction.commit().await?;
+        Ok(Some(Pulled { batches: log.batches, from, to, head: log.head }))
+    }
+}

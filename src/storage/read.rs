@@ -1,0 +1,160 @@
+//! Reading: batches from an offset on, and where logs end.
+
+use std::{sync::Arc, time::SystemTime};
+
+use bytes::Bytes;
+use deadpool_postgres::GenericClient;
+use tokio_postgres::Row;
+
+use super::{
+    Error, Storage,
+    arrays::{self, ByteaArray},
+};
+use crate::model::{Batch, Labels, Offset, ProducerId, ProducerRun, TopicId, TopicName};
+
+/// A stretch of a topic's log.
+#[derive(Debug)]
+pub struct Log {
+    /// The batches from the one that holds the asked offset on, without a gap.
+    pub batches: Vec<Arc<Batch>>,
+    /// The offset that the topic's next message got when this was read.
+    pub head: Offset,
+    /// The offset of the oldest message kept.
+    pub first: Offset,
+}
+
+/// The most batches that one read returns, however small they are.
+const MAX_BATCHES: i64 = 512;
+
+impl Storage {
+    /// Reads from an offset on, until `max_bytes` are passed; `None` if there is no such topic.
+    pub async fn read_batches(
+        &self,
+        topic: TopicId,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<Option<Log>, Error> {
+        read_batches(&self.query().await?, topic, from, max_bytes).await
+    }
+
+    /// The heads of those of the topics that exist.
+    pub async fn read_heads(&self, topics: &[TopicId]) -> Result<Vec<(TopicId, Offset)>, Error> {
+        let client = self.query().await?;
+        let statement = client
+            .prepare_cached(
+                "-- read_heads
+                select topic_id, next_offset from trunkline.topic_head where topic_id = any ($1)",
+            )
+            .await?;
+        let ids: Vec<i32> = topics.iter().map(|topic| topic.0).collect();
+        let rows = client.query(&statement, &[&ids]).await?;
+        Ok(rows.iter().map(|row| (TopicId(row.get(0)), Offset(row.get(1)))).collect())
+    }
+
+    /// A topic's number, its first offset and its head; `None` if there is no such topic.
+    pub async fn find_log(
+        &self,
+        topic: &TopicName,
+    ) -> Result<Option<(TopicId, Offset, Offset)>, Error> {
+        let client = self.query().await?;
+        let statement = client
+            .prepare_cached(
+                "-- find_log
+                select id, first_offset, next_offset
+                from trunkline.topic join trunkline.topic_head on topic_id = id
+                where name = $1",
+            )
+            .await?;
+        let row = client.query_opt(&statement, &[&topic.as_str()]).await?;
+        Ok(row.map(|row| (TopicId(row.get(0)), Offset(row.get(1)), Offset(row.get(2)))))
+    }
+
+    /// The offset of the first message stored at `time` or later; `None` if there is none.
+    pub async fn find_offset_at(
+        &self,
+        topic: TopicId,
+        time: SystemTime,
+    ) -> Result<Option<Offset>, Error> {
+        let client = self.query().await?;
+        let statement = client
+            .prepare_cached(
+                "-- find_offset_at
+                select base_offset from trunkline.batch
+                where topic_id = $1 and published_at >= $2
+                order by base_offset limit 1",
+            )
+            .await?;
+        let row = client.query_opt(&statement, &[&topic.0, &time]).await?;
+        Ok(row.map(|row| Offset(row.get(0))))
+    }
+}
+
+/// As [`Storage::read_batches`], on a given connection.
+pub(super) async fn read_batches(
+    client: &impl GenericClient,
+    topic: TopicId,
+    from: Offset,
+    max_bytes: usize,
+) -> Result<Option<Log>, Error> {
+    // The running sum of the sizes bounds the answer before any payload is unpacked. A batch that
+    // ends at or before the offset is left out, or a reader at the tail would unpack the last
+    // batch over and over.
+    let statement = client
+        .prepare_cached(
+            "-- read_batches
+            select h.next_offset, h.first_offset, b.base_offset, b.published_at, b.payloads,
+                   b.keys, b.headers::text[], b.producers, b.producer_counts
+            from trunkline.topic_head h
+            left join lateral (
+                select * from (
+                    select *, sum(bytes) over (order by base_offset) - bytes as bytes_before
+                    from trunkline.batch
+                    where topic_id = h.topic_id and base_offset + count > $2
+                      and base_offset >= coalesce((
+                          select base_offset from trunkline.batch
+                          where topic_id = h.topic_id and base_offset <= $2
+                          order by base_offset desc limit 1), $2)
+                    order by base_offset limit $3
+                ) next
+                where bytes_before < $4
+            ) b on true
+            where h.topic_id = $1
+            order by b.base_offset",
+        )
+        .await?;
+    let rows =
+        client.query(&statement, &[&topic.0, &from.0, &MAX_BATCHES, &(max_bytes as i64)]).await?;
+    let Some(any) = rows.first() else { return Ok(None) };
+    let (head, first) = (Offset(any.get(0)), Offset(any.get(1)));
+    let batches = rows.iter().filter_map(|row| batch(row).transpose()).collect::<Result<_, _>>()?;
+    Ok(Some(Log { batches, head, first }))
+}
+
+fn batch(row: &Row) -> Result<Option<Arc<Batch>>, Error> {
+    let Some(base) = row.try_get::<_, Option<i64>>(2)? else { return Ok(None) };
+    let ByteaArray(payloads) = row.try_get(4)?;
+    let keys = row.try_get::<_, Option<ByteaArray>>(5)?.map(|ByteaArray(keys)| keys);
+    let headers = row
+        .try_get::<_, Option<Vec<Option<&str>>>>(6)?
+        .map(|headers| headers.into_iter().map(labels).collect::<Result<_, _>>())
+        .transpose()?;
+    let producers: Vec<&str> = row.try_get(7)?;
+    let counts: Vec<i32> = row.try_get(8)?;
+    let producers = producers
+        .into_iter()
+        .zip(counts)
+        .map(|(id, count)| ProducerRun { producer: ProducerId::stored(id), count: count as usize })
+        .collect();
+    Ok(Some(Arc::new(Batch {
+        base: Offset(base),
+        published_at: row.try_get(3)?,
+        payloads: payloads.into_iter().map(Option::unwrap_or_default).collect::<Vec<Bytes>>(),
+        keys,
+        headers,
+        producers,
+    })))
+}
+
+fn labels(json: Option<&str>) -> Result<Labels, Error> {
+    json.map_or_else(|| Ok(Labels::default()), arrays::labels_from_json)
+}
