@@ -3,15 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use trunkline::{
-    cli::{Cli, Command},
-    server,
-};
+use trunkline::cli::{self, Cli};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match cli.command {
-        Command::Serve(options) => server::serve(options).await,
-    }
+    cli::run(Cli::parse()).await
 }

@@ -77,25 +77,25 @@ async fn append_batch(
             with registered as (
                 select count(*) as count
                 from trunkline.topic join trunkline.producer_topic on topic_id = id
-                where name = $1 and producer_id = any ($2)
+                where name = $1 and producer_id = any ($2::text[])
             ), head as (
                 update trunkline.topic_head
-                set next_offset = next_offset + $4,
+                set next_offset = next_offset + $4::integer,
                     last_published_at = greatest(last_published_at, clock_timestamp())
                 where topic_id = (select id from trunkline.topic where name = $1)
-                  and (select count from registered) = cardinality($2)
-                returning topic_id, next_offset - $4 as base_offset, last_published_at
+                  and (select count from registered) = cardinality($2::text[])
+                returning topic_id, next_offset - $4::integer as base_offset, last_published_at
             ), stored as (
                 insert into trunkline.batch (topic_id, base_offset, count, bytes, payloads, keys,
                     headers, producers, producer_counts, published_at)
-                select topic_id, base_offset, $4, $5, $6, $7, $8::text[]::jsonb[], $9, $10,
+                select topic_id, base_offset, $4::integer, $5, $6, $7, $8::text[]::jsonb[], $9, $10,
                        last_published_at
                 from head
             ), seen as (
                 update trunkline.producer_topic p
                 set last_offset = head.base_offset + last.index,
                     updated_at = head.last_published_at
-                from head, unnest($2, $3) as last (producer_id, index)
+                from head, unnest($2::text[], $3::integer[]) as last (producer_id, index)
                 where p.topic_id = head.topic_id and p.producer_id = last.producer_id
             )
             select topic_id, base_offset, last_published_at from head",

@@ -1,0 +1,208 @@
+//! `trunkline topic`, `producer` and `consumer`.
+
+use std::{
+    io::{self, Write as _},
+    time::SystemTime,
+};
+
+use prost_types::Timestamp;
+use tonic::{Code, Status};
+
+use super::{
+    ConsumerCommand, ProducerCommand, TopicCommand, failure::Failure, start::StartAt, table::Table,
+};
+use crate::{client::Client, proto};
+
+pub(super) async fn topic(client: &Client, command: TopicCommand) -> Result<(), Failure> {
+    let mut topics = client.topics();
+    let mut out = io::stdout();
+    match command {
+        TopicCommand::Create { name, description, labels } => {
+            let labels = labels.into_iter().collect();
+            let request = proto::CreateTopicRequest { topic: name.clone(), description, labels };
+            topics.create_topic(request).await?;
+            writeln!(out, "created topic {name}")?;
+        }
+        TopicCommand::List => {
+            let mut table = Table::new(&["NAME", "FIRST", "HEAD", "LAST PUBLISHED"]);
+            let mut request = proto::ListTopicsRequest::default();
+            loop {
+                let page = topics.list_topics(request.clone()).await?.into_inner();
+                for topic in page.topics {
+                    let (first, head) = (topic.first_offset.to_string(), topic.head.to_string());
+                    table.row([topic.name, first, head, time(topic.last_publish_time)]);
+                }
+                request.page_token = page.next_page_token;
+                if request.page_token.is_empty() {
+                    break;
+                }
+            }
+            table.print(&mut out)?;
+        }
+        TopicCommand::Describe { name } => {
+            let request = proto::GetTopicRequest { topic: name };
+            let topic = topics.get_topic(request).await?.into_inner().topic.unwrap_or_default();
+            writeln!(out, "name:            {}", topic.name)?;
+            writeln!(out, "description:     {}", topic.description)?;
+            for (name, value) in topic.labels {
+                writeln!(out, "label:           {name}={value}")?;
+            }
+            writeln!(out, "created:         {}", time(topic.create_time))?;
+            writeln!(out, "updated:         {}", time(topic.update_time))?;
+            writeln!(out, "first offset:    {}", topic.first_offset)?;
+            writeln!(out, "head:            {}", topic.head)?;
+            writeln!(out, "last published:  {}", time(topic.last_publish_time))?;
+        }
+        TopicCommand::Delete { name } => {
+            topics.delete_topic(proto::DeleteTopicRequest { topic: name.clone() }).await?;
+            writeln!(out, "deleted topic {name}")?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn producer(client: &Client, command: ProducerCommand) -> Result<(), Failure> {
+    let mut producers = client.producers();
+    let mut out = io::stdout();
+    match command {
+        ProducerCommand::Register { topic, id } => {
+            let producer_id = id.unwrap_or_default();
+            let request = proto::RegisterProducerRequest { topic: topic.clone(), producer_id };
+            let producer = producers.register_producer(request).await?.into_inner().producer;
+            let id = producer.unwrap_or_default().producer_id;
+            writeln!(out, "registered producer {id} on topic {topic}")?;
+        }
+        ProducerCommand::Unregister { topic, id } => {
+            let (of_topic, producer_id) = (topic.clone(), id.clone());
+            let request = proto::UnregisterProducerRequest { topic: of_topic, producer_id };
+            producers.unregister_producer(request).await?;
+            writeln!(out, "unregistered producer {id} from topic {topic}")?;
+        }
+        ProducerCommand::List { topic } => {
+            let mut table =
+                Table::new(&["PRODUCER", "LAST OFFSET", "LAST PUBLISHED", "REGISTERED"]);
+            let mut request = proto::ListProducersRequest { topic, ..Default::default() };
+            loop {
+                let page = producers.list_producers(request.clone()).await?.into_inner();
+                for producer in page.producers {
+                    let last = producer.last_offset.map_or("-".to_owned(), |last| last.to_string());
+                    let published = time(producer.last_publish_time);
+                    table.row([producer.producer_id, last, published, time(producer.create_time)]);
+                }
+                request.page_token = page.next_page_token;
+                if request.page_token.is_empty() {
+                    break;
+                }
+            }
+            table.print(&mut out)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn consumer(client: &Client, command: ConsumerCommand) -> Result<(), Failure> {
+    let mut consumers = client.consumers();
+    let mut out = io::stdout();
+    match command {
+        ConsumerCommand::Register { topic, id, from } => {
+            let request = register_request(&topic, &id.unwrap_or_default(), from);
+            let consumer = consumers.register_consumer(request).await?.into_inner().consumer;
+            let proto::Consumer { consumer_id, position, .. } = consumer.unwrap_or_default();
+            writeln!(
+                out,
+                "registered consumer {consumer_id} on topic {topic} at offset {position}"
+            )?;
+        }
+        ConsumerCommand::Unregister { topic, id } => {
+            let (of_topic, consumer_id) = (topic.clone(), id.clone());
+            let request = proto::UnregisterConsumerRequest { topic: of_topic, consumer_id };
+            consumers.unregister_consumer(request).await?;
+            writeln!(out, "unregistered consumer {id} from topic {topic}")?;
+        }
+        ConsumerCommand::List { topic } => {
+            let mut table =
+                Table::new(&["CONSUMER", "POSITION", "HEAD", "LAG", "LAST ACTIVITY", "HOLDER"]);
+            let mut request = proto::ListConsumersRequest { topic, ..Default::default() };
+            loop {
+                let page = consumers.list_consumers(request.clone()).await?.into_inner();
+                for consumer in page.consumers {
+                    table.row([
+                        consumer.consumer_id,
+                        consumer.position.to_string(),
+                        consumer.head.to_string(),
+                        consumer.lag.to_string(),
+                        time(consumer.last_activity_time),
+                        consumer.holder,
+                    ]);
+                }
+                request.page_token = page.next_page_token;
+                if request.page_token.is_empty() {
+                    break;
+                }
+            }
+            table.print(&mut out)?;
+        }
+        ConsumerCommand::Describe { topic, id } => {
+            let request = proto::GetConsumerRequest { topic, consumer_id: id };
+            let consumer = consumers.get_consumer(request).await?.into_inner().consumer;
+            let consumer = consumer.unwrap_or_default();
+            writeln!(out, "consumer:       {}", consumer.consumer_id)?;
+            writeln!(out, "topic:          {}", consumer.topic)?;
+            writeln!(out, "position:       {}", consumer.position)?;
+            writeln!(out, "head:           {}", consumer.head)?;
+            writeln!(out, "lag:            {}", consumer.lag)?;
+            writeln!(out, "epoch:          {}", consumer.epoch)?;
+            writeln!(out, "holder:         {}", consumer.holder)?;
+            writeln!(out, "registered:     {}", time(consumer.create_time))?;
+            writeln!(out, "last activity:  {}", time(consumer.last_activity_time))?;
+        }
+    }
+    Ok(())
+}
+
+/// Creates a topic unless it exists.
+pub(super) async fn ensure_topic(client: &Client, topic: &str) -> Result<(), Status> {
+    let request = proto::CreateTopicRequest { topic: topic.to_owned(), ..Default::default() };
+    unless_exists(client.topics().create_topic(request).await)
+}
+
+/// Registers a producer unless it is registered.
+pub(super) async fn ensure_producer(client: &Client, topic: &str, id: &str) -> Result<(), Status> {
+    let (topic, producer_id) = (topic.to_owned(), id.to_owned());
+    let request = proto::RegisterProducerRequest { topic, producer_id };
+    unless_exists(client.producers().register_producer(request).await)
+}
+
+/// Registers a consumer unless it is registered.
+pub(super) async fn ensure_consumer(
+    client: &Client,
+    topic: &str,
+    id: &str,
+    from: StartAt,
+) -> Result<(), Status> {
+    let request = register_request(topic, id, from);
+    unless_exists(client.consumers().register_consumer(request).await)
+}
+
+fn register_request(topic: &str, id: &str, from: StartAt) -> proto::RegisterConsumerRequest {
+    proto::RegisterConsumerRequest {
+        topic: topic.to_owned(),
+        consumer_id: id.to_owned(),
+        start: Some(from.into()),
+    }
+}
+
+fn unless_exists<T>(outcome: Result<T, Status>) -> Result<(), Status> {
+    match outcome {
+        Err(status) if status.code() != Code::AlreadyExists => Err(status),
+        _ => Ok(()),
+    }
+}
+
+/// A time for people; a dash where there is none.
+fn time(time: Option<Timestamp>) -> String {
+    match time.map(SystemTime::try_from) {
+        Some(Ok(time)) => humantime::format_rfc3339_millis(time).to_string(),
+        _ => "-".to_owned(),
+    }
+}
