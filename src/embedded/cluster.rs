@@ -16,7 +16,7 @@ use super::{
     DATABASE, Error, USER,
     account::Account,
     binaries::Binaries,
-    postmaster::{Postmaster, State},
+    postmaster::{Postmaster, SOCKET_FILE, State},
 };
 
 /// How long a server may take to get ready, or to stop.
@@ -26,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const ASK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The longest path of a socket, less the name of the socket's file in its folder.
-const MAX_SOCKET_DIR: usize = 107 - "/.s.PGSQL.5432".len();
+const MAX_SOCKET_DIR: usize = 107 - "/".len() - SOCKET_FILE.len();
 
 /// Settings for a log on one machine: few checkpoints, and no listening but on the socket.
 const SETTINGS: [&str; 7] = [
@@ -142,7 +142,8 @@ async fn create(
 async fn take_over(pgdata: &Path) -> Result<Option<PathBuf>, Error> {
     let began = Instant::now();
     while let Some(postmaster) = Postmaster::running(pgdata) {
-        if postmaster.state == State::Ready {
+        // One that was killed leaves a file that still says ready.
+        if postmaster.state == State::Ready && postmaster.accepts_connections() {
             return Ok(Some(postmaster.socket_dir));
         }
         if began.elapsed() > TIMEOUT {

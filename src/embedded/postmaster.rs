@@ -2,10 +2,15 @@
 
 use std::{
     fs,
+    io::ErrorKind,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
 };
 
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
+
+/// The name of the socket in its folder: it holds the port.
+pub(super) const SOCKET_FILE: &str = ".s.PGSQL.5432";
 
 /// A server that runs, as its `postmaster.pid` describes it.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,13 +41,20 @@ impl Postmaster {
         };
         (alive && works_in(process, pgdata)).then_some(postmaster)
     }
+
+    /// Whether somebody listens on the server's socket.
+    pub(super) fn accepts_connections(&self) -> bool {
+        UnixStream::connect(self.socket_dir.join(SOCKET_FILE)).is_ok()
+    }
 }
 
-/// Whether a process's working directory is the cluster. Where that cannot be told, it counts as
-/// the server: the server itself refuses to start a second time.
+/// Whether a process's working directory is the cluster. A process that has died, but whose parent
+/// has not noticed yet, has none. Where it cannot be told, the process counts as the server: the
+/// server itself refuses to start a second time.
 fn works_in(process: Pid, pgdata: &Path) -> bool {
     match fs::read_link(format!("/proc/{process}/cwd")) {
         Ok(dir) => dir == pgdata,
+        Err(error) if error.kind() == ErrorKind::NotFound => !Path::new("/proc/self").exists(),
         Err(_) => true,
     }
 }

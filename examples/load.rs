@@ -1,0 +1,265 @@
+//! A small load for a running broker, to see what it can do on this machine:
+//!
+//! ```text
+//! cargo run --release --example load -- publish-stream|unary|catch-up|latency|idle [ENDPOINT]
+//! ```
+//!
+//! Each kind makes a topic of its own, sends a bounded number of log lines of 100 bytes, and
+//! prints one line. Client, broker and database share the machine.
+
+use std::{
+    error::Error,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_stream::wrappers::ReceiverStream;
+use trunkline::{
+    client::Client,
+    proto::{
+        CommitMode, ConsumeRequest, CreateTopicRequest, NewMessage, PublishRequest,
+        PublishStreamRequest, RegisterConsumerRequest, RegisterProducerRequest,
+        consume_response::Event, publish_stream_response::Result as Answer,
+    },
+};
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+const PRODUCER: &str = "load";
+const STREAMS: u64 = 8;
+const REQUESTS_PER_STREAM: u64 = 500;
+const LINES_PER_REQUEST: u64 = 1_000;
+const UNARY_IN_FLIGHT: u64 = 256;
+const UNARY_REQUESTS: u64 = 100_000;
+const LATENCY_MESSAGES: u32 = 500;
+const IDLE_STREAMS: usize = 1_000;
+
+#[tokio::main]
+async fn main() -> Outcome<()> {
+    let mut arguments = std::env::args().skip(1);
+    let kind = arguments.next().unwrap_or_default();
+    let endpoint = arguments.next().unwrap_or_else(|| "http://127.0.0.1:50051".to_owned());
+    match kind.as_str() {
+        "publish-stream" => publish_stream(&endpoint).await.map(|_| ()),
+        "unary" => unary(&endpoint).await,
+        "catch-up" => catch_up(&endpoint).await,
+        "latency" => latency(&endpoint).await,
+        "idle" => idle(&endpoint).await,
+        _ => Err("say publish-stream, unary, catch-up, latency or idle".into()),
+    }
+}
+
+/// A line like those of a log, so that compression finds what it would find in real life.
+fn line(number: u64) -> Bytes {
+    let mixed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let line = format!(
+        "2026-11-24T12:00:{:02}.{:06}Z INFO api request id={mixed:016x} path=/orders/{} status=200 took={}us",
+        number / 1_000_000 % 60,
+        number % 1_000_000,
+        mixed % 100_003,
+        mixed >> 52,
+    );
+    let mut line = line.into_bytes();
+    line.resize(100, b'.');
+    line.into()
+}
+
+async fn new_topic(client: &Client, kind: &str) -> Outcome<String> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis();
+    let topic = format!("load-{kind}-{now}");
+    let create = CreateTopicRequest { topic: topic.clone(), ..Default::default() };
+    client.topics().create_topic(create).await?;
+    let producer = RegisterProducerRequest { topic: topic.clone(), producer_id: PRODUCER.into() };
+    client.producers().register_producer(producer).await?;
+    Ok(topic)
+}
+
+async fn new_consumer(client: &Client, topic: &str, id: &str) -> Outcome<()> {
+    let (topic, consumer_id) = (topic.to_owned(), id.to_owned());
+    let consumer = RegisterConsumerRequest { topic, consumer_id, start: None };
+    client.consumers().register_consumer(consumer).await?;
+    Ok(())
+}
+
+async fn publish_stream(endpoint: &str) -> Outcome<String> {
+    let client = Client::connect(endpoint).await?;
+    let topic = new_topic(&client, "stream").await?;
+    let began = Instant::now();
+    let mut streams = JoinSet::new();
+    for stream in 0..STREAMS {
+        streams.spawn(one_stream(Client::connect(endpoint).await?, topic.clone(), stream));
+    }
+    while let Some(ended) = streams.join_next().await {
+        ended??;
+    }
+    let messages = STREAMS * REQUESTS_PER_STREAM * LINES_PER_REQUEST;
+    report("publish-stream", messages, "messages", began.elapsed());
+    Ok(topic)
+}
+
+async fn one_stream(client: Client, topic: String, stream: u64) -> Outcome<()> {
+    let (requests, outgoing) = mpsc::channel(8);
+    let sending = tokio::spawn(async move {
+        for request in 0..REQUESTS_PER_STREAM {
+            let first = (stream * REQUESTS_PER_STREAM + request) * LINES_PER_REQUEST;
+            let messages = (first..first + LINES_PER_REQUEST)
+                .map(|number| NewMessage { payload: line(number), ..Default::default() })
+                .collect();
+            let (topic, producer_id) = (topic.clone(), PRODUCER.to_owned());
+            if requests.send(PublishStreamRequest { topic, producer_id, messages }).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut producers = client.producers();
+    let mut answers = producers.publish_stream(ReceiverStream::new(outgoing)).await?.into_inner();
+    let mut receipts = 0;
+    while let Some(answer) = answers.message().await? {
+        match answer.result {
+            Some(Answer::Receipt(_)) => receipts += 1,
+            other => return Err(format!("refused: {other:?}").into()),
+        }
+    }
+    sending.await?;
+    if receipts == REQUESTS_PER_STREAM { Ok(()) } else { Err("answers are missing".into()) }
+}
+
+async fn unary(endpoint: &str) -> Outcome<()> {
+    let client = Client::connect(endpoint).await?;
+    let topic: Arc<str> = new_topic(&client, "unary").await?.into();
+    let began = Instant::now();
+    let mut callers = JoinSet::new();
+    for caller in 0..UNARY_IN_FLIGHT {
+        let mut producers = client.producers();
+        let topic = topic.clone();
+        callers.spawn(async move {
+            for number in (caller..UNARY_REQUESTS).step_by(UNARY_IN_FLIGHT as usize) {
+                let messages = vec![NewMessage { payload: line(number), ..Default::default() }];
+                let (topic, producer_id) = (topic.to_string(), PRODUCER.to_owned());
+                producers.publish(PublishRequest { topic, producer_id, messages }).await?;
+            }
+            Outcome::Ok(())
+        });
+    }
+    while let Some(ended) = callers.join_next().await {
+        ended??;
+    }
+    report("unary", UNARY_REQUESTS, "requests", began.elapsed());
+    Ok(())
+}
+
+async fn catch_up(endpoint: &str) -> Outcome<()> {
+    let topic = publish_stream(endpoint).await?;
+    let client = Client::connect(endpoint).await?;
+    for mode in [CommitMode::Auto, CommitMode::Manual] {
+        let id = mode.as_str_name();
+        new_consumer(&client, &topic, id).await?;
+        let began = Instant::now();
+        let messages = read_to_end(&client, &topic, id, mode).await?;
+        report(&format!("catch-up {id}"), messages, "messages", began.elapsed());
+    }
+    Ok(())
+}
+
+async fn read_to_end(client: &Client, topic: &str, id: &str, mode: CommitMode) -> Outcome<u64> {
+    let request = ConsumeRequest {
+        topic: topic.to_owned(),
+        consumer_id: id.to_owned(),
+        commit_mode: mode.into(),
+        ..Default::default()
+    };
+    let mut consumers = client.consumers().max_decoding_message_size(4 * 1024 * 1024);
+    let mut stream = consumers.consume(request).await?.into_inner();
+    let mut messages = 0;
+    while let Some(frame) = stream.message().await? {
+        match frame.event {
+            Some(Event::Batch(batch)) => messages += batch.messages.len() as u64,
+            Some(Event::CaughtUp(_)) => break,
+            _ => {}
+        }
+    }
+    Ok(messages)
+}
+
+async fn latency(endpoint: &str) -> Outcome<()> {
+    let client = Client::connect(endpoint).await?;
+    let topic = new_topic(&client, "latency").await?;
+    new_consumer(&client, &topic, "latency").await?;
+    let request = ConsumeRequest {
+        topic: topic.clone(),
+        consumer_id: "latency".to_owned(),
+        ..Default::default()
+    };
+    let mut stream = client.consumers().consume(request).await?.into_inner();
+    let mut producers = client.producers();
+    let mut took = Vec::new();
+    for number in 0..LATENCY_MESSAGES {
+        let messages = vec![NewMessage { payload: line(number.into()), ..Default::default() }];
+        let (topic, producer_id) = (topic.clone(), PRODUCER.to_owned());
+        let began = Instant::now();
+        let publish = producers.publish(PublishRequest { topic, producer_id, messages });
+        let deliver = async {
+            while let Some(frame) = stream.message().await? {
+                if matches!(frame.event, Some(Event::Batch(_))) {
+                    return Ok(began.elapsed());
+                }
+            }
+            Err("the stream ended".into())
+        };
+        let (published, delivered) = tokio::join!(publish, deliver);
+        published?;
+        let delivered: Outcome<Duration> = delivered;
+        took.push(delivered?);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    took.sort();
+    let at = |percent: usize| took[(took.len() - 1) * percent / 100];
+    println!(
+        "latency, publish to delivery, idle: p50 {:?}, p90 {:?}, p99 {:?}",
+        at(50),
+        at(90),
+        at(99)
+    );
+    Ok(())
+}
+
+async fn idle(endpoint: &str) -> Outcome<()> {
+    let client = Client::connect(endpoint).await?;
+    let topic = new_topic(&client, "idle").await?;
+    let mut streams = Vec::new();
+    for number in 0..IDLE_STREAMS {
+        let id = format!("idle-{number}");
+        new_consumer(&client, &topic, &id).await?;
+        let (topic, consumer_id) = (topic.clone(), id);
+        let request = ConsumeRequest { topic, consumer_id, ..Default::default() };
+        let mut stream = client.consumers().consume(request).await?.into_inner();
+        while let Some(frame) = stream.message().await? {
+            if matches!(frame.event, Some(Event::CaughtUp(_))) {
+                break;
+            }
+        }
+        streams.push(stream);
+    }
+    println!("{} streams are idle for 10 s; count the database's sessions now", streams.len());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let (messages, producer_id) =
+        (vec![NewMessage { payload: line(0), ..Default::default() }], PRODUCER.to_owned());
+    let began = Instant::now();
+    client.producers().publish(PublishRequest { topic, producer_id, messages }).await?;
+    for stream in &mut streams {
+        while let Some(frame) = stream.message().await? {
+            if matches!(frame.event, Some(Event::Batch(_))) {
+                break;
+            }
+        }
+    }
+    println!("one message reached all {} streams in {:?}", streams.len(), began.elapsed());
+    Ok(())
+}
+
+fn report(kind: &str, count: u64, what: &str, took: Duration) {
+    let rate = count as f64 / took.as_secs_f64();
+    println!("{kind}: {count} {what} in {:.2} s, {rate:.0}/s", took.as_secs_f64());
+}

@@ -1,0 +1,19 @@
+//! Tests against a real server and a real PostgreSQL, each with a database of its own.
+
+mod support;
+
+//mod admin;
+//mod command;
+//mod commit;
+//mod consume;
+//mod database_faults;
+//mod drain;
+//mod embedded;
+//mod end_to_end;
+mod layers;
+mod promises;
+//mod publish;
+//mod pull;
+//mod reflection;
+//mod schema;
+//mod several_brokers;

@@ -1,0 +1,193 @@
+//! A broker in the test's own process, with clients.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Status, transport::Channel};
+use trunkline::{
+    broker::Broker,
+    client::Client,
+    proto::{
+        self, consumer_service_client::ConsumerServiceClient,
+        producer_service_client::ProducerServiceClient, topic_service_client::TopicServiceClient,
+    },
+    server,
+    storage::Storage,
+};
+
+use super::{TestDatabase, TestStream, cluster::LIMITS, soon};
+
+/// The producer that [`TestBroker::topic`] registers.
+pub const PRODUCER: &str = "producer";
+
+pub struct TestBroker {
+    pub database: Arc<TestDatabase>,
+    pub endpoint: String,
+    pub client: Client,
+    shutdown: DropGuard,
+    served: JoinHandle<Result<(), server::Error>>,
+}
+
+impl TestBroker {
+    /// A broker on a database of its own.
+    pub async fn start() -> Self {
+        Self::start_on(Arc::new(TestDatabase::create().await)).await
+    }
+
+    /// A broker on a database that others may share.
+    pub async fn start_on(database: Arc<TestDatabase>) -> Self {
+        let url = database.url.clone();
+        Self::start_with(database, &url, Duration::from_secs(5)).await
+    }
+
+    pub async fn start_with(database: Arc<TestDatabase>, url: &str, drain: Duration) -> Self {
+        let storage = Storage::open(url, LIMITS).await.unwrap();
+        let broker = Broker::start(storage, LIMITS.writers).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let shutdown = CancellationToken::new();
+        let stopped = shutdown.clone().cancelled_owned();
+        let served = tokio::spawn(server::run(listener, broker, drain, stopped));
+        let client = Client::connect(&endpoint).await.unwrap();
+        Self { database, endpoint, client, shutdown: shutdown.drop_guard(), served }
+    }
+
+    /// A broker that shares this one's database.
+    pub async fn start_another(&self) -> Self {
+        Self::start_on(self.database.clone()).await
+    }
+
+    /// Begins to drain.
+    pub fn shut_down(self) -> JoinHandle<Result<(), server::Error>> {
+        drop(self.shutdown);
+        self.served
+    }
+
+    /// Drains, and waits for the end.
+    pub async fn stop(self) {
+        soon("the broker stops", self.shut_down()).await.unwrap().unwrap();
+    }
+
+    pub fn topics(&self) -> TopicServiceClient<Channel> {
+        self.client.topics()
+    }
+
+    pub fn producers(&self) -> ProducerServiceClient<Channel> {
+        self.client.producers()
+    }
+
+    /// Limited as a client in another language is by default.
+    pub fn consumers(&self) -> ConsumerServiceClient<Channel> {
+        self.client.consumers().max_decoding_message_size(4 * 1024 * 1024)
+    }
+
+    pub async fn sql(&self) -> tokio_postgres::Client {
+        self.database.sql().await
+    }
+
+    /// Creates a topic, and registers [`PRODUCER`] on it.
+    pub async fn topic(&self, topic: &str) {
+        let request = proto::CreateTopicRequest { topic: topic.to_owned(), ..Default::default() };
+        self.topics().create_topic(request).await.unwrap();
+        self.producer(topic, PRODUCER).await;
+    }
+
+    pub async fn producer(&self, topic: &str, id: &str) {
+        let (topic, producer_id) = (topic.to_owned(), id.to_owned());
+        let request = proto::RegisterProducerRequest { topic, producer_id };
+        self.producers().register_producer(request).await.unwrap();
+    }
+
+    /// Registers a consumer at the earliest message.
+    pub async fn consumer(&self, topic: &str, id: &str) {
+        let (topic, consumer_id) = (topic.to_owned(), id.to_owned());
+        let request = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
+        self.consumers().register_consumer(request).await.unwrap();
+    }
+
+    /// Publishes as [`PRODUCER`]; returns the first offset.
+    pub async fn publish<const N: usize>(&self, topic: &str, payloads: [&str; N]) -> i64 {
+        let payloads = payloads.map(str::to_owned);
+        self.try_publish(topic, PRODUCER, payloads).await.unwrap().first_offset
+    }
+
+    pub async fn try_publish(
+        &self,
+        topic: &str,
+        producer: &str,
+        payloads: impl IntoIterator<Item = impl Into<Bytes>>,
+    ) -> Result<proto::PublishResponse, Status> {
+        let request = proto::PublishRequest {
+            topic: topic.to_owned(),
+            producer_id: producer.to_owned(),
+            messages: payloads.into_iter().map(message).collect(),
+        };
+        Ok(self.producers().publish(request).await?.into_inner())
+    }
+
+    /// A stream in auto mode that waits for the lease.
+    pub async fn consume(&self, topic: &str, consumer: &str) -> TestStream {
+        self.open(Self::request(topic, consumer)).await
+    }
+
+    /// A stream in manual mode that waits for the lease.
+    pub async fn consume_manually(&self, topic: &str, consumer: &str) -> TestStream {
+        let commit_mode = proto::CommitMode::Manual.into();
+        self.open(proto::ConsumeRequest { commit_mode, ..Self::request(topic, consumer) }).await
+    }
+
+    pub async fn open(&self, request: proto::ConsumeRequest) -> TestStream {
+        let (topic, consumer) = (request.topic.clone(), request.consumer_id.clone());
+        // A connection of its own, so that dropping the stream is a client that goes away.
+        let client = Client::connect(&self.endpoint).await.unwrap();
+        let mut consumers = client.consumers().max_decoding_message_size(4 * 1024 * 1024);
+        let stream = consumers.consume(request).await.unwrap().into_inner();
+        TestStream::new(client, topic, consumer, stream)
+    }
+
+    pub fn request(topic: &str, consumer: &str) -> proto::ConsumeRequest {
+        proto::ConsumeRequest {
+            topic: topic.to_owned(),
+            consumer_id: consumer.to_owned(),
+            ..Default::default()
+        }
+    }
+
+    pub async fn get_consumer(&self, topic: &str, consumer: &str) -> proto::Consumer {
+        let (topic, consumer_id) = (topic.to_owned(), consumer.to_owned());
+        let request = proto::GetConsumerRequest { topic, consumer_id };
+        let response = self.consumers().get_consumer(request).await.unwrap();
+        response.into_inner().consumer.unwrap()
+    }
+
+    pub async fn position(&self, topic: &str, consumer: &str) -> i64 {
+        self.get_consumer(topic, consumer).await.position
+    }
+
+    pub async fn pull(
+        &self,
+        topic: &str,
+        consumer: &str,
+        max: i32,
+    ) -> Result<proto::PullResponse, Status> {
+        let request = proto::PullRequest {
+            topic: topic.to_owned(),
+            consumer_id: consumer.to_owned(),
+            max_messages: max,
+            wait: None,
+        };
+        Ok(self.consumers().pull(request).await?.into_inner())
+    }
+
+    /// How many messages the database holds.
+    pub async fn stored(&self) -> i64 {
+        let sql = self.sql().await;
+        sql.query_one("select count(*) from trunkline.message", &[]).await.unwrap().get(0)
+    }
+}
+
+pub fn message(payload: impl Into<Bytes>) -> proto::NewMessage {
+    proto::NewMessage { payload: payload.into(), ..Default::default() }
+}

@@ -1,0 +1,98 @@
+//! One PostgreSQL for the whole run, and a database of its own for each test.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use tokio::sync::OnceCell;
+use tokio_postgres::NoTls;
+use trunkline::{
+    embedded::EmbeddedPostgres,
+    storage::{Limits, Storage},
+};
+
+pub const LIMITS: Limits = Limits { writers: 2, queries: 4 };
+
+const TEMPLATE: &str = "trunkline_template";
+
+static CLUSTER: OnceCell<EmbeddedPostgres> = OnceCell::const_new();
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// A database with the newest schema that only one test uses.
+pub struct TestDatabase {
+    pub name: String,
+    pub url: String,
+}
+
+impl TestDatabase {
+    pub async fn create() -> Self {
+        Self::create_like(TEMPLATE).await
+    }
+
+    /// A database without the schema.
+    pub async fn create_empty() -> Self {
+        Self::create_like("template0").await
+    }
+
+    async fn create_like(template: &str) -> Self {
+        let cluster = CLUSTER.get_or_init(start).await;
+        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let sql = connect(&cluster.url("postgres")).await;
+        sql.batch_execute(&format!("create database {name} template {template}")).await.unwrap();
+        Self { url: cluster.url(&name), name }
+    }
+
+    /// A session of the test's own.
+    pub async fn sql(&self) -> tokio_postgres::Client {
+        connect(&self.url).await
+    }
+}
+
+/// A session, driven until its client is dropped.
+pub async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+async fn start() -> EmbeddedPostgres {
+    let dir = tempfile::Builder::new().prefix("trunkline-tests-").tempdir().unwrap().keep();
+    let cluster = EmbeddedPostgres::start(&dir).await.unwrap();
+    stop_when_this_process_ends(dir);
+    let sql = connect(&cluster.url("postgres")).await;
+    sql.batch_execute(&format!("create database {TEMPLATE}")).await.unwrap();
+    Storage::open(&cluster.url(TEMPLATE), LIMITS).await.unwrap().close();
+    // A database that somebody is connected to cannot be cloned.
+    super::until("the template's sessions end", async || {
+        let count = "select count(*) from pg_stat_activity where datname = $1";
+        sql.query_one(count, &[&TEMPLATE]).await.unwrap().get::<_, i64>(0) == 0
+    })
+    .await;
+    cluster
+}
+
+/// A test process may end in many ways, none of which runs code of ours: a shell waits for the
+/// end of a pipe that only this process holds, and then ends the server that was started here.
+fn stop_when_this_process_ends(dir: PathBuf) {
+    let script = r#"
+        trap '' INT TERM HUP
+        read -r nothing
+        kill -QUIT "$(head -n 1 "$1/postgres/postmaster.pid")"
+        while kill -0 "$(head -n 1 "$1/postgres/postmaster.pid" 2>/dev/null)" 2>/dev/null; do
+            sleep 0.05
+        done
+        rm -rf "$1"
+    "#;
+    let mut watcher = Command::new("sh")
+        .args(["-c", script, "sh"])
+        .arg(&dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Held until the process ends.
+    std::mem::forget(watcher.stdin.take());
+}

@@ -1,0 +1,124 @@
+//! The `trunkline` command as a process of its own.
+
+use std::{
+    path::Path,
+    process::{ExitStatus, Stdio},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    process::{Child, ChildStderr, ChildStdout, Command},
+};
+
+use super::soon;
+
+/// A running command; killed when it is dropped.
+pub struct Trunkline {
+    child: Child,
+    pub stdout: Lines<BufReader<ChildStdout>>,
+    pub stderr: Lines<BufReader<ChildStderr>>,
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Finished {
+    pub fn code(&self) -> i32 {
+        self.status.code().unwrap_or(-1)
+    }
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
+    for variable in ["DATABASE_URL", "TRUNKLINE_DATABASE_URL", "TRUNKLINE_ENDPOINT"] {
+        command.env_remove(variable);
+    }
+    command.args(arguments).kill_on_drop(true);
+    command
+}
+
+impl Trunkline {
+    /// Starts a command whose output is read line by line.
+    pub fn spawn(arguments: &[&str]) -> Self {
+        let mut child = command(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+        Self { child, stdout, stderr }
+    }
+
+    /// Starts a broker, and returns it with its endpoint once it is ready.
+    pub async fn serve(arguments: &[&str]) -> (Self, String) {
+        let mut broker = Self::spawn(&[&["serve", "--log", "warn"], arguments].concat());
+        let line = soon("the ready line", broker.stdout.next_line()).await.unwrap();
+        let line = match line {
+            Some(line) => line,
+            None => panic!("no ready line, but {:?}", broker.stderr.next_line().await),
+        };
+        let address = line.strip_prefix("listening on ").unwrap();
+        let endpoint = format!("http://{address}");
+        (broker, endpoint)
+    }
+
+    /// Runs a command to its end.
+    pub async fn run(arguments: &[&str]) -> Finished {
+        Self::run_with_input(arguments, b"").await
+    }
+
+    /// Runs a command to its end, with something to read.
+    pub async fn run_with_input(arguments: &[&str], input: &[u8]) -> Finished {
+        let mut child = command(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let input = input.to_vec();
+        let writing = tokio::spawn(async move {
+            // The command may end before it has read all.
+            let _ = stdin.write_all(&input).await;
+        });
+        let output = soon("the command's end", child.wait_with_output()).await.unwrap();
+        writing.await.unwrap();
+        Finished {
+            status: output.status,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Runs a command to its end with its output in a file.
+    pub async fn run_into(arguments: &[&str], path: &Path) -> ExitStatus {
+        let out = std::fs::File::create(path).unwrap();
+        let mut child = command(arguments).stdin(Stdio::null()).stdout(out).spawn().unwrap();
+        soon("the command's end", child.wait()).await.unwrap()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let id = self.child.id().expect("the process runs");
+        kill(Pid::from_raw(id as i32), signal).unwrap();
+    }
+
+    /// Ends the process with SIGKILL, and waits for its end.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    pub async fn wait(&mut self) -> ExitStatus {
+        soon("the process's end", self.child.wait()).await.unwrap()
+    }
+}

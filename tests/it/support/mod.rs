@@ -1,0 +1,42 @@
+//! What the tests stand on.
+
+mod broker;
+mod cluster;
+mod command;
+mod logs;
+mod status;
+mod stream;
+
+use std::time::Duration;
+
+pub use broker::TestBroker;
+pub use cluster::TestDatabase;
+pub use command::{Finished, Trunkline};
+pub use logs::write_log_file;
+pub use status::{assert_field, assert_refused, info, retry_delay};
+pub use stream::TestStream;
+
+/// How long a test waits for what must come.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Waits for what must come.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what}: not in {DEADLINE:?}"),
+    }
+}
+
+/// Asks again until the answer is yes: for what sends no signal, such as a view of the database.
+pub async fn until(what: &str, mut asked: impl AsyncFnMut() -> bool) {
+    soon(what, async {
+        let mut tick = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            tick.tick().await;
+            if asked().await {
+                return;
+            }
+        }
+    })
+    .await;
+}

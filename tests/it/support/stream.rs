@@ -1,0 +1,116 @@
+//! A consumer's stream, read frame by frame with a deadline.
+
+use tonic::{Status, Streaming};
+use trunkline::{
+    client::Client,
+    proto::{Attached, CommitRequest, ConsumeResponse, Message, consume_response::Event},
+};
+
+use super::soon;
+
+pub struct TestStream {
+    client: Client,
+    topic: String,
+    consumer: String,
+    stream: Streaming<ConsumeResponse>,
+    pub epoch: i64,
+}
+
+impl TestStream {
+    pub fn new(
+        client: Client,
+        topic: String,
+        consumer: String,
+        stream: Streaming<ConsumeResponse>,
+    ) -> Self {
+        Self { client, topic, consumer, stream, epoch: 0 }
+    }
+
+    pub async fn try_next(&mut self) -> Result<Event, Status> {
+        let frame = soon("a frame", self.stream.message()).await?;
+        let event = frame.expect("the stream ends with a status").event.unwrap();
+        if let Event::Attached(attached) = &event {
+            self.epoch = attached.epoch;
+        }
+        Ok(event)
+    }
+
+    pub async fn next(&mut self) -> Event {
+        self.try_next().await.unwrap()
+    }
+
+    pub async fn attached(&mut self) -> Attached {
+        match self.next().await {
+            Event::Attached(attached) => attached,
+            other => panic!("attached expected, not {other:?}"),
+        }
+    }
+
+    /// The holder that a standby is told.
+    pub async fn standby(&mut self) -> String {
+        match self.next().await {
+            Event::Standby(standby) => standby.holder,
+            other => panic!("standby expected, not {other:?}"),
+        }
+    }
+
+    /// The next messages; passes over all other frames.
+    pub async fn batch(&mut self) -> Vec<Message> {
+        loop {
+            if let Event::Batch(batch) = self.next().await {
+                return batch.messages;
+            }
+        }
+    }
+
+    /// At least `count` messages, as many frames as it takes.
+    pub async fn messages(&mut self, count: usize) -> Vec<Message> {
+        let mut messages = Vec::new();
+        while messages.len() < count {
+            messages.extend(self.batch().await);
+        }
+        messages
+    }
+
+    /// The payloads of at least `count` messages.
+    pub async fn payloads(&mut self, count: usize) -> Vec<String> {
+        self.messages(count).await.iter().map(payload).collect()
+    }
+
+    /// All messages up to the end of the log, and the head there.
+    pub async fn read_to_end(&mut self) -> (Vec<Message>, i64) {
+        let mut messages = Vec::new();
+        loop {
+            match self.next().await {
+                Event::Batch(batch) => messages.extend(batch.messages),
+                Event::CaughtUp(caught_up) => return (messages, caught_up.head),
+                _ => {}
+            }
+        }
+    }
+
+    /// The status that ends the stream; passes over frames before it.
+    pub async fn ended(&mut self) -> Status {
+        loop {
+            match soon("the stream's end", self.stream.message()).await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("the stream ended without a status"),
+                Err(status) => return status,
+            }
+        }
+    }
+
+    pub async fn commit(&self, position: i64) -> Result<i64, Status> {
+        self.commit_with(self.epoch, position).await
+    }
+
+    pub async fn commit_with(&self, epoch: i64, position: i64) -> Result<i64, Status> {
+        let (topic, consumer_id) = (self.topic.clone(), self.consumer.clone());
+        let request = CommitRequest { topic, consumer_id, epoch, position };
+        Ok(self.client.consumers().commit(request).await?.into_inner().position)
+    }
+}
+
+pub fn payload(message: &Message) -> String {
+    String::from_utf8(message.payload.to_vec()).unwrap()
+}
