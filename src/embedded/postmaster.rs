@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::ErrorKind,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
 };
@@ -48,13 +47,12 @@ impl Postmaster {
     }
 }
 
-/// Whether a process's working directory is the cluster. A process that has died, but whose parent
-/// has not noticed yet, has none. Where it cannot be told, the process counts as the server: the
-/// server itself refuses to start a second time.
+/// Whether a process's working directory is the cluster. Where that cannot be told, it counts as
+/// the server, one that has died but whose parent has not noticed among them: a new server would
+/// refuse to start beside it.
 fn works_in(process: Pid, pgdata: &Path) -> bool {
     match fs::read_link(format!("/proc/{process}/cwd")) {
         Ok(dir) => dir == pgdata,
-        Err(error) if error.kind() == ErrorKind::NotFound => !Path::new("/proc/self").exists(),
         Err(_) => true,
     }
 }
