@@ -45,12 +45,8 @@ async fn migrate(client: &mut Client) -> Result<(), Error> {
 
     let mut runner = embedded::migrations::runner();
     runner.set_migration_table_name("trunkline.schema_history");
-    let known = runner
-        .get_migrations()
-        .iter()
-        .map(|migration| migration.version() as i32)
-        .max()
-        .unwrap_or(0);
+    let known =
+        runner.get_migrations().iter().map(|migration| migration.version()).max().unwrap_or(0);
     if let Some(found) = schema_version(client).await?
         && found > known
     {

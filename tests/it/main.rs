@@ -2,18 +2,18 @@
 
 mod support;
 
-//mod admin;
+mod admin;
 //mod command;
-//mod commit;
-//mod consume;
+mod commit;
+mod consume;
 //mod database_faults;
 //mod drain;
 //mod embedded;
 //mod end_to_end;
 mod layers;
 mod promises;
-//mod publish;
-//mod pull;
+mod publish;
+mod pull;
 //mod reflection;
 //mod schema;
 //mod several_brokers;

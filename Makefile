@@ -1,0 +1,40 @@
+# Everything a developer or a user of a fresh machine with Rust needs. `make help` tells.
+
+.DEFAULT_GOAL := help
+SHELL := bash
+ARGS ?=
+
+.PHONY: help run test check fmt clippy doc deny proto postgres test-postgres
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
+
+run: postgres ## Start a broker on a private PostgreSQL (ARGS="--listen 127.0.0.1:0" adds options)
+	cargo run --release -- serve $(ARGS)
+
+test: postgres ## Run all tests, each against a real PostgreSQL
+	cargo test --all-targets --locked
+	cargo test --doc --locked
+
+check: fmt clippy doc deny proto ## Check all but the tests: format, lints, documentation, dependencies, protos
+
+fmt: ## Check the format
+	cargo fmt --check
+
+clippy: ## Check the lints
+	cargo clippy --all-targets --locked -- -D warnings
+
+doc: ## Check that the documentation builds without a warning
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
+
+deny: ## Check the dependencies: licences, sources, bans, advisories
+	scripts/check-dependencies
+
+proto: ## Check the protos
+	scripts/check-protos
+
+postgres: ## Install PostgreSQL's server binaries, if there are none
+	@scripts/install-postgres
+
+test-postgres: ## Run the integration tests on other versions of PostgreSQL (VERSIONS="14 18")
+	scripts/test-postgres $(or $(VERSIONS),14 18)
