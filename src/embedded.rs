@@ -54,6 +54,7 @@ impl EmbeddedPostgres {
     pub async fn start_with(data_dir: &Path, binaries: Option<&Path>) -> Result<Self, Error> {
         create_private_dir(data_dir)?;
         let data_dir = data_dir.canonicalize().map_err(Error::file("resolve", data_dir))?;
+        check_path(&data_dir)?;
         let lock = lock(&data_dir)?;
         let account = Account::for_server(&data_dir)?;
         account.give(&data_dir)?;
@@ -109,6 +110,19 @@ fn create_private_dir(path: &Path) -> Result<(), Error> {
         .create(path)
         .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o700)))
         .map_err(Error::file("create", path))
+}
+
+/// pg_ctl hands the path of the log to a shell, in double quotes, and lists of paths end at a
+/// NUL or a line's end.
+fn check_path(path: &Path) -> Result<(), Error> {
+    let text = path.to_string_lossy();
+    match text
+        .chars()
+        .find(|c| matches!(c, '"' | '$' | '`' | '\\' | '\n' | char::REPLACEMENT_CHARACTER))
+    {
+        Some(bad) => Err(Error::OddPath { path: path.to_owned(), bad }),
+        None => Ok(()),
+    }
 }
 
 fn lock(data_dir: &Path) -> Result<Flock<File>, Error> {

@@ -31,6 +31,8 @@ pub enum Error {
         "find an account for PostgreSQL, which does not run as root: there is neither postgres nor nobody"
     )]
     NoAccount,
+    #[error("use {path}: PostgreSQL's tools cannot take a path that holds {bad:?}")]
+    OddPath { path: PathBuf, bad: char },
     #[error("use {path}: it belongs to somebody else")]
     ForeignDir { path: PathBuf },
     #[error("{verb} {path}: {source}")]

@@ -3,17 +3,17 @@
 mod support;
 
 mod admin;
-//mod command;
+mod command;
 mod commit;
 mod consume;
-//mod database_faults;
-//mod drain;
-//mod embedded;
-//mod end_to_end;
+mod database_faults;
+mod drain;
+mod embedded;
+mod end_to_end;
 mod layers;
 mod promises;
 mod publish;
 mod pull;
-//mod reflection;
-//mod schema;
-//mod several_brokers;
+mod reflection;
+mod schema;
+mod several_brokers;

@@ -3,6 +3,7 @@
 use std::{
     path::Path,
     process::{ExitStatus, Stdio},
+    time::Duration,
 };
 
 use nix::{
@@ -14,7 +15,7 @@ use tokio::{
     process::{Child, ChildStderr, ChildStdout, Command},
 };
 
-use super::soon;
+use super::{DEADLINE, soon};
 
 /// A running command; killed when it is dropped.
 pub struct Trunkline {
@@ -78,8 +79,17 @@ impl Trunkline {
         Self::run_with_input(arguments, b"").await
     }
 
+    /// Runs a command that takes longer than a test usually waits.
+    pub async fn run_patiently(arguments: &[&str], patience: Duration) -> Finished {
+        Self::run_until(arguments, b"", patience).await
+    }
+
     /// Runs a command to its end, with something to read.
     pub async fn run_with_input(arguments: &[&str], input: &[u8]) -> Finished {
+        Self::run_until(arguments, input, DEADLINE).await
+    }
+
+    async fn run_until(arguments: &[&str], input: &[u8], patience: Duration) -> Finished {
         let mut child = command(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -92,7 +102,8 @@ impl Trunkline {
             // The command may end before it has read all.
             let _ = stdin.write_all(&input).await;
         });
-        let output = soon("the command's end", child.wait_with_output()).await.unwrap();
+        let output = tokio::time::timeout(patience, child.wait_with_output()).await;
+        let output = output.expect("the command ends in time").unwrap();
         writing.await.unwrap();
         Finished {
             status: output.status,

@@ -10,7 +10,7 @@ mod stream;
 use std::time::Duration;
 
 pub use broker::TestBroker;
-pub use cluster::TestDatabase;
+pub use cluster::{TestDatabase, connect};
 pub use command::{Finished, Trunkline};
 pub use logs::write_log_file;
 pub use status::{assert_field, assert_refused, info, retry_delay};

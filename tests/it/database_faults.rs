@@ -1,0 +1,128 @@
+//! A database that goes away: at the start, and while the broker runs.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tonic::{Code, Status};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+use trunkline::{
+    client::Client,
+    embedded::{DATABASE, EmbeddedPostgres},
+    proto,
+};
+
+use crate::support::{Finished, Trunkline, info, retry_delay, soon, until};
+
+async fn health(client: &Client) -> ServingStatus {
+    let answer = client.health().check(HealthCheckRequest::default()).await.unwrap();
+    answer.into_inner().status()
+}
+
+async fn publish(client: &Client) -> Result<i64, Status> {
+    let request = proto::PublishRequest {
+        topic: "orders".to_owned(),
+        producer_id: "p".to_owned(),
+        messages: vec![proto::NewMessage { payload: "x".into(), ..Default::default() }],
+    };
+    Ok(client.producers().publish(request).await?.into_inner().first_offset)
+}
+
+#[tokio::test]
+async fn a_broker_outlives_its_database_and_goes_on_when_it_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let postgres = EmbeddedPostgres::start(dir.path()).await.unwrap();
+    let url = postgres.url(DATABASE);
+    let (broker, endpoint) =
+        Trunkline::serve(&["--listen", "127.0.0.1:0", "--database-url", &url]).await;
+    let client = Client::connect(&endpoint).await.unwrap();
+    let topic = proto::CreateTopicRequest { topic: "orders".to_owned(), ..Default::default() };
+    client.topics().create_topic(topic).await.unwrap();
+    let (topic, producer_id) = ("orders".to_owned(), "p".to_owned());
+    let producer = proto::RegisterProducerRequest { topic, producer_id };
+    client.producers().register_producer(producer).await.unwrap();
+    let (topic, consumer_id) = ("orders".to_owned(), "c".to_owned());
+    let consumer = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
+    client.consumers().register_consumer(consumer).await.unwrap();
+    assert_eq!(publish(&client).await.unwrap(), 0);
+    assert_eq!(health(&client).await, ServingStatus::Serving);
+    let request = || proto::ConsumeRequest {
+        topic: "orders".to_owned(),
+        consumer_id: "c".to_owned(),
+        ..Default::default()
+    };
+    let mut stream = client.consumers().consume(request()).await.unwrap().into_inner();
+
+    postgres.stop().await.unwrap();
+    until("health tells", async || health(&client).await == ServingStatus::NotServing).await;
+    let status = loop {
+        if let Err(status) = soon("the stream ends", stream.message()).await {
+            break status;
+        }
+    };
+    info(&status, Code::Unavailable, "DATABASE_UNAVAILABLE");
+    assert!(retry_delay(&status).is_some());
+    let status = soon("a publish is answered", publish(&client)).await.unwrap_err();
+    info(&status, Code::Unavailable, "DATABASE_UNAVAILABLE");
+    assert!(retry_delay(&status).is_some());
+    let get = proto::GetTopicRequest { topic: "orders".to_owned() };
+    let status = client.topics().get_topic(get).await.unwrap_err();
+    info(&status, Code::Unavailable, "DATABASE_UNAVAILABLE");
+
+    let postgres = EmbeddedPostgres::start(dir.path()).await.unwrap();
+    until("health tells", async || health(&client).await == ServingStatus::Serving).await;
+    until("publishing goes on", async || publish(&client).await.is_ok()).await;
+    until("consuming goes on", async || {
+        let mut stream = client.consumers().consume(request()).await.unwrap().into_inner();
+        matches!(soon("a frame", stream.message()).await, Ok(Some(_)))
+    })
+    .await;
+    drop(broker);
+    postgres.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_that_is_down_at_the_start_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let postgres = EmbeddedPostgres::start(dir.path()).await.unwrap();
+    let url = postgres.url(DATABASE);
+    postgres.stop().await.unwrap();
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--database-url", &url];
+    let mut broker = Trunkline::spawn(&arguments);
+    loop {
+        let line = soon("a line of the log", broker.stderr.next_line()).await.unwrap().unwrap();
+        if line.contains("wait for the database") {
+            break;
+        }
+    }
+    let postgres = EmbeddedPostgres::start(dir.path()).await.unwrap();
+    let ready = soon("the ready line", broker.stdout.next_line()).await.unwrap().unwrap();
+    assert!(ready.starts_with("listening on 127.0.0.1:"), "{ready}");
+    broker.signal(Signal::SIGTERM);
+    assert!(broker.wait().await.success());
+    postgres.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_that_stays_down_ends_the_start_with_69_after_30_s() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = dir.path().to_str().unwrap().replace('/', "%2F");
+    let url = format!("postgresql://u:s3cret@/d?host={host}");
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--database-url", &url];
+    let ended = async { Trunkline::run_patiently(&arguments, Duration::from_secs(45)).await };
+    let finished: Finished = ended.await;
+    assert_eq!(finished.code(), 69, "{finished:?}");
+    let last = finished.stderr.lines().last().unwrap();
+    assert!(last.starts_with("trunkline: reach the database: "), "{last}");
+    assert!(finished.stderr.matches("wait for the database").count() >= 20, "{finished:?}");
+    assert!(!finished.stderr.contains("s3cret"), "{finished:?}");
+}
+
+#[tokio::test]
+async fn a_url_that_is_no_url_ends_the_start_at_once() {
+    let finished = Trunkline::run(&["serve", "--database-url", "nonsense"]).await;
+    assert_eq!(finished.code(), 1, "{finished:?}");
+    assert!(finished.stderr.contains("read the database URL"), "{finished:?}");
+    let finished = Trunkline::run(&["serve", "--database-url-file", "/nowhere/url"]).await;
+    assert_eq!(finished.code(), 1, "{finished:?}");
+    assert!(finished.stderr.contains("read /nowhere/url"), "{finished:?}");
+}

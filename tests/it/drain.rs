@@ -1,0 +1,99 @@
+//! The stop: answers what was taken in, ends what is open, and does not hang.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+use trunkline::proto::{NewMessage, PublishStreamRequest};
+
+use crate::support::{TestBroker, TestDatabase, info, retry_delay, soon};
+
+#[tokio::test]
+async fn a_stop_ends_streams_with_a_status_and_gives_the_leases_back() {
+    let broker = TestBroker::start().await;
+    let other = broker.start_another().await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    let mut stream = broker.consume("orders", "billing").await;
+    stream.attached().await;
+    let (requests, outgoing) = mpsc::channel(4);
+    let answers = broker.producers().publish_stream(ReceiverStream::new(outgoing)).await;
+    let mut answers = answers.unwrap().into_inner();
+    let request = || PublishStreamRequest {
+        topic: "orders".to_owned(),
+        producer_id: "producer".to_owned(),
+        messages: vec![NewMessage { payload: "a".into(), ..Default::default() }],
+    };
+    requests.send(request()).await.unwrap();
+    assert!(soon("an answer", answers.message()).await.unwrap().is_some());
+    let mut watched = broker.client.health().watch(HealthCheckRequest::default()).await.unwrap();
+    let watched = watched.get_mut();
+    assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+
+    let began = Instant::now();
+    let stopped = broker.shut_down();
+    let health = soon("health tells", watched.message()).await.unwrap().unwrap();
+    assert_eq!(health.status(), ServingStatus::NotServing);
+    let status = stream.ended().await;
+    info(&status, Code::Unavailable, "DRAINING");
+    assert!(retry_delay(&status).is_some());
+    let status = soon("the publish stream ends", answers.message()).await.unwrap_err();
+    info(&status, Code::Unavailable, "DRAINING");
+    soon("the broker stops", stopped).await.unwrap().unwrap();
+    // Far from the deadline of five seconds, though streams and a watch were open.
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+
+    let mut next = other.consume("orders", "billing").await;
+    next.attached().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_cannot_hold_the_stop_up() {
+    let database = std::sync::Arc::new(TestDatabase::create().await);
+    let url = database.url.clone();
+    let broker = TestBroker::start_with(database, &url, Duration::from_millis(500)).await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "slow").await;
+    for _ in 0..40 {
+        broker.try_publish("orders", "producer", [vec![b'x'; 1_000_000]]).await.unwrap();
+    }
+    let _unread = broker.consume("orders", "slow").await;
+    crate::support::until("the stream is full", async || {
+        broker.position("orders", "slow").await >= 5
+    })
+    .await;
+    let began = Instant::now();
+    soon("the broker stops", broker.shut_down()).await.unwrap().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn publishes_that_were_taken_in_are_stored_before_the_end() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    let database = broker.database.clone();
+    let mut publishing = tokio::task::JoinSet::new();
+    for number in 0..200 {
+        let mut producers = broker.producers();
+        publishing.spawn(async move {
+            let request = trunkline::proto::PublishRequest {
+                topic: "orders".to_owned(),
+                producer_id: "producer".to_owned(),
+                messages: vec![NewMessage { payload: vec![number].into(), ..Default::default() }],
+            };
+            producers.publish(request).await
+        });
+    }
+    let first = publishing.join_next().await.unwrap().unwrap();
+    let mut acknowledged = i64::from(first.is_ok());
+    broker.stop().await;
+    while let Some(outcome) = publishing.join_next().await {
+        acknowledged += i64::from(outcome.unwrap().is_ok());
+    }
+    let stored = "select coalesce(sum(count), 0)::bigint from trunkline.batch";
+    let stored: i64 = database.sql().await.query_one(stored, &[]).await.unwrap().get(0);
+    assert!(stored >= acknowledged, "{acknowledged} acknowledged, {stored} stored");
+    assert!(acknowledged > 0);
+}

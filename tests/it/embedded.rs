@@ -1,0 +1,177 @@
+//! The private PostgreSQL.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+    process::Command,
+};
+
+use trunkline::embedded::{DATABASE, EmbeddedPostgres, Error};
+
+use crate::support::connect;
+
+/// A folder whose server ends with the test, however the test ends.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // The server's account must be able to come here.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        Self(dir)
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.0.path().join("data")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Ok(pid) = fs::read_to_string(self.path().join("postgres/postmaster.pid")) {
+            let pid = pid.lines().next().unwrap_or_default();
+            let _ = Command::new("kill").args(["-QUIT", pid]).status();
+        }
+    }
+}
+
+async fn count(postgres: &EmbeddedPostgres) -> i64 {
+    let sql = connect(&postgres.url(DATABASE)).await;
+    sql.batch_execute("create table if not exists kept (n int); insert into kept values (1)")
+        .await
+        .unwrap();
+    sql.query_one("select count(*) from kept", &[]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn it_keeps_its_data_between_runs() {
+    let folder = Folder::new();
+    for run in 1..=2 {
+        let postgres = EmbeddedPostgres::start(&folder.path()).await.unwrap();
+        assert_eq!(count(&postgres).await, run);
+        postgres.stop().await.unwrap();
+    }
+    assert!(!folder.path().join("postgres/postmaster.pid").exists());
+}
+
+#[tokio::test]
+async fn it_listens_on_its_socket_alone_which_nobody_else_can_open() {
+    let folder = Folder::new();
+    let postgres = EmbeddedPostgres::start(&folder.path()).await.unwrap();
+    let sql = connect(&postgres.url(DATABASE)).await;
+    let show = async |name: &str| -> String {
+        sql.query_one(&format!("show {name}"), &[]).await.unwrap().get(0)
+    };
+    assert_eq!(show("listen_addresses").await, "");
+    assert_eq!(show("fsync").await, "on");
+    assert_eq!(show("data_checksums").await, "on");
+    let mode = fs::metadata(postgres.socket_dir()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    postgres.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_that_was_left_running_is_taken_over() {
+    let folder = Folder::new();
+    let left = EmbeddedPostgres::start(&folder.path()).await.unwrap();
+    let started = "select pg_postmaster_start_time()";
+    let sql = connect(&left.url(DATABASE)).await;
+    let before: std::time::SystemTime = sql.query_one(started, &[]).await.unwrap().get(0);
+    // As a broker that is killed leaves it: running, and the folder's lock free.
+    drop(left);
+    let taken = EmbeddedPostgres::start(&folder.path()).await.unwrap();
+    let sql = connect(&taken.url(DATABASE)).await;
+    let after: std::time::SystemTime = sql.query_one(started, &[]).await.unwrap().get(0);
+    assert_eq!(before, after, "the same server");
+    taken.stop().await.unwrap();
+    assert!(!folder.path().join("postgres/postmaster.pid").exists());
+}
+
+#[tokio::test]
+async fn a_folder_that_another_broker_uses_is_refused() {
+    let folder = Folder::new();
+    let postgres = EmbeddedPostgres::start(&folder.path()).await.unwrap();
+    let error = EmbeddedPostgres::start(&folder.path()).await.unwrap_err();
+    assert!(matches!(error, Error::InUse { .. }), "{error}");
+    assert!(error.to_string().contains("another broker uses it"), "{error}");
+    postgres.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_of_another_major_version_is_refused() {
+    let folder = Folder::new();
+    EmbeddedPostgres::start(&folder.path()).await.unwrap().stop().await.unwrap();
+    fs::write(folder.path().join("postgres/PG_VERSION"), "9\n").unwrap();
+    let error = EmbeddedPostgres::start(&folder.path()).await.unwrap_err();
+    assert!(matches!(&error, Error::OtherMajor { found, .. } if found == "9"), "{error}");
+    assert!(error.to_string().contains("made by PostgreSQL 9"), "{error}");
+}
+
+#[tokio::test]
+async fn a_folder_without_binaries_is_refused_by_name() {
+    let folder = Folder::new();
+    let empty = tempfile::tempdir().unwrap();
+    let error = EmbeddedPostgres::start_with(&folder.path(), Some(empty.path())).await.unwrap_err();
+    assert!(matches!(error, Error::NotInChosenDir { .. }), "{error}");
+    assert!(error.to_string().contains("TRUNKLINE_POSTGRES_BIN"), "{error}");
+    let hint = Error::NoBinaries.to_string();
+    assert!(hint.contains("apt-get install postgresql"), "{hint}");
+}
+
+#[tokio::test]
+async fn a_creation_that_was_interrupted_is_done_again() {
+    let folder = Folder::new();
+    let unfinished = folder.path().join("postgres.new");
+    fs::create_dir_all(unfinished.join("base")).unwrap();
+    fs::write(unfinished.join("PG_VERSION"), "15\n").unwrap();
+    let postgres = EmbeddedPostgres::start(&folder.path()).await.unwrap();
+    assert_eq!(count(&postgres).await, 1);
+    postgres.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn long_paths_and_odd_names_work() {
+    let folder = Folder::new();
+    for name in ["with space, comma & it's odd", &"long-name-".repeat(12)] {
+        let data_dir = folder.0.path().join(name);
+        let postgres = EmbeddedPostgres::start(&data_dir).await.unwrap();
+        assert_eq!(count(&postgres).await, 1);
+        postgres.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_a_shell_would_read_otherwise_is_refused() {
+    let folder = Folder::new();
+    for bad in ["a\"b", "$HOME", "`id`", "back\\slash"] {
+        let error = EmbeddedPostgres::start(&folder.0.path().join(bad)).await.unwrap_err();
+        assert!(matches!(error, Error::OddPath { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn root_is_told_which_folder_keeps_postgres_out() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root's server runs as somebody else");
+        return;
+    }
+    let folder = Folder::new();
+    let closed = folder.0.path().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    let error = EmbeddedPostgres::start(&closed.join("data")).await.unwrap_err();
+    assert!(matches!(&error, Error::Unreachable { blocked, .. } if *blocked == closed), "{error}");
+    assert!(error.to_string().contains("--data-dir"), "{error}");
+}
+
+#[tokio::test]
+async fn a_socket_folder_that_was_planted_is_refused() {
+    let folder = Folder::new();
+    let data_dir = folder.path();
+    EmbeddedPostgres::start(&data_dir).await.unwrap().stop().await.unwrap();
+    fs::remove_dir_all(data_dir.join("run")).unwrap();
+    symlink(Path::new("/tmp"), data_dir.join("run")).unwrap();
+    let error = EmbeddedPostgres::start(&data_dir).await.unwrap_err();
+    assert!(matches!(error, Error::ForeignDir { .. }), "{error}");
+}

@@ -1,0 +1,75 @@
+//! What a client without the protos sees, and what a probe is told.
+
+use prost::Message as _;
+use prost_types::FileDescriptorProto;
+use tokio_stream::{StreamExt as _, once};
+use tonic::Code;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+use tonic_reflection::pb::{v1, v1alpha};
+
+use crate::support::TestBroker;
+
+const SERVICES: [&str; 3] =
+    ["trunkline.v1.ConsumerService", "trunkline.v1.ProducerService", "trunkline.v1.TopicService"];
+
+/// The two versions of reflection differ in their package alone.
+macro_rules! reflect {
+    ($version:ident, $broker:expr, $request:expr) => {{
+        use $version::server_reflection_request::MessageRequest;
+        use $version::server_reflection_response::MessageResponse;
+        let channel = tonic::transport::Endpoint::from_shared($broker.endpoint.clone());
+        let channel = channel.unwrap().connect().await.unwrap();
+        let mut client = $version::server_reflection_client::ServerReflectionClient::new(channel);
+        let request = $version::ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(match $request {
+                None => MessageRequest::ListServices(String::new()),
+                Some(symbol) => MessageRequest::FileContainingSymbol(String::from(symbol)),
+            }),
+        };
+        let mut answers = client.server_reflection_info(once(request)).await.unwrap().into_inner();
+        match answers.next().await.unwrap().unwrap().message_response.unwrap() {
+            MessageResponse::ListServicesResponse(list) => {
+                (list.service.into_iter().map(|s| s.name).collect::<Vec<_>>(), Vec::new())
+            }
+            MessageResponse::FileDescriptorResponse(files) => {
+                (Vec::new(), files.file_descriptor_proto)
+            }
+            other => panic!("{other:?}"),
+        }
+    }};
+}
+
+#[tokio::test]
+async fn both_versions_of_reflection_list_the_services_and_describe_fields_with_comments() {
+    let broker = TestBroker::start().await;
+    let asked = Some("trunkline.v1.Consumer");
+    let lists = [reflect!(v1, broker, None::<&str>).0, reflect!(v1alpha, broker, None::<&str>).0];
+    let files = [reflect!(v1, broker, asked).1, reflect!(v1alpha, broker, asked).1];
+    for list in lists {
+        for service in SERVICES.iter().chain(&["grpc.health.v1.Health"]) {
+            assert!(list.iter().any(|name| name == service), "{service} in {list:?}");
+        }
+    }
+    for file in files {
+        let file = FileDescriptorProto::decode(&file[0][..]).unwrap();
+        assert_eq!(file.name(), "trunkline/v1/consumer.proto");
+        let comments = file.source_code_info.unwrap().location;
+        let comments: Vec<&str> =
+            comments.iter().map(|location| location.leading_comments()).collect();
+        assert!(comments.contains(&" Who holds the lease now; empty if nobody does.\n"));
+    }
+}
+
+#[tokio::test]
+async fn health_tells_of_the_server_and_of_each_service() {
+    let broker = TestBroker::start().await;
+    let mut health = broker.client.health();
+    for service in SERVICES.iter().chain(&[""]) {
+        let request = HealthCheckRequest { service: (*service).to_owned() };
+        let answer = health.check(request).await.unwrap().into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
+    }
+    let unknown = HealthCheckRequest { service: "nope".to_owned() };
+    assert_eq!(health.check(unknown).await.unwrap_err().code(), Code::NotFound);
+}

@@ -1,0 +1,103 @@
+//! The schema: made once, told in the database itself, and refused if it is not known.
+
+use std::sync::Arc;
+
+use trunkline::storage::{Error, Limits, Storage};
+
+use crate::support::{TestBroker, TestDatabase};
+
+const LIMITS: Limits = Limits { writers: 1, queries: 1 };
+
+#[tokio::test]
+async fn brokers_that_start_at_once_make_the_schema_once() {
+    let database = TestDatabase::create_empty().await;
+    let open = || Storage::open(&database.url, LIMITS);
+    let (a, b, c) = tokio::join!(open(), open(), open());
+    for storage in [a, b, c] {
+        storage.unwrap().ping().await.unwrap();
+    }
+    let applied = "select count(*), max(version)::bigint from trunkline.schema_history";
+    let applied = database.sql().await.query_one(applied, &[]).await.unwrap();
+    assert_eq!(applied.get::<_, i64>(0), applied.get::<_, i64>(1), "each version once");
+}
+
+#[tokio::test]
+async fn a_schema_of_a_newer_broker_is_refused() {
+    let database = Arc::new(TestDatabase::create().await);
+    let sql = database.sql().await;
+    let known: i32 = sql
+        .query_one("select max(version)::integer from trunkline.schema_history", &[])
+        .await
+        .unwrap()
+        .get(0);
+    sql.batch_execute(
+        "insert into trunkline.schema_history select 999, name, applied_on, checksum
+         from trunkline.schema_history limit 1",
+    )
+    .await
+    .unwrap();
+    let Err(error) = Storage::open(&database.url, LIMITS).await else { panic!("refusal expected") };
+    assert!(matches!(error, Error::NewerSchema { found: 999, known: k } if k == known), "{error}");
+    assert!(!error.is_transient());
+    assert!(error.to_string().contains("run a newer broker"), "{error}");
+}
+
+#[tokio::test]
+async fn every_table_and_column_says_what_it_is() {
+    let database = TestDatabase::create().await;
+    let silent = database
+        .sql()
+        .await
+        .query(
+            "select c.relname || coalesce('.' || a.attname, '')
+             from pg_class c
+             left join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+             where c.relnamespace = 'trunkline'::regnamespace and c.relkind in ('r', 'v')
+               and c.relname <> 'schema_history'
+               and (obj_description(c.oid, 'pg_class') is null
+                    or col_description(c.oid, a.attnum) is null)",
+            &[],
+        )
+        .await
+        .unwrap();
+    let silent: Vec<&str> = silent.iter().map(|row| row.get(0)).collect();
+    assert!(silent.is_empty(), "{silent:?}");
+}
+
+#[tokio::test]
+async fn a_url_that_cannot_be_read_is_refused_without_telling_it() {
+    let Err(error) = Storage::open("postgresql://u:s3cret@h:port/d", LIMITS).await else {
+        panic!("refusal expected")
+    };
+    assert!(matches!(error, Error::Url(_)), "{error}");
+    assert!(!error.to_string().contains("s3cret"), "{error}");
+}
+
+#[tokio::test]
+async fn every_session_says_whose_it_is() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    broker.publish("orders", ["a"]).await;
+    let mut stream = broker.consume("orders", "billing").await;
+    stream.batch().await;
+    let names = broker
+        .sql()
+        .await
+        .query(
+            "select distinct application_name from pg_stat_activity
+             where datname = current_database() and pid <> pg_backend_pid() order by 1",
+            &[],
+        )
+        .await
+        .unwrap();
+    let names: Vec<&str> = names.iter().map(|row| row.get(0)).collect();
+    let expected = [
+        "trunkline lease",
+        "trunkline listen",
+        "trunkline position",
+        "trunkline query",
+        "trunkline writer",
+    ];
+    assert_eq!(names, expected);
+}

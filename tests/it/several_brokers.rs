@@ -1,0 +1,61 @@
+//! Several brokers on one database.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use crate::support::{TestBroker, until};
+
+#[tokio::test]
+async fn brokers_share_topics_consumers_and_leases() {
+    let first = Arc::new(TestBroker::start().await);
+    let second = Arc::new(first.start_another().await);
+    for topic in ["orders", "bills"] {
+        first.topic(topic).await;
+        second.consumer(topic, "reader").await;
+    }
+    let mut orders = first.consume("orders", "reader").await;
+    let mut bills = second.consume("bills", "reader").await;
+    let mut publishers = JoinSet::new();
+    for number in 0..4 {
+        let broker = if number % 2 == 0 { first.clone() } else { second.clone() };
+        publishers.spawn(async move {
+            for _ in 0..50 {
+                broker.publish("orders", ["order"]).await;
+                broker.publish("bills", ["bill"]).await;
+            }
+        });
+    }
+    assert!(orders.payloads(200).await.iter().all(|payload| payload == "order"));
+    assert!(bills.payloads(200).await.iter().all(|payload| payload == "bill"));
+    while let Some(publisher) = publishers.join_next().await {
+        publisher.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_loses_its_listening_connection_still_hears_by_polling_and_listens_again() {
+    let first = TestBroker::start().await;
+    let second = first.start_another().await;
+    first.topic("orders").await;
+    first.consumer("orders", "reader").await;
+    let mut stream = second.consume("orders", "reader").await;
+    stream.read_to_end().await;
+    let sql = first.sql().await;
+    let listening = "select count(*) from pg_stat_activity
+        where datname = current_database() and application_name = 'trunkline listen'";
+    sql.batch_execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity
+         where datname = current_database() and application_name = 'trunkline listen'",
+    )
+    .await
+    .unwrap();
+    first.publish("orders", ["a"]).await;
+    assert_eq!(stream.payloads(1).await, ["a"]);
+    until("both brokers listen again", async || {
+        sql.query_one(listening, &[]).await.unwrap().get::<_, i64>(0) == 2
+    })
+    .await;
+    first.publish("orders", ["b"]).await;
+    assert_eq!(stream.payloads(1).await, ["b"]);
+}
