@@ -118,7 +118,7 @@ fn check_path(path: &Path) -> Result<(), Error> {
     let text = path.to_string_lossy();
     match text
         .chars()
-        .find(|c| matches!(c, '"' | '$' | '`' | '\\' | '\n' | char::REPLACEMENT_CHARACTER))
+        .find(|&c| matches!(c, '"' | '$' | '`' | '\\' | '\n' | char::REPLACEMENT_CHARACTER))
     {
         Some(bad) => Err(Error::OddPath { path: path.to_owned(), bad }),
         None => Ok(()),

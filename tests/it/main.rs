@@ -1,5 +1,7 @@
 //! Tests against a real server and a real PostgreSQL, each with a database of its own.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails says where")]
+
 mod support;
 
 mod admin;
