@@ -52,7 +52,7 @@ fn layer(name: &str) -> Vec<(PathBuf, String)> {
 fn imports(text: &str) -> Vec<String> {
     let mut imports = Vec::new();
     for rest in text.split("crate::").skip(1) {
-        let group = rest.strip_prefix('{').map(|group| top_level_names(group));
+        let group = rest.strip_prefix('{').map(top_level_names);
         imports.extend(group.unwrap_or_else(|| vec![first_word(rest)]));
     }
     imports

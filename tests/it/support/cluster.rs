@@ -85,7 +85,7 @@ fn stop_when_this_process_ends(dir: PathBuf) {
         done
         rm -rf "$1"
     "#;
-    let mut watcher = Command::new("sh")
+    let watcher = Command::new("sh")
         .args(["-c", script, "sh"])
         .arg(&dir)
         .stdin(Stdio::piped())
@@ -93,6 +93,6 @@ fn stop_when_this_process_ends(dir: PathBuf) {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // Held until the process ends.
-    std::mem::forget(watcher.stdin.take());
+    // Held, pipe and all, until the process ends: the watcher outlives it.
+    std::mem::forget(watcher);
 }
