@@ -1,0 +1,17 @@
+FROM rust:1-bookworm AS build
+WORKDIR /src
+COPY . .
+RUN cargo build --release --locked --bin trunkline
+
+FROM debian:bookworm-slim
+LABEL org.opencontainers.image.title="Trunkline" \
+      org.opencontainers.image.description="A streaming message broker that lives in PostgreSQL" \
+      org.opencontainers.image.licenses="Apache-2.0"
+RUN useradd --system --user-group --no-create-home trunkline
+COPY --from=build /src/target/release/trunkline /usr/local/bin/trunkline
+USER trunkline
+EXPOSE 50051
+# There is no PostgreSQL in here: name one with TRUNKLINE_DATABASE_URL.
+HEALTHCHECK --interval=10s --timeout=6s --start-period=40s CMD ["trunkline", "health"]
+ENTRYPOINT ["trunkline"]
+CMD ["serve", "--listen", "0.0.0.0:50051"]
