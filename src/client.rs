@@ -102,6 +102,20 @@ pub fn reason(status: &Status) -> Option<String> {
     status.get_details_error_info().map(|info| info.reason)
 }
 
+/// Whether a status tells of a broken connection: the transport's own errors are its source, and
+/// what a broker says has none.
+pub fn is_broken_connection(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
+}
+
+/// A status for people, without its code.
+pub fn explain(status: &Status) -> String {
+    match is_broken_connection(status) {
+        true => "the connection to the broker is broken".to_owned(),
+        false => status.message().to_owned(),
+    }
+}
+
 /// The innermost error: the outer ones of a transport only say that there was one.
 fn root_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a dyn std::error::Error {
     std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error)

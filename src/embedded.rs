@@ -103,7 +103,14 @@ pub fn default_data_dir() -> PathBuf {
     }
 }
 
+/// Makes the folder, or takes one that is empty or a broker's: nobody else's folder is closed and
+/// given to the server's account because its name was mistaken for a broker's.
 fn create_private_dir(path: &Path) -> Result<(), Error> {
+    let mut entries = fs::read_dir(path).into_iter().flatten();
+    let ours = ["broker.lock", "postgres", "postgres.new"];
+    if entries.next().is_some() && !ours.iter().any(|name| path.join(name).exists()) {
+        return Err(Error::OtherUse { path: path.to_owned() });
+    }
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o755)

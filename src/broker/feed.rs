@@ -116,8 +116,8 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut feeds = self.feeds.lock();
-        // The map's own and this one: nobody else reads.
-        if Arc::strong_count(&self.feed) <= 2 {
+        // This one's own receiver is still there: nobody else reads.
+        if self.feed.head.receiver_count() <= 1 {
             feeds.remove(&self.topic);
         }
     }

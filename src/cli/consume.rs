@@ -8,7 +8,7 @@ use super::{
     render,
 };
 use crate::{
-    client::{Client, Event, Subscription},
+    client::{self, Client, Event, Subscription},
     proto::Message,
 };
 
@@ -55,7 +55,7 @@ async fn print_all(subscription: &mut Subscription, options: &Consume) -> Result
             Event::CaughtUp => {}
             Event::Broken(status) => {
                 if !std::mem::replace(&mut waiting, true) {
-                    say(&format!("lost the broker, trying again: {}", status.message()));
+                    say(&format!("lost the broker, trying again: {}", client::explain(&status)));
                 }
             }
         }

@@ -61,10 +61,12 @@ pub(super) fn say(message: &str) {
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         let message = match client::reason(&status) {
-            Some(reason) => format!("{} ({reason})", status.message()),
-            None => format!("{} ({:?})", status.message(), status.code()),
+            Some(reason) => format!("{} ({reason})", client::explain(&status)),
+            None => format!("{} ({:?})", client::explain(&status), status.code()),
         };
-        let exit_code = if status.code() == Code::Unavailable { UNAVAILABLE } else { REFUSED };
+        let unavailable =
+            status.code() == Code::Unavailable || client::is_broken_connection(&status);
+        let exit_code = if unavailable { UNAVAILABLE } else { REFUSED };
         Self { exit_code, message: Some(message) }
     }
 }

@@ -22,7 +22,7 @@ use super::{
     lines::Lines,
 };
 use crate::{
-    client::Client,
+    client::{self, Client},
     model::MAX_MESSAGE_BYTES,
     proto::{
         NewMessage, PublishReceipt, PublishRefusal, PublishStreamRequest, PublishStreamResponse,
@@ -211,7 +211,7 @@ async fn take_answers(
         let answer = match answers.message().await {
             Ok(Some(answer)) => answer.result,
             Ok(None) => return Err(lost("the broker hung up")),
-            Err(status) => return Err(lost(status.message())),
+            Err(status) => return Err(lost(&client::explain(&status))),
         };
         match answer {
             Some(Answer::Receipt(PublishReceipt { first_offset, count })) => {

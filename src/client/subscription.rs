@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::{sync::watch, task::JoinHandle};
 use tonic::{Code, Status, Streaming};
 
-use super::Client;
+use super::{Client, is_broken_connection};
 use crate::proto::{
     CommitMode, CommitRequest, ConsumeRequest, ConsumeResponse, Message, OnBusy,
     consume_response::Event as Frame,
@@ -137,9 +137,8 @@ impl Subscription {
 
 /// Whether the stream may simply be opened again.
 fn may_resume(status: &Status) -> bool {
-    // A broker that vanishes in mid-stream looks like UNKNOWN or INTERNAL to the transport, with
-    // its own error as the source; what the broker says has none.
-    status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
+    // A broker that vanishes in mid-stream looks like UNKNOWN or INTERNAL to the transport.
+    status.code() == Code::Unavailable || is_broken_connection(status)
 }
 
 /// What is to be committed, as far as it is known.

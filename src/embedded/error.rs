@@ -33,6 +33,10 @@ pub enum Error {
     NoAccount,
     #[error("use {path}: PostgreSQL's tools cannot take a path that holds {bad:?}")]
     OddPath { path: PathBuf, bad: char },
+    #[error(
+        "use {path}: it holds something else than a broker's data; choose a new or an empty folder with --data-dir"
+    )]
+    OtherUse { path: PathBuf },
     #[error("use {path}: it belongs to somebody else")]
     ForeignDir { path: PathBuf },
     #[error("{verb} {path}: {source}")]

@@ -58,6 +58,8 @@ pub(super) fn topic_changes(request: proto::UpdateTopicRequest) -> Decoded<Topic
     let paths = update_mask.map(|FieldMask { paths }| paths).unwrap_or_default();
     let known = |path: &&String| ["description", "labels", "*"].contains(&path.as_str());
     if let Some(path) = paths.iter().find(|path| !known(path)) {
+        // Cut short: a status travels in headers, which are bounded.
+        let path: String = path.chars().take(64).collect();
         let problem = format!("names {path:?}, and only description, labels and * can change");
         return Err(InvalidInput::new("update_mask", problem));
     }

@@ -32,7 +32,7 @@ impl Database {
         info!(
             data_dir = %postgres.data_dir().display(),
             socket_dir = %postgres.socket_dir().display(),
-            "started a private PostgreSQL"
+            "the private PostgreSQL is ready"
         );
         let url = postgres.url(embedded::DATABASE);
         Ok(Self { url, embedded: Some(postgres) })

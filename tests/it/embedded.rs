@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt as _, symlink},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
     path::Path,
     process::Command,
 };
@@ -139,6 +139,18 @@ async fn long_paths_and_odd_names_work() {
         assert_eq!(count(&postgres).await, 1);
         postgres.stop().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_folder_of_something_else_is_left_as_it_is() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path()).unwrap();
+    fs::write(folder.path().join("letter"), "dear").unwrap();
+    let before = fs::metadata(folder.path()).unwrap();
+    let error = EmbeddedPostgres::start(&folder.path()).await.unwrap_err();
+    assert!(matches!(error, Error::OtherUse { .. }), "{error}");
+    let after = fs::metadata(folder.path()).unwrap();
+    assert_eq!((before.mode(), before.uid()), (after.mode(), after.uid()));
 }
 
 #[tokio::test]

@@ -62,6 +62,15 @@ async fn both_versions_of_reflection_list_the_services_and_describe_fields_with_
 }
 
 #[tokio::test]
+async fn reflection_describes_the_details_of_errors() {
+    let broker = TestBroker::start().await;
+    for symbol in ["google.rpc.ErrorInfo", "google.rpc.BadRequest", "google.rpc.RetryInfo"] {
+        let files = reflect!(v1, broker, Some(symbol)).1;
+        assert!(!files.is_empty(), "{symbol}");
+    }
+}
+
+#[tokio::test]
 async fn health_tells_of_the_server_and_of_each_service() {
     let broker = TestBroker::start().await;
     let mut health = broker.client.health();
