@@ -4,6 +4,7 @@
 //! A broker holds no state that matters: whatever it knows besides the database's tables is a hint
 //! or a copy, and any number of brokers may share one database.
 
+mod attach;
 mod catalog;
 mod commit;
 mod consume;
@@ -11,12 +12,15 @@ mod cursor;
 mod error;
 mod feed;
 mod flush;
+mod hints;
 mod lease;
 mod lease_keeper;
 mod pace;
 mod positions;
+mod publish;
 mod publisher;
 mod pull;
+mod stream;
 mod tail;
 mod wake_up;
 mod watch;
@@ -33,7 +37,7 @@ pub use commit::Commit;
 pub use consume::{CommitMode, Consume, Event, Frames, OnBusy};
 pub use cursor::Delivery;
 pub use error::Error;
-pub use publisher::{Answer, Publish, Receipt};
+pub use publish::{Answer, Publish, Receipt};
 pub use pull::{Pull, Pulled};
 
 /// How often the tables are asked for what no wake-up told: heads that moved, leases that ended,
@@ -66,19 +70,24 @@ impl Broker {
         let stopping = CancellationToken::new();
         let feeds = Arc::new(feed::Feeds::default());
 
-        let leases = lease::Leases::start(storage.clone(), &tasks, stopping.clone()).await?;
+        let hints = hints::Hints::default();
         let poll_now = Arc::new(Notify::new());
-        let wake_ups = wake_up::start(
+
+        let (sessions, session) = value::channel(None);
+        let leases = Arc::new(lease::Leases::new(session, hints.clone()));
+        lease_keeper::start(storage.clone(), leases.clone(), sessions, &tasks, stopping.clone())
+            .await?;
+        wake_up::start(
             storage.clone(),
             feeds.clone(),
             leases.clone(),
             poll_now.clone(),
+            hints.clone(),
             &tasks,
             stopping.clone(),
         );
-        leases.tell_releases(wake_ups.clone());
         let publisher =
-            publisher::Publisher::start(storage.clone(), feeds.clone(), wake_ups, writers, &tasks);
+            publisher::Publisher::start(storage.clone(), feeds.clone(), hints, writers, &tasks);
         let positions = positions::Positions::start(storage.clone(), &tasks);
         let database_up =
             watch::start(storage.clone(), feeds.clone(), poll_now, &tasks, stopping.clone());

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{
     Error,
-    publisher::{Queued, Receipt},
+    publish::{Queued, Receipt},
 };
 use crate::model::{Draft, Offset, ProducerId, TopicName};
 

@@ -8,7 +8,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicI64, Ordering},
     },
 };
@@ -16,10 +16,10 @@ use std::{
 use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Error, lease_keeper, wake_up::WakeUps};
+use super::{Error, hints::Hints};
 use crate::{
     model::{ConsumerId, ConsumerKey, Epoch, Offset, TopicName},
-    storage::{self, LeaseSession, Storage},
+    storage::LeaseSession,
 };
 
 /// The leases of this broker, and who waits for one.
@@ -29,7 +29,8 @@ pub(super) struct Leases {
     slots: Mutex<HashMap<(TopicName, ConsumerId), Arc<Slot>>>,
     /// Locks on their way back.
     releases: TaskTracker,
-    wake_ups: OnceLock<WakeUps>,
+    /// Tells other brokers' standbys of a lease that was given back.
+    hints: Hints,
 }
 
 /// A consumer that somebody here holds or waits for.
@@ -73,28 +74,9 @@ pub(super) struct Lease {
 }
 
 impl Leases {
-    pub(super) async fn start(
-        storage: Arc<Storage>,
-        tasks: &TaskTracker,
-        stopping: CancellationToken,
-    ) -> Result<Arc<Self>, storage::Error> {
-        let (sessions, session) = watch::channel(None);
-        let leases = Arc::new(Self {
-            session,
-            slots: Mutex::default(),
-            releases: TaskTracker::new(),
-            wake_ups: OnceLock::new(),
-        });
-        let first = Arc::new(storage.open_lease_session().await?);
-        sessions.send_replace(Some(first));
-        tasks.spawn(lease_keeper::run(storage, leases.clone(), sessions, stopping));
-        Ok(leases)
-    }
-
-    /// Sends a wake-up to other brokers' standbys whenever a lease is given back.
-    pub(super) fn tell_releases(&self, wake_ups: WakeUps) {
-        // Set once, at the start.
-        let _ = self.wake_ups.set(wake_ups);
+    /// No leases yet, on the session that the keeper provides.
+    pub(super) fn new(session: watch::Receiver<Option<Arc<LeaseSession>>>, hints: Hints) -> Self {
+        Self { session, slots: Mutex::default(), releases: TaskTracker::new(), hints }
     }
 
     /// A place in the queue for a consumer.
@@ -257,9 +239,7 @@ impl Drop for Lease {
         leases.releases.spawn(async move {
             give_back(&session, key).await;
             drop(turn);
-            if let Some(wake_ups) = seat.leases.wake_ups.get() {
-                wake_ups.lease_freed(seat.topic.clone(), seat.consumer.clone());
-            }
+            seat.leases.hints.lease_freed(seat.topic.clone(), seat.consumer.clone());
         });
     }
 }

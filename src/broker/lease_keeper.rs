@@ -7,16 +7,29 @@ use tokio::{
     sync::watch,
     time::{self, MissedTickBehavior},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{POLL_INTERVAL, lease::Leases, pace::Backoff};
-use crate::storage::{LeaseSession, Storage};
+use crate::storage::{self, LeaseSession, Storage};
 
 /// A session without an answer for so long is given up, and its leases with it: another broker
 /// may have got them.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) async fn run(
+/// Opens the first session, and keeps one open until the broker stops.
+pub(super) async fn start(
+    storage: Arc<Storage>,
+    leases: Arc<Leases>,
+    sessions: watch::Sender<Option<Arc<LeaseSession>>>,
+    tasks: &TaskTracker,
+    stopping: CancellationToken,
+) -> Result<(), storage::Error> {
+    sessions.send_replace(Some(Arc::new(storage.open_lease_session().await?)));
+    tasks.spawn(run(storage, leases, sessions, stopping));
+    Ok(())
+}
+
+async fn run(
     storage: Arc<Storage>,
     leases: Arc<Leases>,
     sessions: watch::Sender<Option<Arc<LeaseSession>>>,

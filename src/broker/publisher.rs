@@ -8,53 +8,17 @@ use std::{
     sync::{Arc, RwLock},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::{Broker, Error, feed::Feeds, wake_up::WakeUps, writer};
-use crate::{
-    model::{NewMessages, Offset, ProducerId, TopicName},
-    storage::Storage,
+use super::{
+    Broker, Error,
+    feed::Feeds,
+    hints::Hints,
+    publish::{Answer, Publish, Queued},
+    writer,
 };
-
-/// Messages to store in one topic.
-#[derive(Clone, Debug)]
-pub struct Publish {
-    /// The topic.
-    pub topic: TopicName,
-    /// Who publishes.
-    pub producer: ProducerId,
-    /// What to store.
-    pub messages: NewMessages,
-}
-
-/// Where messages were stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// The offset of the first message.
-    pub first: Offset,
-    /// How many were stored.
-    pub count: usize,
-}
-
-/// The answer to a publish that was taken in, once it is there.
-pub struct Answer(oneshot::Receiver<Result<Receipt, Error>>);
-
-impl Answer {
-    /// Waits for the answer.
-    pub async fn wait(self) -> Result<Receipt, Error> {
-        // A writer that is gone without an answer may have written.
-        self.0.await.unwrap_or(Err(Error::OutcomeUnknown))
-    }
-}
-
-/// A publish on its way to its writer.
-pub(super) struct Queued {
-    pub publish: Publish,
-    pub reply: oneshot::Sender<Result<Receipt, Error>>,
-    /// Its share of [`QUEUE_BYTES`], given back when it is answered.
-    _room: OwnedSemaphorePermit,
-}
+use crate::{model::TopicName, storage::Storage};
 
 /// Bytes of publishes that may be on their way at the same time. When they are used up, unary
 /// calls wait, and publish streams are no longer read, so that HTTP/2 holds their clients back.
@@ -77,7 +41,7 @@ impl Publisher {
     pub(super) fn start(
         storage: Arc<Storage>,
         feeds: Arc<Feeds>,
-        wake_ups: WakeUps,
+        hints: Hints,
         writers: usize,
         tasks: &TaskTracker,
     ) -> Self {
@@ -85,7 +49,7 @@ impl Publisher {
             .map(|_| {
                 let (queue, queued) = mpsc::channel(QUEUE_LENGTH);
                 let writer =
-                    writer::Writer::new(storage.clone(), feeds.clone(), wake_ups.clone(), queued);
+                    writer::Writer::new(storage.clone(), feeds.clone(), hints.clone(), queued);
                 tasks.spawn(writer.run());
                 queue
             })

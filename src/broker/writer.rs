@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time};
 
-use super::{Error, feed::Feeds, flush::Group, publisher::Queued, wake_up::WakeUps};
+use super::{Error, feed::Feeds, flush::Group, hints::Hints, publish::Queued};
 use crate::{
     model::Draft,
     storage::{self, Appended, Storage},
@@ -30,7 +30,7 @@ const MAX_ROUNDS: usize = 8;
 pub(super) struct Writer {
     storage: Arc<Storage>,
     feeds: Arc<Feeds>,
-    wake_ups: WakeUps,
+    hints: Hints,
     queue: mpsc::Receiver<Queued>,
 }
 
@@ -38,10 +38,10 @@ impl Writer {
     pub(super) fn new(
         storage: Arc<Storage>,
         feeds: Arc<Feeds>,
-        wake_ups: WakeUps,
+        hints: Hints,
         queue: mpsc::Receiver<Queued>,
     ) -> Self {
-        Self { storage, feeds, wake_ups, queue }
+        Self { storage, feeds, hints, queue }
     }
 
     /// Writes until the queue is closed and empty.
@@ -175,6 +175,6 @@ impl Writer {
         let batch = draft.stored(appended.base, appended.published_at);
         let head = batch.end();
         self.feeds.batch_stored(appended.topic, batch);
-        self.wake_ups.head_moved(appended.topic, head);
+        self.hints.head_moved(appended.topic, head);
     }
 }

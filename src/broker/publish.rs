@@ -1,0 +1,45 @@
+//! A publish on its way: what is asked, what is answered, and what waits in between.
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::Error;
+use crate::model::{NewMessages, Offset, ProducerId, TopicName};
+
+/// Messages to store in one topic.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// The topic.
+    pub topic: TopicName,
+    /// Who publishes.
+    pub producer: ProducerId,
+    /// What to store.
+    pub messages: NewMessages,
+}
+
+/// Where messages were stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The offset of the first message.
+    pub first: Offset,
+    /// How many were stored.
+    pub count: usize,
+}
+
+/// The answer to a publish that was taken in, once it is there.
+pub struct Answer(pub(super) oneshot::Receiver<Result<Receipt, Error>>);
+
+impl Answer {
+    /// Waits for the answer.
+    pub async fn wait(self) -> Result<Receipt, Error> {
+        // A writer that is gone without an answer may have written.
+        self.0.await.unwrap_or(Err(Error::OutcomeUnknown))
+    }
+}
+
+/// A publish on its way to its writer.
+pub(super) struct Queued {
+    pub publish: Publish,
+    pub reply: oneshot::Sender<Result<Receipt, Error>>,
+    /// Its share of the bytes that may be on their way, given back when it is answered.
+    pub _room: OwnedSemaphorePermit,
+}
