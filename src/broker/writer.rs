@@ -161,13 +161,14 @@ impl Writer {
         work: impl AsyncFnOnce(&mut storage::Writer) -> Result<T, storage::Error>,
     ) -> Result<T, storage::Error> {
         let mut writer = self.storage.writer().await?;
-        match time::timeout(ANSWER_TIMEOUT, work(&mut writer)).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                writer.abandon();
-                Err(storage::Error::ConnectionLost("no answer in time".to_owned()))
-            }
+        let outcome = time::timeout(ANSWER_TIMEOUT, work(&mut writer)).await;
+        let outcome = outcome.unwrap_or_else(|_| {
+            Err(storage::Error::ConnectionLost("no answer in time".to_owned()))
+        });
+        if let Err(storage::Error::ConnectionLost(_)) = outcome {
+            writer.abandon();
         }
+        outcome
     }
 
     fn acknowledge(&self, group: Group, draft: Draft, appended: Appended) {

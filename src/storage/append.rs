@@ -60,7 +60,8 @@ impl Writer {
         Ok(appended)
     }
 
-    /// Gives the connection up: its answers are no longer waited for.
+    /// Gives the connection up: it is lost, though the driver may not have noticed yet, or its
+    /// answer is no longer waited for. The next publish gets a new one.
     pub fn abandon(self) {
         drop(Object::take(self.0));
     }

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use deadpool_postgres::Object;
+
 use super::{Error, Storage};
 use crate::model::{ConsumerId, ConsumerKey, Epoch, Offset, TopicId, TopicName};
 
@@ -79,7 +81,15 @@ impl Storage {
         let ids: Vec<i32> = advances.iter().map(|advance| advance.key.consumer).collect();
         let epochs: Vec<i64> = advances.iter().map(|advance| advance.epoch.0).collect();
         let positions: Vec<i64> = advances.iter().map(|advance| advance.position.0).collect();
-        let rows = client.query(&statement, &[&topics, &ids, &epochs, &positions]).await?;
+        let rows = client.query(&statement, &[&topics, &ids, &epochs, &positions]).await;
+        let rows = match rows.map_err(Error::from) {
+            Err(error @ Error::ConnectionLost(_)) => {
+                // The driver may not have noticed yet: the next move gets a new connection.
+                drop(Object::take(client));
+                return Err(error);
+            }
+            outcome => outcome?,
+        };
         Ok(rows
             .iter()
             .map(|row| {

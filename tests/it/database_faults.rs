@@ -8,10 +8,10 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus}
 use trunkline::{
     client::Client,
     embedded::{DATABASE, EmbeddedPostgres},
-    proto,
+    proto::{self, consume_response::Event},
 };
 
-use crate::support::{Finished, Trunkline, info, retry_delay, soon, until};
+use crate::support::{Finished, TestBroker, Trunkline, info, retry_delay, soon, until};
 
 async fn health(client: &Client) -> ServingStatus {
     let answer = client.health().check(HealthCheckRequest::default()).await.unwrap();
@@ -78,6 +78,82 @@ async fn a_broker_outlives_its_database_and_goes_on_when_it_is_back() {
     .await;
     drop(broker);
     postgres.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_publish_whose_session_is_lost_midway_says_that_its_outcome_is_unknown() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    let mut locking = broker.sql().await;
+    let lock = locking.transaction().await.unwrap();
+    lock.execute("update trunkline.topic_head set next_offset = next_offset", &[]).await.unwrap();
+    let sql = broker.sql().await;
+    let end_the_writer = until("the waiting writer is ended", async || {
+        let ended = "select pg_terminate_backend(pid) from pg_stat_activity
+            where datname = current_database() and application_name = 'trunkline writer'
+              and wait_event_type = 'Lock'";
+        !sql.query(ended, &[]).await.unwrap().is_empty()
+    });
+    let publish = broker.try_publish("orders", "producer", ["first"]);
+    let (published, ()) = tokio::join!(publish, end_the_writer);
+    let status = published.unwrap_err();
+    info(&status, Code::Unavailable, "OUTCOME_UNKNOWN");
+    assert!(retry_delay(&status).is_some());
+    lock.rollback().await.unwrap();
+    assert_eq!(broker.publish("orders", ["second"]).await, 0);
+}
+
+#[tokio::test]
+async fn sessions_that_an_operator_ends_are_opened_again() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    broker.publish("orders", ["first"]).await;
+    let mut stream = broker.consume("orders", "billing").await;
+    assert_eq!(stream.payloads(1).await, ["first"]);
+    let sql = broker.sql().await;
+    sql.batch_execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity
+         where datname = current_database()
+           and application_name in ('trunkline query', 'trunkline writer', 'trunkline position')",
+    )
+    .await
+    .unwrap();
+    // A session may be found dead only when it is used: nothing is then stored.
+    let mut offset = None;
+    until("publishing goes on", async || {
+        offset = broker.try_publish("orders", "producer", ["second"]).await.ok();
+        offset.is_some()
+    })
+    .await;
+    assert_eq!(offset.unwrap().first_offset, 1);
+    until("the catalogue answers", async || {
+        let get = proto::GetTopicRequest { topic: "orders".to_owned() };
+        broker.topics().get_topic(get).await.is_ok()
+    })
+    .await;
+    // The stream may have met a dead session, and then said so.
+    until("the message is delivered", async || match stream.try_next().await {
+        Ok(Event::Batch(batch)) => batch.messages[0].payload == "second",
+        Ok(_) => false,
+        Err(status) => {
+            info(&status, Code::Unavailable, "DATABASE_UNAVAILABLE");
+            stream = broker.consume("orders", "billing").await;
+            false
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_error_of_the_broker_s_own_tells_a_client_no_sql() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    let sql = broker.sql().await;
+    sql.batch_execute("alter table trunkline.batch rename column payloads to gone").await.unwrap();
+    let status = broker.try_publish("orders", "producer", ["first"]).await.unwrap_err();
+    assert!(info(&status, Code::Internal, "INTERNAL").is_empty());
+    assert!(!status.message().contains("payloads"), "{status:?}");
 }
 
 #[tokio::test]
