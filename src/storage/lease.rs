@@ -91,7 +91,7 @@ impl LeaseSession {
         Ok(row.get(0))
     }
 
-    /// Gives a consumer's lock back; false if this session did not have it.
+    /// Gives a consumer's lock back; false if it was not held here.
     pub async fn unlock(&self, key: ConsumerKey) -> Result<bool, Error> {
         let row = self.client.query_one(&self.unlock, &[&key.topic.0, &key.consumer]).await?;
         Ok(row.get(0))
