@@ -71,7 +71,11 @@ async fn new_topic(client: &Client, kind: &str) -> Outcome<String> {
     let topic = format!("load-{kind}-{now}");
     let create = CreateTopicRequest { topic: topic.clone(), ..Default::default() };
     client.topics().create_topic(create).await?;
-    let producer = RegisterProducerRequest { topic: topic.clone(), producer_id: PRODUCER.into() };
+    let producer = RegisterProducerRequest {
+        topic: topic.clone(),
+        producer_id: PRODUCER.into(),
+        ..Default::default()
+    };
     client.producers().register_producer(producer).await?;
     Ok(topic)
 }
@@ -108,7 +112,11 @@ async fn one_stream(client: Client, topic: String, stream: u64) -> Outcome<()> {
                 .map(|number| NewMessage { payload: line(number), ..Default::default() })
                 .collect();
             let (topic, producer_id) = (topic.clone(), PRODUCER.to_owned());
-            if requests.send(PublishStreamRequest { topic, producer_id, messages }).await.is_err() {
+            if requests
+                .send(PublishStreamRequest { topic, producer_id, messages, ..Default::default() })
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -138,7 +146,9 @@ async fn unary(endpoint: &str) -> Outcome<()> {
             for number in (caller..UNARY_REQUESTS).step_by(UNARY_IN_FLIGHT as usize) {
                 let messages = vec![NewMessage { payload: line(number), ..Default::default() }];
                 let (topic, producer_id) = (topic.to_string(), PRODUCER.to_owned());
-                producers.publish(PublishRequest { topic, producer_id, messages }).await?;
+                producers
+                    .publish(PublishRequest { topic, producer_id, messages, ..Default::default() })
+                    .await?;
             }
             Outcome::Ok(())
         });
@@ -199,7 +209,12 @@ async fn latency(endpoint: &str) -> Outcome<()> {
         let messages = vec![NewMessage { payload: line(number.into()), ..Default::default() }];
         let (topic, producer_id) = (topic.clone(), PRODUCER.to_owned());
         let began = Instant::now();
-        let publish = producers.publish(PublishRequest { topic, producer_id, messages });
+        let publish = producers.publish(PublishRequest {
+            topic,
+            producer_id,
+            messages,
+            ..Default::default()
+        });
         let deliver = async {
             while let Some(frame) = stream.message().await? {
                 if matches!(frame.event, Some(Event::Batch(_))) {
@@ -247,7 +262,10 @@ async fn idle(endpoint: &str) -> Outcome<()> {
     let (messages, producer_id) =
         (vec![NewMessage { payload: line(0), ..Default::default() }], PRODUCER.to_owned());
     let began = Instant::now();
-    client.producers().publish(PublishRequest { topic, producer_id, messages }).await?;
+    client
+        .producers()
+        .publish(PublishRequest { topic, producer_id, messages, ..Default::default() })
+        .await?;
     for stream in &mut streams {
         while let Some(frame) = stream.message().await? {
             if matches!(frame.event, Some(Event::Batch(_))) {

@@ -97,6 +97,9 @@ enum ProducerCommand {
         topic: String,
         /// The id to register; without one, a new one is made and printed.
         id: Option<String>,
+        /// Register it again if it is registered, and shut its older instances out.
+        #[arg(long)]
+        fence: bool,
     },
     /// Take the right to publish away.
     Unregister {

@@ -1,6 +1,7 @@
 //! The words of the broker. What is made here has been checked: a [`TopicName`] is a well-formed
 //! name wherever it turns up.
 
+mod draft;
 mod invalid;
 mod labels;
 mod message;
@@ -9,13 +10,14 @@ mod page;
 mod position;
 mod record;
 
+pub use draft::{Draft, Sequences, Stamp};
 pub use invalid::InvalidInput;
 pub use labels::Labels;
-pub use message::{Batch, Draft, Message, MessageRef, NewMessages, ProducerRun};
+pub use message::{Batch, Message, MessageRef, NewMessages, ProducerRun};
 pub use name::{ConsumerId, ProducerId, TopicName};
 pub use page::{Page, PageRequest};
-pub use position::{ConsumerKey, Epoch, Offset, Start, TopicId};
-pub use record::{Consumer, Producer, Topic, TopicChanges};
+pub use position::{ConsumerKey, Epoch, Offset, Sequence, Start, TopicId};
+pub use record::{Consumer, Producer, Registration, SequenceRun, Topic, TopicChanges};
 
 /// The most bytes that a message's payload, key and headers may hold together.
 ///

@@ -66,6 +66,19 @@ impl Broker {
         }
     }
 
+    /// Allows a producer to publish to a topic, and shuts its older instances out.
+    pub async fn fence_producer(
+        &self,
+        topic: TopicName,
+        producer: ProducerId,
+    ) -> Result<Producer, Error> {
+        match self.storage.fence_producer(&topic, &producer).await {
+            Ok(Some(registered)) => Ok(registered),
+            Ok(None) | Err(storage::Error::ParentGone) => Err(Error::TopicNotFound { topic }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Takes a producer's right to publish away.
     pub async fn unregister_producer(
         &self,

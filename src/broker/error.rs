@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    model::{ConsumerId, Epoch, InvalidInput, Offset, ProducerId, TopicName},
+    model::{ConsumerId, Epoch, InvalidInput, Offset, ProducerId, Sequence, TopicName},
     storage,
 };
 
@@ -23,6 +23,25 @@ pub enum Error {
     ProducerExists { topic: TopicName, producer: ProducerId },
     #[error("producer {producer} may not publish to topic {topic}: it is not registered there")]
     ProducerNotRegistered { topic: TopicName, producer: ProducerId },
+    #[error(
+        "producer {producer} with epoch {epoch} has been fenced on topic {topic}: its epoch is {current}"
+    )]
+    ProducerFenced { topic: TopicName, producer: ProducerId, epoch: Epoch, current: Epoch },
+    #[error(
+        "sequence {sequence} of producer {producer} on topic {topic} leaves a gap: {expected} is expected"
+    )]
+    SequenceGap { topic: TopicName, producer: ProducerId, sequence: Sequence, expected: Sequence },
+    #[error(
+        "sequence {sequence} of producer {producer} on topic {topic} was passed too long ago to say where it is stored: {expected} is expected"
+    )]
+    SequencePassed {
+        topic: TopicName,
+        producer: ProducerId,
+        sequence: Sequence,
+        expected: Sequence,
+    },
+    #[error("the head of topic {topic} is {head}, not {expected_head} as expected")]
+    HeadMoved { topic: TopicName, expected_head: Offset, head: Offset },
     #[error("consumer {consumer} is not registered on topic {topic}")]
     ConsumerNotFound { topic: TopicName, consumer: ConsumerId },
     #[error("consumer {consumer} is registered on topic {topic} already")]
@@ -87,6 +106,7 @@ impl From<storage::Error> for Error {
                 Self::OutcomeUnknown
             }
             storage::Error::Taken
+            | storage::Error::ChangedMeanwhile
             | storage::Error::ParentGone
             | storage::Error::NewerSchema { .. }
             | storage::Error::Url(_)

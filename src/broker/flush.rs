@@ -1,54 +1,127 @@
-//! What a writer writes at once: the waiting publishes, merged by topic.
+//! What a writer writes at once: waiting publishes, merged by topic.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::{
     Error,
-    publish::{Queued, Receipt},
+    publish::{Publish, Queued, Receipt},
 };
-use crate::model::{Draft, Offset, ProducerId, TopicName};
+use crate::model::{Draft, Epoch, Offset, ProducerId, Registration, Sequence, TopicName};
 
-/// The waiting publishes of one topic, in the order in which they were taken in.
+/// A flush takes no more publishes in when it holds so many messages: larger batches were not
+/// faster, and a consumer reads whole batches.
+const FLUSH_MESSAGES: usize = 8_192;
+
+/// A flush takes no more publishes in when it holds so many bytes.
+const FLUSH_BYTES: usize = 2 * 1024 * 1024;
+
+/// Publishes that may all be stored in one transaction.
+#[derive(Default)]
+pub(super) struct Flush {
+    groups: Vec<Group>,
+    group_of: HashMap<TopicName, usize>,
+    messages: usize,
+    bytes: usize,
+}
+
+/// The publishes of one topic in a flush, in the order in which they were taken in.
 pub(super) struct Group {
     pub topic: TopicName,
-    pub members: Vec<Queued>,
+    members: Vec<Queued>,
+    /// What the next member of a producer must go on from.
+    producers: HashMap<ProducerId, Progress>,
+}
+
+#[derive(Clone, Copy)]
+struct Progress {
+    epoch: Epoch,
+    /// The sequence that follows; none if no member was counted yet.
+    next: Option<Sequence>,
+}
+
+impl Flush {
+    /// Whether a publish may be stored together with those that are there. What contradicts them
+    /// comes into a flush of its own, where the database judges it: a sequence that does not
+    /// follow, another epoch, an expected head that is to be compared with the stored one.
+    pub(super) fn admits(&self, publish: &Publish) -> bool {
+        if self.groups.is_empty() {
+            return true;
+        }
+        let Some(&group) = self.group_of.get(&publish.topic) else { return self.has_room(publish) };
+        self.has_room(publish)
+            && publish.expected_head.is_none()
+            && self.groups[group].producers.get(&publish.producer).is_none_or(|progress| {
+                progress.epoch == publish.epoch
+                    && (progress.next.is_none()
+                        || publish.sequence.is_none()
+                        || progress.next == publish.sequence)
+            })
+    }
+
+    fn has_room(&self, publish: &Publish) -> bool {
+        self.messages + publish.messages.count() <= FLUSH_MESSAGES
+            && self.bytes + publish.messages.bytes() <= FLUSH_BYTES
+    }
+
+    /// Takes a publish in.
+    pub(super) fn add(&mut self, queued: Queued) {
+        self.messages += queued.publish.messages.count();
+        self.bytes += queued.publish.messages.bytes();
+        let topic = &queued.publish.topic;
+        let group = match self.group_of.get(topic) {
+            Some(&group) => group,
+            None => {
+                self.group_of.insert(topic.clone(), self.groups.len());
+                self.groups.push(Group::new(topic.clone()));
+                self.groups.len() - 1
+            }
+        };
+        self.groups[group].add(queued);
+    }
+
+    /// The groups in the order of their topics' names, in which all brokers lock topics.
+    pub(super) fn into_groups(mut self) -> Vec<Group> {
+        self.groups.sort_unstable_by(|a, b| a.topic.cmp(&b.topic));
+        self.groups
+    }
 }
 
 impl Group {
-    /// Groups publishes by topic, and the groups by the topics' names: the order in which all
-    /// brokers lock topics.
-    pub(super) fn by_topic(queued: impl IntoIterator<Item = Queued>) -> Vec<Self> {
-        let mut groups: Vec<Self> = Vec::new();
-        let mut index_of: HashMap<TopicName, usize> = HashMap::new();
-        for member in queued {
-            let topic = &member.publish.topic;
-            match index_of.get(topic) {
-                Some(&index) => groups[index].members.push(member),
-                None => {
-                    index_of.insert(topic.clone(), groups.len());
-                    groups.push(Self { topic: topic.clone(), members: vec![member] });
-                }
+    fn new(topic: TopicName) -> Self {
+        Self { topic, members: Vec::new(), producers: HashMap::new() }
+    }
+
+    fn add(&mut self, queued: Queued) {
+        let Publish { producer, epoch, sequence, messages, .. } = &queued.publish;
+        let next = sequence.map(|first| first.after(messages.count()));
+        match self.producers.get_mut(producer) {
+            Some(progress) => progress.next = next.or(progress.next),
+            None => {
+                self.producers.insert(producer.clone(), Progress { epoch: *epoch, next });
             }
         }
-        groups.sort_unstable_by(|a, b| a.topic.cmp(&b.topic));
-        groups
+        self.members.push(queued);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
     }
 
     /// All members' messages, as the one batch they are to become.
     pub(super) fn draft(&self) -> Draft {
+        let first = self.members.first().map(|member| &member.publish);
         let mut draft = Draft::default();
+        draft.expected_base = first.and_then(|publish| publish.expected_head);
         draft.payloads.reserve(self.members.iter().map(|m| m.publish.messages.count()).sum());
-        for member in &self.members {
-            draft.add(&member.publish.producer, &member.publish.messages);
+        for Queued { publish, .. } in &self.members {
+            draft.add(&publish.producer, publish.epoch, publish.sequence, &publish.messages);
         }
         draft
     }
 
     /// The members' producers, each once.
     pub(super) fn producers(&self) -> Vec<ProducerId> {
-        let unique: HashSet<&ProducerId> =
-            self.members.iter().map(|member| &member.publish.producer).collect();
-        unique.into_iter().cloned().collect()
+        self.producers.keys().cloned().collect()
     }
 
     /// Tells every member where its messages were stored.
@@ -57,7 +130,7 @@ impl Group {
         for member in self.members {
             let count = member.publish.messages.count();
             // A caller that has gone does not hear it.
-            let _ = member.reply.send(Ok(Receipt { first, count }));
+            let _ = member.reply.send(Ok(Receipt { first, count, duplicate: false }));
             first = first.after(count);
         }
     }
@@ -69,18 +142,64 @@ impl Group {
         }
     }
 
-    /// Refuses the members whose producer is not among `registered`; whether any was refused.
-    pub(super) fn refuse_unregistered(&mut self, registered: &[ProducerId]) -> bool {
-        let before = self.members.len();
-        let (kept, refused) = std::mem::take(&mut self.members)
+    /// Answers the members that cannot be stored, or were stored before; the others stay.
+    pub(super) fn settle(&mut self, head: Offset, registrations: Vec<Registration>) {
+        let mut registrations: HashMap<ProducerId, Registration> = registrations
             .into_iter()
-            .partition(|member: &Queued| registered.contains(&member.publish.producer));
-        self.members = kept;
-        for member in refused {
-            let producer = member.publish.producer.clone();
-            let error = Error::ProducerNotRegistered { topic: self.topic.clone(), producer };
-            let _ = member.reply.send(Err(error));
+            .map(|registration| (registration.producer.clone(), registration))
+            .collect();
+        let members = std::mem::take(&mut self.members);
+        self.producers.clear();
+        for member in members {
+            let registration = registrations.get_mut(&member.publish.producer);
+            match judge(&member.publish, head, registration) {
+                Some(answer) => {
+                    let _ = member.reply.send(answer);
+                }
+                None => self.add(member),
+            }
         }
-        self.members.len() < before
     }
+}
+
+/// The answer to a publish that cannot be stored, or was stored before; `None` if it can be
+/// stored, and then the registration counts it in.
+fn judge(
+    publish: &Publish,
+    head: Offset,
+    registration: Option<&mut Registration>,
+) -> Option<Result<Receipt, Error>> {
+    let Publish { topic, producer, epoch, sequence, expected_head, messages } = publish;
+    let Some(registration) = registration else {
+        let (topic, producer) = (topic.clone(), producer.clone());
+        return Some(Err(Error::ProducerNotRegistered { topic, producer }));
+    };
+    if registration.epoch != *epoch {
+        let (topic, producer) = (topic.clone(), producer.clone());
+        let current = registration.epoch;
+        return Some(Err(Error::ProducerFenced { topic, producer, epoch: *epoch, current }));
+    }
+    let (count, expected) = (messages.count(), registration.next_sequence);
+    if let Some(sequence) = *sequence
+        && sequence != expected
+    {
+        if let Some(first) = registration.find_stored(sequence, count) {
+            return Some(Ok(Receipt { first, count, duplicate: true }));
+        }
+        let (topic, producer) = (topic.clone(), producer.clone());
+        return Some(Err(match sequence < expected {
+            true => Error::SequencePassed { topic, producer, sequence, expected },
+            false => Error::SequenceGap { topic, producer, sequence, expected },
+        }));
+    }
+    if let Some(expected_head) = *expected_head
+        && expected_head != head
+    {
+        let topic = topic.clone();
+        return Some(Err(Error::HeadMoved { topic, expected_head, head }));
+    }
+    if sequence.is_some() {
+        registration.next_sequence = expected.after(count);
+    }
+    None
 }

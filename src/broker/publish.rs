@@ -3,7 +3,7 @@
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::Error;
-use crate::model::{NewMessages, Offset, ProducerId, TopicName};
+use crate::model::{Epoch, NewMessages, Offset, ProducerId, Sequence, TopicName};
 
 /// Messages to store in one topic.
 #[derive(Clone, Debug)]
@@ -12,6 +12,12 @@ pub struct Publish {
     pub topic: TopicName,
     /// Who publishes.
     pub producer: ProducerId,
+    /// The epoch that the producer's instance was given.
+    pub epoch: Epoch,
+    /// The first message's number in the producer's count, if it counts.
+    pub sequence: Option<Sequence>,
+    /// The head that the topic must have, if the producer says so.
+    pub expected_head: Option<Offset>,
     /// What to store.
     pub messages: NewMessages,
 }
@@ -23,6 +29,8 @@ pub struct Receipt {
     pub first: Offset,
     /// How many were stored.
     pub count: usize,
+    /// Whether they had been stored before.
+    pub duplicate: bool,
 }
 
 /// The answer to a publish that was taken in, once it is there.

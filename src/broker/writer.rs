@@ -8,23 +8,23 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time};
 
-use super::{Error, feed::Feeds, flush::Group, hints::Hints, publish::Queued};
+use super::{
+    Error,
+    feed::Feeds,
+    flush::{Flush, Group},
+    hints::Hints,
+    publish::Queued,
+};
 use crate::{
     model::Draft,
     storage::{self, Appended, Storage},
 };
 
-/// A flush stops taking publishes in when it holds so many messages: larger batches were not
-/// faster, and a consumer reads whole batches.
-const FLUSH_MESSAGES: usize = 8_192;
-
-/// A flush stops taking publishes in when it holds so many bytes.
-const FLUSH_BYTES: usize = 2 * 1024 * 1024;
-
 /// A statement without an answer for so long is given up, and its connection with it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often a flush may be tried again without the producers that turned out unregistered.
+/// How often a flush may be tried again without the publishes that turned out not to fit, or
+/// because what they have to fit changed meanwhile.
 const MAX_ROUNDS: usize = 8;
 
 pub(super) struct Writer {
@@ -56,24 +56,22 @@ impl Writer {
                 waiting.extend(taken.drain(..));
             }
             let flush = self.take_flush(&mut waiting);
-            self.write(Group::by_topic(flush)).await;
+            self.write(flush.into_groups()).await;
         }
     }
 
-    /// The next publishes, in order, up to the size of a flush.
-    fn take_flush(&mut self, waiting: &mut VecDeque<Queued>) -> Vec<Queued> {
-        let (mut flush, mut messages, mut bytes) = (Vec::new(), 0, 0);
+    /// The next publishes, in order, as many as can be stored together.
+    fn take_flush(&mut self, waiting: &mut VecDeque<Queued>) -> Flush {
+        let mut flush = Flush::default();
         loop {
             let Some(next) = waiting.pop_front().or_else(|| self.queue.try_recv().ok()) else {
                 return flush;
             };
-            messages += next.publish.messages.count();
-            bytes += next.publish.messages.bytes();
-            if !flush.is_empty() && (messages > FLUSH_MESSAGES || bytes > FLUSH_BYTES) {
+            if !flush.admits(&next.publish) {
                 waiting.push_front(next);
                 return flush;
             }
-            flush.push(next);
+            flush.add(next);
         }
     }
 
@@ -103,7 +101,11 @@ impl Writer {
                 left
             }
             // Nothing was stored: find out which of them it was.
-            Err(storage::Error::Locked(_) | storage::Error::Unexpected(_)) => groups,
+            Err(
+                storage::Error::Locked(_)
+                | storage::Error::ChangedMeanwhile
+                | storage::Error::Unexpected(_),
+            ) => groups,
             Err(error) => {
                 let error = Error::from(error);
                 groups.into_iter().for_each(|group| group.refuse(&error));
@@ -112,17 +114,19 @@ impl Writer {
         }
     }
 
-    /// Writes a group in a transaction of its own, without those of its members that may not
-    /// publish.
+    /// Writes a group in a transaction of its own, without those of its members that cannot be
+    /// stored.
     async fn write_alone(&self, mut group: Group) {
         for _ in 0..MAX_ROUNDS {
             let draft = group.draft();
             match self.append(async |writer| writer.append(&group.topic, &draft).await).await {
                 Ok(Some(appended)) => return self.acknowledge(group, draft, appended),
-                Ok(None) => match self.refuse_who_may_not(group).await {
-                    Some(left) => group = left,
-                    None => return,
-                },
+                Ok(None) | Err(storage::Error::ChangedMeanwhile) => {
+                    match self.settle(group).await {
+                        Some(left) => group = left,
+                        None => return,
+                    }
+                }
                 Err(storage::Error::Locked(problem)) => {
                     tracing::warn!(topic = %group.topic, problem, "refuse publishes to a locked topic");
                     let topic = group.topic.clone();
@@ -135,12 +139,12 @@ impl Writer {
         group.refuse(&Error::DatabaseUnavailable);
     }
 
-    /// Refuses the members that may not publish; `None` if nobody is left.
-    async fn refuse_who_may_not(&self, mut group: Group) -> Option<Group> {
-        match self.storage.find_registered(&group.topic, &group.producers()).await {
-            Ok(Some(registered)) => {
-                group.refuse_unregistered(&registered);
-                (!group.members.is_empty()).then_some(group)
+    /// Answers the members that cannot be stored, or were before; `None` if nobody is left.
+    async fn settle(&self, mut group: Group) -> Option<Group> {
+        match self.storage.find_registrations(&group.topic, &group.producers()).await {
+            Ok(Some((head, registrations))) => {
+                group.settle(head, registrations);
+                (!group.is_empty()).then_some(group)
             }
             Ok(None) => {
                 let topic = group.topic.clone();

@@ -65,12 +65,14 @@ pub(super) async fn producer(client: &Client, command: ProducerCommand) -> Resul
     let mut producers = client.producers();
     let mut out = io::stdout();
     match command {
-        ProducerCommand::Register { topic, id } => {
+        ProducerCommand::Register { topic, id, fence } => {
             let producer_id = id.unwrap_or_default();
-            let request = proto::RegisterProducerRequest { topic: topic.clone(), producer_id };
+            let request =
+                proto::RegisterProducerRequest { topic: topic.clone(), producer_id, fence };
             let producer = producers.register_producer(request).await?.into_inner().producer;
-            let id = producer.unwrap_or_default().producer_id;
-            writeln!(out, "registered producer {id} on topic {topic}")?;
+            let proto::Producer { producer_id: id, epoch, .. } = producer.unwrap_or_default();
+            let with_epoch = if fence { format!(" with epoch {epoch}") } else { String::new() };
+            writeln!(out, "registered producer {id} on topic {topic}{with_epoch}")?;
         }
         ProducerCommand::Unregister { topic, id } => {
             let (of_topic, producer_id) = (topic.clone(), id.clone());
@@ -169,7 +171,7 @@ pub(super) async fn ensure_topic(client: &Client, topic: &str) -> Result<(), Sta
 /// Registers a producer unless it is registered.
 pub(super) async fn ensure_producer(client: &Client, topic: &str, id: &str) -> Result<(), Status> {
     let (topic, producer_id) = (topic.to_owned(), id.to_owned());
-    let request = proto::RegisterProducerRequest { topic, producer_id };
+    let request = proto::RegisterProducerRequest { topic, producer_id, fence: false };
     unless_exists(client.producers().register_producer(request).await)
 }
 

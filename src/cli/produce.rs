@@ -183,6 +183,7 @@ impl Shipping {
             topic: self.topic.clone(),
             producer_id: self.producer_id.clone(),
             messages: std::mem::take(&mut self.batch),
+            ..Default::default()
         };
         // Both fail only when the answers ended, and then they say why.
         let stopped = || Failure::refused("the broker stopped taking lines");
@@ -214,7 +215,7 @@ async fn take_answers(
             Err(status) => return Err(lost(&client::explain(&status))),
         };
         match answer {
-            Some(Answer::Receipt(PublishReceipt { first_offset, count })) => {
+            Some(Answer::Receipt(PublishReceipt { first_offset, count, .. })) => {
                 let mut summary = lock(&summary);
                 summary.lines += u64::from(count.unsigned_abs());
                 summary.last_offset = Some(first_offset + i64::from(count) - 1);

@@ -10,8 +10,8 @@ use prost_types::{FieldMask, Timestamp};
 use crate::{
     broker::{CommitMode, Consume, OnBusy, Publish, Pull},
     model::{
-        ConsumerId, InvalidInput, Labels, Message, NewMessages, Offset, ProducerId, Start,
-        TopicChanges, TopicName,
+        ConsumerId, Epoch, InvalidInput, Labels, MAX_REQUEST_MESSAGES, Message, NewMessages,
+        Offset, ProducerId, Sequence, Start, TopicChanges, TopicName,
     },
     proto::{self, register_consumer_request::Start as ProtoStart},
 };
@@ -78,15 +78,54 @@ pub(super) fn topic_changes(request: proto::UpdateTopicRequest) -> Decoded<Topic
     })
 }
 
-pub(super) fn publish(
-    topic: &str,
-    producer_id: &str,
-    messages: Vec<proto::NewMessage>,
-) -> Decoded<Publish> {
-    let topic = TopicName::parse(topic)?;
-    let producer = ProducerId::parse(producer_id)?;
-    let messages = messages.into_iter().enumerate().map(message).collect::<Decoded<_>>()?;
-    Ok(Publish { topic, producer, messages: NewMessages::parse(messages)? })
+pub(super) fn publish(request: proto::PublishRequest) -> Decoded<Publish> {
+    let messages = request.messages.into_iter().enumerate().map(message).collect::<Decoded<_>>()?;
+    Ok(Publish {
+        topic: TopicName::parse(&request.topic)?,
+        producer: ProducerId::parse(&request.producer_id)?,
+        epoch: Epoch(not_negative("producer_epoch", request.producer_epoch)?),
+        sequence: request.sequence.map(sequence).transpose()?,
+        expected_head: request
+            .expected_head
+            .map(|head| not_negative("expected_head", head).map(Offset))
+            .transpose()?,
+        messages: NewMessages::parse(messages)?,
+    })
+}
+
+/// A publish stream's request says the same as a unary one.
+pub(super) fn streamed_publish(request: proto::PublishStreamRequest) -> Decoded<Publish> {
+    let proto::PublishStreamRequest {
+        topic,
+        producer_id,
+        messages,
+        sequence,
+        expected_head,
+        producer_epoch,
+    } = request;
+    publish(proto::PublishRequest {
+        topic,
+        producer_id,
+        messages,
+        sequence,
+        expected_head,
+        producer_epoch,
+    })
+}
+
+/// Sequences end where the numbers of a request's messages could not be counted any more.
+fn sequence(sequence: i64) -> Decoded<Sequence> {
+    const LAST: i64 = i64::MAX - MAX_REQUEST_MESSAGES as i64;
+    if sequence > LAST {
+        let problem = format!("must not exceed {LAST}");
+        let limit = Some(LAST as u64);
+        return Err(InvalidInput { field: "sequence".to_owned(), problem, limit });
+    }
+    not_negative("sequence", sequence).map(Sequence)
+}
+
+fn not_negative(field: &str, value: i64) -> Decoded<i64> {
+    if value < 0 { Err(InvalidInput::new(field, "must not be negative")) } else { Ok(value) }
 }
 
 fn message((index, message): (usize, proto::NewMessage)) -> Decoded<Message> {
@@ -107,10 +146,9 @@ pub(super) fn start(start: Option<ProtoStart>) -> Decoded<Start> {
             Ok(proto::LogEdge::Latest) => Ok(Start::Latest),
             Err(_) => Err(unknown_value("edge", edge)),
         },
-        Some(ProtoStart::Offset(offset)) if offset < 0 => {
-            Err(InvalidInput::new("offset", "must not be negative"))
+        Some(ProtoStart::Offset(offset)) => {
+            not_negative("offset", offset).map(|offset| Start::Offset(Offset(offset)))
         }
-        Some(ProtoStart::Offset(offset)) => Ok(Start::Offset(Offset(offset))),
         Some(ProtoStart::Time(time)) => self::time(time).map(Start::Time),
     }
 }

@@ -28,6 +28,8 @@ pub(super) fn producer(topic: &TopicName, producer: Producer) -> proto::Producer
         create_time: Some(producer.created_at.into()),
         last_publish_time: producer.last_published_at.map(Timestamp::from),
         last_offset: producer.last_offset.map(|offset| offset.0),
+        epoch: producer.epoch.0,
+        last_sequence: producer.last_sequence.map(|sequence| sequence.0),
     }
 }
 
@@ -46,7 +48,8 @@ pub(super) fn consumer(topic: &TopicName, consumer: Consumer) -> proto::Consumer
 }
 
 pub(super) fn receipt(receipt: Receipt) -> proto::PublishReceipt {
-    proto::PublishReceipt { first_offset: receipt.first.0, count: receipt.count as i32 }
+    let Receipt { first, count, duplicate } = receipt;
+    proto::PublishReceipt { first_offset: first.0, count: count as i32, duplicate }
 }
 
 pub(super) fn event(event: Event) -> proto::ConsumeResponse {

@@ -21,10 +21,13 @@ impl ProducerService for Producers {
         &self,
         request: Request<proto::RegisterProducerRequest>,
     ) -> Result<Response<proto::RegisterProducerResponse>, Status> {
-        let proto::RegisterProducerRequest { topic, producer_id } = request.get_ref();
+        let proto::RegisterProducerRequest { topic, producer_id, fence } = request.get_ref();
         let topic = TopicName::parse(topic).map_err(Error::from)?;
         let id = decode::producer_or_new(producer_id).map_err(Error::from)?;
-        let producer = self.0.register_producer(topic.clone(), id).await?;
+        let producer = match fence {
+            true => self.0.fence_producer(topic.clone(), id).await?,
+            false => self.0.register_producer(topic.clone(), id).await?,
+        };
         let producer = Some(encode::producer(&topic, producer));
         Ok(Response::new(proto::RegisterProducerResponse { producer }))
     }
@@ -59,11 +62,10 @@ impl ProducerService for Producers {
         &self,
         request: Request<proto::PublishRequest>,
     ) -> Result<Response<proto::PublishResponse>, Status> {
-        let proto::PublishRequest { topic, producer_id, messages } = request.into_inner();
-        let publish = decode::publish(&topic, &producer_id, messages).map_err(Error::from)?;
+        let publish = decode::publish(request.into_inner()).map_err(Error::from)?;
         let receipt = self.0.publish(publish).await?.wait().await?;
-        let proto::PublishReceipt { first_offset, count } = encode::receipt(receipt);
-        Ok(Response::new(proto::PublishResponse { first_offset, count }))
+        let proto::PublishReceipt { first_offset, count, duplicate } = encode::receipt(receipt);
+        Ok(Response::new(proto::PublishResponse { first_offset, count, duplicate }))
     }
 
     type PublishStreamStream = ReceiverStream<Result<proto::PublishStreamResponse, Status>>;

@@ -73,8 +73,7 @@ async fn take_in(
 }
 
 async fn take_in_one(broker: &Broker, request: PublishStreamRequest) -> Taken {
-    let PublishStreamRequest { topic, producer_id, messages } = request;
-    let publish = match decode::publish(&topic, &producer_id, messages) {
+    let publish = match decode::streamed_publish(request) {
         Ok(publish) => publish,
         Err(invalid) => return Taken::Refused(invalid.into()),
     };

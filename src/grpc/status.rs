@@ -34,6 +34,26 @@ fn describe(error: &Error) -> (Code, &'static str, Metadata) {
             "PRODUCER_NOT_REGISTERED",
             of_two(("topic", topic), ("producer_id", producer)),
         ),
+        ProducerFenced { topic, producer, epoch, current } => {
+            let mut metadata = of_two(("topic", topic), ("producer_id", producer));
+            metadata.extend(of([("epoch", epoch), ("current_epoch", current)]));
+            (Code::FailedPrecondition, "PRODUCER_FENCED", metadata)
+        }
+        SequenceGap { topic, producer, sequence, expected } => {
+            let mut metadata = of_two(("topic", topic), ("producer_id", producer));
+            metadata.extend(of([("sequence", sequence), ("expected", expected)]));
+            (Code::OutOfRange, "SEQUENCE_GAP", metadata)
+        }
+        SequencePassed { topic, producer, sequence, expected } => {
+            let mut metadata = of_two(("topic", topic), ("producer_id", producer));
+            metadata.extend(of([("sequence", sequence), ("expected", expected)]));
+            (Code::OutOfRange, "SEQUENCE_PASSED", metadata)
+        }
+        HeadMoved { topic, expected_head, head } => {
+            let mut metadata = of([("topic", topic)]);
+            metadata.extend(of([("expected_head", expected_head), ("head", head)]));
+            (Code::Aborted, "HEAD_MOVED", metadata)
+        }
         ConsumerNotFound { topic, consumer } => (
             Code::NotFound,
             "CONSUMER_NOT_FOUND",
@@ -102,6 +122,10 @@ impl From<Error> for Status {
         if let Error::LeaseHeld { topic, consumer, .. } = &error {
             let subject = format!("{topic}/{consumer}");
             details.add_precondition_failure_violation("LEASE", subject, error.to_string());
+        }
+        if let Error::ProducerFenced { topic, producer, .. } = &error {
+            let subject = format!("{topic}/{producer}");
+            details.add_precondition_failure_violation("EPOCH", subject, error.to_string());
         }
         if let Some(delay) = error.retry_after() {
             details.set_retry_info(Some(delay));

@@ -55,70 +55,17 @@ impl NewMessages {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+
+    /// The messages, in order.
+    pub fn as_slice(&self) -> &[Message] {
+        &self.messages
+    }
 }
 
 impl Message {
     /// Bytes of payload, key and headers.
     pub fn bytes(&self) -> usize {
         self.payload.len() + self.key.as_ref().map_or(0, Bytes::len) + self.headers.bytes()
-    }
-}
-
-/// Messages of one topic that are to be committed together, before they have offsets.
-#[derive(Clone, Debug, Default)]
-pub struct Draft {
-    /// A payload for each message.
-    pub payloads: Vec<Bytes>,
-    /// A key, or none, for each message; `None` where no message has one.
-    pub keys: Option<Vec<Option<Bytes>>>,
-    /// Headers for each message; `None` where no message has any.
-    pub headers: Option<Vec<Labels>>,
-    /// Who publishes what: the runs follow each other and cover the draft.
-    pub producers: Vec<ProducerRun>,
-    /// Bytes of all payloads, keys and headers.
-    pub bytes: usize,
-}
-
-impl Draft {
-    /// Adds the messages of one request.
-    pub fn add(&mut self, producer: &ProducerId, messages: &NewMessages) {
-        for message in &messages.messages {
-            let before = self.payloads.len();
-            self.payloads.push(message.payload.clone());
-            add_sparse(&mut self.keys, before, &message.key, Option::is_none);
-            add_sparse(&mut self.headers, before, &message.headers, Labels::is_empty);
-        }
-        match self.producers.last_mut() {
-            Some(run) if run.producer == *producer => run.count += messages.count(),
-            _ => self
-                .producers
-                .push(ProducerRun { producer: producer.clone(), count: messages.count() }),
-        }
-        self.bytes += messages.bytes();
-    }
-
-    /// The batch that the draft became when it was stored.
-    pub fn stored(self, base: Offset, published_at: SystemTime) -> Batch {
-        let Self { payloads, keys, headers, producers, bytes: _ } = self;
-        Batch { base, published_at, payloads, keys, headers, producers }
-    }
-}
-
-/// Adds a value to a column that stays away as long as all its values are empty.
-fn add_sparse<T: Clone + Default>(
-    column: &mut Option<Vec<T>>,
-    before: usize,
-    value: &T,
-    is_empty: impl Fn(&T) -> bool,
-) {
-    match column {
-        Some(values) => values.push(value.clone()),
-        None if is_empty(value) => {}
-        None => {
-            let mut values = vec![T::default(); before];
-            values.push(value.clone());
-            *column = Some(values);
-        }
     }
 }
 
@@ -225,20 +172,6 @@ mod tests {
         let refusal =
             NewMessages::parse(vec![message(1), message(MAX_MESSAGE_BYTES + 1)]).unwrap_err();
         assert_eq!((refusal.field.as_str(), refusal.limit), ("messages[1]", Some(1_048_576)));
-    }
-
-    #[test]
-    fn a_draft_has_keys_and_headers_only_when_a_message_has() {
-        let producer = ProducerId::stored("p");
-        let mut draft = Draft::default();
-        draft.add(&producer, &NewMessages::parse(vec![message(1), message(2)]).unwrap());
-        assert!(draft.keys.is_none() && draft.headers.is_none());
-        let keyed = Message { key: Some(Bytes::new()), ..message(3) };
-        draft.add(&producer, &NewMessages::parse(vec![keyed, message(4)]).unwrap());
-        assert_eq!(draft.keys, Some(vec![None, None, Some(Bytes::new()), None]));
-        assert!(draft.headers.is_none());
-        assert_eq!(draft.producers, [ProducerRun { producer, count: 4 }]);
-        assert_eq!(draft.bytes, 10);
     }
 
     #[test]

@@ -24,8 +24,26 @@ impl fmt::Display for Offset {
     }
 }
 
-/// The fencing number of a lease: one more at each acquisition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The number of a message in its producer's own count on a topic: dense, from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sequence(pub i64);
+
+impl Sequence {
+    /// The sequence `count` messages later.
+    pub fn after(self, count: usize) -> Self {
+        Self(self.0 + count as i64)
+    }
+}
+
+impl fmt::Display for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A fencing number: of a lease, one more at each acquisition; of a producer, one more whenever a
+/// new instance shuts the older ones out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub i64);
 
 impl fmt::Display for Epoch {

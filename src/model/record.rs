@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{ConsumerId, ConsumerKey, Epoch, Labels, Offset, ProducerId, TopicName};
+use super::{ConsumerId, ConsumerKey, Epoch, Labels, Offset, ProducerId, Sequence, TopicName};
 
 /// A topic as it stands.
 #[derive(Clone, Debug)]
@@ -45,6 +45,48 @@ pub struct Producer {
     pub last_published_at: Option<SystemTime>,
     /// Offset of the last message it published, if it did.
     pub last_offset: Option<Offset>,
+    /// How often it was fenced.
+    pub epoch: Epoch,
+    /// Sequence of the last message it published with one, if it did.
+    pub last_sequence: Option<Sequence>,
+}
+
+/// What a publish is judged by: a producer's registration as it stands.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// The producer.
+    pub producer: ProducerId,
+    /// How often it was fenced.
+    pub epoch: Epoch,
+    /// The sequence that its next message gets.
+    pub next_sequence: Sequence,
+    /// The last runs of messages that were stored together, the newest first.
+    pub recent: Vec<SequenceRun>,
+}
+
+/// Messages of one producer that follow each other in its count and in their topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SequenceRun {
+    /// The sequence of the first one.
+    pub sequence: Sequence,
+    /// The offset of the first one.
+    pub offset: Offset,
+}
+
+impl Registration {
+    /// Where messages that were published before are stored; `None` if that is too long ago to be
+    /// known.
+    pub fn find_stored(&self, first: Sequence, count: usize) -> Option<Offset> {
+        let mut end = self.next_sequence;
+        for run in &self.recent {
+            if run.sequence <= first {
+                let skipped = usize::try_from(first.0 - run.sequence.0).ok()?;
+                return (first.after(count) <= end).then(|| run.offset.after(skipped));
+            }
+            end = run.sequence;
+        }
+        None
+    }
 }
 
 /// A consumer on its topic.
@@ -66,4 +108,29 @@ pub struct Consumer {
     pub created_at: SystemTime,
     /// When the position last moved or the lease last changed hands.
     pub updated_at: SystemTime,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_stored_before_is_found_within_the_recent_runs() {
+        let run =
+            |sequence, offset| SequenceRun { sequence: Sequence(sequence), offset: Offset(offset) };
+        let registration = Registration {
+            producer: ProducerId::stored("p"),
+            epoch: Epoch(0),
+            next_sequence: Sequence(30),
+            recent: vec![run(20, 700), run(10, 400)],
+        };
+        let found = |first, count| registration.find_stored(Sequence(first), count).map(|o| o.0);
+        assert_eq!(found(20, 10), Some(700));
+        assert_eq!(found(25, 5), Some(705));
+        assert_eq!(found(12, 3), Some(402));
+        // Across the end of a run, beyond the last one, and before the first that is known.
+        assert_eq!(found(15, 10), None);
+        assert_eq!(found(25, 6), None);
+        assert_eq!(found(9, 1), None);
+    }
 }

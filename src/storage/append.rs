@@ -1,12 +1,15 @@
 //! Publishing: batches appended to topics.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use deadpool_postgres::{GenericClient, Object};
 
 use super::{Error, Storage, arrays};
-use crate::model::{Draft, Labels, Offset, TopicId, TopicName};
+use crate::model::{Draft, Labels, Offset, Sequences, Stamp, TopicId, TopicName};
+
+/// How many runs of counted messages a registration keeps, to answer repeated publishes.
+const RECENT_RUNS: i32 = 8;
 
 /// A connection that publishes.
 pub struct Writer(Object);
@@ -31,7 +34,9 @@ impl Storage {
 
 impl Writer {
     /// Appends one batch, in a transaction of its own. `None`, and nothing stored, if there is no
-    /// such topic or one of the producers is not registered on it.
+    /// such topic, if its head is not the expected one, or if one of the producers is not
+    /// registered on it with the draft's epoch and up to the draft's sequence;
+    /// [`Error::ChangedMeanwhile`], and nothing stored, if that changed while it was looked at.
     pub async fn append(
         &self,
         topic: &TopicName,
@@ -72,38 +77,74 @@ async fn append_batch(
     topic: &TopicName,
     draft: &Draft,
 ) -> Result<Option<Appended>, Error> {
+    // `fit` is judged before the head is locked: what another broker commits while this one waits
+    // for the lock is met by the conditions of `seen`, which are checked again on the newest rows.
     let statement = client
         .prepare_cached(
             "-- append_batch
-            with registered as (
+            with publishing as (
+                select *
+                from unnest($2::text[], $3::integer[], $4::bigint[], $5::bigint[], $6::bigint[])
+                    as publishing (producer_id, last_index, epoch, first_sequence, last_sequence)
+            ), fit as (
                 select count(*) as count
-                from trunkline.topic join trunkline.producer_topic on topic_id = id
-                where name = $1 and producer_id = any ($2::text[])
+                from trunkline.topic
+                join trunkline.producer_topic p on p.topic_id = id
+                join publishing using (producer_id)
+                where name = $1 and p.epoch = publishing.epoch
+                  and (first_sequence is null
+                       or first_sequence = coalesce(p.last_sequence + 1, 0))
             ), head as (
                 update trunkline.topic_head
-                set next_offset = next_offset + $4::integer,
+                set next_offset = next_offset + $11::integer,
                     last_published_at = greatest(last_published_at, clock_timestamp())
                 where topic_id = (select id from trunkline.topic where name = $1)
-                  and (select count from registered) = cardinality($2::text[])
-                returning topic_id, next_offset - $4::integer as base_offset, last_published_at
+                  and (select count from fit) = cardinality($2::text[])
+                  and ($7::bigint is null or next_offset = $7)
+                returning topic_id, next_offset - $11::integer as base_offset, last_published_at
             ), stored as (
                 insert into trunkline.batch (topic_id, base_offset, count, bytes, payloads, keys,
                     headers, producers, producer_counts, published_at)
-                select topic_id, base_offset, $4::integer, $5, $6, $7, $8::text[]::jsonb[], $9, $10,
-                       last_published_at
+                select topic_id, base_offset, $11::integer, $12, $13, $14, $15::text[]::jsonb[],
+                       $16, $17, last_published_at
                 from head
+            ), recent as (
+                select producer_id, array_agg(sequence order by sequence desc) as sequences,
+                       array_agg(base_offset + index order by sequence desc) as offsets
+                from head, unnest($8::text[], $9::bigint[], $10::integer[])
+                    as run (producer_id, sequence, index)
+                group by producer_id
             ), seen as (
                 update trunkline.producer_topic p
-                set last_offset = head.base_offset + last.index,
-                    updated_at = head.last_published_at
-                from head, unnest($2::text[], $3::integer[]) as last (producer_id, index)
-                where p.topic_id = head.topic_id and p.producer_id = last.producer_id
+                set last_offset = head.base_offset + publishing.last_index,
+                    updated_at = head.last_published_at,
+                    last_sequence = coalesce(publishing.last_sequence, p.last_sequence),
+                    recent_sequences = (recent.sequences || p.recent_sequences)[1:$18],
+                    recent_offsets = (recent.offsets || p.recent_offsets)[1:$18]
+                from head, publishing left join recent using (producer_id)
+                where p.topic_id = head.topic_id and p.producer_id = publishing.producer_id
+                  and p.epoch = publishing.epoch
+                  and (first_sequence is null
+                       or first_sequence = coalesce(p.last_sequence + 1, 0))
+                returning 1
             )
-            select topic_id, base_offset, last_published_at from head",
+            select topic_id, last_published_at,
+                   case when (select count(*) from seen) = cardinality($2::text[])
+                        then base_offset else trunkline.changed_meanwhile() end
+            from head",
         )
         .await?;
 
-    let (producers, last_indexes) = last_of_each_producer(draft);
+    let stamps = &draft.stamps;
+    let producers: Vec<&str> = stamps.iter().map(|stamp| stamp.producer.as_str()).collect();
+    let last_indexes: Vec<i32> = stamps.iter().map(|stamp| stamp.last_index as i32).collect();
+    let epochs: Vec<i64> = stamps.iter().map(|stamp| stamp.epoch.0).collect();
+    let sequences = || stamps.iter().map(|stamp| stamp.sequences.as_ref());
+    let first_sequences: Vec<_> = sequences().map(|of| of.map(|of| of.first.0)).collect();
+    let last_sequences: Vec<_> = sequences().map(|of| of.map(|of| of.next.0 - 1)).collect();
+    let expected_base = draft.expected_base.map(|base| base.0);
+    let recent = newest_runs(stamps);
+
     let count = draft.payloads.len() as i32;
     let bytes = i32::try_from(draft.bytes).map_err(Error::unexpected)?;
     let payloads: Vec<&[u8]> = draft.payloads.iter().map(Bytes::as_ref).collect();
@@ -120,6 +161,13 @@ async fn append_batch(
                 &topic.as_str(),
                 &producers,
                 &last_indexes,
+                &epochs,
+                &first_sequences,
+                &last_sequences,
+                &expected_base,
+                &recent.producers,
+                &recent.sequences,
+                &recent.indexes,
                 &count,
                 &bytes,
                 &payloads,
@@ -127,25 +175,37 @@ async fn append_batch(
                 &headers,
                 &runs,
                 &run_counts,
+                &RECENT_RUNS,
             ],
         )
         .await?;
     Ok(row.map(|row| Appended {
         topic: TopicId(row.get(0)),
-        base: Offset(row.get(1)),
-        published_at: row.get(2),
+        published_at: row.get(1),
+        base: Offset(row.get(2)),
     }))
 }
 
-/// The draft's producers, each once, and the index of each one's last message.
-fn last_of_each_producer(draft: &Draft) -> (Vec<&str>, Vec<i32>) {
-    let mut last = HashMap::with_capacity(draft.producers.len());
-    let mut end = 0;
-    for run in &draft.producers {
-        end += run.count as i32;
-        last.insert(run.producer.as_str(), end - 1);
+/// Runs of counted messages, column by column.
+#[derive(Default)]
+struct Runs<'a> {
+    producers: Vec<&'a str>,
+    sequences: Vec<i64>,
+    indexes: Vec<i32>,
+}
+
+/// The newest runs of each producer: as many as its registration keeps.
+fn newest_runs(stamps: &[Stamp]) -> Runs<'_> {
+    let mut newest = Runs::default();
+    for stamp in stamps {
+        let Some(Sequences { runs, .. }) = &stamp.sequences else { continue };
+        for (sequence, index) in runs.iter().rev().take(RECENT_RUNS as usize) {
+            newest.producers.push(stamp.producer.as_str());
+            newest.sequences.push(sequence.0);
+            newest.indexes.push(*index as i32);
+        }
     }
-    last.into_iter().unzip()
+    newest
 }
 
 fn headers_to_json(headers: &[Labels]) -> Result<Vec<Option<String>>, Error> {

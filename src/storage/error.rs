@@ -15,6 +15,10 @@ pub enum Error {
     /// Somebody else held a lock for too long, or a deadlock was broken: nothing was done.
     #[error("lock a row: {0}")]
     Locked(String),
+    /// What a statement had checked was changed before it could write: nothing was done, and it
+    /// may be tried again at once.
+    #[error("store a batch: a producer changed meanwhile")]
+    ChangedMeanwhile,
     /// The name is taken.
     #[error("store a name: it is taken")]
     Taken,
@@ -67,6 +71,7 @@ impl From<tokio_postgres::Error> for Error {
             };
         };
         match state.code() {
+            "TL001" => Self::ChangedMeanwhile,
             _ if *state == SqlState::UNIQUE_VIOLATION => Self::Taken,
             _ if *state == SqlState::FOREIGN_KEY_VIOLATION => Self::ParentGone,
             _ if *state == SqlState::LOCK_NOT_AVAILABLE

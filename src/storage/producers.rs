@@ -5,7 +5,10 @@ use std::time::SystemTime;
 use tokio_postgres::Row;
 
 use super::{Error, Storage};
-use crate::model::{Offset, PageRequest, Producer, ProducerId, TopicName};
+use crate::model::{
+    Epoch, Offset, PageRequest, Producer, ProducerId, Registration, Sequence, SequenceRun,
+    TopicName,
+};
 
 impl Storage {
     /// Registers a producer; `None` if there is no such topic, [`Error::Taken`] if it is
@@ -21,7 +24,28 @@ impl Storage {
                 "-- register_producer
                 insert into trunkline.producer_topic (topic_id, producer_id)
                 select id, $2 from trunkline.topic where name = $1
-                returning producer_id, created_at, updated_at, last_offset",
+                returning producer_id, created_at, updated_at, last_offset, epoch, last_sequence",
+            )
+            .await?;
+        let row = client.query_opt(&statement, &[&topic.as_str(), &producer.as_str()]).await?;
+        Ok(row.as_ref().map(self::producer))
+    }
+
+    /// Registers a producer, or takes its next epoch if it is registered; `None` if there is no
+    /// such topic.
+    pub async fn fence_producer(
+        &self,
+        topic: &TopicName,
+        producer: &ProducerId,
+    ) -> Result<Option<Producer>, Error> {
+        let client = self.query().await?;
+        let statement = client
+            .prepare_cached(
+                "-- fence_producer
+                insert into trunkline.producer_topic as p (topic_id, producer_id)
+                select id, $2 from trunkline.topic where name = $1
+                on conflict (topic_id, producer_id) do update set epoch = p.epoch + 1
+                returning producer_id, created_at, updated_at, last_offset, epoch, last_sequence",
             )
             .await?;
         let row = client.query_opt(&statement, &[&topic.as_str(), &producer.as_str()]).await?;
@@ -56,7 +80,7 @@ impl Storage {
         let statement = client
             .prepare_cached(
                 "-- list_producers
-                select producer_id, p.created_at, p.updated_at, last_offset
+                select producer_id, p.created_at, p.updated_at, last_offset, epoch, last_sequence
                 from trunkline.producer_topic p join trunkline.topic on id = topic_id
                 where name = $1 and producer_id > $2 order by producer_id limit $3",
             )
@@ -66,26 +90,49 @@ impl Storage {
         Ok(rows.iter().map(producer).collect())
     }
 
-    /// Those of `producers` that are registered on a topic; `None` if there is no such topic.
-    pub async fn find_registered(
+    /// A topic's head, and the registrations of those of `producers` that have one; `None` if
+    /// there is no such topic.
+    pub async fn find_registrations(
         &self,
         topic: &TopicName,
         producers: &[ProducerId],
-    ) -> Result<Option<Vec<ProducerId>>, Error> {
+    ) -> Result<Option<(Offset, Vec<Registration>)>, Error> {
         let client = self.query().await?;
         let statement = client
             .prepare_cached(
-                "-- find_registered
-                select array(
-                    select producer_id from trunkline.producer_topic
-                    where topic_id = id and producer_id = any ($2))
-                from trunkline.topic where name = $1",
+                "-- find_registrations
+                select next_offset, producer_id, epoch, coalesce(last_sequence + 1, 0),
+                       recent_sequences, recent_offsets
+                from trunkline.topic
+                join trunkline.topic_head h on h.topic_id = id
+                left join trunkline.producer_topic p
+                    on p.topic_id = id and producer_id = any ($2)
+                where name = $1",
             )
             .await?;
         let ids: Vec<&str> = producers.iter().map(ProducerId::as_str).collect();
-        let row = client.query_opt(&statement, &[&topic.as_str(), &ids]).await?;
-        Ok(row.map(|row| row.get::<_, Vec<&str>>(0).into_iter().map(ProducerId::stored).collect()))
+        let rows = client.query(&statement, &[&topic.as_str(), &ids]).await?;
+        let Some(any) = rows.first() else { return Ok(None) };
+        Ok(Some((Offset(any.get(0)), rows.iter().filter_map(registration).collect())))
     }
+}
+
+fn registration(row: &Row) -> Option<Registration> {
+    let producer = ProducerId::stored(row.get::<_, Option<&str>>(1)?);
+    let sequences = row.get::<_, Option<Vec<i64>>>(4).unwrap_or_default();
+    let offsets = row.get::<_, Option<Vec<i64>>>(5).unwrap_or_default();
+    let runs = sequences.into_iter().zip(offsets);
+    Some(Registration {
+        producer,
+        epoch: Epoch(row.get(2)),
+        next_sequence: Sequence(row.get(3)),
+        recent: runs
+            .map(|(sequence, offset)| SequenceRun {
+                sequence: Sequence(sequence),
+                offset: Offset(offset),
+            })
+            .collect(),
+    })
 }
 
 fn producer(row: &Row) -> Producer {
@@ -94,5 +141,7 @@ fn producer(row: &Row) -> Producer {
         created_at: row.get(1),
         last_published_at: row.get::<_, Option<SystemTime>>(2),
         last_offset: row.get::<_, Option<i64>>(3).map(Offset),
+        epoch: Epoch(row.get(4)),
+        last_sequence: row.get::<_, Option<i64>>(5).map(Sequence),
     }
 }

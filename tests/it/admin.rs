@@ -12,7 +12,11 @@ fn create(topic: &str) -> proto::CreateTopicRequest {
 }
 
 fn register_producer(topic: &str, id: &str) -> proto::RegisterProducerRequest {
-    proto::RegisterProducerRequest { topic: topic.to_owned(), producer_id: id.to_owned() }
+    proto::RegisterProducerRequest {
+        topic: topic.to_owned(),
+        producer_id: id.to_owned(),
+        ..Default::default()
+    }
 }
 
 fn register_consumer(

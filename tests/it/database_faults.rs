@@ -23,6 +23,7 @@ async fn publish(client: &Client) -> Result<i64, Status> {
         topic: "orders".to_owned(),
         producer_id: "p".to_owned(),
         messages: vec![proto::NewMessage { payload: "x".into(), ..Default::default() }],
+        ..Default::default()
     };
     Ok(client.producers().publish(request).await?.into_inner().first_offset)
 }
@@ -38,7 +39,7 @@ async fn a_broker_outlives_its_database_and_goes_on_when_it_is_back() {
     let topic = proto::CreateTopicRequest { topic: "orders".to_owned(), ..Default::default() };
     client.topics().create_topic(topic).await.unwrap();
     let (topic, producer_id) = ("orders".to_owned(), "p".to_owned());
-    let producer = proto::RegisterProducerRequest { topic, producer_id };
+    let producer = proto::RegisterProducerRequest { topic, producer_id, ..Default::default() };
     client.producers().register_producer(producer).await.unwrap();
     let (topic, consumer_id) = ("orders".to_owned(), "c".to_owned());
     let consumer = proto::RegisterConsumerRequest { topic, consumer_id, start: None };

@@ -25,6 +25,7 @@ async fn a_stop_ends_streams_with_a_status_and_gives_the_leases_back() {
         topic: "orders".to_owned(),
         producer_id: "producer".to_owned(),
         messages: vec![NewMessage { payload: "a".into(), ..Default::default() }],
+        ..Default::default()
     };
     requests.send(request()).await.unwrap();
     assert!(soon("an answer", answers.message()).await.unwrap().is_some());
@@ -82,6 +83,7 @@ async fn publishes_that_were_taken_in_are_stored_before_the_end() {
                 topic: "orders".to_owned(),
                 producer_id: "producer".to_owned(),
                 messages: vec![NewMessage { payload: vec![number].into(), ..Default::default() }],
+                ..Default::default()
             };
             producers.publish(request).await
         });

@@ -12,6 +12,7 @@ mod database_faults;
 mod drain;
 mod embedded;
 mod end_to_end;
+mod exactly_once;
 mod layers;
 mod promises;
 mod publish;

@@ -3,20 +3,22 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 use trunkline::proto::{
-    self, NewMessage, PublishStreamRequest, PublishStreamResponse,
-    publish_stream_response::Result as Answer,
+    self, NewMessage, PublishStreamRequest, publish_stream_response::Result as Answer,
 };
 
-use crate::support::{TestBroker, assert_field, assert_refused, info, soon};
+use crate::support::{PublishStream, TestBroker, assert_field, assert_refused, info, soon};
 
 const MIB: usize = 1024 * 1024;
 
 fn message(payload: impl Into<Bytes>) -> NewMessage {
     NewMessage { payload: payload.into(), ..Default::default() }
+}
+
+fn streamed(topic: &str, producer: &str, messages: Vec<NewMessage>) -> PublishStreamRequest {
+    let (topic, producer_id) = (topic.to_owned(), producer.to_owned());
+    PublishStreamRequest { topic, producer_id, messages, ..Default::default() }
 }
 
 async fn publish(
@@ -26,38 +28,8 @@ async fn publish(
     messages: Vec<NewMessage>,
 ) -> Result<proto::PublishResponse, Status> {
     let (topic, producer_id) = (topic.to_owned(), producer.to_owned());
-    let request = proto::PublishRequest { topic, producer_id, messages };
+    let request = proto::PublishRequest { topic, producer_id, messages, ..Default::default() };
     Ok(broker.producers().publish(request).await?.into_inner())
-}
-
-struct PublishStream {
-    requests: mpsc::Sender<PublishStreamRequest>,
-    answers: Streaming<PublishStreamResponse>,
-}
-
-impl PublishStream {
-    async fn open(broker: &TestBroker) -> Self {
-        let (requests, outgoing) = mpsc::channel(64);
-        let answers = broker.producers().publish_stream(ReceiverStream::new(outgoing)).await;
-        Self { requests, answers: answers.unwrap().into_inner() }
-    }
-
-    async fn send(&self, topic: &str, producer: &str, messages: Vec<NewMessage>) {
-        let (topic, producer_id) = (topic.to_owned(), producer.to_owned());
-        self.requests.send(PublishStreamRequest { topic, producer_id, messages }).await.unwrap();
-    }
-
-    async fn answer(&mut self) -> Answer {
-        let answer = soon("an answer", self.answers.message()).await.unwrap().unwrap();
-        answer.result.unwrap()
-    }
-
-    async fn first_offset(&mut self) -> i64 {
-        match self.answer().await {
-            Answer::Receipt(receipt) => receipt.first_offset,
-            other => panic!("{other:?}"),
-        }
-    }
 }
 
 #[tokio::test]
@@ -180,8 +152,8 @@ async fn a_request_over_the_decode_limit_is_refused_with_the_limit() {
     assert_eq!(metadata["limit"], (16 * MIB).to_string());
 
     let mut stream = PublishStream::open(&broker).await;
-    stream.send("orders", "producer", vec![message("fits")]).await;
-    stream.send("orders", "producer", too_large()).await;
+    stream.send(streamed("orders", "producer", vec![message("fits")])).await;
+    stream.send(streamed("orders", "producer", too_large())).await;
     assert_eq!(stream.first_offset().await, 0);
     let status = soon("the end", stream.answers.message()).await.unwrap_err();
     let metadata = info(&status, Code::ResourceExhausted, "REQUEST_TOO_LARGE");
@@ -218,12 +190,12 @@ async fn a_stream_answers_each_request_in_order_and_outlives_refusals() {
     broker.topic("orders").await;
     broker.topic("bills").await;
     let mut stream = PublishStream::open(&broker).await;
-    stream.send("orders", "producer", vec![message("a"), message("b")]).await;
-    stream.send("orders", "stranger", vec![message("no")]).await;
-    stream.send("nope", "producer", vec![message("no")]).await;
-    stream.send("orders", "producer", vec![]).await;
-    stream.send("bills", "producer", vec![message("x")]).await;
-    stream.send("orders", "producer", vec![message("c")]).await;
+    stream.send(streamed("orders", "producer", vec![message("a"), message("b")])).await;
+    stream.send(streamed("orders", "stranger", vec![message("no")])).await;
+    stream.send(streamed("nope", "producer", vec![message("no")])).await;
+    stream.send(streamed("orders", "producer", vec![])).await;
+    stream.send(streamed("bills", "producer", vec![message("x")])).await;
+    stream.send(streamed("orders", "producer", vec![message("c")])).await;
 
     assert_eq!(stream.first_offset().await, 0);
     for (code, reason, named) in [
@@ -253,7 +225,10 @@ async fn many_requests_in_flight_keep_their_order() {
         for number in 0..2_000 {
             let (topic, producer_id) = ("orders".to_owned(), "producer".to_owned());
             let messages = vec![message(number.to_string())];
-            requests.send(PublishStreamRequest { topic, producer_id, messages }).await.unwrap();
+            requests
+                .send(PublishStreamRequest { topic, producer_id, messages, ..Default::default() })
+                .await
+                .unwrap();
         }
     });
     for offset in 0..2_000 {
@@ -272,7 +247,7 @@ async fn a_publish_whose_caller_has_gone_is_stored_all_the_same() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let stream = PublishStream::open(&broker).await;
-    stream.send("orders", "producer", vec![message("a")]).await;
+    stream.send(streamed("orders", "producer", vec![message("a")])).await;
     // The answer is never read, and the connection is closed.
     crate::support::until("the message is stored", async || broker.stored().await == 1).await;
     drop(stream);

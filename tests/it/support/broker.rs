@@ -96,7 +96,7 @@ impl TestBroker {
 
     pub async fn producer(&self, topic: &str, id: &str) {
         let (topic, producer_id) = (topic.to_owned(), id.to_owned());
-        let request = proto::RegisterProducerRequest { topic, producer_id };
+        let request = proto::RegisterProducerRequest { topic, producer_id, ..Default::default() };
         self.producers().register_producer(request).await.unwrap();
     }
 
@@ -123,6 +123,7 @@ impl TestBroker {
             topic: topic.to_owned(),
             producer_id: producer.to_owned(),
             messages: payloads.into_iter().map(message).collect(),
+            ..Default::default()
         };
         Ok(self.producers().publish(request).await?.into_inner())
     }

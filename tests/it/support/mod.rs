@@ -4,6 +4,7 @@ mod broker;
 mod cluster;
 mod command;
 mod logs;
+mod publish_stream;
 mod status;
 mod stream;
 
@@ -13,6 +14,7 @@ pub use broker::TestBroker;
 pub use cluster::{TestDatabase, connect};
 pub use command::{Finished, Trunkline};
 pub use logs::write_log_file;
+pub use publish_stream::PublishStream;
 pub use status::{assert_field, assert_refused, info, retry_delay};
 pub use stream::TestStream;
 

@@ -1,0 +1,378 @@
+//! Publishes that are repeated, counted, fenced, and made for a certain head.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tonic::{Code, Status};
+use trunkline::proto::{self, publish_stream_response::Result as Answer};
+
+use crate::support::{
+    PublishStream, TestBroker, TestDatabase, Trunkline, assert_field, assert_refused, info,
+};
+
+fn request(payloads: &[&str]) -> proto::PublishRequest {
+    proto::PublishRequest {
+        topic: "orders".to_owned(),
+        producer_id: "producer".to_owned(),
+        messages: payloads
+            .iter()
+            .map(|payload| proto::NewMessage {
+                payload: payload.to_string().into(),
+                ..Default::default()
+            })
+            .collect(),
+        ..Default::default()
+    }
+}
+
+fn counted(sequence: i64, payloads: &[&str]) -> proto::PublishRequest {
+    proto::PublishRequest { sequence: Some(sequence), ..request(payloads) }
+}
+
+fn streamed(request: proto::PublishRequest) -> proto::PublishStreamRequest {
+    let proto::PublishRequest {
+        topic,
+        producer_id,
+        messages,
+        sequence,
+        expected_head,
+        producer_epoch,
+    } = request;
+    proto::PublishStreamRequest {
+        topic,
+        producer_id,
+        messages,
+        sequence,
+        expected_head,
+        producer_epoch,
+    }
+}
+
+async fn publish(
+    broker: &TestBroker,
+    request: proto::PublishRequest,
+) -> Result<(i64, bool), Status> {
+    let response = broker.producers().publish(request).await?.into_inner();
+    Ok((response.first_offset, response.duplicate))
+}
+
+async fn fence(broker: &TestBroker) -> proto::Producer {
+    let request = proto::RegisterProducerRequest {
+        topic: "orders".to_owned(),
+        producer_id: "producer".to_owned(),
+        fence: true,
+    };
+    let response = broker.producers().register_producer(request).await.unwrap();
+    response.into_inner().producer.unwrap()
+}
+
+async fn stored(broker: &TestBroker) -> Vec<String> {
+    let sql = broker.sql().await;
+    let rows = sql
+        .query(
+            "select convert_from(payload, 'utf8') from trunkline.message order by \"offset\"",
+            &[],
+        )
+        .await
+        .unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn a_repeated_publish_is_stored_once_and_answered_with_its_offset() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    assert_eq!(publish(&broker, counted(0, &["a", "b"])).await.unwrap(), (0, false));
+    assert_eq!(publish(&broker, request(&["from elsewhere"])).await.unwrap(), (2, false));
+    assert_eq!(publish(&broker, counted(2, &["c"])).await.unwrap(), (3, false));
+    // The last one, and the one before it.
+    assert_eq!(publish(&broker, counted(2, &["c"])).await.unwrap(), (3, true));
+    assert_eq!(publish(&broker, counted(0, &["a", "b"])).await.unwrap(), (0, true));
+    assert_eq!(publish(&broker, counted(3, &["d"])).await.unwrap(), (4, false));
+    assert_eq!(stored(&broker).await, ["a", "b", "from elsewhere", "c", "d"]);
+
+    let list = proto::ListProducersRequest { topic: "orders".to_owned(), ..Default::default() };
+    let listed = broker.producers().list_producers(list).await.unwrap().into_inner();
+    assert_eq!(listed.producers[0].last_sequence, Some(3));
+}
+
+#[tokio::test]
+async fn a_gap_and_what_was_passed_long_ago_are_refused_with_what_is_expected() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    let refused = publish(&broker, counted(1, &["b"])).await;
+    let metadata = assert_refused(refused, Code::OutOfRange, "SEQUENCE_GAP");
+    assert_eq!((metadata["sequence"].as_str(), metadata["expected"].as_str()), ("1", "0"));
+
+    for sequence in 0..10 {
+        publish(&broker, counted(sequence, &["x"])).await.unwrap();
+    }
+    let refused = publish(&broker, counted(12, &["x"])).await;
+    assert_eq!(assert_refused(refused, Code::OutOfRange, "SEQUENCE_GAP")["expected"], "10");
+    // Eight are remembered.
+    assert_eq!(publish(&broker, counted(2, &["x"])).await.unwrap(), (2, true));
+    let refused = publish(&broker, counted(1, &["x"])).await;
+    let metadata = assert_refused(refused, Code::OutOfRange, "SEQUENCE_PASSED");
+    assert_eq!((metadata["sequence"].as_str(), metadata["expected"].as_str()), ("1", "10"));
+    // One that is not what it was: some of it is stored, and some is new.
+    let refused = publish(&broker, counted(9, &["x", "y"])).await;
+    assert_refused(refused, Code::OutOfRange, "SEQUENCE_PASSED");
+    assert_eq!(broker.stored().await, 10);
+}
+
+#[tokio::test]
+async fn a_sequence_outlives_brokers_and_is_shared_by_them() {
+    let database = Arc::new(TestDatabase::create().await);
+    let broker = TestBroker::start_on(database.clone()).await;
+    let other = broker.start_another().await;
+    broker.topic("orders").await;
+    assert_eq!(publish(&broker, counted(0, &["a"])).await.unwrap(), (0, false));
+    assert_eq!(publish(&other, counted(0, &["a"])).await.unwrap(), (0, true));
+    assert_eq!(publish(&other, counted(1, &["b"])).await.unwrap(), (1, false));
+    broker.stop().await;
+    other.stop().await;
+    let broker = TestBroker::start_on(database).await;
+    assert_eq!(publish(&broker, counted(1, &["b"])).await.unwrap(), (1, true));
+    assert_eq!(publish(&broker, counted(2, &["c"])).await.unwrap(), (2, false));
+}
+
+#[tokio::test]
+async fn a_publish_that_races_with_its_own_repetition_is_stored_once() {
+    let broker = Arc::new(TestBroker::start().await);
+    let other = Arc::new(broker.start_another().await);
+    broker.topic("orders").await;
+    for round in 0..25 {
+        let mut racing = JoinSet::new();
+        for racer in 0..8 {
+            let broker = if racer % 2 == 0 { broker.clone() } else { other.clone() };
+            racing.spawn(async move { publish(&broker, counted(round, &["x"])).await.unwrap() });
+        }
+        let answers = racing.join_all().await;
+        assert!(answers.iter().all(|(offset, _)| *offset == round), "{answers:?}");
+        assert_eq!(answers.iter().filter(|(_, duplicate)| !duplicate).count(), 1, "{answers:?}");
+    }
+    assert_eq!(broker.stored().await, 25);
+}
+
+#[tokio::test]
+async fn requests_in_flight_are_counted_one_by_one_and_a_refused_one_leaves_a_gap() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.producer("orders", "another").await;
+    let mut stream = PublishStream::open(&broker).await;
+    let another = |sequence| proto::PublishRequest {
+        producer_id: "another".to_owned(),
+        ..counted(sequence, &["y"])
+    };
+    let requests = [
+        counted(0, &["a", "b"]),
+        another(0),
+        counted(2, &["c"]),
+        counted(2, &["c"]),
+        counted(0, &["a", "b"]),
+        counted(4, &["e"]),
+        counted(3, &["d"]),
+        another(1),
+        counted(4, &["e"]),
+    ];
+    for request in requests {
+        stream.send(streamed(request)).await;
+    }
+    let mut answers = Vec::new();
+    for _ in 0..9 {
+        answers.push(match stream.answer().await {
+            Answer::Receipt(receipt) => (receipt.first_offset, receipt.duplicate),
+            Answer::Refusal(refusal) => {
+                assert_eq!((refusal.code, refusal.reason.as_str()), (11, "SEQUENCE_GAP"));
+                assert_eq!(refusal.metadata["expected"], "3");
+                (-1, false)
+            }
+        });
+    }
+    assert_eq!(
+        answers,
+        [
+            (0, false),
+            (2, false),
+            (3, false),
+            (3, true),
+            (0, true),
+            (-1, false),
+            (4, false),
+            (5, false),
+            (6, false)
+        ]
+    );
+    assert_eq!(stored(&broker).await, ["a", "b", "y", "c", "d", "y", "e"]);
+}
+
+#[tokio::test]
+async fn many_requests_of_one_producer_in_one_flush_are_found_again() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    let send_all = async || {
+        let mut stream = PublishStream::open(&broker).await;
+        for sequence in 0..200 {
+            stream.send(streamed(counted(sequence, &["x"]))).await;
+        }
+        let mut answers = Vec::new();
+        for _ in 0..200 {
+            match stream.answer().await {
+                Answer::Receipt(receipt) => answers.push((receipt.first_offset, receipt.duplicate)),
+                Answer::Refusal(refusal) => assert_eq!(refusal.reason, "SEQUENCE_PASSED"),
+            }
+        }
+        answers
+    };
+    let answers = send_all().await;
+    assert_eq!(answers, (0..200).map(|offset| (offset, false)).collect::<Vec<_>>());
+    let answers = send_all().await;
+    assert!(answers.iter().all(|(_, duplicate)| *duplicate));
+    assert_eq!(answers.last(), Some(&(199, true)));
+    assert_eq!(broker.stored().await, 200);
+}
+
+#[tokio::test]
+async fn an_instance_that_was_fenced_is_refused_from_then_on() {
+    let broker = TestBroker::start().await;
+    let other = broker.start_another().await;
+    broker.topic("orders").await;
+    publish(&broker, counted(0, &["old"])).await.unwrap();
+
+    let producer = fence(&other).await;
+    assert_eq!((producer.epoch, producer.last_sequence), (1, Some(0)));
+    for broker in [&broker, &other] {
+        let refused = publish(broker, counted(1, &["old"])).await;
+        let metadata = assert_refused(refused, Code::FailedPrecondition, "PRODUCER_FENCED");
+        assert_eq!((metadata["epoch"].as_str(), metadata["current_epoch"].as_str()), ("0", "1"));
+        // Whether it counts or not.
+        let refused = publish(broker, request(&["old"])).await;
+        assert_refused(refused, Code::FailedPrecondition, "PRODUCER_FENCED");
+    }
+    let new = |sequence| proto::PublishRequest { producer_epoch: 1, ..counted(sequence, &["new"]) };
+    // The count goes on: what the old instance stored is known to the new one.
+    assert_eq!(publish(&broker, new(0)).await.unwrap(), (0, true));
+    assert_eq!(publish(&broker, new(1)).await.unwrap(), (1, false));
+    assert_eq!(stored(&broker).await, ["old", "new"]);
+
+    // A first registration may fence too: there is nobody to shut out.
+    let request = proto::RegisterProducerRequest {
+        topic: "orders".to_owned(),
+        producer_id: "fresh".to_owned(),
+        fence: true,
+    };
+    let fresh = broker.producers().register_producer(request).await.unwrap().into_inner();
+    assert_eq!(fresh.producer.unwrap().epoch, 0);
+    let request = proto::RegisterProducerRequest {
+        topic: "missing".to_owned(),
+        producer_id: "fresh".to_owned(),
+        fence: true,
+    };
+    let refused = broker.producers().register_producer(request).await;
+    assert_refused(refused, Code::NotFound, "TOPIC_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn instances_in_one_flush_are_told_apart() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    fence(&broker).await;
+    let mut stream = PublishStream::open(&broker).await;
+    for round in 0..20 {
+        stream.send(streamed(counted(round, &["old"]))).await;
+        let new = proto::PublishRequest { producer_epoch: 1, ..counted(round, &["new"]) };
+        stream.send(streamed(new)).await;
+    }
+    for round in 0..20 {
+        let Answer::Refusal(refusal) = stream.answer().await else { panic!("the old one") };
+        assert_eq!(refusal.reason, "PRODUCER_FENCED");
+        let Answer::Receipt(receipt) = stream.answer().await else { panic!("the new one") };
+        assert_eq!(receipt.first_offset, round);
+    }
+}
+
+#[tokio::test]
+async fn a_publish_for_another_head_is_refused_and_stores_nothing() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    let at = |expected_head, payload| proto::PublishRequest {
+        expected_head: Some(expected_head),
+        ..request(&[payload])
+    };
+    assert_eq!(publish(&broker, at(0, "a")).await.unwrap(), (0, false));
+    let refused = publish(&broker, at(0, "b")).await;
+    let metadata = assert_refused(refused, Code::Aborted, "HEAD_MOVED");
+    assert_eq!((metadata["expected_head"].as_str(), metadata["head"].as_str()), ("0", "1"));
+    let refused = publish(&broker, at(5, "b")).await;
+    assert_refused(refused, Code::Aborted, "HEAD_MOVED");
+    assert_eq!(publish(&broker, at(1, "b")).await.unwrap(), (1, false));
+    assert_eq!(stored(&broker).await, ["a", "b"]);
+
+    // A repeated one was right when it was stored.
+    let both = proto::PublishRequest { sequence: Some(0), ..at(2, "c") };
+    assert_eq!(publish(&broker, both.clone()).await.unwrap(), (2, false));
+    assert_eq!(publish(&broker, both).await.unwrap(), (2, true));
+}
+
+#[tokio::test]
+async fn of_many_that_expect_one_head_one_wins_on_whatever_broker() {
+    let broker = Arc::new(TestBroker::start().await);
+    let other = Arc::new(broker.start_another().await);
+    broker.topic("orders").await;
+    for round in 0..10 {
+        let mut racing = JoinSet::new();
+        for racer in 0..10 {
+            let broker = if racer % 2 == 0 { broker.clone() } else { other.clone() };
+            racing.spawn(async move {
+                let request =
+                    proto::PublishRequest { expected_head: Some(round), ..request(&["x"]) };
+                match publish(&broker, request).await {
+                    Ok((offset, _)) => {
+                        assert_eq!(offset, round);
+                        true
+                    }
+                    Err(status) => {
+                        assert_eq!(info(&status, Code::Aborted, "HEAD_MOVED")["topic"], "orders");
+                        false
+                    }
+                }
+            });
+        }
+        let won = racing.join_all().await.into_iter().filter(|won| *won).count();
+        assert_eq!(won, 1, "round {round}");
+    }
+    assert_eq!(broker.stored().await, 10);
+}
+
+#[tokio::test]
+async fn ill_formed_numbers_are_refused() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    assert_field(publish(&broker, counted(-1, &["x"])).await, "sequence", None);
+    let last = i64::MAX as u64 - 10_000;
+    assert_field(publish(&broker, counted(i64::MAX, &["x"])).await, "sequence", Some(last));
+    let bad = proto::PublishRequest { expected_head: Some(-1), ..request(&["x"]) };
+    assert_field(publish(&broker, bad).await, "expected_head", None);
+    let bad = proto::PublishRequest { producer_epoch: -1, ..request(&["x"]) };
+    assert_field(publish(&broker, bad).await, "producer_epoch", None);
+    assert_eq!(broker.stored().await, 0);
+}
+
+#[tokio::test]
+async fn the_command_fences() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    let register = [
+        "producer",
+        "register",
+        "--topic",
+        "orders",
+        "producer",
+        "--fence",
+        "--endpoint",
+        &broker.endpoint,
+    ];
+    let registered = Trunkline::run(&register).await;
+    assert_eq!(registered.code(), 0, "{registered:?}");
+    assert!(registered.stdout.contains("with epoch 1"), "{registered:?}");
+}
