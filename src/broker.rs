@@ -12,16 +12,22 @@ mod cursor;
 mod error;
 mod feed;
 mod flush;
+mod frames;
+mod held;
 mod hints;
 mod lease;
 mod lease_keeper;
 mod pace;
+mod peek;
 mod positions;
 mod publish;
 mod publisher;
 mod pull;
+mod retention;
+mod seek;
 mod stream;
 mod tail;
+mod turns;
 mod wake_up;
 mod watch;
 mod writer;
@@ -34,11 +40,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::storage::{self, Storage};
 
 pub use commit::Commit;
-pub use consume::{CommitMode, Consume, Event, Frames, OnBusy};
-pub use cursor::Delivery;
+pub use consume::{CommitMode, Consume, Event, OnBusy, Stop};
+pub use cursor::{Delivery, Limits};
 pub use error::Error;
+pub use frames::Frames;
+pub use peek::Peeked;
 pub use publish::{Answer, Publish, Receipt};
 pub use pull::{Pull, Pulled};
+pub use retention::Before;
 
 /// How often the tables are asked for what no wake-up told: heads that moved, leases that ended,
 /// locks that came free, and whether the database answers at all.
@@ -74,6 +83,7 @@ impl Broker {
         let poll_now = Arc::new(Notify::new());
 
         let (sessions, session) = value::channel(None);
+        let session_of_leases = session.clone();
         let leases = Arc::new(lease::Leases::new(session, hints.clone()));
         lease_keeper::start(storage.clone(), leases.clone(), sessions, &tasks, stopping.clone())
             .await?;
@@ -88,6 +98,13 @@ impl Broker {
         );
         let publisher =
             publisher::Publisher::start(storage.clone(), feeds.clone(), hints, writers, &tasks);
+        retention::start(
+            storage.clone(),
+            feeds.clone(),
+            session_of_leases,
+            &tasks,
+            stopping.clone(),
+        );
         let positions = positions::Positions::start(storage.clone(), &tasks);
         let database_up =
             watch::start(storage.clone(), feeds.clone(), poll_now, &tasks, stopping.clone());

@@ -10,10 +10,11 @@ mod health;
 mod lines;
 mod produce;
 mod render;
+mod retention;
 mod start;
 mod table;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -44,13 +45,13 @@ pub struct Cli {
 enum Command {
     /// Run a broker.
     Serve(ServeOptions),
-    /// Create, list, describe and delete topics.
+    /// Create, list, describe, change, trim, read and delete topics.
     #[command(subcommand)]
     Topic(TopicCommand),
     /// Register and list those who may publish to a topic.
     #[command(subcommand)]
     Producer(ProducerCommand),
-    /// Register, list and describe those who read a topic.
+    /// Register, list, describe and move those who read a topic.
     #[command(subcommand)]
     Consumer(ConsumerCommand),
     /// Publish lines, each a message.
@@ -73,6 +74,8 @@ enum TopicCommand {
         /// A name and a value for tools; may be given several times.
         #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_label)]
         labels: Vec<(String, String)>,
+        #[command(flatten)]
+        retention: RetentionArgs,
     },
     /// List topics by name.
     List,
@@ -81,11 +84,65 @@ enum TopicCommand {
         /// The topic's name.
         name: String,
     },
+    /// Change a topic: what is not named stays.
+    Update {
+        /// The topic's name.
+        name: String,
+        /// Free text for people.
+        #[arg(long)]
+        description: Option<String>,
+        /// A name and a value for tools, in place of all labels of before; may be given several
+        /// times.
+        #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_label)]
+        labels: Vec<(String, String)>,
+        #[command(flatten)]
+        retention: RetentionArgs,
+    },
+    /// Remove a topic's oldest messages.
+    Trim {
+        /// The topic's name.
+        name: String,
+        /// Remove all before this offset, or stored before @TIME as RFC 3339 or as an age (@15m).
+        #[arg(long, value_name = "OFFSET|@TIME")]
+        before: StartAt,
+    },
+    /// Print messages without a consumer: nothing moves.
+    Read {
+        /// The topic's name.
+        name: String,
+        /// Where to start: earliest, latest, an offset, or @TIME as RFC 3339 or as an age (@15m).
+        #[arg(long, default_value = "earliest", value_name = "START")]
+        from: StartAt,
+        /// End after so many messages; at the head at the latest.
+        #[arg(short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+        /// Print each message as a JSON object with offset, key, headers, time, producer and
+        /// payload.
+        #[arg(long)]
+        json: bool,
+    },
     /// Delete a topic with its messages, registrations and positions.
     Delete {
         /// The topic's name.
         name: String,
     },
+}
+
+/// How long a topic keeps its messages.
+#[derive(Args, Debug)]
+struct RetentionArgs {
+    /// How old a message may get, such as 7d or 12h; "forever" lifts the limit.
+    #[arg(long, value_name = "AGE", value_parser = retention::parse_age)]
+    retention_age: Option<retention::Limit<Duration>>,
+    /// How much is kept, such as 10GiB; "forever" lifts the limit.
+    #[arg(long, value_name = "SIZE", value_parser = retention::parse_size)]
+    retention_bytes: Option<retention::Limit<i64>>,
+    /// How many messages are kept; "forever" lifts the limit.
+    #[arg(long, value_name = "N", value_parser = retention::parse_count)]
+    retention_messages: Option<retention::Limit<i64>>,
+    /// Keep what the slowest consumer has not read, whatever the limits say.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    keep_unread: Option<bool>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -129,6 +186,17 @@ enum ConsumerCommand {
         /// Where to start: earliest, latest, an offset, or @TIME as RFC 3339 or as an age (@15m).
         #[arg(long, default_value = "earliest", value_name = "START")]
         from: StartAt,
+    },
+    /// Move a consumer's position anywhere in the log; a stream of it goes on from there.
+    Seek {
+        /// The topic's name.
+        #[arg(long)]
+        topic: String,
+        /// The consumer's id.
+        id: String,
+        /// Where to go on: earliest, latest, an offset, or @TIME as RFC 3339 or as an age (@15m).
+        #[arg(long, value_name = "START")]
+        to: StartAt,
     },
     /// Forget a consumer and its position.
     Unregister {
@@ -189,8 +257,17 @@ struct Consume {
     #[arg(short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// End when nothing is left to read.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["count", "until_offset"])]
     until_caught_up: bool,
+    /// End when all messages before this offset are printed.
+    #[arg(long, value_name = "OFFSET", conflicts_with = "count", value_parser = clap::value_parser!(i64).range(0..))]
+    until_offset: Option<i64>,
+    /// Take the lease from whoever holds it, rather than waiting for it.
+    #[arg(long)]
+    take_over: bool,
+    /// What others are told of who holds the lease.
+    #[arg(long, value_name = "NAME")]
+    client_name: Option<String>,
     /// Print each message as a JSON object with offset, key, headers, time, producer and payload.
     #[arg(long)]
     json: bool,

@@ -15,7 +15,7 @@ use crate::proto::{
     topic_service_client::TopicServiceClient,
 };
 
-pub use subscription::{Event, Subscription};
+pub use subscription::{Event, Options, Stop, Subscription};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

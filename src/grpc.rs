@@ -1,6 +1,7 @@
 //! The broker's services on the wire: decode, call, encode.
 
 mod consumers;
+mod deadline;
 mod decode;
 mod encode;
 mod producers;

@@ -17,7 +17,7 @@ pub use message::{Batch, Message, MessageRef, NewMessages, ProducerRun};
 pub use name::{ConsumerId, ProducerId, TopicName};
 pub use page::{Page, PageRequest};
 pub use position::{ConsumerKey, Epoch, Offset, Sequence, Start, TopicId};
-pub use record::{Consumer, Producer, Registration, SequenceRun, Topic, TopicChanges};
+pub use record::{Consumer, Producer, Registration, Retention, SequenceRun, Topic, TopicChanges};
 
 /// The most bytes that a message's payload, key and headers may hold together.
 ///

@@ -16,6 +16,7 @@ mod positions;
 mod producers;
 mod pull;
 mod read;
+mod retention;
 mod topics;
 
 use std::time::Duration;
@@ -25,11 +26,12 @@ use deadpool_postgres::{Object, Pool};
 pub use append::{Appended, Writer};
 pub use connect::{Limits, redacted};
 pub use error::Error;
-pub use lease::{Acquired, LeaseSession};
+pub use lease::{Begun, ClaimToken, LeaseSession, Seen};
 pub use listen::{Heard, ListenSession, WakeUpSender};
 pub use positions::{Advance, Stored};
 pub use pull::Pulled;
 pub use read::Log;
+pub use retention::Deleted;
 
 /// A database that Trunkline keeps everything in.
 pub struct Storage {

@@ -1,17 +1,28 @@
-//! How a stream gets its lease: at once, or as a standby that waits for it.
+//! How a stream gets its lease: at once, as a standby that waits for it, or by taking it over.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::oneshot;
 
 use super::{
     Consume, Error, Event, POLL_INTERVAL,
     feed::Subscription,
-    lease::{Lease, Seat},
+    hints::Whose,
+    lease::{Asked, Lease, Seat},
     stream::{End, Stream},
+    turns::{Place, Turn},
 };
 use crate::{
     model::{ConsumerKey, Offset},
-    storage::Stored,
+    storage::{ClaimToken, Stored},
 };
+
+/// How often a stream that takes over asks whether the holder has let go, and says that it is
+/// still there.
+const TAKE_OVER_POLL: Duration = Duration::from_millis(250);
+
+/// A lease, and where its consumer goes on.
+type Acquired = (Box<Lease>, Offset);
 
 impl Stream {
     /// Takes the lease if it is free.
@@ -19,9 +30,9 @@ impl Stream {
         &self,
         seat: &Arc<Seat>,
         key: ConsumerKey,
-    ) -> Result<(Lease, Offset), End> {
+    ) -> Result<Acquired, End> {
         if let Some(turn) = seat.try_turn()
-            && let Ok(acquired) = seat.acquire(turn, key, &self.request.holder).await?
+            && let Ok(acquired) = self.acquire(seat, turn, key, None).await?
         {
             return Ok(acquired);
         }
@@ -37,32 +48,96 @@ impl Stream {
         seat: &Arc<Seat>,
         stored: Stored,
         log: &Subscription,
-    ) -> Result<(Lease, Offset), End> {
-        let mut turn = match seat.try_turn() {
-            Some(turn) => turn,
+    ) -> Result<Acquired, End> {
+        let (mut turn, mut told) = match seat.try_turn() {
+            Some(turn) => (turn, false),
             None => {
                 self.stand_by(seat).await?;
-                let mut turn = std::pin::pin!(seat.turn());
-                loop {
-                    tokio::select! {
-                        turn = &mut turn => break turn,
-                        idle = self.idle(None) => idle?,
-                    }
-                    self.beat(stored.position, log).await?;
-                }
+                let mut line = seat.line_up(Place::Last);
+                (self.wait_in_line(&mut line, stored.position, log).await?, true)
             }
         };
-        let mut told = false;
         loop {
-            match seat.acquire(turn, stored.key, &self.request.holder).await? {
+            match self.acquire(seat, turn, stored.key, None).await? {
                 Ok(acquired) => return Ok(acquired),
                 Err(still_my_turn) => turn = still_my_turn,
             }
-            if !told {
+            if !std::mem::replace(&mut told, true) {
                 self.stand_by(seat).await?;
-                told = true;
             }
             let poll = tokio::time::sleep(POLL_INTERVAL);
+            tokio::select! {
+                () = seat.freed_elsewhere() => {}
+                () = poll => {}
+                () = seat.urgently_asked() => {
+                    drop(turn);
+                    let mut line = seat.line_up(Place::First);
+                    turn = self.wait_in_line(&mut line, stored.position, log).await?;
+                }
+                idle = self.idle(None) => {
+                    idle?;
+                    self.beat(stored.position, log).await?;
+                }
+            }
+        }
+    }
+
+    /// Takes the lease, whoever has it: claims it, which fences the holder and keeps all others
+    /// back, and waits until the holder's broker has given the lock up.
+    pub(super) async fn take_over(
+        &mut self,
+        seat: &Arc<Seat>,
+        stored: Stored,
+        log: &Subscription,
+    ) -> Result<Acquired, End> {
+        let turn = match seat.try_turn() {
+            Some(turn) => match self.acquire(seat, turn, stored.key, None).await? {
+                Ok(acquired) => return Ok(acquired),
+                Err(still_my_turn) => Some(still_my_turn),
+            },
+            None => None,
+        };
+        self.stand_by(seat).await?;
+        let claim = ClaimToken::generate();
+        self.claim(stored.key, &claim, true).await?;
+        let taken = self.take_claimed(seat, turn, stored, &claim, log).await;
+        if taken.is_err() {
+            let withdrawn = self.broker.storage.withdraw_claim(stored.key, &claim).await;
+            if let Err(error) = withdrawn {
+                tracing::debug!(%error, "withdraw a claim, which is void in seconds");
+            }
+        }
+        taken
+    }
+
+    async fn take_claimed(
+        &mut self,
+        seat: &Arc<Seat>,
+        turn: Option<Turn>,
+        stored: Stored,
+        claim: &ClaimToken,
+        log: &Subscription,
+    ) -> Result<Acquired, End> {
+        self.broker.leases.changed(Whose::Consumer(stored.key));
+        let mut turn = match turn {
+            Some(turn) => turn,
+            None => {
+                let mut line = seat.line_up(Place::Urgent);
+                loop {
+                    let waiting = self.wait_in_line(&mut line, stored.position, log);
+                    match tokio::time::timeout(TAKE_OVER_POLL, waiting).await {
+                        Ok(turn) => break turn?,
+                        Err(_) => self.claim(stored.key, claim, false).await?,
+                    }
+                }
+            }
+        };
+        loop {
+            match self.acquire(seat, turn, stored.key, Some(claim)).await? {
+                Ok(acquired) => return Ok(acquired),
+                Err(still_my_turn) => turn = still_my_turn,
+            }
+            let poll = tokio::time::sleep(TAKE_OVER_POLL);
             tokio::select! {
                 () = seat.freed_elsewhere() => {}
                 () = poll => {}
@@ -71,6 +146,52 @@ impl Stream {
                     self.beat(stored.position, log).await?;
                 }
             }
+            self.claim(stored.key, claim, false).await?;
+        }
+    }
+
+    /// Says that this stream takes the lease over; an error if another one has said so since.
+    async fn claim(&self, key: ConsumerKey, claim: &ClaimToken, anew: bool) -> Result<(), End> {
+        let Consume { topic, consumer, holder, .. } = &self.request;
+        let claimed = self.broker.storage.claim_lease(key, claim, holder, anew).await;
+        match claimed.map_err(Error::of_read)? {
+            Some((true, _)) => Ok(()),
+            Some((false, by)) => {
+                let (topic, consumer) = (topic.clone(), consumer.clone());
+                Err(Error::LeaseTakenOver { topic, consumer, by }.into())
+            }
+            None => Err(self.why_gone().await),
+        }
+    }
+
+    /// Asks the database for the lease; gives the turn back if it is another's.
+    async fn acquire(
+        &self,
+        seat: &Arc<Seat>,
+        turn: Turn,
+        key: ConsumerKey,
+        claim: Option<&ClaimToken>,
+    ) -> Result<Result<Acquired, Turn>, End> {
+        match seat.acquire(turn, key, &self.request.holder, claim).await? {
+            Asked::Acquired(lease, position) => Ok(Ok((lease, position))),
+            Asked::Busy(turn) => Ok(Err(turn)),
+            Asked::Gone => Err(self.why_gone().await),
+        }
+    }
+
+    /// Waits for a turn within this broker, and beats meanwhile.
+    async fn wait_in_line(
+        &mut self,
+        line: &mut oneshot::Receiver<Turn>,
+        position: Offset,
+        log: &Subscription,
+    ) -> Result<Turn, End> {
+        loop {
+            tokio::select! {
+                turn = &mut *line => return turn.map_err(|_| Error::Internal.into()),
+                idle = self.idle(None) => idle?,
+            }
+            self.beat(position, log).await?;
         }
     }
 

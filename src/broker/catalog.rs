@@ -1,10 +1,10 @@
 //! Topics, producers and consumers: made, described, changed and removed.
 
-use super::{Broker, Error};
+use super::{Broker, Error, hints::Whose};
 use crate::{
     model::{
-        Consumer, ConsumerId, Labels, Page, PageRequest, Producer, ProducerId, Start, Topic,
-        TopicChanges, TopicName,
+        Consumer, ConsumerId, Labels, Offset, Page, PageRequest, Producer, ProducerId, Retention,
+        Start, Topic, TopicChanges, TopicId, TopicName,
     },
     storage,
 };
@@ -16,8 +16,9 @@ impl Broker {
         topic: TopicName,
         description: &str,
         labels: &Labels,
+        retention: &Retention,
     ) -> Result<Topic, Error> {
-        match self.storage.create_topic(&topic, description, labels).await {
+        match self.storage.create_topic(&topic, description, labels, retention).await {
             Err(storage::Error::Taken) => Err(Error::TopicExists { topic }),
             other => Ok(other?),
         }
@@ -46,10 +47,11 @@ impl Broker {
 
     /// Deletes a topic with all that belongs to it.
     pub async fn delete_topic(&self, topic: TopicName) -> Result<(), Error> {
-        match self.storage.delete_topic(&topic).await? {
-            true => Ok(()),
-            false => Err(Error::TopicNotFound { topic }),
-        }
+        let Some(id) = self.storage.delete_topic(&topic).await? else {
+            return Err(Error::TopicNotFound { topic });
+        };
+        self.leases.changed(Whose::Topic(id));
+        Ok(())
     }
 
     /// Allows a producer to publish to a topic.
@@ -112,20 +114,7 @@ impl Broker {
         consumer: ConsumerId,
         start: Start,
     ) -> Result<Consumer, Error> {
-        let log = self.storage.find_log(&topic).await.map_err(Error::of_read)?;
-        let Some((id, first, head)) = log else { return Err(Error::TopicNotFound { topic }) };
-        let position = match start {
-            Start::Earliest => first,
-            Start::Latest => head,
-            Start::Offset(offset) if offset < first || offset > head => {
-                return Err(Error::StartOutOfRange { topic, offset, first, head });
-            }
-            Start::Offset(offset) => offset,
-            Start::Time(time) => {
-                let found = self.storage.find_offset_at(id, time).await.map_err(Error::of_read)?;
-                found.unwrap_or(head)
-            }
-        };
+        let (id, position) = self.resolve(&topic, start).await?;
         match self.storage.register_consumer(id, &consumer, position).await {
             Ok(()) => self.get_consumer(topic, consumer).await,
             Err(storage::Error::Taken) => Err(Error::ConsumerExists { topic, consumer }),
@@ -134,13 +123,41 @@ impl Broker {
         }
     }
 
+    /// A topic's number, and the offset that a place in its log has now.
+    pub(super) async fn resolve(
+        &self,
+        topic: &TopicName,
+        place: Start,
+    ) -> Result<(TopicId, Offset), Error> {
+        let log = self.storage.find_log(topic).await.map_err(Error::of_read)?;
+        let Some((id, first, head)) = log else {
+            return Err(Error::TopicNotFound { topic: topic.clone() });
+        };
+        let offset = match place {
+            Start::Earliest => first,
+            Start::Latest => head,
+            Start::Offset(offset) if offset < first || offset > head => {
+                let topic = topic.clone();
+                return Err(Error::OffsetOutOfRange { topic, offset, first, head });
+            }
+            Start::Offset(offset) => offset,
+            Start::Time(time) => {
+                let found = self.storage.find_offset_at(id, time).await.map_err(Error::of_read)?;
+                // What is in the middle of a batch begins behind the batch's own first message.
+                found.max(first)
+            }
+        };
+        Ok((id, offset))
+    }
+
     /// Forgets a consumer and its position.
     pub async fn unregister_consumer(
         &self,
         topic: TopicName,
         consumer: ConsumerId,
     ) -> Result<(), Error> {
-        if self.storage.unregister_consumer(&topic, &consumer).await? {
+        if let Some(key) = self.storage.unregister_consumer(&topic, &consumer).await? {
+            self.leases.changed(Whose::Consumer(key));
             return Ok(());
         }
         self.get_topic(topic.clone()).await?;

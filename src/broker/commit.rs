@@ -1,6 +1,6 @@
 //! Commits of streams in manual mode.
 
-use super::{Broker, Error};
+use super::{Broker, Error, hints::Whose};
 use crate::{
     model::{ConsumerId, Epoch, InvalidInput, Offset, TopicName},
     storage::Advance,
@@ -45,8 +45,8 @@ impl Broker {
     /// another broker may go up to the topic's head.
     pub async fn commit(&self, commit: Commit) -> Result<Offset, Error> {
         let Commit { topic, consumer, epoch, position } = &commit;
-        let held = self.leases.held(topic, consumer).filter(|held| held.epoch == *epoch);
-        let (key, delivered) = match held {
+        let held = self.leases.held(topic, consumer).filter(|held| held.epoch() == *epoch);
+        let (key, delivered) = match &held {
             Some(held) => (held.key, held.delivered()),
             None => {
                 let stored = self.find_position(topic, consumer).await?;
@@ -61,6 +61,11 @@ impl Broker {
         }
         let advance = Advance { key, epoch: *epoch, position: *position };
         if self.positions.advance(advance).await? {
+            match held {
+                Some(held) => held.position_stored(*epoch, *position),
+                // The stream may be on another broker, and wait for it.
+                None => self.leases.changed(Whose::Consumer(key)),
+            }
             return Ok(*position);
         }
         let stored = self.find_position(topic, consumer).await?;

@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use super::{Broker, Delivery, Error, lease::Seat, stream::Stream};
+use super::{Broker, Delivery, Error, Frames, Limits, frames, lease::Seat, stream::Stream};
 use crate::{
     model::{ConsumerId, Epoch, Offset, TopicName},
     storage::Stored,
@@ -22,8 +22,16 @@ pub struct Consume {
     pub commit_mode: CommitMode,
     /// What to do when another stream holds the lease.
     pub on_busy: OnBusy,
+    /// When the stream is to end by itself, if it is.
+    pub stop: Option<Stop>,
+    /// What a frame may hold.
+    pub frame: Limits,
+    /// How many messages may be handed out beyond the stored position; any number if `None`.
+    pub max_in_flight: Option<usize>,
     /// How long the stream may stay idle before it beats.
     pub heartbeat: Duration,
+    /// When the client stops waiting, if it said so.
+    pub deadline: Option<Instant>,
     /// What others are told of who holds the lease.
     pub holder: String,
 }
@@ -44,6 +52,19 @@ pub enum OnBusy {
     Wait,
     /// It ends.
     Fail,
+    /// It takes the lease.
+    TakeOver,
+}
+
+/// When a stream ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// When nothing is left to read.
+    CaughtUp,
+    /// When all messages before an offset are handed out.
+    Offset(Offset),
+    /// When so many messages are handed out.
+    Messages(u64),
 }
 
 /// What a stream tells its client.
@@ -65,6 +86,22 @@ pub enum Event {
     },
     /// Messages at the position.
     Batch(Delivery),
+    /// A seek moved the position.
+    Repositioned {
+        /// The offset of the first message to come.
+        position: Offset,
+        /// The offset that the topic's next message gets.
+        head: Offset,
+        /// The number to commit with from now on.
+        epoch: Epoch,
+    },
+    /// Messages that retention removed before they were handed out.
+    Gap {
+        /// The offset of the first one.
+        from: Offset,
+        /// The offset behind the last one.
+        to: Offset,
+    },
     /// Nothing is left to read for now.
     CaughtUp {
         /// The offset that the topic's next message gets.
@@ -79,20 +116,14 @@ pub enum Event {
     },
 }
 
-/// The frames of a stream. After an error there are no more.
-pub type Frames = mpsc::Receiver<Result<Event, Error>>;
-
-/// Frames that may wait for a slow client. When they do, the stream stops reading: a slow client
-/// slows only itself, and costs a few megabytes at the most.
-const FRAMES_AHEAD: usize = 3;
-
 impl Broker {
     /// Starts a stream. Whatever goes wrong from here on, is told in the stream.
     pub fn consume(self: &Arc<Self>, request: Consume) -> Result<Frames, Error> {
         self.refuse_when_draining()?;
-        let (frames, stream) = mpsc::channel(FRAMES_AHEAD);
-        self.calls.spawn(Stream::new(self.clone(), request, frames).run().in_current_span());
-        Ok(stream)
+        let (sender, fence, frames) = frames::channel();
+        let stream = Stream::new(self.clone(), request, sender, fence);
+        self.calls.spawn(stream.run().in_current_span());
+        Ok(frames)
     }
 
     /// A consumer's stored position, or what is missing.

@@ -8,12 +8,22 @@ use crate::{
     storage::{Log, Storage},
 };
 
-/// Bytes that a frame may take on the wire: far below the 4 MiB that a client decodes by default,
-/// and enough that a frame's own cost does not count.
-const FRAME_BYTES: usize = 1024 * 1024;
+/// What a frame may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many messages.
+    pub messages: usize,
+    /// How many bytes on the wire; a single message may take more.
+    pub bytes: usize,
+    /// The offset behind the last message.
+    pub end: Offset,
+}
 
-/// Messages that a frame may hold.
-const FRAME_MESSAGES: usize = 10_000;
+impl Limits {
+    /// The most that a frame may hold: far below the 4 MiB that a client decodes by default, and
+    /// enough that a frame's own cost does not count.
+    pub const MAX: Self = Self { messages: 10_000, bytes: 1024 * 1024, end: Offset(i64::MAX) };
+}
 
 /// Bytes of payload that one read takes from the database.
 const READ_BYTES: usize = 2 * 1024 * 1024;
@@ -47,19 +57,19 @@ impl Delivery {
     }
 }
 
-/// The offset behind the messages that fit, from an offset on: at least one, if there is one.
+/// The offset behind the messages that fit, from an offset on: at least one, if there is one and
+/// any are allowed.
 pub(super) fn end_of_fit<'a>(
     batches: impl Iterator<Item = &'a Arc<Batch>>,
     from: Offset,
-    max_messages: usize,
-    max_bytes: usize,
+    limits: Limits,
 ) -> Offset {
     let mut bytes = 0;
     let mut end = from;
-    let messages = batches.flat_map(|batch| batch.messages_from(from)).take(max_messages);
+    let messages = batches.flat_map(|batch| batch.messages_from(from)).take(limits.messages);
     for message in messages {
         bytes += message.wire_bytes();
-        if bytes > max_bytes && end > from {
+        if (bytes > limits.bytes && end > from) || message.offset >= limits.end {
             break;
         }
         end = message.offset.after(1);
@@ -73,11 +83,13 @@ pub(super) struct Cursor {
     ahead: VecDeque<Arc<Batch>>,
     /// The topic's head, as of the last read.
     head: Offset,
+    /// Messages that were removed before they were read, and that nobody was told of yet.
+    gap: Option<(Offset, Offset)>,
 }
 
 impl Cursor {
     pub(super) fn new(position: Offset, head: Offset) -> Self {
-        Self { position, ahead: VecDeque::new(), head }
+        Self { position, ahead: VecDeque::new(), head, gap: None }
     }
 
     /// The offset of the next message.
@@ -115,23 +127,33 @@ impl Cursor {
             None
         };
         let read = storage.read_batches(log.topic(), self.position, READ_BYTES).await;
-        let Some(Log { batches, head, .. }) = read.map_err(Error::of_read)? else {
+        let Some(Log { batches, head, first }) = read.map_err(Error::of_read)? else {
             return Ok(false);
         };
+        if self.position < first {
+            self.gap = Some((self.gap.map_or(self.position, |(from, _)| from), first));
+            self.position = first;
+        }
         if at_tail {
             let mut tail = log.feed().tail();
             batches.iter().for_each(|batch| tail.add(batch.clone()));
         }
-        log.saw_head(head);
+        log.saw(first, head);
         self.head = head;
         self.ahead.extend(batches);
         Ok(true)
     }
 
+    /// The messages that the cursor passed over, from and to before an offset, as they were
+    /// removed.
+    pub(super) fn take_gap(&mut self) -> Option<(Offset, Offset)> {
+        self.gap.take()
+    }
+
     /// The next messages, as many as fit in a frame; none if none were read ahead.
-    pub(super) fn next_frame(&mut self) -> Option<Delivery> {
+    pub(super) fn next_frame(&mut self, limits: Limits) -> Option<Delivery> {
         let from = self.position;
-        let to = end_of_fit(self.ahead.iter(), from, FRAME_MESSAGES, FRAME_BYTES);
+        let to = end_of_fit(self.ahead.iter(), from, limits);
         let last = self.ahead.partition_point(|batch| batch.base < to);
         let batches = self.ahead.range(..last).cloned().collect();
         while self.ahead.front().is_some_and(|batch| batch.end() <= to) {
@@ -142,6 +164,10 @@ impl Cursor {
     }
 
     fn take_from_tail(&mut self, log: &Subscription) -> bool {
+        // What lies before the floor is removed, though the tail may still have it.
+        if self.position < log.feed().floor() {
+            return false;
+        }
         let newest = log.feed().tail().from(self.position);
         let Some(last) = newest.last() else { return false };
         self.head = self.head.max(last.end());
@@ -172,16 +198,29 @@ mod tests {
 
     #[test]
     fn frames_follow_each_other_and_stay_within_their_size() {
-        let large = FRAME_BYTES / 2;
+        let large = Limits::MAX.bytes / 2;
         let mut cursor = Cursor::new(Offset(1), Offset(6));
         cursor.ahead.extend([batch(0, &[1, large, large - 200]), batch(3, &[2 * large, 1, 1])]);
         let mut frames = Vec::new();
-        while let Some(frame) = cursor.next_frame() {
+        while let Some(frame) = cursor.next_frame(Limits::MAX) {
             assert_eq!(frame.messages().count(), frame.count());
             frames.push((frame.from.0, frame.to.0));
         }
         assert_eq!(frames, [(1, 3), (3, 4), (4, 6)]);
         assert_eq!(cursor.position(), Offset(6));
         assert!(cursor.ahead.is_empty());
+    }
+
+    #[test]
+    fn frames_keep_to_their_limits() {
+        let mut cursor = Cursor::new(Offset(0), Offset(6));
+        cursor.ahead.extend([batch(0, &[1; 3]), batch(3, &[1; 3])]);
+        let mut next = |limits| cursor.next_frame(limits).map(|frame| (frame.from.0, frame.to.0));
+        assert_eq!(next(Limits { messages: 2, ..Limits::MAX }), Some((0, 2)));
+        assert_eq!(next(Limits { bytes: 1, ..Limits::MAX }), Some((2, 3)));
+        assert_eq!(next(Limits { end: Offset(5), ..Limits::MAX }), Some((3, 5)));
+        assert_eq!(next(Limits { end: Offset(5), ..Limits::MAX }), None);
+        assert_eq!(next(Limits { messages: 0, ..Limits::MAX }), None);
+        assert_eq!(next(Limits::MAX), Some((5, 6)));
     }
 }

@@ -46,16 +46,16 @@ pub enum Error {
     ConsumerNotFound { topic: TopicName, consumer: ConsumerId },
     #[error("consumer {consumer} is registered on topic {topic} already")]
     ConsumerExists { topic: TopicName, consumer: ConsumerId },
-    #[error(
-        "start offset {offset} lies outside of topic {topic}, which runs from {first} to {head}"
-    )]
-    StartOutOfRange { topic: TopicName, offset: Offset, first: Offset, head: Offset },
+    #[error("offset {offset} lies outside of topic {topic}, which runs from {first} to {head}")]
+    OffsetOutOfRange { topic: TopicName, offset: Offset, first: Offset, head: Offset },
     #[error("the lease of consumer {consumer} on topic {topic} is held by {holder}")]
     LeaseHeld { topic: TopicName, consumer: ConsumerId, holder: String },
     #[error(
         "the lease of consumer {consumer} on topic {topic} with epoch {epoch} is over; consume again to get a new one"
     )]
     LeaseLost { topic: TopicName, consumer: ConsumerId, epoch: Epoch },
+    #[error("the lease of consumer {consumer} on topic {topic} was taken over by {by}")]
+    LeaseTakenOver { topic: TopicName, consumer: ConsumerId, by: String },
     #[error("position {asked} lies behind the stored position {position}, which never goes back")]
     CommitBehind { asked: Offset, position: Offset },
     #[error("position {asked} lies beyond what was delivered, which ends at {delivered}")]
@@ -68,6 +68,8 @@ pub enum Error {
         "the database was lost before it answered: it may have been done or not; look before trying again"
     )]
     OutcomeUnknown,
+    #[error("the client's deadline has passed")]
+    DeadlineExceeded,
     #[error("the broker is stopping; connect again")]
     Draining,
     #[error("the broker met an error of its own; its log tells more")]

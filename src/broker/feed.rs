@@ -5,7 +5,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use tokio::sync::watch;
@@ -19,6 +22,8 @@ pub(super) struct Feeds(Mutex<HashMap<TopicId, Arc<Feed>>>);
 
 pub(super) struct Feed {
     head: watch::Sender<Offset>,
+    /// The offset of the oldest message kept, as far as this broker knows.
+    floor: AtomicI64,
     tail: Mutex<Tail>,
     /// Held by the one stream that reads the tail from the database; the others wait for what it
     /// finds.
@@ -35,19 +40,26 @@ pub(super) struct Subscription {
 }
 
 impl Feeds {
-    /// Joins a topic whose head was just read.
-    pub(super) fn subscribe(self: &Arc<Self>, topic: TopicId, head: Offset) -> Subscription {
+    /// Joins a topic whose first offset and head were just read.
+    pub(super) fn subscribe(
+        self: &Arc<Self>,
+        topic: TopicId,
+        first: Offset,
+        head: Offset,
+    ) -> Subscription {
         let feed = self
             .lock()
             .entry(topic)
             .or_insert_with(|| {
                 Arc::new(Feed {
                     head: watch::Sender::new(head),
+                    floor: AtomicI64::new(first.0),
                     tail: Mutex::default(),
                     reading: tokio::sync::Mutex::default(),
                 })
             })
             .clone();
+        feed.raise_floor(first);
         feed.advance(head);
         let head = feed.head.subscribe();
         Subscription { topic, feed, feeds: self.clone(), head }
@@ -61,7 +73,15 @@ impl Feeds {
         feed.advance(head);
     }
 
-    /// A head was seen or heard of.
+    /// The ends of a log were read.
+    pub(super) fn saw(&self, topic: TopicId, first: Offset, head: Offset) {
+        if let Some(feed) = self.lock().get(&topic) {
+            feed.raise_floor(first);
+            feed.advance(head);
+        }
+    }
+
+    /// A head was heard of.
     pub(super) fn head_moved(&self, topic: TopicId, head: Offset) {
         if let Some(feed) = self.lock().get(&topic) {
             feed.advance(head);
@@ -87,6 +107,15 @@ impl Feed {
         });
     }
 
+    fn raise_floor(&self, first: Offset) {
+        self.floor.fetch_max(first.0, Ordering::AcqRel);
+    }
+
+    /// The offset of the oldest message kept, as far as this broker knows.
+    pub(super) fn floor(&self) -> Offset {
+        Offset(self.floor.load(Ordering::Acquire))
+    }
+
     /// The newest batches.
     pub(super) fn tail(&self) -> MutexGuard<'_, Tail> {
         self.tail.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -107,8 +136,9 @@ impl Subscription {
         &self.feed
     }
 
-    /// Tells the other readers of a head that was read.
-    pub(super) fn saw_head(&self, head: Offset) {
+    /// Tells the other readers of the ends of the log that were read.
+    pub(super) fn saw(&self, first: Offset, head: Offset) {
+        self.feed.raise_floor(first);
         self.feed.advance(head);
     }
 }

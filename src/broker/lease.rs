@@ -6,20 +6,22 @@
 //! a position names it, so that a holder that lost its lock without knowing cannot write any more.
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicI64, Ordering},
-    },
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
-use tokio::sync::{Notify, OwnedMutexGuard, watch};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio_util::task::TaskTracker;
 
-use super::{Error, hints::Hints};
+use super::{
+    Error,
+    held::{Held, Over, Standing},
+    hints::{Hints, Whose},
+    turns::{Place, Turn, Turns},
+};
 use crate::{
     model::{ConsumerId, ConsumerKey, Epoch, Offset, TopicName},
-    storage::LeaseSession,
+    storage::{Begun, ClaimToken, LeaseSession},
 };
 
 /// The leases of this broker, and who waits for one.
@@ -27,6 +29,9 @@ pub(super) struct Leases {
     /// The session that holds the locks; none while the database is away.
     session: watch::Receiver<Option<Arc<LeaseSession>>>,
     slots: Mutex<HashMap<(TopicName, ConsumerId), Arc<Slot>>>,
+    /// Leases that somebody changed from outside, to be looked at.
+    looked_for: Mutex<HashSet<Whose>>,
+    look: Notify,
     /// Locks on their way back.
     releases: TaskTracker,
     /// Tells other brokers' standbys of a lease that was given back.
@@ -36,7 +41,7 @@ pub(super) struct Leases {
 /// A consumer that somebody here holds or waits for.
 #[derive(Default)]
 struct Slot {
-    turn: Arc<tokio::sync::Mutex<()>>,
+    turns: Arc<Turns>,
     held: Mutex<Option<Arc<Held>>>,
     freed: Notify,
 }
@@ -49,34 +54,49 @@ pub(super) struct Seat {
     leases: Arc<Leases>,
 }
 
-/// The right, within this broker, to ask the database for the lease.
-pub(super) struct Turn {
-    _guard: OwnedMutexGuard<()>,
-}
-
-/// What others in this broker may know of a lease.
-pub(super) struct Held {
-    pub key: ConsumerKey,
-    pub epoch: Epoch,
-    pub holder: String,
-    /// The offset up to which messages were handed out.
-    pub delivered: AtomicI64,
-    over: CancellationToken,
-}
-
 /// A lease; given back when it is dropped.
 pub(super) struct Lease {
     held: Arc<Held>,
-    session: Arc<LeaseSession>,
+    standing: watch::Receiver<Standing>,
+    /// The epoch that the stream knows of.
+    epoch: Epoch,
     /// Goes when the lock has gone back, so that the next in line does not ask in vain.
     turn: Option<Turn>,
     seat: Arc<Seat>,
 }
 
+/// What a stream must know of its lease.
+#[derive(Clone, Debug)]
+pub(super) enum News {
+    /// A seek began a new epoch.
+    Sought,
+    /// It is over, as its session is.
+    SessionLost,
+    /// It is over.
+    Over(Over),
+}
+
+/// What came of asking for a lease.
+pub(super) enum Asked {
+    /// It is had, and the consumer goes on at the offset.
+    Acquired(Box<Lease>, Offset),
+    /// It is another's, and the turn is still one's own.
+    Busy(Turn),
+    /// The consumer is not registered any more.
+    Gone,
+}
+
 impl Leases {
     /// No leases yet, on the session that the keeper provides.
     pub(super) fn new(session: watch::Receiver<Option<Arc<LeaseSession>>>, hints: Hints) -> Self {
-        Self { session, slots: Mutex::default(), releases: TaskTracker::new(), hints }
+        Self {
+            session,
+            slots: Mutex::default(),
+            looked_for: Mutex::default(),
+            look: Notify::new(),
+            releases: TaskTracker::new(),
+            hints,
+        }
     }
 
     /// A place in the queue for a consumer.
@@ -96,9 +116,11 @@ impl Leases {
         self.slots().get(&(topic.clone(), consumer.clone()))?.held().clone()
     }
 
-    /// All leases of this broker.
-    pub(super) fn all_held(&self) -> Vec<Arc<Held>> {
-        self.slots().values().filter_map(|slot| slot.held().clone()).collect()
+    /// All leases whose lock a session has.
+    pub(super) fn all_held(&self, session: &Arc<LeaseSession>) -> Vec<Arc<Held>> {
+        let slots = self.slots();
+        let held = slots.values().filter_map(|slot| slot.held().clone());
+        held.filter(|held| Arc::ptr_eq(&held.session, session)).collect()
     }
 
     /// Another broker gave a lease back.
@@ -106,6 +128,31 @@ impl Leases {
         if let Some(slot) = self.slots().get(&(topic, consumer)) {
             slot.freed.notify_one();
         }
+    }
+
+    /// Somebody changed a lease from outside, on this broker: it and the others look at theirs.
+    pub(super) fn changed(&self, whose: Whose) {
+        self.look_at(whose);
+        self.hints.lease_changed(whose);
+    }
+
+    /// A lease may have changed: the keeper looks at it now.
+    pub(super) fn look_at(&self, whose: Whose) {
+        self.looked_for.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(whose);
+        self.look.notify_one();
+    }
+
+    /// Waits for leases of a session to look at.
+    pub(super) async fn to_look_at(&self, session: &Arc<LeaseSession>) -> Vec<Arc<Held>> {
+        self.look.notified().await;
+        let mut looked_for = self.looked_for.lock().unwrap_or_else(|error| error.into_inner());
+        let looked_for = std::mem::take(&mut *looked_for);
+        let mut held = self.all_held(session);
+        held.retain(|held| {
+            looked_for.contains(&Whose::Consumer(held.key))
+                || looked_for.contains(&Whose::Topic(held.key.topic))
+        });
+        held
     }
 
     /// Waits until the leases that were dropped have gone back.
@@ -126,15 +173,19 @@ impl Slot {
 }
 
 impl Seat {
-    /// Waits for this broker's turn at the consumer; turns come in the order of asking.
-    pub(super) async fn turn(&self) -> Turn {
-        Turn { _guard: self.slot.turn.clone().lock_owned().await }
+    /// A place in line within this broker; the turn comes over it.
+    pub(super) fn line_up(&self, place: Place) -> oneshot::Receiver<Turn> {
+        self.slot.turns.line_up(place)
     }
 
     /// The turn, if nobody here has it.
     pub(super) fn try_turn(&self) -> Option<Turn> {
-        let guard = self.slot.turn.clone().try_lock_owned().ok()?;
-        Some(Turn { _guard: guard })
+        self.slot.turns.try_turn()
+    }
+
+    /// Waits until somebody who takes over waits for the turn that one has.
+    pub(super) async fn urgently_asked(&self) {
+        self.slot.turns.urgently_asked().await;
     }
 
     /// Who holds the lease in this broker, if a stream here does.
@@ -147,7 +198,7 @@ impl Seat {
         self.slot.freed.notified().await;
     }
 
-    /// Asks the database for the lease. `Err` gives the turn back: the lock is another broker's.
+    /// Asks the database for the lease; `claim` is that of a stream that takes it over.
     ///
     /// Must run to its end: dropped half-way, it would leave a lock that nobody knows of.
     pub(super) async fn acquire(
@@ -155,31 +206,30 @@ impl Seat {
         turn: Turn,
         key: ConsumerKey,
         holder: &str,
-    ) -> Result<Result<(Lease, Offset), Turn>, Error> {
+        claim: Option<&ClaimToken>,
+    ) -> Result<Asked, Error> {
         let session = self.leases.session.borrow().clone().ok_or(Error::DatabaseUnavailable)?;
         if !session.try_lock(key).await.map_err(Error::of_read)? {
-            return Ok(Err(turn));
+            return Ok(Asked::Busy(turn));
         }
-        let begun = session.begin_epoch(key, holder).await;
-        let acquired = match begun {
-            Ok(Some(acquired)) => acquired,
+        let begun = session.begin_epoch(key, holder, claim).await;
+        let (epoch, position) = match begun {
+            Ok(Begun::Epoch { epoch, position }) => (epoch, position),
             other => {
                 give_back(&session, key).await;
-                other.map_err(Error::of_read)?;
-                let (topic, consumer) = (self.topic.clone(), self.consumer.clone());
-                return Err(Error::ConsumerNotFound { topic, consumer });
+                return match other.map_err(Error::of_read)? {
+                    Begun::Gone => Ok(Asked::Gone),
+                    Begun::Claimed | Begun::Epoch { .. } => Ok(Asked::Busy(turn)),
+                };
             }
         };
-        let held = Arc::new(Held {
-            key,
-            epoch: acquired.epoch,
-            holder: holder.to_owned(),
-            delivered: AtomicI64::new(acquired.position.0),
-            over: session.closed().child_token(),
-        });
+        let held = Held::new(key, holder.to_owned(), session, epoch, position);
+        let held = Arc::new(held);
+        let standing = held.watch();
         *self.slot.held() = Some(held.clone());
-        let lease = Lease { held, session, turn: Some(turn), seat: self.clone() };
-        Ok(Ok((lease, acquired.position)))
+        let (turn, seat) = (Some(turn), self.clone());
+        let lease = Lease { held, standing, epoch, turn, seat };
+        Ok(Asked::Acquired(Box::new(lease), position))
     }
 }
 
@@ -193,47 +243,75 @@ impl Drop for Seat {
     }
 }
 
-impl Held {
-    /// Ends the lease from outside: its epoch is over.
-    pub(super) fn fence(&self) {
-        self.over.cancel();
-    }
-
-    /// The offset up to which messages were handed out.
-    pub(super) fn delivered(&self) -> Offset {
-        Offset(self.delivered.load(Ordering::Acquire))
-    }
-}
-
 impl Lease {
     pub(super) fn key(&self) -> ConsumerKey {
         self.held.key
     }
 
+    /// The number under which the stream writes positions.
     pub(super) fn epoch(&self) -> Epoch {
-        self.held.epoch
+        self.epoch
+    }
+
+    /// The stored position, as far as it is known here.
+    pub(super) fn committed(&self) -> Offset {
+        self.held.committed()
     }
 
     /// Messages up to an offset are about to be handed out.
     pub(super) fn delivers(&self, end: Offset) {
-        self.held.delivered.store(end.0, Ordering::Release);
+        self.held.delivers(end);
     }
 
-    /// Waits until the lease is over.
-    pub(super) async fn over(&self) {
-        self.held.over.cancelled().await;
+    /// A position was stored under the lease's epoch.
+    pub(super) fn position_stored(&self, position: Offset) {
+        self.held.position_stored(self.epoch, position);
     }
 
-    /// Whether the lease is over because its session is.
-    pub(super) fn session_lost(&self) -> bool {
-        self.session.closed().is_cancelled()
+    /// Waits until the stored position moves; for ever if the lease is over.
+    pub(super) async fn committed_beyond(&self, known: Offset) {
+        let mut standing = self.standing.clone();
+        // The sender lives as long as this lease.
+        let _ = standing.wait_for(|standing| standing.committed > known).await;
+    }
+
+    /// Waits for something that the stream must act on.
+    pub(super) async fn news(&self) -> News {
+        let mut standing = self.standing.clone();
+        let changed = standing.wait_for(|now| now.over.is_some() || now.epoch != self.epoch);
+        tokio::select! {
+            // Of a lease whose session is over nothing else is true any more.
+            biased;
+            () = self.held.session.closed().cancelled() => News::SessionLost,
+            Ok(now) = changed => match &now.over {
+                Some(over) => News::Over(over.clone()),
+                None => News::Sought,
+            },
+        }
+    }
+
+    /// Takes the new epoch of a seek; returns where it begins.
+    pub(super) fn go_on(&mut self) -> Offset {
+        let now = self.standing.borrow();
+        self.epoch = now.epoch;
+        now.start
+    }
+
+    /// Asks the database at once how the lease stands; false if nothing has changed.
+    pub(super) async fn look(&self) -> Result<bool, Error> {
+        let mine = [(self.key(), self.epoch, Offset(i64::MAX))];
+        let changes = self.held.session.find_changes(&mine).await.map_err(Error::of_read)?;
+        let changed = !changes.is_empty();
+        changes.into_iter().for_each(|(_, seen)| self.held.saw(seen));
+        Ok(changed)
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         *self.seat.slot.held() = None;
-        let (session, seat, turn) = (self.session.clone(), self.seat.clone(), self.turn.take());
+        let (session, seat) = (self.held.session.clone(), self.seat.clone());
+        let turn = self.turn.take();
         let key = self.held.key;
         let leases = seat.leases.clone();
         leases.releases.spawn(async move {

@@ -1,7 +1,8 @@
 //! Keeps the session that holds the leases: opens a new one when it is lost, and asks once a
-//! second, in one statement for all, which leases were fenced or lost their consumer.
+//! second, in one statement for all, which leases somebody changed from outside: by a seek, a
+//! take-over, a commit to another broker, or the consumer's end. A hint makes it ask at once.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -58,19 +59,25 @@ async fn keep(
     }
 }
 
-async fn check_until_lost(session: &LeaseSession, leases: &Leases) {
+async fn check_until_lost(session: &Arc<LeaseSession>, leases: &Leases) {
     let mut tick = time::interval(POLL_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = tick.tick() => {}
+        let held = tokio::select! {
+            _ = tick.tick() => leases.all_held(session),
+            held = leases.to_look_at(session) => held,
             () = session.closed().cancelled() => return,
-        }
-        let held = leases.all_held();
-        let asked: Vec<_> = held.iter().map(|held| (held.key, held.epoch)).collect();
-        match time::timeout(ANSWER_TIMEOUT, session.find_fenced(&asked)).await {
-            Ok(Ok(fenced)) => {
-                held.iter().filter(|held| fenced.contains(&held.key)).for_each(|held| held.fence());
+        };
+        let asked: Vec<_> =
+            held.iter().map(|held| (held.key, held.epoch(), held.committed())).collect();
+        match time::timeout(ANSWER_TIMEOUT, session.find_changes(&asked)).await {
+            Ok(Ok(changes)) => {
+                let held: HashMap<_, _> = held.iter().map(|held| (held.key, held)).collect();
+                for (key, seen) in changes {
+                    if let Some(held) = held.get(&key) {
+                        held.saw(seen);
+                    }
+                }
             }
             Ok(Err(error)) => return tracing::warn!(%error, "check the leases"),
             Err(_) => return tracing::warn!("check the leases: no answer in {ANSWER_TIMEOUT:?}"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{self, Instant};
 
-use super::{Broker, Delivery, Error, cursor::end_of_fit};
+use super::{Broker, Delivery, Error, Limits, cursor::end_of_fit, turns::Place};
 use crate::{
     model::{ConsumerId, Offset, TopicName},
     storage,
@@ -21,6 +21,8 @@ pub struct Pull {
     pub max_messages: usize,
     /// How long to wait for a message when there is none.
     pub wait: Duration,
+    /// When the client stops waiting, if it said so.
+    pub deadline: Option<Instant>,
 }
 
 /// What a pull took.
@@ -28,6 +30,8 @@ pub struct Pull {
 pub struct Pulled {
     /// The messages; may be none.
     pub delivery: Delivery,
+    /// Messages that were removed before they were taken: from and to before an offset.
+    pub gap: Option<(Offset, Offset)>,
     /// The offset that the topic's next message gets.
     pub head: Offset,
 }
@@ -39,6 +43,9 @@ const ANSWER_BYTES: usize = 2 * 1024 * 1024;
 /// How long pulls of one consumer queue up behind each other before they give up.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often a pull is tried again whose position a seek moved under it.
+const MAX_TRIES: usize = 5;
+
 impl Broker {
     /// Takes the next messages and moves the position past them.
     pub async fn pull(&self, pull: Pull) -> Result<Pulled, Error> {
@@ -47,18 +54,22 @@ impl Broker {
     }
 
     async fn pull_until_some(&self, pull: &Pull) -> Result<Pulled, Error> {
-        let deadline = Instant::now() + pull.wait;
+        let enough = Instant::now() + pull.wait;
+        let deadline = pull.deadline.filter(|deadline| *deadline < enough);
         let stored = self.find_position(&pull.topic, &pull.consumer).await?;
-        let mut log = self.feeds.subscribe(stored.key.topic, stored.head);
+        let mut log = self.feeds.subscribe(stored.key.topic, stored.first, stored.head);
         loop {
             log.head.borrow_and_update();
             let pulled = self.pull_once(pull).await?;
-            if pulled.delivery.count() > 0 || Instant::now() >= deadline {
+            if pulled.delivery.count() > 0 || pulled.gap.is_some() || Instant::now() >= enough {
                 return Ok(pulled);
             }
             tokio::select! {
                 _ = log.head.changed() => {}
-                () = time::sleep_until(deadline) => return Ok(pulled),
+                () = time::sleep_until(deadline.unwrap_or(enough)) => match deadline {
+                    Some(_) => return Err(Error::DeadlineExceeded),
+                    None => return Ok(pulled),
+                },
                 () = self.draining.cancelled() => return Err(Error::Draining),
             }
         }
@@ -75,15 +86,21 @@ impl Broker {
         if seat.holder().is_some() {
             return Err(held().await?);
         }
-        let Ok(_turn) = time::timeout(QUEUE_TIMEOUT, seat.turn()).await else {
+        let Ok(Ok(_turn)) = time::timeout(QUEUE_TIMEOUT, seat.line_up(Place::Last)).await else {
             return Err(held().await?);
         };
         let key = self.find_position(topic, consumer).await?.key;
-        let choose =
-            |batches: &[_], from| end_of_fit(batches.iter(), from, *max_messages, ANSWER_BYTES);
-        match self.storage.pull(key, ANSWER_BYTES, choose).await {
-            Ok(Some(storage::Pulled { batches, from, to, head })) => {
-                Ok(Pulled { delivery: Delivery::new(batches, from, to), head })
+        let limits = Limits { messages: *max_messages, bytes: ANSWER_BYTES, ..Limits::MAX };
+        let choose = |batches: &[_], from| end_of_fit(batches.iter(), from, limits);
+        let mut outcome = self.storage.pull(key, ANSWER_BYTES, choose).await;
+        for _ in 1..MAX_TRIES {
+            let Err(storage::Error::ChangedMeanwhile) = outcome else { break };
+            outcome = self.storage.pull(key, ANSWER_BYTES, choose).await;
+        }
+        match outcome {
+            Ok(Some(storage::Pulled { batches, position, from, to, head })) => {
+                let gap = (position < from).then_some((position, from));
+                Ok(Pulled { delivery: Delivery::new(batches, from, to), gap, head })
             }
             Ok(None) => {
                 Err(Error::ConsumerNotFound { topic: topic.clone(), consumer: consumer.clone() })

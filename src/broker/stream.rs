@@ -3,20 +3,29 @@
 use std::sync::Arc;
 
 use tokio::{
-    sync::mpsc::{self, Permit},
+    sync::mpsc::Permit,
     time::{Instant, sleep_until},
 };
 
 use super::{
-    Broker, CommitMode, Consume, Delivery, Error, Event, OnBusy, cursor::Cursor,
-    feed::Subscription, lease::Lease,
+    Broker, CommitMode, Consume, Delivery, Error, Event, OnBusy, Stop,
+    cursor::{Cursor, Limits},
+    feed::Subscription,
+    frames::{self, Fence, Frame},
+    held::Over,
+    lease::{Lease, News},
 };
-use crate::{model::Offset, storage::Advance};
+use crate::{
+    model::{Epoch, Offset},
+    storage::Advance,
+};
 
-/// Why a stream ends.
+/// Why a stream ends, or must begin anew.
 pub(super) enum End {
     ClientGone,
     Error(Error),
+    /// A seek moved the position: the stream goes on from there.
+    Sought,
 }
 
 impl From<Error> for End {
@@ -29,90 +38,188 @@ impl From<Error> for End {
 pub(super) struct Stream {
     pub(super) broker: Arc<Broker>,
     pub(super) request: Consume,
-    frames: mpsc::Sender<Result<Event, Error>>,
+    frames: frames::Sender,
+    fence: Fence,
     beat_at: Instant,
+    /// Messages handed out so far.
+    handed_out: u64,
+}
+
+/// What a stream hands out, and where it stands in it.
+struct Reading<'a> {
+    lease: &'a Lease,
+    cursor: Cursor,
+    log: &'a mut Subscription,
+    /// The end of the last gap: what lies before it is no longer under way.
+    floor: Offset,
+    /// Whether the head is farther than one frame: from the start, and whenever one frame did not
+    /// reach it.
+    behind: bool,
 }
 
 impl Stream {
     pub(super) fn new(
         broker: Arc<Broker>,
         request: Consume,
-        frames: mpsc::Sender<Result<Event, Error>>,
+        frames: frames::Sender,
+        fence: Fence,
     ) -> Self {
         let beat_at = Instant::now() + request.heartbeat;
-        Self { broker, request, frames, beat_at }
+        Self { broker, request, frames, fence, beat_at, handed_out: 0 }
     }
 
     pub(super) async fn run(mut self) {
         match self.serve().await {
+            Ok(()) => tracing::debug!("the stream came to its end"),
             Err(End::ClientGone) => tracing::debug!("the client went away"),
             Err(End::Error(error)) => {
                 tracing::debug!(%error, "end the stream");
                 // The lease has been dropped by now: a client that does not read holds up nobody.
-                let _ = self.frames.send(Err(error)).await;
+                let _ = self.frames.send(Frame { epoch: Epoch(0), event: Err(error) }).await;
             }
-            Ok(never) => match never {},
+            Err(End::Sought) => tracing::error!("a stream ended for a seek"),
         }
     }
 
-    async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
+    /// Serves until what the stream was asked for is handed out.
+    async fn serve(&mut self) -> Result<(), End> {
         let Consume { topic, consumer, .. } = &self.request;
         let stored = self.broker.find_position(topic, consumer).await?;
-        let log = self.broker.feeds.subscribe(stored.key.topic, stored.head);
+        let mut log = self.broker.feeds.subscribe(stored.key.topic, stored.first, stored.head);
         let seat = self.broker.leases.seat(topic, consumer);
-        let (lease, position) = match self.request.on_busy {
+        let (mut lease, mut position) = match self.request.on_busy {
             OnBusy::Wait => self.wait_for_lease(&seat, stored, &log).await?,
             OnBusy::Fail => self.acquire_at_once(&seat, stored.key).await?,
+            OnBusy::TakeOver => self.take_over(&seat, stored, &log).await?,
         };
-        let head = (*log.head.borrow()).max(position);
-        self.send(Event::Attached { position, head, epoch: lease.epoch() }, Some(&lease)).await?;
-        self.hand_out(lease, Cursor::new(position, head), log).await
+        let mut attached = false;
+        loop {
+            match self.serve_from(position, &lease, &mut log, &mut attached).await {
+                Err(End::Sought) => {
+                    position = lease.go_on();
+                    self.fence.raise(lease.epoch());
+                }
+                ended => return ended,
+            }
+        }
     }
 
-    async fn hand_out(
+    /// Serves from a position until the stream's end, or the next seek.
+    async fn serve_from(
         &mut self,
-        lease: Lease,
-        mut cursor: Cursor,
-        mut log: Subscription,
-    ) -> Result<std::convert::Infallible, End> {
-        // Behind the head: from the start, and whenever one frame did not reach it.
-        let mut behind = true;
-        loop {
+        position: Offset,
+        lease: &Lease,
+        log: &mut Subscription,
+        attached: &mut bool,
+    ) -> Result<(), End> {
+        let (epoch, head) = (lease.epoch(), (*log.head.borrow()).max(position));
+        let event = match attached {
+            false => Event::Attached { position, head, epoch },
+            true => Event::Repositioned { position, head, epoch },
+        };
+        self.send(event, Some(lease)).await?;
+        *attached = true;
+        let cursor = Cursor::new(position, head);
+        self.hand_out(Reading { lease, cursor, log, floor: position, behind: true }).await
+    }
+
+    async fn hand_out(&mut self, mut reading: Reading<'_>) -> Result<(), End> {
+        let broker = self.broker.clone();
+        while !self.has_reached(reading.cursor.position()) {
+            let known_committed = reading.lease.committed();
+            let limits = self.limits(&reading, known_committed);
+            if limits.messages == 0 {
+                self.wait_for_commit(&mut reading, known_committed).await?;
+                continue;
+            }
             // Noted before the read: what comes while it runs still wakes us.
-            let known_head = *log.head.borrow_and_update();
-            if behind || cursor.position() < known_head {
-                if !cursor.fill(&self.broker.storage, &log, !behind).await? {
-                    return Err(self.why_over(&lease).await.into());
+            let known_head = *reading.log.head.borrow_and_update();
+            let Reading { lease, cursor, log, behind, .. } = &mut reading;
+            if *behind || cursor.position() < known_head {
+                if !cursor.fill(&broker.storage, log, !*behind).await? {
+                    return Err(self.why_gone().await);
                 }
-                if let Some(delivery) = cursor.next_frame() {
-                    behind |= delivery.to < cursor.head();
-                    self.deliver(delivery, &lease, &mut cursor, &log, behind).await?;
+                if let Some((from, to)) = cursor.take_gap() {
+                    reading.floor = to;
+                    self.pass_gap(&mut reading, from, to).await?;
                     continue;
                 }
-                if std::mem::take(&mut behind) {
-                    let head = cursor.head();
-                    self.send(Event::CaughtUp { head }, Some(&lease)).await?;
+                if let Some(delivery) = cursor.next_frame(limits) {
+                    *behind |= delivery.to < cursor.head();
+                    self.deliver(delivery, &mut reading).await?;
+                    continue;
+                }
+                if std::mem::take(behind) {
+                    let (head, lease) = (cursor.head(), *lease);
+                    self.send(Event::CaughtUp { head }, Some(lease)).await?;
+                    if self.request.stop == Some(Stop::CaughtUp) {
+                        return Ok(());
+                    }
                 }
             }
-            self.wait_for_more(&lease, &cursor, &mut log).await?;
+            self.wait_for_more(&mut reading).await?;
         }
+        Ok(())
+    }
+
+    /// Whether all that the stream was asked for is handed out.
+    fn has_reached(&self, position: Offset) -> bool {
+        match self.request.stop {
+            Some(Stop::Offset(end)) => position >= end,
+            Some(Stop::Messages(count)) => self.handed_out >= count,
+            Some(Stop::CaughtUp) | None => false,
+        }
+    }
+
+    /// What the next frame may hold.
+    fn limits(&self, reading: &Reading<'_>, committed: Offset) -> Limits {
+        let mut limits = self.request.frame;
+        match self.request.stop {
+            Some(Stop::Offset(end)) => limits.end = end,
+            Some(Stop::Messages(count)) => {
+                let left = usize::try_from(count.saturating_sub(self.handed_out));
+                limits.messages = limits.messages.min(left.unwrap_or(usize::MAX));
+            }
+            Some(Stop::CaughtUp) | None => {}
+        }
+        if let Some(max) = self.request.max_in_flight {
+            let under_way = reading.cursor.position().since(committed.max(reading.floor));
+            let room = max.saturating_sub(usize::try_from(under_way).unwrap_or(0));
+            limits.messages = limits.messages.min(room);
+        }
+        limits
     }
 
     /// Hands messages out. In auto mode their position is written once the frame has its place on
     /// the way out; the next ones are read meanwhile.
-    async fn deliver(
+    async fn deliver(&mut self, delivery: Delivery, reading: &mut Reading<'_>) -> Result<(), End> {
+        let (to, count) = (delivery.to, delivery.count());
+        self.move_to(to, Event::Batch(delivery), reading).await?;
+        self.handed_out += count as u64;
+        Ok(())
+    }
+
+    /// Tells of messages that retention removed before they were handed out.
+    async fn pass_gap(
         &mut self,
-        delivery: Delivery,
-        lease: &Lease,
-        cursor: &mut Cursor,
-        log: &Subscription,
-        behind: bool,
+        reading: &mut Reading<'_>,
+        from: Offset,
+        to: Offset,
     ) -> Result<(), End> {
+        self.move_to(to, Event::Gap { from, to }, reading).await
+    }
+
+    async fn move_to(
+        &mut self,
+        to: Offset,
+        event: Event,
+        reading: &mut Reading<'_>,
+    ) -> Result<(), End> {
+        let Reading { lease, cursor, log, behind, .. } = reading;
         let broker = self.broker.clone();
         let place = self.place(Some(lease)).await?;
         if self.request.commit_mode == CommitMode::Auto {
-            let (key, epoch) = (lease.key(), lease.epoch());
-            let advance = Advance { key, epoch, position: delivery.to };
+            let advance = Advance { key: lease.key(), epoch: lease.epoch(), position: to };
             let read_ahead = async {
                 match behind {
                     true => cursor.fill(&broker.storage, log, false).await,
@@ -121,37 +228,53 @@ impl Stream {
             };
             let (moved, filled) = tokio::join!(broker.positions.advance(advance), read_ahead);
             if !moved.map_err(unwritten)? {
-                return Err(self.why_over(lease).await.into());
+                return Err(self.why_unmoved(lease).await);
             }
+            lease.position_stored(to);
             // What could not be read ahead is read again, and its error told, when it is due.
             if let Err(error) = filled {
                 tracing::debug!(%error, "read ahead");
             }
         }
-        lease.delivers(delivery.to);
-        place.send(Ok(Event::Batch(delivery)));
+        lease.delivers(to);
+        place.send(Frame { epoch: lease.epoch(), event: Ok(event) });
         self.beat_at = Instant::now() + self.request.heartbeat;
         Ok(())
     }
 
-    async fn wait_for_more(
-        &mut self,
-        lease: &Lease,
-        cursor: &Cursor,
-        log: &mut Subscription,
-    ) -> Result<(), End> {
+    /// Waits until there is more to hand out.
+    async fn wait_for_more(&mut self, reading: &mut Reading<'_>) -> Result<(), End> {
         loop {
             let idle = tokio::select! {
                 // The feed lives as long as this subscription.
-                _ = log.head.changed() => return Ok(()),
-                idle = self.idle(Some(lease)) => idle,
+                _ = reading.log.head.changed() => return Ok(()),
+                idle = self.idle(Some(reading.lease)) => idle,
             };
             idle?;
-            let position = match self.request.commit_mode {
-                CommitMode::Auto => cursor.position(),
-                CommitMode::Manual => self.stored_position(lease).await?,
+            self.beat(self.stored_position(reading), reading.log).await?;
+        }
+    }
+
+    /// Waits until the client commits, so that more may be under way.
+    async fn wait_for_commit(
+        &mut self,
+        reading: &mut Reading<'_>,
+        known: Offset,
+    ) -> Result<(), End> {
+        loop {
+            let idle = tokio::select! {
+                () = reading.lease.committed_beyond(known) => return Ok(()),
+                idle = self.idle(Some(reading.lease)) => idle,
             };
-            self.beat(position, log).await?;
+            idle?;
+            self.beat(self.stored_position(reading), reading.log).await?;
+        }
+    }
+
+    fn stored_position(&self, reading: &Reading<'_>) -> Offset {
+        match self.request.commit_mode {
+            CommitMode::Auto => reading.cursor.position(),
+            CommitMode::Manual => reading.lease.committed(),
         }
     }
 
@@ -160,50 +283,63 @@ impl Stream {
         tokio::select! {
             () = sleep_until(self.beat_at) => Ok(()),
             () = self.frames.closed() => Err(End::ClientGone),
-            error = self.must_end(lease) => Err(error.into()),
+            end = self.must_end(lease) => Err(end),
         }
     }
 
     /// Waits for a reason to end that is not the client's.
-    async fn must_end(&self, lease: Option<&Lease>) -> Error {
-        let over = async {
+    async fn must_end(&self, lease: Option<&Lease>) -> End {
+        let deadline = async {
+            match self.request.deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let news = async {
             match lease {
-                Some(lease) => {
-                    lease.over().await;
-                    self.why_over(lease).await
-                }
+                Some(lease) => lease.news().await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = self.broker.draining.cancelled() => Error::Draining,
-            error = over => error,
+            () = self.broker.draining.cancelled() => Error::Draining.into(),
+            () = deadline => Error::DeadlineExceeded.into(),
+            news = news => self.end_for(news).await,
         }
     }
 
-    /// Why a lease is over: its session is, its consumer or topic is gone, or another took it.
-    async fn why_over(&self, lease: &Lease) -> Error {
-        if lease.session_lost() {
-            return Error::DatabaseUnavailable;
-        }
-        let Consume { topic, consumer, .. } = &self.request;
-        match self.broker.find_position(topic, consumer).await {
-            Ok(_) => Error::LeaseLost {
-                topic: topic.clone(),
-                consumer: consumer.clone(),
-                epoch: lease.epoch(),
-            },
-            Err(error) => error,
+    async fn end_for(&self, news: News) -> End {
+        match news {
+            News::Sought => End::Sought,
+            News::SessionLost => Error::DatabaseUnavailable.into(),
+            News::Over(Over::TakenOver { by }) => {
+                let Consume { topic, consumer, .. } = self.request.clone();
+                Error::LeaseTakenOver { topic, consumer, by }.into()
+            }
+            News::Over(Over::Gone) => self.why_gone().await,
         }
     }
 
-    async fn stored_position(&self, lease: &Lease) -> Result<Offset, End> {
-        let Consume { topic, consumer, .. } = &self.request;
-        let stored = self.broker.find_position(topic, consumer).await?;
-        if stored.epoch != lease.epoch() {
-            return Err(self.why_over(lease).await.into());
+    /// Why the consumer is not there any more: it, or its topic, is gone.
+    pub(super) async fn why_gone(&self) -> End {
+        let Consume { topic, consumer, .. } = self.request.clone();
+        match self.broker.find_position(&topic, &consumer).await {
+            // There is another one of that name by now.
+            Ok(_) => Error::ConsumerNotFound { topic, consumer }.into(),
+            Err(error) => error.into(),
         }
-        Ok(stored.position)
+    }
+
+    /// Why a position could not be moved: the epoch is over.
+    async fn why_unmoved(&self, lease: &Lease) -> End {
+        match lease.look().await {
+            Ok(true) => self.must_end(Some(lease)).await,
+            Ok(false) => {
+                let Consume { topic, consumer, .. } = self.request.clone();
+                Error::LeaseLost { topic, consumer, epoch: lease.epoch() }.into()
+            }
+            Err(error) => error.into(),
+        }
     }
 
     pub(super) async fn beat(&mut self, position: Offset, log: &Subscription) -> Result<(), End> {
@@ -216,16 +352,17 @@ impl Stream {
     }
 
     pub(super) async fn send(&mut self, event: Event, lease: Option<&Lease>) -> Result<(), End> {
-        self.place(lease).await?.send(Ok(event));
+        let epoch = lease.map_or(Epoch(0), Lease::epoch);
+        self.place(lease).await?.send(Frame { epoch, event: Ok(event) });
         self.beat_at = Instant::now() + self.request.heartbeat;
         Ok(())
     }
 
     /// Waits for a frame's place on the way out, for as long as the client takes.
-    async fn place(&self, lease: Option<&Lease>) -> Result<Permit<'_, Result<Event, Error>>, End> {
+    async fn place(&self, lease: Option<&Lease>) -> Result<Permit<'_, Frame>, End> {
         tokio::select! {
             place = self.frames.reserve() => place.map_err(|_| End::ClientGone),
-            error = self.must_end(lease) => Err(error.into()),
+            end = self.must_end(lease) => Err(end),
         }
     }
 }

@@ -99,6 +99,7 @@ fn wake(text: &str, broker: &str, feeds: &Feeds, leases: &Leases) {
         match hint {
             Hint::Head(topic, head) => feeds.head_moved(topic, head),
             Hint::Freed(topic, consumer) => leases.freed_elsewhere(topic, consumer),
+            Hint::Changed(whose) => leases.look_at(whose),
         }
     }
 }

@@ -42,10 +42,10 @@ pub(super) fn start(
 
 async fn poll(storage: &Storage, feeds: &Feeds) -> bool {
     let topics = feeds.topics();
-    match time::timeout(ANSWER_TIMEOUT, storage.read_heads(&topics)).await {
-        Ok(Ok(heads)) => {
-            for (topic, head) in heads {
-                feeds.head_moved(topic, head);
+    match time::timeout(ANSWER_TIMEOUT, storage.read_ends(&topics)).await {
+        Ok(Ok(logs)) => {
+            for (topic, first, head) in logs {
+                feeds.saw(topic, first, head);
             }
             true
         }

@@ -5,21 +5,27 @@ use std::{
     time::SystemTime,
 };
 
-use prost_types::Timestamp;
+use bytesize::ByteSize;
+use prost_types::{FieldMask, Timestamp};
 use tonic::{Code, Status};
 
 use super::{
-    ConsumerCommand, ProducerCommand, TopicCommand, failure::Failure, start::StartAt, table::Table,
+    ConsumerCommand, ProducerCommand, TopicCommand, failure::Failure, render, retention,
+    start::StartAt, table::Table,
 };
-use crate::{client::Client, proto};
+use crate::{
+    client::Client,
+    proto::{self, trim_topic_request::Before},
+};
 
 pub(super) async fn topic(client: &Client, command: TopicCommand) -> Result<(), Failure> {
     let mut topics = client.topics();
     let mut out = io::stdout();
     match command {
-        TopicCommand::Create { name, description, labels } => {
+        TopicCommand::Create { name, description, labels, retention } => {
             let labels = labels.into_iter().collect();
-            let request = proto::CreateTopicRequest { topic: name.clone(), description, labels };
+            let (topic, retention) = (name.clone(), Some(retention.into_proto().0));
+            let request = proto::CreateTopicRequest { topic, description, labels, retention };
             topics.create_topic(request).await?;
             writeln!(out, "created topic {name}")?;
         }
@@ -52,6 +58,44 @@ pub(super) async fn topic(client: &Client, command: TopicCommand) -> Result<(), 
             writeln!(out, "first offset:    {}", topic.first_offset)?;
             writeln!(out, "head:            {}", topic.head)?;
             writeln!(out, "last published:  {}", time(topic.last_publish_time))?;
+            writeln!(out, "size:            {}", ByteSize(topic.bytes.unsigned_abs()))?;
+            let retention = topic.retention.unwrap_or_default();
+            writeln!(out, "kept:            {}", retention::describe(&retention))?;
+        }
+        TopicCommand::Update { name, description, labels, retention } => {
+            let (retention, mut paths) = retention.into_proto();
+            paths.extend(description.is_some().then(|| "description".to_owned()));
+            paths.extend((!labels.is_empty()).then(|| "labels".to_owned()));
+            if paths.is_empty() {
+                return Err(Failure::refused("name something to change; --help lists what can"));
+            }
+            let request = proto::UpdateTopicRequest {
+                topic: name.clone(),
+                description: description.unwrap_or_default(),
+                labels: labels.into_iter().collect(),
+                retention: Some(retention),
+                update_mask: Some(FieldMask { paths }),
+            };
+            topics.update_topic(request).await?;
+            writeln!(out, "changed topic {name}")?;
+        }
+        TopicCommand::Trim { name, before } => {
+            let before = match before {
+                StartAt::Earliest => Before::Offset(0),
+                StartAt::Latest => {
+                    let request = proto::GetTopicRequest { topic: name.clone() };
+                    let topic = topics.get_topic(request).await?.into_inner().topic;
+                    Before::Offset(topic.unwrap_or_default().head)
+                }
+                StartAt::Offset(offset) => Before::Offset(offset),
+                StartAt::Time(time) => Before::Time(time.into()),
+            };
+            let request = proto::TrimTopicRequest { topic: name.clone(), before: Some(before) };
+            let first = topics.trim_topic(request).await?.into_inner().first_offset;
+            writeln!(out, "trimmed topic {name}: it begins at offset {first}")?;
+        }
+        TopicCommand::Read { name, from, count, json } => {
+            read(client, &name, from, count.unwrap_or(u64::MAX), json).await?;
         }
         TopicCommand::Delete { name } => {
             topics.delete_topic(proto::DeleteTopicRequest { topic: name.clone() }).await?;
@@ -59,6 +103,33 @@ pub(super) async fn topic(client: &Client, command: TopicCommand) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Prints messages up to the head, page by page.
+async fn read(
+    client: &Client,
+    topic: &str,
+    from: StartAt,
+    mut left: u64,
+    json: bool,
+) -> Result<(), Failure> {
+    let mut out = io::BufWriter::new(io::stdout());
+    let mut request = proto::ReadMessagesRequest {
+        topic: topic.to_owned(),
+        start: Some(from.into()),
+        ..Default::default()
+    };
+    while left > 0 {
+        request.max_messages = i32::try_from(left).unwrap_or(i32::MAX);
+        let page = client.topics().read_messages(request.clone()).await?.into_inner();
+        if page.messages.is_empty() {
+            break;
+        }
+        render::messages(&mut out, &page.messages, json)?;
+        left -= page.messages.len() as u64;
+        request.start = Some(StartAt::Offset(page.next_offset).into());
+    }
+    Ok(out.flush()?)
 }
 
 pub(super) async fn producer(client: &Client, command: ProducerCommand) -> Result<(), Failure> {
@@ -114,6 +185,15 @@ pub(super) async fn consumer(client: &Client, command: ConsumerCommand) -> Resul
                 out,
                 "registered consumer {consumer_id} on topic {topic} at offset {position}"
             )?;
+        }
+        ConsumerCommand::Seek { topic, id, to } => {
+            let request = proto::SeekRequest {
+                topic: topic.clone(),
+                consumer_id: id.clone(),
+                target: Some(to.into()),
+            };
+            let position = consumers.seek(request).await?.into_inner().position;
+            writeln!(out, "consumer {id} on topic {topic} goes on at offset {position}")?;
         }
         ConsumerCommand::Unregister { topic, id } => {
             let (of_topic, consumer_id) = (topic.clone(), id.clone());

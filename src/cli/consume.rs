@@ -7,10 +7,7 @@ use super::{
     failure::{Failure, say},
     render,
 };
-use crate::{
-    client::{self, Client, Event, Subscription},
-    proto::Message,
-};
+use crate::client::{self, Client, Event, Stop, Subscription};
 
 pub(super) async fn run(client: Client, options: Consume) -> Result<(), Failure> {
     let Consume { topic, consumer, .. } = &options;
@@ -18,7 +15,14 @@ pub(super) async fn run(client: Client, options: Consume) -> Result<(), Failure>
         catalog::ensure_topic(&client, topic).await?;
         catalog::ensure_consumer(&client, topic, consumer, options.from).await?;
     }
-    let mut subscription = Subscription::new(client, topic, consumer);
+    let stop = match (options.count, options.until_offset) {
+        (Some(count), _) => Some(Stop::Messages(count)),
+        (None, Some(end)) => Some(Stop::Offset(end)),
+        (None, None) => options.until_caught_up.then_some(Stop::CaughtUp),
+    };
+    let client_name = options.client_name.clone().unwrap_or_default();
+    let asked = client::Options { take_over: options.take_over, client_name, stop };
+    let mut subscription = Subscription::new(client, topic, consumer, asked);
     let ended = tokio::select! {
         ended = print_all(&mut subscription, &options) => ended,
         _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
@@ -30,9 +34,8 @@ pub(super) async fn run(client: Client, options: Consume) -> Result<(), Failure>
 
 async fn print_all(subscription: &mut Subscription, options: &Consume) -> Result<(), Failure> {
     let mut out = BufWriter::with_capacity(256 * 1024, io::stdout());
-    let mut left = options.count.unwrap_or(u64::MAX);
     let mut waiting = false;
-    while left > 0 {
+    loop {
         match subscription.next().await? {
             Event::Attached => {
                 if std::mem::take(&mut waiting) {
@@ -43,16 +46,21 @@ async fn print_all(subscription: &mut Subscription, options: &Consume) -> Result
                 waiting = true;
                 say(&format!("waiting as standby: the lease is held by {holder}"));
             }
-            Event::Messages(mut messages) => {
-                messages.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-                print(&mut out, &messages, options.json)?;
-                left -= messages.len() as u64;
+            Event::Messages(messages) => {
+                render::messages(&mut out, &messages, options.json)?;
+                out.flush()?;
                 if let Some(last) = messages.last() {
                     subscription.commit(last.offset + 1);
                 }
             }
-            Event::CaughtUp if options.until_caught_up => return Ok(()),
+            Event::Repositioned { position } => {
+                say(&format!("a seek moved the position: going on at offset {position}"));
+            }
+            Event::Gap { from, to } => {
+                say(&format!("offsets {from} to {} are not kept any more", to - 1));
+            }
             Event::CaughtUp => {}
+            Event::End => return Ok(()),
             Event::Broken(status) => {
                 if !std::mem::replace(&mut waiting, true) {
                     say(&format!("lost the broker, trying again: {}", client::explain(&status)));
@@ -60,15 +68,4 @@ async fn print_all(subscription: &mut Subscription, options: &Consume) -> Result
             }
         }
     }
-    Ok(())
-}
-
-fn print(out: &mut BufWriter<io::Stdout>, messages: &[Message], as_json: bool) -> io::Result<()> {
-    for message in messages {
-        match as_json {
-            true => render::json(out, message)?,
-            false => render::line(out, message)?,
-        }
-    }
-    out.flush()
 }

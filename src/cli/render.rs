@@ -10,14 +10,26 @@ use serde_json::{Value, json};
 
 use crate::proto::Message;
 
+/// Prints messages, each on a line.
+pub(super) fn messages(
+    out: &mut impl Write,
+    messages: &[Message],
+    as_json: bool,
+) -> io::Result<()> {
+    messages.iter().try_for_each(|message| match as_json {
+        true => json(out, message),
+        false => line(out, message),
+    })
+}
+
 /// Prints a message's payload as a line, byte for byte.
-pub(super) fn line(out: &mut impl Write, message: &Message) -> io::Result<()> {
+fn line(out: &mut impl Write, message: &Message) -> io::Result<()> {
     out.write_all(&message.payload)?;
     out.write_all(b"\n")
 }
 
 /// Prints a message as a JSON object on a line.
-pub(super) fn json(out: &mut impl Write, message: &Message) -> io::Result<()> {
+fn json(out: &mut impl Write, message: &Message) -> io::Result<()> {
     let time = message.publish_time.map(SystemTime::try_from).and_then(Result::ok);
     let object = json!({
         "offset": message.offset,

@@ -2,7 +2,7 @@
 
 use std::{str::FromStr, time::SystemTime};
 
-use crate::proto::{LogEdge, register_consumer_request::Start};
+use crate::proto::{LogEdge, read_messages_request, register_consumer_request, seek_request};
 
 /// `earliest`, `latest`, an offset, or `@` and a time.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,16 +41,23 @@ fn parse_time(text: &str) -> Option<SystemTime> {
     humantime::parse_rfc3339_weak(text).ok().or_else(age)
 }
 
-impl From<StartAt> for Start {
-    fn from(start: StartAt) -> Self {
-        match start {
-            StartAt::Earliest => Self::Edge(LogEdge::Earliest.into()),
-            StartAt::Latest => Self::Edge(LogEdge::Latest.into()),
-            StartAt::Offset(offset) => Self::Offset(offset),
-            StartAt::Time(time) => Self::Time(time.into()),
+/// Three requests name a place in the log, each by a oneof of its own.
+macro_rules! into_place {
+    ($($place:ty),*) => {$(
+        impl From<StartAt> for $place {
+            fn from(start: StartAt) -> Self {
+                match start {
+                    StartAt::Earliest => Self::Edge(LogEdge::Earliest.into()),
+                    StartAt::Latest => Self::Edge(LogEdge::Latest.into()),
+                    StartAt::Offset(offset) => Self::Offset(offset),
+                    StartAt::Time(time) => Self::Time(time.into()),
+                }
+            }
         }
-    }
+    )*};
 }
+
+into_place!(register_consumer_request::Start, seek_request::Target, read_messages_request::Start);
 
 #[cfg(test)]
 mod tests {

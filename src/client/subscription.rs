@@ -4,15 +4,21 @@
 //! repeats what was not committed, and what the caller already has is passed over here. What a
 //! caller has not committed when it dies, the next subscription gets again.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{sync::watch, task::JoinHandle};
 use tonic::{Code, Status, Streaming};
 
 use super::{Client, is_broken_connection};
 use crate::proto::{
-    CommitMode, CommitRequest, ConsumeRequest, ConsumeResponse, Message, OnBusy,
-    consume_response::Event as Frame,
+    CommitMode, CommitRequest, ConsumeRequest, ConsumeResponse, Gap, Message, OnBusy, Repositioned,
+    consume_request::Stop as ProtoStop, consume_response::Event as Frame,
 };
 
 /// What a subscription tells its caller.
@@ -27,16 +33,53 @@ pub enum Event {
     },
     /// Messages, at least one.
     Messages(Vec<Message>),
+    /// A seek moved the position: messages follow from there.
+    Repositioned {
+        /// The offset of the next message.
+        position: i64,
+    },
+    /// Retention removed messages before they could be had.
+    Gap {
+        /// The offset of the first one.
+        from: i64,
+        /// The offset behind the last one.
+        to: i64,
+    },
     /// Nothing is left to read for now.
     CaughtUp,
+    /// All that was asked for has been had.
+    End,
     /// The broker went away, and is being looked for.
     Broken(Status),
+}
+
+/// What a subscription is asked for besides its consumer.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Takes the lease from whoever holds it, rather than waiting for it.
+    pub take_over: bool,
+    /// What others are told of who holds the lease; if empty, the broker says where it is from.
+    pub client_name: String,
+    /// When the subscription ends by itself, if it does.
+    pub stop: Option<Stop>,
+}
+
+/// When a subscription ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// When nothing is left to read.
+    CaughtUp,
+    /// When all messages before an offset have been had.
+    Offset(i64),
+    /// When so many messages have been had.
+    Messages(u64),
 }
 
 /// A consumer's stream in manual commit mode.
 pub struct Subscription {
     client: Client,
     request: ConsumeRequest,
+    stop: Option<Stop>,
     stream: Option<Streaming<ConsumeResponse>>,
     backoff: Backoff,
     /// The offset of the next message that the caller does not have yet; 0 before the first.
@@ -46,18 +89,21 @@ pub struct Subscription {
 
 impl Subscription {
     /// A stream of a registered consumer, from its stored position on.
-    pub fn new(client: Client, topic: &str, consumer_id: &str) -> Self {
+    pub fn new(client: Client, topic: &str, consumer_id: &str, options: Options) -> Self {
+        let on_busy = if options.take_over { OnBusy::TakeOver } else { OnBusy::Wait };
         let request = ConsumeRequest {
             topic: topic.to_owned(),
             consumer_id: consumer_id.to_owned(),
             commit_mode: CommitMode::Manual.into(),
-            on_busy: OnBusy::Wait.into(),
-            heartbeat_interval: None,
+            on_busy: on_busy.into(),
+            client_name: options.client_name,
+            ..Default::default()
         };
         let committer = Committer::start(client.clone(), topic, consumer_id);
         Self {
             client,
             request,
+            stop: options.stop,
             stream: None,
             backoff: Backoff::default(),
             next_offset: 0,
@@ -69,12 +115,16 @@ impl Subscription {
     /// [`Event::Broken`] before the next try.
     pub async fn next(&mut self) -> Result<Event, Status> {
         loop {
+            if let Some(Stop::Messages(0)) = self.stop {
+                return Ok(Event::End);
+            }
             match self.next_frame().await {
-                Ok(frame) => {
+                Ok(Some(frame)) => {
                     if let Some(event) = self.take(frame) {
                         return Ok(event);
                     }
                 }
+                Ok(None) => return Ok(Event::End),
                 Err(status) if may_resume(&status) => {
                     self.stream = None;
                     return Ok(Event::Broken(status));
@@ -95,19 +145,21 @@ impl Subscription {
         self.committer.finish().await
     }
 
-    async fn next_frame(&mut self) -> Result<Frame, Status> {
+    async fn next_frame(&mut self) -> Result<Option<Frame>, Status> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             None => {
                 self.backoff.pause().await;
+                self.request.stop = self.stop.map(asked);
                 let opened = self.client.consumers().consume(self.request.clone()).await?;
                 self.stream.insert(opened.into_inner())
             }
         };
         match stream.message().await? {
-            Some(ConsumeResponse { event: Some(frame) }) => Ok(frame),
+            Some(ConsumeResponse { event: Some(frame) }) => Ok(Some(frame)),
             // A kind of frame that this client does not know yet: as good as a sign of life.
-            Some(ConsumeResponse { event: None }) => Ok(Frame::Heartbeat(Default::default())),
+            Some(ConsumeResponse { event: None }) => Ok(Some(Frame::Heartbeat(Default::default()))),
+            None if self.stop.is_some() => Ok(None),
             None => Err(Status::unavailable("the broker ended the stream without a status")),
         }
     }
@@ -116,8 +168,25 @@ impl Subscription {
         self.backoff = Backoff::default();
         match frame {
             Frame::Attached(attached) => {
+                // Behind what is known to be committed: a seek moved it while nobody was here.
+                if attached.position < self.committer.committed() {
+                    self.next_offset = attached.position;
+                    self.committer.sought();
+                }
                 self.committer.attached(attached.epoch);
+                // It has been taken over; from now on others may do the same.
+                self.request.on_busy = OnBusy::Wait.into();
                 Some(Event::Attached)
+            }
+            Frame::Repositioned(Repositioned { position, epoch, .. }) => {
+                self.next_offset = position;
+                self.committer.sought();
+                self.committer.attached(epoch);
+                Some(Event::Repositioned { position })
+            }
+            Frame::Gap(Gap { from, to }) => {
+                self.committer.delivered(to);
+                (to > self.next_offset).then_some(Event::Gap { from, to })
             }
             Frame::Standby(standby) => Some(Event::Standby { holder: standby.holder }),
             Frame::Batch(batch) => {
@@ -127,11 +196,23 @@ impl Subscription {
                     messages.retain(|message| message.offset >= self.next_offset);
                 }
                 self.next_offset = messages.last()?.offset + 1;
+                if let Some(Stop::Messages(left)) = &mut self.stop {
+                    messages.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+                    *left -= messages.len() as u64;
+                }
                 Some(Event::Messages(messages))
             }
             Frame::CaughtUp(_) => Some(Event::CaughtUp),
             Frame::Heartbeat(_) => None,
         }
+    }
+}
+
+fn asked(stop: Stop) -> ProtoStop {
+    match stop {
+        Stop::CaughtUp => ProtoStop::UntilCaughtUp(true),
+        Stop::Offset(offset) => ProtoStop::UntilOffset(offset),
+        Stop::Messages(count) => ProtoStop::MaxMessages(i64::try_from(count).unwrap_or(i64::MAX)),
     }
 }
 
@@ -148,6 +229,8 @@ struct Wanted {
     /// The offset behind what this epoch's stream delivered: no commit may go beyond.
     delivered: i64,
     position: i64,
+    /// How often a seek moved the position: what was committed before says nothing then.
+    seeks: u32,
 }
 
 impl Wanted {
@@ -158,6 +241,8 @@ impl Wanted {
 
 struct Committer {
     wanted: watch::Sender<Wanted>,
+    /// The position that the broker said it had stored, since the last seek; 0 before.
+    committed: Arc<AtomicI64>,
     task: JoinHandle<Result<(), Status>>,
 }
 
@@ -170,13 +255,27 @@ impl Committer {
             epoch: 0,
             position: 0,
         };
-        Self { wanted, task: tokio::spawn(commit(client, request, changes)) }
+        let committed = Arc::new(AtomicI64::new(0));
+        let task = tokio::spawn(commit(client, request, changes, committed.clone()));
+        Self { wanted, committed, task }
+    }
+
+    fn committed(&self) -> i64 {
+        self.committed.load(Ordering::Acquire)
     }
 
     fn attached(&self, epoch: i64) {
         self.wanted.send_modify(|wanted| {
             wanted.epoch = epoch;
             wanted.delivered = 0;
+        });
+    }
+
+    /// What was wanted before the seek counts no more.
+    fn sought(&self) {
+        self.wanted.send_modify(|wanted| {
+            wanted.position = 0;
+            wanted.seeks += 1;
         });
     }
 
@@ -199,19 +298,24 @@ async fn commit(
     client: Client,
     mut request: CommitRequest,
     mut changes: watch::Receiver<Wanted>,
+    committed: Arc<AtomicI64>,
 ) -> Result<(), Status> {
-    let mut committed = 0;
     let mut outcome = Ok(());
+    let mut seeks = 0;
     loop {
         let open = changes.changed().await.is_ok();
         let wanted = *changes.borrow_and_update();
-        if wanted.committable() > committed {
+        if wanted.seeks != seeks {
+            committed.store(0, Ordering::Release);
+            seeks = wanted.seeks;
+        }
+        if wanted.committable() > committed.load(Ordering::Acquire) {
             request.epoch = wanted.epoch;
             request.position = wanted.committable();
             // One that fails is not lost: the next one, or the next stream, stands for it.
             outcome = client.consumers().commit(request.clone()).await.map(|_| ());
             if outcome.is_ok() {
-                committed = request.position;
+                committed.store(request.position, Ordering::Release);
             }
         }
         if !open {

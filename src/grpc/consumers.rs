@@ -2,12 +2,12 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status};
 
-use super::{decode, encode};
+use super::{deadline, decode, encode};
 use crate::{
-    broker::{Broker, Commit, Error, Event},
+    broker::{Broker, Commit, Error, Event, Frames},
     model::{ConsumerId, PageRequest, TopicName},
     proto::{self, consumer_service_server::ConsumerService},
 };
@@ -68,28 +68,39 @@ impl ConsumerService for Consumers {
         Ok(Response::new(proto::GetConsumerResponse { consumer }))
     }
 
-    type ConsumeStream = tokio_stream::adapters::Map<
-        ReceiverStream<Result<Event, Error>>,
-        fn(Result<Event, Error>) -> Frame,
-    >;
+    type ConsumeStream = tokio_stream::adapters::Map<Frames, fn(Result<Event, Error>) -> Frame>;
 
     async fn consume(
         &self,
         request: Request<proto::ConsumeRequest>,
     ) -> Result<Response<Self::ConsumeStream>, Status> {
         let holder = holder(request.remote_addr());
-        let consume = decode::consume(request.into_inner(), holder).map_err(Error::from)?;
+        let deadline = deadline::of(request.metadata());
+        let consume =
+            decode::consume(request.into_inner(), holder, deadline).map_err(Error::from)?;
         let frames = self.0.consume(consume)?;
-        Ok(Response::new(ReceiverStream::new(frames).map(frame)))
+        Ok(Response::new(frames.map(frame)))
     }
 
     async fn pull(
         &self,
         request: Request<proto::PullRequest>,
     ) -> Result<Response<proto::PullResponse>, Status> {
-        let pull = decode::pull(request.into_inner()).map_err(Error::from)?;
+        let deadline = deadline::of_unary(request.metadata());
+        let pull = decode::pull(request.into_inner(), deadline).map_err(Error::from)?;
         let pulled = self.0.pull(pull).await?;
         Ok(Response::new(encode::pulled(&pulled)))
+    }
+
+    async fn seek(
+        &self,
+        request: Request<proto::SeekRequest>,
+    ) -> Result<Response<proto::SeekResponse>, Status> {
+        let proto::SeekRequest { topic, consumer_id, target } = request.into_inner();
+        let (topic, id) = names(&topic, &consumer_id)?;
+        let target = decode::seek_target(target).map_err(Error::from)?;
+        let position = self.0.seek(topic, id, target).await?;
+        Ok(Response::new(proto::SeekResponse { position: position.0 }))
     }
 
     async fn commit(

@@ -6,19 +6,38 @@ use std::{
 };
 
 use prost_types::{FieldMask, Timestamp};
+use tokio::time::Instant;
 
 use crate::{
-    broker::{CommitMode, Consume, OnBusy, Publish, Pull},
+    broker::{Before, CommitMode, Consume, Limits, OnBusy, Publish, Pull, Stop},
     model::{
         ConsumerId, Epoch, InvalidInput, Labels, MAX_REQUEST_MESSAGES, Message, NewMessages,
-        Offset, ProducerId, Sequence, Start, TopicChanges, TopicName,
+        Offset, ProducerId, Retention, Sequence, Start, TopicChanges, TopicName,
     },
-    proto::{self, register_consumer_request::Start as ProtoStart},
+    proto::{self, consume_request::Stop as ProtoStop, trim_topic_request::Before as ProtoBefore},
 };
 
 type Decoded<T> = Result<T, InvalidInput>;
 
 const MAX_DESCRIPTION_BYTES: usize = 1_024;
+
+const MAX_CLIENT_NAME_BYTES: usize = 255;
+
+/// What of a topic an update may name.
+const CHANGEABLE: [&str; 8] = [
+    "description",
+    "labels",
+    "retention",
+    "retention.max_age",
+    "retention.max_bytes",
+    "retention.max_messages",
+    "retention.keep_unread",
+    "*",
+];
+
+const MIN_AGE: Duration = Duration::from_secs(1);
+/// 100 years: what lies farther back is no time that PostgreSQL could tell from now.
+const MAX_AGE: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(15);
 const MIN_HEARTBEAT: Duration = Duration::from_millis(100);
@@ -54,27 +73,57 @@ pub(super) fn labels(entries: BTreeMap<String, String>) -> Decoded<Labels> {
 }
 
 pub(super) fn topic_changes(request: proto::UpdateTopicRequest) -> Decoded<TopicChanges> {
-    let proto::UpdateTopicRequest { description, labels, update_mask, .. } = request;
+    let proto::UpdateTopicRequest { description, labels, retention, update_mask, .. } = request;
     let paths = update_mask.map(|FieldMask { paths }| paths).unwrap_or_default();
-    let known = |path: &&String| ["description", "labels", "*"].contains(&path.as_str());
-    if let Some(path) = paths.iter().find(|path| !known(path)) {
+    if let Some(path) = paths.iter().find(|path| !CHANGEABLE.contains(&path.as_str())) {
         // Cut short: a status travels in headers, which are bounded.
         let path: String = path.chars().take(64).collect();
-        let problem = format!("names {path:?}, and only description, labels and * can change");
+        let problem = format!("names {path:?}, and only {} can change", CHANGEABLE.join(", "));
         return Err(InvalidInput::new("update_mask", problem));
     }
     let asked = |path: &str, filled: bool| match paths.as_slice() {
         [] => filled,
-        paths => paths.iter().any(|named| named == path || named == "*"),
+        paths => paths.iter().any(|named| {
+            named == "*"
+                || path
+                    .strip_prefix(named.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        }),
     };
-    let (of_description, of_labels) =
-        (asked("description", !description.is_empty()), asked("labels", !labels.is_empty()));
-    if !of_description && !of_labels {
+    let retention_given = retention.is_some();
+    let retention = self::retention(retention)?;
+    let changes = TopicChanges {
+        description: asked("description", !description.is_empty())
+            .then(|| self::description(description))
+            .transpose()?,
+        labels: asked("labels", !labels.is_empty()).then(|| self::labels(labels)).transpose()?,
+        max_age: asked("retention.max_age", retention_given).then_some(retention.max_age),
+        max_bytes: asked("retention.max_bytes", retention_given).then_some(retention.max_bytes),
+        max_messages: asked("retention.max_messages", retention_given)
+            .then_some(retention.max_messages),
+        keep_unread: asked("retention.keep_unread", retention_given)
+            .then_some(retention.keep_unread),
+    };
+    if changes == TopicChanges::default() {
         return Err(InvalidInput::new("update_mask", "leaves nothing to change"));
     }
-    Ok(TopicChanges {
-        description: of_description.then(|| self::description(description)).transpose()?,
-        labels: of_labels.then(|| self::labels(labels)).transpose()?,
+    Ok(changes)
+}
+
+/// A topic's retention; for ever if there is none.
+pub(super) fn retention(retention: Option<proto::Retention>) -> Decoded<Retention> {
+    let Some(retention) = retention else { return Ok(Retention::default()) };
+    let limit = |field: &str, value: i64| {
+        not_negative(field, value).map(|value| (value > 0).then_some(value))
+    };
+    Ok(Retention {
+        max_age: retention
+            .max_age
+            .map(|age| duration("retention.max_age", age, MIN_AGE, MAX_AGE))
+            .transpose()?,
+        max_bytes: limit("retention.max_bytes", retention.max_bytes)?,
+        max_messages: limit("retention.max_messages", retention.max_messages)?,
+        keep_unread: retention.keep_unread,
     })
 }
 
@@ -138,19 +187,45 @@ fn message((index, message): (usize, proto::NewMessage)) -> Decoded<Message> {
     Ok(Message { payload, key, headers })
 }
 
-pub(super) fn start(start: Option<ProtoStart>) -> Decoded<Start> {
-    match start {
-        None => Ok(Start::Earliest),
-        Some(ProtoStart::Edge(edge)) => match proto::LogEdge::try_from(edge) {
-            Ok(proto::LogEdge::Unspecified | proto::LogEdge::Earliest) => Ok(Start::Earliest),
-            Ok(proto::LogEdge::Latest) => Ok(Start::Latest),
-            Err(_) => Err(unknown_value("edge", edge)),
-        },
-        Some(ProtoStart::Offset(offset)) => {
-            not_negative("offset", offset).map(|offset| Start::Offset(Offset(offset)))
+/// Three requests name a place in the log, each by a oneof of its own.
+macro_rules! decode_place {
+    ($($name:ident: $place:path),*) => {$(
+        pub(super) fn $name(place: Option<$place>) -> Decoded<Start> {
+            use $place as Place;
+            match place {
+                None => Ok(Start::Earliest),
+                Some(Place::Edge(value)) => edge(value),
+                Some(Place::Offset(value)) => offset(value).map(Start::Offset),
+                Some(Place::Time(value)) => time(value).map(Start::Time),
+            }
         }
-        Some(ProtoStart::Time(time)) => self::time(time).map(Start::Time),
+    )*};
+}
+
+decode_place!(
+    start: proto::register_consumer_request::Start,
+    seek_target: proto::seek_request::Target,
+    read_start: proto::read_messages_request::Start
+);
+
+pub(super) fn before(before: Option<ProtoBefore>) -> Decoded<Before> {
+    match before {
+        None => Err(InvalidInput::new("before", "must be an offset or a time")),
+        Some(ProtoBefore::Offset(value)) => offset(value).map(Before::Offset),
+        Some(ProtoBefore::Time(value)) => time(value).map(Before::Time),
     }
+}
+
+fn edge(edge: i32) -> Decoded<Start> {
+    match proto::LogEdge::try_from(edge) {
+        Ok(proto::LogEdge::Unspecified | proto::LogEdge::Earliest) => Ok(Start::Earliest),
+        Ok(proto::LogEdge::Latest) => Ok(Start::Latest),
+        Err(_) => Err(unknown_value("edge", edge)),
+    }
+}
+
+fn offset(offset: i64) -> Decoded<Offset> {
+    not_negative("offset", offset).map(Offset)
 }
 
 /// The times that both protobuf and PostgreSQL know: the years 1 to 9999.
@@ -164,18 +239,30 @@ fn time(time: Timestamp) -> Decoded<SystemTime> {
     time.try_into().map_err(|_| invalid())
 }
 
-pub(super) fn consume(request: proto::ConsumeRequest, holder: String) -> Decoded<Consume> {
+pub(super) fn consume(
+    request: proto::ConsumeRequest,
+    address: String,
+    deadline: Option<Instant>,
+) -> Decoded<Consume> {
+    let commit_mode = match proto::CommitMode::try_from(request.commit_mode) {
+        Ok(proto::CommitMode::Unspecified | proto::CommitMode::Auto) => CommitMode::Auto,
+        Ok(proto::CommitMode::Manual) => CommitMode::Manual,
+        Err(_) => return Err(unknown_value("commit_mode", request.commit_mode)),
+    };
+    let up_to = |field, asked, max: usize| count(field, asked, max, max);
+    let max_in_flight = up_to("max_in_flight", request.max_in_flight, usize::MAX)?;
+    if max_in_flight < usize::MAX && commit_mode == CommitMode::Auto {
+        let problem = "needs COMMIT_MODE_MANUAL: in auto mode nothing waits for a commit";
+        return Err(InvalidInput::new("max_in_flight", problem));
+    }
     Ok(Consume {
         topic: TopicName::parse(&request.topic)?,
         consumer: ConsumerId::parse(&request.consumer_id)?,
-        commit_mode: match proto::CommitMode::try_from(request.commit_mode) {
-            Ok(proto::CommitMode::Unspecified | proto::CommitMode::Auto) => CommitMode::Auto,
-            Ok(proto::CommitMode::Manual) => CommitMode::Manual,
-            Err(_) => return Err(unknown_value("commit_mode", request.commit_mode)),
-        },
+        commit_mode,
         on_busy: match proto::OnBusy::try_from(request.on_busy) {
             Ok(proto::OnBusy::Unspecified | proto::OnBusy::Wait) => OnBusy::Wait,
             Ok(proto::OnBusy::Fail) => OnBusy::Fail,
+            Ok(proto::OnBusy::TakeOver) => OnBusy::TakeOver,
             Err(_) => return Err(unknown_value("on_busy", request.on_busy)),
         },
         heartbeat: match request.heartbeat_interval {
@@ -184,24 +271,76 @@ pub(super) fn consume(request: proto::ConsumeRequest, holder: String) -> Decoded
                 duration("heartbeat_interval", interval, MIN_HEARTBEAT, MAX_HEARTBEAT)?
             }
         },
-        holder,
+        stop: stop(request.stop)?,
+        frame: Limits {
+            messages: up_to(
+                "max_batch_messages",
+                request.max_batch_messages,
+                Limits::MAX.messages,
+            )?,
+            bytes: up_to("max_batch_bytes", request.max_batch_bytes, Limits::MAX.bytes)?,
+            end: Limits::MAX.end,
+        },
+        max_in_flight: (max_in_flight < usize::MAX).then_some(max_in_flight),
+        deadline,
+        holder: if request.client_name.is_empty() {
+            address
+        } else {
+            client_name(request.client_name)?
+        },
     })
 }
 
-pub(super) fn pull(request: proto::PullRequest) -> Decoded<Pull> {
+fn stop(stop: Option<ProtoStop>) -> Decoded<Option<Stop>> {
+    Ok(match stop {
+        None | Some(ProtoStop::UntilCaughtUp(false)) => None,
+        Some(ProtoStop::UntilCaughtUp(true)) => Some(Stop::CaughtUp),
+        Some(ProtoStop::UntilOffset(offset)) => {
+            Some(Stop::Offset(Offset(not_negative("until_offset", offset)?)))
+        }
+        Some(ProtoStop::MaxMessages(count)) => match u64::try_from(count) {
+            Ok(count @ 1..) => Some(Stop::Messages(count)),
+            _ => return Err(InvalidInput::new("max_messages", "must be at least 1")),
+        },
+    })
+}
+
+fn client_name(name: String) -> Decoded<String> {
+    if name.len() > MAX_CLIENT_NAME_BYTES {
+        let (actual, limit) = (name.len(), MAX_CLIENT_NAME_BYTES);
+        return Err(InvalidInput::over_limit("client_name", actual, limit, "bytes"));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(InvalidInput::new("client_name", "holds a control character"));
+    }
+    Ok(name)
+}
+
+pub(super) fn pull(request: proto::PullRequest, deadline: Option<Instant>) -> Decoded<Pull> {
     Ok(Pull {
         topic: TopicName::parse(&request.topic)?,
         consumer: ConsumerId::parse(&request.consumer_id)?,
-        max_messages: match usize::try_from(request.max_messages) {
-            Err(_) => return Err(InvalidInput::new("max_messages", "must not be negative")),
-            Ok(0) => DEFAULT_PULL,
-            Ok(asked) => asked.min(MAX_PULL),
-        },
+        max_messages: page_of_messages(request.max_messages)?,
+        deadline,
         wait: match request.wait {
             None => Duration::ZERO,
             Some(wait) => duration("wait", wait, Duration::ZERO, MAX_WAIT)?,
         },
     })
+}
+
+/// How many messages an answer may hold.
+pub(super) fn page_of_messages(asked: i32) -> Decoded<usize> {
+    count("max_messages", asked, DEFAULT_PULL, MAX_PULL)
+}
+
+/// A number of which 0 means the default, and too many mean as many as may be.
+fn count(field: &str, asked: i32, default: usize, max: usize) -> Decoded<usize> {
+    match usize::try_from(asked) {
+        Err(_) => Err(InvalidInput::new(field, "must not be negative")),
+        Ok(0) => Ok(default),
+        Ok(asked) => Ok(asked.min(max)),
+    }
 }
 
 fn duration(

@@ -3,8 +3,8 @@
 use prost_types::Timestamp;
 
 use crate::{
-    broker::{Delivery, Event, Pulled, Receipt},
-    model::{Consumer, MessageRef, Producer, Topic, TopicName},
+    broker::{Delivery, Event, Peeked, Pulled, Receipt},
+    model::{Consumer, MessageRef, Offset, Producer, Retention, Topic, TopicName},
     proto::{self, consume_response::Event as ProtoEvent},
 };
 
@@ -18,7 +18,19 @@ pub(super) fn topic(topic: Topic) -> proto::Topic {
         first_offset: topic.first_offset.0,
         head: topic.head.0,
         last_publish_time: topic.last_published_at.map(Timestamp::from),
+        retention: retention(topic.retention),
+        bytes: topic.bytes,
     }
+}
+
+/// Absent where messages are kept for ever.
+fn retention(retention: Retention) -> Option<proto::Retention> {
+    (retention != Retention::default()).then(|| proto::Retention {
+        max_age: retention.max_age.and_then(|age| age.try_into().ok()),
+        max_bytes: retention.max_bytes.unwrap_or(0),
+        max_messages: retention.max_messages.unwrap_or(0),
+        keep_unread: retention.keep_unread,
+    })
 }
 
 pub(super) fn producer(topic: &TopicName, producer: Producer) -> proto::Producer {
@@ -39,7 +51,7 @@ pub(super) fn consumer(topic: &TopicName, consumer: Consumer) -> proto::Consumer
         consumer_id: consumer.id.as_str().to_owned(),
         position: consumer.position.0,
         head: consumer.head.0,
-        lag: consumer.head.since(consumer.position),
+        lag: consumer.head.since(consumer.position.max(consumer.first)),
         epoch: consumer.epoch.0,
         holder: consumer.holder.unwrap_or_default(),
         create_time: Some(consumer.created_at.into()),
@@ -63,6 +75,14 @@ pub(super) fn event(event: Event) -> proto::ConsumeResponse {
         Event::Batch(delivery) => {
             ProtoEvent::Batch(proto::MessageBatch { messages: messages(&delivery) })
         }
+        Event::Repositioned { position, head, epoch } => {
+            ProtoEvent::Repositioned(proto::Repositioned {
+                position: position.0,
+                head: head.0,
+                epoch: epoch.0,
+            })
+        }
+        Event::Gap { from, to } => ProtoEvent::Gap(gap((from, to))),
         Event::CaughtUp { head } => ProtoEvent::CaughtUp(proto::CaughtUp { head: head.0 }),
         Event::Heartbeat { position, head } => {
             ProtoEvent::Heartbeat(proto::Heartbeat { position: position.0, head: head.0 })
@@ -76,7 +96,21 @@ pub(super) fn pulled(pulled: &Pulled) -> proto::PullResponse {
         messages: messages(&pulled.delivery),
         position: pulled.delivery.to.0,
         head: pulled.head.0,
+        gap: pulled.gap.map(gap),
     }
+}
+
+pub(super) fn peeked(peeked: &Peeked) -> proto::ReadMessagesResponse {
+    proto::ReadMessagesResponse {
+        messages: messages(&peeked.delivery),
+        next_offset: peeked.delivery.to.0,
+        first_offset: peeked.first.0,
+        head: peeked.head.0,
+    }
+}
+
+fn gap((from, to): (Offset, Offset)) -> proto::Gap {
+    proto::Gap { from: from.0, to: to.0 }
 }
 
 fn messages(delivery: &Delivery) -> Vec<proto::Message> {

@@ -64,10 +64,10 @@ fn describe(error: &Error) -> (Code, &'static str, Metadata) {
             "CONSUMER_EXISTS",
             of_two(("topic", topic), ("consumer_id", consumer)),
         ),
-        StartOutOfRange { topic, offset, first, head } => {
+        OffsetOutOfRange { topic, offset, first, head } => {
             let mut metadata = of([("topic", topic)]);
             metadata.extend(of([("offset", offset), ("first_offset", first), ("head", head)]));
-            (Code::OutOfRange, "START_OUT_OF_RANGE", metadata)
+            (Code::OutOfRange, "OFFSET_OUT_OF_RANGE", metadata)
         }
         LeaseHeld { topic, consumer, holder } => {
             let mut metadata = of_two(("topic", topic), ("consumer_id", consumer));
@@ -79,6 +79,11 @@ fn describe(error: &Error) -> (Code, &'static str, Metadata) {
             metadata.push(("epoch", epoch.to_string()));
             (Code::Aborted, "LEASE_LOST", metadata)
         }
+        LeaseTakenOver { topic, consumer, by } => {
+            let mut metadata = of_two(("topic", topic), ("consumer_id", consumer));
+            metadata.push(("holder", by.clone()));
+            (Code::Aborted, "LEASE_TAKEN_OVER", metadata)
+        }
         CommitBehind { asked, position } => {
             (Code::OutOfRange, "COMMIT_BEHIND", of([("asked", asked), ("position", position)]))
         }
@@ -88,6 +93,7 @@ fn describe(error: &Error) -> (Code, &'static str, Metadata) {
         TopicBusy { topic } => (Code::Unavailable, "TOPIC_BUSY", of([("topic", topic)])),
         DatabaseUnavailable => (Code::Unavailable, "DATABASE_UNAVAILABLE", Vec::new()),
         OutcomeUnknown => (Code::Unavailable, "OUTCOME_UNKNOWN", Vec::new()),
+        DeadlineExceeded => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED", Vec::new()),
         Draining => (Code::Unavailable, "DRAINING", Vec::new()),
         Internal => (Code::Internal, "INTERNAL", Vec::new()),
     }

@@ -22,11 +22,13 @@ impl TopicService for Topics {
         &self,
         request: Request<proto::CreateTopicRequest>,
     ) -> Result<Response<proto::CreateTopicResponse>, Status> {
-        let proto::CreateTopicRequest { topic, description, labels } = request.into_inner();
+        let proto::CreateTopicRequest { topic, description, labels, retention } =
+            request.into_inner();
         let name = TopicName::parse(&topic).map_err(Error::from)?;
         let description = decode::description(description).map_err(Error::from)?;
         let labels = decode::labels(labels).map_err(Error::from)?;
-        let topic = self.0.create_topic(name, &description, &labels).await?;
+        let retention = decode::retention(retention).map_err(Error::from)?;
+        let topic = self.0.create_topic(name, &description, &labels, &retention).await?;
         Ok(Response::new(proto::CreateTopicResponse { topic: Some(encode::topic(topic)) }))
     }
 
@@ -68,5 +70,28 @@ impl TopicService for Topics {
         let name = TopicName::parse(&request.get_ref().topic).map_err(Error::from)?;
         self.0.delete_topic(name).await?;
         Ok(Response::new(proto::DeleteTopicResponse {}))
+    }
+
+    async fn trim_topic(
+        &self,
+        request: Request<proto::TrimTopicRequest>,
+    ) -> Result<Response<proto::TrimTopicResponse>, Status> {
+        let proto::TrimTopicRequest { topic, before } = request.into_inner();
+        let name = TopicName::parse(&topic).map_err(Error::from)?;
+        let before = decode::before(before).map_err(Error::from)?;
+        let first_offset = self.0.trim_topic(name, before).await?.0;
+        Ok(Response::new(proto::TrimTopicResponse { first_offset }))
+    }
+
+    async fn read_messages(
+        &self,
+        request: Request<proto::ReadMessagesRequest>,
+    ) -> Result<Response<proto::ReadMessagesResponse>, Status> {
+        let proto::ReadMessagesRequest { topic, max_messages, start } = request.into_inner();
+        let name = TopicName::parse(&topic).map_err(Error::from)?;
+        let max_messages = decode::page_of_messages(max_messages).map_err(Error::from)?;
+        let start = decode::read_start(start).map_err(Error::from)?;
+        let peeked = self.0.read_messages(name, start, max_messages).await?;
+        Ok(Response::new(encode::peeked(&peeked)))
     }
 }

@@ -144,7 +144,7 @@ mod tests {
     use crate::model::Message;
 
     fn messages<const N: usize>(payloads: [usize; N]) -> NewMessages {
-        NewMessages::parse(payloads.map(|bytes| message(bytes)).into()).unwrap()
+        NewMessages::parse(payloads.map(message).into()).unwrap()
     }
 
     fn message(payload: usize) -> Message {

@@ -1,6 +1,6 @@
 //! What the catalogue tells of topics, producers and consumers.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::{ConsumerId, ConsumerKey, Epoch, Labels, Offset, ProducerId, Sequence, TopicName};
 
@@ -23,15 +23,40 @@ pub struct Topic {
     pub head: Offset,
     /// When the newest message was stored, if there was one.
     pub last_published_at: Option<SystemTime>,
+    /// How long messages are kept.
+    pub retention: Retention,
+    /// Bytes of payloads, keys and headers of the messages kept.
+    pub bytes: i64,
+}
+
+/// How long messages are kept: the oldest go as soon as one of the limits is passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// How old a message may get.
+    pub max_age: Option<Duration>,
+    /// How many bytes are kept.
+    pub max_bytes: Option<i64>,
+    /// How many messages are kept.
+    pub max_messages: Option<i64>,
+    /// Whether what the slowest consumer has not read is kept, whatever the limits say.
+    pub keep_unread: bool,
 }
 
 /// Changes to a topic: what is `None` stays.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicChanges {
     /// The new description.
     pub description: Option<String>,
     /// The new labels, in place of all labels of before.
     pub labels: Option<Labels>,
+    /// The new age limit, or none.
+    pub max_age: Option<Option<Duration>>,
+    /// The new limit of bytes, or none.
+    pub max_bytes: Option<Option<i64>>,
+    /// The new limit of messages, or none.
+    pub max_messages: Option<Option<i64>>,
+    /// Whether what the slowest consumer has not read is kept.
+    pub keep_unread: Option<bool>,
 }
 
 /// A producer on its topic.
@@ -98,6 +123,8 @@ pub struct Consumer {
     pub key: ConsumerKey,
     /// The offset that it gets next.
     pub position: Offset,
+    /// The offset of the oldest message kept.
+    pub first: Offset,
     /// The offset that the topic's next message gets.
     pub head: Offset,
     /// The number of the lease's last acquisition.

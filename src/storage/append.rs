@@ -97,6 +97,7 @@ async fn append_batch(
             ), head as (
                 update trunkline.topic_head
                 set next_offset = next_offset + $11::integer,
+                    bytes = bytes + $12::integer,
                     last_published_at = greatest(last_published_at, clock_timestamp())
                 where topic_id = (select id from trunkline.topic where name = $1)
                   and (select count from fit) = cardinality($2::text[])
@@ -105,7 +106,7 @@ async fn append_batch(
             ), stored as (
                 insert into trunkline.batch (topic_id, base_offset, count, bytes, payloads, keys,
                     headers, producers, producer_counts, published_at)
-                select topic_id, base_offset, $11::integer, $12, $13, $14, $15::text[]::jsonb[],
+                select topic_id, base_offset, $11::integer, $12::integer, $13, $14, $15::text[]::jsonb[],
                        $16, $17, last_published_at
                 from head
             ), recent as (

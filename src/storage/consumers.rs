@@ -19,7 +19,7 @@ const CONSUMER: &str = "
                  and database = (select oid from pg_database where datname = current_database())
                  and classid = c.topic_id::oid and objid = c.id::oid
            ) then holder end,
-           c.created_at, c.updated_at
+           c.created_at, c.updated_at, first_offset
     from trunkline.topic t
     join trunkline.topic_head h on h.topic_id = t.id
     join trunkline.consumer_topic c on c.topic_id = t.id";
@@ -45,22 +45,24 @@ impl Storage {
         Ok(())
     }
 
-    /// Forgets a consumer; false if it was not registered.
+    /// Forgets a consumer; `None` if it was not registered.
     pub async fn unregister_consumer(
         &self,
         topic: &TopicName,
         consumer: &ConsumerId,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<ConsumerKey>, Error> {
         let client = self.query().await?;
         let statement = client
             .prepare_cached(
                 "-- unregister_consumer
                 delete from trunkline.consumer_topic c
                 using trunkline.topic t
-                where t.name = $1 and c.topic_id = t.id and consumer_id = $2",
+                where t.name = $1 and c.topic_id = t.id and consumer_id = $2
+                returning c.topic_id, c.id",
             )
             .await?;
-        Ok(client.execute(&statement, &[&topic.as_str(), &consumer.as_str()]).await? == 1)
+        let row = client.query_opt(&statement, &[&topic.as_str(), &consumer.as_str()]).await?;
+        Ok(row.map(|row| ConsumerKey { topic: TopicId(row.get(0)), consumer: row.get(1) }))
     }
 
     /// One consumer, if it is registered.
@@ -102,6 +104,7 @@ fn consumer(row: &Row) -> Consumer {
         head: Offset(row.get(4)),
         epoch: Epoch(row.get(5)),
         holder: row.get(6),
+        first: Offset(row.get(9)),
         created_at: row.get::<_, SystemTime>(7),
         updated_at: row.get::<_, SystemTime>(8),
     }

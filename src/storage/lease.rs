@@ -3,21 +3,59 @@
 //! All of a broker's leases live and die with this one connection, which is never pooled. A
 //! session may take a lock it already has: whoever calls must see to it that it asks once.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
-use tokio_postgres::{Client, NoTls, Statement};
+use tokio_postgres::{Client, NoTls, Statement, types::ToSql};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Error, Storage, connect::prepare_session};
 use crate::model::{ConsumerKey, Epoch, Offset, TopicId};
 
-/// A lease that was acquired.
+/// The advisory lock under which one broker at a time removes expired messages; any constant that
+/// nobody else uses, in the space of single numbers, as the migrations' lock.
+const RETENTION_LOCK: i64 = 0x7472_756e_6b72_6574;
+
+/// What came of beginning an epoch.
 #[derive(Clone, Copy, Debug)]
-pub struct Acquired {
-    /// The number of this acquisition.
+pub enum Begun {
+    /// It has begun, which fences all earlier ones.
+    Epoch {
+        /// The number of this acquisition.
+        epoch: Epoch,
+        /// The offset that the consumer gets next.
+        position: Offset,
+    },
+    /// A stream is taking the lease over, and this is not it.
+    Claimed,
+    /// The consumer is not registered any more.
+    Gone,
+}
+
+/// How a consumer stands whose lease somebody changed from outside.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The epoch; higher than one's own after a seek, a take-over or a pull.
     pub epoch: Epoch,
-    /// The offset that the consumer gets next.
+    /// The stored position.
     pub position: Offset,
+    /// Whether a stream is taking the lease over.
+    pub claimed: bool,
+    /// Who is taking the lease over, or else has it.
+    pub holder: String,
+}
+
+/// What tells a stream that takes a lease over from others that do.
+#[derive(Clone, Debug)]
+pub struct ClaimToken(String);
+
+impl ClaimToken {
+    /// A token that nobody else has.
+    pub fn generate() -> Self {
+        Self(uuid::Uuid::new_v4().simple().to_string())
+    }
 }
 
 /// The connection that holds a broker's leases.
@@ -26,12 +64,66 @@ pub struct LeaseSession {
     try_lock: Statement,
     unlock: Statement,
     begin_epoch: Statement,
-    find_fenced: Statement,
+    find_changes: Statement,
+    lock_retention: Statement,
+    /// Whether the session has the right to remove expired messages.
+    removes_expired: AtomicBool,
     closed: CancellationToken,
     _close: DropGuard,
 }
 
 impl Storage {
+    /// Says that a stream is taking a lease over, which ends the epoch of the holder, and keeps
+    /// everybody else from beginning one. The first time (`anew`) it goes before those that said
+    /// it earlier; to be said again every second or so until the lease is acquired. `None` if the
+    /// consumer is gone; else whether the claim stands, and who has the lease or claims it.
+    pub async fn claim_lease(
+        &self,
+        key: ConsumerKey,
+        ClaimToken(token): &ClaimToken,
+        holder: &str,
+        anew: bool,
+    ) -> Result<Option<(bool, String)>, Error> {
+        let client = self.query().await?;
+        let statement = client
+            .prepare_cached(
+                "-- claim_lease
+                with claimed as (
+                    update trunkline.consumer_topic
+                    set epoch = case when claimed_by = $3 then epoch else epoch + 1 end,
+                        claimed_by = $3, claimant = $4, claimed_at = now()
+                    where topic_id = $1 and id = $2 and ($5 or claimed_by = $3)
+                    returning claimant
+                )
+                select claimed.claimant is not null, coalesce(c.claimant, c.holder)
+                from trunkline.consumer_topic c left join claimed on true
+                where topic_id = $1 and id = $2",
+            )
+            .await?;
+        let row = client
+            .query_opt(&statement, &[&key.topic.0, &key.consumer, token, &holder, &anew])
+            .await?;
+        Ok(row.map(|row| (row.get(0), row.get(1))))
+    }
+
+    /// Takes a claim back that was not used, so that others need not wait until it is void.
+    pub async fn withdraw_claim(
+        &self,
+        key: ConsumerKey,
+        ClaimToken(token): &ClaimToken,
+    ) -> Result<(), Error> {
+        let client = self.query().await?;
+        let statement = client
+            .prepare_cached(
+                "-- withdraw_claim
+                update trunkline.consumer_topic set claimed_by = null, claimant = null, claimed_at = null
+                where topic_id = $1 and id = $2 and claimed_by = $3",
+            )
+            .await?;
+        client.execute(&statement, &[&key.topic.0, &key.consumer, token]).await?;
+        Ok(())
+    }
+
     /// Opens the session that is to hold this broker's leases.
     pub async fn open_lease_session(&self) -> Result<LeaseSession, Error> {
         let mut config = self.config.clone();
@@ -59,24 +151,36 @@ impl Storage {
             begin_epoch: client
                 .prepare(
                     "-- begin_epoch
-                    update trunkline.consumer_topic
-                    set epoch = epoch + 1, holder = $3, updated_at = now()
-                    where topic_id = $1 and id = $2
-                    returning epoch, position",
+                    with begun as (
+                        update trunkline.consumer_topic
+                        set epoch = epoch + 1, holder = $3, updated_at = now(),
+                            claimed_by = null, claimant = null, claimed_at = null
+                        where topic_id = $1 and id = $2
+                          and (claimed_by is null or claimed_by = $4
+                               or claimed_at < now() - interval '5 seconds')
+                        returning epoch, position
+                    )
+                    select begun.epoch, begun.position
+                    from trunkline.consumer_topic left join begun on true
+                    where topic_id = $1 and id = $2",
                 )
                 .await?,
-            find_fenced: client
+            find_changes: client
                 .prepare(
-                    "-- find_fenced
-                    select held.topic_id, held.id
-                    from unnest($1::integer[], $2::integer[], $3::bigint[])
-                        as held (topic_id, id, epoch)
-                    where not exists (
-                        select from trunkline.consumer_topic c
-                        where c.topic_id = held.topic_id and c.id = held.id
-                          and c.epoch = held.epoch)",
+                    "-- find_changes
+                    select held.topic_id, held.id, c.epoch, c.position,
+                           c.claimed_by is not null, coalesce(c.claimant, c.holder)
+                    from unnest($1::integer[], $2::integer[], $3::bigint[], $4::bigint[])
+                        as held (topic_id, id, epoch, position)
+                    left join trunkline.consumer_topic c
+                        on c.topic_id = held.topic_id and c.id = held.id
+                    where c.epoch is distinct from held.epoch or c.position > held.position",
                 )
                 .await?,
+            lock_retention: client
+                .prepare("-- lock_retention\nselect pg_try_advisory_lock($1)")
+                .await?,
+            removes_expired: AtomicBool::new(false),
             client,
             _close: closed.clone().drop_guard(),
             closed,
@@ -97,33 +201,65 @@ impl LeaseSession {
         Ok(row.get(0))
     }
 
-    /// Begins a new epoch under the lock, which fences all earlier ones; `None` if the consumer is
-    /// not registered any more.
+    /// Begins a new epoch under the lock; `claim` is that of a stream that takes the lease over. A
+    /// claim that was not repeated for 5 s is void: whoever made it has gone.
     pub async fn begin_epoch(
         &self,
         key: ConsumerKey,
         holder: &str,
-    ) -> Result<Option<Acquired>, Error> {
+        claim: Option<&ClaimToken>,
+    ) -> Result<Begun, Error> {
+        let claim = claim.map(|ClaimToken(token)| token);
         let row = self
             .client
-            .query_opt(&self.begin_epoch, &[&key.topic.0, &key.consumer, &holder])
+            .query_opt(&self.begin_epoch, &[&key.topic.0, &key.consumer, &holder, &claim])
             .await?;
-        Ok(row.map(|row| Acquired { epoch: Epoch(row.get(0)), position: Offset(row.get(1)) }))
+        let Some(row) = row else { return Ok(Begun::Gone) };
+        Ok(match row.get::<_, Option<i64>>(0) {
+            Some(epoch) => Begun::Epoch { epoch: Epoch(epoch), position: Offset(row.get(1)) },
+            None => Begun::Claimed,
+        })
     }
 
-    /// Those of the leases whose epoch is over or whose consumer is gone.
-    pub async fn find_fenced(
+    /// How those of the leases stand that were changed from outside: their epoch is another one,
+    /// or the stored position is beyond the given one. `None` where the consumer is gone.
+    ///
+    /// Asked over this session, so that an answer proves that the locks are still held.
+    pub async fn find_changes(
         &self,
-        held: &[(ConsumerKey, Epoch)],
-    ) -> Result<Vec<ConsumerKey>, Error> {
-        let topics: Vec<i32> = held.iter().map(|(key, _)| key.topic.0).collect();
-        let ids: Vec<i32> = held.iter().map(|(key, _)| key.consumer).collect();
-        let epochs: Vec<i64> = held.iter().map(|(_, epoch)| epoch.0).collect();
-        let rows = self.client.query(&self.find_fenced, &[&topics, &ids, &epochs]).await?;
+        held: &[(ConsumerKey, Epoch, Offset)],
+    ) -> Result<Vec<(ConsumerKey, Option<Seen>)>, Error> {
+        let topics: Vec<i32> = held.iter().map(|(key, ..)| key.topic.0).collect();
+        let ids: Vec<i32> = held.iter().map(|(key, ..)| key.consumer).collect();
+        let epochs: Vec<i64> = held.iter().map(|(_, epoch, _)| epoch.0).collect();
+        let positions: Vec<i64> = held.iter().map(|(.., position)| position.0).collect();
+        let arguments: [&(dyn ToSql + Sync); 4] = [&topics, &ids, &epochs, &positions];
+        let rows = self.client.query(&self.find_changes, &arguments).await?;
         Ok(rows
             .iter()
-            .map(|row| ConsumerKey { topic: TopicId(row.get(0)), consumer: row.get(1) })
+            .map(|row| {
+                let key = ConsumerKey { topic: TopicId(row.get(0)), consumer: row.get(1) };
+                let seen = row.get::<_, Option<i64>>(2).map(|epoch| Seen {
+                    epoch: Epoch(epoch),
+                    position: Offset(row.get(3)),
+                    claimed: row.get(4),
+                    holder: row.get(5),
+                });
+                (key, seen)
+            })
             .collect())
+    }
+
+    /// Takes the right to remove expired messages, which one broker has at a time and keeps for as
+    /// long as its session lasts; false if another one has it.
+    pub async fn lock_retention(&self) -> Result<bool, Error> {
+        if self.removes_expired.load(Ordering::Acquire) {
+            return Ok(true);
+        }
+        let row = self.client.query_one(&self.lock_retention, &[&RETENTION_LOCK]).await?;
+        let locked = row.get(0);
+        self.removes_expired.store(locked, Ordering::Release);
+        Ok(locked)
     }
 
     /// Cancelled when the session is over, and all its locks with it.

@@ -27,6 +27,8 @@ pub struct Stored {
     pub position: Offset,
     /// The number of the lease's last acquisition.
     pub epoch: Epoch,
+    /// The offset of the oldest message kept.
+    pub first: Offset,
     /// The offset that the topic's next message gets.
     pub head: Offset,
 }
@@ -42,7 +44,7 @@ impl Storage {
         let statement = client
             .prepare_cached(
                 "-- find_stored_position
-                select c.topic_id, c.id, position, epoch, next_offset
+                select c.topic_id, c.id, position, epoch, first_offset, next_offset
                 from trunkline.topic t
                 join trunkline.topic_head h on h.topic_id = t.id
                 join trunkline.consumer_topic c on c.topic_id = t.id
@@ -54,8 +56,32 @@ impl Storage {
             key: ConsumerKey { topic: TopicId(row.get(0)), consumer: row.get(1) },
             position: Offset(row.get(2)),
             epoch: Epoch(row.get(3)),
-            head: Offset(row.get(4)),
+            first: Offset(row.get(4)),
+            head: Offset(row.get(5)),
         }))
+    }
+
+    /// Moves a position anywhere, and begins a new epoch so that nothing of before can move it any
+    /// more; `None` if the consumer is not registered.
+    pub async fn seek(
+        &self,
+        topic: TopicId,
+        consumer: &ConsumerId,
+        position: Offset,
+    ) -> Result<Option<ConsumerKey>, Error> {
+        let client = self.query().await?;
+        let statement = client
+            .prepare_cached(
+                "-- seek
+                update trunkline.consumer_topic
+                set position = $3, epoch = epoch + 1, updated_at = now()
+                where topic_id = $1 and consumer_id = $2
+                returning id",
+            )
+            .await?;
+        let row =
+            client.query_opt(&statement, &[&topic.0, &consumer.as_str(), &position.0]).await?;
+        Ok(row.map(|row| ConsumerKey { topic, consumer: row.get(0) }))
     }
 
     /// Moves positions, all in one statement, and returns the keys of those that moved. The others

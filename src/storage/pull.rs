@@ -10,7 +10,9 @@ pub struct Pulled {
     /// The batches from the one that holds the first message on; the last one may hold messages
     /// from `to` on, which were not taken.
     pub batches: Vec<Arc<Batch>>,
-    /// The position before: the offset of the first message taken.
+    /// The position before.
+    pub position: Offset,
+    /// The offset of the first message taken: beyond the position if messages were removed.
     pub from: Offset,
     /// The position after.
     pub to: Offset,
@@ -19,9 +21,10 @@ pub struct Pulled {
 }
 
 impl Storage {
-    /// Takes messages at the position, as many as `choose` says: it gets the batches and the
-    /// position, and returns the new position. `None` if the consumer is not registered any more;
-    /// [`Error::Locked`] if another session holds the consumer's lock for longer than a second.
+    /// Takes messages from the position on, as many as `choose` says: it gets the batches and the
+    /// first offset, and returns the new position. `None` if the consumer is not registered any more;
+    /// [`Error::Locked`] if another session holds the consumer's lock for longer than a second;
+    /// [`Error::ChangedMeanwhile`] if something else moved the position: nothing was taken.
     ///
     /// The epoch goes up, as at every acquisition: a stream that lost its lock without knowing
     /// cannot move the position over what was pulled.
@@ -48,28 +51,28 @@ impl Storage {
             )
             .await?;
         let Some(position) = position else { return Ok(None) };
-        let from = Offset(position.get(0));
-        let Some(log) = read_batches(&transaction, key.topic, from, max_bytes).await? else {
+        let position = Offset(position.get(0));
+        let Some(log) = read_batches(&transaction, key.topic, position, max_bytes).await? else {
             return Ok(None);
         };
+        let from = position.max(log.first);
         let to = choose(&log.batches, from);
-        if to > from {
+        if to > position {
             let moved = transaction
                 .execute(
                     "-- pull_position
                     update trunkline.consumer_topic
                     set position = $3, epoch = epoch + 1, holder = '', updated_at = now()
                     where topic_id = $1 and id = $2 and position = $4",
-                    &[&key.topic.0, &key.consumer, &to.0, &from.0],
+                    &[&key.topic.0, &key.consumer, &to.0, &position.0],
                 )
                 .await?;
-            // Moved between the two statements: by a stream whose lock was lost, before the new
-            // epoch could stop it. Whoever pulls again gets what comes next.
+            // Moved between the two statements: by a seek, or by a stream whose lock was lost.
             if moved == 0 {
-                return Err(Error::Locked("the position moved during the pull".to_owned()));
+                return Err(Error::ChangedMeanwhile);
             }
         }
         transaction.commit().await?;
-        Ok(Some(Pulled { batches: log.batches, from, to, head: log.head }))
+        Ok(Some(Pulled { batches: log.batches, position, from, to, head: log.head }))
     }
 }

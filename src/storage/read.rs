@@ -27,7 +27,8 @@ pub struct Log {
 const MAX_BATCHES: i64 = 512;
 
 impl Storage {
-    /// Reads from an offset on, until `max_bytes` are passed; `None` if there is no such topic.
+    /// Reads from an offset on, or from the first one kept if that is later, until `max_bytes` are
+    /// passed; `None` if there is no such topic.
     pub async fn read_batches(
         &self,
         topic: TopicId,
@@ -37,18 +38,23 @@ impl Storage {
         read_batches(&self.query().await?, topic, from, max_bytes).await
     }
 
-    /// The heads of those of the topics that exist.
-    pub async fn read_heads(&self, topics: &[TopicId]) -> Result<Vec<(TopicId, Offset)>, Error> {
+    /// First offset and head of those of the topics that exist.
+    pub async fn read_ends(
+        &self,
+        topics: &[TopicId],
+    ) -> Result<Vec<(TopicId, Offset, Offset)>, Error> {
         let client = self.query().await?;
         let statement = client
             .prepare_cached(
-                "-- read_heads
-                select topic_id, next_offset from trunkline.topic_head where topic_id = any ($1)",
+                "-- read_ends
+                select topic_id, first_offset, next_offset
+                from trunkline.topic_head where topic_id = any ($1)",
             )
             .await?;
         let ids: Vec<i32> = topics.iter().map(|topic| topic.0).collect();
         let rows = client.query(&statement, &[&ids]).await?;
-        Ok(rows.iter().map(|row| (TopicId(row.get(0)), Offset(row.get(1)))).collect())
+        let ends = |row: &Row| (TopicId(row.get(0)), Offset(row.get(1)), Offset(row.get(2)));
+        Ok(rows.iter().map(ends).collect())
     }
 
     /// A topic's number, its first offset and its head; `None` if there is no such topic.
@@ -69,23 +75,33 @@ impl Storage {
         Ok(row.map(|row| (TopicId(row.get(0)), Offset(row.get(1)), Offset(row.get(2)))))
     }
 
-    /// The offset of the first message stored at `time` or later; `None` if there is none.
-    pub async fn find_offset_at(
-        &self,
-        topic: TopicId,
-        time: SystemTime,
-    ) -> Result<Option<Offset>, Error> {
+    /// The offset of the first message stored at `time` or later; the head if there is none, or no
+    /// such topic.
+    pub async fn find_offset_at(&self, topic: TopicId, time: SystemTime) -> Result<Offset, Error> {
         let client = self.query().await?;
+        // Times grow with the offsets, so halving the log finds it: all batches before `low` are
+        // older, and the one at `high`, if there is one, is not.
         let statement = client
             .prepare_cached(
                 "-- find_offset_at
-                select base_offset from trunkline.batch
-                where topic_id = $1 and published_at >= $2
-                order by base_offset limit 1",
+                with recursive search (low, high) as (
+                    select first_offset, next_offset
+                    from trunkline.topic_head where topic_id = $1
+                    union all
+                    select case when published_at < $2 then base_offset + count else low end,
+                           case when published_at < $2 then high else base_offset end
+                    from search, lateral (
+                        select base_offset, count, published_at from trunkline.batch
+                        where topic_id = $1 and base_offset <= (low + high) / 2
+                        order by base_offset desc limit 1
+                    ) middle
+                    where low < high
+                )
+                select coalesce(min(high), 0) from search where high <= low",
             )
             .await?;
-        let row = client.query_opt(&statement, &[&topic.0, &time]).await?;
-        Ok(row.map(|row| Offset(row.get(0))))
+        let row = client.query_one(&statement, &[&topic.0, &time]).await?;
+        Ok(Offset(row.get(0)))
     }
 }
 
@@ -105,15 +121,17 @@ pub(super) async fn read_batches(
             select h.next_offset, h.first_offset, b.base_offset, b.published_at, b.payloads,
                    b.keys, b.headers::text[], b.producers, b.producer_counts
             from trunkline.topic_head h
+            cross join lateral (select greatest($2, h.first_offset) as offset) start
             left join lateral (
                 select * from (
                     select *, sum(bytes) over (order by base_offset) - bytes as bytes_before
                     from trunkline.batch
-                    where topic_id = h.topic_id and base_offset + count > $2
+                    where topic_id = h.topic_id and base_offset + count > start.offset
                       and base_offset >= coalesce((
                           select base_offset from trunkline.batch
-                          where topic_id = h.topic_id and base_offset <= $2
-                          order by base_offset desc limit 1), $2)
+                          where topic_id = h.topic_id and base_offset <= start.offset
+                            and base_offset >= h.deleted_until
+                          order by base_offset desc limit 1), start.offset)
                     order by base_offset limit $3
                 ) next
                 where bytes_before < $4

@@ -1,9 +1,18 @@
 //! The catalogue of topics.
 
-use tokio_postgres::Row;
+use std::time::Duration;
+
+use tokio_postgres::{Row, types::ToSql};
 
 use super::{Error, Storage, arrays};
-use crate::model::{Labels, Offset, PageRequest, Topic, TopicChanges, TopicName};
+use crate::model::{
+    Labels, Offset, PageRequest, Retention, Topic, TopicChanges, TopicId, TopicName,
+};
+
+/// What [`topic`] reads.
+const TOPIC: &str = "name, description, labels::text, created_at, updated_at,
+    first_offset, next_offset, last_published_at, bytes,
+    retention_age_ms, retention_bytes, retention_messages, keep_unread";
 
 impl Storage {
     /// Creates an empty topic; [`Error::Taken`] if there is one of that name.
@@ -12,40 +21,42 @@ impl Storage {
         name: &TopicName,
         description: &str,
         labels: &Labels,
+        retention: &Retention,
     ) -> Result<Topic, Error> {
         let client = self.query().await?;
         let statement = client
-            .prepare_cached(
+            .prepare_cached(&format!(
                 "-- create_topic
                 with created as (
-                    insert into trunkline.topic (name, description, labels)
-                    values ($1, $2, $3::text::jsonb)
+                    insert into trunkline.topic (name, description, labels, retention_age_ms,
+                        retention_bytes, retention_messages, keep_unread)
+                    values ($1, $2, $3::text::jsonb, $4, $5, $6, $7)
                     returning *
                 ), head as (
                     insert into trunkline.topic_head (topic_id) select id from created
                     returning *
                 )
-                select name, description, labels::text, created_at, updated_at,
-                       first_offset, next_offset, last_published_at
-                from created, head",
-            )
+                select {TOPIC} from created, head"
+            ))
             .await?;
         let labels = arrays::labels_to_json(labels)?;
-        let row = client.query_one(&statement, &[&name.as_str(), &description, &labels]).await?;
-        topic(&row)
+        let Retention { max_age, max_bytes, max_messages, keep_unread } = retention;
+        let age = max_age.map(milliseconds);
+        let arguments: [&(dyn ToSql + Sync); 7] =
+            [&name.as_str(), &description, &labels, &age, max_bytes, max_messages, keep_unread];
+        topic(&client.query_one(&statement, &arguments).await?)
     }
 
     /// One topic, if there is one of that name.
     pub async fn find_topic(&self, name: &TopicName) -> Result<Option<Topic>, Error> {
         let client = self.query().await?;
         let statement = client
-            .prepare_cached(
+            .prepare_cached(&format!(
                 "-- find_topic
-                select name, description, labels::text, created_at, updated_at,
-                       first_offset, next_offset, last_published_at
+                select {TOPIC}
                 from trunkline.topic join trunkline.topic_head on topic_id = id
-                where name = $1",
-            )
+                where name = $1"
+            ))
             .await?;
         client.query_opt(&statement, &[&name.as_str()]).await?.as_ref().map(topic).transpose()
     }
@@ -54,13 +65,12 @@ impl Storage {
     pub async fn list_topics(&self, page: &PageRequest) -> Result<Vec<Topic>, Error> {
         let client = self.query().await?;
         let statement = client
-            .prepare_cached(
+            .prepare_cached(&format!(
                 "-- list_topics
-                select name, description, labels::text, created_at, updated_at,
-                       first_offset, next_offset, last_published_at
+                select {TOPIC}
                 from trunkline.topic join trunkline.topic_head on topic_id = id
-                where name > $1 order by name limit $2",
-            )
+                where name > $1 order by name limit $2"
+            ))
             .await?;
         let rows = client.query(&statement, &[&page.after, &(page.size as i64 + 1)]).await?;
         rows.iter().map(topic).collect()
@@ -74,29 +84,47 @@ impl Storage {
     ) -> Result<Option<Topic>, Error> {
         let client = self.query().await?;
         let statement = client
-            .prepare_cached(
+            .prepare_cached(&format!(
                 "-- update_topic
                 update trunkline.topic
                 set description = coalesce($2, description),
                     labels = coalesce($3::text::jsonb, labels),
+                    retention_age_ms = case when $4 then $5 else retention_age_ms end,
+                    retention_bytes = case when $6 then $7 else retention_bytes end,
+                    retention_messages = case when $8 then $9 else retention_messages end,
+                    keep_unread = coalesce($10, keep_unread),
                     updated_at = now()
                 from trunkline.topic_head
                 where name = $1 and topic_id = id
-                returning name, description, labels::text, created_at, updated_at,
-                          first_offset, next_offset, last_published_at",
-            )
+                returning {TOPIC}"
+            ))
             .await?;
-        let labels = changes.labels.as_ref().map(arrays::labels_to_json).transpose()?;
-        let row =
-            client.query_opt(&statement, &[&name.as_str(), &changes.description, &labels]).await?;
+        let TopicChanges { description, labels, max_age, max_bytes, max_messages, keep_unread } =
+            changes;
+        let labels = labels.as_ref().map(arrays::labels_to_json).transpose()?;
+        let age = max_age.flatten().map(milliseconds);
+        let arguments: [&(dyn ToSql + Sync); 10] = [
+            &name.as_str(),
+            description,
+            &labels,
+            &max_age.is_some(),
+            &age,
+            &max_bytes.is_some(),
+            &max_bytes.flatten(),
+            &max_messages.is_some(),
+            &max_messages.flatten(),
+            keep_unread,
+        ];
+        let row = client.query_opt(&statement, &arguments).await?;
         row.as_ref().map(topic).transpose()
     }
 
-    /// Deletes a topic with all that belongs to it; false if there is none of that name.
+    /// Deletes a topic with its registrations and positions; `None` if there is none of that name.
+    /// Its messages are hidden with it, and deleted later, in small steps.
     ///
     /// The head's row goes first: a publish that holds it is waited for, and one that waits for
     /// it then finds the topic gone.
-    pub async fn delete_topic(&self, name: &TopicName) -> Result<bool, Error> {
+    pub async fn delete_topic(&self, name: &TopicName) -> Result<Option<TopicId>, Error> {
         let mut client = self.query().await?;
         let transaction = client.transaction().await?;
         let head = transaction
@@ -108,10 +136,10 @@ impl Storage {
                 &[&name.as_str()],
             )
             .await?;
-        let Some(head) = head else { return Ok(false) };
+        let Some(head) = head else { return Ok(None) };
         let id: i32 = head.get(0);
         for statement in [
-            "-- delete_topic_batches\ndelete from trunkline.batch where topic_id = $1",
+            "-- bury_topic\ninsert into trunkline.deleted_topic (topic_id) values ($1)",
             "-- delete_topic_producers\ndelete from trunkline.producer_topic where topic_id = $1",
             "-- delete_topic_consumers\ndelete from trunkline.consumer_topic where topic_id = $1",
             "-- delete_topic\ndelete from trunkline.topic where id = $1",
@@ -119,7 +147,7 @@ impl Storage {
             transaction.execute(statement, &[&id]).await?;
         }
         transaction.commit().await?;
-        Ok(true)
+        Ok(Some(TopicId(id)))
     }
 }
 
@@ -133,5 +161,16 @@ fn topic(row: &Row) -> Result<Topic, Error> {
         first_offset: Offset(row.get(5)),
         head: Offset(row.get(6)),
         last_published_at: row.get(7),
+        bytes: row.get(8),
+        retention: Retention {
+            max_age: row.get::<_, Option<i64>>(9).map(|ms| Duration::from_millis(ms as u64)),
+            max_bytes: row.get(10),
+            max_messages: row.get(11),
+            keep_unread: row.get(12),
+        },
     })
+}
+
+fn milliseconds(age: Duration) -> i64 {
+    i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }

@@ -40,6 +40,7 @@ async fn a_topic_is_created_described_changed_and_deleted() {
         topic: "orders".to_owned(),
         description: "what was ordered".to_owned(),
         labels: labels([("team".to_owned(), "sales".to_owned())]),
+        retention: None,
     };
     let created = topics.create_topic(asked).await.unwrap().into_inner().topic.unwrap();
     assert_eq!(
@@ -64,6 +65,7 @@ async fn a_topic_is_created_described_changed_and_deleted() {
         update_mask: Some(prost_types::FieldMask {
             paths: paths.iter().map(|&path| path.to_owned()).collect(),
         }),
+        retention: None,
     };
     let updated = topics.update_topic(update("new", &["description"])).await.unwrap();
     let updated = updated.into_inner().topic.unwrap();
@@ -317,7 +319,7 @@ async fn a_consumer_that_is_ill_formed_or_exists_is_not_registered() {
         assert_field(register("orders", "c", Some(Start::Time(time))).await, "time", None);
     }
     let beyond = register("orders", "c", Some(Start::Offset(3))).await;
-    let metadata = assert_refused(beyond, Code::OutOfRange, "START_OUT_OF_RANGE");
+    let metadata = assert_refused(beyond, Code::OutOfRange, "OFFSET_OUT_OF_RANGE");
     let of = |name: &str| metadata[name].as_str();
     assert_eq!((of("offset"), of("first_offset"), of("head")), ("3", "0", "2"));
     let list = proto::ListConsumersRequest { topic: "orders".to_owned(), ..Default::default() };

@@ -207,10 +207,17 @@ async fn a_stream_whose_epoch_is_over_ends_aborted_though_it_has_the_lock() {
     broker.consumer("orders", "billing").await;
     let mut stale = broker.consume("orders", "billing").await;
     stale.attached().await;
+    // Another broker's stream begins a new epoch, though it cannot have the lock.
     let sql = broker.sql().await;
-    sql.batch_execute("update trunkline.consumer_topic set epoch = epoch + 1").await.unwrap();
+    sql.batch_execute(
+        "update trunkline.consumer_topic
+         set epoch = epoch + 1, claimed_by = 'token', claimant = 'another', claimed_at = now()",
+    )
+    .await
+    .unwrap();
     broker.publish("orders", ["first"]).await;
-    info(&stale.ended().await, Code::Aborted, "LEASE_LOST");
+    let metadata = info(&stale.ended().await, Code::Aborted, "LEASE_TAKEN_OVER");
+    assert_eq!(metadata["holder"], "another");
     assert_eq!(broker.position("orders", "billing").await, 0);
 }
 

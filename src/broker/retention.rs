@@ -1,0 +1,138 @@
+//! Retention: one broker at a time removes what the topics' limits say, in small steps.
+//!
+//! Messages are hidden first, by moving their topic's first offset, which is all that readers look
+//! at. Their rows go behind it, and then their space is made free for new ones: without that, what
+//! is published and removed by the gigabyte would only be noticed by autovacuum once a minute.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{self, MissedTickBehavior},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Broker, Error, feed::Feeds};
+use crate::{
+    model::{Offset, TopicId, TopicName},
+    storage::{self, Deleted, LeaseSession, Storage},
+};
+
+/// How often the limits are looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Space is made free when so many bytes were deleted since the last time, and a fifth of what is
+/// stored: it costs a look at all that is stored.
+const VACUUM_BYTES: i64 = 16 * 1024 * 1024;
+const VACUUM_SHARE: i64 = 5;
+
+/// What is to be removed of a topic's log.
+#[derive(Clone, Copy, Debug)]
+pub enum Before {
+    /// All messages before an offset.
+    Offset(Offset),
+    /// All messages stored before a time.
+    Time(std::time::SystemTime),
+}
+
+impl Broker {
+    /// Removes a topic's oldest messages; returns the offset of the oldest one kept.
+    pub async fn trim_topic(&self, topic: TopicName, before: Before) -> Result<Offset, Error> {
+        let log = self.storage.find_log(&topic).await.map_err(Error::of_read)?;
+        let Some((id, first, head)) = log else { return Err(Error::TopicNotFound { topic }) };
+        let floor = match before {
+            Before::Offset(offset) if offset > head => {
+                return Err(Error::OffsetOutOfRange { topic, offset, first, head });
+            }
+            Before::Offset(offset) => offset,
+            Before::Time(time) => {
+                self.storage.find_offset_at(id, time).await.map_err(Error::of_read)?
+            }
+        };
+        loop {
+            // May be done twice: the floor only rises.
+            let raised = self.storage.raise_floor(id, floor).await.map_err(Error::of_read)?;
+            let Some(first) = raised else { return Err(Error::TopicNotFound { topic }) };
+            self.feeds.saw(id, first, head);
+            if first >= floor {
+                return Ok(first);
+            }
+        }
+    }
+}
+
+/// Starts to remove what expires, whenever no other broker does.
+pub(super) fn start(
+    storage: Arc<Storage>,
+    feeds: Arc<Feeds>,
+    sessions: watch::Receiver<Option<Arc<LeaseSession>>>,
+    tasks: &TaskTracker,
+    stopping: CancellationToken,
+) {
+    let sweeper = Sweeper { storage, feeds, deleted_bytes: 0 };
+    tasks.spawn(stopping.run_until_cancelled_owned(sweeper.run(sessions)));
+}
+
+struct Sweeper {
+    storage: Arc<Storage>,
+    feeds: Arc<Feeds>,
+    /// Bytes deleted since their space was last made free.
+    deleted_bytes: i64,
+}
+
+impl Sweeper {
+    async fn run(mut self, sessions: watch::Receiver<Option<Arc<LeaseSession>>>) {
+        let mut tick = time::interval(INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let Some(session) = sessions.borrow().clone() else { continue };
+            let swept = async {
+                match session.lock_retention().await? {
+                    true => self.sweep().await,
+                    false => Ok(()),
+                }
+            };
+            if let Err(error) = swept.await {
+                tracing::warn!(%error, "remove expired messages");
+            }
+        }
+    }
+
+    async fn sweep(&mut self) -> Result<(), storage::Error> {
+        for (topic, floor) in self.storage.find_expired().await? {
+            if let Some(first) = self.storage.raise_floor(topic, floor).await? {
+                self.feeds.saw(topic, first, first);
+            }
+        }
+        for topic in self.storage.find_hidden().await? {
+            self.delete_all(topic, async |storage, topic| storage.delete_hidden(topic).await)
+                .await?;
+        }
+        for topic in self.storage.find_deleted_topics().await? {
+            self.delete_all(topic, async |storage, topic| storage.delete_remains(topic).await)
+                .await?;
+        }
+        if self.deleted_bytes >= VACUUM_BYTES
+            && self.deleted_bytes >= self.storage.stored_bytes().await? / VACUUM_SHARE
+        {
+            self.storage.vacuum_batches().await?;
+            self.deleted_bytes = 0;
+        }
+        Ok(())
+    }
+
+    async fn delete_all(
+        &mut self,
+        topic: TopicId,
+        step: impl AsyncFn(&Storage, TopicId) -> Result<Deleted, storage::Error>,
+    ) -> Result<(), storage::Error> {
+        loop {
+            let deleted = step(&self.storage, topic).await?;
+            self.deleted_bytes += deleted.bytes;
+            if deleted.batches == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
