@@ -50,6 +50,7 @@ impl Broker {
         let Some(id) = self.storage.delete_topic(&topic).await? else {
             return Err(Error::TopicNotFound { topic });
         };
+        self.feeds.topic_gone(id);
         self.leases.changed(Whose::Topic(id));
         Ok(())
     }

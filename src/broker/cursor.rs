@@ -110,6 +110,10 @@ impl Cursor {
         log: &Subscription,
         at_tail: bool,
     ) -> Result<bool, Error> {
+        // What was removed meanwhile is not handed out, though it is still here.
+        if self.position < log.feed().floor() {
+            self.ahead.clear();
+        }
         if !self.ahead.is_empty() {
             return Ok(true);
         }

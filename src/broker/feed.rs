@@ -12,6 +12,7 @@ use std::{
 };
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::tail::Tail;
 use crate::model::{Batch, Offset, TopicId};
@@ -28,6 +29,8 @@ pub(super) struct Feed {
     /// Held by the one stream that reads the tail from the database; the others wait for what it
     /// finds.
     reading: tokio::sync::Mutex<()>,
+    /// The topic was deleted.
+    gone: CancellationToken,
 }
 
 /// A reader's hold on a topic's feed; the last one takes the feed with it.
@@ -56,6 +59,7 @@ impl Feeds {
                     floor: AtomicI64::new(first.0),
                     tail: Mutex::default(),
                     reading: tokio::sync::Mutex::default(),
+                    gone: CancellationToken::new(),
                 })
             })
             .clone();
@@ -85,6 +89,13 @@ impl Feeds {
     pub(super) fn head_moved(&self, topic: TopicId, head: Offset) {
         if let Some(feed) = self.lock().get(&topic) {
             feed.advance(head);
+        }
+    }
+
+    /// A topic was deleted.
+    pub(super) fn topic_gone(&self, topic: TopicId) {
+        if let Some(feed) = self.lock().get(&topic) {
+            feed.gone.cancel();
         }
     }
 
@@ -134,6 +145,11 @@ impl Subscription {
 
     pub(super) fn feed(&self) -> &Feed {
         &self.feed
+    }
+
+    /// Cancelled when the topic is deleted.
+    pub(super) fn gone(&self) -> CancellationToken {
+        self.feed.gone.clone()
     }
 
     /// Tells the other readers of the ends of the log that were read.

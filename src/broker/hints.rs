@@ -25,7 +25,7 @@ pub(super) enum Hint {
 pub(super) enum Whose {
     /// A consumer's.
     Consumer(ConsumerKey),
-    /// All of a topic's.
+    /// All of a topic's, as it was deleted.
     Topic(TopicId),
 }
 

@@ -58,6 +58,7 @@ impl Broker {
         let deadline = pull.deadline.filter(|deadline| *deadline < enough);
         let stored = self.find_position(&pull.topic, &pull.consumer).await?;
         let mut log = self.feeds.subscribe(stored.key.topic, stored.first, stored.head);
+        let gone = log.gone();
         loop {
             log.head.borrow_and_update();
             let pulled = self.pull_once(pull).await?;
@@ -66,6 +67,7 @@ impl Broker {
             }
             tokio::select! {
                 _ = log.head.changed() => {}
+                () = gone.cancelled() => return Err(Error::TopicNotFound { topic: pull.topic.clone() }),
                 () = time::sleep_until(deadline.unwrap_or(enough)) => match deadline {
                     Some(_) => return Err(Error::DeadlineExceeded),
                     None => return Ok(pulled),

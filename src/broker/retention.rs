@@ -23,7 +23,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Space is made free when so many bytes were deleted since the last time, and a fifth of what is
 /// stored: it costs a look at all that is stored.
-const VACUUM_BYTES: i64 = 16 * 1024 * 1024;
+const VACUUM_BYTES: i64 = 4 * 1024 * 1024;
 const VACUUM_SHARE: i64 = 5;
 
 /// What is to be removed of a topic's log.

@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     feed::Feeds,
-    hints::{Hint, Hints},
+    hints::{Hint, Hints, Whose},
     lease::Leases,
     pace::Backoff,
 };
@@ -99,7 +99,13 @@ fn wake(text: &str, broker: &str, feeds: &Feeds, leases: &Leases) {
         match hint {
             Hint::Head(topic, head) => feeds.head_moved(topic, head),
             Hint::Freed(topic, consumer) => leases.freed_elsewhere(topic, consumer),
-            Hint::Changed(whose) => leases.look_at(whose),
+            Hint::Changed(whose) => {
+                leases.look_at(whose);
+                // A topic's leases all change at once only when it is deleted.
+                if let Whose::Topic(topic) = whose {
+                    feeds.topic_gone(topic);
+                }
+            }
         }
     }
 }

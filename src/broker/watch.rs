@@ -1,7 +1,7 @@
 //! The poll that always remains: once a second, the heads of all topics that are read here, in one
 //! statement, which also tells whether the database answers.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, watch},
@@ -44,6 +44,10 @@ async fn poll(storage: &Storage, feeds: &Feeds) -> bool {
     let topics = feeds.topics();
     match time::timeout(ANSWER_TIMEOUT, storage.read_ends(&topics)).await {
         Ok(Ok(logs)) => {
+            let found: HashSet<_> = logs.iter().map(|(topic, ..)| *topic).collect();
+            for topic in topics.into_iter().filter(|topic| !found.contains(topic)) {
+                feeds.topic_gone(topic);
+            }
             for (topic, first, head) in logs {
                 feeds.saw(topic, first, head);
             }

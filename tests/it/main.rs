@@ -5,18 +5,25 @@
 mod support;
 
 mod admin;
+mod bounded_reads;
 mod command;
 mod commit;
 mod consume;
 mod database_faults;
+mod deadlines;
+mod deletion;
 mod drain;
 mod embedded;
 mod end_to_end;
 mod exactly_once;
+mod flow;
 mod layers;
 mod promises;
 mod publish;
 mod pull;
 mod reflection;
+mod retention;
 mod schema;
+mod seek;
 mod several_brokers;
+mod take_over;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{Status, transport::Channel};
+use tonic::{IntoRequest, Status, transport::Channel};
 use trunkline::{
     broker::Broker,
     client::Client,
@@ -139,8 +139,21 @@ impl TestBroker {
         self.open(proto::ConsumeRequest { commit_mode, ..Self::request(topic, consumer) }).await
     }
 
-    pub async fn open(&self, request: proto::ConsumeRequest) -> TestStream {
-        let (topic, consumer) = (request.topic.clone(), request.consumer_id.clone());
+    /// A stream that takes the lease over, under a name of its own.
+    pub async fn take_over(&self, topic: &str, consumer: &str, name: &str) -> TestStream {
+        self.open(proto::ConsumeRequest {
+            commit_mode: proto::CommitMode::Manual.into(),
+            on_busy: proto::OnBusy::TakeOver.into(),
+            client_name: name.to_owned(),
+            ..Self::request(topic, consumer)
+        })
+        .await
+    }
+
+    pub async fn open(&self, request: impl IntoRequest<proto::ConsumeRequest>) -> TestStream {
+        let request = request.into_request();
+        let (topic, consumer) =
+            (request.get_ref().topic.clone(), request.get_ref().consumer_id.clone());
         // A connection of its own, so that dropping the stream is a client that goes away.
         let client = Client::connect(&self.endpoint).await.unwrap();
         let mut consumers = client.consumers().max_decoding_message_size(4 * 1024 * 1024);
@@ -180,6 +193,34 @@ impl TestBroker {
             wait: None,
         };
         Ok(self.consumers().pull(request).await?.into_inner())
+    }
+
+    pub async fn get_topic(&self, topic: &str) -> proto::Topic {
+        let request = proto::GetTopicRequest { topic: topic.to_owned() };
+        self.topics().get_topic(request).await.unwrap().into_inner().topic.unwrap()
+    }
+
+    pub async fn delete_topic(&self, topic: &str) {
+        let request = proto::DeleteTopicRequest { topic: topic.to_owned() };
+        self.topics().delete_topic(request).await.unwrap();
+    }
+
+    /// Removes all messages before an offset; returns the first one kept.
+    pub async fn trim(&self, topic: &str, offset: i64) -> i64 {
+        let before = Some(proto::trim_topic_request::Before::Offset(offset));
+        let request = proto::TrimTopicRequest { topic: topic.to_owned(), before };
+        self.topics().trim_topic(request).await.unwrap().into_inner().first_offset
+    }
+
+    pub async fn seek(
+        &self,
+        topic: &str,
+        consumer: &str,
+        target: proto::seek_request::Target,
+    ) -> Result<i64, Status> {
+        let (topic, consumer_id) = (topic.to_owned(), consumer.to_owned());
+        let request = proto::SeekRequest { topic, consumer_id, target: Some(target) };
+        Ok(self.consumers().seek(request).await?.into_inner().position)
     }
 
     /// How many messages the database holds.

@@ -10,13 +10,13 @@ mod stream;
 
 use std::time::Duration;
 
-pub use broker::TestBroker;
+pub use broker::{PRODUCER, TestBroker, message};
 pub use cluster::{TestDatabase, connect};
 pub use command::{Finished, Trunkline};
 pub use logs::write_log_file;
 pub use publish_stream::PublishStream;
 pub use status::{assert_field, assert_refused, info, retry_delay};
-pub use stream::TestStream;
+pub use stream::{TestStream, payload};
 
 /// How long a test waits for what must come.
 pub const DEADLINE: Duration = Duration::from_secs(20);

@@ -3,7 +3,10 @@
 use tonic::{Status, Streaming};
 use trunkline::{
     client::Client,
-    proto::{Attached, CommitRequest, ConsumeResponse, Message, consume_response::Event},
+    proto::{
+        Attached, CommitRequest, ConsumeResponse, Gap, Message, Repositioned,
+        consume_response::Event,
+    },
 };
 
 use super::soon;
@@ -29,8 +32,10 @@ impl TestStream {
     pub async fn try_next(&mut self) -> Result<Event, Status> {
         let frame = soon("a frame", self.stream.message()).await?;
         let event = frame.expect("the stream ends with a status").event.unwrap();
-        if let Event::Attached(attached) = &event {
-            self.epoch = attached.epoch;
+        match &event {
+            Event::Attached(attached) => self.epoch = attached.epoch,
+            Event::Repositioned(repositioned) => self.epoch = repositioned.epoch,
+            _ => {}
         }
         Ok(event)
     }
@@ -85,6 +90,48 @@ impl TestStream {
                 Event::Batch(batch) => messages.extend(batch.messages),
                 Event::CaughtUp(caught_up) => return (messages, caught_up.head),
                 _ => {}
+            }
+        }
+    }
+
+    /// Where a seek moved the stream; passes over frames of before.
+    pub async fn repositioned(&mut self) -> Repositioned {
+        loop {
+            if let Event::Repositioned(repositioned) = self.next().await {
+                return repositioned;
+            }
+        }
+    }
+
+    /// The messages that were removed before the stream came to them: from and to before.
+    pub async fn gap(&mut self) -> (i64, i64) {
+        match self.next().await {
+            Event::Gap(Gap { from, to }) => (from, to),
+            other => panic!("a gap expected, not {other:?}"),
+        }
+    }
+
+    /// All messages up to the stream's end, which must be a good one.
+    pub async fn read_until_it_ends(&mut self) -> Vec<Message> {
+        let mut messages = Vec::new();
+        loop {
+            match soon("a frame or the end", self.stream.message()).await.unwrap() {
+                Some(ConsumeResponse { event: Some(Event::Batch(batch)) }) => {
+                    messages.extend(batch.messages);
+                }
+                Some(_) => {}
+                None => return messages,
+            }
+        }
+    }
+
+    /// Waits for a beat; any message before it is one too many.
+    pub async fn beats_without_messages(&mut self) -> i64 {
+        loop {
+            match self.next().await {
+                Event::Heartbeat(heartbeat) => return heartbeat.position,
+                Event::CaughtUp(_) => {}
+                other => panic!("a heartbeat expected, not {other:?}"),
             }
         }
     }

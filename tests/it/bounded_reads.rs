@@ -1,0 +1,203 @@
+//! Streams that end by themselves, and reads without a consumer.
+
+use tonic::{Code, Status};
+use trunkline::proto::{
+    self, LogEdge, consume_request::Stop, consume_response::Event, read_messages_request::Start,
+};
+
+use crate::support::{
+    TestBroker, TestStream, Trunkline, assert_field, assert_refused, payload, soon,
+};
+
+async fn with_five_messages() -> TestBroker {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    broker.publish("orders", ["a", "b"]).await;
+    broker.publish("orders", ["c", "d", "e"]).await;
+    broker
+}
+
+async fn consume(broker: &TestBroker, stop: Stop) -> TestStream {
+    let request = TestBroker::request("orders", "billing");
+    broker.open(proto::ConsumeRequest { stop: Some(stop), ..request }).await
+}
+
+fn payloads(messages: &[proto::Message]) -> Vec<String> {
+    messages.iter().map(payload).collect()
+}
+
+#[tokio::test]
+async fn a_stream_until_caught_up_ends_well_behind_the_last_message() {
+    let broker = with_five_messages().await;
+    let mut stream = consume(&broker, Stop::UntilCaughtUp(true)).await;
+    let (messages, head) = stream.read_to_end().await;
+    assert_eq!((payloads(&messages).join(""), head), ("abcde".to_owned(), 5));
+    assert!(stream.read_until_it_ends().await.is_empty());
+    assert_eq!(broker.position("orders", "billing").await, 5);
+    // Nothing is left to read.
+    let mut stream = consume(&broker, Stop::UntilCaughtUp(true)).await;
+    assert!(stream.read_until_it_ends().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_stream_until_an_offset_ends_well_before_it() {
+    let broker = with_five_messages().await;
+    let messages = consume(&broker, Stop::UntilOffset(4)).await.read_until_it_ends().await;
+    assert_eq!(payloads(&messages), ["a", "b", "c", "d"]);
+    assert_eq!(broker.position("orders", "billing").await, 4);
+    // What lies before the position is had already.
+    assert!(consume(&broker, Stop::UntilOffset(2)).await.read_until_it_ends().await.is_empty());
+    // What lies beyond the head is waited for.
+    let mut stream = consume(&broker, Stop::UntilOffset(7)).await;
+    assert_eq!(stream.payloads(1).await, ["e"]);
+    let Event::CaughtUp(_) = stream.next().await else { panic!("caught up expected") };
+    broker.publish("orders", ["f", "g", "h"]).await;
+    assert_eq!(payloads(&stream.read_until_it_ends().await), ["f", "g"]);
+}
+
+#[tokio::test]
+async fn a_stream_of_so_many_messages_ends_well_behind_them_and_frees_the_lease() {
+    let broker = with_five_messages().await;
+    let messages = consume(&broker, Stop::MaxMessages(3)).await.read_until_it_ends().await;
+    assert_eq!(payloads(&messages), ["a", "b", "c"]);
+    let mut stream = consume(&broker, Stop::MaxMessages(3)).await;
+    let mut next = broker.consume("orders", "billing").await;
+    broker.publish("orders", ["f", "g"]).await;
+    assert_eq!(payloads(&stream.read_until_it_ends().await), ["d", "e", "f"]);
+    assert_eq!(next.payloads(1).await, ["g"]);
+}
+
+#[tokio::test]
+async fn a_stop_that_is_ill_formed_is_refused() {
+    let broker = with_five_messages().await;
+    let refused = async |stop| -> Result<(), Status> {
+        let request = TestBroker::request("orders", "billing");
+        let request = proto::ConsumeRequest { stop: Some(stop), ..request };
+        broker.consumers().consume(request).await.map(|_| ())
+    };
+    assert_field(refused(Stop::MaxMessages(0)).await, "max_messages", None);
+    assert_field(refused(Stop::MaxMessages(-1)).await, "max_messages", None);
+    assert_field(refused(Stop::UntilOffset(-1)).await, "until_offset", None);
+    // Not to stop when caught up is not to stop.
+    let mut stream = consume(&broker, Stop::UntilCaughtUp(false)).await;
+    stream.read_to_end().await;
+    broker.publish("orders", ["f"]).await;
+    assert_eq!(stream.payloads(1).await, ["f"]);
+}
+
+fn read(start: Option<Start>, max_messages: i32) -> proto::ReadMessagesRequest {
+    proto::ReadMessagesRequest { topic: "orders".to_owned(), start, max_messages }
+}
+
+#[tokio::test]
+async fn messages_are_read_in_pages_and_nothing_moves() {
+    let broker = with_five_messages().await;
+    let mut topics = broker.topics();
+    let mut start = None;
+    let mut all = Vec::new();
+    for expected in [&["a", "b"][..], &["c", "d"], &["e"], &[]] {
+        let page = topics.read_messages(read(start, 2)).await.unwrap().into_inner();
+        assert_eq!(payloads(&page.messages), expected);
+        assert_eq!((page.first_offset, page.head), (0, 5));
+        all.extend(page.messages);
+        assert_eq!(page.next_offset, all.len() as i64);
+        start = Some(Start::Offset(page.next_offset));
+    }
+    assert!(all.iter().enumerate().all(|(number, message)| message.offset == number as i64));
+    assert!(all.iter().all(|message| message.producer_id == "producer"));
+    assert_eq!(broker.position("orders", "billing").await, 0);
+    // A stream that holds the lease is not in the way, nor are messages that it has had.
+    let mut stream = broker.consume("orders", "billing").await;
+    stream.read_to_end().await;
+    let second_batch = all[2].publish_time;
+    let from = |start| {
+        let mut topics = broker.topics();
+        async move {
+            payloads(&topics.read_messages(read(start, 0)).await.unwrap().into_inner().messages)
+        }
+    };
+    assert_eq!(from(Some(Start::Time(second_batch.unwrap()))).await, ["c", "d", "e"]);
+    assert_eq!(from(Some(Start::Edge(LogEdge::Earliest.into()))).await.len(), 5);
+    assert!(from(Some(Start::Edge(LogEdge::Latest.into()))).await.is_empty());
+    assert_eq!(from(Some(Start::Offset(1))).await, ["b", "c", "d", "e"]);
+}
+
+#[tokio::test]
+async fn a_page_of_large_messages_fits_a_default_client() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    let large = "x".repeat(1024 * 1024);
+    for _ in 0..6 {
+        broker.publish("orders", [large.as_str()]).await;
+    }
+    let mut topics = broker.topics().max_decoding_message_size(4 * 1024 * 1024);
+    let mut count = 0;
+    while count < 6 {
+        let page = topics.read_messages(read(Some(Start::Offset(count)), 0)).await.unwrap();
+        let page = page.into_inner();
+        assert!(!page.messages.is_empty());
+        count = page.next_offset;
+    }
+}
+
+#[tokio::test]
+async fn a_read_out_of_the_log_or_of_nothing_is_refused() {
+    let broker = with_five_messages().await;
+    broker.trim("orders", 2).await;
+    let mut topics = broker.topics();
+    for offset in [1, 6] {
+        let refused = topics.read_messages(read(Some(Start::Offset(offset)), 1)).await;
+        let metadata = assert_refused(refused, Code::OutOfRange, "OFFSET_OUT_OF_RANGE");
+        assert_eq!((metadata["first_offset"].as_str(), metadata["head"].as_str()), ("2", "5"));
+    }
+    let earliest = topics.read_messages(read(None, 1)).await.unwrap().into_inner();
+    assert_eq!((payloads(&earliest.messages).join(""), earliest.next_offset), ("c".to_owned(), 3));
+    assert_field(topics.read_messages(read(None, -1)).await, "max_messages", None);
+    let negative = topics.read_messages(read(Some(Start::Offset(-1)), 1)).await;
+    assert_field(negative, "offset", None);
+    let unknown = topics.read_messages(read(Some(Start::Edge(9)), 1)).await;
+    assert_field(unknown, "edge", None);
+    let bad_name = proto::ReadMessagesRequest { topic: "a b".to_owned(), ..read(None, 1) };
+    assert_field(topics.read_messages(bad_name).await, "topic", None);
+    let nowhere = proto::ReadMessagesRequest { topic: "nope".to_owned(), ..read(None, 1) };
+    assert_refused(topics.read_messages(nowhere).await, Code::NotFound, "TOPIC_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn the_command_ends_where_it_is_told_and_peeks() {
+    let broker = with_five_messages().await;
+    let run = async |arguments: &[&str]| {
+        Trunkline::run(&[&["--endpoint", &broker.endpoint], arguments].concat()).await
+    };
+    let consume = ["consume", "orders", "--consumer", "billing"];
+    let ended = run(&[&consume[..], &["--until-offset", "2"]].concat()).await;
+    assert_eq!((ended.code(), ended.stdout.as_str()), (0, "a\nb\n"), "{ended:?}");
+    let ended = run(&[&consume[..], &["-n", "1"]].concat()).await;
+    assert_eq!((ended.code(), ended.stdout.as_str()), (0, "c\n"), "{ended:?}");
+    let peeked = run(&["topic", "read", "orders", "--from", "1", "-n", "3"]).await;
+    assert_eq!((peeked.code(), peeked.stdout.as_str()), (0, "b\nc\nd\n"), "{peeked:?}");
+    assert_eq!(broker.position("orders", "billing").await, 3);
+    let both = run(&[&consume[..], &["-n", "1", "--until-caught-up"]].concat()).await;
+    assert_eq!(both.code(), 2, "{both:?}");
+
+    // A consume that takes over ends the one that holds the lease with a clear word.
+    let mut holder = Trunkline::spawn(
+        &[&["--endpoint", &broker.endpoint], &consume[..], &["--client-name", "first"]].concat(),
+    );
+    for expected in ["d", "e"] {
+        let line = soon("a line", holder.stdout.next_line()).await.unwrap();
+        assert_eq!(line.as_deref(), Some(expected));
+    }
+    broker.publish("orders", ["f"]).await;
+    let line = soon("a line", holder.stdout.next_line()).await.unwrap();
+    assert_eq!(line.as_deref(), Some("f"));
+    let taken =
+        run(&[&consume[..], &["--take-over", "--client-name", "second", "--until-caught-up"]]
+            .concat())
+        .await;
+    assert_eq!(taken.code(), 0, "{taken:?}");
+    let word = soon("the last word", holder.stderr.next_line()).await.unwrap().unwrap();
+    assert!(word.contains("taken over by second") && word.contains("LEASE_TAKEN_OVER"), "{word}");
+    assert_eq!(holder.wait().await.code(), Some(1));
+}

@@ -1,0 +1,102 @@
+//! The caller's deadline, which a stream keeps as well as a call.
+
+use std::time::{Duration, Instant};
+
+use tonic::{Code, Request};
+use trunkline::proto::{self, OnBusy};
+
+use crate::support::{TestBroker, assert_refused, info, soon};
+
+async fn with_consumer() -> TestBroker {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    broker
+}
+
+fn within<T>(deadline: Duration, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(deadline);
+    request
+}
+
+#[tokio::test]
+async fn a_stream_ends_at_its_deadline_and_frees_the_lease() {
+    let broker = with_consumer().await;
+    let deadline = Duration::from_millis(500);
+    let began = Instant::now();
+    let mut stream = broker.open(within(deadline, TestBroker::request("orders", "billing"))).await;
+    stream.attached().await;
+    broker.publish("orders", ["a"]).await;
+    assert_eq!(stream.payloads(1).await, ["a"]);
+    info(&stream.ended().await, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+    assert!(began.elapsed() >= deadline);
+    // On its way back the lease may take a moment; a standby gets it then.
+    let mut next = broker.consume("orders", "billing").await;
+    broker.publish("orders", ["b"]).await;
+    assert_eq!(next.payloads(1).await, ["b"]);
+}
+
+#[tokio::test]
+async fn a_standby_and_a_take_over_end_at_their_deadlines() {
+    let broker = with_consumer().await;
+    let mut holder = broker.consume("orders", "billing").await;
+    holder.attached().await;
+    let deadline = Duration::from_millis(300);
+    let mut standby = broker.open(within(deadline, TestBroker::request("orders", "billing"))).await;
+    standby.standby().await;
+    info(&standby.ended().await, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+    drop(holder);
+
+    // A lock that is not a stream's cannot be taken over.
+    let sql = broker.sql().await;
+    let lock = "select pg_advisory_lock(topic_id, id) from trunkline.consumer_topic";
+    crate::support::until("the lock is free", async || {
+        let free = "select bool_and(pg_try_advisory_lock(topic_id, id))
+            from trunkline.consumer_topic";
+        sql.query_one(free, &[]).await.unwrap().get(0)
+    })
+    .await;
+    sql.batch_execute(lock).await.unwrap();
+    let taking = proto::ConsumeRequest {
+        on_busy: OnBusy::TakeOver.into(),
+        ..TestBroker::request("orders", "billing")
+    };
+    let mut taker = broker.open(within(deadline, taking)).await;
+    taker.standby().await;
+    info(&taker.ended().await, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_loses_the_lease_at_its_deadline() {
+    let broker = with_consumer().await;
+    let payload = "x".repeat(512 * 1024);
+    for _ in 0..4 {
+        broker.publish("orders", [payload.as_str(); 16]).await;
+    }
+    let deadline = Duration::from_millis(500);
+    let mut stopped = broker.open(within(deadline, TestBroker::request("orders", "billing"))).await;
+    stopped.attached().await;
+    let mut next = broker.consume("orders", "billing").await;
+    soon("the lease changes hands", async {
+        loop {
+            if let proto::consume_response::Event::Attached(_) = next.next().await {
+                return;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pull_stops_waiting_at_its_deadline_and_takes_nothing() {
+    let broker = with_consumer().await;
+    let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
+    let wait = Some(prost_types::Duration { seconds: 30, nanos: 0 });
+    let pull = proto::PullRequest { topic, consumer_id, max_messages: 1, wait };
+    let refused =
+        soon("an answer", broker.consumers().pull(within(Duration::from_secs(1), pull))).await;
+    assert_refused(refused, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+    broker.publish("orders", ["a"]).await;
+    assert_eq!(broker.pull("orders", "billing", 1).await.unwrap().messages.len(), 1);
+}
