@@ -61,6 +61,7 @@ pub struct Broker {
     leases: Arc<lease::Leases>,
     positions: positions::Positions,
     database_up: value::Receiver<bool>,
+    hears_others: value::Receiver<bool>,
     /// Tells streams, and whoever waits, that the broker stops.
     draining: CancellationToken,
     /// Streams and pulls: they end when the broker drains.
@@ -87,7 +88,7 @@ impl Broker {
         let leases = Arc::new(lease::Leases::new(session, hints.clone()));
         lease_keeper::start(storage.clone(), leases.clone(), sessions, &tasks, stopping.clone())
             .await?;
-        wake_up::start(
+        let hears_others = wake_up::start(
             storage.clone(),
             feeds.clone(),
             leases.clone(),
@@ -115,6 +116,7 @@ impl Broker {
             leases,
             positions,
             database_up,
+            hears_others,
             draining: CancellationToken::new(),
             calls: TaskTracker::new(),
             stopping,
@@ -125,6 +127,11 @@ impl Broker {
     /// Whether the database answers, as of the last second or so.
     pub fn database_up(&self) -> value::Receiver<bool> {
         self.database_up.clone()
+    }
+
+    /// Whether other brokers' wake-ups are heard; if not, what they store is found by polling.
+    pub fn hears_others(&self) -> value::Receiver<bool> {
+        self.hears_others.clone()
     }
 
     /// Cancelled when the broker begins to stop.

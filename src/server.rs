@@ -51,6 +51,11 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// A direct database URL names no database by itself.
+    #[error(
+        "use --direct-database-url: it goes with a --database-url that leads to a pooler, and there is none"
+    )]
+    DirectUrlAlone,
     /// The private PostgreSQL could not be started.
     #[error("start a private PostgreSQL: {0}")]
     Embedded(#[from] crate::embedded::Error),
@@ -80,7 +85,7 @@ impl Error {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Storage(error) if error.is_transient() => EX_UNAVAILABLE.into(),
-            Self::LogFilter(_) => 2.into(),
+            Self::LogFilter(_) | Self::DirectUrlAlone => 2.into(),
             _ => ExitCode::FAILURE,
         }
     }
@@ -180,7 +185,7 @@ pub async fn run(
 
     tokio::select! {
         ended = &mut serving => return Ok(ended?),
-        never = health.follow(broker.database_up()) => match never {},
+        never = health.follow(broker.database_up(), broker.hears_others()) => match never {},
         () = shutdown => {}
     }
 

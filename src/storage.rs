@@ -13,15 +13,15 @@ mod lease;
 mod listen;
 mod migrate;
 mod positions;
+mod probe;
 mod producers;
 mod pull;
 mod read;
 mod retention;
+mod session;
 mod topics;
 
 use std::time::Duration;
-
-use deadpool_postgres::{Object, Pool};
 
 pub use append::{Appended, Writer};
 pub use connect::{Limits, redacted};
@@ -33,38 +33,46 @@ pub use pull::Pulled;
 pub use read::Log;
 pub use retention::Deleted;
 
+use session::{Session, Sessions};
+
 /// A database that Trunkline keeps everything in.
 pub struct Storage {
-    /// As the user gave it; each kind of connection adds its name.
-    config: tokio_postgres::Config,
-    query: Pool,
-    writer: Pool,
-    position: Pool,
+    /// Goes straight to the server, for sessions that must last; each kind adds its name.
+    direct: tokio_postgres::Config,
+    query: Sessions,
+    writer: Sessions,
+    position: Sessions,
+    notifies: bool,
 }
 
 impl Storage {
-    /// Connects to the database at `url` and brings its schema up to date.
-    pub async fn open(url: &str, limits: Limits) -> Result<Self, Error> {
-        let storage = Self::with_pools(url, limits)?;
-        migrate::run(&storage.config).await?;
+    /// Connects to the database at `url` and brings its schema up to date. If `url` leads to a
+    /// pooler, `direct_url` must lead straight to the same database.
+    pub async fn open(url: &str, direct_url: Option<&str>, limits: Limits) -> Result<Self, Error> {
+        let mut storage = Self::with_pools(url, direct_url, limits)?;
+        probe::prove_that_sessions_last(&storage.direct).await?;
+        if direct_url.is_some() {
+            probe::prove_that_databases_are_one(&storage).await?;
+        }
+        migrate::run(&storage.direct).await?;
+        storage.notifies = probe::find_whether_notifications_arrive(&storage).await?;
         Ok(storage)
     }
 
-    /// Whether the database answers.
-    pub async fn ping(&self) -> Result<(), Error> {
-        self.query().await?.simple_query("-- ping\nselect 1").await?;
-        Ok(())
+    /// Whether a session hears what another one notifies; not on every kind of server.
+    pub fn notifies(&self) -> bool {
+        self.notifies
     }
 
     /// Closes all pooled connections; whoever waits for one gets an error.
     pub fn close(&self) {
-        for pool in [&self.query, &self.writer, &self.position] {
-            pool.close();
+        for sessions in [&self.query, &self.writer, &self.position] {
+            sessions.pool.close();
         }
     }
 
-    async fn query(&self) -> Result<Object, Error> {
-        Ok(self.query.get().await?)
+    async fn query(&self) -> Result<Session, Error> {
+        self.query.get().await
     }
 }
 

@@ -112,6 +112,9 @@ impl From<storage::Error> for Error {
             | storage::Error::ParentGone
             | storage::Error::NewerSchema { .. }
             | storage::Error::Url(_)
+            | storage::Error::Pooled
+            | storage::Error::LocksDoNotExclude
+            | storage::Error::DifferentDatabases
             | storage::Error::Migration(_)
             | storage::Error::Unexpected(_) => {
                 tracing::error!(%error, "fail a call");

@@ -23,7 +23,8 @@ use crate::storage::{Heard, Storage, WakeUpSender};
 /// What gathers for so long is sent as one.
 const GATHER: Duration = Duration::from_millis(3);
 
-/// Starts to listen and to send.
+/// Starts to listen and to send; what it returns tells whether this broker hears the others. Where
+/// notifications do not arrive, it never does, and the polls find everything.
 pub(super) fn start(
     storage: Arc<Storage>,
     feeds: Arc<Feeds>,
@@ -32,13 +33,22 @@ pub(super) fn start(
     hints: Hints,
     tasks: &TaskTracker,
     stopping: CancellationToken,
-) {
+) -> watch::Receiver<bool> {
     let (senders, sender) = watch::channel(None);
+    let (hearing, hears) = watch::channel(storage.notifies());
     let broker = uuid::Uuid::new_v4().simple().to_string();
     let sending = send(hints, broker.clone(), sender);
     tasks.spawn(stopping.clone().run_until_cancelled_owned(sending));
-    let hearing = hear(storage, broker, feeds, leases, poll_now, senders);
-    tasks.spawn(stopping.run_until_cancelled_owned(hearing));
+    if storage.notifies() {
+        let hearing = hear(storage, broker, feeds, leases, poll_now, senders, hearing);
+        tasks.spawn(stopping.run_until_cancelled_owned(hearing));
+    } else {
+        tracing::warn!(
+            "polling mode: notifications do not arrive on this server; what other brokers store \
+             is found by polling, within a second"
+        );
+    }
+    hears
 }
 
 async fn send(hints: Hints, broker: String, sender: watch::Receiver<Option<WakeUpSender>>) {
@@ -63,12 +73,14 @@ async fn hear(
     leases: Arc<Leases>,
     poll_now: Arc<Notify>,
     senders: watch::Sender<Option<WakeUpSender>>,
+    hearing: watch::Sender<bool>,
 ) {
     let mut backoff = Backoff::new();
     loop {
         match storage.open_listen_session().await {
             Ok(mut session) => {
                 senders.send_replace(Some(session.sender()));
+                hearing.send_replace(true);
                 // What was sent while nobody listened is in the tables.
                 poll_now.notify_one();
                 backoff = Backoff::new();
@@ -82,6 +94,7 @@ async fn hear(
                     }
                 }
                 senders.send_replace(None);
+                hearing.send_replace(false);
             }
             Err(error) => tracing::warn!(%error, "listen for wake-ups"),
         }

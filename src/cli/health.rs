@@ -13,8 +13,12 @@ const DEADLINE: Duration = Duration::from_secs(5);
 pub(super) async fn check(endpoint: &str) -> Result<(), Failure> {
     match tokio::time::timeout(DEADLINE, ask(endpoint)).await {
         Ok(answer) => {
-            let serving = answer?;
-            writeln!(std::io::stdout(), "{}", serving.as_str_name())?;
+            let (serving, wake_ups) = answer?;
+            let mut out = std::io::stdout();
+            writeln!(out, "{}", serving.as_str_name())?;
+            if serving == ServingStatus::Serving && wake_ups != ServingStatus::Serving {
+                writeln!(out, "polling mode: what other brokers store is found within a second")?;
+            }
             match serving {
                 ServingStatus::Serving => Ok(()),
                 _ => Err(Failure::refused("the broker does not serve; its log tells why")),
@@ -24,8 +28,12 @@ pub(super) async fn check(endpoint: &str) -> Result<(), Failure> {
     }
 }
 
-async fn ask(endpoint: &str) -> Result<ServingStatus, Failure> {
+/// How the broker is, and how its wake-ups are.
+async fn ask(endpoint: &str) -> Result<(ServingStatus, ServingStatus), Failure> {
     let client = Client::connect(endpoint).await?;
-    let answer = client.health().check(HealthCheckRequest::default()).await?;
-    Ok(answer.into_inner().status())
+    let status = async |service: &str| {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        Ok::<_, Failure>(client.health().check(request).await?.into_inner().status())
+    };
+    Ok((status("").await?, status("wake-ups").await?))
 }

@@ -1,6 +1,9 @@
 //! The database that a broker was told of, or a private one of its own.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use tracing::{info, warn};
 
@@ -18,14 +21,20 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Where a broker keeps everything.
 pub(super) struct Database {
     url: String,
+    direct_url: Option<String>,
     embedded: Option<EmbeddedPostgres>,
 }
 
 impl Database {
     /// The database of the options; a private one, now started, if they name none.
     pub(super) async fn provide(options: &ServeOptions) -> Result<Self, Error> {
+        let direct_url =
+            read_url(options.direct_database_url_file.as_deref(), &options.direct_database_url)?;
         if let Some(url) = given_url(options)? {
-            return Ok(Self { url, embedded: None });
+            return Ok(Self { url, direct_url, embedded: None });
+        }
+        if direct_url.is_some() {
+            return Err(Error::DirectUrlAlone);
         }
         let data_dir = options.data_dir.clone().unwrap_or_else(embedded::default_data_dir);
         let postgres = EmbeddedPostgres::start(&data_dir).await?;
@@ -35,14 +44,14 @@ impl Database {
             "the private PostgreSQL is ready"
         );
         let url = postgres.url(embedded::DATABASE);
-        Ok(Self { url, embedded: Some(postgres) })
+        Ok(Self { url, direct_url: None, embedded: Some(postgres) })
     }
 
     /// Opens the database, and waits for one that is down.
     pub(super) async fn open(&self, limits: Limits) -> Result<Storage, Error> {
         let give_up_at = Instant::now() + START_TIMEOUT;
         loop {
-            match Storage::open(&self.url, limits).await {
+            match Storage::open(&self.url, self.direct_url.as_deref(), limits).await {
                 Err(error) if error.is_transient() && Instant::now() < give_up_at => {
                     warn!(%error, "wait for the database");
                     tokio::time::sleep(RETRY_INTERVAL).await;
@@ -68,11 +77,13 @@ impl Database {
 }
 
 fn given_url(options: &ServeOptions) -> Result<Option<String>, Error> {
-    if let Some(path) = &options.database_url_file {
-        let url = std::fs::read_to_string(path)
-            .map_err(|source| Error::UrlFile { path: path.display().to_string(), source })?;
-        return Ok(Some(url.trim().to_owned()));
-    }
-    let given = options.database_url.clone().or_else(|| std::env::var("DATABASE_URL").ok());
-    Ok(given.filter(|url| !url.is_empty()))
+    let given = read_url(options.database_url_file.as_deref(), &options.database_url)?;
+    Ok(given.or_else(|| std::env::var("DATABASE_URL").ok()).filter(|url| !url.is_empty()))
+}
+
+fn read_url(file: Option<&Path>, given: &Option<String>) -> Result<Option<String>, Error> {
+    let Some(path) = file else { return Ok(given.clone()) };
+    let url = std::fs::read_to_string(path)
+        .map_err(|source| Error::UrlFile { path: path.display().to_string(), source })?;
+    Ok(Some(url.trim().to_owned()))
 }

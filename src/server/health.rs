@@ -14,6 +14,10 @@ use crate::grpc;
 
 pub(super) struct Health(HealthReporter);
 
+/// A part of the server that it can do without, for a while or for good: not to be heard here means
+/// that what other brokers store is found by polling.
+const WAKE_UPS: &str = "wake-ups";
+
 /// The server as a whole, and each of its services.
 fn names() -> [&'static str; 4] {
     fn name<S: NamedService>(_: fn(&grpc::Services) -> S) -> &'static str {
@@ -36,18 +40,27 @@ impl Health {
         (health, service)
     }
 
-    /// Says whether the database answers, for as long as it is polled.
-    pub(super) async fn follow(&self, mut database_up: watch::Receiver<bool>) -> Infallible {
+    /// Says whether the database answers, and whether other brokers are heard.
+    pub(super) async fn follow(
+        &self,
+        mut database_up: watch::Receiver<bool>,
+        mut hears_others: watch::Receiver<bool>,
+    ) -> Infallible {
         loop {
-            let status = match *database_up.borrow_and_update() {
-                true => ServingStatus::Serving,
-                false => ServingStatus::NotServing,
-            };
-            self.say(status).await;
-            if database_up.changed().await.is_err() {
-                std::future::pending::<()>().await;
+            let database = status(*database_up.borrow_and_update());
+            let wake_ups = status(*hears_others.borrow_and_update());
+            self.say(database).await;
+            self.0.set_service_status(WAKE_UPS, wake_ups).await;
+            tokio::select! {
+                Ok(()) = database_up.changed() => {
+                    tracing::info!(database_up = *database_up.borrow(), "health changed");
+                }
+                Ok(()) = hears_others.changed() => {
+                    tracing::info!(hears_others = *hears_others.borrow(), "health changed");
+                }
+                // The broker has stopped.
+                else => std::future::pending().await,
             }
-            tracing::info!(database_up = *database_up.borrow(), "health changed");
         }
     }
 
@@ -57,7 +70,7 @@ impl Health {
 
     /// Ends the calls that watch the health; they have been told the last state.
     pub(super) async fn end_watches(&self) {
-        for name in names() {
+        for name in names().into_iter().chain([WAKE_UPS]) {
             let mut reporter = self.0.clone();
             reporter.clear_service_status(name).await;
         }
@@ -68,4 +81,8 @@ impl Health {
             self.0.set_service_status(name, status).await;
         }
     }
+}
+
+fn status(well: bool) -> ServingStatus {
+    if well { ServingStatus::Serving } else { ServingStatus::NotServing }
 }

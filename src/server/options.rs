@@ -25,6 +25,20 @@ pub struct ServeOptions {
     )]
     pub database_url_file: Option<PathBuf>,
 
+    /// The same database without a pooler between. To be given if the database URL leads to a
+    /// pooler in transaction mode: leases, wake-ups and migrations then go this way.
+    #[arg(long, env = "TRUNKLINE_DIRECT_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub direct_database_url: Option<String>,
+
+    /// File that holds the direct database URL.
+    #[arg(
+        long,
+        env = "TRUNKLINE_DIRECT_DATABASE_URL_FILE",
+        value_name = "FILE",
+        conflicts_with = "direct_database_url"
+    )]
+    pub direct_database_url_file: Option<PathBuf>,
+
     /// Folder of the private PostgreSQL [default: ./trunkline-data].
     #[arg(long, env = "TRUNKLINE_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,

@@ -3,16 +3,18 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use deadpool_postgres::{GenericClient, Object};
 
-use super::{Error, Storage, arrays};
+use super::{
+    Error, Storage, arrays,
+    session::{Session, Statements},
+};
 use crate::model::{Draft, Labels, Offset, Sequences, Stamp, TopicId, TopicName};
 
 /// How many runs of counted messages a registration keeps, to answer repeated publishes.
 const RECENT_RUNS: i32 = 8;
 
 /// A connection that publishes.
-pub struct Writer(Object);
+pub struct Writer(Session);
 
 /// Where a batch was stored.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +55,7 @@ impl Writer {
         &mut self,
         drafts: &[(&TopicName, &Draft)],
     ) -> Result<Vec<Option<Appended>>, Error> {
-        let transaction = self.0.transaction().await?;
+        let transaction = self.0.begin().await?;
         // Sent one behind the other without waiting; each takes its lock in its turn.
         let appended = futures::future::try_join_all(
             drafts.iter().map(|(topic, draft)| append_batch(&transaction, topic, draft)),
@@ -68,20 +70,18 @@ impl Writer {
     /// Gives the connection up: it is lost, though the driver may not have noticed yet, or its
     /// answer is no longer waited for. The next publish gets a new one.
     pub fn abandon(self) {
-        drop(Object::take(self.0));
+        self.0.abandon();
     }
 }
 
 async fn append_batch(
-    client: &impl GenericClient,
+    client: &impl Statements,
     topic: &TopicName,
     draft: &Draft,
 ) -> Result<Option<Appended>, Error> {
     // `fit` is judged before the head is locked: what another broker commits while this one waits
     // for the lock is met by the conditions of `seen`, which are checked again on the newest rows.
-    let statement = client
-        .prepare_cached(
-            "-- append_batch
+    let statement = "-- append_batch
             with publishing as (
                 select *
                 from unnest($2::text[], $3::integer[], $4::bigint[], $5::bigint[], $6::bigint[])
@@ -132,9 +132,7 @@ async fn append_batch(
             select topic_id, last_published_at,
                    case when (select count(*) from seen) = cardinality($2::text[])
                         then base_offset else trunkline.changed_meanwhile() end
-            from head",
-        )
-        .await?;
+            from head";
 
     let stamps = &draft.stamps;
     let producers: Vec<&str> = stamps.iter().map(|stamp| stamp.producer.as_str()).collect();
@@ -157,7 +155,7 @@ async fn append_batch(
 
     let row = client
         .query_opt(
-            &statement,
+            statement,
             &[
                 &topic.as_str(),
                 &producers,

@@ -5,7 +5,10 @@ use std::{str::FromStr, time::Duration};
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::{Client, Config, NoTls, config::Host};
 
-use super::{CONNECT_TIMEOUT, Error, Storage};
+use super::{
+    CONNECT_TIMEOUT, Error, Storage,
+    session::{Manner, Sessions},
+};
 
 /// How many connections a broker may open, besides one for leases and one for listening.
 #[derive(Clone, Copy, Debug)]
@@ -22,22 +25,34 @@ const WRITER_LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 const QUERY_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Storage {
-    pub(super) fn with_pools(url: &str, limits: Limits) -> Result<Self, Error> {
-        let mut config =
-            Config::from_str(url).map_err(|error| Error::Url(super::error::describe(&error)))?;
-        config
-            .connect_timeout(CONNECT_TIMEOUT)
-            .keepalives_idle(Duration::from_secs(10))
-            .keepalives_interval(Duration::from_secs(5))
-            .keepalives_retries(3)
-            .tcp_user_timeout(Duration::from_secs(20));
+    pub(super) fn with_pools(
+        url: &str,
+        direct_url: Option<&str>,
+        limits: Limits,
+    ) -> Result<Self, Error> {
+        let config = config(url)?;
+        let lent = direct_url.is_some();
+        let pool = |name, size, lock_timeout| pool(&config, name, size, lock_timeout, lent);
         Ok(Self {
-            query: pool(&config, "trunkline query", limits.queries, QUERY_LOCK_TIMEOUT)?,
-            writer: pool(&config, "trunkline writer", limits.writers, WRITER_LOCK_TIMEOUT)?,
-            position: pool(&config, "trunkline position", 1, QUERY_LOCK_TIMEOUT)?,
-            config,
+            query: pool("trunkline query", limits.queries, QUERY_LOCK_TIMEOUT)?,
+            writer: pool("trunkline writer", limits.writers, WRITER_LOCK_TIMEOUT)?,
+            position: pool("trunkline position", 1, QUERY_LOCK_TIMEOUT)?,
+            direct: direct_url.map_or_else(|| Ok(config.clone()), self::config)?,
+            notifies: false,
         })
     }
+}
+
+fn config(url: &str) -> Result<Config, Error> {
+    let mut config =
+        Config::from_str(url).map_err(|error| Error::Url(super::error::describe(&error)))?;
+    config
+        .connect_timeout(CONNECT_TIMEOUT)
+        .keepalives_idle(Duration::from_secs(10))
+        .keepalives_interval(Duration::from_secs(5))
+        .keepalives_retries(3)
+        .tcp_user_timeout(Duration::from_secs(20));
+    Ok(config)
 }
 
 /// Which database a URL names, without its secrets: for logs.
@@ -61,49 +76,70 @@ pub fn redacted(url: &str) -> String {
     )
 }
 
-fn pool(config: &Config, name: &str, size: usize, lock_timeout: Duration) -> Result<Pool, Error> {
+fn pool(
+    config: &Config,
+    name: &str,
+    size: usize,
+    lock_timeout: Duration,
+    lent: bool,
+) -> Result<Sessions, Error> {
     let mut config = config.clone();
     config.application_name(name);
     let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    Pool::builder(Manager::from_config(config, NoTls, manager_config))
+    let mut builder = Pool::builder(Manager::from_config(config, NoTls, manager_config))
         .max_size(size)
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(CONNECT_TIMEOUT))
         .create_timeout(Some(CONNECT_TIMEOUT))
-        .recycle_timeout(Some(CONNECT_TIMEOUT))
-        .post_create(Hook::async_fn(move |client, _| {
+        .recycle_timeout(Some(CONNECT_TIMEOUT));
+    if !lent {
+        builder = builder.post_create(Hook::async_fn(move |client, _| {
             Box::pin(async move {
                 prepare_session(client, lock_timeout).await.map_err(HookError::Backend)
             })
-        }))
-        .build()
-        .map_err(Error::unexpected)
+        }));
+    }
+    let manner = match lent {
+        true => Manner::Lent { settings: settings(lock_timeout, true).into() },
+        false => Manner::Own,
+    };
+    Ok(Sessions { pool: builder.build().map_err(Error::unexpected)?, manner })
 }
 
 /// Sets what every session of ours must have, whatever the server's or the role's defaults are.
 ///
-/// An acknowledgement promises that the data is on disk: `synchronous_commit` is raised to `on`,
-/// and left alone where it is stricter. The keepalives let the server notice a broker that
-/// vanished, and with it free the broker's locks, within half a minute.
+/// The keepalives let the server notice a broker that vanished, and with it free the broker's
+/// locks, within half a minute.
 pub(super) async fn prepare_session(
     client: &Client,
     lock_timeout: Duration,
 ) -> Result<(), tokio_postgres::Error> {
     client
         .batch_execute(&format!(
-            "-- prepare_session
-            select set_config('synchronous_commit', case
-                       when current_setting('synchronous_commit') in ('off', 'local', 'remote_write')
-                       then 'on' else current_setting('synchronous_commit') end, false),
-                   set_config('default_transaction_isolation', 'read committed', false),
-                   set_config('lock_timeout', '{}', false),
+            "{};
+            select set_config('default_transaction_isolation', 'read committed', false),
                    set_config('idle_in_transaction_session_timeout', '30s', false),
                    set_config('tcp_keepalives_idle', '10', false),
                    set_config('tcp_keepalives_interval', '5', false),
                    set_config('tcp_keepalives_count', '3', false)",
-            lock_timeout.as_millis()
+            settings(lock_timeout, false)
         ))
         .await
+}
+
+/// A statement that makes the settings of a session, or of one transaction.
+///
+/// An acknowledgement promises that the data is on disk: `synchronous_commit` is raised to `on`,
+/// and left alone where it is stricter.
+fn settings(lock_timeout: Duration, of_transaction: bool) -> String {
+    format!(
+        "/* settings */
+        select set_config('synchronous_commit', case
+                   when current_setting('synchronous_commit') in ('off', 'local', 'remote_write')
+                   then 'on' else current_setting('synchronous_commit') end, {of_transaction}),
+               set_config('lock_timeout', '{}', {of_transaction})",
+        lock_timeout.as_millis()
+    )
 }
 
 #[cfg(test)]

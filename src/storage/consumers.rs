@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use tokio_postgres::Row;
 
-use super::{Error, Storage};
+use super::{Error, Storage, session::Statements as _};
 use crate::model::{
     Consumer, ConsumerId, ConsumerKey, Epoch, Offset, PageRequest, TopicId, TopicName,
 };
@@ -34,14 +34,10 @@ impl Storage {
         position: Offset,
     ) -> Result<(), Error> {
         let client = self.query().await?;
-        let statement = client
-            .prepare_cached(
-                "-- register_consumer
+        let statement = "-- register_consumer
                 insert into trunkline.consumer_topic (topic_id, consumer_id, position)
-                values ($1, $2, $3)",
-            )
-            .await?;
-        client.execute(&statement, &[&topic.0, &consumer.as_str(), &position.0]).await?;
+                values ($1, $2, $3)";
+        client.execute(statement, &[&topic.0, &consumer.as_str(), &position.0]).await?;
         Ok(())
     }
 
@@ -52,16 +48,12 @@ impl Storage {
         consumer: &ConsumerId,
     ) -> Result<Option<ConsumerKey>, Error> {
         let client = self.query().await?;
-        let statement = client
-            .prepare_cached(
-                "-- unregister_consumer
+        let statement = "-- unregister_consumer
                 delete from trunkline.consumer_topic c
                 using trunkline.topic t
                 where t.name = $1 and c.topic_id = t.id and consumer_id = $2
-                returning c.topic_id, c.id",
-            )
-            .await?;
-        let row = client.query_opt(&statement, &[&topic.as_str(), &consumer.as_str()]).await?;
+                returning c.topic_id, c.id";
+        let row = client.query_opt(statement, &[&topic.as_str(), &consumer.as_str()]).await?;
         Ok(row.map(|row| ConsumerKey { topic: TopicId(row.get(0)), consumer: row.get(1) }))
     }
 
@@ -73,8 +65,8 @@ impl Storage {
     ) -> Result<Option<Consumer>, Error> {
         let client = self.query().await?;
         let text = format!("-- find_consumer{CONSUMER}\nwhere t.name = $1 and consumer_id = $2");
-        let statement = client.prepare_cached(&text).await?;
-        let row = client.query_opt(&statement, &[&topic.as_str(), &consumer.as_str()]).await?;
+        let statement = &text;
+        let row = client.query_opt(statement, &[&topic.as_str(), &consumer.as_str()]).await?;
         Ok(row.as_ref().map(self::consumer))
     }
 
@@ -89,9 +81,9 @@ impl Storage {
             "-- list_consumers{CONSUMER}
             where t.name = $1 and consumer_id > $2 order by consumer_id limit $3"
         );
-        let statement = client.prepare_cached(&text).await?;
+        let statement = &text;
         let limit = page.size as i64 + 1;
-        let rows = client.query(&statement, &[&topic.as_str(), &page.after, &limit]).await?;
+        let rows = client.query(statement, &[&topic.as_str(), &page.after, &limit]).await?;
         Ok(rows.iter().map(consumer).collect())
     }
 }

@@ -38,6 +38,22 @@ pub enum Error {
     /// The URL cannot be used.
     #[error("read the database URL: {0}")]
     Url(String),
+    /// A session is not the same one from transaction to transaction.
+    #[error(
+        "use the database: sessions do not last there, as behind a pooler in transaction mode \
+         (PgBouncer), and leases and wake-ups need some that do; give --direct-database-url \
+         (TRUNKLINE_DIRECT_DATABASE_URL) a URL that goes straight to PostgreSQL"
+    )]
+    Pooled,
+    /// Two sessions had one advisory lock at the same time.
+    #[error(
+        "use the database: advisory locks do not exclude each other there, so that two streams \
+         could read for one consumer at once; run Trunkline on PostgreSQL itself"
+    )]
+    LocksDoNotExclude,
+    /// The database URL and the direct one lead to different databases.
+    #[error("use the database: the direct database URL leads to another one than the database URL")]
+    DifferentDatabases,
     /// The schema could not be brought up to date.
     #[error("migrate the schema: {0}")]
     Migration(String),

@@ -11,7 +11,7 @@ use std::{
 use tokio_postgres::{Client, NoTls, Statement, types::ToSql};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Error, Storage, connect::prepare_session};
+use super::{Error, Storage, connect::prepare_session, session::Statements as _};
 use crate::model::{ConsumerKey, Epoch, Offset, TopicId};
 
 /// The advisory lock under which one broker at a time removes expired messages; any constant that
@@ -85,9 +85,7 @@ impl Storage {
         anew: bool,
     ) -> Result<Option<(bool, String)>, Error> {
         let client = self.query().await?;
-        let statement = client
-            .prepare_cached(
-                "-- claim_lease
+        let statement = "-- claim_lease
                 with claimed as (
                     update trunkline.consumer_topic
                     set epoch = case when claimed_by = $3 then epoch else epoch + 1 end,
@@ -97,11 +95,9 @@ impl Storage {
                 )
                 select claimed.claimant is not null, coalesce(c.claimant, c.holder)
                 from trunkline.consumer_topic c left join claimed on true
-                where topic_id = $1 and id = $2",
-            )
-            .await?;
+                where topic_id = $1 and id = $2";
         let row = client
-            .query_opt(&statement, &[&key.topic.0, &key.consumer, token, &holder, &anew])
+            .query_opt(statement, &[&key.topic.0, &key.consumer, token, &holder, &anew])
             .await?;
         Ok(row.map(|row| (row.get(0), row.get(1))))
     }
@@ -113,20 +109,16 @@ impl Storage {
         ClaimToken(token): &ClaimToken,
     ) -> Result<(), Error> {
         let client = self.query().await?;
-        let statement = client
-            .prepare_cached(
-                "-- withdraw_claim
+        let statement = "-- withdraw_claim
                 update trunkline.consumer_topic set claimed_by = null, claimant = null, claimed_at = null
-                where topic_id = $1 and id = $2 and claimed_by = $3",
-            )
-            .await?;
-        client.execute(&statement, &[&key.topic.0, &key.consumer, token]).await?;
+                where topic_id = $1 and id = $2 and claimed_by = $3";
+        client.execute(statement, &[&key.topic.0, &key.consumer, token]).await?;
         Ok(())
     }
 
     /// Opens the session that is to hold this broker's leases.
     pub async fn open_lease_session(&self) -> Result<LeaseSession, Error> {
-        let mut config = self.config.clone();
+        let mut config = self.direct.clone();
         let (client, connection) =
             config.application_name("trunkline lease").connect(NoTls).await?;
         let closed = CancellationToken::new();

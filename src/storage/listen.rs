@@ -31,7 +31,7 @@ pub struct WakeUpSender(Arc<Client>);
 impl Storage {
     /// Opens a session that hears every wake-up sent from now on.
     pub async fn open_listen_session(&self) -> Result<ListenSession, Error> {
-        let mut config = self.config.clone();
+        let mut config = self.direct.clone();
         let (client, mut connection) =
             config.application_name("trunkline listen").connect(NoTls).await?;
         let listen = async {

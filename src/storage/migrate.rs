@@ -97,7 +97,7 @@ async fn compresses_with_lz4(client: &Client) -> Result<bool, Error> {
     Ok(row.get(0))
 }
 
-fn unreachable(error: tokio_postgres::Error) -> Error {
+pub(super) fn unreachable(error: tokio_postgres::Error) -> Error {
     match Error::from(error) {
         // Nothing was sent yet but the request to connect.
         Error::ConnectionLost(problem) => Error::Unavailable(problem),

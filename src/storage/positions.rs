@@ -2,9 +2,7 @@
 
 use std::collections::HashSet;
 
-use deadpool_postgres::Object;
-
-use super::{Error, Storage};
+use super::{Error, Storage, session::Statements as _};
 use crate::model::{ConsumerId, ConsumerKey, Epoch, Offset, TopicId, TopicName};
 
 /// A position to be moved by the holder of a lease.
@@ -41,17 +39,13 @@ impl Storage {
         consumer: &ConsumerId,
     ) -> Result<Option<Stored>, Error> {
         let client = self.query().await?;
-        let statement = client
-            .prepare_cached(
-                "-- find_stored_position
+        let statement = "-- find_stored_position
                 select c.topic_id, c.id, position, epoch, first_offset, next_offset
                 from trunkline.topic t
                 join trunkline.topic_head h on h.topic_id = t.id
                 join trunkline.consumer_topic c on c.topic_id = t.id
-                where t.name = $1 and consumer_id = $2",
-            )
-            .await?;
-        let row = client.query_opt(&statement, &[&topic.as_str(), &consumer.as_str()]).await?;
+                where t.name = $1 and consumer_id = $2";
+        let row = client.query_opt(statement, &[&topic.as_str(), &consumer.as_str()]).await?;
         Ok(row.map(|row| Stored {
             key: ConsumerKey { topic: TopicId(row.get(0)), consumer: row.get(1) },
             position: Offset(row.get(2)),
@@ -70,17 +64,12 @@ impl Storage {
         position: Offset,
     ) -> Result<Option<ConsumerKey>, Error> {
         let client = self.query().await?;
-        let statement = client
-            .prepare_cached(
-                "-- seek
+        let statement = "-- seek
                 update trunkline.consumer_topic
                 set position = $3, epoch = epoch + 1, updated_at = now()
                 where topic_id = $1 and consumer_id = $2
-                returning id",
-            )
-            .await?;
-        let row =
-            client.query_opt(&statement, &[&topic.0, &consumer.as_str(), &position.0]).await?;
+                returning id";
+        let row = client.query_opt(statement, &[&topic.0, &consumer.as_str(), &position.0]).await?;
         Ok(row.map(|row| ConsumerKey { topic, consumer: row.get(0) }))
     }
 
@@ -91,27 +80,23 @@ impl Storage {
         advances: &[Advance],
     ) -> Result<HashSet<(ConsumerKey, Epoch)>, Error> {
         let client = self.position.get().await?;
-        let statement = client
-            .prepare_cached(
-                "-- advance_positions
+        let statement = "-- advance_positions
                 update trunkline.consumer_topic c
                 set position = new.position, updated_at = now()
                 from unnest($1::integer[], $2::integer[], $3::bigint[], $4::bigint[])
                     as new (topic_id, id, epoch, position)
                 where c.topic_id = new.topic_id and c.id = new.id
                   and c.epoch = new.epoch and c.position <= new.position
-                returning c.topic_id, c.id, c.epoch",
-            )
-            .await?;
+                returning c.topic_id, c.id, c.epoch";
         let topics: Vec<i32> = advances.iter().map(|advance| advance.key.topic.0).collect();
         let ids: Vec<i32> = advances.iter().map(|advance| advance.key.consumer).collect();
         let epochs: Vec<i64> = advances.iter().map(|advance| advance.epoch.0).collect();
         let positions: Vec<i64> = advances.iter().map(|advance| advance.position.0).collect();
-        let rows = client.query(&statement, &[&topics, &ids, &epochs, &positions]).await;
-        let rows = match rows.map_err(Error::from) {
+        let rows = client.query(statement, &[&topics, &ids, &epochs, &positions]).await;
+        let rows = match rows {
             Err(error @ Error::ConnectionLost(_)) => {
                 // The driver may not have noticed yet: the next move gets a new connection.
-                drop(Object::take(client));
+                client.abandon();
                 return Err(error);
             }
             outcome => outcome?,

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use tokio_postgres::Row;
 
-use super::{Error, Storage};
+use super::{Error, Storage, session::Statements as _};
 use crate::model::{
     Epoch, Offset, PageRequest, Producer, ProducerId, Registration, Sequence, SequenceRun,
     TopicName,
@@ -19,15 +19,11 @@ impl Storage {
         producer: &ProducerId,
     ) -> Result<Option<Producer>, Error> {
         let client = self.query().await?;
-        let statement = client
-            .prepare_cached(
-                "-- register_producer
+        let statement = "-- register_producer
                 insert into trunkline.producer_topic (topic_id, producer_id)
                 select id, $2 from trunkline.topic where name = $1
-                returning producer_id, created_at, updated_at, last_offset, epoch, last_sequence",
-            )
-            .await?;
-        let row = client.query_opt(&statement, &[&topic.as_str(), &producer.as_str()]).await?;
+                returning producer_id, created_at, updated_at, last_offset, epoch, last_sequence";
+        let row = client.query_opt(statement, &[&topic.as_str(), &producer.as_str()]).await?;
         Ok(row.as_ref().map(self::producer))
     }
 
@@ -39,16 +35,12 @@ impl Storage {
         producer: &ProducerId,
     ) -> Result<Option<Producer>, Error> {
         let client = self.query().await?;
-        let statement = client
-            .prepare_cached(
-                "-- fence_producer
+        let statement = "-- fence_producer
                 insert into trunkline.producer_topic as p (topic_id, producer_id)
                 select id, $2 from trunkline.topic where name = $1
                 on conflict (topic_id, producer_id) do update set epoch = p.epoch + 1
-                returning producer_id, created_at, updated_at, last_offset, epoch, last_sequence",
-            )
-            .await?;
-        let row = client.query_opt(&statement, &[&topic.as_str(), &producer.as_str()]).await?;
+                returning producer_id, created_at, updated_at, last_offset, epoch, last_sequence";
+        let row = client.query_opt(statement, &[&topic.as_str(), &producer.as_str()]).await?;
         Ok(row.as_ref().map(self::producer))
     }
 
@@ -59,15 +51,11 @@ impl Storage {
         producer: &ProducerId,
     ) -> Result<bool, Error> {
         let client = self.query().await?;
-        let statement = client
-            .prepare_cached(
-                "-- unregister_producer
+        let statement = "-- unregister_producer
                 delete from trunkline.producer_topic
                 using trunkline.topic
-                where name = $1 and topic_id = id and producer_id = $2",
-            )
-            .await?;
-        Ok(client.execute(&statement, &[&topic.as_str(), &producer.as_str()]).await? == 1)
+                where name = $1 and topic_id = id and producer_id = $2";
+        Ok(client.execute(statement, &[&topic.as_str(), &producer.as_str()]).await? == 1)
     }
 
     /// A topic's producers by id: one more than the page holds, if there are so many.
@@ -77,16 +65,12 @@ impl Storage {
         page: &PageRequest,
     ) -> Result<Vec<Producer>, Error> {
         let client = self.query().await?;
-        let statement = client
-            .prepare_cached(
-                "-- list_producers
+        let statement = "-- list_producers
                 select producer_id, p.created_at, p.updated_at, last_offset, epoch, last_sequence
                 from trunkline.producer_topic p join trunkline.topic on id = topic_id
-                where name = $1 and producer_id > $2 order by producer_id limit $3",
-            )
-            .await?;
+                where name = $1 and producer_id > $2 order by producer_id limit $3";
         let limit = page.size as i64 + 1;
-        let rows = client.query(&statement, &[&topic.as_str(), &page.after, &limit]).await?;
+        let rows = client.query(statement, &[&topic.as_str(), &page.after, &limit]).await?;
         Ok(rows.iter().map(producer).collect())
     }
 
@@ -98,20 +82,16 @@ impl Storage {
         producers: &[ProducerId],
     ) -> Result<Option<(Offset, Vec<Registration>)>, Error> {
         let client = self.query().await?;
-        let statement = client
-            .prepare_cached(
-                "-- find_registrations
+        let statement = "-- find_registrations
                 select next_offset, producer_id, epoch, coalesce(last_sequence + 1, 0),
                        recent_sequences, recent_offsets
                 from trunkline.topic
                 join trunkline.topic_head h on h.topic_id = id
                 left join trunkline.producer_topic p
                     on p.topic_id = id and producer_id = any ($2)
-                where name = $1",
-            )
-            .await?;
+                where name = $1";
         let ids: Vec<&str> = producers.iter().map(ProducerId::as_str).collect();
-        let rows = client.query(&statement, &[&topic.as_str(), &ids]).await?;
+        let rows = client.query(statement, &[&topic.as_str(), &ids]).await?;
         let Some(any) = rows.first() else { return Ok(None) };
         Ok(Some((Offset(any.get(0)), rows.iter().filter_map(registration).collect())))
     }

@@ -1,6 +1,6 @@
 //! A pull: read at the position and move it, in one transaction under the consumer's lock.
 
-use super::{Error, Storage, read::read_batches};
+use super::{Error, Storage, read::read_batches, session::Statements as _};
 use crate::model::{Batch, ConsumerKey, Offset};
 use std::sync::Arc;
 
@@ -35,8 +35,8 @@ impl Storage {
         choose: impl Fn(&[Arc<Batch>], Offset) -> Offset,
     ) -> Result<Option<Pulled>, Error> {
         let mut client = self.query().await?;
-        let transaction = client.transaction().await?;
-        transaction.batch_execute("-- limit_lock_wait\nset local lock_timeout = '1s'").await?;
+        let transaction = client.begin().await?;
+        transaction.execute("-- limit_lock_wait\nset local lock_timeout = '1s'", &[]).await?;
         transaction
             .execute(
                 "-- lock_consumer\nselect pg_advisory_xact_lock($1, $2)",

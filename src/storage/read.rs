@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
-use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 
 use super::{
     Error, Storage,
     arrays::{self, ByteaArray},
+    session::Statements,
 };
 use crate::model::{Batch, Labels, Offset, ProducerId, ProducerRun, TopicId, TopicName};
 
@@ -44,15 +44,11 @@ impl Storage {
         topics: &[TopicId],
     ) -> Result<Vec<(TopicId, Offset, Offset)>, Error> {
         let client = self.query().await?;
-        let statement = client
-            .prepare_cached(
-                "-- read_ends
+        let statement = "-- read_ends
                 select topic_id, first_offset, next_offset
-                from trunkline.topic_head where topic_id = any ($1)",
-            )
-            .await?;
+                from trunkline.topic_head where topic_id = any ($1)";
         let ids: Vec<i32> = topics.iter().map(|topic| topic.0).collect();
-        let rows = client.query(&statement, &[&ids]).await?;
+        let rows = client.query(statement, &[&ids]).await?;
         let ends = |row: &Row| (TopicId(row.get(0)), Offset(row.get(1)), Offset(row.get(2)));
         Ok(rows.iter().map(ends).collect())
     }
@@ -63,15 +59,11 @@ impl Storage {
         topic: &TopicName,
     ) -> Result<Option<(TopicId, Offset, Offset)>, Error> {
         let client = self.query().await?;
-        let statement = client
-            .prepare_cached(
-                "-- find_log
+        let statement = "-- find_log
                 select id, first_offset, next_offset
                 from trunkline.topic join trunkline.topic_head on topic_id = id
-                where name = $1",
-            )
-            .await?;
-        let row = client.query_opt(&statement, &[&topic.as_str()]).await?;
+                where name = $1";
+        let row = client.query_opt(statement, &[&topic.as_str()]).await?;
         Ok(row.map(|row| (TopicId(row.get(0)), Offset(row.get(1)), Offset(row.get(2)))))
     }
 
@@ -81,9 +73,7 @@ impl Storage {
         let client = self.query().await?;
         // Times grow with the offsets, so halving the log finds it: all batches before `low` are
         // older, and the one at `high`, if there is one, is not.
-        let statement = client
-            .prepare_cached(
-                "-- find_offset_at
+        let statement = "-- find_offset_at
                 with recursive search (low, high) as (
                     select first_offset, next_offset
                     from trunkline.topic_head where topic_id = $1
@@ -97,17 +87,15 @@ impl Storage {
                     ) middle
                     where low < high
                 )
-                select coalesce(min(high), 0) from search where high <= low",
-            )
-            .await?;
-        let row = client.query_one(&statement, &[&topic.0, &time]).await?;
+                select coalesce(min(high), 0) from search where high <= low";
+        let row = client.query_one(statement, &[&topic.0, &time]).await?;
         Ok(Offset(row.get(0)))
     }
 }
 
 /// As [`Storage::read_batches`], on a given connection.
 pub(super) async fn read_batches(
-    client: &impl GenericClient,
+    client: &impl Statements,
     topic: TopicId,
     from: Offset,
     max_bytes: usize,
@@ -115,9 +103,7 @@ pub(super) async fn read_batches(
     // The running sum of the sizes bounds the answer before any payload is unpacked. A batch that
     // ends at or before the offset is left out, or a reader at the tail would unpack the last
     // batch over and over.
-    let statement = client
-        .prepare_cached(
-            "-- read_batches
+    let statement = "-- read_batches
             select h.next_offset, h.first_offset, b.base_offset, b.published_at, b.payloads,
                    b.keys, b.headers::text[], b.producers, b.producer_counts
             from trunkline.topic_head h
@@ -137,11 +123,9 @@ pub(super) async fn read_batches(
                 where bytes_before < $4
             ) b on true
             where h.topic_id = $1
-            order by b.base_offset",
-        )
-        .await?;
+            order by b.base_offset";
     let rows =
-        client.query(&statement, &[&topic.0, &from.0, &MAX_BATCHES, &(max_bytes as i64)]).await?;
+        client.query(statement, &[&topic.0, &from.0, &MAX_BATCHES, &(max_bytes as i64)]).await?;
     let Some(any) = rows.first() else { return Ok(None) };
     let (head, first) = (Offset(any.get(0)), Offset(any.get(1)));
     let batches = rows.iter().filter_map(|row| batch(row).transpose()).collect::<Result<_, _>>()?;

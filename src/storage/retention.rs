@@ -3,7 +3,7 @@
 
 use tokio_postgres::Row;
 
-use super::{Error, Storage};
+use super::{Error, Storage, session::Statements as _};
 use crate::model::{Offset, TopicId};
 
 /// Batches that one step hides: adding up their sizes holds the topic's row for milliseconds.
@@ -28,9 +28,7 @@ impl Storage {
         let client = self.query().await?;
         // First who has anything to remove at all, by looking at each one's oldest batch; then how
         // much. Age and bytes both hold for the oldest batches up to a certain one.
-        let statement = client
-            .prepare_cached(
-                "-- find_expired
+        let statement = "-- find_expired
                 with due as materialized (
                     select t.*, h.*, now() - retention_age_ms * interval '1 ms' as oldest_allowed
                     from trunkline.topic t join trunkline.topic_head h on h.topic_id = t.id
@@ -65,10 +63,8 @@ impl Storage {
                             where c.topic_id = id) end
                     ) as floor
                 ) allowed
-                where floor > first_offset",
-            )
-            .await?;
-        let rows = client.query(&statement, &[&HIDE_STEP]).await?;
+                where floor > first_offset";
+        let rows = client.query(statement, &[&HIDE_STEP]).await?;
         Ok(rows.iter().map(|row| (TopicId(row.get(0)), Offset(row.get(1)))).collect())
     }
 
@@ -80,7 +76,7 @@ impl Storage {
         floor: Offset,
     ) -> Result<Option<Offset>, Error> {
         let mut client = self.query().await?;
-        let transaction = client.transaction().await?;
+        let transaction = client.begin().await?;
         // Locked first, so that the sum that follows is of what is there under the lock.
         let locked = transaction
             .query_opt(
@@ -127,22 +123,16 @@ impl Storage {
     /// Topics that have hidden batches to delete.
     pub async fn find_hidden(&self) -> Result<Vec<TopicId>, Error> {
         let client = self.query().await?;
-        let statement = client
-            .prepare_cached(
-                "-- find_hidden
-                select topic_id from trunkline.topic_head where deleted_until < first_offset",
-            )
-            .await?;
-        let rows = client.query(&statement, &[]).await?;
+        let statement = "-- find_hidden
+                select topic_id from trunkline.topic_head where deleted_until < first_offset";
+        let rows = client.query(statement, &[]).await?;
         Ok(rows.iter().map(|row| TopicId(row.get(0))).collect())
     }
 
     /// Deletes some of a topic's hidden batches; none if there are none left.
     pub async fn delete_hidden(&self, topic: TopicId) -> Result<Deleted, Error> {
         let client = self.query().await?;
-        let statement = client
-            .prepare_cached(
-                "-- delete_hidden
+        let statement = "-- delete_hidden
                 with head as (
                     select first_offset, deleted_until
                     from trunkline.topic_head where topic_id = $1
@@ -160,10 +150,8 @@ impl Storage {
                     set deleted_until = (select max(batch_end) from deleted)
                     where topic_id = $1 and exists (select from deleted)
                 )
-                select count(*), coalesce(sum(bytes), 0)::bigint from deleted",
-            )
-            .await?;
-        Ok(deleted(&client.query_one(&statement, &[&topic.0, &DELETE_STEP]).await?))
+                select count(*), coalesce(sum(bytes), 0)::bigint from deleted";
+        Ok(deleted(&client.query_one(statement, &[&topic.0, &DELETE_STEP]).await?))
     }
 
     /// Topics that are gone, but whose batches are not.
@@ -178,9 +166,7 @@ impl Storage {
     /// Deletes some batches of a topic that is gone; when none are left, what is known of it.
     pub async fn delete_remains(&self, topic: TopicId) -> Result<Deleted, Error> {
         let client = self.query().await?;
-        let statement = client
-            .prepare_cached(
-                "-- delete_remains
+        let statement = "-- delete_remains
                 with deleted as (
                     delete from trunkline.batch
                     where topic_id = $1 and base_offset = any (array(
@@ -191,10 +177,8 @@ impl Storage {
                     delete from trunkline.deleted_topic
                     where topic_id = $1 and not exists (select from deleted)
                 )
-                select count(*), coalesce(sum(bytes), 0)::bigint from deleted",
-            )
-            .await?;
-        Ok(deleted(&client.query_one(&statement, &[&topic.0, &DELETE_STEP]).await?))
+                select count(*), coalesce(sum(bytes), 0)::bigint from deleted";
+        Ok(deleted(&client.query_one(statement, &[&topic.0, &DELETE_STEP]).await?))
     }
 
     /// Bytes of payloads, keys and headers of all messages.
@@ -215,9 +199,7 @@ impl Storage {
     pub async fn vacuum_batches(&self) -> Result<(), Error> {
         let client = self.query().await?;
         client
-            .batch_execute(
-                "/* vacuum_batches */ vacuum (skip_locked, truncate false) trunkline.batch",
-            )
+            .run_alone("/* vacuum_batches */ vacuum (skip_locked, truncate false) trunkline.batch")
             .await?;
         Ok(())
     }

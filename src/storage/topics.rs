@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use tokio_postgres::{Row, types::ToSql};
+use tokio_postgres::Row;
 
-use super::{Error, Storage, arrays};
+use super::{
+    Error, Storage, arrays,
+    session::{Parameter, Statements as _},
+};
 use crate::model::{
     Labels, Offset, PageRequest, Retention, Topic, TopicChanges, TopicId, TopicName,
 };
@@ -24,9 +27,8 @@ impl Storage {
         retention: &Retention,
     ) -> Result<Topic, Error> {
         let client = self.query().await?;
-        let statement = client
-            .prepare_cached(&format!(
-                "-- create_topic
+        let statement = &format!(
+            "-- create_topic
                 with created as (
                     insert into trunkline.topic (name, description, labels, retention_age_ms,
                         retention_bytes, retention_messages, keep_unread)
@@ -37,42 +39,37 @@ impl Storage {
                     returning *
                 )
                 select {TOPIC} from created, head"
-            ))
-            .await?;
+        );
         let labels = arrays::labels_to_json(labels)?;
         let Retention { max_age, max_bytes, max_messages, keep_unread } = retention;
         let age = max_age.map(milliseconds);
-        let arguments: [&(dyn ToSql + Sync); 7] =
+        let arguments: [&dyn Parameter; 7] =
             [&name.as_str(), &description, &labels, &age, max_bytes, max_messages, keep_unread];
-        topic(&client.query_one(&statement, &arguments).await?)
+        topic(&client.query_one(statement, &arguments).await?)
     }
 
     /// One topic, if there is one of that name.
     pub async fn find_topic(&self, name: &TopicName) -> Result<Option<Topic>, Error> {
         let client = self.query().await?;
-        let statement = client
-            .prepare_cached(&format!(
-                "-- find_topic
+        let statement = &format!(
+            "-- find_topic
                 select {TOPIC}
                 from trunkline.topic join trunkline.topic_head on topic_id = id
                 where name = $1"
-            ))
-            .await?;
-        client.query_opt(&statement, &[&name.as_str()]).await?.as_ref().map(topic).transpose()
+        );
+        client.query_opt(statement, &[&name.as_str()]).await?.as_ref().map(topic).transpose()
     }
 
     /// Topics by name: one more than the page holds, if there are so many.
     pub async fn list_topics(&self, page: &PageRequest) -> Result<Vec<Topic>, Error> {
         let client = self.query().await?;
-        let statement = client
-            .prepare_cached(&format!(
-                "-- list_topics
+        let statement = &format!(
+            "-- list_topics
                 select {TOPIC}
                 from trunkline.topic join trunkline.topic_head on topic_id = id
                 where name > $1 order by name limit $2"
-            ))
-            .await?;
-        let rows = client.query(&statement, &[&page.after, &(page.size as i64 + 1)]).await?;
+        );
+        let rows = client.query(statement, &[&page.after, &(page.size as i64 + 1)]).await?;
         rows.iter().map(topic).collect()
     }
 
@@ -83,9 +80,8 @@ impl Storage {
         changes: &TopicChanges,
     ) -> Result<Option<Topic>, Error> {
         let client = self.query().await?;
-        let statement = client
-            .prepare_cached(&format!(
-                "-- update_topic
+        let statement = &format!(
+            "-- update_topic
                 update trunkline.topic
                 set description = coalesce($2, description),
                     labels = coalesce($3::text::jsonb, labels),
@@ -97,13 +93,12 @@ impl Storage {
                 from trunkline.topic_head
                 where name = $1 and topic_id = id
                 returning {TOPIC}"
-            ))
-            .await?;
+        );
         let TopicChanges { description, labels, max_age, max_bytes, max_messages, keep_unread } =
             changes;
         let labels = labels.as_ref().map(arrays::labels_to_json).transpose()?;
         let age = max_age.flatten().map(milliseconds);
-        let arguments: [&(dyn ToSql + Sync); 10] = [
+        let arguments: [&dyn Parameter; 10] = [
             &name.as_str(),
             description,
             &labels,
@@ -115,7 +110,7 @@ impl Storage {
             &max_messages.flatten(),
             keep_unread,
         ];
-        let row = client.query_opt(&statement, &arguments).await?;
+        let row = client.query_opt(statement, &arguments).await?;
         row.as_ref().map(topic).transpose()
     }
 
@@ -126,7 +121,7 @@ impl Storage {
     /// it then finds the topic gone.
     pub async fn delete_topic(&self, name: &TopicName) -> Result<Option<TopicId>, Error> {
         let mut client = self.query().await?;
-        let transaction = client.transaction().await?;
+        let transaction = client.begin().await?;
         let head = transaction
             .query_opt(
                 "-- delete_topic_head

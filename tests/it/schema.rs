@@ -11,10 +11,10 @@ const LIMITS: Limits = Limits { writers: 1, queries: 1 };
 #[tokio::test]
 async fn brokers_that_start_at_once_make_the_schema_once() {
     let database = TestDatabase::create_empty().await;
-    let open = || Storage::open(&database.url, LIMITS);
+    let open = || Storage::open(&database.url, None, LIMITS);
     let (a, b, c) = tokio::join!(open(), open(), open());
     for storage in [a, b, c] {
-        storage.unwrap().ping().await.unwrap();
+        storage.unwrap().read_ends(&[]).await.unwrap();
     }
     let applied = "select count(*), max(version)::bigint from trunkline.schema_history";
     let applied = database.sql().await.query_one(applied, &[]).await.unwrap();
@@ -36,7 +36,9 @@ async fn a_schema_of_a_newer_broker_is_refused() {
     )
     .await
     .unwrap();
-    let Err(error) = Storage::open(&database.url, LIMITS).await else { panic!("refusal expected") };
+    let Err(error) = Storage::open(&database.url, None, LIMITS).await else {
+        panic!("refusal expected")
+    };
     assert!(matches!(error, Error::NewerSchema { found: 999, known: k } if k == known), "{error}");
     assert!(!error.is_transient());
     assert!(error.to_string().contains("run a newer broker"), "{error}");
@@ -66,7 +68,7 @@ async fn every_table_and_column_says_what_it_is() {
 
 #[tokio::test]
 async fn a_url_that_cannot_be_read_is_refused_without_telling_it() {
-    let Err(error) = Storage::open("postgresql://u:s3cret@h:port/d", LIMITS).await else {
+    let Err(error) = Storage::open("postgresql://u:s3cret@h:port/d", None, LIMITS).await else {
         panic!("refusal expected")
     };
     assert!(matches!(error, Error::Url(_)), "{error}");

@@ -43,7 +43,7 @@ impl TestBroker {
     }
 
     pub async fn start_with(database: Arc<TestDatabase>, url: &str, drain: Duration) -> Self {
-        let storage = Storage::open(url, LIMITS).await.unwrap();
+        let storage = Storage::open(url, None, LIMITS).await.unwrap();
         let broker = Broker::start(storage, LIMITS.writers).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());

@@ -63,7 +63,7 @@ async fn start() -> EmbeddedPostgres {
     stop_when_this_process_ends(dir);
     let sql = connect(&cluster.url("postgres")).await;
     sql.batch_execute(&format!("create database {TEMPLATE}")).await.unwrap();
-    Storage::open(&cluster.url(TEMPLATE), LIMITS).await.unwrap().close();
+    Storage::open(&cluster.url(TEMPLATE), None, LIMITS).await.unwrap().close();
     // A database that somebody is connected to cannot be cloned.
     super::until("the template's sessions end", async || {
         let count = "select count(*) from pg_stat_activity where datname = $1";

@@ -1,0 +1,136 @@
+//! What a database is asked before it is trusted: that sessions last, that their advisory locks
+//! exclude each other, and that they hear each other's notifications.
+//!
+//! Poolers that lend sessions by the transaction, and servers that only speak like PostgreSQL,
+//! take the statements and do nothing: leases would then be had by everybody at once.
+
+use std::time::Duration;
+
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+
+use super::{Error, Heard, Storage, migrate::unreachable, session::Statements as _};
+
+/// A server that takes longer to answer counts as down.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A notification that takes longer is worth nothing: polls come as often.
+const NOTIFICATION_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Proves that a session stays the same one from transaction to transaction, and that an advisory
+/// lock keeps another session out.
+pub(super) async fn prove_that_sessions_last(direct: &Config) -> Result<(), Error> {
+    let (first, second) = (connect(direct).await?, connect(direct).await?);
+    let lasts = tokio::time::timeout(ANSWER_TIMEOUT, sessions_last(&first, &second)).await;
+    match lasts {
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) => return Err(Error::Pooled),
+        Ok(Err(error)) => return Err(error),
+        Err(_) => return Err(Error::Unavailable("no answer in time".to_owned())),
+    }
+    let key = random_key();
+    let try_lock = format!("/* prove_locks */ select pg_try_advisory_lock({key})");
+    if ask(&first, &try_lock).await? == "t" && ask(&second, &try_lock).await? == "f" {
+        return Ok(());
+    }
+    Err(Error::LocksDoNotExclude)
+}
+
+/// Asks in an order in which a pooler cannot but lend one session to both, or two to one: whether
+/// it lends the session last used, or the one used the longest ago.
+async fn sessions_last(first: &Client, second: &Client) -> Result<bool, Error> {
+    const SESSION: &str = "/* find_session */ select pg_backend_pid()";
+    let own = ask(first, SESSION).await?;
+    if ask(first, SESSION).await? != own || ask(second, SESSION).await? == own {
+        return Ok(false);
+    }
+    // While the other one is in a transaction, its session is not to be lent.
+    ask(second, "begin").await?;
+    let others = ask(second, SESSION).await?;
+    let still_own = ask(first, SESSION).await? == own;
+    ask(second, "rollback").await?;
+    Ok(still_own && others != own)
+}
+
+/// Proves that what goes through the pooler comes to the database that the direct URL names: a
+/// lock taken here is seen there.
+pub(super) async fn prove_that_databases_are_one(storage: &Storage) -> Result<(), Error> {
+    let direct = connect(&storage.direct).await?;
+    let key = random_key();
+    ask(&direct, &format!("/* mark_database */ select pg_advisory_lock({key})")).await?;
+    let seen = storage
+        .query()
+        .await?
+        .query_one(
+            "-- find_mark
+            select exists (
+                select from pg_locks
+                where locktype = 'advisory' and granted and objsubid = 1
+                  and database = (select oid from pg_database where datname = current_database())
+                  and (classid::bigint << 32 | objid::bigint) = $1)",
+            &[&key],
+        )
+        .await?;
+    if seen.get(0) { Ok(()) } else { Err(Error::DifferentDatabases) }
+}
+
+/// Whether a session hears what another one notifies.
+pub(super) async fn find_whether_notifications_arrive(storage: &Storage) -> Result<bool, Error> {
+    let mut listening = match storage.open_listen_session().await {
+        Ok(listening) => listening,
+        Err(Error::Unexpected(problem)) => {
+            tracing::debug!(problem, "listen");
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    let speaking = connect(&storage.direct).await?;
+    let text = format!("probe-{}", random_key());
+    let notify = format!("/* prove_notifications */ select pg_notify('trunkline', '{text}')");
+    let heard = async {
+        loop {
+            match listening.hear().await {
+                Heard::WakeUp(heard) if heard == text => return true,
+                Heard::WakeUp(_) => {}
+                Heard::Closed(_) => return false,
+            }
+        }
+    };
+    let heard = tokio::time::timeout(NOTIFICATION_TIMEOUT, heard);
+    let (asked, heard) = tokio::join!(ask(&speaking, &notify), heard);
+    match asked {
+        Ok(_) => Ok(heard.unwrap_or(false)),
+        Err(Error::Unexpected(problem)) => {
+            tracing::debug!(problem, "notify");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A session that ends when it is dropped.
+async fn connect(config: &Config) -> Result<Client, Error> {
+    let mut config = config.clone();
+    let connected = config.application_name("trunkline probe").connect(NoTls).await;
+    let (client, connection) = connected.map_err(unreachable)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error = super::error::describe(&error), "lose a probing connection");
+        }
+    });
+    Ok(client)
+}
+
+/// Asks a question of one value, unprepared: what is asked may be an old pooler.
+async fn ask(client: &Client, question: &str) -> Result<String, Error> {
+    let answers = client.simple_query(question).await?;
+    let value = answers.iter().find_map(|answer| match answer {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    Ok(value.unwrap_or_default().to_owned())
+}
+
+/// A lock's key that nobody else uses at the same time: a positive number.
+fn random_key() -> i64 {
+    (uuid::Uuid::new_v4().as_u64_pair().0 >> 1) as i64
+}

@@ -1,0 +1,230 @@
+//! Sessions with the database: how statements are run on them, by their text.
+//!
+//! A session of our own is set up once, and keeps its prepared statements. One that a pooler lends
+//! us is another one in each transaction: it keeps nothing, so every transaction begins with our
+//! settings, and statements are sent unprepared, with the types of their parameters.
+
+use std::{sync::Arc, time::SystemTime};
+
+use deadpool_postgres::{Object, Pool};
+use tokio_postgres::{
+    IsolationLevel, Row,
+    types::{ToSql, Type},
+};
+
+use super::Error;
+
+/// Sessions of one kind.
+pub(super) struct Sessions {
+    pub pool: Pool,
+    pub manner: Manner,
+}
+
+/// Whose the sessions are.
+#[derive(Clone)]
+pub(super) enum Manner {
+    /// Ours for as long as we like.
+    Own,
+    /// A pooler's, which lends them by the transaction; each begins with these settings.
+    Lent {
+        /// A statement that makes the settings until the transaction's end.
+        settings: Arc<str>,
+    },
+}
+
+/// A session, for as long as it is needed.
+pub(super) struct Session {
+    object: Object,
+    manner: Manner,
+}
+
+/// Statements that are stored together or not at all; undone when it is dropped.
+pub(super) struct Transaction<'a> {
+    inner: deadpool_postgres::Transaction<'a>,
+    prepares: bool,
+}
+
+/// What runs statements.
+pub(super) trait Statements {
+    /// Runs a statement and returns its rows.
+    async fn query(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Vec<Row>, Error>;
+
+    /// Runs a statement and returns how many rows it changed.
+    async fn execute(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<u64, Error>;
+
+    /// Runs a statement that returns one row or none.
+    async fn query_opt(
+        &self,
+        text: &str,
+        parameters: &[&dyn Parameter],
+    ) -> Result<Option<Row>, Error> {
+        Ok(self.query(text, parameters).await?.pop())
+    }
+
+    /// Runs a statement that returns one row.
+    async fn query_one(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Row, Error> {
+        let row = self.query_opt(text, parameters).await?;
+        row.ok_or_else(|| Error::unexpected("a row is missing"))
+    }
+}
+
+/// A value that a statement is given.
+pub(super) trait Parameter: Sync {
+    fn value(&self) -> &(dyn ToSql + Sync);
+    fn sql_type(&self) -> Type;
+}
+
+impl Sessions {
+    /// A session, as soon as one is free.
+    pub(super) async fn get(&self) -> Result<Session, Error> {
+        Ok(Session { object: self.pool.get().await?, manner: self.manner.clone() })
+    }
+}
+
+impl Session {
+    /// Begins a transaction.
+    pub(super) async fn begin(&mut self) -> Result<Transaction<'_>, Error> {
+        match &self.manner {
+            Manner::Own => {
+                let inner = self.object.transaction().await?;
+                Ok(Transaction { inner, prepares: true })
+            }
+            Manner::Lent { settings } => {
+                let transaction =
+                    self.object.build_transaction().isolation_level(IsolationLevel::ReadCommitted);
+                let inner = transaction.start().await?;
+                inner.batch_execute(settings).await?;
+                Ok(Transaction { inner, prepares: false })
+            }
+        }
+    }
+
+    /// Runs a statement that must not be in a transaction.
+    pub(super) async fn run_alone(&self, text: &str) -> Result<(), Error> {
+        Ok(self.object.batch_execute(text).await?)
+    }
+
+    /// Gives the session up: it is lost, though the driver may not have noticed yet, or its answer
+    /// is no longer waited for.
+    pub(super) fn abandon(self) {
+        drop(Object::take(self.object));
+    }
+
+    /// Runs a statement in a transaction of its own. All is sent one behind the other without
+    /// waiting: it takes one round trip, and a caller that goes away leaves nothing half done.
+    async fn in_transaction<T>(
+        &self,
+        settings: &str,
+        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Error> {
+        let begin = format!("begin isolation level read committed; {settings}");
+        let (begun, done, ended) = futures::join!(
+            self.object.batch_execute(&begin),
+            statement,
+            self.object.batch_execute("commit"),
+        );
+        begun?;
+        // An aborted transaction answers a commit with a rollback, which the driver takes for
+        // success: only after a statement without an error does success mean success.
+        let done = done?;
+        ended?;
+        Ok(done)
+    }
+}
+
+impl Statements for Session {
+    async fn query(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Vec<Row>, Error> {
+        match &self.manner {
+            Manner::Own => {
+                let statement = self.object.prepare_cached(text).await?;
+                Ok(self.object.query(&statement, &values(parameters)).await?)
+            }
+            Manner::Lent { settings } => {
+                let parameters = typed(parameters);
+                self.in_transaction(settings, self.object.query_typed(text, &parameters)).await
+            }
+        }
+    }
+
+    async fn execute(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<u64, Error> {
+        match &self.manner {
+            Manner::Own => {
+                let statement = self.object.prepare_cached(text).await?;
+                Ok(self.object.execute(&statement, &values(parameters)).await?)
+            }
+            Manner::Lent { settings } => {
+                let parameters = typed(parameters);
+                self.in_transaction(settings, self.object.execute_typed(text, &parameters)).await
+            }
+        }
+    }
+}
+
+impl Transaction<'_> {
+    /// Stores what the statements did. Only if none of them failed does success mean that.
+    pub(super) async fn commit(self) -> Result<(), Error> {
+        Ok(self.inner.commit().await?)
+    }
+}
+
+impl Statements for Transaction<'_> {
+    async fn query(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Vec<Row>, Error> {
+        if self.prepares {
+            let statement = self.inner.prepare_cached(text).await?;
+            Ok(self.inner.query(&statement, &values(parameters)).await?)
+        } else {
+            Ok(self.inner.query_typed(text, &typed(parameters)).await?)
+        }
+    }
+
+    async fn execute(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<u64, Error> {
+        if self.prepares {
+            let statement = self.inner.prepare_cached(text).await?;
+            Ok(self.inner.execute(&statement, &values(parameters)).await?)
+        } else {
+            Ok(self.inner.execute_typed(text, &typed(parameters)).await?)
+        }
+    }
+}
+
+fn values<'a>(parameters: &[&'a dyn Parameter]) -> Vec<&'a (dyn ToSql + Sync)> {
+    parameters.iter().map(|parameter| parameter.value()).collect()
+}
+
+fn typed<'a>(parameters: &[&'a dyn Parameter]) -> Vec<(&'a (dyn ToSql + Sync), Type)> {
+    parameters.iter().map(|parameter| (parameter.value(), parameter.sql_type())).collect()
+}
+
+macro_rules! parameter {
+    ($rust:ty, $sql:ident) => {
+        impl Parameter for $rust {
+            fn value(&self) -> &(dyn ToSql + Sync) {
+                self
+            }
+
+            fn sql_type(&self) -> Type {
+                Type::$sql
+            }
+        }
+    };
+}
+
+macro_rules! parameters {
+    ($($rust:ty: $one:ident, $many:ident;)*) => {$(
+        parameter!($rust, $one);
+        parameter!(Option<$rust>, $one);
+        parameter!(Vec<$rust>, $many);
+        parameter!(Vec<Option<$rust>>, $many);
+        parameter!(Option<Vec<Option<$rust>>>, $many);
+    )*};
+}
+
+parameters! {
+    bool: BOOL, BOOL_ARRAY;
+    i32: INT4, INT4_ARRAY;
+    i64: INT8, INT8_ARRAY;
+    &str: TEXT, TEXT_ARRAY;
+    String: TEXT, TEXT_ARRAY;
+    &[u8]: BYTEA, BYTEA_ARRAY;
+    SystemTime: TIMESTAMPTZ, TIMESTAMPTZ_ARRAY;
+}
