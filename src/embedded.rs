@@ -27,7 +27,7 @@ pub use error::Error;
 pub const DATABASE: &str = "trunkline";
 
 /// The superuser of the private server.
-const USER: &str = "trunkline";
+pub const USER: &str = "trunkline";
 
 /// A folder of PostgreSQL's binaries that goes before all others.
 const BINARIES_VARIABLE: &str = "TRUNKLINE_POSTGRES_BIN";

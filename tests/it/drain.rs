@@ -54,7 +54,7 @@ async fn a_stop_ends_streams_with_a_status_and_gives_the_leases_back() {
 async fn a_client_that_does_not_read_cannot_hold_the_stop_up() {
     let database = std::sync::Arc::new(TestDatabase::create().await);
     let url = database.url.clone();
-    let broker = TestBroker::start_with(database, &url, Duration::from_millis(500)).await;
+    let broker = TestBroker::start_with(database, &url, None, Duration::from_millis(500)).await;
     broker.topic("orders").await;
     broker.consumer("orders", "slow").await;
     for _ in 0..40 {

@@ -39,11 +39,16 @@ impl TestBroker {
     /// A broker on a database that others may share.
     pub async fn start_on(database: Arc<TestDatabase>) -> Self {
         let url = database.url.clone();
-        Self::start_with(database, &url, Duration::from_secs(5)).await
+        Self::start_with(database, &url, None, Duration::from_secs(5)).await
     }
 
-    pub async fn start_with(database: Arc<TestDatabase>, url: &str, drain: Duration) -> Self {
-        let storage = Storage::open(url, None, LIMITS).await.unwrap();
+    pub async fn start_with(
+        database: Arc<TestDatabase>,
+        url: &str,
+        direct_url: Option<&str>,
+        drain: Duration,
+    ) -> Self {
+        let storage = Storage::open(url, direct_url, LIMITS).await.unwrap();
         let broker = Broker::start(storage, LIMITS.writers).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());

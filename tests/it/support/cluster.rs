@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::OnceCell;
 use tokio_postgres::NoTls;
 use trunkline::{
-    embedded::EmbeddedPostgres,
+    embedded::{EmbeddedPostgres, USER},
     storage::{Limits, Storage},
 };
 
@@ -24,6 +24,9 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 pub struct TestDatabase {
     pub name: String,
     pub url: String,
+    /// The folder of the server's socket.
+    pub socket_dir: PathBuf,
+    pub user: String,
 }
 
 impl TestDatabase {
@@ -41,7 +44,8 @@ impl TestDatabase {
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let sql = connect(&cluster.url("postgres")).await;
         sql.batch_execute(&format!("create database {name} template {template}")).await.unwrap();
-        Self { url: cluster.url(&name), name }
+        let socket_dir = cluster.socket_dir().to_owned();
+        Self { url: cluster.url(&name), name, socket_dir, user: USER.to_owned() }
     }
 
     /// A session of the test's own.

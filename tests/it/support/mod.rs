@@ -3,7 +3,9 @@
 mod broker;
 mod cluster;
 mod command;
+mod deaf;
 mod logs;
+mod pooler;
 mod publish_stream;
 mod status;
 mod stream;
@@ -11,9 +13,11 @@ mod stream;
 use std::time::Duration;
 
 pub use broker::{PRODUCER, TestBroker, message};
-pub use cluster::{TestDatabase, connect};
+pub use cluster::{LIMITS, TestDatabase, connect};
 pub use command::{Finished, Trunkline};
+pub use deaf::DeafProxy;
 pub use logs::write_log_file;
+pub use pooler::Pooler;
 pub use publish_stream::PublishStream;
 pub use status::{assert_field, assert_refused, info, retry_delay};
 pub use stream::{TestStream, payload};

@@ -1,0 +1,274 @@
+//! What stands between a broker and PostgreSQL, or in its place.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::JoinSet;
+use tonic::Code;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+use trunkline::{
+    proto::{self, consume_response::Event, seek_request::Target},
+    storage::{self, Storage},
+};
+
+use crate::support::{
+    DeafProxy, LIMITS, PRODUCER, Pooler, PublishStream, TestBroker, TestDatabase, Trunkline,
+    assert_refused, info, message, until,
+};
+
+async fn refusal(url: &str, direct_url: Option<&str>) -> String {
+    match Storage::open(url, direct_url, LIMITS).await {
+        Ok(_) => panic!("refused expected"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[tokio::test]
+async fn a_pooler_in_transaction_mode_is_refused_with_the_advice_that_helps() {
+    let database = TestDatabase::create().await;
+    for (sessions, round_robin) in [(4, false), (4, true), (2, true), (1, false)] {
+        let Some(pooler) = Pooler::start(&database, sessions, round_robin).await else { return };
+        let url = pooler.url(&database);
+        let advice = refusal(&url, None).await;
+        assert!(advice.contains("--direct-database-url"), "{sessions} {round_robin}: {advice}");
+        // Nor does it help to give it twice.
+        let advice = refusal(&url, Some(&url)).await;
+        assert!(advice.contains("--direct-database-url"), "{sessions} {round_robin}: {advice}");
+    }
+    let Some(pooler) = Pooler::start(&database, 4, false).await else { return };
+    let url = pooler.url(&database);
+    let served =
+        Trunkline::run(&["serve", "--listen", "127.0.0.1:0", "--database-url", &url]).await;
+    assert_eq!(served.code(), 1, "{served:?}");
+    assert!(served.stderr.contains("TRUNKLINE_DIRECT_DATABASE_URL"), "{served:?}");
+}
+
+/// A broker behind a pooler with fewer sessions than the broker has connections.
+async fn pooled() -> Option<(TestBroker, Pooler)> {
+    let database = Arc::new(TestDatabase::create().await);
+    let pooler = Pooler::start(&database, 3, true).await?;
+    let (url, direct_url) = (pooler.url(&database), database.url.clone());
+    let drain = Duration::from_secs(5);
+    let broker = TestBroker::start_with(database, &url, Some(&direct_url), drain).await;
+    Some((broker, pooler))
+}
+
+#[tokio::test]
+async fn behind_a_pooler_messages_are_published_and_consumed_as_ever() {
+    let Some((broker, _pooler)) = pooled().await else { return };
+    let broker = Arc::new(broker);
+    let other = broker.start_another().await;
+    for topic in ["orders", "bills"] {
+        broker.topic(topic).await;
+        broker.consumer(topic, "reader").await;
+    }
+    // Many at once, of two topics in one flush, and to a broker without the pooler, too.
+    let mut orders = broker.consume("orders", "reader").await;
+    let mut bills = other.consume("bills", "reader").await;
+    let mut publishing = JoinSet::new();
+    for _ in 0..16 {
+        let broker = broker.clone();
+        publishing.spawn(async move {
+            for _ in 0..20 {
+                broker.publish("orders", ["order", "order"]).await;
+                broker.publish("bills", ["bill"]).await;
+            }
+        });
+    }
+    let offsets = |messages: Vec<proto::Message>| -> Vec<i64> {
+        messages.iter().map(|message| message.offset).collect()
+    };
+    assert_eq!(offsets(orders.messages(640).await), (0..640).collect::<Vec<_>>());
+    assert_eq!(offsets(bills.messages(320).await), (0..320).collect::<Vec<_>>());
+    while let Some(published) = publishing.join_next().await {
+        published.unwrap();
+    }
+    assert_eq!(broker.position("orders", "reader").await, 640);
+
+    // What cannot be stored is refused, and harms nobody in its flush.
+    let stranger = broker.try_publish("orders", "stranger", ["x"]).await;
+    assert_refused(stranger, Code::PermissionDenied, "PRODUCER_NOT_REGISTERED");
+    let request = proto::PublishRequest {
+        topic: "orders".to_owned(),
+        producer_id: PRODUCER.to_owned(),
+        messages: vec![proto::NewMessage {
+            key: Some("key".into()),
+            headers: [("name".to_owned(), "value".to_owned())].into(),
+            ..message("counted")
+        }],
+        sequence: Some(0),
+        ..Default::default()
+    };
+    for duplicate in [false, true] {
+        let published = broker.producers().publish(request.clone()).await.unwrap().into_inner();
+        assert_eq!((published.first_offset, published.duplicate), (640, duplicate));
+    }
+    let counted = orders.messages(1).await;
+    assert_eq!(counted[0].key.as_deref(), Some(&b"key"[..]));
+    assert_eq!(counted[0].headers["name"], "value");
+    let late = proto::PublishRequest { expected_head: Some(7), sequence: None, ..request };
+    assert_refused(broker.producers().publish(late).await, Code::Aborted, "HEAD_MOVED");
+    let mut stream = PublishStream::open(&broker).await;
+    for _ in 0..3 {
+        let (topic, producer_id) = ("orders".to_owned(), PRODUCER.to_owned());
+        let messages = vec![message("streamed")];
+        stream
+            .send(proto::PublishStreamRequest {
+                topic,
+                producer_id,
+                messages,
+                ..Default::default()
+            })
+            .await;
+    }
+    assert_eq!(stream.first_offset().await, 641);
+}
+
+#[tokio::test]
+async fn behind_a_pooler_leases_positions_and_topics_behave_as_ever() {
+    let Some((broker, _pooler)) = pooled().await else { return };
+    let other = broker.start_another().await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    broker.publish("orders", ["a", "b", "c", "d"]).await;
+    let mut holder = broker.consume_manually("orders", "billing").await;
+    assert_eq!(holder.payloads(4).await, ["a", "b", "c", "d"]);
+    holder.commit(1).await.unwrap();
+    let mut taker = other.take_over("orders", "billing", "taker").await;
+    info(&holder.ended().await, Code::Aborted, "LEASE_TAKEN_OVER");
+    assert_refused(holder.commit(2).await, Code::Aborted, "LEASE_LOST");
+    assert_eq!(taker.payloads(3).await, ["b", "c", "d"]);
+    let mut back = broker.take_over("orders", "billing", "back").await;
+    info(&taker.ended().await, Code::Aborted, "LEASE_TAKEN_OVER");
+    assert_eq!(back.payloads(3).await, ["b", "c", "d"]);
+    broker.seek("orders", "billing", Target::Offset(3)).await.unwrap();
+    assert_eq!(back.repositioned().await.position, 3);
+    assert_eq!(back.payloads(1).await, ["d"]);
+    let pulled = broker.pull("orders", "billing", 1).await;
+    assert_refused(pulled, Code::FailedPrecondition, "LEASE_HELD");
+    drop(back);
+    until("the lease is given back", async || {
+        broker.get_consumer("orders", "billing").await.holder.is_empty()
+    })
+    .await;
+    assert_eq!(broker.pull("orders", "billing", 1).await.unwrap().position, 4);
+
+    assert_eq!(broker.trim("orders", 2).await, 2);
+    broker.seek("orders", "billing", Target::Offset(2)).await.unwrap();
+    let mut stream = broker.consume("orders", "billing").await;
+    assert_eq!(stream.payloads(2).await, ["c", "d"]);
+    let sql = broker.sql().await;
+    sql.batch_execute("update trunkline.topic set retention_messages = 1").await.unwrap();
+    until("the rest expires", async || broker.get_topic("orders").await.first_offset == 3).await;
+    broker.delete_topic("orders").await;
+    info(&stream.ended().await, Code::NotFound, "TOPIC_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn behind_a_pooler_a_publish_waits_for_the_disk_even_where_the_default_is_not_to() {
+    let Some((broker, _pooler)) = pooled().await else { return };
+    broker.topic("orders").await;
+    let sql = broker.sql().await;
+    // What each publish's transaction is set to when it commits, in sessions begun from now on.
+    sql.batch_execute(&format!(
+        "alter database {} set synchronous_commit = off;
+         create table seen (setting text, timeout text);
+         create function look() returns trigger language plpgsql as $$
+         begin
+             insert into seen values
+                 (current_setting('synchronous_commit'), current_setting('lock_timeout'));
+             return null;
+         end $$;
+         create constraint trigger look after insert on trunkline.batch
+             deferrable initially deferred for each row execute function look();
+         select pg_terminate_backend(pid) from pg_stat_activity
+         where datname = current_database() and pid <> pg_backend_pid()",
+        broker.database.name
+    ))
+    .await
+    .unwrap();
+    until("a publish succeeds", async || {
+        broker.try_publish("orders", PRODUCER, ["x"]).await.is_ok()
+    })
+    .await;
+    let rows = sql.query("select distinct setting, timeout from seen", &[]).await.unwrap();
+    let seen: Vec<(&str, &str)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(seen, [("on", "500ms")]);
+}
+
+#[tokio::test]
+async fn a_direct_url_to_another_database_is_refused() {
+    let (one, another) = (TestDatabase::create().await, TestDatabase::create().await);
+    let refused = refusal(&one.url, Some(&another.url)).await;
+    assert!(refused.contains("another one"), "{refused}");
+    // And one alone names nothing.
+    let direct = ["serve", "--listen", "127.0.0.1:0", "--direct-database-url", &one.url];
+    let refused = Trunkline::run(&direct).await;
+    assert_eq!(refused.code(), 2, "{refused:?}");
+    assert!(refused.stderr.contains("--database-url"), "{refused:?}");
+}
+
+/// As on servers that know the functions but do nothing in them.
+#[tokio::test]
+async fn locks_that_do_not_exclude_are_refused() {
+    let database = TestDatabase::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(&format!(
+        "create schema odd;
+         create function odd.pg_try_advisory_lock(bigint) returns boolean
+             language sql as 'select true';
+         alter database {} set search_path = odd, pg_catalog",
+        database.name
+    ))
+    .await
+    .unwrap();
+    match Storage::open(&database.url, None, LIMITS).await {
+        Err(storage::Error::LocksDoNotExclude) => {}
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("refused expected"),
+    }
+}
+
+#[tokio::test]
+async fn without_notifications_a_broker_polls_and_says_so() {
+    let first = TestBroker::start().await;
+    let deaf = DeafProxy::start(&first.database).await;
+    let drain = Duration::from_secs(5);
+    let polling = TestBroker::start_with(first.database.clone(), &deaf.url, None, drain).await;
+    let health = async |broker: &TestBroker, service: &str| {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        broker.client.health().check(request).await.unwrap().into_inner().status()
+    };
+    assert_eq!(health(&first, "wake-ups").await, ServingStatus::Serving);
+    assert_eq!(health(&polling, "").await, ServingStatus::Serving);
+    until("it is said", async || health(&polling, "wake-ups").await == ServingStatus::NotServing)
+        .await;
+    let told = Trunkline::run(&["--endpoint", &polling.endpoint, "health"]).await;
+    assert_eq!(told.code(), 0, "{told:?}");
+    assert!(told.stdout.starts_with("SERVING\npolling mode"), "{told:?}");
+
+    first.topic("orders").await;
+    first.consumer("orders", "billing").await;
+    let mut stream = polling.consume("orders", "billing").await;
+    stream.read_to_end().await;
+    first.publish("orders", ["a"]).await;
+    assert_eq!(stream.payloads(1).await, ["a"]);
+    // Seeks, take-overs and a topic's end are found as well.
+    first.seek("orders", "billing", Target::Offset(0)).await.unwrap();
+    assert_eq!(stream.repositioned().await.position, 0);
+    let mut taker = first.take_over("orders", "billing", "taker").await;
+    info(&stream.ended().await, Code::Aborted, "LEASE_TAKEN_OVER");
+    first.publish("orders", ["b"]).await;
+    taker.messages(1).await;
+    let mut standby = polling.consume("orders", "billing").await;
+    standby.standby().await;
+    drop(taker);
+    loop {
+        match standby.next().await {
+            Event::Attached(_) => break,
+            Event::Standby(_) | Event::Heartbeat(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    first.delete_topic("orders").await;
+    info(&standby.ended().await, Code::NotFound, "TOPIC_NOT_FOUND");
+}

@@ -1,0 +1,67 @@
+//! A way to a database on which no notification arrives, as on servers that know no NOTIFY.
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, UnixStream},
+    task::JoinSet,
+};
+
+use super::TestDatabase;
+
+/// Passes all on but notifications; ends when it is dropped.
+pub struct DeafProxy {
+    pub url: String,
+    _tasks: JoinSet<()>,
+}
+
+impl DeafProxy {
+    pub async fn start(database: &TestDatabase) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (user, name) = (&database.user, &database.name);
+        let url = format!("postgresql://{user}@{address}/{name}");
+        let socket = database.socket_dir.join(".s.PGSQL.5432");
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let server = UnixStream::connect(&socket).await.unwrap();
+                let (from_client, to_client) = client.into_split();
+                let (from_server, to_server) = server.into_split();
+                connections.spawn(pass_all(from_client, to_server));
+                connections.spawn(pass_all_but_notifications(from_server, to_client));
+            }
+        });
+        Self { url, _tasks: tasks }
+    }
+}
+
+async fn pass_all(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+    // Either end may go away at any time.
+    let _ = tokio::io::copy(&mut from, &mut to).await;
+    let _ = to.shutdown().await;
+}
+
+/// Every message of a server is a letter, a length that counts itself, and a body.
+async fn pass_all_but_notifications(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+) {
+    let mut message = Vec::new();
+    loop {
+        let mut head = [0; 5];
+        if from.read_exact(&mut head).await.is_err() {
+            return;
+        }
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        message.clear();
+        message.extend(head);
+        message.resize(1 + length, 0);
+        if from.read_exact(&mut message[5..]).await.is_err() {
+            return;
+        }
+        if head[0] != b'A' && to.write_all(&message).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! PgBouncer, as Debian ships it, in front of a test's database.
+
+use std::{
+    fs,
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _},
+        process::CommandExt as _,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use tempfile::TempDir;
+
+use super::{TestDatabase, until};
+
+/// A pooler in transaction mode; killed when it is dropped.
+pub struct Pooler {
+    child: Child,
+    dir: TempDir,
+}
+
+impl Pooler {
+    /// Starts one with so many sessions for each database; `None`, after saying so, if PgBouncer is
+    /// not on this machine.
+    pub async fn start(database: &TestDatabase, sessions: u32, round_robin: bool) -> Option<Self> {
+        let Some(program) = find_program() else {
+            println!("skipped: PgBouncer is not on this machine (package pgbouncer)");
+            return None;
+        };
+        // As root, the server runs as another user, who alone may open its socket.
+        let owner = fs::metadata(&database.socket_dir).unwrap();
+        let dir = tempfile::Builder::new().prefix("trunkline-pooler-").tempdir().unwrap();
+        std::os::unix::fs::chown(dir.path(), Some(owner.uid()), Some(owner.gid())).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let config = dir.path().join("pgbouncer.ini");
+        let text = format!(
+            "[databases]\n\
+             * = host={server} user={user}\n\
+             [pgbouncer]\n\
+             listen_addr =\n\
+             unix_socket_dir = {socket_dir}\n\
+             auth_type = any\n\
+             pool_mode = transaction\n\
+             max_client_conn = 200\n\
+             default_pool_size = {sessions}\n\
+             server_round_robin = {round_robin}\n",
+            server = database.socket_dir.display(),
+            user = database.user,
+            socket_dir = dir.path().display(),
+            round_robin = u8::from(round_robin),
+        );
+        fs::write(&config, text).unwrap();
+        let mut command = Command::new(program);
+        command.arg("-q").arg(&config).stdin(Stdio::null()).stdout(Stdio::null());
+        if nix::unistd::geteuid().is_root() {
+            command.uid(owner.uid()).gid(owner.gid());
+        }
+        let child = command.spawn().unwrap();
+        let pooler = Self { child, dir };
+        until("the pooler listens", async || pooler.socket().exists()).await;
+        Some(pooler)
+    }
+
+    /// The way to a database through the pooler.
+    pub fn url(&self, database: &TestDatabase) -> String {
+        let (dir, user) = (self.dir.path().display(), &database.user);
+        format!("host={dir} port=6432 user={user} dbname={}", database.name)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join(".s.PGSQL.6432")
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn find_program() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    folders.push("/usr/sbin".into());
+    let program = |folder: &Path| Some(folder.join("pgbouncer")).filter(|path| path.exists());
+    folders.iter().find_map(|folder| program(folder))
+}
