@@ -233,6 +233,12 @@ struct Produce {
     /// Create the topic if it is missing, and register the producer if it is not.
     #[arg(long)]
     register: bool,
+    /// Register the producer, again if it is registered, and shut its older instances out.
+    #[arg(long)]
+    fence: bool,
+    /// The epoch that `producer register --fence` gave to this instance.
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "fence", value_parser = clap::value_parser!(i64).range(0..))]
+    epoch: i64,
     /// Files to publish, one after the other; - is standard input.
     #[arg(default_value = "-", value_name = "FILE")]
     files: Vec<OsString>,

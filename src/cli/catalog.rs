@@ -137,11 +137,9 @@ pub(super) async fn producer(client: &Client, command: ProducerCommand) -> Resul
     let mut out = io::stdout();
     match command {
         ProducerCommand::Register { topic, id, fence } => {
-            let producer_id = id.unwrap_or_default();
-            let request =
-                proto::RegisterProducerRequest { topic: topic.clone(), producer_id, fence };
-            let producer = producers.register_producer(request).await?.into_inner().producer;
-            let proto::Producer { producer_id: id, epoch, .. } = producer.unwrap_or_default();
+            let id = id.unwrap_or_default();
+            let registered = register_producer(client, &topic, &id, fence).await?;
+            let proto::Producer { producer_id: id, epoch, .. } = registered;
             let with_epoch = if fence { format!(" with epoch {epoch}") } else { String::new() };
             writeln!(out, "registered producer {id} on topic {topic}{with_epoch}")?;
         }
@@ -153,14 +151,19 @@ pub(super) async fn producer(client: &Client, command: ProducerCommand) -> Resul
         }
         ProducerCommand::List { topic } => {
             let mut table =
-                Table::new(&["PRODUCER", "LAST OFFSET", "LAST PUBLISHED", "REGISTERED"]);
+                Table::new(&["PRODUCER", "EPOCH", "LAST OFFSET", "LAST PUBLISHED", "REGISTERED"]);
             let mut request = proto::ListProducersRequest { topic, ..Default::default() };
             loop {
                 let page = producers.list_producers(request.clone()).await?.into_inner();
                 for producer in page.producers {
                     let last = producer.last_offset.map_or("-".to_owned(), |last| last.to_string());
-                    let published = time(producer.last_publish_time);
-                    table.row([producer.producer_id, last, published, time(producer.create_time)]);
+                    table.row([
+                        producer.producer_id,
+                        producer.epoch.to_string(),
+                        last,
+                        time(producer.last_publish_time),
+                        time(producer.create_time),
+                    ]);
                 }
                 request.page_token = page.next_page_token;
                 if request.page_token.is_empty() {
@@ -250,9 +253,28 @@ pub(super) async fn ensure_topic(client: &Client, topic: &str) -> Result<(), Sta
 
 /// Registers a producer unless it is registered.
 pub(super) async fn ensure_producer(client: &Client, topic: &str, id: &str) -> Result<(), Status> {
+    unless_exists(register_producer(client, topic, id, false).await)
+}
+
+/// Registers a producer, whether it is registered or not, and shuts its older instances out.
+pub(super) async fn fence_producer(
+    client: &Client,
+    topic: &str,
+    id: &str,
+) -> Result<proto::Producer, Status> {
+    register_producer(client, topic, id, true).await
+}
+
+async fn register_producer(
+    client: &Client,
+    topic: &str,
+    id: &str,
+    fence: bool,
+) -> Result<proto::Producer, Status> {
     let (topic, producer_id) = (topic.to_owned(), id.to_owned());
-    let request = proto::RegisterProducerRequest { topic, producer_id, fence: false };
-    unless_exists(client.producers().register_producer(request).await)
+    let request = proto::RegisterProducerRequest { topic, producer_id, fence };
+    let registered = client.producers().register_producer(request).await?.into_inner();
+    Ok(registered.producer.unwrap_or_default())
 }
 
 /// Registers a consumer unless it is registered.

@@ -45,14 +45,18 @@ const LAST_ANSWERS: Duration = Duration::from_secs(60);
 const LAST_ANSWERS_INTERRUPTED: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(client: &Client, options: Produce) -> Result<(), Failure> {
-    let Produce { topic, producer, register, files } = options;
+    let Produce { topic, producer, register, fence, mut epoch, files } = options;
     let inputs = open_all(&files).await?;
     if register {
         catalog::ensure_topic(client, &topic).await?;
+    }
+    if fence {
+        epoch = catalog::fence_producer(client, &topic, &producer).await?.epoch;
+    } else if register {
         catalog::ensure_producer(client, &topic, &producer).await?;
     }
     let began = Instant::now();
-    let mut shipping = Shipping::start(client, topic, producer).await?;
+    let mut shipping = Shipping::start(client, topic, producer, epoch).await?;
     let (shipped, patience) = tokio::select! {
         shipped = shipping.ship(inputs) => (shipped, LAST_ANSWERS),
         _ = tokio::signal::ctrl_c() => (Err(Failure::interrupted()), LAST_ANSWERS_INTERRUPTED),
@@ -110,6 +114,7 @@ struct Summary {
 struct Shipping {
     topic: String,
     producer_id: String,
+    producer_epoch: i64,
     requests: mpsc::Sender<PublishStreamRequest>,
     waiting: mpsc::Sender<Sent>,
     answers: JoinHandle<Result<(), Failure>>,
@@ -119,15 +124,29 @@ struct Shipping {
 }
 
 impl Shipping {
-    async fn start(client: &Client, topic: String, producer_id: String) -> Result<Self, Failure> {
+    async fn start(
+        client: &Client,
+        topic: String,
+        producer_id: String,
+        producer_epoch: i64,
+    ) -> Result<Self, Failure> {
         let (requests, outgoing) = mpsc::channel(1);
         let (waiting, sent) = mpsc::channel(IN_FLIGHT);
         let mut producers = client.producers();
         let opened = producers.publish_stream(ReceiverStream::new(outgoing)).await?;
         let summary = Arc::new(Mutex::new(Summary::default()));
         let answers = tokio::spawn(take_answers(opened.into_inner(), sent, summary.clone()));
-        let (batch, batch_bytes) = (Vec::new(), 0);
-        Ok(Self { topic, producer_id, requests, waiting, answers, summary, batch, batch_bytes })
+        Ok(Self {
+            topic,
+            producer_id,
+            producer_epoch,
+            requests,
+            waiting,
+            answers,
+            summary,
+            batch: Vec::new(),
+            batch_bytes: 0,
+        })
     }
 
     async fn ship(&mut self, inputs: Vec<Input>) -> Result<(), Failure> {
@@ -182,6 +201,7 @@ impl Shipping {
         let request = PublishStreamRequest {
             topic: self.topic.clone(),
             producer_id: self.producer_id.clone(),
+            producer_epoch: self.producer_epoch,
             messages: std::mem::take(&mut self.batch),
             ..Default::default()
         };

@@ -362,17 +362,26 @@ async fn ill_formed_numbers_are_refused() {
 async fn the_command_fences() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
-    let register = [
-        "producer",
-        "register",
-        "--topic",
-        "orders",
-        "producer",
-        "--fence",
-        "--endpoint",
-        &broker.endpoint,
-    ];
-    let registered = Trunkline::run(&register).await;
+    let run = async |arguments: &[&str], input: &str| {
+        let arguments = [&["--endpoint", &broker.endpoint], arguments].concat();
+        Trunkline::run_with_input(&arguments, input.as_bytes()).await
+    };
+    let register = ["producer", "register", "--topic", "orders", "producer", "--fence"];
+    let registered = run(&register, "").await;
     assert_eq!(registered.code(), 0, "{registered:?}");
     assert!(registered.stdout.contains("with epoch 1"), "{registered:?}");
+    // An instance that does not know its epoch is an old one.
+    let produce = ["produce", "orders", "--producer", "producer"];
+    let refused = run(&produce, "old\n").await;
+    assert_eq!(refused.code(), 1, "{refused:?}");
+    assert!(refused.stderr.contains("PRODUCER_FENCED"), "{refused:?}");
+    let produced = run(&[&produce[..], &["--epoch", "1"]].concat(), "a\n").await;
+    assert_eq!(produced.code(), 0, "{produced:?}");
+    let produced = run(&[&produce[..], &["--fence"]].concat(), "b\n").await;
+    assert_eq!(produced.code(), 0, "{produced:?}");
+    let refused = run(&[&produce[..], &["--epoch", "1"]].concat(), "old\n").await;
+    assert_eq!(refused.code(), 1, "{refused:?}");
+    let listed = run(&["producer", "list", "--topic", "orders"], "").await;
+    assert!(listed.stdout.contains("producer  2      1"), "{listed:?}");
+    assert_eq!(stored(&broker).await, ["a", "b"]);
 }
