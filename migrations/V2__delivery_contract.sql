@@ -25,12 +25,14 @@ comment on function trunkline.changed_meanwhile is 'Ends a publish whose produce
 -- A stream that takes a lease over claims it first: until the claim is used, or grows old, nobody
 -- else begins a new epoch.
 alter table trunkline.consumer_topic
-    add column claimed_by text,
-    add column claimant   text,
-    add column claimed_at timestamptz;
+    add column claimed_by  text,
+    add column claimed_at  timestamptz,
+    add column claimant    text,
+    add column claim_epoch bigint not null default 0;
 comment on column trunkline.consumer_topic.claimed_by is 'Token of a stream that is taking the lease over; null if none is';
-comment on column trunkline.consumer_topic.claimant is 'What that stream is called, as in holder; null if there is none';
 comment on column trunkline.consumer_topic.claimed_at is 'When that stream last said so; an old claim is void';
+comment on column trunkline.consumer_topic.claimant is 'What the last stream that took the lease over, or tried to, is called; null if none did';
+comment on column trunkline.consumer_topic.claim_epoch is 'The epoch that its claim began; whoever held the lease before then has lost it';
 
 -- Retention. What is removed is only hidden at first, by moving first_offset; the rows go in small
 -- steps behind it.

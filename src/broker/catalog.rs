@@ -115,12 +115,18 @@ impl Broker {
         consumer: ConsumerId,
         start: Start,
     ) -> Result<Consumer, Error> {
-        let (id, position) = self.resolve(&topic, start).await?;
-        match self.storage.register_consumer(id, &consumer, position).await {
-            Ok(()) => self.get_consumer(topic, consumer).await,
-            Err(storage::Error::Taken) => Err(Error::ConsumerExists { topic, consumer }),
-            Err(storage::Error::ParentGone) => Err(Error::TopicNotFound { topic }),
-            Err(error) => Err(error.into()),
+        loop {
+            let (id, position) = self.resolve(&topic, start).await?;
+            match self.storage.register_consumer(id, &consumer, position).await {
+                Ok(true) => return self.get_consumer(topic, consumer).await,
+                // The log went from there meanwhile; it does so at most once a second.
+                Ok(false) => {}
+                Err(storage::Error::Taken) => {
+                    return Err(Error::ConsumerExists { topic, consumer });
+                }
+                Err(storage::Error::ParentGone) => return Err(Error::TopicNotFound { topic }),
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 

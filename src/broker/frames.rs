@@ -2,10 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, ready},
 };
 
@@ -36,16 +33,36 @@ pub(super) type Sender = mpsc::Sender<Frame>;
 /// Holds back the messages of earlier epochs: what waits for the client when a seek moves the
 /// position must not come after it.
 #[derive(Clone, Default)]
-pub(super) struct Fence(Arc<AtomicI64>);
+pub(super) struct Fence(Arc<Mutex<Passing>>);
+
+#[derive(Default)]
+struct Passing {
+    /// What is older does not pass.
+    epoch: Epoch,
+    /// Messages that have passed.
+    messages: u64,
+}
 
 impl Fence {
-    /// Holds back all messages of before this epoch.
-    pub(super) fn raise(&self, epoch: Epoch) {
-        self.0.store(epoch.0, Ordering::Release);
+    /// Holds back all messages of before this epoch; returns how many have passed.
+    pub(super) fn raise(&self, epoch: Epoch) -> u64 {
+        let mut passing = self.passing();
+        passing.epoch = epoch;
+        passing.messages
     }
 
-    fn holds_back(&self, frame: &Frame) -> bool {
-        matches!(frame.event, Ok(Event::Batch(_))) && frame.epoch.0 < self.0.load(Ordering::Acquire)
+    fn lets_pass(&self, frame: &Frame) -> bool {
+        let Ok(Event::Batch(delivery)) = &frame.event else { return true };
+        let mut passing = self.passing();
+        let passes = frame.epoch >= passing.epoch;
+        if passes {
+            passing.messages += delivery.count() as u64;
+        }
+        passes
+    }
+
+    fn passing(&self) -> MutexGuard<'_, Passing> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -64,7 +81,7 @@ impl Stream for Frames {
             let Some(frame) = ready!(self.waiting.poll_recv(context)) else {
                 return Poll::Ready(None);
             };
-            if !self.fence.holds_back(&frame) {
+            if self.fence.lets_pass(&frame) {
                 return Poll::Ready(Some(frame.event));
             }
         }

@@ -95,24 +95,23 @@ impl Held {
 
     /// Takes in what the database told over this lease's own session, so while the lock was held:
     /// nobody but a seek or a claim can have begun another epoch. It may be older than what is
-    /// known here.
+    /// known here, but then it names no claim.
     pub(super) fn saw(&self, seen: Option<Seen>) {
-        let Some(Seen { epoch, position, claimed, holder }) = seen else {
+        let Some(Seen { epoch, position, taken, taker }) = seen else {
             return self.end(Over::Gone);
         };
-        if claimed && epoch > self.epoch() {
-            return self.end(Over::TakenOver { by: holder });
+        if taken {
+            return self.end(Over::TakenOver { by: taker });
         }
-        let sought = self.standing.send_if_modified(|standing| {
+        self.standing.send_if_modified(|standing| {
             let sought = epoch > standing.epoch;
             if sought {
                 (standing.epoch, standing.start, standing.committed) = (epoch, position, position);
+                // Before the stream hears of it, and delivers from there.
+                self.delivers(position);
             }
             sought
         });
-        if sought {
-            self.delivers(position);
-        }
         self.position_stored(epoch, position);
     }
 

@@ -43,6 +43,9 @@ const ANSWER_BYTES: usize = 2 * 1024 * 1024;
 /// How long pulls of one consumer queue up behind each other before they give up.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a pull waits for another broker's to end.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+
 /// How often a pull is tried again whose position a seek moved under it.
 const MAX_TRIES: usize = 5;
 
@@ -88,16 +91,20 @@ impl Broker {
         if seat.holder().is_some() {
             return Err(held().await?);
         }
-        let Ok(Ok(_turn)) = time::timeout(QUEUE_TIMEOUT, seat.line_up(Place::Last)).await else {
+        let give_up = Instant::now() + QUEUE_TIMEOUT;
+        let in_line = time::timeout_at(pull.until(give_up), seat.line_up(Place::Last)).await;
+        let Ok(Ok(_turn)) = in_line else {
+            pull.refuse_when_late()?;
             return Err(held().await?);
         };
         let key = self.find_position(topic, consumer).await?.key;
         let limits = Limits { messages: *max_messages, bytes: ANSWER_BYTES, ..Limits::MAX };
         let choose = |batches: &[_], from| end_of_fit(batches.iter(), from, limits);
-        let mut outcome = self.storage.pull(key, ANSWER_BYTES, choose).await;
+        let lock_wait = || pull.until(Instant::now() + LOCK_WAIT).duration_since(Instant::now());
+        let mut outcome = self.storage.pull(key, ANSWER_BYTES, lock_wait(), choose).await;
         for _ in 1..MAX_TRIES {
             let Err(storage::Error::ChangedMeanwhile) = outcome else { break };
-            outcome = self.storage.pull(key, ANSWER_BYTES, choose).await;
+            outcome = self.storage.pull(key, ANSWER_BYTES, lock_wait(), choose).await;
         }
         match outcome {
             Ok(Some(storage::Pulled { batches, position, from, to, head })) => {
@@ -107,8 +114,25 @@ impl Broker {
             Ok(None) => {
                 Err(Error::ConsumerNotFound { topic: topic.clone(), consumer: consumer.clone() })
             }
-            Err(storage::Error::Locked(_)) => Err(held().await?),
+            Err(storage::Error::Locked(_)) => {
+                pull.refuse_when_late()?;
+                Err(held().await?)
+            }
             Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Pull {
+    /// A time, or the client's deadline if that comes first.
+    fn until(&self, time: Instant) -> Instant {
+        self.deadline.map_or(time, |deadline| deadline.min(time))
+    }
+
+    fn refuse_when_late(&self) -> Result<(), Error> {
+        match self.deadline {
+            Some(deadline) if deadline <= Instant::now() => Err(Error::DeadlineExceeded),
+            _ => Ok(()),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! at. Their rows go behind it, and then their space is made free for new ones: without that, what
 //! is published and removed by the gigabyte would only be noticed by autovacuum once a minute.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{Broker, Error, feed::Feeds};
 use crate::{
     model::{Offset, TopicId, TopicName},
-    storage::{self, Deleted, LeaseSession, Storage},
+    storage::{self, LeaseSession, Storage},
 };
 
 /// How often the limits are looked at.
@@ -51,8 +51,12 @@ impl Broker {
         };
         loop {
             // May be done twice: the floor only rises.
-            let raised = self.storage.raise_floor(id, floor).await.map_err(Error::of_read)?;
-            let Some(first) = raised else { return Err(Error::TopicNotFound { topic }) };
+            let first = match self.storage.raise_floor(id, floor, false).await {
+                Ok(Some(first)) => first,
+                Ok(None) => return Err(Error::TopicNotFound { topic }),
+                Err(storage::Error::Locked(_)) => return Err(Error::TopicBusy { topic }),
+                Err(error) => return Err(Error::of_read(error)),
+            };
             self.feeds.saw(id, first, head);
             if first >= floor {
                 return Ok(first);
@@ -69,7 +73,7 @@ pub(super) fn start(
     tasks: &TaskTracker,
     stopping: CancellationToken,
 ) {
-    let sweeper = Sweeper { storage, feeds, deleted_bytes: 0 };
+    let sweeper = Sweeper { storage, feeds, deleted_bytes: 0, deleted_up_to: HashMap::new() };
     tasks.spawn(stopping.run_until_cancelled_owned(sweeper.run(sessions)));
 }
 
@@ -78,6 +82,9 @@ struct Sweeper {
     feeds: Arc<Feeds>,
     /// Bytes deleted since their space was last made free.
     deleted_bytes: i64,
+    /// First offsets before which nothing is left to delete: a batch that holds the first message
+    /// kept is in part hidden for good.
+    deleted_up_to: HashMap<TopicId, Offset>,
 }
 
 impl Sweeper {
@@ -101,17 +108,24 @@ impl Sweeper {
 
     async fn sweep(&mut self) -> Result<(), storage::Error> {
         for (topic, floor) in self.storage.find_expired().await? {
-            if let Some(first) = self.storage.raise_floor(topic, floor).await? {
+            let raised = self.storage.raise_floor(topic, floor, true).await;
+            if let Some(Some(first)) = unless_locked(topic, raised)? {
                 self.feeds.saw(topic, first, first);
             }
         }
-        for topic in self.storage.find_hidden().await? {
-            self.delete_all(topic, async |storage, topic| storage.delete_hidden(topic).await)
-                .await?;
+        let hidden = self.storage.find_hidden().await?;
+        self.deleted_up_to.retain(|topic, _| hidden.iter().any(|(hidden, _)| hidden == topic));
+        for (topic, first) in hidden {
+            if self.deleted_up_to.get(&topic) != Some(&first) {
+                let deleted = self.delete_hidden(topic).await;
+                if unless_locked(topic, deleted)?.is_some() {
+                    self.deleted_up_to.insert(topic, first);
+                }
+            }
         }
         for topic in self.storage.find_deleted_topics().await? {
-            self.delete_all(topic, async |storage, topic| storage.delete_remains(topic).await)
-                .await?;
+            let deleted = self.delete_remains(topic).await;
+            unless_locked(topic, deleted)?;
         }
         if self.deleted_bytes >= VACUUM_BYTES
             && self.deleted_bytes >= self.storage.stored_bytes().await? / VACUUM_SHARE
@@ -122,17 +136,40 @@ impl Sweeper {
         Ok(())
     }
 
-    async fn delete_all(
-        &mut self,
-        topic: TopicId,
-        step: impl AsyncFn(&Storage, TopicId) -> Result<Deleted, storage::Error>,
-    ) -> Result<(), storage::Error> {
+    async fn delete_hidden(&mut self, topic: TopicId) -> Result<(), storage::Error> {
         loop {
-            let deleted = step(&self.storage, topic).await?;
+            let deleted = self.storage.delete_hidden(topic).await?;
             self.deleted_bytes += deleted.bytes;
             if deleted.batches == 0 {
                 return Ok(());
             }
         }
+    }
+
+    async fn delete_remains(&mut self, topic: TopicId) -> Result<(), storage::Error> {
+        let mut from = Offset(0);
+        loop {
+            let deleted = self.storage.delete_remains(topic, from).await?;
+            self.deleted_bytes += deleted.bytes;
+            match deleted.end {
+                Some(end) => from = end,
+                None => return self.storage.forget_deleted_topic(topic).await,
+            }
+        }
+    }
+}
+
+/// Whoever sits on one topic's rows does not hold up the others: it is tried again the next time.
+fn unless_locked<T>(
+    topic: TopicId,
+    outcome: Result<T, storage::Error>,
+) -> Result<Option<T>, storage::Error> {
+    match outcome {
+        Ok(done) => Ok(Some(done)),
+        Err(storage::Error::Locked(problem)) => {
+            tracing::warn!(topic = topic.0, problem, "put off removing messages of a locked topic");
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }

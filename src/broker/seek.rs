@@ -12,10 +12,17 @@ impl Broker {
         consumer: ConsumerId,
         target: Start,
     ) -> Result<Offset, Error> {
-        let (id, position) = self.resolve(&topic, target).await?;
-        let sought = self.storage.seek(id, &consumer, position).await?;
-        let Some(key) = sought else { return Err(Error::ConsumerNotFound { topic, consumer }) };
-        self.leases.changed(Whose::Consumer(key));
-        Ok(position)
+        loop {
+            let (id, position) = self.resolve(&topic, target).await?;
+            match self.storage.seek(id, &consumer, position).await? {
+                Some(Some(key)) => {
+                    self.leases.changed(Whose::Consumer(key));
+                    return Ok(position);
+                }
+                // The log went from there meanwhile; it does so at most once a second.
+                Some(None) => {}
+                None => return Err(Error::ConsumerNotFound { topic, consumer }),
+            }
+        }
     }
 }

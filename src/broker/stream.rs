@@ -41,7 +41,7 @@ pub(super) struct Stream {
     frames: frames::Sender,
     fence: Fence,
     beat_at: Instant,
-    /// Messages handed out so far.
+    /// Messages handed out so far, or on their way out.
     handed_out: u64,
 }
 
@@ -97,7 +97,7 @@ impl Stream {
             match self.serve_from(position, &lease, &mut log, &mut attached).await {
                 Err(End::Sought) => {
                     position = lease.go_on();
-                    self.fence.raise(lease.epoch());
+                    self.handed_out = self.fence.raise(lease.epoch());
                 }
                 ended => return ended,
             }
@@ -128,12 +128,12 @@ impl Stream {
         while !self.has_reached(reading.cursor.position()) {
             let known_committed = reading.lease.committed();
             let limits = self.limits(&reading, known_committed);
-            if limits.messages == 0 {
+            // Noted before the read: what comes while it runs still wakes us.
+            let known_head = *reading.log.head.borrow_and_update();
+            if limits.messages == 0 && reading.cursor.position() < known_head {
                 self.wait_for_commit(&mut reading, known_committed).await?;
                 continue;
             }
-            // Noted before the read: what comes while it runs still wakes us.
-            let known_head = *reading.log.head.borrow_and_update();
             let Reading { lease, cursor, log, behind, .. } = &mut reading;
             if *behind || cursor.position() < known_head {
                 if !cursor.fill(&broker.storage, log, !*behind).await? {
@@ -147,6 +147,11 @@ impl Stream {
                 if let Some(delivery) = cursor.next_frame(limits) {
                     *behind |= delivery.to < cursor.head();
                     self.deliver(delivery, &mut reading).await?;
+                    continue;
+                }
+                if cursor.position() < cursor.head() {
+                    // There is more, for which there was no room.
+                    self.wait_for_commit(&mut reading, known_committed).await?;
                     continue;
                 }
                 if std::mem::take(behind) {

@@ -150,7 +150,7 @@ impl Subscription {
             Some(stream) => stream,
             None => {
                 self.backoff.pause().await;
-                self.request.stop = self.stop.map(asked);
+                self.request.stop = self.stop.and_then(|stop| self.asked(stop));
                 let opened = self.client.consumers().consume(self.request.clone()).await?;
                 self.stream.insert(opened.into_inner())
             }
@@ -159,8 +159,21 @@ impl Subscription {
             Some(ConsumeResponse { event: Some(frame) }) => Ok(Some(frame)),
             // A kind of frame that this client does not know yet: as good as a sign of life.
             Some(ConsumeResponse { event: None }) => Ok(Some(Frame::Heartbeat(Default::default()))),
-            None if self.stop.is_some() => Ok(None),
+            None if self.request.stop.is_some() => Ok(None),
             None => Err(Status::unavailable("the broker ended the stream without a status")),
+        }
+    }
+
+    /// How a stream is to end. The broker would count what it repeats after a break, and the caller
+    /// does not: then the messages are counted here alone.
+    fn asked(&self, stop: Stop) -> Option<ProtoStop> {
+        match stop {
+            Stop::CaughtUp => Some(ProtoStop::UntilCaughtUp(true)),
+            Stop::Offset(offset) => Some(ProtoStop::UntilOffset(offset)),
+            Stop::Messages(_) if self.next_offset > 0 => None,
+            Stop::Messages(count) => {
+                Some(ProtoStop::MaxMessages(i64::try_from(count).unwrap_or(i64::MAX)))
+            }
         }
     }
 
@@ -205,14 +218,6 @@ impl Subscription {
             Frame::CaughtUp(_) => Some(Event::CaughtUp),
             Frame::Heartbeat(_) => None,
         }
-    }
-}
-
-fn asked(stop: Stop) -> ProtoStop {
-    match stop {
-        Stop::CaughtUp => ProtoStop::UntilCaughtUp(true),
-        Stop::Offset(offset) => ProtoStop::UntilOffset(offset),
-        Stop::Messages(count) => ProtoStop::MaxMessages(i64::try_from(count).unwrap_or(i64::MAX)),
     }
 }
 

@@ -84,8 +84,10 @@ async fn append_batch(
     let statement = "-- append_batch
             with publishing as (
                 select *
-                from unnest($2::text[], $3::integer[], $4::bigint[], $5::bigint[], $6::bigint[])
-                    as publishing (producer_id, last_index, epoch, first_sequence, last_sequence)
+                from unnest($2::text[], $3::integer[], $4::bigint[], $5::bigint[], $6::bigint[],
+                            $8::integer[], $9::integer[])
+                    as publishing (producer_id, last_index, epoch, first_sequence, last_sequence,
+                                   first_run, last_run)
             ), fit as (
                 select count(*) as count
                 from trunkline.topic
@@ -96,33 +98,34 @@ async fn append_batch(
                        or first_sequence = coalesce(p.last_sequence + 1, 0))
             ), head as (
                 update trunkline.topic_head
-                set next_offset = next_offset + $11::integer,
-                    bytes = bytes + $12::integer,
+                set next_offset = next_offset + $12::integer,
+                    bytes = bytes + $13::integer,
                     last_published_at = greatest(last_published_at, clock_timestamp())
                 where topic_id = (select id from trunkline.topic where name = $1)
                   and (select count from fit) = cardinality($2::text[])
                   and ($7::bigint is null or next_offset = $7)
-                returning topic_id, next_offset - $11::integer as base_offset, last_published_at
+                returning topic_id, next_offset - $12::integer as base_offset, last_published_at
             ), stored as (
                 insert into trunkline.batch (topic_id, base_offset, count, bytes, payloads, keys,
                     headers, producers, producer_counts, published_at)
-                select topic_id, base_offset, $11::integer, $12::integer, $13, $14, $15::text[]::jsonb[],
-                       $16, $17, last_published_at
+                select topic_id, base_offset, $12::integer, $13::integer, $14, $15,
+                       $16::text[]::jsonb[], $17, $18, last_published_at
                 from head
-            ), recent as (
-                select producer_id, array_agg(sequence order by sequence desc) as sequences,
-                       array_agg(base_offset + index order by sequence desc) as offsets
-                from head, unnest($8::text[], $9::bigint[], $10::integer[])
-                    as run (producer_id, sequence, index)
-                group by producer_id
             ), seen as (
                 update trunkline.producer_topic p
                 set last_offset = head.base_offset + publishing.last_index,
                     updated_at = head.last_published_at,
                     last_sequence = coalesce(publishing.last_sequence, p.last_sequence),
-                    recent_sequences = (recent.sequences || p.recent_sequences)[1:$18],
-                    recent_offsets = (recent.offsets || p.recent_offsets)[1:$18]
-                from head, publishing left join recent using (producer_id)
+                    recent_sequences = case when first_run is null then p.recent_sequences else
+                        (($10::bigint[])[first_run:last_run] || p.recent_sequences)[1:$19] end,
+                    recent_offsets = case when first_run is null then p.recent_offsets else
+                        (array(
+                            select head.base_offset + index
+                            from unnest(($11::integer[])[first_run:last_run])
+                                with ordinality as run (index, number)
+                            order by number
+                        ) || p.recent_offsets)[1:$19] end
+                from head, publishing
                 where p.topic_id = head.topic_id and p.producer_id = publishing.producer_id
                   and p.epoch = publishing.epoch
                   and (first_sequence is null
@@ -142,7 +145,7 @@ async fn append_batch(
     let first_sequences: Vec<_> = sequences().map(|of| of.map(|of| of.first.0)).collect();
     let last_sequences: Vec<_> = sequences().map(|of| of.map(|of| of.next.0 - 1)).collect();
     let expected_base = draft.expected_base.map(|base| base.0);
-    let recent = newest_runs(stamps);
+    let runs = newest_runs(stamps);
 
     let count = draft.payloads.len() as i32;
     let bytes = i32::try_from(draft.bytes).map_err(Error::unexpected)?;
@@ -150,8 +153,8 @@ async fn append_batch(
     let keys: Option<Vec<Option<&[u8]>>> =
         draft.keys.as_ref().map(|keys| keys.iter().map(Option::as_deref).collect());
     let headers = draft.headers.as_deref().map(headers_to_json).transpose()?;
-    let runs: Vec<&str> = draft.producers.iter().map(|run| run.producer.as_str()).collect();
-    let run_counts: Vec<i32> = draft.producers.iter().map(|run| run.count as i32).collect();
+    let publishers: Vec<&str> = draft.producers.iter().map(|run| run.producer.as_str()).collect();
+    let publisher_counts: Vec<i32> = draft.producers.iter().map(|run| run.count as i32).collect();
 
     let row = client
         .query_opt(
@@ -164,16 +167,17 @@ async fn append_batch(
                 &first_sequences,
                 &last_sequences,
                 &expected_base,
-                &recent.producers,
-                &recent.sequences,
-                &recent.indexes,
+                &runs.first,
+                &runs.last,
+                &runs.sequences,
+                &runs.indexes,
                 &count,
                 &bytes,
                 &payloads,
                 &keys,
                 &headers,
-                &runs,
-                &run_counts,
+                &publishers,
+                &publisher_counts,
                 &RECENT_RUNS,
             ],
         )
@@ -187,22 +191,29 @@ async fn append_batch(
 
 /// Runs of counted messages, column by column.
 #[derive(Default)]
-struct Runs<'a> {
-    producers: Vec<&'a str>,
+struct Runs {
+    /// The places of each producer's newest run and of its oldest one, counted from 1; none if it
+    /// did not count.
+    first: Vec<Option<i32>>,
+    last: Vec<Option<i32>>,
     sequences: Vec<i64>,
     indexes: Vec<i32>,
 }
 
-/// The newest runs of each producer: as many as its registration keeps.
-fn newest_runs(stamps: &[Stamp]) -> Runs<'_> {
+/// The newest runs of each producer, the newest first: as many as its registration keeps.
+fn newest_runs(stamps: &[Stamp]) -> Runs {
     let mut newest = Runs::default();
     for stamp in stamps {
-        let Some(Sequences { runs, .. }) = &stamp.sequences else { continue };
-        for (sequence, index) in runs.iter().rev().take(RECENT_RUNS as usize) {
-            newest.producers.push(stamp.producer.as_str());
+        let runs = stamp.sequences.iter().flat_map(|Sequences { runs, .. }| runs.iter().rev());
+        let before = newest.sequences.len() as i32;
+        for (sequence, index) in runs.take(RECENT_RUNS as usize) {
             newest.sequences.push(sequence.0);
             newest.indexes.push(*index as i32);
         }
+        let last = newest.sequences.len() as i32;
+        let some = last > before;
+        newest.first.push(some.then_some(before + 1));
+        newest.last.push(some.then_some(last));
     }
     newest
 }

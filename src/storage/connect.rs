@@ -108,8 +108,10 @@ fn pool(
 
 /// Sets what every session of ours must have, whatever the server's or the role's defaults are.
 ///
-/// The keepalives let the server notice a broker that vanished, and with it free the broker's
-/// locks, within half a minute.
+/// Every statement of ours finds its rows by a key and is run over and over, so it is planned once;
+/// a plan made while a table was small must not read all of it when it has grown. The keepalives
+/// let the server notice a broker that vanished, and with it free the broker's locks, within half a
+/// minute.
 pub(super) async fn prepare_session(
     client: &Client,
     lock_timeout: Duration,
@@ -118,7 +120,9 @@ pub(super) async fn prepare_session(
         .batch_execute(&format!(
             "{};
             select set_config('default_transaction_isolation', 'read committed', false),
-                   set_config('idle_in_transaction_session_timeout', '30s', false),
+                   set_config('plan_cache_mode', 'force_generic_plan', false),
+                   set_config('enable_seqscan', 'off', false),
+                   set_config('jit', 'off', false),
                    set_config('tcp_keepalives_idle', '10', false),
                    set_config('tcp_keepalives_interval', '5', false),
                    set_config('tcp_keepalives_count', '3', false)",
@@ -130,14 +134,16 @@ pub(super) async fn prepare_session(
 /// A statement that makes the settings of a session, or of one transaction.
 ///
 /// An acknowledgement promises that the data is on disk: `synchronous_commit` is raised to `on`,
-/// and left alone where it is stricter.
+/// and left alone where it is stricter. A broker that is stopped in the middle of a transaction
+/// must not keep others from a row for long: it is never idle there for more than a round trip.
 fn settings(lock_timeout: Duration, of_transaction: bool) -> String {
     format!(
         "/* settings */
         select set_config('synchronous_commit', case
                    when current_setting('synchronous_commit') in ('off', 'local', 'remote_write')
                    then 'on' else current_setting('synchronous_commit') end, {of_transaction}),
-               set_config('lock_timeout', '{}', {of_transaction})",
+               set_config('lock_timeout', '{}', {of_transaction}),
+               set_config('idle_in_transaction_session_timeout', '5s', {of_transaction})",
         lock_timeout.as_millis()
     )
 }

@@ -4,7 +4,10 @@ use std::time::SystemTime;
 
 use tokio_postgres::Row;
 
-use super::{Error, Storage, session::Statements as _};
+use super::{
+    Error, Storage,
+    session::{Parameter, Statements as _},
+};
 use crate::model::{
     Consumer, ConsumerId, ConsumerKey, Epoch, Offset, PageRequest, TopicId, TopicName,
 };
@@ -25,20 +28,24 @@ const CONSUMER: &str = "
     join trunkline.consumer_topic c on c.topic_id = t.id";
 
 impl Storage {
-    /// Registers a consumer at a position; [`Error::Taken`] if it is registered,
-    /// [`Error::ParentGone`] if the topic has gone.
+    /// Registers a consumer at a position; false if the log, or the topic, has gone from there by
+    /// now. [`Error::Taken`] if it is registered.
     pub async fn register_consumer(
         &self,
         topic: TopicId,
         consumer: &ConsumerId,
         position: Offset,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let client = self.query().await?;
+        // The head is locked against retention, which asks for the positions under its lock, and
+        // not against publishes.
         let statement = "-- register_consumer
                 insert into trunkline.consumer_topic (topic_id, consumer_id, position)
-                values ($1, $2, $3)";
-        client.execute(statement, &[&topic.0, &consumer.as_str(), &position.0]).await?;
-        Ok(())
+                select topic_id, $2, $3::bigint from trunkline.topic_head
+                where topic_id = $1 and first_offset <= $3::bigint
+                for key share";
+        let parameters: [&dyn Parameter; 3] = [&topic.0, &consumer.as_str(), &position.0];
+        Ok(client.execute(statement, &parameters).await? == 1)
     }
 
     /// Forgets a consumer; `None` if it was not registered.

@@ -41,10 +41,10 @@ pub struct Seen {
     pub epoch: Epoch,
     /// The stored position.
     pub position: Offset,
-    /// Whether a stream is taking the lease over.
-    pub claimed: bool,
-    /// Who is taking the lease over, or else has it.
-    pub holder: String,
+    /// Whether a stream has taken the lease over, or is at it, or has given it up again.
+    pub taken: bool,
+    /// What that stream is called.
+    pub taker: String,
 }
 
 /// What tells a stream that takes a lease over from others that do.
@@ -89,11 +89,13 @@ impl Storage {
                 with claimed as (
                     update trunkline.consumer_topic
                     set epoch = case when claimed_by = $3 then epoch else epoch + 1 end,
+                        claim_epoch = case when claimed_by = $3 then claim_epoch else epoch + 1 end,
                         claimed_by = $3, claimant = $4, claimed_at = now()
                     where topic_id = $1 and id = $2 and ($5 or claimed_by = $3)
                     returning claimant
                 )
-                select claimed.claimant is not null, coalesce(c.claimant, c.holder)
+                select claimed.claimant is not null,
+                       coalesce(case when c.claimed_by is not null then c.claimant end, c.holder)
                 from trunkline.consumer_topic c left join claimed on true
                 where topic_id = $1 and id = $2";
         let row = client
@@ -110,7 +112,7 @@ impl Storage {
     ) -> Result<(), Error> {
         let client = self.query().await?;
         let statement = "-- withdraw_claim
-                update trunkline.consumer_topic set claimed_by = null, claimant = null, claimed_at = null
+                update trunkline.consumer_topic set claimed_by = null, claimed_at = null
                 where topic_id = $1 and id = $2 and claimed_by = $3";
         client.execute(statement, &[&key.topic.0, &key.consumer, token]).await?;
         Ok(())
@@ -146,7 +148,7 @@ impl Storage {
                     with begun as (
                         update trunkline.consumer_topic
                         set epoch = epoch + 1, holder = $3, updated_at = now(),
-                            claimed_by = null, claimant = null, claimed_at = null
+                            claimed_by = null, claimed_at = null
                         where topic_id = $1 and id = $2
                           and (claimed_by is null or claimed_by = $4
                                or claimed_at < now() - interval '5 seconds')
@@ -161,7 +163,7 @@ impl Storage {
                 .prepare(
                     "-- find_changes
                     select held.topic_id, held.id, c.epoch, c.position,
-                           c.claimed_by is not null, coalesce(c.claimant, c.holder)
+                           c.claim_epoch > held.epoch, coalesce(c.claimant, c.holder)
                     from unnest($1::integer[], $2::integer[], $3::bigint[], $4::bigint[])
                         as held (topic_id, id, epoch, position)
                     left join trunkline.consumer_topic c
@@ -234,8 +236,8 @@ impl LeaseSession {
                 let seen = row.get::<_, Option<i64>>(2).map(|epoch| Seen {
                     epoch: Epoch(epoch),
                     position: Offset(row.get(3)),
-                    claimed: row.get(4),
-                    holder: row.get(5),
+                    taken: row.get(4),
+                    taker: row.get(5),
                 });
                 (key, seen)
             })

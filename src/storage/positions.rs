@@ -56,21 +56,31 @@ impl Storage {
     }
 
     /// Moves a position anywhere, and begins a new epoch so that nothing of before can move it any
-    /// more; `None` if the consumer is not registered.
+    /// more. `None` if the consumer is not registered; no key, and nothing moved, if the log has
+    /// gone from there by now.
     pub async fn seek(
         &self,
         topic: TopicId,
         consumer: &ConsumerId,
         position: Offset,
-    ) -> Result<Option<ConsumerKey>, Error> {
+    ) -> Result<Option<Option<ConsumerKey>>, Error> {
         let client = self.query().await?;
+        // The head is locked as for a registration.
         let statement = "-- seek
+            with head as (
+                select first_offset from trunkline.topic_head where topic_id = $1 for key share
+            ), sought as (
                 update trunkline.consumer_topic
                 set position = $3, epoch = epoch + 1, updated_at = now()
-                where topic_id = $1 and consumer_id = $2
-                returning id";
+                from head
+                where topic_id = $1 and consumer_id = $2 and first_offset <= $3
+                returning id
+            )
+            select (select id from sought)
+            from trunkline.consumer_topic where topic_id = $1 and consumer_id = $2";
         let row = client.query_opt(statement, &[&topic.0, &consumer.as_str(), &position.0]).await?;
-        Ok(row.map(|row| ConsumerKey { topic, consumer: row.get(0) }))
+        let key = |consumer| ConsumerKey { topic, consumer };
+        Ok(row.map(|row| row.get::<_, Option<i32>>(0).map(key)))
     }
 
     /// Moves positions, all in one statement, and returns the keys of those that moved. The others

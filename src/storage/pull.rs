@@ -2,7 +2,7 @@
 
 use super::{Error, Storage, read::read_batches, session::Statements as _};
 use crate::model::{Batch, ConsumerKey, Offset};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// What a pull took.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct Pulled {
 impl Storage {
     /// Takes messages from the position on, as many as `choose` says: it gets the batches and the
     /// first offset, and returns the new position. `None` if the consumer is not registered any more;
-    /// [`Error::Locked`] if another session holds the consumer's lock for longer than a second;
+    /// [`Error::Locked`] if another session holds the consumer's lock for longer than `lock_wait`;
     /// [`Error::ChangedMeanwhile`] if something else moved the position: nothing was taken.
     ///
     /// The epoch goes up, as at every acquisition: a stream that lost its lock without knowing
@@ -32,11 +32,15 @@ impl Storage {
         &self,
         key: ConsumerKey,
         max_bytes: usize,
+        lock_wait: Duration,
         choose: impl Fn(&[Arc<Batch>], Offset) -> Offset,
     ) -> Result<Option<Pulled>, Error> {
         let mut client = self.query().await?;
         let transaction = client.begin().await?;
-        transaction.execute("-- limit_lock_wait\nset local lock_timeout = '1s'", &[]).await?;
+        // 0 would be without a limit.
+        let lock_wait = i64::try_from(lock_wait.as_millis()).unwrap_or(i64::MAX).max(1);
+        let limit = "-- limit_lock_wait\nselect set_config('lock_timeout', $1, true)";
+        transaction.query_one(limit, &[&lock_wait.to_string()]).await?;
         transaction
             .execute(
                 "-- lock_consumer\nselect pg_advisory_xact_lock($1, $2)",

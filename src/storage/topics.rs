@@ -133,6 +133,9 @@ impl Storage {
             .await?;
         let Some(head) = head else { return Ok(None) };
         let id: i32 = head.get(0);
+        // A registration holds the topic's row: one that was begun is waited for, and deleted.
+        let lock = "-- lock_topic\nselect from trunkline.topic where id = $1 for update";
+        transaction.query_opt(lock, &[&id]).await?;
         for statement in [
             "-- bury_topic\ninsert into trunkline.deleted_topic (topic_id) values ($1)",
             "-- delete_topic_producers\ndelete from trunkline.producer_topic where topic_id = $1",

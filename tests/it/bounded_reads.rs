@@ -6,7 +6,7 @@ use trunkline::proto::{
 };
 
 use crate::support::{
-    TestBroker, TestStream, Trunkline, assert_field, assert_refused, payload, soon,
+    TestBroker, TestStream, Trunkline, assert_field, assert_refused, payload, soon, until,
 };
 
 async fn with_five_messages() -> TestBroker {
@@ -200,4 +200,91 @@ async fn the_command_ends_where_it_is_told_and_peeks() {
     let word = soon("the last word", holder.stderr.next_line()).await.unwrap().unwrap();
     assert!(word.contains("taken over by second") && word.contains("LEASE_TAKEN_OVER"), "{word}");
     assert_eq!(holder.wait().await.code(), Some(1));
+}
+
+#[tokio::test]
+async fn a_stream_until_caught_up_ends_with_all_it_may_have_in_flight() {
+    let broker = with_five_messages().await;
+    for max_in_flight in [5, 6] {
+        let mut stream = broker
+            .open(proto::ConsumeRequest {
+                commit_mode: proto::CommitMode::Manual.into(),
+                max_in_flight,
+                stop: Some(Stop::UntilCaughtUp(true)),
+                ..TestBroker::request("orders", "billing")
+            })
+            .await;
+        assert_eq!(stream.read_until_it_ends().await.len(), 5);
+    }
+    // With less room it ends when the rest has come.
+    let mut stream = broker
+        .open(proto::ConsumeRequest {
+            commit_mode: proto::CommitMode::Manual.into(),
+            max_in_flight: 3,
+            stop: Some(Stop::UntilCaughtUp(true)),
+            ..TestBroker::request("orders", "billing")
+        })
+        .await;
+    assert_eq!(stream.messages(3).await.len(), 3);
+    stream.commit(2).await.unwrap();
+    assert_eq!(payloads(&stream.read_until_it_ends().await), ["d", "e"]);
+}
+
+#[tokio::test]
+async fn messages_that_a_seek_held_back_do_not_count() {
+    const COUNT: usize = 150;
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    // Far more than fits between broker and client, so that frames wait in the broker.
+    let payload = "x".repeat(256 * 1024);
+    for _ in 0..10 {
+        broker.publish("orders", [payload.as_str(); 16]).await;
+    }
+    let mut stream = consume(&broker, Stop::MaxMessages(COUNT as i64)).await;
+    let before = stream.batch().await.len();
+    let target = proto::seek_request::Target::Offset(0);
+    broker.seek("orders", "billing", target).await.unwrap();
+    assert_eq!(before + stream.read_until_it_ends().await.len(), COUNT);
+}
+
+#[tokio::test]
+async fn a_subscription_of_so_many_messages_has_them_all_though_it_breaks() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    broker.publish("orders", ["x"; 40]).await;
+    let client = trunkline::client::Client::connect(&broker.endpoint).await.unwrap();
+    let stop = Some(trunkline::client::Stop::Messages(100));
+    let asked = trunkline::client::Options { stop, ..Default::default() };
+    let mut subscription = trunkline::client::Subscription::new(client, "orders", "billing", asked);
+    let mut offsets = Vec::new();
+    loop {
+        use trunkline::client::Event;
+        match soon("an event", subscription.next()).await.unwrap() {
+            Event::Messages(messages) => {
+                offsets.extend(messages.iter().map(|message| message.offset));
+                if offsets.len() == 40 {
+                    // 30 of them will come again.
+                    subscription.commit(10);
+                    until("the commit arrives", async || {
+                        broker.position("orders", "billing").await == 10
+                    })
+                    .await;
+                    let sql = broker.sql().await;
+                    sql.batch_execute(
+                        "select pg_terminate_backend(pid) from pg_stat_activity
+                         where datname = current_database()
+                           and application_name = 'trunkline lease'",
+                    )
+                    .await
+                    .unwrap();
+                    broker.publish("orders", ["y"; 100]).await;
+                }
+            }
+            Event::End => break,
+            _ => {}
+        }
+    }
+    assert_eq!(offsets, (0..100).collect::<Vec<_>>());
 }

@@ -100,3 +100,27 @@ async fn a_pull_stops_waiting_at_its_deadline_and_takes_nothing() {
     broker.publish("orders", ["a"]).await;
     assert_eq!(broker.pull("orders", "billing", 1).await.unwrap().messages.len(), 1);
 }
+
+#[tokio::test]
+async fn a_pull_that_waits_its_turn_ends_at_its_deadline() {
+    let broker = with_consumer().await;
+    let sql = broker.sql().await;
+    let lock = "select pg_advisory_lock(topic_id, id) from trunkline.consumer_topic";
+    sql.batch_execute(lock).await.unwrap();
+    let pull = || {
+        let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
+        proto::PullRequest { topic, consumer_id, ..Default::default() }
+    };
+    // Behind another session, and then behind a standby of this broker.
+    let deadline = Duration::from_millis(900);
+    let refused = soon("an answer", broker.consumers().pull(within(deadline, pull()))).await;
+    assert_refused(refused, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+    let mut standby = broker.consume("orders", "billing").await;
+    standby.standby().await;
+    let refused = soon("an answer", broker.consumers().pull(within(deadline, pull()))).await;
+    assert_refused(refused, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+    // Without a deadline, the lock is waited for a second, and the holder named.
+    drop(standby);
+    let refused = soon("an answer", broker.consumers().pull(pull())).await;
+    assert_refused(refused, Code::FailedPrecondition, "LEASE_HELD");
+}

@@ -152,3 +152,36 @@ async fn a_topic_that_comes_and_goes_leaves_no_stream_and_no_lock_behind() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_registration_that_is_under_way_is_waited_for_and_deleted_with_its_topic() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    let mut sql = broker.sql().await;
+    let registering = sql.transaction().await.unwrap();
+    registering
+        .batch_execute(
+            "insert into trunkline.producer_topic (topic_id, producer_id)
+             select id, 'late' from trunkline.topic;
+             insert into trunkline.consumer_topic (topic_id, consumer_id, position)
+             select id, 'late', 0 from trunkline.topic",
+        )
+        .await
+        .unwrap();
+    let mut topics = broker.topics();
+    let request = proto::DeleteTopicRequest { topic: "orders".to_owned() };
+    let deleting = tokio::spawn(async move { topics.delete_topic(request).await });
+    let watching = broker.sql().await;
+    until("the deletion waits", async || {
+        let waiting = "select count(*) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'";
+        watching.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) > 0
+    })
+    .await;
+    registering.commit().await.unwrap();
+    soon("the topic is deleted", deleting).await.unwrap().unwrap();
+    for table in ["topic", "topic_head", "producer_topic", "consumer_topic"] {
+        let count = format!("select count(*) from trunkline.{table}");
+        assert_eq!(watching.query_one(&count, &[]).await.unwrap().get::<_, i64>(0), 0, "{table}");
+    }
+}

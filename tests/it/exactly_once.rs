@@ -385,3 +385,41 @@ async fn the_command_fences() {
     assert!(listed.stdout.contains("producer  2      1"), "{listed:?}");
     assert_eq!(stored(&broker).await, ["a", "b"]);
 }
+
+#[tokio::test]
+async fn many_producers_in_one_flush_are_each_found_again() {
+    const PRODUCERS: usize = 40;
+    const REQUESTS: usize = 10;
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    for number in 0..PRODUCERS {
+        broker.producer("orders", &format!("p-{number}")).await;
+    }
+    // The first time stored, the second time found, but for what lies too far back.
+    let mut first_offsets = std::collections::HashMap::new();
+    for duplicate in [false, true] {
+        let mut stream = PublishStream::open(&broker).await;
+        let requests = stream.requests.clone();
+        let newest = if duplicate { REQUESTS - 8 } else { 0 };
+        let places = move || {
+            (newest..REQUESTS).flat_map(|number| (0..PRODUCERS).map(move |of| (number, of)))
+        };
+        let sending = tokio::spawn(async move {
+            for (number, of) in places() {
+                let request = proto::PublishRequest {
+                    producer_id: format!("p-{of}"),
+                    ..counted(number as i64 * 2, &["x", "y"])
+                };
+                requests.send(streamed(request)).await.unwrap();
+            }
+        });
+        for (number, of) in places() {
+            let Answer::Receipt(receipt) = stream.answer().await else { panic!("a receipt") };
+            assert_eq!(receipt.duplicate, duplicate, "request {number} of p-{of}");
+            let stored = *first_offsets.entry((number, of)).or_insert(receipt.first_offset);
+            assert_eq!(receipt.first_offset, stored, "request {number} of p-{of}");
+        }
+        sending.await.unwrap();
+    }
+    assert_eq!(stored(&broker).await.len(), PRODUCERS * REQUESTS * 2);
+}

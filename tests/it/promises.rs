@@ -211,7 +211,8 @@ async fn a_stream_whose_epoch_is_over_ends_aborted_though_it_has_the_lock() {
     let sql = broker.sql().await;
     sql.batch_execute(
         "update trunkline.consumer_topic
-         set epoch = epoch + 1, claimed_by = 'token', claimant = 'another', claimed_at = now()",
+         set epoch = epoch + 1, claim_epoch = epoch + 1, claimant = 'another',
+             claimed_by = 'token', claimed_at = now()",
     )
     .await
     .unwrap();

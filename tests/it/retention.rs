@@ -4,11 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use prost_types::FieldMask;
 use tonic::{Code, Status};
-use trunkline::proto::{
-    self, CommitMode, Retention, consume_response::Event, trim_topic_request::Before,
+use trunkline::{
+    model::{Offset, TopicId},
+    proto::{self, CommitMode, Retention, consume_response::Event, trim_topic_request::Before},
+    storage::Storage,
 };
 
-use crate::support::{TestBroker, Trunkline, assert_field, assert_refused, payload, until};
+use crate::support::{
+    LIMITS, TestBroker, TestDatabase, Trunkline, assert_field, assert_refused, payload, until,
+};
 
 /// A topic that keeps what `retention` says.
 async fn topic(broker: &TestBroker, topic: &str, retention: Retention) {
@@ -121,6 +125,114 @@ async fn what_the_slowest_consumer_has_not_read_is_kept_if_so_said() {
     assert_eq!(broker.get_topic("orders").await.first_offset, 4);
     broker.consumers().unregister_consumer(request).await.unwrap();
     floor_becomes(&broker, "orders", 6).await;
+}
+
+/// A limit that the oldest batch only just keeps is no reason to remove what everybody has read.
+#[tokio::test]
+async fn what_the_limits_keep_is_kept_though_everybody_has_read_it() {
+    let broker = TestBroker::start().await;
+    let retention = Retention { max_bytes: 1_000, keep_unread: true, ..Default::default() };
+    topic(&broker, "orders", retention).await;
+    topic(&broker, "bills", Retention { max_messages: 1, ..Default::default() }).await;
+    broker.consumer("orders", "reader").await;
+    let payload = "x".repeat(400);
+    for _ in 0..3 {
+        broker.publish("orders", [payload.as_str()]).await;
+    }
+    assert_eq!(broker.pull("orders", "reader", 3).await.unwrap().position, 3);
+    // Two rounds of another topic tell that this one was looked at in between.
+    for floor in [1, 2] {
+        broker.publish("bills", ["x"]).await;
+        if floor == 1 {
+            broker.publish("bills", ["x"]).await;
+        }
+        floor_becomes(&broker, "bills", floor).await;
+    }
+    assert_eq!(broker.get_topic("orders").await.first_offset, 0);
+    broker.publish("orders", [payload.as_str()]).await;
+    floor_becomes(&broker, "orders", 1).await;
+}
+
+#[tokio::test]
+async fn a_consumer_that_registers_or_seeks_while_the_floor_rises_begins_at_the_floor() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.publish("orders", ["a", "b", "c"]).await;
+    broker.consumer("orders", "seeking").await;
+    let waiting = async |count: i64| -> bool {
+        let sql = broker.sql().await;
+        let waiting = "select count(*) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'";
+        sql.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == count
+    };
+    // As retention does it, but slower.
+    let mut sql = broker.sql().await;
+    let raising = sql.transaction().await.unwrap();
+    let lock = "select from trunkline.topic_head for update";
+    raising.query(lock, &[]).await.unwrap();
+    let (topic, consumer_id) = ("orders".to_owned(), "new".to_owned());
+    let register = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
+    let mut consumers = broker.consumers();
+    let registering = tokio::spawn(async move { consumers.register_consumer(register).await });
+    let (topic, consumer_id) = ("orders".to_owned(), "seeking".to_owned());
+    let target = Some(proto::seek_request::Target::Offset(1));
+    let seek = proto::SeekRequest { topic, consumer_id, target };
+    let mut consumers = broker.consumers();
+    let seeking = tokio::spawn(async move { consumers.seek(seek).await });
+    until("both wait", async || waiting(2).await).await;
+    raising.batch_execute("update trunkline.topic_head set first_offset = 2").await.unwrap();
+    raising.commit().await.unwrap();
+    let registered = registering.await.unwrap().unwrap().into_inner().consumer.unwrap();
+    assert_eq!(registered.position, 2);
+    assert_refused(seeking.await.unwrap(), Code::OutOfRange, "OFFSET_OUT_OF_RANGE");
+    assert_eq!(broker.position("orders", "seeking").await, 0);
+}
+
+#[tokio::test]
+async fn a_topic_that_somebody_locks_does_not_keep_others_from_expiring() {
+    let broker = TestBroker::start().await;
+    for name in ["bills", "orders"] {
+        topic(&broker, name, Retention { max_messages: 1, ..Default::default() }).await;
+    }
+    let mut sql = broker.sql().await;
+    let locking = sql.transaction().await.unwrap();
+    let lock = "select from trunkline.topic_head h join trunkline.topic t on t.id = topic_id
+        where name = 'bills' for update of h";
+    broker.publish("bills", ["a", "b"]).await;
+    locking.query(lock, &[]).await.unwrap();
+    broker.publish("orders", ["a", "b"]).await;
+    floor_becomes(&broker, "orders", 1).await;
+    let before = Some(Before::Offset(2));
+    assert_refused(trim(&broker, "bills", before).await, Code::Unavailable, "TOPIC_BUSY");
+    locking.rollback().await.unwrap();
+    floor_becomes(&broker, "bills", 1).await;
+}
+
+#[tokio::test]
+async fn a_deleted_topic_is_not_forgotten_while_it_has_messages() {
+    let database = TestDatabase::create().await;
+    let storage = Storage::open(&database.url, None, LIMITS).await.unwrap();
+    let sql = database.sql().await;
+    sql.batch_execute(
+        "insert into trunkline.deleted_topic (topic_id) values (7);
+         insert into trunkline.batch (topic_id, base_offset, count, bytes, payloads, producers,
+             producer_counts, published_at)
+         select 7, n * 2, 2, 2, array['x', 'y']::bytea[], array['p'], array[2], now()
+         from generate_series(0, 299) as n",
+    )
+    .await
+    .unwrap();
+    let topic = TopicId(7);
+    let first = storage.delete_remains(topic, Offset(0)).await.unwrap();
+    assert_eq!((first.batches, first.bytes, first.end), (256, 512, Some(Offset(512))));
+    // Another broker that is at it too may find nothing where this one has just been.
+    storage.forget_deleted_topic(topic).await.unwrap();
+    assert_eq!(storage.find_deleted_topics().await.unwrap(), [topic]);
+    let rest = storage.delete_remains(topic, Offset(512)).await.unwrap();
+    assert_eq!((rest.batches, rest.end), (44, Some(Offset(600))));
+    assert_eq!(storage.delete_remains(topic, Offset(600)).await.unwrap().end, None);
+    storage.forget_deleted_topic(topic).await.unwrap();
+    assert!(storage.find_deleted_topics().await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -230,3 +230,24 @@ async fn a_claim_of_a_broker_that_died_is_void_after_five_seconds() {
     attach(&mut stream).await;
     assert!(!broker.get_consumer("orders", "billing").await.holder.contains("died"));
 }
+
+#[tokio::test]
+async fn a_holder_that_hears_late_of_a_take_over_that_was_given_up_is_ended_all_the_same() {
+    let broker = with_consumer().await;
+    broker.publish("orders", ["a", "b"]).await;
+    let mut holder = broker.consume_manually("orders", "billing").await;
+    holder.messages(2).await;
+    let sql = broker.sql().await;
+    sql.batch_execute(
+        "update trunkline.consumer_topic
+         set epoch = epoch + 1, claim_epoch = epoch + 1, claimant = 'one that left'",
+    )
+    .await
+    .unwrap();
+    // To go on as after a seek would hand out again what the client has.
+    let metadata = info(&holder.ended().await, Code::Aborted, "LEASE_TAKEN_OVER");
+    assert_eq!(metadata["holder"], "one that left");
+    let mut next = broker.consume_manually("orders", "billing").await;
+    assert_eq!(next.payloads(2).await, ["a", "b"]);
+    next.commit(2).await.unwrap();
+}
