@@ -1,8 +1,11 @@
 //! A small load for a running broker, to see what it can do on this machine:
 //!
 //! ```text
-//! cargo run --release --example load -- publish-stream|unary|catch-up|latency|idle [ENDPOINT]
+//! cargo run --release --example load -- KIND [ENDPOINT]
 //! ```
+//!
+//! KIND is publish-stream, publish-counted, unary, unary-counted, catch-up, latency or idle; the
+//! counted ones give sequences, each stream or caller as a producer of its own.
 //!
 //! Each kind makes a topic of its own, sends a bounded number of log lines of 100 bytes, and
 //! prints one line. Client, broker and database share the machine.
@@ -42,12 +45,17 @@ async fn main() -> Outcome<()> {
     let kind = arguments.next().unwrap_or_default();
     let endpoint = arguments.next().unwrap_or_else(|| "http://127.0.0.1:50051".to_owned());
     match kind.as_str() {
-        "publish-stream" => publish_stream(&endpoint).await.map(|_| ()),
-        "unary" => unary(&endpoint).await,
+        "publish-stream" => publish_stream(&endpoint, false).await.map(|_| ()),
+        "publish-counted" => publish_stream(&endpoint, true).await.map(|_| ()),
+        "unary" => unary(&endpoint, false).await,
+        "unary-counted" => unary(&endpoint, true).await,
         "catch-up" => catch_up(&endpoint).await,
         "latency" => latency(&endpoint).await,
         "idle" => idle(&endpoint).await,
-        _ => Err("say publish-stream, unary, catch-up, latency or idle".into()),
+        _ => Err(
+            "say publish-stream, publish-counted, unary, unary-counted, catch-up, latency or idle"
+                .into(),
+        ),
     }
 }
 
@@ -71,13 +79,34 @@ async fn new_topic(client: &Client, kind: &str) -> Outcome<String> {
     let topic = format!("load-{kind}-{now}");
     let create = CreateTopicRequest { topic: topic.clone(), ..Default::default() };
     client.topics().create_topic(create).await?;
-    let producer = RegisterProducerRequest {
-        topic: topic.clone(),
-        producer_id: PRODUCER.into(),
-        ..Default::default()
-    };
-    client.producers().register_producer(producer).await?;
+    new_producer(client, &topic, PRODUCER).await?;
     Ok(topic)
+}
+
+async fn new_producer(client: &Client, topic: &str, id: &str) -> Outcome<()> {
+    let (topic, producer_id) = (topic.to_owned(), id.to_owned());
+    let producer = RegisterProducerRequest { topic, producer_id, ..Default::default() };
+    client.producers().register_producer(producer).await?;
+    Ok(())
+}
+
+/// The producers of so many streams or callers: each its own if they count.
+async fn producers(
+    client: &Client,
+    topic: &str,
+    count: u64,
+    counted: bool,
+) -> Outcome<Vec<String>> {
+    let mut producers = Vec::new();
+    for number in 0..count {
+        if counted {
+            producers.push(format!("{PRODUCER}-{number}"));
+            new_producer(client, topic, &producers[number as usize]).await?;
+        } else {
+            producers.push(PRODUCER.to_owned());
+        }
+    }
+    Ok(producers)
 }
 
 async fn new_consumer(client: &Client, topic: &str, id: &str) -> Outcome<()> {
@@ -87,23 +116,32 @@ async fn new_consumer(client: &Client, topic: &str, id: &str) -> Outcome<()> {
     Ok(())
 }
 
-async fn publish_stream(endpoint: &str) -> Outcome<String> {
+async fn publish_stream(endpoint: &str, counted: bool) -> Outcome<String> {
     let client = Client::connect(endpoint).await?;
     let topic = new_topic(&client, "stream").await?;
+    let producers = producers(&client, &topic, STREAMS, counted).await?;
     let began = Instant::now();
     let mut streams = JoinSet::new();
-    for stream in 0..STREAMS {
-        streams.spawn(one_stream(Client::connect(endpoint).await?, topic.clone(), stream));
+    for (stream, producer) in (0..STREAMS).zip(producers) {
+        let client = Client::connect(endpoint).await?;
+        streams.spawn(one_stream(client, topic.clone(), producer, stream, counted));
     }
     while let Some(ended) = streams.join_next().await {
         ended??;
     }
     let messages = STREAMS * REQUESTS_PER_STREAM * LINES_PER_REQUEST;
-    report("publish-stream", messages, "messages", began.elapsed());
+    let kind = if counted { "publish-counted" } else { "publish-stream" };
+    report(kind, messages, "messages", began.elapsed());
     Ok(topic)
 }
 
-async fn one_stream(client: Client, topic: String, stream: u64) -> Outcome<()> {
+async fn one_stream(
+    client: Client,
+    topic: String,
+    producer: String,
+    stream: u64,
+    counted: bool,
+) -> Outcome<()> {
     let (requests, outgoing) = mpsc::channel(8);
     let sending = tokio::spawn(async move {
         for request in 0..REQUESTS_PER_STREAM {
@@ -111,12 +149,14 @@ async fn one_stream(client: Client, topic: String, stream: u64) -> Outcome<()> {
             let messages = (first..first + LINES_PER_REQUEST)
                 .map(|number| NewMessage { payload: line(number), ..Default::default() })
                 .collect();
-            let (topic, producer_id) = (topic.clone(), PRODUCER.to_owned());
-            if requests
-                .send(PublishStreamRequest { topic, producer_id, messages, ..Default::default() })
-                .await
-                .is_err()
-            {
+            let request = PublishStreamRequest {
+                topic: topic.clone(),
+                producer_id: producer.clone(),
+                messages,
+                sequence: counted.then_some((request * LINES_PER_REQUEST) as i64),
+                ..Default::default()
+            };
+            if requests.send(request).await.is_err() {
                 return;
             }
         }
@@ -134,21 +174,26 @@ async fn one_stream(client: Client, topic: String, stream: u64) -> Outcome<()> {
     if receipts == REQUESTS_PER_STREAM { Ok(()) } else { Err("answers are missing".into()) }
 }
 
-async fn unary(endpoint: &str) -> Outcome<()> {
+async fn unary(endpoint: &str, counted: bool) -> Outcome<()> {
     let client = Client::connect(endpoint).await?;
     let topic: Arc<str> = new_topic(&client, "unary").await?.into();
+    let ids = producers(&client, &topic, UNARY_IN_FLIGHT, counted).await?;
     let began = Instant::now();
     let mut callers = JoinSet::new();
-    for caller in 0..UNARY_IN_FLIGHT {
+    for (caller, id) in (0..UNARY_IN_FLIGHT).zip(ids) {
         let mut producers = client.producers();
         let topic = topic.clone();
         callers.spawn(async move {
-            for number in (caller..UNARY_REQUESTS).step_by(UNARY_IN_FLIGHT as usize) {
-                let messages = vec![NewMessage { payload: line(number), ..Default::default() }];
-                let (topic, producer_id) = (topic.to_string(), PRODUCER.to_owned());
-                producers
-                    .publish(PublishRequest { topic, producer_id, messages, ..Default::default() })
-                    .await?;
+            let numbers = (caller..UNARY_REQUESTS).step_by(UNARY_IN_FLIGHT as usize);
+            for (sequence, number) in (0..).zip(numbers) {
+                let request = PublishRequest {
+                    topic: topic.to_string(),
+                    producer_id: id.clone(),
+                    messages: vec![NewMessage { payload: line(number), ..Default::default() }],
+                    sequence: counted.then_some(sequence),
+                    ..Default::default()
+                };
+                producers.publish(request).await?;
             }
             Outcome::Ok(())
         });
@@ -156,12 +201,13 @@ async fn unary(endpoint: &str) -> Outcome<()> {
     while let Some(ended) = callers.join_next().await {
         ended??;
     }
-    report("unary", UNARY_REQUESTS, "requests", began.elapsed());
+    let kind = if counted { "unary-counted" } else { "unary" };
+    report(kind, UNARY_REQUESTS, "requests", began.elapsed());
     Ok(())
 }
 
 async fn catch_up(endpoint: &str) -> Outcome<()> {
-    let topic = publish_stream(endpoint).await?;
+    let topic = publish_stream(endpoint, false).await?;
     let client = Client::connect(endpoint).await?;
     for mode in [CommitMode::Auto, CommitMode::Manual] {
         let id = mode.as_str_name();

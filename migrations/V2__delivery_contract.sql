@@ -62,12 +62,6 @@ comment on table trunkline.deleted_topic is 'Topics that are gone, but whose bat
 comment on column trunkline.deleted_topic.topic_id is 'The topic';
 comment on column trunkline.deleted_topic.deleted_at is 'When it was deleted';
 
--- Expired batches make room for new ones only once they are vacuumed. The broker that expires them
--- vacuums by itself; these settings are for what it does not get to.
-alter table trunkline.batch set (
-    autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_cost_delay = 0,
-    toast.autovacuum_vacuum_scale_factor = 0.1, toast.autovacuum_vacuum_cost_delay = 0);
-
 create or replace view trunkline.message as
 select topic.name as topic,
        batch.base_offset + item.number - 1 as "offset",

@@ -108,10 +108,9 @@ fn pool(
 
 /// Sets what every session of ours must have, whatever the server's or the role's defaults are.
 ///
-/// Every statement of ours finds its rows by a key and is run over and over, so it is planned once;
-/// a plan made while a table was small must not read all of it when it has grown. The keepalives
-/// let the server notice a broker that vanished, and with it free the broker's locks, within half a
-/// minute.
+/// Every statement of ours finds its rows by a key: a plan that was made while a table was small
+/// must not read all of it when it has grown. The keepalives let the server notice a broker that
+/// vanished, and with it free the broker's locks, within half a minute.
 pub(super) async fn prepare_session(
     client: &Client,
     lock_timeout: Duration,
@@ -120,7 +119,6 @@ pub(super) async fn prepare_session(
         .batch_execute(&format!(
             "{};
             select set_config('default_transaction_isolation', 'read committed', false),
-                   set_config('plan_cache_mode', 'force_generic_plan', false),
                    set_config('enable_seqscan', 'off', false),
                    set_config('jit', 'off', false),
                    set_config('tcp_keepalives_idle', '10', false),
