@@ -4,8 +4,9 @@
 //! cargo run --release --example load -- KIND [ENDPOINT]
 //! ```
 //!
-//! KIND is publish-stream, publish-counted, unary, unary-counted, catch-up, latency or idle; the
-//! counted ones give sequences, each stream or caller as a producer of its own.
+//! KIND is publish-stream, publish-own, publish-counted, unary, unary-own, unary-counted, catch-up,
+//! latency or idle. In the own ones each stream or caller is a producer of its own, in the counted
+//! ones it gives sequences, too.
 //!
 //! Each kind makes a topic of its own, sends a bounded number of log lines of 100 bytes, and
 //! prints one line. Client, broker and database share the machine.
@@ -45,17 +46,14 @@ async fn main() -> Outcome<()> {
     let kind = arguments.next().unwrap_or_default();
     let endpoint = arguments.next().unwrap_or_else(|| "http://127.0.0.1:50051".to_owned());
     match kind.as_str() {
-        "publish-stream" => publish_stream(&endpoint, false).await.map(|_| ()),
-        "publish-counted" => publish_stream(&endpoint, true).await.map(|_| ()),
-        "unary" => unary(&endpoint, false).await,
-        "unary-counted" => unary(&endpoint, true).await,
+        "publish-stream" | "publish-own" | "publish-counted" => {
+            publish_stream(&endpoint, &kind).await.map(|_| ())
+        }
+        "unary" | "unary-own" | "unary-counted" => unary(&endpoint, &kind).await,
         "catch-up" => catch_up(&endpoint).await,
         "latency" => latency(&endpoint).await,
         "idle" => idle(&endpoint).await,
-        _ => Err(
-            "say publish-stream, publish-counted, unary, unary-counted, catch-up, latency or idle"
-                .into(),
-        ),
+        _ => Err("say a kind; the head of examples/load.rs lists them".into()),
     }
 }
 
@@ -90,16 +88,11 @@ async fn new_producer(client: &Client, topic: &str, id: &str) -> Outcome<()> {
     Ok(())
 }
 
-/// The producers of so many streams or callers: each its own if they count.
-async fn producers(
-    client: &Client,
-    topic: &str,
-    count: u64,
-    counted: bool,
-) -> Outcome<Vec<String>> {
+/// The producers of so many streams or callers.
+async fn producers(client: &Client, topic: &str, count: u64, kind: &str) -> Outcome<Vec<String>> {
     let mut producers = Vec::new();
     for number in 0..count {
-        if counted {
+        if kind.ends_with("own") || kind.ends_with("counted") {
             producers.push(format!("{PRODUCER}-{number}"));
             new_producer(client, topic, &producers[number as usize]).await?;
         } else {
@@ -116,21 +109,26 @@ async fn new_consumer(client: &Client, topic: &str, id: &str) -> Outcome<()> {
     Ok(())
 }
 
-async fn publish_stream(endpoint: &str, counted: bool) -> Outcome<String> {
+async fn publish_stream(endpoint: &str, kind: &str) -> Outcome<String> {
     let client = Client::connect(endpoint).await?;
     let topic = new_topic(&client, "stream").await?;
-    let producers = producers(&client, &topic, STREAMS, counted).await?;
+    let producers = producers(&client, &topic, STREAMS, kind).await?;
     let began = Instant::now();
     let mut streams = JoinSet::new();
     for (stream, producer) in (0..STREAMS).zip(producers) {
         let client = Client::connect(endpoint).await?;
-        streams.spawn(one_stream(client, topic.clone(), producer, stream, counted));
+        streams.spawn(one_stream(
+            client,
+            topic.clone(),
+            producer,
+            stream,
+            kind.ends_with("counted"),
+        ));
     }
     while let Some(ended) = streams.join_next().await {
         ended??;
     }
     let messages = STREAMS * REQUESTS_PER_STREAM * LINES_PER_REQUEST;
-    let kind = if counted { "publish-counted" } else { "publish-stream" };
     report(kind, messages, "messages", began.elapsed());
     Ok(topic)
 }
@@ -174,11 +172,12 @@ async fn one_stream(
     if receipts == REQUESTS_PER_STREAM { Ok(()) } else { Err("answers are missing".into()) }
 }
 
-async fn unary(endpoint: &str, counted: bool) -> Outcome<()> {
+async fn unary(endpoint: &str, kind: &str) -> Outcome<()> {
     let client = Client::connect(endpoint).await?;
     let topic: Arc<str> = new_topic(&client, "unary").await?.into();
-    let ids = producers(&client, &topic, UNARY_IN_FLIGHT, counted).await?;
+    let ids = producers(&client, &topic, UNARY_IN_FLIGHT, kind).await?;
     let began = Instant::now();
+    let counted = kind.ends_with("counted");
     let mut callers = JoinSet::new();
     for (caller, id) in (0..UNARY_IN_FLIGHT).zip(ids) {
         let mut producers = client.producers();
@@ -201,13 +200,12 @@ async fn unary(endpoint: &str, counted: bool) -> Outcome<()> {
     while let Some(ended) = callers.join_next().await {
         ended??;
     }
-    let kind = if counted { "unary-counted" } else { "unary" };
     report(kind, UNARY_REQUESTS, "requests", began.elapsed());
     Ok(())
 }
 
 async fn catch_up(endpoint: &str) -> Outcome<()> {
-    let topic = publish_stream(endpoint, false).await?;
+    let topic = publish_stream(endpoint, "publish-stream").await?;
     let client = Client::connect(endpoint).await?;
     for mode in [CommitMode::Auto, CommitMode::Manual] {
         let id = mode.as_str_name();

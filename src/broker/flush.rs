@@ -28,8 +28,9 @@ pub(super) struct Flush {
 pub(super) struct Group {
     pub topic: TopicName,
     members: Vec<Queued>,
-    /// What the next member of a producer must go on from.
-    producers: HashMap<ProducerId, Progress>,
+    /// What the next member of each producer must go on from.
+    producers: Vec<(ProducerId, Progress)>,
+    place_of: HashMap<ProducerId, usize>,
 }
 
 #[derive(Clone, Copy)]
@@ -47,15 +48,24 @@ impl Flush {
         if self.groups.is_empty() {
             return true;
         }
-        let Some(&group) = self.group_of.get(&publish.topic) else { return self.has_room(publish) };
+        let Some(group) = self.find(&publish.topic) else { return self.has_room(publish) };
         self.has_room(publish)
             && publish.expected_head.is_none()
-            && self.groups[group].producers.get(&publish.producer).is_none_or(|progress| {
+            && self.groups[group].progress(&publish.producer).is_none_or(|progress| {
                 progress.epoch == publish.epoch
                     && (progress.next.is_none()
                         || publish.sequence.is_none()
                         || progress.next == publish.sequence)
             })
+    }
+
+    /// The place of a topic's group. Most often it is the newest one: then nothing is looked up.
+    fn find(&self, topic: &TopicName) -> Option<usize> {
+        let newest = self.groups.len().checked_sub(1)?;
+        match self.groups[newest].topic == *topic {
+            true => Some(newest),
+            false => self.group_of.get(topic).copied(),
+        }
     }
 
     fn has_room(&self, publish: &Publish) -> bool {
@@ -68,8 +78,8 @@ impl Flush {
         self.messages += queued.publish.messages.count();
         self.bytes += queued.publish.messages.bytes();
         let topic = &queued.publish.topic;
-        let group = match self.group_of.get(topic) {
-            Some(&group) => group,
+        let group = match self.find(topic) {
+            Some(group) => group,
             None => {
                 self.group_of.insert(topic.clone(), self.groups.len());
                 self.groups.push(Group::new(topic.clone()));
@@ -88,16 +98,33 @@ impl Flush {
 
 impl Group {
     fn new(topic: TopicName) -> Self {
-        Self { topic, members: Vec::new(), producers: HashMap::new() }
+        Self { topic, members: Vec::new(), producers: Vec::new(), place_of: HashMap::new() }
+    }
+
+    /// The place of a producer; found as a topic's group is.
+    fn find(&self, producer: &ProducerId) -> Option<usize> {
+        let newest = self.producers.len().checked_sub(1)?;
+        match self.producers[newest].0 == *producer {
+            true => Some(newest),
+            false => self.place_of.get(producer).copied(),
+        }
+    }
+
+    fn progress(&self, producer: &ProducerId) -> Option<Progress> {
+        self.find(producer).map(|place| self.producers[place].1)
     }
 
     fn add(&mut self, queued: Queued) {
         let Publish { producer, epoch, sequence, messages, .. } = &queued.publish;
         let next = sequence.map(|first| first.after(messages.count()));
-        match self.producers.get_mut(producer) {
-            Some(progress) => progress.next = next.or(progress.next),
+        match self.find(producer) {
+            Some(place) => {
+                let progress = &mut self.producers[place].1;
+                progress.next = next.or(progress.next);
+            }
             None => {
-                self.producers.insert(producer.clone(), Progress { epoch: *epoch, next });
+                self.place_of.insert(producer.clone(), self.producers.len());
+                self.producers.push((producer.clone(), Progress { epoch: *epoch, next }));
             }
         }
         self.members.push(queued);
@@ -121,7 +148,7 @@ impl Group {
 
     /// The members' producers, each once.
     pub(super) fn producers(&self) -> Vec<ProducerId> {
-        self.producers.keys().cloned().collect()
+        self.producers.iter().map(|(producer, _)| producer.clone()).collect()
     }
 
     /// Tells every member where its messages were stored.
@@ -150,6 +177,7 @@ impl Group {
             .collect();
         let members = std::mem::take(&mut self.members);
         self.producers.clear();
+        self.place_of.clear();
         for member in members {
             let registration = registrations.get_mut(&member.publish.producer);
             match judge(&member.publish, head, registration) {

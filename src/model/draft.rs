@@ -82,8 +82,11 @@ impl Draft {
     }
 
     fn stamp(&mut self, producer: &ProducerId, epoch: Epoch) -> &mut Stamp {
-        let index = match self.stamp_of.get(producer) {
-            Some(&index) => index,
+        // Most often it is the same as before: then nothing is looked up.
+        let newest = self.stamps.len().checked_sub(1);
+        let same = newest.filter(|&newest| self.stamps[newest].producer == *producer);
+        let index = match same.or_else(|| self.stamp_of.get(producer).copied()) {
+            Some(index) => index,
             None => {
                 let (producer, index) = (producer.clone(), self.stamps.len());
                 self.stamp_of.insert(producer.clone(), index);

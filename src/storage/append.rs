@@ -79,21 +79,23 @@ async fn append_batch(
     topic: &TopicName,
     draft: &Draft,
 ) -> Result<Option<Appended>, Error> {
-    // `fit` is judged before the head is locked: what another broker commits while this one waits
+    // The producers come with their topic, so that each is found by its whole key: by the topic
+    // alone, the planner would read all that are registered on it, as long as it believes that
+    // there are few. `fit` is judged before the head is locked: what another broker commits while this one waits
     // for the lock is met by the conditions of `seen`, which are checked again on the newest rows.
     let statement = "-- append_batch
-            with publishing as (
-                select *
-                from unnest($2::text[], $3::integer[], $4::bigint[], $5::bigint[], $6::bigint[],
+            with publishing as materialized (
+                select id as topic_id, publishing.*
+                from trunkline.topic,
+                     unnest($2::text[], $3::integer[], $4::bigint[], $5::bigint[], $6::bigint[],
                             $8::integer[], $9::integer[])
-                    as publishing (producer_id, last_index, epoch, first_sequence, last_sequence,
-                                   first_run, last_run)
+                         as publishing (producer_id, last_index, epoch, first_sequence,
+                                        last_sequence, first_run, last_run)
+                where name = $1
             ), fit as (
                 select count(*) as count
-                from trunkline.topic
-                join trunkline.producer_topic p on p.topic_id = id
-                join publishing using (producer_id)
-                where name = $1 and p.epoch = publishing.epoch
+                from publishing join trunkline.producer_topic p using (topic_id, producer_id)
+                where p.epoch = publishing.epoch
                   and (first_sequence is null
                        or first_sequence = coalesce(p.last_sequence + 1, 0))
             ), head as (
@@ -101,7 +103,7 @@ async fn append_batch(
                 set next_offset = next_offset + $12::integer,
                     bytes = bytes + $13::integer,
                     last_published_at = greatest(last_published_at, clock_timestamp())
-                where topic_id = (select id from trunkline.topic where name = $1)
+                where topic_id = (select topic_id from publishing limit 1)
                   and (select count from fit) = cardinality($2::text[])
                   and ($7::bigint is null or next_offset = $7)
                 returning topic_id, next_offset - $12::integer as base_offset, last_published_at
@@ -126,7 +128,7 @@ async fn append_batch(
                             order by number
                         ) || p.recent_offsets)[1:$19] end
                 from head, publishing
-                where p.topic_id = head.topic_id and p.producer_id = publishing.producer_id
+                where p.topic_id = publishing.topic_id and p.producer_id = publishing.producer_id
                   and p.epoch = publishing.epoch
                   and (first_sequence is null
                        or first_sequence = coalesce(p.last_sequence + 1, 0))
