@@ -50,12 +50,13 @@ impl Storage {
     /// pooler, `direct_url` must lead straight to the same database.
     pub async fn open(url: &str, direct_url: Option<&str>, limits: Limits) -> Result<Self, Error> {
         let mut storage = Self::with_pools(url, direct_url, limits)?;
-        probe::prove_that_sessions_last(&storage.direct).await?;
+        probe::in_time(probe::prove_that_sessions_last(&storage.direct)).await?;
         if direct_url.is_some() {
-            probe::prove_that_databases_are_one(&storage).await?;
+            probe::in_time(probe::prove_that_databases_are_one(&storage)).await?;
         }
         migrate::run(&storage.direct).await?;
-        storage.notifies = probe::find_whether_notifications_arrive(&storage).await?;
+        let arrive = probe::find_whether_notifications_arrive(&storage);
+        storage.notifies = probe::in_time(arrive).await?;
         Ok(storage)
     }
 

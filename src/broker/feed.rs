@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicUsize, Ordering},
     },
 };
 
@@ -31,6 +31,8 @@ pub(super) struct Feed {
     reading: tokio::sync::Mutex<()>,
     /// The topic was deleted.
     gone: CancellationToken,
+    /// How many read here; changed under the lock of all feeds only.
+    readers: AtomicUsize,
 }
 
 /// A reader's hold on a topic's feed; the last one takes the feed with it.
@@ -50,8 +52,8 @@ impl Feeds {
         first: Offset,
         head: Offset,
     ) -> Subscription {
-        let feed = self
-            .lock()
+        let mut feeds = self.lock();
+        let feed = feeds
             .entry(topic)
             .or_insert_with(|| {
                 Arc::new(Feed {
@@ -60,9 +62,12 @@ impl Feeds {
                     tail: Mutex::default(),
                     reading: tokio::sync::Mutex::default(),
                     gone: CancellationToken::new(),
+                    readers: AtomicUsize::new(0),
                 })
             })
             .clone();
+        feed.readers.fetch_add(1, Ordering::Relaxed);
+        drop(feeds);
         feed.raise_floor(first);
         feed.advance(head);
         let head = feed.head.subscribe();
@@ -162,8 +167,7 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut feeds = self.feeds.lock();
-        // This one's own receiver is still there: nobody else reads.
-        if self.feed.head.receiver_count() <= 1 {
+        if self.feed.readers.fetch_sub(1, Ordering::Relaxed) == 1 {
             feeds.remove(&self.topic);
         }
     }

@@ -77,9 +77,14 @@ impl Held {
         Offset(self.delivered.load(Ordering::Acquire))
     }
 
-    /// Messages up to an offset are about to be handed out.
-    pub(super) fn delivers(&self, end: Offset) {
-        self.delivered.store(end.0, Ordering::Release);
+    /// Messages up to an offset are about to be handed out under an epoch. Of one that a seek has
+    /// ended they count no more.
+    pub(super) fn delivers(&self, epoch: Epoch, end: Offset) {
+        // Held while it is stored, so that no seek comes in between.
+        let standing = self.standing.borrow();
+        if standing.epoch == epoch {
+            self.delivered.store(end.0, Ordering::Release);
+        }
     }
 
     /// A position was stored under an epoch.
@@ -108,7 +113,7 @@ impl Held {
             if sought {
                 (standing.epoch, standing.start, standing.committed) = (epoch, position, position);
                 // Before the stream hears of it, and delivers from there.
-                self.delivers(position);
+                self.delivered.store(position.0, Ordering::Release);
             }
             sought
         });

@@ -8,9 +8,13 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::{
+    sync::{Notify, oneshot, watch},
+    task::JoinHandle,
+};
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -23,6 +27,9 @@ use crate::{
     model::{ConsumerId, ConsumerKey, Epoch, Offset, TopicName},
     storage::{Begun, ClaimToken, LeaseSession},
 };
+
+/// How long a stream's end waits for its lease to be free, so that its client can have it at once.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The leases of this broker, and who waits for one.
 pub(super) struct Leases {
@@ -260,7 +267,7 @@ impl Lease {
 
     /// Messages up to an offset are about to be handed out.
     pub(super) fn delivers(&self, end: Offset) {
-        self.held.delivers(end);
+        self.held.delivers(self.epoch, end);
     }
 
     /// A position was stored under the lease's epoch.
@@ -297,6 +304,27 @@ impl Lease {
         now.start
     }
 
+    /// Gives the lease back, and waits until it is free, or for a moment if that takes long.
+    pub(super) async fn release(mut self) {
+        if let Some(given_back) = self.give_back() {
+            // It goes on by itself.
+            let _ = tokio::time::timeout(RELEASE_TIMEOUT, given_back).await;
+        }
+    }
+
+    /// Begins to give the lease back, once.
+    fn give_back(&mut self) -> Option<JoinHandle<()>> {
+        let turn = self.turn.take()?;
+        *self.seat.slot.held() = None;
+        let (session, seat, key) = (self.held.session.clone(), self.seat.clone(), self.held.key);
+        let leases = seat.leases.clone();
+        Some(leases.releases.spawn(async move {
+            give_back(&session, key).await;
+            drop(turn);
+            seat.leases.hints.lease_freed(seat.topic.clone(), seat.consumer.clone());
+        }))
+    }
+
     /// Asks the database at once how the lease stands; false if nothing has changed.
     pub(super) async fn look(&self) -> Result<bool, Error> {
         let mine = [(self.key(), self.epoch, Offset(i64::MAX))];
@@ -309,16 +337,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        *self.seat.slot.held() = None;
-        let (session, seat) = (self.held.session.clone(), self.seat.clone());
-        let turn = self.turn.take();
-        let key = self.held.key;
-        let leases = seat.leases.clone();
-        leases.releases.spawn(async move {
-            give_back(&session, key).await;
-            drop(turn);
-            seat.leases.hints.lease_freed(seat.topic.clone(), seat.consumer.clone());
-        });
+        self.give_back();
     }
 }
 

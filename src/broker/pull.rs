@@ -118,6 +118,8 @@ impl Broker {
                 pull.refuse_when_late()?;
                 Err(held().await?)
             }
+            // Nothing was taken: something moves the position faster than it can be read.
+            Err(storage::Error::ChangedMeanwhile) => Err(Error::DatabaseUnavailable),
             Err(error) => Err(error.into()),
         }
     }

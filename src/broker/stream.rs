@@ -99,7 +99,10 @@ impl Stream {
                     position = lease.go_on();
                     self.handed_out = self.fence.raise(lease.epoch());
                 }
-                ended => return ended,
+                ended => {
+                    lease.release().await;
+                    return ended;
+                }
             }
         }
     }

@@ -35,7 +35,7 @@ pub(super) fn start(
     stopping: CancellationToken,
 ) -> watch::Receiver<bool> {
     let (senders, sender) = watch::channel(None);
-    let (hearing, hears) = watch::channel(storage.notifies());
+    let (hearing, hears) = watch::channel(false);
     let broker = uuid::Uuid::new_v4().simple().to_string();
     let sending = send(hints, broker.clone(), sender);
     tasks.spawn(stopping.clone().run_until_cancelled_owned(sending));

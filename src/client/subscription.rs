@@ -84,6 +84,8 @@ pub struct Subscription {
     backoff: Backoff,
     /// The offset of the next message that the caller does not have yet; 0 before the first.
     next_offset: i64,
+    /// The stored position, as the broker last told it.
+    stored: i64,
     committer: Committer,
 }
 
@@ -107,6 +109,7 @@ impl Subscription {
             stream: None,
             backoff: Backoff::default(),
             next_offset: 0,
+            stored: 0,
             committer,
         }
     }
@@ -182,10 +185,11 @@ impl Subscription {
         match frame {
             Frame::Attached(attached) => {
                 // Behind what is known to be committed: a seek moved it while nobody was here.
-                if attached.position < self.committer.committed() {
+                if attached.position < self.committer.committed().max(self.stored) {
                     self.next_offset = attached.position;
                     self.committer.sought();
                 }
+                self.stored = attached.position;
                 self.committer.attached(attached.epoch);
                 // It has been taken over; from now on others may do the same.
                 self.request.on_busy = OnBusy::Wait.into();
@@ -193,13 +197,16 @@ impl Subscription {
             }
             Frame::Repositioned(Repositioned { position, epoch, .. }) => {
                 self.next_offset = position;
+                self.stored = position;
                 self.committer.sought();
                 self.committer.attached(epoch);
                 Some(Event::Repositioned { position })
             }
             Frame::Gap(Gap { from, to }) => {
                 self.committer.delivered(to);
-                (to > self.next_offset).then_some(Event::Gap { from, to })
+                let from = from.max(self.next_offset);
+                self.next_offset = to.max(self.next_offset);
+                (to > from).then_some(Event::Gap { from, to })
             }
             Frame::Standby(standby) => Some(Event::Standby { holder: standby.holder }),
             Frame::Batch(batch) => {
@@ -281,6 +288,7 @@ impl Committer {
         self.wanted.send_modify(|wanted| {
             wanted.position = 0;
             wanted.seeks += 1;
+            self.committed.store(0, Ordering::Release);
         });
     }
 
@@ -311,7 +319,8 @@ async fn commit(
         let open = changes.changed().await.is_ok();
         let wanted = *changes.borrow_and_update();
         if wanted.seeks != seeks {
-            committed.store(0, Ordering::Release);
+            // What became of commits of before says nothing any more.
+            outcome = Ok(());
             seeks = wanted.seeks;
         }
         if wanted.committable() > committed.load(Ordering::Acquire) {
@@ -319,12 +328,19 @@ async fn commit(
             request.position = wanted.committable();
             // One that fails is not lost: the next one, or the next stream, stands for it.
             outcome = client.consumers().commit(request.clone()).await.map(|_| ());
-            if outcome.is_ok() {
+            let still_wanted = changes.borrow();
+            if outcome.is_ok() && still_wanted.seeks == seeks {
                 committed.store(request.position, Ordering::Release);
             }
         }
         if !open {
-            return outcome;
+            let unsent = wanted.position > committed.load(Ordering::Acquire);
+            return match outcome {
+                Ok(()) if unsent => Err(Status::unavailable(
+                    "the broker was lost before all that was dealt with could be committed",
+                )),
+                outcome => outcome,
+            };
         }
     }
 }

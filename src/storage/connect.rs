@@ -111,8 +111,14 @@ fn pool(config: &Config, kind: Kind, lent: bool) -> Result<Sessions, Error> {
     if !lent {
         builder = builder.post_create(Hook::async_fn(move |client, _| {
             Box::pin(async move {
-                prepare_session(client, lock_timeout).await.map_err(HookError::Backend)?;
-                client.batch_execute(more).await.map_err(HookError::Backend)
+                let prepare = async {
+                    prepare_session(client, lock_timeout).await?;
+                    client.batch_execute(more).await
+                };
+                match tokio::time::timeout(CONNECT_TIMEOUT, prepare).await {
+                    Ok(prepared) => prepared.map_err(HookError::Backend),
+                    Err(_) => Err(HookError::message("no answer in time")),
+                }
             })
         }));
     }

@@ -11,7 +11,7 @@ use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 use super::{Error, Heard, Storage, migrate::unreachable, session::Statements as _};
 
 /// A server that takes longer to answer counts as down.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A notification that takes longer is worth nothing: polls come as often.
 const NOTIFICATION_TIMEOUT: Duration = Duration::from_secs(1);
@@ -20,12 +20,8 @@ const NOTIFICATION_TIMEOUT: Duration = Duration::from_secs(1);
 /// lock keeps another session out.
 pub(super) async fn prove_that_sessions_last(direct: &Config) -> Result<(), Error> {
     let (first, second) = (connect(direct).await?, connect(direct).await?);
-    let lasts = tokio::time::timeout(ANSWER_TIMEOUT, sessions_last(&first, &second)).await;
-    match lasts {
-        Ok(Ok(true)) => {}
-        Ok(Ok(false)) => return Err(Error::Pooled),
-        Ok(Err(error)) => return Err(error),
-        Err(_) => return Err(Error::Unavailable("no answer in time".to_owned())),
+    if !sessions_last(&first, &second).await? {
+        return Err(Error::Pooled);
     }
     let key = random_key();
     let try_lock = format!("/* prove_locks */ select pg_try_advisory_lock({key})");
@@ -95,16 +91,34 @@ pub(super) async fn find_whether_notifications_arrive(storage: &Storage) -> Resu
             }
         }
     };
-    let heard = tokio::time::timeout(NOTIFICATION_TIMEOUT, heard);
-    let (asked, heard) = tokio::join!(ask(&speaking, &notify), heard);
-    match asked {
-        Ok(_) => Ok(heard.unwrap_or(false)),
-        Err(Error::Unexpected(problem)) => {
-            tracing::debug!(problem, "notify");
-            Ok(false)
+    // Counted from when it was sent: that may take as long as it likes.
+    let sent = async {
+        let asked = ask(&speaking, &notify).await;
+        if asked.is_ok() {
+            tokio::time::sleep(NOTIFICATION_TIMEOUT).await;
         }
-        Err(error) => Err(error),
+        asked
+    };
+    tokio::select! {
+        heard = heard => Ok(heard),
+        asked = sent => match asked {
+            Ok(_) => Ok(false),
+            Err(Error::Unexpected(problem)) => {
+                tracing::debug!(problem, "notify");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        },
     }
+}
+
+/// Gives a question up that is not answered.
+pub(super) async fn in_time<T>(
+    question: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::time::timeout(ANSWER_TIMEOUT, question)
+        .await
+        .unwrap_or_else(|_| Err(Error::Unavailable("no answer in time".to_owned())))
 }
 
 /// A session that ends when it is dropped.

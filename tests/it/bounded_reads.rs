@@ -288,3 +288,19 @@ async fn a_subscription_of_so_many_messages_has_them_all_though_it_breaks() {
     }
     assert_eq!(offsets, (0..100).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn the_lease_is_free_when_a_stream_has_ended() {
+    let broker = with_five_messages().await;
+    for _ in 0..30 {
+        let mut stream = broker
+            .open(proto::ConsumeRequest {
+                on_busy: proto::OnBusy::Fail.into(),
+                stop: Some(Stop::UntilCaughtUp(true)),
+                ..TestBroker::request("orders", "billing")
+            })
+            .await;
+        // A lease that is not free would end it with an error.
+        stream.read_until_it_ends().await;
+    }
+}

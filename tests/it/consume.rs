@@ -107,14 +107,7 @@ async fn a_standby_that_goes_away_leaves_nothing_behind() {
         }
     }
     drop(next);
-    let sql = broker.sql().await;
-    until("no lock is left", async || {
-        // Of two numbers, as leases are: one of one number goes with the retention.
-        let locks = "select count(*) from pg_locks where locktype = 'advisory' and objsubid = 2
-            and database = (select oid from pg_database where datname = current_database())";
-        sql.query_one(locks, &[]).await.unwrap().get::<_, i64>(0) == 0
-    })
-    .await;
+    broker.no_lock_is_left().await;
 }
 
 #[tokio::test]

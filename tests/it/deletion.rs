@@ -144,13 +144,7 @@ async fn a_topic_that_comes_and_goes_leaves_no_stream_and_no_lock_behind() {
         broker.delete_topic("orders").await;
         info(&stream.ended().await, Code::NotFound, "TOPIC_NOT_FOUND");
     }
-    let sql = broker.sql().await;
-    until("no lock is left", async || {
-        let locks = "select count(*) from pg_locks where locktype = 'advisory' and objsubid = 2
-            and database = (select oid from pg_database where datname = current_database())";
-        sql.query_one(locks, &[]).await.unwrap().get::<_, i64>(0) == 0
-    })
-    .await;
+    broker.no_lock_is_left().await;
 }
 
 #[tokio::test]

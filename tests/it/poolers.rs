@@ -238,7 +238,7 @@ async fn without_notifications_a_broker_polls_and_says_so() {
         let request = HealthCheckRequest { service: service.to_owned() };
         broker.client.health().check(request).await.unwrap().into_inner().status()
     };
-    assert_eq!(health(&first, "wake-ups").await, ServingStatus::Serving);
+    until("it listens", async || health(&first, "wake-ups").await == ServingStatus::Serving).await;
     assert_eq!(health(&polling, "").await, ServingStatus::Serving);
     until("it is said", async || health(&polling, "wake-ups").await == ServingStatus::NotServing)
         .await;

@@ -17,7 +17,7 @@ use trunkline::{
     storage::Storage,
 };
 
-use super::{TestDatabase, TestStream, cluster::LIMITS, soon};
+use super::{TestDatabase, TestStream, cluster::LIMITS, soon, until};
 
 /// The producer that [`TestBroker::topic`] registers.
 pub const PRODUCER: &str = "producer";
@@ -226,6 +226,18 @@ impl TestBroker {
         let (topic, consumer_id) = (topic.to_owned(), consumer.to_owned());
         let request = proto::SeekRequest { topic, consumer_id, target: Some(target) };
         Ok(self.consumers().seek(request).await?.into_inner().position)
+    }
+
+    /// Waits until no lease is held or waited for: no lock of two numbers is there. One of one number
+    /// goes with the retention.
+    pub async fn no_lock_is_left(&self) {
+        let sql = self.sql().await;
+        until("no lock is left", async || {
+            let locks = "select count(*) from pg_locks where locktype = 'advisory' and objsubid = 2
+                and database = (select oid from pg_database where datname = current_database())";
+            sql.query_one(locks, &[]).await.unwrap().get::<_, i64>(0) == 0
+        })
+        .await;
     }
 
     /// How many messages the database holds.
