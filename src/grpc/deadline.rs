@@ -10,7 +10,7 @@ use tonic::metadata::MetadataMap;
 
 /// What a unary answer must be ahead of the deadline: tonic's own answer to one that passes is
 /// CANCELLED.
-const UNARY_MARGIN: Duration = Duration::from_millis(100);
+const UNARY_MARGIN: Duration = Duration::from_millis(250);
 
 /// When a stream's caller stops waiting, if it says so.
 pub(super) fn of(metadata: &MetadataMap) -> Option<Instant> {
