@@ -140,6 +140,15 @@ impl Broker {
         Err(Error::ConsumerNotFound { topic: topic.clone(), consumer: consumer.clone() })
     }
 
+    /// What is missing of a consumer that was not found any more: it, or its topic.
+    pub(super) async fn find_missing(&self, topic: &TopicName, consumer: &ConsumerId) -> Error {
+        match self.find_position(topic, consumer).await {
+            // There is another one of that name by now.
+            Ok(_) => Error::ConsumerNotFound { topic: topic.clone(), consumer: consumer.clone() },
+            Err(error) => error,
+        }
+    }
+
     /// Who holds a consumer's lease, for people.
     pub(super) async fn find_holder(
         &self,

@@ -111,9 +111,7 @@ impl Broker {
                 let gap = (position < from).then_some((position, from));
                 Ok(Pulled { delivery: Delivery::new(batches, from, to), gap, head })
             }
-            Ok(None) => {
-                Err(Error::ConsumerNotFound { topic: topic.clone(), consumer: consumer.clone() })
-            }
+            Ok(None) => Err(self.find_missing(topic, consumer).await),
             Err(storage::Error::Locked(_)) => {
                 pull.refuse_when_late()?;
                 Err(held().await?)

@@ -21,7 +21,7 @@ impl Broker {
                 }
                 // The log went from there meanwhile; it does so at most once a second.
                 Some(None) => {}
-                None => return Err(Error::ConsumerNotFound { topic, consumer }),
+                None => return Err(self.find_missing(&topic, &consumer).await),
             }
         }
     }

@@ -330,12 +330,8 @@ impl Stream {
 
     /// Why the consumer is not there any more: it, or its topic, is gone.
     pub(super) async fn why_gone(&self) -> End {
-        let Consume { topic, consumer, .. } = self.request.clone();
-        match self.broker.find_position(&topic, &consumer).await {
-            // There is another one of that name by now.
-            Ok(_) => Error::ConsumerNotFound { topic, consumer }.into(),
-            Err(error) => error.into(),
-        }
+        let Consume { topic, consumer, .. } = &self.request;
+        self.broker.find_missing(topic, consumer).await.into()
     }
 
     /// Why a position could not be moved: the epoch is over.
