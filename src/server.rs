@@ -1,7 +1,7 @@
 //! Binds the broker to a port and a database, and takes it down in good order.
 
 mod database;
-mod health;
+pub(crate) mod health;
 mod logs;
 pub mod options;
 mod signals;

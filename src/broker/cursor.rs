@@ -23,6 +23,12 @@ impl Limits {
     /// The most that a frame may hold: far below the 4 MiB that a client decodes by default, and
     /// enough that a frame's own cost does not count.
     pub const MAX: Self = Self { messages: 10_000, bytes: 1024 * 1024, end: Offset(i64::MAX) };
+
+    /// What a unary answer may hold: it must stay below the 4 MiB that a client decodes by
+    /// default, one message of the largest size included.
+    pub(super) fn of_answer(messages: usize) -> Self {
+        Self { messages, bytes: 2 * 1024 * 1024, ..Self::MAX }
+    }
 }
 
 /// Bytes of payload that one read takes from the database.

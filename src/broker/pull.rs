@@ -36,10 +36,6 @@ pub struct Pulled {
     pub head: Offset,
 }
 
-/// Bytes that an answer may take on the wire: it must stay below the 4 MiB that a client decodes
-/// by default, one message of the largest size included.
-const ANSWER_BYTES: usize = 2 * 1024 * 1024;
-
 /// How long pulls of one consumer queue up behind each other before they give up.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -98,13 +94,13 @@ impl Broker {
             return Err(held().await?);
         };
         let key = self.find_position(topic, consumer).await?.key;
-        let limits = Limits { messages: *max_messages, bytes: ANSWER_BYTES, ..Limits::MAX };
+        let limits = Limits::of_answer(*max_messages);
         let choose = |batches: &[_], from| end_of_fit(batches.iter(), from, limits);
         let lock_wait = || pull.until(Instant::now() + LOCK_WAIT).duration_since(Instant::now());
-        let mut outcome = self.storage.pull(key, ANSWER_BYTES, lock_wait(), choose).await;
+        let mut outcome = self.storage.pull(key, limits.bytes, lock_wait(), choose).await;
         for _ in 1..MAX_TRIES {
             let Err(storage::Error::ChangedMeanwhile) = outcome else { break };
-            outcome = self.storage.pull(key, ANSWER_BYTES, lock_wait(), choose).await;
+            outcome = self.storage.pull(key, limits.bytes, lock_wait(), choose).await;
         }
         match outcome {
             Ok(Some(storage::Pulled { batches, position, from, to, head })) => {

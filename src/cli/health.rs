@@ -5,7 +5,7 @@ use std::{io::Write as _, time::Duration};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 
 use super::failure::Failure;
-use crate::client::Client;
+use crate::{client::Client, server::health::WAKE_UPS};
 
 /// A broker that takes longer to answer is not healthy.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -35,5 +35,5 @@ async fn ask(endpoint: &str) -> Result<(ServingStatus, ServingStatus), Failure> 
         let request = HealthCheckRequest { service: service.to_owned() };
         Ok::<_, Failure>(client.health().check(request).await?.into_inner().status())
     };
-    Ok((status("").await?, status("wake-ups").await?))
+    Ok((status("").await?, status(WAKE_UPS).await?))
 }

@@ -16,7 +16,7 @@ pub(super) struct Health(HealthReporter);
 
 /// A part of the server that it can do without, for a while or for good: not to be heard here means
 /// that what other brokers store is found by polling.
-const WAKE_UPS: &str = "wake-ups";
+pub(crate) const WAKE_UPS: &str = "wake-ups";
 
 /// The server as a whole, and each of its services.
 fn names() -> [&'static str; 4] {

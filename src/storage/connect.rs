@@ -30,7 +30,7 @@ const PUBLISHING: &str = "set plan_cache_mode = force_generic_plan;
 
 /// A publish that waits longer than this for its topic's row is refused, so that a session that
 /// sits on the row does not hold up other topics.
-const WRITER_LOCK_TIMEOUT: Duration = Duration::from_millis(500);
+pub(super) const WRITER_LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 const QUERY_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Storage {

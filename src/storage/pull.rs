@@ -37,10 +37,7 @@ impl Storage {
     ) -> Result<Option<Pulled>, Error> {
         let mut client = self.query().await?;
         let transaction = client.begin().await?;
-        // 0 would be without a limit.
-        let lock_wait = i64::try_from(lock_wait.as_millis()).unwrap_or(i64::MAX).max(1);
-        let limit = "-- limit_lock_wait\nselect set_config('lock_timeout', $1, true)";
-        transaction.query_one(limit, &[&lock_wait.to_string()]).await?;
+        transaction.limit_lock_wait(lock_wait).await?;
         transaction
             .execute(
                 "-- lock_consumer\nselect pg_advisory_xact_lock($1, $2)",

@@ -5,6 +5,7 @@ use tokio_postgres::Row;
 
 use super::{
     Error, Storage,
+    connect::WRITER_LOCK_TIMEOUT,
     session::{Parameter, Statements as _},
 };
 use crate::model::{Offset, TopicId};
@@ -91,7 +92,7 @@ impl Storage {
         let mut client = self.query().await?;
         let transaction = client.begin().await?;
         // Whoever sits on the topic's row holds up this topic alone.
-        transaction.execute("-- limit_lock_wait\nset local lock_timeout = '500ms'", &[]).await?;
+        transaction.limit_lock_wait(WRITER_LOCK_TIMEOUT).await?;
         // Locked first, so that what follows is of what is there under the lock.
         let lock = "-- lock_topic_head
             select first_offset, next_offset, deleted_until

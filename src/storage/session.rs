@@ -4,7 +4,10 @@
 //! us is another one in each transaction: it keeps nothing, so every transaction begins with our
 //! settings, and statements are sent unprepared, with the types of their parameters.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use deadpool_postgres::{Object, Pool};
 use tokio_postgres::{
@@ -161,6 +164,15 @@ impl Statements for Session {
 }
 
 impl Transaction<'_> {
+    /// Limits how long each of its statements waits for a lock.
+    pub(super) async fn limit_lock_wait(&self, wait: Duration) -> Result<(), Error> {
+        // 0 would be without a limit.
+        let wait = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).max(1);
+        let limit = "-- limit_lock_wait\nselect set_config('lock_timeout', $1, true)";
+        self.query_one(limit, &[&wait.to_string()]).await?;
+        Ok(())
+    }
+
     /// Stores what the statements did. Only if none of them failed does success mean that.
     pub(super) async fn commit(self) -> Result<(), Error> {
         Ok(self.inner.commit().await?)
