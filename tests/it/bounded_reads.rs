@@ -273,14 +273,7 @@ async fn a_subscription_of_so_many_messages_has_them_all_though_it_breaks() {
                         broker.position("orders", "billing").await == 10
                     })
                     .await;
-                    let sql = broker.sql().await;
-                    sql.batch_execute(
-                        "select pg_terminate_backend(pid) from pg_stat_activity
-                         where datname = current_database()
-                           and application_name = 'trunkline lease'",
-                    )
-                    .await
-                    .unwrap();
+                    broker.end_sessions("trunkline lease").await;
                     broker.publish("orders", ["y"; 100]).await;
                 }
             }

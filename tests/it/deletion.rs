@@ -166,12 +166,7 @@ async fn a_registration_that_is_under_way_is_waited_for_and_deleted_with_its_top
     let request = proto::DeleteTopicRequest { topic: "orders".to_owned() };
     let deleting = tokio::spawn(async move { topics.delete_topic(request).await });
     let watching = broker.sql().await;
-    until("the deletion waits", async || {
-        let waiting = "select count(*) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock'";
-        watching.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) > 0
-    })
-    .await;
+    until("the deletion waits", async || broker.waiting_for_locks().await > 0).await;
     registering.commit().await.unwrap();
     soon("the topic is deleted", deleting).await.unwrap().unwrap();
     for table in ["topic", "topic_head", "producer_topic", "consumer_topic"] {

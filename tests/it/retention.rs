@@ -159,12 +159,6 @@ async fn a_consumer_that_registers_or_seeks_while_the_floor_rises_begins_at_the_
     broker.topic("orders").await;
     broker.publish("orders", ["a", "b", "c"]).await;
     broker.consumer("orders", "seeking").await;
-    let waiting = async |count: i64| -> bool {
-        let sql = broker.sql().await;
-        let waiting = "select count(*) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock'";
-        sql.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == count
-    };
     // As retention does it, but slower.
     let mut sql = broker.sql().await;
     let raising = sql.transaction().await.unwrap();
@@ -179,7 +173,7 @@ async fn a_consumer_that_registers_or_seeks_while_the_floor_rises_begins_at_the_
     let seek = proto::SeekRequest { topic, consumer_id, target };
     let mut consumers = broker.consumers();
     let seeking = tokio::spawn(async move { consumers.seek(seek).await });
-    until("both wait", async || waiting(2).await).await;
+    until("both wait", async || broker.waiting_for_locks().await == 2).await;
     raising.batch_execute("update trunkline.topic_head set first_offset = 2").await.unwrap();
     raising.commit().await.unwrap();
     let registered = registering.await.unwrap().unwrap().into_inner().consumer.unwrap();
@@ -435,12 +429,7 @@ async fn one_broker_at_a_time_removes_and_another_takes_its_place() {
     second.publish("orders", ["c", "d"]).await;
     floor_becomes(&second, "orders", 3).await;
     // And when its session is lost, it gets the right back with a new one.
-    sql.batch_execute(
-        "select pg_terminate_backend(pid) from pg_stat_activity
-         where datname = current_database() and application_name = 'trunkline lease'",
-    )
-    .await
-    .unwrap();
+    second.end_sessions("trunkline lease").await;
     second.publish("orders", ["e"]).await;
     floor_becomes(&second, "orders", 4).await;
 }

@@ -44,12 +44,7 @@ async fn a_broker_that_loses_its_listening_connection_still_hears_by_polling_and
     let sql = first.sql().await;
     let listening = "select count(*) from pg_stat_activity
         where datname = current_database() and application_name = 'trunkline listen'";
-    sql.batch_execute(
-        "select pg_terminate_backend(pid) from pg_stat_activity
-         where datname = current_database() and application_name = 'trunkline listen'",
-    )
-    .await
-    .unwrap();
+    first.end_sessions("trunkline listen").await;
     first.publish("orders", ["a"]).await;
     assert_eq!(stream.payloads(1).await, ["a"]);
     until("both brokers listen again", async || {

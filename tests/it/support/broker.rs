@@ -228,6 +228,22 @@ impl TestBroker {
         Ok(self.consumers().seek(request).await?.into_inner().position)
     }
 
+    /// Ends the sessions of that name, of all brokers of the database.
+    pub async fn end_sessions(&self, application: &str) {
+        let sql = self.sql().await;
+        let ended = "select pg_terminate_backend(pid) from pg_stat_activity
+            where datname = current_database() and application_name = $1";
+        sql.query(ended, &[&application]).await.unwrap();
+    }
+
+    /// How many sessions of the database wait for a lock.
+    pub async fn waiting_for_locks(&self) -> i64 {
+        let sql = self.sql().await;
+        let waiting = "select count(*) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'";
+        sql.query_one(waiting, &[]).await.unwrap().get(0)
+    }
+
     /// Waits until no lease is held or waited for: no lock of two numbers is there. One of one number
     /// goes with the retention.
     pub async fn no_lock_is_left(&self) {
