@@ -510,7 +510,10 @@ async fn space_is_used_again() {
     assert!(sizes[2] > KEPT, "it compresses: {sizes:?}");
     let (early, late) = sizes.split_at(10);
     let (early, late) = (early.iter().max().unwrap(), late.iter().max().unwrap());
-    assert!(*late <= early + early / 20, "the tables grow: {sizes:?}");
+    // A vacuum that finds the table locked, or its rows still in some snapshot (autovacuum reads
+    // it too), is made up for in the next round: it costs the space of one round, and only once.
+    let one_round = KEPT / 2;
+    assert!(*late <= early + early / 20 + one_round, "the tables grow: {sizes:?}");
     assert!(*late <= 3 * KEPT, "the tables are too large: {sizes:?}");
 }
 
