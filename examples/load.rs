@@ -4,14 +4,18 @@
 //! cargo run --release --example load -- KIND [ENDPOINT]
 //! ```
 //!
-//! KIND is publish-stream, publish-own, publish-counted, unary, unary-own, unary-counted, catch-up,
-//! latency or idle. In the own ones each stream or caller is a producer of its own, in the counted
-//! ones it gives sequences, too.
+//! KIND is publish-stream, publish-own, publish-counted, publish-one, unary, unary-own,
+//! unary-counted, catch-up, latency or idle. In the own ones each stream or caller is a producer of
+//! its own, in the counted ones it gives sequences, too; publish-one is one stream that counts.
+//!
+//! The client library does the same as producer (one of them, a message at a time), producers
+//! (eight), publish-calls (thousands of tasks that wait for each message) and consumer.
 //!
 //! Each kind makes a topic of its own, sends a bounded number of log lines of 100 bytes, and
 //! prints one line. Client, broker and database share the machine.
 
 use std::{
+    collections::VecDeque,
     error::Error,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -19,9 +23,9 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{sync::mpsc, task::JoinSet};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use trunkline::{
-    client::Client,
+    client::{Client, Commit, Start, Stop},
     proto::{
         CommitMode, ConsumeRequest, CreateTopicRequest, NewMessage, PublishRequest,
         PublishStreamRequest, RegisterConsumerRequest, RegisterProducerRequest,
@@ -46,10 +50,14 @@ async fn main() -> Outcome<()> {
     let kind = arguments.next().unwrap_or_default();
     let endpoint = arguments.next().unwrap_or_else(|| "http://127.0.0.1:50051".to_owned());
     match kind.as_str() {
-        "publish-stream" | "publish-own" | "publish-counted" => {
+        "publish-stream" | "publish-own" | "publish-counted" | "publish-one" => {
             publish_stream(&endpoint, &kind).await.map(|_| ())
         }
         "unary" | "unary-own" | "unary-counted" => unary(&endpoint, &kind).await,
+        "producer" => producer(&endpoint, &kind, 1).await,
+        "producers" => producer(&endpoint, &kind, STREAMS).await,
+        "publish-calls" => publish_calls(&endpoint).await,
+        "consumer" => consumer(&endpoint).await,
         "catch-up" => catch_up(&endpoint).await,
         "latency" => latency(&endpoint).await,
         "idle" => idle(&endpoint).await,
@@ -112,23 +120,24 @@ async fn new_consumer(client: &Client, topic: &str, id: &str) -> Outcome<()> {
 async fn publish_stream(endpoint: &str, kind: &str) -> Outcome<String> {
     let client = Client::connect(endpoint).await?;
     let topic = new_topic(&client, "stream").await?;
-    let producers = producers(&client, &topic, STREAMS, kind).await?;
+    let count = if kind == "publish-one" { 1 } else { STREAMS };
+    let producers = producers(&client, &topic, count, kind).await?;
     let began = Instant::now();
     let mut streams = JoinSet::new();
-    for (stream, producer) in (0..STREAMS).zip(producers) {
+    for (stream, producer) in (0..count).zip(producers) {
         let client = Client::connect(endpoint).await?;
         streams.spawn(one_stream(
             client,
             topic.clone(),
             producer,
             stream,
-            kind.ends_with("counted"),
+            kind.ends_with("counted") || kind.ends_with("one"),
         ));
     }
     while let Some(ended) = streams.join_next().await {
         ended??;
     }
-    let messages = STREAMS * REQUESTS_PER_STREAM * LINES_PER_REQUEST;
+    let messages = count * REQUESTS_PER_STREAM * LINES_PER_REQUEST;
     report(kind, messages, "messages", began.elapsed());
     Ok(topic)
 }
@@ -201,6 +210,87 @@ async fn unary(endpoint: &str, kind: &str) -> Outcome<()> {
         ended??;
     }
     report(kind, UNARY_REQUESTS, "requests", began.elapsed());
+    Ok(())
+}
+
+/// The client library, a message at a time.
+async fn producer(endpoint: &str, kind: &str, count: u64) -> Outcome<()> {
+    let client = Client::connect(endpoint).await?;
+    let topic = new_topic(&client, kind).await?;
+    let messages = REQUESTS_PER_STREAM * LINES_PER_REQUEST * if count == 1 { 4 } else { 1 };
+    let began = Instant::now();
+    let mut tasks = JoinSet::new();
+    for number in 0..count {
+        let producer = client.producer(&topic, &format!("p-{number}")).register().open().await?;
+        tasks.spawn(async move {
+            let mut sent = VecDeque::new();
+            for line_number in number * messages..(number + 1) * messages {
+                sent.push_back(producer.send(line(line_number)).await?);
+                while let Some(Some(stored)) = sent.front().map(|first| first.try_offset()) {
+                    stored?;
+                    sent.pop_front();
+                }
+            }
+            producer.close().await?;
+            Outcome::Ok(())
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    report(kind, messages * count, "messages", began.elapsed());
+    Ok(())
+}
+
+/// The client library, with many tasks that each wait for one message after the other.
+async fn publish_calls(endpoint: &str) -> Outcome<()> {
+    const TASKS: u64 = 20_000;
+    const CALLS: u64 = 50;
+    let client = Client::connect(endpoint).await?;
+    let topic = new_topic(&client, "calls").await?;
+    let producer = Arc::new(client.producer(&topic, "p").register().open().await?);
+    let began = Instant::now();
+    let mut tasks = JoinSet::new();
+    for task in 0..TASKS {
+        let producer = producer.clone();
+        tasks.spawn(async move {
+            for call in 0..CALLS {
+                producer.publish(line(task * CALLS + call)).await?;
+            }
+            Outcome::Ok(())
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    report("publish-calls", TASKS * CALLS, "messages", began.elapsed());
+    Ok(())
+}
+
+/// The client library, catching up as a stream of messages.
+async fn consumer(endpoint: &str) -> Outcome<()> {
+    let topic = publish_stream(endpoint, "publish-stream").await?;
+    let client = Client::connect(endpoint).await?;
+    for commit in [Commit::Auto, Commit::Manual, Commit::AtMostOnce] {
+        let id = format!("{commit:?}");
+        let began = Instant::now();
+        let mut consumer = client
+            .consumer(&topic, &id, commit)
+            .register_at(Start::Earliest)
+            .stop(Stop::CaughtUp)
+            .open()
+            .await?;
+        let mut messages = 0;
+        while let Some(message) = consumer.next().await {
+            let message = message?;
+            if commit == Commit::Manual {
+                consumer.commit(&message);
+            }
+            messages += 1;
+        }
+        consumer.close().await?;
+        report(&format!("consumer {id}"), messages, "messages", began.elapsed());
+    }
     Ok(())
 }
 

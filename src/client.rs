@@ -1,122 +1,108 @@
-//! The client's side: a connection to a broker, and streams that go on after a break.
+//! The client library: publish and consume, without the broker's side of things.
+//!
+//! A [`Client`] is a connection to a broker. From it come a [`Producer`], which batches what it is
+//! given and stores it exactly once, and a [`Consumer`], a stream of messages that goes on after a
+//! break. Both open a connection of their own, so that none holds another one up. Everything else
+//! that a broker can do is a call of [`Client::topics`], [`Client::producers`] or
+//! [`Client::consumers`].
+//!
+//! ```no_run
+//! use tokio_stream::StreamExt as _;
+//! use trunkline::client::{Client, Commit, Start};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::connect("http://127.0.0.1:50051").await?;
+//! client.ensure_topic("orders").await?;
+//!
+//! let producer = client.producer("orders", "shop").register().open().await?;
+//! let offset = producer.publish("a new order").await?;
+//! println!("stored at offset {offset}");
+//! producer.close().await?;
+//!
+//! let mut consumer = client
+//!     .consumer("orders", "billing", Commit::Manual)
+//!     .register_at(Start::Earliest)
+//!     .open()
+//!     .await?;
+//! while let Some(message) = consumer.next().await {
+//!     let message = message?;
+//!     println!("{}: {}", message.offset, String::from_utf8_lossy(&message.payload));
+//!     consumer.commit(&message);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it promises
+//!
+//! * A message that [`Producer::publish`] gave an offset for is on disk, once, however often the
+//!   connection broke in between.
+//! * A consumer's messages come in the order of their offsets. With [`Commit::Manual`] and
+//!   [`Commit::Auto`] none is passed over, whatever breaks; with [`Commit::AtMostOnce`] none comes
+//!   twice.
+//! * Memory is bounded: a producer waits for room, and a consumer reads a few batches ahead.
 
-mod subscription;
+mod backoff;
+mod connect;
+mod consumer;
+mod error;
+mod message;
+mod producer;
+mod start;
 
 use std::time::Duration;
 
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
-use tonic_health::pb::health_client::HealthClient;
+use tonic::{Code, Request};
 
-use crate::proto::{
-    consumer_service_client::ConsumerServiceClient, producer_service_client::ProducerServiceClient,
-    topic_service_client::TopicServiceClient,
-};
+pub use connect::{Client, ClientBuilder, ConnectError, Connection, Credentials};
+pub use consumer::{Commit, Consumer, ConsumerBuilder, Event, Stop};
+pub use error::{Error, Refusal, explain, is_broken_connection, reason};
+pub use message::Message;
+pub use producer::{Acknowledgement, Producer, ProducerBuilder};
+pub use start::Start;
 
-pub use subscription::{Event, Options, Stop, Subscription};
+use crate::proto;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the library's own unary calls may take.
+const UNARY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often a silent broker is asked whether it is there, also between calls.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-
-/// What a broker may send ahead of being read: several frames of 1 MiB.
-const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-
-/// A connection to a broker; cheap to clone, and made anew by itself when it breaks.
-#[derive(Clone, Debug)]
-pub struct Client {
-    channel: Channel,
-}
-
-/// Why a broker could not be connected to.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The endpoint is no URL of the form `http://HOST:PORT`.
-    #[error("read the endpoint {endpoint:?}: it must have the form http://HOST:PORT")]
-    Endpoint {
-        /// What was given.
-        endpoint: String,
-    },
-    /// Nobody answers there.
-    #[error("connect to {endpoint}: {reason}")]
-    Unreachable {
-        /// Where.
-        endpoint: String,
-        /// Why not.
-        reason: String,
-    },
+/// A request that ends in time, whoever answers or does not.
+fn unary<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(UNARY_TIMEOUT);
+    request
 }
 
 impl Client {
-    /// Connects to a broker, `http://127.0.0.1:50051` for example.
-    pub async fn connect(endpoint: &str) -> Result<Self, ConnectError> {
-        let wrong = || ConnectError::Endpoint { endpoint: endpoint.to_owned() };
-        let address = Endpoint::from_shared(endpoint.to_owned()).map_err(|_| wrong())?;
-        if !matches!(address.uri().scheme_str(), Some("http")) || address.uri().port().is_none() {
-            return Err(wrong());
+    /// Creates a topic unless it exists.
+    ///
+    /// ```no_run
+    /// # async fn example(client: trunkline::client::Client) -> Result<(), trunkline::client::Error> {
+    /// client.ensure_topic("orders").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if the name is not well-formed, [`Error::Lost`] if the broker is not
+    /// there.
+    pub async fn ensure_topic(&self, topic: &str) -> Result<(), Error> {
+        let request = proto::CreateTopicRequest { topic: topic.to_owned(), ..Default::default() };
+        match self.topics().create_topic(unary(request)).await {
+            Err(status) if status.code() != Code::AlreadyExists => Err(status.into()),
+            _ => Ok(()),
         }
-        let channel = address
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_while_idle(true)
-            .tcp_nodelay(true)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .connect()
-            .await
-            .map_err(|error| ConnectError::Unreachable {
-                endpoint: endpoint.to_owned(),
-                reason: root_cause(&error).to_string(),
-            })?;
-        Ok(Self { channel })
     }
 
-    /// Topics.
-    pub fn topics(&self) -> TopicServiceClient<Channel> {
-        TopicServiceClient::new(self.channel.clone())
+    /// A producer of a topic, to be opened with [`ProducerBuilder::open`].
+    pub fn producer(&self, topic: &str, producer_id: &str) -> ProducerBuilder {
+        ProducerBuilder::new(self.clone(), topic, producer_id)
     }
 
-    /// Producers.
-    pub fn producers(&self) -> ProducerServiceClient<Channel> {
-        ProducerServiceClient::new(self.channel.clone())
+    /// A consumer of a topic, to be opened with [`ConsumerBuilder::open`]; `commit` says when its
+    /// position moves.
+    pub fn consumer(&self, topic: &str, consumer_id: &str, commit: Commit) -> ConsumerBuilder {
+        ConsumerBuilder::new(self.clone(), topic, consumer_id, commit)
     }
-
-    /// Consumers.
-    pub fn consumers(&self) -> ConsumerServiceClient<Channel> {
-        ConsumerServiceClient::new(self.channel.clone())
-    }
-
-    /// The broker's health.
-    pub fn health(&self) -> HealthClient<Channel> {
-        HealthClient::new(self.channel.clone())
-    }
-}
-
-/// The reason of a status that a broker gave, `TOPIC_NOT_FOUND` for example.
-pub fn reason(status: &Status) -> Option<String> {
-    use tonic_types::StatusExt as _;
-    status.get_details_error_info().map(|info| info.reason)
-}
-
-/// Whether a status tells of a broken connection: the transport's own errors are its source, and
-/// what a broker says has none.
-pub fn is_broken_connection(status: &Status) -> bool {
-    std::error::Error::source(status).is_some()
-}
-
-/// A status for people, without its code.
-pub fn explain(status: &Status) -> String {
-    match is_broken_connection(status) {
-        true => "the connection to the broker is broken".to_owned(),
-        false => status.message().to_owned(),
-    }
-}
-
-/// The innermost error: the outer ones of a transport only say that there was one.
-fn root_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a dyn std::error::Error {
-    std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error)
 }

@@ -1,11 +1,27 @@
 //! Trunkline: a streaming message broker that lives in PostgreSQL.
+//!
+//! For programs that publish and consume, the feature `client` alone is enough, and brings nothing
+//! of the broker's along:
+//!
+//! ```toml
+//! trunkline = { version = "0.1", default-features = false, features = ["client"] }
+//! ```
+#![cfg_attr(feature = "client", doc = "", doc = "Begin at [`client`].")]
 
+#[cfg(feature = "server")]
 pub mod broker;
+#[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "server")]
 pub mod embedded;
+#[cfg(feature = "server")]
 pub mod grpc;
+#[cfg(feature = "server")]
 pub mod model;
 pub mod proto;
+#[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
 pub mod storage;

@@ -95,6 +95,21 @@ impl Broker {
         Err(Error::ProducerNotFound { topic, producer })
     }
 
+    /// Describes a producer.
+    pub async fn get_producer(
+        &self,
+        topic: TopicName,
+        producer: ProducerId,
+    ) -> Result<Producer, Error> {
+        if let Some(found) =
+            self.storage.find_producer(&topic, &producer).await.map_err(Error::of_read)?
+        {
+            return Ok(found);
+        }
+        self.get_topic(topic.clone()).await?;
+        Err(Error::ProducerNotFound { topic, producer })
+    }
+
     /// Lists a topic's producers by id.
     pub async fn list_producers(
         &self,

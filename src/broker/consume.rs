@@ -78,6 +78,8 @@ pub enum Event {
         head: Offset,
         /// The number of this acquisition.
         epoch: Epoch,
+        /// The epoch that the last seek began; 0 if there was none.
+        seek_epoch: Epoch,
     },
     /// Another stream holds the lease.
     Standby {

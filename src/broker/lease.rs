@@ -67,6 +67,7 @@ pub(super) struct Lease {
     standing: watch::Receiver<Standing>,
     /// The epoch that the stream knows of.
     epoch: Epoch,
+    seek_epoch: Epoch,
     /// Goes when the lock has gone back, so that the next in line does not ask in vain.
     turn: Option<Turn>,
     seat: Arc<Seat>,
@@ -220,8 +221,8 @@ impl Seat {
             return Ok(Asked::Busy(turn));
         }
         let begun = session.begin_epoch(key, holder, claim).await;
-        let (epoch, position) = match begun {
-            Ok(Begun::Epoch { epoch, position }) => (epoch, position),
+        let (epoch, position, seek_epoch) = match begun {
+            Ok(Begun::Epoch { epoch, position, seek_epoch }) => (epoch, position, seek_epoch),
             other => {
                 give_back(&session, key).await;
                 return match other.map_err(Error::of_read)? {
@@ -235,7 +236,7 @@ impl Seat {
         let standing = held.watch();
         *self.slot.held() = Some(held.clone());
         let (turn, seat) = (Some(turn), self.clone());
-        let lease = Lease { held, standing, epoch, turn, seat };
+        let lease = Lease { held, standing, epoch, seek_epoch, turn, seat };
         Ok(Asked::Acquired(Box::new(lease), position))
     }
 }
@@ -258,6 +259,11 @@ impl Lease {
     /// The number under which the stream writes positions.
     pub(super) fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// The epoch that the last seek before the lease began; 0 if there was none.
+    pub(super) fn seek_epoch(&self) -> Epoch {
+        self.seek_epoch
     }
 
     /// The stored position, as far as it is known here.

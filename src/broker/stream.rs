@@ -117,7 +117,10 @@ impl Stream {
     ) -> Result<(), End> {
         let (epoch, head) = (lease.epoch(), (*log.head.borrow()).max(position));
         let event = match attached {
-            false => Event::Attached { position, head, epoch },
+            false => {
+                let seek_epoch = lease.seek_epoch();
+                Event::Attached { position, head, epoch, seek_epoch }
+            }
             true => Event::Repositioned { position, head, epoch },
         };
         self.send(event, Some(lease)).await?;

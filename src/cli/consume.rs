@@ -2,42 +2,89 @@
 
 use std::io::{self, BufWriter, Write as _};
 
-use super::{
-    Consume, catalog,
-    failure::{Failure, say},
-    render,
-};
-use crate::client::{self, Client, Event, Stop, Subscription};
+use clap::Args;
 
-pub(super) async fn run(client: Client, options: Consume) -> Result<(), Failure> {
-    let Consume { topic, consumer, .. } = &options;
-    if options.register {
-        catalog::ensure_topic(&client, topic).await?;
-        catalog::ensure_consumer(&client, topic, consumer, options.from).await?;
-    }
+use super::{
+    failure::{Failure, say},
+    format::FormatArgs,
+    render, start,
+};
+use crate::client::{Client, Commit, Consumer, Error, Event, Start, Stop};
+
+/// Print messages, each a line, and go on as they come.
+#[derive(Args, Debug)]
+pub(super) struct Consume {
+    /// The topic's name.
+    topic: String,
+    /// The consumer's id.
+    #[arg(long, value_name = "ID")]
+    consumer: String,
+    /// Create the topic if it is missing, and register the consumer if it is not.
+    #[arg(long)]
+    register: bool,
+    /// Where a consumer that is registered now starts: earliest, latest, an offset, or @TIME as
+    /// RFC 3339 or as an age (@15m).
+    #[arg(long, default_value = "earliest", value_name = "START", requires = "register", value_parser = start::parse)]
+    from: Start,
+    /// End after so many messages.
+    #[arg(short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End when nothing is left to read.
+    #[arg(long, conflicts_with_all = ["count", "until_offset"])]
+    until_caught_up: bool,
+    /// End when all messages before this offset are printed.
+    #[arg(long, value_name = "OFFSET", conflicts_with = "count", value_parser = clap::value_parser!(i64).range(0..))]
+    until_offset: Option<i64>,
+    /// Take the lease from whoever holds it, rather than waiting for it.
+    #[arg(long)]
+    take_over: bool,
+    /// What others are told of who holds the lease.
+    #[arg(long, value_name = "NAME")]
+    client_name: Option<String>,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+pub(super) async fn run(client: &Client, options: Consume) -> Result<(), Failure> {
+    let mut consumer = open(client, &options).await?;
+    let ended = tokio::select! {
+        ended = print_all(&mut consumer, &options) => ended,
+        _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
+    };
+    // However it ended, what was written out is committed.
+    let closed = consumer.close().await.map_err(Failure::from);
+    ended.and(closed)
+}
+
+async fn open(client: &Client, options: &Consume) -> Result<Consumer, Failure> {
     let stop = match (options.count, options.until_offset) {
         (Some(count), _) => Some(Stop::Messages(count)),
         (None, Some(end)) => Some(Stop::Offset(end)),
         (None, None) => options.until_caught_up.then_some(Stop::CaughtUp),
     };
-    let client_name = options.client_name.clone().unwrap_or_default();
-    let asked = client::Options { take_over: options.take_over, client_name, stop };
-    let mut subscription = Subscription::new(client, topic, consumer, asked);
-    let ended = tokio::select! {
-        ended = print_all(&mut subscription, &options) => ended,
-        _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
-    };
-    // However it ended, what was written out is committed.
-    let closed = subscription.close().await.map_err(Failure::from);
-    ended.and(closed)
+    let mut consumer = client.consumer(&options.topic, &options.consumer, Commit::Manual);
+    if options.register {
+        client.ensure_topic(&options.topic).await?;
+        consumer = consumer.register_at(options.from);
+    }
+    if options.take_over {
+        consumer = consumer.take_over();
+    }
+    if let Some(name) = &options.client_name {
+        consumer = consumer.client_name(name);
+    }
+    if let Some(stop) = stop {
+        consumer = consumer.stop(stop);
+    }
+    Ok(consumer.open().await?)
 }
 
-async fn print_all(subscription: &mut Subscription, options: &Consume) -> Result<(), Failure> {
+async fn print_all(consumer: &mut Consumer, options: &Consume) -> Result<(), Failure> {
     let mut out = BufWriter::with_capacity(256 * 1024, io::stdout());
     let mut waiting = false;
-    loop {
-        match subscription.next().await? {
-            Event::Attached => {
+    while let Some(event) = consumer.next_event().await {
+        match event? {
+            Event::Attached { .. } => {
                 if std::mem::take(&mut waiting) {
                     say("attached");
                 }
@@ -47,10 +94,10 @@ async fn print_all(subscription: &mut Subscription, options: &Consume) -> Result
                 say(&format!("waiting as standby: the lease is held by {holder}"));
             }
             Event::Messages(messages) => {
-                render::messages(&mut out, &messages, options.json)?;
+                render::messages(&mut out, &options.topic, &messages, &options.format)?;
                 out.flush()?;
                 if let Some(last) = messages.last() {
-                    subscription.commit(last.offset + 1);
+                    consumer.commit(last);
                 }
             }
             Event::Repositioned { position } => {
@@ -60,12 +107,18 @@ async fn print_all(subscription: &mut Subscription, options: &Consume) -> Result
                 say(&format!("offsets {from} to {} are not kept any more", to - 1));
             }
             Event::CaughtUp => {}
-            Event::End => return Ok(()),
-            Event::Broken(status) => {
+            // Whoever took the lease did so on purpose: this one has had its turn.
+            Event::Broken(error @ Error::Refused(_))
+                if error.reason() == Some("LEASE_TAKEN_OVER") =>
+            {
+                return Err(error.into());
+            }
+            Event::Broken(error) => {
                 if !std::mem::replace(&mut waiting, true) {
-                    say(&format!("lost the broker, trying again: {}", client::explain(&status)));
+                    say(&format!("lost the broker, trying again: {error}"));
                 }
             }
         }
     }
+    Ok(())
 }

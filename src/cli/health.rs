@@ -2,7 +2,9 @@
 
 use std::{io::Write as _, time::Duration};
 
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use super::failure::Failure;
 use crate::{client::Client, server::health::WAKE_UPS};
@@ -31,9 +33,10 @@ pub(super) async fn check(endpoint: &str) -> Result<(), Failure> {
 /// How the broker is, and how its wake-ups are.
 async fn ask(endpoint: &str) -> Result<(ServingStatus, ServingStatus), Failure> {
     let client = Client::connect(endpoint).await?;
+    let health = HealthClient::new(client.connection());
     let status = async |service: &str| {
         let request = HealthCheckRequest { service: service.to_owned() };
-        Ok::<_, Failure>(client.health().check(request).await?.into_inner().status())
+        Ok::<_, Failure>(health.clone().check(request).await?.into_inner().status())
     };
     Ok((status("").await?, status(WAKE_UPS).await?))
 }

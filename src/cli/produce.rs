@@ -1,174 +1,154 @@
 //! `trunkline produce`: publishes lines, and says how far they were acknowledged.
 
-use std::{
-    ffi::{OsStr, OsString},
-    sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, Instant},
-};
+mod input;
+mod message;
+mod progress;
+mod sent;
+
+use std::{ffi::OsString, fmt::Display, time::Duration};
 
 use bytes::Bytes;
-use tokio::{
-    fs::File,
-    io::{AsyncRead, AsyncReadExt as _},
-    sync::mpsc,
-    task::JoinHandle,
-};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use clap::Args;
+use tokio::io::AsyncReadExt as _;
 
 use super::{
-    Produce, catalog,
     failure::{Failure, say},
     lines::Lines,
+    parse_pair,
 };
-use crate::{
-    client::{self, Client},
-    model::MAX_MESSAGE_BYTES,
-    proto::{
-        NewMessage, PublishReceipt, PublishRefusal, PublishStreamRequest, PublishStreamResponse,
-        publish_stream_response::Result as Answer,
-    },
-};
-
-/// A request is sent when it holds so many lines or bytes, or when nothing more is there to read:
-/// a line that a person types does not wait for others.
-const REQUEST_LINES: usize = 1_000;
-const REQUEST_BYTES: usize = 512 * 1024;
-
-/// Requests that may wait for their answer; reading waits for the next answer then.
-const IN_FLIGHT: usize = 16;
+use crate::client::{Client, Error, Producer};
+use input::Input;
+use message::Shape;
+use progress::Progress;
+use sent::Sent;
 
 const READ_BYTES: usize = 256 * 1024;
 
-/// How long answers are waited for once all is sent, and after Ctrl-C.
-const LAST_ANSWERS: Duration = Duration::from_secs(60);
-const LAST_ANSWERS_INTERRUPTED: Duration = Duration::from_secs(5);
+/// How long answers are waited for after Ctrl-C.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+
+/// Publish lines, each a message.
+///
+/// What is published is counted, so that lines are stored once even if the broker is lost in
+/// between. A producer has one live instance: a second one of the same id shuts the first one out.
+#[derive(Args, Debug)]
+pub(super) struct Produce {
+    /// The topic's name.
+    topic: String,
+    /// The producer's id.
+    #[arg(long, value_name = "ID")]
+    producer: String,
+    /// Create the topic if it is missing, and register the producer if it is not.
+    #[arg(long)]
+    register: bool,
+    /// The epoch that `producer register --fence` gave to this instance; without it, a new one is
+    /// taken, which shuts older instances out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    epoch: Option<i64>,
+    /// Pass over as many lines as this producer has published before: the same files, given again
+    /// after a failure, go on where they were left, and nothing is stored twice.
+    #[arg(long)]
+    resume: bool,
+    /// What stands between a line's key and its payload; without it, a line has no key.
+    #[arg(long, value_name = "TEXT", conflicts_with = "json")]
+    key_separator: Option<String>,
+    /// A header for every message; may be given several times.
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_pair)]
+    headers: Vec<(String, String)>,
+    /// A line is a JSON object with payload, key and headers, as `consume --json` prints them:
+    /// bytes that are no text stand as {"base64": "…"}. Other fields are passed over.
+    #[arg(long)]
+    json: bool,
+    /// How many messages a request may hold.
+    #[arg(long, value_name = "N", default_value_t = 4_000)]
+    batch: usize,
+    /// How long a line may wait for others while requests are under way.
+    #[arg(long, value_name = "DURATION", default_value = "1ms", value_parser = humantime::parse_duration)]
+    linger: Duration,
+    /// How long a broker that is lost is looked for before giving up.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    retry_for: Duration,
+    /// Files to publish, one after the other; - is standard input.
+    #[arg(default_value = "-", value_name = "FILE")]
+    files: Vec<OsString>,
+}
 
 pub(super) async fn run(client: &Client, options: Produce) -> Result<(), Failure> {
-    let Produce { topic, producer, register, fence, mut epoch, files } = options;
-    let inputs = open_all(&files).await?;
-    if register {
-        catalog::ensure_topic(client, &topic).await?;
-    }
-    if fence {
-        epoch = catalog::fence_producer(client, &topic, &producer).await?.epoch;
-    } else if register {
-        catalog::ensure_producer(client, &topic, &producer).await?;
-    }
-    let began = Instant::now();
-    let mut shipping = Shipping::start(client, topic, producer, epoch).await?;
-    let (shipped, patience) = tokio::select! {
-        shipped = shipping.ship(inputs) => (shipped, LAST_ANSWERS),
-        _ = tokio::signal::ctrl_c() => (Err(Failure::interrupted()), LAST_ANSWERS_INTERRUPTED),
+    let inputs = input::open_all(&options.files).await?;
+    let producer = open(client, &options).await?;
+    let skipped = if options.resume { producer.first_sequence().unsigned_abs() } else { 0 };
+    let mut shipping = Shipping {
+        progress: Progress::start(&inputs),
+        shape: Shape::new(options.key_separator, options.headers, options.json),
+        names: inputs.iter().map(|input| input.name.clone()).collect(),
+        sent: Sent::default(),
+        skipped,
+        producer,
     };
-    let summary = shipping.summary.clone();
-    let answered = shipping.finish(patience).await;
-    let told = told(&lock(&summary), began.elapsed());
-    match answered.and(shipped) {
-        Ok(()) => {
-            say(&told);
-            Ok(())
+    let shipped = tokio::select! {
+        shipped = shipping.ship(inputs) => shipped,
+        _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
+    };
+    shipping.finish(shipped).await
+}
+
+async fn open(client: &Client, options: &Produce) -> Result<Producer, Failure> {
+    let mut producer = client
+        .producer(&options.topic, &options.producer)
+        .linger(options.linger)
+        .max_batch_messages(options.batch)
+        .retry_for(options.retry_for);
+    if options.register {
+        client.ensure_topic(&options.topic).await?;
+        producer = producer.register();
+    }
+    if let Some(epoch) = options.epoch {
+        producer = producer.epoch(epoch);
+    }
+    producer.open().await.map_err(|error| match error {
+        Error::Invalid { field: "max_batch_messages", problem } => {
+            Failure::usage(format!("--batch {problem}"))
         }
-        Err(failure) => Err(failure.after(&told)),
-    }
-}
-
-struct Input {
-    name: String,
-    reader: Box<dyn AsyncRead + Unpin + Send>,
-}
-
-/// Opens all files before a line of any is sent.
-async fn open_all(files: &[OsString]) -> Result<Vec<Input>, Failure> {
-    let mut inputs = Vec::new();
-    for file in files {
-        let name = file.to_string_lossy().into_owned();
-        let reader: Box<dyn AsyncRead + Unpin + Send> = match file.as_os_str() == OsStr::new("-") {
-            true => Box::new(tokio::io::stdin()),
-            false => Box::new(
-                File::open(file)
-                    .await
-                    .map_err(|e| Failure::refused(format!("open {name}: {e}")))?,
-            ),
-        };
-        inputs.push(Input { name, reader });
-    }
-    Ok(inputs)
-}
-
-/// A request that waits for its answer.
-struct Sent {
-    /// Where its last line stands, for people.
-    last: String,
-}
-
-/// What was acknowledged.
-#[derive(Default)]
-struct Summary {
-    lines: u64,
-    last_offset: Option<i64>,
-    /// Where the last acknowledged line stands.
-    last: Option<String>,
+        error => error.into(),
+    })
 }
 
 struct Shipping {
-    topic: String,
-    producer_id: String,
-    producer_epoch: i64,
-    requests: mpsc::Sender<PublishStreamRequest>,
-    waiting: mpsc::Sender<Sent>,
-    answers: JoinHandle<Result<(), Failure>>,
-    summary: Arc<Mutex<Summary>>,
-    batch: Vec<NewMessage>,
-    batch_bytes: usize,
+    producer: Producer,
+    shape: Shape,
+    names: Vec<String>,
+    sent: Sent,
+    /// Lines still to be passed over.
+    skipped: u64,
+    progress: Progress,
 }
 
 impl Shipping {
-    async fn start(
-        client: &Client,
-        topic: String,
-        producer_id: String,
-        producer_epoch: i64,
-    ) -> Result<Self, Failure> {
-        let (requests, outgoing) = mpsc::channel(1);
-        let (waiting, sent) = mpsc::channel(IN_FLIGHT);
-        let mut producers = client.producers();
-        let opened = producers.publish_stream(ReceiverStream::new(outgoing)).await?;
-        let summary = Arc::new(Mutex::new(Summary::default()));
-        let answers = tokio::spawn(take_answers(opened.into_inner(), sent, summary.clone()));
-        Ok(Self {
-            topic,
-            producer_id,
-            producer_epoch,
-            requests,
-            waiting,
-            answers,
-            summary,
-            batch: Vec::new(),
-            batch_bytes: 0,
-        })
-    }
-
     async fn ship(&mut self, inputs: Vec<Input>) -> Result<(), Failure> {
-        for Input { name, mut reader } in inputs {
+        for (file, Input { name, mut reader, .. }) in inputs.into_iter().enumerate() {
             let mut lines = Lines::default();
             let mut number = 0;
             loop {
                 lines.buffer().reserve(READ_BYTES);
-                let read = reader.read_buf(lines.buffer()).await;
-                let read = read.map_err(|e| Failure::refused(format!("read {name}: {e}")))?;
-                while let Some(line) = lines.next_line() {
+                let read = tokio::select! {
+                    read = reader.read_buf(lines.buffer()) => {
+                        read.map_err(|error| Failure::refused(format!("read {name}: {error}")))?
+                    }
+                    error = self.sent.failed() => return Err(error.into()),
+                };
+                loop {
+                    let line = match lines.next_line() {
+                        None if read == 0 => lines.last_line(),
+                        line => line,
+                    };
+                    let Some(line) = line else { break };
                     number += 1;
-                    self.add(&name, number, line).await?;
+                    self.ship_line(file, number, line).await?;
                 }
-                let last = if read == 0 { lines.last_line() } else { None };
-                if let Some(line) = last {
-                    number += 1;
-                    self.add(&name, number, line).await?;
-                }
-                self.send(&name, number).await?;
-                if lines.unfinished() > MAX_MESSAGE_BYTES {
-                    return Err(too_long(&name, number + 1));
+                self.sent.take_answers()?;
+                self.progress.read(read, self.sent.acknowledged());
+                if lines.unfinished() > self.shape.max_line_bytes() {
+                    return Err(self.too_long(file, number + 1));
                 }
                 if read == 0 {
                     break;
@@ -178,100 +158,55 @@ impl Shipping {
         Ok(())
     }
 
-    async fn add(&mut self, name: &str, number: u64, line: Bytes) -> Result<(), Failure> {
-        if line.len() > MAX_MESSAGE_BYTES {
-            // What came before is acknowledged first.
-            self.send(name, number - 1).await?;
-            return Err(too_long(name, number));
+    async fn ship_line(&mut self, file: usize, number: u64, line: Bytes) -> Result<(), Failure> {
+        if self.skipped > 0 {
+            self.skipped -= 1;
+            return Ok(());
         }
-        if self.batch.len() == REQUEST_LINES || self.batch_bytes + line.len() > REQUEST_BYTES {
-            self.send(name, number - 1).await?;
+        if line.len() > self.shape.max_line_bytes() {
+            return Err(self.too_long(file, number));
         }
-        self.batch_bytes += line.len();
-        self.batch.push(NewMessage { payload: line, ..NewMessage::default() });
+        let told = |problem: &dyn Display| {
+            Failure::refused(format!("line {number} of {}: {problem}", self.names[file]))
+        };
+        let message = self.shape.message(line).map_err(|problem| told(&problem))?;
+        match self.producer.send(message).await {
+            Ok(acknowledgement) => self.sent.push(acknowledgement, file, number),
+            Err(error @ Error::Invalid { .. }) => return Err(told(&error)),
+            Err(error) => return Err(error.into()),
+        }
         Ok(())
     }
 
-    /// Sends what has gathered, whose last line is number `last` of a file.
-    async fn send(&mut self, name: &str, last: u64) -> Result<(), Failure> {
-        if self.batch.is_empty() {
-            return Ok(());
-        }
-        self.batch_bytes = 0;
-        let request = PublishStreamRequest {
-            topic: self.topic.clone(),
-            producer_id: self.producer_id.clone(),
-            producer_epoch: self.producer_epoch,
-            messages: std::mem::take(&mut self.batch),
-            ..Default::default()
+    fn too_long(&self, file: usize, number: u64) -> Failure {
+        let (name, limit) = (&self.names[file], self.shape.max_line_bytes());
+        Failure::refused(format!(
+            "line {number} of {name} is longer than the limit of {limit} bytes"
+        ))
+    }
+
+    /// Waits for the answers to what was sent, and says how far it was acknowledged.
+    async fn finish(mut self, shipped: Result<(), Failure>) -> Result<(), Failure> {
+        let answered = async {
+            // What was sent before a line that cannot be is acknowledged all the same.
+            let _ = self.producer.flush().await;
+            self.sent.take_answers().map_err(Failure::from)
         };
-        // Both fail only when the answers ended, and then they say why.
-        let stopped = || Failure::refused("the broker stopped taking lines");
-        let last = format!("line {last} of {name}");
-        self.waiting.send(Sent { last }).await.map_err(|_| stopped())?;
-        self.requests.send(request).await.map_err(|_| stopped())
-    }
-
-    /// Sends no more, and waits for the answers to what was sent.
-    async fn finish(self, patience: Duration) -> Result<(), Failure> {
-        drop((self.requests, self.waiting));
-        match tokio::time::timeout(patience, self.answers).await {
-            Ok(answered) => answered.unwrap_or_else(|e| Err(Failure::refused(e.to_string()))),
-            Err(_) => Err(lost(&format!("no answer from the broker in {patience:?}"))),
-        }
-    }
-}
-
-/// Takes the answers in their order until all that was sent is answered, or one is not a receipt.
-async fn take_answers(
-    mut answers: Streaming<PublishStreamResponse>,
-    mut sent: mpsc::Receiver<Sent>,
-    summary: Arc<Mutex<Summary>>,
-) -> Result<(), Failure> {
-    while let Some(Sent { last }) = sent.recv().await {
-        let answer = match answers.message().await {
-            Ok(Some(answer)) => answer.result,
-            Ok(None) => return Err(lost("the broker hung up")),
-            Err(status) => return Err(lost(&client::explain(&status))),
+        let answered = match shipped.as_ref().is_err_and(Failure::is_interruption) {
+            true => match tokio::time::timeout(LAST_ANSWERS, answered).await {
+                Ok(answered) => answered,
+                Err(_) => Err(Failure::unavailable("no answer from the broker")),
+            },
+            false => answered.await,
         };
-        match answer {
-            Some(Answer::Receipt(PublishReceipt { first_offset, count, .. })) => {
-                let mut summary = lock(&summary);
-                summary.lines += u64::from(count.unsigned_abs());
-                summary.last_offset = Some(first_offset + i64::from(count) - 1);
-                summary.last = Some(last);
+        self.progress.finish();
+        let told = self.sent.told(&self.names, self.progress.elapsed());
+        match shipped.and(answered) {
+            Ok(()) => {
+                say(&told);
+                Ok(())
             }
-            Some(Answer::Refusal(PublishRefusal { message, reason, .. })) => {
-                return Err(Failure::refused(format!("{message} ({reason})")));
-            }
-            None => return Err(Failure::refused("the broker gave an unknown answer")),
+            Err(failure) => Err(failure.after(&told)),
         }
     }
-    Ok(())
-}
-
-fn lock(summary: &Mutex<Summary>) -> MutexGuard<'_, Summary> {
-    summary.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-/// The broker went away while requests waited for their answers.
-fn lost(problem: &str) -> Failure {
-    let unknown = "what was sent after the last acknowledged line may be stored or not";
-    Failure::unavailable(format!("{problem}; {unknown}"))
-}
-
-fn told(summary: &Summary, took: Duration) -> String {
-    let (Some(offset), Some(last)) = (summary.last_offset, &summary.last) else {
-        return "no message was acknowledged".to_owned();
-    };
-    let (lines, seconds) = (summary.lines, took.as_secs_f64());
-    let rate = lines as f64 / seconds.max(0.000_001);
-    format!(
-        "{lines} messages acknowledged in {seconds:.2} s ({rate:.0}/s), up to {last}, last offset {offset}"
-    )
-}
-
-fn too_long(name: &str, number: u64) -> Failure {
-    let limit = MAX_MESSAGE_BYTES;
-    Failure::refused(format!("line {number} of {name} is longer than the limit of {limit} bytes"))
 }

@@ -1,4 +1,4 @@
-//! Messages as they are printed.
+//! Messages and times as they are printed.
 
 use std::{
     io::{self, Write},
@@ -6,40 +6,39 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use prost_types::Timestamp;
 use serde_json::{Value, json};
 
-use crate::proto::Message;
+use super::format::FormatArgs;
+use crate::client::Message;
 
-/// Prints messages, each on a line.
+/// Prints messages in the form that was asked for: without one, each payload as a line.
 pub(super) fn messages(
     out: &mut impl Write,
+    topic: &str,
     messages: &[Message],
-    as_json: bool,
+    format: &FormatArgs,
 ) -> io::Result<()> {
-    messages.iter().try_for_each(|message| match as_json {
-        true => json(out, message),
-        false => line(out, message),
+    messages.iter().try_for_each(|message| match &format.format {
+        Some(format) => format.print(out, topic, message),
+        None if format.json => writeln!(out, "{}", object(message)),
+        None => {
+            out.write_all(&message.payload)?;
+            out.write_all(b"\n")
+        }
     })
 }
 
-/// Prints a message's payload as a line, byte for byte.
-fn line(out: &mut impl Write, message: &Message) -> io::Result<()> {
-    out.write_all(&message.payload)?;
-    out.write_all(b"\n")
-}
-
-/// Prints a message as a JSON object on a line.
-fn json(out: &mut impl Write, message: &Message) -> io::Result<()> {
-    let time = message.publish_time.map(SystemTime::try_from).and_then(Result::ok);
-    let object = json!({
+/// A message as a JSON object; what `produce --json` reads.
+fn object(message: &Message) -> Value {
+    json!({
         "offset": message.offset,
         "key": message.key.as_deref().map(text_or_base64),
         "headers": message.headers,
-        "time": time.map(|time| humantime::format_rfc3339_micros(time).to_string()),
+        "time": humantime::format_rfc3339_micros(message.publish_time).to_string(),
         "producer": message.producer_id,
         "payload": text_or_base64(&message.payload),
-    });
-    writeln!(out, "{object}")
+    })
 }
 
 /// Bytes as a string if they are one, else as `{"base64": …}`.
@@ -50,25 +49,38 @@ fn text_or_base64(bytes: &[u8]) -> Value {
     }
 }
 
+/// A time for people; a dash where there is none.
+pub(super) fn time(time: Option<Timestamp>) -> String {
+    rfc3339(time).unwrap_or_else(|| "-".to_owned())
+}
+
+/// A time for programs; null where there is none.
+pub(super) fn json_time(time: Option<Timestamp>) -> Value {
+    rfc3339(time).map_or(Value::Null, Value::from)
+}
+
+fn rfc3339(time: Option<Timestamp>) -> Option<String> {
+    let time = SystemTime::try_from(time?).ok()?;
+    Some(humantime::format_rfc3339_millis(time).to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto;
 
     #[test]
     fn bytes_that_are_no_text_are_told_in_base64() {
-        let message = Message {
+        let message = Message::from(proto::Message {
             offset: 7,
             payload: vec![0xff, 0x00].into(),
             key: Some("k\"".into()),
             headers: [("a".to_owned(), "b".to_owned())].into(),
             publish_time: Some(SystemTime::UNIX_EPOCH.into()),
             producer_id: "p".to_owned(),
-        };
-        let mut out = Vec::new();
-        json(&mut out, &message).unwrap();
-        let told: Value = serde_json::from_slice(&out).unwrap();
+        });
         assert_eq!(
-            told,
+            object(&message),
             json!({
                 "offset": 7, "key": "k\"", "headers": {"a": "b"}, "producer": "p",
                 "time": "1970-01-01T00:00:00.000000Z", "payload": {"base64": "/wA="},

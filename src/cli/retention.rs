@@ -3,28 +3,46 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use clap::Args;
+use serde_json::{Value, json};
 
-use super::RetentionArgs;
 use crate::proto::Retention;
+
+/// How long a topic keeps its messages.
+#[derive(Args, Debug)]
+pub(super) struct RetentionArgs {
+    /// How old a message may get, such as 7d or 12h; "forever" lifts the limit.
+    #[arg(long, value_name = "AGE", value_parser = parse_age)]
+    retention_age: Option<Limit<Duration>>,
+    /// How much is kept, such as 10GiB; "forever" lifts the limit.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    retention_bytes: Option<Limit<i64>>,
+    /// How many messages are kept; "forever" lifts the limit.
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    retention_messages: Option<Limit<i64>>,
+    /// Keep what the slowest consumer has not read, whatever the limits say.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    keep_unread: Option<bool>,
+}
 
 /// A limit, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Limit<T>(pub Option<T>);
+struct Limit<T>(Option<T>);
 
 const FOREVER: &str = "forever";
 
-pub(super) fn parse_age(text: &str) -> Result<Limit<Duration>, String> {
+fn parse_age(text: &str) -> Result<Limit<Duration>, String> {
     parse(text, |text| humantime::parse_duration(text).map_err(|error| error.to_string()))
 }
 
-pub(super) fn parse_size(text: &str) -> Result<Limit<i64>, String> {
+fn parse_size(text: &str) -> Result<Limit<i64>, String> {
     parse(text, |text| {
         let ByteSize(bytes) = text.parse()?;
         positive(i64::try_from(bytes).map_err(|error| error.to_string())?)
     })
 }
 
-pub(super) fn parse_count(text: &str) -> Result<Limit<i64>, String> {
+fn parse_count(text: &str) -> Result<Limit<i64>, String> {
     parse(text, |text| positive(text.parse().map_err(|_| "give a whole number".to_owned())?))
 }
 
@@ -80,6 +98,18 @@ pub(super) fn describe(retention: &Retention) -> String {
     }
     let unread = if retention.keep_unread { "; what is not read is kept" } else { "" };
     limits.join(", ") + unread
+}
+
+/// A topic's limits for programs: null where there is none.
+pub(super) fn object(retention: &Retention) -> Value {
+    let age = retention.max_age.and_then(|age| Duration::try_from(age).ok());
+    let limit = |limit: i64| (limit > 0).then_some(limit);
+    json!({
+        "max_age_seconds": age.map(|age| age.as_secs_f64()),
+        "max_bytes": limit(retention.max_bytes),
+        "max_messages": limit(retention.max_messages),
+        "keep_unread": retention.keep_unread,
+    })
 }
 
 #[cfg(test)]

@@ -66,11 +66,14 @@ pub(super) fn receipt(receipt: Receipt) -> proto::PublishReceipt {
 
 pub(super) fn event(event: Event) -> proto::ConsumeResponse {
     let event = match event {
-        Event::Attached { position, head, epoch } => ProtoEvent::Attached(proto::Attached {
-            position: position.0,
-            head: head.0,
-            epoch: epoch.0,
-        }),
+        Event::Attached { position, head, epoch, seek_epoch } => {
+            ProtoEvent::Attached(proto::Attached {
+                position: position.0,
+                head: head.0,
+                epoch: epoch.0,
+                seek_epoch: seek_epoch.0,
+            })
+        }
         Event::Standby { holder } => ProtoEvent::Standby(proto::Standby { holder }),
         Event::Batch(delivery) => {
             ProtoEvent::Batch(proto::MessageBatch { messages: messages(&delivery) })

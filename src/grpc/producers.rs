@@ -43,6 +43,18 @@ impl ProducerService for Producers {
         Ok(Response::new(proto::UnregisterProducerResponse {}))
     }
 
+    async fn get_producer(
+        &self,
+        request: Request<proto::GetProducerRequest>,
+    ) -> Result<Response<proto::GetProducerResponse>, Status> {
+        let proto::GetProducerRequest { topic, producer_id } = request.get_ref();
+        let topic = TopicName::parse(topic).map_err(Error::from)?;
+        let id = ProducerId::parse(producer_id).map_err(Error::from)?;
+        let producer = self.0.get_producer(topic.clone(), id).await?;
+        let producer = Some(encode::producer(&topic, producer));
+        Ok(Response::new(proto::GetProducerResponse { producer }))
+    }
+
     async fn list_producers(
         &self,
         request: Request<proto::ListProducersRequest>,

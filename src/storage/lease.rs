@@ -27,6 +27,8 @@ pub enum Begun {
         epoch: Epoch,
         /// The offset that the consumer gets next.
         position: Offset,
+        /// The epoch that the last seek began; 0 if there was none.
+        seek_epoch: Epoch,
     },
     /// A stream is taking the lease over, and this is not it.
     Claimed,
@@ -152,9 +154,9 @@ impl Storage {
                         where topic_id = $1 and id = $2
                           and (claimed_by is null or claimed_by = $4
                                or claimed_at < now() - interval '5 seconds')
-                        returning epoch, position
+                        returning epoch, position, seek_epoch
                     )
-                    select begun.epoch, begun.position
+                    select begun.epoch, begun.position, begun.seek_epoch
                     from trunkline.consumer_topic left join begun on true
                     where topic_id = $1 and id = $2",
                 )
@@ -210,7 +212,11 @@ impl LeaseSession {
             .await?;
         let Some(row) = row else { return Ok(Begun::Gone) };
         Ok(match row.get::<_, Option<i64>>(0) {
-            Some(epoch) => Begun::Epoch { epoch: Epoch(epoch), position: Offset(row.get(1)) },
+            Some(epoch) => Begun::Epoch {
+                epoch: Epoch(epoch),
+                position: Offset(row.get(1)),
+                seek_epoch: Epoch(row.get(2)),
+            },
             None => Begun::Claimed,
         })
     }

@@ -71,7 +71,7 @@ impl Storage {
                 select first_offset from trunkline.topic_head where topic_id = $1 for key share
             ), sought as (
                 update trunkline.consumer_topic
-                set position = $3, epoch = epoch + 1, updated_at = now()
+                set position = $3, epoch = epoch + 1, seek_epoch = epoch + 1, updated_at = now()
                 from head
                 where topic_id = $1 and consumer_id = $2 and first_offset <= $3
                 returning id

@@ -58,6 +58,21 @@ impl Storage {
         Ok(client.execute(statement, &[&topic.as_str(), &producer.as_str()]).await? == 1)
     }
 
+    /// A producer; `None` if it is not registered.
+    pub async fn find_producer(
+        &self,
+        topic: &TopicName,
+        producer: &ProducerId,
+    ) -> Result<Option<Producer>, Error> {
+        let client = self.query().await?;
+        let statement = "-- find_producer
+                select producer_id, p.created_at, p.updated_at, last_offset, epoch, last_sequence
+                from trunkline.producer_topic p join trunkline.topic on id = topic_id
+                where name = $1 and producer_id = $2";
+        let row = client.query_opt(statement, &[&topic.as_str(), &producer.as_str()]).await?;
+        Ok(row.as_ref().map(self::producer))
+    }
+
     /// A topic's producers by id: one more than the page holds, if there are so many.
     pub async fn list_producers(
         &self,

@@ -1,8 +1,11 @@
 //! Streams that end by themselves, and reads without a consumer.
 
 use tonic::{Code, Status};
-use trunkline::proto::{
-    self, LogEdge, consume_request::Stop, consume_response::Event, read_messages_request::Start,
+use trunkline::{
+    client::{self, Commit},
+    proto::{
+        self, LogEdge, consume_request::Stop, consume_response::Event, read_messages_request::Start,
+    },
 };
 
 use crate::support::{
@@ -251,34 +254,24 @@ async fn messages_that_a_seek_held_back_do_not_count() {
 }
 
 #[tokio::test]
-async fn a_subscription_of_so_many_messages_has_them_all_though_it_breaks() {
+async fn a_consumer_of_so_many_messages_has_them_all_though_its_stream_breaks() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
     broker.publish("orders", ["x"; 40]).await;
-    let client = trunkline::client::Client::connect(&broker.endpoint).await.unwrap();
-    let stop = Some(trunkline::client::Stop::Messages(100));
-    let asked = trunkline::client::Options { stop, ..Default::default() };
-    let mut subscription = trunkline::client::Subscription::new(client, "orders", "billing", asked);
+    let consumer = broker.client.consumer("orders", "billing", Commit::Manual);
+    let mut consumer = consumer.stop(client::Stop::Messages(100)).open().await.unwrap();
     let mut offsets = Vec::new();
-    loop {
-        use trunkline::client::Event;
-        match soon("an event", subscription.next()).await.unwrap() {
-            Event::Messages(messages) => {
-                offsets.extend(messages.iter().map(|message| message.offset));
-                if offsets.len() == 40 {
-                    // 30 of them will come again.
-                    subscription.commit(10);
-                    until("the commit arrives", async || {
-                        broker.position("orders", "billing").await == 10
-                    })
-                    .await;
-                    broker.end_sessions("trunkline lease").await;
-                    broker.publish("orders", ["y"; 100]).await;
-                }
-            }
-            Event::End => break,
-            _ => {}
+    while let Some(event) = soon("an event", consumer.next_event()).await {
+        let client::Event::Messages(messages) = event.unwrap() else { continue };
+        offsets.extend(messages.iter().map(|message| message.offset));
+        if offsets.len() == 40 {
+            // 30 of them will come again.
+            consumer.commit(&messages[9]);
+            until("the commit arrives", async || broker.position("orders", "billing").await == 10)
+                .await;
+            broker.end_sessions("trunkline lease").await;
+            broker.publish("orders", ["y"; 100]).await;
         }
     }
     assert_eq!(offsets, (0..100).collect::<Vec<_>>());

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tonic::{Code, Status};
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 use trunkline::{
     client::Client,
     embedded::{DATABASE, EmbeddedPostgres},
@@ -14,7 +16,8 @@ use trunkline::{
 use crate::support::{Finished, TestBroker, Trunkline, info, retry_delay, soon, until};
 
 async fn health(client: &Client) -> ServingStatus {
-    let answer = client.health().check(HealthCheckRequest::default()).await.unwrap();
+    let answer =
+        HealthClient::new(client.connection()).check(HealthCheckRequest::default()).await.unwrap();
     answer.into_inner().status()
 }
 

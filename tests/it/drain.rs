@@ -29,7 +29,7 @@ async fn a_stop_ends_streams_with_a_status_and_gives_the_leases_back() {
     };
     requests.send(request()).await.unwrap();
     assert!(soon("an answer", answers.message()).await.unwrap().is_some());
-    let mut watched = broker.client.health().watch(HealthCheckRequest::default()).await.unwrap();
+    let mut watched = broker.health().watch(HealthCheckRequest::default()).await.unwrap();
     let watched = watched.get_mut();
     assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
 

@@ -370,17 +370,15 @@ async fn the_command_fences() {
     let registered = run(&register, "").await;
     assert_eq!(registered.code(), 0, "{registered:?}");
     assert!(registered.stdout.contains("with epoch 1"), "{registered:?}");
-    // An instance that does not know its epoch is an old one.
     let produce = ["produce", "orders", "--producer", "producer"];
-    let refused = run(&produce, "old\n").await;
-    assert_eq!(refused.code(), 1, "{refused:?}");
-    assert!(refused.stderr.contains("PRODUCER_FENCED"), "{refused:?}");
     let produced = run(&[&produce[..], &["--epoch", "1"]].concat(), "a\n").await;
     assert_eq!(produced.code(), 0, "{produced:?}");
-    let produced = run(&[&produce[..], &["--fence"]].concat(), "b\n").await;
+    // One that is given no epoch takes a new one, and is the only instance from then on.
+    let produced = run(&produce, "b\n").await;
     assert_eq!(produced.code(), 0, "{produced:?}");
     let refused = run(&[&produce[..], &["--epoch", "1"]].concat(), "old\n").await;
     assert_eq!(refused.code(), 1, "{refused:?}");
+    assert!(refused.stderr.contains("PRODUCER_FENCED"), "{refused:?}");
     let listed = run(&["producer", "list", "--topic", "orders"], "").await;
     assert!(listed.stdout.contains("producer  2      1"), "{listed:?}");
     assert_eq!(stored(&broker).await, ["a", "b"]);

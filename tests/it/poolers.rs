@@ -236,7 +236,7 @@ async fn without_notifications_a_broker_polls_and_says_so() {
     let polling = TestBroker::start_with(first.database.clone(), &deaf.url, None, drain).await;
     let health = async |broker: &TestBroker, service: &str| {
         let request = HealthCheckRequest { service: service.to_owned() };
-        broker.client.health().check(request).await.unwrap().into_inner().status()
+        broker.health().check(request).await.unwrap().into_inner().status()
     };
     until("it listens", async || health(&first, "wake-ups").await == ServingStatus::Serving).await;
     assert_eq!(health(&polling, "").await, ServingStatus::Serving);

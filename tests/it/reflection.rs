@@ -73,7 +73,7 @@ async fn reflection_describes_the_details_of_errors() {
 #[tokio::test]
 async fn health_tells_of_the_server_and_of_each_service() {
     let broker = TestBroker::start().await;
-    let mut health = broker.client.health();
+    let mut health = broker.health();
     for service in SERVICES.iter().chain(&[""]) {
         let request = HealthCheckRequest { service: (*service).to_owned() };
         let answer = health.check(request).await.unwrap().into_inner();

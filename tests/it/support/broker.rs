@@ -5,10 +5,11 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{IntoRequest, Status, transport::Channel};
+use tonic::{IntoRequest, Status};
+use tonic_health::pb::health_client::HealthClient;
 use trunkline::{
     broker::Broker,
-    client::Client,
+    client::{Client, Connection},
     proto::{
         self, consumer_service_client::ConsumerServiceClient,
         producer_service_client::ProducerServiceClient, topic_service_client::TopicServiceClient,
@@ -75,16 +76,20 @@ impl TestBroker {
         soon("the broker stops", self.shut_down()).await.unwrap().unwrap();
     }
 
-    pub fn topics(&self) -> TopicServiceClient<Channel> {
+    pub fn health(&self) -> HealthClient<Connection> {
+        HealthClient::new(self.client.connection())
+    }
+
+    pub fn topics(&self) -> TopicServiceClient<Connection> {
         self.client.topics()
     }
 
-    pub fn producers(&self) -> ProducerServiceClient<Channel> {
+    pub fn producers(&self) -> ProducerServiceClient<Connection> {
         self.client.producers()
     }
 
     /// Limited as a client in another language is by default.
-    pub fn consumers(&self) -> ConsumerServiceClient<Channel> {
+    pub fn consumers(&self) -> ConsumerServiceClient<Connection> {
         self.client.consumers().max_decoding_message_size(4 * 1024 * 1024)
     }
 

@@ -1,0 +1,167 @@
+//! How a message is printed, as the user says it.
+
+use std::io::{self, Write};
+
+use clap::Args;
+
+use crate::client::Message;
+
+/// How to print messages; without a word of it, the payload and a line's end.
+#[derive(Args, Debug, Default)]
+pub(super) struct FormatArgs {
+    /// Print each message as a JSON object with offset, key, headers, time, producer and payload.
+    #[arg(long, conflicts_with = "format")]
+    pub(super) json: bool,
+
+    /// Print each message in this form: %o offset, %t time, %T milliseconds since 1970, %k key,
+    /// %h headers, %p payload, %s the payload's size, %P producer, %c topic, %% a percent sign;
+    /// \n, \t, \0, \\ and \xHH as usual. The payload and the key are printed byte for byte.
+    #[arg(short, long, value_name = "FORMAT", value_parser = Format::parse)]
+    pub(super) format: Option<Format>,
+}
+
+/// A form that messages are printed in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Format(Vec<Piece>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Text(Vec<u8>),
+    Offset,
+    Time,
+    Milliseconds,
+    Key,
+    Headers,
+    Payload,
+    Size,
+    Producer,
+    Topic,
+}
+
+impl Format {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let mut pieces = Vec::new();
+        let mut literal = Vec::new();
+        let mut rest = text.chars();
+        while let Some(c) = rest.next() {
+            let piece = match c {
+                '%' => match rest.next() {
+                    Some('%') => {
+                        literal.push(b'%');
+                        continue;
+                    }
+                    Some('o') => Piece::Offset,
+                    Some('t') => Piece::Time,
+                    Some('T') => Piece::Milliseconds,
+                    Some('k') => Piece::Key,
+                    Some('h') => Piece::Headers,
+                    Some('p') => Piece::Payload,
+                    Some('s') => Piece::Size,
+                    Some('P') => Piece::Producer,
+                    Some('c') => Piece::Topic,
+                    Some(other) => return Err(format!("%{other} stands for nothing; see --help")),
+                    None => return Err("a percent sign at the end is written %%".to_owned()),
+                },
+                '\\' => {
+                    literal.push(escaped(&mut rest)?);
+                    continue;
+                }
+                c => {
+                    literal.extend(c.encode_utf8(&mut [0; 4]).bytes());
+                    continue;
+                }
+            };
+            if !literal.is_empty() {
+                pieces.push(Piece::Text(std::mem::take(&mut literal)));
+            }
+            pieces.push(piece);
+        }
+        if !literal.is_empty() {
+            pieces.push(Piece::Text(literal));
+        }
+        Ok(Self(pieces))
+    }
+
+    pub(super) fn print(
+        &self,
+        out: &mut impl Write,
+        topic: &str,
+        message: &Message,
+    ) -> io::Result<()> {
+        self.0.iter().try_for_each(|piece| match piece {
+            Piece::Text(text) => out.write_all(text),
+            Piece::Offset => write!(out, "{}", message.offset),
+            Piece::Time => {
+                write!(out, "{}", humantime::format_rfc3339_micros(message.publish_time))
+            }
+            Piece::Milliseconds => {
+                let since = message.publish_time.duration_since(std::time::SystemTime::UNIX_EPOCH);
+                write!(out, "{}", since.unwrap_or_default().as_millis())
+            }
+            Piece::Key => out.write_all(message.key.as_deref().unwrap_or_default()),
+            Piece::Headers => {
+                let headers = message.headers.iter().map(|(name, value)| format!("{name}={value}"));
+                write!(out, "{}", headers.collect::<Vec<_>>().join(","))
+            }
+            Piece::Payload => out.write_all(&message.payload),
+            Piece::Size => write!(out, "{}", message.payload.len()),
+            Piece::Producer => write!(out, "{}", message.producer_id),
+            Piece::Topic => write!(out, "{topic}"),
+        })
+    }
+}
+
+/// The byte that stands behind a backslash.
+fn escaped(rest: &mut std::str::Chars<'_>) -> Result<u8, String> {
+    match rest.next() {
+        Some('n') => Ok(b'\n'),
+        Some('t') => Ok(b'\t'),
+        Some('r') => Ok(b'\r'),
+        Some('0') => Ok(0),
+        Some('\\') => Ok(b'\\'),
+        Some('x') => {
+            let digits: String = rest.take(2).collect();
+            u8::from_str_radix(&digits, 16).map_err(|_| format!("\\x{digits} is no byte"))
+        }
+        Some(other) => Err(format!("\\{other} stands for nothing; see --help")),
+        None => Err("a backslash at the end is written \\\\".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::proto;
+
+    fn print(format: &str) -> String {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
+        let message = Message::from(proto::Message {
+            offset: 7,
+            payload: "hello".into(),
+            key: Some("k".into()),
+            headers: [("a".to_owned(), "b".to_owned()), ("c".to_owned(), "d".to_owned())].into(),
+            publish_time: Some(time.into()),
+            producer_id: "shop".to_owned(),
+        });
+        let mut out = Vec::new();
+        Format::parse(format).unwrap().print(&mut out, "orders", &message).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_message_is_printed_in_the_form_that_is_given() {
+        assert_eq!(print(r"%o %t %k %p\n"), "7 1970-01-01T00:00:01.500000Z k hello\n");
+        assert_eq!(print(r"%c\t%P\t%h\t%s\t%T\\"), "orders\tshop\ta=b,c=d\t5\t1500\\");
+        assert_eq!(print(r"100%% ü\x41\0"), "100% üA\0");
+        assert_eq!(print(""), "");
+    }
+
+    #[test]
+    fn what_stands_for_nothing_is_refused() {
+        for bad in ["%", "%z", r"\", r"\q", r"\x4", r"\xzz"] {
+            assert!(Format::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! How far it has come, on a terminal.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::input::Input;
+
+/// A bar on standard error, which shows itself only if that is a terminal, and only of a run that
+/// takes longer than a moment.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    began: Instant,
+    shown: bool,
+}
+
+const MOMENT: Duration = Duration::from_millis(500);
+
+impl Progress {
+    pub(super) fn start(inputs: &[Input]) -> Self {
+        let total: Option<u64> = inputs.iter().map(|input| input.bytes).sum();
+        let (bar, style) = match total {
+            Some(total) => {
+                (ProgressBar::new(total), "{bar:30} {bytes} of {total_bytes}, {msg}, {eta} left")
+            }
+            None => (ProgressBar::no_length(), "{spinner} {bytes}, {msg}, {elapsed}"),
+        };
+        let style = ProgressStyle::with_template(style);
+        let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+        Self { bar, began: Instant::now(), shown: false }
+    }
+
+    /// So many more bytes were read, and so many messages are acknowledged by now.
+    pub(super) fn read(&mut self, bytes: usize, acknowledged: u64) {
+        if !self.shown && self.began.elapsed() > MOMENT {
+            self.shown = true;
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        if self.shown {
+            self.bar.set_message(format!("{acknowledged} messages acknowledged"));
+        }
+        self.bar.inc(bytes as u64);
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    pub(super) fn finish(&self) {
+        if self.shown {
+            self.bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! `trunkline topic tail`: the newest messages, without a consumer.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{failure::Failure, format::FormatArgs, topic};
+use crate::client::{Client, Start};
+
+/// How often a topic is asked for what has come.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Print the newest messages without a consumer, and those that come, if asked to.
+#[derive(Args, Debug)]
+pub(super) struct Tail {
+    /// The topic's name.
+    name: String,
+    /// How many of the newest messages to print.
+    #[arg(short = 'n', value_name = "N", default_value_t = 10)]
+    count: u32,
+    /// Go on with what comes, until Ctrl-C.
+    #[arg(short, long)]
+    follow: bool,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+pub(super) async fn run(client: &Client, tail: Tail) -> Result<(), Failure> {
+    tokio::select! {
+        ended = print(client, &tail) => ended,
+        _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
+    }
+}
+
+async fn print(client: &Client, tail: &Tail) -> Result<(), Failure> {
+    let Tail { name, count, follow, format } = tail;
+    let topic = topic::get(client, name).await?;
+    let first = topic.first_offset.max(topic.head - i64::from(*count));
+    let newest = u64::try_from(topic.head - first).unwrap_or(0);
+    let mut next = topic::read(client, name, Start::Offset(first), newest, format).await?;
+    if !follow {
+        return Ok(());
+    }
+    // Asking needs no registration, and leaves nothing behind however this ends.
+    let mut poll = tokio::time::interval(POLL_INTERVAL);
+    loop {
+        poll.tick().await;
+        next = match topic::read(client, name, next, u64::MAX, format).await {
+            // Retention has gone past: what is left comes next.
+            Err(failure) if failure.reason() == Some("OFFSET_OUT_OF_RANGE") => Start::Earliest,
+            read => read?,
+        };
+    }
+}

@@ -1,0 +1,324 @@
+//! Connections to brokers.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
+
+use crate::proto::{
+    consumer_service_client::ConsumerServiceClient, producer_service_client::ProducerServiceClient,
+    topic_service_client::TopicServiceClient,
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a silent broker is asked whether it is there, also between calls.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What a broker may send ahead of being read: several frames of 1 MiB.
+const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+
+/// A connection that says who is calling.
+pub type Connection = InterceptedService<Channel, Credentials>;
+
+/// A connection to a broker; cheap to clone, and made anew by itself when it breaks.
+///
+/// It may know several brokers of one database. The calls go to the one that was reached first;
+/// producers and consumers go on to the next one when theirs is lost.
+#[derive(Clone, Debug)]
+pub struct Client {
+    brokers: Arc<Brokers>,
+    shared: Connection,
+}
+
+#[derive(Debug)]
+struct Brokers {
+    endpoints: Vec<Endpoint>,
+    /// The broker that answered last.
+    current: AtomicUsize,
+    credentials: Credentials,
+}
+
+/// What a connection needs besides its endpoints; from [`Client::builder`].
+#[derive(Clone)]
+#[must_use = "a builder does nothing until it connects"]
+pub struct ClientBuilder {
+    endpoints: String,
+    token: Option<String>,
+    ca_certificate: Option<Certificate>,
+    identity: Option<Identity>,
+    connect_timeout: Duration,
+}
+
+/// Why a broker could not be connected to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// An endpoint is no URL of the form `http://HOST:PORT` or `https://HOST:PORT`.
+    #[error(
+        "read the endpoint {endpoint:?}: it must have the form http://HOST:PORT or https://HOST:PORT"
+    )]
+    Endpoint {
+        /// What was given.
+        endpoint: String,
+    },
+    /// A certificate, a key or a token cannot be used.
+    #[error("use the {what}: {reason}")]
+    Credentials {
+        /// Which of them.
+        what: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// Nobody answers there.
+    #[error("connect to {endpoint}: {reason}")]
+    Unreachable {
+        /// Where; of several endpoints the last one.
+        endpoint: String,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// Who is calling: a bearer token, sent with every call, or nobody in particular.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    authorization: Option<MetadataValue<Ascii>>,
+}
+
+impl Client {
+    /// Connects to a broker, `http://127.0.0.1:50051` for example, or to the first of several that
+    /// answers, with commas between them.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), trunkline::client::ConnectError> {
+    /// use trunkline::client::Client;
+    ///
+    /// let client = Client::connect("http://10.0.0.1:50051,http://10.0.0.2:50051").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] says which endpoint is not well-formed, or why none was reached.
+    pub async fn connect(endpoints: &str) -> Result<Self, ConnectError> {
+        Self::builder(endpoints).connect().await
+    }
+
+    /// A connection with more than endpoints: a token, certificates, another timeout.
+    ///
+    /// ```no_run
+    /// # async fn example(token: String) -> Result<(), Box<dyn std::error::Error>> {
+    /// use trunkline::client::Client;
+    ///
+    /// let client = Client::builder("https://broker.example:50051")
+    ///     .token(token)
+    ///     .ca_certificate(std::fs::read("ca.pem")?)
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder(endpoints: &str) -> ClientBuilder {
+        ClientBuilder {
+            endpoints: endpoints.to_owned(),
+            token: None,
+            ca_certificate: None,
+            identity: None,
+            connect_timeout: CONNECT_TIMEOUT,
+        }
+    }
+
+    /// Topics: create, describe, list, change, trim, read, delete.
+    pub fn topics(&self) -> TopicServiceClient<Connection> {
+        TopicServiceClient::new(self.shared.clone())
+    }
+
+    /// Producers: register, describe, list, unregister, and publishing by hand.
+    pub fn producers(&self) -> ProducerServiceClient<Connection> {
+        ProducerServiceClient::new(self.shared.clone())
+    }
+
+    /// Consumers: register, describe, list, seek, unregister, and consuming by hand.
+    pub fn consumers(&self) -> ConsumerServiceClient<Connection> {
+        ConsumerServiceClient::new(self.shared.clone())
+    }
+
+    /// The connection itself, for other services of the broker, such as its health.
+    pub fn connection(&self) -> Connection {
+        self.shared.clone()
+    }
+
+    /// A connection of its own for a long stream: to the broker that answered last, or else to the
+    /// next one that does.
+    pub(super) async fn open(&self) -> Result<Connection, Status> {
+        let brokers = &self.brokers;
+        match brokers.connect().await {
+            Ok(channel) => Ok(InterceptedService::new(channel, brokers.credentials.clone())),
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        }
+    }
+
+    /// The broker that answered last was lost: the next try begins with the one behind it.
+    pub(super) fn lost(&self) {
+        self.brokers.current.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Brokers {
+    /// Tries each broker once, beginning with the one that answered last.
+    async fn connect(&self) -> Result<Channel, ConnectError> {
+        let first = self.current.load(Ordering::Relaxed);
+        let mut problem = ConnectError::Endpoint { endpoint: String::new() };
+        for number in first..first + self.endpoints.len() {
+            let endpoint = &self.endpoints[number % self.endpoints.len()];
+            match endpoint.connect().await {
+                Ok(channel) => {
+                    self.current.store(number, Ordering::Relaxed);
+                    return Ok(channel);
+                }
+                Err(error) => {
+                    problem = ConnectError::Unreachable {
+                        endpoint: endpoint.uri().to_string().trim_end_matches('/').to_owned(),
+                        reason: root_cause(&error).to_string(),
+                    };
+                }
+            }
+        }
+        Err(problem)
+    }
+}
+
+impl ClientBuilder {
+    /// A token that says who is calling; sent with every call as `authorization: Bearer TOKEN`,
+    /// and readable on the way unless the endpoint is `https`.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// A certificate in PEM that the broker's is to be signed with, besides those that the
+    /// system trusts. For `https` alone.
+    pub fn ca_certificate(mut self, pem: impl AsRef<[u8]>) -> Self {
+        self.ca_certificate = Some(Certificate::from_pem(pem));
+        self
+    }
+
+    /// A certificate and its key in PEM, by which the broker knows this client. For `https` alone.
+    pub fn identity(mut self, certificate: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Self {
+        self.identity = Some(Identity::from_pem(certificate, key));
+        self
+    }
+
+    /// How long connecting to one broker may take; 5 s if not said.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Connects to the first of the endpoints that answers.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] says which endpoint or credential is not well-formed, or why no broker was
+    /// reached.
+    pub async fn connect(self) -> Result<Client, ConnectError> {
+        let endpoints = self.endpoints.split(',').map(|endpoint| self.endpoint(endpoint.trim()));
+        let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
+        let authorization = self.token.as_deref().map(authorization).transpose()?;
+        let credentials = Credentials { authorization };
+        let brokers = Brokers { endpoints, current: AtomicUsize::new(0), credentials };
+        let channel = brokers.connect().await?;
+        let shared = InterceptedService::new(channel, brokers.credentials.clone());
+        Ok(Client { brokers: Arc::new(brokers), shared })
+    }
+
+    fn endpoint(&self, text: &str) -> Result<Endpoint, ConnectError> {
+        let wrong = || ConnectError::Endpoint { endpoint: text.to_owned() };
+        let endpoint = Endpoint::from_shared(text.to_owned()).map_err(|_| wrong())?;
+        let scheme = endpoint.uri().scheme_str().map(str::to_owned);
+        if endpoint.uri().port().is_none() {
+            return Err(wrong());
+        }
+        let endpoint = endpoint
+            .connect_timeout(self.connect_timeout)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW);
+        match scheme.as_deref() {
+            Some("http") if self.ca_certificate.is_some() || self.identity.is_some() => {
+                let reason = format!("{text} is not encrypted: it must begin with https://");
+                Err(ConnectError::Credentials { what: "certificates", reason })
+            }
+            Some("http") => Ok(endpoint),
+            Some("https") => self.with_tls(endpoint),
+            _ => Err(wrong()),
+        }
+    }
+
+    fn with_tls(&self, endpoint: Endpoint) -> Result<Endpoint, ConnectError> {
+        let mut tls = ClientTlsConfig::new().with_native_roots();
+        if let Some(certificate) = &self.ca_certificate {
+            tls = tls.ca_certificate(certificate.clone());
+        }
+        if let Some(identity) = &self.identity {
+            tls = tls.identity(identity.clone());
+        }
+        endpoint.tls_config(tls).map_err(|error| ConnectError::Credentials {
+            what: "certificates",
+            reason: root_cause(&error).to_string(),
+        })
+    }
+}
+
+fn authorization(token: &str) -> Result<MetadataValue<Ascii>, ConnectError> {
+    let mut value = MetadataValue::try_from(format!("Bearer {token}")).map_err(|_| {
+        let reason = "it holds characters that a header may not".to_owned();
+        ConnectError::Credentials { what: "token", reason }
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+impl Interceptor for Credentials {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(authorization) = &self.authorization {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        Ok(request)
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("token", &self.authorization.is_some()).finish()
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("endpoints", &self.endpoints)
+            .field("token", &self.token.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The innermost error: the outer ones of a transport only say that there was one.
+fn root_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a dyn std::error::Error {
+    std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error)
+}

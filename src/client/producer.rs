@@ -1,0 +1,276 @@
+//! A producer that batches what it is given, and stores it exactly once.
+//!
+//! Messages gather in a batch, which is sent as soon as nothing else is under way, when it is full,
+//! or when its oldest message has waited for the linger time. At most eight requests are under way
+//! at a time: so many the broker remembers for each producer, so that after a break all that was
+//! not answered is sent again under its old sequences, stored once, and given its offsets.
+
+mod acknowledgement;
+mod buffer;
+mod delivery;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::JoinHandle;
+use tonic::Code;
+
+use super::{Client, Error, unary};
+use crate::proto::{
+    self, GetProducerRequest, MAX_REQUEST_MESSAGES, NewMessage, RegisterProducerRequest,
+};
+pub use acknowledgement::Acknowledgement;
+use buffer::{Buffer, Limits};
+use delivery::Delivery;
+
+/// Publishes to one topic; from [`Client::producer`].
+///
+/// Any number of tasks may share one. It is the only live instance of its producer id: opening
+/// another one shuts this one out, whose publishes are then refused (`PRODUCER_FENCED`).
+///
+/// Dropped without [`Self::close`], it forgets what was not acknowledged.
+#[derive(Debug)]
+pub struct Producer {
+    buffer: Arc<Buffer>,
+    delivering: JoinHandle<()>,
+    first_sequence: i64,
+}
+
+/// What a [`Producer`] is asked for.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is opened"]
+pub struct ProducerBuilder {
+    client: Client,
+    topic: String,
+    producer_id: String,
+    register: bool,
+    epoch: Option<i64>,
+    limits: Limits,
+    retry_for: Duration,
+}
+
+impl ProducerBuilder {
+    pub(super) fn new(client: Client, topic: &str, producer_id: &str) -> Self {
+        Self {
+            client,
+            topic: topic.to_owned(),
+            producer_id: producer_id.to_owned(),
+            register: false,
+            epoch: None,
+            limits: Limits::default(),
+            retry_for: Duration::from_secs(60),
+        }
+    }
+
+    /// Registers the producer on the topic if it is not registered; else opening it is refused.
+    pub fn register(mut self) -> Self {
+        self.register = true;
+        self
+    }
+
+    /// The epoch that a registration with `fence` gave to this instance. Without it, opening the
+    /// producer takes a new one, which shuts older instances out.
+    pub fn epoch(mut self, epoch: i64) -> Self {
+        self.epoch = Some(epoch);
+        self
+    }
+
+    /// How long a message may wait for others to be sent with while requests are under way; 1 ms if
+    /// not said. With nothing under way, none waits.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.limits.linger = linger;
+        self
+    }
+
+    /// How many messages a request may hold, 1 to 10,000; 4,000 if not said.
+    pub fn max_batch_messages(mut self, messages: usize) -> Self {
+        self.limits.batch_messages = messages;
+        self
+    }
+
+    /// How many bytes of payloads, keys and headers a request may hold, up to 8 MiB; 1 MiB if not
+    /// said. A larger message makes a request of its own.
+    pub fn max_batch_bytes(mut self, bytes: usize) -> Self {
+        self.limits.batch_bytes = bytes;
+        self
+    }
+
+    /// How many bytes may be on their way, from 2 MiB; 32 MiB if not said. A message counts for 100
+    /// bytes more than it has. Whoever publishes waits for room.
+    pub fn max_buffered_bytes(mut self, bytes: usize) -> Self {
+        self.limits.buffered_bytes = bytes;
+        self
+    }
+
+    /// How long a broker that is lost is looked for before what waits fails with [`Error::Lost`];
+    /// 60 s if not said.
+    pub fn retry_for(mut self, patience: Duration) -> Self {
+        self.retry_for = patience;
+        self
+    }
+
+    /// Opens the producer.
+    ///
+    /// ```no_run
+    /// # async fn example(client: trunkline::client::Client) -> Result<(), trunkline::client::Error> {
+    /// use std::time::Duration;
+    ///
+    /// let linger = Duration::from_millis(5);
+    /// let producer = client.producer("orders", "shop").register().linger(linger).open().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] with NOT_FOUND if there is no such topic, or if the producer is not
+    /// registered and is not to be; [`Error::Invalid`] for a limit that cannot be kept.
+    pub async fn open(self) -> Result<Producer, Error> {
+        self.limits.check()?;
+        let registered = self.registration().await?;
+        let first_sequence = registered.last_sequence.map_or(0, |last| last + 1);
+        let buffer = Arc::new(Buffer::new(self.limits));
+        let delivery = Delivery::new(
+            self.client,
+            buffer.clone(),
+            proto::PublishStreamRequest {
+                topic: self.topic,
+                producer_id: self.producer_id,
+                producer_epoch: registered.epoch,
+                ..Default::default()
+            },
+            first_sequence,
+            self.retry_for,
+        );
+        Ok(Producer { buffer, delivering: tokio::spawn(delivery.run()), first_sequence })
+    }
+
+    /// The registration, as this instance is to use it.
+    async fn registration(&self) -> Result<proto::Producer, Error> {
+        let (topic, producer_id) = (self.topic.clone(), self.producer_id.clone());
+        let get = GetProducerRequest { topic: topic.clone(), producer_id: producer_id.clone() };
+        let found = match self.client.producers().get_producer(unary(get)).await {
+            Ok(found) => found.into_inner().producer.unwrap_or_default(),
+            Err(status) if status.code() == Code::NotFound && self.register => Default::default(),
+            Err(status) => return Err(status.into()),
+        };
+        match self.epoch {
+            Some(epoch) if !found.producer_id.is_empty() => Ok(proto::Producer { epoch, ..found }),
+            epoch => {
+                // Without an epoch of before, whoever registers now is the only instance.
+                let fence = epoch.is_none();
+                let request = RegisterProducerRequest { topic, producer_id, fence };
+                let registered = self.client.producers().register_producer(unary(request)).await?;
+                Ok(registered.into_inner().producer.unwrap_or_default())
+            }
+        }
+    }
+}
+
+impl Producer {
+    /// Publishes a message, and waits until it is on disk; returns its offset.
+    ///
+    /// One call after the other waits for each; many at a time share a request:
+    ///
+    /// ```no_run
+    /// # async fn example(producer: trunkline::client::Producer) -> Result<(), trunkline::client::Error> {
+    /// use trunkline::proto::NewMessage;
+    ///
+    /// let first = producer.publish("as simple as this").await?;
+    /// let second = producer.publish(NewMessage::new("with a key").with_key("order-7")).await?;
+    /// assert!(second > first);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if the message breaks a limit; then, and if the broker refuses it
+    /// ([`Error::Refused`]), nothing of it is stored. [`Error::Lost`] if the broker was not found
+    /// again in time: it may be stored or not.
+    pub async fn publish(&self, message: impl Into<NewMessage>) -> Result<i64, Error> {
+        self.send(message).await?.offset().await
+    }
+
+    /// Takes a message in, after waiting for room, and returns what its offset is to be had from.
+    ///
+    /// Messages that one task sends one after the other are stored in that order.
+    ///
+    /// ```no_run
+    /// # async fn example(producer: trunkline::client::Producer) -> Result<(), trunkline::client::Error> {
+    /// let mut sent = Vec::new();
+    /// for line in ["one", "two", "three"] {
+    ///     sent.push(producer.send(line).await?);
+    /// }
+    /// for acknowledgement in sent {
+    ///     println!("stored at {}", acknowledgement.offset().await?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if the message breaks a limit, and the producer's own error if it has
+    /// given up.
+    pub async fn send(&self, message: impl Into<NewMessage>) -> Result<Acknowledgement, Error> {
+        self.buffer.add(message.into()).await
+    }
+
+    /// Sends what has gathered without lingering, and waits until all that was sent before is
+    /// answered.
+    ///
+    /// # Errors
+    ///
+    /// The first error, since the last flush, of a message that was not stored.
+    pub async fn flush(&self) -> Result<(), Error> {
+        if let Some(last) = self.buffer.flush() {
+            // What became of each message is told below, once.
+            last.wait().await;
+        }
+        self.buffer.take_failure().map_or(Ok(()), Err)
+    }
+
+    /// Flushes, and ends the connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::flush`].
+    pub async fn close(self) -> Result<(), Error> {
+        let flushed = self.flush().await;
+        self.buffer.close();
+        flushed
+    }
+
+    /// The sequence of the first message that this instance publishes: how many messages its id
+    /// has published with sequences before. Whoever publishes from a source that can be read again,
+    /// such as a file, and nothing else, goes on behind so many messages of it.
+    pub fn first_sequence(&self) -> i64 {
+        self.first_sequence
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.buffer.close();
+        self.delivering.abort();
+    }
+}
+
+/// An error of an option that cannot be kept.
+fn check_option(field: &'static str, fits: bool, limit: &str) -> Result<(), Error> {
+    match fits {
+        true => Ok(()),
+        false => Err(Error::Invalid { field, problem: format!("must be {limit}") }),
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), Error> {
+        const MIB: usize = 1024 * 1024;
+        let messages = (1..=MAX_REQUEST_MESSAGES).contains(&self.batch_messages);
+        check_option("max_batch_messages", messages, "1 to 10,000")?;
+        check_option("max_batch_bytes", (1..=8 * MIB).contains(&self.batch_bytes), "1 B to 8 MiB")?;
+        let buffered = (2 * MIB..=1024 * MIB).contains(&self.buffered_bytes);
+        check_option("max_buffered_bytes", buffered, "2 MiB to 1 GiB")
+    }
+}
