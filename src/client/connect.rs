@@ -249,7 +249,7 @@ impl ClientBuilder {
         let wrong = || ConnectError::Endpoint { endpoint: text.to_owned() };
         let endpoint = Endpoint::from_shared(text.to_owned()).map_err(|_| wrong())?;
         let scheme = endpoint.uri().scheme_str().map(str::to_owned);
-        if endpoint.uri().port().is_none() {
+        if endpoint.uri().port().is_none() || endpoint.uri().host().is_none_or(str::is_empty) {
             return Err(wrong());
         }
         let endpoint = endpoint

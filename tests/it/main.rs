@@ -6,6 +6,9 @@ mod support;
 
 mod admin;
 mod bounded_reads;
+mod client_connection;
+mod client_consumer;
+mod client_producer;
 mod command;
 mod commit;
 mod consume;

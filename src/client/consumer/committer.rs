@@ -15,7 +15,7 @@ use crate::proto::CommitRequest;
 const INTERVAL: Duration = Duration::from_millis(10);
 
 /// How long closing waits for what is still to be committed.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is to be committed, as the stream and its reader know it.
 #[derive(Debug, Default)]
@@ -151,9 +151,11 @@ async fn commit(
     wanted: Arc<Wanted>,
 ) -> Result<(), Error> {
     let mut backoff = Backoff::default();
+    // An epoch that is over, for all that the broker said.
+    let mut over = None;
     loop {
         let state = *wanted.state();
-        if state.committable() <= state.committed {
+        if state.committable() <= state.committed || over == Some(state.epoch) {
             if state.closing && state.position <= state.committed {
                 return Ok(());
             }
@@ -177,16 +179,12 @@ async fn commit(
             }
             // One that fails is not lost: the next one, or the next epoch, stands for it.
             Err(status) if is_transient(&status) => tokio::time::sleep(backoff.next()).await,
+            // Another stream has the lease, or a seek is on its way here: the stream will tell.
+            Err(status) if status.code() == Code::Aborted => over = Some(state.epoch),
+            Err(status) if state.closing => return Err(status.into()),
             Err(status) => {
-                if state.closing && status.code() != Code::Aborted {
-                    return Err(status.into());
-                }
                 tracing::debug!(reason = status.message(), "a commit was refused");
-                // Another stream has the lease, or a seek is on its way here: the stream will tell.
-                tokio::select! {
-                    () = wanted.changed.notified() => {}
-                    () = tokio::time::sleep(backoff.next()) => {}
-                }
+                tokio::time::sleep(backoff.next()).await;
             }
         }
     }

@@ -143,6 +143,10 @@ impl Buffer {
         let acknowledgement = Acknowledgement::new(batch.outcome.clone(), batch.messages.len());
         batch.messages.push(message);
         batch.bytes += bytes;
+        if batch.messages.len() == self.limits.batch_messages {
+            state.full.extend(state.open.take());
+            news = true;
+        }
         drop(guard);
         if news {
             self.changed.notify_one();
@@ -151,8 +155,7 @@ impl Buffer {
     }
 
     fn fits(&self, batch: &Batch, bytes: usize) -> bool {
-        batch.messages.len() < self.limits.batch_messages
-            && batch.bytes + bytes <= self.limits.batch_bytes
+        batch.bytes + bytes <= self.limits.batch_bytes
     }
 
     /// When the next batch is to be sent; `idle` if nothing is under way.
@@ -161,7 +164,10 @@ impl Buffer {
         match &state.open {
             _ if !state.full.is_empty() => Due::Now,
             Some(_) if idle || state.hurry => Due::Now,
-            Some(batch) => Due::At(batch.began + self.limits.linger),
+            Some(batch) => match batch.began + self.limits.linger {
+                over if over <= Instant::now() => Due::Now,
+                lingers => Due::At(lingers),
+            },
             None => Due::Later,
         }
     }

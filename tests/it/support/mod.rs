@@ -7,6 +7,7 @@ mod deaf;
 mod logs;
 mod pooler;
 mod publish_stream;
+mod scripted;
 mod status;
 mod stream;
 
@@ -19,6 +20,7 @@ pub use deaf::DeafProxy;
 pub use logs::write_log_file;
 pub use pooler::Pooler;
 pub use publish_stream::PublishStream;
+pub use scripted::ScriptedBroker;
 pub use status::{assert_field, assert_refused, info, retry_delay};
 pub use stream::{TestStream, payload};
 

@@ -1,0 +1,102 @@
+//! How the library comes to a broker: endpoints, tokens, certificates.
+
+use rcgen::{CertificateParams, CertifiedIssuer, Issuer, KeyPair};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use trunkline::client::{Client, Commit, ConnectError};
+
+use crate::support::{ScriptedBroker, soon};
+
+#[tokio::test]
+async fn an_endpoint_that_is_none_is_refused() {
+    for bad in [
+        "",
+        "nonsense",
+        "127.0.0.1:50051",
+        "http://127.0.0.1",
+        "ftp://a:1",
+        "http://:1",
+        "http://a:1,",
+    ] {
+        let error = Client::connect(bad).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Endpoint { .. }), "{bad}: {error}");
+        assert!(error.to_string().contains("http://HOST:PORT"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn of_several_brokers_the_first_that_answers_is_taken_and_the_next_one_when_it_is_lost() {
+    let mut first = ScriptedBroker::start().await;
+    let mut second = ScriptedBroker::start().await;
+    let endpoints = format!("http://127.0.0.1:1, {}, {}", first.endpoint, second.endpoint);
+    let client = Client::connect(&endpoints).await.unwrap();
+    let _consumer = client.consumer("orders", "billing", Commit::Manual).open().await.unwrap();
+    let stream = first.consume().await;
+    stream.attach(0, 1).await;
+    drop(stream);
+    drop(first);
+    second.consume().await;
+
+    let nobody = Client::connect("http://127.0.0.1:1,http://127.0.0.1:2").await.unwrap_err();
+    let ConnectError::Unreachable { endpoint, .. } = nobody else { panic!("{nobody}") };
+    assert_eq!(endpoint, "http://127.0.0.1:2");
+}
+
+#[tokio::test]
+async fn a_token_is_sent_with_every_call() {
+    let broker = ScriptedBroker::start().await;
+    let client = Client::builder(&broker.endpoint).token("secret").connect().await.unwrap();
+    client.producer("orders", "shop").open().await.unwrap();
+    let authorization = broker.state.authorization.lock().unwrap().clone();
+    assert_eq!(authorization.as_deref(), Some("Bearer secret"));
+    assert!(!format!("{client:?}").contains("secret"), "it must not come into a log");
+    let bad = Client::builder(&broker.endpoint).token("sec\nret").connect().await.unwrap_err();
+    assert!(bad.to_string().starts_with("use the token: "), "{bad}");
+    assert!(!bad.to_string().contains("ret"), "{bad}");
+}
+
+/// A broker that wants certificates, and one of a client that it knows.
+async fn encrypted() -> (ScriptedBroker, String, (String, String)) {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca: CertifiedIssuer<'_, KeyPair> = CertifiedIssuer::self_signed(ca, ca_key).unwrap();
+    let signed = |issuer: &Issuer<'_, KeyPair>, name: &str| {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.signed_by(&key, issuer).unwrap().pem(), key.serialize_pem())
+    };
+    let (certificate, key) = signed(&ca, "localhost");
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(certificate, key))
+        .client_ca_root(Certificate::from_pem(ca.pem()));
+    let server = Server::builder().tls_config(tls).unwrap();
+    let broker = ScriptedBroker::start_with(server, "https", "localhost").await;
+    let client = signed(&ca, "client");
+    (broker, ca.pem(), client)
+}
+
+#[tokio::test]
+async fn an_encrypted_connection_proves_both_sides() {
+    let (mut broker, ca, (certificate, key)) = encrypted().await;
+    let client = Client::builder(&broker.endpoint)
+        .ca_certificate(&ca)
+        .identity(&certificate, &key)
+        .connect()
+        .await
+        .unwrap();
+    client.producer("orders", "shop").open().await.unwrap();
+    // A stream of its own is encrypted, too.
+    let _consumer = client.consumer("orders", "billing", Commit::Manual).open().await.unwrap();
+    broker.consume().await;
+
+    let stranger = Client::builder(&broker.endpoint).identity(&certificate, &key).connect().await;
+    let error = stranger.unwrap_err();
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains("certificate"), "{error}");
+    let plain = Client::builder("http://127.0.0.1:1").ca_certificate(&ca).connect().await;
+    let error = plain.unwrap_err();
+    assert!(error.to_string().contains("must begin with https://"), "{error}");
+    let nonsense = Client::builder(&broker.endpoint).ca_certificate(ca).identity("no", "key");
+    let error = soon("the error", nonsense.connect()).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Credentials { what: "certificates", .. }), "{error:?}");
+}

@@ -1,0 +1,457 @@
+//! The library's consumer, against a server that answers what the test says.
+
+use std::time::Duration;
+
+use tokio_stream::StreamExt as _;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+use trunkline::{
+    client::{Client, Commit, Consumer, ConsumerBuilder, Error, Event, Message, Start, Stop},
+    proto::{self, CommitMode, OnBusy, consume_response::Event as Frame},
+};
+
+use crate::support::{ScriptedBroker, soon};
+
+async fn builder(broker: &ScriptedBroker, commit: Commit) -> ConsumerBuilder {
+    Client::connect(&broker.endpoint).await.unwrap().consumer("orders", "billing", commit)
+}
+
+async fn open(broker: &ScriptedBroker, commit: Commit) -> Consumer {
+    builder(broker, commit).await.open().await.unwrap()
+}
+
+fn status(code: Code, reason: &str) -> Status {
+    let details = ErrorDetails::with_error_info(reason, "trunkline", []);
+    Status::with_error_details(code, "refused", details)
+}
+
+async fn event(consumer: &mut Consumer) -> Event {
+    soon("an event", consumer.next_event()).await.unwrap().unwrap()
+}
+
+/// The next messages; passes over all other events.
+async fn messages(consumer: &mut Consumer) -> Vec<Message> {
+    loop {
+        if let Event::Messages(messages) = event(consumer).await {
+            return messages;
+        }
+    }
+}
+
+async fn offsets(consumer: &mut Consumer) -> Vec<i64> {
+    messages(consumer).await.iter().map(|message| message.offset).collect()
+}
+
+async fn next(consumer: &mut Consumer) -> Message {
+    soon("a message", consumer.next()).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn messages_come_one_by_one_and_what_is_dealt_with_is_committed() {
+    let mut broker = ScriptedBroker::start().await;
+    let mut consumer = open(&broker, Commit::Manual).await;
+    let stream = broker.consume().await;
+    assert_eq!(stream.request.commit_mode(), CommitMode::Manual);
+    assert_eq!(stream.request.on_busy(), OnBusy::Unspecified);
+    stream.attach(7, 3).await;
+    stream.batch(7..9).await;
+    let first = next(&mut consumer).await;
+    assert_eq!((first.offset, &first.payload[..]), (7, &b"7"[..]));
+    assert_eq!(next(&mut consumer).await.offset, 8);
+    consumer.commit(&first);
+    let commit = broker.stored_commit().await;
+    assert_eq!((commit.epoch, commit.position), (3, 8));
+    assert_eq!((commit.topic.as_str(), commit.consumer_id.as_str()), ("orders", "billing"));
+    soon("the close", consumer.close()).await.unwrap();
+    stream.hung_up().await;
+}
+
+#[tokio::test]
+async fn commits_are_coalesced_while_one_is_under_way() {
+    let mut broker = ScriptedBroker::start().await;
+    let mut consumer = open(&broker, Commit::Manual).await;
+    let stream = broker.consume().await;
+    stream.attach(0, 1).await;
+    stream.batch(0..100).await;
+    let message = next(&mut consumer).await;
+    consumer.commit(&message);
+    let under_way = broker.commit().await;
+    assert_eq!(under_way.request.position, 1);
+    for _ in 1..100 {
+        let message = next(&mut consumer).await;
+        consumer.commit(&message);
+    }
+    assert!(!broker.has_commit(), "one at a time");
+    under_way.answer(Ok(()));
+    assert_eq!(broker.stored_commit().await.position, 100, "the newest stands for all");
+    soon("the close", consumer.close()).await.unwrap();
+    assert!(!broker.has_commit());
+}
+
+#[tokio::test]
+async fn auto_commits_a_message_when_the_next_one_is_asked_for() {
+    let mut broker = ScriptedBroker::start().await;
+    let mut consumer = open(&broker, Commit::Auto).await;
+    let stream = broker.consume().await;
+    assert_eq!(stream.request.commit_mode(), CommitMode::Manual, "the library commits");
+    stream.attach(0, 1).await;
+    stream.batch(0..3).await;
+    next(&mut consumer).await;
+    assert_eq!(next(&mut consumer).await.offset, 1);
+    assert_eq!(broker.stored_commit().await.position, 1);
+    next(&mut consumer).await;
+    assert_eq!(broker.stored_commit().await.position, 2);
+    // The last one is dealt with when the consumer is closed.
+    let closing = tokio::spawn(consumer.close());
+    assert_eq!(broker.stored_commit().await.position, 3);
+    soon("the close", closing).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn at_most_once_leaves_the_position_to_the_broker() {
+    let mut broker = ScriptedBroker::start().await;
+    let mut consumer = open(&broker, Commit::AtMostOnce).await;
+    let stream = broker.consume().await;
+    assert_eq!(stream.request.commit_mode(), CommitMode::Auto);
+    stream.attach(0, 1).await;
+    stream.batch(0..2).await;
+    let message = next(&mut consumer).await;
+    consumer.commit(&message);
+    drop(stream);
+    // What was on its way is gone; it goes on where the broker says.
+    let stream = broker.consume().await;
+    stream.attach(5, 2).await;
+    stream.batch(5..6).await;
+    assert_eq!(next(&mut consumer).await.offset, 1);
+    assert_eq!(next(&mut consumer).await.offset, 5);
+    soon("the close", consumer.close()).await.unwrap();
+    assert!(!broker.has_commit());
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_is_opened_again_and_nothing_comes_twice() {
+    let mut broker = ScriptedBroker::start().await;
+    let mut consumer = open(&broker, Commit::Manual).await;
+    let mut position = 0;
+    for (round, ended) in [
+        Some(Status::unavailable("it drains")),
+        Some(status(Code::Unavailable, "DATABASE_UNAVAILABLE")),
+        Some(status(Code::Aborted, "LEASE_LOST")),
+        Some(status(Code::Aborted, "LEASE_TAKEN_OVER")),
+        Some(Status::cancelled("by something in between")),
+        None,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let stream = broker.consume().await;
+        // What was not committed comes again.
+        stream.attach(0, 1 + round as i64).await;
+        stream.batch(0..position + 3).await;
+        assert_eq!(event(&mut consumer).await, Event::Attached { position: 0 });
+        let expected: Vec<i64> = (position..position + 3).collect();
+        assert_eq!(offsets(&mut consumer).await, expected, "in round {round}");
+        position += 3;
+        match ended {
+            Some(status) => stream.end(status).await,
+            None => drop(stream),
+        }
+        assert!(matches!(event(&mut consumer).await, Event::Broken(_)), "in round {round}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_without_remedy_is_the_last_thing_there_is() {
+    for (code, reason) in [
+        (Code::NotFound, "TOPIC_NOT_FOUND"),
+        (Code::NotFound, "CONSUMER_NOT_FOUND"),
+        (Code::InvalidArgument, "INVALID_FIELD"),
+        (Code::PermissionDenied, "DENIED"),
+        (Code::Unauthenticated, "UNKNOWN_TOKEN"),
+        (Code::FailedPrecondition, "LEASE_HELD"),
+        (Code::Aborted, "SOMETHING_ELSE"),
+        (Code::ResourceExhausted, "TOO_MANY"),
+        (Code::Internal, "INTERNAL"),
+        (Code::Unimplemented, ""),
+    ] {
+        let mut broker = ScriptedBroker::start().await;
+        let mut consumer = open(&broker, Commit::Manual).await;
+        let stream = broker.consume().await;
+        stream.attach(0, 1).await;
+        stream.batch(0..1).await;
+        stream.end(status(code, reason)).await;
+        assert_eq!(next(&mut consumer).await.offset, 0);
+        let error = soon("the error", consumer.next()).await.unwrap().unwrap_err();
+        assert_eq!((error.code(), error.reason()), (Some(code), Some(reason)));
+        assert!(soon("the end", consumer.next()).await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_is_lost_is_made_again_under_the_next_epoch() {
+    let mut broker = ScriptedBroker::start().await;
+    let mut consumer = open(&broker, Commit::Manual).await;
+    let stream = broker.consume().await;
+    stream.attach(0, 1).await;
+    stream.batch(0..4).await;
+    let last = messages(&mut consumer).await.pop().unwrap();
+    consumer.commit(&last);
+    let commit = broker.commit().await;
+    assert_eq!((commit.request.epoch, commit.request.position), (1, 4));
+    commit.answer(Err(status(Code::Aborted, "LEASE_LOST")));
+    stream.end(status(Code::Aborted, "LEASE_LOST")).await;
+    let stream = broker.consume().await;
+    stream.attach(0, 2).await;
+    // No commit goes beyond what this stream has delivered.
+    stream.batch(0..2).await;
+    let commit = broker.stored_commit().await;
+    assert_eq!((commit.epoch, commit.position), (2, 2));
+    stream.batch(2..4).await;
+    assert_eq!(broker.stored_commit().await.position, 4);
+    soon("the close", consumer.close()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_commit_whose_broker_is_away_is_made_again() {
+    let mut broker = ScriptedBroker::start().await;
+    let mut consumer = open(&broker, Commit::Manual).await;
+    let stream = broker.consume().await;
+    stream.attach(0, 1).await;
+    stream.batch(0..1).await;
+    let message = next(&mut consumer).await;
+    consumer.commit(&message);
+    broker.commit().await.answer(Err(Status::unavailable("the database is away")));
+    assert_eq!(broker.stored_commit().await.position, 1);
+    soon("the close", consumer.close()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_commit_behind_what_others_committed_is_as_good_as_made() {
+    let mut broker = ScriptedBroker::start().await;
+    let mut consumer = open(&broker, Commit::Manual).await;
+    let stream = broker.consume().await;
+    stream.attach(0, 1).await;
+    stream.batch(0..1).await;
+    let message = next(&mut consumer).await;
+    consumer.commit(&message);
+    broker.commit().await.answer(Err(status(Code::OutOfRange, "COMMIT_BEHIND")));
+    soon("the close", consumer.close()).await.unwrap();
+}
+
+#[tokio::test]
+async fn closing_tells_what_could_not_be_committed() {
+    let mut broker = ScriptedBroker::start().await;
+    let mut consumer = open(&broker, Commit::Manual).await;
+    let stream = broker.consume().await;
+    stream.attach(0, 1).await;
+    stream.batch(0..1).await;
+    let message = next(&mut consumer).await;
+    consumer.commit(&message);
+    let closing = tokio::spawn(consumer.close());
+    let refused = broker.commit().await;
+    // It waits for the answer; a refusal while it closes is final.
+    assert!(!closing.is_finished());
+    refused.answer(Err(status(Code::NotFound, "CONSUMER_NOT_FOUND")));
+    // The first one may have been on its way before it was closed.
+    let refusing = async {
+        loop {
+            broker.commit().await.answer(Err(status(Code::NotFound, "CONSUMER_NOT_FOUND")));
+        }
+    };
+    let closed = tokio::select! {
+        closed = closing => closed.unwrap(),
+        () = refusing => unreachable!(),
+    };
+    assert_eq!(closed.unwrap_err().reason(), Some("CONSUMER_NOT_FOUND"));
+}
+
+#[tokio::test]
+async fn a_seek_brings_messages_again_and_voids_what_was_before() {
+    let mut broker = ScriptedBroker::start().await;
+    let mut consumer = open(&broker, Commit::Manual).await;
+    let stream = broker.consume().await;
+    stream.attach(10, 1).await;
+    stream.batch(10..20).await;
+    let old = messages(&mut consumer).await;
+    let repositioned = proto::Repositioned { position: 5, head: 20, epoch: 2 };
+    stream.frame(Frame::Repositioned(repositioned)).await;
+    assert_eq!(event(&mut consumer).await, Event::Repositioned { position: 5 });
+    stream.batch(5..8).await;
+    let again = messages(&mut consumer).await;
+    assert_eq!(again[0].offset, 5);
+    // Dealing with what came before the seek moves nothing after it.
+    consumer.commit(&old[9]);
+    consumer.commit(&again[0]);
+    let commit = broker.stored_commit().await;
+    assert_eq!((commit.epoch, commit.position), (2, 6));
+}
+
+#[tokio::test]
+async fn messages_that_were_read_ahead_of_a_seek_are_not_handed_out() {
+    let mut broker = ScriptedBroker::start().await;
+    let mut consumer = open(&broker, Commit::Manual).await;
+    let stream = broker.consume().await;
+    stream.attach(0, 1).await;
+    stream.batch(0..10).await;
+    assert_eq!(next(&mut consumer).await.offset, 0);
+    // The reader comes to the seek while nine messages are ready.
+    let repositioned = proto::Repositioned { position: 3, head: 20, epoch: 2 };
+    stream.frame(Frame::Repositioned(repositioned)).await;
+    stream.batch(3..4).await;
+    stream.batch(4..5).await;
+    stream.batch(5..6).await;
+    let rest = [next(&mut consumer).await.offset, next(&mut consumer).await.offset];
+    // Some of them may have been handed out before the seek was read; none comes behind it.
+    let mut seen = rest.to_vec();
+    while seen.last() != Some(&5) || !seen.ends_with(&[3, 4, 5]) {
+        seen.push(next(&mut consumer).await.offset);
+        assert!(seen.len() < 20, "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_seek_while_the_consumer_was_away_is_followed() {
+    let mut broker = ScriptedBroker::start().await;
+    let mut consumer = open(&broker, Commit::Manual).await;
+    let stream = broker.consume().await;
+    stream.attach_after_seek(0, 5, 4).await;
+    stream.batch(0..10).await;
+    let old = messages(&mut consumer).await;
+    assert_eq!(old.len(), 10);
+    drop(stream);
+    // Nobody sought: what it has had is passed over.
+    let stream = broker.consume().await;
+    stream.attach_after_seek(0, 6, 4).await;
+    stream.batch(0..12).await;
+    assert_eq!(offsets(&mut consumer).await, [10, 11]);
+    drop(stream);
+    // Somebody sought, to where it had begun: all comes again.
+    let stream = broker.consume().await;
+    stream.attach_after_seek(0, 8, 7).await;
+    stream.batch(0..12).await;
+    assert_eq!(offsets(&mut consumer).await.len(), 12);
+    consumer.commit(&old[9]);
+    let first = stream.request.clone();
+    assert_eq!(first.on_busy(), OnBusy::Wait);
+    assert!(!broker.has_commit());
+}
+
+#[tokio::test]
+async fn standbys_gaps_and_frames_that_are_not_known_are_told_or_passed_over() {
+    let mut broker = ScriptedBroker::start().await;
+    let mut consumer = open(&broker, Commit::Manual).await;
+    let stream = broker.consume().await;
+    stream.unknown().await;
+    let standby = proto::Standby { holder: "another".to_owned() };
+    stream.frame(Frame::Standby(standby)).await;
+    assert_eq!(event(&mut consumer).await, Event::Standby { holder: "another".to_owned() });
+    stream.attach(0, 1).await;
+    stream.frame(Frame::Heartbeat(proto::Heartbeat::default())).await;
+    stream.frame(Frame::Gap(proto::Gap { from: 0, to: 4 })).await;
+    stream.batch(4..5).await;
+    stream.frame(Frame::CaughtUp(proto::CaughtUp { head: 5 })).await;
+    assert_eq!(event(&mut consumer).await, Event::Attached { position: 0 });
+    assert_eq!(event(&mut consumer).await, Event::Gap { from: 0, to: 4 });
+    assert_eq!(offsets(&mut consumer).await, [4]);
+    assert_eq!(event(&mut consumer).await, Event::CaughtUp);
+}
+
+#[tokio::test]
+async fn a_take_over_is_asked_for_once() {
+    let mut broker = ScriptedBroker::start().await;
+    let builder = builder(&broker, Commit::Manual).await.take_over().client_name("ann");
+    let mut consumer = builder.open().await.unwrap();
+    let stream = broker.consume().await;
+    assert_eq!(stream.request.on_busy(), OnBusy::TakeOver);
+    assert_eq!(stream.request.client_name, "ann");
+    // A break before it had the lease changes nothing about that.
+    drop(stream);
+    let stream = broker.consume().await;
+    assert_eq!(stream.request.on_busy(), OnBusy::TakeOver);
+    stream.attach(0, 1).await;
+    stream.end(status(Code::Aborted, "LEASE_TAKEN_OVER")).await;
+    assert!(matches!(event(&mut consumer).await, Event::Broken(_)));
+    assert_eq!(event(&mut consumer).await, Event::Attached { position: 0 });
+    assert!(matches!(event(&mut consumer).await, Event::Broken(_)));
+    let stream = broker.consume().await;
+    assert_eq!(stream.request.on_busy(), OnBusy::Wait, "or two of them would never stop");
+    stream.attach(0, 2).await;
+    stream.batch(0..1).await;
+    assert_eq!(next(&mut consumer).await.offset, 0);
+}
+
+#[tokio::test]
+async fn it_ends_when_what_was_asked_for_has_been_had() {
+    use proto::consume_request::Stop as ProtoStop;
+
+    let mut broker = ScriptedBroker::start().await;
+    for (stop, asked) in [
+        (Stop::CaughtUp, ProtoStop::UntilCaughtUp(true)),
+        (Stop::Offset(2), ProtoStop::UntilOffset(2)),
+        (Stop::Messages(2), ProtoStop::MaxMessages(2)),
+    ] {
+        let consumer = builder(&broker, Commit::AtMostOnce).await.stop(stop).open().await;
+        let consumer = consumer.unwrap();
+        let stream = broker.consume().await;
+        assert_eq!(stream.request.stop, Some(asked));
+        stream.attach(0, 1).await;
+        stream.batch(0..2).await;
+        drop(stream);
+        let had = soon("the end", consumer.map(Result::unwrap).collect::<Vec<_>>()).await;
+        assert_eq!(had.len(), 2, "{stop:?}");
+    }
+    let none = builder(&broker, Commit::Manual).await.stop(Stop::Messages(0)).open().await;
+    assert!(soon("the end", none.unwrap().next()).await.is_none());
+}
+
+#[tokio::test]
+async fn a_silent_stream_is_opened_again() {
+    let mut broker = ScriptedBroker::start().await;
+    let beat = Duration::from_millis(100);
+    let mut consumer =
+        builder(&broker, Commit::Manual).await.heartbeat_interval(beat).open().await.unwrap();
+    let stream = broker.consume().await;
+    assert_eq!(stream.request.heartbeat_interval, Some(beat.try_into().unwrap()));
+    stream.attach(0, 1).await;
+    assert_eq!(event(&mut consumer).await, Event::Attached { position: 0 });
+    let broken = event(&mut consumer).await;
+    assert!(matches!(&broken, Event::Broken(Error::Refused(r)) if r.code == Code::Unavailable));
+    let next_stream = broker.consume().await;
+    stream.hung_up().await;
+    next_stream.attach(0, 2).await;
+    assert_eq!(event(&mut consumer).await, Event::Attached { position: 0 });
+}
+
+#[tokio::test]
+async fn a_consumer_that_does_not_read_holds_its_own_broker_back() {
+    let mut broker = ScriptedBroker::start().await;
+    let mut consumer = open(&broker, Commit::AtMostOnce).await;
+    let stream = broker.consume().await;
+    stream.attach(0, 1).await;
+    let frame = |offset| {
+        let payload = vec![b'x'; 1024 * 1024].into();
+        let message = proto::Message { offset, payload, ..Default::default() };
+        Frame::Batch(proto::MessageBatch { messages: vec![message] })
+    };
+    let sending = tokio::spawn(async move {
+        for offset in 0..100 {
+            stream.frame(frame(offset)).await;
+        }
+        stream
+    });
+    assert_eq!(next(&mut consumer).await.offset, 0);
+    // Reading on, all of them come.
+    for offset in 1..100 {
+        assert!(offset > 60 || !sending.is_finished(), "it sent all with {offset} read");
+        assert_eq!(next(&mut consumer).await.offset, offset);
+    }
+    soon("all is sent", sending).await.unwrap();
+}
+
+#[tokio::test]
+async fn registering_a_consumer_that_is_registered_changes_nothing() {
+    let mut broker = ScriptedBroker::start().await;
+    let consumer = builder(&broker, Commit::Manual).await.register_at(Start::Offset(7));
+    let _consumer = consumer.open().await.unwrap();
+    broker.consume().await;
+}

@@ -1,0 +1,325 @@
+//! The library's producer, against a server that answers what the test says.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use tonic::{Code, Status};
+use trunkline::{
+    client::{Client, Error, Producer, ProducerBuilder},
+    proto::{self, NewMessage},
+};
+
+use crate::support::{ScriptedBroker, soon};
+
+async fn builder(broker: &ScriptedBroker) -> ProducerBuilder {
+    Client::connect(&broker.endpoint).await.unwrap().producer("orders", "shop")
+}
+
+async fn open(broker: &ScriptedBroker) -> Producer {
+    builder(broker).await.open().await.unwrap()
+}
+
+/// A producer whose batches hold one message: each is a request of its own.
+async fn open_with_single_messages(broker: &ScriptedBroker) -> Producer {
+    builder(broker).await.max_batch_messages(1).open().await.unwrap()
+}
+
+#[track_caller]
+fn refusal(error: &Error) -> (Code, &str) {
+    match error {
+        Error::Refused(refusal) => (refusal.code, &refusal.reason),
+        other => panic!("a refusal expected, not {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_given_its_offset_and_the_next_sequence() {
+    let mut broker = ScriptedBroker::start().await;
+    *broker.state.producer.lock().unwrap() =
+        Some(proto::Producer { epoch: 4, last_sequence: Some(6), ..Default::default() });
+    let producer = open(&broker).await;
+    assert_eq!(producer.first_sequence(), 7);
+    let publishing = tokio::spawn(async move {
+        let message = NewMessage::new("payload").with_key("key").with_header("name", "value");
+        producer.publish(message).await
+    });
+    let mut stream = broker.publish_stream().await;
+    let request = stream.request().await;
+    assert_eq!((request.topic.as_str(), request.producer_id.as_str()), ("orders", "shop"));
+    assert_eq!((request.sequence, request.producer_epoch), (Some(7), 5), "fenced at its opening");
+    assert_eq!(request.messages[0].headers["name"], "value");
+    stream.receipt(40, false).await;
+    assert_eq!(soon("the offset", publishing).await.unwrap(), Ok(40));
+}
+
+#[tokio::test]
+async fn messages_gather_while_requests_are_under_way_and_share_one() {
+    let mut broker = ScriptedBroker::start().await;
+    let producer = builder(&broker).await.linger(Duration::from_secs(60)).open().await.unwrap();
+    let first = producer.send("0").await.unwrap();
+    let mut stream = broker.publish_stream().await;
+    assert_eq!(stream.payloads().await, (0, vec!["0".to_owned()]));
+    // They linger while the first one is under way, and go together when it is answered.
+    let mut sent = Vec::new();
+    for number in 1..=5 {
+        sent.push(producer.send(number.to_string()).await.unwrap());
+    }
+    assert_eq!(first.try_offset(), None);
+    stream.receipt(100, false).await;
+    assert_eq!(soon("the first offset", first.offset()).await, Ok(100));
+    let (sequence, payloads) = stream.payloads().await;
+    assert_eq!((sequence, payloads.join("").as_str()), (1, "12345"));
+    stream.receipt(200, false).await;
+    for (index, sent) in sent.iter().enumerate() {
+        assert_eq!(soon("an offset", sent.offset()).await, Ok(200 + index as i64));
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_is_full_does_not_linger() {
+    let mut broker = ScriptedBroker::start().await;
+    let producer = builder(&broker).await.linger(Duration::from_secs(60)).max_batch_messages(2);
+    let producer = producer.max_batch_bytes(10).open().await.unwrap();
+    producer.send("first").await.unwrap();
+    let mut stream = broker.publish_stream().await;
+    assert_eq!(stream.payloads().await.1, ["first"]);
+    // Two messages, or 10 bytes, or one that is larger than that.
+    for payload in ["a", "b", "c", "123456789", "12", "more than ten bytes", "d", "e"] {
+        producer.send(payload).await.unwrap();
+    }
+    for expected in [&["a", "b"][..], &["c", "123456789"], &["12"], &["more than ten bytes"]] {
+        assert_eq!(stream.payloads().await.1, expected);
+    }
+    // The last ones wait until they are flushed.
+    let flushing = tokio::spawn(async move { producer.flush().await });
+    assert_eq!(stream.payloads().await.1, ["d", "e"]);
+    for offset in 0..6 {
+        stream.receipt(offset, false).await;
+    }
+    assert_eq!(soon("the flush", flushing).await.unwrap(), Ok(()));
+}
+
+#[tokio::test]
+async fn what_is_refused_for_all_that_follows_ends_the_producer() {
+    for code in [
+        Code::NotFound,
+        Code::PermissionDenied,
+        Code::Unauthenticated,
+        Code::FailedPrecondition,
+        Code::OutOfRange,
+    ] {
+        let mut broker = ScriptedBroker::start().await;
+        let producer = open_with_single_messages(&broker).await;
+        let first = producer.send("first").await.unwrap();
+        let second = producer.send("second").await.unwrap();
+        let mut stream = broker.publish_stream().await;
+        stream.request().await;
+        stream.refuse(code, "SOME_REASON").await;
+        for sent in [first, second] {
+            let error = soon("the error", sent.offset()).await.unwrap_err();
+            assert_eq!(refusal(&error), (code, "SOME_REASON"));
+            assert_eq!(error.to_string(), "refused as SOME_REASON (SOME_REASON)");
+            assert_eq!((error.code(), error.reason()), (Some(code), Some("SOME_REASON")));
+        }
+        let later = producer.publish("later").await.unwrap_err();
+        assert_eq!(refusal(&later), (code, "SOME_REASON"), "of all that follows");
+        assert_eq!(refusal(&producer.close().await.unwrap_err()), (code, "SOME_REASON"));
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_alone_is_refused_leaves_its_sequence_to_those_behind_it() {
+    for code in [Code::InvalidArgument, Code::ResourceExhausted, Code::Internal] {
+        let mut broker = ScriptedBroker::start().await;
+        let producer = open_with_single_messages(&broker).await;
+        let mut sent = Vec::new();
+        for payload in ["good", "bad", "behind", "last"] {
+            sent.push(producer.send(payload).await.unwrap());
+        }
+        let mut stream = broker.publish_stream().await;
+        for (sequence, payload) in ["good", "bad", "behind", "last"].into_iter().enumerate() {
+            assert_eq!(stream.payloads().await, (sequence as i64, vec![payload.to_owned()]));
+        }
+        stream.receipt(10, false).await;
+        stream.refuse(code, "BAD").await;
+        stream.refuse(Code::OutOfRange, "SEQUENCE_GAP").await;
+        stream.refuse(Code::OutOfRange, "SEQUENCE_GAP").await;
+        for (sequence, payload) in [(1, "behind"), (2, "last")] {
+            assert_eq!(stream.payloads().await, (sequence, vec![payload.to_owned()]));
+            stream.receipt(10 + sequence, false).await;
+        }
+        assert_eq!(soon("an offset", sent[0].offset()).await, Ok(10));
+        assert_eq!(refusal(&sent[1].offset().await.unwrap_err()), (code, "BAD"));
+        assert_eq!(soon("an offset", sent[2].offset()).await, Ok(11));
+        assert_eq!(soon("an offset", sent[3].offset()).await, Ok(12));
+        // A flush tells of what failed, once.
+        assert_eq!(refusal(&producer.flush().await.unwrap_err()), (code, "BAD"));
+        assert_eq!(producer.flush().await, Ok(()));
+    }
+}
+
+#[tokio::test]
+async fn a_broker_lost_in_the_middle_of_a_refusal_ends_the_producer() {
+    let mut broker = ScriptedBroker::start().await;
+    let producer = open_with_single_messages(&broker).await;
+    let bad = producer.send("bad").await.unwrap();
+    let behind = producer.send("behind").await.unwrap();
+    let mut stream = broker.publish_stream().await;
+    stream.request().await;
+    stream.request().await;
+    stream.refuse(Code::InvalidArgument, "BAD").await;
+    stream.end(Status::unavailable("gone")).await;
+    assert_eq!(refusal(&bad.offset().await.unwrap_err()), (Code::InvalidArgument, "BAD"));
+    let unknown = soon("the error", behind.offset()).await.unwrap_err();
+    assert!(matches!(unknown, Error::Lost { .. }), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn what_was_not_answered_is_sent_again_under_its_old_sequences() {
+    let mut broker = ScriptedBroker::start().await;
+    let producer = open_with_single_messages(&broker).await;
+    let mut sent = Vec::new();
+    for payload in ["a", "b", "c"] {
+        sent.push(producer.send(payload).await.unwrap());
+    }
+    let mut stream = broker.publish_stream().await;
+    for _ in 0..3 {
+        stream.request().await;
+    }
+    stream.receipt(0, false).await;
+    assert_eq!(soon("an offset", sent[0].offset()).await, Ok(0));
+    // It hangs up without a word, drains, cannot reach its database, or loses it in mid-request.
+    drop(stream);
+    let mut stream = broker.publish_stream().await;
+    for refused in ["DATABASE_UNAVAILABLE", "OUTCOME_UNKNOWN", "TOPIC_BUSY", "DRAINING"] {
+        assert_eq!(stream.payloads().await, (1, vec!["b".to_owned()]), "{refused}");
+        assert_eq!(stream.payloads().await, (2, vec!["c".to_owned()]), "{refused}");
+        stream.refuse(Code::Unavailable, refused).await;
+        stream = broker.publish_stream().await;
+    }
+    stream.end(Status::unavailable("it drains")).await;
+    let mut stream = broker.publish_stream().await;
+    // What was stored before the break is answered as a duplicate.
+    stream.receipt(1, true).await;
+    stream.receipt(2, false).await;
+    assert_eq!(stream.payloads().await, (1, vec!["b".to_owned()]));
+    for (offset, sent) in sent.iter().enumerate() {
+        assert_eq!(soon("an offset", sent.offset()).await, Ok(offset as i64));
+    }
+    let behind = producer.send("d").await.unwrap();
+    assert_eq!(stream.payloads().await, (2, vec!["c".to_owned()]));
+    assert_eq!(stream.payloads().await, (3, vec!["d".to_owned()]));
+    stream.receipt(3, false).await;
+    assert_eq!(soon("an offset", behind.offset()).await, Ok(3));
+}
+
+#[tokio::test]
+async fn a_broker_that_stays_away_is_given_up_and_the_outcome_is_not_known() {
+    let mut broker = ScriptedBroker::start().await;
+    let patience = Duration::from_millis(300);
+    let producer = builder(&broker).await.retry_for(patience).open().await.unwrap();
+    let sent = producer.send("a").await.unwrap();
+    broker.publish_stream().await.request().await;
+    drop(broker);
+    let lost = soon("the error", sent.offset()).await.unwrap_err();
+    assert!(matches!(lost, Error::Lost { .. }), "{lost:?}");
+    assert_eq!(producer.publish("b").await, Err(lost.clone()));
+    assert_eq!(producer.close().await, Err(lost));
+}
+
+#[tokio::test]
+async fn at_most_eight_requests_are_under_way_and_memory_is_bounded() {
+    const ROOM: usize = 2 * 1024 * 1024;
+    const MESSAGE: usize = 64 * 1024 - 100;
+    let mut broker = ScriptedBroker::start().await;
+    let producer = builder(&broker).await.max_batch_messages(1).max_buffered_bytes(ROOM);
+    let producer = producer.open().await.unwrap();
+    let payload = vec![b'x'; MESSAGE];
+    for _ in 0..ROOM / (MESSAGE + 100) {
+        producer.send(payload.clone()).await.unwrap();
+    }
+    // There is no more room: the next one waits until an answer comes.
+    let mut waiting = Box::pin(producer.send(payload.clone()));
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    let mut stream = broker.publish_stream().await;
+    for sequence in 0..8 {
+        assert_eq!(stream.request().await.sequence, Some(sequence));
+    }
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    stream.receipt(0, false).await;
+    soon("room", waiting).await.unwrap();
+    assert_eq!(stream.request().await.sequence, Some(8), "one answered, one more sent");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_known_ends_the_producer() {
+    let mut broker = ScriptedBroker::start().await;
+    let producer = open(&broker).await;
+    let sent = producer.send("a").await.unwrap();
+    let mut stream = broker.publish_stream().await;
+    stream.request().await;
+    stream.answer(None).await;
+    assert_eq!(refusal(&sent.offset().await.unwrap_err()), (Code::Internal, ""));
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_for_good_ends_the_producer_with_its_status() {
+    let mut broker = ScriptedBroker::start().await;
+    let producer = open(&broker).await;
+    let sent = producer.send("a").await.unwrap();
+    let mut stream = broker.publish_stream().await;
+    stream.request().await;
+    stream.end(Status::unimplemented("what is a publish?")).await;
+    let error = soon("the error", sent.offset()).await.unwrap_err();
+    assert_eq!(error.to_string(), "what is a publish? (Unimplemented)");
+}
+
+#[tokio::test]
+async fn what_breaks_a_limit_is_refused_here_and_holds_nothing_up() {
+    let mut broker = ScriptedBroker::start().await;
+    let producer = open(&broker).await;
+    let large = producer.publish(vec![0; 1024 * 1024 + 1]).await.unwrap_err();
+    assert_eq!(large.to_string(), "the message of 1048577 bytes is over the limit of 1048576");
+    let good = producer.send("good").await.unwrap();
+    let mut stream = broker.publish_stream().await;
+    assert_eq!(stream.payloads().await, (0, vec!["good".to_owned()]));
+    stream.receipt(0, false).await;
+    assert_eq!(soon("an offset", good.offset()).await, Ok(0));
+    assert_eq!(producer.close().await, Ok(()));
+}
+
+#[tokio::test]
+async fn options_that_cannot_be_are_refused() {
+    let broker = ScriptedBroker::start().await;
+    let told = async |builder: ProducerBuilder| builder.open().await.unwrap_err().to_string();
+    let new = builder(&broker).await;
+    for messages in [0, 10_001] {
+        let told = told(new.clone().max_batch_messages(messages)).await;
+        assert_eq!(told, "max_batch_messages must be 1 to 10,000");
+    }
+    for bytes in [0, 8 * 1024 * 1024 + 1] {
+        let told = told(new.clone().max_batch_bytes(bytes)).await;
+        assert_eq!(told, "max_batch_bytes must be 1 B to 8 MiB");
+    }
+    let told = told(new.clone().max_buffered_bytes(1024)).await;
+    assert_eq!(told, "max_buffered_bytes must be 2 MiB to 1 GiB");
+}
+
+#[tokio::test]
+async fn who_is_not_registered_is_only_registered_if_asked_to() {
+    let broker = ScriptedBroker::start().await;
+    *broker.state.producer.lock().unwrap() = None;
+    let error = builder(&broker).await.open().await.unwrap_err();
+    assert_eq!(error.code(), Some(Code::NotFound));
+    assert_eq!(broker.state.registered.load(Ordering::Acquire), 0);
+    builder(&broker).await.register().open().await.unwrap();
+    assert_eq!(broker.state.registered.load(Ordering::Acquire), 1);
+}
+
+#[tokio::test]
+async fn an_epoch_that_is_given_is_used() {
+    let mut broker = ScriptedBroker::start().await;
+    let producer = builder(&broker).await.epoch(3).open().await.unwrap();
+    assert_eq!(broker.state.registered.load(Ordering::Acquire), 0);
+    producer.send("a").await.unwrap();
+    assert_eq!(broker.publish_stream().await.request().await.producer_epoch, 3);
+}
