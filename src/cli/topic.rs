@@ -130,7 +130,7 @@ pub(super) async fn run(client: &Client, command: TopicCommand) -> Result<(), Fa
                 vec![("name", topic.name.clone()), ("description", topic.description.clone())];
             let labels = topic.labels.iter();
             lines.extend(labels.map(|(name, value)| ("label", format!("{name}={value}"))));
-            let kept = retention::describe(&topic.retention.clone().unwrap_or_default());
+            let kept = retention::describe(&topic.retention.unwrap_or_default());
             lines.extend([
                 ("created", time(topic.create_time)),
                 ("updated", time(topic.update_time)),
@@ -218,7 +218,7 @@ pub(super) async fn read(
 }
 
 fn object(topic: &Topic) -> serde_json::Value {
-    let retention = topic.retention.clone().unwrap_or_default();
+    let retention = topic.retention.unwrap_or_default();
     json!({
         "name": topic.name,
         "description": topic.description,

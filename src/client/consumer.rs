@@ -213,7 +213,7 @@ impl ConsumerBuilder {
         }
         let committer = (self.commit != Commit::AtMostOnce).then(|| {
             let ConsumeRequest { topic, consumer_id, .. } = &self.request;
-            Committer::start(self.client.clone(), topic, consumer_id)
+            Committer::start(topic, consumer_id)
         });
         let wanted = committer.as_ref().map(Committer::wanted);
         let seeks = Arc::new(AtomicU32::new(0));

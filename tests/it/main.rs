@@ -8,6 +8,7 @@ mod admin;
 mod bounded_reads;
 mod client_connection;
 mod client_consumer;
+mod client_library;
 mod client_producer;
 mod command;
 mod commit;

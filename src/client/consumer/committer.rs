@@ -8,8 +8,8 @@ use std::{
 use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 use tonic::Code;
 
-use super::super::{Client, Error, backoff::Backoff, error::is_transient, reason, unary};
-use crate::proto::CommitRequest;
+use super::super::{Connection, Error, backoff::Backoff, error::is_transient, reason, unary};
+use crate::proto::{CommitRequest, consumer_service_client::ConsumerServiceClient};
 
 /// Between two commits at the least: a fast consumer is not to keep the database busy with them.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -24,8 +24,10 @@ pub(super) struct Wanted {
     changed: Notify,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
+    /// The way to the broker that has the lease; none before there is one.
+    connection: Option<Connection>,
     /// How often the consumer has been sought; what belongs to an older count is void.
     seeks: u32,
     epoch: i64,
@@ -46,11 +48,12 @@ impl State {
 
 impl Wanted {
     /// A stream has the lease, or a seek began a new epoch, at a position.
-    pub(super) fn began(&self, epoch: i64, seeks: u32, position: i64) {
+    pub(super) fn began(&self, epoch: i64, seeks: u32, position: i64, connection: Connection) {
         let mut state = self.state();
         if state.seeks != seeks {
             *state = State { seeks, closing: state.closing, ..State::default() };
         }
+        state.connection = Some(connection);
         state.epoch = epoch;
         state.delivered = 0;
         state.committed = state.committed.max(position);
@@ -100,11 +103,11 @@ pub(super) struct Committer {
 }
 
 impl Committer {
-    pub(super) fn start(client: Client, topic: &str, consumer_id: &str) -> Self {
+    pub(super) fn start(topic: &str, consumer_id: &str) -> Self {
         let wanted = Arc::new(Wanted::default());
         let (topic, consumer_id) = (topic.to_owned(), consumer_id.to_owned());
         let request = CommitRequest { topic, consumer_id, epoch: 0, position: 0 };
-        let task = Some(tokio::spawn(commit(client, request, wanted.clone())));
+        let task = Some(tokio::spawn(commit(request, wanted.clone())));
         Self { wanted, task }
     }
 
@@ -145,27 +148,25 @@ impl Drop for Committer {
 
 /// Commits what is wanted as it comes; ends when the consumer is closed and all is committed, or
 /// cannot be.
-async fn commit(
-    client: Client,
-    mut request: CommitRequest,
-    wanted: Arc<Wanted>,
-) -> Result<(), Error> {
+async fn commit(mut request: CommitRequest, wanted: Arc<Wanted>) -> Result<(), Error> {
     let mut backoff = Backoff::default();
     // An epoch that is over, for all that the broker said.
     let mut over = None;
     loop {
-        let state = *wanted.state();
-        if state.committable() <= state.committed || over == Some(state.epoch) {
+        let state = wanted.state().clone();
+        let useful = state.committable() > state.committed && over != Some(state.epoch);
+        let Some(connection) = state.connection.clone().filter(|_| useful) else {
             if state.closing && state.position <= state.committed {
                 return Ok(());
             }
             wanted.changed.notified().await;
             continue;
-        }
+        };
         request.epoch = state.epoch;
         request.position = state.committable();
         let began = Instant::now();
-        match client.consumers().commit(unary(request.clone())).await {
+        let mut consumers = ConsumerServiceClient::new(connection);
+        match consumers.commit(unary(request.clone())).await {
             Ok(_) => {
                 backoff.reset();
                 wanted.stored(state.seeks, request.position);

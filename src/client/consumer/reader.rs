@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::{
-    super::{Client, Error, Message, backoff::Backoff, error::is_transient, reason},
+    super::{Client, Connection, Error, Message, backoff::Backoff, error::is_transient, reason},
     Event, Stop,
     committer::Wanted,
 };
@@ -39,6 +39,8 @@ pub(super) struct Reader {
     next_offset: i64,
     /// The newest epoch there was; 0 before the first.
     epoch: i64,
+    /// The stream's connection: its broker has the lease, so that commits go there, too.
+    connection: Option<Connection>,
 }
 
 impl Reader {
@@ -60,6 +62,7 @@ impl Reader {
             backoff: Backoff::default(),
             next_offset: 0,
             epoch: 0,
+            connection: None,
         }
     }
 
@@ -102,7 +105,9 @@ impl Reader {
 
     async fn open(&mut self) -> Result<Streaming<ConsumeResponse>, Status> {
         self.request.stop = self.stop.and_then(|stop| self.asked(stop));
-        let mut consumers = ConsumerServiceClient::new(self.client.open().await?);
+        let connection = self.client.open().await?;
+        let mut consumers = ConsumerServiceClient::new(connection.clone());
+        self.connection = Some(connection);
         Ok(consumers.consume(self.request.clone()).await?.into_inner())
     }
 
@@ -165,8 +170,9 @@ impl Reader {
 
     fn began(&mut self, epoch: i64, position: i64) {
         self.epoch = epoch;
-        if let Some(wanted) = &self.wanted {
-            wanted.began(epoch, self.seeks.load(Ordering::Acquire), position);
+        if let (Some(wanted), Some(connection)) = (&self.wanted, &self.connection) {
+            let seeks = self.seeks.load(Ordering::Acquire);
+            wanted.began(epoch, seeks, position, connection.clone());
         }
     }
 
