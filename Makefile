@@ -4,7 +4,7 @@
 SHELL := bash
 ARGS ?=
 
-.PHONY: help run test check fmt clippy doc deny proto postgres test-postgres
+.PHONY: help run test check fmt clippy doc client deny proto postgres test-postgres test-clients
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
@@ -16,8 +16,9 @@ test: postgres ## Run all tests, each against a real PostgreSQL
 	@PATH=$$PATH:/usr/sbin command -v pgbouncer >/dev/null || echo "skipped: the tests behind a pooler, as PgBouncer is not on this machine (package pgbouncer)"
 	cargo test --all-targets --locked
 	cargo test --doc --locked
+	@echo "skipped: the tests of clients in other languages (grpcurl, Python, TypeScript, Go, Java), which 'make test-clients' runs"
 
-check: fmt clippy doc deny proto ## Check all but the tests: format, lints, documentation, dependencies, protos
+check: fmt clippy doc client deny proto ## Check all but the tests: format, lints, documentation, dependencies, protos
 
 fmt: ## Check the format
 	cargo fmt --check
@@ -28,6 +29,9 @@ clippy: ## Check the lints
 doc: ## Check that the documentation builds without a warning
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
 
+client: ## Check that the client library builds without the broker's dependencies
+	scripts/check-client
+
 deny: ## Check the dependencies: licences, sources, bans, advisories
 	scripts/check-dependencies
 
@@ -36,6 +40,9 @@ proto: ## Check the protos
 
 postgres: ## Install PostgreSQL's server binaries, if there are none
 	@scripts/install-postgres
+
+test-clients: postgres ## Run the tests of clients in other languages (SUITES="grpcurl python typescript go java")
+	clients/test $(SUITES)
 
 test-postgres: ## Run the integration tests on other versions of PostgreSQL (VERSIONS="14 18")
 	scripts/test-postgres $(or $(VERSIONS),14 18)
