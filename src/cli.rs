@@ -9,6 +9,7 @@ mod context;
 mod endpoint;
 mod failure;
 mod format;
+mod greeting;
 mod health;
 mod lines;
 mod output;
@@ -99,6 +100,7 @@ async fn run_on_broker(endpoint: &EndpointArgs, command: Command) -> Result<(), 
         return health::check(&endpoint).await;
     }
     let client = Client::connect(&endpoint).await?;
+    greeting::greet(&client, &endpoint).await?;
     match command {
         Command::Topic(command) => topic::run(&client, command).await,
         Command::Producer(command) => producer::run(&client, command).await,

@@ -19,7 +19,7 @@ pub(super) struct Tail {
     #[arg(short = 'n', value_name = "N", default_value_t = 10)]
     count: u32,
     /// Go on with what comes, until Ctrl-C.
-    #[arg(short, long)]
+    #[arg(short = 'F', long)]
     follow: bool,
     #[command(flatten)]
     format: FormatArgs,

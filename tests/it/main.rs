@@ -11,6 +11,7 @@ mod client_consumer;
 mod client_library;
 mod client_producer;
 mod command;
+mod command_client;
 mod commit;
 mod consume;
 mod database_faults;

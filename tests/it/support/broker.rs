@@ -186,6 +186,12 @@ impl TestBroker {
         response.into_inner().consumer.unwrap()
     }
 
+    /// Whether nobody is registered as a consumer of a topic.
+    pub async fn no_consumers(&self, topic: &str) -> bool {
+        let request = proto::ListConsumersRequest { topic: topic.to_owned(), ..Default::default() };
+        self.consumers().list_consumers(request).await.unwrap().into_inner().consumers.is_empty()
+    }
+
     pub async fn position(&self, topic: &str, consumer: &str) -> i64 {
         self.get_consumer(topic, consumer).await.position
     }

@@ -2,10 +2,11 @@
 
 use std::{
     path::Path,
-    process::{ExitStatus, Stdio},
+    process::{ExitStatus, Output, Stdio},
     time::Duration,
 };
 
+use assert_cmd::assert::{Assert, OutputAssertExt as _};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -33,6 +34,12 @@ pub struct Finished {
 }
 
 impl Finished {
+    /// What is to be asserted of it.
+    pub fn assert(self) -> Assert {
+        let (status, stdout, stderr) = (self.status, self.stdout.into(), self.stderr.into());
+        Output { status, stdout, stderr }.assert()
+    }
+
     pub fn code(&self) -> i32 {
         self.status.code().unwrap_or(-1)
     }
@@ -40,14 +47,25 @@ impl Finished {
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
-    for variable in ["DATABASE_URL", "TRUNKLINE_DATABASE_URL", "TRUNKLINE_ENDPOINT"] {
+    for variable in
+        ["DATABASE_URL", "TRUNKLINE_DATABASE_URL", "TRUNKLINE_ENDPOINT", "TRUNKLINE_CONTEXT"]
+    {
         command.env_remove(variable);
     }
+    // Whoever runs the tests may have contexts of their own.
+    command.env("XDG_CONFIG_HOME", "/nonexistent");
     command.args(arguments).kill_on_drop(true);
     command
 }
 
 impl Trunkline {
+    /// Runs a command to its end, with its configuration in a folder.
+    pub async fn run_configured(config: &Path, arguments: &[&str]) -> Finished {
+        let mut command = command(arguments);
+        command.env("XDG_CONFIG_HOME", config);
+        finish(command, b"", DEADLINE).await
+    }
+
     /// Starts a command whose output is read line by line.
     pub fn spawn(arguments: &[&str]) -> Self {
         let mut child = command(arguments)
@@ -81,35 +99,12 @@ impl Trunkline {
 
     /// Runs a command that takes longer than a test usually waits.
     pub async fn run_patiently(arguments: &[&str], patience: Duration) -> Finished {
-        Self::run_until(arguments, b"", patience).await
+        finish(command(arguments), b"", patience).await
     }
 
     /// Runs a command to its end, with something to read.
     pub async fn run_with_input(arguments: &[&str], input: &[u8]) -> Finished {
-        Self::run_until(arguments, input, DEADLINE).await
-    }
-
-    async fn run_until(arguments: &[&str], input: &[u8], patience: Duration) -> Finished {
-        let mut child = command(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        let input = input.to_vec();
-        let writing = tokio::spawn(async move {
-            // The command may end before it has read all.
-            let _ = stdin.write_all(&input).await;
-        });
-        let output = tokio::time::timeout(patience, child.wait_with_output()).await;
-        let output = output.expect("the command ends in time").unwrap();
-        writing.await.unwrap();
-        Finished {
-            status: output.status,
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        finish(command(arguments), input, DEADLINE).await
     }
 
     /// Runs a command to its end with its output in a file.
@@ -131,5 +126,28 @@ impl Trunkline {
 
     pub async fn wait(&mut self) -> ExitStatus {
         soon("the process's end", self.child.wait()).await.unwrap()
+    }
+}
+
+async fn finish(mut command: Command, input: &[u8], patience: Duration) -> Finished {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let writing = tokio::spawn(async move {
+        // The command may end before it has read all.
+        let _ = stdin.write_all(&input).await;
+    });
+    let output = tokio::time::timeout(patience, child.wait_with_output()).await;
+    let output = output.expect("the command ends in time").unwrap();
+    writing.await.unwrap();
+    Finished {
+        status: output.status,
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
