@@ -41,7 +41,7 @@ proto: ## Check the protos
 postgres: ## Install PostgreSQL's server binaries, if there are none
 	@scripts/install-postgres
 
-test-clients: postgres ## Run the tests of clients in other languages (SUITES="grpcurl python typescript go java")
+test-clients: postgres ## Run the tests of clients in other languages (SUITES="grpcurl rust python typescript go java")
 	clients/test $(SUITES)
 
 test-postgres: ## Run the integration tests on other versions of PostgreSQL (VERSIONS="14 18")

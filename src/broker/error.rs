@@ -103,6 +103,7 @@ impl From<storage::Error> for Error {
                 tracing::warn!(%error, "refuse a call");
                 Self::DatabaseUnavailable
             }
+            storage::Error::Closed => Self::Draining,
             storage::Error::ConnectionLost(_) => {
                 tracing::warn!(%error, "lose a call's outcome");
                 Self::OutcomeUnknown

@@ -127,7 +127,7 @@ impl ProducerBuilder {
     pub async fn open(self) -> Result<Producer, Error> {
         self.limits.check()?;
         let registered = self.registration().await?;
-        let first_sequence = registered.last_sequence.map_or(0, |last| last + 1);
+        let first_sequence = registered.next_sequence;
         let buffer = Arc::new(Buffer::new(self.limits));
         let delivery = Delivery::new(
             self.client,

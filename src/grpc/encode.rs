@@ -42,6 +42,7 @@ pub(super) fn producer(topic: &TopicName, producer: Producer) -> proto::Producer
         last_offset: producer.last_offset.map(|offset| offset.0),
         epoch: producer.epoch.0,
         last_sequence: producer.last_sequence.map(|sequence| sequence.0),
+        next_sequence: producer.last_sequence.map_or(0, |sequence| sequence.0 + 1),
     }
 }
 

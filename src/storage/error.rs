@@ -9,6 +9,9 @@ pub enum Error {
     /// No connection could be had, or the server refused the work: nothing was done.
     #[error("reach the database: {0}")]
     Unavailable(String),
+    /// The broker has closed its connections, as it is stopping: nothing was done.
+    #[error("reach the database: its connections are closed")]
+    Closed,
     /// The connection was lost while a statement ran: it may have been done or not.
     #[error("hear from the database: {0}")]
     ConnectionLost(String),
@@ -114,6 +117,7 @@ impl From<PoolError> for Error {
         match error {
             // Nothing was sent yet, whatever became of the connection.
             PoolError::Backend(error) => Self::Unavailable(describe(&error)),
+            PoolError::Closed => Self::Closed,
             other => Self::Unavailable(other.to_string()),
         }
     }

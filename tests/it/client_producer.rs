@@ -35,7 +35,7 @@ fn refusal(error: &Error) -> (Code, &str) {
 async fn a_message_is_given_its_offset_and_the_next_sequence() {
     let mut broker = ScriptedBroker::start().await;
     *broker.state.producer.lock().unwrap() =
-        Some(proto::Producer { epoch: 4, last_sequence: Some(6), ..Default::default() });
+        Some(proto::Producer { epoch: 4, next_sequence: 7, ..Default::default() });
     let producer = open(&broker).await;
     assert_eq!(producer.first_sequence(), 7);
     let publishing = tokio::spawn(async move {

@@ -1,0 +1,48 @@
+package producer
+
+import (
+	trunkline "github.com/trunkline/trunkline/clients/go/trunkline/v1"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+type answer struct {
+	receipt *trunkline.PublishReceipt
+	err     error
+}
+
+// receive gives the answers of a stream, the last of which is an error.
+func receive(stream trunkline.ProducerService_PublishStreamClient) <-chan answer {
+	// With room for all that can come, so that it never waits for somebody who has gone.
+	answers := make(chan answer, underWay+1)
+	go func() {
+		for {
+			response, err := stream.Recv()
+			if err == nil {
+				err = refusal(response.GetRefusal())
+			}
+			answers <- answer{response.GetReceipt(), err}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return answers
+}
+
+// refusal is the status that the unary call would have ended with; nil if there is no refusal.
+func refusal(refused *trunkline.PublishRefusal) error {
+	if refused == nil {
+		return nil
+	}
+	refusal := status.New(codes.Code(refused.GetCode()), refused.GetMessage())
+	detailed, err := refusal.WithDetails(
+		&errdetails.ErrorInfo{Domain: "trunkline", Reason: refused.GetReason(), Metadata: refused.GetMetadata()},
+		&errdetails.RetryInfo{RetryDelay: refused.GetRetryDelay()},
+	)
+	if err != nil {
+		return refusal.Err()
+	}
+	return detailed.Err()
+}

@@ -1,0 +1,40 @@
+package scenarios
+
+import (
+	"bufio"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// A broker of a test's own, on the database of the one that all tests share.
+type broker struct {
+	t       *testing.T
+	command *exec.Cmd
+	target  string
+}
+
+func startBroker(t *testing.T, listen string) *broker {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), os.Getenv("TRUNKLINE_BIN"), "serve",
+		"--listen", listen, "--database-url", os.Getenv("TRUNKLINE_DATABASE_URL"), "--log", "warn")
+	command.Stderr = t.Output()
+	stdout, err := command.StdoutPipe()
+	succeeds(t, err)
+	succeeds(t, command.Start())
+	t.Cleanup(func() { _ = command.Wait() })
+	ready, err := bufio.NewReader(stdout).ReadString('\n')
+	succeeds(t, err)
+	target, listens := strings.CutPrefix(strings.TrimSpace(ready), "listening on ")
+	equal(t, "the broker listens", listens, true)
+	return &broker{t, command, target}
+}
+
+// stop ends it as a machine that shuts down would.
+func (broker *broker) stop() {
+	broker.t.Helper()
+	succeeds(broker.t, broker.command.Process.Signal(syscall.SIGTERM))
+	succeeds(broker.t, broker.command.Wait())
+}

@@ -1,0 +1,82 @@
+package scenarios
+
+import (
+	"context"
+	"io"
+	"testing"
+
+	trunkline "github.com/trunkline/trunkline/clients/go/trunkline/v1"
+	"google.golang.org/grpc"
+)
+
+// A stream of the consumer billing.
+type stream struct {
+	t      *testing.T
+	frames grpc.ServerStreamingClient[trunkline.ConsumeResponse]
+	cancel context.CancelFunc
+}
+
+// consume opens a stream; topic and consumer are filled in.
+func (topic *topic) consume(request *trunkline.ConsumeRequest) *stream {
+	topic.t.Helper()
+	request.Topic, request.ConsumerId = topic.name, billing
+	ctx, cancel := context.WithCancel(deadline(topic.t))
+	topic.t.Cleanup(cancel)
+	frames, err := topic.consumers.Consume(ctx, request)
+	succeeds(topic.t, err)
+	return &stream{topic.t, frames, cancel}
+}
+
+func (stream *stream) next() *trunkline.ConsumeResponse {
+	stream.t.Helper()
+	frame, err := stream.frames.Recv()
+	succeeds(stream.t, err)
+	return frame
+}
+
+// attached waits as a standby for as long as it must.
+func (stream *stream) attached() *trunkline.Attached {
+	stream.t.Helper()
+	for {
+		frame := stream.next()
+		if attached := frame.GetAttached(); attached != nil {
+			return attached
+		}
+		if frame.GetStandby() == nil {
+			stream.t.Fatalf("got %v, want attached", frame)
+		}
+	}
+}
+
+// messages waits for so many messages, or a few more if the last frame holds them.
+func (stream *stream) messages(count int) []*trunkline.Message {
+	stream.t.Helper()
+	var messages []*trunkline.Message
+	for len(messages) < count {
+		messages = append(messages, stream.next().GetBatch().GetMessages()...)
+	}
+	return messages
+}
+
+// rest gives all frames until the stream ends OK.
+func (stream *stream) rest() []*trunkline.ConsumeResponse {
+	stream.t.Helper()
+	var frames []*trunkline.ConsumeResponse
+	for {
+		frame, err := stream.frames.Recv()
+		if err == io.EOF {
+			return frames
+		}
+		succeeds(stream.t, err)
+		frames = append(frames, frame)
+	}
+}
+
+// end gives the status that the stream ends with, whatever frames come before it.
+func (stream *stream) end() error {
+	for {
+		if _, err := stream.frames.Recv(); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,143 @@
+// Package scenarios holds the tests of clients/SCENARIOS.md, one of each name there.
+package scenarios
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	trunkline "github.com/trunkline/trunkline/clients/go/trunkline/v1"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	shop    = "shop"
+	billing = "billing"
+)
+
+// A topic is one test's own, with the producer shop and the consumer billing registered on it.
+type topic struct {
+	t         *testing.T
+	name      string
+	topics    trunkline.TopicServiceClient
+	producers trunkline.ProducerServiceClient
+	consumers trunkline.ConsumerServiceClient
+}
+
+func newTopic(t *testing.T) *topic {
+	t.Helper()
+	t.Parallel()
+	topic := emptyTopic(t, dial(t, os.Getenv("TRUNKLINE_TARGET")))
+	ctx := deadline(t)
+	_, err := topic.producers.RegisterProducer(ctx, &trunkline.RegisterProducerRequest{Topic: topic.name, ProducerId: shop})
+	succeeds(t, err)
+	_, err = topic.consumers.RegisterConsumer(ctx, &trunkline.RegisterConsumerRequest{Topic: topic.name, ConsumerId: billing})
+	succeeds(t, err)
+	return topic
+}
+
+func emptyTopic(t *testing.T, conn *grpc.ClientConn) *topic {
+	t.Helper()
+	topic := &topic{
+		t:         t,
+		name:      fmt.Sprintf("%s-%d", t.Name(), time.Now().UnixNano()),
+		topics:    trunkline.NewTopicServiceClient(conn),
+		producers: trunkline.NewProducerServiceClient(conn),
+		consumers: trunkline.NewConsumerServiceClient(conn),
+	}
+	_, err := topic.topics.CreateTopic(deadline(t), &trunkline.CreateTopicRequest{Topic: topic.name})
+	succeeds(t, err)
+	return topic
+}
+
+func dial(t *testing.T, target string) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	succeeds(t, err)
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// deadline is when a call of a test must have ended.
+func deadline(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func (topic *topic) publish(messages ...*trunkline.NewMessage) *trunkline.PublishResponse {
+	topic.t.Helper()
+	published, err := topic.producers.Publish(deadline(topic.t), &trunkline.PublishRequest{
+		Topic:      topic.name,
+		ProducerId: shop,
+		Messages:   messages,
+	})
+	succeeds(topic.t, err)
+	return published
+}
+
+func (topic *topic) consumer() *trunkline.Consumer {
+	topic.t.Helper()
+	answer, err := topic.consumers.GetConsumer(deadline(topic.t), &trunkline.GetConsumerRequest{Topic: topic.name, ConsumerId: billing})
+	succeeds(topic.t, err)
+	return answer.GetConsumer()
+}
+
+// numbered makes messages that say which ones they are.
+func numbered(first, count int) []*trunkline.NewMessage {
+	messages := make([]*trunkline.NewMessage, count)
+	for i := range messages {
+		messages[i] = &trunkline.NewMessage{Payload: fmt.Append(nil, "message ", first+i)}
+	}
+	return messages
+}
+
+func succeeds(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func equal[T comparable](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Fatalf("%s: got %v, want %v", what, got, want)
+	}
+}
+
+// refused checks the code and the reason of an error, and returns its ErrorInfo.
+func refused(t *testing.T, err error, code codes.Code, reason string) *errdetails.ErrorInfo {
+	t.Helper()
+	refusal := status.Convert(err)
+	if refusal.Code() != code {
+		t.Fatalf("got %v, want %v", err, code)
+	}
+	for _, detail := range refusal.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok {
+			equal(t, "domain", info.GetDomain(), "trunkline")
+			equal(t, "reason", info.GetReason(), reason)
+			return info
+		}
+	}
+	t.Fatalf("%v has no ErrorInfo", err)
+	return nil
+}
+
+func violatedField(t *testing.T, err error) string {
+	t.Helper()
+	for _, detail := range status.Convert(err).Details() {
+		if request, ok := detail.(*errdetails.BadRequest); ok {
+			return request.GetFieldViolations()[0].GetField()
+		}
+	}
+	t.Fatalf("%v has no BadRequest", err)
+	return ""
+}

@@ -1,0 +1,43 @@
+package io.trunkline.examples;
+
+import static java.nio.charset.StandardCharsets.ISO_8859_1;
+
+import com.google.protobuf.ByteString;
+import io.trunkline.v1.NewMessage;
+import java.io.BufferedReader;
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.InputStreamReader;
+import java.util.ArrayList;
+import java.util.List;
+
+/** Lines as messages, in batches: a file goes in large ones, and what somebody types line by line. */
+final class Lines {
+    private static final int MOST_LINES = 1_000;
+    private static final int MOST_BYTES = 1 << 20;
+
+    private final BufferedReader reader;
+
+    Lines(InputStream input) {
+        // Latin 1 keeps every byte as it is, also of lines that are no text.
+        reader = new BufferedReader(new InputStreamReader(input, ISO_8859_1));
+    }
+
+    /** Whether there is something to read without waiting. */
+    boolean ready() throws IOException {
+        return reader.ready();
+    }
+
+    /** Waits for a line, and takes with it those that are there already; none at the end. */
+    List<NewMessage> nextBatch() throws IOException {
+        var batch = new ArrayList<NewMessage>();
+        var bytes = 0;
+        do {
+            var line = reader.readLine();
+            if (line == null) break;
+            batch.add(NewMessage.newBuilder().setPayload(ByteString.copyFrom(line, ISO_8859_1)).build());
+            bytes += line.length();
+        } while (batch.size() < MOST_LINES && bytes < MOST_BYTES && ready());
+        return batch;
+    }
+}

@@ -1,0 +1,45 @@
+package io.trunkline.examples;
+
+import static io.trunkline.examples.TestTopic.BILLING;
+import static io.trunkline.examples.TestTopic.SHOP;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import org.junit.jupiter.api.Test;
+
+class ExamplesTest {
+    @Test
+    void quickstart() throws Exception {
+        for (var run = 0; run < 2; run++) {
+            try (var quickstart = ExampleProgram.start(System.getenv("TRUNKLINE_TARGET"), Quickstart.class)) {
+                var lines = quickstart.output().lines().toList();
+                assertEquals(0, quickstart.exitValue());
+                var offset = lines.get(0).replace("published at offset ", "");
+                assertEquals("consumed " + offset + ": one coffee", lines.get(lines.size() - 1));
+            }
+        }
+    }
+
+    @Test
+    void produceAndConsumeThroughARestart() throws Exception {
+        var topic = TestTopic.createEmpty();
+        try (var broker = new TestBroker();
+                var produce = ExampleProgram.start(broker.target(), Produce.class, topic.name(), SHOP);
+                var consume = ExampleProgram.start(broker.target(), Consume.class, topic.name(), BILLING)) {
+            produce.writeLines(0, 500);
+            assertTrue(produce.output().readLine().startsWith("stored "));
+            consume.expectLines(0, 500);
+
+            produce.writeLines(500, 500);
+            broker.stop();
+            produce.writeLines(1_000, 500);
+            broker.start();
+            consume.expectLines(500, 1_000);
+            produce.input().close();
+            assertEquals(0, produce.exitValue());
+            consume.process().destroy();
+            consume.exitValue();
+        }
+        assertEquals(1_500, topic.billing().getPosition());
+    }
+}
