@@ -96,12 +96,28 @@ impl Client {
     }
 
     /// A producer of a topic, to be opened with [`ProducerBuilder::open`].
+    ///
+    /// ```no_run
+    /// # async fn example(client: trunkline::client::Client) -> Result<(), trunkline::client::Error> {
+    /// let producer = client.producer("orders", "shop").open().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn producer(&self, topic: &str, producer_id: &str) -> ProducerBuilder {
         ProducerBuilder::new(self.clone(), topic, producer_id)
     }
 
     /// A consumer of a topic, to be opened with [`ConsumerBuilder::open`]; `commit` says when its
     /// position moves.
+    ///
+    /// ```no_run
+    /// # async fn example(client: trunkline::client::Client) -> Result<(), trunkline::client::Error> {
+    /// use trunkline::client::Commit;
+    ///
+    /// let consumer = client.consumer("orders", "billing", Commit::Auto).open().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn consumer(&self, topic: &str, consumer_id: &str, commit: Commit) -> ConsumerBuilder {
         ConsumerBuilder::new(self.clone(), topic, consumer_id, commit)
     }

@@ -63,6 +63,18 @@ pub struct ClientBuilder {
 }
 
 /// Why a broker could not be connected to.
+///
+/// ```no_run
+/// # async fn example() {
+/// use trunkline::client::{Client, ConnectError};
+///
+/// match Client::connect("http://127.0.0.1:50051").await {
+///     Ok(client) => println!("{client:?}"),
+///     Err(ConnectError::Unreachable { endpoint, reason }) => println!("{endpoint}: {reason}"),
+///     Err(error) => println!("{error}"),
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
     /// An endpoint is no URL of the form `http://HOST:PORT` or `https://HOST:PORT`.
@@ -142,16 +154,49 @@ impl Client {
     }
 
     /// Topics: create, describe, list, change, trim, read, delete.
+    ///
+    /// ```no_run
+    /// # async fn example(client: trunkline::client::Client) -> Result<(), trunkline::client::Error> {
+    /// use trunkline::proto::GetTopicRequest;
+    ///
+    /// let request = GetTopicRequest { topic: "orders".to_owned() };
+    /// let found = client.topics().get_topic(request).await?.into_inner().topic;
+    /// println!("{} messages", found.map_or(0, |topic| topic.head - topic.first_offset));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn topics(&self) -> TopicServiceClient<Connection> {
         TopicServiceClient::new(self.shared.clone())
     }
 
     /// Producers: register, describe, list, unregister, and publishing by hand.
+    ///
+    /// ```no_run
+    /// # async fn example(client: trunkline::client::Client) -> Result<(), trunkline::client::Error> {
+    /// use trunkline::proto::RegisterProducerRequest;
+    ///
+    /// let (topic, producer_id) = ("orders".to_owned(), "shop".to_owned());
+    /// let request = RegisterProducerRequest { topic, producer_id, fence: false };
+    /// client.producers().register_producer(request).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn producers(&self) -> ProducerServiceClient<Connection> {
         ProducerServiceClient::new(self.shared.clone())
     }
 
     /// Consumers: register, describe, list, seek, unregister, and consuming by hand.
+    ///
+    /// ```no_run
+    /// # async fn example(client: trunkline::client::Client) -> Result<(), trunkline::client::Error> {
+    /// use trunkline::{client::Start, proto::SeekRequest};
+    ///
+    /// let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
+    /// let target = Some(Start::Earliest.into());
+    /// client.consumers().seek(SeekRequest { topic, consumer_id, target }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn consumers(&self) -> ConsumerServiceClient<Connection> {
         ConsumerServiceClient::new(self.shared.clone())
     }

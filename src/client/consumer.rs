@@ -41,7 +41,7 @@ pub enum Commit {
     AtMostOnce,
 }
 
-/// When a consumer ends by itself.
+/// When a consumer ends by itself; for [`ConsumerBuilder::stop`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// When nothing is left to read.
@@ -91,6 +91,20 @@ pub enum Event {
 /// A [`Stream`] of messages that ends only when it was asked to, or with an error for which there
 /// is no remedy. Whoever wants to know of standbys, seeks, gaps and breaks takes
 /// [`Self::next_event`].
+///
+/// ```no_run
+/// # async fn example(mut consumer: trunkline::client::Consumer) -> Result<(), trunkline::client::Error> {
+/// use tokio_stream::StreamExt as _;
+///
+/// while let Some(message) = consumer.next().await {
+///     let message = message?;
+///     println!("{}: {:?}", message.offset, message.payload);
+///     consumer.commit(&message);
+/// }
+/// consumer.close().await?;
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// Dropped without [`Self::close`], it forgets what was not yet committed.
 #[derive(Debug)]
@@ -254,6 +268,25 @@ impl Consumer {
     ///
     /// With [`Commit::Auto`], all messages of an event count as dealt with when the next one is
     /// asked for.
+    ///
+    /// ```no_run
+    /// # async fn example(mut consumer: trunkline::client::Consumer) -> Result<(), trunkline::client::Error> {
+    /// use trunkline::client::Event;
+    ///
+    /// while let Some(event) = consumer.next_event().await {
+    ///     match event? {
+    ///         Event::Messages(messages) => {
+    ///             println!("{} at once", messages.len());
+    ///             messages.last().map(|last| consumer.commit(last));
+    ///         }
+    ///         Event::Standby { holder } => println!("{holder} reads; waiting"),
+    ///         Event::Broken(error) => println!("trying again: {error}"),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -8,6 +8,19 @@ use tonic_types::StatusExt as _;
 use crate::proto::PublishRefusal;
 
 /// What went wrong.
+///
+/// ```no_run
+/// # async fn example(producer: trunkline::client::Producer) {
+/// use trunkline::client::Error;
+///
+/// match producer.publish("an order").await {
+///     Ok(offset) => println!("stored at {offset}"),
+///     Err(error) if error.reason() == Some("PRODUCER_FENCED") => println!("there is a newer one"),
+///     Err(Error::Refused(refusal)) => println!("{refusal}: {:?}", refusal.metadata),
+///     Err(error) => println!("{error}"),
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A message, or an option, is one that no broker would take; it was not sent.

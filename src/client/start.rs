@@ -5,6 +5,14 @@ use std::time::SystemTime;
 use crate::proto::{LogEdge, read_messages_request, register_consumer_request, seek_request};
 
 /// Where in a topic's log to begin.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+///
+/// use trunkline::client::Start;
+///
+/// let an_hour_ago = Start::Time(SystemTime::now() - Duration::from_secs(3600));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Start {
     /// At the oldest message that is kept.
