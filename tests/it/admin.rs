@@ -232,6 +232,19 @@ async fn a_producer_is_registered_listed_and_unregistered() {
     assert!(listed[0].last_publish_time.is_some());
     assert_eq!((listed[1].producer_id.as_str(), listed[1].last_offset), ("web", None));
 
+    let get = |topic: &str, id: &str| proto::GetProducerRequest {
+        topic: topic.to_owned(),
+        producer_id: id.to_owned(),
+    };
+    let found = producers.get_producer(get("orders", "web")).await.unwrap().into_inner().producer;
+    assert_eq!(found.unwrap(), listed[1]);
+    let nobody = producers.get_producer(get("orders", "nobody")).await;
+    assert_refused(nobody, Code::NotFound, "PRODUCER_NOT_FOUND");
+    let nowhere = producers.get_producer(get("nope", "web")).await;
+    assert_refused(nowhere, Code::NotFound, "TOPIC_NOT_FOUND");
+    assert_field(producers.get_producer(get("a b", "web")).await, "topic", None);
+    assert_field(producers.get_producer(get("orders", "")).await, "producer_id", None);
+
     let again = producers.register_producer(register_producer("orders", "web")).await;
     let metadata = assert_refused(again, Code::AlreadyExists, "PRODUCER_EXISTS");
     assert_eq!((metadata["topic"].as_str(), metadata["producer_id"].as_str()), ("orders", "web"));

@@ -241,6 +241,7 @@ async fn an_instance_that_was_fenced_is_refused_from_then_on() {
 
     let producer = fence(&other).await;
     assert_eq!((producer.epoch, producer.last_sequence), (1, Some(0)));
+    assert_eq!(producer.next_sequence, 1);
     for broker in [&broker, &other] {
         let refused = publish(broker, counted(1, &["old"])).await;
         let metadata = assert_refused(refused, Code::FailedPrecondition, "PRODUCER_FENCED");

@@ -27,6 +27,7 @@ mod poolers;
 mod promises;
 mod publish;
 mod pull;
+mod readme;
 mod reflection;
 mod retention;
 mod schema;

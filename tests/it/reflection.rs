@@ -1,5 +1,7 @@
 //! What a client without the protos sees, and what a probe is told.
 
+use std::collections::BTreeSet;
+
 use prost::Message as _;
 use prost_types::FileDescriptorProto;
 use tokio_stream::{StreamExt as _, once};
@@ -81,4 +83,36 @@ async fn health_tells_of_the_server_and_of_each_service() {
     }
     let unknown = HealthCheckRequest { service: "nope".to_owned() };
     assert_eq!(health.check(unknown).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[test]
+fn the_service_config_names_every_unary_call_once_and_retries_only_what_may_be() {
+    let set = prost_types::FileDescriptorSet::decode(trunkline::proto::FILE_DESCRIPTOR_SET);
+    let mut calls = BTreeSet::new();
+    for file in set.unwrap().file {
+        for service in &file.service {
+            let unary =
+                service.method.iter().filter(|m| !m.server_streaming() && !m.client_streaming());
+            let service = format!("{}.{}", file.package(), service.name());
+            calls.extend(unary.map(|method| (service.clone(), method.name().to_owned())));
+        }
+    }
+    let path = "proto/trunkline/v1/trunkline_grpc_service_config.json";
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let config: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let mut named = BTreeSet::new();
+    for method_config in config["methodConfig"].as_array().unwrap() {
+        let retried = method_config.get("retryPolicy").is_some();
+        for name in method_config["name"].as_array().unwrap() {
+            let of = |field: &str| name[field].as_str().unwrap().to_owned();
+            let (service, method) = (of("service"), of("method"));
+            // Of the others a second try may do something that was not asked for.
+            let harmless =
+                ["Get", "List", "Read", "Commit"].iter().any(|verb| method.starts_with(verb));
+            assert_eq!(retried, harmless, "{method}");
+            assert!(named.insert((service, method.clone())), "{method} is named twice");
+        }
+    }
+    assert_eq!(named, calls);
 }

@@ -125,11 +125,7 @@ async fn a_standby_begins_where_a_seek_moved_the_position() {
     holder.read_to_end().await;
     broker.seek("orders", "billing", Target::Offset(4)).await.unwrap();
     drop(holder);
-    let attached = loop {
-        if let Event::Attached(attached) = standby.next().await {
-            break attached;
-        }
-    };
+    let attached = standby.attaches().await;
     // The holder may have handed the last one out before it went.
     assert!([4, 5].contains(&attached.position), "{attached:?}");
 }
@@ -204,4 +200,19 @@ async fn the_command_seeks_under_a_running_consume() {
     let refused = Trunkline::run(&[&on[..], &seek].concat()).await;
     assert_eq!(refused.code(), 1, "{refused:?}");
     assert!(refused.stderr.contains("OFFSET_OUT_OF_RANGE"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_stream_that_attaches_is_told_of_the_last_seek() {
+    let broker = with_five_messages().await;
+    let mut first = broker.consume_manually("orders", "billing").await;
+    let attached = first.attached().await;
+    assert_eq!((attached.epoch, attached.seek_epoch), (1, 0));
+    drop(first);
+    let again = broker.consume_manually("orders", "billing").await.attaches().await;
+    assert_eq!(again.seek_epoch, 0, "nobody sought");
+    broker.seek("orders", "billing", Target::Offset(0)).await.unwrap();
+    let sought = broker.consume_manually("orders", "billing").await.attaches().await;
+    assert_eq!(sought.seek_epoch, again.epoch + 1, "later than all it had");
+    assert!(sought.epoch > sought.seek_epoch);
 }

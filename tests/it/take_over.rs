@@ -9,24 +9,13 @@ use tokio::task::JoinSet;
 use tonic::Code;
 use trunkline::proto::{self, OnBusy, consume_response::Event};
 
-use crate::support::{TestBroker, TestStream, assert_field, assert_refused, info, until};
+use crate::support::{TestBroker, assert_field, assert_refused, info, until};
 
 async fn with_consumer() -> TestBroker {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
     broker
-}
-
-/// The next attached frame; passes over those of a standby.
-async fn attach(stream: &mut TestStream) -> proto::Attached {
-    loop {
-        match stream.next().await {
-            Event::Attached(attached) => return attached,
-            Event::Standby(_) | Event::Heartbeat(_) => {}
-            other => panic!("attached expected, not {other:?}"),
-        }
-    }
 }
 
 #[tokio::test]
@@ -49,7 +38,7 @@ async fn a_take_over_ends_the_holder_within_a_second_on_whatever_broker_it_is() 
             (metadata["holder"].as_str(), metadata["topic"].as_str()),
             (name.as_str(), "orders")
         );
-        let attached = attach(&mut taker).await;
+        let attached = taker.attaches().await;
         assert!(attached.epoch > holder.epoch && attached.position == 0, "{attached:?}");
         assert_eq!(broker.get_consumer("orders", "billing").await.holder, name);
         // Whatever broker it comes to, a late commit is refused.
@@ -110,7 +99,7 @@ async fn who_takes_over_goes_before_all_who_wait() {
     there.standby().await;
     // Where a standby has this broker's turn, it gives the turn up.
     let mut taker = other.take_over("orders", "billing", "taker").await;
-    attach(&mut taker).await;
+    taker.attaches().await;
     info(&holder.ended().await, Code::Aborted, "LEASE_TAKEN_OVER");
     broker.publish("orders", ["a"]).await;
     assert_eq!(taker.payloads(1).await, ["a"]);
@@ -119,8 +108,8 @@ async fn who_takes_over_goes_before_all_who_wait() {
     // When it goes, those who waited go on.
     drop(taker);
     let first = tokio::select! {
-        attached = attach(&mut here) => attached,
-        attached = attach(&mut there) => attached,
+        attached = here.attaches() => attached,
+        attached = there.attaches() => attached,
     };
     assert_eq!(first.position, 1);
 }
@@ -188,7 +177,7 @@ async fn in_auto_mode_nothing_comes_twice_through_a_take_over() {
                 }
             }
         }
-        attach(&mut next).await;
+        next.attaches().await;
         stream = next;
     }
     while offsets.last() != Some(&(MESSAGES as i64 - 1)) {
@@ -215,7 +204,7 @@ async fn a_take_over_that_is_given_up_leaves_nothing_behind() {
     drop(taker);
     until("the claim is withdrawn", async || claimed(0).await).await;
     sql.batch_execute("select pg_advisory_unlock_all()").await.unwrap();
-    attach(&mut broker.consume("orders", "billing").await).await;
+    broker.consume("orders", "billing").await.attaches().await;
 }
 
 #[tokio::test]
@@ -230,7 +219,7 @@ async fn a_claim_of_a_broker_that_died_is_void_after_five_seconds() {
     .unwrap();
     let mut stream = broker.consume("orders", "billing").await;
     stream.standby().await;
-    attach(&mut stream).await;
+    stream.attaches().await;
     assert!(!broker.get_consumer("orders", "billing").await.holder.contains("died"));
 }
 

@@ -51,6 +51,17 @@ impl TestStream {
         }
     }
 
+    /// The next attached frame; passes over those of a standby.
+    pub async fn attaches(&mut self) -> Attached {
+        loop {
+            match self.next().await {
+                Event::Attached(attached) => return attached,
+                Event::Standby(_) | Event::Heartbeat(_) => {}
+                other => panic!("attached expected, not {other:?}"),
+            }
+        }
+    }
+
     /// The holder that a standby is told.
     pub async fn standby(&mut self) -> String {
         match self.next().await {
