@@ -114,7 +114,7 @@ pub(super) fn peeked(peeked: &Peeked) -> proto::ReadMessagesResponse {
 }
 
 fn gap((from, to): (Offset, Offset)) -> proto::Gap {
-    proto::Gap { from: from.0, to: to.0 }
+    proto::Gap { first_offset: from.0, end_offset: to.0 }
 }
 
 fn messages(delivery: &Delivery) -> Vec<proto::Message> {

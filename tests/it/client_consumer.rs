@@ -347,7 +347,7 @@ async fn standbys_gaps_and_frames_that_are_not_known_are_told_or_passed_over() {
     assert_eq!(event(&mut consumer).await, Event::Standby { holder: "another".to_owned() });
     stream.attach(0, 1).await;
     stream.frame(Frame::Heartbeat(proto::Heartbeat::default())).await;
-    stream.frame(Frame::Gap(proto::Gap { from: 0, to: 4 })).await;
+    stream.frame(Frame::Gap(proto::Gap { first_offset: 0, end_offset: 4 })).await;
     stream.batch(4..5).await;
     stream.frame(Frame::CaughtUp(proto::CaughtUp { head: 5 })).await;
     assert_eq!(event(&mut consumer).await, Event::Attached { position: 0 });

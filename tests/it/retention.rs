@@ -342,7 +342,7 @@ async fn a_consumer_below_the_floor_is_told_of_the_gap_and_goes_on() {
     manual.commit(4).await.unwrap();
 
     let pulled = broker.pull("orders", "puller", 10).await.unwrap();
-    assert_eq!(pulled.gap, Some(proto::Gap { from: 0, to: 3 }));
+    assert_eq!(pulled.gap, Some(proto::Gap { first_offset: 0, end_offset: 3 }));
     assert_eq!((pulled.position, pulled.messages.len()), (4, 1));
 }
 
@@ -364,7 +364,10 @@ async fn a_gap_up_to_the_head_moves_a_consumer_there() {
     broker.publish("orders", ["c"]).await;
     assert_eq!(auto.payloads(1).await, ["c"]);
     let pulled = broker.pull("orders", "puller", 10).await.unwrap();
-    assert_eq!((pulled.gap, pulled.position), (Some(proto::Gap { from: 0, to: 2 }), 3));
+    assert_eq!(
+        (pulled.gap, pulled.position),
+        (Some(proto::Gap { first_offset: 0, end_offset: 2 }), 3)
+    );
 }
 
 #[tokio::test]
@@ -405,8 +408,8 @@ async fn a_stream_that_retention_overtakes_gets_a_gap_on_whatever_broker_it_is()
                 stream.commit(next).await.unwrap();
             }
             Event::Gap(gap) => {
-                assert_eq!((gap.from, gap.to), (next, 3));
-                next = gap.to;
+                assert_eq!((gap.first_offset, gap.end_offset), (next, 3));
+                next = gap.end_offset;
             }
             _ => {}
         }

@@ -135,7 +135,7 @@ impl Reader {
                 self.began(epoch, position);
                 Some(Event::Repositioned { position })
             }
-            Frame::Gap(Gap { from, to }) => {
+            Frame::Gap(Gap { first_offset: from, end_offset: to }) => {
                 self.delivered(to);
                 let from = from.max(self.next_offset);
                 self.next_offset = to.max(self.next_offset);

@@ -117,7 +117,7 @@ impl TestStream {
     /// The messages that were removed before the stream came to them: from and to before.
     pub async fn gap(&mut self) -> (i64, i64) {
         match self.next().await {
-            Event::Gap(Gap { from, to }) => (from, to),
+            Event::Gap(Gap { first_offset, end_offset }) => (first_offset, end_offset),
             other => panic!("a gap expected, not {other:?}"),
         }
     }

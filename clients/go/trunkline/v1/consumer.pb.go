@@ -150,7 +150,8 @@ type Consumer struct {
 	// How many messages the consumer has before it: head minus position, without
 	// those that retention has removed.
 	Lag int64 `protobuf:"varint,5,opt,name=lag,proto3" json:"lag,omitempty"`
-	// The number of the lease's last acquisition; 0 if there was none.
+	// The number that fences: it goes up when the lease is acquired, at a seek, a
+	// pull and a take-over; 0 if there was none yet.
 	Epoch int64 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Who holds the lease now; empty if nobody does.
 	Holder string `protobuf:"bytes,7,opt,name=holder,proto3" json:"holder,omitempty"`

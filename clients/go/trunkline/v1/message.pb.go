@@ -241,9 +241,9 @@ func (x *Message) GetProducerId() string {
 type Gap struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The offset of the first one.
-	From int64 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	FirstOffset int64 `protobuf:"varint,1,opt,name=first_offset,json=firstOffset,proto3" json:"first_offset,omitempty"`
 	// The offset behind the last one: where the log now begins.
-	To            int64 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	EndOffset     int64 `protobuf:"varint,2,opt,name=end_offset,json=endOffset,proto3" json:"end_offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -278,16 +278,16 @@ func (*Gap) Descriptor() ([]byte, []int) {
 	return file_trunkline_v1_message_proto_rawDescGZIP(), []int{2}
 }
 
-func (x *Gap) GetFrom() int64 {
+func (x *Gap) GetFirstOffset() int64 {
 	if x != nil {
-		return x.From
+		return x.FirstOffset
 	}
 	return 0
 }
 
-func (x *Gap) GetTo() int64 {
+func (x *Gap) GetEndOffset() int64 {
 	if x != nil {
-		return x.To
+		return x.EndOffset
 	}
 	return 0
 }
@@ -317,10 +317,11 @@ const file_trunkline_v1_message_proto_rawDesc = "" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x06\n" +
-	"\x04_key\")\n" +
-	"\x03Gap\x12\x12\n" +
-	"\x04from\x18\x01 \x01(\x03R\x04from\x12\x0e\n" +
-	"\x02to\x18\x02 \x01(\x03R\x02to*O\n" +
+	"\x04_key\"G\n" +
+	"\x03Gap\x12!\n" +
+	"\ffirst_offset\x18\x01 \x01(\x03R\vfirstOffset\x12\x1d\n" +
+	"\n" +
+	"end_offset\x18\x02 \x01(\x03R\tendOffset*O\n" +
 	"\aLogEdge\x12\x18\n" +
 	"\x14LOG_EDGE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11LOG_EDGE_EARLIEST\x10\x01\x12\x13\n" +

@@ -97,7 +97,7 @@ func (c *Consumer) read(ctx context.Context, backoff *retry.Backoff, yield func(
 		case *trunkline.ConsumeResponse_Repositioned:
 			c.epoch, c.next = event.Repositioned.GetEpoch(), event.Repositioned.GetPosition()
 		case *trunkline.ConsumeResponse_Gap:
-			slog.Warn("messages were removed before they were read", "from", event.Gap.GetFrom(), "to", event.Gap.GetTo())
+			slog.Warn("messages were removed before they were read", "first", event.Gap.GetFirstOffset(), "end", event.Gap.GetEndOffset())
 		case *trunkline.ConsumeResponse_Batch:
 			if err := c.handOut(ctx, event.Batch.GetMessages(), yield); err != nil {
 				return err

@@ -138,7 +138,7 @@ public final class ResumingConsumer {
     }
 
     private void report(Gap gap) {
-        LOG.log(Level.WARNING, "Messages were removed before they were read, from {0} to {1}", gap.getFrom(), gap.getTo());
+        LOG.log(Level.WARNING, "Messages were removed before they were read, from offset {0} to before {1}", gap.getFirstOffset(), gap.getEndOffset());
     }
 
     private void handOut(List<Message> messages, Consumer<Message> handler) throws StatusException {

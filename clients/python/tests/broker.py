@@ -1,0 +1,50 @@
+"""A broker of a test's own, beside the one that all tests share, on the same database."""
+
+import os
+import subprocess
+from types import TracebackType
+from typing import Self
+
+
+class Broker:
+    """Runs inside its context; can be stopped there, and started again on the same port."""
+
+    target = "127.0.0.1:0"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [
+                os.environ["TRUNKLINE_BIN"],
+                "serve",
+                "--listen",
+                self.target,
+                "--database-url",
+                os.environ["TRUNKLINE_DATABASE_URL"],
+                "--log",
+                "error",
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        ready = self._process.stdout.readline()
+        self.target = ready.removeprefix("listening on ").strip()
+        assert self.target, "the broker did not become ready"
+
+    def stop(self) -> None:
+        """Stops it as an operator does, with SIGTERM, and waits until it is gone."""
+        with self._process:
+            self._process.terminate()
+            assert self._process.wait(timeout=15) == 0

@@ -1,0 +1,85 @@
+// A consumer that lives long: it commits what it has dealt with, and goes on after a break.
+//
+//     npx tsx examples/consume.ts TOPIC CONSUMER
+
+import { setTimeout } from "node:timers/promises";
+import { pathToFileURL } from "node:url";
+import { Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
+import { createGrpcTransport } from "@connectrpc/connect-node";
+import { CommitMode, ConsumerService } from "../gen/trunkline/v1/consumer_pb.js";
+import type { Message } from "../gen/trunkline/v1/message_pb.js";
+import { Progress } from "./progress.ts";
+import { mayRetry, pauseBeforeRetryMs, retryDelay } from "./retry.ts";
+
+/** Yields a topic's messages in order, each of them once, until the signal comes.
+ *
+ * A message counts as dealt with when the next one is asked for; behind each batch that is
+ * committed. What was not committed when a process dies, the next one gets again. */
+export async function* consume(
+  transport: Transport,
+  topic: string,
+  consumerId: string,
+  signal: AbortSignal,
+): AsyncGenerator<Message, void, void> {
+  const consumers = createClient(ConsumerService, transport);
+  const progress = new Progress();
+  let failures = 0;
+  while (!signal.aborted) {
+    const left = new AbortController();
+    try {
+      const stream = consumers.consume(
+        { topic, consumerId, commitMode: CommitMode.MANUAL },
+        { signal: AbortSignal.any([signal, left.signal]) },
+      );
+      for await (const frame of stream) {
+        failures = 0;
+        yield* progress.take(frame);
+        if (frame.event.case === "batch") {
+          await commit(transport, topic, consumerId, progress);
+        }
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!mayRetry(error)) throw error;
+      const pause = pauseBeforeRetryMs(failures, retryDelay(error));
+      console.warn(`${error.message}; trying again in ${Math.ceil(pause)} ms`);
+      await setTimeout(pause, undefined, { signal }).catch(() => {});
+      failures += 1;
+    } finally {
+      // A stream does not end by itself when the caller has had enough, and holds the lease.
+      left.abort();
+    }
+  }
+}
+
+async function commit(
+  transport: Transport,
+  topic: string,
+  consumerId: string,
+  { epoch, nextOffset }: Progress,
+): Promise<void> {
+  const consumers = createClient(ConsumerService, transport);
+  try {
+    const request = { topic, consumerId, epoch, position: nextOffset };
+    await consumers.commit(request, { timeoutMs: 10_000 });
+  } catch (error) {
+    // The lease is lost or a seek came: what the stream says next tells which.
+    if (mayRetry(error) || ConnectError.from(error).code !== Code.Aborted) throw error;
+  }
+}
+
+async function main([topic = "", consumerId = ""]: string[]): Promise<void> {
+  const baseUrl = `http://${process.env.TRUNKLINE_TARGET ?? "127.0.0.1:50051"}`;
+  // A broker that vanished without a word is noticed, as an idle stream asks for it.
+  const transport = createGrpcTransport({ baseUrl, pingIntervalMs: 30_000 });
+  const interrupted = new AbortController();
+  process.once("SIGINT", () => interrupted.abort());
+  const messages = consume(transport, topic, consumerId, interrupted.signal);
+  for await (const { offset, payload } of messages) {
+    console.log(`${offset} ${Buffer.from(payload).toString()}`);
+  }
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
+  await main(process.argv.slice(2));
+}
