@@ -21,7 +21,10 @@ mod start;
 mod tail;
 mod topic;
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
@@ -82,8 +85,9 @@ pub async fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(options) => return crate::server::serve(options).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "trunkline", &mut io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "trunkline", &mut script);
+            io::stdout().write_all(&script).map_err(Failure::from)
         }
         Command::Context(command) => context::run(command),
         command => run_on_broker(&cli.endpoint, command).await,

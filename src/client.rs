@@ -61,7 +61,7 @@ pub use message::Message;
 pub use producer::{Acknowledgement, Producer, ProducerBuilder};
 pub use start::Start;
 
-use crate::proto;
+use crate::proto::{self, topic_service_client::TopicServiceClient};
 
 /// How long the library's own unary calls may take.
 const UNARY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -89,7 +89,10 @@ impl Client {
     /// there.
     pub async fn ensure_topic(&self, topic: &str) -> Result<(), Error> {
         let request = proto::CreateTopicRequest { topic: topic.to_owned(), ..Default::default() };
-        match self.topics().create_topic(unary(request)).await {
+        let create = async |connection| {
+            TopicServiceClient::new(connection).create_topic(unary(request.clone())).await
+        };
+        match self.ask(create).await {
             Err(status) if status.code() != Code::AlreadyExists => Err(status.into()),
             _ => Ok(()),
         }

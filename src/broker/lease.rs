@@ -261,7 +261,7 @@ impl Lease {
         self.epoch
     }
 
-    /// The epoch that the last seek before the lease began; 0 if there was none.
+    /// The epoch that the last seek began; 0 if there was none.
     pub(super) fn seek_epoch(&self) -> Epoch {
         self.seek_epoch
     }
@@ -307,6 +307,7 @@ impl Lease {
     pub(super) fn go_on(&mut self) -> Offset {
         let now = self.standing.borrow();
         self.epoch = now.epoch;
+        self.seek_epoch = now.epoch;
         now.start
     }
 

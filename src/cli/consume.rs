@@ -52,7 +52,10 @@ pub(super) async fn run(client: &Client, options: Consume) -> Result<(), Failure
         _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
     };
     // However it ended, what was written out is committed.
-    let closed = consumer.close().await.map_err(Failure::from);
+    let closed = tokio::select! {
+        closed = consumer.close() => closed.map_err(Failure::from),
+        _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
+    };
     ended.and(closed)
 }
 

@@ -17,6 +17,7 @@ use super::{
     failure::Failure,
     output::{Output, Table},
 };
+use crate::client::Client;
 
 /// Name brokers, and choose the one to talk to.
 #[derive(Debug, Subcommand)]
@@ -68,6 +69,7 @@ pub(super) fn run(command: ContextCommand) -> Result<(), Failure> {
     let mut out = io::stdout();
     match command {
         ContextCommand::Add { name, url } => {
+            Client::builder(&url).check()?;
             contexts.current.get_or_insert_with(|| name.clone());
             contexts.contexts.insert(name.clone(), Context { endpoint: url.clone() });
             contexts.save()?;

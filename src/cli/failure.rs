@@ -46,6 +46,11 @@ impl Failure {
         Self { exit_code: INTERRUPTED, message: None, reason: None }
     }
 
+    /// Whether no broker could be reached.
+    pub(super) fn is_unavailable(&self) -> bool {
+        self.exit_code == UNAVAILABLE
+    }
+
     /// Whether it was Ctrl-C.
     pub(super) fn is_interruption(&self) -> bool {
         self.exit_code == INTERRUPTED

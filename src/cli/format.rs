@@ -121,7 +121,8 @@ fn escaped(rest: &mut std::str::Chars<'_>) -> Result<u8, String> {
         Some('\\') => Ok(b'\\'),
         Some('x') => {
             let digits: String = rest.take(2).collect();
-            u8::from_str_radix(&digits, 16).map_err(|_| format!("\\x{digits} is no byte"))
+            let byte = u8::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 2);
+            byte.ok_or_else(|| format!("\\x{digits} is no byte: give two hexadecimal digits"))
         }
         Some(other) => Err(format!("\\{other} stands for nothing; see --help")),
         None => Err("a backslash at the end is written \\\\".to_owned()),

@@ -19,7 +19,9 @@ pub(super) async fn greet(client: &Client, endpoint: &str) -> Result<(), Failure
     let problem = match answer {
         Ok(Err(status)) => match status.code() {
             Code::NotFound | Code::Unimplemented => "what answers there is no Trunkline broker",
-            _ if is_broken_connection(&status) => "what listens there does not speak gRPC",
+            _ if is_broken_connection(&status) => {
+                "what listens there does not speak gRPC, or has gone"
+            }
             // It is one that is not well, as the call itself will tell.
             _ => return Ok(()),
         },

@@ -6,7 +6,7 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use super::failure::Failure;
+use super::{failure::Failure, greeting::greet};
 use crate::{client::Client, server::health::WAKE_UPS};
 
 /// A broker that takes longer to answer is not healthy.
@@ -33,6 +33,7 @@ pub(super) async fn check(endpoint: &str) -> Result<(), Failure> {
 /// How the broker is, and how its wake-ups are.
 async fn ask(endpoint: &str) -> Result<(ServingStatus, ServingStatus), Failure> {
     let client = Client::connect(endpoint).await?;
+    greet(&client, endpoint).await?;
     let health = HealthClient::new(client.connection());
     let status = async |service: &str| {
         let request = HealthCheckRequest { service: service.to_owned() };

@@ -8,7 +8,7 @@ mod sent;
 use std::{ffi::OsString, fmt::Display, time::Duration};
 
 use bytes::Bytes;
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 use tokio::io::AsyncReadExt as _;
 
 use super::{
@@ -41,16 +41,12 @@ pub(super) struct Produce {
     /// Create the topic if it is missing, and register the producer if it is not.
     #[arg(long)]
     register: bool,
-    /// The epoch that `producer register --fence` gave to this instance; without it, a new one is
-    /// taken, which shuts older instances out.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
-    epoch: Option<i64>,
     /// Pass over as many lines as this producer has published before: the same files, given again
     /// after a failure, go on where they were left, and nothing is stored twice.
     #[arg(long)]
     resume: bool,
     /// What stands between a line's key and its payload; without it, a line has no key.
-    #[arg(long, value_name = "TEXT", conflicts_with = "json")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "json", value_parser = NonEmptyStringValueParser::new())]
     key_separator: Option<String>,
     /// A header for every message; may be given several times.
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_pair)]
@@ -76,13 +72,14 @@ pub(super) struct Produce {
 pub(super) async fn run(client: &Client, options: Produce) -> Result<(), Failure> {
     let inputs = input::open_all(&options.files).await?;
     let producer = open(client, &options).await?;
-    let skipped = if options.resume { producer.first_sequence().unsigned_abs() } else { 0 };
+    let published = if options.resume { producer.first_sequence().unsigned_abs() } else { 0 };
     let mut shipping = Shipping {
         progress: Progress::start(&inputs),
         shape: Shape::new(options.key_separator, options.headers, options.json),
         names: inputs.iter().map(|input| input.name.clone()).collect(),
         sent: Sent::default(),
-        skipped,
+        published,
+        passed_over: 0,
         producer,
     };
     let shipped = tokio::select! {
@@ -102,9 +99,6 @@ async fn open(client: &Client, options: &Produce) -> Result<Producer, Failure> {
         client.ensure_topic(&options.topic).await?;
         producer = producer.register();
     }
-    if let Some(epoch) = options.epoch {
-        producer = producer.epoch(epoch);
-    }
     producer.open().await.map_err(|error| match error {
         Error::Invalid { field: "max_batch_messages", problem } => {
             Failure::usage(format!("--batch {problem}"))
@@ -118,8 +112,9 @@ struct Shipping {
     shape: Shape,
     names: Vec<String>,
     sent: Sent,
-    /// Lines still to be passed over.
-    skipped: u64,
+    /// Lines that were published before, and how many of them have been passed over.
+    published: u64,
+    passed_over: u64,
     progress: Progress,
 }
 
@@ -155,12 +150,19 @@ impl Shipping {
                 }
             }
         }
+        let (passed_over, published) = (self.passed_over, self.published);
+        if passed_over < published {
+            return Err(Failure::refused(format!(
+                "there are {passed_over} lines, and this producer has published {published} before: \
+                 these are not the files that it began with"
+            )));
+        }
         Ok(())
     }
 
     async fn ship_line(&mut self, file: usize, number: u64, line: Bytes) -> Result<(), Failure> {
-        if self.skipped > 0 {
-            self.skipped -= 1;
+        if self.passed_over < self.published {
+            self.passed_over += 1;
             return Ok(());
         }
         if line.len() > self.shape.max_line_bytes() {
@@ -187,20 +189,24 @@ impl Shipping {
 
     /// Waits for the answers to what was sent, and says how far it was acknowledged.
     async fn finish(mut self, shipped: Result<(), Failure>) -> Result<(), Failure> {
-        let answered = async {
-            // What was sent before a line that cannot be is acknowledged all the same.
-            let _ = self.producer.flush().await;
-            self.sent.take_answers().map_err(Failure::from)
+        let interrupted = shipped.as_ref().is_err_and(Failure::is_interruption);
+        let patience = async {
+            match interrupted {
+                true => tokio::time::sleep(LAST_ANSWERS).await,
+                false => _ = tokio::signal::ctrl_c().await,
+            }
         };
-        let answered = match shipped.as_ref().is_err_and(Failure::is_interruption) {
-            true => match tokio::time::timeout(LAST_ANSWERS, answered).await {
-                Ok(answered) => answered,
-                Err(_) => Err(Failure::unavailable("no answer from the broker")),
-            },
-            false => answered.await,
+        // What was sent before a line that cannot be is acknowledged all the same.
+        let answered = tokio::select! {
+            flushed = self.producer.flush() => flushed.map_err(Failure::from),
+            () = patience => Err(Failure::interrupted()),
         };
+        let answered = answered.and(self.sent.take_answers().map_err(Failure::from));
         self.progress.finish();
-        let told = self.sent.told(&self.names, self.progress.elapsed());
+        let mut told = self.sent.told(&self.names, self.progress.elapsed());
+        if self.passed_over > 0 {
+            told = format!("{} lines were published before; {told}", self.passed_over);
+        }
         match shipped.and(answered) {
             Ok(()) => {
                 say(&told);

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{failure::Failure, format::FormatArgs, topic};
+use super::{
+    failure::{Failure, say},
+    format::FormatArgs,
+    topic,
+};
 use crate::client::{Client, Start};
 
 /// How often a topic is asked for what has come.
@@ -36,19 +40,26 @@ async fn print(client: &Client, tail: &Tail) -> Result<(), Failure> {
     let Tail { name, count, follow, format } = tail;
     let topic = topic::get(client, name).await?;
     let first = topic.first_offset.max(topic.head - i64::from(*count));
-    let newest = u64::try_from(topic.head - first).unwrap_or(0);
-    let mut next = topic::read(client, name, Start::Offset(first), newest, format).await?;
-    if !follow {
-        return Ok(());
-    }
+    let mut next = Start::Offset(first);
+    let mut left = u64::try_from(topic.head - first).unwrap_or(0);
+    let mut lost = false;
     // Asking needs no registration, and leaves nothing behind however this ends.
     let mut poll = tokio::time::interval(POLL_INTERVAL);
     loop {
-        poll.tick().await;
-        next = match topic::read(client, name, next, u64::MAX, format).await {
+        match topic::read(client, name, &mut next, left, format).await {
+            Ok(()) if !follow => return Ok(()),
+            Ok(()) => (left, lost) = (u64::MAX, false),
             // Retention has gone past: what is left comes next.
-            Err(failure) if failure.reason() == Some("OFFSET_OUT_OF_RANGE") => Start::Earliest,
-            read => read?,
-        };
+            Err(failure) if failure.reason() == Some("OFFSET_OUT_OF_RANGE") => {
+                next = Start::Earliest;
+            }
+            Err(failure) if *follow && failure.is_unavailable() => {
+                if !std::mem::replace(&mut lost, true) {
+                    say("lost the broker, trying again");
+                }
+            }
+            Err(failure) => return Err(failure),
+        }
+        poll.tick().await;
     }
 }

@@ -171,7 +171,8 @@ pub(super) async fn run(client: &Client, command: TopicCommand) -> Result<(), Fa
             writeln!(out, "trimmed topic {name}: it begins at offset {first}")?;
         }
         TopicCommand::Read { name, from, count, format } => {
-            read(client, &name, from, count.unwrap_or(u64::MAX), &format).await?;
+            let mut from = from;
+            read(client, &name, &mut from, count.unwrap_or(u64::MAX), &format).await?;
         }
         TopicCommand::Tail(tail) => tail::run(client, tail).await?,
         TopicCommand::Delete { name } => {
@@ -188,33 +189,34 @@ pub(super) async fn get(client: &Client, name: &str) -> Result<Topic, Failure> {
     Ok(found.unwrap_or_default())
 }
 
-/// Prints messages up to the head, page by page; returns where the next page begins.
+/// Prints messages up to the head, page by page, and moves `from` behind those it has printed.
 pub(super) async fn read(
     client: &Client,
     topic: &str,
-    from: Start,
+    from: &mut Start,
     mut left: u64,
     format: &FormatArgs,
-) -> Result<Start, Failure> {
+) -> Result<(), Failure> {
     let mut out = io::BufWriter::new(io::stdout());
-    let mut from = from;
     while left > 0 {
         let request = proto::ReadMessagesRequest {
             topic: topic.to_owned(),
-            start: Some(from.into()),
+            start: Some((*from).into()),
             max_messages: i32::try_from(left).unwrap_or(i32::MAX),
         };
         let page = client.topics().read_messages(request).await?.into_inner();
-        from = Start::Offset(page.next_offset);
+        let next = Start::Offset(page.next_offset);
         if page.messages.is_empty() {
+            *from = next;
             break;
         }
         left -= page.messages.len() as u64;
         let messages: Vec<_> = page.messages.into_iter().map(Message::from).collect();
         render::messages(&mut out, topic, &messages, format)?;
+        out.flush()?;
+        *from = next;
     }
-    out.flush()?;
-    Ok(from)
+    Ok(())
 }
 
 fn object(topic: &Topic) -> serde_json::Value {

@@ -13,6 +13,11 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
+    /// How long to wait before the next try, as a broker asked for at the least.
+    pub(super) fn next_after(&mut self, asked: Duration) -> Duration {
+        self.next().max(asked.min(LONGEST))
+    }
+
     /// How long to wait before the next try.
     pub(super) fn next(&mut self) -> Duration {
         let longest = FIRST.saturating_mul(1 << self.tries.min(10)).min(LONGEST);
@@ -41,5 +46,7 @@ mod tests {
         (0..100).for_each(|_| assert!(backoff.next() <= LONGEST));
         backoff.reset();
         assert!(backoff.next() <= FIRST);
+        assert_eq!(backoff.next_after(Duration::from_secs(1)), Duration::from_secs(1));
+        assert_eq!(backoff.next_after(Duration::from_secs(3600)), LONGEST);
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -16,6 +16,7 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
+use super::is_broken_connection;
 use crate::proto::{
     consumer_service_client::ConsumerServiceClient, producer_service_client::ProducerServiceClient,
     topic_service_client::TopicServiceClient,
@@ -35,20 +36,28 @@ pub type Connection = InterceptedService<Channel, Credentials>;
 
 /// A connection to a broker; cheap to clone, and made anew by itself when it breaks.
 ///
-/// It may know several brokers of one database. The calls go to the one that was reached first;
-/// producers and consumers go on to the next one when theirs is lost.
+/// It may know several brokers of one database: producers and consumers go on to the next one when
+/// theirs is lost, and later calls follow them there.
 #[derive(Clone, Debug)]
 pub struct Client {
     brokers: Arc<Brokers>,
-    shared: Connection,
 }
 
 #[derive(Debug)]
 struct Brokers {
     endpoints: Vec<Endpoint>,
-    /// The broker that answered last.
+    /// Counts on when a broker is lost; modulo the number of brokers, the one to talk to.
     current: AtomicUsize,
+    /// The connection of calls, and the broker that it leads to.
+    shared: Mutex<(usize, Connection)>,
     credentials: Credentials,
+}
+
+/// A connection of its own for a long stream.
+pub(super) struct Opened {
+    pub(super) connection: Connection,
+    /// Which of the brokers it leads to.
+    pub(super) broker: usize,
 }
 
 /// What a connection needs besides its endpoints; from [`Client::builder`].
@@ -59,7 +68,6 @@ pub struct ClientBuilder {
     token: Option<String>,
     ca_certificate: Option<Certificate>,
     identity: Option<Identity>,
-    connect_timeout: Duration,
 }
 
 /// Why a broker could not be connected to.
@@ -129,7 +137,7 @@ impl Client {
         Self::builder(endpoints).connect().await
     }
 
-    /// A connection with more than endpoints: a token, certificates, another timeout.
+    /// A connection with more than endpoints: a token, certificates.
     ///
     /// ```no_run
     /// # async fn example(token: String) -> Result<(), Box<dyn std::error::Error>> {
@@ -149,7 +157,6 @@ impl Client {
             token: None,
             ca_certificate: None,
             identity: None,
-            connect_timeout: CONNECT_TIMEOUT,
         }
     }
 
@@ -166,7 +173,7 @@ impl Client {
     /// # }
     /// ```
     pub fn topics(&self) -> TopicServiceClient<Connection> {
-        TopicServiceClient::new(self.shared.clone())
+        TopicServiceClient::new(self.connection())
     }
 
     /// Producers: register, describe, list, unregister, and publishing by hand.
@@ -182,7 +189,7 @@ impl Client {
     /// # }
     /// ```
     pub fn producers(&self) -> ProducerServiceClient<Connection> {
-        ProducerServiceClient::new(self.shared.clone())
+        ProducerServiceClient::new(self.connection())
     }
 
     /// Consumers: register, describe, list, seek, unregister, and consuming by hand.
@@ -198,52 +205,82 @@ impl Client {
     /// # }
     /// ```
     pub fn consumers(&self) -> ConsumerServiceClient<Connection> {
-        ConsumerServiceClient::new(self.shared.clone())
+        ConsumerServiceClient::new(self.connection())
     }
 
     /// The connection itself, for other services of the broker, such as its health.
     pub fn connection(&self) -> Connection {
-        self.shared.clone()
+        self.brokers.shared()
+    }
+
+    /// How many brokers it knows.
+    pub(super) fn brokers(&self) -> usize {
+        self.brokers.endpoints.len()
     }
 
     /// A connection of its own for a long stream: to the broker that answered last, or else to the
     /// next one that does.
-    pub(super) async fn open(&self) -> Result<Connection, Status> {
-        let brokers = &self.brokers;
-        match brokers.connect().await {
-            Ok(channel) => Ok(InterceptedService::new(channel, brokers.credentials.clone())),
-            Err(error) => Err(Status::unavailable(error.to_string())),
-        }
+    pub(super) async fn open(&self) -> Result<Opened, Status> {
+        let first = self.brokers.current.load(Ordering::Relaxed);
+        let opened = connect(&self.brokers.endpoints, first).await;
+        let (broker, channel) = opened.map_err(|error| Status::unavailable(error.to_string()))?;
+        self.brokers.current.fetch_max(broker, Ordering::Relaxed);
+        let credentials = self.brokers.credentials.clone();
+        Ok(Opened { connection: InterceptedService::new(channel, credentials), broker })
     }
 
-    /// The broker that answered last was lost: the next try begins with the one behind it.
-    pub(super) fn lost(&self) {
-        self.brokers.current.fetch_add(1, Ordering::Relaxed);
+    /// A broker was lost: the next try begins with the one behind it, unless somebody else has
+    /// noticed before.
+    pub(super) fn lost(&self, broker: usize) {
+        let next = broker.wrapping_add(1);
+        let current = &self.brokers.current;
+        _ = current.compare_exchange(broker, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Asks a broker, and the next one if it is not there.
+    pub(super) async fn ask<T>(
+        &self,
+        mut ask: impl AsyncFnMut(Connection) -> Result<T, Status>,
+    ) -> Result<T, Status> {
+        for _ in 1..self.brokers() {
+            let broker = self.brokers.current.load(Ordering::Relaxed);
+            match ask(self.connection()).await {
+                Err(status) if is_broken_connection(&status) => self.lost(broker),
+                answered => return answered,
+            }
+        }
+        ask(self.connection()).await
     }
 }
 
 impl Brokers {
-    /// Tries each broker once, beginning with the one that answered last.
-    async fn connect(&self) -> Result<Channel, ConnectError> {
-        let first = self.current.load(Ordering::Relaxed);
-        let mut problem = ConnectError::Endpoint { endpoint: String::new() };
-        for number in first..first + self.endpoints.len() {
-            let endpoint = &self.endpoints[number % self.endpoints.len()];
-            match endpoint.connect().await {
-                Ok(channel) => {
-                    self.current.store(number, Ordering::Relaxed);
-                    return Ok(channel);
-                }
-                Err(error) => {
-                    problem = ConnectError::Unreachable {
-                        endpoint: endpoint.uri().to_string().trim_end_matches('/').to_owned(),
-                        reason: root_cause(&error).to_string(),
-                    };
-                }
+    fn shared(&self) -> Connection {
+        let current = self.current.load(Ordering::Relaxed) % self.endpoints.len();
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared.0 != current {
+            let channel = self.endpoints[current].connect_lazy();
+            *shared = (current, InterceptedService::new(channel, self.credentials.clone()));
+        }
+        shared.1.clone()
+    }
+}
+
+/// Tries each broker once, beginning with the given one; returns which it was.
+async fn connect(endpoints: &[Endpoint], first: usize) -> Result<(usize, Channel), ConnectError> {
+    let mut problem = ConnectError::Endpoint { endpoint: String::new() };
+    for broker in first..first + endpoints.len() {
+        let endpoint = &endpoints[broker % endpoints.len()];
+        match endpoint.connect().await {
+            Ok(channel) => return Ok((broker, channel)),
+            Err(error) => {
+                problem = ConnectError::Unreachable {
+                    endpoint: endpoint.uri().to_string().trim_end_matches('/').to_owned(),
+                    reason: root_cause(&error).to_string(),
+                };
             }
         }
-        Err(problem)
     }
+    Err(problem)
 }
 
 impl ClientBuilder {
@@ -267,10 +304,15 @@ impl ClientBuilder {
         self
     }
 
-    /// How long connecting to one broker may take; 5 s if not said.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
-        self
+    /// Checks the endpoints and credentials without connecting.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] says which of them is not well-formed.
+    pub fn check(&self) -> Result<(), ConnectError> {
+        self.endpoints()?;
+        self.token.as_deref().map(authorization).transpose()?;
+        Ok(())
     }
 
     /// Connects to the first of the endpoints that answers.
@@ -280,14 +322,17 @@ impl ClientBuilder {
     /// [`ConnectError`] says which endpoint or credential is not well-formed, or why no broker was
     /// reached.
     pub async fn connect(self) -> Result<Client, ConnectError> {
-        let endpoints = self.endpoints.split(',').map(|endpoint| self.endpoint(endpoint.trim()));
-        let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
+        let endpoints = self.endpoints()?;
         let authorization = self.token.as_deref().map(authorization).transpose()?;
         let credentials = Credentials { authorization };
-        let brokers = Brokers { endpoints, current: AtomicUsize::new(0), credentials };
-        let channel = brokers.connect().await?;
-        let shared = InterceptedService::new(channel, brokers.credentials.clone());
-        Ok(Client { brokers: Arc::new(brokers), shared })
+        let (broker, channel) = connect(&endpoints, 0).await?;
+        let shared = (broker, InterceptedService::new(channel, credentials.clone()));
+        let (current, shared) = (AtomicUsize::new(broker), Mutex::new(shared));
+        Ok(Client { brokers: Arc::new(Brokers { endpoints, current, shared, credentials }) })
+    }
+
+    fn endpoints(&self) -> Result<Vec<Endpoint>, ConnectError> {
+        self.endpoints.split(',').map(|endpoint| self.endpoint(endpoint.trim())).collect()
     }
 
     fn endpoint(&self, text: &str) -> Result<Endpoint, ConnectError> {
@@ -298,7 +343,7 @@ impl ClientBuilder {
             return Err(wrong());
         }
         let endpoint = endpoint
-            .connect_timeout(self.connect_timeout)
+            .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_while_idle(true)
             .tcp_nodelay(true)

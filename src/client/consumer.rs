@@ -19,12 +19,18 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tonic::Code;
 
 use super::{Client, Error, Message, Start, unary};
-use crate::proto::{CommitMode, ConsumeRequest, OnBusy, RegisterConsumerRequest};
+use crate::proto::{
+    CommitMode, ConsumeRequest, OnBusy, RegisterConsumerRequest,
+    consumer_service_client::ConsumerServiceClient,
+};
 use committer::Committer;
 use reader::Reader;
 
 /// Events that are read ahead; the reader waits for room then, and the broker for the reader.
 const READ_AHEAD: usize = 2;
+
+/// How often an idle stream beats, if nothing else is said.
+const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// When a consumer's position moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +42,8 @@ pub enum Commit {
     /// When [`Consumer::commit`] says so. None is passed over; what was not committed comes again
     /// after a crash.
     Manual,
-    /// Before a message is handed out, by the broker. None comes twice; what was on its way when
-    /// the connection broke is not repeated.
+    /// Before a message is handed out, by the broker. None comes twice; what was on its way, or
+    /// read ahead, when the connection broke or the consumer was closed is not repeated.
     AtMostOnce,
 }
 
@@ -48,7 +54,7 @@ pub enum Stop {
     CaughtUp,
     /// When all messages before an offset have been had.
     Offset(i64),
-    /// When so many messages have been had.
+    /// When so many messages have been read, those that a seek then brings again included.
     Messages(u64),
 }
 
@@ -57,8 +63,8 @@ pub enum Stop {
 pub enum Event {
     /// The stream holds the lease.
     Attached {
-        /// The offset of the first message to come from the broker; what this consumer has had
-        /// already is not repeated.
+        /// The stored position. What this consumer has had already is not repeated, unless it was
+        /// sought while it was away.
         position: i64,
     },
     /// Another stream holds the lease, and this one waits for it.
@@ -144,7 +150,7 @@ impl ConsumerBuilder {
             commit_mode: mode.into(),
             ..Default::default()
         };
-        let heartbeat = Duration::from_secs(15);
+        let heartbeat = HEARTBEAT;
         Self { client, request, commit, stop: None, register: None, heartbeat }
     }
 
@@ -184,7 +190,6 @@ impl ConsumerBuilder {
     /// for three times as long is opened again.
     pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
         self.heartbeat = interval;
-        self.request.heartbeat_interval = interval.try_into().ok();
         self
     }
 
@@ -213,17 +218,15 @@ impl ConsumerBuilder {
     ///
     /// [`Error::Refused`] or [`Error::Lost`] if the consumer is to be registered and cannot be.
     /// That there is no such topic or consumer, the first message tells.
-    pub async fn open(self) -> Result<Consumer, Error> {
+    pub async fn open(mut self) -> Result<Consumer, Error> {
+        let bounds = Duration::from_millis(100)..=Duration::from_secs(60);
+        if !bounds.contains(&self.heartbeat) {
+            let problem = "must be 100 ms to 60 s".to_owned();
+            return Err(Error::Invalid { field: "heartbeat_interval", problem });
+        }
+        self.request.heartbeat_interval = self.heartbeat.try_into().ok();
         if let Some(start) = self.register {
-            let request = RegisterConsumerRequest {
-                topic: self.request.topic.clone(),
-                consumer_id: self.request.consumer_id.clone(),
-                start: Some(start.into()),
-            };
-            match self.client.consumers().register_consumer(unary(request)).await {
-                Err(status) if status.code() != Code::AlreadyExists => return Err(status.into()),
-                _ => {}
-            }
+            self.register(start).await?;
         }
         let committer = (self.commit != Commit::AtMostOnce).then(|| {
             let ConsumeRequest { topic, consumer_id, .. } = &self.request;
@@ -231,24 +234,34 @@ impl ConsumerBuilder {
         });
         let wanted = committer.as_ref().map(Committer::wanted);
         let seeks = Arc::new(AtomicU32::new(0));
-        let reader = Reader::new(
-            self.client,
-            self.request,
-            self.stop,
-            self.heartbeat,
-            seeks.clone(),
-            wanted,
-        );
         let (sender, events) = mpsc::channel(READ_AHEAD);
+        let reader =
+            Reader::new(self.client, self.request, self.stop, seeks.clone(), wanted, sender);
         Ok(Consumer {
             events,
-            reading: tokio::spawn(reader.run(sender)),
+            reading: tokio::spawn(reader.run()),
             seeks,
             ready: Vec::new().into_iter(),
             commit: self.commit,
             committer,
             taken: None,
         })
+    }
+
+    /// Registers the consumer unless it is registered.
+    async fn register(&self, start: Start) -> Result<(), Error> {
+        let request = RegisterConsumerRequest {
+            topic: self.request.topic.clone(),
+            consumer_id: self.request.consumer_id.clone(),
+            start: Some(start.into()),
+        };
+        let register = async |connection| {
+            ConsumerServiceClient::new(connection).register_consumer(unary(request.clone())).await
+        };
+        match self.client.ask(register).await {
+            Err(status) if status.code() != Code::AlreadyExists => Err(status.into()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -380,5 +393,39 @@ impl Stream for Consumer {
 impl Drop for Consumer {
     fn drop(&mut self) {
         self.reading.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+    use crate::proto;
+
+    fn messages(offsets: std::ops::Range<i64>, seeks: u32) -> Vec<Message> {
+        let message = |offset| proto::Message { offset, ..Default::default() };
+        offsets.map(|offset| Message::received(message(offset), seeks)).collect()
+    }
+
+    #[tokio::test]
+    async fn what_was_read_ahead_of_a_seek_is_not_handed_out() {
+        let (sender, events) = mpsc::channel(READ_AHEAD);
+        let mut consumer = Consumer {
+            events,
+            reading: tokio::spawn(async {}),
+            seeks: Arc::new(AtomicU32::new(0)),
+            ready: messages(0..10, 0).into_iter(),
+            commit: Commit::Manual,
+            committer: None,
+            taken: None,
+        };
+        assert_eq!(consumer.next().await.unwrap().unwrap().offset, 0);
+        sender.send(Ok(Event::Messages(messages(10..20, 0)))).await.unwrap();
+        // The reader comes to a seek.
+        consumer.seeks.fetch_add(1, Ordering::AcqRel);
+        sender.send(Ok(Event::Messages(messages(3..5, 1)))).await.unwrap();
+        assert_eq!(consumer.next().await.unwrap().unwrap().offset, 3);
+        assert_eq!(consumer.next_event().await, Some(Ok(Event::Messages(messages(4..5, 1)))));
     }
 }

@@ -1,6 +1,6 @@
 //! What can go wrong, as a program must know it.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -91,10 +91,12 @@ impl Refusal {
 
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
-        if is_broken_connection(&status) {
+        let info = status.get_details_error_info();
+        // What is unavailable without saying why is not there.
+        let not_there = status.code() == Code::Unavailable && info.is_none();
+        if not_there || is_broken_connection(&status) {
             return Self::Lost { reason: explain(&status) };
         }
-        let info = status.get_details_error_info();
         let (reason, metadata) = info.map(|info| (info.reason, info.metadata)).unwrap_or_default();
         let message = status.message().to_owned();
         Self::Refused(Refusal { code: status.code(), reason, message, metadata })
@@ -133,6 +135,18 @@ pub fn explain(status: &Status) -> String {
 
 /// Whether the same may simply be tried again.
 pub(super) fn is_transient(status: &Status) -> bool {
-    // A broker that vanishes in mid-stream looks like UNKNOWN or INTERNAL to the transport.
-    is_broken_connection(status) || matches!(status.code(), Code::Unavailable | Code::Cancelled)
+    is_broken_connection(status)
+        || match status.code() {
+            Code::Unavailable | Code::Cancelled => true,
+            // A broker says why. Without that, it is what something in between makes of a stream
+            // that broke.
+            Code::Unknown | Code::Internal | Code::DeadlineExceeded => reason(status).is_none(),
+            _ => false,
+        }
+}
+
+/// How long a broker says to wait before another try.
+pub(super) fn retry_delay(status: &Status) -> Duration {
+    let info = status.get_details_retry_info();
+    info.and_then(|info| info.retry_delay).unwrap_or_default()
 }

@@ -12,11 +12,11 @@ mod delivery;
 use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
-use tonic::Code;
 
 use super::{Client, Error, unary};
 use crate::proto::{
     self, GetProducerRequest, MAX_REQUEST_MESSAGES, NewMessage, RegisterProducerRequest,
+    producer_service_client::ProducerServiceClient,
 };
 pub use acknowledgement::Acknowledgement;
 use buffer::{Buffer, Limits};
@@ -27,7 +27,9 @@ use delivery::Delivery;
 /// Any number of tasks may share one. It is the only live instance of its producer id: opening
 /// another one shuts this one out, whose publishes are then refused (`PRODUCER_FENCED`).
 ///
-/// Dropped without [`Self::close`], it forgets what was not acknowledged.
+/// Anything that the broker refuses ends it, and all that waits fails with that refusal: what would
+/// be refused of one message alone, is told before it is sent. Dropped without [`Self::close`], it
+/// forgets what was not acknowledged ([`Error::Lost`]).
 #[derive(Debug)]
 pub struct Producer {
     buffer: Arc<Buffer>,
@@ -43,7 +45,6 @@ pub struct ProducerBuilder {
     topic: String,
     producer_id: String,
     register: bool,
-    epoch: Option<i64>,
     limits: Limits,
     retry_for: Duration,
 }
@@ -55,7 +56,6 @@ impl ProducerBuilder {
             topic: topic.to_owned(),
             producer_id: producer_id.to_owned(),
             register: false,
-            epoch: None,
             limits: Limits::default(),
             retry_for: Duration::from_secs(60),
         }
@@ -64,13 +64,6 @@ impl ProducerBuilder {
     /// Registers the producer on the topic if it is not registered; else opening it is refused.
     pub fn register(mut self) -> Self {
         self.register = true;
-        self
-    }
-
-    /// The epoch that a registration with `fence` gave to this instance. Without it, opening the
-    /// producer takes a new one, which shuts older instances out.
-    pub fn epoch(mut self, epoch: i64) -> Self {
-        self.epoch = Some(epoch);
         self
     }
 
@@ -95,7 +88,7 @@ impl ProducerBuilder {
     }
 
     /// How many bytes may be on their way, from 2 MiB; 32 MiB if not said. A message counts for 100
-    /// bytes more than it has. Whoever publishes waits for room.
+    /// bytes more than it has, and for 100 more for each header. Whoever publishes waits for room.
     pub fn max_buffered_bytes(mut self, bytes: usize) -> Self {
         self.limits.buffered_bytes = bytes;
         self
@@ -126,7 +119,7 @@ impl ProducerBuilder {
     /// registered and is not to be; [`Error::Invalid`] for a limit that cannot be kept.
     pub async fn open(self) -> Result<Producer, Error> {
         self.limits.check()?;
-        let registered = self.registration().await?;
+        let registered = self.fence().await?;
         let first_sequence = registered.next_sequence;
         let buffer = Arc::new(Buffer::new(self.limits));
         let delivery = Delivery::new(
@@ -144,25 +137,23 @@ impl ProducerBuilder {
         Ok(Producer { buffer, delivering: tokio::spawn(delivery.run()), first_sequence })
     }
 
-    /// The registration, as this instance is to use it.
-    async fn registration(&self) -> Result<proto::Producer, Error> {
+    /// Takes a new epoch, which shuts older instances out, and with it the count of what they have
+    /// published.
+    async fn fence(&self) -> Result<proto::Producer, Error> {
         let (topic, producer_id) = (self.topic.clone(), self.producer_id.clone());
-        let get = GetProducerRequest { topic: topic.clone(), producer_id: producer_id.clone() };
-        let found = match self.client.producers().get_producer(unary(get)).await {
-            Ok(found) => found.into_inner().producer.unwrap_or_default(),
-            Err(status) if status.code() == Code::NotFound && self.register => Default::default(),
-            Err(status) => return Err(status.into()),
-        };
-        match self.epoch {
-            Some(epoch) if !found.producer_id.is_empty() => Ok(proto::Producer { epoch, ..found }),
-            epoch => {
-                // Without an epoch of before, whoever registers now is the only instance.
-                let fence = epoch.is_none();
-                let request = RegisterProducerRequest { topic, producer_id, fence };
-                let registered = self.client.producers().register_producer(unary(request)).await?;
-                Ok(registered.into_inner().producer.unwrap_or_default())
-            }
+        if !self.register {
+            let get = GetProducerRequest { topic: topic.clone(), producer_id: producer_id.clone() };
+            let found = async |connection| {
+                ProducerServiceClient::new(connection).get_producer(unary(get.clone())).await
+            };
+            self.client.ask(found).await?;
         }
+        let request = RegisterProducerRequest { topic, producer_id, fence: true };
+        let register = async |connection| {
+            ProducerServiceClient::new(connection).register_producer(unary(request.clone())).await
+        };
+        let registered = self.client.ask(register).await?.into_inner();
+        Ok(registered.producer.unwrap_or_default())
     }
 }
 
@@ -237,7 +228,7 @@ impl Producer {
     /// As [`Self::flush`].
     pub async fn close(self) -> Result<(), Error> {
         let flushed = self.flush().await;
-        self.buffer.close();
+        self.buffer.end(&Error::Closed);
         flushed
     }
 
@@ -251,7 +242,7 @@ impl Producer {
 
 impl Drop for Producer {
     fn drop(&mut self) {
-        self.buffer.close();
+        self.buffer.end(&Error::Closed);
         self.delivering.abort();
     }
 }
@@ -267,6 +258,8 @@ fn check_option(field: &'static str, fits: bool, limit: &str) -> Result<(), Erro
 impl Limits {
     fn check(&self) -> Result<(), Error> {
         const MIB: usize = 1024 * 1024;
+        let linger = self.linger <= Duration::from_secs(600);
+        check_option("linger", linger, "10 minutes at the most")?;
         let messages = (1..=MAX_REQUEST_MESSAGES).contains(&self.batch_messages);
         check_option("max_batch_messages", messages, "1 to 10,000")?;
         check_option("max_batch_bytes", (1..=8 * MIB).contains(&self.batch_bytes), "1 B to 8 MiB")?;

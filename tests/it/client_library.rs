@@ -280,3 +280,71 @@ async fn one_producer_is_shared_by_many_tasks() {
         soon("all offsets", tasks.join_all()).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(offsets, (0..TASKS as i64).collect());
 }
+
+#[tokio::test]
+async fn two_that_end_by_themselves_share_the_work_and_repeat_nothing() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    let payloads: Vec<String> = (0..10).map(|n| n.to_string()).collect();
+    broker.try_publish("orders", "producer", payloads).await.unwrap();
+    let open = || {
+        let consumer = broker.client.consumer("orders", "billing", Commit::Manual);
+        consumer.stop(Stop::Messages(5)).open()
+    };
+    let mut first = open().await.unwrap();
+    assert_eq!(event(&mut first).await, Event::Attached { position: 0 });
+    let mut second = open().await.unwrap();
+    assert!(matches!(event(&mut second).await, Event::Standby { .. }));
+    let mut last = None;
+    while let Some(message) = soon("the end", first.next()).await {
+        last = Some(message.unwrap());
+    }
+    // The other one waits until this one has committed.
+    let last = last.unwrap();
+    assert_eq!(last.offset, 4);
+    first.commit(&last);
+    soon("the close", first.close()).await.unwrap();
+    for offset in 5..10 {
+        let message = soon("a message", second.next()).await.unwrap().unwrap();
+        assert_eq!(message.offset, offset);
+        second.commit(&message);
+    }
+    assert!(soon("the end", second.next()).await.is_none());
+    soon("the close", second.close()).await.unwrap();
+    assert_eq!(broker.position("orders", "billing").await, 10);
+}
+
+#[tokio::test]
+async fn no_more_is_in_flight_than_was_asked_for() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.publish("orders", ["a", "b", "c", "d", "e"]).await;
+    let consumer = broker.client.consumer("orders", "billing", Commit::Manual);
+    let consumer = consumer.register_at(Start::Earliest).max_in_flight(2).open().await;
+    let mut consumer = consumer.unwrap();
+    let mut had = Vec::new();
+    for offset in 0..2 {
+        let message = soon("a message", consumer.next()).await.unwrap().unwrap();
+        assert_eq!(message.offset, offset);
+        had.push(message);
+    }
+    let third = tokio::time::timeout(Duration::from_millis(100), consumer.next()).await;
+    assert!(third.is_err(), "two are not committed");
+    consumer.commit(&had[0]);
+    assert_eq!(next_offset(&mut consumer).await, 2);
+    assert_eq!(broker.position("orders", "billing").await, 1);
+}
+
+#[tokio::test]
+async fn calls_follow_to_the_broker_that_is_there() {
+    let first = TestBroker::start().await;
+    let second = first.start_another().await;
+    let client = client_of(&first, &second).await;
+    client.ensure_topic("orders").await.unwrap();
+    soon("the first broker stops", first.stop()).await;
+    let producer = client.producer("orders", "shop").register();
+    let producer = soon("it opens", producer.open()).await.unwrap();
+    assert_eq!(soon("an offset", producer.publish("a")).await, Ok(0));
+    client.ensure_topic("more").await.unwrap();
+}

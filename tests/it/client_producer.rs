@@ -99,13 +99,16 @@ async fn a_batch_that_is_full_does_not_linger() {
 }
 
 #[tokio::test]
-async fn what_is_refused_for_all_that_follows_ends_the_producer() {
+async fn what_is_refused_ends_the_producer_with_all_that_waits() {
     for code in [
         Code::NotFound,
         Code::PermissionDenied,
         Code::Unauthenticated,
         Code::FailedPrecondition,
         Code::OutOfRange,
+        Code::InvalidArgument,
+        Code::ResourceExhausted,
+        Code::Internal,
     ] {
         let mut broker = ScriptedBroker::start().await;
         let producer = open_with_single_messages(&broker).await;
@@ -122,55 +125,10 @@ async fn what_is_refused_for_all_that_follows_ends_the_producer() {
         }
         let later = producer.publish("later").await.unwrap_err();
         assert_eq!(refusal(&later), (code, "SOME_REASON"), "of all that follows");
-        assert_eq!(refusal(&producer.close().await.unwrap_err()), (code, "SOME_REASON"));
-    }
-}
-
-#[tokio::test]
-async fn a_request_that_alone_is_refused_leaves_its_sequence_to_those_behind_it() {
-    for code in [Code::InvalidArgument, Code::ResourceExhausted, Code::Internal] {
-        let mut broker = ScriptedBroker::start().await;
-        let producer = open_with_single_messages(&broker).await;
-        let mut sent = Vec::new();
-        for payload in ["good", "bad", "behind", "last"] {
-            sent.push(producer.send(payload).await.unwrap());
-        }
-        let mut stream = broker.publish_stream().await;
-        for (sequence, payload) in ["good", "bad", "behind", "last"].into_iter().enumerate() {
-            assert_eq!(stream.payloads().await, (sequence as i64, vec![payload.to_owned()]));
-        }
-        stream.receipt(10, false).await;
-        stream.refuse(code, "BAD").await;
-        stream.refuse(Code::OutOfRange, "SEQUENCE_GAP").await;
-        stream.refuse(Code::OutOfRange, "SEQUENCE_GAP").await;
-        for (sequence, payload) in [(1, "behind"), (2, "last")] {
-            assert_eq!(stream.payloads().await, (sequence, vec![payload.to_owned()]));
-            stream.receipt(10 + sequence, false).await;
-        }
-        assert_eq!(soon("an offset", sent[0].offset()).await, Ok(10));
-        assert_eq!(refusal(&sent[1].offset().await.unwrap_err()), (code, "BAD"));
-        assert_eq!(soon("an offset", sent[2].offset()).await, Ok(11));
-        assert_eq!(soon("an offset", sent[3].offset()).await, Ok(12));
         // A flush tells of what failed, once.
-        assert_eq!(refusal(&producer.flush().await.unwrap_err()), (code, "BAD"));
-        assert_eq!(producer.flush().await, Ok(()));
+        assert_eq!(refusal(&producer.flush().await.unwrap_err()), (code, "SOME_REASON"));
+        assert_eq!(producer.close().await, Ok(()));
     }
-}
-
-#[tokio::test]
-async fn a_broker_lost_in_the_middle_of_a_refusal_ends_the_producer() {
-    let mut broker = ScriptedBroker::start().await;
-    let producer = open_with_single_messages(&broker).await;
-    let bad = producer.send("bad").await.unwrap();
-    let behind = producer.send("behind").await.unwrap();
-    let mut stream = broker.publish_stream().await;
-    stream.request().await;
-    stream.request().await;
-    stream.refuse(Code::InvalidArgument, "BAD").await;
-    stream.end(Status::unavailable("gone")).await;
-    assert_eq!(refusal(&bad.offset().await.unwrap_err()), (Code::InvalidArgument, "BAD"));
-    let unknown = soon("the error", behind.offset()).await.unwrap_err();
-    assert!(matches!(unknown, Error::Lost { .. }), "{unknown:?}");
 }
 
 #[tokio::test]
@@ -245,6 +203,9 @@ async fn at_most_eight_requests_are_under_way_and_memory_is_bounded() {
         assert_eq!(stream.request().await.sequence, Some(sequence));
     }
     assert!(futures_util::poll!(&mut waiting).is_pending());
+    let ninth = stream.request();
+    let ninth = tokio::time::timeout(Duration::from_millis(100), ninth).await;
+    assert!(ninth.is_err(), "a ninth request before the first is answered");
     stream.receipt(0, false).await;
     soon("room", waiting).await.unwrap();
     assert_eq!(stream.request().await.sequence, Some(8), "one answered, one more sent");
@@ -316,10 +277,45 @@ async fn who_is_not_registered_is_only_registered_if_asked_to() {
 }
 
 #[tokio::test]
-async fn an_epoch_that_is_given_is_used() {
+async fn what_was_never_sent_is_given_up_as_well() {
+    let broker = ScriptedBroker::start().await;
+    // Longer than the longest pause between two tries.
+    let patience = Duration::from_secs(6);
+    let producer = builder(&broker).await.retry_for(patience).open().await.unwrap();
+    drop(broker);
+    let lost = soon("the error", producer.publish("a")).await.unwrap_err();
+    assert!(matches!(lost, Error::Lost { .. }), "{lost:?}");
+}
+
+#[tokio::test]
+async fn a_broker_that_only_refuses_for_now_is_given_up_in_the_end() {
     let mut broker = ScriptedBroker::start().await;
-    let producer = builder(&broker).await.epoch(3).open().await.unwrap();
-    assert_eq!(broker.state.registered.load(Ordering::Acquire), 0);
-    producer.send("a").await.unwrap();
-    assert_eq!(broker.publish_stream().await.request().await.producer_epoch, 3);
+    let patience = Duration::from_secs(6);
+    let producer = builder(&broker).await.retry_for(patience).open().await.unwrap();
+    let sent = producer.send("a").await.unwrap();
+    let refusing = async {
+        loop {
+            let mut stream = broker.publish_stream().await;
+            stream.request().await;
+            stream.refuse(Code::Unavailable, "DATABASE_UNAVAILABLE").await;
+        }
+    };
+    let lost = tokio::select! {
+        lost = soon("the error", sent.offset()) => lost.unwrap_err(),
+        () = refusing => unreachable!(),
+    };
+    assert_eq!(lost.to_string(), "refused as DATABASE_UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_message_of_a_dropped_producer_is_told() {
+    let mut broker = ScriptedBroker::start().await;
+    let producer = builder(&broker).await.linger(Duration::from_secs(60)).open().await.unwrap();
+    let sent = producer.send("sent").await.unwrap();
+    broker.publish_stream().await.request().await;
+    let waiting = producer.send("waiting").await.unwrap();
+    drop(producer);
+    let unknown = soon("the error", sent.offset()).await.unwrap_err();
+    assert!(matches!(unknown, Error::Lost { .. }), "{unknown:?}");
+    assert_eq!(soon("the error", waiting.offset()).await, Err(Error::Closed));
 }

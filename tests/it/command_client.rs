@@ -79,8 +79,9 @@ async fn lists_and_descriptions_are_told_in_json() {
     assert!(described.stdout.contains("last sequence:   0"), "{described:?}");
     let nobody = run(&broker, &["producer", "describe", "--topic", "orders", "q"], "").await;
     assert_eq!(nobody.code(), 1, "{nobody:?}");
-    let empty = parsed(&broker, &["consumer", "list", "--topic", "orders", "-o", "json"]).await;
-    assert!(empty.is_array());
+    run(&broker, &["topic", "create", "empty"], "").await.assert().success();
+    let empty = parsed(&broker, &["consumer", "list", "--topic", "empty", "-o", "json"]).await;
+    assert_eq!(empty, json!([]));
 }
 
 #[tokio::test]
@@ -101,9 +102,12 @@ async fn keys_and_headers_are_given_and_printed() {
         told.contains("1 messages acknowledged") && told.contains("up to line 1 of -"),
         "{told}"
     );
-    for bad in
-        [&["--header", "nothing"][..], &["--header", "=v"], &["--key-separator", ":", "--json"]]
-    {
+    for bad in [
+        &["--header", "nothing"][..],
+        &["--header", "=v"],
+        &["--key-separator", ":", "--json"],
+        &["--key-separator", ""],
+    ] {
         assert_eq!(produce(&broker, bad, "").await.code(), 2, "{bad:?}");
     }
     for bad in [&["-f", "%z"][..], &["-f", "%p", "--json"]] {
@@ -168,7 +172,16 @@ async fn the_same_file_given_again_is_not_stored_twice() {
     assert!(again.stderr.contains("up to line 4 of "), "{again:?}");
     assert_eq!(read(&broker, &[]).await, "one\ntwo\nthree\nfour\n");
     let nothing = produce(&broker, &options, "").await;
-    assert!(nothing.stderr.contains("no message was acknowledged"), "{nothing:?}");
+    let told = &nothing.stderr;
+    assert!(told.contains("4 lines were published before; no message was acknowledged"), "{told}");
+    // Another file is not taken for the rest of this one.
+    fs::write(&file, "one\n").unwrap();
+    let other = produce(&broker, &options, "").await;
+    assert_eq!((other.code(), other.stderr.lines().count()), (1, 1), "{other:?}");
+    assert!(
+        other.stderr.contains("there are 1 lines, and this producer has published 4"),
+        "{other:?}"
+    );
 }
 
 #[tokio::test]
@@ -238,6 +251,21 @@ async fn contexts_name_brokers() {
     // What the command line says goes before.
     run(&["topic", "list", "--context", "here"]).await.assert().success();
     run(&["topic", "list", "--endpoint", &broker.endpoint]).await.assert().success();
+    let with_variable = async |variable: &str, value: &str, arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
+        command.env("XDG_CONFIG_HOME", dir.path()).env_remove("TRUNKLINE_ENDPOINT");
+        let command = command.env_remove("TRUNKLINE_CONTEXT").env(variable, value).args(arguments);
+        soon("the end", command.output()).await.unwrap().status.code()
+    };
+    let list = ["topic", "list"];
+    assert_eq!(with_variable("TRUNKLINE_CONTEXT", "here", &list).await, Some(0));
+    assert_eq!(with_variable("TRUNKLINE_ENDPOINT", &broker.endpoint, &list).await, Some(0));
+    let list = ["topic", "list", "--context", "here"];
+    assert_eq!(with_variable("TRUNKLINE_ENDPOINT", "http://127.0.0.1:1", &list).await, Some(0));
+    let list = ["topic", "list", "--endpoint", &broker.endpoint];
+    assert_eq!(with_variable("TRUNKLINE_CONTEXT", "nowhere", &list).await, Some(0));
+    let bad = run(&["context", "add", "bad", "nonsense"]).await;
+    assert_eq!((bad.code(), bad.stderr.lines().count()), (2, 1), "{bad:?}");
     let both = run(&["topic", "list", "--endpoint", "x", "--context", "here"]).await;
     assert_eq!(both.code(), 2, "{both:?}");
     run(&["context", "remove", "nowhere"]).await.assert().success();
@@ -313,7 +341,14 @@ async fn a_reader_that_has_had_enough_ends_every_printing_command_cleanly() {
     let broker = TestBroker::start().await;
     let lines: String = (0..50_000).map(|number| format!("{number}\n")).collect();
     produce(&broker, &[], &lines).await.assert().success();
-    for command in ["topic read orders", "topic tail orders -n 50000", "topic read orders --json"] {
+    for command in [
+        "topic read orders",
+        "topic tail orders -n 50000",
+        "topic read orders --json",
+        "topic list",
+        "topic describe orders",
+        "completions bash",
+    ] {
         let script = format!(
             "{} --endpoint {} {command} | head -n 1 >/dev/null; echo ${{PIPESTATUS[0]}}",
             env!("CARGO_BIN_EXE_trunkline"),
@@ -381,8 +416,9 @@ async fn a_long_produce_shows_its_progress_on_a_terminal() {
     );
     let mut produce = on_a_terminal(&command).spawn().unwrap();
     let mut shown = produce.stdout.take().unwrap();
+    // Opened for both: to wait for a reader would block this process if none came.
     let mut options = tokio::fs::OpenOptions::new();
-    let mut lines = soon("the pipe is read", options.write(true).open(&pipe)).await.unwrap();
+    let mut lines = options.read(true).write(true).open(&pipe).await.unwrap();
     let writing = async {
         let mut tick = tokio::time::interval(Duration::from_millis(20));
         loop {

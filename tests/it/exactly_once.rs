@@ -1,13 +1,14 @@
 //! Publishes that are repeated, counted, fenced, and made for a certain head.
 
-use std::sync::Arc;
+use std::{process::Stdio, sync::Arc};
 
-use tokio::task::JoinSet;
+use tokio::{io::AsyncWriteExt as _, process::Command, task::JoinSet};
 use tonic::{Code, Status};
 use trunkline::proto::{self, publish_stream_response::Result as Answer};
 
 use crate::support::{
-    PublishStream, TestBroker, TestDatabase, Trunkline, assert_field, assert_refused, info,
+    PublishStream, TestBroker, TestDatabase, Trunkline, assert_field, assert_refused, info, soon,
+    until,
 };
 
 fn request(payloads: &[&str]) -> proto::PublishRequest {
@@ -372,16 +373,23 @@ async fn the_command_fences() {
     assert_eq!(registered.code(), 0, "{registered:?}");
     assert!(registered.stdout.contains("with epoch 1"), "{registered:?}");
     let produce = ["produce", "orders", "--producer", "producer"];
-    let produced = run(&[&produce[..], &["--epoch", "1"]].concat(), "a\n").await;
-    assert_eq!(produced.code(), 0, "{produced:?}");
-    // One that is given no epoch takes a new one, and is the only instance from then on.
+    // It takes a new epoch, and is the only instance from then on.
+    let mut old = Command::new(env!("CARGO_BIN_EXE_trunkline"));
+    old.args(["--endpoint", &broker.endpoint]).args(produce).kill_on_drop(true);
+    let mut old = old.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = old.stdin.take().unwrap();
+    lines.write_all(b"a\n").await.unwrap();
+    until("the line is stored", async || broker.stored().await == 1).await;
     let produced = run(&produce, "b\n").await;
     assert_eq!(produced.code(), 0, "{produced:?}");
-    let refused = run(&[&produce[..], &["--epoch", "1"]].concat(), "old\n").await;
-    assert_eq!(refused.code(), 1, "{refused:?}");
-    assert!(refused.stderr.contains("PRODUCER_FENCED"), "{refused:?}");
+    lines.write_all(b"old\n").await.unwrap();
+    let refused = soon("the older one ends", old.wait_with_output()).await.unwrap();
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!((refused.status.code(), told.lines().count()), (Some(1), 1), "{told}");
+    assert!(told.contains("(PRODUCER_FENCED): another instance"), "{told}");
+    assert!(told.contains("1 messages acknowledged"), "{told}");
     let listed = run(&["producer", "list", "--topic", "orders"], "").await;
-    assert!(listed.stdout.contains("producer  2      1"), "{listed:?}");
+    assert!(listed.stdout.contains("producer  3      1"), "{listed:?}");
     assert_eq!(stored(&broker).await, ["a", "b"]);
 }
 

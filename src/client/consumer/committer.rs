@@ -37,6 +37,8 @@ struct State {
     position: i64,
     /// The position that the broker said it had stored.
     committed: i64,
+    /// No stream will get the lease any more.
+    no_more_streams: bool,
     closing: bool,
 }
 
@@ -59,6 +61,12 @@ impl Wanted {
         state.committed = state.committed.max(position);
         drop(state);
         // What was refused under the epoch of before may be taken now.
+        self.changed.notify_one();
+    }
+
+    /// What the last stream left cannot be committed any more if its epoch is over.
+    pub(super) fn no_more_streams(&self) {
+        self.state().no_more_streams = true;
         self.changed.notify_one();
     }
 
@@ -99,7 +107,7 @@ impl Wanted {
 #[derive(Debug)]
 pub(super) struct Committer {
     wanted: Arc<Wanted>,
-    task: Option<JoinHandle<Result<(), Error>>>,
+    task: JoinHandle<Result<(), Error>>,
 }
 
 impl Committer {
@@ -107,7 +115,7 @@ impl Committer {
         let wanted = Arc::new(Wanted::default());
         let (topic, consumer_id) = (topic.to_owned(), consumer_id.to_owned());
         let request = CommitRequest { topic, consumer_id, epoch: 0, position: 0 };
-        let task = Some(tokio::spawn(commit(request, wanted.clone())));
+        let task = tokio::spawn(commit(request, wanted.clone()));
         Self { wanted, task }
     }
 
@@ -124,25 +132,16 @@ impl Committer {
     pub(super) async fn finish(mut self) -> Result<(), Error> {
         self.wanted.state().closing = true;
         self.wanted.changed.notify_one();
-        let Some(task) = self.task.take() else { return Ok(()) };
-        let reason = "not all that was dealt with could be committed".to_owned();
-        let lost = Err(Error::Lost { reason });
-        let abort = task.abort_handle();
-        match tokio::time::timeout(PATIENCE, task).await {
-            Ok(finished) => finished.unwrap_or(lost),
-            Err(_) => {
-                abort.abort();
-                lost
-            }
+        match tokio::time::timeout(PATIENCE, &mut self.task).await {
+            Ok(Ok(finished)) => finished,
+            Ok(Err(_)) | Err(_) => Err(lost()),
         }
     }
 }
 
 impl Drop for Committer {
     fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
+        self.task.abort();
     }
 }
 
@@ -158,6 +157,9 @@ async fn commit(mut request: CommitRequest, wanted: Arc<Wanted>) -> Result<(), E
         let Some(connection) = state.connection.clone().filter(|_| useful) else {
             if state.closing && state.position <= state.committed {
                 return Ok(());
+            }
+            if state.closing && state.no_more_streams {
+                return Err(lost());
             }
             wanted.changed.notified().await;
             continue;
@@ -179,14 +181,24 @@ async fn commit(mut request: CommitRequest, wanted: Arc<Wanted>) -> Result<(), E
                 wanted.stored(state.seeks, request.position);
             }
             // One that fails is not lost: the next one, or the next epoch, stands for it.
-            Err(status) if is_transient(&status) => tokio::time::sleep(backoff.next()).await,
+            Err(status) if is_transient(&status) => pause(&wanted, &mut backoff).await,
             // Another stream has the lease, or a seek is on its way here: the stream will tell.
             Err(status) if status.code() == Code::Aborted => over = Some(state.epoch),
             Err(status) if state.closing => return Err(status.into()),
             Err(status) => {
                 tracing::debug!(reason = status.message(), "a commit was refused");
-                tokio::time::sleep(backoff.next()).await;
+                pause(&wanted, &mut backoff).await;
             }
         }
     }
+}
+
+fn lost() -> Error {
+    let reason = "not all that was dealt with could be committed: it comes again".to_owned();
+    Error::Lost { reason }
+}
+
+/// Waits before another try, or until there is something new to try.
+async fn pause(wanted: &Wanted, backoff: &mut Backoff) {
+    let _ = tokio::time::timeout(backoff.next(), wanted.changed.notified()).await;
 }

@@ -15,7 +15,12 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::{
-    super::{Client, Connection, Error, Message, backoff::Backoff, error::is_transient, reason},
+    super::{
+        Client, Connection, Error, Message,
+        backoff::Backoff,
+        connect::Opened,
+        error::{is_transient, reason, retry_delay},
+    },
     Event, Stop,
     committer::Wanted,
 };
@@ -24,6 +29,11 @@ use crate::proto::{
     consume_request::Stop as ProtoStop, consume_response::Event as Frame,
     consumer_service_client::ConsumerServiceClient,
 };
+
+/// How long a broker may take to open a stream.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+
+type Events = mpsc::Sender<Result<Event, Error>>;
 
 pub(super) struct Reader {
     client: Client,
@@ -34,6 +44,9 @@ pub(super) struct Reader {
     seeks: Arc<AtomicU32>,
     /// What is to be committed; `None` if the broker commits.
     wanted: Option<Arc<Wanted>>,
+    /// Where to tell what comes; `None` when all that was asked for has been told. The stream then
+    /// stays open for its lease, so that the last commits are taken: whoever owns this ends it.
+    events: Option<Events>,
     backoff: Backoff,
     /// The offset of the next message that was not read yet; 0 before the first.
     next_offset: i64,
@@ -43,22 +56,27 @@ pub(super) struct Reader {
     connection: Option<Connection>,
 }
 
+/// Nobody listens, or all there was has been read.
+struct Over;
+
 impl Reader {
     pub(super) fn new(
         client: Client,
         request: ConsumeRequest,
         stop: Option<Stop>,
-        heartbeat: Duration,
         seeks: Arc<AtomicU32>,
         wanted: Option<Arc<Wanted>>,
+        events: Events,
     ) -> Self {
+        let heartbeat = request.heartbeat_interval.and_then(|beat| beat.try_into().ok());
         Self {
             client,
             request,
             stop,
-            silence: heartbeat * 3,
+            silence: 3 * heartbeat.unwrap_or(super::HEARTBEAT),
             seeks,
             wanted,
+            events: Some(events),
             backoff: Backoff::default(),
             next_offset: 0,
             epoch: 0,
@@ -67,69 +85,114 @@ impl Reader {
     }
 
     /// Reads until what was asked for has been had, an error is final, or nobody listens any more.
-    pub(super) async fn run(mut self, events: mpsc::Sender<Result<Event, Error>>) {
-        while self.stop != Some(Stop::Messages(0)) {
-            let Err(status) = self.read(&events).await else { return };
+    pub(super) async fn run(mut self) {
+        if self.stop == Some(Stop::Messages(0)) {
+            return;
+        }
+        loop {
+            let status = match self.read().await {
+                Ok(Over) => return,
+                Err(status) => status,
+            };
             if !may_resume(&status) {
-                let _ = events.send(Err(status.into())).await;
+                if let Some(events) = &self.events {
+                    let _ = events.send(Err(status.into())).await;
+                }
                 return;
             }
-            self.client.lost();
-            if events.send(Ok(Event::Broken(status.into()))).await.is_err() {
+            // Another broker need not be waited for.
+            let asked =
+                if self.client.brokers() > 1 { Duration::ZERO } else { retry_delay(&status) };
+            if self.tell(Event::Broken(status.into())).await.is_err() {
                 return;
             }
-            tokio::time::sleep(self.backoff.next()).await;
+            tokio::time::sleep(self.backoff.next_after(asked)).await;
         }
     }
 
-    /// Reads one stream. `Ok` when all that was asked for has been had, or nobody listens.
-    async fn read(&mut self, events: &mpsc::Sender<Result<Event, Error>>) -> Result<(), Status> {
+    /// Opens and reads one stream.
+    async fn read(&mut self) -> Result<Over, Status> {
+        let Opened { connection, broker } = self.client.open().await?;
+        let ended = self.read_over(connection).await;
+        if ended.as_ref().is_err_and(is_transient) {
+            self.client.lost(broker);
+        }
+        ended
+    }
+
+    async fn read_over(&mut self, connection: Connection) -> Result<Over, Status> {
         let silent = || Status::unavailable("the broker is silent");
-        let opening = tokio::time::timeout(self.silence, self.open());
+        let opening = tokio::time::timeout(OPEN_TIMEOUT, self.open(connection));
         let mut stream = opening.await.map_err(|_| silent())??;
         loop {
             let frame = tokio::time::timeout(self.silence, stream.message());
-            let event = match frame.await.map_err(|_| silent())?? {
-                Some(ConsumeResponse { event: Some(frame) }) => self.take(frame),
+            let frame = match frame.await.map_err(|_| silent())?? {
+                Some(ConsumeResponse { event: Some(frame) }) => frame,
                 // A kind of frame that this client does not know yet.
-                Some(ConsumeResponse { event: None }) => None,
-                None if self.request.stop.is_some() => return Ok(()),
+                Some(ConsumeResponse { event: None }) => continue,
+                None if self.request.stop.is_some() => return Ok(Over),
                 None => return Err(Status::unavailable("the broker hung up")),
             };
-            let Some(event) = event else { continue };
-            if events.send(Ok(event)).await.is_err() || self.stop == Some(Stop::Messages(0)) {
-                return Ok(());
+            let caught_up = matches!(frame, Frame::CaughtUp(_));
+            if let Some(event) = self.take(frame)
+                && self.tell(event).await.is_err()
+            {
+                return Ok(Over);
+            }
+            if self.has_all(caught_up) {
+                if self.wanted.is_none() {
+                    return Ok(Over);
+                }
+                self.events = None;
             }
         }
     }
 
-    async fn open(&mut self) -> Result<Streaming<ConsumeResponse>, Status> {
+    async fn open(&mut self, connection: Connection) -> Result<Streaming<ConsumeResponse>, Status> {
         self.request.stop = self.stop.and_then(|stop| self.asked(stop));
-        let connection = self.client.open().await?;
         let mut consumers = ConsumerServiceClient::new(connection.clone());
         self.connection = Some(connection);
         Ok(consumers.consume(self.request.clone()).await?.into_inner())
     }
 
-    /// How a stream is to end. The broker would count what it repeats after a break, and whoever
-    /// listens does not: then the messages are counted here alone.
+    /// How the broker is to end a stream. Where the client commits, it is not to: it would give the
+    /// lease away before the last messages are committed, and count what it repeats after a break.
     fn asked(&self, stop: Stop) -> Option<ProtoStop> {
         match stop {
+            _ if self.wanted.is_some() => None,
             Stop::CaughtUp => Some(ProtoStop::UntilCaughtUp(true)),
             Stop::Offset(offset) => Some(ProtoStop::UntilOffset(offset)),
-            Stop::Messages(_) if self.epoch > 0 => None,
-            Stop::Messages(count) => {
-                Some(ProtoStop::MaxMessages(i64::try_from(count).unwrap_or(i64::MAX)))
+            Stop::Messages(left) => {
+                Some(ProtoStop::MaxMessages(i64::try_from(left).unwrap_or(i64::MAX)))
             }
         }
     }
 
+    /// Whether all that was asked for has been told.
+    fn has_all(&self, caught_up: bool) -> bool {
+        match self.stop {
+            Some(Stop::CaughtUp) => caught_up,
+            Some(Stop::Offset(end)) => self.epoch > 0 && self.next_offset >= end,
+            Some(Stop::Messages(left)) => left == 0,
+            None => false,
+        }
+    }
+
+    async fn tell(&self, event: Event) -> Result<(), Over> {
+        match &self.events {
+            Some(events) => events.send(Ok(event)).await.map_err(|_| Over),
+            None => Ok(()),
+        }
+    }
+
     fn take(&mut self, frame: Frame) -> Option<Event> {
-        self.backoff.reset();
         match frame {
             Frame::Attached(attached) => Some(self.attached(&attached)),
             Frame::Standby(standby) => Some(Event::Standby { holder: standby.holder }),
-            Frame::Batch(batch) => self.messages(batch),
+            Frame::Batch(batch) => {
+                self.backoff.reset();
+                self.messages(batch)
+            }
             Frame::Repositioned(Repositioned { position, epoch, .. }) => {
                 self.sought(position);
                 self.began(epoch, position);
@@ -142,13 +205,18 @@ impl Reader {
                 (to > from).then_some(Event::Gap { from, to })
             }
             Frame::CaughtUp(_) => Some(Event::CaughtUp),
-            Frame::Heartbeat(_) => None,
+            Frame::Heartbeat(_) => {
+                self.backoff.reset();
+                None
+            }
         }
     }
 
     fn attached(&mut self, attached: &Attached) -> Event {
-        let Attached { position, epoch, seek_epoch, .. } = *attached;
-        if self.epoch > 0 && seek_epoch > self.epoch {
+        let Attached { position, epoch, seek_epoch, head } = *attached;
+        // A registration that was made anew, or the topic, begins to count anew.
+        let other_log = epoch <= self.epoch || head < self.next_offset;
+        if self.epoch > 0 && (seek_epoch > self.epoch || other_log) {
             self.sought(position);
         } else if self.epoch > 0 && position > self.next_offset && self.wanted.is_none() {
             let from = self.next_offset;
@@ -188,14 +256,26 @@ impl Reader {
         if messages.first()?.offset < self.next_offset {
             messages.retain(|message| message.offset >= self.next_offset);
         }
-        self.next_offset = messages.last()?.offset + 1;
-        if let Some(Stop::Messages(left)) = &mut self.stop {
-            messages.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
-            *left -= messages.len() as u64;
+        match &mut self.stop {
+            Some(Stop::Offset(end)) => messages.retain(|message| message.offset < *end),
+            Some(Stop::Messages(left)) => {
+                messages.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= messages.len() as u64;
+            }
+            Some(Stop::CaughtUp) | None => {}
         }
+        self.next_offset = messages.last()?.offset + 1;
         let seeks = self.seeks.load(Ordering::Acquire);
         let received = messages.into_iter().map(|message| Message::received(message, seeks));
         Some(Event::Messages(received.collect()))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some(wanted) = &self.wanted {
+            wanted.no_more_streams();
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::proto::NewMessage;
 
-/// What a message counts for besides its bytes.
+/// What a message, and each of its headers, counts for besides its bytes.
 const OVERHEAD: usize = 100;
 
 /// How much may gather, and for how long.
@@ -45,6 +45,8 @@ impl Default for Limits {
 pub(super) struct Batch {
     pub(super) messages: Vec<NewMessage>,
     bytes: usize,
+    /// The room that its messages take.
+    cost: usize,
     began: Instant,
     pub(super) outcome: Outcome,
 }
@@ -52,16 +54,23 @@ pub(super) struct Batch {
 impl Batch {
     fn new(capacity: usize) -> Self {
         let messages = Vec::with_capacity(capacity);
-        Self { messages, bytes: 0, began: Instant::now(), outcome: Arc::new(SetOnce::new()) }
+        let outcome = Arc::new(SetOnce::new());
+        Self { messages, bytes: 0, cost: 0, began: Instant::now(), outcome }
     }
 
     /// Tells all who wait for one of the messages.
     pub(super) fn settle(&self, outcome: Result<i64, Error>) {
         let _ = self.outcome.set(outcome);
     }
+}
 
-    fn cost(&self) -> usize {
-        self.bytes + self.messages.len() * OVERHEAD
+/// Nobody waits for ever: what is dropped without an answer may be stored or not.
+impl Drop for Batch {
+    fn drop(&mut self) {
+        if !self.outcome.initialized() {
+            let reason = "the producer was dropped before the broker answered".to_owned();
+            self.settle(Err(Error::Lost { reason }));
+        }
     }
 }
 
@@ -115,11 +124,12 @@ impl Buffer {
     /// Takes a message in, after waiting for room.
     pub(super) async fn add(&self, message: NewMessage) -> Result<Acknowledgement, Error> {
         let bytes = checked_size(&message)?;
+        let cost = bytes + OVERHEAD * (1 + message.headers.len());
         // A message takes 1 MiB at most.
-        let cost = (bytes + OVERHEAD) as u32;
-        let room = match self.room.try_acquire_many(cost) {
+        let permits = cost as u32;
+        let room = match self.room.try_acquire_many(permits) {
             Ok(room) => Ok(room),
-            Err(_) => self.room.acquire_many(cost).await,
+            Err(_) => self.room.acquire_many(permits).await,
         };
         match room {
             Ok(room) => room.forget(),
@@ -143,6 +153,7 @@ impl Buffer {
         let acknowledgement = Acknowledgement::new(batch.outcome.clone(), batch.messages.len());
         batch.messages.push(message);
         batch.bytes += bytes;
+        batch.cost += cost;
         if batch.messages.len() == self.limits.batch_messages {
             state.full.extend(state.open.take());
             news = true;
@@ -198,23 +209,24 @@ impl Buffer {
             self.state().failure.get_or_insert_with(|| error.clone());
         }
         batch.settle(outcome);
-        self.room.add_permits(batch.cost());
-    }
-
-    /// Takes nothing more in, and gives all that waits this error.
-    pub(super) fn fail(&self, error: &Error) {
-        let mut state = self.state();
-        state.ended.get_or_insert_with(|| error.clone());
-        let waiting: Vec<Batch> = std::mem::take(&mut state.full).into_iter().collect();
-        let waiting: Vec<Batch> = waiting.into_iter().chain(state.open.take()).collect();
-        drop(state);
-        self.room.close();
-        waiting.iter().for_each(|batch| self.settle(batch, Err(error.clone())));
+        self.room.add_permits(batch.cost);
     }
 
     /// Takes nothing more in.
-    pub(super) fn close(&self) {
-        self.fail(&Error::Closed);
+    pub(super) fn end(&self, error: &Error) {
+        self.state().ended.get_or_insert_with(|| error.clone());
+        self.room.close();
+    }
+
+    /// Takes nothing more in, and gives all that waits to be sent this error. What was sent is to
+    /// be settled before: whoever waits for the newest takes all others for answered.
+    pub(super) fn fail(&self, error: &Error) {
+        self.end(error);
+        let mut state = self.state();
+        let waiting: Vec<Batch> = std::mem::take(&mut state.full).into_iter().collect();
+        let waiting: Vec<Batch> = waiting.into_iter().chain(state.open.take()).collect();
+        drop(state);
+        waiting.iter().for_each(|batch| self.settle(batch, Err(error.clone())));
     }
 
     /// Lets nothing linger, and returns what is to become of the newest batch: it is answered last.

@@ -7,11 +7,16 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use super::{
-    super::{Client, Error, Refusal, backoff::Backoff, error::is_transient},
+    super::{
+        Client, Connection, Error, Refusal,
+        backoff::Backoff,
+        connect::Opened,
+        error::{explain, is_transient, retry_delay},
+    },
     buffer::{Batch, Buffer, Due},
 };
 use crate::proto::{
-    PublishReceipt, PublishRefusal, PublishStreamRequest, PublishStreamResponse,
+    PublishReceipt, PublishStreamRequest, PublishStreamResponse,
     producer_service_client::ProducerServiceClient, publish_stream_response::Result as Answer,
 };
 
@@ -34,7 +39,7 @@ pub(super) struct Delivery {
     unanswered: VecDeque<Sent>,
     retry_for: Duration,
     backoff: Backoff,
-    /// When the last answer came, or the first thing to wait for one.
+    /// When the last message was stored, or the first one came to wait for that.
     progress: Instant,
 }
 
@@ -45,16 +50,22 @@ struct Sent {
 
 /// Why a stream ended.
 enum End {
-    /// It may be opened again.
-    Broken(String),
+    /// It may be opened again, after as long as the broker asked for.
+    Broken { reason: String, pause: Duration },
     /// It is of no use.
     Failed(Error),
+}
+
+impl End {
+    fn broken(reason: &str) -> Self {
+        Self::Broken { reason: reason.to_owned(), pause: Duration::ZERO }
+    }
 }
 
 impl From<Status> for End {
     fn from(status: Status) -> Self {
         match is_transient(&status) {
-            true => Self::Broken(super::super::explain(&status)),
+            true => Self::Broken { reason: explain(&status), pause: retry_delay(&status) },
             false => Self::Failed(status.into()),
         }
     }
@@ -64,6 +75,9 @@ impl From<Status> for End {
 struct Stream {
     requests: mpsc::Sender<PublishStreamRequest>,
     answers: Streaming<PublishStreamResponse>,
+    /// When it was opened, when the broker last answered, or when the first request went out that
+    /// waits for an answer: the latest of them.
+    heard: Instant,
 }
 
 impl Delivery {
@@ -89,18 +103,18 @@ impl Delivery {
     /// Delivers until the producer is dropped, or something happens after which nothing can be.
     pub(super) async fn run(mut self) {
         let error = loop {
-            if self.unanswered.is_empty() {
-                while self.buffer.due(true) == Due::Later {
-                    self.buffer.changed().await;
-                }
+            if self.unanswered.is_empty() && self.buffer.due(true) == Due::Later {
+                self.buffer.changed().await;
                 self.progress = Instant::now();
+                continue;
             }
             match self.deliver().await {
                 End::Failed(error) => break error,
-                End::Broken(reason) => {
+                End::Broken { reason, pause } => {
                     tracing::debug!(reason, "lost the broker");
-                    self.client.lost();
-                    let pause = self.backoff.next();
+                    // Another broker need not be waited for.
+                    let asked = if self.client.brokers() > 1 { Duration::ZERO } else { pause };
+                    let pause = self.backoff.next_after(asked);
                     if self.waits() && self.progress.elapsed() + pause > self.retry_for {
                         break Error::Lost { reason };
                     }
@@ -108,10 +122,11 @@ impl Delivery {
                 }
             }
         };
-        self.buffer.fail(&error);
-        for sent in &self.unanswered {
+        self.buffer.end(&error);
+        for sent in self.unanswered.drain(..) {
             self.buffer.settle(&sent.batch, Err(error.clone()));
         }
+        self.buffer.fail(&error);
     }
 
     /// Whether anything waits for the broker.
@@ -121,11 +136,23 @@ impl Delivery {
 
     /// Opens a stream, sends what was not answered on the one before, and goes on.
     async fn deliver(&mut self) -> End {
-        let opening = tokio::time::timeout(ANSWER_TIMEOUT, self.open());
+        let Opened { connection, broker } = match self.client.open().await {
+            Ok(opened) => opened,
+            Err(status) => return status.into(),
+        };
+        let end = self.deliver_over(connection).await;
+        if let End::Broken { .. } = &end {
+            self.client.lost(broker);
+        }
+        end
+    }
+
+    async fn deliver_over(&mut self, connection: Connection) -> End {
+        let opening = tokio::time::timeout(ANSWER_TIMEOUT, self.open(connection));
         let mut stream = match opening.await {
             Ok(Ok(stream)) => stream,
             Ok(Err(status)) => return status.into(),
-            Err(_) => return End::Broken("the broker does not answer".to_owned()),
+            Err(_) => return End::broken("the broker does not answer"),
         };
         loop {
             if let Err(end) = self.step(&mut stream).await {
@@ -134,15 +161,15 @@ impl Delivery {
         }
     }
 
-    async fn open(&self) -> Result<Stream, Status> {
-        let mut producers = ProducerServiceClient::new(self.client.open().await?);
+    async fn open(&self, connection: Connection) -> Result<Stream, Status> {
+        let mut producers = ProducerServiceClient::new(connection);
         // There is room for all that may be unanswered: sending never waits.
         let (requests, outgoing) = mpsc::channel(WINDOW);
         for sent in &self.unanswered {
             let _ = requests.try_send(self.request_for(sent));
         }
         let answers = producers.publish_stream(ReceiverStream::new(outgoing)).await?.into_inner();
-        Ok(Stream { requests, answers })
+        Ok(Stream { requests, answers, heard: Instant::now() })
     }
 
     /// Sends what is due, or waits for an answer or for something to send.
@@ -159,27 +186,26 @@ impl Delivery {
                 _ => std::future::pending().await,
             }
         };
-        let patience = tokio::time::sleep_until(self.progress + ANSWER_TIMEOUT);
+        let patience = tokio::time::sleep_until(stream.heard + ANSWER_TIMEOUT);
         tokio::select! {
             answer = stream.answers.message() => {
-                let refused = self.take_answer(answer?)?;
-                if let Some(sequence) = refused {
-                    self.renumber(stream, sequence).await?;
-                }
+                stream.heard = Instant::now();
+                self.take_answer(answer?)?;
             }
             () = lingered => {}
             () = self.buffer.changed(), if room => {}
             () = patience, if !self.unanswered.is_empty() => {
-                return Err(End::Broken("the broker does not answer".to_owned()));
+                return Err(End::broken("the broker does not answer"));
             }
         }
         Ok(())
     }
 
-    fn send_next(&mut self, stream: &Stream) {
+    fn send_next(&mut self, stream: &mut Stream) {
         let Some(batch) = self.buffer.take() else { return };
         if self.unanswered.is_empty() {
             self.progress = Instant::now();
+            stream.heard = self.progress;
         }
         let sent = Sent { batch, sequence: self.next_sequence };
         self.next_sequence += sent.batch.messages.len() as i64;
@@ -196,65 +222,35 @@ impl Delivery {
         }
     }
 
-    /// Takes the answer to the oldest request. Where that one alone is refused, returns its
-    /// sequence, which is free again.
-    fn take_answer(&mut self, answer: Option<PublishStreamResponse>) -> Result<Option<i64>, End> {
-        let Some(answer) = answer else {
-            return Err(End::Broken("the broker hung up".to_owned()));
-        };
-        self.progress = Instant::now();
+    /// Takes the answer to the oldest request.
+    fn take_answer(&mut self, answer: Option<PublishStreamResponse>) -> Result<(), End> {
+        let answer = answer.ok_or_else(|| End::broken("the broker hung up"))?;
         match answer.result {
             Some(Answer::Receipt(PublishReceipt { first_offset, .. })) => {
                 let sent = self.unanswered.pop_front().ok_or_else(unexpected)?;
                 self.buffer.settle(&sent.batch, Ok(first_offset));
                 self.backoff.reset();
-                Ok(None)
+                self.progress = Instant::now();
+                Ok(())
             }
-            Some(Answer::Refusal(refusal)) => match Code::from_i32(refusal.code) {
-                Code::Unavailable => Err(End::Broken(refusal.message)),
-                // What would be true of all that follows.
-                Code::NotFound
-                | Code::PermissionDenied
-                | Code::Unauthenticated
-                | Code::FailedPrecondition
-                | Code::OutOfRange => Err(End::Failed(refusal.into())),
-                _ => {
-                    let sent = self.unanswered.pop_front().ok_or_else(unexpected)?;
-                    self.buffer.settle(&sent.batch, Err(refusal.into()));
-                    Ok(Some(sent.sequence))
-                }
-            },
+            Some(Answer::Refusal(refusal)) if refusal.code == i32::from(Code::Unavailable) => {
+                let pause = refusal.retry_delay.and_then(|delay| delay.try_into().ok());
+                let (reason, pause) = (refusal.message, pause.unwrap_or_default());
+                Err(End::Broken { reason, pause })
+            }
+            // Those behind it do not follow what was stored any more. To give them new sequences
+            // would not be safe: after a break, one may still be under way under its old one.
+            Some(Answer::Refusal(refusal)) => Err(End::Failed(refusal.into())),
             None => Err(unexpected()),
         }
     }
+}
 
-    /// After a refused request those behind it are refused, too, as they do not follow what was
-    /// stored. Waits for that, so that none is under way under its old number; then they take the
-    /// place of the refused one.
-    async fn renumber(&mut self, stream: &mut Stream, mut sequence: i64) -> Result<(), End> {
-        for _ in 0..self.unanswered.len() {
-            let answer = tokio::time::timeout(ANSWER_TIMEOUT, stream.answers.message()).await;
-            match answer {
-                Ok(Ok(Some(PublishStreamResponse {
-                    result: Some(Answer::Refusal(PublishRefusal { reason, .. })),
-                }))) if reason == "SEQUENCE_GAP" => {}
-                // Whether the old numbers are still under way is not known: what waits must not be
-                // sent again under new ones.
-                _ => {
-                    let reason = "the broker was lost while a request was refused".to_owned();
-                    return Err(End::Failed(Error::Lost { reason }));
-                }
-            }
-        }
-        for sent in &mut self.unanswered {
-            sent.sequence = sequence;
-            sequence += sent.batch.messages.len() as i64;
-        }
-        self.next_sequence = sequence;
-        for sent in &self.unanswered {
-            let _ = stream.requests.try_send(self.request_for(sent));
-        }
-        Ok(())
+/// The producer was dropped: what was sent is settled before what was not.
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.unanswered.clear();
+        self.buffer.fail(&Error::Closed);
     }
 }
 
