@@ -15,6 +15,7 @@ mod lines;
 mod output;
 mod produce;
 mod producer;
+mod reading;
 mod render;
 mod retention;
 mod start;

@@ -43,6 +43,7 @@
 //! * Memory is bounded: a producer waits for room, and a consumer reads a few batches ahead.
 
 mod backoff;
+mod builder;
 mod connect;
 mod consumer;
 mod error;
@@ -54,7 +55,8 @@ use std::time::Duration;
 
 use tonic::{Code, Request};
 
-pub use connect::{Client, ClientBuilder, ConnectError, Connection, Credentials};
+pub use builder::{ClientBuilder, Credentials};
+pub use connect::{Client, ConnectError, Connection};
 pub use consumer::{Commit, Consumer, ConsumerBuilder, Event, Stop};
 pub use error::{Error, Refusal, explain, is_broken_connection, reason};
 pub use message::Message;

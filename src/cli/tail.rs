@@ -7,7 +7,7 @@ use clap::Args;
 use super::{
     failure::{Failure, say},
     format::FormatArgs,
-    topic,
+    reading,
 };
 use crate::client::{Client, Start};
 
@@ -38,7 +38,7 @@ pub(super) async fn run(client: &Client, tail: Tail) -> Result<(), Failure> {
 
 async fn print(client: &Client, tail: &Tail) -> Result<(), Failure> {
     let Tail { name, count, follow, format } = tail;
-    let topic = topic::get(client, name).await?;
+    let topic = reading::topic(client, name).await?;
     let first = topic.first_offset.max(topic.head - i64::from(*count));
     let mut next = Start::Offset(first);
     let mut left = u64::try_from(topic.head - first).unwrap_or(0);
@@ -46,7 +46,7 @@ async fn print(client: &Client, tail: &Tail) -> Result<(), Failure> {
     // Asking needs no registration, and leaves nothing behind however this ends.
     let mut poll = tokio::time::interval(POLL_INTERVAL);
     loop {
-        match topic::read(client, name, &mut next, left, format).await {
+        match reading::print(client, name, &mut next, left, format).await {
             Ok(()) if !follow => return Ok(()),
             Ok(()) => (left, lost) = (u64::MAX, false),
             // Retention has gone past: what is left comes next.

@@ -11,14 +11,14 @@ use super::{
     failure::Failure,
     format::FormatArgs,
     output::{Output, Table, describe},
-    parse_pair,
-    render::{self, json_time, time},
+    parse_pair, reading,
+    render::{json_time, time},
     retention::{self, RetentionArgs},
     start,
     tail::{self, Tail},
 };
 use crate::{
-    client::{Client, Message, Start},
+    client::{Client, Start},
     proto::{self, Topic, trim_topic_request::Before},
 };
 
@@ -125,7 +125,7 @@ pub(super) async fn run(client: &Client, command: TopicCommand) -> Result<(), Fa
             table.print(&mut out, output)?;
         }
         TopicCommand::Describe { name, output } => {
-            let topic = get(client, &name).await?;
+            let topic = reading::topic(client, &name).await?;
             let mut lines =
                 vec![("name", topic.name.clone()), ("description", topic.description.clone())];
             let labels = topic.labels.iter();
@@ -162,7 +162,7 @@ pub(super) async fn run(client: &Client, command: TopicCommand) -> Result<(), Fa
         TopicCommand::Trim { name, before } => {
             let before = match before {
                 Start::Earliest => Before::Offset(0),
-                Start::Latest => Before::Offset(get(client, &name).await?.head),
+                Start::Latest => Before::Offset(reading::topic(client, &name).await?.head),
                 Start::Offset(offset) => Before::Offset(offset),
                 Start::Time(time) => Before::Time(time.into()),
             };
@@ -172,49 +172,13 @@ pub(super) async fn run(client: &Client, command: TopicCommand) -> Result<(), Fa
         }
         TopicCommand::Read { name, from, count, format } => {
             let mut from = from;
-            read(client, &name, &mut from, count.unwrap_or(u64::MAX), &format).await?;
+            reading::print(client, &name, &mut from, count.unwrap_or(u64::MAX), &format).await?;
         }
         TopicCommand::Tail(tail) => tail::run(client, tail).await?,
         TopicCommand::Delete { name } => {
             topics.delete_topic(proto::DeleteTopicRequest { topic: name.clone() }).await?;
             writeln!(out, "deleted topic {name}")?;
         }
-    }
-    Ok(())
-}
-
-pub(super) async fn get(client: &Client, name: &str) -> Result<Topic, Failure> {
-    let request = proto::GetTopicRequest { topic: name.to_owned() };
-    let found = client.topics().get_topic(request).await?.into_inner().topic;
-    Ok(found.unwrap_or_default())
-}
-
-/// Prints messages up to the head, page by page, and moves `from` behind those it has printed.
-pub(super) async fn read(
-    client: &Client,
-    topic: &str,
-    from: &mut Start,
-    mut left: u64,
-    format: &FormatArgs,
-) -> Result<(), Failure> {
-    let mut out = io::BufWriter::new(io::stdout());
-    while left > 0 {
-        let request = proto::ReadMessagesRequest {
-            topic: topic.to_owned(),
-            start: Some((*from).into()),
-            max_messages: i32::try_from(left).unwrap_or(i32::MAX),
-        };
-        let page = client.topics().read_messages(request).await?.into_inner();
-        let next = Start::Offset(page.next_offset);
-        if page.messages.is_empty() {
-            *from = next;
-            break;
-        }
-        left -= page.messages.len() as u64;
-        let messages: Vec<_> = page.messages.into_iter().map(Message::from).collect();
-        render::messages(&mut out, topic, &messages, format)?;
-        out.flush()?;
-        *from = next;
     }
     Ok(())
 }

@@ -97,8 +97,7 @@ impl From<&str> for NewMessage {
     }
 }
 
-/// Bytes of payload, key and headers of a message that the broker will take. In memory each header
-/// takes more than its bytes: [`HEADER_OVERHEAD`].
+/// Bytes of payload, key and headers of a message that the broker will take.
 pub(super) fn checked_size(message: &NewMessage) -> Result<usize, Error> {
     let headers = if message.headers.is_empty() { 0 } else { checked_headers(message)? };
     let size = message.payload.len() + message.key.as_ref().map_or(0, Bytes::len) + headers;

@@ -10,7 +10,7 @@ use trunkline::{
     proto::{self, CommitMode, OnBusy, consume_response::Event as Frame},
 };
 
-use crate::support::{ScriptedBroker, soon};
+use crate::support::{ScriptedBroker, ScriptedConsume, soon};
 
 async fn builder(broker: &ScriptedBroker, commit: Commit) -> ConsumerBuilder {
     Client::connect(&broker.endpoint).await.unwrap().consumer("orders", "billing", commit)
@@ -18,6 +18,19 @@ async fn builder(broker: &ScriptedBroker, commit: Commit) -> ConsumerBuilder {
 
 async fn open(broker: &ScriptedBroker, commit: Commit) -> Consumer {
     builder(broker, commit).await.open().await.unwrap()
+}
+
+/// A consumer whose stream has attached at offset 0 in epoch 1, and been sent some messages.
+async fn reading(
+    commit: Commit,
+    offsets: std::ops::Range<i64>,
+) -> (ScriptedBroker, Consumer, ScriptedConsume) {
+    let mut broker = ScriptedBroker::start().await;
+    let consumer = open(&broker, commit).await;
+    let stream = broker.consume().await;
+    stream.attach(0, 1).await;
+    stream.batch(offsets).await;
+    (broker, consumer, stream)
 }
 
 fn status(code: Code, reason: &str) -> Status {
@@ -68,11 +81,7 @@ async fn messages_come_one_by_one_and_what_is_dealt_with_is_committed() {
 
 #[tokio::test]
 async fn commits_are_coalesced_while_one_is_under_way() {
-    let mut broker = ScriptedBroker::start().await;
-    let mut consumer = open(&broker, Commit::Manual).await;
-    let stream = broker.consume().await;
-    stream.attach(0, 1).await;
-    stream.batch(0..100).await;
+    let (mut broker, mut consumer, _stream) = reading(Commit::Manual, 0..100).await;
     let message = next(&mut consumer).await;
     consumer.commit(&message);
     let under_way = broker.commit().await;
@@ -176,11 +185,7 @@ async fn an_error_without_remedy_is_the_last_thing_there_is() {
         (Code::Internal, "INTERNAL"),
         (Code::Unimplemented, ""),
     ] {
-        let mut broker = ScriptedBroker::start().await;
-        let mut consumer = open(&broker, Commit::Manual).await;
-        let stream = broker.consume().await;
-        stream.attach(0, 1).await;
-        stream.batch(0..1).await;
+        let (_broker, mut consumer, stream) = reading(Commit::Manual, 0..1).await;
         stream.end(status(code, reason)).await;
         assert_eq!(next(&mut consumer).await.offset, 0);
         let error = soon("the error", consumer.next()).await.unwrap().unwrap_err();
@@ -191,11 +196,7 @@ async fn an_error_without_remedy_is_the_last_thing_there_is() {
 
 #[tokio::test]
 async fn a_commit_that_is_lost_is_made_again_under_the_next_epoch() {
-    let mut broker = ScriptedBroker::start().await;
-    let mut consumer = open(&broker, Commit::Manual).await;
-    let stream = broker.consume().await;
-    stream.attach(0, 1).await;
-    stream.batch(0..4).await;
+    let (mut broker, mut consumer, stream) = reading(Commit::Manual, 0..4).await;
     let last = messages(&mut consumer).await.pop().unwrap();
     consumer.commit(&last);
     let commit = broker.commit().await;
@@ -215,11 +216,7 @@ async fn a_commit_that_is_lost_is_made_again_under_the_next_epoch() {
 
 #[tokio::test]
 async fn a_commit_whose_broker_is_away_is_made_again() {
-    let mut broker = ScriptedBroker::start().await;
-    let mut consumer = open(&broker, Commit::Manual).await;
-    let stream = broker.consume().await;
-    stream.attach(0, 1).await;
-    stream.batch(0..1).await;
+    let (mut broker, mut consumer, _stream) = reading(Commit::Manual, 0..1).await;
     let message = next(&mut consumer).await;
     consumer.commit(&message);
     broker.commit().await.answer(Err(Status::unavailable("the database is away")));
@@ -229,11 +226,7 @@ async fn a_commit_whose_broker_is_away_is_made_again() {
 
 #[tokio::test]
 async fn a_commit_behind_what_others_committed_is_as_good_as_made() {
-    let mut broker = ScriptedBroker::start().await;
-    let mut consumer = open(&broker, Commit::Manual).await;
-    let stream = broker.consume().await;
-    stream.attach(0, 1).await;
-    stream.batch(0..1).await;
+    let (mut broker, mut consumer, _stream) = reading(Commit::Manual, 0..1).await;
     let message = next(&mut consumer).await;
     consumer.commit(&message);
     broker.commit().await.answer(Err(status(Code::OutOfRange, "COMMIT_BEHIND")));
@@ -242,11 +235,7 @@ async fn a_commit_behind_what_others_committed_is_as_good_as_made() {
 
 #[tokio::test]
 async fn closing_tells_what_could_not_be_committed() {
-    let mut broker = ScriptedBroker::start().await;
-    let mut consumer = open(&broker, Commit::Manual).await;
-    let stream = broker.consume().await;
-    stream.attach(0, 1).await;
-    stream.batch(0..1).await;
+    let (mut broker, mut consumer, _stream) = reading(Commit::Manual, 0..1).await;
     let message = next(&mut consumer).await;
     consumer.commit(&message);
     let closing = tokio::spawn(consumer.close());
@@ -433,11 +422,7 @@ async fn the_lease_is_kept_until_the_last_messages_are_committed() {
 
 #[tokio::test]
 async fn a_close_without_a_stream_does_not_wait_for_one() {
-    let mut broker = ScriptedBroker::start().await;
-    let mut consumer = open(&broker, Commit::Manual).await;
-    let stream = broker.consume().await;
-    stream.attach(0, 1).await;
-    stream.batch(0..1).await;
+    let (mut broker, mut consumer, stream) = reading(Commit::Manual, 0..1).await;
     let message = next(&mut consumer).await;
     consumer.commit(&message);
     let commit = broker.commit().await;

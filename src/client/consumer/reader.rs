@@ -64,16 +64,16 @@ impl Reader {
         client: Client,
         request: ConsumeRequest,
         stop: Option<Stop>,
+        heartbeat: Duration,
         seeks: Arc<AtomicU32>,
         wanted: Option<Arc<Wanted>>,
         events: Events,
     ) -> Self {
-        let heartbeat = request.heartbeat_interval.and_then(|beat| beat.try_into().ok());
         Self {
             client,
             request,
             stop,
-            silence: 3 * heartbeat.unwrap_or(super::HEARTBEAT),
+            silence: 3 * heartbeat,
             seeks,
             wanted,
             events: Some(events),

@@ -20,7 +20,7 @@ pub use deaf::DeafProxy;
 pub use logs::write_log_file;
 pub use pooler::Pooler;
 pub use publish_stream::PublishStream;
-pub use scripted::ScriptedBroker;
+pub use scripted::{ScriptedBroker, ScriptedConsume};
 pub use status::{assert_field, assert_refused, info, retry_delay};
 pub use stream::{TestStream, payload};
 
