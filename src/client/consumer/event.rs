@@ -9,7 +9,7 @@ pub enum Commit {
     /// closed; that is committed in the background. None is passed over; after a crash the last
     /// ones may come again.
     Auto,
-    /// When [`Consumer::commit`] says so. None is passed over; what was not committed comes again
+    /// When [`Consumer::commit`](super::Consumer::commit) says so. None is passed over; what was not committed comes again
     /// after a crash.
     Manual,
     /// Before a message is handed out, by the broker. None comes twice; what was on its way, or
@@ -17,7 +17,7 @@ pub enum Commit {
     AtMostOnce,
 }
 
-/// When a consumer ends by itself; for [`ConsumerBuilder::stop`].
+/// When a consumer ends by itself; for [`ConsumerBuilder::stop`](super::ConsumerBuilder::stop).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// When nothing is left to read.
