@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 refused or failed; 2 used wrongly; 69 no broker to be reached; 130 ended
 //! by Ctrl-C, with what was acknowledged or written out kept.
 
+mod bench;
 mod consume;
 mod consumer;
 mod context;
@@ -71,6 +72,9 @@ enum Command {
     Consume(consume::Consume),
     /// Say whether the broker serves.
     Health,
+    /// Measure what the broker can do.
+    #[command(subcommand)]
+    Bench(Box<bench::BenchCommand>),
     /// Name brokers, and choose the one to talk to.
     #[command(subcommand)]
     Context(context::ContextCommand),
@@ -112,6 +116,7 @@ async fn run_on_broker(endpoint: &EndpointArgs, command: Command) -> Result<(), 
         Command::Consumer(command) => consumer::run(&client, command).await,
         Command::Produce(produce) => produce::run(&client, produce).await,
         Command::Consume(consume) => consume::run(&client, consume).await,
+        Command::Bench(command) => bench::run(&client, &endpoint, *command).await,
         Command::Serve(_) | Command::Health | Command::Context(_) | Command::Completions { .. } => {
             Ok(())
         }

@@ -192,6 +192,16 @@ impl Client {
         self.brokers.shared()
     }
 
+    /// Another client of the same brokers, with a connection of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Unreachable`] if none of them answers.
+    pub async fn another(&self) -> Result<Self, ConnectError> {
+        let brokers = &self.brokers;
+        Self::to(brokers.endpoints.clone(), brokers.credentials.clone()).await
+    }
+
     /// How many brokers it knows.
     pub(super) fn brokers(&self) -> usize {
         self.brokers.endpoints.len()

@@ -122,7 +122,7 @@ pub(super) async fn in_time<T>(
 }
 
 /// A session that ends when it is dropped.
-async fn connect(config: &Config) -> Result<Client, Error> {
+pub(super) async fn connect(config: &Config) -> Result<Client, Error> {
     let mut config = config.clone();
     let connected = config.application_name("trunkline probe").connect(NoTls).await;
     let (client, connection) = connected.map_err(unreachable)?;

@@ -15,7 +15,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("grpc", &["model", "broker", "proto"]),
     ("server", &["storage", "broker", "grpc", "proto", "embedded"]),
     ("client", &["proto"]),
-    ("cli", &["client", "proto", "server", "model"]),
+    ("cli", &["client", "proto", "server", "storage"]),
 ];
 
 /// Crates that only one layer may know.

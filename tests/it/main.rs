@@ -5,6 +5,7 @@
 mod support;
 
 mod admin;
+mod bench;
 mod bounded_reads;
 mod client_connection;
 mod client_consumer;

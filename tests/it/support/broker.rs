@@ -186,6 +186,12 @@ impl TestBroker {
         response.into_inner().consumer.unwrap()
     }
 
+    /// How many batches are stored.
+    pub async fn batches(&self) -> i64 {
+        let count = "select count(*) from trunkline.batch";
+        self.sql().await.query_one(count, &[]).await.unwrap().get(0)
+    }
+
     /// Whether nobody is registered as a consumer of a topic.
     pub async fn no_consumers(&self, topic: &str) -> bool {
         let request = proto::ListConsumersRequest { topic: topic.to_owned(), ..Default::default() };

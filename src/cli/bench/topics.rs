@@ -1,0 +1,101 @@
+//! Topics of a run, and who is registered on them.
+
+use std::time::SystemTime;
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tonic::Status;
+
+use super::super::failure::Failure;
+use crate::{
+    client::Client,
+    proto::{
+        CreateTopicRequest, DeleteTopicRequest, RegisterConsumerRequest, RegisterProducerRequest,
+    },
+};
+
+/// Calls that are under way at a time.
+const IN_FLIGHT: usize = 32;
+
+/// What the names of a run's topics begin with, and no other's.
+pub(super) fn prefix() -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("bench-{}-{}-", now.as_millis(), std::process::id())
+}
+
+/// Topics that only this run uses.
+pub(super) struct Topics {
+    names: Vec<String>,
+}
+
+/// An id on a topic.
+#[derive(Clone, Debug)]
+pub(super) struct Registered {
+    pub(super) topic: String,
+    pub(super) id: String,
+}
+
+impl Topics {
+    pub(super) async fn create(client: &Client, prefix: &str, count: u32) -> Result<Self, Failure> {
+        let names: Vec<String> = (0..count).map(|number| format!("{prefix}{number}")).collect();
+        let create = async |topic: &String| {
+            let request = CreateTopicRequest { topic: topic.clone(), ..Default::default() };
+            client.topics().create_topic(request).await.map(|_| ())
+        };
+        all(names.iter().map(create)).await?;
+        Ok(Self { names })
+    }
+
+    /// Registers so many producers, spread over the topics.
+    pub(super) async fn producers(
+        &self,
+        client: &Client,
+        count: u32,
+    ) -> Result<Vec<Registered>, Failure> {
+        let producers = self.spread("producer", count);
+        let register = async |producer: &Registered| {
+            let Registered { topic, id } = producer.clone();
+            let request = RegisterProducerRequest { topic, producer_id: id, fence: false };
+            client.producers().register_producer(request).await.map(|_| ())
+        };
+        all(producers.iter().map(register)).await?;
+        Ok(producers)
+    }
+
+    /// Registers so many consumers at the oldest message, spread over the topics.
+    pub(super) async fn consumers(
+        &self,
+        client: &Client,
+        count: u32,
+    ) -> Result<Vec<Registered>, Failure> {
+        let consumers = self.spread("consumer", count);
+        let register = async |consumer: &Registered| {
+            let Registered { topic, id } = consumer.clone();
+            let request = RegisterConsumerRequest { topic, consumer_id: id, start: None };
+            client.consumers().register_consumer(request).await.map(|_| ())
+        };
+        all(consumers.iter().map(register)).await?;
+        Ok(consumers)
+    }
+
+    pub(super) async fn delete(&self, client: &Client) -> Result<(), Failure> {
+        let delete = async |topic: &String| {
+            let request = DeleteTopicRequest { topic: topic.clone() };
+            client.topics().delete_topic(request).await.map(|_| ())
+        };
+        all(self.names.iter().map(delete)).await
+    }
+
+    fn spread(&self, what: &str, count: u32) -> Vec<Registered> {
+        let topics = self.names.iter().cycle();
+        let ids = (0..count).map(|number| format!("{what}-{number}"));
+        topics.zip(ids).map(|(topic, id)| Registered { topic: topic.clone(), id }).collect()
+    }
+}
+
+/// Makes all calls, some at a time.
+async fn all(
+    calls: impl Iterator<Item = impl Future<Output = Result<(), Status>>>,
+) -> Result<(), Failure> {
+    let calls = stream::iter(calls).buffer_unordered(IN_FLIGHT);
+    Ok(calls.try_collect().await?)
+}
