@@ -91,8 +91,9 @@ impl Client {
     /// there.
     pub async fn ensure_topic(&self, topic: &str) -> Result<(), Error> {
         let request = proto::CreateTopicRequest { topic: topic.to_owned(), ..Default::default() };
-        let create = async |connection| {
-            TopicServiceClient::new(connection).create_topic(unary(request.clone())).await
+        let create = |connection| {
+            let request = unary(request.clone());
+            async { TopicServiceClient::new(connection).create_topic(request).await }
         };
         match self.ask(create).await {
             Err(status) if status.code() != Code::AlreadyExists => Err(status.into()),

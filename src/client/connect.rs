@@ -227,10 +227,10 @@ impl Client {
     }
 
     /// Asks a broker, and the next one if it is not there.
-    pub(super) async fn ask<T>(
-        &self,
-        mut ask: impl AsyncFnMut(Connection) -> Result<T, Status>,
-    ) -> Result<T, Status> {
+    pub(super) async fn ask<T, A>(&self, ask: impl Fn(Connection) -> A) -> Result<T, Status>
+    where
+        A: Future<Output = Result<T, Status>>,
+    {
         for _ in 1..self.brokers() {
             let broker = self.brokers.current.load(Ordering::Relaxed);
             match ask(self.connection()).await {

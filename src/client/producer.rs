@@ -143,14 +143,16 @@ impl ProducerBuilder {
         let (topic, producer_id) = (self.topic.clone(), self.producer_id.clone());
         if !self.register {
             let get = GetProducerRequest { topic: topic.clone(), producer_id: producer_id.clone() };
-            let found = async |connection| {
-                ProducerServiceClient::new(connection).get_producer(unary(get.clone())).await
+            let found = |connection| {
+                let get = unary(get.clone());
+                async { ProducerServiceClient::new(connection).get_producer(get).await }
             };
             self.client.ask(found).await?;
         }
         let request = RegisterProducerRequest { topic, producer_id, fence: true };
-        let register = async |connection| {
-            ProducerServiceClient::new(connection).register_producer(unary(request.clone())).await
+        let register = |connection| {
+            let request = unary(request.clone());
+            async { ProducerServiceClient::new(connection).register_producer(request).await }
         };
         let registered = self.client.ask(register).await?.into_inner();
         Ok(registered.producer.unwrap_or_default())

@@ -58,6 +58,8 @@ async fn unary_calls_at_a_rate_take_as_long_as_they_must() {
     assert_eq!(found["published"]["requests"], 50);
     assert!(found["published"]["seconds"].as_f64().unwrap() >= 0.2, "{found}");
     assert_eq!(topics(&broker).await, 0, "the run's topics are deleted");
+    let found = bench(&broker, "publish --library --messages 2000 --producers 2").await;
+    assert_eq!(found["published"]["messages"], 2000);
 }
 
 #[tokio::test]

@@ -348,3 +348,26 @@ async fn calls_follow_to_the_broker_that_is_there() {
     assert_eq!(soon("an offset", producer.publish("a")).await, Ok(0));
     client.ensure_topic("more").await.unwrap();
 }
+
+/// Whoever publishes and consumes in tasks of its own must be able to.
+#[tokio::test]
+async fn everything_can_be_done_in_a_task_that_is_spawned() {
+    let broker = TestBroker::start().await;
+    let client = broker.client.clone();
+    let task = tokio::spawn(async move {
+        client.ensure_topic("orders").await?;
+        let producer = client.producer("orders", "shop").register().open().await?;
+        let sent = producer.send("a").await?;
+        assert_eq!(sent.offset().await?, 0);
+        producer.flush().await?;
+        producer.close().await?;
+        let consumer = client.consumer("orders", "billing", Commit::Auto);
+        let consumer = consumer.register_at(Start::Earliest).stop(Stop::Messages(1));
+        let mut consumer = consumer.open().await?;
+        while let Some(message) = consumer.next().await {
+            assert_eq!(message?.offset, 0);
+        }
+        consumer.close().await
+    });
+    soon("the task ends", task).await.unwrap().unwrap();
+}

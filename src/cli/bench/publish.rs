@@ -1,6 +1,7 @@
 //! Publishers of a run.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,7 +18,7 @@ use super::{
     topics::Registered,
 };
 use crate::{
-    client::{Client, Error},
+    client::{Acknowledgement, Client, Error},
     proto::{
         NewMessage, PublishRequest, PublishStreamRequest, publish_stream_response::Result as Answer,
     },
@@ -44,23 +45,31 @@ pub(super) struct Publishing {
     /// Publish by unary calls rather than by streams.
     #[arg(long)]
     unary: bool,
+    /// Give each message to the client library, which makes requests of them by itself.
+    #[arg(long, conflicts_with_all = ["unary", "in_flight"])]
+    library: bool,
 }
 
 impl Default for Publishing {
     fn default() -> Self {
-        Self { producers: 8, batch: 1_000, in_flight: 8, rate: None, unary: false }
+        let (producers, batch, in_flight) = (8, 1_000, 8);
+        Self { producers, batch, in_flight, rate: None, unary: false, library: false }
     }
 }
 
 impl Publishing {
     /// One message after the other, at a rate.
     pub(super) fn one_by_one(rate: f64) -> Self {
-        Self { producers: 1, batch: 1, in_flight: 256, rate: Some(rate), unary: false }
+        let (producers, batch, in_flight) = (1, 1, 256);
+        Self { producers, batch, in_flight, rate: Some(rate), ..Self::default() }
     }
 
     /// For people.
     pub(super) fn told(&self) -> String {
         let Self { producers, batch, in_flight, unary, .. } = self;
+        if self.library {
+            return format!("{producers} producers of the client library, a message at a time");
+        }
         let how = if *unary { "unary" } else { "streams" };
         format!("{producers} producers, {how}, {batch} a request, {in_flight} in flight each")
     }
@@ -178,6 +187,8 @@ pub(super) async fn run(
             for _ in 0..callers {
                 tasks.spawn(call(client.clone(), producer.clone(), run.clone(), sharing * callers));
             }
+        } else if publishing.library {
+            tasks.spawn(send(client, producer, run, sharing));
         } else {
             tasks.spawn(stream(client, producer, run, sharing));
         }
@@ -195,6 +206,23 @@ pub(super) async fn run(
 }
 
 impl Published {
+    /// Takes what has been answered by now.
+    fn take_answered(
+        &mut self,
+        sent: &mut VecDeque<(Acknowledgement, Instant)>,
+        run: &Run,
+    ) -> Result<(), Failure> {
+        while let Some((answer, due)) =
+            sent.front().and_then(|(sent, due)| Some((sent.try_offset()?, *due)))
+        {
+            answer?;
+            self.add(1, due);
+            run.live.published(1);
+            sent.pop_front();
+        }
+        Ok(())
+    }
+
     fn add(&mut self, count: u64, due: Instant) {
         self.messages += count;
         self.requests += 1;
@@ -224,6 +252,29 @@ async fn call(
         published.add(count, due);
         run.live.published(count);
     }
+    Ok(published)
+}
+
+/// The client library's producer, which is given a message at a time.
+async fn send(
+    client: Client,
+    Registered { topic, id }: Registered,
+    run: Arc<Run>,
+    sharing: u64,
+) -> Result<Published, Failure> {
+    let producer = client.producer(&topic, &id).open().await?;
+    let mut published = Published::default();
+    let mut sent = VecDeque::new();
+    for number in 0.. {
+        let due = run.due(number, sharing).await;
+        let Some((first, count)) = run.take() else { break };
+        for message in run.messages(first, count, due) {
+            sent.push_back((producer.send(message).await?, due));
+        }
+        published.take_answered(&mut sent, &run)?;
+    }
+    producer.flush().await?;
+    published.take_answered(&mut sent, &run)?;
     Ok(published)
 }
 

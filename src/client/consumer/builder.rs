@@ -163,8 +163,9 @@ impl ConsumerBuilder {
             consumer_id: self.request.consumer_id.clone(),
             start: Some(start.into()),
         };
-        let register = async |connection| {
-            ConsumerServiceClient::new(connection).register_consumer(unary(request.clone())).await
+        let register = |connection| {
+            let request = unary(request.clone());
+            async { ConsumerServiceClient::new(connection).register_consumer(request).await }
         };
         match self.client.ask(register).await {
             Err(status) if status.code() != Code::AlreadyExists => Err(status.into()),
