@@ -30,8 +30,8 @@ pub(super) struct Frame {
 
 pub(super) type Sender = mpsc::Sender<Frame>;
 
-/// Holds back the messages of earlier epochs: what waits for the client when a seek moves the
-/// position must not come after it.
+/// Holds back the messages of earlier epochs, and the word that there are no more: what waits for
+/// the client when a seek moves the position must not come after it.
 #[derive(Clone, Default)]
 pub(super) struct Fence(Arc<Mutex<Passing>>);
 
@@ -52,11 +52,15 @@ impl Fence {
     }
 
     fn lets_pass(&self, frame: &Frame) -> bool {
-        let Ok(Event::Batch(delivery)) = &frame.event else { return true };
+        let count = match &frame.event {
+            Ok(Event::Batch(delivery)) => delivery.count(),
+            Ok(Event::CaughtUp { .. }) => 0,
+            _ => return true,
+        };
         let mut passing = self.passing();
         let passes = frame.epoch >= passing.epoch;
         if passes {
-            passing.messages += delivery.count() as u64;
+            passing.messages += count as u64;
         }
         passes
     }

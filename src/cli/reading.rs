@@ -20,15 +20,15 @@ pub(super) async fn print(
     client: &Client,
     topic: &str,
     from: &mut Start,
-    mut left: u64,
+    left: &mut u64,
     format: &FormatArgs,
 ) -> Result<(), Failure> {
     let mut out = io::BufWriter::new(io::stdout());
-    while left > 0 {
+    while *left > 0 {
         let request = proto::ReadMessagesRequest {
             topic: topic.to_owned(),
             start: Some((*from).into()),
-            max_messages: i32::try_from(left).unwrap_or(i32::MAX),
+            max_messages: i32::try_from(*left).unwrap_or(i32::MAX),
         };
         let page = client.topics().read_messages(request).await?.into_inner();
         let next = Start::Offset(page.next_offset);
@@ -36,7 +36,7 @@ pub(super) async fn print(
             *from = next;
             break;
         }
-        left -= page.messages.len() as u64;
+        *left -= page.messages.len() as u64;
         let messages: Vec<_> = page.messages.into_iter().map(Message::from).collect();
         render::messages(&mut out, topic, &messages, format)?;
         out.flush()?;

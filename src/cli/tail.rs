@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use tokio::time::MissedTickBehavior;
 
 use super::{
     failure::{Failure, say},
@@ -38,15 +39,17 @@ pub(super) async fn run(client: &Client, tail: Tail) -> Result<(), Failure> {
 
 async fn print(client: &Client, tail: &Tail) -> Result<(), Failure> {
     let Tail { name, count, follow, format } = tail;
-    let topic = reading::topic(client, name).await?;
+    let mut client = client.clone();
+    let topic = reading::topic(&client, name).await?;
     let first = topic.first_offset.max(topic.head - i64::from(*count));
     let mut next = Start::Offset(first);
     let mut left = u64::try_from(topic.head - first).unwrap_or(0);
     let mut lost = false;
     // Asking needs no registration, and leaves nothing behind however this ends.
     let mut poll = tokio::time::interval(POLL_INTERVAL);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        match reading::print(client, name, &mut next, left, format).await {
+        match reading::print(&client, name, &mut next, &mut left, format).await {
             Ok(()) if !follow => return Ok(()),
             Ok(()) => (left, lost) = (u64::MAX, false),
             // Retention has gone past: what is left comes next.
@@ -57,6 +60,8 @@ async fn print(client: &Client, tail: &Tail) -> Result<(), Failure> {
                 if !std::mem::replace(&mut lost, true) {
                     say("lost the broker, trying again");
                 }
+                // There may be another one.
+                client = client.another().await.unwrap_or(client);
             }
             Err(failure) => return Err(failure),
         }

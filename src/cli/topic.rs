@@ -172,7 +172,8 @@ pub(super) async fn run(client: &Client, command: TopicCommand) -> Result<(), Fa
         }
         TopicCommand::Read { name, from, count, format } => {
             let mut from = from;
-            reading::print(client, &name, &mut from, count.unwrap_or(u64::MAX), &format).await?;
+            let mut left = count.unwrap_or(u64::MAX);
+            reading::print(client, &name, &mut from, &mut left, &format).await?;
         }
         TopicCommand::Tail(tail) => tail::run(client, tail).await?,
         TopicCommand::Delete { name } => {

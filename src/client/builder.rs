@@ -49,7 +49,7 @@ impl ClientBuilder {
         self
     }
 
-    /// A certificate in PEM that the broker's is to be signed with, besides those that the
+    /// The certificate in PEM that the broker's is to be signed with; without one, any that the
     /// system trusts. For `https` alone.
     pub fn ca_certificate(mut self, pem: impl AsRef<[u8]>) -> Self {
         self.ca_certificate = Some(Certificate::from_pem(pem));
@@ -115,10 +115,10 @@ impl ClientBuilder {
     }
 
     fn with_tls(&self, endpoint: Endpoint) -> Result<Endpoint, ConnectError> {
-        let mut tls = ClientTlsConfig::new().with_native_roots();
-        if let Some(certificate) = &self.ca_certificate {
-            tls = tls.ca_certificate(certificate.clone());
-        }
+        let mut tls = match &self.ca_certificate {
+            Some(certificate) => ClientTlsConfig::new().ca_certificate(certificate.clone()),
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
         if let Some(identity) = &self.identity {
             tls = tls.identity(identity.clone());
         }

@@ -113,9 +113,15 @@ impl Consumer {
     pub async fn close(mut self) -> Result<(), Error> {
         self.commit_taken();
         // The stream holds the lease meanwhile: nobody else moves the position.
-        match self.committer.take() {
-            Some(committer) => committer.finish().await,
-            None => Ok(()),
+        let Some(committer) = self.committer.take() else { return Ok(()) };
+        // Whatever the reader has still to tell must not keep it from looking after the stream.
+        let listening = async {
+            while self.events.recv().await.is_some() {}
+            std::future::pending().await
+        };
+        tokio::select! {
+            finished = committer.finish() => finished,
+            () = listening => Ok(()),
         }
     }
 

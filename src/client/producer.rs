@@ -214,13 +214,14 @@ impl Producer {
     ///
     /// # Errors
     ///
-    /// The first error, since the last flush, of a message that was not stored.
+    /// The first error, since the last flush, of a message that was not stored; else that of the
+    /// newest.
     pub async fn flush(&self) -> Result<(), Error> {
-        if let Some(last) = self.buffer.flush() {
-            // What became of each message is told below, once.
-            last.wait().await;
-        }
-        self.buffer.take_failure().map_or(Ok(()), Err)
+        let newest = match self.buffer.flush() {
+            Some(newest) => newest.wait().await.clone().map(|_| ()),
+            None => Ok(()),
+        };
+        self.buffer.take_failure().map_or(newest, Err)
     }
 
     /// Flushes, and ends the connection.

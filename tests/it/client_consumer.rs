@@ -33,6 +33,13 @@ async fn reading(
     (broker, consumer, stream)
 }
 
+/// A message of 1 MiB.
+fn large_frame(offset: i64) -> Frame {
+    let payload = vec![b'x'; 1024 * 1024].into();
+    let message = proto::Message { offset, payload, ..Default::default() };
+    Frame::Batch(proto::MessageBatch { messages: vec![message] })
+}
+
 fn status(code: Code, reason: &str) -> Status {
     let details = ErrorDetails::with_error_info(reason, "trunkline", []);
     Status::with_error_details(code, "refused", details)
@@ -470,14 +477,9 @@ async fn a_consumer_that_does_not_read_holds_its_own_broker_back() {
     let mut consumer = open(&broker, Commit::AtMostOnce).await;
     let stream = broker.consume().await;
     stream.attach(0, 1).await;
-    let frame = |offset| {
-        let payload = vec![b'x'; 1024 * 1024].into();
-        let message = proto::Message { offset, payload, ..Default::default() };
-        Frame::Batch(proto::MessageBatch { messages: vec![message] })
-    };
     let sending = tokio::spawn(async move {
         for offset in 0..100 {
-            stream.frame(frame(offset)).await;
+            stream.frame(large_frame(offset)).await;
         }
         stream
     });
@@ -496,4 +498,23 @@ async fn registering_a_consumer_that_is_registered_changes_nothing() {
     let consumer = builder(&broker, Commit::Manual).await.register_at(Start::Offset(7));
     let _consumer = consumer.open().await.unwrap();
     broker.consume().await;
+}
+
+#[tokio::test]
+async fn a_consumer_that_has_all_it_asked_for_reads_no_more() {
+    let mut broker = ScriptedBroker::start().await;
+    let consumer = builder(&broker, Commit::Manual).await.stop(Stop::Messages(1)).open().await;
+    let mut consumer = consumer.unwrap();
+    let stream = broker.consume().await;
+    stream.attach(0, 1).await;
+    let sending = tokio::spawn(async move {
+        for offset in 0..100 {
+            stream.frame(large_frame(offset)).await;
+        }
+    });
+    assert_eq!(next(&mut consumer).await.offset, 0);
+    assert!(soon("the end", consumer.next()).await.is_none());
+    let all = tokio::time::timeout(Duration::from_millis(500), sending).await;
+    assert!(all.is_err(), "it reads what nobody asked for");
+    soon("the close", consumer.close()).await.unwrap();
 }

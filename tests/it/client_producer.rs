@@ -125,9 +125,9 @@ async fn what_is_refused_ends_the_producer_with_all_that_waits() {
         }
         let later = producer.publish("later").await.unwrap_err();
         assert_eq!(refusal(&later), (code, "SOME_REASON"), "of all that follows");
-        // A flush tells of what failed, once.
+        // Whoever flushes is told, each of them.
         assert_eq!(refusal(&producer.flush().await.unwrap_err()), (code, "SOME_REASON"));
-        assert_eq!(producer.close().await, Ok(()));
+        assert_eq!(refusal(&producer.close().await.unwrap_err()), (code, "SOME_REASON"));
     }
 }
 
@@ -318,4 +318,24 @@ async fn whoever_waits_for_a_message_of_a_dropped_producer_is_told() {
     let unknown = soon("the error", sent.offset()).await.unwrap_err();
     assert!(matches!(unknown, Error::Lost { .. }), "{unknown:?}");
     assert_eq!(soon("the error", waiting.offset()).await, Err(Error::Closed));
+}
+
+#[tokio::test]
+async fn an_idle_producer_has_all_its_patience_left() {
+    let mut broker = ScriptedBroker::start().await;
+    let patience = Duration::from_millis(500);
+    let producer = builder(&broker).await.retry_for(patience).open().await.unwrap();
+    let first = producer.send("a").await.unwrap();
+    let mut stream = broker.publish_stream().await;
+    stream.request().await;
+    stream.receipt(0, false).await;
+    assert_eq!(soon("an offset", first.offset()).await, Ok(0));
+    // Nothing to do for longer than a broker may stay away.
+    tokio::time::sleep(2 * patience).await;
+    stream.end(Status::unavailable("it drains")).await;
+    let second = producer.send("b").await.unwrap();
+    let mut stream = broker.publish_stream().await;
+    assert_eq!(stream.payloads().await, (1, vec!["b".to_owned()]));
+    stream.receipt(1, false).await;
+    assert_eq!(soon("an offset", second.offset()).await, Ok(1));
 }

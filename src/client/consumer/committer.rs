@@ -5,7 +5,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time::Instant,
+};
 use tonic::Code;
 
 use super::super::{Connection, Error, backoff::Backoff, error::is_transient, reason, unary};
@@ -22,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Wanted {
     state: Mutex<State>,
     changed: Notify,
+    /// Whether the last commit was not taken.
+    trouble: watch::Sender<bool>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -62,6 +68,12 @@ impl Wanted {
         drop(state);
         // What was refused under the epoch of before may be taken now.
         self.changed.notify_one();
+    }
+
+    /// Waits until commits are not taken: the stream is then to be looked after.
+    pub(super) async fn trouble(&self) {
+        // The sender lives as long as this.
+        let _ = self.trouble.subscribe().wait_for(|trouble| *trouble).await;
     }
 
     /// What the last stream left cannot be committed any more if its epoch is over.
@@ -153,7 +165,8 @@ async fn commit(mut request: CommitRequest, wanted: Arc<Wanted>) -> Result<(), E
     let mut over = None;
     loop {
         let state = wanted.state().clone();
-        let useful = state.committable() > state.committed && over != Some(state.epoch);
+        let standing = (state.seeks, state.epoch);
+        let useful = state.committable() > state.committed && over != Some(standing);
         let Some(connection) = state.connection.clone().filter(|_| useful) else {
             if state.closing && state.position <= state.committed {
                 return Ok(());
@@ -171,6 +184,7 @@ async fn commit(mut request: CommitRequest, wanted: Arc<Wanted>) -> Result<(), E
         match consumers.commit(unary(request.clone())).await {
             Ok(_) => {
                 backoff.reset();
+                wanted.trouble.send_replace(false);
                 wanted.stored(state.seeks, request.position);
                 if !wanted.state().closing {
                     tokio::time::sleep_until(began + INTERVAL).await;
@@ -181,9 +195,15 @@ async fn commit(mut request: CommitRequest, wanted: Arc<Wanted>) -> Result<(), E
                 wanted.stored(state.seeks, request.position);
             }
             // One that fails is not lost: the next one, or the next epoch, stands for it.
-            Err(status) if is_transient(&status) => pause(&wanted, &mut backoff).await,
+            Err(status) if is_transient(&status) => {
+                wanted.trouble.send_replace(true);
+                pause(&wanted, &mut backoff).await;
+            }
             // Another stream has the lease, or a seek is on its way here: the stream will tell.
-            Err(status) if status.code() == Code::Aborted => over = Some(state.epoch),
+            Err(status) if status.code() == Code::Aborted => {
+                over = Some(standing);
+                wanted.trouble.send_replace(true);
+            }
             Err(status) if state.closing => return Err(status.into()),
             Err(status) => {
                 tracing::debug!(reason = status.message(), "a commit was refused");

@@ -45,8 +45,11 @@ pub(super) struct Reader {
     /// What is to be committed; `None` if the broker commits.
     wanted: Option<Arc<Wanted>>,
     /// Where to tell what comes; `None` when all that was asked for has been told. The stream then
-    /// stays open for its lease, so that the last commits are taken: whoever owns this ends it.
+    /// stays open for its lease, so that the last commits are taken, but is not read as long as
+    /// they are: whoever owns this ends it.
     events: Option<Events>,
+    /// Seeks that came when all had been told: they void commits, and nothing else.
+    late_seeks: u32,
     backoff: Backoff,
     /// The offset of the next message that was not read yet; 0 before the first.
     next_offset: i64,
@@ -77,6 +80,7 @@ impl Reader {
             seeks,
             wanted,
             events: Some(events),
+            late_seeks: 0,
             backoff: Backoff::default(),
             next_offset: 0,
             epoch: 0,
@@ -124,7 +128,13 @@ impl Reader {
         let silent = || Status::unavailable("the broker is silent");
         let opening = tokio::time::timeout(OPEN_TIMEOUT, self.open(connection));
         let mut stream = opening.await.map_err(|_| silent())??;
+        let mut delivered = 0;
         loop {
+            if let Some(wanted) = self.wanted.as_ref().filter(|_| self.events.is_none())
+                && delivered >= self.next_offset
+            {
+                wanted.trouble().await;
+            }
             let frame = tokio::time::timeout(self.silence, stream.message());
             let frame = match frame.await.map_err(|_| silent())?? {
                 Some(ConsumeResponse { event: Some(frame) }) => frame,
@@ -134,6 +144,9 @@ impl Reader {
                 None => return Err(Status::unavailable("the broker hung up")),
             };
             let caught_up = matches!(frame, Frame::CaughtUp(_));
+            if let Frame::Batch(batch) = &frame {
+                delivered = batch.messages.last().map_or(delivered, |last| last.offset + 1);
+            }
             if let Some(event) = self.take(frame)
                 && self.tell(event).await.is_err()
             {
@@ -232,14 +245,19 @@ impl Reader {
 
     /// A seek: what was read before counts no more.
     fn sought(&mut self, position: i64) {
-        self.next_offset = position;
-        self.seeks.fetch_add(1, Ordering::AcqRel);
+        match self.events {
+            Some(_) => {
+                self.next_offset = position;
+                self.seeks.fetch_add(1, Ordering::AcqRel);
+            }
+            None => self.late_seeks += 1,
+        }
     }
 
     fn began(&mut self, epoch: i64, position: i64) {
         self.epoch = epoch;
         if let (Some(wanted), Some(connection)) = (&self.wanted, &self.connection) {
-            let seeks = self.seeks.load(Ordering::Acquire);
+            let seeks = self.seeks.load(Ordering::Acquire) + self.late_seeks;
             wanted.began(epoch, seeks, position, connection.clone());
         }
     }

@@ -47,7 +47,7 @@ pub(super) struct Batch {
     bytes: usize,
     /// The room that its messages take.
     cost: usize,
-    began: Instant,
+    pub(super) began: Instant,
     pub(super) outcome: Outcome,
 }
 
@@ -183,6 +183,12 @@ impl Buffer {
         }
     }
 
+    /// When the first message came that waits to be sent.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        let state = self.state();
+        state.full.front().or(state.open.as_ref()).map(|batch| batch.began)
+    }
+
     /// The next batch to be sent.
     pub(super) fn take(&self) -> Option<Batch> {
         let mut state = self.state();
@@ -225,6 +231,11 @@ impl Buffer {
         let mut state = self.state();
         let waiting: Vec<Batch> = std::mem::take(&mut state.full).into_iter().collect();
         let waiting: Vec<Batch> = waiting.into_iter().chain(state.open.take()).collect();
+        if let Some(newest) = waiting.last() {
+            // Who flushes from now on waits for it, and is told.
+            state.taken = Some(newest.outcome.clone());
+            state.failure.get_or_insert_with(|| error.clone());
+        }
         drop(state);
         waiting.iter().for_each(|batch| self.settle(batch, Err(error.clone())));
     }

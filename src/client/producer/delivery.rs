@@ -39,7 +39,7 @@ pub(super) struct Delivery {
     unanswered: VecDeque<Sent>,
     retry_for: Duration,
     backoff: Backoff,
-    /// When the last message was stored, or the first one came to wait for that.
+    /// When the last message was stored.
     progress: Instant,
 }
 
@@ -105,7 +105,6 @@ impl Delivery {
         let error = loop {
             if self.unanswered.is_empty() && self.buffer.due(true) == Due::Later {
                 self.buffer.changed().await;
-                self.progress = Instant::now();
                 continue;
             }
             match self.deliver().await {
@@ -115,7 +114,7 @@ impl Delivery {
                     // Another broker need not be waited for.
                     let asked = if self.client.brokers() > 1 { Duration::ZERO } else { pause };
                     let pause = self.backoff.next_after(asked);
-                    if self.waits() && self.progress.elapsed() + pause > self.retry_for {
+                    if self.waited().is_some_and(|waited| waited + pause > self.retry_for) {
                         break Error::Lost { reason };
                     }
                     tokio::time::sleep(pause).await;
@@ -129,9 +128,11 @@ impl Delivery {
         self.buffer.fail(&error);
     }
 
-    /// Whether anything waits for the broker.
-    fn waits(&self) -> bool {
-        !self.unanswered.is_empty() || self.buffer.due(true) != Due::Later
+    /// For how long something has waited for the broker while nothing was stored, if anything does.
+    fn waited(&self) -> Option<Duration> {
+        let sent = self.unanswered.front().map(|sent| sent.batch.began);
+        let since = sent.or_else(|| self.buffer.oldest())?;
+        Some(since.max(self.progress).elapsed())
     }
 
     /// Opens a stream, sends what was not answered on the one before, and goes on.
@@ -204,8 +205,7 @@ impl Delivery {
     fn send_next(&mut self, stream: &mut Stream) {
         let Some(batch) = self.buffer.take() else { return };
         if self.unanswered.is_empty() {
-            self.progress = Instant::now();
-            stream.heard = self.progress;
+            stream.heard = Instant::now();
         }
         let sent = Sent { batch, sequence: self.next_sequence };
         self.next_sequence += sent.batch.messages.len() as i64;
