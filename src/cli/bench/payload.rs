@@ -32,13 +32,15 @@ impl Payload {
         let mut text = format!("{:0STAMP$x} ", (due - *BEGINNING).as_nanos());
         match self {
             Self::Log => {
-                let mixed = mix(number);
-                let (order, took) = (mixed % 100_003, mixed >> 52);
-                text += &format!(
-                    "INFO api request id={mixed:016x} path=/orders/{order} status=200 took={took}us"
-                );
-                let padded = text.len().max(size);
-                text.extend(std::iter::repeat_n('.', padded - text.len()));
+                let mut state = number;
+                while text.len() < size {
+                    let mixed = mix(state);
+                    let (order, took) = (mixed % 100_003, mixed >> 52);
+                    text += &format!(
+                        "INFO api request id={mixed:016x} path=/orders/{order} status=200 took={took}us; "
+                    );
+                    state = state.wrapping_add(1 << 32);
+                }
             }
             Self::Random => {
                 let mut state = number;
