@@ -1,8 +1,11 @@
 //! Connections to brokers.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use tonic::{
@@ -202,9 +205,10 @@ impl Client {
         Self::to(brokers.endpoints.clone(), brokers.credentials.clone()).await
     }
 
-    /// How many brokers it knows.
-    pub(super) fn brokers(&self) -> usize {
-        self.brokers.endpoints.len()
+    /// How long to wait before another try, where a broker asked for this long: another broker
+    /// need not be waited for.
+    pub(super) fn heeded(&self, asked: Duration) -> Duration {
+        if self.brokers.endpoints.len() > 1 { Duration::ZERO } else { asked }
     }
 
     /// A connection of its own for a long stream: to the broker that answered last, or else to the
@@ -231,7 +235,7 @@ impl Client {
     where
         A: Future<Output = Result<T, Status>>,
     {
-        for _ in 1..self.brokers() {
+        for _ in 1..self.brokers.endpoints.len() {
             let broker = self.brokers.current.load(Ordering::Relaxed);
             match ask(self.connection()).await {
                 Err(status) if is_broken_connection(&status) => self.lost(broker),

@@ -11,10 +11,19 @@ use tokio::time::Instant;
 use crate::{
     broker::{Before, CommitMode, Consume, Limits, OnBusy, Publish, Pull, Stop},
     model::{
-        ConsumerId, Epoch, InvalidInput, Labels, MAX_REQUEST_MESSAGES, Message, NewMessages,
-        Offset, ProducerId, Retention, Sequence, Start, TopicChanges, TopicName,
+        ConsumerId, Epoch, InvalidInput, Labels, MAX_MESSAGE_BYTES, MAX_REQUEST_MESSAGES, Message,
+        NewMessages, Offset, ProducerId, Retention, Sequence, Start, TopicChanges, TopicName,
     },
     proto::{self, consume_request::Stop as ProtoStop, trim_topic_request::Before as ProtoBefore},
+};
+
+// The limits that clients know are those that are kept.
+const _: () = {
+    assert!(proto::MAX_MESSAGE_BYTES == MAX_MESSAGE_BYTES);
+    assert!(proto::MAX_REQUEST_MESSAGES == MAX_REQUEST_MESSAGES);
+    assert!(proto::MAX_HEADERS == Labels::MAX_ENTRIES);
+    assert!(proto::MAX_HEADERS_BYTES == Labels::MAX_BYTES);
+    assert!(proto::MAX_HEADER_NAME_BYTES == Labels::MAX_NAME_BYTES);
 };
 
 type Decoded<T> = Result<T, InvalidInput>;

@@ -4,27 +4,42 @@ use std::collections::BTreeMap;
 
 use super::InvalidInput;
 
-const MAX_ENTRIES: usize = 64;
-const MAX_BYTES: usize = 16 * 1024;
-const MAX_NAME_BYTES: usize = 255;
-
 /// Up to 64 names with values, 16 KiB in all, none of which PostgreSQL would refuse.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels(BTreeMap<String, String>);
 
 impl Labels {
+    /// The most names there may be.
+    pub const MAX_ENTRIES: usize = 64;
+
+    /// The most bytes of all names and values.
+    pub const MAX_BYTES: usize = 16 * 1024;
+
+    /// The most bytes of a name.
+    pub const MAX_NAME_BYTES: usize = 255;
+
     /// Checks and takes names and values that a client gave for `field`.
     pub fn parse(field: &str, entries: BTreeMap<String, String>) -> Result<Self, InvalidInput> {
-        if entries.len() > MAX_ENTRIES {
-            return Err(InvalidInput::over_limit(field, entries.len(), MAX_ENTRIES, "entries"));
+        if entries.len() > Self::MAX_ENTRIES {
+            return Err(InvalidInput::over_limit(
+                field,
+                entries.len(),
+                Self::MAX_ENTRIES,
+                "entries",
+            ));
         }
         for (name, value) in &entries {
             if name.is_empty() {
                 return Err(InvalidInput::new(field, "holds an empty name"));
             }
-            if name.len() > MAX_NAME_BYTES {
+            if name.len() > Self::MAX_NAME_BYTES {
                 let field = format!("{field}.name");
-                return Err(InvalidInput::over_limit(field, name.len(), MAX_NAME_BYTES, "bytes"));
+                return Err(InvalidInput::over_limit(
+                    field,
+                    name.len(),
+                    Self::MAX_NAME_BYTES,
+                    "bytes",
+                ));
             }
             // PostgreSQL's text cannot hold a NUL: refused here, or it would fail the whole flush.
             if name.contains('\0') || value.contains('\0') {
@@ -32,8 +47,8 @@ impl Labels {
             }
         }
         let labels = Self(entries);
-        if labels.bytes() > MAX_BYTES {
-            return Err(InvalidInput::over_limit(field, labels.bytes(), MAX_BYTES, "bytes"));
+        if labels.bytes() > Self::MAX_BYTES {
+            return Err(InvalidInput::over_limit(field, labels.bytes(), Self::MAX_BYTES, "bytes"));
         }
         Ok(labels)
     }
@@ -72,8 +87,8 @@ mod tests {
         assert!(parse((0..64).map(|i| (format!("n{i}"), String::new()))).is_ok());
         let many = parse((0..65).map(|i| (format!("n{i}"), String::new()))).unwrap_err();
         assert_eq!(many.limit, Some(64));
-        assert!(parse([("n".into(), "v".repeat(MAX_BYTES - 1))]).is_ok());
-        let large = parse([("n".into(), "v".repeat(MAX_BYTES))]).unwrap_err();
+        assert!(parse([("n".into(), "v".repeat(Labels::MAX_BYTES - 1))]).is_ok());
+        let large = parse([("n".into(), "v".repeat(Labels::MAX_BYTES))]).unwrap_err();
         assert_eq!((large.field.as_str(), large.limit), ("headers", Some(16_384)));
     }
 

@@ -331,7 +331,8 @@ async fn an_idle_producer_has_all_its_patience_left() {
     stream.receipt(0, false).await;
     assert_eq!(soon("an offset", first.offset()).await, Ok(0));
     // Nothing to do for longer than a broker may stay away.
-    tokio::time::sleep(2 * patience).await;
+    let idle = tokio::time::timeout(2 * patience, stream.request()).await;
+    assert!(idle.is_err(), "there is nothing to send");
     stream.end(Status::unavailable("it drains")).await;
     let second = producer.send("b").await.unwrap();
     let mut stream = broker.publish_stream().await;

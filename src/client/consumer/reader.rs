@@ -104,9 +104,7 @@ impl Reader {
                 }
                 return;
             }
-            // Another broker need not be waited for.
-            let asked =
-                if self.client.brokers() > 1 { Duration::ZERO } else { retry_delay(&status) };
+            let asked = self.client.heeded(retry_delay(&status));
             if self.tell(Event::Broken(status.into())).await.is_err() {
                 return;
             }

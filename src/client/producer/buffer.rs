@@ -229,9 +229,9 @@ impl Buffer {
     pub(super) fn fail(&self, error: &Error) {
         self.end(error);
         let mut state = self.state();
-        let waiting: Vec<Batch> = std::mem::take(&mut state.full).into_iter().collect();
-        let waiting: Vec<Batch> = waiting.into_iter().chain(state.open.take()).collect();
-        if let Some(newest) = waiting.last() {
+        let mut waiting = std::mem::take(&mut state.full);
+        waiting.extend(state.open.take());
+        if let Some(newest) = waiting.back() {
             // Who flushes from now on waits for it, and is told.
             state.taken = Some(newest.outcome.clone());
             state.failure.get_or_insert_with(|| error.clone());

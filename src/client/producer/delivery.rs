@@ -111,9 +111,7 @@ impl Delivery {
                 End::Failed(error) => break error,
                 End::Broken { reason, pause } => {
                     tracing::debug!(reason, "lost the broker");
-                    // Another broker need not be waited for.
-                    let asked = if self.client.brokers() > 1 { Duration::ZERO } else { pause };
-                    let pause = self.backoff.next_after(asked);
+                    let pause = self.backoff.next_after(self.client.heeded(pause));
                     if self.waited().is_some_and(|waited| waited + pause > self.retry_for) {
                         break Error::Lost { reason };
                     }
