@@ -112,9 +112,12 @@ impl Delivery {
                 End::Broken { reason, pause } => {
                     tracing::debug!(reason, "lost the broker");
                     let pause = self.backoff.next_after(self.client.heeded(pause));
-                    if self.waited().is_some_and(|waited| waited + pause > self.retry_for) {
-                        break Error::Lost { reason };
-                    }
+                    let pause = match self.waited() {
+                        Some(waited) if waited >= self.retry_for => break Error::Lost { reason },
+                        // However long a pause is asked for: a last try is made in time.
+                        Some(waited) => pause.min(self.retry_for - waited),
+                        None => pause,
+                    };
                     tokio::time::sleep(pause).await;
                 }
             }
