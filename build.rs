@@ -3,12 +3,27 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
+use prost_types::{
+    DescriptorProto, FieldDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
+    field_descriptor_proto::Type,
+};
 
 const PROTOS: [&str; 4] = [
     "proto/trunkline/v1/message.proto",
     "proto/trunkline/v1/topic.proto",
     "proto/trunkline/v1/producer.proto",
     "proto/trunkline/v1/consumer.proto",
+];
+
+const PACKAGE: &str = "trunkline.v1";
+
+/// Fields that the broker keeps as the bytes they are, as it reads or writes them by itself: the
+/// names in a publish request, so that none is copied, and the messages that a consumer gets, so
+/// that those that many get are encoded once.
+const RAW_FIELDS: [(&str, &str); 3] = [
+    ("PublishRequest", "topic"),
+    ("PublishRequest", "producer_id"),
+    ("ConsumeResponse", "batch"),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -21,6 +36,50 @@ fn main() -> Result<(), Box<dyn Error>> {
         .file_descriptor_set();
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("trunkline.protoset"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").btree_map(".").compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".").btree_map(".").compile_fds(descriptors.clone())?;
+    compile_raw(descriptors, out.join("raw"))
+}
+
+/// Compiles the servers once more, with raw fields; all other messages are those of `crate::proto`.
+fn compile_raw(mut descriptors: FileDescriptorSet, out: PathBuf) -> Result<(), Box<dyn Error>> {
+    let mut config =
+        tonic_prost_build::configure().bytes(".").btree_map(".").build_client(false).out_dir(&out);
+    for file in descriptors.file.iter_mut().filter(|file| file.package() == PACKAGE) {
+        for message in &mut file.message_type {
+            if !make_raw(message) {
+                let (name, path) = (message.name(), format!("crate::proto::{}", message.name()));
+                config = config.extern_path(format!(".{PACKAGE}.{name}"), path);
+            }
+        }
+        for value in &file.enum_type {
+            let path = format!("crate::proto::{}", value.name());
+            config = config.extern_path(format!(".{PACKAGE}.{}", value.name()), path);
+        }
+        let methods = file.service.iter_mut().flat_map(|service| &mut service.method);
+        methods.for_each(share_publish_request);
+    }
+    fs::create_dir_all(&out)?;
+    config.compile_fds(descriptors)?;
     Ok(())
+}
+
+/// Makes the fields raw that are to be; false if the message has none.
+fn make_raw(message: &mut DescriptorProto) -> bool {
+    let name = message.name().to_owned();
+    let raw = |field: &&mut FieldDescriptorProto| RAW_FIELDS.contains(&(&name, field.name()));
+    let mut fields = message.field.iter_mut().filter(raw).peekable();
+    let some = fields.peek().is_some();
+    for field in fields {
+        // On the wire strings, messages and bytes are the same.
+        field.set_type(Type::Bytes);
+        field.type_name = None;
+    }
+    some
+}
+
+/// The requests of both publishing calls have the same fields: the broker knows one of them.
+fn share_publish_request(method: &mut MethodDescriptorProto) {
+    if method.name() == "PublishStream" {
+        method.input_type = Some(format!(".{PACKAGE}.PublishRequest"));
+    }
 }

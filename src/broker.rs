@@ -23,6 +23,7 @@ mod positions;
 mod publish;
 mod publisher;
 mod pull;
+mod reply;
 mod retention;
 mod seek;
 mod stream;
@@ -45,7 +46,7 @@ pub use cursor::{Delivery, Limits};
 pub use error::Error;
 pub use frames::Frames;
 pub use peek::Peeked;
-pub use publish::{Answer, Publish, Receipt};
+pub use publish::{Answers, Publish, Receipt, Run};
 pub use pull::{Pull, Pulled};
 pub use retention::Before;
 

@@ -1,10 +1,12 @@
 //! The broker's services on the wire: decode, call, encode.
 
+mod batch;
 mod consumers;
 mod deadline;
 mod decode;
 mod encode;
 mod producers;
+mod raw;
 mod publish_stream;
 mod status;
 mod too_large;
@@ -12,12 +14,10 @@ mod topics;
 
 use std::sync::Arc;
 
-use crate::{
-    broker::Broker,
-    proto::{
-        consumer_service_server::ConsumerServiceServer,
-        producer_service_server::ProducerServiceServer, topic_service_server::TopicServiceServer,
-    },
+use crate::broker::Broker;
+use raw::{
+    consumer_service_server::ConsumerServiceServer, producer_service_server::ProducerServiceServer,
+    topic_service_server::TopicServiceServer,
 };
 
 pub use too_large::ExplainTooLarge;

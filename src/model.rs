@@ -13,7 +13,7 @@ mod record;
 pub use draft::{Draft, Sequences, Stamp};
 pub use invalid::InvalidInput;
 pub use labels::Labels;
-pub use message::{Batch, Message, MessageRef, NewMessages, ProducerRun};
+pub use message::{Batch, Encoded, Message, MessageRef, NewMessages, ProducerRun};
 pub use name::{ConsumerId, ProducerId, TopicName};
 pub use page::{Page, PageRequest};
 pub use position::{ConsumerKey, Epoch, Offset, Sequence, Start, TopicId};

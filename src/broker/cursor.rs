@@ -45,7 +45,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    pub(super) fn new(batches: Vec<Arc<Batch>>, from: Offset, to: Offset) -> Self {
+    pub(crate) fn new(batches: Vec<Arc<Batch>>, from: Offset, to: Offset) -> Self {
         Self { batches, from, to }
     }
 
@@ -55,6 +55,18 @@ impl Delivery {
             .iter()
             .flat_map(|batch| batch.messages_from(self.from))
             .take_while(|message| message.offset < self.to)
+    }
+
+    /// The batches that the messages are of, each with the places of its messages: from and to
+    /// before one.
+    pub fn parts(&self) -> impl Iterator<Item = (&Batch, usize, usize)> {
+        self.batches.iter().map(|batch| {
+            let place = |offset: Offset| {
+                let place = usize::try_from(offset.since(batch.base)).unwrap_or(0);
+                place.min(batch.payloads.len())
+            };
+            (&**batch, place(self.from), place(self.to))
+        })
     }
 
     /// How many messages there are.
@@ -203,6 +215,7 @@ mod tests {
             keys: None,
             headers: None,
             producers: vec![ProducerRun { producer: ProducerId::stored("p"), count: sizes.len() }],
+            encoded: Default::default(),
         })
     }
 

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::{
     Error,
-    publish::{Publish, Queued, Receipt},
+    publish::{Publish, Receipt},
+    reply::Queued,
 };
 use crate::model::{Draft, Epoch, Offset, ProducerId, Registration, Sequence, TopicName};
 
@@ -156,8 +157,7 @@ impl Group {
         let mut first = base;
         for member in self.members {
             let count = member.publish.messages.count();
-            // A caller that has gone does not hear it.
-            let _ = member.reply.send(Ok(Receipt { first, count, duplicate: false }));
+            member.answer(Ok(Receipt { first, count, duplicate: false }));
             first = first.after(count);
         }
     }
@@ -165,11 +165,11 @@ impl Group {
     /// Tells every member that it failed.
     pub(super) fn refuse(self, error: &Error) {
         for member in self.members {
-            let _ = member.reply.send(Err(error.clone()));
+            member.answer(Err(error.clone()));
         }
     }
 
-    /// Answers the members that cannot be stored, or were stored before; the others stay.
+    /// Answers the requests that cannot be stored, or were stored before; the others stay.
     pub(super) fn settle(&mut self, head: Offset, registrations: Vec<Registration>) {
         let mut registrations: HashMap<ProducerId, Registration> = registrations
             .into_iter()
@@ -178,12 +178,10 @@ impl Group {
         let members = std::mem::take(&mut self.members);
         self.producers.clear();
         self.place_of.clear();
-        for member in members {
+        for member in members.into_iter().flat_map(Queued::split) {
             let registration = registrations.get_mut(&member.publish.producer);
             match judge(&member.publish, head, registration) {
-                Some(answer) => {
-                    let _ = member.reply.send(answer);
-                }
+                Some(answer) => member.answer(answer),
                 None => self.add(member),
             }
         }

@@ -15,7 +15,8 @@ use super::{
     Broker, Error,
     feed::Feeds,
     hints::Hints,
-    publish::{Answer, Publish, Queued},
+    publish::{Answers, Publish, Receipt, Run},
+    reply::{Caller, Queued},
     writer,
 };
 use crate::{model::TopicName, storage::Storage};
@@ -62,14 +63,17 @@ impl Publisher {
         self.queues.write().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
     }
 
-    async fn take_in(&self, publish: Publish) -> Result<Answer, Error> {
-        let size = publish.messages.bytes() + publish.messages.count() * MESSAGE_OVERHEAD;
+    async fn take_in(&self, run: Run) -> Result<Answers, Error> {
+        let Publish { topic, messages, .. } = &run.publish;
+        let size = messages.bytes() + messages.count() * MESSAGE_OVERHEAD;
         let size = size.min(QUEUE_BYTES) as u32;
         let room = self.room.clone().acquire_many_owned(size).await.map_err(|_| Error::Draining)?;
-        let queue = self.queue_of(&publish.topic).ok_or(Error::Draining)?;
-        let (reply, answer) = oneshot::channel();
-        queue.send(Queued { publish, reply, _room: room }).await.map_err(|_| Error::Draining)?;
-        Ok(Answer(answer))
+        let queue = self.queue_of(topic).ok_or(Error::Draining)?;
+        let (outcome, answered) = oneshot::channel();
+        let answers = Answers { counts: run.counts.clone(), outcome: answered };
+        let queued = Queued::new(run, Caller { outcome, _room: room });
+        queue.send(queued).await.map_err(|_| Error::Draining)?;
+        Ok(answers)
     }
 
     fn queue_of(&self, topic: &TopicName) -> Option<mpsc::Sender<Queued>> {
@@ -82,10 +86,16 @@ impl Publisher {
 }
 
 impl Broker {
-    /// Takes a publish in, once there is room for it; publishes of one topic are stored in the
+    /// Stores the messages of one request.
+    pub async fn publish(&self, publish: Publish) -> Result<Receipt, Error> {
+        let answers = self.take_in(publish.into()).await?.wait().await;
+        answers.into_iter().next().unwrap_or(Err(Error::OutcomeUnknown))
+    }
+
+    /// Takes a run of requests in, once there is room for it; runs of one topic are stored in the
     /// order in which they were taken in.
-    pub async fn publish(&self, publish: Publish) -> Result<Answer, Error> {
+    pub async fn take_in(&self, run: Run) -> Result<Answers, Error> {
         self.refuse_when_draining()?;
-        self.publisher.take_in(publish).await
+        self.publisher.take_in(run).await
     }
 }

@@ -65,6 +65,7 @@ mod tests {
             keys: None,
             headers: None,
             producers: Vec::new(),
+            encoded: Default::default(),
         })
     }
 

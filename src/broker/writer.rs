@@ -13,7 +13,7 @@ use super::{
     feed::Feeds,
     flush::{Flush, Group},
     hints::Hints,
-    publish::Queued,
+    reply::Queued,
 };
 use crate::{
     model::Draft,

@@ -5,17 +5,20 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status};
 
-use super::{deadline, decode, encode};
+use super::{
+    deadline, decode, encode,
+    raw::{ConsumeResponse, consumer_service_server::ConsumerService},
+};
 use crate::{
     broker::{Broker, Commit, Error, Event, Frames},
     model::{ConsumerId, PageRequest, TopicName},
-    proto::{self, consumer_service_server::ConsumerService},
+    proto,
 };
 
 /// ConsumerService over a broker.
 pub struct Consumers(pub(super) Arc<Broker>);
 
-type Frame = Result<proto::ConsumeResponse, Status>;
+type Frame = Result<ConsumeResponse, Status>;
 
 #[tonic::async_trait]
 impl ConsumerService for Consumers {

@@ -8,6 +8,7 @@ use std::{
 use prost_types::{FieldMask, Timestamp};
 use tokio::time::Instant;
 
+use super::raw::PublishRequest;
 use crate::{
     broker::{Before, CommitMode, Consume, Limits, OnBusy, Publish, Pull, Stop},
     model::{
@@ -136,11 +137,19 @@ pub(super) fn retention(retention: Option<proto::Retention>) -> Decoded<Retentio
     })
 }
 
-pub(super) fn publish(request: proto::PublishRequest) -> Decoded<Publish> {
+/// The names in a stream's last request: the next ones repeat them, and then they are not parsed
+/// and kept anew.
+#[derive(Default)]
+pub(super) struct Names {
+    topic: Option<TopicName>,
+    producer: Option<ProducerId>,
+}
+
+pub(super) fn publish(request: PublishRequest, names: &mut Names) -> Decoded<Publish> {
     let messages = request.messages.into_iter().enumerate().map(message).collect::<Decoded<_>>()?;
     Ok(Publish {
-        topic: TopicName::parse(&request.topic)?,
-        producer: ProducerId::parse(&request.producer_id)?,
+        topic: repeated(&mut names.topic, &request.topic, "topic")?,
+        producer: repeated(&mut names.producer, &request.producer_id, "producer_id")?,
         epoch: Epoch(not_negative("producer_epoch", request.producer_epoch)?),
         sequence: request.sequence.map(sequence).transpose()?,
         expected_head: request
@@ -151,24 +160,17 @@ pub(super) fn publish(request: proto::PublishRequest) -> Decoded<Publish> {
     })
 }
 
-/// A publish stream's request says the same as a unary one.
-pub(super) fn streamed_publish(request: proto::PublishStreamRequest) -> Decoded<Publish> {
-    let proto::PublishStreamRequest {
-        topic,
-        producer_id,
-        messages,
-        sequence,
-        expected_head,
-        producer_epoch,
-    } = request;
-    publish(proto::PublishRequest {
-        topic,
-        producer_id,
-        messages,
-        sequence,
-        expected_head,
-        producer_epoch,
-    })
+/// A name that is most often the one of before.
+fn repeated<N>(last: &mut Option<N>, name: &[u8], field: &str) -> Decoded<N>
+where
+    N: Clone + AsRef<str> + for<'a> TryFrom<&'a str, Error = InvalidInput>,
+{
+    if let Some(last) = last.as_ref().filter(|last| last.as_ref().as_bytes() == name) {
+        return Ok(last.clone());
+    }
+    let name = str::from_utf8(name).map_err(|_| InvalidInput::new(field, "is not UTF-8"))?;
+    let name = N::try_from(name)?;
+    Ok(last.insert(name).clone())
 }
 
 /// Sequences end where the numbers of a request's messages could not be counted any more.

@@ -2,10 +2,14 @@
 
 use prost_types::Timestamp;
 
+use super::{
+    batch,
+    raw::{ConsumeResponse, consume_response::Event as ProtoEvent},
+};
 use crate::{
     broker::{Delivery, Event, Peeked, Pulled, Receipt},
     model::{Consumer, MessageRef, Offset, Producer, Retention, Topic, TopicName},
-    proto::{self, consume_response::Event as ProtoEvent},
+    proto,
 };
 
 pub(super) fn topic(topic: Topic) -> proto::Topic {
@@ -65,7 +69,7 @@ pub(super) fn receipt(receipt: Receipt) -> proto::PublishReceipt {
     proto::PublishReceipt { first_offset: first.0, count: count as i32, duplicate }
 }
 
-pub(super) fn event(event: Event) -> proto::ConsumeResponse {
+pub(super) fn event(event: Event) -> ConsumeResponse {
     let event = match event {
         Event::Attached { position, head, epoch, seek_epoch } => {
             ProtoEvent::Attached(proto::Attached {
@@ -76,9 +80,7 @@ pub(super) fn event(event: Event) -> proto::ConsumeResponse {
             })
         }
         Event::Standby { holder } => ProtoEvent::Standby(proto::Standby { holder }),
-        Event::Batch(delivery) => {
-            ProtoEvent::Batch(proto::MessageBatch { messages: messages(&delivery) })
-        }
+        Event::Batch(delivery) => ProtoEvent::Batch(batch::encode(&delivery)),
         Event::Repositioned { position, head, epoch } => {
             ProtoEvent::Repositioned(proto::Repositioned {
                 position: position.0,
@@ -92,7 +94,7 @@ pub(super) fn event(event: Event) -> proto::ConsumeResponse {
             ProtoEvent::Heartbeat(proto::Heartbeat { position: position.0, head: head.0 })
         }
     };
-    proto::ConsumeResponse { event: Some(event) }
+    ConsumeResponse { event: Some(event) }
 }
 
 pub(super) fn pulled(pulled: &Pulled) -> proto::PullResponse {
@@ -123,7 +125,7 @@ fn messages(delivery: &Delivery) -> Vec<proto::Message> {
     messages
 }
 
-fn message(message: MessageRef<'_>) -> proto::Message {
+pub(super) fn message(message: MessageRef<'_>) -> proto::Message {
     proto::Message {
         offset: message.offset.0,
         payload: message.payload.clone(),

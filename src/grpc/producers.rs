@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{decode, encode, publish_stream};
+use super::{
+    decode::{self, Names},
+    encode, publish_stream,
+    raw::{PublishRequest, producer_service_server::ProducerService},
+};
 use crate::{
     broker::{Broker, Error},
     model::{PageRequest, ProducerId, TopicName},
-    proto::{self, producer_service_server::ProducerService},
+    proto,
 };
 
 /// ProducerService over a broker.
@@ -72,19 +75,20 @@ impl ProducerService for Producers {
 
     async fn publish(
         &self,
-        request: Request<proto::PublishRequest>,
+        request: Request<PublishRequest>,
     ) -> Result<Response<proto::PublishResponse>, Status> {
-        let publish = decode::publish(request.into_inner()).map_err(Error::from)?;
-        let receipt = self.0.publish(publish).await?.wait().await?;
+        let names = &mut Names::default();
+        let publish = decode::publish(request.into_inner(), names).map_err(Error::from)?;
+        let receipt = self.0.publish(publish).await?;
         let proto::PublishReceipt { first_offset, count, duplicate } = encode::receipt(receipt);
         Ok(Response::new(proto::PublishResponse { first_offset, count, duplicate }))
     }
 
-    type PublishStreamStream = ReceiverStream<Result<proto::PublishStreamResponse, Status>>;
+    type PublishStreamStream = publish_stream::AnswerStream;
 
     async fn publish_stream(
         &self,
-        request: Request<Streaming<proto::PublishStreamRequest>>,
+        request: Request<Streaming<PublishRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
         Ok(Response::new(publish_stream::start(&self.0, request.into_inner())))
     }

@@ -1,106 +1,148 @@
 //! PublishStream: requests are taken in as they come, and answered one by one in their order.
 //!
-//! One task takes in, another answers; between them is a bounded queue of answers to come. When
-//! that is full, or the broker's queue is, the stream is no longer read, and HTTP/2 holds the
-//! client back.
+//! What has come together goes on its way together, as far as it can. Between taking in and
+//! answering is a bounded queue of answers to come: when that is full, or the broker's queue is,
+//! the stream is no longer read, and HTTP/2 holds the client back.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
+use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::Instrument as _;
 
-use super::{decode, encode, status, too_large};
+use super::{
+    decode::{self, Names},
+    encode,
+    raw::PublishRequest,
+    status, too_large,
+};
 use crate::{
-    broker::{Answer, Broker, Error},
-    proto::{
-        PublishStreamRequest, PublishStreamResponse, publish_stream_response::Result as ProtoResult,
-    },
+    broker::{Answers, Broker, Error, Publish, Receipt, Run},
+    proto::{PublishStreamResponse, publish_stream_response::Result as ProtoResult},
 };
 
-/// Requests of one stream that may wait for their answers.
+/// Runs of requests of one stream that may wait for their answers.
 const IN_FLIGHT: usize = 256;
 
-/// Answers that may wait for a slow client.
-const ANSWERS: usize = 32;
-
-/// What became of a request as far as it is known, or why the stream ends.
+/// What became of requests as far as it is known, or why the stream ends.
 enum Taken {
-    In(Answer),
+    In(Answers),
     Refused(Error),
     End(Status),
 }
 
-type Answers = mpsc::Sender<Result<PublishStreamResponse, Status>>;
-
-pub(super) fn start(
-    broker: &Arc<Broker>,
-    requests: Streaming<PublishStreamRequest>,
-) -> ReceiverStream<Result<PublishStreamResponse, Status>> {
-    let (taken, to_answer) = mpsc::channel(IN_FLIGHT);
-    let (answers, stream) = mpsc::channel(ANSWERS);
-    broker.track(take_in(broker.clone(), requests, taken).in_current_span());
-    broker.track(answer(to_answer, answers).in_current_span());
-    ReceiverStream::new(stream)
+/// What a client sent.
+enum Come {
+    Request(Publish),
+    Refused(Error),
+    /// The stream ends, with a status unless it is over.
+    End(Option<Status>),
 }
 
-async fn take_in(
+type Answer = Result<PublishStreamResponse, Status>;
+
+/// The answers of a stream.
+pub(super) type AnswerStream = Pin<Box<dyn Stream<Item = Answer> + Send>>;
+
+pub(super) fn start(broker: &Arc<Broker>, requests: Streaming<PublishRequest>) -> AnswerStream {
+    let (taking, taken) = mpsc::channel(IN_FLIGHT);
+    let intake = Intake { broker: broker.clone(), requests, names: Names::default(), taking };
+    broker.track(intake.run().in_current_span());
+    Box::pin(ReceiverStream::new(taken).then(answers).flat_map(stream::iter))
+}
+
+/// Takes the requests of a stream in.
+struct Intake {
     broker: Arc<Broker>,
-    mut requests: Streaming<PublishStreamRequest>,
-    taken: mpsc::Sender<Taken>,
-) {
-    loop {
+    requests: Streaming<PublishRequest>,
+    names: Names,
+    taking: mpsc::Sender<Taken>,
+}
+
+impl Intake {
+    async fn run(mut self) {
+        let mut behind = None;
+        loop {
+            let come = match behind.take() {
+                Some(come) => come,
+                None => self.wait().await,
+            };
+            let taken = match come {
+                Come::Request(publish) => {
+                    let mut run = Run::from(publish);
+                    behind = self.take_along(&mut run);
+                    match self.broker.take_in(run).await {
+                        Ok(answers) => Taken::In(answers),
+                        Err(Error::Draining) => Taken::End(Error::Draining.into()),
+                        Err(error) => Taken::Refused(error),
+                    }
+                }
+                Come::Refused(error) => Taken::Refused(error),
+                Come::End(Some(status)) => Taken::End(status),
+                Come::End(None) => return,
+            };
+            let ended = matches!(taken, Taken::End(_));
+            // Fails when the client went away; what was taken in is stored all the same.
+            if self.taking.send(taken).await.is_err() || ended {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the next request.
+    async fn wait(&mut self) -> Come {
         let next = tokio::select! {
-            next = requests.message() => next,
-            () = broker.draining().cancelled() => {
-                let _ = taken.send(Taken::End(Error::Draining.into())).await;
-                return;
-            }
+            next = self.requests.message() => next,
+            () = self.broker.draining().cancelled() => Err(Error::Draining.into()),
             // Nobody reads the answers any more.
-            () = taken.closed() => return,
+            () = self.taking.closed() => Ok(None),
         };
-        let outcome = match next {
-            Ok(Some(request)) => take_in_one(&broker, request).await,
-            Ok(None) => return,
-            Err(status) => Taken::End(too_large::explain(&status).unwrap_or(status)),
-        };
-        let ended = matches!(outcome, Taken::End(_));
-        if taken.send(outcome).await.is_err() || ended {
-            return;
-        }
+        self.read(next)
     }
-}
 
-async fn take_in_one(broker: &Broker, request: PublishStreamRequest) -> Taken {
-    let publish = match decode::streamed_publish(request) {
-        Ok(publish) => publish,
-        Err(invalid) => return Taken::Refused(invalid.into()),
-    };
-    match broker.publish(publish).await {
-        Ok(answer) => Taken::In(answer),
-        Err(Error::Draining) => Taken::End(Error::Draining.into()),
-        Err(error) => Taken::Refused(error),
-    }
-}
-
-async fn answer(mut to_answer: mpsc::Receiver<Taken>, answers: Answers) {
-    while let Some(taken) = to_answer.recv().await {
-        let outcome = match taken {
-            Taken::In(answer) => answer.wait().await,
-            Taken::Refused(error) => Err(error),
-            Taken::End(status) => {
-                let _ = answers.send(Err(status)).await;
-                return;
+    /// Takes along what has come already and goes on where the run ends; returns what comes behind
+    /// it, if that has come too.
+    fn take_along(&mut self, run: &mut Run) -> Option<Come> {
+        while let Some(next) = self.requests.message().now_or_never() {
+            match self.read(next) {
+                Come::Request(publish) => {
+                    if let Err(publish) = run.add(publish) {
+                        return Some(Come::Request(publish));
+                    }
+                }
+                other => return Some(other),
             }
-        };
-        let result = match outcome {
-            Ok(receipt) => ProtoResult::Receipt(encode::receipt(receipt)),
-            Err(error) => ProtoResult::Refusal(status::refusal(&error)),
-        };
-        // The client went away; what was taken in is stored all the same.
-        if answers.send(Ok(PublishStreamResponse { result: Some(result) })).await.is_err() {
-            return;
+        }
+        None
+    }
+
+    fn read(&mut self, next: Result<Option<PublishRequest>, Status>) -> Come {
+        match next {
+            Ok(Some(request)) => match decode::publish(request, &mut self.names) {
+                Ok(publish) => Come::Request(publish),
+                Err(invalid) => Come::Refused(invalid.into()),
+            },
+            Ok(None) => Come::End(None),
+            Err(status) => Come::End(Some(too_large::explain(&status).unwrap_or(status))),
         }
     }
+}
+
+/// Waits for what became of requests.
+async fn answers(taken: Taken) -> Vec<Answer> {
+    match taken {
+        Taken::In(answers) => answers.wait().await.into_iter().map(answer).collect(),
+        Taken::Refused(error) => vec![answer(Err(error))],
+        Taken::End(status) => vec![Err(status)],
+    }
+}
+
+fn answer(outcome: Result<Receipt, Error>) -> Answer {
+    let result = match outcome {
+        Ok(receipt) => ProtoResult::Receipt(encode::receipt(receipt)),
+        Err(error) => ProtoResult::Refusal(status::refusal(&error)),
+    };
+    Ok(PublishStreamResponse { result: Some(result) })
 }

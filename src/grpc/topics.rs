@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{decode, encode};
+use super::{decode, encode, raw::topic_service_server::TopicService};
 use crate::{
     broker::{Broker, Error},
     model::{PageRequest, TopicName},
-    proto::{self, topic_service_server::TopicService},
+    proto,
 };
 
 const LIST: &str = "topics";

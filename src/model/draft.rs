@@ -1,6 +1,6 @@
 //! Messages on their way into a topic.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{collections::HashMap, sync::OnceLock, time::SystemTime};
 
 use bytes::Bytes;
 
@@ -100,7 +100,7 @@ impl Draft {
     /// The batch that the draft became when it was stored.
     pub fn stored(self, base: Offset, published_at: SystemTime) -> Batch {
         let Self { payloads, keys, headers, producers, .. } = self;
-        Batch { base, published_at, payloads, keys, headers, producers }
+        Batch { base, published_at, payloads, keys, headers, producers, encoded: OnceLock::new() }
     }
 }
 

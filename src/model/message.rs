@@ -1,6 +1,6 @@
 //! Messages, column by column: as they are published, stored and handed out.
 
-use std::time::SystemTime;
+use std::{sync::OnceLock, time::SystemTime};
 
 use bytes::Bytes;
 
@@ -17,7 +17,7 @@ pub struct Message {
     pub headers: Labels,
 }
 
-/// The messages of one publish request: 1 to 10,000, none over 1 MiB.
+/// The messages of a publish: 1 to 10,000 in each request, none over 1 MiB.
 #[derive(Clone, Debug)]
 pub struct NewMessages {
     messages: Vec<Message>,
@@ -60,6 +60,23 @@ impl NewMessages {
     pub fn as_slice(&self) -> &[Message] {
         &self.messages
     }
+
+    /// Takes the messages of another request in behind them.
+    pub fn append(&mut self, mut others: Self) {
+        self.messages.append(&mut others.messages);
+        self.bytes += others.bytes;
+    }
+
+    /// The messages in pieces of so many each.
+    pub fn split(self, counts: &[usize]) -> Vec<Self> {
+        let mut left = self.messages.into_iter();
+        let mut take = |count| {
+            let messages: Vec<_> = left.by_ref().take(count).collect();
+            let bytes = messages.iter().map(Message::bytes).sum();
+            Self { messages, bytes }
+        };
+        counts.iter().map(|&count| take(count)).collect()
+    }
 }
 
 impl Message {
@@ -87,6 +104,25 @@ pub struct Batch {
     pub headers: Option<Vec<Labels>>,
     /// Who published what: the runs follow each other and cover the batch.
     pub producers: Vec<ProducerRun>,
+    /// The messages as they go out to consumers; made by whoever first hands one out.
+    pub encoded: OnceLock<Encoded>,
+}
+
+/// A batch's messages one behind the other, each in the form in which it goes out.
+#[derive(Clone, Debug, Default)]
+pub struct Encoded {
+    /// All messages.
+    pub bytes: Bytes,
+    /// Where in the bytes each message ends.
+    pub ends: Vec<usize>,
+}
+
+impl Encoded {
+    /// Some of the messages, by their places in the batch.
+    pub fn messages(&self, from: usize, to: usize) -> Bytes {
+        let start = |index: usize| index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        self.bytes.slice(start(from)..start(to))
+    }
 }
 
 /// Messages of one producer that follow each other.
@@ -184,6 +220,7 @@ mod tests {
             keys: None,
             headers: None,
             producers: vec![run("a", 2), run("b", 3)],
+            encoded: OnceLock::new(),
         };
         let read = |from| {
             batch

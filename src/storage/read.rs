@@ -1,6 +1,9 @@
 //! Reading: batches from an offset on, and where logs end.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
 
 use bytes::Bytes;
 use tokio_postgres::Row;
@@ -154,6 +157,7 @@ fn batch(row: &Row) -> Result<Option<Arc<Batch>>, Error> {
         keys,
         headers,
         producers,
+        encoded: OnceLock::new(),
     })))
 }
 

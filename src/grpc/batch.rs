@@ -1,0 +1,160 @@
+//! Messages on their way to consumers: a `MessageBatch` as it is on the wire.
+//!
+//! Batches are encoded whole and keep what they are encoded to, so that all streams that hand one
+//! out share it.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use prost::encoding::{
+    WireType::{LengthDelimited, Varint},
+    encode_key, encode_varint, encoded_len_varint, message,
+};
+use prost_types::Timestamp;
+
+use super::encode;
+use crate::{
+    broker::Delivery,
+    model::{Batch, Encoded, MessageRef, ProducerId},
+};
+
+/// The numbers of the fields of `MessageBatch` and `Message`.
+const MESSAGES: u32 = 1;
+const OFFSET: u32 = 1;
+const PAYLOAD: u32 = 2;
+const KEY: u32 = 3;
+const PUBLISH_TIME: u32 = 5;
+const PRODUCER_ID: u32 = 6;
+
+/// Bytes that a field's number and kind take, where the number is below 16.
+const TAG: usize = 1;
+
+/// Room for what a message takes beside its payload: more is made where that is not enough.
+const OVERHEAD: usize = 64;
+
+/// A delivery's messages as a `MessageBatch`. Nothing is copied if they are of one batch.
+pub(super) fn encode(delivery: &Delivery) -> Bytes {
+    let mut parts = delivery
+        .parts()
+        .map(|(batch, from, to)| batch.encoded.get_or_init(|| whole(batch)).messages(from, to));
+    let first = parts.next().unwrap_or_default();
+    let Some(second) = parts.next() else { return first };
+    let mut all = BytesMut::from(first);
+    all.extend_from_slice(&second);
+    parts.for_each(|part| all.extend_from_slice(&part));
+    all.freeze()
+}
+
+fn whole(batch: &Batch) -> Encoded {
+    let room = batch.payloads.iter().map(|payload| payload.len() + OVERHEAD).sum();
+    let mut buffer = BytesMut::with_capacity(room);
+    let mut ends = Vec::with_capacity(batch.payloads.len());
+    let mut shared: Option<Shared<'_>> = None;
+    for message in batch.messages_from(batch.base) {
+        let shared = match &mut shared {
+            Some(shared) if std::ptr::eq(shared.producer, message.producer) => shared,
+            other => other.insert(Shared::of(&message)),
+        };
+        match message.headers.is_none_or(|headers| headers.is_empty()) {
+            true => put_message(&message, shared, &mut buffer),
+            false => message::encode(MESSAGES, &encode::message(message), &mut buffer),
+        }
+        ends.push(buffer.len());
+    }
+    Encoded { bytes: buffer.freeze(), ends }
+}
+
+/// What follows each other from one producer has the same last fields: they are encoded once.
+struct Shared<'a> {
+    producer: &'a ProducerId,
+    fields: Vec<u8>,
+}
+
+impl<'a> Shared<'a> {
+    fn of(message: &MessageRef<'a>) -> Self {
+        let mut fields = Vec::new();
+        message::encode(PUBLISH_TIME, &Timestamp::from(message.published_at), &mut fields);
+        put_bytes(PRODUCER_ID, message.producer.as_str().as_bytes(), &mut fields);
+        Self { producer: message.producer, fields }
+    }
+}
+
+/// Appends a message without headers. Fields with their default values are left out, as they are
+/// in protobuf's third version.
+fn put_message(message: &MessageRef<'_>, shared: &Shared<'_>, buffer: &mut BytesMut) {
+    let MessageRef { offset, payload, key, .. } = message;
+    let offset = offset.0 as u64;
+    let offset_len = if offset == 0 { 0 } else { TAG + encoded_len_varint(offset) };
+    let payload_len = if payload.is_empty() { 0 } else { bytes_len(payload) };
+    let key_len = key.map_or(0, |key| bytes_len(key));
+    let len = offset_len + payload_len + key_len + shared.fields.len();
+
+    encode_key(MESSAGES, LengthDelimited, buffer);
+    encode_varint(len as u64, buffer);
+    if offset > 0 {
+        encode_key(OFFSET, Varint, buffer);
+        encode_varint(offset, buffer);
+    }
+    if !payload.is_empty() {
+        put_bytes(PAYLOAD, payload, buffer);
+    }
+    if let Some(key) = key {
+        put_bytes(KEY, key, buffer);
+    }
+    buffer.put_slice(&shared.fields);
+}
+
+fn bytes_len(bytes: &[u8]) -> usize {
+    TAG + encoded_len_varint(bytes.len() as u64) + bytes.len()
+}
+
+fn put_bytes(field: u32, bytes: &[u8], buffer: &mut impl bytes::BufMut) {
+    encode_key(field, LengthDelimited, buffer);
+    encode_varint(bytes.len() as u64, buffer);
+    buffer.put_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::Arc,
+        time::{Duration, SystemTime},
+    };
+
+    use prost::Message as _;
+
+    use super::*;
+    use crate::{
+        model::{Labels, Offset, ProducerRun},
+        proto::MessageBatch,
+    };
+
+    /// Messages with and without a payload, a key and headers.
+    fn batch(base: i64) -> Arc<Batch> {
+        let run = |id: &str, count| ProducerRun { producer: ProducerId::stored(id), count };
+        let headers = Labels::stored([("unit".to_owned(), "piece".to_owned())].into());
+        Arc::new(Batch {
+            base: Offset(base),
+            published_at: SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_000),
+            payloads: vec!["".into(), "short".into(), "x".repeat(300).into(), "".into()],
+            keys: Some(vec![None, Some("k".into()), Some("".into()), None]),
+            headers: Some(vec![
+                Labels::default(),
+                Labels::default(),
+                headers.clone(),
+                Labels::default(),
+            ]),
+            producers: vec![run("a", 1), run("b", 3)],
+            encoded: Default::default(),
+        })
+    }
+
+    #[test]
+    fn messages_are_encoded_as_the_protos_say() {
+        let batches = vec![batch(0), batch(4), batch(8)];
+        for (from, to) in [(0, 12), (0, 4), (1, 3), (3, 4), (2, 6), (5, 11)] {
+            let delivery = Delivery::new(batches.clone(), Offset(from), Offset(to));
+            let messages: Vec<_> = delivery.messages().map(encode::message).collect();
+            assert_eq!(messages.len(), delivery.count());
+            assert_eq!(encode(&delivery), MessageBatch { messages }.encode_to_vec());
+        }
+    }
+}
