@@ -17,14 +17,11 @@ const PROTOS: [&str; 4] = [
 
 const PACKAGE: &str = "trunkline.v1";
 
-/// Fields that the broker keeps as the bytes they are, as it reads or writes them by itself: the
-/// names in a publish request, so that none is copied, and the messages that a consumer gets, so
-/// that those that many get are encoded once.
-const RAW_FIELDS: [(&str, &str); 3] = [
-    ("PublishRequest", "topic"),
-    ("PublishRequest", "producer_id"),
-    ("ConsumeResponse", "batch"),
-];
+/// Fields that broker and client library keep as the bytes they are, as they read or write them by
+/// themselves: the names in a publish request, so that none is copied, and the messages that a
+/// consumer gets, so that those that many get are encoded once.
+const RAW_FIELDS: [(&str, &str); 3] =
+    [("PublishRequest", "topic"), ("PublishRequest", "producer_id"), ("ConsumeResponse", "batch")];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -40,10 +37,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     compile_raw(descriptors, out.join("raw"))
 }
 
-/// Compiles the servers once more, with raw fields; all other messages are those of `crate::proto`.
+/// Compiles the services once more, with raw fields; all other messages are those of `crate::proto`.
 fn compile_raw(mut descriptors: FileDescriptorSet, out: PathBuf) -> Result<(), Box<dyn Error>> {
-    let mut config =
-        tonic_prost_build::configure().bytes(".").btree_map(".").build_client(false).out_dir(&out);
+    let mut config = tonic_prost_build::configure().bytes(".").btree_map(".").out_dir(&out);
     for file in descriptors.file.iter_mut().filter(|file| file.package() == PACKAGE) {
         for message in &mut file.message_type {
             if !make_raw(message) {

@@ -6,7 +6,6 @@ mod deadline;
 mod decode;
 mod encode;
 mod producers;
-mod raw;
 mod publish_stream;
 mod status;
 mod too_large;
@@ -14,10 +13,12 @@ mod topics;
 
 use std::sync::Arc;
 
-use crate::broker::Broker;
-use raw::{
-    consumer_service_server::ConsumerServiceServer, producer_service_server::ProducerServiceServer,
-    topic_service_server::TopicServiceServer,
+use crate::{
+    broker::Broker,
+    proto::raw::{
+        consumer_service_server::ConsumerServiceServer,
+        producer_service_server::ProducerServiceServer, topic_service_server::TopicServiceServer,
+    },
 };
 
 pub use too_large::ExplainTooLarge;

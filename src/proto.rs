@@ -7,6 +7,17 @@ mod generated {
 
 pub use generated::*;
 
+/// The same services with the hot calls' fields as the bytes they are on the wire, for who reads or
+/// writes them by itself: the names in a publish request, the messages that a consumer gets.
+pub mod raw {
+    #[allow(missing_docs, clippy::all)]
+    mod generated {
+        include!(concat!(env!("OUT_DIR"), "/raw/trunkline.v1.rs"));
+    }
+
+    pub use generated::*;
+}
+
 /// The compiled protos with their comments, as reflection serves them.
 pub const FILE_DESCRIPTOR_SET: &[u8] =
     include_bytes!(concat!(env!("OUT_DIR"), "/trunkline.protoset"));

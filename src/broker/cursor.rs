@@ -120,28 +120,28 @@ impl Cursor {
         self.head
     }
 
-    /// Reads ahead, unless something is there. A cursor `at_tail` shares what other streams of the
-    /// topic read; one that is far behind would only hold them up. False if the topic is gone.
+    /// Reads ahead, unless something is there. What other streams of the topic have just read, or
+    /// read now, is not read again. False if the topic is gone.
     pub(super) async fn fill(
         &mut self,
         storage: &Storage,
         log: &Subscription,
-        at_tail: bool,
     ) -> Result<bool, Error> {
         // What was removed meanwhile is not handed out, though it is still here.
-        if self.position < log.feed().floor() {
+        if self.position < log.floor() {
             self.ahead.clear();
         }
         if !self.ahead.is_empty() {
             return Ok(true);
         }
-        if self.take_from_tail(log) {
+        if self.take_recent(log) {
             return Ok(true);
         }
-        let _alone = if at_tail {
-            let alone = log.feed().read_alone().await;
+        let shared = log.is_shared();
+        let _alone = if shared {
+            let alone = log.read_alone(self.position).await;
             // Whoever read meanwhile may have found it.
-            if self.take_from_tail(log) {
+            if self.take_recent(log) {
                 return Ok(true);
             }
             Some(alone)
@@ -156,9 +156,8 @@ impl Cursor {
             self.gap = Some((self.gap.map_or(self.position, |(from, _)| from), first));
             self.position = first;
         }
-        if at_tail {
-            let mut tail = log.feed().tail();
-            batches.iter().for_each(|batch| tail.add(batch.clone()));
+        if shared {
+            log.share(&batches);
         }
         log.saw(first, head);
         self.head = head;
@@ -185,15 +184,15 @@ impl Cursor {
         (to > from).then(|| Delivery::new(batches, from, to))
     }
 
-    fn take_from_tail(&mut self, log: &Subscription) -> bool {
-        // What lies before the floor is removed, though the tail may still have it.
-        if self.position < log.feed().floor() {
+    fn take_recent(&mut self, log: &Subscription) -> bool {
+        // What lies before the floor is removed, though it may still be kept here.
+        if self.position < log.floor() {
             return false;
         }
-        let newest = log.feed().tail().from(self.position);
-        let Some(last) = newest.last() else { return false };
-        self.head = self.head.max(last.end());
-        self.ahead.extend(newest);
+        let recent = log.recent(self.position, READ_BYTES);
+        let Some(last) = recent.last() else { return false };
+        self.head = self.head.max(last.end()).max(*log.head.borrow());
+        self.ahead.extend(recent);
         true
     }
 }

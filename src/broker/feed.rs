@@ -1,5 +1,5 @@
-//! Topics that somebody reads here: where each ends, as far as this broker knows, and its newest
-//! batches.
+//! Topics that somebody reads here: where each ends, as far as this broker knows, and batches that
+//! its streams can share.
 //!
 //! A head known here is a hint to read; the table is the truth. It only grows.
 
@@ -14,21 +14,23 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::tail::Tail;
+use super::recent::Recent;
 use crate::model::{Batch, Offset, TopicId};
 
 /// The topics that somebody reads here.
 #[derive(Default)]
-pub(super) struct Feeds(Mutex<HashMap<TopicId, Arc<Feed>>>);
+pub(super) struct Feeds {
+    topics: Mutex<HashMap<TopicId, Arc<Feed>>>,
+    recent: Mutex<Recent>,
+}
 
 pub(super) struct Feed {
     head: watch::Sender<Offset>,
     /// The offset of the oldest message kept, as far as this broker knows.
     floor: AtomicI64,
-    tail: Mutex<Tail>,
-    /// Held by the one stream that reads the tail from the database; the others wait for what it
-    /// finds.
-    reading: tokio::sync::Mutex<()>,
+    /// Where streams read from the database now: each is held by the one that does; others that
+    /// come to the same place wait for what it finds.
+    reading: Mutex<HashMap<Offset, Arc<tokio::sync::Mutex<()>>>>,
     /// The topic was deleted.
     gone: CancellationToken,
     /// How many read here; changed under the lock of all feeds only.
@@ -59,8 +61,7 @@ impl Feeds {
                 Arc::new(Feed {
                     head: watch::Sender::new(head),
                     floor: AtomicI64::new(first.0),
-                    tail: Mutex::default(),
-                    reading: tokio::sync::Mutex::default(),
+                    reading: Mutex::default(),
                     gone: CancellationToken::new(),
                     readers: AtomicUsize::new(0),
                 })
@@ -74,11 +75,11 @@ impl Feeds {
         Subscription { topic, feed, feeds: self.clone(), head }
     }
 
-    /// A batch was stored by this broker: readers at the tail need not read it again.
+    /// A batch was stored by this broker: readers need not read it again.
     pub(super) fn batch_stored(&self, topic: TopicId, batch: Batch) {
         let Some(feed) = self.lock().get(&topic).cloned() else { return };
         let head = batch.end();
-        feed.tail().add(Arc::new(batch));
+        self.recent().add(topic, Arc::new(batch));
         feed.advance(head);
     }
 
@@ -110,7 +111,11 @@ impl Feeds {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TopicId, Arc<Feed>>> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.topics.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -127,19 +132,25 @@ impl Feed {
         self.floor.fetch_max(first.0, Ordering::AcqRel);
     }
 
-    /// The offset of the oldest message kept, as far as this broker knows.
-    pub(super) fn floor(&self) -> Offset {
-        Offset(self.floor.load(Ordering::Acquire))
+    fn reading(&self) -> MutexGuard<'_, HashMap<Offset, Arc<tokio::sync::Mutex<()>>>> {
+        self.reading.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
 
-    /// The newest batches.
-    pub(super) fn tail(&self) -> MutexGuard<'_, Tail> {
-        self.tail.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
+/// The right to read a place of a log from the database.
+pub(super) struct Alone<'a> {
+    feed: &'a Feed,
+    from: Offset,
+    _held: tokio::sync::OwnedMutexGuard<()>,
+}
 
-    /// The right to read the tail from the database.
-    pub(super) async fn read_alone(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.reading.lock().await
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        let mut reading = self.feed.reading();
+        // Who waits holds it too, besides the map and this.
+        if reading.get(&self.from).is_some_and(|place| Arc::strong_count(place) <= 2) {
+            reading.remove(&self.from);
+        }
     }
 }
 
@@ -148,8 +159,31 @@ impl Subscription {
         self.topic
     }
 
-    pub(super) fn feed(&self) -> &Feed {
-        &self.feed
+    /// The offset of the oldest message kept, as far as this broker knows.
+    pub(super) fn floor(&self) -> Offset {
+        Offset(self.feed.floor.load(Ordering::Acquire))
+    }
+
+    /// Batches from an offset on that were just stored or read here; none if that one was not.
+    pub(super) fn recent(&self, from: Offset, max_bytes: usize) -> Vec<Arc<Batch>> {
+        self.feeds.recent().from(self.topic, from, max_bytes)
+    }
+
+    /// Whether others read the topic here, who may want the same.
+    pub(super) fn is_shared(&self) -> bool {
+        self.feed.readers.load(Ordering::Relaxed) > 1
+    }
+
+    /// Waits for the right to read from an offset on from the database.
+    pub(super) async fn read_alone(&self, from: Offset) -> Alone<'_> {
+        let place = self.feed.reading().entry(from).or_default().clone();
+        Alone { feed: &self.feed, from, _held: place.lock_owned().await }
+    }
+
+    /// Keeps what was read for the others.
+    pub(super) fn share(&self, batches: &[Arc<Batch>]) {
+        let mut recent = self.feeds.recent();
+        batches.iter().for_each(|batch| recent.add(self.topic, batch.clone()));
     }
 
     /// Cancelled when the topic is deleted.

@@ -142,7 +142,7 @@ impl Stream {
             }
             let Reading { lease, cursor, log, behind, .. } = &mut reading;
             if *behind || cursor.position() < known_head {
-                if !cursor.fill(&broker.storage, log, !*behind).await? {
+                if !cursor.fill(&broker.storage, log).await? {
                     return Err(self.why_gone().await);
                 }
                 if let Some((from, to)) = cursor.take_gap() {
@@ -233,7 +233,7 @@ impl Stream {
             let advance = Advance { key: lease.key(), epoch: lease.epoch(), position: to };
             let read_ahead = async {
                 match behind {
-                    true => cursor.fill(&broker.storage, log, false).await,
+                    true => cursor.fill(&broker.storage, log).await,
                     false => Ok(true),
                 }
             };

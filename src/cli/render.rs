@@ -36,7 +36,7 @@ fn object(message: &Message) -> Value {
         "key": message.key.as_deref().map(text_or_base64),
         "headers": message.headers,
         "time": humantime::format_rfc3339_micros(message.publish_time).to_string(),
-        "producer": message.producer_id,
+        "producer": &*message.producer_id,
         "payload": text_or_base64(&message.payload),
     })
 }

@@ -1,5 +1,6 @@
 //! A consumer: a stream of messages that goes on after a break.
 
+mod batch;
 mod builder;
 mod committer;
 mod event;
@@ -206,7 +207,7 @@ mod tests {
 
     fn messages(offsets: std::ops::Range<i64>, seeks: u32) -> Vec<Message> {
         let message = |offset| proto::Message { offset, ..Default::default() };
-        offsets.map(|offset| Message::received(message(offset), seeks)).collect()
+        offsets.map(|offset| Message { seeks, ..message(offset).into() }).collect()
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Messages, as they are published and as they come.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 
@@ -23,14 +23,15 @@ pub struct Message {
     /// When the message was stored, by the database's clock.
     pub publish_time: SystemTime,
     /// Who published it.
-    pub producer_id: String,
+    pub producer_id: Arc<str>,
     /// How often the consumer had been sought when the message came: what came before a seek
     /// cannot be committed after it.
     pub(super) seeks: u32,
 }
 
-impl Message {
-    pub(super) fn received(message: proto::Message, seeks: u32) -> Self {
+/// Without the consumer it came by: as [`Client::topics`](super::Client::topics) reads it.
+impl From<proto::Message> for Message {
+    fn from(message: proto::Message) -> Self {
         let time = message.publish_time.and_then(|time| SystemTime::try_from(time).ok());
         Self {
             offset: message.offset,
@@ -38,16 +39,9 @@ impl Message {
             key: message.key,
             headers: message.headers,
             publish_time: time.unwrap_or(SystemTime::UNIX_EPOCH),
-            producer_id: message.producer_id,
-            seeks,
+            producer_id: message.producer_id.into(),
+            seeks: 0,
         }
-    }
-}
-
-/// Without the consumer it came by: as [`Client::topics`](super::Client::topics) reads it.
-impl From<proto::Message> for Message {
-    fn from(message: proto::Message) -> Self {
-        Self::received(message, 0)
     }
 }
 

@@ -5,14 +5,14 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status};
 
-use super::{
-    deadline, decode, encode,
-    raw::{ConsumeResponse, consumer_service_server::ConsumerService},
-};
+use super::{deadline, decode, encode};
 use crate::{
     broker::{Broker, Commit, Error, Event, Frames},
     model::{ConsumerId, PageRequest, TopicName},
-    proto,
+    proto::{
+        self,
+        raw::{ConsumeResponse, consumer_service_server::ConsumerService},
+    },
 };
 
 /// ConsumerService over a broker.

@@ -8,14 +8,16 @@ use std::{
 use prost_types::{FieldMask, Timestamp};
 use tokio::time::Instant;
 
-use super::raw::PublishRequest;
 use crate::{
     broker::{Before, CommitMode, Consume, Limits, OnBusy, Publish, Pull, Stop},
     model::{
         ConsumerId, Epoch, InvalidInput, Labels, MAX_MESSAGE_BYTES, MAX_REQUEST_MESSAGES, Message,
         NewMessages, Offset, ProducerId, Retention, Sequence, Start, TopicChanges, TopicName,
     },
-    proto::{self, consume_request::Stop as ProtoStop, trim_topic_request::Before as ProtoBefore},
+    proto::{
+        self, consume_request::Stop as ProtoStop, raw::PublishRequest,
+        trim_topic_request::Before as ProtoBefore,
+    },
 };
 
 // The limits that clients know are those that are kept.

@@ -2,14 +2,14 @@
 
 use prost_types::Timestamp;
 
-use super::{
-    batch,
-    raw::{ConsumeResponse, consume_response::Event as ProtoEvent},
-};
+use super::batch;
 use crate::{
     broker::{Delivery, Event, Peeked, Pulled, Receipt},
     model::{Consumer, MessageRef, Offset, Producer, Retention, Topic, TopicName},
-    proto,
+    proto::{
+        self,
+        raw::{ConsumeResponse, consume_response::Event as ProtoEvent},
+    },
 };
 
 pub(super) fn topic(topic: Topic) -> proto::Topic {

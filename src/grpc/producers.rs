@@ -7,12 +7,14 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     decode::{self, Names},
     encode, publish_stream,
-    raw::{PublishRequest, producer_service_server::ProducerService},
 };
 use crate::{
     broker::{Broker, Error},
     model::{PageRequest, ProducerId, TopicName},
-    proto,
+    proto::{
+        self,
+        raw::{PublishRequest, producer_service_server::ProducerService},
+    },
 };
 
 /// ProducerService over a broker.

@@ -14,13 +14,13 @@ use tracing::Instrument as _;
 
 use super::{
     decode::{self, Names},
-    encode,
-    raw::PublishRequest,
-    status, too_large,
+    encode, status, too_large,
 };
 use crate::{
     broker::{Answers, Broker, Error, Publish, Receipt, Run},
-    proto::{PublishStreamResponse, publish_stream_response::Result as ProtoResult},
+    proto::{
+        PublishStreamResponse, publish_stream_response::Result as ProtoResult, raw::PublishRequest,
+    },
 };
 
 /// Runs of requests of one stream that may wait for their answers.

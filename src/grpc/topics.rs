@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{decode, encode, raw::topic_service_server::TopicService};
+use super::{decode, encode};
 use crate::{
     broker::{Broker, Error},
     model::{PageRequest, TopicName},
-    proto,
+    proto::{self, raw::topic_service_server::TopicService},
 };
 
 const LIST: &str = "topics";

@@ -46,7 +46,7 @@ async fn what_is_published_is_consumed_as_it_was() {
     let first = soon("a message", consumer.next()).await.unwrap().unwrap();
     assert_eq!((first.offset, &first.payload[..]), (0, "grüße".as_bytes()));
     assert_eq!(first.key.as_deref(), Some("schlüssel".as_bytes()));
-    assert_eq!((first.headers["name"].as_str(), first.producer_id.as_str()), ("wert", "shop"));
+    assert_eq!((first.headers["name"].as_str(), &*first.producer_id), ("wert", "shop"));
     assert!(first.publish_time.elapsed().unwrap() < Duration::from_secs(60));
     let second = soon("a message", consumer.next()).await.unwrap().unwrap();
     assert!(second.payload == large);

@@ -21,13 +21,16 @@ use super::{
         connect::Opened,
         error::{is_transient, reason, retry_delay},
     },
-    Event, Stop,
+    Event, Stop, batch,
     committer::Wanted,
 };
 use crate::proto::{
-    Attached, ConsumeRequest, ConsumeResponse, Gap, MessageBatch, OnBusy, Repositioned,
-    consume_request::Stop as ProtoStop, consume_response::Event as Frame,
-    consumer_service_client::ConsumerServiceClient,
+    Attached, ConsumeRequest, Gap, OnBusy, Repositioned,
+    consume_request::Stop as ProtoStop,
+    raw::{
+        ConsumeResponse, consume_response::Event as Frame,
+        consumer_service_client::ConsumerServiceClient,
+    },
 };
 
 /// How long a broker may take to open a stream.
@@ -53,6 +56,8 @@ pub(super) struct Reader {
     backoff: Backoff,
     /// The offset of the next message that was not read yet; 0 before the first.
     next_offset: i64,
+    /// The offset behind the last message of the stream; 0 before the first.
+    stream_end: i64,
     /// The newest epoch there was; 0 before the first.
     epoch: i64,
     /// The stream's connection: its broker has the lease, so that commits go there, too.
@@ -83,6 +88,7 @@ impl Reader {
             late_seeks: 0,
             backoff: Backoff::default(),
             next_offset: 0,
+            stream_end: 0,
             epoch: 0,
             connection: None,
         }
@@ -126,10 +132,10 @@ impl Reader {
         let silent = || Status::unavailable("the broker is silent");
         let opening = tokio::time::timeout(OPEN_TIMEOUT, self.open(connection));
         let mut stream = opening.await.map_err(|_| silent())??;
-        let mut delivered = 0;
+        self.stream_end = 0;
         loop {
             if let Some(wanted) = self.wanted.as_ref().filter(|_| self.events.is_none())
-                && delivered >= self.next_offset
+                && self.stream_end >= self.next_offset
             {
                 wanted.trouble().await;
             }
@@ -142,10 +148,7 @@ impl Reader {
                 None => return Err(Status::unavailable("the broker hung up")),
             };
             let caught_up = matches!(frame, Frame::CaughtUp(_));
-            if let Frame::Batch(batch) = &frame {
-                delivered = batch.messages.last().map_or(delivered, |last| last.offset + 1);
-            }
-            if let Some(event) = self.take(frame)
+            if let Some(event) = self.take(frame)?
                 && self.tell(event).await.is_err()
             {
                 return Ok(Over);
@@ -196,14 +199,15 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, frame: Frame) -> Option<Event> {
-        match frame {
-            Frame::Attached(attached) => Some(self.attached(&attached)),
-            Frame::Standby(standby) => Some(Event::Standby { holder: standby.holder }),
+    fn take(&mut self, frame: Frame) -> Result<Option<Event>, Status> {
+        Ok(match frame {
             Frame::Batch(batch) => {
                 self.backoff.reset();
-                self.messages(batch)
+                let messages = batch::decode(&batch, self.seeks.load(Ordering::Acquire));
+                self.messages(messages.map_err(|error| Status::internal(error.to_string()))?)
             }
+            Frame::Attached(attached) => Some(self.attached(&attached)),
+            Frame::Standby(standby) => Some(Event::Standby { holder: standby.holder }),
             Frame::Repositioned(Repositioned { position, epoch, .. }) => {
                 self.sought(position);
                 self.began(epoch, position);
@@ -220,7 +224,7 @@ impl Reader {
                 self.backoff.reset();
                 None
             }
-        }
+        })
     }
 
     fn attached(&mut self, attached: &Attached) -> Event {
@@ -266,9 +270,9 @@ impl Reader {
         }
     }
 
-    fn messages(&mut self, batch: MessageBatch) -> Option<Event> {
-        let mut messages = batch.messages;
-        self.delivered(messages.last()?.offset + 1);
+    fn messages(&mut self, mut messages: Vec<Message>) -> Option<Event> {
+        self.stream_end = messages.last()?.offset + 1;
+        self.delivered(self.stream_end);
         if messages.first()?.offset < self.next_offset {
             messages.retain(|message| message.offset >= self.next_offset);
         }
@@ -281,9 +285,7 @@ impl Reader {
             Some(Stop::CaughtUp) | None => {}
         }
         self.next_offset = messages.last()?.offset + 1;
-        let seeks = self.seeks.load(Ordering::Acquire);
-        let received = messages.into_iter().map(|message| Message::received(message, seeks));
-        Some(Event::Messages(received.collect()))
+        Some(Event::Messages(messages))
     }
 }
 
