@@ -9,6 +9,7 @@ mod histogram;
 mod idle;
 mod live;
 mod meter;
+mod pace;
 mod payload;
 mod publish;
 mod report;
@@ -19,7 +20,7 @@ use std::{sync::Arc, time::Duration};
 use clap::{Args, Subcommand};
 
 use super::failure::Failure;
-use crate::client::Client;
+use crate::{client::Client, proto::LogEdge};
 use consume::Reading;
 use live::Live;
 use meter::Meters;
@@ -104,6 +105,10 @@ pub(super) struct LatencyArgs {
     /// How long to publish.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     duration: Duration,
+    /// How long to publish before that, unmeasured: the first messages wait for statements to be
+    /// planned and for files to be made.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+    warm_up: Duration,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -189,6 +194,9 @@ impl Bench<'_> {
             }
             BenchCommand::Latency(args) => {
                 let publishing = Publishing::one_by_one(args.rate);
+                let warming = self.topics.producers(self.client, "warmer", 1).await?;
+                let warm_up = Amount::lasting(args.warm_up);
+                publish::run(self, warming, &publishing, &warm_up).await?;
                 let amount = Amount::lasting(args.duration);
                 self.both(&publishing, &amount, &Reading::default(), 1, "latency").await
             }
@@ -202,7 +210,8 @@ impl Bench<'_> {
     }
 
     async fn publish(&self, args: &PublishArgs) -> Result<Report, Failure> {
-        let producers = self.topics.producers(self.client, args.publishing.producers).await?;
+        let producers =
+            self.topics.producers(self.client, "producer", args.publishing.producers).await?;
         let before = self.meters.read().await?;
         let published = publish::run(self, producers, &args.publishing, &args.amount).await?;
         let mut report = Report::new("publish", self.load);
@@ -213,10 +222,12 @@ impl Bench<'_> {
 
     async fn consume(&self, args: &ConsumeArgs) -> Result<Report, Failure> {
         let publishing = Publishing::default();
-        let producers = self.topics.producers(self.client, publishing.producers).await?;
+        let producers =
+            self.topics.producers(self.client, "producer", publishing.producers).await?;
         let amount = Amount::of(args.messages);
         let published = publish::run(self, producers, &publishing, &amount).await?;
-        let consumers = self.topics.consumers(self.client, args.reading.consumers).await?;
+        let consumers =
+            self.topics.consumers(self.client, LogEdge::Earliest, args.reading.consumers).await?;
         let before = self.meters.read().await?;
         let opened = consume::open(self, consumers, &args.reading).await?;
         let consumed = opened.until_caught_up().await?;
@@ -236,8 +247,10 @@ impl Bench<'_> {
         copies: u64,
         kind: &'static str,
     ) -> Result<Report, Failure> {
-        let producers = self.topics.producers(self.client, publishing.producers).await?;
-        let consumers = self.topics.consumers(self.client, reading.consumers).await?;
+        let producers =
+            self.topics.producers(self.client, "producer", publishing.producers).await?;
+        let consumers =
+            self.topics.consumers(self.client, LogEdge::Latest, reading.consumers).await?;
         let before = self.meters.read().await?;
         let opened = consume::open(self, consumers, reading).await?;
         let published = publish::run(self, producers, publishing, amount).await?;

@@ -8,7 +8,10 @@ use tonic::{Status, Streaming};
 use super::{super::failure::Failure, Bench, histogram::Times, report::Report, topics::Registered};
 use crate::{
     client::Client,
-    proto::{ConsumeRequest, ConsumeResponse, NewMessage, PublishRequest, consume_response::Event},
+    proto::{
+        ConsumeRequest, ConsumeResponse, LogEdge, NewMessage, PublishRequest,
+        consume_response::Event,
+    },
 };
 
 /// Streams of one connection.
@@ -20,8 +23,8 @@ pub(super) async fn run(
     streams: u32,
     wait: Duration,
 ) -> Result<Report, Failure> {
-    let consumers = bench.topics.consumers(bench.client, streams).await?;
-    let producers = bench.topics.producers(bench.client, bench.load.topics).await?;
+    let consumers = bench.topics.consumers(bench.client, LogEdge::Earliest, streams).await?;
+    let producers = bench.topics.producers(bench.client, "producer", bench.load.topics).await?;
     let before = bench.meters.read().await?;
     let began = Instant::now();
     let mut open = Vec::new();

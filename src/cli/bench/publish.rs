@@ -14,7 +14,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
-    super::failure::Failure, Bench, histogram::Times, live::Live, payload::Payload,
+    super::failure::Failure, Bench, histogram::Times, live::Live, pace::Pace, payload::Payload,
     topics::Registered,
 };
 use crate::{
@@ -121,7 +121,7 @@ struct Run {
     publishing: Publishing,
     payload: Payload,
     size: usize,
-    began: Instant,
+    pace: Option<Arc<Pace>>,
     ends: Option<Instant>,
     limit: u64,
     taken: AtomicU64,
@@ -141,13 +141,12 @@ impl Run {
         (count > 0).then_some((first, count))
     }
 
-    /// Waits until request `number` of a publisher is due, of so many that share the rate.
-    async fn due(&self, number: u64, sharing: u64) -> Instant {
-        let Some(rate) = self.publishing.rate else { return Instant::now() };
-        let apart = f64::from(self.publishing.batch) * sharing as f64 / rate;
-        let due = self.began + Duration::from_secs_f64(apart * number as f64);
-        tokio::time::sleep_until(due.into()).await;
-        due
+    /// Waits until the next request is due.
+    async fn due(&self) -> Instant {
+        match &self.pace {
+            Some(pace) => pace.next().await,
+            None => Instant::now(),
+        }
     }
 
     fn messages(&self, first: u64, count: u64, due: Instant) -> Vec<NewMessage> {
@@ -168,29 +167,29 @@ pub(super) async fn run(
         connections.push(bench.client.another().await?);
     }
     let began = Instant::now();
+    let apart =
+        publishing.rate.map(|rate| Duration::from_secs_f64(f64::from(publishing.batch) / rate));
     let run = Arc::new(Run {
         publishing: publishing.clone(),
         payload: bench.load.payload,
         size: bench.load.size as usize,
-        began,
+        pace: apart.map(|apart| Pace::start(began, apart)),
         ends: amount.messages.is_none().then(|| began + amount.duration),
         limit: amount.messages.unwrap_or(u64::MAX),
         taken: AtomicU64::new(0),
         live: bench.live.clone(),
     });
-    let sharing = producers.len() as u64;
     let mut tasks = JoinSet::new();
     for (producer, client) in producers.into_iter().zip(connections.iter().cycle()) {
         let (client, run) = (client.clone(), run.clone());
         if publishing.unary {
-            let callers = u64::from(publishing.in_flight);
-            for _ in 0..callers {
-                tasks.spawn(call(client.clone(), producer.clone(), run.clone(), sharing * callers));
+            for _ in 0..publishing.in_flight {
+                tasks.spawn(call(client.clone(), producer.clone(), run.clone()));
             }
         } else if publishing.library {
-            tasks.spawn(send(client, producer, run, sharing));
+            tasks.spawn(send(client, producer, run));
         } else {
-            tasks.spawn(stream(client, producer, run, sharing));
+            tasks.spawn(stream(client, producer, run));
         }
     }
     let mut all = Published { how: publishing.told(), ..Default::default() };
@@ -231,16 +230,11 @@ impl Published {
 }
 
 /// One caller, that waits for each answer.
-async fn call(
-    client: Client,
-    producer: Registered,
-    run: Arc<Run>,
-    sharing: u64,
-) -> Result<Published, Failure> {
+async fn call(client: Client, producer: Registered, run: Arc<Run>) -> Result<Published, Failure> {
     let mut published = Published::default();
     let mut producers = client.producers();
-    for number in 0.. {
-        let due = run.due(number, sharing).await;
+    loop {
+        let due = run.due().await;
         let Some((first, count)) = run.take() else { break };
         let request = PublishRequest {
             topic: producer.topic.clone(),
@@ -260,13 +254,12 @@ async fn send(
     client: Client,
     Registered { topic, id }: Registered,
     run: Arc<Run>,
-    sharing: u64,
 ) -> Result<Published, Failure> {
     let producer = client.producer(&topic, &id).open().await?;
     let mut published = Published::default();
     let mut sent = VecDeque::new();
-    for number in 0.. {
-        let due = run.due(number, sharing).await;
+    loop {
+        let due = run.due().await;
         let Some((first, count)) = run.take() else { break };
         for message in run.messages(first, count, due) {
             sent.push_back((producer.send(message).await?, due));
@@ -279,12 +272,7 @@ async fn send(
 }
 
 /// One stream, with sequences.
-async fn stream(
-    client: Client,
-    producer: Registered,
-    run: Arc<Run>,
-    sharing: u64,
-) -> Result<Published, Failure> {
+async fn stream(client: Client, producer: Registered, run: Arc<Run>) -> Result<Published, Failure> {
     let in_flight = run.publishing.in_flight as usize;
     let (requests, outgoing) = mpsc::channel(in_flight);
     // Full when as many wait for their answers as may.
@@ -293,8 +281,8 @@ async fn stream(
     let live = run.live.clone();
     let sending = tokio::spawn(async move {
         let mut sequence = 0;
-        for number in 0.. {
-            let due = run.due(number, sharing).await;
+        loop {
+            let due = run.due().await;
             let Some((first, count)) = run.take() else { break };
             let request = PublishStreamRequest {
                 topic: producer.topic.clone(),

@@ -9,7 +9,8 @@ use super::super::failure::Failure;
 use crate::{
     client::Client,
     proto::{
-        CreateTopicRequest, DeleteTopicRequest, RegisterConsumerRequest, RegisterProducerRequest,
+        CreateTopicRequest, DeleteTopicRequest, LogEdge, RegisterConsumerRequest,
+        RegisterProducerRequest, register_consumer_request::Start,
     },
 };
 
@@ -49,9 +50,10 @@ impl Topics {
     pub(super) async fn producers(
         &self,
         client: &Client,
+        name: &str,
         count: u32,
     ) -> Result<Vec<Registered>, Failure> {
-        let producers = self.spread("producer", count);
+        let producers = self.spread(name, count);
         let register = async |producer: &Registered| {
             let Registered { topic, id } = producer.clone();
             let request = RegisterProducerRequest { topic, producer_id: id, fence: false };
@@ -61,16 +63,21 @@ impl Topics {
         Ok(producers)
     }
 
-    /// Registers so many consumers at the oldest message, spread over the topics.
+    /// Registers so many consumers, spread over the topics.
     pub(super) async fn consumers(
         &self,
         client: &Client,
+        start: LogEdge,
         count: u32,
     ) -> Result<Vec<Registered>, Failure> {
         let consumers = self.spread("consumer", count);
         let register = async |consumer: &Registered| {
             let Registered { topic, id } = consumer.clone();
-            let request = RegisterConsumerRequest { topic, consumer_id: id, start: None };
+            let request = RegisterConsumerRequest {
+                topic,
+                consumer_id: id,
+                start: Some(Start::Edge(start.into())),
+            };
             client.consumers().register_consumer(request).await.map(|_| ())
         };
         all(consumers.iter().map(register)).await?;
