@@ -108,6 +108,13 @@ impl Broker {
             stopping.clone(),
         );
         let positions = positions::Positions::start(storage.clone(), &tasks);
+        let of_warm_up = storage.clone();
+        tasks.spawn(async move {
+            // What cannot be done now is done when it is needed.
+            if let Err(error) = of_warm_up.warm_up().await {
+                tracing::debug!(%error, "open the connections that publish");
+            }
+        });
         let database_up =
             watch::start(storage.clone(), feeds.clone(), poll_now, &tasks, stopping.clone());
         Ok(Arc::new(Self {

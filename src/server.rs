@@ -17,7 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::TcpIncoming};
 use tracing::{info, warn};
 
-use crate::{broker::Broker, grpc, proto, storage};
+use crate::{
+    broker::Broker,
+    grpc, proto,
+    storage::{self, ServerSettings},
+};
 use database::Database;
 use options::ServeOptions;
 
@@ -36,6 +40,9 @@ const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 
 /// Streams that one connection may have open.
 const MAX_STREAMS: u32 = 2_048;
+
+/// Streams for which there should be a lock each; PostgreSQL's default is 6,400 in all.
+const MANY_STREAMS: i64 = 10_000;
 
 /// Why a broker could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +131,9 @@ async fn serve_on(
     let Some(storage) = shutdown.run_until_cancelled(database.open(limits)).await else {
         return Ok(());
     };
-    let broker = Broker::start(storage?, limits.writers).await?;
+    let storage = storage?;
+    tell_limits(&storage.server_settings().await?, limits);
+    let broker = Broker::start(storage, limits.writers).await?;
     let address = options.listen;
     let listener =
         TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
@@ -141,6 +150,25 @@ async fn serve_on(
     // Whoever started us need not read it.
     let _ = writeln!(stdout, "listening on {bound}").and_then(|()| stdout.flush());
     run(listener, broker, options.drain_timeout, shutdown.cancelled()).await
+}
+
+/// Says what the server's settings leave no room for, or make unsafe.
+fn tell_limits(settings: &ServerSettings, limits: storage::Limits) {
+    let ServerSettings { fsync, locks, free_sessions } = *settings;
+    // Besides writers and queries: leases, listening, positions.
+    let sessions = (limits.writers + limits.queries + 3) as i64;
+    if !fsync {
+        warn!("fsync is off: what was acknowledged is lost when the database's machine fails");
+    }
+    if free_sessions < sessions {
+        warn!(free_sessions, sessions, "max_connections leaves too few sessions for this broker");
+    }
+    if locks < MANY_STREAMS {
+        info!(
+            streams = locks,
+            "max_locks_per_transaction is enough for so many streams at a time on all brokers"
+        );
+    }
 }
 
 /// Serves a broker until `shutdown`, then drains: health says so, publishes that were taken in are

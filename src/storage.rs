@@ -20,6 +20,7 @@ mod pull;
 mod read;
 mod retention;
 mod session;
+mod settings;
 mod topics;
 
 use std::time::Duration;
@@ -34,6 +35,7 @@ pub use positions::{Advance, Stored};
 pub use pull::Pulled;
 pub use read::Log;
 pub use retention::Deleted;
+pub use settings::ServerSettings;
 
 use session::{Session, Sessions};
 

@@ -28,11 +28,13 @@ const ASK_INTERVAL: Duration = Duration::from_millis(50);
 /// The longest path of a socket, less the name of the socket's file in its folder.
 const MAX_SOCKET_DIR: usize = 107 - "/".len() - SOCKET_FILE.len();
 
-/// Settings for a log on one machine: few checkpoints, and no listening but on the socket.
-const SETTINGS: [&str; 7] = [
+/// Settings for a log on one machine: few checkpoints, a lock for each of some 50,000 streams, and
+/// no listening but on the socket.
+const SETTINGS: [&str; 8] = [
     "listen_addresses=",
     "port=5432",
     "max_connections=200",
+    "max_locks_per_transaction=256",
     "shared_buffers=256MB",
     "max_wal_size=4GB",
     "checkpoint_timeout=15min",

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use futures::future::try_join_all;
 
 use super::{
     Error, Storage, arrays,
@@ -32,6 +33,17 @@ impl Storage {
     pub async fn writer(&self) -> Result<Writer, Error> {
         Ok(Writer(self.writer.get().await?))
     }
+
+    /// Opens all connections that publish and has them plan their statement, so that the first
+    /// publishes need not wait for that.
+    pub async fn warm_up(&self) -> Result<(), Error> {
+        let connections = self.writer.pool.status().max_size;
+        // All of them before any is given back: that one would be lent again.
+        let writers = try_join_all((0..connections).map(|_| self.writer())).await?;
+        let (nowhere, nothing) = (TopicName::stored(""), Draft::default());
+        try_join_all(writers.iter().map(|writer| writer.append(&nowhere, &nothing))).await?;
+        Ok(())
+    }
 }
 
 impl Writer {
@@ -57,7 +69,7 @@ impl Writer {
     ) -> Result<Vec<Option<Appended>>, Error> {
         let transaction = self.0.begin().await?;
         // Sent one behind the other without waiting; each takes its lock in its turn.
-        let appended = futures::future::try_join_all(
+        let appended = try_join_all(
             drafts.iter().map(|(topic, draft)| append_batch(&transaction, topic, draft)),
         )
         .await?;

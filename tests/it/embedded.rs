@@ -7,9 +7,13 @@ use std::{
     process::Command,
 };
 
-use trunkline::embedded::{DATABASE, EmbeddedPostgres, Error};
+use nix::sys::signal::Signal;
+use trunkline::{
+    embedded::{DATABASE, EmbeddedPostgres, Error},
+    storage::{Limits, Storage},
+};
 
-use crate::support::connect;
+use crate::support::{Trunkline, connect, soon, until};
 
 /// A folder whose server ends with the test, however the test ends.
 struct Folder(tempfile::TempDir);
@@ -186,4 +190,39 @@ async fn a_socket_folder_that_was_planted_is_refused() {
     symlink(Path::new("/tmp"), data_dir.join("run")).unwrap();
     let error = EmbeddedPostgres::start(&data_dir).await.unwrap_err();
     assert!(matches!(error, Error::ForeignDir { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn settings_that_leave_too_little_are_told_at_the_start() {
+    let folder = Folder::new();
+    let postgres = EmbeddedPostgres::start(&folder.path()).await.unwrap();
+    let url = postgres.url(DATABASE);
+    let sql = connect(&url).await;
+    sql.batch_execute("alter system set fsync = off").await.unwrap();
+    sql.batch_execute("select pg_reload_conf()").await.unwrap();
+    until("the server has its new settings", async || {
+        let fsync: String = sql.query_one("show fsync", &[]).await.unwrap().get(0);
+        fsync == "off"
+    })
+    .await;
+
+    let listen = ["--listen", "127.0.0.1:0", "--database-url", &url];
+    let many = ["--query-connections", "256"];
+    let (mut broker, _) = Trunkline::serve(&[&listen[..], &many[..]].concat()).await;
+    for told in ["fsync is off", "max_connections leaves too few sessions"] {
+        let line = soon(told, broker.stderr.next_line()).await.unwrap().unwrap();
+        assert!(line.contains("WARN") && line.contains(told), "{line}");
+    }
+    broker.signal(Signal::SIGTERM);
+    assert!(broker.wait().await.success());
+
+    let limits = Limits { writers: 1, queries: 1 };
+    let storage = Storage::open(&url, None, limits).await.unwrap();
+    let settings = storage.server_settings().await.unwrap();
+    assert!(!settings.fsync);
+    assert_eq!(settings.locks, 256 * 200);
+    // Three are kept for superusers, and some sessions are open.
+    assert!((1..197).contains(&settings.free_sessions), "{settings:?}");
+    storage.close();
+    postgres.stop().await.unwrap();
 }

@@ -1,0 +1,34 @@
+//! What the server is set to, as far as a broker depends on it.
+
+use super::{Error, Storage, session::Statements as _};
+
+/// Settings, and what they leave room for.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerSettings {
+    /// Whether the server waits for its disk: without, what was acknowledged may be lost.
+    pub fsync: bool,
+    /// Locks that all sessions may hold together, as far as they are sure to: each stream holds
+    /// one.
+    pub locks: i64,
+    /// Sessions that may still be opened.
+    pub free_sessions: i64,
+}
+
+impl Storage {
+    /// Asks the server for its settings.
+    pub async fn server_settings(&self) -> Result<ServerSettings, Error> {
+        // `reserved_connections` came with PostgreSQL 16. The processes that serve the server
+        // itself need no session.
+        let statement = "-- server_settings
+            select current_setting('fsync')::boolean,
+                   current_setting('max_locks_per_transaction')::bigint
+                   * (current_setting('max_connections')::bigint
+                      + current_setting('max_prepared_transactions')::bigint),
+                   current_setting('max_connections')::bigint
+                   - current_setting('superuser_reserved_connections')::bigint
+                   - coalesce(current_setting('reserved_connections', true)::bigint, 0)
+                   - (select sum(numbackends) from pg_stat_database)::bigint";
+        let row = self.query().await?.query_one(statement, &[]).await?;
+        Ok(ServerSettings { fsync: row.get(0), locks: row.get(1), free_sessions: row.get(2) })
+    }
+}
