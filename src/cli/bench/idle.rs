@@ -40,8 +40,8 @@ pub(super) async fn run(
     let rested = bench.meters.read().await?;
     let woken = Instant::now();
     for Registered { topic, id } in producers {
-        let payload = bench.load.payload.make(0, bench.load.size as usize, woken);
-        let messages = vec![NewMessage::new(payload)];
+        let payloads = bench.load.payload.make(0, 1, bench.load.size as usize, woken);
+        let messages = payloads.map(NewMessage::new).collect();
         let request = PublishRequest { topic, producer_id: id, messages, ..Default::default() };
         bench.client.producers().publish(request).await?;
     }

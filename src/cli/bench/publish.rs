@@ -150,8 +150,7 @@ impl Run {
     }
 
     fn messages(&self, first: u64, count: u64, due: Instant) -> Vec<NewMessage> {
-        let payload = |number| self.payload.make(number, self.size, due);
-        (first..first + count).map(|number| NewMessage::new(payload(number))).collect()
+        self.payload.make(first, count, self.size, due).map(NewMessage::new).collect()
     }
 }
 

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// times holds how long things took: from 1 µs to an hour, each to three digits.
+type times struct {
+	mutex     sync.Mutex
+	histogram *hdrhistogram.Histogram
+}
+
+func newTimes() *times {
+	return &times{histogram: hdrhistogram.New(1, 3_600_000_000, 3)}
+}
+
+func (t *times) add(took time.Duration, count int) {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	micros := min(max(took.Microseconds(), 1), t.histogram.HighestTrackableValue())
+	// The value is within the bounds: this cannot fail.
+	_ = t.histogram.RecordValues(micros, int64(count))
+}
+
+func (t *times) addAll(others *times) {
+	t.histogram.Merge(others.histogram)
+}
+
+// milliseconds tells the percentiles, in the words of `trunkline bench`.
+func (t *times) milliseconds() map[string]float64 {
+	if t.histogram.TotalCount() == 0 {
+		return nil
+	}
+	at := func(percent float64) float64 {
+		return float64(t.histogram.ValueAtQuantile(percent)) / 1_000
+	}
+	return map[string]float64{
+		"p50": at(50), "p90": at(90), "p99": at(99), "p99.9": at(99.9),
+		"max": float64(t.histogram.Max()) / 1_000,
+	}
+}
