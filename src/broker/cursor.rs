@@ -2,10 +2,12 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use tokio_util::task::AbortOnDropHandle;
+
 use super::{Error, feed::Subscription};
 use crate::{
     model::{Batch, MessageRef, Offset},
-    storage::{Log, Storage},
+    storage::{self, Log, Storage},
 };
 
 /// What a frame may hold.
@@ -103,11 +105,22 @@ pub(super) struct Cursor {
     head: Offset,
     /// Messages that were removed before they were read, and that nobody was told of yet.
     gap: Option<(Offset, Offset)>,
+    /// A read of what follows, begun while what is there is handed out.
+    reading: Option<Reading>,
 }
+
+/// A read that is under way.
+struct Reading {
+    from: Offset,
+    read: AbortOnDropHandle<Read>,
+}
+
+/// What a read found; nothing if the topic is gone.
+type Read = Result<Option<Log>, storage::Error>;
 
 impl Cursor {
     pub(super) fn new(position: Offset, head: Offset) -> Self {
-        Self { position, ahead: VecDeque::new(), head, gap: None }
+        Self { position, ahead: VecDeque::new(), head, gap: None, reading: None }
     }
 
     /// The offset of the next message.
@@ -124,7 +137,7 @@ impl Cursor {
     /// read now, is not read again. False if the topic is gone.
     pub(super) async fn fill(
         &mut self,
-        storage: &Storage,
+        storage: &Arc<Storage>,
         log: &Subscription,
     ) -> Result<bool, Error> {
         // What was removed meanwhile is not handed out, though it is still here.
@@ -148,7 +161,12 @@ impl Cursor {
         } else {
             None
         };
-        let read = storage.read_batches(log.topic(), self.position, READ_BYTES).await;
+        let read = match self.take_reading(log) {
+            Some(Reading { read, .. }) => read.await.unwrap_or_else(|_| {
+                Err(storage::Error::ConnectionLost("a read ended without a result".to_owned()))
+            }),
+            None => storage.read_batches(log.topic(), self.position, READ_BYTES).await,
+        };
         let Some(Log { batches, head, first }) = read.map_err(Error::of_read)? else {
             return Ok(false);
         };
@@ -158,11 +176,28 @@ impl Cursor {
         }
         if shared {
             log.share(&batches);
+        } else if let Some(end) = batches.last().map(|last| last.end())
+            && end < head
+        {
+            self.read_ahead(storage, log, end);
         }
         log.saw(first, head);
         self.head = head;
         self.ahead.extend(batches);
         Ok(true)
+    }
+
+    /// Begins to read what follows what was just read.
+    fn read_ahead(&mut self, storage: &Arc<Storage>, log: &Subscription, from: Offset) {
+        let (storage, topic) = (storage.clone(), log.topic());
+        let read = async move { storage.read_batches(topic, from, READ_BYTES).await };
+        self.reading = Some(Reading { from, read: AbortOnDropHandle::new(tokio::spawn(read)) });
+    }
+
+    /// The read that was begun, if it was begun here and nothing of it was removed meanwhile.
+    fn take_reading(&mut self, log: &Subscription) -> Option<Reading> {
+        let reading = self.reading.take()?;
+        (reading.from == self.position && reading.from >= log.floor()).then_some(reading)
     }
 
     /// The messages that the cursor passed over, from and to before an offset, as they were
