@@ -4,7 +4,7 @@
 SHELL := bash
 ARGS ?=
 
-.PHONY: help run test check fmt clippy doc client deny proto postgres test-postgres test-clients
+.PHONY: help run test check fmt clippy doc client deny proto benches bench postgres test-postgres test-clients
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
@@ -18,7 +18,7 @@ test: postgres ## Run all tests, each against a real PostgreSQL
 	cargo test --doc --locked
 	@echo "skipped: the tests of clients in other languages (grpcurl, Python, TypeScript, Go, Java), which 'make test-clients' runs"
 
-check: fmt clippy doc client deny proto ## Check all but the tests: format, lints, documentation, dependencies, protos
+check: fmt clippy doc client deny proto benches ## Check all but the tests: format, lints, documentation, dependencies, protos, scripts
 
 fmt: ## Check the format
 	cargo fmt --check
@@ -37,6 +37,12 @@ deny: ## Check the dependencies: licences, sources, bans, advisories
 
 proto: ## Check the protos
 	scripts/check-protos
+
+benches: ## Check the scripts that measure
+	scripts/check-benches
+
+bench: ## Measure the inner steps of publishing and consuming
+	cargo bench --bench inner --locked
 
 postgres: ## Install PostgreSQL's server binaries, if there are none
 	@scripts/install-postgres

@@ -39,6 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Compiles the services once more, with raw fields; all other messages are those of `crate::proto`.
 fn compile_raw(mut descriptors: FileDescriptorSet, out: PathBuf) -> Result<(), Box<dyn Error>> {
+    assert_publish_requests_are_alike(&descriptors);
     let mut config = tonic_prost_build::configure().bytes(".").btree_map(".").out_dir(&out);
     for file in descriptors.file.iter_mut().filter(|file| file.package() == PACKAGE) {
         for message in &mut file.message_type {
@@ -71,6 +72,19 @@ fn make_raw(message: &mut DescriptorProto) -> bool {
         field.type_name = None;
     }
     some
+}
+
+fn assert_publish_requests_are_alike(descriptors: &FileDescriptorSet) {
+    let fields = |name: &str| {
+        let mut messages = descriptors.file.iter().flat_map(|file| &file.message_type);
+        let message = messages.find(|message| message.name() == name);
+        message.map(|message| (message.field.clone(), message.oneof_decl.clone()))
+    };
+    assert_eq!(
+        fields("PublishRequest"),
+        fields("PublishStreamRequest"),
+        "both publishing calls must have the same request"
+    );
 }
 
 /// The requests of both publishing calls have the same fields: the broker knows one of them.

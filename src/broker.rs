@@ -87,8 +87,15 @@ impl Broker {
         let (sessions, session) = value::channel(None);
         let session_of_leases = session.clone();
         let leases = Arc::new(lease::Leases::new(session, hints.clone()));
-        lease_keeper::start(storage.clone(), leases.clone(), sessions, &tasks, stopping.clone())
-            .await?;
+        lease_keeper::start(
+            storage.clone(),
+            leases.clone(),
+            feeds.clone(),
+            sessions,
+            &tasks,
+            stopping.clone(),
+        )
+        .await?;
         let hears_others = wake_up::start(
             storage.clone(),
             feeds.clone(),
@@ -109,12 +116,13 @@ impl Broker {
         );
         let positions = positions::Positions::start(storage.clone(), &tasks);
         let of_warm_up = storage.clone();
-        tasks.spawn(async move {
+        let warm_up = async move {
             // What cannot be done now is done when it is needed.
             if let Err(error) = of_warm_up.warm_up().await {
                 tracing::debug!(%error, "open the connections that publish");
             }
-        });
+        };
+        tasks.spawn(stopping.clone().run_until_cancelled_owned(warm_up));
         let database_up =
             watch::start(storage.clone(), feeds.clone(), poll_now, &tasks, stopping.clone());
         Ok(Arc::new(Self {

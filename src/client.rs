@@ -57,6 +57,8 @@ use tonic::{Code, Request};
 
 pub use builder::{ClientBuilder, Credentials};
 pub use connect::{Client, ConnectError, Connection};
+#[doc(hidden)]
+pub use consumer::decode_batch;
 pub use consumer::{Commit, Consumer, ConsumerBuilder, Event, Stop};
 pub use error::{Error, Refusal, explain, is_broken_connection, reason};
 pub use message::Message;

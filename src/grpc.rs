@@ -21,6 +21,8 @@ use crate::{
     },
 };
 
+pub use batch::encode_batch;
+pub use decode::decode_publish;
 pub use too_large::ExplainTooLarge;
 
 /// The largest request that is decoded, in bytes. It must exceed the largest message, and leaves

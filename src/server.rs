@@ -128,11 +128,18 @@ async fn serve_on(
         writers: options.writers.into(),
         queries: options.query_connections.into(),
     };
-    let Some(storage) = shutdown.run_until_cancelled(database.open(limits)).await else {
+    let open = async {
+        let storage = database.open(limits).await?;
+        match storage.server_settings().await {
+            Ok(settings) => tell_limits(&settings, limits),
+            Err(error) => warn!(%error, "ask for the database's settings"),
+        }
+        Ok::<_, Error>(storage)
+    };
+    let Some(storage) = shutdown.run_until_cancelled(open).await else {
         return Ok(());
     };
     let storage = storage?;
-    tell_limits(&storage.server_settings().await?, limits);
     let broker = Broker::start(storage, limits.writers).await?;
     let address = options.listen;
     let listener =

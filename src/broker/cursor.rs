@@ -151,25 +151,24 @@ impl Cursor {
             return Ok(true);
         }
         let shared = log.is_shared();
-        let _alone = if shared {
-            let alone = log.read_alone(self.position).await;
-            // Whoever read meanwhile may have found it.
-            if self.take_recent(log) {
-                return Ok(true);
+        let _alone = match shared {
+            true => log.read_alone(self.position).await,
+            false => None,
+        };
+        // Whoever read meanwhile may have found it. If not, all who waited read for themselves: one
+        // after the other they would wait too long.
+        if shared && self.take_recent(log) {
+            return Ok(true);
+        }
+        let read = match self.finish_reading(log).await {
+            Some(read) => read,
+            None => {
+                let read = storage.read_batches(log.topic(), self.position, READ_BYTES).await;
+                let Some(read) = read.map_err(Error::of_read)? else { return Ok(false) };
+                read
             }
-            Some(alone)
-        } else {
-            None
         };
-        let read = match self.take_reading(log) {
-            Some(Reading { read, .. }) => read.await.unwrap_or_else(|_| {
-                Err(storage::Error::ConnectionLost("a read ended without a result".to_owned()))
-            }),
-            None => storage.read_batches(log.topic(), self.position, READ_BYTES).await,
-        };
-        let Some(Log { batches, head, first }) = read.map_err(Error::of_read)? else {
-            return Ok(false);
-        };
+        let Log { batches, head, first } = read;
         if self.position < first {
             self.gap = Some((self.gap.map_or(self.position, |(from, _)| from), first));
             self.position = first;
@@ -194,10 +193,12 @@ impl Cursor {
         self.reading = Some(Reading { from, read: AbortOnDropHandle::new(tokio::spawn(read)) });
     }
 
-    /// The read that was begun, if it was begun here and nothing of it was removed meanwhile.
-    fn take_reading(&mut self, log: &Subscription) -> Option<Reading> {
-        let reading = self.reading.take()?;
-        (reading.from == self.position && reading.from >= log.floor()).then_some(reading)
+    /// What the read that was begun found, if it was begun here and nothing of it was removed
+    /// meanwhile. What failed then need not fail now.
+    async fn finish_reading(&mut self, log: &Subscription) -> Option<Log> {
+        let Reading { from, read } = self.reading.take()?;
+        let read = (from == self.position).then_some(read)?.await.ok()?.ok()??;
+        (from >= log.floor()).then_some(read)
     }
 
     /// The messages that the cursor passed over, from and to before an offset, as they were
@@ -226,8 +227,9 @@ impl Cursor {
         }
         let recent = log.recent(self.position, READ_BYTES);
         let Some(last) = recent.last() else { return false };
-        self.head = self.head.max(last.end()).max(*log.head.borrow());
+        self.head = self.head.max(last.end());
         self.ahead.extend(recent);
+        self.reading = None;
         true
     }
 }

@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::recent::Recent;
+use super::recent::{self, Recent};
 use crate::model::{Batch, Offset, TopicId};
 
 /// The topics that somebody reads here.
@@ -30,12 +30,15 @@ pub(super) struct Feed {
     floor: AtomicI64,
     /// Where streams read from the database now: each is held by the one that does; others that
     /// come to the same place wait for what it finds.
-    reading: Mutex<HashMap<Offset, Arc<tokio::sync::Mutex<()>>>>,
+    reading: Mutex<HashMap<Offset, Place>>,
     /// The topic was deleted.
     gone: CancellationToken,
     /// How many read here; changed under the lock of all feeds only.
     readers: AtomicUsize,
 }
+
+/// Where somebody reads from the database.
+type Place = Arc<tokio::sync::Mutex<()>>;
 
 /// A reader's hold on a topic's feed; the last one takes the feed with it.
 pub(super) struct Subscription {
@@ -77,10 +80,35 @@ impl Feeds {
 
     /// A batch was stored by this broker: readers need not read it again.
     pub(super) fn batch_stored(&self, topic: TopicId, batch: Batch) {
-        let Some(feed) = self.lock().get(&topic).cloned() else { return };
+        if !self.lock().contains_key(&topic) {
+            return;
+        }
         let head = batch.end();
-        self.recent().add(topic, Arc::new(batch));
-        feed.advance(head);
+        self.keep(topic, &[Arc::new(batch.detached())]);
+        self.head_moved(topic, head);
+    }
+
+    /// Keeps batches of a topic, as long as somebody reads it here.
+    fn keep(&self, topic: TopicId, batches: &[Arc<Batch>]) {
+        let bytes: Vec<usize> = batches.iter().map(|batch| recent::bytes_of(batch)).collect();
+        let mut gone = Vec::new();
+        let topics = self.lock();
+        // Whoever reads last takes what is kept along.
+        if topics.contains_key(&topic) {
+            let mut recent = self.recent();
+            for (batch, bytes) in batches.iter().zip(bytes) {
+                gone.push(recent.add(topic, batch.clone(), bytes));
+            }
+        }
+        drop(topics);
+        drop(gone);
+    }
+
+    /// Forgets all batches. They were stored, but a database that went away may come back without
+    /// its last transactions: the table is the truth.
+    pub(super) fn forget_batches(&self) {
+        let forgotten = std::mem::take(&mut *self.recent());
+        drop(forgotten);
     }
 
     /// The ends of a log were read.
@@ -132,7 +160,7 @@ impl Feed {
         self.floor.fetch_max(first.0, Ordering::AcqRel);
     }
 
-    fn reading(&self) -> MutexGuard<'_, HashMap<Offset, Arc<tokio::sync::Mutex<()>>>> {
+    fn reading(&self) -> MutexGuard<'_, HashMap<Offset, Place>> {
         self.reading.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -141,14 +169,17 @@ impl Feed {
 pub(super) struct Alone<'a> {
     feed: &'a Feed,
     from: Offset,
-    _held: tokio::sync::OwnedMutexGuard<()>,
+    place: Place,
+    held: Option<tokio::sync::OwnedMutexGuard<()>>,
 }
 
 impl Drop for Alone<'_> {
     fn drop(&mut self) {
+        // It holds the place too.
+        self.held = None;
         let mut reading = self.feed.reading();
-        // Who waits holds it too, besides the map and this.
-        if reading.get(&self.from).is_some_and(|place| Arc::strong_count(place) <= 2) {
+        // Who waits holds it, besides the map and this.
+        if Arc::strong_count(&self.place) <= 2 {
             reading.remove(&self.from);
         }
     }
@@ -174,16 +205,26 @@ impl Subscription {
         self.feed.readers.load(Ordering::Relaxed) > 1
     }
 
-    /// Waits for the right to read from an offset on from the database.
-    pub(super) async fn read_alone(&self, from: Offset) -> Alone<'_> {
+    /// The right to read from an offset on from the database. If another stream has it, waits
+    /// until that one has read, and returns `None`.
+    pub(super) async fn read_alone(&self, from: Offset) -> Option<Alone<'_>> {
         let place = self.feed.reading().entry(from).or_default().clone();
-        Alone { feed: &self.feed, from, _held: place.lock_owned().await }
+        let mut alone = Alone { feed: &self.feed, from, place, held: None };
+        match alone.place.clone().try_lock_owned() {
+            Ok(held) => {
+                alone.held = Some(held);
+                Some(alone)
+            }
+            Err(_) => {
+                alone.held = Some(alone.place.clone().lock_owned().await);
+                None
+            }
+        }
     }
 
     /// Keeps what was read for the others.
     pub(super) fn share(&self, batches: &[Arc<Batch>]) {
-        let mut recent = self.feeds.recent();
-        batches.iter().for_each(|batch| recent.add(self.topic, batch.clone()));
+        self.feeds.keep(self.topic, batches);
     }
 
     /// Cancelled when the topic is deleted.
@@ -203,6 +244,70 @@ impl Drop for Subscription {
         let mut feeds = self.feeds.lock();
         if self.feed.readers.fetch_sub(1, Ordering::Relaxed) == 1 {
             feeds.remove(&self.topic);
+            let forgotten = self.feeds.recent().forget(self.topic);
+            drop(feeds);
+            drop(forgotten);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subscription() -> Subscription {
+        Arc::new(Feeds::default()).subscribe(TopicId(1), Offset(0), Offset(10))
+    }
+
+    #[tokio::test]
+    async fn one_reads_a_place_and_the_others_wait_for_it() {
+        let log = subscription();
+        let alone = log.read_alone(Offset(5)).await.expect("nobody else reads");
+        assert!(log.read_alone(Offset(6)).await.is_some(), "another place");
+        let waiting = [log.read_alone(Offset(5)), log.read_alone(Offset(5))];
+        let mut waiting = std::pin::pin!(futures::future::join_all(waiting));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(alone);
+        assert!(waiting.await.iter().all(Option::is_none));
+        assert!(log.feed.reading().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_is_given_up_leaves_nothing() {
+        let log = subscription();
+        let alone = log.read_alone(Offset(5)).await;
+        {
+            let mut waiting = std::pin::pin!(log.read_alone(Offset(5)));
+            assert!(futures::poll!(&mut waiting).is_pending());
+            drop(alone);
+        }
+        assert!(log.feed.reading().is_empty());
+    }
+
+    #[test]
+    fn the_last_reader_takes_what_is_kept_along() {
+        let log = subscription();
+        let feeds = log.feeds.clone();
+        let batch = |base| Batch {
+            base: Offset(base),
+            published_at: std::time::SystemTime::UNIX_EPOCH,
+            payloads: vec!["x".into()],
+            keys: None,
+            headers: None,
+            producers: Vec::new(),
+            encoded: Default::default(),
+        };
+        let other = feeds.subscribe(TopicId(1), Offset(0), Offset(10));
+        feeds.batch_stored(TopicId(1), batch(10));
+        assert_eq!(log.recent(Offset(10), 1).len(), 1);
+        drop(log);
+        assert_eq!(other.recent(Offset(10), 1).len(), 1);
+        feeds.forget_batches();
+        assert!(other.recent(Offset(10), 1).is_empty());
+        feeds.batch_stored(TopicId(1), batch(11));
+        drop(other);
+        feeds.batch_stored(TopicId(1), batch(12));
+        let anew = feeds.subscribe(TopicId(1), Offset(0), Offset(10));
+        assert!(anew.recent(Offset(11), 1).is_empty() && anew.recent(Offset(12), 1).is_empty());
     }
 }

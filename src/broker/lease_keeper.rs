@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{POLL_INTERVAL, lease::Leases, pace::Backoff};
+use super::{POLL_INTERVAL, feed::Feeds, lease::Leases, pace::Backoff};
 use crate::storage::{self, LeaseSession, Storage};
 
 /// A session without an answer for so long is given up, and its leases with it: another broker
@@ -21,22 +21,24 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) async fn start(
     storage: Arc<Storage>,
     leases: Arc<Leases>,
+    feeds: Arc<Feeds>,
     sessions: watch::Sender<Option<Arc<LeaseSession>>>,
     tasks: &TaskTracker,
     stopping: CancellationToken,
 ) -> Result<(), storage::Error> {
     sessions.send_replace(Some(Arc::new(storage.open_lease_session().await?)));
-    tasks.spawn(run(storage, leases, sessions, stopping));
+    tasks.spawn(run(storage, leases, feeds, sessions, stopping));
     Ok(())
 }
 
 async fn run(
     storage: Arc<Storage>,
     leases: Arc<Leases>,
+    feeds: Arc<Feeds>,
     sessions: watch::Sender<Option<Arc<LeaseSession>>>,
     stopping: CancellationToken,
 ) {
-    stopping.run_until_cancelled(keep(&storage, &leases, &sessions)).await;
+    stopping.run_until_cancelled(keep(&storage, &leases, &feeds, &sessions)).await;
     if let Some(session) = sessions.send_replace(None) {
         session.close();
     }
@@ -45,6 +47,7 @@ async fn run(
 async fn keep(
     storage: &Storage,
     leases: &Leases,
+    feeds: &Feeds,
     sessions: &watch::Sender<Option<Arc<LeaseSession>>>,
 ) {
     loop {
@@ -53,6 +56,9 @@ async fn keep(
             check_until_lost(&session, leases).await;
             session.close();
             sessions.send_replace(None);
+            // Whatever took the session may have taken stored messages too: a standby that was
+            // promoted, or a restored copy.
+            feeds.forget_batches();
         }
         sessions.send_replace(Some(open(storage).await));
         tracing::info!("opened a new lease session");

@@ -48,6 +48,11 @@ impl Run {
     const MAX_MESSAGES: usize = 1_024;
     const MAX_BYTES: usize = 256 * 1024;
 
+    /// How many requests there are.
+    pub fn requests(&self) -> usize {
+        self.counts.len()
+    }
+
     /// Takes the next request in if it goes on where the run ends, and else gives it back.
     pub fn add(&mut self, next: Publish) -> Result<(), Publish> {
         if !self.admits(&next) {

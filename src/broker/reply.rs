@@ -103,3 +103,62 @@ impl Apart {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::model::{Epoch, Message, NewMessages, Offset, ProducerId, Sequence, TopicName};
+
+    /// A run of three requests, of 1, 2 and 3 messages.
+    fn queued() -> (Queued, oneshot::Receiver<Outcome>) {
+        let publish = |sequence, count| Publish {
+            topic: TopicName::stored("orders"),
+            producer: ProducerId::stored("shop"),
+            epoch: Epoch(0),
+            sequence: Some(Sequence(sequence)),
+            expected_head: None,
+            messages: NewMessages::parse(vec![Message::default(); count]).unwrap(),
+        };
+        let mut run = Run::from(publish(0, 1));
+        assert!(run.add(publish(1, 2)).is_ok() && run.add(publish(3, 3)).is_ok());
+        let (outcome, answered) = oneshot::channel();
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        (Queued::new(run, Caller { outcome, _room: room }), answered)
+    }
+
+    fn receipt(first: i64, count: usize) -> Receipt {
+        Receipt { first: Offset(first), count, duplicate: false }
+    }
+
+    #[test]
+    fn requests_that_are_judged_one_by_one_are_answered_together_in_their_order() {
+        let (queued, mut answered) = queued();
+        let mut parts = queued.split();
+        let sequences: Vec<_> = parts.iter().map(|part| part.publish.sequence.unwrap().0).collect();
+        assert_eq!(sequences, [0, 1, 3]);
+        // A part is not taken apart once more.
+        let last = parts.pop().unwrap().split().pop().unwrap();
+        last.answer(Ok(receipt(7, 3)));
+        parts.remove(0).answer(Err(Error::Draining));
+        assert!(answered.try_recv().is_err());
+        parts.remove(0).answer(Ok(receipt(5, 2)));
+        let Ok(Outcome::Each(outcomes)) = answered.try_recv() else { panic!("an answer to each") };
+        assert!(matches!(outcomes[0], Err(Error::Draining)));
+        assert_eq!(outcomes[1].as_ref().unwrap(), &receipt(5, 2));
+        assert_eq!(outcomes[2].as_ref().unwrap(), &receipt(7, 3));
+    }
+
+    #[tokio::test]
+    async fn a_part_without_an_answer_leaves_all_unknown() {
+        let (queued, outcome) = queued();
+        let counts = queued.counts.clone();
+        let mut parts = queued.split();
+        parts.remove(0).answer(Ok(receipt(4, 1)));
+        drop(parts);
+        let answers = crate::broker::Answers { counts, outcome }.wait().await;
+        assert_eq!(answers.len(), 3);
+        assert!(answers.iter().all(|answer| matches!(answer, Err(Error::OutcomeUnknown))));
+    }
+}

@@ -20,6 +20,8 @@ use futures_core::Stream;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{Error, Message};
+#[doc(hidden)]
+pub use batch::decode as decode_batch;
 pub use builder::ConsumerBuilder;
 use committer::Committer;
 pub use event::{Commit, Event, Stop};

@@ -32,9 +32,9 @@ const OVERHEAD: usize = 64;
 
 /// A delivery's messages as a `MessageBatch`. Nothing is copied if they are of one batch.
 pub(super) fn encode(delivery: &Delivery) -> Bytes {
-    let mut parts = delivery
-        .parts()
-        .map(|(batch, from, to)| batch.encoded.get_or_init(|| whole(batch)).messages(from, to));
+    let mut parts = delivery.parts().map(|(batch, from, to)| {
+        batch.encoded.get_or_init(|| encode_batch(batch)).messages(from, to)
+    });
     let first = parts.next().unwrap_or_default();
     let Some(second) = parts.next() else { return first };
     let mut all = BytesMut::from(first);
@@ -43,7 +43,8 @@ pub(super) fn encode(delivery: &Delivery) -> Bytes {
     all.freeze()
 }
 
-fn whole(batch: &Batch) -> Encoded {
+/// A batch's messages, each as a field of a `MessageBatch`.
+pub fn encode_batch(batch: &Batch) -> Encoded {
     let room = batch.payloads.iter().map(|payload| payload.len() + OVERHEAD).sum();
     let mut buffer = BytesMut::with_capacity(room);
     let mut ends = Vec::with_capacity(batch.payloads.len());

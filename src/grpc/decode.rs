@@ -162,6 +162,11 @@ pub(super) fn publish(request: PublishRequest, names: &mut Names) -> Decoded<Pub
     })
 }
 
+/// A publish out of a request that is the first of its stream, or the only one.
+pub fn decode_publish(request: PublishRequest) -> Decoded<Publish> {
+    publish(request, &mut Names::default())
+}
+
 /// A name that is most often the one of before.
 fn repeated<N>(last: &mut Option<N>, name: &[u8], field: &str) -> Decoded<N>
 where

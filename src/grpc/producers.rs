@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{
-    decode::{self, Names},
-    encode, publish_stream,
-};
+use super::{decode, encode, publish_stream};
 use crate::{
     broker::{Broker, Error},
     model::{PageRequest, ProducerId, TopicName},
@@ -79,8 +76,7 @@ impl ProducerService for Producers {
         &self,
         request: Request<PublishRequest>,
     ) -> Result<Response<proto::PublishResponse>, Status> {
-        let names = &mut Names::default();
-        let publish = decode::publish(request.into_inner(), names).map_err(Error::from)?;
+        let publish = decode::decode_publish(request.into_inner()).map_err(Error::from)?;
         let receipt = self.0.publish(publish).await?;
         let proto::PublishReceipt { first_offset, count, duplicate } = encode::receipt(receipt);
         Ok(Response::new(proto::PublishResponse { first_offset, count, duplicate }))

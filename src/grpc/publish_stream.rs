@@ -23,13 +23,14 @@ use crate::{
     },
 };
 
-/// Runs of requests of one stream that may wait for their answers.
-const IN_FLIGHT: usize = 256;
+/// Runs of requests of one stream that may wait for their answers, each of up to a thousand.
+const IN_FLIGHT: usize = 64;
 
 /// What became of requests as far as it is known, or why the stream ends.
 enum Taken {
     In(Answers),
-    Refused(Error),
+    /// So many requests are refused for one reason.
+    Refused(Error, usize),
     End(Status),
 }
 
@@ -73,13 +74,14 @@ impl Intake {
                 Come::Request(publish) => {
                     let mut run = Run::from(publish);
                     behind = self.take_along(&mut run);
+                    let requests = run.requests();
                     match self.broker.take_in(run).await {
                         Ok(answers) => Taken::In(answers),
                         Err(Error::Draining) => Taken::End(Error::Draining.into()),
-                        Err(error) => Taken::Refused(error),
+                        Err(error) => Taken::Refused(error, requests),
                     }
                 }
-                Come::Refused(error) => Taken::Refused(error),
+                Come::Refused(error) => Taken::Refused(error, 1),
                 Come::End(Some(status)) => Taken::End(status),
                 Come::End(None) => return,
             };
@@ -87,6 +89,10 @@ impl Intake {
             // Fails when the client went away; what was taken in is stored all the same.
             if self.taking.send(taken).await.is_err() || ended {
                 return;
+            }
+            if behind.is_some() {
+                // More has come than fits into a run: others may have their turn.
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -134,7 +140,9 @@ impl Intake {
 async fn answers(taken: Taken) -> Vec<Answer> {
     match taken {
         Taken::In(answers) => answers.wait().await.into_iter().map(answer).collect(),
-        Taken::Refused(error) => vec![answer(Err(error))],
+        Taken::Refused(error, requests) => {
+            vec![Err(error); requests].into_iter().map(answer).collect()
+        }
         Taken::End(status) => vec![Err(status)],
     }
 }

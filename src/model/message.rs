@@ -2,7 +2,7 @@
 
 use std::{sync::OnceLock, time::SystemTime};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::{InvalidInput, Labels, MAX_MESSAGE_BYTES, MAX_REQUEST_MESSAGES, Offset, ProducerId};
 
@@ -172,6 +172,29 @@ impl Batch {
         self.base.after(self.payloads.len())
     }
 
+    /// Bytes of all payloads, keys, headers and names of producers.
+    pub fn bytes(&self) -> usize {
+        let sum = |values: &[Bytes]| values.iter().map(Bytes::len).sum::<usize>();
+        let keys = self.keys.iter().flatten().flatten().map(Bytes::len).sum::<usize>();
+        let headers = self.headers.iter().flatten().map(Labels::bytes).sum::<usize>();
+        let producers = self.producers.iter().map(|run| run.producer.as_str().len() * run.count);
+        sum(&self.payloads) + keys + headers + producers.sum::<usize>()
+    }
+
+    /// The same batch in memory of its own: payloads and keys as they came in are parts of larger
+    /// buffers, and would keep all of those.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        fn values(batch: &mut Batch) -> impl Iterator<Item = &mut Bytes> {
+            batch.payloads.iter_mut().chain(batch.keys.iter_mut().flatten().flatten())
+        }
+        let mut buffer = BytesMut::with_capacity(values(&mut self).map(|value| value.len()).sum());
+        values(&mut self).for_each(|value| buffer.extend_from_slice(value));
+        let mut buffer = buffer.freeze();
+        values(&mut self).for_each(|value| *value = buffer.split_to(value.len()));
+        self
+    }
+
     /// The messages from an offset on, in order; all of them if the offset lies before the batch.
     pub fn messages_from(&self, from: Offset) -> impl Iterator<Item = MessageRef<'_>> {
         let skipped = usize::try_from(from.since(self.base)).unwrap_or(0);
@@ -208,6 +231,27 @@ mod tests {
         let refusal =
             NewMessages::parse(vec![message(1), message(MAX_MESSAGE_BYTES + 1)]).unwrap_err();
         assert_eq!((refusal.field.as_str(), refusal.limit), ("messages[1]", Some(1_048_576)));
+    }
+
+    #[test]
+    fn a_batch_can_be_had_in_memory_of_its_own() {
+        let came = Bytes::from_static(b"..one..key..");
+        let batch = Batch {
+            base: Offset(0),
+            published_at: SystemTime::UNIX_EPOCH,
+            payloads: vec![came.slice(2..5), Bytes::new()],
+            keys: Some(vec![None, Some(came.slice(7..10))]),
+            headers: Some(vec![
+                Labels::default(),
+                Labels::stored([("n".to_owned(), "v".to_owned())].into()),
+            ]),
+            producers: vec![ProducerRun { producer: ProducerId::stored("shop"), count: 2 }],
+            encoded: OnceLock::new(),
+        };
+        assert_eq!(batch.bytes(), 3 + 3 + 2 + 2 * 4);
+        let detached = batch.clone().detached();
+        assert_eq!((&detached.payloads, &detached.keys), (&batch.payloads, &batch.keys));
+        assert!(!came.as_ptr_range().contains(&detached.payloads[0].as_ptr()));
     }
 
     #[test]

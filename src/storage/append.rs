@@ -7,7 +7,7 @@ use futures::future::try_join_all;
 
 use super::{
     Error, Storage, arrays,
-    session::{Session, Statements},
+    session::{Manner, Session, Statements},
 };
 use crate::model::{Draft, Labels, Offset, Sequences, Stamp, TopicId, TopicName};
 
@@ -37,6 +37,10 @@ impl Storage {
     /// Opens all connections that publish and has them plan their statement, so that the first
     /// publishes need not wait for that.
     pub async fn warm_up(&self) -> Result<(), Error> {
+        if let Manner::Lent { .. } = self.writer.manner {
+            // A pooler's sessions are not ours to be warmed.
+            return Ok(());
+        }
         let connections = self.writer.pool.status().max_size;
         // All of them before any is given back: that one would be lent again.
         let writers = try_join_all((0..connections).map(|_| self.writer())).await?;

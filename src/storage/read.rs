@@ -145,6 +145,13 @@ fn batch(row: &Row) -> Result<Option<Arc<Batch>>, Error> {
         .transpose()?;
     let producers: Vec<&str> = row.try_get(7)?;
     let counts: Vec<i32> = row.try_get(8)?;
+    let covered = |len: usize| len == payloads.len();
+    if !covered(counts.iter().map(|&count| count as usize).sum())
+        || !keys.as_ref().is_none_or(|keys| covered(keys.len()))
+        || !headers.as_ref().is_none_or(|headers: &Vec<_>| covered(headers.len()))
+    {
+        return Err(Error::unexpected(format!("the batch at {base} is damaged")));
+    }
     let producers = producers
         .into_iter()
         .zip(counts)

@@ -17,8 +17,8 @@ pub struct ServerSettings {
 impl Storage {
     /// Asks the server for its settings.
     pub async fn server_settings(&self) -> Result<ServerSettings, Error> {
-        // `reserved_connections` came with PostgreSQL 16. The processes that serve the server
-        // itself need no session.
+        // `reserved_connections` came with PostgreSQL 16. The session that asks is one of the
+        // broker's, and counts as free.
         let statement = "-- server_settings
             select current_setting('fsync')::boolean,
                    current_setting('max_locks_per_transaction')::bigint
@@ -27,7 +27,7 @@ impl Storage {
                    current_setting('max_connections')::bigint
                    - current_setting('superuser_reserved_connections')::bigint
                    - coalesce(current_setting('reserved_connections', true)::bigint, 0)
-                   - (select sum(numbackends) from pg_stat_database)::bigint";
+                   - (select sum(numbackends) from pg_stat_database)::bigint + 1";
         let row = self.query().await?.query_one(statement, &[]).await?;
         Ok(ServerSettings { fsync: row.get(0), locks: row.get(1), free_sessions: row.get(2) })
     }

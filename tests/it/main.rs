@@ -31,6 +31,7 @@ mod pull;
 mod readme;
 mod reflection;
 mod retention;
+mod runs;
 mod schema;
 mod seek;
 mod several_brokers;

@@ -25,6 +25,8 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn start(began: Instant, apart: Duration) -> Arc<Self> {
+        // Fewer than one apart would be all at once, without an end.
+        let apart = apart.max(Duration::from_nanos(1));
         let pace =
             Arc::new(Self { began, apart, due: Semaphore::new(0), taken: AtomicU64::new(0) });
         let of_thread = Arc::downgrade(&pace);
@@ -46,6 +48,7 @@ impl Pace {
 }
 
 /// Lets requests go when they are due, for as long as somebody wants them.
+#[allow(clippy::disallowed_methods)] // No task runs on this thread.
 fn keep(pace: &Weak<Pace>) {
     let mut let_go = 0;
     while let Some(pace) = pace.upgrade() {

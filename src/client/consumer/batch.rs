@@ -21,7 +21,7 @@ const PUBLISH_TIME: u32 = 5;
 const PRODUCER_ID: u32 = 6;
 
 /// The messages, for a consumer that has been sought so often.
-pub(super) fn decode(batch: &Bytes, seeks: u32) -> Result<Vec<Message>, DecodeError> {
+pub fn decode(batch: &Bytes, seeks: u32) -> Result<Vec<Message>, DecodeError> {
     if let Some(messages) = decode_plain(batch, seeks) {
         return Ok(messages);
     }
@@ -82,7 +82,7 @@ impl<'a> Shared<'a> {
     /// that is not known here, or is broken.
     fn decode(&mut self, batch: &Bytes, one: &'a [u8], seeks: u32) -> Option<Message> {
         let (mut offset, mut payload, mut key) = (0, Bytes::new(), None);
-        let (mut publish_time, mut producer) = (SystemTime::UNIX_EPOCH, &one[..0]);
+        let (mut publish_time, mut producer) = (None, &one[..0]);
         let mut rest = one;
         while !rest.is_empty() {
             match decode_key(&mut rest).ok()? {
@@ -95,8 +95,9 @@ impl<'a> Shared<'a> {
                 (KEY, WireType::LengthDelimited) => {
                     key = Some(batch.slice_ref(take_bytes(&mut rest)?));
                 }
-                (PUBLISH_TIME, WireType::LengthDelimited) => {
-                    publish_time = self.time(take_bytes(&mut rest)?)?;
+                // A second one would have to be merged into the first.
+                (PUBLISH_TIME, WireType::LengthDelimited) if publish_time.is_none() => {
+                    publish_time = Some(self.time(take_bytes(&mut rest)?)?);
                 }
                 (PRODUCER_ID, WireType::LengthDelimited) => {
                     producer = take_bytes(&mut rest)?;
@@ -104,6 +105,7 @@ impl<'a> Shared<'a> {
                 _ => return None,
             }
         }
+        let publish_time = publish_time.unwrap_or(SystemTime::UNIX_EPOCH);
         let (headers, producer_id) = (BTreeMap::new(), self.producer(producer)?);
         Some(Message { offset, payload, key, headers, publish_time, producer_id, seeks })
     }

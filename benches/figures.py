@@ -1,0 +1,80 @@
+"""Runs of `trunkline bench`, each beside a broker on a database of its own, and what they tell."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: What is told of a run: a heading, how to find it, and how it is written.
+Figure = tuple[str, Callable[[dict], float | None], str]
+
+
+def found(*path: str) -> Callable[[dict], float | None]:
+    """Finds a figure in what a run told; none if the run has no such figure."""
+
+    def find(told: dict) -> float | None:
+        place: dict | float | None = told
+        for name in path:
+            place = place.get(name) if isinstance(place, dict) else None
+        return place if isinstance(place, int | float) else None
+
+    return find
+
+
+PUBLISHED: Figure = ("published/s", found("published", "messages_per_second"), ",.0f")
+CONSUMED: Figure = ("delivered/s", found("consumed", "messages_per_second"), ",.0f")
+ACKNOWLEDGED: Figure = ("acknowledged p50 ms", found("published", "acknowledged_ms", "p50"), ".2f")
+ACKNOWLEDGED_99: Figure = ("p99 ms", found("published", "acknowledged_ms", "p99"), ".2f")
+DELIVERED: Figure = ("delivered p50 ms", found("consumed", "delivered_ms", "p50"), ".2f")
+DELIVERED_99: Figure = ("p99 ms", found("consumed", "delivered_ms", "p99"), ".2f")
+DISK: Figure = ("disk B/message", found("database", "disk_bytes_per_message"), ".0f")
+
+
+def run(program: Path, *benches: Sequence[str]) -> list[dict]:
+    """Runs benches one after the other beside one broker, all of the same program."""
+    script = "\n".join(['set -e', *('"$TRUNKLINE_BIN" bench ' + " ".join(words) + " --output json"
+                                    for words in benches)])  # fmt: skip
+    done = subprocess.run(
+        [ROOT / "clients/with-broker", "bash", "-c", script],
+        env={**os.environ, "TRUNKLINE_BIN": str(program)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        sys.exit(f"a run failed: {done.stderr.strip()}")
+    return list(documents(done.stdout))
+
+
+def documents(text: str) -> list[dict]:
+    """JSON documents one behind the other."""
+    told, place, decoder = [], 0, json.JSONDecoder()
+    while text[place:].strip():
+        place += len(text[place:]) - len(text[place:].lstrip())
+        document, place = decoder.raw_decode(text, place)
+        told.append(document)
+    return told
+
+
+def cell(values: Sequence[float | None], form: str) -> str:
+    """The median; of several the smallest and the largest too."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    text = format(statistics.median(known), form)
+    if len(known) == 1:
+        return text
+    return f"{text} ({format(min(known), form)}–{format(max(known), form)})"
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" + " ---: |" * (len(headings) - 1)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,93 @@
+//! The inner steps of publishing and consuming: what a request takes to be decoded and to become
+//! part of a batch, and what a batch takes to be encoded and to be decoded by the client library.
+
+// The macro makes a public function of the group.
+#![allow(missing_docs)]
+
+use std::{
+    hint::black_box,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use prost::Message as _;
+use trunkline::{
+    client::decode_batch,
+    grpc::{decode_publish, encode_batch},
+    model::{Batch, Draft, Epoch, Offset, ProducerId, ProducerRun, Sequence},
+    proto::{self, NewMessage, raw},
+};
+
+/// Messages of a request and of a batch, each of 100 bytes.
+const OF_REQUEST: usize = 1_000;
+const OF_BATCH: usize = 8_000;
+
+fn payload(number: usize) -> Bytes {
+    format!("{number:0100}").into()
+}
+
+fn request(messages: usize) -> Bytes {
+    let request = proto::PublishRequest {
+        topic: "orders".to_owned(),
+        producer_id: "shop".to_owned(),
+        messages: (0..messages).map(|number| NewMessage::new(payload(number))).collect(),
+        sequence: Some(0),
+        ..Default::default()
+    };
+    request.encode_to_vec().into()
+}
+
+fn batch() -> Batch {
+    let producer = ProducerId::parse("shop").expect("a good name");
+    Batch {
+        base: Offset(1_000_000),
+        published_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        payloads: (0..OF_BATCH).map(payload).collect(),
+        keys: None,
+        headers: None,
+        producers: vec![ProducerRun { producer, count: OF_BATCH }],
+        encoded: Default::default(),
+    }
+}
+
+fn steps(criterion: &mut Criterion) {
+    let mut steps = criterion.benchmark_group("inner");
+    for messages in [1, OF_REQUEST] {
+        let bytes = request(messages);
+        steps.throughput(Throughput::Elements(messages as u64));
+        steps.bench_function(format!("decode a request of {messages}"), |bencher| {
+            bencher.iter(|| {
+                let request = raw::PublishRequest::decode(black_box(&bytes).clone());
+                decode_publish(request.expect("a request")).expect("a good one")
+            });
+        });
+    }
+
+    let request = raw::PublishRequest::decode(request(OF_REQUEST)).expect("a request");
+    let publish = decode_publish(request).expect("a good one");
+    steps.throughput(Throughput::Elements(OF_BATCH as u64));
+    steps.bench_function(format!("build a batch of {OF_BATCH}"), |bencher| {
+        bencher.iter(|| {
+            let mut draft = Draft::default();
+            for first in (0..OF_BATCH).step_by(OF_REQUEST) {
+                let sequence = Some(Sequence(first as i64));
+                draft.add(&publish.producer, Epoch(0), sequence, black_box(&publish.messages));
+            }
+            draft
+        });
+    });
+
+    let batch = batch();
+    steps.bench_function(format!("encode a batch of {OF_BATCH}"), |bencher| {
+        bencher.iter(|| encode_batch(black_box(&batch)));
+    });
+    let encoded = encode_batch(&batch).bytes;
+    steps.bench_function(format!("decode a batch of {OF_BATCH}"), |bencher| {
+        bencher.iter(|| decode_batch(black_box(&encoded), 0).expect("a batch"));
+    });
+    steps.finish();
+}
+
+criterion_group!(inner, steps);
+criterion_main!(inner);
