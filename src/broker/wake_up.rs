@@ -35,7 +35,9 @@ pub(super) fn start(
     stopping: CancellationToken,
 ) -> watch::Receiver<bool> {
     let (senders, sender) = watch::channel(None);
-    let (hearing, hears) = watch::channel(false);
+    // The session that listens is about to be opened: only if that fails is it true that others are
+    // not heard.
+    let (hearing, hears) = watch::channel(storage.notifies());
     let broker = uuid::Uuid::new_v4().simple().to_string();
     let sending = send(hints, broker.clone(), sender);
     tasks.spawn(stopping.clone().run_until_cancelled_owned(sending));
@@ -96,7 +98,10 @@ async fn hear(
                 senders.send_replace(None);
                 hearing.send_replace(false);
             }
-            Err(error) => tracing::warn!(%error, "listen for wake-ups"),
+            Err(error) => {
+                hearing.send_replace(false);
+                tracing::warn!(%error, "listen for wake-ups");
+            }
         }
         backoff.pause().await;
     }
