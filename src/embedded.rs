@@ -18,8 +18,8 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 
-use account::Account;
-use binaries::Binaries;
+pub use account::Account;
+pub use binaries::Binaries;
 use cluster::Cluster;
 pub use error::Error;
 

@@ -4,6 +4,7 @@ mod database;
 pub(crate) mod health;
 mod logs;
 pub mod options;
+mod repeats;
 mod signals;
 
 use std::{

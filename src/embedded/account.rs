@@ -13,7 +13,7 @@ use super::Error;
 
 /// The account of the server: this process's own, unless that is root.
 #[derive(Clone, Debug)]
-pub(super) struct Account {
+pub struct Account {
     /// Who to become, if somebody else.
     other: Option<Other>,
 }
@@ -28,7 +28,7 @@ struct Other {
 impl Account {
     /// The account for a data folder: its owner if it has one that is not root, else `postgres`,
     /// else `nobody`.
-    pub(super) fn for_server(data_dir: &Path) -> Result<Self, Error> {
+    pub fn for_server(data_dir: &Path) -> Result<Self, Error> {
         if !geteuid().is_root() {
             return Ok(Self { other: None });
         }
@@ -45,7 +45,7 @@ impl Account {
     }
 
     /// Makes a file or folder the server's.
-    pub(super) fn give(&self, path: &Path) -> Result<(), Error> {
+    pub fn give(&self, path: &Path) -> Result<(), Error> {
         let Some(other) = &self.other else { return Ok(()) };
         chown(path, Some(other.uid.as_raw()), Some(other.gid.as_raw()))
             .map_err(Error::file("give away", path))
@@ -74,7 +74,7 @@ impl Account {
     }
 
     /// A command that runs as the server.
-    pub(super) fn command(&self, program: &Path) -> Command {
+    pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         if let Some(other) = &self.other {
             command.uid(other.uid.as_raw()).gid(other.gid.as_raw());

@@ -23,7 +23,7 @@ const VERSIONED: [(&str, &str, &str); 6] = [
 
 /// A folder with `initdb`, `pg_ctl` and `postgres` of one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Binaries {
+pub struct Binaries {
     dir: PathBuf,
     major: u32,
 }
@@ -31,7 +31,7 @@ pub(super) struct Binaries {
 impl Binaries {
     /// The binaries to use for a cluster: of its own version if it exists, else the newest. A
     /// `chosen` folder goes before all others.
-    pub(super) fn find(chosen: Option<&Path>, pgdata: &Path) -> Result<Self, Error> {
+    pub fn find(chosen: Option<&Path>, pgdata: &Path) -> Result<Self, Error> {
         let found = match chosen {
             Some(dir) => {
                 let only = Self::in_dir(dir);
@@ -42,15 +42,18 @@ impl Binaries {
         choose(found, pgdata)
     }
 
-    pub(super) fn initdb(&self) -> PathBuf {
+    /// Makes a cluster.
+    pub fn initdb(&self) -> PathBuf {
         self.dir.join("initdb")
     }
 
-    pub(super) fn pg_ctl(&self) -> PathBuf {
+    /// Starts and stops a server.
+    pub fn pg_ctl(&self) -> PathBuf {
         self.dir.join("pg_ctl")
     }
 
-    pub(super) fn postgres(&self) -> PathBuf {
+    /// The server.
+    pub fn postgres(&self) -> PathBuf {
         self.dir.join("postgres")
     }
 

@@ -2,25 +2,30 @@
 
 use tonic::codegen::http::Request;
 use tracing::Span;
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 use super::{
     Error,
     options::{LogFormat, ServeOptions},
+    repeats::Repeats,
 };
 
 /// Starts the log of this process.
 pub(super) fn start(options: &ServeOptions) -> Result<(), Error> {
     let filter =
         EnvFilter::try_new(&options.log).map_err(|error| Error::LogFilter(error.to_string()))?;
-    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // Fails only if a log was started before, which then goes on.
-    let _ = match options.log_format {
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = match options.log_format {
         LogFormat::Plain => {
-            log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+            lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed()
         }
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    let log = tracing_subscriber::registry().with(lines).with(filter).with(Repeats::default());
+    // Fails only if a log was started before, which then goes on.
+    let _ = log.try_init();
     Ok(())
 }
 

@@ -1,0 +1,124 @@
+//! Brokers as processes of their own.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+};
+
+use crate::support::{free_port, soon, within};
+
+/// A broker that may be killed, stopped and started again at its address.
+pub struct Broker {
+    pub name: String,
+    port: u16,
+    url: String,
+    log: PathBuf,
+    environment: Vec<(String, String)>,
+    child: Option<Child>,
+}
+
+impl Broker {
+    /// Starts a broker on a database, with variables in its environment; its log goes to a file of
+    /// its own in a folder.
+    pub async fn start(name: &str, url: &str, dir: &Path, environment: &[(&str, &str)]) -> Self {
+        let log = dir.join(format!("{name}.log"));
+        // That of an earlier run does not count.
+        let _ = fs::remove_file(&log);
+        let pairs = environment.iter().map(|(key, value)| ((*key).into(), (*value).into()));
+        let mut broker = Self {
+            name: name.to_owned(),
+            port: free_port(),
+            url: url.to_owned(),
+            log,
+            environment: pairs.collect(),
+            child: None,
+        };
+        broker.start_again().await;
+        broker
+    }
+
+    /// Starts it at the address it had, and waits until it is ready.
+    pub async fn start_again(&mut self) {
+        self.spawn();
+        let stdout = self.child.as_mut().unwrap().stdout.take().unwrap();
+        let line = soon("the broker is ready", BufReader::new(stdout).lines().next_line()).await;
+        let line = line.unwrap().unwrap_or_else(|| panic!("{} ended: {}", self.name, self.log_text()));
+        assert!(line.starts_with("listening on "), "{line}");
+    }
+
+    fn spawn(&mut self) {
+        let log = File::options().create(true).append(true).open(&self.log).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
+        for variable in ["DATABASE_URL", "TRUNKLINE_DATABASE_URL"] {
+            command.env_remove(variable);
+        }
+        let child = command
+            .args(["serve", "--listen", &format!("127.0.0.1:{}", self.port)])
+            .args(["--database-url", &self.url, "--query-connections", "4"])
+            .args(["--log", "info,tokio_postgres=warn,refinery_core=warn"])
+            .envs(self.environment.iter().map(|(key, value)| (key, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Ends it with SIGKILL, and waits for its end.
+    pub async fn kill(&mut self) {
+        self.child.take().expect("it runs").kill().await.unwrap();
+    }
+
+    /// Asks it to stop, and returns how it ended; it has to within 10 s.
+    pub async fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        let mut child = self.child.take().expect("it runs");
+        within(Duration::from_secs(10), "the broker stops", child.wait()).await.unwrap()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.id()), signal).unwrap();
+    }
+
+    /// Its process.
+    pub fn id(&self) -> i32 {
+        self.child.as_ref().and_then(Child::id).expect("it runs") as i32
+    }
+
+    /// The memory that it has now, in MiB.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    }
+
+    /// What it logged so far.
+    pub fn log_text(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}

@@ -1,0 +1,123 @@
+//! How much a history tried, and what came of it.
+
+use super::{attempts::Attempted, index::Index, kept, once, piece::Piece};
+
+/// Counts of operations, messages and faults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Operations that were begun.
+    pub operations: u64,
+    /// Values of which an attempt was answered to be stored.
+    pub acknowledged: u64,
+    /// Values of which no attempt was, but one may have been.
+    pub unknown: u64,
+    /// Values of which all attempts certainly failed.
+    pub refused: u64,
+    /// Unknown values that the tables have.
+    pub recovered: u64,
+    /// Messages that came to streams, each time they did.
+    pub delivered: u64,
+    /// Acknowledged values that are not where the answer said.
+    pub lost: u64,
+    /// Messages in the tables whose value another one has too, beyond the first one.
+    pub duplicates: u64,
+    /// Commits that were accepted.
+    pub commits: u64,
+    /// Leases that were acquired after another one of the same consumer.
+    pub take_overs: u64,
+    /// Faults that were begun.
+    pub faults: u64,
+}
+
+impl Figures {
+    pub(super) fn of(index: &Index<'_>) -> Self {
+        let consumers = || index.consumers.values();
+        let attempted = |which: fn(&Attempted) -> bool| -> u64 {
+            let all = index.attempts.all.values().flatten();
+            all.filter(|tried| which(tried)).map(Attempted::count).sum()
+        };
+        let streams = consumers().flat_map(|consumer| &consumer.streams);
+        let delivered = streams.flat_map(|stream| stream.delivered());
+        Self {
+            operations: index.operations,
+            acknowledged: attempted(|tried| tried.acknowledged > 0),
+            unknown: attempted(Attempted::is_unknown),
+            refused: attempted(Attempted::all_failed),
+            recovered: count_recovered(index),
+            delivered: delivered.map(|(_, piece)| piece.count as u64).sum(),
+            lost: kept::count_lost(index),
+            duplicates: once::count_duplicates(index),
+            commits: consumers().map(|consumer| consumer.accepted().count() as u64).sum(),
+            take_overs: consumers().map(|consumer| count_rises(consumer.attached())).sum(),
+            faults: index.faults,
+        }
+    }
+}
+
+fn count_recovered(index: &Index<'_>) -> u64 {
+    let mut recovered = 0;
+    for ((topic, _), pieces) in &index.stored {
+        let mut counted = i64::MIN;
+        for piece in pieces {
+            let from = piece.value.max(counted);
+            counted = counted.max(piece.value_end());
+            let new: Piece<'_> = piece.between(piece.offset_of(from), piece.end());
+            let parts = index.attempts.parts(topic, new);
+            let unknown = parts.filter(|(_, tried)| tried.is_some_and(Attempted::is_unknown));
+            recovered += unknown.map(|(part, _)| part.count as u64).sum::<u64>();
+        }
+    }
+    recovered
+}
+
+fn count_rises(attached: Vec<super::operations::Attached>) -> u64 {
+    let (mut highest, mut rises) = (None, 0);
+    for attached in attached {
+        rises += u64::from(highest.is_some_and(|highest| attached.epoch > highest));
+        highest = highest.max(Some(attached.epoch));
+    }
+    rises
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::story::Story;
+
+    #[test]
+    fn all_is_counted() {
+        let mut story = Story::new();
+        story.fault(true);
+        let known = story.publish("p", 0, 10, None);
+        let (unknown, again) = (story.publish("p", 10, 4, None), story.publish("p", 10, 4, None));
+        let refused = story.publish("p", 14, 3, None);
+        story.stored(known, 0);
+        story.unknown(unknown);
+        story.refused(refused);
+        story.unknown(again);
+        story.fault(false);
+        for epoch in [1, 2, 3] {
+            let stream = story.consume("c", true);
+            story.attached(stream, 0, epoch);
+            story.delivered(stream, &[(0, "p", 0, 10)]);
+            story.left(stream);
+        }
+        story.commit_accepted("c", 3, 10);
+        story.table(0, 15, &[(0, "p", 0, 12), (12, "p", 10, 3)]);
+        story.assert_clean();
+        let figures = Figures {
+            operations: 8,
+            acknowledged: 10,
+            unknown: 4,
+            refused: 3,
+            recovered: 3,
+            delivered: 30,
+            lost: 0,
+            duplicates: 2,
+            commits: 1,
+            take_overs: 2,
+            faults: 1,
+        };
+        assert_eq!(story.figures(), figures);
+    }
+}

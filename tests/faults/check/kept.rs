@@ -1,0 +1,115 @@
+//! C1: no acknowledged message is lost: each is where its answer said, or was removed by a trim.
+
+use std::collections::BTreeMap;
+
+use super::{findings::Findings, index::Index, operations::Publish, piece::Piece, ranges::union};
+
+pub fn acknowledged_values_are_kept(index: &Index<'_>, findings: &mut Findings) {
+    for (publish, lost, there) in losses(index) {
+        findings.tell(|| {
+            let Publish { op, topic, .. } = publish;
+            let there = there.map_or("nothing".to_owned(), |there| there.to_string());
+            let again = index.stored.get(&(*topic, lost.producer)).into_iter().flatten();
+            let elsewhere = again
+                .filter(|stored| stored.value < lost.value_end() && lost.value < stored.value_end())
+                .map(|stored| format!("; {topic} has {stored}"))
+                .next();
+            let elsewhere = elsewhere.unwrap_or_default();
+            format!(
+                "operation {op} was answered that {lost} is stored on {topic}, whose table has \
+                 {there} there{elsewhere}"
+            )
+        });
+    }
+}
+
+/// How many acknowledged values are not where an answer said.
+pub fn count_lost(index: &Index<'_>) -> u64 {
+    let mut lost: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (publish, piece, _) in losses(index) {
+        let values = (piece.value, piece.value_end());
+        lost.entry((publish.topic, piece.producer)).or_default().push(values);
+    }
+    lost.into_values().flat_map(union).map(|(first, end)| (end - first) as u64).sum()
+}
+
+type Loss<'i, 'a> = (&'i Publish<'a>, Piece<'a>, Option<Piece<'a>>);
+
+/// A topic without a table is a finding of its own.
+fn losses<'i, 'a>(index: &'i Index<'a>) -> impl Iterator<Item = Loss<'i, 'a>> {
+    index.acknowledged().flat_map(|(publish, _, said)| {
+        let log = index.topics.get(publish.topic).and_then(|topic| topic.log.as_ref());
+        let contradicted = log.map(|log| log.contradict(said)).unwrap_or_default();
+        contradicted.into_iter().map(move |(lost, there)| (publish, lost, there))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::check::story::Story;
+
+    /// Values 0 to 9 at offsets 0 to 9, and 10 to 19 behind them.
+    fn acknowledged() -> Story {
+        let mut story = Story::new();
+        story.publish_at("p", 0, 10, 0);
+        story.publish_at("p", 10, 10, 10);
+        story
+    }
+
+    #[test]
+    fn all_is_there() {
+        let mut story = acknowledged();
+        story.table(0, 20, &[(0, "p", 0, 20)]);
+        story.assert_clean();
+        assert_eq!((story.figures().acknowledged, story.figures().lost), (20, 0));
+    }
+
+    #[test]
+    fn what_was_trimmed_is_not_lost() {
+        let mut story = acknowledged();
+        let trim = story.trim(12);
+        story.unknown(trim);
+        story.table(12, 20, &[(12, "p", 12, 8)]);
+        story.assert_clean();
+    }
+
+    #[test]
+    fn the_end_of_the_log_is_lost() {
+        let mut story = acknowledged();
+        story.table(0, 17, &[(0, "p", 0, 17)]);
+        story
+            .assert_finds("C1", "operation 2 was answered that values 17 to 19 of p at offsets 17");
+        assert_eq!(story.figures().lost, 3);
+    }
+
+    #[test]
+    fn another_value_is_in_the_place() {
+        let mut story = acknowledged();
+        story.publish_at("q", 0, 1, 20);
+        story.table(0, 21, &[(0, "p", 0, 4), (4, "q", 0, 1), (5, "p", 5, 15), (20, "p", 4, 1)]);
+        story
+            .assert_finds("C1", "value 4 of p at offset 4 is stored on t, whose table has value 0");
+        story.assert_finds("C1", "t has value 4 of p at offset 20");
+        assert_eq!(story.figures().lost, 2);
+    }
+
+    #[test]
+    fn a_duplicate_s_answer_is_a_promise_too() {
+        let mut story = Story::new();
+        let publish = story.publish("p", 0, 2, Some(0));
+        story.stored_again(publish, 0);
+        story.table(0, 1, &[(0, "p", 0, 1)]);
+        story
+            .assert_finds("C1", "value 1 of p at offset 1 is stored on t, whose table has nothing");
+    }
+
+    #[test]
+    fn values_lost_twice_count_once() {
+        let mut story = Story::new();
+        let (first, again) = (story.publish("p", 0, 2, Some(0)), story.publish("p", 0, 2, Some(0)));
+        story.stored(first, 0);
+        story.stored_again(again, 0);
+        story.table(0, 0, &[]);
+        assert_eq!((story.found("C1").len(), story.figures().lost), (2, 2));
+    }
+}

@@ -1,0 +1,198 @@
+//! Reads a history's lines once, and puts each where it belongs.
+//!
+//! What contradicts another line is kept as a misfit: left out in silence, it could make a bad
+//! history pass.
+
+use std::collections::HashMap;
+
+use crate::history::{Event, Stage, What};
+
+use super::{
+    index::{FreshRead, Index},
+    log::Log,
+    operations::{Commit, Ends, Line, Look, Outcome, Position, Publish, Seek, Stream, Trim},
+    piece::Piece,
+};
+
+/// Where an operation was put: its owner, and its index among the owner's.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Publish(usize),
+    Stream((&'a str, &'a str), usize),
+    Commit((&'a str, &'a str), usize),
+    Seek((&'a str, &'a str), usize),
+    Trim(&'a str, usize),
+}
+
+pub struct Reading<'a> {
+    index: Index<'a>,
+    /// By number, with the line of the end.
+    begun: HashMap<u64, (Place<'a>, Option<Line>)>,
+    /// Each client's last line.
+    last: HashMap<&'a str, Line>,
+}
+
+impl<'a> Reading<'a> {
+    pub fn of(events: &'a [Event]) -> Index<'a> {
+        let (begun, last) = (HashMap::new(), HashMap::new());
+        let mut reading = Self { index: Index::default(), begun, last };
+        for (line, event) in (1..).zip(events) {
+            let fits = match event.stage {
+                Stage::Invoke => reading.begin(line, event),
+                Stage::Note => reading.note(line, event),
+                Stage::Ok | Stage::Fail | Stage::Info => reading.end(line, event),
+            };
+            if let Err(why) = fits {
+                let Event { op, client, .. } = event;
+                let misfit = format!("line {line}, of {client}'s operation {op}: {why}");
+                reading.index.misfits.push(misfit);
+            }
+            reading.last.insert(&event.client, line);
+        }
+        reading.index
+    }
+
+    fn begin(&mut self, invoked: Line, event: &'a Event) -> Result<(), &'static str> {
+        let (op, index, outcome) = (event.op, &mut self.index, Outcome::Unknown);
+        let place = match &event.what {
+            What::Publish { topic, values, sequence } => {
+                index.topics.entry(topic).or_default();
+                let (client, sequence, stored) = (&*event.client, *sequence, None);
+                let publish =
+                    Publish { op, client, invoked, topic, values, sequence, outcome, stored };
+                Place::Publish(push(&mut index.publishes, publish))
+            }
+            What::Consume { topic, consumer, manual, .. } => {
+                index.topics.entry(topic).or_default();
+                let key = (&**topic, &**consumer);
+                let (ended, manual, frames) = (None, *manual, Vec::new());
+                let stream = Stream { op, invoked, ended, topic, consumer, manual, frames };
+                Place::Stream(
+                    key,
+                    push(&mut index.consumers.entry(key).or_default().streams, stream),
+                )
+            }
+            What::Commit { topic, consumer, epoch, position } => {
+                let key = (&**topic, &**consumer);
+                let (epoch, position) = (*epoch, *position);
+                let commit = Commit { op, invoked, epoch, position, outcome };
+                Place::Commit(
+                    key,
+                    push(&mut index.consumers.entry(key).or_default().commits, commit),
+                )
+            }
+            What::Seek { topic, consumer } => {
+                let (key, seek) = ((&**topic, &**consumer), Seek { invoked, outcome });
+                Place::Seek(key, push(&mut index.consumers.entry(key).or_default().seeks, seek))
+            }
+            What::Trim { topic, before } => {
+                let trim = Trim { op, before: *before, first: None };
+                Place::Trim(topic, push(&mut index.topics.entry(topic).or_default().trims, trim))
+            }
+            _ => return Err("nothing begins with this"),
+        };
+        index.operations += 1;
+        match self.begun.insert(op, (place, None)) {
+            None => Ok(()),
+            Some(_) => Err("another operation has the number"),
+        }
+    }
+
+    fn end(&mut self, line: Line, event: &'a Event) -> Result<(), &'static str> {
+        let index = &mut self.index;
+        let Some((place, ended)) = self.begun.get_mut(&event.op) else {
+            return Err("it ends without having begun");
+        };
+        if ended.replace(line).is_some() {
+            return Err("it ends once more");
+        }
+        if let Place::Stream(key, number) = *place {
+            index.consumers.get_mut(&key).unwrap().streams[number].ended = Some(line);
+        }
+        let outcome = match event.stage {
+            Stage::Ok => Outcome::Done(line),
+            Stage::Fail => Outcome::Undone,
+            Stage::Info | Stage::Invoke | Stage::Note => Outcome::Unknown,
+        };
+        // An answer that does not fit leaves the outcome unknown.
+        match (*place, outcome, &event.what) {
+            (
+                Place::Publish(number),
+                Outcome::Done(_),
+                What::Published { first_offset, duplicate },
+            ) => {
+                let publish = &mut index.publishes[number];
+                (publish.outcome, publish.stored) = (outcome, Some((*first_offset, *duplicate)));
+            }
+            (Place::Commit(key, number), Outcome::Done(_), What::Committed) => {
+                index.consumers.get_mut(&key).unwrap().commits[number].outcome = outcome;
+            }
+            (Place::Seek(key, number), Outcome::Done(_), What::Sought { .. }) => {
+                index.consumers.get_mut(&key).unwrap().seeks[number].outcome = outcome;
+            }
+            (Place::Trim(topic, number), Outcome::Done(_), What::Trimmed { first_offset }) => {
+                index.topics.get_mut(topic).unwrap().trims[number].first = Some(*first_offset);
+            }
+            (Place::Stream(..), Outcome::Done(_), What::Left) => {}
+            (_, Outcome::Done(_), _) => return Err("the answer is not one to what was asked"),
+            (Place::Publish(number), ..) => index.publishes[number].outcome = outcome,
+            (Place::Commit(key, number), ..) => {
+                index.consumers.get_mut(&key).unwrap().commits[number].outcome = outcome;
+            }
+            (Place::Seek(key, number), ..) => {
+                index.consumers.get_mut(&key).unwrap().seeks[number].outcome = outcome;
+            }
+            // What is left of them is known from what was seen.
+            (Place::Stream(..) | Place::Trim(..), ..) => {}
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, line: Line, event: &'a Event) -> Result<(), &'static str> {
+        let (index, client) = (&mut self.index, &*event.client);
+        let since = self.last.get(client).copied().unwrap_or(0);
+        match &event.what {
+            What::Attached { .. }
+            | What::Repositioned { .. }
+            | What::Delivered { .. }
+            | What::Gap { .. }
+            | What::CaughtUp { .. } => match self.begun.get(&event.op) {
+                Some((Place::Stream(key, number), _)) => {
+                    let stream = &mut index.consumers.get_mut(key).unwrap().streams[*number];
+                    stream.frames.push((line, &event.what));
+                }
+                _ => return Err("a frame belongs to no stream"),
+            },
+            What::Position { topic, consumer, position, epoch } => {
+                let row = Position { position: *position, epoch: *epoch };
+                let looks = &mut index.consumers.entry((topic, consumer)).or_default().looks;
+                looks.push(Look { client, since, line, row });
+            }
+            What::Ends { topic, first, head } => {
+                let row = Ends { first: *first, head: *head };
+                let looks = &mut index.topics.entry(topic).or_default().looks;
+                looks.push(Look { client, since, line, row });
+            }
+            What::Fault { begins, .. } => index.faults += u64::from(*begins),
+            What::Table { topic, first, head, runs } => {
+                let log = Log::new(*first, *head, runs.iter().map(Piece::from));
+                let known = index.topics.entry(topic).or_default().log.replace(log);
+                if known.is_some() {
+                    return Err("the topic's table was told before");
+                }
+            }
+            What::FreshRead { topic, broker, runs } => {
+                let pieces = runs.iter().map(Piece::from).collect();
+                let read = FreshRead { line, broker, pieces };
+                index.topics.entry(topic).or_default().fresh_reads.push(read);
+            }
+            _ => return Err("it cannot be noted"),
+        }
+        Ok(())
+    }
+}
+
+fn push<T>(all: &mut Vec<T>, one: T) -> usize {
+    all.push(one);
+    all.len() - 1
+}

@@ -1,0 +1,60 @@
+//! Partitions by the kernel: packets to and from an address of the loopback are dropped.
+//!
+//! Unlike a proxy, the kernels of both ends then find out by themselves, as between two machines:
+//! by keepalives and by what is never acknowledged.
+
+use std::{net::Ipv4Addr, process::Command, time::Duration};
+
+/// An address that no packet comes to or from; heals when it is dropped, and by itself after a
+/// minute.
+pub struct Partition {
+    address: Ipv4Addr,
+}
+
+const TABLE: &str = "trunkline_faults";
+
+impl Partition {
+    /// Drops all packets of an address; `None`, after saying so, where that cannot be done.
+    pub fn of(address: Ipv4Addr) -> Option<Self> {
+        let rules = format!(
+            "add table inet {TABLE}
+             add set inet {TABLE} away {{ type ipv4_addr; flags timeout; }}
+             add chain inet {TABLE} input {{ type filter hook input priority 0; }}
+             flush chain inet {TABLE} input
+             add rule inet {TABLE} input iifname lo ip daddr @away drop
+             add rule inet {TABLE} input iifname lo ip saddr @away drop
+             add element inet {TABLE} away {{ {address} timeout {}s }}",
+            LONGEST.as_secs()
+        );
+        match nft(&rules) {
+            Ok(()) => Some(Self { address }),
+            Err(problem) => {
+                println!("skipped: no partition by the kernel, as nft says: {problem}");
+                None
+            }
+        }
+    }
+}
+
+/// A partition that nobody heals, as its process was killed, is over after this.
+const LONGEST: Duration = Duration::from_secs(60);
+
+impl Drop for Partition {
+    fn drop(&mut self) {
+        // It may be over by itself.
+        let _ = nft(&format!("delete element inet {TABLE} away {{ {} }}", self.address));
+    }
+}
+
+fn nft(rules: &str) -> Result<(), String> {
+    let output = Command::new("nft").arg(rules).env("PATH", path()).output();
+    let output = output.map_err(|error| error.to_string())?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    }
+}
+
+fn path() -> String {
+    format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
+}

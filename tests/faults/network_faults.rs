@@ -1,0 +1,156 @@
+//! Connections that break, hang or lag, each kind by itself: between brokers and PostgreSQL, and
+//! between clients and brokers.
+
+use std::time::Duration;
+
+use crate::{
+    network::Partition,
+    proxy::{ALL, Mode},
+    run::{Run, Setup, address_of},
+};
+
+/// The kinds of connections that a broker has to PostgreSQL.
+const KINDS: [&str; 5] = ["writer", "lease", "listen", "query", "position"];
+
+/// Also within the answer to a commit: it was done, and nobody hears of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_cut_off() {
+    let run = Run::start("answers-cut", Setup::default()).await;
+    let mut chances = run.world.chances("cuts");
+    run.works(500).await;
+    for kind in KINDS {
+        for _ in 0..6 {
+            run.fault(&format!("cut within an answer to trunkline {kind}"), true);
+            let after = chances.usize(..200);
+            for proxy in &run.to_postgres {
+                proxy.cut(&format!("trunkline {kind}"), Some(after));
+            }
+            run.works(100).await;
+            run.fault(&format!("cut within an answer to trunkline {kind}"), false);
+        }
+    }
+    run.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_reset() {
+    let run = Run::start("connections-reset", Setup::default()).await;
+    run.works(500).await;
+    for _ in 0..8 {
+        run.fault("reset of all connections to PostgreSQL", true);
+        run.to_postgres.iter().for_each(|proxy| proxy.cut(ALL, None));
+        run.fault("reset of all connections to PostgreSQL", false);
+        run.works(200).await;
+    }
+    run.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writing_connections_hang() {
+    connections_hang("writer").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lease_connections_hang() {
+    connections_hang("lease").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn query_connections_hang() {
+    connections_hang("query").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn position_connections_hang() {
+    connections_hang("position").await;
+}
+
+/// Half open: nothing comes back, and nothing says that it will not.
+async fn connections_hang(kind: &str) {
+    let run = Run::start(&format!("{kind}-hangs"), Setup::default()).await;
+    let name = format!("trunkline {kind} is half open");
+    run.works(500).await;
+    run.fault(&name, true);
+    run.to_postgres[0].set(&format!("trunkline {kind}"), Mode::Hold);
+    run.goes_on_for(Duration::from_secs(8)).await;
+    // What hung is over; what comes then is passed on.
+    run.to_postgres[0].cut(&format!("trunkline {kind}"), None);
+    run.to_postgres[0].set(&format!("trunkline {kind}"), Mode::Pass);
+    run.fault(&name, false);
+    run.works(500).await;
+    run.finish().await;
+}
+
+/// Wake-ups are hints: without any, the polls find all within a second or two.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_wake_up_arrives() {
+    let run = Run::start("wake-ups-lost", Setup::default()).await;
+    run.works(500).await;
+    run.fault("no NOTIFY arrives", true);
+    run.to_postgres.iter().for_each(|proxy| proxy.set("trunkline listen", Mode::Hold));
+    for _ in 0..3 {
+        run.works(200).await;
+        run.reaches_everybody_within(Duration::from_secs(5)).await;
+    }
+    run.to_postgres.iter().for_each(|proxy| proxy.set("trunkline listen", Mode::Pass));
+    run.fault("no NOTIFY arrives", false);
+    run.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_to_postgres_is_long() {
+    let run = Run::start("postgres-far", Setup::default()).await;
+    run.works(500).await;
+    for milliseconds in [20, 150] {
+        run.fault("delay of what goes to and from PostgreSQL", true);
+        let delay = Mode::Delay(Duration::from_millis(milliseconds));
+        run.to_postgres[0].set(ALL, delay);
+        run.works(500).await;
+        run.goes_on_for(Duration::from_secs(2)).await;
+        run.to_postgres[0].set(ALL, Mode::Pass);
+        run.fault("delay of what goes to and from PostgreSQL", false);
+    }
+    run.finish().await;
+}
+
+/// Both ends only find out by what is never acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_is_parted_from_postgres() {
+    let run = Run::start("broker-parted", Setup::default()).await;
+    run.works(500).await;
+    run.fault("packets between a broker and PostgreSQL are dropped", true);
+    let Some(partition) = Partition::of(address_of(0)) else { return };
+    run.goes_on_for(Duration::from_secs(17)).await;
+    drop(partition);
+    run.fault("packets between a broker and PostgreSQL are dropped", false);
+    run.works(500).await;
+    run.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_are_cut_off() {
+    let run = Run::start("clients-cut", Setup::default()).await;
+    let mut chances = run.world.chances("cuts");
+    run.works(500).await;
+    for round in 0..12 {
+        run.fault("cut of the connections of clients", true);
+        let after = (round % 2 == 0).then(|| chances.usize(..2_000));
+        run.to_broker.iter().for_each(|proxy| proxy.cut("", after));
+        run.fault("cut of the connections of clients", false);
+        run.works(200).await;
+    }
+    run.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_vanish_and_come_back() {
+    let run = Run::start("clients-vanish", Setup::default()).await;
+    run.works(500).await;
+    run.fault("the connections of clients are half open", true);
+    run.to_broker[0].set("", Mode::Hold);
+    run.goes_on_for(Duration::from_secs(8)).await;
+    run.to_broker[0].set("", Mode::Pass);
+    run.fault("the connections of clients are half open", false);
+    run.works(500).await;
+    run.finish().await;
+}

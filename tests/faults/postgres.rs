@@ -1,0 +1,240 @@
+//! A PostgreSQL server of a run's own, to be killed, restarted, starved and failed over.
+//!
+//! It is a child of this process, and ends with it: no pg_ctl stands in between.
+
+use std::{
+    fs::{self, File, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio_postgres::NoTls;
+use trunkline::embedded::{Account, Binaries};
+
+use crate::support::{free_port, until};
+
+/// The superuser, and the database of the brokers.
+const USER: &str = "trunkline";
+const DATABASE: &str = "postgres";
+
+/// What all servers of the runs have: little memory, and no waiting for a connection's end.
+const SETTINGS: [&str; 7] = [
+    "listen_addresses=127.0.0.1",
+    "shared_buffers=64MB",
+    "max_connections=60",
+    "max_locks_per_transaction=64",
+    "restart_after_crash=on",
+    "log_min_messages=warning",
+    "wal_level=replica",
+];
+
+pub struct Postgres {
+    binaries: Binaries,
+    account: Account,
+    /// Where all lies; removed at the end.
+    dir: TempDir,
+    pgdata: PathBuf,
+    port: u16,
+    settings: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Postgres {
+    /// A new server with settings of its own, such as `max_connections=20`.
+    pub async fn start(settings: &[&str]) -> Self {
+        Self::start_in(tempdir(), &[], settings).await
+    }
+
+    /// A new server whose files lie in a folder, made with options of its own.
+    pub async fn start_in(dir: TempDir, initdb: &[&str], settings: &[&str]) -> Self {
+        let mut postgres = Self::new(dir, settings);
+        let mut make = postgres.account.command(&postgres.binaries.initdb());
+        make.args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username", USER])
+            .args(initdb)
+            .arg("-D")
+            .arg(&postgres.pgdata);
+        run(make).await;
+        // Brokers come from addresses of their own.
+        let access = "host all,replication all 127.0.0.0/8 trust\n";
+        append(&postgres.pgdata.join("pg_hba.conf"), access);
+        postgres.start_again().await;
+        postgres
+    }
+
+    /// A standby that follows this server under a name.
+    pub async fn start_standby(&self, name: &str) -> Self {
+        let mut standby = Self::new(tempdir(), &[]);
+        let program = self.binaries.postgres().with_file_name("pg_basebackup");
+        let mut copy = standby.account.command(&program);
+        let primary = format!(
+            "host=127.0.0.1 port={} user={USER} application_name={name}",
+            self.port
+        );
+        copy.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--dbname", &primary])
+            .arg("-D")
+            .arg(&standby.pgdata);
+        run(copy).await;
+        standby.start_again().await;
+        standby
+    }
+
+    fn new(dir: TempDir, settings: &[&str]) -> Self {
+        let account = Account::for_server(dir.path()).unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
+        account.give(dir.path()).unwrap();
+        let pgdata = dir.path().join("data");
+        let chosen = std::env::var_os("TRUNKLINE_POSTGRES_BIN").map(PathBuf::from);
+        let binaries = Binaries::find(chosen.as_deref(), &pgdata).unwrap();
+        let settings = SETTINGS.iter().chain(settings).map(|one| (*one).to_owned()).collect();
+        Self { binaries, account, dir, pgdata, port: free_port(), settings, child: None }
+    }
+
+    /// Starts it, after whatever it went through, and waits until it answers.
+    pub async fn start_again(&mut self) {
+        let log = File::options().create(true).append(true).open(self.log()).unwrap();
+        let mut command = self.account.command(&self.binaries.postgres());
+        command
+            .arg("-D")
+            .arg(&self.pgdata)
+            .args(["-p", &self.port.to_string()])
+            .args(["-c", &format!("unix_socket_directories={}", self.dir.path().display())]);
+        for setting in &self.settings {
+            command.args(["-c", setting]);
+        }
+        let child = command
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        self.answers().await;
+    }
+
+    /// Makes a standby a primary.
+    pub async fn promote(&self) {
+        let sql = self.sql().await;
+        sql.query_one("select pg_promote(true, 30)", &[]).await.unwrap();
+    }
+
+    /// Waits until it answers.
+    pub async fn answers(&self) {
+        until("PostgreSQL answers", async || match self.try_connect().await {
+            Ok(sql) => sql.simple_query("select 1").await.is_ok(),
+            Err(_) => false,
+        })
+        .await;
+    }
+
+    /// A session of the run's own, straight to the server.
+    pub async fn sql(&self) -> tokio_postgres::Client {
+        self.try_connect().await.unwrap()
+    }
+
+    pub async fn try_connect(&self) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+        connect(&self.url()).await
+    }
+
+    /// Ends it at once, as a crash would; what was not flushed is lost.
+    pub async fn stop_immediately(&mut self) {
+        self.stop(Signal::SIGQUIT).await;
+    }
+
+    /// Ends the postmaster with SIGKILL; its processes notice and go.
+    pub async fn kill(&mut self) {
+        self.stop(Signal::SIGKILL).await;
+        // The next start would meet a process that has not noticed yet.
+        let port = self.port;
+        let socket = self.dir.path().join(format!(".s.PGSQL.{port}"));
+        let _ = fs::remove_file(socket);
+    }
+
+    /// Stops or continues the postmaster and all its processes.
+    pub fn signal_all(&self, signal: Signal) {
+        let postmaster = self.id();
+        for process in children(postmaster).into_iter().chain([postmaster]) {
+            // It may have ended by itself meanwhile.
+            let _ = kill(Pid::from_raw(process), signal);
+        }
+    }
+
+    async fn stop(&mut self, signal: Signal) {
+        let mut child = self.child.take().expect("it runs");
+        kill(Pid::from_raw(child.id().unwrap() as i32), signal).unwrap();
+        crate::support::soon("PostgreSQL ends", child.wait()).await.unwrap();
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        let Some(child) = &mut self.child else { return true };
+        child.try_wait().unwrap().is_some()
+    }
+
+    /// The process of the postmaster.
+    pub fn id(&self) -> i32 {
+        self.child.as_ref().and_then(Child::id).expect("it runs") as i32
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn url(&self) -> String {
+        url_at(self.port)
+    }
+
+    /// Where the server writes what goes wrong.
+    pub fn log(&self) -> PathBuf {
+        self.dir.path().join("postgres.log")
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+/// A URL of the brokers' database at a port of this machine: the server's own, or a proxy's.
+pub fn url_at(port: u16) -> String {
+    format!("postgresql://{USER}@127.0.0.1:{port}/{DATABASE}")
+}
+
+/// A session that is driven until its client is dropped.
+pub async fn connect(url: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+    let mut config: tokio_postgres::Config = url.parse()?;
+    config.connect_timeout(Duration::from_secs(2)).application_name("faults");
+    let (client, connection) = config.connect(NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+fn tempdir() -> TempDir {
+    tempfile::Builder::new().prefix("trunkline-faults-").tempdir().unwrap()
+}
+
+fn append(path: &Path, text: &str) {
+    use std::io::Write as _;
+    let mut file = File::options().append(true).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
+
+/// The processes that a process has started.
+fn children(parent: i32) -> Vec<i32> {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.split_whitespace().filter_map(|id| id.parse().ok()).collect()
+}
+
+async fn run(mut command: Command) {
+    let output = command.current_dir("/").stdin(Stdio::null()).output().await.unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,420 @@
+//! A run: servers, brokers and clients, which work while something breaks, and the verdict.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    io::Write as _,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use trunkline::{client::Client, proto};
+
+use crate::{
+    broker::Broker,
+    check::{self, Report},
+    history::{History, What},
+    postgres::{self, Postgres, url_at},
+    proxy::{ALL, Mode, Proxy},
+    support::{soon, until, until_within},
+    values::{Sizes, producer_name},
+    verdict,
+    workload::{
+        Clients, ConsumerClient, Counting, LibraryProducer, PipedProducer, UnaryProducer, World,
+        observe, seek_about, trim_behind,
+    },
+};
+
+/// How soon all that was published must have reached everybody, once nothing is broken any more.
+const HEALED_WITHIN: Duration = Duration::from_secs(20);
+
+/// What a run begins with.
+pub struct Setup<'a> {
+    pub brokers: usize,
+    /// Settings of the server, such as `max_connections=20`.
+    pub postgres: &'a [&'a str],
+    /// Variables of the brokers' environment.
+    pub environment: &'a [(&'a str, &'a str)],
+    pub seed: u64,
+}
+
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        Self { brokers: 2, postgres: &[], environment: &[], seed: 1 }
+    }
+}
+
+/// Who works in a run, on which topics.
+const TOPICS: [&str; 6] = ["hot", "side-0", "side-1", "trimmed", "sized", "sought"];
+
+/// Servers, brokers, and clients at work.
+pub struct Run {
+    pub name: String,
+    pub postgres: Postgres,
+    pub brokers: Vec<Broker>,
+    /// Between each broker and PostgreSQL.
+    pub to_postgres: Vec<Proxy>,
+    /// Between the clients and each broker.
+    pub to_broker: Vec<Proxy>,
+    pub world: Arc<World>,
+    pub dir: PathBuf,
+    makers: Clients,
+    readers: Clients,
+    began: Instant,
+    run: Arc<str>,
+}
+
+impl Run {
+    /// Starts servers and brokers, and has clients work on them.
+    pub async fn start(name: &str, setup: Setup<'_>) -> Self {
+        let postgres = Postgres::start(setup.postgres).await;
+        Self::start_on(name, setup, postgres).await
+    }
+
+    /// The same, on a server that runs.
+    pub async fn start_on(name: &str, setup: Setup<'_>, postgres: Postgres) -> Self {
+        let mut run = Self::prepare(name, &setup, postgres).await;
+        run.set_the_clients_to_work().await;
+        run
+    }
+
+    /// Starts brokers on a server that runs; no client works yet.
+    pub async fn prepare(name: &str, setup: &Setup<'_>, postgres: Postgres) -> Self {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults").join(name);
+        fs::create_dir_all(&dir).unwrap();
+        let history = History::create(&dir.join("history.jsonl"));
+        let (mut brokers, mut to_postgres, mut to_broker) = (Vec::new(), Vec::new(), Vec::new());
+        for number in 0..setup.brokers {
+            let proxy = Proxy::before_postgres(postgres.port(), address_of(number)).await;
+            let url = url_at(proxy.port());
+            let name = format!("broker-{number}");
+            let broker = Broker::start(&name, &url, &dir, setup.environment).await;
+            to_broker.push(Proxy::before_broker(broker.port()).await);
+            to_postgres.push(proxy);
+            brokers.push(broker);
+        }
+        let world = World {
+            history,
+            ports: to_broker.iter().map(Proxy::port).collect(),
+            database: watch::Sender::new(postgres.url()),
+            seed: setup.seed,
+            enough: CancellationToken::new(),
+            read: CancellationToken::new(),
+            alarms: Default::default(),
+        };
+        Self {
+            name: name.to_owned(),
+            postgres,
+            brokers,
+            to_postgres,
+            to_broker,
+            world: Arc::new(world),
+            dir,
+            makers: JoinSet::new(),
+            readers: JoinSet::new(),
+            began: Instant::now(),
+            run: "run".into(),
+        }
+    }
+
+    /// Makes the topics and their producers and consumers, and sets them to work.
+    async fn set_the_clients_to_work(&mut self) {
+        let client = Client::connect(&self.brokers[0].endpoint()).await.unwrap();
+        for topic in TOPICS {
+            let request = proto::CreateTopicRequest { topic: topic.into(), ..Default::default() };
+            client.topics().create_topic(request).await.unwrap();
+        }
+        let counted = [
+            ("hot", "hot-a", Sizes::Small, Counting::Sequence),
+            ("hot", "hot-b", Sizes::Small, Counting::Sequence),
+            ("hot", "hot-once", Sizes::Small, Counting::None),
+            ("side-0", "side-a", Sizes::Small, Counting::Sequence),
+            ("side-1", "side-b", Sizes::Small, Counting::None),
+            ("trimmed", "trimmed-a", Sizes::Small, Counting::Sequence),
+            ("sized", "sized-a", Sizes::All, Counting::Sequence),
+            ("sized", "sized-once", Sizes::All, Counting::None),
+            ("sought", "sought-a", Sizes::Small, Counting::Sequence),
+        ];
+        for (number, (topic, name, sizes, counting)) in counted.into_iter().enumerate() {
+            let name: Arc<str> = producer_name(name, sizes).into();
+            register(&client, topic, &name).await;
+            let producer = UnaryProducer { topic: topic.into(), name, sizes, counting };
+            self.makers.spawn(producer.run(self.world.clone(), number));
+        }
+        register(&client, "hot", "hot-piped").await;
+        let piped = PipedProducer { topic: "hot".into(), name: "hot-piped".into() };
+        self.makers.spawn(piped.run(self.world.clone(), 0));
+        let library = LibraryProducer { topic: "hot".into(), name: "hot-library".into() };
+        self.makers.spawn(library.run(self.world.clone()));
+
+        let plain = ConsumerClient {
+            topic: "hot".into(),
+            consumer: "".into(),
+            name: "".into(),
+            manual: true,
+            take_over: false,
+            leaves: false,
+            rests: 0,
+        };
+        let consumers = [
+            // Consumer, its clients, and what they are like.
+            ("manual", 2, ConsumerClient { ..plain.clone() }),
+            ("auto", 2, ConsumerClient { manual: false, leaves: true, ..plain.clone() }),
+            ("stolen", 2, ConsumerClient { take_over: true, leaves: true, ..plain.clone() }),
+            ("slow", 1, ConsumerClient { manual: false, rests: 60, ..plain.clone() }),
+            ("side", 1, ConsumerClient { topic: "side-0".into(), leaves: true, ..plain.clone() }),
+            ("side", 1, ConsumerClient { topic: "side-1".into(), manual: false, ..plain.clone() }),
+            ("trimmed", 1, ConsumerClient { topic: "trimmed".into(), ..plain.clone() }),
+            ("behind", 1, ConsumerClient { topic: "trimmed".into(), rests: 200, ..plain.clone() }),
+            ("sized", 2, ConsumerClient { topic: "sized".into(), leaves: true, ..plain.clone() }),
+            ("sought", 1, ConsumerClient { topic: "sought".into(), ..plain.clone() }),
+        ];
+        for (consumer, clients, like) in consumers {
+            let request = proto::RegisterConsumerRequest {
+                topic: like.topic.to_string(),
+                consumer_id: consumer.to_owned(),
+                start: None,
+            };
+            client.consumers().register_consumer(request).await.unwrap();
+            for number in 0..clients {
+                let name = format!("{}-{consumer}-{number}", like.topic).into();
+                let client = ConsumerClient { consumer: consumer.into(), name, ..like.clone() };
+                self.readers.spawn(client.run(self.world.clone(), number));
+            }
+        }
+        self.readers.spawn(observe(self.world.clone()));
+        self.makers.spawn(seek_about(self.world.clone(), "sought".into(), "sought".into()));
+        self.makers.spawn(trim_behind(self.world.clone(), "trimmed".into()));
+    }
+
+    /// Lets the clients work until so many more messages were acknowledged.
+    pub async fn works(&self, messages: i64) {
+        let goal = self.heads().await + messages;
+        until("messages are stored", async || self.heads().await >= goal).await;
+    }
+
+    /// Lets the clients work, or try to, for some time.
+    pub async fn goes_on_for(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    /// Ends the sessions of brokers that have a name, as an operator or a failover would.
+    pub async fn end_sessions(&self, application: &str) {
+        let end = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1";
+        self.sql().await.query(end, &[&application]).await.unwrap();
+    }
+
+    /// Ends all sessions of one broker.
+    pub async fn end_sessions_of(&self, broker: usize) {
+        let end = "select pg_terminate_backend(pid) from pg_stat_activity
+            where client_addr = $1::text::inet and application_name like 'trunkline%'";
+        self.sql().await.query(end, &[&address_of(broker).to_string()]).await.unwrap();
+    }
+
+    /// The brokers find another server at the end of their way, and so do all who look.
+    pub fn lead_to(&mut self, postgres: Postgres) -> Postgres {
+        self.to_postgres.iter().for_each(|proxy| proxy.lead_to(postgres.port()));
+        self.world.database.send_replace(postgres.url());
+        std::mem::replace(&mut self.postgres, postgres)
+    }
+
+    /// A client of a broker, over the way that may be broken.
+    pub async fn client(&self, broker: usize) -> Client {
+        let endpoint = format!("http://127.0.0.1:{}", self.to_broker[broker].port());
+        Client::connect(&endpoint).await.unwrap()
+    }
+
+    /// A fault begins, or ends: it is noted.
+    pub fn fault(&self, name: &str, begins: bool) {
+        let name = name.to_owned();
+        self.world.history.note(&self.run, What::Fault { name, begins });
+    }
+
+    /// A session at the present server.
+    pub async fn sql(&self) -> tokio_postgres::Client {
+        let url = self.world.database.borrow().clone();
+        postgres::connect(&url).await.unwrap()
+    }
+
+    async fn heads(&self) -> i64 {
+        let sum = "select coalesce(sum(next_offset), 0)::bigint from trunkline.topic_head";
+        let url = self.world.database.borrow().clone();
+        let Ok(sql) = postgres::connect(&url).await else { return 0 };
+        sql.query_one(sum, &[]).await.map_or(0, |row| row.get(0))
+    }
+
+    /// Heals what is broken, waits until all has reached everybody, and judges.
+    pub async fn finish(self) -> Report {
+        let name = self.name.clone();
+        let path = self.world.history.path().to_owned();
+        let (report, found) = self.judge().await;
+        let figures = &report.figures;
+        println!("{name}: {figures:?}");
+        let again = format!("the history is {}", path.display());
+        assert!(found.is_empty(), "{name}: {again}\n{}", found.join("\n"));
+        report
+    }
+
+    /// The same; returns what was found, instead of failing for it.
+    pub async fn judge(mut self) -> (Report, Vec<String>) {
+        let mut found = Vec::new();
+        self.heal().await;
+        self.world.enough.cancel();
+        if let Err(problem) = self.all_has_arrived().await {
+            found.push(format!("C10: {problem}"));
+        }
+        self.world.read.cancel();
+        soon("the consumers end", async {
+            while let Some(ended) = self.readers.join_next().await {
+                ended.unwrap();
+            }
+        })
+        .await;
+        self.makers.abort_all();
+        found.extend(self.leaks().await.into_iter().map(|what| format!("C10: {what}")));
+        verdict::read_everything(&self.world, &self.run, &self.brokers, &TOPICS).await;
+        for broker in &mut self.brokers {
+            if !broker.stop().await.success() {
+                found.push(format!("C10: {} did not stop with success", broker.name));
+            }
+            found.extend(verdict::said_too_often(&broker.name, &broker.log_text()));
+        }
+        let events = self.world.history.events();
+        let report = check::check(&events);
+        found.extend(report.found.iter().map(|found| format!("{}: {}", found.check, found.what)));
+        found.extend(verdict::codes_not_allowed(&events));
+        found.append(&mut self.world.alarms.lock().unwrap());
+        verdict::note_figures(&self.dir, &self.name, &report.figures, self.began.elapsed());
+        (report, found)
+    }
+
+    /// Waits until whatever is stored by now has reached everybody.
+    pub async fn reaches_everybody_within(&self, time: Duration) {
+        let sql = self.sql().await;
+        let heads = "select topic_id, next_offset from trunkline.topic_head";
+        let rows = sql.query(heads, &[]).await.unwrap();
+        let (topics, heads): (Vec<i32>, Vec<i64>) =
+            rows.iter().map(|row| (row.get::<_, i32>(0), row.get::<_, i64>(1))).unzip();
+        // Whoever is moved about may be anywhere; whoever is slow, far behind.
+        let behind = "select count(*) from trunkline.consumer_topic c
+            join unnest($1::integer[], $2::bigint[]) as now (topic_id, head) using (topic_id)
+            where position < head and consumer_id not in ('sought', 'slow', 'behind')";
+        until_within(time, "what is stored reaches everybody", async || {
+            let row = sql.query_one(behind, &[&topics, &heads]).await.unwrap();
+            row.get::<_, i64>(0) == 0
+        })
+        .await;
+    }
+
+    /// Undoes all that a fault may have left.
+    async fn heal(&mut self) {
+        for proxy in self.to_postgres.iter().chain(&self.to_broker) {
+            proxy.set(ALL, Mode::Pass);
+        }
+        for broker in &mut self.brokers {
+            if !broker.is_running() {
+                broker.start_again().await;
+            }
+        }
+        self.postgres.answers().await;
+    }
+
+    /// Waits until producers have their answers, and consumers all messages.
+    async fn all_has_arrived(&mut self) -> Result<(), String> {
+        let settled = async { while self.makers.join_next().await.is_some() {} };
+        if tokio::time::timeout(HEALED_WITHIN + Duration::from_secs(15), settled).await.is_err() {
+            return Err(format!("{} producers have no answer", self.makers.len()));
+        }
+        let behind = "select t.name || '/' || c.consumer_id, c.position, h.next_offset, c.holder
+            from trunkline.consumer_topic c
+            join trunkline.topic_head h using (topic_id) join trunkline.topic t on t.id = topic_id
+            where c.position < h.next_offset";
+        let sql = self.sql().await;
+        let began = Instant::now();
+        loop {
+            let rows = sql.query(behind, &[]).await.map_err(|error| error.to_string())?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            if began.elapsed() > HEALED_WITHIN {
+                let told = rows.iter().map(|row| {
+                    let (who, position, head): (String, i64, i64) = (row.get(0), row.get(1), row.get(2));
+                    let holder: String = row.get(3);
+                    format!("{who} is at {position} of {head} (held by {holder:?})")
+                });
+                return Err(told.collect::<Vec<_>>().join(", "));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What is left of clients that have gone: locks, transactions, sessions.
+    async fn leaks(&self) -> Vec<String> {
+        let sql = self.sql().await;
+        let mut leaks = Vec::new();
+        // The lock of retention is kept by one broker as long as it lives.
+        let locks = "select count(*) from pg_locks where locktype = 'advisory' and objsubid = 2";
+        let idle = "select count(*) from pg_stat_activity where state like 'idle in transaction%'";
+        for (what, count) in [("leases", locks), ("idle transactions", idle)] {
+            let none = async || sql.query_one(count, &[]).await.is_ok_and(|row| row.get::<_, i64>(0) == 0);
+            let gone = tokio::time::timeout(
+                Duration::from_secs(5),
+                until_within(Duration::from_secs(60), what, none),
+            );
+            if gone.await.is_err() {
+                leaks.push(format!("{what} are left"));
+            }
+        }
+        let sessions = "select application_name, count(*) from pg_stat_activity
+            where application_name like 'trunkline%' group by 1";
+        let most = HashMap::from([
+            ("trunkline lease", 1),
+            ("trunkline listen", 1),
+            ("trunkline writer", 2),
+            ("trunkline query", 4),
+            ("trunkline position", 1),
+        ]);
+        let brokers = self.brokers.len() as i64;
+        let enough = async || {
+            let Ok(rows) = sql.query(sessions, &[]).await else { return false };
+            rows.iter().all(|row| {
+                let most = most.get(row.get::<_, &str>(0)).copied().unwrap_or(0);
+                row.get::<_, i64>(1) <= most * brokers
+            })
+        };
+        // A server notices a client that was cut off only in time.
+        let gone = tokio::time::timeout(
+            Duration::from_secs(25),
+            until_within(Duration::from_secs(60), "sessions end", enough),
+        );
+        if gone.await.is_err() {
+            let rows = sql.query(sessions, &[]).await.unwrap();
+            let told: BTreeMap<String, i64> =
+                rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+            leaks.push(format!("sessions are left: {told:?}"));
+        }
+        leaks
+    }
+}
+
+/// Registers a producer.
+async fn register(client: &Client, topic: &str, name: &str) {
+    let (topic, producer_id) = (topic.to_owned(), name.to_owned());
+    let request = proto::RegisterProducerRequest { topic, producer_id, fence: false };
+    client.producers().register_producer(request).await.unwrap();
+}
+
+/// Whence a broker comes to PostgreSQL.
+pub fn address_of(broker: usize) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 77, 1 + broker as u8)
+}
+
+/// Adds a line to a file that many runs add to.
+pub fn append_line(path: &Path, line: &str) {
+    let mut file = fs::File::options().create(true).append(true).open(path).unwrap();
+    writeln!(file, "{line}").unwrap();
+}

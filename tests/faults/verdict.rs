@@ -1,0 +1,133 @@
+//! What a run ends with: the tables as they are, what was said too often, and the figures.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use tokio_stream::StreamExt as _;
+use trunkline::{
+    client::Client,
+    proto::{self, consume_request::Stop, consume_response::Event},
+};
+
+use crate::{
+    broker::Broker,
+    check::Figures,
+    history::{self, Event as Line, Run, What},
+    postgres,
+    run::append_line,
+    support::soon,
+    values,
+    workload::World,
+};
+
+/// How often a broker may say the same in one run, whatever breaks.
+const OFTEN: usize = 20;
+
+/// Notes what is stored, and what each broker tells of it.
+pub async fn read_everything(world: &World, name: &Arc<str>, brokers: &[Broker], topics: &[&str]) {
+    let sql = postgres::connect(&world.database.borrow().clone()).await.unwrap();
+    for topic in topics {
+        let topic: Arc<str> = (*topic).into();
+        for broker in brokers {
+            let runs = soon("a topic is read", read(broker, &topic)).await;
+            let broker = broker.name.clone();
+            world.history.note(name, What::FreshRead { topic: topic.clone(), broker, runs });
+        }
+        let ends = "select first_offset, next_offset from trunkline.topic_head h
+            join trunkline.topic t on t.id = h.topic_id where name = $1";
+        let row = sql.query_one(ends, &[&&*topic]).await.unwrap();
+        let (first, head) = (row.get(0), row.get(1));
+        let runs = table(&sql, &topic, first).await;
+        world.history.note(name, What::Table { topic, first, head, runs });
+    }
+}
+
+/// What a new consumer gets.
+async fn read(broker: &Broker, topic: &str) -> Vec<Run> {
+    let client = Client::connect(&broker.endpoint()).await.unwrap();
+    let consumer = format!("fresh-{}", broker.name);
+    let request = proto::RegisterConsumerRequest {
+        topic: topic.to_owned(),
+        consumer_id: consumer.clone(),
+        start: None,
+    };
+    client.consumers().register_consumer(request).await.unwrap();
+    let request = proto::ConsumeRequest {
+        topic: topic.to_owned(),
+        consumer_id: consumer,
+        stop: Some(Stop::UntilCaughtUp(true)),
+        ..Default::default()
+    };
+    let mut stream = client.consumers().consume(request).await.unwrap().into_inner();
+    let mut runs = Vec::new();
+    while let Some(frame) = stream.message().await.unwrap() {
+        if let Some(Event::Batch(batch)) = frame.event {
+            batch.messages.iter().for_each(|message| values::add(&mut runs, message));
+        }
+    }
+    runs
+}
+
+/// What the tables hold, from the oldest message kept on.
+async fn table(sql: &tokio_postgres::Client, topic: &str, first: i64) -> Vec<Run> {
+    let rows = "select base_offset, payloads, keys, producers, producer_counts
+        from trunkline.batch b join trunkline.topic t on t.id = b.topic_id
+        where name = $1 order by base_offset";
+    let rows = sql.query_raw(rows, [topic]).await.unwrap();
+    let mut rows = std::pin::pin!(rows);
+    let mut runs = Vec::new();
+    while let Some(row) = rows.next().await {
+        let row = row.unwrap();
+        let (base, payloads, keys): (i64, Vec<&[u8]>, Vec<&[u8]>) =
+            (row.get(0), row.get(1), row.get(2));
+        let (producers, counts): (Vec<&str>, Vec<i32>) = (row.get(3), row.get(4));
+        let producers = producers.iter().zip(counts).flat_map(|(producer, count)| {
+            std::iter::repeat_n(*producer, usize::try_from(count).unwrap_or(0))
+        });
+        for (((offset, payload), key), producer) in (base..).zip(payloads).zip(keys).zip(producers) {
+            // The oldest batch may reach below the oldest message kept.
+            if offset >= first {
+                let value = values::parse(key, producer, payload);
+                let (producer, number) = value.unwrap_or(("corrupt", offset));
+                history::add(&mut runs, offset, producer, number);
+            }
+        }
+    }
+    runs
+}
+
+/// What a log says more often than anybody wants to read.
+pub fn said_too_often(broker: &str, log: &str) -> Vec<String> {
+    let mut said: BTreeMap<String, usize> = BTreeMap::new();
+    for line in log.lines() {
+        // Without its time, and whatever numbers it tells.
+        let words = line.split_once(' ').map_or(line, |(_, words)| words);
+        let words = words.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+        *said.entry(words).or_default() += 1;
+    }
+    let too_often = said.into_iter().filter(|(_, count)| *count > OFTEN);
+    too_often.map(|(words, count)| format!("log: {broker} said {count} times: {words}")).collect()
+}
+
+/// Refusals that a fault must not lead to: whoever meets one cannot know what to do.
+pub fn codes_not_allowed(events: &[Line]) -> Vec<String> {
+    let mut met: BTreeMap<String, usize> = BTreeMap::new();
+    for event in events {
+        if let What::Refused { code, reason, message } = &event.what
+            && ["Internal", "Unknown", "DataLoss"].contains(&code.as_str())
+        {
+            *met.entry(format!("code: {} met {code} {reason}: {message}", event.client)).or_default() += 1;
+        }
+    }
+    met.into_iter().map(|(what, count)| format!("{what} ({count} times)")).collect()
+}
+
+/// Keeps the figures of a run beside those of the others.
+pub fn note_figures(dir: &Path, name: &str, figures: &Figures, took: Duration) {
+    let Figures { operations, acknowledged, unknown, recovered, refused, delivered, lost, duplicates, .. } =
+        figures;
+    let line = format!(
+        "| {name} | {:.0} | {operations} | {acknowledged} | {unknown} | {recovered} | {refused} | {delivered} | {lost} | {duplicates} |",
+        took.as_secs_f64()
+    );
+    append_line(&dir.parent().unwrap().join("figures.md"), &line);
+}
