@@ -17,6 +17,7 @@ mod held;
 mod hints;
 mod lease;
 mod lease_keeper;
+mod loss;
 mod pace;
 mod peek;
 mod positions;

@@ -8,6 +8,9 @@
 //! ```
 #![cfg_attr(feature = "client", doc = "", doc = "Begin at [`client`].")]
 
+#[cfg(all(feature = "sabotage", not(debug_assertions)))]
+compile_error!("the feature sabotage breaks promises on purpose: it is for debug builds alone");
+
 #[cfg(feature = "server")]
 pub mod broker;
 #[cfg(feature = "cli")]

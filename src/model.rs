@@ -9,6 +9,8 @@ mod name;
 mod page;
 mod position;
 mod record;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 
 pub use draft::{Draft, Sequences, Stamp};
 pub use invalid::InvalidInput;
@@ -18,6 +20,8 @@ pub use name::{ConsumerId, ProducerId, TopicName};
 pub use page::{Page, PageRequest};
 pub use position::{ConsumerKey, Epoch, Offset, Sequence, Start, TopicId};
 pub use record::{Consumer, Producer, Registration, Retention, SequenceRun, Topic, TopicChanges};
+#[cfg(feature = "sabotage")]
+pub use sabotage::Sabotage;
 
 /// The most bytes that a message's payload, key and headers may hold together.
 ///

@@ -31,8 +31,8 @@ const EX_UNAVAILABLE: u8 = 69;
 
 /// How often a silent client is asked whether it is there, and how long it may take to answer. A
 /// client that vanished without a word would otherwise hold its lease for ever.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// What a client may send ahead of being read, by stream and by connection. The default of 64 KiB
 /// is less than one batch.

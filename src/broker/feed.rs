@@ -1,7 +1,8 @@
 //! Topics that somebody reads here: where each ends, as far as this broker knows, and batches that
 //! its streams can share.
 //!
-//! A head known here is a hint to read; the table is the truth. It only grows.
+//! A head known here is a hint to read; the table is the truth. It only grows, unless the poll finds
+//! that it was never so far, or that the database has lost messages.
 
 use std::{
     collections::HashMap,
@@ -14,7 +15,10 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::recent::{self, Recent};
+use super::{
+    loss::Losses,
+    recent::{self, Recent},
+};
 use crate::model::{Batch, Offset, TopicId};
 
 /// The topics that somebody reads here.
@@ -22,6 +26,7 @@ use crate::model::{Batch, Offset, TopicId};
 pub(super) struct Feeds {
     topics: Mutex<HashMap<TopicId, Arc<Feed>>>,
     recent: Mutex<Recent>,
+    losses: Losses,
 }
 
 pub(super) struct Feed {
@@ -57,6 +62,7 @@ impl Feeds {
         first: Offset,
         head: Offset,
     ) -> Subscription {
+        self.losses.saw(topic, head);
         let mut feeds = self.lock();
         let feed = feeds
             .entry(topic)
@@ -80,6 +86,7 @@ impl Feeds {
 
     /// A batch was stored by this broker: readers need not read it again.
     pub(super) fn batch_stored(&self, topic: TopicId, batch: Batch) {
+        self.losses.saw(topic, batch.end());
         if !self.lock().contains_key(&topic) {
             return;
         }
@@ -113,6 +120,7 @@ impl Feeds {
 
     /// The ends of a log were read.
     pub(super) fn saw(&self, topic: TopicId, first: Offset, head: Offset) {
+        self.losses.saw(topic, head);
         if let Some(feed) = self.lock().get(&topic) {
             feed.raise_floor(first);
             feed.advance(head);
@@ -126,16 +134,33 @@ impl Feeds {
         }
     }
 
+    /// The head was never so far, or is not any more: whoever waits for more waits from here.
+    pub(super) fn head_went_back(&self, topic: TopicId, head: Offset) {
+        let topics = self.lock();
+        if let Some(feed) = topics.get(&topic) {
+            feed.head.send_replace(head);
+        }
+        let forgotten = self.recent().forget(topic);
+        drop(topics);
+        drop(forgotten);
+    }
+
+    /// What this broker knows to have been stored, and what of it is gone.
+    pub(super) fn losses(&self) -> &Losses {
+        &self.losses
+    }
+
     /// A topic was deleted.
     pub(super) fn topic_gone(&self, topic: TopicId) {
+        self.losses.forget(topic);
         if let Some(feed) = self.lock().get(&topic) {
             feed.gone.cancel();
         }
     }
 
-    /// The topics that somebody reads here.
-    pub(super) fn topics(&self) -> Vec<TopicId> {
-        self.lock().keys().copied().collect()
+    /// The topics that somebody reads here, and their heads as far as they are known.
+    pub(super) fn topics(&self) -> Vec<(TopicId, Offset)> {
+        self.lock().iter().map(|(topic, feed)| (*topic, *feed.head.borrow())).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TopicId, Arc<Feed>>> {
@@ -234,6 +259,7 @@ impl Subscription {
 
     /// Tells the other readers of the ends of the log that were read.
     pub(super) fn saw(&self, first: Offset, head: Offset) {
+        self.feeds.losses.saw(self.topic, head);
         self.feed.raise_floor(first);
         self.feed.advance(head);
     }

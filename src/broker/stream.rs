@@ -84,7 +84,7 @@ impl Stream {
     /// Serves until what the stream was asked for is handed out.
     async fn serve(&mut self) -> Result<(), End> {
         let Consume { topic, consumer, .. } = &self.request;
-        let stored = self.broker.find_position(topic, consumer).await?;
+        let stored = self.broker.find_position_to_read(topic, consumer).await?;
         let mut log = self.broker.feeds.subscribe(stored.key.topic, stored.first, stored.head);
         let seat = self.broker.leases.seat(topic, consumer);
         let (mut lease, mut position) = match self.request.on_busy {
@@ -144,6 +144,11 @@ impl Stream {
             if *behind || cursor.position() < known_head {
                 if !cursor.fill(&broker.storage, log).await? {
                     return Err(self.why_gone().await);
+                }
+                if cursor.position() > cursor.head() {
+                    let topic = self.request.topic.clone();
+                    let (first, end) = (cursor.head(), cursor.position());
+                    return Err(Error::MessagesLost { topic, first, end }.into());
                 }
                 if let Some((from, to)) = cursor.take_gap() {
                     reading.floor = to;

@@ -1,7 +1,7 @@
 //! The poll that always remains: once a second, the heads of all topics that are read here, in one
 //! statement, which also tells whether the database answers.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, watch},
@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{POLL_INTERVAL, feed::Feeds};
+use super::{POLL_INTERVAL, feed::Feeds, loss};
 use crate::storage::Storage;
 
 /// A database that takes longer to answer counts as down.
@@ -41,15 +41,36 @@ pub(super) fn start(
 }
 
 async fn poll(storage: &Storage, feeds: &Feeds) -> bool {
-    let topics = feeds.topics();
+    #[cfg(feature = "sabotage")]
+    if crate::model::Sabotage::NoPolling.is_on() {
+        return true;
+    }
+    // Before the database is asked: it knows of all that was stored by then.
+    let before: Vec<_> = feeds
+        .topics()
+        .into_iter()
+        .map(|(topic, head)| (topic, head, feeds.losses().known_head(topic)))
+        .collect();
+    let topics: Vec<_> = before.iter().map(|(topic, ..)| *topic).collect();
     match time::timeout(ANSWER_TIMEOUT, storage.read_ends(&topics)).await {
         Ok(Ok(logs)) => {
-            let found: HashSet<_> = logs.iter().map(|(topic, ..)| *topic).collect();
-            for topic in topics.into_iter().filter(|topic| !found.contains(topic)) {
-                feeds.topic_gone(topic);
-            }
-            for (topic, first, head) in logs {
+            let found: HashMap<_, _> =
+                logs.into_iter().map(|(topic, first, head)| (topic, (first, head))).collect();
+            for (topic, heard_of, known) in before {
+                let Some((first, head)) = found.get(&topic).copied() else {
+                    feeds.topic_gone(topic);
+                    continue;
+                };
                 feeds.saw(topic, first, head);
+                if head < heard_of {
+                    feeds.head_went_back(topic, head);
+                }
+                if head < known
+                    && let Err(error) = loss::note(storage, feeds, topic, head, known).await
+                {
+                    // The next poll finds it again.
+                    tracing::warn!(%error, "find out who has lost messages");
+                }
             }
             true
         }

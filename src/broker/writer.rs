@@ -76,6 +76,10 @@ impl Writer {
     }
 
     async fn write(&self, mut groups: Vec<Group>) {
+        #[cfg(feature = "sabotage")]
+        if crate::model::Sabotage::AcknowledgeBeforeCommit.is_on() {
+            return self.write_what_is_acknowledged_already(groups).await;
+        }
         if groups.len() > 1 {
             groups = self.write_together(groups).await;
         }
@@ -173,6 +177,26 @@ impl Writer {
             writer.abandon();
         }
         outcome
+    }
+
+    /// What must not be: a group is told where its messages will be stored, if all goes well.
+    #[cfg(feature = "sabotage")]
+    async fn write_what_is_acknowledged_already(&self, groups: Vec<Group>) {
+        for group in groups {
+            let found = self.storage.find_registrations(&group.topic, &group.producers()).await;
+            let Ok(Some((head, _))) = found else {
+                group.refuse(&Error::DatabaseUnavailable);
+                continue;
+            };
+            let (topic, draft) = (group.topic.clone(), group.draft());
+            group.acknowledge(head);
+            if let Ok(Some(appended)) =
+                self.append(async |writer| writer.append(&topic, &draft).await).await
+            {
+                let batch = draft.stored(appended.base, appended.published_at);
+                self.feeds.batch_stored(appended.topic, batch);
+            }
+        }
     }
 
     fn acknowledge(&self, group: Group, draft: Draft, appended: Appended) {

@@ -90,6 +90,11 @@ fn describe(error: &Error) -> (Code, &'static str, Metadata) {
         CommitBeyond { asked, delivered } => {
             (Code::OutOfRange, "COMMIT_BEYOND", of([("asked", asked), ("delivered", delivered)]))
         }
+        MessagesLost { topic, first, end } => {
+            let mut metadata = of([("topic", topic)]);
+            metadata.extend(of([("first_offset", first), ("end_offset", end)]));
+            (Code::DataLoss, "MESSAGES_LOST", metadata)
+        }
         TopicBusy { topic } => (Code::Unavailable, "TOPIC_BUSY", of([("topic", topic)])),
         DatabaseUnavailable => (Code::Unavailable, "DATABASE_UNAVAILABLE", Vec::new()),
         OutcomeUnknown => (Code::Unavailable, "OUTCOME_UNKNOWN", Vec::new()),

@@ -1,5 +1,8 @@
 //! Publishing: batches appended to topics.
 
+#[cfg(feature = "sabotage")]
+mod sabotage;
+
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -9,6 +12,8 @@ use super::{
     Error, Storage, arrays,
     session::{Manner, Session, Statements},
 };
+#[cfg(feature = "sabotage")]
+use crate::model::Sabotage;
 use crate::model::{Draft, Labels, Offset, Sequences, Stamp, TopicId, TopicName};
 
 /// How many runs of counted messages a registration keeps, to answer repeated publishes.
@@ -60,6 +65,10 @@ impl Writer {
         topic: &TopicName,
         draft: &Draft,
     ) -> Result<Option<Appended>, Error> {
+        #[cfg(feature = "sabotage")]
+        if Sabotage::SwallowRollback.is_on() {
+            return sabotage::append_in_a_transaction(&self.0, topic, draft).await;
+        }
         append_batch(&self.0, topic, draft).await
     }
 
@@ -71,12 +80,21 @@ impl Writer {
         &mut self,
         drafts: &[(&TopicName, &Draft)],
     ) -> Result<Vec<Option<Appended>>, Error> {
+        #[cfg(feature = "sabotage")]
+        if Sabotage::OffsetsFromSequence.is_on() {
+            // Each alone, then.
+            return Ok(drafts.iter().map(|_| None).collect());
+        }
         let transaction = self.0.begin().await?;
         // Sent one behind the other without waiting; each takes its lock in its turn.
         let appended = try_join_all(
             drafts.iter().map(|(topic, draft)| append_batch(&transaction, topic, draft)),
         )
         .await?;
+        #[cfg(feature = "sabotage")]
+        if Sabotage::SwallowRollback.is_on() {
+            sabotage::fail_now_and_then(&transaction).await;
+        }
         // Every statement has answered without an error: only then does the driver's Ok on a
         // commit mean that it was one (an aborted transaction answers it with a rollback).
         transaction.commit().await?;
@@ -174,6 +192,11 @@ async fn append_batch(
     let publishers: Vec<&str> = draft.producers.iter().map(|run| run.producer.as_str()).collect();
     let publisher_counts: Vec<i32> = draft.producers.iter().map(|run| run.count as i32).collect();
 
+    #[cfg(feature = "sabotage")]
+    let statement = &match Sabotage::OffsetsFromSequence.is_on() {
+        true => sabotage::at_an_offset_taken_before(client, statement, topic, count).await?,
+        false => statement.to_owned(),
+    };
     let row = client
         .query_opt(
             statement,

@@ -3,7 +3,10 @@
 use std::{str::FromStr, time::Duration};
 
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
-use tokio_postgres::{Client, Config, NoTls, config::Host};
+use tokio_postgres::{
+    Client, Config, NoTls,
+    config::{Host, TargetSessionAttrs},
+};
 
 use super::{
     CONNECT_TIMEOUT, Error, Storage,
@@ -60,6 +63,8 @@ fn config(url: &str) -> Result<Config, Error> {
         Config::from_str(url).map_err(|error| Error::Url(super::error::describe(&error)))?;
     config
         .connect_timeout(CONNECT_TIMEOUT)
+        // A standby tells what was, and takes nothing: of several hosts the primary is the one.
+        .target_session_attrs(TargetSessionAttrs::ReadWrite)
         .keepalives_idle(Duration::from_secs(5))
         .keepalives_interval(Duration::from_secs(3))
         .keepalives_retries(3)

@@ -28,6 +28,19 @@ const CONSUMER: &str = "
     join trunkline.consumer_topic c on c.topic_id = t.id";
 
 impl Storage {
+    /// A topic's name, and the numbers of the consumers registered on it; `None` if it is gone.
+    pub async fn find_consumer_numbers(
+        &self,
+        topic: TopicId,
+    ) -> Result<Option<(TopicName, Vec<i32>)>, Error> {
+        let client = self.query().await?;
+        let statement = "-- find_consumer_numbers
+            select name, array(select id from trunkline.consumer_topic c where c.topic_id = t.id)
+            from trunkline.topic t where id = $1";
+        let row = client.query_opt(statement, &[&topic.0]).await?;
+        Ok(row.map(|row| (TopicName::stored(row.get::<_, &str>(0)), row.get(1))))
+    }
+
     /// Registers a consumer at a position; false if the log, or the topic, has gone from there by
     /// now. [`Error::Taken`] if it is registered.
     pub async fn register_consumer(

@@ -20,5 +20,9 @@ mod verdict;
 mod workload;
 
 mod broker_faults;
+mod consumer_faults;
 mod database_faults;
+mod failover;
+#[cfg(feature = "sabotage")]
+mod negative;
 mod network_faults;

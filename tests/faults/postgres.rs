@@ -124,7 +124,8 @@ impl Postgres {
     /// Makes a standby a primary.
     pub async fn promote(&self) {
         let sql = self.sql().await;
-        sql.query_one("select pg_promote(true, 30)", &[]).await.unwrap();
+        let promoted = sql.query_one("select pg_promote(true, 20)", &[]).await.unwrap();
+        assert!(promoted.get::<_, bool>(0), "the standby does not become a primary");
     }
 
     /// Waits until it answers.
@@ -196,10 +197,6 @@ impl Postgres {
     /// Where the server writes what goes wrong.
     pub fn log(&self) -> PathBuf {
         self.dir.path().join("postgres.log")
-    }
-
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
     }
 }
 

@@ -302,7 +302,7 @@ impl Run {
         // Whoever is moved about may be anywhere; whoever is slow, far behind.
         let behind = "select count(*) from trunkline.consumer_topic c
             join unnest($1::integer[], $2::bigint[]) as now (topic_id, head) using (topic_id)
-            where position < head and consumer_id not in ('sought', 'slow', 'behind')";
+            where position < head and consumer_id not in ('sought', 'slow', 'behind') and consumer_id not like 'stopped-%'";
         until_within(time, "what is stored reaches everybody", async || {
             let row = sql.query_one(behind, &[&topics, &heads]).await.unwrap();
             row.get::<_, i64>(0) == 0

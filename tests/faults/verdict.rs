@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use tokio_stream::StreamExt as _;
+use tonic::Status;
 use trunkline::{
     client::Client,
     proto::{self, consume_request::Stop, consume_response::Event},
@@ -28,9 +29,13 @@ pub async fn read_everything(world: &World, name: &Arc<str>, brokers: &[Broker],
     for topic in topics {
         let topic: Arc<str> = (*topic).into();
         for broker in brokers {
-            let runs = soon("a topic is read", read(broker, &topic)).await;
-            let broker = broker.name.clone();
-            world.history.note(name, What::FreshRead { topic: topic.clone(), broker, runs });
+            match soon("a topic is read", read(broker, &topic)).await {
+                Ok(runs) => {
+                    let broker = broker.name.clone();
+                    world.history.note(name, What::FreshRead { topic: topic.clone(), broker, runs });
+                }
+                Err(status) => world.alarm(format!("{} cannot read {topic}: {status:?}", broker.name)),
+            }
         }
         let ends = "select first_offset, next_offset from trunkline.topic_head h
             join trunkline.topic t on t.id = h.topic_id where name = $1";
@@ -42,7 +47,7 @@ pub async fn read_everything(world: &World, name: &Arc<str>, brokers: &[Broker],
 }
 
 /// What a new consumer gets.
-async fn read(broker: &Broker, topic: &str) -> Vec<Run> {
+async fn read(broker: &Broker, topic: &str) -> Result<Vec<Run>, Status> {
     let client = Client::connect(&broker.endpoint()).await.unwrap();
     let consumer = format!("fresh-{}", broker.name);
     let request = proto::RegisterConsumerRequest {
@@ -50,21 +55,21 @@ async fn read(broker: &Broker, topic: &str) -> Vec<Run> {
         consumer_id: consumer.clone(),
         start: None,
     };
-    client.consumers().register_consumer(request).await.unwrap();
+    client.consumers().register_consumer(request).await?;
     let request = proto::ConsumeRequest {
         topic: topic.to_owned(),
         consumer_id: consumer,
         stop: Some(Stop::UntilCaughtUp(true)),
         ..Default::default()
     };
-    let mut stream = client.consumers().consume(request).await.unwrap().into_inner();
+    let mut stream = client.consumers().consume(request).await?.into_inner();
     let mut runs = Vec::new();
-    while let Some(frame) = stream.message().await.unwrap() {
+    while let Some(frame) = stream.message().await? {
         if let Some(Event::Batch(batch)) = frame.event {
             batch.messages.iter().for_each(|message| values::add(&mut runs, message));
         }
     }
-    runs
+    Ok(runs)
 }
 
 /// What the tables hold, from the oldest message kept on.

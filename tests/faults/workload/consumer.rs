@@ -106,7 +106,10 @@ impl ConsumerClient {
                     batch.messages.iter().for_each(|message| values::add(&mut runs, message));
                     standing.delivered = runs.last().map_or(standing.delivered, |run| run.end());
                     note(What::Delivered { runs });
-                    rest(chances, 0, self.rests).await;
+                    // At the end it may catch up.
+                    if !world.enough.is_cancelled() {
+                        rest(chances, 0, self.rests).await;
+                    }
                 }
                 Some(Event::Gap(proto::Gap { first_offset, end_offset })) => {
                     note(What::Gap { from: first_offset, to: end_offset });

@@ -1,0 +1,242 @@
+//! Consumers whose holder vanishes, who stop reading, and who fight for one lease.
+
+use std::time::{Duration, Instant};
+
+use tonic::Streaming;
+use trunkline::{
+    client::Client,
+    proto::{self, CommitMode, ConsumeResponse, OnBusy, consume_response::Event},
+};
+
+use crate::{
+    network::Partition,
+    postgres::Postgres,
+    proxy::Mode,
+    run::{Run, Setup, address_of},
+    support::{free_port, soon, within},
+};
+
+/// A stream of a consumer named as its topic.
+struct Stream {
+    frames: Streaming<ConsumeResponse>,
+    _client: Client,
+}
+
+impl Stream {
+    async fn open(run: &Run, broker: usize, topic: &str, on_busy: OnBusy) -> Self {
+        let client = run.client(broker).await;
+        let request = proto::ConsumeRequest {
+            topic: topic.to_owned(),
+            consumer_id: topic.to_owned(),
+            commit_mode: CommitMode::Manual.into(),
+            on_busy: on_busy.into(),
+            ..Default::default()
+        };
+        let frames = soon("a stream opens", client.consumers().consume(request)).await.unwrap();
+        Self { frames: frames.into_inner(), _client: client }
+    }
+
+    async fn is_standby(&mut self) {
+        loop {
+            let frame = soon("a frame", self.frames.message()).await.unwrap().unwrap();
+            if let Some(Event::Standby(_)) = frame.event {
+                return;
+            }
+        }
+    }
+
+    async fn is_attached(&mut self) {
+        loop {
+            let frame = soon("a frame", self.frames.message()).await.unwrap().unwrap();
+            if let Some(Event::Attached(_)) = frame.event {
+                return;
+            }
+        }
+    }
+}
+
+/// Two brokers, a topic, and a consumer of the topic's name.
+async fn prepare(name: &str) -> Run {
+    let postgres = Postgres::start(&[]).await;
+    let run = Run::prepare(name, &Setup::default(), postgres).await;
+    add_consumer(&run, "contested").await;
+    run
+}
+
+async fn add_consumer(run: &Run, topic: &str) {
+    let client = run.client(0).await;
+    let request = proto::CreateTopicRequest { topic: topic.to_owned(), ..Default::default() };
+    // It may be there.
+    let _ = client.topics().create_topic(request).await;
+    let request = proto::RegisterConsumerRequest {
+        topic: topic.to_owned(),
+        consumer_id: topic.to_owned(),
+        start: None,
+    };
+    client.consumers().register_consumer(request).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_takes_over_within_two_seconds_of_a_broker_s_death() {
+    let mut run = prepare("take-over-after-death").await;
+    for dying in [0, 1, 0, 1] {
+        let mut holder = Stream::open(&run, dying, "contested", OnBusy::Wait).await;
+        holder.is_attached().await;
+        let mut standby = Stream::open(&run, 1 - dying, "contested", OnBusy::Wait).await;
+        standby.is_standby().await;
+        run.brokers[dying].kill().await;
+        let began = Instant::now();
+        within(Duration::from_secs(2), "the standby takes over", standby.is_attached()).await;
+        println!("took over in {:?}", began.elapsed());
+        run.brokers[dying].start_again().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_takes_over_within_20_s_of_a_client_that_vanished() {
+    let run = prepare("take-over-after-client").await;
+    let mut holder = Stream::open(&run, 0, "contested", OnBusy::Wait).await;
+    holder.is_attached().await;
+    let mut standby = Stream::open(&run, 1, "contested", OnBusy::Wait).await;
+    standby.is_standby().await;
+    // Neither an end nor an answer comes from it any more.
+    run.to_broker[0].set("", Mode::Hold);
+    let began = Instant::now();
+    within(Duration::from_secs(20), "the standby takes over", standby.is_attached()).await;
+    println!("took over in {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_takes_over_within_20_s_of_a_broker_that_vanished() {
+    let run = prepare("take-over-after-partition").await;
+    let mut holder = Stream::open(&run, 0, "contested", OnBusy::Wait).await;
+    holder.is_attached().await;
+    let mut standby = Stream::open(&run, 1, "contested", OnBusy::Wait).await;
+    standby.is_standby().await;
+    let Some(_partition) = Partition::of(address_of(0)) else { return };
+    let began = Instant::now();
+    within(Duration::from_secs(20), "the standby takes over", standby.is_attached()).await;
+    println!("took over in {:?}", began.elapsed());
+}
+
+/// A dozen of them: what is kept for each is bounded, and the others go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_stop_reading() {
+    const MOST: u64 = 100;
+    let run = Run::start("clients-stop-reading", Setup::default()).await;
+    run.works(500).await;
+    let client = run.client(0).await;
+    let mut streams = Vec::new();
+    for number in 0..12 {
+        let request = proto::RegisterConsumerRequest {
+            topic: "sized".to_owned(),
+            consumer_id: format!("stopped-{number}"),
+            start: None,
+        };
+        client.consumers().register_consumer(request).await.unwrap();
+        let client = run.client(number % 2).await;
+        let request = proto::ConsumeRequest {
+            topic: "sized".to_owned(),
+            consumer_id: format!("stopped-{number}"),
+            ..Default::default()
+        };
+        streams.push((client.consumers().consume(request).await.unwrap(), client));
+    }
+    run.fault("clients stop reading", true);
+    run.works(1_000).await;
+    let before: Vec<u64> = run.brokers.iter().map(|broker| broker.memory()).collect();
+    run.works(10_000).await;
+    run.reaches_everybody_within(Duration::from_secs(10)).await;
+    for (broker, before) in run.brokers.iter().zip(before) {
+        let after = broker.memory();
+        println!("{}: {before} MiB, then {after} MiB", broker.name);
+        assert!(after < before + MOST, "{}: {before} MiB, then {after} MiB", broker.name);
+    }
+    drop(streams);
+    for number in 0..12 {
+        let request = proto::UnregisterConsumerRequest {
+            topic: "sized".to_owned(),
+            consumer_id: format!("stopped-{number}"),
+        };
+        client.consumers().unregister_consumer(request).await.unwrap();
+    }
+    run.fault("clients stop reading", false);
+    run.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_clients_fight_for_a_consumer_on_one_broker() {
+    fight("fight-on-one", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_clients_fight_for_a_consumer_on_two_brokers() {
+    fight("fight-on-two", 2).await;
+}
+
+/// The one that has it loses it at once, again and again, and still everything arrives.
+async fn fight(name: &str, brokers: usize) {
+    let run = Run::start(name, Setup { brokers, ..Setup::default() }).await;
+    run.fault("clients take a consumer over again and again", true);
+    let (topic, consumer) = ("hot".to_owned(), "stolen".to_owned());
+    let clients = [run.client(0).await, run.client(brokers - 1).await];
+    let mut attached = 0;
+    for round in 0..60 {
+        let request = proto::ConsumeRequest {
+            topic: topic.clone(),
+            consumer_id: consumer.clone(),
+            commit_mode: CommitMode::Manual.into(),
+            on_busy: OnBusy::TakeOver.into(),
+            ..Default::default()
+        };
+        let stream = clients[round % 2].consumers().consume(request).await;
+        let mut stream = stream.unwrap().into_inner();
+        // It may lose it before it has it.
+        while let Ok(Some(frame)) = soon("a frame", stream.message()).await {
+            if let Some(Event::Attached(_)) = frame.event {
+                attached += 1;
+                break;
+            }
+        }
+    }
+    run.fault("clients take a consumer over again and again", false);
+    assert!(attached > 20, "had it {attached} times");
+    run.works(500).await;
+    run.finish().await;
+}
+
+/// Only the messages' own time is the clock's, and that is PostgreSQL's.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clock_of_a_broker_jumps() {
+    let Some(library) = faketime() else {
+        println!("skipped: no clock can jump without libfaketime (package libfaketime)");
+        return;
+    };
+    let file = std::env::temp_dir().join(format!("trunkline-faults-clock-{}", free_port()));
+    std::fs::write(&file, "+0").unwrap();
+    let environment = [
+        ("LD_PRELOAD", library),
+        ("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ];
+    let setup = Setup { environment: &environment, ..Setup::default() };
+    let run = Run::start("clock-jumps", setup).await;
+    run.works(500).await;
+    for jump in ["+1h", "-1h", "+3d", "+0"] {
+        run.fault("the clock of the brokers jumps", true);
+        std::fs::write(&file, jump).unwrap();
+        run.works(500).await;
+        run.fault("the clock of the brokers jumps", false);
+    }
+    let first = run.brokers[0].log_text();
+    assert!(first.lines().count() > 0);
+    run.finish().await;
+    std::fs::remove_file(file).unwrap();
+}
+
+fn faketime() -> Option<&'static str> {
+    ["/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1"]
+        .into_iter()
+        .find(|path| std::path::Path::new(path).exists())
+}

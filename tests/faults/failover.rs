@@ -1,0 +1,162 @@
+//! A primary that dies, and its standby that takes its place.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::{
+    history::What,
+    postgres::Postgres,
+    proxy::ALL,
+    run::{Run, Setup},
+    support::until,
+};
+
+/// A primary whose commits wait for a standby, and the standby.
+async fn pair(synchronous: bool) -> (Postgres, Postgres) {
+    let primary = Postgres::start(&[]).await;
+    let standby = primary.start_standby("standby").await;
+    if synchronous {
+        let sql = primary.sql().await;
+        sql.batch_execute("alter system set synchronous_standby_names = 'standby'").await.unwrap();
+        sql.batch_execute("select pg_reload_conf()").await.unwrap();
+        let state = "select sync_state = 'sync' from pg_stat_replication";
+        until("the standby is synchronous", async || {
+            sql.query_opt(state, &[]).await.unwrap().is_some_and(|row| row.get(0))
+        })
+        .await;
+    }
+    (primary, standby)
+}
+
+/// What it tells is older than what was told before, and it takes no publishes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_is_not_taken_for_a_primary() {
+    let (primary, standby) = pair(true).await;
+    let mut run = Run::start_on("standby-not-read", Setup::default(), primary).await;
+    run.works(500).await;
+    run.fault("the way leads to a standby", true);
+    let primary = run.lead_to(standby);
+    run.to_postgres.iter().for_each(|proxy| proxy.cut(ALL, None));
+    run.goes_on_for(Duration::from_secs(2)).await;
+    let events = run.world.history.events().len();
+    run.goes_on_for(Duration::from_secs(2)).await;
+    let attached = run.world.history.events()[events..]
+        .iter()
+        .find(|event| matches!(event.what, What::Attached { .. } | What::Delivered { .. }))
+        .cloned();
+    assert_eq!(attached, None, "somebody reads from a standby");
+    let standby = run.lead_to(primary);
+    run.fault("the way leads to a standby", false);
+    run.works(500).await;
+    run.finish().await;
+    drop(standby);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_synchronous_standby_takes_the_place_of_its_primary() {
+    let (primary, standby) = pair(true).await;
+    let mut run = Run::start_on("failover", Setup::default(), primary).await;
+    run.works(1_000).await;
+    run.fault("SIGKILL of the primary, the standby is promoted", true);
+    run.postgres.kill().await;
+    standby.promote().await;
+    run.lead_to(standby);
+    run.fault("SIGKILL of the primary, the standby is promoted", false);
+    run.works(1_000).await;
+    run.finish().await;
+}
+
+/// The brokers' connections lead to it still, and it believes that it is the primary.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_takes_the_place_of_a_primary_that_lives_on() {
+    let (primary, standby) = pair(true).await;
+    let mut run = Run::start_on("failover-zombie", Setup::default(), primary).await;
+    run.works(1_000).await;
+    run.fault("SIGSTOP of the primary, the standby is promoted, SIGCONT", true);
+    run.postgres.signal_all(Signal::SIGSTOP);
+    standby.promote().await;
+    let mut zombie = run.lead_to(standby);
+    zombie.signal_all(Signal::SIGCONT);
+    run.goes_on_for(Duration::from_secs(5)).await;
+    zombie.kill().await;
+    run.fault("SIGSTOP of the primary, the standby is promoted, SIGCONT", false);
+    run.works(1_000).await;
+    run.finish().await;
+}
+
+/// Its commits wait, and nobody may see what is not committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_seen_before_the_standby_has_it() {
+    let (primary, standby) = pair(true).await;
+    let run = Run::start_on("commit-waits", Setup::default(), primary).await;
+    run.works(500).await;
+    run.fault("SIGSTOP of the synchronous standby", true);
+    standby.signal_all(Signal::SIGSTOP);
+    // What was on its way to the standby may still be acknowledged.
+    run.goes_on_for(Duration::from_millis(500)).await;
+    let from = run.world.history.events().len();
+    run.goes_on_for(Duration::from_secs(3)).await;
+    let events = run.world.history.events();
+    let sql = run.sql().await;
+    let position = sql.query_one("select pg_current_wal_lsn() > replay_lsn from pg_stat_replication", &[]);
+    assert!(position.await.unwrap().get::<_, bool>(0), "no commit waits");
+    let seen = events[from..].iter().find(|event| {
+        matches!(
+            event.what,
+            What::Published { .. } | What::Committed | What::Delivered { .. } | What::Ends { .. }
+        )
+    });
+    assert_eq!(seen, None, "seen though the standby does not have it");
+    standby.signal_all(Signal::SIGCONT);
+    run.fault("SIGSTOP of the synchronous standby", false);
+    run.works(500).await;
+    run.finish().await;
+    drop(standby);
+}
+
+/// What the standby did not have yet is lost: that cannot be helped, and must not go unnoticed.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_asynchronous_standby_lacks_messages_and_everybody_is_told() {
+    let (primary, mut standby) = pair(false).await;
+    let mut run = Run::start_on("failover-with-loss", Setup::default(), primary).await;
+    run.works(1_000).await;
+    run.fault("SIGKILL of the primary, a standby that is behind is promoted", true);
+    standby.stop_immediately().await;
+    run.works(1_000).await;
+    run.reaches_everybody_within(Duration::from_secs(5)).await;
+    run.postgres.kill().await;
+    standby.start_again().await;
+    standby.promote().await;
+    run.lead_to(standby);
+    run.fault("SIGKILL of the primary, a standby that is behind is promoted", false);
+    // Producers that count find a gap, and end; the others go on.
+    run.works(100).await;
+    let logs: Vec<String> = run.brokers.iter().map(|broker| broker.log_text()).collect();
+    let history = run.world.history.clone();
+    let (report, found) = run.judge().await;
+    println!("{:?}", report.figures);
+    assert!(report.figures.lost > 0, "nothing was lost: {found:#?}");
+    for log in logs {
+        assert!(log.contains("the database has lost messages topic=hot"), "{log}");
+    }
+    let told = |consumer: &str| {
+        history.events().iter().any(|event| {
+            matches!(&event.what, What::Refused { reason, .. } if reason == "MESSAGES_LOST")
+                && event.client.contains(consumer)
+        })
+    };
+    for consumer in ["hot-manual", "hot-auto", "hot-stolen", "side-0-side", "sized-sized"] {
+        assert!(told(consumer), "nobody told {consumer}");
+    }
+    assert!(
+        found.iter().any(|found| found.contains("SEQUENCE_GAP")),
+        "no producer was told: {found:#?}"
+    );
+    // Whatever else went wrong would be one of these.
+    let wrong: Vec<_> = found
+        .iter()
+        .filter(|found| ["C10:", "C12:", "log:"].iter().any(|check| found.starts_with(check)))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
