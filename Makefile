@@ -4,7 +4,7 @@
 SHELL := bash
 ARGS ?=
 
-.PHONY: help run test check fmt clippy doc client deny proto benches bench postgres test-postgres test-clients
+.PHONY: help run test faults soak check fmt clippy doc client deny proto benches bench postgres test-postgres test-clients
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
@@ -17,6 +17,14 @@ test: postgres ## Run all tests, each against a real PostgreSQL
 	cargo test --all-targets --locked
 	cargo test --doc --locked
 	@echo "skipped: the tests of clients in other languages (grpcurl, Python, TypeScript, Go, Java), which 'make test-clients' runs"
+	@echo "skipped: the faults, which 'make faults' runs"
+
+faults: postgres ## Break everything once while clients work, and check that nothing acknowledged is lost
+	cargo test --locked --test faults -- --test-threads=1
+	cargo test --locked --test faults --features sabotage negative -- --test-threads=1
+
+soak: postgres ## Break everything by chance, for as long as you like (SECONDS=300 SEED=1)
+	SOAK_SECONDS=$(or $(SECONDS),300) SOAK_SEED=$(or $(SEED),$$RANDOM) cargo test --locked --test faults a_long_soak -- --ignored --nocapture
 
 check: fmt clippy doc client deny proto benches ## Check all but the tests: format, lints, documentation, dependencies, protos, scripts
 
@@ -25,6 +33,7 @@ fmt: ## Check the format
 
 clippy: ## Check the lints
 	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --test faults --features sabotage --locked -- -D warnings
 
 doc: ## Check that the documentation builds without a warning
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked

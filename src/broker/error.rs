@@ -61,7 +61,7 @@ pub enum Error {
     #[error("position {asked} lies beyond what was delivered, which ends at {delivered}")]
     CommitBeyond { asked: Offset, delivered: Offset },
     #[error(
-        "the database has lost messages of topic {topic} from offset {first} to before {end}, and gives these offsets to others; consume again to go on"
+        "the database has lost messages of topic {topic} from offset {first} to before {end}, and gives these offsets to others; consume again, or seek, to go on"
     )]
     MessagesLost { topic: TopicName, first: Offset, end: Offset },
     #[error("topic {topic} is locked by another session of the database; nothing was stored")]

@@ -60,7 +60,7 @@ impl Losses {
     }
 
     /// The messages that a consumer is to be told of, once: from and to before an offset.
-    fn take(&self, topic: TopicId, consumer: i32) -> Option<(Offset, Offset)> {
+    pub(super) fn take(&self, topic: TopicId, consumer: i32) -> Option<(Offset, Offset)> {
         let mut all = lock(&self.lost);
         let lost = all.get_mut(&topic)?;
         let told = lost.untold.remove(&consumer).then_some((lost.first, lost.end));

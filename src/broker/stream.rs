@@ -16,7 +16,7 @@ use super::{
     lease::{Lease, News},
 };
 use crate::{
-    model::{Epoch, Offset},
+    model::{ConsumerKey, Epoch, Offset},
     storage::Advance,
 };
 
@@ -141,11 +141,15 @@ impl Stream {
                 continue;
             }
             let Reading { lease, cursor, log, behind, .. } = &mut reading;
-            if *behind || cursor.position() < known_head {
+            // A head that lies before what was handed out is a loss, unless it is old.
+            if *behind || cursor.position() != known_head {
                 if !cursor.fill(&broker.storage, log).await? {
                     return Err(self.why_gone().await);
                 }
                 if cursor.position() > cursor.head() {
+                    let ConsumerKey { topic, consumer } = lease.key();
+                    // Told here, it need not be told again.
+                    broker.feeds.losses().take(topic, consumer);
                     let topic = self.request.topic.clone();
                     let (first, end) = (cursor.head(), cursor.position());
                     return Err(Error::MessagesLost { topic, first, end }.into());

@@ -82,7 +82,7 @@ async fn hear(
         match storage.open_listen_session().await {
             Ok(mut session) => {
                 senders.send_replace(Some(session.sender()));
-                hearing.send_replace(true);
+                tell(&hearing, true);
                 // What was sent while nobody listened is in the tables.
                 poll_now.notify_one();
                 backoff = Backoff::new();
@@ -96,15 +96,20 @@ async fn hear(
                     }
                 }
                 senders.send_replace(None);
-                hearing.send_replace(false);
+                tell(&hearing, false);
             }
             Err(error) => {
-                hearing.send_replace(false);
+                tell(&hearing, false);
                 tracing::warn!(%error, "listen for wake-ups");
             }
         }
         backoff.pause().await;
     }
+}
+
+/// Tells whether others are heard, if that is news.
+fn tell(hearing: &watch::Sender<bool>, hears: bool) {
+    hearing.send_if_modified(|heard| std::mem::replace(heard, hears) != hears);
 }
 
 /// Acts on another broker's text; passes over words it does not know.

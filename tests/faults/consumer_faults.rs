@@ -122,44 +122,48 @@ async fn a_standby_takes_over_within_20_s_of_a_broker_that_vanished() {
 /// A dozen of them: what is kept for each is bounded, and the others go on.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_stop_reading() {
-    const MOST: u64 = 100;
+    /// As large as messages get, nearly: the key and the headers count too.
+    const MIB: usize = 1024 * 1024 - 1024;
+    const MESSAGES: u64 = 360;
+    /// What a broker keeps for all streams together is at most 128 MiB; a stream has a few frames.
+    const MOST: u64 = 240;
     let run = Run::start("clients-stop-reading", Setup::default()).await;
     run.works(500).await;
     let client = run.client(0).await;
+    client.ensure_topic("heavy").await.unwrap();
+    let producer = client.producer("heavy", "heavy").register().open().await.unwrap();
     let mut streams = Vec::new();
     for number in 0..12 {
         let request = proto::RegisterConsumerRequest {
-            topic: "sized".to_owned(),
+            topic: "heavy".to_owned(),
             consumer_id: format!("stopped-{number}"),
             start: None,
         };
         client.consumers().register_consumer(request).await.unwrap();
         let client = run.client(number % 2).await;
         let request = proto::ConsumeRequest {
-            topic: "sized".to_owned(),
+            topic: "heavy".to_owned(),
             consumer_id: format!("stopped-{number}"),
             ..Default::default()
         };
         streams.push((client.consumers().consume(request).await.unwrap(), client));
     }
-    run.fault("clients stop reading", true);
-    run.works(1_000).await;
     let before: Vec<u64> = run.brokers.iter().map(|broker| broker.memory()).collect();
-    run.works(10_000).await;
+    run.fault("clients stop reading", true);
+    for _ in 0..MESSAGES {
+        producer.send(vec![7; MIB]).await.unwrap();
+    }
+    producer.close().await.unwrap();
+    run.works(1_000).await;
     run.reaches_everybody_within(Duration::from_secs(10)).await;
     for (broker, before) in run.brokers.iter().zip(before) {
         let after = broker.memory();
-        println!("{}: {before} MiB, then {after} MiB", broker.name);
+        println!("{}: {before} MiB, and {after} MiB when {MESSAGES} MiB wait", broker.name);
         assert!(after < before + MOST, "{}: {before} MiB, then {after} MiB", broker.name);
     }
     drop(streams);
-    for number in 0..12 {
-        let request = proto::UnregisterConsumerRequest {
-            topic: "sized".to_owned(),
-            consumer_id: format!("stopped-{number}"),
-        };
-        client.consumers().unregister_consumer(request).await.unwrap();
-    }
+    let request = proto::DeleteTopicRequest { topic: "heavy".to_owned() };
+    client.topics().delete_topic(request).await.unwrap();
     run.fault("clients stop reading", false);
     run.finish().await;
 }

@@ -26,3 +26,4 @@ mod failover;
 #[cfg(feature = "sabotage")]
 mod negative;
 mod network_faults;
+mod soak;

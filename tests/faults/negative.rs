@@ -12,15 +12,19 @@ use crate::{
 
 /// Starts brokers that break a promise.
 async fn start(sabotage: &str) -> Run {
+    start_as(&format!("sabotage-{sabotage}"), sabotage).await
+}
+
+async fn start_as(name: &str, sabotage: &str) -> Run {
     let environment = [("TRUNKLINE_SABOTAGE", sabotage)];
-    let setup = Setup { environment: &environment, ..Setup::default() };
-    Run::start(&format!("sabotage-{sabotage}"), setup).await
+    Run::start(name, Setup { environment: &environment, ..Setup::default() }).await
 }
 
 /// Ends a run, in which one of the checks at least must have found something.
 async fn assert_caught(run: Run, checks: &[&str]) {
     let name = run.name.clone();
-    let (_, found) = run.judge().await;
+    // What is stuck then is stuck for ever.
+    let (_, found) = run.judge_within(Duration::from_secs(6)).await;
     let caught: Vec<_> =
         found.iter().filter(|found| checks.iter().any(|check| found.starts_with(check))).collect();
     println!("{name}: {} found, such as {:?}", found.len(), caught.first());
@@ -86,7 +90,7 @@ async fn a_rollback_taken_for_a_commit_is_caught() {
 /// The checks see a fence as well as its lack: a broker that sleeps through a take-over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_wakes_up_without_an_epoch_check_is_caught() {
-    let run = start("no-epoch-check").await;
+    let run = start_as("sabotage-no-epoch-check-at-wake-up", "no-epoch-check").await;
     run.works(1_000).await;
     for number in [0, 1] {
         run.brokers[number].signal(Signal::SIGSTOP);

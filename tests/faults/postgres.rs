@@ -69,10 +69,15 @@ impl Postgres {
         postgres
     }
 
-    /// A standby that follows this server under a name.
-    pub async fn start_standby(&self, name: &str) -> Self {
+    /// A standby that follows this server under a name; `None`, after saying so, if PostgreSQL's
+    /// client programs are not beside the server's.
+    pub async fn start_standby(&self, name: &str) -> Option<Self> {
         let mut standby = Self::new(tempdir(), &[]);
         let program = self.binaries.postgres().with_file_name("pg_basebackup");
+        if !program.exists() {
+            println!("skipped: no standby can be made, as there is no {}", program.display());
+            return None;
+        }
         let mut copy = standby.account.command(&program);
         let primary = format!(
             "host=127.0.0.1 port={} user={USER} application_name={name}",
@@ -83,7 +88,7 @@ impl Postgres {
             .arg(&standby.pgdata);
         run(copy).await;
         standby.start_again().await;
-        standby
+        Some(standby)
     }
 
     fn new(dir: TempDir, settings: &[&str]) -> Self {

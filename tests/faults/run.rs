@@ -40,16 +40,18 @@ pub struct Setup<'a> {
     /// Variables of the brokers' environment.
     pub environment: &'a [(&'a str, &'a str)],
     pub seed: u64,
+    /// How much longer producers rest than they need to.
+    pub leisure: u64,
 }
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Self { brokers: 2, postgres: &[], environment: &[], seed: 1 }
+        Self { brokers: 2, postgres: &[], environment: &[], seed: 1, leisure: 1 }
     }
 }
 
-/// Who works in a run, on which topics.
-const TOPICS: [&str; 6] = ["hot", "side-0", "side-1", "trimmed", "sized", "sought"];
+/// The topics that the clients work on, which are checked at the end.
+pub const TOPICS: [&str; 6] = ["hot", "side-0", "side-1", "trimmed", "sized", "sought"];
 
 /// Servers, brokers, and clients at work.
 pub struct Run {
@@ -102,6 +104,7 @@ impl Run {
             ports: to_broker.iter().map(Proxy::port).collect(),
             database: watch::Sender::new(postgres.url()),
             seed: setup.seed,
+            leisure: setup.leisure,
             enough: CancellationToken::new(),
             read: CancellationToken::new(),
             alarms: Default::default(),
@@ -260,11 +263,16 @@ impl Run {
     }
 
     /// The same; returns what was found, instead of failing for it.
-    pub async fn judge(mut self) -> (Report, Vec<String>) {
+    pub async fn judge(self) -> (Report, Vec<String>) {
+        self.judge_within(HEALED_WITHIN).await
+    }
+
+    /// The same, with a time of its own for all to arrive.
+    pub async fn judge_within(mut self, time: Duration) -> (Report, Vec<String>) {
         let mut found = Vec::new();
         self.heal().await;
         self.world.enough.cancel();
-        if let Err(problem) = self.all_has_arrived().await {
+        if let Err(problem) = self.all_has_arrived(time).await {
             found.push(format!("C10: {problem}"));
         }
         self.world.read.cancel();
@@ -281,7 +289,7 @@ impl Run {
             if !broker.stop().await.success() {
                 found.push(format!("C10: {} did not stop with success", broker.name));
             }
-            found.extend(verdict::said_too_often(&broker.name, &broker.log_text()));
+            found.extend(verdict::said_too_often(&broker.name, &broker.log_text(), self.began.elapsed()));
         }
         let events = self.world.history.events();
         let report = check::check(&events);
@@ -324,9 +332,9 @@ impl Run {
     }
 
     /// Waits until producers have their answers, and consumers all messages.
-    async fn all_has_arrived(&mut self) -> Result<(), String> {
+    async fn all_has_arrived(&mut self, time: Duration) -> Result<(), String> {
         let settled = async { while self.makers.join_next().await.is_some() {} };
-        if tokio::time::timeout(HEALED_WITHIN + Duration::from_secs(15), settled).await.is_err() {
+        if tokio::time::timeout(time + Duration::from_secs(15), settled).await.is_err() {
             return Err(format!("{} producers have no answer", self.makers.len()));
         }
         let behind = "select t.name || '/' || c.consumer_id, c.position, h.next_offset, c.holder
@@ -340,7 +348,7 @@ impl Run {
             if rows.is_empty() {
                 return Ok(());
             }
-            if began.elapsed() > HEALED_WITHIN {
+            if began.elapsed() > time {
                 let told = rows.iter().map(|row| {
                     let (who, position, head): (String, i64, i64) = (row.get(0), row.get(1), row.get(2));
                     let holder: String = row.get(3);

@@ -20,6 +20,9 @@ pub enum Sizes {
 /// The largest payload that a broker takes, less the key.
 const LARGEST: u64 = 1024 * 1024 - 64;
 
+/// After so many bytes a payload repeats itself: it has to be made again by whoever reads it.
+const BLOCK: usize = 512;
+
 /// A producer whose name ends so has messages of all sizes.
 const ALL_SIZES: &str = "-all";
 
@@ -59,14 +62,15 @@ fn payload(producer: &str, number: i64) -> Bytes {
         // As many below 1 KiB as above: the exponent is drawn, then the size.
         true => (1 + mix(seed) % (1 << (seed % 21))).min(LARGEST),
     };
-    let mut bytes = Vec::with_capacity(size as usize + 8);
+    let size = size as usize;
+    let mut block = Vec::with_capacity(BLOCK);
     let mut word = seed;
-    while bytes.len() < size as usize {
-        // Not so random that it could not be compressed, and not constant.
-        word = mix(word) & 0x3f3f_3f3f_3f3f_3f3f;
-        bytes.extend(word.to_le_bytes());
+    while block.len() < size.min(BLOCK) {
+        word = mix(word);
+        block.extend(word.to_le_bytes());
     }
-    bytes.truncate(size as usize);
+    let mut bytes = block.repeat(size.div_ceil(block.len()));
+    bytes.truncate(size);
     bytes.into()
 }
 

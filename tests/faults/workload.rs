@@ -55,6 +55,8 @@ pub struct World {
     /// Where the tables are to be read; it changes when a server fails over.
     pub database: watch::Sender<String>,
     pub seed: u64,
+    /// How much longer producers rest than they need to.
+    pub leisure: u64,
     /// Tells whoever makes messages, or moves or removes something, to come to an end.
     pub enough: CancellationToken,
     /// Tells whoever reads to come to an end.

@@ -24,6 +24,7 @@ mod end_to_end;
 mod exactly_once;
 mod flow;
 mod layers;
+mod loss;
 mod poolers;
 mod promises;
 mod publish;

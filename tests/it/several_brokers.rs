@@ -54,3 +54,20 @@ async fn a_broker_that_loses_its_listening_connection_still_hears_by_polling_and
     first.publish("orders", ["b"]).await;
     assert_eq!(stream.payloads(1).await, ["b"]);
 }
+
+#[tokio::test]
+async fn a_wake_up_that_is_not_true_keeps_nobody_waiting() {
+    let first = TestBroker::start().await;
+    let second = first.start_another().await;
+    first.topic("orders").await;
+    first.consumer("orders", "reader").await;
+    let mut stream = second.consume("orders", "reader").await;
+    stream.read_to_end().await;
+    let sql = first.sql().await;
+    let lie = "select pg_notify('trunkline', 'somebody h' || id || '=1000000') from trunkline.topic";
+    sql.execute(lie, &[]).await.unwrap();
+    for payload in ["a", "b"] {
+        first.publish("orders", [payload]).await;
+        assert_eq!(stream.payloads(1).await, [payload]);
+    }
+}

@@ -44,7 +44,7 @@ impl LibraryProducer {
                 if !self.settle(&world, sent).await {
                     break;
                 }
-                rest(&mut chances, 5, 40).await;
+                rest(&mut chances, 5, 40 * world.leisure).await;
             }
         }
     }

@@ -84,7 +84,7 @@ impl PipedProducer {
                 });
                 under_way.push_back((self.invoke(world, &values), values.clone()));
                 if requests.send(self.request(&values)).await.is_ok() {
-                    rest(chances, 0, 4).await;
+                    rest(chances, 0, 4 * world.leisure).await;
                     // Answers that are there are taken before more is sent.
                     if under_way.len() < WINDOW / 2 {
                         continue;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use fastrand::Rng;
 use tokio::time::Instant;
 use trunkline::proto;
 
@@ -59,7 +58,7 @@ impl UnaryProducer {
                 }
                 way.move_on(&refused, &mut chances).await;
             }
-            self.pause(&mut chances).await;
+            rest(&mut chances, world.leisure, 20 * world.leisure).await;
         }
     }
 
@@ -88,10 +87,6 @@ impl UnaryProducer {
                 Err(what)
             }
         }
-    }
-
-    async fn pause(&self, chances: &mut Rng) {
-        rest(chances, 1, 20).await;
     }
 }
 

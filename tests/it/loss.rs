@@ -1,0 +1,105 @@
+//! A database that comes back without messages that it had acknowledged, as a standby that was
+//! behind does, or a backup.
+
+use tonic::Code;
+use trunkline::proto::consume_response::Event;
+
+use crate::support::{TestBroker, info, until};
+
+/// Ten messages, of which the last five are gone, and the positions that stood behind them.
+async fn lose_messages(broker: &TestBroker) {
+    let sql = broker.sql().await;
+    sql.batch_execute(
+        "begin;
+        delete from trunkline.batch where base_offset >= 5;
+        update trunkline.topic_head set next_offset = 5;
+        update trunkline.consumer_topic set position = least(position, 5);
+        commit",
+    )
+    .await
+    .unwrap();
+}
+
+async fn with_ten_messages() -> TestBroker {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    for consumer in ["billing", "shipping"] {
+        broker.consumer("orders", consumer).await;
+    }
+    for _ in 0..2 {
+        broker.publish("orders", ["x"; 5]).await;
+    }
+    broker
+}
+
+#[tokio::test]
+async fn each_consumer_is_told_once_of_messages_that_were_lost() {
+    let broker = with_ten_messages().await;
+    lose_messages(&broker).await;
+    for consumer in ["billing", "shipping"] {
+        let mut stream = broker.consume("orders", consumer).await;
+        let metadata = info(&stream.ended().await, Code::DataLoss, "MESSAGES_LOST");
+        assert_eq!(metadata["topic"], "orders");
+        assert_eq!((&*metadata["first_offset"], &*metadata["end_offset"]), ("5", "10"));
+    }
+    broker.consumer("orders", "later").await;
+    broker.publish("orders", ["new"]).await;
+    for consumer in ["billing", "shipping", "later"] {
+        let mut stream = broker.consume("orders", consumer).await;
+        assert_eq!(stream.payloads(6).await.last().unwrap(), "new");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_stands_behind_what_was_lost_ends() {
+    let broker = with_ten_messages().await;
+    let mut stream = broker.consume("orders", "billing").await;
+    assert_eq!(stream.payloads(10).await.len(), 10);
+    lose_messages(&broker).await;
+    // Nothing wakes it but the poll.
+    let metadata = info(&stream.ended().await, Code::DataLoss, "MESSAGES_LOST");
+    assert_eq!((&*metadata["first_offset"], &*metadata["end_offset"]), ("5", "10"));
+    broker.publish("orders", ["new"]).await;
+    let mut next = None;
+    until("the consumer goes on", async || {
+        let mut stream = broker.consume("orders", "billing").await;
+        loop {
+            match stream.try_next().await {
+                Ok(Event::Batch(batch)) => {
+                    next = batch.messages.first().map(|message| message.payload.clone());
+                    return true;
+                }
+                Ok(_) => {}
+                // The poll has found it too.
+                Err(status) => {
+                    info(&status, Code::DataLoss, "MESSAGES_LOST");
+                    return false;
+                }
+            }
+        }
+    })
+    .await;
+    assert_eq!(next.unwrap(), "new");
+}
+
+#[tokio::test]
+async fn a_pull_is_told_too() {
+    let broker = with_ten_messages().await;
+    assert_eq!(broker.pull("orders", "billing", 10).await.unwrap().messages.len(), 10);
+    lose_messages(&broker).await;
+    let lost = broker.pull("orders", "billing", 10).await.unwrap_err();
+    info(&lost, Code::DataLoss, "MESSAGES_LOST");
+    broker.publish("orders", ["new"]).await;
+    assert_eq!(broker.pull("orders", "billing", 10).await.unwrap().messages.len(), 1);
+}
+
+/// Only a part of the database was put back.
+#[tokio::test]
+async fn a_position_beyond_the_head_is_a_loss() {
+    let broker = with_ten_messages().await;
+    let sql = broker.sql().await;
+    sql.batch_execute("update trunkline.consumer_topic set position = 12").await.unwrap();
+    let mut stream = broker.consume("orders", "billing").await;
+    let metadata = info(&stream.ended().await, Code::DataLoss, "MESSAGES_LOST");
+    assert_eq!((&*metadata["first_offset"], &*metadata["end_offset"]), ("10", "12"));
+}
