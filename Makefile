@@ -20,8 +20,8 @@ test: postgres ## Run all tests, each against a real PostgreSQL
 	@echo "skipped: the faults, which 'make faults' runs"
 
 faults: postgres ## Break everything once while clients work, and check that nothing acknowledged is lost
-	cargo test --locked --test faults -- --test-threads=1
-	cargo test --locked --test faults --features sabotage negative -- --test-threads=1
+	cargo test --locked --test faults -- --test-threads=2
+	cargo test --locked --test faults --features sabotage negative -- --test-threads=2
 
 soak: postgres ## Break everything by chance, for as long as you like (SECONDS=300 SEED=1)
 	SOAK_SECONDS=$(or $(SECONDS),300) SOAK_SEED=$(or $(SEED),$$RANDOM) cargo test --locked --test faults a_long_soak -- --ignored --nocapture

@@ -155,7 +155,7 @@ async fn clients_stop_reading() {
     }
     producer.close().await.unwrap();
     run.works(1_000).await;
-    run.reaches_everybody_within(Duration::from_secs(10)).await;
+    run.reaches_everybody_within(Duration::from_secs(30)).await;
     for (broker, before) in run.brokers.iter().zip(before) {
         let after = broker.memory();
         println!("{}: {before} MiB, and {after} MiB when {MESSAGES} MiB wait", broker.name);

@@ -1,6 +1,10 @@
 //! Waits with a deadline, and ports that nobody uses.
 
-use std::{net::TcpListener, time::Duration};
+use std::{
+    net::TcpListener,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 /// How long a run waits for what must come.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -37,7 +41,16 @@ pub async fn until_within(time: Duration, what: &str, mut asked: impl AsyncFnMut
     .await;
 }
 
-/// A port of this machine's loopback that nobody listens on.
+/// A port of this machine's loopback for somebody who listens there, goes, and comes back: none
+/// that the kernel gives to connections, which would take it meanwhile.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Other processes of this kind begin elsewhere.
+    let first = std::process::id().wrapping_mul(61);
+    loop {
+        let port = 12_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        if TcpListener::bind(("127.0.0.1", port as u16)).is_ok() {
+            return port as u16;
+        }
+    }
 }
