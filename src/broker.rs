@@ -28,6 +28,8 @@ mod recent;
 mod reply;
 mod retention;
 mod seek;
+#[cfg(test)]
+mod simulation;
 mod stream;
 mod turns;
 mod wake_up;

@@ -121,7 +121,10 @@ mod tests {
         let subscriber = tracing_subscriber::registry().with(lines).with(Repeats::default());
         tracing::subscriber::with_default(subscriber, || {
             for number in 0..100 {
-                tracing::warn!(error = format!("reset by peer (os error {number})"), "refuse a call");
+                tracing::warn!(
+                    error = format!("reset by peer (os error {number})"),
+                    "refuse a call"
+                );
                 tracing::info!("started");
             }
             tracing::warn!(error = "out of disk", "refuse a call");

@@ -53,7 +53,8 @@ impl Broker {
         self.spawn();
         let stdout = self.child.as_mut().unwrap().stdout.take().unwrap();
         let line = soon("the broker is ready", BufReader::new(stdout).lines().next_line()).await;
-        let line = line.unwrap().unwrap_or_else(|| panic!("{} ended: {}", self.name, self.log_text()));
+        let line =
+            line.unwrap().unwrap_or_else(|| panic!("{} ended: {}", self.name, self.log_text()));
         assert!(line.starts_with("listening on "), "{line}");
     }
 

@@ -57,10 +57,17 @@ impl Postgres {
     pub async fn start_in(dir: TempDir, initdb: &[&str], settings: &[&str]) -> Self {
         let mut postgres = Self::new(dir, settings);
         let mut make = postgres.account.command(&postgres.binaries.initdb());
-        make.args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username", USER])
-            .args(initdb)
-            .arg("-D")
-            .arg(&postgres.pgdata);
+        make.args([
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+            "--username",
+            USER,
+        ])
+        .args(initdb)
+        .arg("-D")
+        .arg(&postgres.pgdata);
         run(make).await;
         // Brokers come from addresses of their own.
         let access = "host all,replication all 127.0.0.0/8 trust\n";
@@ -79,13 +86,17 @@ impl Postgres {
             return None;
         }
         let mut copy = standby.account.command(&program);
-        let primary = format!(
-            "host=127.0.0.1 port={} user={USER} application_name={name}",
-            self.port
-        );
-        copy.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--dbname", &primary])
-            .arg("-D")
-            .arg(&standby.pgdata);
+        let primary =
+            format!("host=127.0.0.1 port={} user={USER} application_name={name}", self.port);
+        copy.args([
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+            "--no-sync",
+            "--dbname",
+            &primary,
+        ])
+        .arg("-D")
+        .arg(&standby.pgdata);
         run(copy).await;
         standby.start_again().await;
         Some(standby)

@@ -207,7 +207,8 @@ impl Run {
 
     /// Ends the sessions of brokers that have a name, as an operator or a failover would.
     pub async fn end_sessions(&self, application: &str) {
-        let end = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1";
+        let end =
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1";
         self.sql().await.query(end, &[&application]).await.unwrap();
     }
 
@@ -350,7 +351,8 @@ impl Run {
             }
             if began.elapsed() > time {
                 let told = rows.iter().map(|row| {
-                    let (who, position, head): (String, i64, i64) = (row.get(0), row.get(1), row.get(2));
+                    let (who, position, head): (String, i64, i64) =
+                        (row.get(0), row.get(1), row.get(2));
                     let holder: String = row.get(3);
                     format!("{who} is at {position} of {head} (held by {holder:?})")
                 });
@@ -368,7 +370,8 @@ impl Run {
         let locks = "select count(*) from pg_locks where locktype = 'advisory' and objsubid = 2";
         let idle = "select count(*) from pg_stat_activity where state like 'idle in transaction%'";
         for (what, count) in [("leases", locks), ("idle transactions", idle)] {
-            let none = async || sql.query_one(count, &[]).await.is_ok_and(|row| row.get::<_, i64>(0) == 0);
+            let none =
+                async || sql.query_one(count, &[]).await.is_ok_and(|row| row.get::<_, i64>(0) == 0);
             let gone = tokio::time::timeout(
                 Duration::from_secs(5),
                 until_within(Duration::from_secs(60), what, none),

@@ -52,7 +52,8 @@ pub fn add(runs: &mut Vec<Run>, message: &proto::Message) {
 pub fn parse<'a>(key: &'a [u8], producer_id: &str, payload: &[u8]) -> Option<(&'a str, i64)> {
     let (producer, number) = std::str::from_utf8(key).ok()?.rsplit_once('/')?;
     let number = number.parse().ok()?;
-    (producer == producer_id && payload == self::payload(producer, number)).then_some((producer, number))
+    (producer == producer_id && payload == self::payload(producer, number))
+        .then_some((producer, number))
 }
 
 fn payload(producer: &str, number: i64) -> Bytes {

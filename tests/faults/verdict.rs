@@ -91,7 +91,8 @@ async fn table(sql: &tokio_postgres::Client, topic: &str, first: i64) -> Vec<Run
         let producers = producers.iter().zip(counts).flat_map(|(producer, count)| {
             std::iter::repeat_n(*producer, usize::try_from(count).unwrap_or(0))
         });
-        for (((offset, payload), key), producer) in (base..).zip(payloads).zip(keys).zip(producers) {
+        for (((offset, payload), key), producer) in (base..).zip(payloads).zip(keys).zip(producers)
+        {
             // The oldest batch may reach below the oldest message kept.
             if offset >= first {
                 let value = values::parse(key, producer, payload);
@@ -140,7 +141,8 @@ pub fn codes_not_allowed(events: &[Line]) -> Vec<String> {
                 .iter()
                 .any(|(allowed, only)| code == allowed && (only.is_empty() || reason == only))
         {
-            *met.entry(format!("code: {} met {code} {reason}: {message}", event.client)).or_default() += 1;
+            *met.entry(format!("code: {} met {code} {reason}: {message}", event.client))
+                .or_default() += 1;
         }
     }
     met.into_iter().map(|(what, count)| format!("{what} ({count} times)")).collect()
@@ -148,8 +150,17 @@ pub fn codes_not_allowed(events: &[Line]) -> Vec<String> {
 
 /// Keeps the figures of a run beside those of the others.
 pub fn note_figures(dir: &Path, name: &str, figures: &Figures, took: Duration) {
-    let Figures { operations, acknowledged, unknown, recovered, refused, delivered, lost, duplicates, .. } =
-        figures;
+    let Figures {
+        operations,
+        acknowledged,
+        unknown,
+        recovered,
+        refused,
+        delivered,
+        lost,
+        duplicates,
+        ..
+    } = figures;
     let line = format!(
         "| {name} | {:.0} | {operations} | {acknowledged} | {unknown} | {recovered} | {refused} | {delivered} | {lost} | {duplicates} |",
         took.as_secs_f64()

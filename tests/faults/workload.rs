@@ -96,7 +96,8 @@ impl Way {
         if let Some(channel) = &self.channel {
             return Ok(channel.clone());
         }
-        let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", self.ports[self.place]));
+        let endpoint =
+            Endpoint::from_shared(format!("http://127.0.0.1:{}", self.ports[self.place]));
         let endpoint = endpoint
             .unwrap()
             .connect_timeout(Duration::from_secs(2))

@@ -83,4 +83,3 @@ impl LibraryProducer {
         goes_on
     }
 }
-

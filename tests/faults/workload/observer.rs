@@ -46,7 +46,9 @@ async fn look(
                 let name = format!("observer of {topic}/{consumer}").into();
                 let what = match consumer.is_empty() {
                     true => What::Ends { topic, first: values.0, head: values.1 },
-                    false => What::Position { topic, consumer, position: values.0, epoch: values.1 },
+                    false => {
+                        What::Position { topic, consumer, position: values.0, epoch: values.1 }
+                    }
                 };
                 world.history.note(&name, what);
                 seen.insert(names, values);

@@ -7,12 +7,14 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use trunkline::proto::{
-    PublishRefusal, PublishStreamRequest, PublishStreamResponse, publish_stream_response::Result as Answer,
+    PublishRefusal, PublishStreamRequest, PublishStreamResponse,
+    publish_stream_response::Result as Answer,
 };
 
 use super::{
-    LAST_TRIES, PATIENCE, Way, World, refused, rest, stage_of,
+    LAST_TRIES, PATIENCE, Way, World,
     producer::{is_final, messages},
+    refused, rest, stage_of,
 };
 use crate::history::{Stage, Values, What};
 
@@ -44,7 +46,9 @@ impl PipedProducer {
                     return world.alarm(format!("{} is stuck", self.name));
                 }
             }
-            if let Err(what) = self.stream(&world, &mut way, &mut next, &mut again, &mut chances).await {
+            if let Err(what) =
+                self.stream(&world, &mut way, &mut next, &mut again, &mut chances).await
+            {
                 if is_final(&what) {
                     return world.alarm(format!("{} ends with {what:?}", self.name));
                 }
@@ -119,7 +123,9 @@ impl PipedProducer {
     ) -> Result<(), Refusal> {
         let answer = tokio::time::timeout(PATIENCE, answers.message()).await;
         let answer = answer.unwrap_or_else(|_| silent()).and_then(|answer| {
-            answer.and_then(|answer| answer.result).ok_or_else(|| Status::cancelled("the stream ended"))
+            answer
+                .and_then(|answer| answer.result)
+                .ok_or_else(|| Status::cancelled("the stream ended"))
         });
         match answer {
             Ok(Answer::Receipt(receipt)) => {

@@ -36,10 +36,12 @@ impl UnaryProducer {
         let mut next = 0;
         let mut give_up_at = None;
         while !world.enough.is_cancelled() {
-            let count = chances.i64(1..=match self.sizes {
-                Sizes::Small => 30,
-                Sizes::All => 3,
-            });
+            let count = chances.i64(
+                1..=match self.sizes {
+                    Sizes::Small => 30,
+                    Sizes::All => 3,
+                },
+            );
             let values = Values { producer: self.name.clone(), first: next, count };
             next += count;
             while let Err(refused) = self.publish(&world, &mut way, &values).await {
@@ -100,6 +102,12 @@ pub(super) fn messages(values: &Values) -> Vec<proto::NewMessage> {
 /// Whether another try of a counted request must end in the same way.
 pub(super) fn is_final(refused: &What) -> bool {
     let What::Refused { reason, .. } = refused else { return false };
-    ["SEQUENCE_GAP", "SEQUENCE_PASSED", "PRODUCER_FENCED", "PRODUCER_NOT_REGISTERED", "INVALID_FIELD"]
-        .contains(&reason.as_str())
+    [
+        "SEQUENCE_GAP",
+        "SEQUENCE_PASSED",
+        "PRODUCER_FENCED",
+        "PRODUCER_NOT_REGISTERED",
+        "INVALID_FIELD",
+    ]
+    .contains(&reason.as_str())
 }
