@@ -45,9 +45,9 @@ impl Broker {
     /// another broker may go up to the topic's head.
     pub async fn commit(&self, commit: Commit) -> Result<Offset, Error> {
         let Commit { topic, consumer, epoch, position } = &commit;
-        let held = self.leases.held(topic, consumer).filter(|held| held.epoch() == *epoch);
+        let held = self.leases.held(topic, consumer).filter(|held| held.progress.epoch() == *epoch);
         let (key, delivered) = match &held {
-            Some(held) => (held.key, held.delivered()),
+            Some(held) => (held.key, held.progress.delivered()),
             None => {
                 let stored = self.find_position(topic, consumer).await?;
                 #[cfg(feature = "sabotage")]
@@ -67,7 +67,7 @@ impl Broker {
         let advance = Advance { key, epoch: *epoch, position: *position };
         if self.positions.advance(advance).await? {
             match held {
-                Some(held) => held.position_stored(*epoch, *position),
+                Some(held) => held.progress.position_stored(*epoch, *position),
                 // The stream may be on another broker, and wait for it.
                 None => self.leases.changed(Whose::Consumer(key)),
             }

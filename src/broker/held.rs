@@ -18,6 +18,11 @@ pub(super) struct Held {
     pub holder: String,
     /// The session that has the lock.
     pub session: Arc<LeaseSession>,
+    pub progress: Progress,
+}
+
+/// How far a lease has come.
+pub(super) struct Progress {
     standing: watch::Sender<Standing>,
     /// The offset up to which messages were handed out.
     delivered: AtomicI64,
@@ -45,17 +50,11 @@ pub(super) enum Over {
     Gone,
 }
 
-impl Held {
-    pub(super) fn new(
-        key: ConsumerKey,
-        holder: String,
-        session: Arc<LeaseSession>,
-        epoch: Epoch,
-        position: Offset,
-    ) -> Self {
+impl Progress {
+    /// An epoch begins at a position.
+    pub(super) fn new(epoch: Epoch, position: Offset) -> Self {
         let standing = Standing { epoch, start: position, committed: position, over: None };
-        let delivered = AtomicI64::new(position.0);
-        Self { key, holder, session, standing: watch::Sender::new(standing), delivered }
+        Self { standing: watch::Sender::new(standing), delivered: AtomicI64::new(position.0) }
     }
 
     /// How the lease stands, from now on.

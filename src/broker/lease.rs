@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Error,
-    held::{Held, Over, Standing},
+    held::{Held, Over, Progress, Standing},
     hints::{Hints, Whose},
     turns::{Place, Turn, Turns},
 };
@@ -152,15 +152,20 @@ impl Leases {
 
     /// Waits for leases of a session to look at.
     pub(super) async fn to_look_at(&self, session: &Arc<LeaseSession>) -> Vec<Arc<Held>> {
-        self.look.notified().await;
-        let mut looked_for = self.looked_for.lock().unwrap_or_else(|error| error.into_inner());
-        let looked_for = std::mem::take(&mut *looked_for);
+        let looked_for = self.looked_for().await;
         let mut held = self.all_held(session);
         held.retain(|held| {
             looked_for.contains(&Whose::Consumer(held.key))
                 || looked_for.contains(&Whose::Topic(held.key.topic))
         });
         held
+    }
+
+    /// Waits until somebody looks for leases, and tells whose.
+    pub(super) async fn looked_for(&self) -> HashSet<Whose> {
+        self.look.notified().await;
+        let mut looked_for = self.looked_for.lock().unwrap_or_else(|error| error.into_inner());
+        std::mem::take(&mut *looked_for)
     }
 
     /// Waits until the leases that were dropped have gone back.
@@ -231,9 +236,9 @@ impl Seat {
                 };
             }
         };
-        let held = Held::new(key, holder.to_owned(), session, epoch, position);
-        let held = Arc::new(held);
-        let standing = held.watch();
+        let (holder, progress) = (holder.to_owned(), Progress::new(epoch, position));
+        let standing = progress.watch();
+        let held = Arc::new(Held { key, holder, session, progress });
         *self.slot.held() = Some(held.clone());
         let (turn, seat) = (Some(turn), self.clone());
         let lease = Lease { held, standing, epoch, seek_epoch, turn, seat };
@@ -268,17 +273,17 @@ impl Lease {
 
     /// The stored position, as far as it is known here.
     pub(super) fn committed(&self) -> Offset {
-        self.held.committed()
+        self.held.progress.committed()
     }
 
     /// Messages up to an offset are about to be handed out.
     pub(super) fn delivers(&self, end: Offset) {
-        self.held.delivers(self.epoch, end);
+        self.held.progress.delivers(self.epoch, end);
     }
 
     /// A position was stored under the lease's epoch.
     pub(super) fn position_stored(&self, position: Offset) {
-        self.held.position_stored(self.epoch, position);
+        self.held.progress.position_stored(self.epoch, position);
     }
 
     /// Waits until the stored position moves; for ever if the lease is over.
@@ -337,7 +342,7 @@ impl Lease {
         let mine = [(self.key(), self.epoch, Offset(i64::MAX))];
         let changes = self.held.session.find_changes(&mine).await.map_err(Error::of_read)?;
         let changed = !changes.is_empty();
-        changes.into_iter().for_each(|(_, seen)| self.held.saw(seen));
+        changes.into_iter().for_each(|(_, seen)| self.held.progress.saw(seen));
         Ok(changed)
     }
 }

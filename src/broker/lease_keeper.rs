@@ -74,14 +74,16 @@ async fn check_until_lost(session: &Arc<LeaseSession>, leases: &Leases) {
             held = leases.to_look_at(session) => held,
             () = session.closed().cancelled() => return,
         };
-        let asked: Vec<_> =
-            held.iter().map(|held| (held.key, held.epoch(), held.committed())).collect();
+        let asked: Vec<_> = held
+            .iter()
+            .map(|held| (held.key, held.progress.epoch(), held.progress.committed()))
+            .collect();
         match time::timeout(ANSWER_TIMEOUT, session.find_changes(&asked)).await {
             Ok(Ok(changes)) => {
                 let held: HashMap<_, _> = held.iter().map(|held| (held.key, held)).collect();
                 for (key, seen) in changes {
                     if let Some(held) = held.get(&key) {
-                        held.saw(seen);
+                        held.progress.saw(seen);
                     }
                 }
             }
