@@ -140,14 +140,7 @@ impl Cursor {
         storage: &Arc<Storage>,
         log: &Subscription,
     ) -> Result<bool, Error> {
-        // What was removed meanwhile is not handed out, though it is still here.
-        if self.position < log.floor() {
-            self.ahead.clear();
-        }
-        if !self.ahead.is_empty() {
-            return Ok(true);
-        }
-        if self.take_recent(log) {
+        if self.has_at_hand(log) {
             return Ok(true);
         }
         let shared = log.is_shared();
@@ -168,22 +161,35 @@ impl Cursor {
                 read
             }
         };
-        let Log { batches, head, first } = read;
+        if shared {
+            log.share(&read.batches);
+        } else if let Some(end) = read.batches.last().map(|last| last.end())
+            && end < read.head
+        {
+            self.read_ahead(storage, log, end);
+        }
+        log.saw(read.first, read.head);
+        self.take_in(read);
+        Ok(true)
+    }
+
+    /// Whether something to hand out is here, or other streams have just read it.
+    pub(super) fn has_at_hand(&mut self, log: &Subscription) -> bool {
+        // What was removed meanwhile is not handed out, though it is still here.
+        if self.position < log.floor() {
+            self.ahead.clear();
+        }
+        !self.ahead.is_empty() || self.take_recent(log)
+    }
+
+    /// Takes in what a read from the position found, and passes over what it did not find.
+    pub(super) fn take_in(&mut self, Log { batches, head, first }: Log) {
         if self.position < first {
             self.gap = Some((self.gap.map_or(self.position, |(from, _)| from), first));
             self.position = first;
         }
-        if shared {
-            log.share(&batches);
-        } else if let Some(end) = batches.last().map(|last| last.end())
-            && end < head
-        {
-            self.read_ahead(storage, log, end);
-        }
-        log.saw(first, head);
         self.head = head;
         self.ahead.extend(batches);
-        Ok(true)
     }
 
     /// Begins to read what follows what was just read.
