@@ -4,6 +4,8 @@
 //! Futures are polled by hand, so each interleaving is one that was chosen, and no clock runs.
 
 mod batcher;
+mod by_hand;
+mod leases;
 
 use std::fmt::Debug;
 

@@ -31,7 +31,7 @@ struct Waiter {
 pub(super) struct Turn(Option<Arc<Turns>>);
 
 /// Where in line somebody waits.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// Behind all others.
     Last,
