@@ -247,6 +247,12 @@ impl Subscription {
         }
     }
 
+    /// How many places somebody reads, or waits for.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> usize {
+        self.feed.reading().len()
+    }
+
     /// Keeps what was read for the others.
     pub(super) fn share(&self, batches: &[Arc<Batch>]) {
         self.feeds.keep(self.topic, batches);

@@ -5,7 +5,10 @@
 
 mod batcher;
 mod by_hand;
+mod delivery;
+mod fan_out;
 mod leases;
+mod log;
 
 use std::fmt::Debug;
 

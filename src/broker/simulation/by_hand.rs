@@ -39,3 +39,16 @@ impl<'a, T> ByHand<'a, T> {
         self.future.as_mut().poll(&mut Context::from_waker(&waker))
     }
 }
+
+/// An await at which others may act: goes on when it is run once more.
+pub(super) async fn pause() {
+    let mut paused = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut paused, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
