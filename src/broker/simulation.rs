@@ -9,6 +9,7 @@ mod delivery;
 mod fan_out;
 mod leases;
 mod log;
+mod wake_ups;
 
 use std::fmt::Debug;
 
