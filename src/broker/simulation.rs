@@ -3,6 +3,7 @@
 //!
 //! Futures are polled by hand, so each interleaving is one that was chosen, and no clock runs.
 
+mod at_once;
 mod batcher;
 mod by_hand;
 mod delivery;
