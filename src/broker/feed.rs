@@ -5,7 +5,7 @@
 //! that it was never so far, or that the database has lost messages.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicI64, AtomicUsize, Ordering},
@@ -43,7 +43,12 @@ pub(super) struct Feed {
 }
 
 /// Where somebody reads from the database.
-type Place = Arc<tokio::sync::Mutex<()>>;
+#[derive(Default)]
+struct Place {
+    lock: Arc<tokio::sync::Mutex<()>>,
+    /// How many read there, or wait; the last one takes the place along.
+    readers: usize,
+}
 
 /// A reader's hold on a topic's feed; the last one takes the feed with it.
 pub(super) struct Subscription {
@@ -194,18 +199,17 @@ impl Feed {
 pub(super) struct Alone<'a> {
     feed: &'a Feed,
     from: Offset,
-    place: Place,
     held: Option<tokio::sync::OwnedMutexGuard<()>>,
 }
 
 impl Drop for Alone<'_> {
     fn drop(&mut self) {
-        // It holds the place too.
-        self.held = None;
         let mut reading = self.feed.reading();
-        // Who waits holds it, besides the map and this.
-        if Arc::strong_count(&self.place) <= 2 {
-            reading.remove(&self.from);
+        if let Entry::Occupied(mut place) = reading.entry(self.from) {
+            place.get_mut().readers -= 1;
+            if place.get().readers == 0 {
+                place.remove();
+            }
         }
     }
 }
@@ -233,18 +237,25 @@ impl Subscription {
     /// The right to read from an offset on from the database. If another stream has it, waits
     /// until that one has read, and returns `None`.
     pub(super) async fn read_alone(&self, from: Offset) -> Option<Alone<'_>> {
-        let place = self.feed.reading().entry(from).or_default().clone();
-        let mut alone = Alone { feed: &self.feed, from, place, held: None };
-        match alone.place.clone().try_lock_owned() {
+        let (lock, mut alone) = self.come_to(from);
+        match lock.clone().try_lock_owned() {
             Ok(held) => {
                 alone.held = Some(held);
                 Some(alone)
             }
             Err(_) => {
-                alone.held = Some(alone.place.clone().lock_owned().await);
+                alone.held = Some(lock.lock_owned().await);
                 None
             }
         }
+    }
+
+    /// The lock of a place, and one more who holds the place.
+    fn come_to(&self, from: Offset) -> (Arc<tokio::sync::Mutex<()>>, Alone<'_>) {
+        let mut reading = self.feed.reading();
+        let place = reading.entry(from).or_default();
+        place.readers += 1;
+        (place.lock.clone(), Alone { feed: &self.feed, from, held: None })
     }
 
     /// How many places somebody reads, or waits for.

@@ -7,7 +7,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -51,6 +54,8 @@ struct Slot {
     turns: Arc<Turns>,
     held: Mutex<Option<Arc<Held>>>,
     freed: Notify,
+    /// How many seats there are; changed under the lock of all slots only.
+    seats: AtomicUsize,
 }
 
 /// A place in the queue for a consumer; the last one takes the slot with it.
@@ -110,7 +115,10 @@ impl Leases {
     /// A place in the queue for a consumer.
     pub(super) fn seat(self: &Arc<Self>, topic: &TopicName, consumer: &ConsumerId) -> Arc<Seat> {
         let names = (topic.clone(), consumer.clone());
-        let slot = self.slots().entry(names).or_default().clone();
+        let mut slots = self.slots();
+        let slot = slots.entry(names).or_default().clone();
+        slot.seats.fetch_add(1, Ordering::Relaxed);
+        drop(slots);
         Arc::new(Seat {
             topic: topic.clone(),
             consumer: consumer.clone(),
@@ -249,8 +257,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut slots = self.leases.slots();
-        // The map's own and this one: nobody else waits or holds.
-        if Arc::strong_count(&self.slot) <= 2 {
+        if self.slot.seats.fetch_sub(1, Ordering::Relaxed) == 1 {
             slots.remove(&(self.topic.clone(), self.consumer.clone()));
         }
     }
