@@ -21,7 +21,7 @@ use crate::{
 const TRIES: usize = 20_000;
 
 /// How long they try; that is enough for some of these to meet.
-const ENOUGH: Duration = Duration::from_secs(2);
+const ENOUGH: Duration = Duration::from_secs(1);
 
 /// Where two threads wait for each other; a barrier of the system's would wake one too late.
 #[derive(Default)]

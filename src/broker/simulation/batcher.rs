@@ -23,7 +23,7 @@ type Answer = Result<Receipt, Error>;
 
 #[test]
 fn each_request_is_answered_as_if_it_had_come_alone() {
-    check(256, vec(act(), 1..60), |acts| {
+    check(192, vec(act(), 1..60), |acts| {
         let mut driver = Driver::new(Vec::new());
         let answered = run(acts, &mut driver);
         check_logs(&driver.database, &answered);
@@ -40,7 +40,7 @@ fn each_request_is_answered_as_if_it_had_come_alone() {
 
 #[test]
 fn what_others_do_meanwhile_and_what_fails_harms_nothing_that_is_stored() {
-    check(256, (vec(act(), 1..60), vec(mishap(), 0..40)), |(acts, mishaps)| {
+    check(128, (vec(act(), 1..60), vec(mishap(), 0..40)), |(acts, mishaps)| {
         let lost = mishaps.iter().any(|mishap| matches!(mishap, Mishap::Lost { .. }));
         let mut driver = Driver::new(mishaps);
         let answered = run(acts, &mut driver);
@@ -51,7 +51,7 @@ fn what_others_do_meanwhile_and_what_fails_harms_nothing_that_is_stored() {
 
 #[test]
 fn a_flush_keeps_to_its_limits_unless_one_run_alone_is_larger() {
-    check(48, vec(large_act(), 1..30), |acts| {
+    check(32, vec(large_act(), 1..30), |acts| {
         let mut driver = Driver::new(Vec::new());
         let answered = run(acts, &mut driver);
         check_logs(&driver.database, &answered);

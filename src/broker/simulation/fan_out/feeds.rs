@@ -145,7 +145,7 @@ async fn read(
 
 #[test]
 fn no_reader_misses_what_it_was_told_of_and_no_head_goes_back() {
-    check(256, vec(act(), 1..150), |acts| {
+    check(128, vec(act(), 1..150), |acts| {
         let (feeds, topics) = (Arc::new(Feeds::default()), Topics::default());
         let mut news = Vec::new();
         let mut readers: Vec<Reader> = Vec::new();
