@@ -104,9 +104,10 @@ impl Storage {
         let positions: Vec<i64> = advances.iter().map(|advance| advance.position.0).collect();
         #[cfg(feature = "sabotage")]
         let statement = &match crate::model::Sabotage::NoEpochCheck.is_on() {
-            true => statement
-                .replace("and c.epoch = new.epoch and", "and")
-                .replace("returning c.topic_id, c.id, c.epoch", "returning new.topic_id, new.id, new.epoch"),
+            true => statement.replace("and c.epoch = new.epoch and", "and").replace(
+                "returning c.topic_id, c.id, c.epoch",
+                "returning new.topic_id, new.id, new.epoch",
+            ),
             false => statement.to_owned(),
         };
         let rows = client.query(statement, &[&topics, &ids, &epochs, &positions]).await;

@@ -99,7 +99,8 @@ async fn nothing_is_seen_before_the_standby_has_it() {
     run.goes_on_for(Duration::from_secs(3)).await;
     let events = run.world.history.events();
     let sql = run.sql().await;
-    let position = sql.query_one("select pg_current_wal_lsn() > replay_lsn from pg_stat_replication", &[]);
+    let position =
+        sql.query_one("select pg_current_wal_lsn() > replay_lsn from pg_stat_replication", &[]);
     assert!(position.await.unwrap().get::<_, bool>(0), "no commit waits");
     let seen = events[from..].iter().find(|event| {
         matches!(

@@ -290,7 +290,11 @@ impl Run {
             if !broker.stop().await.success() {
                 found.push(format!("C10: {} did not stop with success", broker.name));
             }
-            found.extend(verdict::said_too_often(&broker.name, &broker.log_text(), self.began.elapsed()));
+            found.extend(verdict::said_too_often(
+                &broker.name,
+                &broker.log_text(),
+                self.began.elapsed(),
+            ));
         }
         let events = self.world.history.events();
         let report = check::check(&events);

@@ -81,7 +81,10 @@ impl Fault {
     /// Whether it and another one break things that have nothing to do with each other.
     fn goes_with(self, other: Self) -> bool {
         let of_postgres = |fault| {
-            matches!(fault, Self::RestartPostgres | Self::StopPostgres | Self::KillBackend(_) | Self::HoldRow)
+            matches!(
+                fault,
+                Self::RestartPostgres | Self::StopPostgres | Self::KillBackend(_) | Self::HoldRow
+            )
         };
         let of_broker = |fault| match fault {
             Self::KillBroker(broker)
@@ -94,7 +97,10 @@ impl Fault {
         let asks = |fault| {
             matches!(
                 fault,
-                Self::FenceBroker(_) | Self::EndSessions(_) | Self::CancelStatements | Self::DrainBroker(_)
+                Self::FenceBroker(_)
+                    | Self::EndSessions(_)
+                    | Self::CancelStatements
+                    | Self::DrainBroker(_)
             ) || of_postgres(fault)
         };
         !(asks(self) && asks(other))
@@ -194,14 +200,17 @@ async fn a_long_soak() {
     let number = |name: &str, default| {
         std::env::var(name).ok().map_or(default, |text| text.parse::<u64>().expect(name))
     };
-    let (seconds, seed) = (number("SOAK_SECONDS", 300), number("SOAK_SEED", fastrand::u64(..1_000_000)));
+    let (seconds, seed) =
+        (number("SOAK_SECONDS", 300), number("SOAK_SEED", fastrand::u64(..1_000_000)));
     println!("to repeat it: make soak SECONDS={seconds} SEED={seed}");
     soak("soak", seconds, seed).await;
     println!("to repeat it: make soak SECONDS={seconds} SEED={seed}");
 }
 
 async fn soak(name: &str, seconds: u64, seed: u64) {
-    let mut run = Run::start(name, Setup { brokers: BROKERS, seed, leisure: LEISURE, ..Setup::default() }).await;
+    let mut run =
+        Run::start(name, Setup { brokers: BROKERS, seed, leisure: LEISURE, ..Setup::default() })
+            .await;
     let mut chances = run.world.chances("faults");
     let end = Instant::now() + Duration::from_secs(seconds);
     run.works(200).await;

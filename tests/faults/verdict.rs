@@ -35,9 +35,13 @@ pub async fn read_everything(world: &World, name: &Arc<str>, brokers: &[Broker],
             match within(READ_WITHIN, "a topic is read", read(broker, &topic)).await {
                 Ok(runs) => {
                     let broker = broker.name.clone();
-                    world.history.note(name, What::FreshRead { topic: topic.clone(), broker, runs });
+                    world
+                        .history
+                        .note(name, What::FreshRead { topic: topic.clone(), broker, runs });
                 }
-                Err(status) => world.alarm(format!("{} cannot read {topic}: {status:?}", broker.name)),
+                Err(status) => {
+                    world.alarm(format!("{} cannot read {topic}: {status:?}", broker.name))
+                }
             }
         }
         let ends = "select first_offset, next_offset from trunkline.topic_head h

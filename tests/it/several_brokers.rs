@@ -64,7 +64,8 @@ async fn a_wake_up_that_is_not_true_keeps_nobody_waiting() {
     let mut stream = second.consume("orders", "reader").await;
     stream.read_to_end().await;
     let sql = first.sql().await;
-    let lie = "select pg_notify('trunkline', 'somebody h' || id || '=1000000') from trunkline.topic";
+    let lie =
+        "select pg_notify('trunkline', 'somebody h' || id || '=1000000') from trunkline.topic";
     sql.execute(lie, &[]).await.unwrap();
     for payload in ["a", "b"] {
         first.publish("orders", [payload]).await;

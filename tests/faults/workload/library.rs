@@ -51,7 +51,7 @@ impl LibraryProducer {
 
     async fn open(&self, endpoints: &str) -> Option<Producer> {
         let client = Client::connect(endpoints).await.ok()?;
-        let producer = client.producer(&*self.topic, &*self.name);
+        let producer = client.producer(&self.topic, &self.name);
         producer.register().retry_for(Duration::from_secs(20)).open().await.ok()
     }
 
