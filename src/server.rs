@@ -154,6 +154,8 @@ async fn serve_on(
         drain_timeout = ?options.drain_timeout,
         "started"
     );
+    #[cfg(feature = "sabotage")]
+    tracing::error!("this build breaks promises if it is asked to: it is for tests alone");
     let mut stdout = std::io::stdout();
     // Whoever started us need not read it.
     let _ = writeln!(stdout, "listening on {bound}").and_then(|()| stdout.flush());

@@ -30,7 +30,7 @@ struct Queued {
 const QUEUE_LENGTH: usize = 4_096;
 
 /// A statement without an answer for so long is given up.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How often a deadlock with another broker's statement is tried again.
 const MAX_TRIES: usize = 5;

@@ -1,9 +1,9 @@
 //! A consumer's stream: attach, hand out what there is, wait for more.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc::Permit,
+    sync::mpsc::OwnedPermit,
     time::{Instant, sleep_until},
 };
 
@@ -19,6 +19,9 @@ use crate::{
     model::{ConsumerKey, Epoch, Offset},
     storage::Advance,
 };
+
+/// How long the database may take to tell where a stream begins.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a stream ends, or must begin anew.
 pub(super) enum End {
@@ -84,7 +87,10 @@ impl Stream {
     /// Serves until what the stream was asked for is handed out.
     async fn serve(&mut self) -> Result<(), End> {
         let Consume { topic, consumer, .. } = &self.request;
-        let stored = self.broker.find_position_to_read(topic, consumer).await?;
+        let found = self.broker.find_position_to_read(topic, consumer);
+        // The first frame comes at once, or the word that it cannot.
+        let stored = tokio::time::timeout(FIRST_ANSWER_TIMEOUT, found).await;
+        let stored = stored.map_err(|_| Error::DatabaseUnavailable)??;
         let mut log = self.broker.feeds.subscribe(stored.key.topic, stored.first, stored.head);
         let seat = self.broker.leases.seat(topic, consumer);
         let (mut lease, mut position) = match self.request.on_busy {
@@ -141,9 +147,11 @@ impl Stream {
                 continue;
             }
             let Reading { lease, cursor, log, behind, .. } = &mut reading;
-            // A head that lies before what was handed out is a loss, unless it is old.
+            // If the head is said to lie before what was handed out, messages were lost, or what is
+            // said is older than what was read here.
             if *behind || cursor.position() != known_head {
-                if !cursor.fill(&broker.storage, log).await? {
+                let filled = self.meanwhile(lease, log, cursor.fill(&broker.storage, log)).await?;
+                if !filled? {
                     return Err(self.why_gone().await);
                 }
                 if cursor.position() > cursor.head() {
@@ -246,7 +254,8 @@ impl Stream {
                     false => Ok(true),
                 }
             };
-            let (moved, filled) = tokio::join!(broker.positions.advance(advance), read_ahead);
+            let both = futures::future::join(broker.positions.advance(advance), read_ahead);
+            let (moved, filled) = self.meanwhile(lease, log, both).await?;
             if !moved.map_err(unwritten)? {
                 return Err(self.why_unmoved(lease).await);
             }
@@ -288,6 +297,33 @@ impl Stream {
             };
             idle?;
             self.beat(self.stored_position(reading), reading.log).await?;
+        }
+    }
+
+    /// Waits for the database, and beats meanwhile: a stream that has nothing to tell must not be
+    /// taken for one that hangs.
+    async fn meanwhile<T>(
+        &mut self,
+        lease: &Lease,
+        log: &Subscription,
+        work: impl Future<Output = T>,
+    ) -> Result<T, End> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return Ok(done),
+                idle = self.idle(Some(lease)) => idle?,
+            }
+            let (position, head) = (lease.committed(), *log.head.borrow());
+            // A client that does not read needs no beat.
+            if let Ok(place) = self.frames.try_reserve() {
+                place.send(Frame {
+                    epoch: Epoch(0),
+                    event: Ok(Event::Heartbeat { position, head }),
+                });
+            }
+            self.beat_at = Instant::now() + self.request.heartbeat;
         }
     }
 
@@ -375,9 +411,9 @@ impl Stream {
     }
 
     /// Waits for a frame's place on the way out, for as long as the client takes.
-    async fn place(&self, lease: Option<&Lease>) -> Result<Permit<'_, Frame>, End> {
+    async fn place(&self, lease: Option<&Lease>) -> Result<OwnedPermit<Frame>, End> {
         tokio::select! {
-            place = self.frames.reserve() => place.map_err(|_| End::ClientGone),
+            place = self.frames.clone().reserve_owned() => place.map_err(|_| End::ClientGone),
             end = self.must_end(lease) => Err(end),
         }
     }

@@ -62,14 +62,12 @@ async fn poll(storage: &Storage, feeds: &Feeds) -> bool {
                     continue;
                 };
                 feeds.saw(topic, first, head);
+                if head < known {
+                    // Before anybody wakes up for it.
+                    loss::note(storage, feeds, topic, (head, head), known).await;
+                }
                 if head < heard_of {
                     feeds.head_went_back(topic, head);
-                }
-                if head < known
-                    && let Err(error) = loss::note(storage, feeds, topic, head, known).await
-                {
-                    // The next poll finds it again.
-                    tracing::warn!(%error, "find out who has lost messages");
                 }
             }
             true

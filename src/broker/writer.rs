@@ -13,15 +13,16 @@ use super::{
     feed::Feeds,
     flush::{Flush, Group},
     hints::Hints,
+    loss,
     reply::Queued,
 };
 use crate::{
-    model::Draft,
+    model::{Draft, Offset, TopicId},
     storage::{self, Appended, Storage},
 };
 
 /// A statement without an answer for so long is given up, and its connection with it.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How often a flush may be tried again without the publishes that turned out not to fit, or
 /// because what they have to fit changed meanwhile.
@@ -92,13 +93,15 @@ impl Writer {
     async fn write_together(&self, groups: Vec<Group>) -> Vec<Group> {
         let drafts: Vec<Draft> = groups.iter().map(Group::draft).collect();
         let named: Vec<_> = groups.iter().map(|group| &group.topic).zip(&drafts).collect();
+        let known: Vec<_> = groups.iter().map(|group| self.known_head(group)).collect();
         let outcome = self.append(async |writer| writer.append_all(&named).await).await;
         match outcome {
             Ok(appended) => {
                 let mut left = Vec::new();
-                for ((group, draft), appended) in groups.into_iter().zip(drafts).zip(appended) {
+                let groups = groups.into_iter().zip(drafts).zip(known);
+                for (((group, draft), known), appended) in groups.zip(appended) {
                     match appended {
-                        Some(appended) => self.acknowledge(group, draft, appended),
+                        Some(appended) => self.acknowledge(group, draft, appended, known).await,
                         None => left.push(group),
                     }
                 }
@@ -122,9 +125,11 @@ impl Writer {
     /// stored.
     async fn write_alone(&self, mut group: Group) {
         for _ in 0..MAX_ROUNDS {
-            let draft = group.draft();
+            let (draft, known) = (group.draft(), self.known_head(&group));
             match self.append(async |writer| writer.append(&group.topic, &draft).await).await {
-                Ok(Some(appended)) => return self.acknowledge(group, draft, appended),
+                Ok(Some(appended)) => {
+                    return self.acknowledge(group, draft, appended, known).await;
+                }
                 Ok(None) | Err(storage::Error::ChangedMeanwhile) => {
                     match self.settle(group).await {
                         Some(left) => group = left,
@@ -199,8 +204,27 @@ impl Writer {
         }
     }
 
-    fn acknowledge(&self, group: Group, draft: Draft, appended: Appended) {
+    /// How far the topic of a group is known to have come, before more is appended to it.
+    fn known_head(&self, group: &Group) -> Option<(TopicId, Offset)> {
+        self.feeds.losses().known_head_of(&group.topic)
+    }
+
+    async fn acknowledge(
+        &self,
+        group: Group,
+        draft: Draft,
+        appended: Appended,
+        known: Option<(TopicId, Offset)>,
+    ) {
+        self.feeds.losses().learn(&group.topic, appended.topic);
         group.acknowledge(appended.base);
+        if let Some((topic, known)) = known
+            && topic == appended.topic
+            && appended.base < known
+        {
+            let ends = (appended.base, appended.base.after(draft.payloads.len()));
+            loss::note(&self.storage, &self.feeds, topic, ends, known).await;
+        }
         let batch = draft.stored(appended.base, appended.published_at);
         let head = batch.end();
         self.feeds.batch_stored(appended.topic, batch);

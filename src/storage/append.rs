@@ -85,20 +85,20 @@ impl Writer {
             // Each alone, then.
             return Ok(drafts.iter().map(|_| None).collect());
         }
-        let transaction = self.0.begin().await?;
-        // Sent one behind the other without waiting; each takes its lock in its turn.
-        let appended = try_join_all(
-            drafts.iter().map(|(topic, draft)| append_batch(&transaction, topic, draft)),
-        )
-        .await?;
-        #[cfg(feature = "sabotage")]
-        if Sabotage::SwallowRollback.is_on() {
-            sabotage::fail_now_and_then(&transaction).await;
-        }
-        // Every statement has answered without an error: only then does the driver's Ok on a
-        // commit mean that it was one (an aborted transaction answers it with a rollback).
-        transaction.commit().await?;
-        Ok(appended)
+        self.0
+            .transact(async |transaction| {
+                // Sent one behind the other without waiting; each takes its lock in its turn.
+                let appended = try_join_all(
+                    drafts.iter().map(|(topic, draft)| append_batch(transaction, topic, draft)),
+                )
+                .await?;
+                #[cfg(feature = "sabotage")]
+                if Sabotage::SwallowRollback.is_on() {
+                    sabotage::fail_now_and_then(transaction).await;
+                }
+                Ok(appended)
+            })
+            .await
     }
 
     /// Gives the connection up: it is lost, though the driver may not have noticed yet, or its

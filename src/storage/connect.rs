@@ -36,6 +36,11 @@ const PUBLISHING: &str = "set plan_cache_mode = force_generic_plan;
 pub(super) const WRITER_LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 const QUERY_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a statement may take besides its wait for a lock. A connection that leads nowhere
+/// would otherwise hang whoever uses it, and the streams that wait for them, until the kernel
+/// notices; behind a proxy or a pooler it never does.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
 impl Storage {
     pub(super) fn with_pools(
         url: &str,
@@ -131,7 +136,8 @@ fn pool(config: &Config, kind: Kind, lent: bool) -> Result<Sessions, Error> {
         true => Manner::Lent { settings: settings(lock_timeout, true).into() },
         false => Manner::Own,
     };
-    Ok(Sessions { pool: builder.build().map_err(Error::unexpected)?, manner })
+    let pool = builder.build().map_err(Error::unexpected)?;
+    Ok(Sessions { pool, manner, answer_within: ANSWER_TIMEOUT + lock_timeout })
 }
 
 /// Sets what every session of ours must have, whatever the server's or the role's defaults are.

@@ -36,44 +36,46 @@ impl Storage {
         choose: impl Fn(&[Arc<Batch>], Offset) -> Offset,
     ) -> Result<Option<Pulled>, Error> {
         let mut client = self.query().await?;
-        let transaction = client.begin().await?;
-        transaction.limit_lock_wait(lock_wait).await?;
-        transaction
-            .execute(
-                "-- lock_consumer\nselect pg_advisory_xact_lock($1, $2)",
-                &[&key.topic.0, &key.consumer],
-            )
-            .await?;
-        let position = transaction
-            .query_opt(
-                "-- find_position
-                select position from trunkline.consumer_topic where topic_id = $1 and id = $2",
-                &[&key.topic.0, &key.consumer],
-            )
-            .await?;
-        let Some(position) = position else { return Ok(None) };
-        let position = Offset(position.get(0));
-        let Some(log) = read_batches(&transaction, key.topic, position, max_bytes).await? else {
-            return Ok(None);
-        };
-        let from = position.max(log.first);
-        let to = choose(&log.batches, from);
-        if to > position {
-            let moved = transaction
-                .execute(
-                    "-- pull_position
-                    update trunkline.consumer_topic
-                    set position = $3, epoch = epoch + 1, holder = '', updated_at = now()
-                    where topic_id = $1 and id = $2 and position = $4",
-                    &[&key.topic.0, &key.consumer, &to.0, &position.0],
-                )
-                .await?;
-            // Moved between the two statements: by a seek, or by a stream whose lock was lost.
-            if moved == 0 {
-                return Err(Error::ChangedMeanwhile);
-            }
-        }
-        transaction.commit().await?;
-        Ok(Some(Pulled { batches: log.batches, position, from, to, head: log.head }))
+        client
+            .transact(async |transaction| {
+                transaction.limit_lock_wait(lock_wait).await?;
+                transaction
+                    .execute(
+                        "-- lock_consumer\nselect pg_advisory_xact_lock($1, $2)",
+                        &[&key.topic.0, &key.consumer],
+                    )
+                    .await?;
+                let position = transaction
+                    .query_opt(
+                        "-- find_position
+                        select position from trunkline.consumer_topic where topic_id = $1 and id = $2",
+                        &[&key.topic.0, &key.consumer],
+                    )
+                    .await?;
+                let Some(position) = position else { return Ok(None) };
+                let position = Offset(position.get(0));
+                let Some(log) = read_batches(transaction, key.topic, position, max_bytes).await? else {
+                    return Ok(None);
+                };
+                let from = position.max(log.first);
+                let to = choose(&log.batches, from);
+                if to > position {
+                    let moved = transaction
+                        .execute(
+                            "-- pull_position
+                            update trunkline.consumer_topic
+                            set position = $3, epoch = epoch + 1, holder = '', updated_at = now()
+                            where topic_id = $1 and id = $2 and position = $4",
+                            &[&key.topic.0, &key.consumer, &to.0, &position.0],
+                        )
+                        .await?;
+                    // Moved between the two statements: by a seek, or by a stream whose lock was lost.
+                    if moved == 0 {
+                        return Err(Error::ChangedMeanwhile);
+                    }
+                }
+                Ok(Some(Pulled { batches: log.batches, position, from, to, head: log.head }))
+            })
+            .await
     }
 }

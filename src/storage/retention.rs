@@ -90,51 +90,53 @@ impl Storage {
         keep_unread: bool,
     ) -> Result<Option<Offset>, Error> {
         let mut client = self.query().await?;
-        let transaction = client.begin().await?;
-        // Whoever sits on the topic's row holds up this topic alone.
-        transaction.limit_lock_wait(WRITER_LOCK_TIMEOUT).await?;
-        // Locked first, so that what follows is of what is there under the lock.
-        let lock = "-- lock_topic_head
-            select first_offset, next_offset, deleted_until
-            from trunkline.topic_head where topic_id = $1 for update";
-        let Some(locked) = transaction.query_opt(lock, &[&topic.0]).await? else {
-            return Ok(None);
-        };
-        let [first, head, deleted_until] = [0, 1, 2].map(|column| locked.get::<_, i64>(column));
-        let floor = floor.0.min(head);
-        if floor <= first {
-            return Ok(Some(Offset(first)));
-        }
-        let raise = "-- raise_floor
-            with allowed as (
-                select least($3, (
-                    select min(position)
-                    from trunkline.topic t join trunkline.consumer_topic c on c.topic_id = t.id
-                    where t.id = $1 and keep_unread and $6)) as floor
-            ), hidden as (
-                select base_offset + count as batch_end, bytes
-                from trunkline.batch
-                where topic_id = $1 and base_offset >= $4
-                  and base_offset < (select floor from allowed) and base_offset + count > $2
-                order by base_offset limit $5
-            ), step as (
-                select greatest($2, case when count(*) < $5 then floor
-                                         else least(floor, max(batch_end)) end) as floor
-                from allowed left join hidden on true
-                group by floor
-            )
-            update trunkline.topic_head
-            set first_offset = step.floor,
-                bytes = bytes - coalesce((
-                    select sum(hidden.bytes) from hidden where batch_end <= step.floor), 0)
-            from step
-            where topic_id = $1
-            returning first_offset";
-        let parameters: [&dyn Parameter; 6] =
-            [&topic.0, &first, &floor, &deleted_until, &HIDE_STEP, &keep_unread];
-        let raised = Offset(transaction.query_one(raise, &parameters).await?.get(0));
-        transaction.commit().await?;
-        Ok(Some(raised))
+        client
+            .transact(async |transaction| {
+                // Whoever sits on the topic's row holds up this topic alone.
+                transaction.limit_lock_wait(WRITER_LOCK_TIMEOUT).await?;
+                // Locked first, so that what follows is of what is there under the lock.
+                let lock = "-- lock_topic_head
+                    select first_offset, next_offset, deleted_until
+                    from trunkline.topic_head where topic_id = $1 for update";
+                let Some(locked) = transaction.query_opt(lock, &[&topic.0]).await? else {
+                    return Ok(None);
+                };
+                let [first, head, deleted_until] = [0, 1, 2].map(|column| locked.get::<_, i64>(column));
+                let floor = floor.0.min(head);
+                if floor <= first {
+                    return Ok(Some(Offset(first)));
+                }
+                let raise = "-- raise_floor
+                    with allowed as (
+                        select least($3, (
+                            select min(position)
+                            from trunkline.topic t join trunkline.consumer_topic c on c.topic_id = t.id
+                            where t.id = $1 and keep_unread and $6)) as floor
+                    ), hidden as (
+                        select base_offset + count as batch_end, bytes
+                        from trunkline.batch
+                        where topic_id = $1 and base_offset >= $4
+                          and base_offset < (select floor from allowed) and base_offset + count > $2
+                        order by base_offset limit $5
+                    ), step as (
+                        select greatest($2, case when count(*) < $5 then floor
+                                                 else least(floor, max(batch_end)) end) as floor
+                        from allowed left join hidden on true
+                        group by floor
+                    )
+                    update trunkline.topic_head
+                    set first_offset = step.floor,
+                        bytes = bytes - coalesce((
+                            select sum(hidden.bytes) from hidden where batch_end <= step.floor), 0)
+                    from step
+                    where topic_id = $1
+                    returning first_offset";
+                let parameters: [&dyn Parameter; 6] =
+                    [&topic.0, &first, &floor, &deleted_until, &HIDE_STEP, &keep_unread];
+                let raised = Offset(transaction.query_one(raise, &parameters).await?.get(0));
+                Ok(Some(raised))
+            })
+            .await
     }
 
     /// Topics that have hidden batches, which may be deleted, and their first offsets.

@@ -5,7 +5,10 @@
 //! settings, and statements are sent unprepared, with the types of their parameters.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -21,6 +24,8 @@ use super::Error;
 pub(super) struct Sessions {
     pub pool: Pool,
     pub manner: Manner,
+    /// A statement without an answer for so long is given up, and its connection with it.
+    pub answer_within: Duration,
 }
 
 /// Whose the sessions are.
@@ -37,11 +42,17 @@ pub(super) enum Manner {
 
 /// A session, for as long as it is needed.
 pub(super) struct Session {
-    object: Object,
+    /// None once it is given up.
+    object: Option<Object>,
     manner: Manner,
+    answer_within: Duration,
+    /// A transaction was begun whose end the server has not confirmed: a rollback can fail as well
+    /// as a commit, when an operator cancels it. Whoever used the session next would be in that
+    /// transaction.
+    unsettled: AtomicBool,
 }
 
-/// Statements that are stored together or not at all; undone when it is dropped.
+/// Statements that are stored together or not at all.
 pub(super) struct Transaction<'a> {
     inner: deadpool_postgres::Transaction<'a>,
     prepares: bool,
@@ -80,37 +91,70 @@ pub(super) trait Parameter: Sync {
 impl Sessions {
     /// A session, as soon as one is free.
     pub(super) async fn get(&self) -> Result<Session, Error> {
-        Ok(Session { object: self.pool.get().await?, manner: self.manner.clone() })
+        let object = Some(self.pool.get().await?);
+        let (manner, answer_within) = (self.manner.clone(), self.answer_within);
+        Ok(Session { object, manner, answer_within, unsettled: AtomicBool::new(false) })
     }
 }
 
 impl Session {
-    /// Begins a transaction.
-    pub(super) async fn begin(&mut self) -> Result<Transaction<'_>, Error> {
-        match &self.manner {
-            Manner::Own => {
-                let inner = self.object.transaction().await?;
-                Ok(Transaction { inner, prepares: true })
+    /// Runs statements that are stored together or not at all: stored if `work` ends without an
+    /// error. Only then does success of the commit mean that, as an aborted transaction answers it
+    /// with a rollback, which the driver takes for success.
+    ///
+    /// Dropped half-way, or without an answer for three statements' time, it gives the session up.
+    pub(super) async fn transact<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let Self { object, manner, unsettled, answer_within } = self;
+        let object = object.as_mut().ok_or(Error::Closed)?;
+        unsettled.store(true, Ordering::Relaxed);
+        let all = async {
+            let transaction = Transaction::begin(object, manner).await?;
+            let done = work(&transaction).await;
+            let ended = match &done {
+                Ok(_) => transaction.inner.commit().await,
+                Err(_) => transaction.inner.rollback().await,
+            };
+            if ended.is_ok() {
+                unsettled.store(false, Ordering::Relaxed);
             }
-            Manner::Lent { settings } => {
-                let transaction =
-                    self.object.build_transaction().isolation_level(IsolationLevel::ReadCommitted);
-                let inner = transaction.start().await?;
-                inner.batch_execute(settings).await?;
-                Ok(Transaction { inner, prepares: false })
-            }
-        }
+            // An error of the work's own says more than that of the rollback.
+            let done = done?;
+            ended?;
+            Ok(done)
+        };
+        let limit = 3 * *answer_within;
+        tokio::time::timeout(limit, all)
+            .await
+            .unwrap_or_else(|_| Err(Error::ConnectionLost(format!("no answer in {limit:?}"))))
     }
 
     /// Runs a statement that must not be in a transaction.
     pub(super) async fn run_alone(&self, text: &str) -> Result<(), Error> {
-        Ok(self.object.batch_execute(text).await?)
+        Ok(self.object()?.batch_execute(text).await?)
     }
 
     /// Gives the session up: it is lost, though the driver may not have noticed yet, or its answer
     /// is no longer waited for.
     pub(super) fn abandon(self) {
-        drop(Object::take(self.object));
+        self.unsettled.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for the answer to a statement; gives the session up if none comes.
+    async fn in_time<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        match tokio::time::timeout(self.answer_within, answer).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.unsettled.store(true, Ordering::Relaxed);
+                Err(Error::ConnectionLost(format!("no answer in {:?}", self.answer_within)))
+            }
+        }
+    }
+
+    fn object(&self) -> Result<&Object, Error> {
+        self.object.as_ref().ok_or(Error::Closed)
     }
 
     /// Runs a statement in a transaction of its own. All is sent one behind the other without
@@ -121,11 +165,16 @@ impl Session {
         statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Error> {
         let begin = format!("begin isolation level read committed; {settings}");
+        let object = self.object()?;
+        self.unsettled.store(true, Ordering::Relaxed);
         let (begun, done, ended) = futures::join!(
-            self.object.batch_execute(&begin),
+            object.batch_execute(&begin),
             statement,
-            self.object.batch_execute("commit"),
+            object.batch_execute("commit"),
         );
+        if ended.is_ok() {
+            self.unsettled.store(false, Ordering::Relaxed);
+        }
         begun?;
         // An aborted transaction answers a commit with a rollback, which the driver takes for
         // success: only after a statement without an error does success mean success.
@@ -135,35 +184,67 @@ impl Session {
     }
 }
 
-impl Statements for Session {
-    async fn query(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Vec<Row>, Error> {
-        match &self.manner {
-            Manner::Own => {
-                let statement = self.object.prepare_cached(text).await?;
-                Ok(self.object.query(&statement, &values(parameters)).await?)
-            }
-            Manner::Lent { settings } => {
-                let parameters = typed(parameters);
-                self.in_transaction(settings, self.object.query_typed(text, &parameters)).await
-            }
-        }
-    }
-
-    async fn execute(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<u64, Error> {
-        match &self.manner {
-            Manner::Own => {
-                let statement = self.object.prepare_cached(text).await?;
-                Ok(self.object.execute(&statement, &values(parameters)).await?)
-            }
-            Manner::Lent { settings } => {
-                let parameters = typed(parameters);
-                self.in_transaction(settings, self.object.execute_typed(text, &parameters)).await
-            }
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.unsettled.load(Ordering::Relaxed)
+            && let Some(object) = self.object.take()
+        {
+            // The connection ends, and what was under way on it with it.
+            drop(Object::take(object));
         }
     }
 }
 
-impl Transaction<'_> {
+impl Statements for Session {
+    async fn query(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Vec<Row>, Error> {
+        let object = self.object()?;
+        let answer = async {
+            match &self.manner {
+                Manner::Own => {
+                    let statement = object.prepare_cached(text).await?;
+                    Ok(object.query(&statement, &values(parameters)).await?)
+                }
+                Manner::Lent { settings } => {
+                    let parameters = typed(parameters);
+                    self.in_transaction(settings, object.query_typed(text, &parameters)).await
+                }
+            }
+        };
+        self.in_time(answer).await
+    }
+
+    async fn execute(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<u64, Error> {
+        let object = self.object()?;
+        let answer = async {
+            match &self.manner {
+                Manner::Own => {
+                    let statement = object.prepare_cached(text).await?;
+                    Ok(object.execute(&statement, &values(parameters)).await?)
+                }
+                Manner::Lent { settings } => {
+                    let parameters = typed(parameters);
+                    self.in_transaction(settings, object.execute_typed(text, &parameters)).await
+                }
+            }
+        };
+        self.in_time(answer).await
+    }
+}
+
+impl<'a> Transaction<'a> {
+    async fn begin(object: &'a mut Object, manner: &Manner) -> Result<Self, Error> {
+        match manner {
+            Manner::Own => Ok(Self { inner: object.transaction().await?, prepares: true }),
+            Manner::Lent { settings } => {
+                let transaction =
+                    object.build_transaction().isolation_level(IsolationLevel::ReadCommitted);
+                let inner = transaction.start().await?;
+                inner.batch_execute(settings).await?;
+                Ok(Self { inner, prepares: false })
+            }
+        }
+    }
+
     /// Limits how long each of its statements waits for a lock.
     pub(super) async fn limit_lock_wait(&self, wait: Duration) -> Result<(), Error> {
         // 0 would be without a limit.
@@ -171,11 +252,6 @@ impl Transaction<'_> {
         let limit = "-- limit_lock_wait\nselect set_config('lock_timeout', $1, true)";
         self.query_one(limit, &[&wait.to_string()]).await?;
         Ok(())
-    }
-
-    /// Stores what the statements did. Only if none of them failed does success mean that.
-    pub(super) async fn commit(self) -> Result<(), Error> {
-        Ok(self.inner.commit().await?)
     }
 }
 

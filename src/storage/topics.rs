@@ -121,31 +121,33 @@ impl Storage {
     /// it then finds the topic gone.
     pub async fn delete_topic(&self, name: &TopicName) -> Result<Option<TopicId>, Error> {
         let mut client = self.query().await?;
-        let transaction = client.begin().await?;
-        let head = transaction
-            .query_opt(
-                "-- delete_topic_head
-                delete from trunkline.topic_head
-                using trunkline.topic where name = $1 and topic_id = id
-                returning topic_id",
-                &[&name.as_str()],
-            )
-            .await?;
-        let Some(head) = head else { return Ok(None) };
-        let id: i32 = head.get(0);
-        // A registration holds the topic's row: one that was begun is waited for, and deleted.
-        let lock = "-- lock_topic\nselect from trunkline.topic where id = $1 for update";
-        transaction.query_opt(lock, &[&id]).await?;
-        for statement in [
-            "-- bury_topic\ninsert into trunkline.deleted_topic (topic_id) values ($1)",
-            "-- delete_topic_producers\ndelete from trunkline.producer_topic where topic_id = $1",
-            "-- delete_topic_consumers\ndelete from trunkline.consumer_topic where topic_id = $1",
-            "-- delete_topic\ndelete from trunkline.topic where id = $1",
-        ] {
-            transaction.execute(statement, &[&id]).await?;
-        }
-        transaction.commit().await?;
-        Ok(Some(TopicId(id)))
+        client
+            .transact(async |transaction| {
+                let head = transaction
+                    .query_opt(
+                        "-- delete_topic_head
+                        delete from trunkline.topic_head
+                        using trunkline.topic where name = $1 and topic_id = id
+                        returning topic_id",
+                        &[&name.as_str()],
+                    )
+                    .await?;
+                let Some(head) = head else { return Ok(None) };
+                let id: i32 = head.get(0);
+                // A registration holds the topic's row: one that was begun is waited for, and deleted.
+                let lock = "-- lock_topic\nselect from trunkline.topic where id = $1 for update";
+                transaction.query_opt(lock, &[&id]).await?;
+                for statement in [
+                    "-- bury_topic\ninsert into trunkline.deleted_topic (topic_id) values ($1)",
+                    "-- delete_topic_producers\ndelete from trunkline.producer_topic where topic_id = $1",
+                    "-- delete_topic_consumers\ndelete from trunkline.consumer_topic where topic_id = $1",
+                    "-- delete_topic\ndelete from trunkline.topic where id = $1",
+                ] {
+                    transaction.execute(statement, &[&id]).await?;
+                }
+                Ok(Some(TopicId(id)))
+            })
+            .await
     }
 }
 

@@ -29,7 +29,9 @@ impl Partition {
         match nft(&rules) {
             Ok(()) => Some(Self { address }),
             Err(problem) => {
-                println!("skipped: no partition by the kernel, as nft says: {problem}");
+                crate::support::say(&format!(
+                    "skipped: no partition by the kernel, as nft says: {problem}"
+                ));
                 None
             }
         }

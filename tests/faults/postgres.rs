@@ -82,7 +82,10 @@ impl Postgres {
         let mut standby = Self::new(tempdir(), &[]);
         let program = self.binaries.postgres().with_file_name("pg_basebackup");
         if !program.exists() {
-            println!("skipped: no standby can be made, as there is no {}", program.display());
+            crate::support::say(&format!(
+                "skipped: no standby can be made, as there is no {}",
+                program.display()
+            ));
             return None;
         }
         let mut copy = standby.account.command(&program);
@@ -213,6 +216,16 @@ impl Postgres {
     /// Where the server writes what goes wrong.
     pub fn log(&self) -> PathBuf {
         self.dir.path().join("postgres.log")
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // A run that failed may have left it standing still.
+        if self.child.as_ref().and_then(Child::id).is_some() {
+            self.signal_all(Signal::SIGCONT);
+            let _ = kill(Pid::from_raw(self.id()), Signal::SIGQUIT);
+        }
     }
 }
 

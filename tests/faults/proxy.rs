@@ -201,13 +201,17 @@ impl Pump {
     /// Returns its sockets when one side has ended and the other was told.
     async fn run(mut self) -> Result<(OwnedReadHalf, OwnedWriteHalf), Cut> {
         let mut buffer = vec![0; 64 * 1024];
-        let mut passed_since_cut = 0;
+        // Since which cut how much was passed.
+        let (mut cut, mut passed) = (self.cuts, 0);
         loop {
             let way = *self.way.borrow_and_update();
             let mut room = usize::MAX;
             if way.cuts > self.cuts {
+                if way.cuts > cut {
+                    (cut, passed) = (way.cuts, 0);
+                }
                 match way.cut_after {
-                    Some(after) if self.answers => room = after - passed_since_cut,
+                    Some(after) if self.answers => room = after.saturating_sub(passed),
                     Some(_) => {}
                     None => return Err(self.cut()),
                 }
@@ -236,7 +240,7 @@ impl Pump {
                 return Err(self.cut());
             }
             if room < usize::MAX {
-                passed_since_cut += passes;
+                passed += passes;
             }
         }
     }

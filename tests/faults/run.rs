@@ -6,7 +6,10 @@ use std::{
     io::Write as _,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,7 +23,7 @@ use crate::{
     history::{History, What},
     postgres::{self, Postgres, url_at},
     proxy::{ALL, Mode, Proxy},
-    support::{soon, until, until_within},
+    support::{until, until_within},
     values::{Sizes, producer_name},
     verdict,
     workload::{
@@ -42,11 +45,20 @@ pub struct Setup<'a> {
     pub seed: u64,
     /// How much longer producers rest than they need to.
     pub leisure: u64,
+    /// Whether a fault of the run keeps a broker from beating.
+    pub may_be_silent: bool,
 }
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Self { brokers: 2, postgres: &[], environment: &[], seed: 1, leisure: 1 }
+        Self {
+            brokers: 2,
+            postgres: &[],
+            environment: &[],
+            seed: 1,
+            leisure: 1,
+            may_be_silent: false,
+        }
     }
 }
 
@@ -56,8 +68,9 @@ pub const TOPICS: [&str; 6] = ["hot", "side-0", "side-1", "trimmed", "sized", "s
 /// Servers, brokers, and clients at work.
 pub struct Run {
     pub name: String,
-    pub postgres: Postgres,
+    /// Before their PostgreSQL: they end first.
     pub brokers: Vec<Broker>,
+    pub postgres: Postgres,
     /// Between each broker and PostgreSQL.
     pub to_postgres: Vec<Proxy>,
     /// Between the clients and each broker.
@@ -68,6 +81,8 @@ pub struct Run {
     readers: Clients,
     began: Instant,
     run: Arc<str>,
+    /// Whence its brokers come to PostgreSQL.
+    network: Network,
 }
 
 impl Run {
@@ -90,8 +105,9 @@ impl Run {
         fs::create_dir_all(&dir).unwrap();
         let history = History::create(&dir.join("history.jsonl"));
         let (mut brokers, mut to_postgres, mut to_broker) = (Vec::new(), Vec::new(), Vec::new());
+        let network = Network::new();
         for number in 0..setup.brokers {
-            let proxy = Proxy::before_postgres(postgres.port(), address_of(number)).await;
+            let proxy = Proxy::before_postgres(postgres.port(), network.address_of(number)).await;
             let url = url_at(proxy.port());
             let name = format!("broker-{number}");
             let broker = Broker::start(&name, &url, &dir, setup.environment).await;
@@ -105,6 +121,7 @@ impl Run {
             database: watch::Sender::new(postgres.url()),
             seed: setup.seed,
             leisure: setup.leisure,
+            may_be_silent: setup.may_be_silent,
             enough: CancellationToken::new(),
             read: CancellationToken::new(),
             alarms: Default::default(),
@@ -121,6 +138,7 @@ impl Run {
             readers: JoinSet::new(),
             began: Instant::now(),
             run: "run".into(),
+            network,
         }
     }
 
@@ -196,8 +214,13 @@ impl Run {
 
     /// Lets the clients work until so many more messages were acknowledged.
     pub async fn works(&self, messages: i64) {
-        let goal = self.heads().await + messages;
-        until("messages are stored", async || self.heads().await >= goal).await;
+        let mut goal = None;
+        until("messages are stored", async || {
+            let heads = self.heads().await;
+            goal = goal.or(heads.map(|heads| heads + messages));
+            heads.zip(goal).is_some_and(|(heads, goal)| heads >= goal)
+        })
+        .await;
     }
 
     /// Lets the clients work, or try to, for some time.
@@ -209,14 +232,25 @@ impl Run {
     pub async fn end_sessions(&self, application: &str) {
         let end =
             "select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1";
-        self.sql().await.query(end, &[&application]).await.unwrap();
+        let sql = self.sql().await;
+        until("there is a session to end", async || {
+            !sql.query(end, &[&application]).await.unwrap().is_empty()
+        })
+        .await;
     }
 
     /// Ends all sessions of one broker.
     pub async fn end_sessions_of(&self, broker: usize) {
         let end = "select pg_terminate_backend(pid) from pg_stat_activity
             where client_addr = $1::text::inet and application_name like 'trunkline%'";
-        self.sql().await.query(end, &[&address_of(broker).to_string()]).await.unwrap();
+        let address = self.address_of(broker).to_string();
+        let ended = self.sql().await.query(end, &[&address]).await.unwrap();
+        assert!(!ended.is_empty(), "broker {broker} has no session");
+    }
+
+    /// Whence a broker comes to PostgreSQL.
+    pub fn address_of(&self, broker: usize) -> Ipv4Addr {
+        self.network.address_of(broker)
     }
 
     /// The brokers find another server at the end of their way, and so do all who look.
@@ -244,11 +278,12 @@ impl Run {
         postgres::connect(&url).await.unwrap()
     }
 
-    async fn heads(&self) -> i64 {
+    /// How many messages were stored; `None` while nobody can be asked.
+    async fn heads(&self) -> Option<i64> {
         let sum = "select coalesce(sum(next_offset), 0)::bigint from trunkline.topic_head";
         let url = self.world.database.borrow().clone();
-        let Ok(sql) = postgres::connect(&url).await else { return 0 };
-        sql.query_one(sum, &[]).await.map_or(0, |row| row.get(0))
+        let sql = postgres::connect(&url).await.ok()?;
+        Some(sql.query_one(sum, &[]).await.ok()?.get(0))
     }
 
     /// Heals what is broken, waits until all has reached everybody, and judges.
@@ -272,34 +307,31 @@ impl Run {
     pub async fn judge_within(mut self, time: Duration) -> (Report, Vec<String>) {
         let mut found = Vec::new();
         self.heal().await;
+        let deadline = Instant::now() + time;
         self.world.enough.cancel();
-        if let Err(problem) = self.all_has_arrived(time).await {
+        if let Err(problem) = self.all_has_arrived(deadline).await {
             found.push(format!("C10: {problem}"));
         }
         self.world.read.cancel();
-        soon("the consumers end", async {
-            while let Some(ended) = self.readers.join_next().await {
-                ended.unwrap();
-            }
-        })
-        .await;
-        self.makers.abort_all();
+        found.extend(ended_badly(&mut self.readers).await);
         found.extend(self.leaks().await.into_iter().map(|what| format!("C10: {what}")));
+        for broker in &self.brokers {
+            found.extend(verdict::does_not_work(broker).await);
+        }
         verdict::read_everything(&self.world, &self.run, &self.brokers, &TOPICS).await;
         for broker in &mut self.brokers {
-            if !broker.stop().await.success() {
-                found.push(format!("C10: {} did not stop with success", broker.name));
+            if let Err(problem) = broker.try_stop().await {
+                found.push(format!("C10: {} {problem}", broker.name));
             }
-            found.extend(verdict::said_too_often(
-                &broker.name,
-                &broker.log_text(),
-                self.began.elapsed(),
-            ));
+            let log = broker.log_text();
+            found.extend(verdict::said_too_often(&broker.name, &log, self.began.elapsed()));
+            found.extend(verdict::went_wrong(&broker.name, &log));
         }
         let events = self.world.history.events();
         let report = check::check(&events);
         found.extend(report.found.iter().map(|found| format!("{}: {}", found.check, found.what)));
         found.extend(verdict::codes_not_allowed(&events));
+        found.extend(verdict::did_nothing(&events));
         found.append(&mut self.world.alarms.lock().unwrap());
         verdict::note_figures(&self.dir, &self.name, &report.figures, self.began.elapsed());
         (report, found)
@@ -337,23 +369,27 @@ impl Run {
     }
 
     /// Waits until producers have their answers, and consumers all messages.
-    async fn all_has_arrived(&mut self, time: Duration) -> Result<(), String> {
-        let settled = async { while self.makers.join_next().await.is_some() {} };
-        if tokio::time::timeout(time + Duration::from_secs(15), settled).await.is_err() {
-            return Err(format!("{} producers have no answer", self.makers.len()));
+    async fn all_has_arrived(&mut self, deadline: Instant) -> Result<(), String> {
+        match tokio::time::timeout_at(deadline.into(), ended_badly(&mut self.makers)).await {
+            Ok(bad) if bad.is_empty() => {}
+            Ok(bad) => return Err(bad.join(", ")),
+            Err(_) => {
+                let count = self.makers.len();
+                self.makers.abort_all();
+                return Err(format!("{count} producers have no answer"));
+            }
         }
         let behind = "select t.name || '/' || c.consumer_id, c.position, h.next_offset, c.holder
             from trunkline.consumer_topic c
             join trunkline.topic_head h using (topic_id) join trunkline.topic t on t.id = topic_id
             where c.position < h.next_offset";
         let sql = self.sql().await;
-        let began = Instant::now();
         loop {
             let rows = sql.query(behind, &[]).await.map_err(|error| error.to_string())?;
             if rows.is_empty() {
                 return Ok(());
             }
-            if began.elapsed() > time {
+            if Instant::now() > deadline {
                 let told = rows.iter().map(|row| {
                     let (who, position, head): (String, i64, i64) =
                         (row.get(0), row.get(1), row.get(2));
@@ -416,6 +452,17 @@ impl Run {
     }
 }
 
+/// Waits for tasks to end, and tells of those that panicked.
+async fn ended_badly(clients: &mut Clients) -> Vec<String> {
+    let mut bad = Vec::new();
+    while let Some(ended) = clients.join_next().await {
+        if let Err(problem) = ended {
+            bad.push(format!("a client panicked: {problem}"));
+        }
+    }
+    bad
+}
+
 /// Registers a producer.
 async fn register(client: &Client, topic: &str, name: &str) {
     let (topic, producer_id) = (topic.to_owned(), name.to_owned());
@@ -423,9 +470,19 @@ async fn register(client: &Client, topic: &str, name: &str) {
     client.producers().register_producer(request).await.unwrap();
 }
 
-/// Whence a broker comes to PostgreSQL.
-pub fn address_of(broker: usize) -> Ipv4Addr {
-    Ipv4Addr::new(127, 0, 77, 1 + broker as u8)
+/// Addresses of the loopback that no other run uses at the same time.
+struct Network([u8; 2]);
+
+impl Network {
+    fn new() -> Self {
+        static NEXT: AtomicU8 = AtomicU8::new(0);
+        let process = std::process::id();
+        Self([64 + (process % 128) as u8, NEXT.fetch_add(1, Ordering::Relaxed)])
+    }
+
+    fn address_of(&self, broker: usize) -> Ipv4Addr {
+        Ipv4Addr::new(127, self.0[0], self.0[1], 1 + broker as u8)
+    }
 }
 
 /// Adds a line to a file that many runs add to.

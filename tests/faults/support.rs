@@ -1,6 +1,7 @@
 //! Waits with a deadline, and ports that nobody uses.
 
 use std::{
+    io::Write as _,
     net::TcpListener,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -8,6 +9,12 @@ use std::{
 
 /// How long a run waits for what must come.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Says something that is read though the test passes.
+pub fn say(what: &str) {
+    // What is printed is kept back then, but not what is written.
+    let _ = writeln!(std::io::stderr(), "{what}");
+}
 
 /// Waits for what must come.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {

@@ -30,11 +30,15 @@ impl Tmpfs {
             Ok(output) if output.status.success() => Some(Self { dir }),
             Ok(output) => {
                 let problem = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                println!("skipped: no disk can be full, as mount says: {problem}");
+                crate::support::say(&format!(
+                    "skipped: no disk can be full, as mount says: {problem}"
+                ));
                 None
             }
             Err(error) => {
-                println!("skipped: no disk can be full, as there is no mount: {error}");
+                crate::support::say(&format!(
+                    "skipped: no disk can be full, as there is no mount: {error}"
+                ));
                 None
             }
         }

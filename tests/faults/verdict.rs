@@ -23,8 +23,9 @@ use crate::{
 /// How long it may take to read a topic, after a soak.
 const READ_WITHIN: Duration = Duration::from_secs(300);
 
-/// How often a broker may say the same in a minute, whatever breaks.
-const OFTEN: usize = 20;
+/// How often a broker may say the same in a minute, whatever breaks: warnings, and what else it
+/// tells, such as that its health has changed.
+const OFTEN: [usize; 2] = [7, 20];
 
 /// Notes what is stored, and what each broker tells of it.
 pub async fn read_everything(world: &World, name: &Arc<str>, brokers: &[Broker], topics: &[&str]) {
@@ -110,16 +111,80 @@ async fn table(sql: &tokio_postgres::Client, topic: &str, first: i64) -> Vec<Run
 
 /// What a log says more often than anybody wants to read.
 pub fn said_too_often(broker: &str, log: &str, took: Duration) -> Vec<String> {
-    let often = OFTEN * (1 + took.as_secs() as usize / 60);
+    let [warnings, news] = OFTEN.map(|often| often * (1 + took.as_secs() as usize / 60));
     let mut said: BTreeMap<String, usize> = BTreeMap::new();
     for line in log.lines() {
-        // Without its time, and whatever numbers it tells.
+        // Without its time, and the numbers of what went wrong.
         let words = line.split_once(' ').map_or(line, |(_, words)| words);
-        let words = words.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+        let problem = words.find("error=").or(words.find("problem=")).unwrap_or(words.len());
+        let (what, why) = words.split_at(problem);
+        let why = why.chars().map(|c| if c.is_ascii_digit() { '0' } else { c });
+        let words = what.chars().chain(why).collect();
         *said.entry(words).or_default() += 1;
     }
-    let too_often = said.into_iter().filter(|(_, count)| *count > often);
+    let too_often = said
+        .into_iter()
+        .filter(|(words, count)| *count > if words.contains(" INFO ") { news } else { warnings });
     too_often.map(|(words, count)| format!("log: {broker} said {count} times: {words}")).collect()
+}
+
+/// What a broker never says, whatever breaks: that it met an error of its own.
+pub fn went_wrong(broker: &str, log: &str) -> Vec<String> {
+    let wrong = log.lines().filter(|line| line.contains(" ERROR ") || line.contains("panicked at"));
+    wrong.take(5).map(|line| format!("log: {broker} said: {line}")).collect()
+}
+
+/// A broker that does not take and hand on messages by itself, now that nothing is broken: the
+/// clients of the run would have gone to another one.
+pub async fn does_not_work(broker: &Broker) -> Vec<String> {
+    let mut found = Vec::new();
+    // Topics are spread over the writers by their names.
+    for number in 0..4 {
+        let topic = format!("{}-works-{number}", broker.name);
+        let works = tokio::time::timeout(Duration::from_secs(5), publish_and_read(broker, &topic));
+        match works.await {
+            Ok(Ok(1)) => {}
+            Ok(outcome) => found.push(format!("C10: {} does not work: {outcome:?}", broker.name)),
+            Err(_) => found.push(format!("C10: {} does not work: no answer in 5 s", broker.name)),
+        }
+    }
+    let log = broker.log_text();
+    for what in ["hears_others", "database_up"] {
+        let last = log.lines().rev().find(|line| line.contains(&format!("{what}=")));
+        if last.is_some_and(|line| line.contains(&format!("{what}=false"))) {
+            found.push(format!("C10: {} says {what}=false still", broker.name));
+        }
+    }
+    found
+}
+
+/// Publishes a message to a topic of its own; returns how many are read.
+async fn publish_and_read(broker: &Broker, topic: &str) -> Result<i64, String> {
+    let client = Client::connect(&broker.endpoint()).await.map_err(|error| error.to_string())?;
+    client.ensure_topic(topic).await.map_err(|error| error.to_string())?;
+    let producer = client.producer(topic, "somebody").register().open().await;
+    let producer = producer.map_err(|error| error.to_string())?;
+    producer.publish(values::message("somebody", 0)).await.map_err(|error| error.to_string())?;
+    let runs = read(broker, topic).await.map_err(|status| format!("{status:?}"))?;
+    Ok(runs.iter().map(|run| run.values.count).sum())
+}
+
+/// Clients that nothing came of: a run in which nobody did anything shows nothing.
+pub fn did_nothing(events: &[Line]) -> Vec<String> {
+    let mut did: BTreeMap<&str, bool> = BTreeMap::new();
+    for event in events {
+        match &event.what {
+            What::Publish { .. } => {
+                did.entry(&event.client).or_default();
+            }
+            What::Published { .. } | What::Delivered { .. } => {
+                did.insert(&event.client, true);
+            }
+            _ => {}
+        }
+    }
+    let nothing = did.iter().filter(|(_, did)| !**did);
+    nothing.map(|(client, _)| format!("nothing came of all that {client} did")).collect()
 }
 
 /// What a fault may lead to: all of it says that, and how, to try again. Besides, requests that

@@ -57,6 +57,8 @@ pub struct World {
     pub seed: u64,
     /// How much longer producers rest than they need to.
     pub leisure: u64,
+    /// Whether a fault of the run keeps a broker from beating.
+    pub may_be_silent: bool,
     /// Tells whoever makes messages, or moves or removes something, to come to an end.
     pub enough: CancellationToken,
     /// Tells whoever reads to come to an end.

@@ -193,7 +193,8 @@ async fn a_database_that_stays_down_ends_the_start_with_69_after_30_s() {
     assert_eq!(finished.code(), 69, "{finished:?}");
     let last = finished.stderr.lines().last().unwrap();
     assert!(last.starts_with("trunkline: reach the database: "), "{last}");
-    assert!(finished.stderr.matches("wait for the database").count() >= 20, "{finished:?}");
+    // It tries each second, and says so each ten.
+    assert!(finished.stderr.matches("wait for the database").count() >= 3, "{finished:?}");
     assert!(!finished.stderr.contains("s3cret"), "{finished:?}");
 }
 

@@ -12,8 +12,9 @@ use crate::{
     values,
 };
 
-/// A stream that says nothing for so long is left: it was asked to beat once a second.
-const SILENCE: Duration = Duration::from_secs(6);
+/// A stream that says nothing for so long is left: it was asked to beat once a second, and a
+/// database that does not answer is no reason not to.
+const SILENCE: Duration = Duration::from_secs(8);
 
 /// A client that holds a consumer's stream.
 #[derive(Clone)]
@@ -89,8 +90,16 @@ impl ConsumerClient {
         while frames_left > 0 {
             frames_left -= 1;
             let frame = tokio::time::timeout(SILENCE, stream.message()).await;
-            let Ok(frame) = frame else { return Ok(()) };
-            let Some(event) = frame?.map(|frame| frame.event) else { return Ok(()) };
+            let Ok(frame) = frame else {
+                if !world.may_be_silent {
+                    world.alarm(format!("{} heard nothing for {SILENCE:?} ({op})", self.name));
+                }
+                return Ok(());
+            };
+            let Some(event) = frame?.map(|frame| frame.event) else {
+                world.alarm(format!("{} was told that it has all ({op})", self.name));
+                return Ok(());
+            };
             let note = |what| world.history.write(&self.name, op, Stage::Note, what);
             match event {
                 Some(Event::Attached(proto::Attached { position, head, epoch, seek_epoch })) => {

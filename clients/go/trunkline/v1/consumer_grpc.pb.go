@@ -55,10 +55,12 @@ type ConsumerServiceClient interface {
 	// DEADLINE_EXCEEDED when the caller's deadline passes, UNAVAILABLE when the broker stops or loses the
 	// database (connect again; the position is kept), ABORTED when another
 	// stream has taken the lease, NOT_FOUND when the topic or the consumer is
-	// gone.
+	// gone, DATA_LOSS, once, when the database has lost messages that it had
+	// acknowledged, as a standby that was behind when it was promoted.
 	Consume(ctx context.Context, in *ConsumeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ConsumeResponse], error)
 	// Takes the next messages and moves the position past them, in one
-	// transaction. FAILED_PRECONDITION while a stream holds the lease.
+	// transaction. FAILED_PRECONDITION while a stream holds the lease, DATA_LOSS as
+	// for a stream.
 	Pull(ctx context.Context, in *PullRequest, opts ...grpc.CallOption) (*PullResponse, error)
 	// Moves the position of a consumer anywhere in the log, also back; the only
 	// call that can. A stream of it goes on from there at once: what it had
@@ -195,10 +197,12 @@ type ConsumerServiceServer interface {
 	// DEADLINE_EXCEEDED when the caller's deadline passes, UNAVAILABLE when the broker stops or loses the
 	// database (connect again; the position is kept), ABORTED when another
 	// stream has taken the lease, NOT_FOUND when the topic or the consumer is
-	// gone.
+	// gone, DATA_LOSS, once, when the database has lost messages that it had
+	// acknowledged, as a standby that was behind when it was promoted.
 	Consume(*ConsumeRequest, grpc.ServerStreamingServer[ConsumeResponse]) error
 	// Takes the next messages and moves the position past them, in one
-	// transaction. FAILED_PRECONDITION while a stream holds the lease.
+	// transaction. FAILED_PRECONDITION while a stream holds the lease, DATA_LOSS as
+	// for a stream.
 	Pull(context.Context, *PullRequest) (*PullResponse, error)
 	// Moves the position of a consumer anywhere in the log, also back; the only
 	// call that can. A stream of it goes on from there at once: what it had
