@@ -23,7 +23,7 @@ faults: postgres ## Break everything once while clients work, and check that not
 	cargo test --locked --test faults -- --test-threads=2
 	cargo test --locked --test faults --features sabotage negative -- --test-threads=2
 
-soak: postgres ## Break everything by chance, for as long as you like (SECONDS=300 SEED=1)
+soak: postgres ## Break brokers, PostgreSQL and the network by chance, as long as you like (SECONDS=300 SEED=1)
 	SOAK_SECONDS=$(or $(SECONDS),300) SOAK_SEED=$(or $(SEED),$$RANDOM) cargo test --locked --test faults a_long_soak -- --ignored --nocapture
 
 check: fmt clippy doc client deny proto benches ## Check all but the tests: format, lints, documentation, dependencies, protos, scripts

@@ -217,9 +217,7 @@ async fn fight(name: &str, brokers: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_clock_of_a_broker_jumps() {
     let Some(library) = faketime() else {
-        crate::support::say(&format!(
-            "skipped: no clock can jump without libfaketime (package libfaketime)"
-        ));
+        crate::support::say("skipped: no clock jumps without libfaketime (package libfaketime)");
         return;
     };
     let file = std::env::temp_dir().join(format!("trunkline-faults-clock-{}", free_port()));

@@ -55,8 +55,8 @@ type ConsumerServiceClient interface {
 	// DEADLINE_EXCEEDED when the caller's deadline passes, UNAVAILABLE when the broker stops or loses the
 	// database (connect again; the position is kept), ABORTED when another
 	// stream has taken the lease, NOT_FOUND when the topic or the consumer is
-	// gone, DATA_LOSS, once, when the database has lost messages that it had
-	// acknowledged, as a standby that was behind when it was promoted.
+	// gone, DATA_LOSS, once from each broker, when the database has lost messages
+	// that it had acknowledged, as a standby that was behind when it was promoted.
 	Consume(ctx context.Context, in *ConsumeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ConsumeResponse], error)
 	// Takes the next messages and moves the position past them, in one
 	// transaction. FAILED_PRECONDITION while a stream holds the lease, DATA_LOSS as
@@ -197,8 +197,8 @@ type ConsumerServiceServer interface {
 	// DEADLINE_EXCEEDED when the caller's deadline passes, UNAVAILABLE when the broker stops or loses the
 	// database (connect again; the position is kept), ABORTED when another
 	// stream has taken the lease, NOT_FOUND when the topic or the consumer is
-	// gone, DATA_LOSS, once, when the database has lost messages that it had
-	// acknowledged, as a standby that was behind when it was promoted.
+	// gone, DATA_LOSS, once from each broker, when the database has lost messages
+	// that it had acknowledged, as a standby that was behind when it was promoted.
 	Consume(*ConsumeRequest, grpc.ServerStreamingServer[ConsumeResponse]) error
 	// Takes the next messages and moves the position past them, in one
 	// transaction. FAILED_PRECONDITION while a stream holds the lease, DATA_LOSS as
