@@ -18,6 +18,7 @@ mod hints;
 mod lease;
 mod lease_keeper;
 mod loss;
+mod losses;
 mod pace;
 mod peek;
 mod positions;

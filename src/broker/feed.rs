@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    loss::Losses,
+    losses::Losses,
     recent::{self, Recent},
 };
 use crate::model::{Batch, Offset, TopicId};

@@ -7,6 +7,9 @@ use trunkline::proto::{self, seek_request::Target};
 use super::{Way, World, patient, refused, rest};
 use crate::history::{Stage, What};
 
+/// How far back a seek goes at the most: what it goes back by has to be read again before the end.
+const FAR: i64 = 3_000;
+
 /// Moves a consumer to the ends of its topic, and between them, until it is enough.
 pub async fn seek_about(world: Arc<World>, topic: Arc<str>, consumer: Arc<str>) {
     let name: Arc<str> = "seeker".into();
@@ -16,9 +19,9 @@ pub async fn seek_about(world: Arc<World>, topic: Arc<str>, consumer: Arc<str>) 
     while !world.enough.is_cancelled() {
         rest(&mut chances, 100, 600).await;
         let target = match chances.u8(..4) {
-            0 => Target::Edge(proto::LogEdge::Earliest.into()),
+            0 if last < FAR => Target::Edge(proto::LogEdge::Earliest.into()),
             1 => Target::Edge(proto::LogEdge::Latest.into()),
-            _ => Target::Offset(chances.i64(0..=last)),
+            _ => Target::Offset(chances.i64((last - FAR).max(0)..=last)),
         };
         let asked = What::Seek { topic: topic.clone(), consumer: consumer.clone() };
         let op = world.history.invoke(&name, asked);

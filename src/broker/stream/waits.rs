@@ -1,0 +1,138 @@
+//! What a stream waits for, and what ends it meanwhile.
+
+use tokio::{
+    sync::mpsc::OwnedPermit,
+    time::{Instant, sleep_until},
+};
+
+use super::{End, Frame, Stream};
+use crate::{
+    broker::{
+        Consume, Error, Event,
+        feed::Subscription,
+        held::Over,
+        lease::{Lease, News},
+    },
+    model::{Epoch, Offset},
+};
+
+impl Stream {
+    /// Waits for the database, and beats meanwhile: a stream that has nothing to tell must not be
+    /// taken for one that hangs.
+    pub(super) async fn meanwhile<T>(
+        &mut self,
+        lease: &Lease,
+        log: &Subscription,
+        work: impl Future<Output = T>,
+    ) -> Result<T, End> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return Ok(done),
+                idle = self.idle(Some(lease)) => idle?,
+            }
+            let (position, head) = (lease.committed(), *log.head.borrow());
+            // A client that does not read needs no beat.
+            if let Ok(place) = self.frames.try_reserve() {
+                place.send(Frame {
+                    epoch: Epoch(0),
+                    event: Ok(Event::Heartbeat { position, head }),
+                });
+            }
+            self.beat_at = Instant::now() + self.request.heartbeat;
+        }
+    }
+
+    /// Waits until it is time to beat, or the stream must end.
+    pub(in crate::broker) async fn idle(&self, lease: Option<&Lease>) -> Result<(), End> {
+        tokio::select! {
+            () = sleep_until(self.beat_at) => Ok(()),
+            () = self.frames.closed() => Err(End::ClientGone),
+            end = self.must_end(lease) => Err(end),
+        }
+    }
+
+    /// Waits for a reason to end that is not the client's.
+    async fn must_end(&self, lease: Option<&Lease>) -> End {
+        let deadline = async {
+            match self.request.deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let news = async {
+            match lease {
+                Some(lease) => lease.news().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.broker.draining.cancelled() => Error::Draining.into(),
+            () = deadline => Error::DeadlineExceeded.into(),
+            news = news => self.end_for(news).await,
+        }
+    }
+
+    async fn end_for(&self, news: News) -> End {
+        match news {
+            News::Sought => End::Sought,
+            News::SessionLost => Error::DatabaseUnavailable.into(),
+            News::Over(Over::TakenOver { by }) => {
+                let Consume { topic, consumer, .. } = self.request.clone();
+                Error::LeaseTakenOver { topic, consumer, by }.into()
+            }
+            News::Over(Over::Gone) => self.why_gone().await,
+        }
+    }
+
+    /// Why the consumer is not there any more: it, or its topic, is gone.
+    pub(in crate::broker) async fn why_gone(&self) -> End {
+        let Consume { topic, consumer, .. } = &self.request;
+        self.broker.find_missing(topic, consumer).await.into()
+    }
+
+    /// Why a position could not be moved: the epoch is over.
+    pub(super) async fn why_unmoved(&self, lease: &Lease) -> End {
+        match lease.look().await {
+            Ok(true) => self.must_end(Some(lease)).await,
+            Ok(false) => {
+                let Consume { topic, consumer, .. } = self.request.clone();
+                Error::LeaseLost { topic, consumer, epoch: lease.epoch() }.into()
+            }
+            Err(error) => error.into(),
+        }
+    }
+
+    pub(in crate::broker) async fn beat(
+        &mut self,
+        position: Offset,
+        log: &Subscription,
+    ) -> Result<(), End> {
+        // A wait may end for another reason than that it is time.
+        if Instant::now() < self.beat_at {
+            return Ok(());
+        }
+        let head = *log.head.borrow();
+        self.send(Event::Heartbeat { position, head }, None).await
+    }
+
+    pub(in crate::broker) async fn send(
+        &mut self,
+        event: Event,
+        lease: Option<&Lease>,
+    ) -> Result<(), End> {
+        let epoch = lease.map_or(Epoch(0), Lease::epoch);
+        self.place(lease).await?.send(Frame { epoch, event: Ok(event) });
+        self.beat_at = Instant::now() + self.request.heartbeat;
+        Ok(())
+    }
+
+    /// Waits for a frame's place on the way out, for as long as the client takes.
+    pub(super) async fn place(&self, lease: Option<&Lease>) -> Result<OwnedPermit<Frame>, End> {
+        tokio::select! {
+            place = self.frames.clone().reserve_owned() => place.map_err(|_| End::ClientGone),
+            end = self.must_end(lease) => Err(end),
+        }
+    }
+}

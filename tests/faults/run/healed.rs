@@ -1,0 +1,94 @@
+//! Whether a run has healed: everything has arrived, and nothing is left of clients that have gone.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
+
+use super::{Run, ended_badly};
+use crate::support::until_within;
+
+impl Run {
+    /// Waits until producers have their answers, and consumers all messages.
+    pub(super) async fn all_has_arrived(&mut self, deadline: Instant) -> Result<(), String> {
+        match tokio::time::timeout_at(deadline.into(), ended_badly(&mut self.makers)).await {
+            Ok(bad) if bad.is_empty() => {}
+            Ok(bad) => return Err(bad.join(", ")),
+            Err(_) => {
+                let count = self.makers.len();
+                self.makers.abort_all();
+                return Err(format!("{count} producers have no answer"));
+            }
+        }
+        let behind = "select t.name || '/' || c.consumer_id, c.position, h.next_offset, c.holder
+            from trunkline.consumer_topic c
+            join trunkline.topic_head h using (topic_id) join trunkline.topic t on t.id = topic_id
+            where c.position < h.next_offset";
+        let sql = self.sql().await;
+        loop {
+            let rows = sql.query(behind, &[]).await.map_err(|error| error.to_string())?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let told = rows.iter().map(|row| {
+                    let (who, position, head): (String, i64, i64) =
+                        (row.get(0), row.get(1), row.get(2));
+                    let holder: String = row.get(3);
+                    format!("{who} is at {position} of {head} (held by {holder:?})")
+                });
+                return Err(told.collect::<Vec<_>>().join(", "));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What is left of clients that have gone: locks, transactions, sessions.
+    pub(super) async fn leaks(&self) -> Vec<String> {
+        let sql = self.sql().await;
+        let mut leaks = Vec::new();
+        // The lock of retention is kept by one broker as long as it lives.
+        let locks = "select count(*) from pg_locks where locktype = 'advisory' and objsubid = 2";
+        let idle = "select count(*) from pg_stat_activity where state like 'idle in transaction%'";
+        for (what, count) in [("leases", locks), ("idle transactions", idle)] {
+            let none =
+                async || sql.query_one(count, &[]).await.is_ok_and(|row| row.get::<_, i64>(0) == 0);
+            let gone = tokio::time::timeout(
+                Duration::from_secs(5),
+                until_within(Duration::from_secs(60), what, none),
+            );
+            if gone.await.is_err() {
+                leaks.push(format!("{what} are left"));
+            }
+        }
+        let sessions = "select application_name, count(*) from pg_stat_activity
+            where application_name like 'trunkline%' group by 1";
+        let most = HashMap::from([
+            ("trunkline lease", 1),
+            ("trunkline listen", 1),
+            ("trunkline writer", 2),
+            ("trunkline query", 4),
+            ("trunkline position", 1),
+        ]);
+        let brokers = self.brokers.len() as i64;
+        let enough = async || {
+            let Ok(rows) = sql.query(sessions, &[]).await else { return false };
+            rows.iter().all(|row| {
+                let most = most.get(row.get::<_, &str>(0)).copied().unwrap_or(0);
+                row.get::<_, i64>(1) <= most * brokers
+            })
+        };
+        // A server notices a client that was cut off only in time.
+        let gone = tokio::time::timeout(
+            Duration::from_secs(25),
+            until_within(Duration::from_secs(60), "sessions end", enough),
+        );
+        if gone.await.is_err() {
+            let rows = sql.query(sessions, &[]).await.unwrap();
+            let told: BTreeMap<String, i64> =
+                rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+            leaks.push(format!("sessions are left: {told:?}"));
+        }
+        leaks
+    }
+}
