@@ -9,7 +9,7 @@ use super::{
     feed::Subscription,
     hints::Whose,
     lease::{Asked, Lease, Seat},
-    stream::{End, Stream},
+    stream::{End, Stream, promptly},
     turns::{Place, Turn},
 };
 use crate::{
@@ -37,7 +37,7 @@ impl Stream {
             return Ok(acquired);
         }
         let Consume { topic, consumer, .. } = &self.request;
-        let holder = self.broker.find_holder(seat, topic, consumer).await?;
+        let holder = promptly(self.broker.find_holder(seat, topic, consumer)).await?;
         let (topic, consumer) = (topic.clone(), consumer.clone());
         Err(Error::LeaseHeld { topic, consumer, holder }.into())
     }
@@ -153,8 +153,11 @@ impl Stream {
     /// Says that this stream takes the lease over; an error if another one has said so since.
     async fn claim(&self, key: ConsumerKey, claim: &ClaimToken, anew: bool) -> Result<(), End> {
         let Consume { topic, consumer, holder, .. } = &self.request;
-        let claimed = self.broker.storage.claim_lease(key, claim, holder, anew).await;
-        match claimed.map_err(Error::of_read)? {
+        let claiming = async {
+            let claimed = self.broker.storage.claim_lease(key, claim, holder, anew).await;
+            claimed.map_err(Error::of_read)
+        };
+        match promptly(claiming).await? {
             Some((true, _)) => Ok(()),
             Some((false, by)) => {
                 let (topic, consumer) = (topic.clone(), consumer.clone());
@@ -197,7 +200,7 @@ impl Stream {
 
     async fn stand_by(&mut self, seat: &Seat) -> Result<(), End> {
         let Consume { topic, consumer, .. } = &self.request;
-        let holder = self.broker.find_holder(seat, topic, consumer).await?;
+        let holder = promptly(self.broker.find_holder(seat, topic, consumer)).await?;
         self.send(Event::Standby { holder }, None).await
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     storage::Advance,
 };
 
-/// How long the database may take to tell where a stream begins.
+/// How long the database may take for what comes before a stream's first frame.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a stream ends, or must begin anew.
@@ -85,10 +85,7 @@ impl Stream {
     /// Serves until what the stream was asked for is handed out.
     async fn serve(&mut self) -> Result<(), End> {
         let Consume { topic, consumer, .. } = &self.request;
-        let found = self.broker.find_position_to_read(topic, consumer);
-        // The first frame comes at once, or the word that it cannot.
-        let stored = tokio::time::timeout(FIRST_ANSWER_TIMEOUT, found).await;
-        let stored = stored.map_err(|_| Error::DatabaseUnavailable)??;
+        let stored = promptly(self.broker.find_position_to_read(topic, consumer)).await?;
         let mut log = self.broker.feeds.subscribe(stored.key.topic, stored.first, stored.head);
         let seat = self.broker.leases.seat(topic, consumer);
         let (mut lease, mut position) = match self.request.on_busy {
@@ -304,6 +301,12 @@ impl Stream {
             CommitMode::Manual => reading.lease.committed(),
         }
     }
+}
+
+/// Waits for what a stream needs to begin: its first frame comes at once, or the word that it cannot.
+pub(super) async fn promptly<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let done = tokio::time::timeout(FIRST_ANSWER_TIMEOUT, work).await;
+    done.unwrap_or(Err(Error::DatabaseUnavailable))
 }
 
 /// In auto mode nothing was handed out of what could not be written, or not for sure: the position
