@@ -21,6 +21,9 @@ use crate::{
 /// still there.
 const TAKE_OVER_POLL: Duration = Duration::from_millis(250);
 
+/// How long a stream's end waits for its claim to be withdrawn.
+const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// A lease, and where its consumer goes on.
 type Acquired = (Box<Lease>, Offset);
 
@@ -102,9 +105,12 @@ impl Stream {
         self.claim(stored.key, &claim, true).await?;
         let taken = self.take_claimed(seat, turn, stored, &claim, log).await;
         if taken.is_err() {
-            let withdrawn = self.broker.storage.withdraw_claim(stored.key, &claim).await;
-            if let Err(error) = withdrawn {
-                tracing::debug!(%error, "withdraw a claim, which is void in seconds");
+            // Void in seconds by itself: nobody waits long for that.
+            let withdrawing = self.broker.storage.withdraw_claim(stored.key, &claim);
+            match tokio::time::timeout(WITHDRAW_TIMEOUT, withdrawing).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "withdraw a claim"),
+                Err(_) => tracing::debug!("withdraw a claim: no answer in {WITHDRAW_TIMEOUT:?}"),
             }
         }
         taken

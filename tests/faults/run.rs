@@ -187,7 +187,7 @@ impl Run {
             ("manual", 2, ConsumerClient { ..plain.clone() }),
             ("auto", 2, ConsumerClient { manual: false, leaves: true, ..plain.clone() }),
             ("stolen", 2, ConsumerClient { take_over: true, leaves: true, ..plain.clone() }),
-            ("slow", 1, ConsumerClient { manual: false, rests: 60, ..plain.clone() }),
+            ("slow", 1, ConsumerClient { manual: false, rests: 20, ..plain.clone() }),
             ("side", 1, ConsumerClient { topic: "side-0".into(), leaves: true, ..plain.clone() }),
             ("side", 1, ConsumerClient { topic: "side-1".into(), manual: false, ..plain.clone() }),
             ("trimmed", 1, ConsumerClient { topic: "trimmed".into(), ..plain.clone() }),
