@@ -58,11 +58,9 @@ async fn statements_are_cancelled() {
     let run = Run::start("statements-cancelled", Setup::default()).await;
     run.works(500).await;
     let sql = run.sql().await;
-    let cancel = "select pg_cancel_backend(pid) from pg_stat_activity
-        where application_name like 'trunkline%' and state = 'active'";
     for _ in 0..100 {
         run.fault("pg_cancel_backend of whatever runs", true);
-        sql.query(cancel, &[]).await.unwrap();
+        run.cancel_statements(&sql).await;
         run.fault("pg_cancel_backend of whatever runs", false);
         run.goes_on_for(Duration::from_millis(15)).await;
     }
@@ -74,12 +72,9 @@ async fn statements_are_cancelled() {
 async fn a_backend_is_killed() {
     let run = Run::start("backend-killed", Setup::default()).await;
     run.works(500).await;
-    let find = "select pid from pg_stat_activity where application_name = $1 limit 1";
     for kind in ["writer", "lease", "query"] {
-        let sql = run.sql().await;
-        let row = sql.query_one(find, &[&format!("trunkline {kind}")]).await.unwrap();
         run.fault("SIGKILL of a backend", true);
-        kill(Pid::from_raw(row.get(0)), Signal::SIGKILL).unwrap();
+        assert!(run.kill_backend(&format!("trunkline {kind}")).await, "no session of {kind}");
         run.postgres.answers().await;
         run.fault("SIGKILL of a backend", false);
         run.works(300).await;

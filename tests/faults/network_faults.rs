@@ -6,11 +6,8 @@ use std::time::Duration;
 use crate::{
     network::Partition,
     proxy::{ALL, Mode},
-    run::{Run, Setup},
+    run::{KINDS, Run, Setup},
 };
-
-/// The kinds of connections that a broker has to PostgreSQL.
-const KINDS: [&str; 5] = ["writer", "lease", "listen", "query", "position"];
 
 /// Also within the answer to a commit: it was done, and nobody hears of it.
 #[tokio::test(flavor = "multi_thread")]
@@ -20,13 +17,13 @@ async fn answers_are_cut_off() {
     run.works(500).await;
     for kind in KINDS {
         for _ in 0..6 {
-            run.fault(&format!("cut within an answer to trunkline {kind}"), true);
+            run.fault(&format!("cut within an answer to {kind}"), true);
             let after = chances.usize(..200);
             for proxy in &run.to_postgres {
-                proxy.cut(&format!("trunkline {kind}"), Some(after));
+                proxy.cut(kind, Some(after));
             }
             run.works(100).await;
-            run.fault(&format!("cut within an answer to trunkline {kind}"), false);
+            run.fault(&format!("cut within an answer to {kind}"), false);
         }
     }
     run.finish().await;

@@ -111,6 +111,14 @@ impl Proxy {
         });
     }
 
+    /// Passes everything on again, and cuts nothing that was not cut yet.
+    pub fn heal(&self) {
+        self.change(ALL, |way| {
+            way.mode = Mode::Pass;
+            way.cut_after = Some(usize::MAX);
+        });
+    }
+
     fn change(&self, kind: &str, change: impl Fn(&mut Way)) {
         let mut ways = self.ways.lock().unwrap();
         match kind {

@@ -1,6 +1,7 @@
 //! A run: servers, brokers and clients, which work while something breaks, and the verdict.
 
 mod healed;
+mod sessions;
 
 use std::{
     fs,
@@ -14,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use sessions::KINDS;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use trunkline::{client::Client, proto};
@@ -23,7 +25,7 @@ use crate::{
     check::{self, Report},
     history::{History, What},
     postgres::{self, Postgres, url_at},
-    proxy::{ALL, Mode, Proxy},
+    proxy::Proxy,
     support::{until, until_within},
     values::{Sizes, producer_name},
     verdict,
@@ -229,26 +231,6 @@ impl Run {
         tokio::time::sleep(time).await;
     }
 
-    /// Ends the sessions of brokers that have a name, as an operator or a failover would.
-    pub async fn end_sessions(&self, application: &str) {
-        let end =
-            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1";
-        let sql = self.sql().await;
-        until("there is a session to end", async || {
-            !sql.query(end, &[&application]).await.unwrap().is_empty()
-        })
-        .await;
-    }
-
-    /// Ends all sessions of one broker.
-    pub async fn end_sessions_of(&self, broker: usize) {
-        let end = "select pg_terminate_backend(pid) from pg_stat_activity
-            where client_addr = $1::text::inet and application_name like 'trunkline%'";
-        let address = self.address_of(broker).to_string();
-        let ended = self.sql().await.query(end, &[&address]).await.unwrap();
-        assert!(!ended.is_empty(), "broker {broker} has no session");
-    }
-
     /// Whence a broker comes to PostgreSQL.
     pub fn address_of(&self, broker: usize) -> Ipv4Addr {
         self.network.address_of(broker)
@@ -358,9 +340,7 @@ impl Run {
 
     /// Undoes all that a fault may have left.
     async fn heal(&mut self) {
-        for proxy in self.to_postgres.iter().chain(&self.to_broker) {
-            proxy.set(ALL, Mode::Pass);
-        }
+        self.to_postgres.iter().chain(&self.to_broker).for_each(Proxy::heal);
         for broker in &mut self.brokers {
             if !broker.is_running() {
                 broker.start_again().await;

@@ -6,26 +6,14 @@
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 
 use crate::{
     proxy::{ALL, Mode},
-    run::{Run, Setup},
+    run::{KINDS, Run, Setup},
 };
 
 const BROKERS: usize = 3;
-
-/// The kinds of connections that a broker has to PostgreSQL.
-const KINDS: [&str; 5] = [
-    "trunkline writer",
-    "trunkline lease",
-    "trunkline listen",
-    "trunkline query",
-    "trunkline position",
-];
 
 /// A soak takes many minutes: its clients work at a pace at which all of it can be read again.
 const LEISURE: u64 = 5;
@@ -127,20 +115,15 @@ impl Fault {
             }
             Self::EndSessions(kind) => run.end_sessions(kind).await,
             Self::CancelStatements => {
-                let cancel = "select pg_cancel_backend(pid) from pg_stat_activity
-                    where application_name like 'trunkline%' and state = 'active'";
                 let sql = run.sql().await;
                 for _ in 0..20 {
-                    sql.query(cancel, &[]).await.unwrap();
+                    run.cancel_statements(&sql).await;
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
             Self::KillBackend(kind) => {
-                let find = "select pid from pg_stat_activity where application_name = $1 limit 1";
-                let found = run.sql().await.query_opt(find, &[&kind]).await.unwrap();
-                if let Some(row) = found {
-                    kill(Pid::from_raw(row.get(0)), Signal::SIGKILL).unwrap();
-                }
+                // What else breaks may have left none.
+                run.kill_backend(kind).await;
             }
             Self::RestartPostgres => run.postgres.stop_immediately().await,
             Self::StopPostgres => run.postgres.signal_all(Signal::SIGSTOP),

@@ -150,7 +150,7 @@ pub async fn does_not_work(broker: &Broker) -> Vec<String> {
     }
     for what in ["hears_others", "database_up"] {
         let is_up = async {
-            while says_last(broker, what).is_some_and(|rest| rest.starts_with("=false")) {
+            while is_not(broker, what) {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
@@ -162,12 +162,11 @@ pub async fn does_not_work(broker: &Broker) -> Vec<String> {
     found
 }
 
-/// The last line of a broker's log that tells how something stands.
-fn says_last(broker: &Broker, what: &str) -> Option<String> {
-    let (log, what) = (broker.log_text(), format!("{what}="));
-    let last = log.lines().rev().find(|line| line.contains(&what))?;
-    // From there on: the line tells of other things too.
-    last.split(&what).nth(1).map(|rest| format!("={rest}"))
+/// Whether a broker's log said last that something is not so.
+fn is_not(broker: &Broker, what: &str) -> bool {
+    let log = broker.log_text();
+    let last = log.lines().rev().find(|line| line.contains(&format!("{what}=")));
+    last.is_some_and(|line| line.contains(&format!("{what}=false")))
 }
 
 /// Publishes a message to a topic of its own; returns how many are read.

@@ -1,0 +1,57 @@
+//! The brokers' sessions at the server, as an operator sees them: ended, cancelled, killed.
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::Run;
+use crate::support::until;
+
+/// The kinds of connections that a broker has to PostgreSQL, by the application's name.
+pub const KINDS: [&str; 5] = [
+    "trunkline writer",
+    "trunkline lease",
+    "trunkline listen",
+    "trunkline query",
+    "trunkline position",
+];
+
+impl Run {
+    /// Ends the sessions of brokers that have a name, as an operator or a failover would.
+    pub async fn end_sessions(&self, application: &str) {
+        let end =
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1";
+        let sql = self.sql().await;
+        until("there is a session to end", async || {
+            !sql.query(end, &[&application]).await.unwrap().is_empty()
+        })
+        .await;
+    }
+
+    /// Ends all sessions of one broker.
+    pub async fn end_sessions_of(&self, broker: usize) {
+        let end = "select pg_terminate_backend(pid) from pg_stat_activity
+            where client_addr = $1::text::inet and application_name like 'trunkline%'";
+        let address = self.address_of(broker).to_string();
+        let ended = self.sql().await.query(end, &[&address]).await.unwrap();
+        assert!(!ended.is_empty(), "broker {broker} has no session");
+    }
+
+    /// Cancels whatever the brokers' sessions run just now.
+    pub async fn cancel_statements(&self, sql: &tokio_postgres::Client) {
+        let cancel = "select pg_cancel_backend(pid) from pg_stat_activity
+            where application_name like 'trunkline%' and state = 'active'";
+        sql.query(cancel, &[]).await.unwrap();
+    }
+
+    /// Kills the server's process of a session that has a name; false if there is none.
+    pub async fn kill_backend(&self, application: &str) -> bool {
+        let find = "select pid from pg_stat_activity where application_name = $1 limit 1";
+        let found = self.sql().await.query_opt(find, &[&application]).await.unwrap();
+        if let Some(row) = &found {
+            kill(Pid::from_raw(row.get(0)), Signal::SIGKILL).unwrap();
+        }
+        found.is_some()
+    }
+}
