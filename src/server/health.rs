@@ -46,18 +46,23 @@ impl Health {
         mut database_up: watch::Receiver<bool>,
         mut hears_others: watch::Receiver<bool>,
     ) -> Infallible {
+        let mut told = None;
         loop {
-            let database = status(*database_up.borrow_and_update());
-            let wake_ups = status(*hears_others.borrow_and_update());
-            self.say(database).await;
-            self.0.set_service_status(WAKE_UPS, wake_ups).await;
+            let now = (*database_up.borrow_and_update(), *hears_others.borrow_and_update());
+            // Told by what differs: of two that change at once one alone ends the wait.
+            if let Some((database_up, hears_others)) = told.replace(now) {
+                if database_up != now.0 {
+                    tracing::info!(database_up = now.0, "health changed");
+                }
+                if hears_others != now.1 {
+                    tracing::info!(hears_others = now.1, "health changed");
+                }
+            }
+            self.say(status(now.0)).await;
+            self.0.set_service_status(WAKE_UPS, status(now.1)).await;
             tokio::select! {
-                Ok(()) = database_up.changed() => {
-                    tracing::info!(database_up = *database_up.borrow(), "health changed");
-                }
-                Ok(()) = hears_others.changed() => {
-                    tracing::info!(hears_others = *hears_others.borrow(), "health changed");
-                }
+                Ok(()) = database_up.changed() => {}
+                Ok(()) = hears_others.changed() => {}
                 // The broker has stopped.
                 else => std::future::pending().await,
             }
