@@ -5,13 +5,13 @@
 //! than it was, and offsets are given to other messages. That cannot be undone here, but it must
 //! not go unnoticed. Each broker remembers the heads that it saw; when the database tells one that
 //! lies before, or gives a message an offset that lies before, the broker logs an error, and every
-//! consumer that was registered by then is told once by it, when it is next read for.
+//! consumer that was registered by then is told once by it, when it reads on.
 
 use std::collections::HashSet;
 
 use super::{Broker, Error, feed::Feeds, losses::Audience};
 use crate::{
-    model::{ConsumerId, Offset, TopicId, TopicName},
+    model::{ConsumerId, ConsumerKey, Offset, TopicId, TopicName},
     storage::{Storage, Stored},
 };
 
@@ -62,13 +62,19 @@ impl Broker {
                 note(&self.storage, &self.feeds, number, ends, known).await;
             }
         }
-        if let Some((first, end)) = self.feeds.losses().take(number, stored.key.consumer) {
-            return Err(Error::MessagesLost { topic: topic.clone(), first, end });
-        }
+        self.tell_of_losses(topic, stored.key)?;
         if stored.position > stored.head {
             let (first, end) = (stored.head, stored.position);
             return Err(Error::MessagesLost { topic: topic.clone(), first, end });
         }
         Ok(stored)
+    }
+
+    /// An error, once, if messages were lost that the consumer has not been told of.
+    pub(super) fn tell_of_losses(&self, name: &TopicName, key: ConsumerKey) -> Result<(), Error> {
+        let ConsumerKey { topic, consumer } = key;
+        self.feeds.losses().take(topic, consumer).map_or(Ok(()), |(first, end)| {
+            Err(Error::MessagesLost { topic: name.clone(), first, end })
+        })
     }
 }

@@ -133,6 +133,7 @@ impl Stream {
     async fn hand_out(&mut self, mut reading: Reading<'_>) -> Result<(), End> {
         let broker = self.broker.clone();
         while !self.has_reached(reading.cursor.position()) {
+            broker.tell_of_losses(&self.request.topic, reading.lease.key())?;
             let known_committed = reading.lease.committed();
             let limits = self.limits(&reading, known_committed);
             // Noted before the read: what comes while it runs still wakes us.

@@ -2,7 +2,7 @@
 //! behind does, or a backup.
 
 use tonic::Code;
-use trunkline::proto::consume_response::Event;
+use trunkline::proto::{self, consume_response::Event};
 
 use crate::support::{TestBroker, info, until};
 
@@ -80,6 +80,35 @@ async fn a_stream_that_stands_behind_what_was_lost_ends() {
     })
     .await;
     assert_eq!(next.unwrap(), "new");
+}
+
+/// Neither asked again for its position, nor stands behind what was lost.
+#[tokio::test]
+async fn a_slow_stream_and_a_standby_are_told_when_they_read_on() {
+    let broker = with_ten_messages().await;
+    let few = |consumer| proto::ConsumeRequest {
+        commit_mode: proto::CommitMode::Manual.into(),
+        max_in_flight: 3,
+        ..TestBroker::request("orders", consumer)
+    };
+    let mut slow = broker.open(few("billing")).await;
+    let mut holder = broker.open(few("shipping")).await;
+    for stream in [&mut slow, &mut holder] {
+        assert_eq!(stream.payloads(3).await.len(), 3);
+    }
+    let mut standby = broker.open(few("shipping")).await;
+    standby.standby().await;
+    broker.consumer("orders", "another").await;
+    lose_messages(&broker).await;
+    // By then it is known.
+    let mut another = broker.consume("orders", "another").await;
+    info(&another.ended().await, Code::DataLoss, "MESSAGES_LOST");
+    slow.commit(3).await.unwrap();
+    drop(holder);
+    for stream in [&mut slow, &mut standby] {
+        let metadata = info(&stream.ended().await, Code::DataLoss, "MESSAGES_LOST");
+        assert_eq!((&*metadata["first_offset"], &*metadata["end_offset"]), ("5", "10"));
+    }
 }
 
 #[tokio::test]

@@ -149,13 +149,17 @@ impl TestStream {
 
     /// The status that ends the stream; passes over frames before it.
     pub async fn ended(&mut self) -> Status {
-        loop {
-            match soon("the stream's end", self.stream.message()).await {
-                Ok(Some(_)) => {}
-                Ok(None) => panic!("the stream ended without a status"),
-                Err(status) => return status,
+        let ends = async {
+            loop {
+                match self.stream.message().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("the stream ended without a status"),
+                    Err(status) => return status,
+                }
             }
-        }
+        };
+        // Of the whole, as heartbeats would keep it going.
+        soon("the stream's end", ends).await
     }
 
     pub async fn commit(&self, position: i64) -> Result<i64, Status> {
