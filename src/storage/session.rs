@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use deadpool_postgres::{Object, Pool};
@@ -19,6 +19,11 @@ use tokio_postgres::{
 };
 
 use super::Error;
+
+/// A statement that was waited for longer than this, and then not any more, leaves a session that
+/// may hang: whoever used it next would wait behind that statement. Before that it is answered in a
+/// moment, and a new connection would cost more.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Sessions of one kind.
 pub(super) struct Sessions {
@@ -46,10 +51,17 @@ pub(super) struct Session {
     object: Option<Object>,
     manner: Manner,
     answer_within: Duration,
-    /// A transaction was begun whose end the server has not confirmed: a rollback can fail as well
-    /// as a commit, when an operator cancels it. Whoever used the session next would be in that
-    /// transaction.
+    /// It is not to be used again. A transaction was begun whose end the server has not confirmed:
+    /// a rollback can fail as well as a commit, when an operator cancels it, and whoever used the
+    /// session next would be in that transaction. Or an answer is no longer waited for.
     unsettled: AtomicBool,
+}
+
+/// A statement whose answer somebody waits for.
+struct UnderWay<'a> {
+    session: &'a Session,
+    since: Instant,
+    answered: bool,
 }
 
 /// Statements that are stored together or not at all.
@@ -144,13 +156,12 @@ impl Session {
 
     /// Waits for the answer to a statement; gives the session up if none comes.
     async fn in_time<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        match tokio::time::timeout(self.answer_within, answer).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                self.unsettled.store(true, Ordering::Relaxed);
-                Err(Error::ConnectionLost(format!("no answer in {:?}", self.answer_within)))
-            }
-        }
+        let mut under_way = UnderWay { session: self, since: Instant::now(), answered: false };
+        let answer = tokio::time::timeout(self.answer_within, answer).await;
+        under_way.answered = answer.is_ok();
+        answer.unwrap_or_else(|_| {
+            Err(Error::ConnectionLost(format!("no answer in {:?}", self.answer_within)))
+        })
     }
 
     fn object(&self) -> Result<&Object, Error> {
@@ -191,6 +202,14 @@ impl Drop for Session {
         {
             // The connection ends, and what was under way on it with it.
             drop(Object::take(object));
+        }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if !self.answered && self.since.elapsed() > PATIENCE {
+            self.session.unsettled.store(true, Ordering::Relaxed);
         }
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::{
     network::Partition,
     proxy::{ALL, Mode},
-    run::{KINDS, Run, Setup},
+    run::{KINDS, Network, Run, Setup},
+    support::until_within,
 };
 
 /// Also within the answer to a commit: it was done, and nobody hears of it.
@@ -111,14 +112,18 @@ async fn the_way_to_postgres_is_long() {
     run.finish().await;
 }
 
-/// Both ends only find out by what is never acknowledged.
+/// Both ends only find out by what is never acknowledged: no proxy stands between them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_is_parted_from_postgres() {
-    let run = Run::start("broker-parted", Setup::default()).await;
+    let address = Network::new().address_of(0);
+    let both = format!("listen_addresses=127.0.0.1,{address}");
+    let setup = Setup { postgres: &[&both], straight_to: Some(address), ..Setup::default() };
+    let run = Run::start("broker-parted", setup).await;
     run.works(500).await;
     run.fault("packets between a broker and PostgreSQL are dropped", true);
-    let Some(partition) = Partition::of(run.address_of(0)) else { return };
-    run.goes_on_for(Duration::from_secs(17)).await;
+    let Some(partition) = Partition::of(address) else { return };
+    let noticed = async || run.brokers[0].log_text().contains("lost the listening connection");
+    until_within(Duration::from_secs(20), "the broker finds out", noticed).await;
     drop(partition);
     run.fault("packets between a broker and PostgreSQL are dropped", false);
     run.works(500).await;

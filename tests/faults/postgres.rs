@@ -4,6 +4,7 @@
 
 use std::{
     fs::{self, File, Permissions},
+    net::Ipv4Addr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Stdio,
@@ -231,7 +232,12 @@ impl Drop for Postgres {
 
 /// A URL of the brokers' database at a port of this machine: the server's own, or a proxy's.
 pub fn url_at(port: u16) -> String {
-    format!("postgresql://{USER}@127.0.0.1:{port}/{DATABASE}")
+    url_of(Ipv4Addr::LOCALHOST, port)
+}
+
+/// The same, at another address of the loopback.
+pub fn url_of(address: Ipv4Addr, port: u16) -> String {
+    format!("postgresql://{USER}@{address}:{port}/{DATABASE}")
 }
 
 /// A session that is driven until its client is dropped.

@@ -24,7 +24,7 @@ use crate::{
     broker::Broker,
     check::{self, Report},
     history::{History, What},
-    postgres::{self, Postgres, url_at},
+    postgres::{self, Postgres, url_at, url_of},
     proxy::Proxy,
     support::{until, until_within},
     values::{Sizes, producer_name},
@@ -50,6 +50,8 @@ pub struct Setup<'a> {
     pub leisure: u64,
     /// Whether a fault of the run keeps a broker from beating.
     pub may_be_silent: bool,
+    /// Where the first broker finds PostgreSQL itself, and no proxy before it.
+    pub straight_to: Option<Ipv4Addr>,
 }
 
 impl Default for Setup<'_> {
@@ -61,6 +63,7 @@ impl Default for Setup<'_> {
             seed: 1,
             leisure: 1,
             may_be_silent: false,
+            straight_to: None,
         }
     }
 }
@@ -111,7 +114,10 @@ impl Run {
         let network = Network::new();
         for number in 0..setup.brokers {
             let proxy = Proxy::before_postgres(postgres.port(), network.address_of(number)).await;
-            let url = url_at(proxy.port());
+            let url = match setup.straight_to {
+                Some(address) if number == 0 => url_of(address, postgres.port()),
+                _ => url_at(proxy.port()),
+            };
             let name = format!("broker-{number}");
             let broker = Broker::start(&name, &url, &dir, setup.environment).await;
             to_broker.push(Proxy::before_broker(broker.port()).await);
@@ -369,16 +375,16 @@ async fn register(client: &Client, topic: &str, name: &str) {
 }
 
 /// Addresses of the loopback that no other run uses at the same time.
-struct Network([u8; 2]);
+pub struct Network([u8; 2]);
 
 impl Network {
-    fn new() -> Self {
+    pub fn new() -> Self {
         static NEXT: AtomicU8 = AtomicU8::new(0);
         let process = std::process::id();
         Self([64 + (process % 128) as u8, NEXT.fetch_add(1, Ordering::Relaxed)])
     }
 
-    fn address_of(&self, broker: usize) -> Ipv4Addr {
+    pub fn address_of(&self, broker: usize) -> Ipv4Addr {
         Ipv4Addr::new(127, self.0[0], self.0[1], 1 + broker as u8)
     }
 }

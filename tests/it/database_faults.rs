@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -13,7 +13,7 @@ use trunkline::{
     proto::{self, consume_response::Event},
 };
 
-use crate::support::{Finished, TestBroker, Trunkline, info, retry_delay, soon, until};
+use crate::support::{Finished, LIMITS, TestBroker, Trunkline, info, retry_delay, soon, until};
 
 async fn health(client: &Client) -> ServingStatus {
     let answer =
@@ -105,6 +105,34 @@ async fn a_publish_whose_session_is_lost_midway_says_that_its_outcome_is_unknown
     assert!(retry_delay(&status).is_some());
     lock.rollback().await.unwrap();
     assert_eq!(broker.publish("orders", ["second"]).await, 0);
+}
+
+/// Behind a statement that hangs, another one would wait as long.
+#[tokio::test]
+async fn connections_that_calls_were_given_up_on_are_not_used_again() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    let mut locking = broker.sql().await;
+    let lock = locking.transaction().await.unwrap();
+    lock.batch_execute("lock table trunkline.producer_topic").await.unwrap();
+    let calls = (0..LIMITS.queries).map(|_| {
+        let client = broker.client.clone();
+        async move {
+            let (topic, producer_id) = ("orders".to_owned(), "producer".to_owned());
+            let mut request = Request::new(proto::GetProducerRequest { topic, producer_id });
+            request.set_timeout(Duration::from_millis(1500));
+            client.producers().get_producer(request).await.unwrap_err()
+        }
+    });
+    futures::future::join_all(calls).await;
+    let request = proto::GetTopicRequest { topic: "orders".to_owned() };
+    soon("another call is answered", broker.client.topics().get_topic(request)).await.unwrap();
+    let hanging = "select count(*) from pg_stat_activity
+        where datname = current_database() and application_name = 'trunkline query'
+          and wait_event_type = 'Lock'";
+    let hanging: i64 = lock.query_one(hanging, &[]).await.unwrap().get(0);
+    assert_eq!(hanging, LIMITS.queries as i64, "a call waited behind others");
+    lock.rollback().await.unwrap();
 }
 
 #[tokio::test]
