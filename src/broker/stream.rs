@@ -116,6 +116,8 @@ impl Stream {
         log: &mut Subscription,
         attached: &mut bool,
     ) -> Result<(), End> {
+        // Before its first frame, with which a client may be content.
+        self.broker.tell_of_losses(&self.request.topic, lease.key())?;
         let (epoch, head) = (lease.epoch(), (*log.head.borrow()).max(position));
         let event = match attached {
             false => {
