@@ -61,7 +61,7 @@ async fn a_synchronous_standby_takes_the_place_of_its_primary() {
     let mut run = Run::start_on("failover", Setup::default(), primary).await;
     run.works(1_000).await;
     run.fault("SIGKILL of the primary, the standby is promoted", true);
-    run.postgres.kill().await;
+    run.postgres.lose_power().await;
     standby.promote().await;
     run.lead_to(standby);
     run.fault("SIGKILL of the primary, the standby is promoted", false);
@@ -81,7 +81,7 @@ async fn a_standby_takes_the_place_of_a_primary_that_lives_on() {
     let mut zombie = run.lead_to(standby);
     zombie.signal_all(Signal::SIGCONT);
     run.goes_on_for(Duration::from_secs(5)).await;
-    zombie.kill().await;
+    zombie.lose_power().await;
     run.fault("SIGSTOP of the primary, the standby is promoted, SIGCONT", false);
     run.works(1_000).await;
     run.finish().await;
@@ -128,7 +128,7 @@ async fn an_asynchronous_standby_lacks_messages_and_everybody_is_told() {
     standby.stop_immediately().await;
     run.works(1_000).await;
     run.reaches_everybody_within(Duration::from_secs(5)).await;
-    run.postgres.kill().await;
+    run.postgres.lose_power().await;
     standby.start_again().await;
     standby.promote().await;
     run.lead_to(standby);
@@ -203,7 +203,7 @@ async fn a_loss_of_few_messages_is_found_by_the_next_publish() {
     for _ in 0..5 {
         producer.publish("lost").await.unwrap();
     }
-    run.postgres.kill().await;
+    run.postgres.lose_power().await;
     standby.start_again().await;
     standby.promote().await;
     run.lead_to(standby);

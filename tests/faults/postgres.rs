@@ -180,6 +180,13 @@ impl Postgres {
         let _ = fs::remove_file(socket);
     }
 
+    /// Ends all its processes at once, as a machine does that loses its power. A process that
+    /// outlives its postmaster for a moment shows a commit that waits for a standby before it ends.
+    pub async fn lose_power(&mut self) {
+        self.signal_all(Signal::SIGKILL);
+        self.stop(Signal::SIGKILL).await;
+    }
+
     /// Stops or continues the postmaster and all its processes.
     pub fn signal_all(&self, signal: Signal) {
         let postmaster = self.id();

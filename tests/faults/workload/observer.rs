@@ -9,11 +9,16 @@ use crate::{history::What, postgres::connect, run::TOPICS};
 pub async fn observe(world: Arc<World>) {
     let mut seen = HashMap::new();
     while !world.read.is_cancelled() {
-        let url = world.database.borrow().clone();
+        let mut database = world.database.subscribe();
+        let url = database.borrow_and_update().clone();
         if let Ok(sql) = connect(&url).await {
-            // A server that is away, or full, is looked at again later.
-            let looking = look(&world, &sql, &mut seen);
-            let _ = world.read.run_until_cancelled(looking).await;
+            tokio::select! {
+                // A server that is away, or full, is looked at again later.
+                _ = look(&world, &sql, &mut seen) => {}
+                // Another server has taken its place.
+                _ = database.changed() => {}
+                () = world.read.cancelled() => {}
+            }
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
