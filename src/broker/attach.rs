@@ -102,7 +102,6 @@ impl Stream {
         };
         self.stand_by(seat).await?;
         let claim = ClaimToken::generate();
-        self.claim(stored.key, &claim, true).await?;
         let taken = self.take_claimed(seat, turn, stored, &claim, log).await;
         if taken.is_err() {
             // Void in seconds by itself: nobody waits long for that.
@@ -124,6 +123,7 @@ impl Stream {
         claim: &ClaimToken,
         log: &Subscription,
     ) -> Result<Acquired, End> {
+        self.claim(stored.key, claim, true).await?;
         self.broker.leases.changed(Whose::Consumer(stored.key));
         let mut turn = match turn {
             Some(turn) => turn,

@@ -23,6 +23,9 @@ use crate::storage::{Heard, Storage, WakeUpSender};
 /// What gathers for so long is sent as one.
 const GATHER: Duration = Duration::from_millis(3);
 
+/// A connection that takes longer to send hangs, and hears nothing either.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Starts to listen and to send; what it returns tells whether this broker hears the others. Where
 /// notifications do not arrive, it never does, and the polls find everything.
 pub(super) fn start(
@@ -34,12 +37,12 @@ pub(super) fn start(
     tasks: &TaskTracker,
     stopping: CancellationToken,
 ) -> watch::Receiver<bool> {
-    let (senders, sender) = watch::channel(None);
+    let (senders, sending) = watch::channel(None);
     // The session that listens is about to be opened: only if that fails is it true that others are
     // not heard.
     let (hearing, hears) = watch::channel(storage.notifies());
     let broker = uuid::Uuid::new_v4().simple().to_string();
-    let sending = send(hints, broker.clone(), sender);
+    let sending = send(hints, broker.clone(), sending);
     tasks.spawn(stopping.clone().run_until_cancelled_owned(sending));
     if storage.notifies() {
         let hearing = hear(storage, broker, feeds, leases, poll_now, senders, hearing);
@@ -53,16 +56,26 @@ pub(super) fn start(
     hears
 }
 
-async fn send(hints: Hints, broker: String, sender: watch::Receiver<Option<WakeUpSender>>) {
+/// What sends over a session, and has it closed when it hangs.
+type Sending = Option<(WakeUpSender, Arc<Notify>)>;
+
+async fn send(hints: Hints, broker: String, sending: watch::Receiver<Sending>) {
     loop {
         hints.some().await;
         time::sleep(GATHER).await;
         let texts = hints.take(&broker);
-        let Some(sender) = sender.borrow().clone() else { continue };
+        let Some((sender, hangs)) = sending.borrow().clone() else { continue };
         for text in texts {
-            if let Err(error) = sender.send(&text).await {
-                tracing::debug!(%error, "send a wake-up");
-                break;
+            match time::timeout(SEND_TIMEOUT, sender.send(&text)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "send a wake-up");
+                    break;
+                }
+                Err(_) => {
+                    hangs.notify_one();
+                    break;
+                }
             }
         }
     }
@@ -74,20 +87,27 @@ async fn hear(
     feeds: Arc<Feeds>,
     leases: Arc<Leases>,
     poll_now: Arc<Notify>,
-    senders: watch::Sender<Option<WakeUpSender>>,
+    senders: watch::Sender<Sending>,
     hearing: watch::Sender<bool>,
 ) {
     let mut backoff = Backoff::new();
     loop {
         match storage.open_listen_session().await {
             Ok(mut session) => {
-                senders.send_replace(Some(session.sender()));
+                let hangs = Arc::new(Notify::new());
+                senders.send_replace(Some((session.sender(), hangs.clone())));
                 tell(&hearing, true);
                 // What was sent while nobody listened is in the tables.
                 poll_now.notify_one();
                 backoff = Backoff::new();
                 loop {
-                    match session.hear().await {
+                    let heard = tokio::select! {
+                        heard = session.hear() => heard,
+                        () = hangs.notified() => {
+                            Heard::Closed(format!("nothing can be sent in {SEND_TIMEOUT:?}"))
+                        }
+                    };
+                    match heard {
                         Heard::WakeUp(text) => wake(&text, &broker, &feeds, &leases),
                         Heard::Closed(problem) => {
                             tracing::warn!(problem, "lost the listening connection");

@@ -32,8 +32,11 @@ impl Storage {
     /// Opens a session that hears every wake-up sent from now on.
     pub async fn open_listen_session(&self) -> Result<ListenSession, Error> {
         let mut config = self.direct.clone();
+        let connecting = config.application_name("trunkline listen").connect(NoTls);
         let (client, mut connection) =
-            config.application_name("trunkline listen").connect(NoTls).await?;
+            tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+                .await
+                .map_err(|_| Error::Unavailable("no answer in time".to_owned()))??;
         let listen = async {
             prepare_session(&client, CONNECT_TIMEOUT).await?;
             // A wake-up writes nothing that must survive: its commit need not wait for the disk.

@@ -1,6 +1,8 @@
 //! Messages removed: hidden at once by moving a topic's first offset, their rows deleted in small
 //! steps behind it, and the space of the rows made free for new ones.
 
+use std::time::Duration;
+
 use tokio_postgres::Row;
 
 use super::{
@@ -15,6 +17,9 @@ const HIDE_STEP: i64 = 4_096;
 
 /// Batches that one step deletes.
 const DELETE_STEP: i64 = 256;
+
+/// A vacuum of a large table takes its time; a connection that hangs is given up some day.
+const VACUUM_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Rows that a step deleted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -231,10 +236,8 @@ impl Storage {
     /// end of it back would lock readers out.
     pub async fn vacuum_batches(&self) -> Result<(), Error> {
         let client = self.query().await?;
-        client
-            .run_alone("/* vacuum_batches */ vacuum (skip_locked, truncate false) trunkline.batch")
-            .await?;
-        Ok(())
+        let vacuum = "/* vacuum_batches */ vacuum (skip_locked, truncate false) trunkline.batch";
+        client.run_alone(vacuum, VACUUM_TIMEOUT).await
     }
 }
 

@@ -68,6 +68,7 @@ struct UnderWay<'a> {
 pub(super) struct Transaction<'a> {
     inner: deadpool_postgres::Transaction<'a>,
     prepares: bool,
+    answer_within: Duration,
 }
 
 /// What runs statements.
@@ -114,7 +115,7 @@ impl Session {
     /// error. Only then does success of the commit mean that, as an aborted transaction answers it
     /// with a rollback, which the driver takes for success.
     ///
-    /// Dropped half-way, or without an answer for three statements' time, it gives the session up.
+    /// Dropped half-way, or without an answer, it gives the session up.
     pub(super) async fn transact<T>(
         &mut self,
         work: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, Error>,
@@ -122,30 +123,34 @@ impl Session {
         let Self { object, manner, unsettled, answer_within } = self;
         let object = object.as_mut().ok_or(Error::Closed)?;
         unsettled.store(true, Ordering::Relaxed);
-        let all = async {
-            let transaction = Transaction::begin(object, manner).await?;
-            let done = work(&transaction).await;
-            let ended = match &done {
-                Ok(_) => transaction.inner.commit().await,
-                Err(_) => transaction.inner.rollback().await,
-            };
-            if ended.is_ok() {
-                unsettled.store(false, Ordering::Relaxed);
-            }
-            // An error of the work's own says more than that of the rollback.
-            let done = done?;
-            ended?;
-            Ok(done)
+        let transaction =
+            answer(*answer_within, Transaction::begin(object, manner, *answer_within)).await?;
+        let done = work(&transaction).await;
+        if let Err(Error::ConnectionLost(_)) = done {
+            // There is nobody who could be told to roll back.
+            return done;
+        }
+        let ended = match &done {
+            Ok(_) => answer(*answer_within, transaction.commit()).await,
+            Err(_) => answer(*answer_within, transaction.rollback()).await,
         };
-        let limit = 3 * *answer_within;
-        tokio::time::timeout(limit, all)
-            .await
-            .unwrap_or_else(|_| Err(Error::ConnectionLost(format!("no answer in {limit:?}"))))
+        if ended.is_ok() {
+            unsettled.store(false, Ordering::Relaxed);
+        }
+        // An error of the work's own says more than that of the rollback.
+        let done = done?;
+        ended?;
+        Ok(done)
     }
 
-    /// Runs a statement that must not be in a transaction.
-    pub(super) async fn run_alone(&self, text: &str) -> Result<(), Error> {
-        Ok(self.object()?.batch_execute(text).await?)
+    /// Runs a statement that must not be in a transaction; gives the session up if it takes longer
+    /// than a limit of its own.
+    pub(super) async fn run_alone(&self, text: &str, limit: Duration) -> Result<(), Error> {
+        let ran = answer(limit, async { Ok(self.object()?.batch_execute(text).await?) }).await;
+        if let Err(Error::ConnectionLost(_)) = ran {
+            self.unsettled.store(true, Ordering::Relaxed);
+        }
+        ran
     }
 
     /// Gives the session up: it is lost, though the driver may not have noticed yet, or its answer
@@ -159,9 +164,7 @@ impl Session {
         let mut under_way = UnderWay { session: self, since: Instant::now(), answered: false };
         let answer = tokio::time::timeout(self.answer_within, answer).await;
         under_way.answered = answer.is_ok();
-        answer.unwrap_or_else(|_| {
-            Err(Error::ConnectionLost(format!("no answer in {:?}", self.answer_within)))
-        })
+        answer.unwrap_or_else(|_| Err(no_answer(self.answer_within)))
     }
 
     fn object(&self) -> Result<&Object, Error> {
@@ -251,17 +254,31 @@ impl Statements for Session {
 }
 
 impl<'a> Transaction<'a> {
-    async fn begin(object: &'a mut Object, manner: &Manner) -> Result<Self, Error> {
+    async fn begin(
+        object: &'a mut Object,
+        manner: &Manner,
+        answer_within: Duration,
+    ) -> Result<Self, Error> {
         match manner {
-            Manner::Own => Ok(Self { inner: object.transaction().await?, prepares: true }),
+            Manner::Own => {
+                Ok(Self { inner: object.transaction().await?, prepares: true, answer_within })
+            }
             Manner::Lent { settings } => {
                 let transaction =
                     object.build_transaction().isolation_level(IsolationLevel::ReadCommitted);
                 let inner = transaction.start().await?;
                 inner.batch_execute(settings).await?;
-                Ok(Self { inner, prepares: false })
+                Ok(Self { inner, prepares: false, answer_within })
             }
         }
+    }
+
+    async fn commit(self) -> Result<(), Error> {
+        Ok(self.inner.commit().await?)
+    }
+
+    async fn rollback(self) -> Result<(), Error> {
+        Ok(self.inner.rollback().await?)
     }
 
     /// Limits how long each of its statements waits for a lock.
@@ -276,22 +293,40 @@ impl<'a> Transaction<'a> {
 
 impl Statements for Transaction<'_> {
     async fn query(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Vec<Row>, Error> {
-        if self.prepares {
-            let statement = self.inner.prepare_cached(text).await?;
-            Ok(self.inner.query(&statement, &values(parameters)).await?)
-        } else {
-            Ok(self.inner.query_typed(text, &typed(parameters)).await?)
-        }
+        let rows = async {
+            if self.prepares {
+                let statement = self.inner.prepare_cached(text).await?;
+                Ok(self.inner.query(&statement, &values(parameters)).await?)
+            } else {
+                Ok(self.inner.query_typed(text, &typed(parameters)).await?)
+            }
+        };
+        answer(self.answer_within, rows).await
     }
 
     async fn execute(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<u64, Error> {
-        if self.prepares {
-            let statement = self.inner.prepare_cached(text).await?;
-            Ok(self.inner.execute(&statement, &values(parameters)).await?)
-        } else {
-            Ok(self.inner.execute_typed(text, &typed(parameters)).await?)
-        }
+        let changed = async {
+            if self.prepares {
+                let statement = self.inner.prepare_cached(text).await?;
+                Ok(self.inner.execute(&statement, &values(parameters)).await?)
+            } else {
+                Ok(self.inner.execute_typed(text, &typed(parameters)).await?)
+            }
+        };
+        answer(self.answer_within, changed).await
     }
+}
+
+/// An answer, or the word that the connection is lost.
+async fn answer<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(no_answer(limit)))
+}
+
+fn no_answer(limit: Duration) -> Error {
+    Error::ConnectionLost(format!("no answer in {limit:?}"))
 }
 
 fn values<'a>(parameters: &[&'a dyn Parameter]) -> Vec<&'a (dyn ToSql + Sync)> {

@@ -1,5 +1,7 @@
 //! Publishing as it must not be done.
 
+use std::time::Duration;
+
 use super::{Appended, append_batch};
 use crate::{
     model::{Draft, TopicName},
@@ -35,12 +37,12 @@ pub(super) async fn append_in_a_transaction(
     topic: &TopicName,
     draft: &Draft,
 ) -> Result<Option<Appended>, Error> {
-    session.run_alone("begin").await?;
+    session.run_alone("begin", Duration::MAX).await?;
     let appended = append_batch(session, topic, draft).await;
     if appended.is_ok() {
         fail_now_and_then(session).await;
     }
-    session.run_alone("commit").await?;
+    session.run_alone("commit", Duration::MAX).await?;
     appended
 }
 
