@@ -84,6 +84,7 @@ impl Broker {
         let tasks = TaskTracker::new();
         let stopping = CancellationToken::new();
         let feeds = Arc::new(feed::Feeds::default());
+        feeds.losses().count_sessions(storage.sessions_opened());
 
         let hints = hints::Hints::default();
         let poll_now = Arc::new(Notify::new());

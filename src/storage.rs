@@ -9,6 +9,7 @@ mod arrays;
 mod connect;
 mod consumers;
 mod error;
+mod landmarks;
 mod lease;
 mod listen;
 mod measure;
@@ -23,11 +24,15 @@ mod session;
 mod settings;
 mod topics;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 pub use append::{Appended, Writer};
 pub use connect::{Limits, redacted};
 pub use error::Error;
+pub use landmarks::{FoundLog, Landmark};
 pub use lease::{Begun, ClaimToken, LeaseSession, Seen};
 pub use listen::{Heard, ListenSession, WakeUpSender};
 pub use measure::{Counters, Meter};
@@ -46,10 +51,17 @@ pub struct Storage {
     query: Sessions,
     writer: Sessions,
     position: Sessions,
+    /// How many sessions the pools have opened.
+    opened: Arc<AtomicU64>,
     notifies: bool,
 }
 
 impl Storage {
+    /// How many sessions that read and write logs were opened so far. Each counts before it is used.
+    pub fn sessions_opened(&self) -> Arc<AtomicU64> {
+        self.opened.clone()
+    }
+
     /// Connects to the database at `url` and brings its schema up to date. If `url` leads to a
     /// pooler, `direct_url` must lead straight to the same database.
     pub async fn open(url: &str, direct_url: Option<&str>, limits: Limits) -> Result<Self, Error> {

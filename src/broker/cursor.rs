@@ -168,7 +168,7 @@ impl Cursor {
         {
             self.read_ahead(storage, log, end);
         }
-        log.saw(read.first, read.head);
+        log.saw(&read);
         self.take_in(read);
         Ok(true)
     }

@@ -19,7 +19,10 @@ use super::{
     losses::Losses,
     recent::{self, Recent},
 };
-use crate::model::{Batch, Offset, TopicId};
+use crate::{
+    model::{Batch, Offset, TopicId},
+    storage::Log,
+};
 
 /// The topics that somebody reads here.
 #[derive(Default)]
@@ -91,7 +94,7 @@ impl Feeds {
 
     /// A batch was stored by this broker: readers need not read it again.
     pub(super) fn batch_stored(&self, topic: TopicId, batch: Batch) {
-        self.losses.saw(topic, batch.end());
+        self.losses.saw_batch(topic, &batch);
         if !self.lock().contains_key(&topic) {
             return;
         }
@@ -274,9 +277,13 @@ impl Subscription {
         self.feed.gone.clone()
     }
 
-    /// Tells the other readers of the ends of the log that were read.
-    pub(super) fn saw(&self, first: Offset, head: Offset) {
+    /// Tells the other readers of the ends of the log that were read, and remembers how far it came.
+    pub(super) fn saw(&self, Log { batches, first, head }: &Log) {
+        let (first, head) = (*first, *head);
         self.feeds.losses.saw(self.topic, head);
+        if let Some(last) = batches.last() {
+            self.feeds.losses.saw_batch(self.topic, last);
+        }
         self.feed.raise_floor(first);
         self.feed.advance(head);
     }

@@ -7,39 +7,108 @@
 //! lies before, or gives a message an offset that lies before, the broker logs an error, and every
 //! consumer that was registered by then is told once by it, when it reads on.
 
-use std::collections::HashSet;
+use std::{sync::Arc, time::Duration};
 
-use super::{Broker, Error, feed::Feeds, losses::Audience};
+use super::{
+    Broker, Error,
+    feed::Feeds,
+    losses::{Extent, KnownLog},
+};
 use crate::{
     model::{ConsumerId, ConsumerKey, Offset, TopicId, TopicName},
-    storage::{Storage, Stored},
+    storage::{Landmark, Storage, Stored},
 };
 
-/// The database told, or gave to a message, an offset that lies before the head that was known when
-/// it was asked: what lies between is lost. `head` is where the topic ends now.
-pub(super) async fn note(
+/// How long a look may take. A database that does not answer is asked again by the next poll.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Looks whether topics have lost messages, if each has still the head that was known: what was
+/// told may be old, if it was told by a server whose place another one has taken. False if nobody
+/// could tell.
+pub(super) async fn look(
     storage: &Storage,
     feeds: &Feeds,
-    topic: TopicId,
-    (first, head): (Offset, Offset),
-    known: Offset,
-) {
-    if !feeds.losses().find(topic, head, known) {
-        return;
+    suspected: impl Fn(&TopicId, &KnownLog) -> bool,
+    topics: &[TopicId],
+) -> bool {
+    // Many suspect the same at once, after a failover.
+    let _one_by_one = feeds.losses().looking.lock().await;
+    let mut known = feeds.losses().known_logs(topics);
+    known.retain(|topic, log| suspected(topic, log));
+    if known.is_empty() {
+        return true;
     }
-    let (name, audience) = match storage.find_consumer_numbers(topic).await {
-        Ok(Some((name, consumers))) => {
-            (name.to_string(), Audience::These(consumers.into_iter().collect()))
+    let asked: Vec<(TopicId, Option<Landmark>)> = known
+        .iter()
+        .flat_map(|(topic, log)| log.extents().iter().map(|extent| (*topic, extent.landmark)))
+        .collect();
+    let found = match tokio::time::timeout(LOOK_TIMEOUT, storage.look_at_logs(&asked)).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "look for lost messages");
+            return false;
         }
-        Ok(None) => return,
-        Err(error) => {
-            tracing::warn!(%error, "find out who has lost messages");
-            (format!("number {}", topic.0), Audience::AllBut(HashSet::new()))
+        Err(_) => {
+            tracing::warn!("look for lost messages: no answer in {LOOK_TIMEOUT:?}");
+            return false;
         }
     };
-    tracing::error!(topic = %name, %first, end = %known, "the database has lost messages");
-    feeds.losses().add(topic, (first, known), audience);
-    feeds.head_went_back(topic, head);
+    // No wait from here on: a caller that gives up must not take what was found along.
+    for log in found {
+        let known = &known[&log.topic];
+        let known_head = known.head();
+        let lost = match log.lacks {
+            _ if log.head < known_head => (log.head, known_head),
+            // Others have been given as many offsets since.
+            Some(base) => {
+                let of_landmark = |extent: &&Extent| extent.landmark.map(|it| it.base) == log.lacks;
+                (base, known.extents().iter().find(of_landmark).map_or(known_head, |it| it.head))
+            }
+            None => continue,
+        };
+        if tell(feeds, (log.topic, &log.name), lost, log.head, known) {
+            feeds.losses().tell_only(log.topic, log.consumers);
+        }
+    }
+    true
+}
+
+/// A message was given an offset that lies before the head that was known: what lies between is
+/// lost. `head` is where the topic ends now.
+pub(super) fn given_again(
+    storage: &Arc<Storage>,
+    feeds: &Arc<Feeds>,
+    (topic, name): (TopicId, &TopicName),
+    (first, head): (Offset, Offset),
+    known: &KnownLog,
+) {
+    if !tell(feeds, (topic, name), (first, known.head()), head, known) {
+        return;
+    }
+    let (storage, feeds) = (storage.clone(), feeds.clone());
+    // Ends by itself in the time of a statement: nobody who publishes waits for it.
+    tokio::spawn(async move {
+        match storage.find_consumer_numbers(topic).await {
+            Ok(consumers) => feeds.losses().tell_only(topic, consumers),
+            Err(error) => tracing::warn!(%error, "find out who has lost messages"),
+        }
+    });
+}
+
+/// Has all who read on be told of a loss; false if it was found before.
+fn tell(
+    feeds: &Feeds,
+    (topic, name): (TopicId, &TopicName),
+    (first, end): (Offset, Offset),
+    head: Offset,
+    known: &KnownLog,
+) -> bool {
+    let found = feeds.losses().find(topic, (first, end), head, known);
+    if found {
+        tracing::error!(topic = %name, %first, %end, "the database has lost messages");
+        feeds.head_went_back(topic, head);
+    }
+    found
 }
 
 impl Broker {
@@ -58,8 +127,7 @@ impl Broker {
             // Or somebody published while it was found.
             stored = self.find_position(topic, consumer).await?;
             if stored.head < known && stored.key.topic == number {
-                let ends = (stored.head, stored.head);
-                note(&self.storage, &self.feeds, number, ends, known).await;
+                self.look_for_loss(topic, stored.key, known).await?;
             }
         }
         self.tell_of_losses(topic, stored.key)?;
@@ -68,6 +136,23 @@ impl Broker {
             return Err(Error::MessagesLost { topic: topic.clone(), first, end });
         }
         Ok(stored)
+    }
+
+    /// Messages that were there are not found: they are lost, or somebody else answered who never
+    /// had them. An error in any case.
+    pub(super) async fn look_for_loss(
+        &self,
+        name: &TopicName,
+        key: ConsumerKey,
+        known: Offset,
+    ) -> Result<(), Error> {
+        let suspected = |_: &TopicId, log: &KnownLog| log.head() >= known;
+        look(&self.storage, &self.feeds, suspected, &[key.topic]).await;
+        self.tell_of_losses(name, key)?;
+        match self.feeds.losses().known_head(key.topic) >= known {
+            true => Err(Error::DatabaseUnavailable),
+            false => Ok(()),
+        }
     }
 
     /// An error, once, if messages were lost that the consumer has not been told of.

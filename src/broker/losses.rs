@@ -2,29 +2,64 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use crate::model::{Offset, TopicId, TopicName};
+use crate::{
+    model::{Batch, Offset, TopicId, TopicName},
+    storage::Landmark,
+};
 
 /// How long a loss is told: a consumer that turns up later, at a broker that it had not been at,
 /// has been told elsewhere.
-const TOLD_FOR: Duration = Duration::from_secs(3600);
+const TOLD_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What this broker knows to have been stored, and what of it is gone.
 #[derive(Default)]
 pub(super) struct Losses {
     known: Mutex<Known>,
     lost: Mutex<HashMap<TopicId, Lost>>,
+    /// Held by whoever looks whether messages are lost: one finds it for all.
+    pub looking: tokio::sync::Mutex<()>,
+    /// How many sessions were opened with the database so far.
+    opened: OnceLock<Arc<AtomicU64>>,
+    /// How many were when somebody last looked at all logs.
+    looked_at: AtomicU64,
 }
 
 #[derive(Default)]
 struct Known {
-    /// The farthest head of each topic that was published to or read here.
-    heads: HashMap<TopicId, Offset>,
+    logs: HashMap<TopicId, KnownLog>,
     ids: HashMap<TopicName, TopicId>,
 }
+
+/// A log that was published to or read here.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct KnownLog {
+    /// How far it came by what was told between the opening of one session and the next, the oldest
+    /// first: each may have led to another server. One, once somebody has looked.
+    extents: Vec<Extent>,
+    /// How many losses were found.
+    found: u32,
+}
+
+/// How far a log came.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Extent {
+    /// How many sessions had been opened.
+    opened: u64,
+    /// The farthest head.
+    pub head: Offset,
+    /// The last batch that was stored or read here, if any was.
+    pub landmark: Option<Landmark>,
+}
+
+/// How many extents of a log are kept apart.
+const MAX_EXTENTS: usize = 8;
 
 /// Messages of a topic that are gone.
 struct Lost {
@@ -35,72 +70,153 @@ struct Lost {
 }
 
 /// Who is to be told of a loss.
-pub(super) enum Audience {
+enum Audience {
     /// Those who were registered when it was found.
     These(HashSet<i32>),
-    /// Nobody knows who was: all but those who were told.
+    /// Until somebody has looked who was: all but those who were told.
     AllBut(HashSet<i32>),
 }
 
 impl Losses {
+    /// Has a count of the sessions that are opened with the database. A new one may lead to another
+    /// server: what was known before is kept apart until somebody has looked at all logs.
+    pub(super) fn count_sessions(&self, opened: Arc<AtomicU64>) {
+        let _ = self.opened.set(opened);
+    }
+
+    /// How many sessions were opened so far, if some were since somebody last looked at all logs.
+    pub(super) fn unsure(&self) -> Option<u64> {
+        let opened = self.opened();
+        (opened != self.looked_at.load(Ordering::Acquire)).then_some(opened)
+    }
+
+    /// All logs were looked at when so many sessions had been opened.
+    pub(super) fn looked(&self, opened: u64) {
+        self.looked_at.store(opened, Ordering::Release);
+        lock(&self.known).logs.values_mut().for_each(|log| log.settle(opened));
+    }
+
+    fn opened(&self) -> u64 {
+        self.opened.get().map_or(0, |opened| opened.load(Ordering::Acquire))
+    }
+
     /// Which topic has a name.
     pub(super) fn learn(&self, name: &TopicName, topic: TopicId) {
         let mut known = lock(&self.known);
-        if known.ids.get(name) != Some(&topic) {
-            known.ids.insert(name.clone(), topic);
+        if known.ids.get(name) == Some(&topic) {
+            return;
+        }
+        if let Some(gone) = known.ids.insert(name.clone(), topic) {
+            known.logs.remove(&gone);
         }
     }
 
     /// Messages of a topic up to an offset were stored.
     pub(super) fn saw(&self, topic: TopicId, head: Offset) {
+        self.learn_of(topic, head, |log| log.head = head.max(log.head));
+    }
+
+    /// A batch was stored, or read.
+    pub(super) fn saw_batch(&self, topic: TopicId, batch: &Batch) {
+        self.learn_of(topic, batch.end(), |log| {
+            log.head = batch.end().max(log.head);
+            if log.landmark.is_none_or(|landmark| landmark.base < batch.base) {
+                let (base, published_at) = (batch.base, batch.published_at);
+                log.landmark = Some(Landmark { base, published_at });
+            }
+        });
+    }
+
+    fn learn_of(&self, topic: TopicId, head: Offset, learn: impl FnOnce(&mut Extent)) {
         let mut known = lock(&self.known);
-        let known = known.heads.entry(topic).or_insert(head);
-        *known = head.max(*known);
+        // Before what is told: whoever told it did so over a session that counts already.
+        let opened = self.opened();
+        let new = Extent { opened, head, landmark: None };
+        let extents = &mut known.logs.entry(topic).or_insert_with(|| KnownLog::of(new)).extents;
+        if extents.last().is_none_or(|last| last.opened != opened) {
+            extents.push(new);
+        }
+        if extents.len() > MAX_EXTENTS {
+            extents.remove(1);
+        }
+        if let Some(last) = extents.last_mut() {
+            learn(last);
+        }
     }
 
     /// The farthest head of a topic so far. To be asked before the database is: what is stored
     /// while it answers is no loss.
     pub(super) fn known_head(&self, topic: TopicId) -> Offset {
-        lock(&self.known).heads.get(&topic).copied().unwrap_or(Offset(0))
+        lock(&self.known).logs.get(&topic).map_or(Offset(0), KnownLog::head)
     }
 
-    /// The same of the topic that had this name when it was last heard of.
-    pub(super) fn known_head_of(&self, name: &TopicName) -> Option<(TopicId, Offset)> {
+    /// What is known of the topic that had this name when it was last heard of.
+    pub(super) fn known_log_of(&self, name: &TopicName) -> Option<(TopicId, KnownLog)> {
         let known = lock(&self.known);
         let topic = *known.ids.get(name)?;
-        Some((topic, *known.heads.get(&topic)?))
+        Some((topic, known.logs.get(&topic)?.clone()))
+    }
+
+    /// What is known of topics.
+    pub(super) fn known_logs(&self, topics: &[TopicId]) -> HashMap<TopicId, KnownLog> {
+        let known = lock(&self.known);
+        topics.iter().filter_map(|topic| Some((*topic, known.logs.get(topic)?.clone()))).collect()
+    }
+
+    /// All topics of which something is known.
+    pub(super) fn topics(&self) -> Vec<TopicId> {
+        lock(&self.known).logs.keys().copied().collect()
     }
 
     /// A topic is gone, and its heads with it.
     pub(super) fn forget(&self, topic: TopicId) {
         let mut known = lock(&self.known);
-        known.heads.remove(&topic);
+        known.logs.remove(&topic);
         known.ids.retain(|_, id| *id != topic);
         drop(known);
         lock(&self.lost).remove(&topic);
     }
 
-    /// Takes a loss in, unless another call has: the head that was known is then another one.
-    pub(super) fn find(&self, topic: TopicId, head: Offset, known: Offset) -> bool {
+    /// Messages from and to before an offset are gone, and whoever reads on is to be told; false if
+    /// that was found since the log was `known` so. It ends at `head` now.
+    pub(super) fn find(
+        &self,
+        topic: TopicId,
+        (first, end): (Offset, Offset),
+        head: Offset,
+        known: &KnownLog,
+    ) -> bool {
         let mut all = lock(&self.known);
-        let still_known = all.heads.get(&topic) == Some(&known);
-        if still_known {
-            all.heads.insert(topic, head);
-        }
-        still_known
+        let Some(log) = all.logs.get_mut(&topic).filter(|log| log.found == known.found) else {
+            return false;
+        };
+        let now = Extent { opened: self.opened(), head, landmark: None };
+        *log = KnownLog { found: log.found + 1, ..KnownLog::of(now) };
+        drop(all);
+        let mut lost = lock(&self.lost);
+        // Whoever was not told of an earlier loss is told of both.
+        let earlier = lost.get(&topic).filter(|lost| lost.is_to_be_told()).map(|lost| lost.first);
+        let first = earlier.map_or(first, |earlier| earlier.min(first));
+        let audience = Audience::AllBut(HashSet::new());
+        lost.insert(topic, Lost { first, end, since: Instant::now(), audience });
+        true
     }
 
-    /// Messages from and to before an offset are gone, and somebody is to be told.
-    pub(super) fn add(&self, topic: TopicId, (first, end): (Offset, Offset), audience: Audience) {
-        let lost = Lost { first, end, since: Instant::now(), audience };
-        lock(&self.lost).insert(topic, lost);
+    /// Of a loss only these are to be told, who were registered when it was found.
+    pub(super) fn tell_only(&self, topic: TopicId, consumers: Vec<i32>) {
+        if let Some(lost) = lock(&self.lost).get_mut(&topic)
+            && let Audience::AllBut(told) = &lost.audience
+        {
+            let untold = consumers.into_iter().filter(|consumer| !told.contains(consumer));
+            lost.audience = Audience::These(untold.collect());
+        }
     }
 
     /// The messages that a consumer is to be told of, once: from and to before an offset.
     pub(super) fn take(&self, topic: TopicId, consumer: i32) -> Option<(Offset, Offset)> {
         let mut all = lock(&self.lost);
         let lost = all.get_mut(&topic)?;
-        if lost.since.elapsed() > TOLD_FOR {
+        if !lost.is_to_be_told() {
             all.remove(&topic);
             return None;
         }
@@ -112,6 +228,40 @@ impl Losses {
     }
 }
 
+impl KnownLog {
+    fn of(extent: Extent) -> Self {
+        Self { extents: vec![extent], found: 0 }
+    }
+
+    /// The farthest head.
+    pub(super) fn head(&self) -> Offset {
+        self.extents.iter().map(|extent| extent.head).max().unwrap_or_default()
+    }
+
+    /// How far it came, by what each server may have told.
+    pub(super) fn extents(&self) -> &[Extent] {
+        &self.extents
+    }
+
+    /// Makes one of the extents that were told by the time that so many sessions had been opened.
+    fn settle(&mut self, opened: u64) {
+        let settled = self.extents.partition_point(|extent| extent.opened <= opened);
+        let one = self.extents.drain(..settled).reduce(|earlier, later| Extent {
+            opened: later.opened,
+            head: earlier.head.max(later.head),
+            landmark: later.landmark.or(earlier.landmark),
+        });
+        self.extents.splice(..0, one);
+    }
+}
+
+impl Lost {
+    fn is_to_be_told(&self) -> bool {
+        let all_are_told = matches!(&self.audience, Audience::These(untold) if untold.is_empty());
+        !all_are_told && self.since.elapsed() < TOLD_FOR
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
@@ -120,35 +270,104 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    fn lose(losses: &Losses, topic: TopicId, audience: Audience) {
-        assert!(losses.find(topic, Offset(90), Offset(100)));
-        losses.add(topic, (Offset(90), Offset(100)), audience);
+    const TOPIC: TopicId = TopicId(1);
+
+    fn known(losses: &Losses) -> KnownLog {
+        losses.known_logs(&[TOPIC])[&TOPIC].clone()
+    }
+
+    fn lose(losses: &Losses, first: i64, end: i64) {
+        let known = known(losses);
+        assert!(losses.find(TOPIC, (Offset(first), Offset(end)), Offset(first), &known));
+        assert!(!losses.find(TOPIC, (Offset(1), Offset(end)), Offset(1), &known), "found already");
     }
 
     #[test]
     fn each_consumer_is_told_once_of_what_was_lost() {
-        let (losses, topic) = (Losses::default(), TopicId(1));
-        losses.saw(topic, Offset(100));
-        losses.saw(topic, Offset(90));
-        assert_eq!(losses.known_head(topic), Offset(100));
-        lose(&losses, topic, Audience::These(HashSet::from([1, 2])));
-        assert_eq!(losses.known_head(topic), Offset(90));
-        assert!(!losses.find(topic, Offset(90), Offset(100)), "found by another call");
+        let losses = Losses::default();
+        losses.saw(TOPIC, Offset(100));
+        losses.saw(TOPIC, Offset(90));
+        assert_eq!(losses.known_head(TOPIC), Offset(100));
+        lose(&losses, 90, 100);
+        assert_eq!(losses.known_head(TOPIC), Offset(90));
         let told = Some((Offset(90), Offset(100)));
-        assert_eq!([3, 1, 1, 2].map(|it| losses.take(topic, it)), [None, told, None, told]);
-        losses.saw(topic, Offset(100));
-        lose(&losses, topic, Audience::AllBut(HashSet::new()));
-        assert_eq!([3, 3, 1].map(|it| losses.take(topic, it)), [told, None, told]);
+        // Nobody has looked yet who was registered.
+        assert_eq!([4, 4].map(|it| losses.take(TOPIC, it)), [told, None]);
+        losses.tell_only(TOPIC, vec![1, 2, 4]);
+        assert_eq!(
+            [3, 1, 1, 4, 2].map(|it| losses.take(TOPIC, it)),
+            [None, told, None, None, told]
+        );
+        losses.saw(TOPIC, Offset(120));
+        lose(&losses, 110, 120);
+        let told = Some((Offset(110), Offset(120)));
+        assert_eq!([3, 3].map(|it| losses.take(TOPIC, it)), [told, None], "all know of the first");
+        lose(&losses, 105, 110);
+        let told = Some((Offset(105), Offset(110)));
+        assert_eq!(losses.take(TOPIC, 3), told);
+        lose(&losses, 107, 109);
+        assert_eq!(losses.take(TOPIC, 1), Some((Offset(105), Offset(109))), "of both");
+    }
+
+    #[test]
+    fn a_landmark_is_the_last_batch() {
+        let losses = Losses::default();
+        let batch = |base| Batch {
+            base: Offset(base),
+            published_at: std::time::SystemTime::UNIX_EPOCH,
+            payloads: vec!["a".into(), "b".into()],
+            keys: None,
+            headers: None,
+            producers: Vec::new(),
+            encoded: Default::default(),
+        };
+        for base in [7, 9, 5] {
+            losses.saw_batch(TOPIC, &batch(base));
+        }
+        assert_eq!(losses.known_head(TOPIC), Offset(11));
+        assert_eq!(known(&losses).extents()[0].landmark.unwrap().base, Offset(9));
+        lose(&losses, 9, 11);
+        assert_eq!(known(&losses).extents()[0].landmark, None);
+        losses.saw_batch(TOPIC, &batch(9));
+        assert_eq!(known(&losses).extents()[0].landmark.unwrap().base, Offset(9));
+    }
+
+    #[test]
+    fn what_was_known_before_a_session_was_opened_is_kept_until_somebody_has_looked() {
+        let (losses, opened) = (Losses::default(), Arc::<AtomicU64>::default());
+        losses.count_sessions(opened.clone());
+        let heads = || known(&losses).extents().iter().map(|it| it.head.0).collect::<Vec<_>>();
+        losses.saw(TOPIC, Offset(10));
+        opened.fetch_add(1, Ordering::Relaxed);
+        losses.saw(TOPIC, Offset(20));
+        losses.saw(TOPIC, Offset(15));
+        let looked_at = losses.unsure().unwrap();
+        opened.fetch_add(1, Ordering::Relaxed);
+        losses.saw(TOPIC, Offset(12));
+        assert_eq!((heads(), losses.known_head(TOPIC)), (vec![10, 20, 12], Offset(20)));
+        losses.looked(looked_at);
+        assert_eq!(heads(), [20, 12], "another one was opened meanwhile");
+        losses.looked(losses.unsure().unwrap());
+        assert_eq!((losses.unsure(), heads()), (None, vec![20]));
+        for head in 21..40 {
+            opened.fetch_add(1, Ordering::Relaxed);
+            losses.saw(TOPIC, Offset(head));
+        }
+        assert_eq!(heads(), [20, 33, 34, 35, 36, 37, 38, 39], "the oldest and the last ones");
     }
 
     #[test]
     fn a_topic_that_is_gone_is_forgotten() {
-        let (losses, topic, name) = (Losses::default(), TopicId(1), TopicName::stored("orders"));
-        losses.learn(&name, topic);
-        assert_eq!(losses.known_head_of(&name), None);
-        losses.saw(topic, Offset(7));
-        assert_eq!(losses.known_head_of(&name), Some((topic, Offset(7))));
-        losses.forget(topic);
-        assert_eq!((losses.known_head_of(&name), losses.known_head(topic)), (None, Offset(0)));
+        let (losses, name) = (Losses::default(), TopicName::stored("orders"));
+        losses.learn(&name, TOPIC);
+        assert_eq!(losses.known_log_of(&name), None);
+        losses.saw(TOPIC, Offset(7));
+        assert_eq!(losses.known_log_of(&name), Some((TOPIC, known(&losses))));
+        losses.forget(TOPIC);
+        assert_eq!((losses.known_log_of(&name), losses.known_head(TOPIC)), (None, Offset(0)));
+        losses.saw(TOPIC, Offset(7));
+        losses.learn(&name, TOPIC);
+        losses.learn(&name, TopicId(2));
+        assert_eq!(losses.topics(), [], "another topic has the name");
     }
 }

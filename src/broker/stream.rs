@@ -14,7 +14,7 @@ use super::{
     lease::Lease,
 };
 use crate::{
-    model::{ConsumerKey, Epoch, Offset},
+    model::{Epoch, Offset},
     storage::Advance,
 };
 
@@ -153,11 +153,9 @@ impl Stream {
                     return Err(self.why_gone().await);
                 }
                 if cursor.position() > cursor.head() {
-                    let ConsumerKey { topic, consumer } = lease.key();
-                    // Told here, it need not be told again.
-                    broker.feeds.losses().take(topic, consumer);
+                    let (key, first, end) = (lease.key(), cursor.head(), cursor.position());
                     let topic = self.request.topic.clone();
-                    let (first, end) = (cursor.head(), cursor.position());
+                    promptly(broker.look_for_loss(&topic, key, end)).await?;
                     return Err(Error::MessagesLost { topic, first, end }.into());
                 }
                 if let Some((from, to)) = cursor.take_gap() {
@@ -244,6 +242,7 @@ impl Stream {
         let Reading { lease, cursor, log, behind, .. } = reading;
         let broker = self.broker.clone();
         let place = self.place(Some(lease)).await?;
+        let mut must_end = None;
         if self.request.commit_mode == CommitMode::Auto {
             let advance = Advance { key: lease.key(), epoch: lease.epoch(), position: to };
             let read_ahead = async {
@@ -253,9 +252,12 @@ impl Stream {
                 }
             };
             let both = futures::future::join(broker.positions.advance(advance), read_ahead);
-            let (moved, filled) = self.meanwhile(lease, log, both).await?;
-            if !moved.map_err(unwritten)? {
-                return Err(self.why_unmoved(lease).await);
+            let ((moved, filled), end) = self.until_stored(lease, log, both).await?;
+            match (moved, end) {
+                (Ok(true), end) => must_end = end,
+                (_, Some(end)) => return Err(end),
+                (Ok(false), None) => return Err(self.why_unmoved(lease).await),
+                (Err(error), None) => return Err(unwritten(error).into()),
             }
             lease.position_stored(to);
             // What could not be read ahead is read again, and its error told, when it is due.
@@ -266,7 +268,7 @@ impl Stream {
         lease.delivers(to);
         place.send(Frame { epoch: lease.epoch(), event: Ok(event) });
         self.beat_at = Instant::now() + self.request.heartbeat;
-        Ok(())
+        must_end.map_or(Ok(()), Err)
     }
 
     /// Waits until there is more to hand out.

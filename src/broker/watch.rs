@@ -9,8 +9,11 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{POLL_INTERVAL, feed::Feeds, loss};
-use crate::storage::Storage;
+use super::{POLL_INTERVAL, feed::Feeds, loss, losses::KnownLog};
+use crate::{
+    model::{Offset, TopicId},
+    storage::Storage,
+};
 
 /// A database that takes longer to answer counts as down.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -33,17 +36,45 @@ pub(super) fn start(
                 () = poll_now.notified() => {}
                 () = stopping.cancelled() => return,
             }
-            let answers = poll(&storage, &feeds).await;
-            up.send_if_modified(|up| std::mem::replace(up, answers) != answers);
+            let suspects = poll(&storage, &feeds).await;
+            up.send_if_modified(|up| {
+                std::mem::replace(up, suspects.is_some()) != suspects.is_some()
+            });
+            if let Some(suspects) = suspects {
+                tokio::select! {
+                    () = look(&storage, &feeds, suspects) => {}
+                    () = stopping.cancelled() => return,
+                }
+            }
         }
     });
     database_up
 }
 
-async fn poll(storage: &Storage, feeds: &Feeds) -> bool {
+/// Looks whether messages are lost: of the topics whose head was farther, or of all, if the database
+/// may be another one.
+async fn look(storage: &Storage, feeds: &Feeds, suspects: HashMap<TopicId, Offset>) {
+    match feeds.losses().unsure() {
+        Some(opened) => {
+            if loss::look(storage, feeds, |_, _| true, &feeds.losses().topics()).await {
+                feeds.losses().looked(opened);
+            }
+        }
+        None => {
+            let topics: Vec<_> = suspects.keys().copied().collect();
+            let still = |topic: &_, log: &KnownLog| log.head() >= suspects[topic];
+            loss::look(storage, feeds, still, &topics).await;
+        }
+    }
+}
+
+/// Reads the heads of all topics that are read here; returns those that lie before what was known,
+/// with that, or nothing if the database does not answer.
+async fn poll(storage: &Storage, feeds: &Feeds) -> Option<HashMap<TopicId, Offset>> {
+    let mut suspects = HashMap::new();
     #[cfg(feature = "sabotage")]
     if crate::model::Sabotage::NoPolling.is_on() {
-        return true;
+        return Some(suspects);
     }
     // Before the database is asked: it knows of all that was stored by then.
     let before: Vec<_> = feeds
@@ -63,22 +94,20 @@ async fn poll(storage: &Storage, feeds: &Feeds) -> bool {
                 };
                 feeds.saw(topic, first, head);
                 if head < known {
-                    // Before anybody wakes up for it.
-                    loss::note(storage, feeds, topic, (head, head), known).await;
-                }
-                if head < heard_of {
+                    suspects.insert(topic, known);
+                } else if head < heard_of {
                     feeds.head_went_back(topic, head);
                 }
             }
-            true
+            Some(suspects)
         }
         Ok(Err(error)) => {
             tracing::warn!(%error, "poll the database");
-            false
+            None
         }
         Err(_) => {
             tracing::warn!("poll the database: no answer in {ANSWER_TIMEOUT:?}");
-            false
+            None
         }
     }
 }

@@ -14,10 +14,11 @@ use super::{
     flush::{Flush, Group},
     hints::Hints,
     loss,
+    losses::KnownLog,
     reply::Queued,
 };
 use crate::{
-    model::{Draft, Offset, TopicId},
+    model::{Draft, TopicId},
     storage::{self, Appended, Storage},
 };
 
@@ -93,7 +94,7 @@ impl Writer {
     async fn write_together(&self, groups: Vec<Group>) -> Vec<Group> {
         let drafts: Vec<Draft> = groups.iter().map(Group::draft).collect();
         let named: Vec<_> = groups.iter().map(|group| &group.topic).zip(&drafts).collect();
-        let known: Vec<_> = groups.iter().map(|group| self.known_head(group)).collect();
+        let known: Vec<_> = groups.iter().map(|group| self.known_log(group)).collect();
         let outcome = self.append(async |writer| writer.append_all(&named).await).await;
         match outcome {
             Ok(appended) => {
@@ -101,7 +102,7 @@ impl Writer {
                 let groups = groups.into_iter().zip(drafts).zip(known);
                 for (((group, draft), known), appended) in groups.zip(appended) {
                     match appended {
-                        Some(appended) => self.acknowledge(group, draft, appended, known).await,
+                        Some(appended) => self.acknowledge(group, draft, appended, known),
                         None => left.push(group),
                     }
                 }
@@ -125,10 +126,10 @@ impl Writer {
     /// stored.
     async fn write_alone(&self, mut group: Group) {
         for _ in 0..MAX_ROUNDS {
-            let (draft, known) = (group.draft(), self.known_head(&group));
+            let (draft, known) = (group.draft(), self.known_log(&group));
             match self.append(async |writer| writer.append(&group.topic, &draft).await).await {
                 Ok(Some(appended)) => {
-                    return self.acknowledge(group, draft, appended, known).await;
+                    return self.acknowledge(group, draft, appended, known);
                 }
                 Ok(None) | Err(storage::Error::ChangedMeanwhile) => {
                     match self.settle(group).await {
@@ -204,27 +205,28 @@ impl Writer {
         }
     }
 
-    /// How far the topic of a group is known to have come, before more is appended to it.
-    fn known_head(&self, group: &Group) -> Option<(TopicId, Offset)> {
-        self.feeds.losses().known_head_of(&group.topic)
+    /// What is known of the topic of a group, before more is appended to it.
+    fn known_log(&self, group: &Group) -> Option<(TopicId, KnownLog)> {
+        self.feeds.losses().known_log_of(&group.topic)
     }
 
-    async fn acknowledge(
+    fn acknowledge(
         &self,
         group: Group,
         draft: Draft,
         appended: Appended,
-        known: Option<(TopicId, Offset)>,
+        known: Option<(TopicId, KnownLog)>,
     ) {
         self.feeds.losses().learn(&group.topic, appended.topic);
-        group.acknowledge(appended.base);
         if let Some((topic, known)) = known
             && topic == appended.topic
-            && appended.base < known
+            && appended.base < known.head()
         {
             let ends = (appended.base, appended.base.after(draft.payloads.len()));
-            loss::note(&self.storage, &self.feeds, topic, ends, known).await;
+            let topic = (topic, &group.topic);
+            loss::given_again(&self.storage, &self.feeds, topic, ends, &known);
         }
+        group.acknowledge(appended.base);
         let batch = draft.stored(appended.base, appended.published_at);
         let head = batch.end();
         self.feeds.batch_stored(appended.topic, batch);

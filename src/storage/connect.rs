@@ -1,6 +1,13 @@
 //! Connections: what each is called, and what its session is set to.
 
-use std::{str::FromStr, time::Duration};
+use std::{
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::{
@@ -49,15 +56,17 @@ impl Storage {
     ) -> Result<Self, Error> {
         let config = config(url)?;
         let lent = direct_url.is_some();
+        let opened = Arc::<AtomicU64>::default();
         let pool = |name, size, lock_timeout, more| {
             let kind = Kind { name, size, lock_timeout, more };
-            pool(&config, kind, lent)
+            pool(&config, kind, lent, opened.clone())
         };
         Ok(Self {
             query: pool("trunkline query", limits.queries, QUERY_LOCK_TIMEOUT, "")?,
             writer: pool("trunkline writer", limits.writers, WRITER_LOCK_TIMEOUT, PUBLISHING)?,
             position: pool("trunkline position", 1, QUERY_LOCK_TIMEOUT, "")?,
             direct: direct_url.map_or_else(|| Ok(config.clone()), self::config)?,
+            opened: opened.clone(),
             notifies: false,
         })
     }
@@ -107,7 +116,12 @@ struct Kind {
     more: &'static str,
 }
 
-fn pool(config: &Config, kind: Kind, lent: bool) -> Result<Sessions, Error> {
+fn pool(
+    config: &Config,
+    kind: Kind,
+    lent: bool,
+    opened: Arc<AtomicU64>,
+) -> Result<Sessions, Error> {
     let Kind { name, size, lock_timeout, more } = kind;
     let mut config = config.clone();
     config.application_name(name);
@@ -118,6 +132,10 @@ fn pool(config: &Config, kind: Kind, lent: bool) -> Result<Sessions, Error> {
         .wait_timeout(Some(CONNECT_TIMEOUT))
         .create_timeout(Some(CONNECT_TIMEOUT))
         .recycle_timeout(Some(CONNECT_TIMEOUT));
+    builder = builder.post_create(Hook::sync_fn(move |_, _| {
+        opened.fetch_add(1, Ordering::Release);
+        Ok(())
+    }));
     if !lent {
         builder = builder.post_create(Hook::async_fn(move |client, _| {
             Box::pin(async move {

@@ -28,17 +28,13 @@ const CONSUMER: &str = "
     join trunkline.consumer_topic c on c.topic_id = t.id";
 
 impl Storage {
-    /// A topic's name, and the numbers of the consumers registered on it; `None` if it is gone.
-    pub async fn find_consumer_numbers(
-        &self,
-        topic: TopicId,
-    ) -> Result<Option<(TopicName, Vec<i32>)>, Error> {
+    /// The numbers of the consumers registered on a topic.
+    pub async fn find_consumer_numbers(&self, topic: TopicId) -> Result<Vec<i32>, Error> {
         let client = self.query().await?;
         let statement = "-- find_consumer_numbers
-            select name, array(select id from trunkline.consumer_topic c where c.topic_id = t.id)
-            from trunkline.topic t where id = $1";
-        let row = client.query_opt(statement, &[&topic.0]).await?;
-        Ok(row.map(|row| (TopicName::stored(row.get::<_, &str>(0)), row.get(1))))
+            select id from trunkline.consumer_topic where topic_id = $1";
+        let rows = client.query(statement, &[&topic.0]).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
     /// Registers a consumer at a position; false if the log, or the topic, has gone from there by

@@ -38,6 +38,7 @@ mod visible;
 mod well_formed;
 
 pub use figures::Figures;
+pub use kept::LostOffsets;
 
 use crate::history::Event;
 use findings::Findings;
@@ -57,6 +58,8 @@ pub struct Found {
 pub struct Report {
     /// None, if all promises were kept.
     pub found: Vec<Found>,
+    /// Where acknowledged messages are not there.
+    pub lost: Vec<LostOffsets>,
     /// How much was tried, so that a run that tried nothing does not pass for a good one.
     pub figures: Figures,
 }
@@ -90,7 +93,11 @@ pub fn check(events: &[Event]) -> Report {
         check(&index, &mut findings);
         findings.told()
     });
-    Report { found: found.collect(), figures: Figures::of(&index) }
+    Report {
+        found: found.collect(),
+        lost: kept::lost_offsets(&index),
+        figures: Figures::of(&index),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A primary that dies, and its standby that takes its place.
 
-use std::time::Duration;
+use std::{collections::HashMap, fs, path::PathBuf, time::Duration};
 
 use nix::sys::signal::Signal;
 use tonic::Code;
@@ -141,8 +141,17 @@ async fn an_asynchronous_standby_lacks_messages_and_everybody_is_told() {
     })
     .await;
     let history = run.world.history.clone();
+    let logs = ["broker-0.log", "broker-1.log"].map(|log| run.dir.join(log));
     let (report, found) = run.judge().await;
     println!("{:?}", report.figures);
+    let told = lost_as_logged(&logs);
+    for lost in &report.lost {
+        let (first, end) = told.get(&lost.topic).copied().unwrap_or_default();
+        assert!(
+            first <= lost.first && lost.end <= end,
+            "{lost:?} is not in what was told: {told:?}"
+        );
+    }
     assert!(report.figures.lost > 0, "nothing was lost: {found:#?}");
     let told = |consumer: &str| {
         history.events().iter().any(|event| {
@@ -178,6 +187,24 @@ async fn an_asynchronous_standby_lacks_messages_and_everybody_is_told() {
         .filter(|found| !found.contains("OFFSET_OUT_OF_RANGE"))
         .collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What logs tell of each topic to be lost: from and to before an offset.
+fn lost_as_logged(logs: &[PathBuf]) -> HashMap<String, (i64, i64)> {
+    let mut told: HashMap<String, (i64, i64)> = HashMap::new();
+    for log in logs {
+        for line in fs::read_to_string(log).unwrap().lines() {
+            let Some((_, what)) = line.split_once("the database has lost messages ") else {
+                continue;
+            };
+            let values: HashMap<_, _> =
+                what.split(' ').filter_map(|word| word.split_once('=')).collect();
+            let (first, end) = (values["first"].parse().unwrap(), values["end"].parse().unwrap());
+            let one = told.entry(values["topic"].to_owned()).or_insert((first, end));
+            *one = (one.0.min(first), one.1.max(end));
+        }
+    }
+    told
 }
 
 /// Offsets that were lost are given away before anybody reads: only who gives them away can tell.

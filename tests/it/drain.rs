@@ -8,7 +8,7 @@ use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 use trunkline::proto::{NewMessage, PublishStreamRequest};
 
-use crate::support::{TestBroker, TestDatabase, info, retry_delay, soon};
+use crate::support::{TestBroker, TestDatabase, info, retry_delay, soon, until};
 
 #[tokio::test]
 async fn a_stop_ends_streams_with_a_status_and_gives_the_leases_back() {
@@ -48,6 +48,37 @@ async fn a_stop_ends_streams_with_a_status_and_gives_the_leases_back() {
 
     let mut next = other.consume("orders", "billing").await;
     next.attached().await;
+}
+
+/// It is stored that they are handed out, so they must be.
+#[tokio::test]
+async fn a_stop_hands_out_messages_whose_position_is_being_stored() {
+    let broker = TestBroker::start().await;
+    let mut streams = Vec::new();
+    for topic in ["orders", "idle"] {
+        broker.topic(topic).await;
+        broker.consumer(topic, "billing").await;
+        let mut stream = broker.consume(topic, "billing").await;
+        stream.attached().await;
+        streams.push(stream);
+    }
+    let (mut locking, sql) = (broker.sql().await, broker.sql().await);
+    let lock = locking.transaction().await.unwrap();
+    lock.execute("select from trunkline.consumer_topic for update", &[]).await.unwrap();
+    broker.publish("orders", ["a"]).await;
+    let waits = "select count(*) from pg_stat_activity where datname = current_database()
+        and application_name = 'trunkline position' and wait_event_type = 'Lock'";
+    until("the position is being stored", async || {
+        sql.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    let stopped = broker.shut_down();
+    // By then the other one has been told, too.
+    info(&streams[1].ended().await, Code::Unavailable, "DRAINING");
+    lock.rollback().await.unwrap();
+    assert_eq!(streams[0].payloads(1).await, ["a"]);
+    info(&streams[0].ended().await, Code::Unavailable, "DRAINING");
+    soon("the broker stops", stopped).await.unwrap().unwrap();
 }
 
 #[tokio::test]

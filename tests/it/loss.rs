@@ -111,6 +111,42 @@ async fn a_slow_stream_and_a_standby_are_told_when_they_read_on() {
     }
 }
 
+/// The head alone does not tell: it is as far as it was, and farther.
+#[tokio::test]
+async fn a_loss_is_found_though_others_were_given_the_offsets_since() {
+    let broker = with_ten_messages().await;
+    lose_messages(&broker).await;
+    // One that was not there, and knows of nothing.
+    let other = broker.start_another().await;
+    for _ in 0..3 {
+        other.publish("orders", ["new"; 5]).await;
+    }
+    // What serves the other database are other sessions.
+    let end = "select pg_terminate_backend(pid) from pg_stat_activity
+        where datname = current_database() and application_name like 'trunkline%'";
+    broker.sql().await.query(end, &[]).await.unwrap();
+    let mut told = None;
+    until("the consumer is told", async || {
+        let request = TestBroker::request("orders", "billing");
+        let Ok(stream) = broker.consumers().consume(request).await else { return false };
+        let mut stream = stream.into_inner();
+        // It may be let in, and read, before anybody has looked.
+        loop {
+            match stream.message().await {
+                Ok(_) => {}
+                Err(status) if status.code() == Code::Unavailable => return false,
+                Err(status) => {
+                    told = Some(status);
+                    return true;
+                }
+            }
+        }
+    })
+    .await;
+    let metadata = info(&told.unwrap(), Code::DataLoss, "MESSAGES_LOST");
+    assert_eq!((&*metadata["first_offset"], &*metadata["end_offset"]), ("5", "10"));
+}
+
 #[tokio::test]
 async fn a_pull_is_told_too() {
     let broker = with_ten_messages().await;

@@ -68,7 +68,7 @@ impl Stream<'_> {
         let before = self.cursor.position();
         if !self.cursor.has_at_hand(&self.log) {
             let read = self.stored.borrow().read(before, 2 * 1024 * 1024);
-            self.log.saw(read.first, read.head);
+            self.log.saw(&read);
             self.cursor.take_in(read);
         }
         let from = self.cursor.position();

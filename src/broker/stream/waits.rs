@@ -1,11 +1,13 @@
 //! What a stream waits for, and what ends it meanwhile.
 
+use std::time::Duration;
+
 use tokio::{
     sync::mpsc::OwnedPermit,
     time::{Instant, sleep_until},
 };
 
-use super::{End, Frame, Stream};
+use super::{End, Frame, Stream, promptly};
 use crate::{
     broker::{
         Consume, Error, Event,
@@ -15,6 +17,9 @@ use crate::{
     },
     model::{Epoch, Offset},
 };
+
+/// How long a stream that must end waits for a position that is being stored.
+const STORED_WITHIN: Duration = Duration::from_secs(2);
 
 impl Stream {
     /// Waits for the database, and beats meanwhile: a stream that has nothing to tell must not be
@@ -41,6 +46,25 @@ impl Stream {
                 });
             }
             self.beat_at = Instant::now() + self.request.heartbeat;
+        }
+    }
+
+    /// Waits for a position to be stored. What is passed over by it must be handed out, as long as
+    /// there is a client: a stream that must end waits a moment for it, and ends then.
+    pub(super) async fn until_stored<T>(
+        &mut self,
+        lease: &Lease,
+        log: &Subscription,
+        work: impl Future<Output = T>,
+    ) -> Result<(T, Option<End>), End> {
+        let mut work = std::pin::pin!(work);
+        match self.meanwhile(lease, log, &mut work).await {
+            Ok(done) => Ok((done, None)),
+            Err(End::ClientGone) => Err(End::ClientGone),
+            Err(end) => match tokio::time::timeout(STORED_WITHIN, work).await {
+                Ok(done) => Ok((done, Some(end))),
+                Err(_) => Err(end),
+            },
         }
     }
 
@@ -89,7 +113,9 @@ impl Stream {
     /// Why the consumer is not there any more: it, or its topic, is gone.
     pub(in crate::broker) async fn why_gone(&self) -> End {
         let Consume { topic, consumer, .. } = &self.request;
-        self.broker.find_missing(topic, consumer).await.into()
+        match promptly(async { Ok(self.broker.find_missing(topic, consumer).await) }).await {
+            Ok(error) | Err(error) => error.into(),
+        }
     }
 
     /// Why a position could not be moved: the epoch is over.

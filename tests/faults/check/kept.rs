@@ -33,6 +33,25 @@ pub fn count_lost(index: &Index<'_>) -> u64 {
     lost.into_values().flat_map(union).map(|(first, end)| (end - first) as u64).sum()
 }
 
+/// The offsets that were told to whoever published what is not there.
+pub fn lost_offsets(index: &Index<'_>) -> Vec<LostOffsets> {
+    let offsets = |(publish, piece, _): Loss<'_, '_>| LostOffsets {
+        topic: publish.topic.to_owned(),
+        first: piece.offset,
+        end: piece.end(),
+    };
+    losses(index).map(offsets).collect()
+}
+
+/// Offsets whose messages were acknowledged and are not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostOffsets {
+    pub topic: String,
+    pub first: i64,
+    /// Behind the last one.
+    pub end: i64,
+}
+
 type Loss<'i, 'a> = (&'i Publish<'a>, Piece<'a>, Option<Piece<'a>>);
 
 /// A topic without a table is a finding of its own.
@@ -46,6 +65,7 @@ fn losses<'i, 'a>(index: &'i Index<'a>) -> impl Iterator<Item = Loss<'i, 'a>> {
 
 #[cfg(test)]
 mod tests {
+    use super::LostOffsets;
     use crate::check::story::Story;
 
     /// Values 0 to 9 at offsets 0 to 9, and 10 to 19 behind them.
@@ -80,6 +100,8 @@ mod tests {
         story
             .assert_finds("C1", "operation 2 was answered that values 17 to 19 of p at offsets 17");
         assert_eq!(story.figures().lost, 3);
+        let LostOffsets { first, end, .. } = story.lost()[0];
+        assert_eq!((first, end), (17, 20));
     }
 
     #[test]

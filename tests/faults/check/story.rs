@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::history::{Event, Run, Stage, Values, What};
 
-use super::{Figures, check};
+use super::{Figures, LostOffsets, check};
 
 /// Offset, producer, first value, count.
 pub type Told<'a> = (i64, &'a str, i64, i64);
@@ -164,6 +164,10 @@ impl Story {
 
     pub fn figures(&self) -> Figures {
         check(&self.events).figures
+    }
+
+    pub fn lost(&self) -> Vec<LostOffsets> {
+        check(&self.events).lost
     }
 
     /// What the check of this name found.

@@ -1,0 +1,80 @@
+//! What a new connection finds of logs that may have lost messages.
+
+use std::time::{Duration, SystemTime};
+
+use tokio_postgres::{NoTls, types::Type};
+
+use super::{Error, Storage, connect::prepare_session};
+use crate::model::{Offset, TopicId, TopicName};
+
+/// A lock is not waited for: a look only reads.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A batch that was stored, to be found again. Whatever else is stored in its place has another
+/// time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Landmark {
+    /// The offset of its first message.
+    pub base: Offset,
+    /// When it was stored.
+    pub published_at: SystemTime,
+}
+
+/// A log as it was found.
+pub struct FoundLog {
+    /// The topic's number.
+    pub topic: TopicId,
+    /// The topic's name.
+    pub name: TopicName,
+    /// Where it ends.
+    pub head: Offset,
+    /// The landmark's offset, if it is not there though nobody removed it.
+    pub lacks: Option<Offset>,
+    /// The numbers of the consumers registered on it.
+    pub consumers: Vec<i32>,
+}
+
+impl Storage {
+    /// Looks at those of the logs that exist, at each as often as it is asked for. Over a connection of its own: others may still lead
+    /// to a server whose place another one has taken.
+    pub async fn look_at_logs(
+        &self,
+        logs: &[(TopicId, Option<Landmark>)],
+    ) -> Result<Vec<FoundLog>, Error> {
+        let mut config = self.direct.clone();
+        let (client, connection) =
+            config.application_name("trunkline query").connect(NoTls).await?;
+        // Ends with the client.
+        tokio::spawn(connection);
+        prepare_session(&client, LOCK_TIMEOUT).await?;
+        let topics: Vec<i32> = logs.iter().map(|(topic, _)| topic.0).collect();
+        let bases: Vec<Option<i64>> =
+            logs.iter().map(|(_, landmark)| landmark.map(|it| it.base.0)).collect();
+        let times: Vec<Option<SystemTime>> =
+            logs.iter().map(|(_, landmark)| landmark.map(|it| it.published_at)).collect();
+        let statement = "-- look_at_logs
+            select id, name, next_offset,
+                   case when base >= first_offset and not exists (
+                       select from trunkline.batch b
+                       where b.topic_id = id and b.base_offset = base
+                         and b.published_at = stored_at) then base end,
+                   array(select c.id from trunkline.consumer_topic c where c.topic_id = topic.id)
+            from unnest($1, $2, $3) as asked (id, base, stored_at)
+            join trunkline.topic using (id)
+            join trunkline.topic_head on topic_id = id";
+        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] = [
+            (&topics, Type::INT4_ARRAY),
+            (&bases, Type::INT8_ARRAY),
+            (&times, Type::TIMESTAMPTZ_ARRAY),
+        ];
+        let rows = client.query_typed(statement, &parameters).await?;
+        let found = |row: &tokio_postgres::Row| FoundLog {
+            topic: TopicId(row.get(0)),
+            name: TopicName::stored(row.get::<_, &str>(1)),
+            head: Offset(row.get(2)),
+            lacks: row.get::<_, Option<i64>>(3).map(Offset),
+            consumers: row.get(4),
+        };
+        Ok(rows.iter().map(found).collect())
+    }
+}
