@@ -48,7 +48,12 @@ def test_produce_and_consume(topic: str, consumer: str) -> None:
         )
 
     with subprocess.Popen(
-        command(consumer, topic, "billing"), cwd=FOLDER, stdout=subprocess.PIPE, text=True
+        command(consumer, topic, "billing"),
+        cwd=FOLDER,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background has it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as consuming:
         assert consuming.stdout is not None
         got = list(islice(consuming.stdout, 1_000))
