@@ -32,7 +32,7 @@ use std::{
 pub use append::{Appended, Writer};
 pub use connect::{Limits, redacted};
 pub use error::Error;
-pub use landmarks::{FoundLog, Landmark};
+pub use landmarks::{FoundLog, Lacking, Landmark};
 pub use lease::{Begun, ClaimToken, LeaseSession, Seen};
 pub use listen::{Heard, ListenSession, WakeUpSender};
 pub use measure::{Counters, Meter};

@@ -7,7 +7,7 @@
 //! lies before, or gives a message an offset that lies before, the broker logs an error, and every
 //! consumer that was registered by then is told once by it, when it reads on.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
     Broker, Error,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     model::{ConsumerId, ConsumerKey, Offset, TopicId, TopicName},
-    storage::{Landmark, Storage, Stored},
+    storage::{FoundLog, Landmark, Storage, Stored},
 };
 
 /// How long a look may take. A database that does not answer is asked again by the next poll.
@@ -54,23 +54,33 @@ pub(super) async fn look(
         }
     };
     // No wait from here on: a caller that gives up must not take what was found along.
-    for log in found {
-        let known = &known[&log.topic];
-        let known_head = known.head();
-        let lost = match log.lacks {
-            _ if log.head < known_head => (log.head, known_head),
-            // Others have been given as many offsets since.
-            Some(base) => {
-                let of_landmark = |extent: &&Extent| extent.landmark.map(|it| it.base) == log.lacks;
-                (base, known.extents().iter().find(of_landmark).map_or(known_head, |it| it.head))
-            }
-            None => continue,
-        };
-        if tell(feeds, (log.topic, &log.name), lost, log.head, known) {
-            feeds.losses().tell_only(log.topic, log.consumers);
+    let mut logs: HashMap<TopicId, Vec<FoundLog>> = HashMap::new();
+    found.into_iter().for_each(|log| logs.entry(log.topic).or_default().push(log));
+    for (topic, found) in logs {
+        let known = &known[&topic];
+        if let (Some(lost), Some(log)) = (lost(known, &found), found.into_iter().next())
+            && tell(feeds, (topic, &log.name), lost, log.head, known)
+        {
+            feeds.losses().tell_only(topic, log.consumers);
         }
     }
     true
+}
+
+/// What is lost of a log: from and to before an offset.
+fn lost(known: &KnownLog, found: &[FoundLog]) -> Option<(Offset, Offset)> {
+    let head = found.first()?.head;
+    let lacking = || found.iter().filter_map(|log| log.lacks);
+    let first = lacking().map(|lacking| lacking.from).min();
+    if head < known.head() {
+        return Some((first.unwrap_or(head).min(head), known.head()));
+    }
+    // Others have been given as many offsets since.
+    let is_lacking = |extent: &&Extent| {
+        lacking().any(|lacking| extent.landmark.is_some_and(|it| it.base == lacking.base))
+    };
+    let end = known.extents().iter().filter(is_lacking).map(|extent| extent.head).max();
+    first.zip(end)
 }
 
 /// A message was given an offset that lies before the head that was known: what lies between is
@@ -82,7 +92,10 @@ pub(super) fn given_again(
     (first, head): (Offset, Offset),
     known: &KnownLog,
 ) {
-    if !tell(feeds, (topic, name), (first, known.head()), head, known) {
+    // Where a session was opened since, the next look finds it, and where it begins.
+    if feeds.losses().unsure().is_some()
+        || !tell(feeds, (topic, name), (first, known.head()), head, known)
+    {
         return;
     }
     let (storage, feeds) = (storage.clone(), feeds.clone());

@@ -28,10 +28,19 @@ pub struct FoundLog {
     pub name: TopicName,
     /// Where it ends.
     pub head: Offset,
-    /// The landmark's offset, if it is not there though nobody removed it.
-    pub lacks: Option<Offset>,
+    /// The landmark that is not there though nobody removed it.
+    pub lacks: Option<Lacking>,
     /// The numbers of the consumers registered on it.
     pub consumers: Vec<i32>,
+}
+
+/// A landmark that is not there.
+#[derive(Clone, Copy, Debug)]
+pub struct Lacking {
+    /// Its offset.
+    pub base: Offset,
+    /// Behind the last message that is as old as it: from there all is gone.
+    pub from: Offset,
 }
 
 impl Storage {
@@ -53,11 +62,16 @@ impl Storage {
         let times: Vec<Option<SystemTime>> =
             logs.iter().map(|(_, landmark)| landmark.map(|it| it.published_at)).collect();
         let statement = "-- look_at_logs
-            select id, name, next_offset,
+            select id, name, next_offset, base,
+                   -- From the head back, over what was stored since.
                    case when base >= first_offset and not exists (
                        select from trunkline.batch b
                        where b.topic_id = id and b.base_offset = base
-                         and b.published_at = stored_at) then base end,
+                         and b.published_at = stored_at)
+                   then coalesce((
+                       select least(base, base_offset + count) from trunkline.batch b
+                       where b.topic_id = id and b.published_at <= stored_at
+                       order by base_offset desc limit 1), first_offset) end,
                    array(select c.id from trunkline.consumer_topic c where c.topic_id = topic.id)
             from unnest($1, $2, $3) as asked (id, base, stored_at)
             join trunkline.topic using (id)
@@ -72,8 +86,10 @@ impl Storage {
             topic: TopicId(row.get(0)),
             name: TopicName::stored(row.get::<_, &str>(1)),
             head: Offset(row.get(2)),
-            lacks: row.get::<_, Option<i64>>(3).map(Offset),
-            consumers: row.get(4),
+            lacks: row
+                .get::<_, Option<i64>>(4)
+                .map(|from| Lacking { base: Offset(row.get(3)), from: Offset(from) }),
+            consumers: row.get(5),
         };
         Ok(rows.iter().map(found).collect())
     }
