@@ -3,9 +3,10 @@
 //! PostgreSQL loses nothing by itself. A standby that follows asynchronously and is promoted, or a
 //! backup that is restored, lacks what was stored last: the head of a topic is then farther back
 //! than it was, and offsets are given to other messages. That cannot be undone here, but it must
-//! not go unnoticed. Each broker remembers the heads that it saw; when the database tells one that
-//! lies before, or gives a message an offset that lies before, the broker logs an error, and every
-//! consumer that was registered by then is told once by it, when it reads on.
+//! not go unnoticed. Each broker remembers how far each log came, and its last batch. When the
+//! database tells a head that lies before, gives a message an offset that lies before, or has not
+//! that batch any more, the broker logs an error, and every consumer that was registered by then is
+//! told once by it, when it reads on.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use tokio_postgres::{NoTls, types::Type};
+use tokio_postgres::{
+    NoTls, Row,
+    types::{ToSql, Type},
+};
 
 use super::{Error, Storage, connect::prepare_session};
 use crate::model::{Offset, TopicId, TopicName};
@@ -44,8 +47,8 @@ pub struct Lacking {
 }
 
 impl Storage {
-    /// Looks at those of the logs that exist, at each as often as it is asked for. Over a connection of its own: others may still lead
-    /// to a server whose place another one has taken.
+    /// Looks at those of the logs that exist, at each as often as it is asked for. Over a connection
+    /// of its own: others may still lead to a server whose place another one has taken.
     pub async fn look_at_logs(
         &self,
         logs: &[(TopicId, Option<Landmark>)],
@@ -76,13 +79,13 @@ impl Storage {
             from unnest($1, $2, $3) as asked (id, base, stored_at)
             join trunkline.topic using (id)
             join trunkline.topic_head on topic_id = id";
-        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] = [
+        let parameters: [(&(dyn ToSql + Sync), Type); 3] = [
             (&topics, Type::INT4_ARRAY),
             (&bases, Type::INT8_ARRAY),
             (&times, Type::TIMESTAMPTZ_ARRAY),
         ];
         let rows = client.query_typed(statement, &parameters).await?;
-        let found = |row: &tokio_postgres::Row| FoundLog {
+        let found = |row: &Row| FoundLog {
             topic: TopicId(row.get(0)),
             name: TopicName::stored(row.get::<_, &str>(1)),
             head: Offset(row.get(2)),
