@@ -9,11 +9,12 @@ use trunkline::{
 };
 
 use crate::{
+    clock::Clock,
     network::Partition,
     postgres::Postgres,
     proxy::Mode,
-    run::{Run, Setup},
-    support::{free_port, soon, until, within},
+    run::{Run, Setup, Stopped},
+    support::{soon, until, within},
 };
 
 /// A stream of a consumer named as its topic.
@@ -122,52 +123,26 @@ async fn a_standby_takes_over_within_20_s_of_a_broker_that_vanished() {
 /// A dozen of them: what is kept for each is bounded, and the others go on.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_stop_reading() {
-    /// As large as messages get, nearly: the key and the headers count too.
-    const MIB: usize = 1024 * 1024 - 1024;
     /// More than a broker keeps for all streams together.
-    const MESSAGES: usize = 200;
+    const MIB: usize = 200;
     /// How much more it may have when twice as many wait.
     const MOST: u64 = 48;
     let run = Run::start("clients-stop-reading", Setup::default()).await;
     run.works(500).await;
-    let client = run.client(0).await;
-    client.ensure_topic("heavy").await.unwrap();
-    let producer = client.producer("heavy", "heavy").register().open().await.unwrap();
-    let mut streams = Vec::new();
-    for number in 0..12 {
-        let request = proto::RegisterConsumerRequest {
-            topic: "heavy".to_owned(),
-            consumer_id: format!("stopped-{number}"),
-            start: None,
-        };
-        client.consumers().register_consumer(request).await.unwrap();
-        let client = run.client(number % 2).await;
-        let request = proto::ConsumeRequest {
-            topic: "heavy".to_owned(),
-            consumer_id: format!("stopped-{number}"),
-            ..Default::default()
-        };
-        streams.push((client.consumers().consume(request).await.unwrap(), client));
-    }
     run.fault("clients stop reading", true);
+    let stopped = Stopped::begin(&run).await;
     let mut memory = Vec::new();
     for _ in 0..2 {
-        for _ in 0..MESSAGES {
-            producer.send(vec![7; MIB]).await.unwrap();
-        }
-        producer.flush().await.unwrap();
+        stopped.more(MIB).await;
         run.works(500).await;
         run.reaches_everybody_within(Duration::from_secs(30)).await;
-        memory.push(run.brokers.iter().map(|broker| broker.memory()).collect::<Vec<_>>());
+        memory.push(run.memory());
     }
-    producer.close().await.unwrap();
-    println!("MiB of each broker when {MESSAGES} MiB wait, and twice as many: {memory:?}");
+    println!("MiB of each broker when {MIB} MiB wait, and twice as many: {memory:?}");
     for (before, after) in memory[0].iter().zip(&memory[1]) {
         assert!(*after < before + MOST, "{memory:?} MiB");
     }
-    drop(streams);
-    let request = proto::DeleteTopicRequest { topic: "heavy".to_owned() };
-    client.topics().delete_topic(request).await.unwrap();
+    stopped.end().await;
     run.fault("clients stop reading", false);
     run.finish().await;
 }
@@ -216,24 +191,14 @@ async fn fight(name: &str, brokers: usize) {
 /// Only the messages' own time is the clock's, and that is PostgreSQL's.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_clock_of_a_broker_jumps() {
-    let Some(library) = faketime() else {
-        crate::support::say("skipped: no clock jumps without libfaketime (package libfaketime)");
-        return;
-    };
-    let file = std::env::temp_dir().join(format!("trunkline-faults-clock-{}", free_port()));
-    std::fs::write(&file, "+0").unwrap();
-    let environment = [
-        ("LD_PRELOAD", library),
-        ("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap()),
-        ("FAKETIME_NO_CACHE", "1"),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-    ];
+    let Some(clock) = Clock::new() else { return };
+    let environment = clock.environment();
     let setup = Setup { environment: &environment, ..Setup::default() };
     let run = Run::start("clock-jumps", setup).await;
     run.works(500).await;
     for (jump, days) in [("+1h", 0), ("-1d", -1), ("+3d", 3), ("+0", 0)] {
         run.fault("the clock of the brokers jumps", true);
-        std::fs::write(&file, jump).unwrap();
+        clock.is_ahead_by(jump);
         run.works(500).await;
         // What it logs has the time that it believes in.
         run.end_sessions("trunkline listen").await;
@@ -242,7 +207,6 @@ async fn the_clock_of_a_broker_jumps() {
         run.fault("the clock of the brokers jumps", false);
     }
     run.finish().await;
-    std::fs::remove_file(file).unwrap();
 }
 
 /// A date so many days from now, as a log writes it.
@@ -251,13 +215,4 @@ fn date_in(days: i64) -> String {
     let away = Duration::from_secs(days.unsigned_abs() * 24 * 3600);
     let then = if days < 0 { now - away } else { now + away };
     humantime::format_rfc3339(then).to_string()[..10].to_owned()
-}
-
-fn faketime() -> Option<&'static str> {
-    [
-        "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
-        "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
-    ]
-    .into_iter()
-    .find(|path| std::path::Path::new(path).exists())
 }

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 
 use crate::{
     postgres::Postgres,
@@ -127,19 +124,15 @@ async fn postgres_stands_still_and_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_disk_is_full() {
     let Some(disk) = Tmpfs::mount("256m") else { return };
-    let dir = tempfile::Builder::new().prefix("cluster-").tempdir_in(disk.path()).unwrap();
-    let small = ["max_wal_size=32MB", "min_wal_size=8MB", "log_min_messages=fatal"];
-    let postgres = Postgres::start_in(dir, &["--wal-segsize=1"], &small).await;
+    let postgres = Postgres::start_on(&disk, &["log_min_messages=fatal"]).await;
     let mut run = Run::start_on("disk-full", Setup::default(), postgres).await;
     run.works(500).await;
     run.fault("the disk is full", true);
     let filler = disk.fill();
     run.goes_on_for(Duration::from_secs(5)).await;
     drop(filler);
-    // A server that could not write its log has stopped by itself.
-    if run.postgres.has_ended() {
-        run.postgres.start_again().await;
-    }
+    // A server that could not write its log of changes has ended by itself.
+    run.postgres.recovers().await;
     run.fault("the disk is full", false);
     run.works(500).await;
     run.finish().await;
@@ -151,23 +144,10 @@ async fn the_lock_table_is_full() {
     let few = ["max_locks_per_transaction=10", "max_connections=40"];
     let run = Run::start("lock-table-full", Setup { postgres: &few, ..Setup::default() }).await;
     run.works(500).await;
-    let sql = run.sql().await;
-    let leases = "select pid from pg_stat_activity where application_name = 'trunkline lease'";
-    let leases = sql.query(leases, &[]).await.unwrap();
     run.fault("the lock table is full", true);
-    // As many as there are, taken in pieces: the last piece fails as a whole.
-    for piece in [1_000, 100, 10, 1] {
-        let lock = format!(
-            "select count(pg_advisory_lock(7777, (random() * 1e9)::int)) from generate_series(1, {piece})"
-        );
-        while sql.simple_query(&lock).await.is_ok() {}
-    }
-    // The brokers need locks for new sessions, and for the leases that they lose with these.
-    for lease in leases {
-        kill(Pid::from_raw(lease.get(0)), Signal::SIGTERM).unwrap();
-    }
+    let locks = run.fill_the_lock_table().await;
     run.goes_on_for(Duration::from_secs(4)).await;
-    drop(sql);
+    drop(locks);
     run.fault("the lock table is full", false);
     run.works(500).await;
     run.finish().await;
@@ -179,19 +159,7 @@ async fn all_connections_are_taken() {
     let run = Run::start("connections-taken", Setup { postgres: &few, ..Setup::default() }).await;
     run.works(500).await;
     run.fault("all connections are taken", true);
-    let ending = run.sql().await;
-    let mut hogs = Vec::new();
-    let end = "select pg_terminate_backend(pid) from pg_stat_activity
-        where application_name like 'trunkline%'";
-    // What the brokers lose is taken by others.
-    until("the brokers have none", async || {
-        ending.query(end, &[]).await.unwrap();
-        while let Ok(hog) = run.postgres.try_connect().await {
-            hogs.push(hog);
-        }
-        hogs.len() >= 20
-    })
-    .await;
+    let hogs = run.take_all_connections().await;
     run.goes_on_for(Duration::from_secs(4)).await;
     drop(hogs);
     run.fault("all connections are taken", false);

@@ -19,14 +19,7 @@ async fn pair(synchronous: bool) -> Option<(Postgres, Postgres)> {
     let primary = Postgres::start(&[]).await;
     let standby = primary.start_standby("standby").await?;
     if synchronous {
-        let sql = primary.sql().await;
-        sql.batch_execute("alter system set synchronous_standby_names = 'standby'").await.unwrap();
-        sql.batch_execute("select pg_reload_conf()").await.unwrap();
-        let state = "select sync_state = 'sync' from pg_stat_replication";
-        until("the standby is synchronous", async || {
-            sql.query_opt(state, &[]).await.unwrap().is_some_and(|row| row.get(0))
-        })
-        .await;
+        primary.waits_for("standby").await;
     }
     Some((primary, standby))
 }

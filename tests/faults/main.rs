@@ -8,6 +8,7 @@
 
 mod broker;
 mod check;
+mod clock;
 mod history;
 mod network;
 mod postgres;

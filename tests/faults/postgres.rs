@@ -20,7 +20,10 @@ use tokio::process::{Child, Command};
 use tokio_postgres::NoTls;
 use trunkline::embedded::{Account, Binaries};
 
-use crate::support::{free_port, until};
+use crate::{
+    support::{free_port, until},
+    tmpfs::Tmpfs,
+};
 
 /// The superuser, and the database of the brokers.
 const USER: &str = "trunkline";
@@ -37,11 +40,17 @@ const SETTINGS: [&str; 7] = [
     "wal_level=replica",
 ];
 
+/// What those have whose disk is small: no more of the log of changes than they need.
+const SMALL: [&str; 2] = ["max_wal_size=32MB", "min_wal_size=8MB"];
+const SMALL_SEGMENTS: &str = "--wal-segsize=1";
+
 pub struct Postgres {
     binaries: Binaries,
     account: Account,
     /// Where all lies; removed at the end.
     dir: TempDir,
+    /// Where its log of changes lies, if that has a disk of its own.
+    wal: Option<TempDir>,
     pgdata: PathBuf,
     port: u16,
     settings: Vec<String>,
@@ -51,13 +60,38 @@ pub struct Postgres {
 impl Postgres {
     /// A new server with settings of its own, such as `max_connections=20`.
     pub async fn start(settings: &[&str]) -> Self {
-        Self::start_in(tempdir(), &[], settings).await
+        Self::new(tempdir(), settings).begin(&[]).await
     }
 
-    /// A new server whose files lie in a folder, made with options of its own.
-    pub async fn start_in(dir: TempDir, initdb: &[&str], settings: &[&str]) -> Self {
-        let mut postgres = Self::new(dir, settings);
-        let mut make = postgres.account.command(&postgres.binaries.initdb());
+    /// A new server whose files lie on a small disk.
+    pub async fn start_on(disk: &Tmpfs, settings: &[&str]) -> Self {
+        let settings = [&SMALL[..], settings].concat();
+        Self::new(disk.tempdir(), &settings).begin(&[SMALL_SEGMENTS]).await
+    }
+
+    /// A new server whose log of changes lies on a small disk, and that of its standbys, too.
+    pub async fn start_with_wal_on(disk: &Tmpfs, settings: &[&str]) -> Self {
+        // A standby that was made just now begins where its copy ended.
+        let settings = [&SMALL[..], &["wal_keep_size=128MB"], settings].concat();
+        let mut postgres = Self::new(tempdir(), &settings);
+        postgres.put_wal_on(disk.path());
+        postgres.begin(&[SMALL_SEGMENTS]).await
+    }
+
+    fn put_wal_on(&mut self, disk: &Path) {
+        let dir = tempfile::Builder::new().prefix("wal-").tempdir_in(disk).unwrap();
+        self.account.give(dir.path()).unwrap();
+        self.wal = Some(dir);
+    }
+
+    /// The option of initdb and of pg_basebackup that says so.
+    fn waldir(&self) -> Option<String> {
+        self.wal.as_ref().map(|dir| format!("--waldir={}", dir.path().join("wal").display()))
+    }
+
+    /// Makes its files, with options of initdb, and starts it.
+    async fn begin(mut self, initdb: &[&str]) -> Self {
+        let mut make = self.account.command(&self.binaries.initdb());
         make.args([
             "--auth=trust",
             "--encoding=UTF8",
@@ -67,20 +101,25 @@ impl Postgres {
             USER,
         ])
         .args(initdb)
+        .args(self.waldir())
         .arg("-D")
-        .arg(&postgres.pgdata);
+        .arg(&self.pgdata);
         run(make).await;
         // Brokers come from addresses of their own.
         let access = "host all,replication all 127.0.0.0/8 trust\n";
-        append(&postgres.pgdata.join("pg_hba.conf"), access);
-        postgres.start_again().await;
-        postgres
+        append(&self.pgdata.join("pg_hba.conf"), access);
+        self.start_again().await;
+        self
     }
 
     /// A standby that follows this server under a name; `None`, after saying so, if PostgreSQL's
     /// client programs are not beside the server's.
     pub async fn start_standby(&self, name: &str) -> Option<Self> {
         let mut standby = Self::new(tempdir(), &[]);
+        standby.settings.clone_from(&self.settings);
+        if let Some(disk) = self.wal.as_ref().and_then(|wal| wal.path().parent()) {
+            standby.put_wal_on(disk);
+        }
         let program = self.binaries.postgres().with_file_name("pg_basebackup");
         if !program.exists() {
             crate::support::say(&format!(
@@ -99,6 +138,7 @@ impl Postgres {
             "--dbname",
             &primary,
         ])
+        .args(standby.waldir())
         .arg("-D")
         .arg(&standby.pgdata);
         run(copy).await;
@@ -114,11 +154,28 @@ impl Postgres {
         let chosen = std::env::var_os("TRUNKLINE_POSTGRES_BIN").map(PathBuf::from);
         let binaries = Binaries::find(chosen.as_deref(), &pgdata).unwrap();
         let settings = SETTINGS.iter().chain(settings).map(|one| (*one).to_owned()).collect();
-        Self { binaries, account, dir, pgdata, port: free_port(), settings, child: None }
+        let port = free_port();
+        Self { binaries, account, dir, wal: None, pgdata, port, settings, child: None }
     }
 
     /// Starts it, after whatever it went through, and waits until it answers.
     pub async fn start_again(&mut self) {
+        self.spawn();
+        self.answers().await;
+    }
+
+    /// Waits until it answers, and starts it again if it has ended by itself.
+    pub async fn recovers(&mut self) {
+        until("PostgreSQL recovers", async || {
+            if self.has_ended() {
+                self.spawn();
+            }
+            self.says_something().await
+        })
+        .await;
+    }
+
+    fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let mut command = self.account.command(&self.binaries.postgres());
         command
@@ -138,7 +195,20 @@ impl Postgres {
             .spawn()
             .unwrap();
         self.child = Some(child);
-        self.answers().await;
+    }
+
+    /// Has commits wait for a standby that follows under a name.
+    pub async fn waits_for(&self, standby: &str) {
+        let sql = self.sql().await;
+        let wait = format!("alter system set synchronous_standby_names = '{standby}'");
+        sql.batch_execute(&wait).await.unwrap();
+        sql.batch_execute("select pg_reload_conf()").await.unwrap();
+        let state =
+            "select sync_state = 'sync' from pg_stat_replication where application_name = $1";
+        until("the standby is synchronous", async || {
+            sql.query_opt(state, &[&standby]).await.unwrap().is_some_and(|row| row.get(0))
+        })
+        .await;
     }
 
     /// Makes a standby a primary.
@@ -150,11 +220,14 @@ impl Postgres {
 
     /// Waits until it answers.
     pub async fn answers(&self) {
-        until("PostgreSQL answers", async || match self.try_connect().await {
+        until("PostgreSQL answers", async || self.says_something().await).await;
+    }
+
+    async fn says_something(&self) -> bool {
+        match self.try_connect().await {
             Ok(sql) => sql.simple_query("select 1").await.is_ok(),
             Err(_) => false,
-        })
-        .await;
+        }
     }
 
     /// A session of the run's own, straight to the server.

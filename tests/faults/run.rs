@@ -1,7 +1,9 @@
 //! A run: servers, brokers and clients, which work while something breaks, and the verdict.
 
 mod healed;
+mod scarce;
 mod sessions;
+mod stopped;
 
 use std::{
     fs,
@@ -16,6 +18,7 @@ use std::{
 };
 
 pub use sessions::KINDS;
+pub use stopped::Stopped;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use trunkline::{client::Client, proto};
@@ -253,6 +256,11 @@ impl Run {
     pub async fn client(&self, broker: usize) -> Client {
         let endpoint = format!("http://127.0.0.1:{}", self.to_broker[broker].port());
         Client::connect(&endpoint).await.unwrap()
+    }
+
+    /// The memory that each broker has now, in MiB.
+    pub fn memory(&self) -> Vec<u64> {
+        self.brokers.iter().map(Broker::memory).collect()
     }
 
     /// A fault begins, or ends: it is noted.

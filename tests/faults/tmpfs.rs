@@ -48,6 +48,11 @@ impl Tmpfs {
         self.dir.path()
     }
 
+    /// A folder on it.
+    pub fn tempdir(&self) -> TempDir {
+        tempfile::Builder::new().prefix("cluster-").tempdir_in(self.path()).unwrap()
+    }
+
     /// Takes all that is left.
     pub fn fill(&self) -> Filler {
         let path = self.path().join("filler");

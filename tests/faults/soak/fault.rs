@@ -1,0 +1,312 @@
+//! What breaks in a soak, and how it is mended.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use nix::sys::signal::Signal;
+
+use crate::{
+    clock::Clock,
+    network::Partition,
+    postgres::Postgres,
+    proxy::{ALL, Mode},
+    run::{KINDS, Run, Stopped},
+    tmpfs::Tmpfs,
+};
+
+pub const BROKERS: usize = 3;
+
+/// Where it breaks.
+pub struct Site {
+    pub run: Run,
+    /// What the server's log of changes lies on; none where there can be no such disk.
+    pub disk: Option<Tmpfs>,
+    /// The brokers' clock; none where it cannot jump.
+    pub clock: Option<Clock>,
+    /// How many standbys there were.
+    pub standbys: u32,
+}
+
+/// What a fault leaves behind, until it is mended.
+pub enum Left {
+    Nothing,
+    /// What is as it was once this is dropped.
+    Taken(Box<dyn Send>),
+    Streams(Box<Stopped>),
+    /// One that lives on though another has taken its place.
+    Primary(Box<Postgres>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fault {
+    KillBroker(usize),
+    StopBroker(usize),
+    /// Its sessions end while it stands still, so that its leases go to others.
+    FenceBroker(usize),
+    DrainBroker(usize),
+    EndSessions(&'static str),
+    CancelStatements,
+    KillBackend(&'static str),
+    RestartPostgres,
+    StopPostgres,
+    CutAnswers(usize, &'static str, usize),
+    ResetAll(usize),
+    HoldConnections(usize, &'static str),
+    RefuseConnections(usize, &'static str),
+    Delay(usize, u64),
+    CutClients(usize, usize),
+    HoldClients(usize),
+    HoldRow,
+    /// There is no room for the server's log of changes.
+    FillDisk,
+    FillLockTable,
+    TakeConnections,
+    /// The kernel drops what goes between a broker's proxy and the server.
+    Part(usize),
+    JumpClocks(&'static str),
+    StopReading,
+    /// The primary dies, and its synchronous standby is promoted.
+    FailOver,
+    /// The same, and the primary lives on.
+    FailOverTooEarly,
+}
+
+const KINDS_OF_FAULTS: u8 = 25;
+
+impl Fault {
+    /// The next fault: of a deck of all of them, shuffled anew when it is through.
+    pub fn draw(deck: &mut Vec<u8>, chances: &mut Rng) -> Self {
+        if deck.is_empty() {
+            deck.extend(0..KINDS_OF_FAULTS);
+            chances.shuffle(deck);
+        }
+        let number = deck.pop();
+        let kind = KINDS[chances.usize(..KINDS.len())];
+        let broker = chances.usize(..BROKERS);
+        match number.unwrap_or(0) {
+            0 => Self::KillBroker(broker),
+            1 => Self::StopBroker(broker),
+            2 => Self::FenceBroker(broker),
+            3 => Self::DrainBroker(broker),
+            4 => Self::EndSessions(kind),
+            5 => Self::CancelStatements,
+            6 => Self::KillBackend(kind),
+            7 => Self::RestartPostgres,
+            8 => Self::StopPostgres,
+            9 => Self::CutAnswers(broker, kind, chances.usize(..300)),
+            10 => Self::ResetAll(broker),
+            11 => Self::HoldConnections(broker, kind),
+            12 => Self::RefuseConnections(broker, kind),
+            13 => Self::Delay(broker, chances.u64(5..200)),
+            14 => Self::CutClients(broker, chances.usize(..3_000)),
+            15 => Self::HoldClients(broker),
+            16 => Self::HoldRow,
+            17 => Self::FillDisk,
+            18 => Self::FillLockTable,
+            19 => Self::TakeConnections,
+            20 => Self::Part(broker),
+            21 => Self::JumpClocks(["+1h", "-1d", "+3d"][chances.usize(..3)]),
+            22 => Self::StopReading,
+            23 => Self::FailOver,
+            _ => Self::FailOverTooEarly,
+        }
+    }
+
+    /// Whether it and another one break things that have nothing to do with each other.
+    pub fn goes_with(self, other: Self) -> bool {
+        let of_broker = |fault| match fault {
+            Self::KillBroker(broker)
+            | Self::StopBroker(broker)
+            | Self::FenceBroker(broker)
+            | Self::DrainBroker(broker) => Some(broker),
+            _ => None,
+        };
+        let alone = |fault| fault == Self::StopReading;
+        let asked_twice = self.asks_the_server() && other.asks_the_server();
+        let same_broker = of_broker(self).is_some() && of_broker(self) == of_broker(other);
+        !(alone(self) || alone(other) || asked_twice || same_broker)
+    }
+
+    /// Whether nobody can be asked while it lasts.
+    pub fn breaks_the_server(self) -> bool {
+        matches!(
+            self,
+            Self::RestartPostgres
+                | Self::StopPostgres
+                | Self::FillDisk
+                | Self::TakeConnections
+                | Self::FailOver
+                | Self::FailOverTooEarly
+        )
+    }
+
+    /// Whether it needs the server to break something, or to mend it.
+    fn asks_the_server(self) -> bool {
+        self.breaks_the_server()
+            || matches!(
+                self,
+                Self::FenceBroker(_)
+                    | Self::DrainBroker(_)
+                    | Self::EndSessions(_)
+                    | Self::CancelStatements
+                    | Self::KillBackend(_)
+                    | Self::HoldRow
+                    | Self::FillLockTable
+            )
+    }
+
+    pub async fn begin(self, site: &mut Site) -> Left {
+        let run = &mut site.run;
+        run.fault(&format!("{self:?}"), true);
+        match self {
+            Self::KillBroker(broker) => run.brokers[broker].kill().await,
+            Self::StopBroker(broker) => run.brokers[broker].signal(Signal::SIGSTOP),
+            Self::FenceBroker(broker) => {
+                run.brokers[broker].signal(Signal::SIGSTOP);
+                run.end_sessions_of(broker).await;
+            }
+            Self::DrainBroker(broker) => {
+                run.brokers[broker].try_stop().await.unwrap();
+            }
+            Self::EndSessions(kind) => run.end_sessions(kind).await,
+            Self::CancelStatements => {
+                let sql = run.sql().await;
+                for _ in 0..20 {
+                    run.cancel_statements(&sql).await;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+            Self::KillBackend(kind) => {
+                // What else breaks may have left none.
+                run.kill_backend(kind).await;
+            }
+            Self::RestartPostgres => run.postgres.stop_immediately().await,
+            Self::StopPostgres => run.postgres.signal_all(Signal::SIGSTOP),
+            Self::CutAnswers(broker, kind, after) => run.to_postgres[broker].cut(kind, Some(after)),
+            Self::ResetAll(broker) => run.to_postgres[broker].cut(ALL, None),
+            Self::HoldConnections(broker, kind) => run.to_postgres[broker].set(kind, Mode::Hold),
+            Self::RefuseConnections(broker, kind) => {
+                run.to_postgres[broker].set(kind, Mode::Refuse);
+                run.to_postgres[broker].cut(kind, None);
+            }
+            Self::Delay(broker, milliseconds) => {
+                let delay = Mode::Delay(Duration::from_millis(milliseconds));
+                run.to_postgres[broker].set(ALL, delay);
+            }
+            Self::CutClients(broker, after) => run.to_broker[broker].cut("", Some(after)),
+            Self::HoldClients(broker) => run.to_broker[broker].set("", Mode::Hold),
+            Self::HoldRow => {
+                let hold = "begin; select 1 from trunkline.topic_head for update;
+                    select pg_sleep(1.5); rollback";
+                // It may be ended by what else breaks.
+                let _ = run.sql().await.batch_execute(hold).await;
+            }
+            Self::FillDisk => return site.fill_the_disk().await,
+            Self::FillLockTable => {
+                return Left::Taken(Box::new(run.fill_the_lock_table().await));
+            }
+            Self::TakeConnections => {
+                return Left::Taken(Box::new(run.take_all_connections().await));
+            }
+            Self::Part(broker) => {
+                if let Some(partition) = Partition::of(run.address_of(broker)) {
+                    return Left::Taken(Box::new(partition));
+                }
+            }
+            Self::JumpClocks(time) => {
+                if let Some(clock) = &site.clock {
+                    clock.is_ahead_by(time);
+                }
+            }
+            Self::StopReading => {
+                let stopped = Stopped::begin(run).await;
+                stopped.more(20).await;
+                return Left::Streams(Box::new(stopped));
+            }
+            Self::FailOver | Self::FailOverTooEarly => return self.fail_over(site).await,
+        }
+        Left::Nothing
+    }
+
+    /// Makes a standby, and puts it in the place of its primary.
+    async fn fail_over(self, site: &mut Site) -> Left {
+        let run = &mut site.run;
+        site.standbys += 1;
+        let name = format!("standby_{}", site.standbys);
+        let Some(standby) = run.postgres.start_standby(&name).await else { return Left::Nothing };
+        run.postgres.waits_for(&name).await;
+        run.works(100).await;
+        if self == Self::FailOver {
+            run.postgres.lose_power().await;
+            standby.promote().await;
+            run.lead_to(standby);
+            return Left::Nothing;
+        }
+        run.postgres.signal_all(Signal::SIGSTOP);
+        standby.promote().await;
+        let primary = run.lead_to(standby);
+        primary.signal_all(Signal::SIGCONT);
+        Left::Primary(Box::new(primary))
+    }
+
+    pub async fn end(self, site: &mut Site, left: Left) {
+        let run = &mut site.run;
+        match left {
+            Left::Streams(stopped) => stopped.end().await,
+            Left::Primary(mut primary) => primary.lose_power().await,
+            Left::Taken(taken) => drop(taken),
+            Left::Nothing => {}
+        }
+        match self {
+            Self::KillBroker(broker) | Self::DrainBroker(broker) => {
+                run.brokers[broker].start_again().await;
+            }
+            Self::StopBroker(broker) | Self::FenceBroker(broker) => {
+                run.brokers[broker].signal(Signal::SIGCONT);
+            }
+            Self::RestartPostgres => run.postgres.start_again().await,
+            Self::StopPostgres => run.postgres.signal_all(Signal::SIGCONT),
+            Self::KillBackend(_) | Self::TakeConnections => run.postgres.answers().await,
+            // A server that could not write its log of changes has ended by itself.
+            Self::FillDisk => run.postgres.recovers().await,
+            Self::HoldConnections(broker, kind) | Self::RefuseConnections(broker, kind) => {
+                run.to_postgres[broker].set(kind, Mode::Pass);
+            }
+            Self::Delay(broker, _) => run.to_postgres[broker].set(ALL, Mode::Pass),
+            Self::HoldClients(broker) => run.to_broker[broker].set("", Mode::Pass),
+            Self::JumpClocks(_) => {
+                if let Some(clock) = &site.clock {
+                    clock.is_ahead_by("+0");
+                }
+            }
+            Self::EndSessions(_)
+            | Self::CancelStatements
+            | Self::CutAnswers(..)
+            | Self::ResetAll(_)
+            | Self::CutClients(..)
+            | Self::HoldRow
+            | Self::FillLockTable
+            | Self::Part(_)
+            | Self::StopReading
+            | Self::FailOver
+            | Self::FailOverTooEarly => {}
+        }
+        run.fault(&format!("{self:?}"), false);
+    }
+}
+
+impl Site {
+    /// Fills the disk, and has the server notice: what it had put by is used up, too.
+    async fn fill_the_disk(&self) -> Left {
+        let Some(disk) = &self.disk else { return Left::Nothing };
+        let sql = self.run.sql().await;
+        let filler = disk.fill();
+        let write = "select pg_logical_emit_message(false, 'faults', repeat('x', 1000000)), pg_switch_wal()";
+        for _ in 0..1_000 {
+            if sql.simple_query(write).await.is_err() {
+                return Left::Taken(Box::new(filler));
+            }
+        }
+        panic!("the server finds room on a disk that is full");
+    }
+}
