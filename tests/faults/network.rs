@@ -1,9 +1,29 @@
-//! Partitions by the kernel: packets to and from an address of the loopback are dropped.
+//! Addresses of the loopback, and partitions by the kernel: packets to and from one are dropped.
 //!
 //! Unlike a proxy, the kernels of both ends then find out by themselves, as between two machines:
 //! by keepalives and by what is never acknowledged.
 
-use std::{net::Ipv4Addr, process::Command, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    process::Command,
+    sync::atomic::{AtomicU8, Ordering},
+    time::Duration,
+};
+
+/// Addresses of the loopback that no other run uses at the same time.
+pub struct Network([u8; 2]);
+
+impl Network {
+    pub fn new() -> Self {
+        static NEXT: AtomicU8 = AtomicU8::new(0);
+        let process = std::process::id();
+        Self([64 + (process % 128) as u8, NEXT.fetch_add(1, Ordering::Relaxed)])
+    }
+
+    pub fn address_of(&self, broker: usize) -> Ipv4Addr {
+        Ipv4Addr::new(127, self.0[0], self.0[1], 1 + broker as u8)
+    }
+}
 
 /// An address that no packet comes to or from; heals when it is dropped, and by itself after a
 /// minute.

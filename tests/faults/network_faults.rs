@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use crate::{
-    network::Partition,
+    network::{Network, Partition},
     proxy::{ALL, Mode},
-    run::{KINDS, Network, Run, Setup},
+    run::{KINDS, Run, Setup},
     support::until_within,
 };
 

@@ -10,10 +10,7 @@ use std::{
     io::Write as _,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -27,6 +24,7 @@ use crate::{
     broker::Broker,
     check::{self, Report},
     history::{History, What},
+    network::Network,
     postgres::{self, Postgres, url_at, url_of},
     proxy::Proxy,
     support::{until, until_within},
@@ -380,21 +378,6 @@ async fn register(client: &Client, topic: &str, name: &str) {
     let (topic, producer_id) = (topic.to_owned(), name.to_owned());
     let request = proto::RegisterProducerRequest { topic, producer_id, fence: false };
     client.producers().register_producer(request).await.unwrap();
-}
-
-/// Addresses of the loopback that no other run uses at the same time.
-pub struct Network([u8; 2]);
-
-impl Network {
-    pub fn new() -> Self {
-        static NEXT: AtomicU8 = AtomicU8::new(0);
-        let process = std::process::id();
-        Self([64 + (process % 128) as u8, NEXT.fetch_add(1, Ordering::Relaxed)])
-    }
-
-    pub fn address_of(&self, broker: usize) -> Ipv4Addr {
-        Ipv4Addr::new(127, self.0[0], self.0[1], 1 + broker as u8)
-    }
 }
 
 /// Adds a line to a file that many runs add to.
