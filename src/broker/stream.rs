@@ -2,8 +2,13 @@
 
 mod waits;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
+use futures::future::{Either, MaybeDone, maybe_done, select};
 use tokio::time::Instant;
 
 use super::{
@@ -116,6 +121,8 @@ impl Stream {
         log: &mut Subscription,
         attached: &mut bool,
     ) -> Result<(), End> {
+        // Whoever told the position has the messages before it.
+        self.broker.feeds.losses().saw(lease.key().topic, position);
         // Before its first frame, with which a client may be content.
         self.broker.tell_of_losses(&self.request.topic, lease.key())?;
         let (epoch, head) = (lease.epoch(), (*log.head.borrow()).max(position));
@@ -242,33 +249,57 @@ impl Stream {
         let Reading { lease, cursor, log, behind, .. } = reading;
         let broker = self.broker.clone();
         let place = self.place(Some(lease)).await?;
-        let mut must_end = None;
-        if self.request.commit_mode == CommitMode::Auto {
-            let advance = Advance { key: lease.key(), epoch: lease.epoch(), position: to };
-            let read_ahead = async {
-                match behind {
-                    true => cursor.fill(&broker.storage, log).await,
-                    false => Ok(true),
-                }
-            };
-            let both = futures::future::join(broker.positions.advance(advance), read_ahead);
-            let ((moved, filled), end) = self.until_stored(lease, log, both).await?;
-            match (moved, end) {
-                (Ok(true), end) => must_end = end,
-                (_, Some(end)) => return Err(end),
-                (Ok(false), None) => return Err(self.why_unmoved(lease).await),
-                (Err(error), None) => return Err(unwritten(error).into()),
+        let stores = self.request.commit_mode == CommitMode::Auto;
+        let mut ahead = pin!(maybe_done(async {
+            match stores && *behind {
+                true => cursor.fill(&broker.storage, log).await,
+                false => Ok(true),
             }
-            lease.position_stored(to);
-            // What could not be read ahead is read again, and its error told, when it is due.
-            if let Err(error) = filled {
-                tracing::debug!(%error, "read ahead");
-            }
-        }
+        }));
+        let must_end = match stores {
+            true => self.store(to, (lease, log), ahead.as_mut()).await?,
+            false => None,
+        };
         lease.delivers(to);
         place.send(Frame { epoch: lease.epoch(), event: Ok(event) });
         self.beat_at = Instant::now() + self.request.heartbeat;
-        must_end.map_or(Ok(()), Err)
+        if let Some(end) = must_end {
+            return Err(end);
+        }
+        // However long that takes, what was stored as handed out is.
+        self.meanwhile(lease, log, ahead.as_mut()).await?;
+        // What could not be read ahead is read again, and its error told, when it is due.
+        if let Some(Err(error)) = ahead.take_output() {
+            tracing::debug!(%error, "read ahead");
+        }
+        Ok(())
+    }
+
+    /// Stores a position, and begins what goes on beside it; why the stream must end after that, if
+    /// it must.
+    async fn store(
+        &mut self,
+        to: Offset,
+        (lease, log): (&Lease, &Subscription),
+        beside: Pin<&mut MaybeDone<impl Future>>,
+    ) -> Result<Option<End>, End> {
+        let broker = self.broker.clone();
+        let advance = Advance { key: lease.key(), epoch: lease.epoch(), position: to };
+        let advance = async {
+            match select(pin!(broker.positions.advance(advance)), beside).await {
+                Either::Left((moved, _)) => moved,
+                Either::Right((_, advance)) => advance.await,
+            }
+        };
+        match self.until_stored(lease, log, advance).await? {
+            (Ok(true), end) => {
+                lease.position_stored(to);
+                Ok(end)
+            }
+            (_, Some(end)) => Err(end),
+            (Ok(false), None) => Err(self.why_unmoved(lease).await),
+            (Err(error), None) => Err(unwritten(error).into()),
+        }
     }
 
     /// Waits until there is more to hand out.

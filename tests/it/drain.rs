@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
-use trunkline::proto::{NewMessage, PublishStreamRequest};
+use trunkline::proto::{NewMessage, PublishStreamRequest, consume_response::Event};
 
 use crate::support::{TestBroker, TestDatabase, info, retry_delay, soon, until};
 
@@ -78,6 +78,48 @@ async fn a_stop_hands_out_messages_whose_position_is_being_stored() {
     lock.rollback().await.unwrap();
     assert_eq!(streams[0].payloads(1).await, ["a"]);
     info(&streams[0].ended().await, Code::Unavailable, "DRAINING");
+    soon("the broker stops", stopped).await.unwrap().unwrap();
+}
+
+/// The next messages are read while a position is stored; who gets the ones before does not wait
+/// for that.
+#[tokio::test]
+async fn a_stop_hands_out_what_is_stored_though_the_next_read_hangs() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    for _ in 0..20 {
+        broker.try_publish("orders", "producer", [vec![b'x'; 900_000]]).await.unwrap();
+    }
+    let mut stream = broker.consume("orders", "billing").await;
+    assert_eq!(stream.payloads(1).await.len(), 1);
+    let (mut locking, sql) = (broker.sql().await, broker.sql().await);
+    let lock = locking.transaction().await.unwrap();
+    lock.batch_execute("lock table trunkline.batch in access exclusive mode").await.unwrap();
+    let reading = tokio::spawn(async move {
+        let mut handed_out = 1;
+        loop {
+            match stream.try_next().await {
+                Ok(Event::Batch(batch)) => handed_out += batch.messages.len() as i64,
+                Ok(_) => {}
+                Err(status) => return (handed_out, status),
+            }
+        }
+    });
+    let hangs = "select count(*) from pg_stat_activity where datname = current_database()
+        and application_name = 'trunkline query' and wait_event_type = 'Lock'";
+    until("the next read hangs", async || {
+        sql.query_one(hangs, &[]).await.unwrap().get::<_, i64>(0) > 0
+    })
+    .await;
+    let stopped = broker.shut_down();
+    let (handed_out, status) = soon("the stream ends", reading).await.unwrap();
+    info(&status, Code::Unavailable, "DRAINING");
+    lock.rollback().await.unwrap();
+    let position = "select position from trunkline.consumer_topic";
+    let stored: i64 = sql.query_one(position, &[]).await.unwrap().get(0);
+    assert_eq!(stored, handed_out);
+    assert!(handed_out < 20, "nothing hung");
     soon("the broker stops", stopped).await.unwrap().unwrap();
 }
 

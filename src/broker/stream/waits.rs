@@ -21,6 +21,13 @@ use crate::{
 /// How long a stream that must end waits for a position that is being stored.
 const STORED_WITHIN: Duration = Duration::from_secs(2);
 
+/// Why a stream must end, other than that its client has gone.
+enum Reason {
+    Draining,
+    Deadline,
+    News(News),
+}
+
 impl Stream {
     /// Waits for the database, and beats meanwhile: a stream that has nothing to tell must not be
     /// taken for one that hangs.
@@ -70,15 +77,17 @@ impl Stream {
 
     /// Waits until it is time to beat, or the stream must end.
     pub(in crate::broker) async fn idle(&self, lease: Option<&Lease>) -> Result<(), End> {
-        tokio::select! {
-            () = sleep_until(self.beat_at) => Ok(()),
-            () = self.frames.closed() => Err(End::ClientGone),
-            end = self.must_end(lease) => Err(end),
-        }
+        let reason = tokio::select! {
+            () = sleep_until(self.beat_at) => return Ok(()),
+            () = self.frames.closed() => return Err(End::ClientGone),
+            reason = self.reason_to_end(lease) => reason,
+        };
+        // Not within the wait: a client that is to be told why must not be sent a beat instead.
+        Err(self.end_for(reason).await)
     }
 
     /// Waits for a reason to end that is not the client's.
-    async fn must_end(&self, lease: Option<&Lease>) -> End {
+    async fn reason_to_end(&self, lease: Option<&Lease>) -> Reason {
         let deadline = async {
             match self.request.deadline {
                 Some(deadline) => sleep_until(deadline).await,
@@ -92,21 +101,23 @@ impl Stream {
             }
         };
         tokio::select! {
-            () = self.broker.draining.cancelled() => Error::Draining.into(),
-            () = deadline => Error::DeadlineExceeded.into(),
-            news = news => self.end_for(news).await,
+            () = self.broker.draining.cancelled() => Reason::Draining,
+            () = deadline => Reason::Deadline,
+            news = news => Reason::News(news),
         }
     }
 
-    async fn end_for(&self, news: News) -> End {
-        match news {
-            News::Sought => End::Sought,
-            News::SessionLost => Error::DatabaseUnavailable.into(),
-            News::Over(Over::TakenOver { by }) => {
+    async fn end_for(&self, reason: Reason) -> End {
+        match reason {
+            Reason::Draining => Error::Draining.into(),
+            Reason::Deadline => Error::DeadlineExceeded.into(),
+            Reason::News(News::Sought) => End::Sought,
+            Reason::News(News::SessionLost) => Error::DatabaseUnavailable.into(),
+            Reason::News(News::Over(Over::TakenOver { by })) => {
                 let Consume { topic, consumer, .. } = self.request.clone();
                 Error::LeaseTakenOver { topic, consumer, by }.into()
             }
-            News::Over(Over::Gone) => self.why_gone().await,
+            Reason::News(News::Over(Over::Gone)) => self.why_gone().await,
         }
     }
 
@@ -121,7 +132,7 @@ impl Stream {
     /// Why a position could not be moved: the epoch is over.
     pub(super) async fn why_unmoved(&self, lease: &Lease) -> End {
         match lease.look().await {
-            Ok(true) => self.must_end(Some(lease)).await,
+            Ok(true) => self.end_for(self.reason_to_end(Some(lease)).await).await,
             Ok(false) => {
                 let Consume { topic, consumer, .. } = self.request.clone();
                 Error::LeaseLost { topic, consumer, epoch: lease.epoch() }.into()
@@ -156,9 +167,12 @@ impl Stream {
 
     /// Waits for a frame's place on the way out, for as long as the client takes.
     pub(super) async fn place(&self, lease: Option<&Lease>) -> Result<OwnedPermit<Frame>, End> {
-        tokio::select! {
-            place = self.frames.clone().reserve_owned() => place.map_err(|_| End::ClientGone),
-            end = self.must_end(lease) => Err(end),
-        }
+        let reason = tokio::select! {
+            place = self.frames.clone().reserve_owned() => {
+                return place.map_err(|_| End::ClientGone);
+            }
+            reason = self.reason_to_end(lease) => reason,
+        };
+        Err(self.end_for(reason).await)
     }
 }
