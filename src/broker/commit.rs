@@ -74,6 +74,9 @@ impl Broker {
             return Ok(*position);
         }
         let stored = self.find_position(topic, consumer).await?;
+        if *position > stored.head {
+            return Err(Error::CommitBeyond { asked: *position, delivered: stored.head });
+        }
         if stored.key == key && stored.epoch == *epoch {
             return Err(Error::CommitBehind { asked: *position, position: stored.position });
         }

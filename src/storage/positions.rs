@@ -84,7 +84,8 @@ impl Storage {
     }
 
     /// Moves positions, all in one statement, and returns the keys of those that moved. The others
-    /// no longer have the epoch, or would have gone back. Each key and epoch may be given once.
+    /// no longer have the epoch, would have gone back, or beyond the head: a standby that was
+    /// promoted may lack what they were handed out. Each key and epoch may be given once.
     pub async fn advance_positions(
         &self,
         advances: &[Advance],
@@ -97,6 +98,8 @@ impl Storage {
                     as new (topic_id, id, epoch, position)
                 where c.topic_id = new.topic_id and c.id = new.id
                   and c.epoch = new.epoch and c.position <= new.position
+                  and new.position <= (select next_offset from trunkline.topic_head h
+                                       where h.topic_id = new.topic_id)
                 returning c.topic_id, c.id, c.epoch";
         let topics: Vec<i32> = advances.iter().map(|advance| advance.key.topic.0).collect();
         let ids: Vec<i32> = advances.iter().map(|advance| advance.key.consumer).collect();

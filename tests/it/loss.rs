@@ -148,6 +148,23 @@ async fn a_loss_is_found_though_others_were_given_the_offsets_since() {
     assert_eq!((&*metadata["first_offset"], &*metadata["end_offset"]), ("5", "12"));
 }
 
+/// Its position would lie beyond the head, and what others publish then would be passed over.
+#[tokio::test]
+async fn what_was_lost_cannot_be_committed() {
+    let broker = with_ten_messages().await;
+    let request = proto::ConsumeRequest {
+        commit_mode: proto::CommitMode::Manual.into(),
+        ..TestBroker::request("orders", "billing")
+    };
+    let mut stream = broker.open(request).await;
+    assert_eq!(stream.payloads(10).await.len(), 10);
+    lose_messages(&broker).await;
+    let refused = stream.commit(10).await.unwrap_err();
+    let metadata = info(&refused, Code::OutOfRange, "COMMIT_BEYOND");
+    assert_eq!((&*metadata["asked"], &*metadata["delivered"]), ("10", "5"));
+    assert_eq!(broker.position("orders", "billing").await, 0);
+}
+
 #[tokio::test]
 async fn a_pull_is_told_too() {
     let broker = with_ten_messages().await;
