@@ -52,7 +52,7 @@ pub struct ServeOptions {
     pub query_connections: u16,
 
     /// How long open streams and calls may take to end when the broker stops.
-    #[arg(long, env = "TRUNKLINE_DRAIN_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "TRUNKLINE_DRAIN_TIMEOUT", value_name = "TIME", default_value = "8s", value_parser = humantime::parse_duration)]
     pub drain_timeout: Duration,
 
     /// What to log: error, warn, info, debug, trace, or filters such as trunkline=debug.
