@@ -42,6 +42,7 @@ pub use read::Log;
 pub use retention::Deleted;
 pub use settings::ServerSettings;
 
+use connect::Retired;
 use session::{Session, Sessions};
 
 /// A database that Trunkline keeps everything in.
@@ -51,13 +52,14 @@ pub struct Storage {
     query: Sessions,
     writer: Sessions,
     position: Sessions,
-    /// How many sessions the pools have opened.
+    /// How many sessions were opened.
     opened: Arc<AtomicU64>,
+    retired: Arc<Retired>,
     notifies: bool,
 }
 
 impl Storage {
-    /// How many sessions that read and write logs were opened so far. Each counts before it is used.
+    /// How many sessions were opened so far. Each counts before it is used.
     pub fn sessions_opened(&self) -> Arc<AtomicU64> {
         self.opened.clone()
     }

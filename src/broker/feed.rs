@@ -267,6 +267,11 @@ impl Subscription {
         self.feed.reading().len()
     }
 
+    /// How many losses of the topic were found so far.
+    pub(super) fn losses_found(&self) -> u32 {
+        self.feeds.losses.found(self.topic)
+    }
+
     /// Keeps what was read for the others.
     pub(super) fn share(&self, batches: &[Arc<Batch>]) {
         self.feeds.keep(self.topic, batches);

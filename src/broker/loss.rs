@@ -8,12 +8,17 @@
 //! that batch any more, the broker logs an error, and every consumer that was registered by then is
 //! told once by it, when it reads on.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     Broker, Error,
     feed::Feeds,
     losses::{Extent, KnownLog},
+    pace::Backoff,
 };
 use crate::{
     model::{ConsumerId, ConsumerKey, Offset, TopicId, TopicName},
@@ -22,6 +27,9 @@ use crate::{
 
 /// How long a look may take. A database that does not answer is asked again by the next poll.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How often a database that has lost messages is asked who was registered: for some minutes.
+const MOST_TRIES: usize = 100;
 
 /// Looks whether topics have lost messages, if each has still the head that was known: what was
 /// told may be old, if it was told by a server whose place another one has taken. False if nobody
@@ -32,8 +40,12 @@ pub(super) async fn look(
     suspected: impl Fn(&TopicId, &KnownLog) -> bool,
     topics: &[TopicId],
 ) -> bool {
-    // Many suspect the same at once, after a failover.
-    let _one_by_one = feeds.losses().looking.lock().await;
+    // Many suspect the same at once, after a failover: one looks for all who wait.
+    let asked_at = Instant::now();
+    let mut failed = feeds.losses().looking.lock().await;
+    if failed.is_some_and(|failed| failed > asked_at) {
+        return false;
+    }
     let mut known = feeds.losses().known_logs(topics);
     known.retain(|topic, log| suspected(topic, log));
     if known.is_empty() {
@@ -47,10 +59,12 @@ pub(super) async fn look(
         Ok(Ok(found)) => found,
         Ok(Err(error)) => {
             tracing::warn!(%error, "look for lost messages");
+            *failed = Some(Instant::now());
             return false;
         }
         Err(_) => {
             tracing::warn!("look for lost messages: no answer in {LOOK_TIMEOUT:?}");
+            *failed = Some(Instant::now());
             return false;
         }
     };
@@ -60,7 +74,7 @@ pub(super) async fn look(
     for (topic, found) in logs {
         let known = &known[&topic];
         if let (Some(lost), Some(log)) = (lost(known, &found), found.into_iter().next())
-            && tell(feeds, (topic, &log.name), lost, log.head, known)
+            && tell(storage, feeds, (topic, &log.name), lost, log.head, known)
         {
             feeds.losses().tell_only(topic, log.consumers);
         }
@@ -77,9 +91,8 @@ fn lost(known: &KnownLog, found: &[FoundLog]) -> Option<(Offset, Offset)> {
         return Some((first.unwrap_or(head).min(head), known.head()));
     }
     // Others have been given as many offsets since.
-    let is_lacking = |extent: &&Extent| {
-        lacking().any(|lacking| extent.landmark.is_some_and(|it| it.base == lacking.base))
-    };
+    let is_lacking =
+        |extent: &&Extent| lacking().any(|lacking| extent.landmark == Some(lacking.landmark));
     let end = known.extents().iter().filter(is_lacking).map(|extent| extent.head).max();
     first.zip(end)
 }
@@ -95,22 +108,27 @@ pub(super) fn given_again(
 ) {
     // Where a session was opened since, the next look finds it, and where it begins.
     if feeds.losses().unsure().is_some()
-        || !tell(feeds, (topic, name), (first, known.head()), head, known)
+        || !tell(storage, feeds, (topic, name), (first, known.head()), head, known)
     {
         return;
     }
     let (storage, feeds) = (storage.clone(), feeds.clone());
-    // Ends by itself in the time of a statement: nobody who publishes waits for it.
+    // Nobody who publishes waits for it.
     tokio::spawn(async move {
-        match storage.find_consumer_numbers(topic).await {
-            Ok(consumers) => feeds.losses().tell_only(topic, consumers),
-            Err(error) => tracing::warn!(%error, "find out who has lost messages"),
+        let mut backoff = Backoff::new();
+        for _ in 0..MOST_TRIES {
+            match storage.find_consumer_numbers(topic).await {
+                Ok(consumers) => return feeds.losses().tell_only(topic, consumers),
+                Err(error) => tracing::warn!(%error, "find out who has lost messages"),
+            }
+            backoff.pause().await;
         }
     });
 }
 
 /// Has all who read on be told of a loss; false if it was found before.
 fn tell(
+    storage: &Storage,
     feeds: &Feeds,
     (topic, name): (TopicId, &TopicName),
     (first, end): (Offset, Offset),
@@ -120,6 +138,8 @@ fn tell(
     let found = feeds.losses().find(topic, (first, end), head, known);
     if found {
         tracing::error!(topic = %name, %first, %end, "the database has lost messages");
+        // They may lead to who has them still, and whose word does not count any more.
+        storage.retire_sessions();
         feeds.head_went_back(topic, head);
     }
     found

@@ -23,8 +23,9 @@ const TOLD_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 pub(super) struct Losses {
     known: Mutex<Known>,
     lost: Mutex<HashMap<TopicId, Lost>>,
-    /// Held by whoever looks whether messages are lost: one finds it for all.
-    pub looking: tokio::sync::Mutex<()>,
+    /// Held by whoever looks whether messages are lost: one finds it for all. When nobody could
+    /// tell last.
+    pub looking: tokio::sync::Mutex<Option<Instant>>,
     /// How many sessions were opened with the database so far.
     opened: OnceLock<Arc<AtomicU64>>,
     /// How many were when somebody last looked at all logs.
@@ -150,6 +151,11 @@ impl Losses {
         lock(&self.known).logs.get(&topic).map_or(Offset(0), KnownLog::head)
     }
 
+    /// How many losses of a topic were found so far.
+    pub(super) fn found(&self, topic: TopicId) -> u32 {
+        lock(&self.known).logs.get(&topic).map_or(0, |log| log.found)
+    }
+
     /// What is known of the topic that had this name when it was last heard of.
     pub(super) fn known_log_of(&self, name: &TopicName) -> Option<(TopicId, KnownLog)> {
         let known = lock(&self.known);
@@ -195,8 +201,9 @@ impl Losses {
         drop(all);
         let mut lost = lock(&self.lost);
         // Whoever was not told of an earlier loss is told of both.
-        let earlier = lost.get(&topic).filter(|lost| lost.is_to_be_told()).map(|lost| lost.first);
-        let first = earlier.map_or(first, |earlier| earlier.min(first));
+        let earlier = lost.get(&topic).filter(|lost| lost.is_to_be_told());
+        let (first, end) =
+            earlier.map_or((first, end), |lost| (lost.first.min(first), lost.end.max(end)));
         let audience = Audience::AllBut(HashSet::new());
         lost.insert(topic, Lost { first, end, since: Instant::now(), audience });
         true
@@ -303,10 +310,11 @@ mod tests {
         let told = Some((Offset(110), Offset(120)));
         assert_eq!([3, 3].map(|it| losses.take(TOPIC, it)), [told, None], "all know of the first");
         lose(&losses, 105, 110);
-        let told = Some((Offset(105), Offset(110)));
+        // Others have not been told of that one.
+        let told = Some((Offset(105), Offset(120)));
         assert_eq!(losses.take(TOPIC, 3), told);
         lose(&losses, 107, 109);
-        assert_eq!(losses.take(TOPIC, 1), Some((Offset(105), Offset(109))), "of both");
+        assert_eq!(losses.take(TOPIC, 1), told, "of all three");
     }
 
     #[test]

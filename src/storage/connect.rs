@@ -3,10 +3,10 @@
 use std::{
     str::FromStr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
@@ -56,10 +56,10 @@ impl Storage {
     ) -> Result<Self, Error> {
         let config = config(url)?;
         let lent = direct_url.is_some();
-        let opened = Arc::<AtomicU64>::default();
+        let (opened, retired) = (Arc::<AtomicU64>::default(), Arc::<Retired>::default());
         let pool = |name, size, lock_timeout, more| {
             let kind = Kind { name, size, lock_timeout, more };
-            pool(&config, kind, lent, opened.clone())
+            pool(&config, kind, lent, (opened.clone(), retired.clone()))
         };
         Ok(Self {
             query: pool("trunkline query", limits.queries, QUERY_LOCK_TIMEOUT, "")?,
@@ -67,16 +67,39 @@ impl Storage {
             position: pool("trunkline position", 1, QUERY_LOCK_TIMEOUT, "")?,
             direct: direct_url.map_or_else(|| Ok(config.clone()), self::config)?,
             opened: opened.clone(),
+            retired: retired.clone(),
             notifies: false,
         })
     }
+
+    /// Has no pooled session that is open by now be used again: they may lead to a server whose
+    /// place another one has taken.
+    pub fn retire_sessions(&self) {
+        *self.retired.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
+            Some(Instant::now());
+    }
 }
+
+/// When sessions were retired last.
+#[derive(Default)]
+pub(super) struct Retired(Mutex<Option<Instant>>);
+
+impl Retired {
+    fn is(&self, opened: Instant) -> bool {
+        let retired = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        retired.is_some_and(|retired| opened <= retired)
+    }
+}
+
+/// How long one host, or one of its addresses, may take to accept a connection: of several the next
+/// one is tried while whoever asked still waits.
+const HOST_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn config(url: &str) -> Result<Config, Error> {
     let mut config =
         Config::from_str(url).map_err(|error| Error::Url(super::error::describe(&error)))?;
     config
-        .connect_timeout(CONNECT_TIMEOUT)
+        .connect_timeout(HOST_TIMEOUT)
         // A standby tells what was, and takes nothing: of several hosts the primary is the one.
         .target_session_attrs(TargetSessionAttrs::ReadWrite)
         .keepalives_idle(Duration::from_secs(5))
@@ -120,7 +143,7 @@ fn pool(
     config: &Config,
     kind: Kind,
     lent: bool,
-    opened: Arc<AtomicU64>,
+    (opened, retired): (Arc<AtomicU64>, Arc<Retired>),
 ) -> Result<Sessions, Error> {
     let Kind { name, size, lock_timeout, more } = kind;
     let mut config = config.clone();
@@ -134,6 +157,12 @@ fn pool(
         .recycle_timeout(Some(CONNECT_TIMEOUT));
     builder = builder.post_create(Hook::sync_fn(move |_, _| {
         opened.fetch_add(1, Ordering::Release);
+        Ok(())
+    }));
+    builder = builder.pre_recycle(Hook::sync_fn(move |_, metrics| {
+        if retired.is(metrics.created) {
+            return Err(HookError::message("the session is retired"));
+        }
         Ok(())
     }));
     if !lent {

@@ -6,6 +6,7 @@ use tokio_postgres::{
     NoTls, Row,
     types::{ToSql, Type},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Error, Storage, connect::prepare_session};
 use crate::model::{Offset, TopicId, TopicName};
@@ -40,8 +41,8 @@ pub struct FoundLog {
 /// A landmark that is not there.
 #[derive(Clone, Copy, Debug)]
 pub struct Lacking {
-    /// Its offset.
-    pub base: Offset,
+    /// It.
+    pub landmark: Landmark,
     /// Behind the last message that is as old as it: from there all is gone.
     pub from: Offset,
 }
@@ -56,8 +57,8 @@ impl Storage {
         let mut config = self.direct.clone();
         let (client, connection) =
             config.application_name("trunkline query").connect(NoTls).await?;
-        // Ends with the client.
-        tokio::spawn(connection);
+        // The client's end alone would not end it while an answer is due.
+        let _driver = AbortOnDropHandle::new(tokio::spawn(connection));
         prepare_session(&client, LOCK_TIMEOUT).await?;
         let topics: Vec<i32> = logs.iter().map(|(topic, _)| topic.0).collect();
         let bases: Vec<Option<i64>> =
@@ -65,7 +66,7 @@ impl Storage {
         let times: Vec<Option<SystemTime>> =
             logs.iter().map(|(_, landmark)| landmark.map(|it| it.published_at)).collect();
         let statement = "-- look_at_logs
-            select id, name, next_offset, base,
+            select id, name, next_offset, base, stored_at,
                    -- From the head back, over what was stored since.
                    case when base >= first_offset and not exists (
                        select from trunkline.batch b
@@ -89,10 +90,11 @@ impl Storage {
             topic: TopicId(row.get(0)),
             name: TopicName::stored(row.get::<_, &str>(1)),
             head: Offset(row.get(2)),
-            lacks: row
-                .get::<_, Option<i64>>(4)
-                .map(|from| Lacking { base: Offset(row.get(3)), from: Offset(from) }),
-            consumers: row.get(5),
+            lacks: row.get::<_, Option<i64>>(5).map(|from| Lacking {
+                landmark: Landmark { base: Offset(row.get(3)), published_at: row.get(4) },
+                from: Offset(from),
+            }),
+            consumers: row.get(6),
         };
         Ok(rows.iter().map(found).collect())
     }

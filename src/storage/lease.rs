@@ -125,10 +125,11 @@ impl Storage {
         let mut config = self.direct.clone();
         let (client, connection) =
             config.application_name("trunkline lease").connect(NoTls).await?;
+        self.opened.fetch_add(1, Ordering::Release);
         let closed = CancellationToken::new();
-        let driver_closed = closed.clone();
-        // Ends with the client, or when `close` is called: both end the connection, and with it
-        // the server ends the session and frees its locks.
+        let (driver_closed, close) = (closed.clone(), closed.clone().drop_guard());
+        // Ends when `close` is called, or the session is dropped, also while it is being opened:
+        // the connection ends, and with it the server ends the session and frees its locks.
         tokio::spawn(async move {
             let _closed = driver_closed.clone().drop_guard();
             tokio::select! {
@@ -178,7 +179,7 @@ impl Storage {
                 .await?,
             removes_expired: AtomicBool::new(false),
             client,
-            _close: closed.clone().drop_guard(),
+            _close: close,
             closed,
         })
     }

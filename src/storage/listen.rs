@@ -1,6 +1,9 @@
 //! The session that hears other brokers' wake-ups and sends this one's.
 
-use std::{future::poll_fn, sync::Arc};
+use std::{
+    future::poll_fn,
+    sync::{Arc, atomic::Ordering},
+};
 
 use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket, tls::NoTlsStream};
 
@@ -37,6 +40,7 @@ impl Storage {
             tokio::time::timeout(CONNECT_TIMEOUT, connecting)
                 .await
                 .map_err(|_| Error::Unavailable("no answer in time".to_owned()))??;
+        self.opened.fetch_add(1, Ordering::Release);
         let listen = async {
             prepare_session(&client, CONNECT_TIMEOUT).await?;
             // A wake-up writes nothing that must survive: its commit need not wait for the disk.
