@@ -98,6 +98,11 @@ impl Broker {
     /// Asks it to stop; it has to within 10 s, and with success.
     pub async fn try_stop(&mut self) -> Result<(), String> {
         self.signal(Signal::SIGTERM);
+        self.has_stopped().await
+    }
+
+    /// Waits until it has stopped as it was asked to.
+    pub async fn has_stopped(&mut self) -> Result<(), String> {
         let mut child = self.child.take().expect("it runs");
         match tokio::time::timeout(Duration::from_secs(10), child.wait()).await {
             Ok(status) if status.as_ref().is_ok_and(ExitStatus::success) => Ok(()),

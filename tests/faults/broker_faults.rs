@@ -5,8 +5,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::{
-    proxy::Mode,
-    run::{Run, Setup},
+    proxy::{ALL, Mode},
+    run::{Run, Setup, register},
+    support::{soon, until},
+    workload::flood,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,20 +63,51 @@ async fn a_broker_wakes_up_whose_leases_are_with_others() {
     run.finish().await;
 }
 
-/// With queues that are full, as each commit takes its time.
+/// What was taken in is stored and answered, though each commit takes its time.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_is_asked_to_stop_while_all_are_at_work() {
+async fn a_broker_is_asked_to_stop_while_thousands_wait() {
+    /// More than a writer's queue holds.
+    const SENT: i64 = 6_000;
     let mut run = Run::start("broker-drained", Setup::default()).await;
+    register(&run.client(0).await, "hot", "hot-flood").await;
     run.works(1_000).await;
-    for number in [0, 1] {
-        run.to_postgres[number].set("trunkline writer", Mode::Delay(Duration::from_millis(100)));
-        run.goes_on_for(Duration::from_secs(1)).await;
+    for (number, first) in [(0, 0), (1, SENT)] {
+        run.to_postgres[number].set("trunkline writer", Mode::Hold);
+        let names = ("hot".into(), "hot-flood".into());
+        let flood = flood(run.world.clone(), number, names, first..first + SENT);
+        let flood = tokio::spawn(flood);
+        // Nobody can see from outside how many it has taken in.
+        run.goes_on_for(Duration::from_secs(3)).await;
         run.fault("SIGTERM of a broker", true);
-        run.brokers[number].try_stop().await.unwrap();
+        let draining = || run.brokers[number].log_text().matches(" draining").count();
+        run.brokers[number].signal(Signal::SIGTERM);
+        until("the broker drains", async || draining() > 0).await;
+        run.to_postgres[number].set("trunkline writer", Mode::Delay(Duration::from_millis(20)));
+        run.brokers[number].has_stopped().await.unwrap();
+        let acknowledged = soon("all are answered", flood).await.unwrap();
+        println!("{acknowledged} of {SENT} were taken in, and acknowledged");
+        assert!(acknowledged > 1_000, "{acknowledged} of {SENT} were acknowledged");
         run.to_postgres[number].set("trunkline writer", Mode::Pass);
         run.brokers[number].start_again().await;
         run.fault("SIGTERM of a broker", false);
         run.works(500).await;
     }
+    run.finish().await;
+}
+
+/// What cannot be answered then is cut off.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_is_asked_to_stop_while_the_database_hangs() {
+    let mut run = Run::start("broker-drained-hanging", Setup::default()).await;
+    run.works(1_000).await;
+    run.fault("SIGTERM of a broker whose connections are half open", true);
+    run.to_postgres[0].set(ALL, Mode::Hold);
+    run.goes_on_for(Duration::from_secs(1)).await;
+    run.brokers[0].try_stop().await.unwrap();
+    run.to_postgres[0].set(ALL, Mode::Pass);
+    run.to_postgres[0].cut(ALL, None);
+    run.brokers[0].start_again().await;
+    run.fault("SIGTERM of a broker whose connections are half open", false);
+    run.works(500).await;
     run.finish().await;
 }

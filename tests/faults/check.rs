@@ -26,6 +26,7 @@ mod once;
 mod operations;
 mod order;
 mod overlap;
+mod passed;
 mod piece;
 mod positions;
 mod ranges;
@@ -39,6 +40,7 @@ mod well_formed;
 
 pub use figures::Figures;
 pub use kept::LostOffsets;
+pub use passed::MOST_IN_A_FRAME;
 
 use crate::history::Event;
 use findings::Findings;
@@ -66,10 +68,11 @@ pub struct Report {
 
 type Check = fn(&Index<'_>, &mut Findings);
 
-const CHECKS: [(&str, Check); 16] = [
+const CHECKS: [(&str, Check); 17] = [
     ("C0", well_formed::every_line_belongs_to_its_operation),
     ("C1", kept::acknowledged_values_are_kept),
     ("C1", covered::what_was_committed_was_handed_out),
+    ("C1", passed::no_stream_passes_over_more_than_was_under_way),
     ("C2", invented::nothing_is_stored_that_was_not_published),
     ("C3", bound::each_offset_is_bound_to_one_value),
     ("C4", dense::tables_are_dense),

@@ -129,6 +129,12 @@ async fn clients_stop_reading() {
     const MOST: u64 = 48;
     let run = Run::start("clients-stop-reading", Setup::default()).await;
     run.works(500).await;
+    let pace = async || {
+        let began = Instant::now();
+        run.works(2_000).await;
+        2_000 * 1_000 / began.elapsed().as_millis()
+    };
+    let before = pace().await;
     run.fault("clients stop reading", true);
     let stopped = Stopped::begin(&run).await;
     let mut memory = Vec::new();
@@ -138,6 +144,7 @@ async fn clients_stop_reading() {
         run.reaches_everybody_within(Duration::from_secs(30)).await;
         memory.push(run.memory());
     }
+    println!("messages/s before, and while they wait: {before}, {}", pace().await);
     println!("MiB of each broker when {MIB} MiB wait, and twice as many: {memory:?}");
     for (before, after) in memory[0].iter().zip(&memory[1]) {
         assert!(*after < before + MOST, "{memory:?} MiB");

@@ -28,11 +28,14 @@ async fn pair(synchronous: bool) -> Option<(Postgres, Postgres)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_is_not_taken_for_a_primary() {
     let Some((primary, standby)) = pair(true).await else { return };
-    let mut run = Run::start_on("standby-not-read", Setup::default(), primary).await;
+    let run = Run::start_on("standby-not-read", Setup::default(), primary).await;
     run.works(500).await;
     run.fault("the way leads to a standby", true);
-    let primary = run.lead_to(standby);
-    run.to_postgres.iter().for_each(|proxy| proxy.cut(ALL, None));
+    // Whoever looks at the tables goes on to look at the primary's.
+    for proxy in &run.to_postgres {
+        proxy.lead_to(standby.port());
+        proxy.cut(ALL, None);
+    }
     run.goes_on_for(Duration::from_secs(2)).await;
     let events = run.world.history.events().len();
     run.goes_on_for(Duration::from_secs(2)).await;
@@ -41,7 +44,7 @@ async fn a_standby_is_not_taken_for_a_primary() {
         .find(|event| matches!(event.what, What::Attached { .. }))
         .cloned();
     assert_eq!(attached, None, "somebody reads from a standby");
-    let standby = run.lead_to(primary);
+    run.to_postgres.iter().for_each(|proxy| proxy.lead_to(run.postgres.port()));
     run.fault("the way leads to a standby", false);
     run.works(500).await;
     run.finish().await;

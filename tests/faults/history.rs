@@ -58,6 +58,12 @@ pub enum What {
     /// Ok: they are, at consecutive offsets.
     Published { first_offset: i64, duplicate: bool },
 
+    /// Note: a consumer is registered, and begins at an offset.
+    Registered { topic: Arc<str>, consumer: Arc<str>, position: i64 },
+
+    /// Note: a topic keeps no more than so many messages, before any is published.
+    Keeps { topic: Arc<str>, messages: i64 },
+
     /// Invoke: a stream is asked for.
     Consume { topic: Arc<str>, consumer: Arc<str>, manual: bool, take_over: bool },
     /// Note: the stream has the lease, and goes on from a position.

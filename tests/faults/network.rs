@@ -28,26 +28,26 @@ impl Network {
 /// An address that no packet comes to or from; heals when it is dropped, and by itself after a
 /// minute.
 pub struct Partition {
-    address: Ipv4Addr,
+    /// The kernel's name for it.
+    table: String,
 }
-
-const TABLE: &str = "trunkline_faults";
 
 impl Partition {
     /// Drops all packets of an address; `None`, after saying so, where that cannot be done.
     pub fn of(address: Ipv4Addr) -> Option<Self> {
+        let table = format!("trunkline_faults_{}", address.to_bits());
         let rules = format!(
-            "add table inet {TABLE}
-             add set inet {TABLE} away {{ type ipv4_addr; flags timeout; }}
-             add chain inet {TABLE} input {{ type filter hook input priority 0; }}
-             flush chain inet {TABLE} input
-             add rule inet {TABLE} input iifname lo ip daddr @away drop
-             add rule inet {TABLE} input iifname lo ip saddr @away drop
-             add element inet {TABLE} away {{ {address} timeout {}s }}",
+            "add table inet {table}
+             add set inet {table} away {{ type ipv4_addr; flags timeout; }}
+             add chain inet {table} input {{ type filter hook input priority 0; }}
+             flush chain inet {table} input
+             add rule inet {table} input iifname lo ip daddr @away drop
+             add rule inet {table} input iifname lo ip saddr @away drop
+             add element inet {table} away {{ {address} timeout {}s }}",
             LONGEST.as_secs()
         );
         match nft(&rules) {
-            Ok(()) => Some(Self { address }),
+            Ok(()) => Some(Self { table }),
             Err(problem) => {
                 crate::support::say(&format!(
                     "skipped: no partition by the kernel, as nft says: {problem}"
@@ -63,8 +63,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 impl Drop for Partition {
     fn drop(&mut self) {
-        // It may be over by itself.
-        let _ = nft(&format!("delete element inet {TABLE} away {{ {} }}", self.address));
+        let _ = nft(&format!("delete table inet {}", self.table));
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     proxy::{ALL, Mode},
     run::{KINDS, Run, Setup},
     support::until_within,
+    verdict,
 };
 
 /// Also within the answer to a commit: it was done, and nobody hears of it.
@@ -116,8 +117,8 @@ async fn the_way_to_postgres_is_long() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_is_parted_from_postgres() {
     let address = Network::new().address_of(0);
-    let both = format!("listen_addresses=127.0.0.1,{address}");
-    let setup = Setup { postgres: &[&both], straight_to: Some(address), ..Setup::default() };
+    let (host, both) = (address.to_string(), format!("listen_addresses=127.0.0.1,{address}"));
+    let setup = Setup { postgres: &[&both], straight_to: Some(&host), ..Setup::default() };
     let run = Run::start("broker-parted", setup).await;
     run.works(500).await;
     run.fault("packets between a broker and PostgreSQL are dropped", true);
@@ -130,6 +131,29 @@ async fn a_broker_is_parted_from_postgres() {
     run.fault("packets between a broker and PostgreSQL are dropped", false);
     run.works(500).await;
     run.finish().await;
+}
+
+/// It answers nothing, not even that it takes no connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_of_two_hosts_goes_dark() {
+    let address = Network::new().address_of(0);
+    let both = format!("listen_addresses=127.0.0.1,{address}");
+    let hosts = format!("{address},127.0.0.1");
+    let setup = Setup { postgres: &[&both], straight_to: Some(&hosts), ..Setup::default() };
+    let run = Run::start("host-dark", setup).await;
+    run.works(500).await;
+    run.fault("packets to the first of two hosts are dropped", true);
+    let Some(partition) = Partition::of(address) else { return };
+    for sign in ["opened a new lease session", "Connection error: error communicating"] {
+        // It takes as long as the kernel takes to give up what nobody uses.
+        let is_told = async || run.brokers[0].log_text().contains(sign);
+        until_within(Duration::from_secs(25), "the broker is at the second host", is_told).await;
+    }
+    assert_eq!(verdict::does_not_work(&run.brokers[0]).await, [""; 0]);
+    run.fault("packets to the first of two hosts are dropped", false);
+    run.works(500).await;
+    run.finish().await;
+    drop(partition);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,9 @@
 //! A PostgreSQL server of a run's own, to be killed, restarted, starved and failed over.
 //!
-//! It is a child of this process, and ends with it: no pg_ctl stands in between.
+//! It is a child of this process, and ends with its run: no pg_ctl stands in between.
 
 use std::{
     fs::{self, File, Permissions},
-    net::Ipv4Addr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Stdio,
@@ -12,7 +11,10 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill},
+        wait::{Id, WaitPidFlag, waitid},
+    },
     unistd::Pid,
 };
 use tempfile::TempDir;
@@ -305,19 +307,23 @@ impl Drop for Postgres {
         // A run that failed may have left it standing still.
         if self.child.as_ref().and_then(Child::id).is_some() {
             self.signal_all(Signal::SIGCONT);
-            let _ = kill(Pid::from_raw(self.id()), Signal::SIGQUIT);
+            let id = Pid::from_raw(self.id());
+            let _ = kill(id, Signal::SIGQUIT);
+            // Its files are removed next, which it must not write to any more.
+            let _ = waitid(Id::Pid(id), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
         }
     }
 }
 
 /// A URL of the brokers' database at a port of this machine: the server's own, or a proxy's.
 pub fn url_at(port: u16) -> String {
-    url_of(Ipv4Addr::LOCALHOST, port)
+    url_of("127.0.0.1", port)
 }
 
-/// The same, at another address of the loopback.
-pub fn url_of(address: Ipv4Addr, port: u16) -> String {
-    format!("postgresql://{USER}@{address}:{port}/{DATABASE}")
+/// The same, at other hosts: the first one that answers counts.
+pub fn url_of(hosts: &str, port: u16) -> String {
+    let hosts: Vec<String> = hosts.split(',').map(|host| format!("{host}:{port}")).collect();
+    format!("postgresql://{USER}@{}/{DATABASE}", hosts.join(","))
 }
 
 /// A session that is driven until its client is dropped.

@@ -1,5 +1,6 @@
 //! A run: servers, brokers and clients, which work while something breaks, and the verdict.
 
+mod clients;
 mod healed;
 mod scarce;
 mod sessions;
@@ -10,15 +11,16 @@ use std::{
     io::Write as _,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
+pub use clients::register;
 pub use sessions::KINDS;
 pub use stopped::Stopped;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use trunkline::{client::Client, proto};
+use trunkline::client::Client;
 
 use crate::{
     broker::Broker,
@@ -28,12 +30,8 @@ use crate::{
     postgres::{self, Postgres, url_at, url_of},
     proxy::Proxy,
     support::{until, until_within},
-    values::{Sizes, producer_name},
     verdict,
-    workload::{
-        Clients, ConsumerClient, Counting, LibraryProducer, PipedProducer, UnaryProducer, World,
-        observe, seek_about, trim_behind,
-    },
+    workload::{Clients, World},
 };
 
 /// How soon all that was published must have reached everybody, once nothing is broken any more.
@@ -52,7 +50,7 @@ pub struct Setup<'a> {
     /// Whether a fault of the run keeps a broker from beating.
     pub may_be_silent: bool,
     /// Where the first broker finds PostgreSQL itself, and no proxy before it.
-    pub straight_to: Option<Ipv4Addr>,
+    pub straight_to: Option<&'a str>,
 }
 
 impl Default for Setup<'_> {
@@ -72,6 +70,10 @@ impl Default for Setup<'_> {
 /// The topics that the clients work on, which are checked at the end.
 pub const TOPICS: [&str; 6] = ["hot", "side-0", "side-1", "trimmed", "sized", "sought"];
 
+/// The one of them that keeps no more than so many messages.
+const LIMITED: &str = "side-1";
+const LIMIT: i64 = 500;
+
 /// Servers, brokers, and clients at work.
 pub struct Run {
     pub name: String,
@@ -87,6 +89,8 @@ pub struct Run {
     makers: Clients,
     readers: Clients,
     began: Instant,
+    /// When a fault ended last.
+    mended_at: Mutex<Option<Instant>>,
     run: Arc<str>,
     /// Whence its brokers come to PostgreSQL.
     network: Network,
@@ -116,7 +120,7 @@ impl Run {
         for number in 0..setup.brokers {
             let proxy = Proxy::before_postgres(postgres.port(), network.address_of(number)).await;
             let url = match setup.straight_to {
-                Some(address) if number == 0 => url_of(address, postgres.port()),
+                Some(hosts) if number == 0 => url_of(hosts, postgres.port()),
                 _ => url_at(proxy.port()),
             };
             let name = format!("broker-{number}");
@@ -147,79 +151,10 @@ impl Run {
             makers: JoinSet::new(),
             readers: JoinSet::new(),
             began: Instant::now(),
+            mended_at: Mutex::default(),
             run: "run".into(),
             network,
         }
-    }
-
-    /// Makes the topics and their producers and consumers, and sets them to work.
-    async fn set_the_clients_to_work(&mut self) {
-        let client = Client::connect(&self.brokers[0].endpoint()).await.unwrap();
-        for topic in TOPICS {
-            let request = proto::CreateTopicRequest { topic: topic.into(), ..Default::default() };
-            client.topics().create_topic(request).await.unwrap();
-        }
-        let counted = [
-            ("hot", "hot-a", Sizes::Small, Counting::Sequence),
-            ("hot", "hot-b", Sizes::Small, Counting::Sequence),
-            ("hot", "hot-once", Sizes::Small, Counting::None),
-            ("side-0", "side-a", Sizes::Small, Counting::Sequence),
-            ("side-1", "side-b", Sizes::Small, Counting::None),
-            ("trimmed", "trimmed-a", Sizes::Small, Counting::Sequence),
-            ("sized", "sized-a", Sizes::All, Counting::Sequence),
-            ("sized", "sized-once", Sizes::All, Counting::None),
-            ("sought", "sought-a", Sizes::Small, Counting::Sequence),
-        ];
-        for (number, (topic, name, sizes, counting)) in counted.into_iter().enumerate() {
-            let name: Arc<str> = producer_name(name, sizes).into();
-            register(&client, topic, &name).await;
-            let producer = UnaryProducer { topic: topic.into(), name, sizes, counting };
-            self.makers.spawn(producer.run(self.world.clone(), number));
-        }
-        register(&client, "hot", "hot-piped").await;
-        let piped = PipedProducer { topic: "hot".into(), name: "hot-piped".into() };
-        self.makers.spawn(piped.run(self.world.clone(), 0));
-        let library = LibraryProducer { topic: "hot".into(), name: "hot-library".into() };
-        self.makers.spawn(library.run(self.world.clone()));
-
-        let plain = ConsumerClient {
-            topic: "hot".into(),
-            consumer: "".into(),
-            name: "".into(),
-            manual: true,
-            take_over: false,
-            leaves: false,
-            rests: 0,
-        };
-        let consumers = [
-            // Consumer, its clients, and what they are like.
-            ("manual", 2, ConsumerClient { ..plain.clone() }),
-            ("auto", 2, ConsumerClient { manual: false, leaves: true, ..plain.clone() }),
-            ("stolen", 2, ConsumerClient { take_over: true, leaves: true, ..plain.clone() }),
-            ("slow", 1, ConsumerClient { manual: false, rests: 20, ..plain.clone() }),
-            ("side", 1, ConsumerClient { topic: "side-0".into(), leaves: true, ..plain.clone() }),
-            ("side", 1, ConsumerClient { topic: "side-1".into(), manual: false, ..plain.clone() }),
-            ("trimmed", 1, ConsumerClient { topic: "trimmed".into(), ..plain.clone() }),
-            ("behind", 1, ConsumerClient { topic: "trimmed".into(), rests: 200, ..plain.clone() }),
-            ("sized", 2, ConsumerClient { topic: "sized".into(), leaves: true, ..plain.clone() }),
-            ("sought", 1, ConsumerClient { topic: "sought".into(), ..plain.clone() }),
-        ];
-        for (consumer, clients, like) in consumers {
-            let request = proto::RegisterConsumerRequest {
-                topic: like.topic.to_string(),
-                consumer_id: consumer.to_owned(),
-                start: None,
-            };
-            client.consumers().register_consumer(request).await.unwrap();
-            for number in 0..clients {
-                let name = format!("{}-{consumer}-{number}", like.topic).into();
-                let client = ConsumerClient { consumer: consumer.into(), name, ..like.clone() };
-                self.readers.spawn(client.run(self.world.clone(), number));
-            }
-        }
-        self.readers.spawn(observe(self.world.clone()));
-        self.makers.spawn(seek_about(self.world.clone(), "sought".into(), "sought".into()));
-        self.makers.spawn(trim_behind(self.world.clone(), "trimmed".into()));
     }
 
     /// Lets the clients work until so many more messages were acknowledged.
@@ -265,6 +200,7 @@ impl Run {
     pub fn fault(&self, name: &str, begins: bool) {
         let name = name.to_owned();
         self.world.history.note(&self.run, What::Fault { name, begins });
+        *self.mended_at.lock().unwrap() = Some(Instant::now());
     }
 
     /// A session at the present server.
@@ -302,24 +238,26 @@ impl Run {
     pub async fn judge_within(mut self, time: Duration) -> (Report, Vec<String>) {
         let mut found = Vec::new();
         self.heal().await;
-        let deadline = Instant::now() + time;
+        // Of the last fault, however long the clients went on since.
+        let deadline = self.mended_at.lock().unwrap().unwrap_or_else(Instant::now) + time;
         self.world.enough.cancel();
         if let Err(problem) = self.all_has_arrived(deadline).await {
             found.push(format!("C10: {problem}"));
         }
         self.world.read.cancel();
         found.extend(ended_badly(&mut self.readers).await);
-        found.extend(self.leaks().await.into_iter().map(|what| format!("C10: {what}")));
         for broker in &self.brokers {
             found.extend(verdict::does_not_work(broker).await);
         }
+        found.extend(self.retention_works().await.err().map(|what| format!("C10: {what}")));
+        found.extend(self.leaks().await.into_iter().map(|what| format!("C10: {what}")));
         verdict::read_everything(&self.world, &self.run, &self.brokers, &TOPICS).await;
         for broker in &mut self.brokers {
             if let Err(problem) = broker.try_stop().await {
                 found.push(format!("C10: {} {problem}", broker.name));
             }
             let log = broker.log_text();
-            found.extend(verdict::said_too_often(&broker.name, &log, self.began.elapsed()));
+            found.extend(verdict::said_too_often(&broker.name, &log));
             found.extend(verdict::went_wrong(&broker.name, &log));
         }
         let events = self.world.history.events();
@@ -371,13 +309,6 @@ async fn ended_badly(clients: &mut Clients) -> Vec<String> {
         }
     }
     bad
-}
-
-/// Registers a producer.
-async fn register(client: &Client, topic: &str, name: &str) {
-    let (topic, producer_id) = (topic.to_owned(), name.to_owned());
-    let request = proto::RegisterProducerRequest { topic, producer_id, fence: false };
-    client.producers().register_producer(request).await.unwrap();
 }
 
 /// Adds a line to a file that many runs add to.

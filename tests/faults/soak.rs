@@ -42,17 +42,18 @@ async fn a_long_soak() {
 async fn soak(name: &str, seconds: u64, seed: u64) {
     let mut site = prepare(name, seed).await;
     let mut chances = site.run.world.chances("faults");
-    let mut deck = Vec::new();
+    let (mut deck, mut put_off) = (Vec::new(), None);
     let end = Instant::now() + Duration::from_secs(seconds);
     site.run.works(200).await;
     while Instant::now() < end {
-        let first = Fault::draw(&mut deck, &mut chances);
+        let first = put_off.take().unwrap_or_else(|| Fault::draw(&mut deck, &mut chances));
         let second = (chances.u8(..3) == 0).then(|| Fault::draw(&mut deck, &mut chances));
+        // What does not go with the first comes next.
+        put_off = second.filter(|second| !first.goes_with(*second));
         let second = second.filter(|second| first.goes_with(*second));
         println!("{:>4} s left: {first:?} {second:?}", (end - Instant::now()).as_secs());
-        // Whoever asks the server does so before it is broken.
         let mut faults: Vec<Fault> = second.into_iter().chain([first]).collect();
-        faults.sort_by_key(|fault| fault.breaks_the_server());
+        faults.sort_by_key(Fault::turn);
         let mut broken = Vec::new();
         for fault in faults {
             broken.push((fault, fault.begin(&mut site).await));

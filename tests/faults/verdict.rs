@@ -1,6 +1,14 @@
 //! What a run ends with: the tables as they are, what was said too often, and the figures.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
 use tokio_stream::StreamExt as _;
 use tonic::Status;
@@ -109,23 +117,37 @@ async fn table(sql: &tokio_postgres::Client, topic: &str, first: i64) -> Vec<Run
     runs
 }
 
-/// What a log says more often than anybody wants to read.
-pub fn said_too_often(broker: &str, log: &str, took: Duration) -> Vec<String> {
-    let [warnings, news] = OFTEN.map(|often| often * (1 + took.as_secs() as usize / 60));
-    let mut said: BTreeMap<String, usize> = BTreeMap::new();
+/// What a log says more often within a minute than anybody wants to read.
+pub fn said_too_often(broker: &str, log: &str) -> Vec<String> {
+    let [warnings, news] = OFTEN;
+    // What was said when in the last minute, and the most that it ever was.
+    let mut said: BTreeMap<String, (VecDeque<SystemTime>, usize)> = BTreeMap::new();
     for line in log.lines() {
-        // Without its time, and the numbers of what went wrong.
-        let words = line.split_once(' ').map_or(line, |(_, words)| words);
+        let Some((time, words)) = line.split_once(' ') else { continue };
+        // A line that goes on is said with the one before.
+        let Ok(time) = humantime::parse_rfc3339(time) else { continue };
+        // Without the numbers of what went wrong.
         let problem = words.find("error=").or(words.find("problem=")).unwrap_or(words.len());
         let (what, why) = words.split_at(problem);
         let why = why.chars().map(|c| if c.is_ascii_digit() { '0' } else { c });
         let words = what.chars().chain(why).collect();
-        *said.entry(words).or_default() += 1;
+        let (lately, most) = said.entry(words).or_default();
+        lately.push_back(time);
+        // A clock that jumped back leaves what was said before in its minute.
+        while lately.front().is_some_and(|first| {
+            time.duration_since(*first).is_ok_and(|since| since > Duration::from_secs(60))
+        }) {
+            lately.pop_front();
+        }
+        *most = lately.len().max(*most);
     }
     let too_often = said
         .into_iter()
-        .filter(|(words, count)| *count > if words.contains(" INFO ") { news } else { warnings });
-    too_often.map(|(words, count)| format!("log: {broker} said {count} times: {words}")).collect()
+        .map(|(words, (_, most))| (words, most))
+        .filter(|(words, most)| *most > if words.contains(" INFO ") { news } else { warnings });
+    too_often
+        .map(|(words, most)| format!("log: {broker} said {most} times in a minute: {words}"))
+        .collect()
 }
 
 /// What a broker never says, whatever breaks: that it met an error of its own.
@@ -137,9 +159,11 @@ pub fn went_wrong(broker: &str, log: &str) -> Vec<String> {
 /// A broker that does not take and hand on messages by itself, now that nothing is broken: the
 /// clients of the run would have gone to another one.
 pub async fn does_not_work(broker: &Broker) -> Vec<String> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
     let mut found = Vec::new();
     // Topics are spread over the writers by their names.
-    for number in 0..4 {
+    for _ in 0..4 {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let topic = format!("{}-works-{number}", broker.name);
         let works = tokio::time::timeout(Duration::from_secs(5), publish_and_read(broker, &topic));
         match works.await {
@@ -185,17 +209,26 @@ pub fn did_nothing(events: &[Line]) -> Vec<String> {
     let mut did: BTreeMap<&str, bool> = BTreeMap::new();
     for event in events {
         match &event.what {
-            What::Publish { .. } => {
-                did.entry(&event.client).or_default();
+            What::Publish { .. } | What::Consume { .. } | What::Seek { .. } | What::Trim { .. } => {
+                did.entry(whose(event)).or_default();
             }
-            What::Published { .. } | What::Delivered { .. } => {
-                did.insert(&event.client, true);
+            What::Published { .. }
+            | What::Delivered { .. }
+            | What::Sought { .. }
+            | What::Trimmed { .. } => {
+                did.insert(whose(event), true);
             }
             _ => {}
         }
     }
     let nothing = did.iter().filter(|(_, did)| !**did);
     nothing.map(|(client, _)| format!("nothing came of all that {client} did")).collect()
+}
+
+/// Who does something. Clients that differ by a number count as one: of two of a consumer one may
+/// wait for the other all the time.
+fn whose(event: &Line) -> &str {
+    event.client.trim_end_matches(|c: char| c.is_ascii_digit())
 }
 
 /// What a fault may lead to: all of it says that, and how, to try again. Besides, requests that

@@ -5,6 +5,7 @@
 //! client goes to the next one, as programs do.
 
 mod consumer;
+mod flood;
 mod library;
 mod observer;
 mod piped;
@@ -32,6 +33,7 @@ use trunkline::proto::{
 };
 
 pub use consumer::ConsumerClient;
+pub use flood::flood;
 pub use library::LibraryProducer;
 pub use observer::observe;
 pub use piped::PipedProducer;

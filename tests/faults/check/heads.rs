@@ -1,4 +1,5 @@
-//! C4: a topic's head and its floor only rise, and the floor no further than somebody asked.
+//! C4: a topic's head and its floor only rise, and the floor no further than somebody asked, or than
+//! the topic's limit allows.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,6 +19,7 @@ pub fn heads_and_floors_only_rise(index: &Index<'_>, findings: &mut Findings) {
         let known = known.remove(topic).unwrap_or_default();
         looks_only_rise(topic, contents, &known, findings);
         let Some(Log { first, head, .. }) = &contents.log else { continue };
+        let kept = contents.keeps.map_or(0, |keeps| head - keeps);
         let looked = contents.looks.iter().map(|Look { line, row, .. }| (row.head, *line));
         let highest =
             known.at_last().map(|(line, head)| (head, line)).into_iter().chain(looked).max();
@@ -28,12 +30,18 @@ pub fn heads_and_floors_only_rise(index: &Index<'_>, findings: &mut Findings) {
                 format!("the head of {topic} is {head}, but was known to be {seen} in line {line}")
             });
         }
-        judge_floor(topic, contents, *first, findings);
+        judge_floor(topic, contents, (*first, kept), findings);
     }
 }
 
-fn judge_floor(topic: &str, contents: &Topic<'_>, first: i64, findings: &mut Findings) {
-    let asked = contents.trims.iter().map(|trim| trim.before).max().unwrap_or(0).max(0);
+/// `kept` is from where on messages must be kept that nobody asked to remove.
+fn judge_floor(
+    topic: &str,
+    contents: &Topic<'_>,
+    (first, kept): (i64, i64),
+    findings: &mut Findings,
+) {
+    let asked = contents.trims.iter().map(|trim| trim.before).max().unwrap_or(0).max(kept).max(0);
     if first > asked {
         findings.tell(|| {
             format!("the floor of {topic} is {first}, but nobody trimmed it beyond {asked}")
@@ -194,5 +202,22 @@ mod tests {
         story.trimmed(trim, 4);
         story.table(3, 20, &[(3, "p", 3, 17)]);
         story.assert_only("C4", "the floor of t is 3, but was 4 in operation 2");
+    }
+
+    #[test]
+    fn a_limit_removes_what_is_beyond_it() {
+        for (first, clean) in [(12, true), (13, false)] {
+            let mut story = Story::new();
+            story.keeps(8);
+            story.publish_at("p", 0, 20, 0);
+            story.table(first, 20, &[(first, "p", first, 20 - first)]);
+            match clean {
+                true => story.assert_clean(),
+                false => {
+                    story
+                        .assert_only("C4", "the floor of t is 13, but nobody trimmed it beyond 12");
+                }
+            }
+        }
     }
 }

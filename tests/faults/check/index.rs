@@ -37,6 +37,8 @@ pub struct Topic<'a> {
     pub fresh_reads: Vec<FreshRead<'a>>,
     pub looks: Vec<Look<'a, Ends>>,
     pub trims: Vec<Trim>,
+    /// How many messages it keeps at the most, if there is a limit.
+    pub keeps: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub struct FreshRead<'a> {
 
 #[derive(Debug, Default)]
 pub struct Consumer<'a> {
+    /// Where it began, if that was told.
+    pub began: Option<i64>,
     pub streams: Vec<Stream<'a>>,
     pub commits: Vec<Commit>,
     pub seeks: Vec<Seek>,

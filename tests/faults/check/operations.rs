@@ -58,6 +58,8 @@ pub struct Stream<'a> {
     pub op: u64,
     pub invoked: Line,
     pub ended: Option<Line>,
+    /// Whether the broker ended it, and said why: its client then had all that it sent.
+    pub is_told_why: bool,
     pub topic: &'a str,
     pub consumer: &'a str,
     pub manual: bool,

@@ -66,7 +66,9 @@ impl<'a> Reading<'a> {
                 index.topics.entry(topic).or_default();
                 let key = (&**topic, &**consumer);
                 let (ended, manual, frames) = (None, *manual, Vec::new());
-                let stream = Stream { op, invoked, ended, topic, consumer, manual, frames };
+                let is_told_why = false;
+                let stream =
+                    Stream { op, invoked, ended, is_told_why, topic, consumer, manual, frames };
                 Place::Stream(
                     key,
                     push(&mut index.consumers.entry(key).or_default().streams, stream),
@@ -107,7 +109,12 @@ impl<'a> Reading<'a> {
             return Err("it ends once more");
         }
         if let Place::Stream(key, number) = *place {
-            index.consumers.get_mut(&key).unwrap().streams[number].ended = Some(line);
+            let stream = &mut index.consumers.get_mut(&key).unwrap().streams[number];
+            stream.ended = Some(line);
+            stream.is_told_why = matches!(
+                &event.what,
+                What::Refused { reason, .. } if !reason.is_empty()
+            );
         }
         let outcome = match event.stage {
             Stage::Ok => Outcome::Done(line),
@@ -172,6 +179,12 @@ impl<'a> Reading<'a> {
                 let row = Ends { first: *first, head: *head };
                 let looks = &mut index.topics.entry(topic).or_default().looks;
                 looks.push(Look { client, since, line, row });
+            }
+            What::Registered { topic, consumer, position } => {
+                index.consumers.entry((topic, consumer)).or_default().began = Some(*position);
+            }
+            What::Keeps { topic, messages } => {
+                index.topics.entry(topic).or_default().keeps = Some(*messages);
             }
             What::Fault { begins, .. } => index.faults += u64::from(*begins),
             What::Table { topic, first, head, runs } => {

@@ -103,6 +103,22 @@ impl Story {
         self.end(op, Stage::Ok, What::Left);
     }
 
+    pub fn registered(&mut self, consumer: &str, position: i64) {
+        let (topic, consumer) = (self.topic.clone(), consumer.into());
+        self.write("run", 0, Stage::Note, What::Registered { topic, consumer, position });
+    }
+
+    pub fn keeps(&mut self, messages: i64) {
+        let topic = self.topic.clone();
+        self.write("run", 0, Stage::Note, What::Keeps { topic, messages });
+    }
+
+    /// The broker ends a stream, and says why.
+    pub fn ended(&mut self, op: u64, reason: &str) {
+        let (code, message) = ("Unavailable".into(), String::new());
+        self.end(op, Stage::Fail, What::Refused { code, reason: reason.into(), message });
+    }
+
     pub fn commit(&mut self, consumer: &str, epoch: i64, position: i64) -> u64 {
         let (topic, consumer) = (self.topic.clone(), consumer.into());
         self.invoke("client", What::Commit { topic, consumer, epoch, position })

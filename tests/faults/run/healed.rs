@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Run, ended_badly};
+use super::{LIMIT, LIMITED, Run, ended_badly};
 use crate::support::until_within;
 
 impl Run {
@@ -41,6 +41,22 @@ impl Run {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Waits until retention has removed what a topic does not keep.
+    pub(super) async fn retention_works(&self) -> Result<(), String> {
+        let kept = "select next_offset - first_offset from trunkline.topic_head h
+            join trunkline.topic t on t.id = h.topic_id where name = $1";
+        let sql = self.sql().await;
+        let removes = async || {
+            let row = sql.query_one(kept, &[&LIMITED]).await;
+            row.is_ok_and(|row| row.get::<_, i64>(0) <= LIMIT)
+        };
+        let removed = tokio::time::timeout(
+            Duration::from_secs(5),
+            until_within(Duration::from_secs(60), "retention", removes),
+        );
+        removed.await.map_err(|_| format!("{LIMITED} keeps more than {LIMIT} messages"))
     }
 
     /// What is left of clients that have gone: locks, transactions, sessions.

@@ -29,6 +29,18 @@ impl Run {
         .await;
     }
 
+    /// Waits until a broker has a session that holds leases.
+    pub async fn has_sessions(&self, broker: usize) {
+        let count = "select count(*) from pg_stat_activity
+            where client_addr = $1::text::inet and application_name = 'trunkline lease'";
+        let address = self.address_of(broker).to_string();
+        let sql = self.sql().await;
+        until("the broker has a lease session", async || {
+            sql.query_one(count, &[&address]).await.unwrap().get::<_, i64>(0) > 0
+        })
+        .await;
+    }
+
     /// Ends all sessions of one broker.
     pub async fn end_sessions_of(&self, broker: usize) {
         let end = "select pg_terminate_backend(pid) from pg_stat_activity
@@ -49,9 +61,7 @@ impl Run {
     pub async fn kill_backend(&self, application: &str) -> bool {
         let find = "select pid from pg_stat_activity where application_name = $1 limit 1";
         let found = self.sql().await.query_opt(find, &[&application]).await.unwrap();
-        if let Some(row) = &found {
-            kill(Pid::from_raw(row.get(0)), Signal::SIGKILL).unwrap();
-        }
-        found.is_some()
+        // It may have ended by itself since.
+        found.is_some_and(|row| kill(Pid::from_raw(row.get(0)), Signal::SIGKILL).is_ok())
     }
 }

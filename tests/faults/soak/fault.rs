@@ -127,8 +127,18 @@ impl Fault {
         !(alone(self) || alone(other) || asked_twice || same_broker)
     }
 
+    /// When it begins beside another one; it is mended in the opposite order. A broker is stopped,
+    /// or killed, while it works and the server answers, and is started again when it can work.
+    pub fn turn(&self) -> u8 {
+        match self {
+            Self::KillBroker(_) | Self::DrainBroker(_) | Self::FenceBroker(_) => 0,
+            _ if self.breaks_the_server() => 2,
+            _ => 1,
+        }
+    }
+
     /// Whether nobody can be asked while it lasts.
-    pub fn breaks_the_server(self) -> bool {
+    fn breaks_the_server(self) -> bool {
         matches!(
             self,
             Self::RestartPostgres
@@ -162,6 +172,8 @@ impl Fault {
             Self::KillBroker(broker) => run.brokers[broker].kill().await,
             Self::StopBroker(broker) => run.brokers[broker].signal(Signal::SIGSTOP),
             Self::FenceBroker(broker) => {
+                // What broke before may have left it without any.
+                run.has_sessions(broker).await;
                 run.brokers[broker].signal(Signal::SIGSTOP);
                 run.end_sessions_of(broker).await;
             }

@@ -8,6 +8,7 @@ use trunkline::proto::{self, CommitMode, ConsumeResponse, OnBusy, consume_respon
 
 use super::{Way, World, patient, refused, rest};
 use crate::{
+    check::MOST_IN_A_FRAME,
     history::{Stage, What},
     values,
 };
@@ -82,7 +83,12 @@ impl ConsumerClient {
         standing: &mut Standing,
         chances: &mut Rng,
     ) -> Result<(), Status> {
-        let mut stream = self.open(way, chances).await?;
+        let opened = tokio::time::timeout(SILENCE, self.open(way, chances)).await;
+        let Ok(opened) = opened else {
+            self.heard_nothing(world, op);
+            return Ok(());
+        };
+        let mut stream = opened?;
         let mut frames_left = match self.leaves {
             true => chances.usize(1..100),
             false => usize::MAX,
@@ -91,9 +97,7 @@ impl ConsumerClient {
             frames_left -= 1;
             let frame = tokio::time::timeout(SILENCE, stream.message()).await;
             let Ok(frame) = frame else {
-                if !world.may_be_silent {
-                    world.alarm(format!("{} heard nothing for {SILENCE:?} ({op})", self.name));
-                }
+                self.heard_nothing(world, op);
                 return Ok(());
             };
             let Some(event) = frame?.map(|frame| frame.event) else {
@@ -149,14 +153,18 @@ impl ConsumerClient {
             on_busy: if self.take_over { OnBusy::TakeOver } else { OnBusy::Wait }.into(),
             heartbeat_interval: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
             client_name: self.name.to_string(),
-            max_batch_messages: chances.choice([0, 0, few, 500]).unwrap(),
+            max_batch_messages: match self.manual {
+                true => chances.choice([0, 0, few, 500]).unwrap(),
+                false => chances.choice([few, MOST_IN_A_FRAME]).unwrap(),
+            },
             ..Default::default()
         };
-        let mut consumers = way.consumers().await?;
-        let opening = consumers.consume(request);
-        match tokio::time::timeout(SILENCE, opening).await {
-            Ok(opened) => Ok(opened?.into_inner()),
-            Err(_) => Err(Status::cancelled("no answer in time")),
+        Ok(way.consumers().await?.consume(request).await?.into_inner())
+    }
+
+    fn heard_nothing(&self, world: &World, op: u64) {
+        if !world.may_be_silent {
+            world.alarm(format!("{} heard nothing for {SILENCE:?} ({op})", self.name));
         }
     }
 

@@ -2,13 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use trunkline::client::{Acknowledgement, Client, Producer};
+use tonic::Code;
+use trunkline::client::{Acknowledgement, Client, Error, Producer};
 
 use super::{World, rest};
 use crate::{
     history::{Stage, Values, What},
     values,
 };
+
+/// What a broker may answer while something is broken.
+const RETRYABLE: [Code; 4] =
+    [Code::Unavailable, Code::Aborted, Code::ResourceExhausted, Code::DeadlineExceeded];
 
 /// A producer of the client library. One that fails is opened anew; what it had under way is not
 /// sent again, as nobody knows what became of it.
@@ -26,7 +31,7 @@ impl LibraryProducer {
         let endpoints = endpoints.join(",");
         let mut next = 0;
         while !world.enough.is_cancelled() {
-            let Some(producer) = self.open(&endpoints).await else {
+            let Some(producer) = self.open(&world, &endpoints).await else {
                 rest(&mut chances, 50, 200).await;
                 continue;
             };
@@ -49,17 +54,25 @@ impl LibraryProducer {
         }
     }
 
-    async fn open(&self, endpoints: &str) -> Option<Producer> {
+    async fn open(&self, world: &World, endpoints: &str) -> Option<Producer> {
         let client = Client::connect(endpoints).await.ok()?;
         let producer = client.producer(&self.topic, &self.name);
-        producer.register().retry_for(Duration::from_secs(20)).open().await.ok()
+        match producer.register().retry_for(Duration::from_secs(20)).open().await {
+            Ok(producer) => Some(producer),
+            Err(error) => {
+                if error.code().is_some_and(|code| !RETRYABLE.contains(&code)) {
+                    world.alarm(format!("{} cannot be opened: {error:?}", self.name));
+                }
+                None
+            }
+        }
     }
 
     /// Writes what became of messages; false if the producer is to be opened anew.
     async fn settle(
         &self,
         world: &World,
-        sent: Vec<(u64, Result<Acknowledgement, trunkline::client::Error>)>,
+        sent: Vec<(u64, Result<Acknowledgement, Error>)>,
     ) -> bool {
         let mut goes_on = true;
         for (op, sent) in sent {
@@ -74,12 +87,19 @@ impl LibraryProducer {
                 }
                 Err(error) => {
                     goes_on = false;
-                    let (code, message) = ("LIBRARY".to_owned(), error.to_string());
-                    let what = What::Refused { code, reason: String::new(), message };
-                    world.history.write(&self.name, op, Stage::Info, what);
+                    world.history.write(&self.name, op, Stage::Info, refused(&error));
                 }
             }
         }
         goes_on
     }
+}
+
+/// What the library says of a message: the broker's refusal, or that nobody can say.
+fn refused(error: &Error) -> What {
+    let (code, reason) = match error {
+        Error::Refused(refusal) => (format!("{:?}", refusal.code), refusal.reason.clone()),
+        _ => ("LIBRARY".to_owned(), String::new()),
+    };
+    What::Refused { code, reason, message: error.to_string() }
 }

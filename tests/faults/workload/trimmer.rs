@@ -1,4 +1,4 @@
-//! Retention at work: a topic that keeps only its newest messages.
+//! Somebody who removes a topic's older messages.
 
 use std::sync::Arc;
 
@@ -15,16 +15,18 @@ pub async fn trim_behind(world: Arc<World>, topic: Arc<str>) {
     let mut way = Way::new(&world, 0);
     while !world.enough.is_cancelled() {
         rest(&mut chances, 100, 500).await;
-        let Ok(head) = head(&mut way, &topic).await else {
-            let nobody = What::Refused {
-                code: "TRANSPORT".to_owned(),
-                reason: String::new(),
-                message: String::new(),
-            };
-            way.move_on(&nobody, &mut chances).await;
-            continue;
+        let before = match head(&mut way, &topic).await {
+            Ok(head) => head - chances.i64(0..=head.min(500)),
+            Err(status) => {
+                // What it asked for is no operation of the history; that it was refused is told.
+                let (_, what) = refused(&status);
+                let op =
+                    world.history.invoke(&name, What::Trim { topic: topic.clone(), before: 0 });
+                world.history.write(&name, op, Stage::Fail, what.clone());
+                way.move_on(&what, &mut chances).await;
+                continue;
+            }
         };
-        let before = head - chances.i64(0..500);
         if before <= 0 {
             continue;
         }

@@ -1,0 +1,65 @@
+//! More publishes at once than a broker takes in.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use trunkline::proto::{self, producer_service_client::ProducerServiceClient};
+
+use super::{Way, World, producer::messages, refused};
+use crate::history::{Stage, Values, What};
+
+/// Requests of one connection; a broker takes no more than 2,048.
+const OF_A_CONNECTION: i64 = 2_000;
+
+/// Publishes so many messages of a producer to a broker, each by a request of its own and all at
+/// once; returns how many were acknowledged.
+pub async fn flood(
+    world: Arc<World>,
+    broker: usize,
+    (topic, name): (Arc<str>, Arc<str>),
+    values: std::ops::Range<i64>,
+) -> usize {
+    let mut requests = JoinSet::new();
+    let mut way = Way::new(&world, broker);
+    for number in values.clone() {
+        if (number - values.start) % OF_A_CONNECTION == 0 {
+            way = Way::new(&world, broker);
+        }
+        let channel = way.channel().await.unwrap();
+        requests.spawn(publish(world.clone(), channel, topic.clone(), name.clone(), number));
+    }
+    requests.join_all().await.into_iter().filter(|acknowledged| *acknowledged).count()
+}
+
+async fn publish(
+    world: Arc<World>,
+    channel: tonic::transport::Channel,
+    topic: Arc<str>,
+    name: Arc<str>,
+    number: i64,
+) -> bool {
+    let values = Values { producer: name.clone(), first: number, count: 1 };
+    // As there is no order among requests of many at once.
+    let client: Arc<str> = format!("{name}-{number}").into();
+    let asked = What::Publish { topic: topic.clone(), values: values.clone(), sequence: None };
+    let op = world.history.invoke(&client, asked);
+    let request = proto::PublishRequest {
+        topic: topic.to_string(),
+        producer_id: name.to_string(),
+        messages: messages(&values),
+        ..Default::default()
+    };
+    match ProducerServiceClient::new(channel).publish(request).await {
+        Ok(published) => {
+            let proto::PublishResponse { first_offset, duplicate, .. } = published.into_inner();
+            let published = What::Published { first_offset, duplicate };
+            world.history.write(&client, op, Stage::Ok, published);
+            true
+        }
+        Err(status) => {
+            let (stage, what) = refused(&status);
+            world.history.write(&client, op, stage, what);
+            false
+        }
+    }
+}
