@@ -74,13 +74,17 @@ impl Broker {
             return Ok(*position);
         }
         let stored = self.find_position(topic, consumer).await?;
+        if stored.key != key || stored.epoch != *epoch {
+            return Err(commit.lease_lost());
+        }
+        if *position < stored.position {
+            return Err(Error::CommitBehind { asked: *position, position: stored.position });
+        }
         if *position > stored.head {
             return Err(Error::CommitBeyond { asked: *position, delivered: stored.head });
         }
-        if stored.key == key && stored.epoch == *epoch {
-            return Err(Error::CommitBehind { asked: *position, position: stored.position });
-        }
-        Err(commit.lease_lost())
+        // It lay beyond the head, or another commit that was written with it did.
+        Err(Error::DatabaseUnavailable)
     }
 }
 

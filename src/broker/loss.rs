@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     model::{ConsumerId, ConsumerKey, Offset, TopicId, TopicName},
-    storage::{FoundLog, Landmark, Storage, Stored},
+    storage::{self, FoundLog, Landmark, Storage, Stored},
 };
 
 /// How long a look may take. A database that does not answer is asked again by the next poll.
@@ -119,6 +119,7 @@ pub(super) fn given_again(
         for _ in 0..MOST_TRIES {
             match storage.find_consumer_numbers(topic).await {
                 Ok(consumers) => return feeds.losses().tell_only(topic, consumers),
+                Err(storage::Error::Closed) => return,
                 Err(error) => tracing::warn!(%error, "find out who has lost messages"),
             }
             backoff.pause().await;
@@ -135,11 +136,12 @@ fn tell(
     head: Offset,
     known: &KnownLog,
 ) -> bool {
+    // They may lead to who has the messages still, and whose word does not count any more: not from
+    // the moment on that the loss is known.
+    storage.retire_sessions();
     let found = feeds.losses().find(topic, (first, end), head, known);
     if found {
         tracing::error!(topic = %name, %first, %end, "the database has lost messages");
-        // They may lead to who has them still, and whose word does not count any more.
-        storage.retire_sessions();
         feeds.head_went_back(topic, head);
     }
     found

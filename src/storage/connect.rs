@@ -91,15 +91,16 @@ impl Retired {
     }
 }
 
-/// How long one host, or one of its addresses, may take to accept a connection: of several the next
-/// one is tried while whoever asked still waits.
+/// How long one of several hosts may take to accept a connection: the next one is tried while
+/// whoever asked still waits.
 const HOST_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn config(url: &str) -> Result<Config, Error> {
     let mut config =
         Config::from_str(url).map_err(|error| Error::Url(super::error::describe(&error)))?;
+    let has_several_hosts = config.get_hosts().len() > 1;
     config
-        .connect_timeout(HOST_TIMEOUT)
+        .connect_timeout(if has_several_hosts { HOST_TIMEOUT } else { CONNECT_TIMEOUT })
         // A standby tells what was, and takes nothing: of several hosts the primary is the one.
         .target_session_attrs(TargetSessionAttrs::ReadWrite)
         .keepalives_idle(Duration::from_secs(5))
