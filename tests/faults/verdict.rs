@@ -1,7 +1,7 @@
 //! What a run ends with: the tables as they are, what was said too often, and the figures.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     path::Path,
     sync::{
         Arc,
@@ -121,7 +121,7 @@ async fn table(sql: &tokio_postgres::Client, topic: &str, first: i64) -> Vec<Run
 pub fn said_too_often(broker: &str, log: &str) -> Vec<String> {
     let [warnings, news] = OFTEN;
     // What was said when in the last minute, and the most that it ever was.
-    let mut said: BTreeMap<String, (VecDeque<SystemTime>, usize)> = BTreeMap::new();
+    let mut said: BTreeMap<String, (Vec<SystemTime>, usize)> = BTreeMap::new();
     for line in log.lines() {
         let Some((time, words)) = line.split_once(' ') else { continue };
         // A line that goes on is said with the one before.
@@ -132,13 +132,11 @@ pub fn said_too_often(broker: &str, log: &str) -> Vec<String> {
         let why = why.chars().map(|c| if c.is_ascii_digit() { '0' } else { c });
         let words = what.chars().chain(why).collect();
         let (lately, most) = said.entry(words).or_default();
-        lately.push_back(time);
-        // A clock that jumped back leaves what was said before in its minute.
-        while lately.front().is_some_and(|first| {
-            time.duration_since(*first).is_ok_and(|since| since > Duration::from_secs(60))
-        }) {
-            lately.pop_front();
-        }
+        // A clock that jumped back begins another minute.
+        lately.retain(|before| {
+            time.duration_since(*before).is_ok_and(|since| since <= Duration::from_secs(60))
+        });
+        lately.push(time);
         *most = lately.len().max(*most);
     }
     let too_often = said
@@ -279,4 +277,34 @@ pub fn note_figures(dir: &Path, name: &str, figures: &Figures, took: Duration) {
         took.as_secs_f64()
     );
     append_line(&dir.parent().unwrap().join("figures.md"), &line);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::said_too_often;
+
+    /// A log whose lines have these seconds of a day, and days.
+    fn log(times: &[(u64, u64)]) -> String {
+        let line = |(second, day): &(u64, u64)| {
+            format!(
+                "2026-01-{day:02}T00:{:02}:{:02}Z  WARN hear error=os {second}\n",
+                second / 60,
+                second % 60
+            )
+        };
+        times.iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_burst_is_too_often_though_the_run_is_long() {
+        let burst: Vec<_> = (0..8).map(|second| (second, 1)).chain([(3_000, 1)]).collect();
+        let found = said_too_often("a", &log(&burst));
+        assert_eq!(found, ["log: a said 8 times in a minute:  WARN hear error=os 0"]);
+    }
+
+    #[test]
+    fn seven_a_minute_are_not_also_where_the_clock_jumps() {
+        let times = [(0, 1), (0, 4), (5, 4)].into_iter().chain((0..40).map(|it| (9 * it, 1)));
+        assert_eq!(said_too_often("a", &log(&times.collect::<Vec<_>>())), [""; 0]);
+    }
 }
