@@ -35,8 +35,13 @@ pub async fn until(what: &str, asked: impl AsyncFnMut() -> bool) {
 }
 
 /// Asks again until the answer is yes, for a time of its own.
-pub async fn until_within(time: Duration, what: &str, mut asked: impl AsyncFnMut() -> bool) {
-    within(time, what, async {
+pub async fn until_within(time: Duration, what: &str, asked: impl AsyncFnMut() -> bool) {
+    assert!(comes_true_within(time, asked).await, "{what}: not in {time:?}");
+}
+
+/// Asks again until the answer is yes; false if it is not in time.
+pub async fn comes_true_within(time: Duration, mut asked: impl AsyncFnMut() -> bool) -> bool {
+    let asking = async {
         let mut tick = tokio::time::interval(Duration::from_millis(20));
         loop {
             tick.tick().await;
@@ -44,8 +49,8 @@ pub async fn until_within(time: Duration, what: &str, mut asked: impl AsyncFnMut
                 return;
             }
         }
-    })
-    .await;
+    };
+    tokio::time::timeout(time, asking).await.is_ok()
 }
 
 /// A port of this machine's loopback for somebody who listens there, goes, and comes back: none

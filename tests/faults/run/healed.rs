@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{LIMIT, LIMITED, Run, ended_badly};
-use crate::support::until_within;
+use crate::support::comes_true_within;
 
 impl Run {
     /// Waits until producers have their answers, and consumers all messages.
@@ -52,11 +52,10 @@ impl Run {
             let row = sql.query_one(kept, &[&LIMITED]).await;
             row.is_ok_and(|row| row.get::<_, i64>(0) <= LIMIT)
         };
-        let removed = tokio::time::timeout(
-            Duration::from_secs(5),
-            until_within(Duration::from_secs(60), "retention", removes),
-        );
-        removed.await.map_err(|_| format!("{LIMITED} keeps more than {LIMIT} messages"))
+        match comes_true_within(Duration::from_secs(5), removes).await {
+            true => Ok(()),
+            false => Err(format!("{LIMITED} keeps more than {LIMIT} messages")),
+        }
     }
 
     /// What is left of clients that have gone: locks, transactions, sessions.
@@ -69,11 +68,7 @@ impl Run {
         for (what, count) in [("leases", locks), ("idle transactions", idle)] {
             let none =
                 async || sql.query_one(count, &[]).await.is_ok_and(|row| row.get::<_, i64>(0) == 0);
-            let gone = tokio::time::timeout(
-                Duration::from_secs(5),
-                until_within(Duration::from_secs(60), what, none),
-            );
-            if gone.await.is_err() {
+            if !comes_true_within(Duration::from_secs(5), none).await {
                 leaks.push(format!("{what} are left"));
             }
         }
@@ -95,11 +90,7 @@ impl Run {
             })
         };
         // A server notices a client that was cut off only in time.
-        let gone = tokio::time::timeout(
-            Duration::from_secs(25),
-            until_within(Duration::from_secs(60), "sessions end", enough),
-        );
-        if gone.await.is_err() {
+        if !comes_true_within(Duration::from_secs(25), enough).await {
             let rows = sql.query(sessions, &[]).await.unwrap();
             let told: BTreeMap<String, i64> =
                 rows.iter().map(|row| (row.get(0), row.get(1))).collect();

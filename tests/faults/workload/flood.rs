@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use trunkline::proto::{self, producer_service_client::ProducerServiceClient};
+use trunkline::proto::producer_service_client::ProducerServiceClient;
 
-use super::{Way, World, producer::messages, refused};
-use crate::history::{Stage, Values, What};
+use super::{Way, World, producer::publish};
+use crate::history::Values;
 
 /// Requests of one connection; a broker takes no more than 2,048.
 const OF_A_CONNECTION: i64 = 2_000;
@@ -26,40 +26,23 @@ pub async fn flood(
             way = Way::new(&world, broker);
         }
         let channel = way.channel().await.unwrap();
-        requests.spawn(publish(world.clone(), channel, topic.clone(), name.clone(), number));
+        requests.spawn(publish_one(world.clone(), channel, topic.clone(), name.clone(), number));
     }
     requests.join_all().await.into_iter().filter(|acknowledged| *acknowledged).count()
 }
 
-async fn publish(
+async fn publish_one(
     world: Arc<World>,
     channel: tonic::transport::Channel,
     topic: Arc<str>,
     name: Arc<str>,
     number: i64,
 ) -> bool {
-    let values = Values { producer: name.clone(), first: number, count: 1 };
     // As there is no order among requests of many at once.
     let client: Arc<str> = format!("{name}-{number}").into();
-    let asked = What::Publish { topic: topic.clone(), values: values.clone(), sequence: None };
-    let op = world.history.invoke(&client, asked);
-    let request = proto::PublishRequest {
-        topic: topic.to_string(),
-        producer_id: name.to_string(),
-        messages: messages(&values),
-        ..Default::default()
-    };
-    match ProducerServiceClient::new(channel).publish(request).await {
-        Ok(published) => {
-            let proto::PublishResponse { first_offset, duplicate, .. } = published.into_inner();
-            let published = What::Published { first_offset, duplicate };
-            world.history.write(&client, op, Stage::Ok, published);
-            true
-        }
-        Err(status) => {
-            let (stage, what) = refused(&status);
-            world.history.write(&client, op, stage, what);
-            false
-        }
-    }
+    let values = Values { producer: name, first: number, count: 1 };
+    let published = publish(&world, &client, &topic, (&values, None), async |request| {
+        ProducerServiceClient::new(channel).publish(request).await
+    });
+    published.await.is_ok()
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use tonic::{Response, Status};
 use trunkline::proto;
 
 use super::{LAST_TRIES, Way, World, patient, refused, rest};
@@ -66,28 +67,41 @@ impl UnaryProducer {
 
     async fn publish(&self, world: &World, way: &mut Way, values: &Values) -> Result<(), What> {
         let sequence = (self.counting == Counting::Sequence).then_some(values.first);
-        let asked = What::Publish { topic: self.topic.clone(), values: values.clone(), sequence };
-        let op = world.history.invoke(&self.name, asked);
-        let request = proto::PublishRequest {
-            topic: self.topic.to_string(),
-            producer_id: self.name.to_string(),
-            messages: messages(values),
-            sequence,
-            ..Default::default()
-        };
-        let published = async { way.producers().await?.publish(patient(request)).await }.await;
-        match published {
-            Ok(published) => {
-                let proto::PublishResponse { first_offset, duplicate, .. } = published.into_inner();
-                let published = What::Published { first_offset, duplicate };
-                world.history.write(&self.name, op, Stage::Ok, published);
-                Ok(())
-            }
-            Err(status) => {
-                let (stage, what) = refused(&status);
-                world.history.write(&self.name, op, stage, what.clone());
-                Err(what)
-            }
+        publish(world, &self.name, &self.topic, (values, sequence), async |request| {
+            way.producers().await?.publish(patient(request)).await
+        })
+        .await
+    }
+}
+
+/// Publishes values as a client, in a way of its own, and writes what came of it.
+pub(super) async fn publish(
+    world: &World,
+    client: &Arc<str>,
+    topic: &Arc<str>,
+    (values, sequence): (&Values, Option<i64>),
+    send: impl AsyncFnOnce(proto::PublishRequest) -> Result<Response<proto::PublishResponse>, Status>,
+) -> Result<(), What> {
+    let asked = What::Publish { topic: topic.clone(), values: values.clone(), sequence };
+    let op = world.history.invoke(client, asked);
+    let request = proto::PublishRequest {
+        topic: topic.to_string(),
+        producer_id: values.producer.to_string(),
+        messages: messages(values),
+        sequence,
+        ..Default::default()
+    };
+    match send(request).await {
+        Ok(published) => {
+            let proto::PublishResponse { first_offset, duplicate, .. } = published.into_inner();
+            let published = What::Published { first_offset, duplicate };
+            world.history.write(client, op, Stage::Ok, published);
+            Ok(())
+        }
+        Err(status) => {
+            let (stage, what) = refused(&status);
+            world.history.write(client, op, stage, what.clone());
+            Err(what)
         }
     }
 }
