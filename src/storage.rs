@@ -67,7 +67,13 @@ impl Storage {
     /// Connects to the database at `url` and brings its schema up to date. If `url` leads to a
     /// pooler, `direct_url` must lead straight to the same database.
     pub async fn open(url: &str, direct_url: Option<&str>, limits: Limits) -> Result<Self, Error> {
-        let mut storage = Self::with_pools(url, direct_url, limits)?;
+        let config = connect::config(url)?;
+        let (direct, lends) = match direct_url {
+            Some(direct_url) => (connect::config(direct_url)?, Some(config)),
+            None => (config, None),
+        };
+        let direct = probe::in_time(connect::with_keepalives(direct)).await?;
+        let mut storage = Self::with_pools(direct, lends, limits)?;
         probe::in_time(probe::prove_that_sessions_last(&storage.direct)).await?;
         if direct_url.is_some() {
             probe::in_time(probe::prove_that_databases_are_one(&storage)).await?;

@@ -17,6 +17,7 @@ use tokio_postgres::{
 
 use super::{
     CONNECT_TIMEOUT, Error, Storage,
+    migrate::unreachable,
     session::{Manner, Sessions},
 };
 
@@ -49,13 +50,14 @@ const QUERY_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Storage {
+    /// `direct` goes straight to the server; so do the pools, unless a pooler `lends` its sessions.
     pub(super) fn with_pools(
-        url: &str,
-        direct_url: Option<&str>,
+        direct: Config,
+        lends: Option<Config>,
         limits: Limits,
     ) -> Result<Self, Error> {
-        let config = config(url)?;
-        let lent = direct_url.is_some();
+        let lent = lends.is_some();
+        let config = lends.unwrap_or_else(|| direct.clone());
         let (opened, retired) = (Arc::<AtomicU64>::default(), Arc::<Retired>::default());
         let pool = |name, size, lock_timeout, more| {
             let kind = Kind { name, size, lock_timeout, more };
@@ -65,7 +67,7 @@ impl Storage {
             query: pool("trunkline query", limits.queries, QUERY_LOCK_TIMEOUT, "")?,
             writer: pool("trunkline writer", limits.writers, WRITER_LOCK_TIMEOUT, PUBLISHING)?,
             position: pool("trunkline position", 1, QUERY_LOCK_TIMEOUT, "")?,
-            direct: direct_url.map_or_else(|| Ok(config.clone()), self::config)?,
+            direct,
             opened: opened.clone(),
             retired: retired.clone(),
             notifies: false,
@@ -95,7 +97,7 @@ impl Retired {
 /// whoever asked still waits.
 const HOST_TIMEOUT: Duration = Duration::from_secs(2);
 
-fn config(url: &str) -> Result<Config, Error> {
+pub(super) fn config(url: &str) -> Result<Config, Error> {
     let mut config =
         Config::from_str(url).map_err(|error| Error::Url(super::error::describe(&error)))?;
     let has_several_hosts = config.get_hosts().len() > 1;
@@ -108,6 +110,35 @@ fn config(url: &str) -> Result<Config, Error> {
         .keepalives_retries(3)
         .tcp_user_timeout(Duration::from_secs(14));
     Ok(config)
+}
+
+/// What lets the server notice a broker that vanished, and with it free the broker's locks, within
+/// a quarter of a minute, whether it had something to tell the broker or not.
+const KEEPALIVES: [(&str, &str); 4] = [
+    ("tcp_keepalives_idle", "5"),
+    ("tcp_keepalives_interval", "3"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "14s"),
+];
+
+/// Has sessions have keepalives from their first moment: a broker that vanishes before it has
+/// prepared a session would else leave it behind for the two hours that kernels wait. Poolers take
+/// no settings with the request for a session; behind them it is as it is.
+pub(super) async fn with_keepalives(config: Config) -> Result<Config, Error> {
+    let mut settings = config.get_options().unwrap_or_default().to_owned();
+    for (name, value) in KEEPALIVES {
+        settings.push_str(&format!(" -c {name}={value}"));
+    }
+    let mut asking = config.clone();
+    asking.options(settings.trim_start());
+    match asking.application_name("trunkline probe").connect(NoTls).await {
+        Ok(_) => Ok(asking),
+        Err(error) if super::error::is_a_refusal_of_settings(&error) => {
+            tracing::debug!(error = super::error::describe(&error), "ask for keepalives");
+            Ok(config)
+        }
+        Err(error) => Err(unreachable(error)),
+    }
 }
 
 /// Which database a URL names, without its secrets: for logs.
@@ -191,23 +222,20 @@ fn pool(
 /// Sets what every session of ours must have, whatever the server's or the role's defaults are.
 ///
 /// Every statement of ours finds its rows by a key: a plan that was made while a table was small
-/// must not read all of it when it has grown. The keepalives let the server notice a broker that
-/// vanished, and with it free the broker's locks, within a quarter of a minute, whether it had
-/// something to tell the broker or not.
+/// must not read all of it when it has grown. Most sessions were opened with the keepalives.
 pub(super) async fn prepare_session(
     client: &Client,
     lock_timeout: Duration,
 ) -> Result<(), tokio_postgres::Error> {
+    let keepalives =
+        KEEPALIVES.map(|(name, value)| format!(", set_config('{name}', '{value}', false)"));
+    let keepalives = keepalives.concat();
     client
         .batch_execute(&format!(
             "{};
             select set_config('default_transaction_isolation', 'read committed', false),
                    set_config('enable_seqscan', 'off', false),
-                   set_config('jit', 'off', false),
-                   set_config('tcp_keepalives_idle', '5', false),
-                   set_config('tcp_keepalives_interval', '3', false),
-                   set_config('tcp_keepalives_count', '3', false),
-                   set_config('tcp_user_timeout', '14s', false)",
+                   set_config('jit', 'off', false){keepalives}",
             settings(lock_timeout, false)
         ))
         .await

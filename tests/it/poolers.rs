@@ -1,6 +1,6 @@
 //! What stands between a broker and PostgreSQL, or in its place.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 use tonic::Code;
@@ -193,6 +193,54 @@ async fn behind_a_pooler_a_publish_waits_for_the_disk_even_where_the_default_is_
     let rows = sql.query("select distinct setting, timeout from seen", &[]).await.unwrap();
     let seen: Vec<(&str, &str)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     assert_eq!(seen, [("on", "500ms")]);
+}
+
+/// It takes no settings with the request for a session.
+#[tokio::test]
+async fn behind_a_pooler_in_session_mode_nothing_else_is_needed() {
+    let database = Arc::new(TestDatabase::create().await);
+    let pooler = Pooler::start_in_mode("session", &database, 20, false).await;
+    let Some(pooler) = pooler else { return };
+    let drain = Duration::from_secs(5);
+    let url = pooler.url(&database);
+    let broker = TestBroker::start_with(database, &url, None, drain).await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    let mut stream = broker.consume("orders", "billing").await;
+    stream.read_to_end().await;
+    broker.publish("orders", ["a"]).await;
+    assert_eq!(stream.payloads(1).await, ["a"]);
+}
+
+/// Else a broker that vanishes just then leaves a session behind for hours.
+#[tokio::test]
+async fn sessions_have_keepalives_from_their_first_moment() {
+    let first = TestBroker::start().await;
+    let proxy = DeafProxy::start(&first.database).await;
+    let drain = Duration::from_secs(5);
+    // What a user asks for stays.
+    let url = format!("{}?options=-c%20statement_timeout%3D60s", proxy.url);
+    let broker = TestBroker::start_with(first.database.clone(), &url, None, drain).await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    let mut stream = broker.consume("orders", "billing").await;
+    stream.read_to_end().await;
+    broker.publish("orders", ["a"]).await;
+    stream.messages(1).await;
+    let mut kinds = BTreeSet::new();
+    for request in proxy.requests.lock().unwrap().iter() {
+        let values: Vec<&str> = request.split('\0').collect();
+        let value = |name| values.iter().position(|it| *it == name).map(|at| values[at + 1]);
+        let kind = value("application_name").unwrap_or_default();
+        let options = value("options").unwrap_or_default();
+        for setting in ["statement_timeout=60s", "tcp_keepalives_idle=5", "tcp_user_timeout=14s"] {
+            assert!(options.contains(setting), "{kind}: {options}");
+        }
+        kinds.insert(kind.to_owned());
+    }
+    for kind in ["lease", "listen", "query", "writer", "position"] {
+        assert!(kinds.contains(&format!("trunkline {kind}")), "{kind}: {kinds:?}");
+    }
 }
 
 #[tokio::test]

@@ -91,10 +91,13 @@ impl Run {
         };
         // A server notices a client that was cut off only in time.
         if !comes_true_within(Duration::from_secs(25), enough).await {
-            let rows = sql.query(sessions, &[]).await.unwrap();
-            let told: BTreeMap<String, i64> =
-                rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-            leaks.push(format!("sessions are left: {told:?}"));
+            let each = "select format('%s of %s: %s for %s, after %s', application_name,
+                    client_addr, state, now() - state_change, left(query, 60))
+                from pg_stat_activity where application_name like 'trunkline%' order by 1";
+            let rows = sql.query(each, &[]).await.unwrap();
+            let told: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+            let told = told.join("\n    ");
+            leaks.push(format!("sessions are left: \n    {told}"));
         }
         leaks
     }

@@ -1,5 +1,7 @@
 //! A way to a database on which no notification arrives, as on servers that know no NOTIFY.
 
+use std::sync::{Arc, Mutex};
+
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, UnixStream},
@@ -11,6 +13,8 @@ use super::TestDatabase;
 /// Passes all on but notifications; ends when it is dropped.
 pub struct DeafProxy {
     pub url: String,
+    /// What each session was asked for with: names and values, each with a zero behind it.
+    pub requests: Arc<Mutex<Vec<String>>>,
     _tasks: JoinSet<()>,
 }
 
@@ -21,23 +25,38 @@ impl DeafProxy {
         let (user, name) = (&database.user, &database.name);
         let url = format!("postgresql://{user}@{address}/{name}");
         let socket = database.socket_dir.join(".s.PGSQL.5432");
+        let requests = Arc::<Mutex<Vec<String>>>::default();
         let mut tasks = JoinSet::new();
+        let noted = requests.clone();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let server = UnixStream::connect(&socket).await.unwrap();
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
-                connections.spawn(pass_all(from_client, to_server));
+                connections.spawn(pass_all(from_client, to_server, noted.clone()));
                 connections.spawn(pass_all_but_notifications(from_server, to_client));
             }
         });
-        Self { url, _tasks: tasks }
+        Self { url, requests, _tasks: tasks }
     }
 }
 
-async fn pass_all(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+/// A client begins with a length that counts itself, and a request.
+async fn pass_all(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    requests: Arc<Mutex<Vec<String>>>,
+) {
+    let Ok(length) = from.read_u32().await else { return };
+    let mut request = vec![0; length as usize - 4];
+    if from.read_exact(&mut request).await.is_err() {
+        return;
+    }
+    requests.lock().unwrap().push(String::from_utf8_lossy(&request).into_owned());
+    let request = [&length.to_be_bytes(), request.as_slice()].concat();
     // Either end may go away at any time.
+    let _ = to.write_all(&request).await;
     let _ = tokio::io::copy(&mut from, &mut to).await;
     let _ = to.shutdown().await;
 }

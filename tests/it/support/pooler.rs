@@ -14,16 +14,26 @@ use tempfile::TempDir;
 
 use super::{TestDatabase, until};
 
-/// A pooler in transaction mode; killed when it is dropped.
+/// A pooler; killed when it is dropped.
 pub struct Pooler {
     child: Child,
     dir: TempDir,
 }
 
 impl Pooler {
-    /// Starts one with so many sessions for each database; `None`, after saying so, if PgBouncer is
+    /// Starts one in transaction mode with so many sessions for each database; `None`, after saying so, if PgBouncer is
     /// not on this machine.
     pub async fn start(database: &TestDatabase, sessions: u32, round_robin: bool) -> Option<Self> {
+        Self::start_in_mode("transaction", database, sessions, round_robin).await
+    }
+
+    /// The same; in session mode, each client has one as long as it stays.
+    pub async fn start_in_mode(
+        mode: &str,
+        database: &TestDatabase,
+        sessions: u32,
+        round_robin: bool,
+    ) -> Option<Self> {
         let Some(program) = find_program() else {
             println!("skipped: PgBouncer is not on this machine (package pgbouncer)");
             return None;
@@ -41,7 +51,7 @@ impl Pooler {
              listen_addr =\n\
              unix_socket_dir = {socket_dir}\n\
              auth_type = any\n\
-             pool_mode = transaction\n\
+             pool_mode = {mode}\n\
              max_client_conn = 200\n\
              default_pool_size = {sessions}\n\
              server_round_robin = {round_robin}\n",
