@@ -20,6 +20,7 @@ mod producers;
 mod pull;
 mod read;
 mod retention;
+mod server;
 mod session;
 mod settings;
 mod topics;
@@ -40,9 +41,11 @@ pub use positions::{Advance, Stored};
 pub use pull::Pulled;
 pub use read::Log;
 pub use retention::Deleted;
+pub use server::Server;
 pub use settings::ServerSettings;
 
 use connect::Retired;
+use server::Present;
 use session::{Session, Sessions};
 
 /// A database that Trunkline keeps everything in.
@@ -55,6 +58,7 @@ pub struct Storage {
     /// How many sessions were opened.
     opened: Arc<AtomicU64>,
     retired: Arc<Retired>,
+    present: Present,
     notifies: bool,
 }
 

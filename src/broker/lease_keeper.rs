@@ -53,7 +53,12 @@ async fn keep(
     loop {
         let session = sessions.borrow().clone();
         if let Some(session) = session {
-            check_until_lost(&session, leases).await;
+            tokio::select! {
+                () = check_until_lost(&session, leases) => {}
+                () = storage.another_server_than(session.server()) => {
+                    tracing::warn!("lose the leases, as another server has taken their server's place");
+                }
+            }
             session.close();
             sessions.send_replace(None);
             // Whatever took the session may have taken stored messages too: a standby that was

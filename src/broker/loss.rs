@@ -48,22 +48,32 @@ pub(super) async fn look(
     }
     let mut known = feeds.losses().known_logs(topics);
     known.retain(|topic, log| suspected(topic, log));
-    if known.is_empty() {
-        return true;
-    }
+    known.is_empty() || look_at(storage, feeds, &known, &mut failed).await
+}
+
+/// Looks at all topics, and where a new session leads: also if there is no topic yet.
+pub(super) async fn look_at_all(storage: &Storage, feeds: &Feeds) -> bool {
+    let mut failed = feeds.losses().looking.lock().await;
+    let known = feeds.losses().known_logs(&feeds.losses().topics());
+    look_at(storage, feeds, &known, &mut failed).await
+}
+
+async fn look_at(
+    storage: &Storage,
+    feeds: &Feeds,
+    known: &HashMap<TopicId, KnownLog>,
+    failed: &mut Option<Instant>,
+) -> bool {
     let asked: Vec<(TopicId, Option<Landmark>)> = known
         .iter()
         .flat_map(|(topic, log)| log.extents().iter().map(|extent| (*topic, extent.landmark)))
         .collect();
-    let found = match tokio::time::timeout(LOOK_TIMEOUT, storage.look_at_logs(&asked)).await {
-        Ok(Ok(found)) => found,
-        Ok(Err(error)) => {
+    let answer = tokio::time::timeout(LOOK_TIMEOUT, storage.look_at_logs(&asked)).await;
+    let no_answer = || Err(storage::Error::Unavailable(format!("no answer in {LOOK_TIMEOUT:?}")));
+    let found = match answer.unwrap_or_else(|_| no_answer()) {
+        Ok(found) => found,
+        Err(error) => {
             tracing::warn!(%error, "look for lost messages");
-            *failed = Some(Instant::now());
-            return false;
-        }
-        Err(_) => {
-            tracing::warn!("look for lost messages: no answer in {LOOK_TIMEOUT:?}");
             *failed = Some(Instant::now());
             return false;
         }

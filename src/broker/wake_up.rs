@@ -4,7 +4,7 @@
 //! publishing: a broker sends what has gathered in a few milliseconds, in a transaction of its
 //! own. A wake-up may get lost; the polls then find what it would have told, within a second.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, watch},
@@ -95,6 +95,7 @@ async fn hear(
         match storage.open_listen_session().await {
             Ok(mut session) => {
                 let hangs = Arc::new(Notify::new());
+                let mut moved = pin!(storage.another_server_than(session.server()));
                 senders.send_replace(Some((session.sender(), hangs.clone())));
                 tell(&hearing, true);
                 // What was sent while nobody listened is in the tables.
@@ -103,6 +104,9 @@ async fn hear(
                 loop {
                     let heard = tokio::select! {
                         heard = session.hear() => heard,
+                        () = &mut moved => {
+                            Heard::Closed("another server has taken its server's place".to_owned())
+                        }
                         () = hangs.notified() => {
                             Heard::Closed(format!("nothing can be sent in {SEND_TIMEOUT:?}"))
                         }

@@ -56,7 +56,7 @@ pub(super) fn start(
 async fn look(storage: &Storage, feeds: &Feeds, suspects: HashMap<TopicId, Offset>) {
     match feeds.losses().unsure() {
         Some(opened) => {
-            if loss::look(storage, feeds, |_, _| true, &feeds.losses().topics()).await {
+            if loss::look_at_all(storage, feeds).await {
                 feeds.losses().looked(opened);
             }
         }

@@ -70,6 +70,7 @@ impl Storage {
             direct,
             opened: opened.clone(),
             retired: retired.clone(),
+            present: Default::default(),
             notifies: false,
         })
     }

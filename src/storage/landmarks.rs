@@ -1,6 +1,6 @@
 //! What a new connection finds of logs that may have lost messages.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio_postgres::{
     NoTls, Row,
@@ -54,12 +54,14 @@ impl Storage {
         &self,
         logs: &[(TopicId, Option<Landmark>)],
     ) -> Result<Vec<FoundLog>, Error> {
+        let asked_at = Instant::now();
         let mut config = self.direct.clone();
         let (client, connection) =
             config.application_name("trunkline query").connect(NoTls).await?;
         // The client's end alone would not end it while an answer is due.
         let _driver = AbortOnDropHandle::new(tokio::spawn(connection));
         prepare_session(&client, LOCK_TIMEOUT).await?;
+        self.find_server(&client, asked_at).await?;
         let topics: Vec<i32> = logs.iter().map(|(topic, _)| topic.0).collect();
         let bases: Vec<Option<i64>> =
             logs.iter().map(|(_, landmark)| landmark.map(|it| it.base.0)).collect();

@@ -5,13 +5,13 @@
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio_postgres::{Client, NoTls, Statement, types::ToSql};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Error, Storage, connect::prepare_session, session::Statements as _};
+use super::{Error, Server, Storage, connect::prepare_session, session::Statements as _};
 use crate::model::{ConsumerKey, Epoch, Offset, TopicId};
 
 /// The advisory lock under which one broker at a time removes expired messages; any constant that
@@ -63,6 +63,7 @@ impl ClaimToken {
 /// The connection that holds a broker's leases.
 pub struct LeaseSession {
     client: Client,
+    server: Server,
     try_lock: Statement,
     unlock: Statement,
     begin_epoch: Statement,
@@ -122,6 +123,7 @@ impl Storage {
 
     /// Opens the session that is to hold this broker's leases.
     pub async fn open_lease_session(&self) -> Result<LeaseSession, Error> {
+        let asked_at = Instant::now();
         let mut config = self.direct.clone();
         let (client, connection) =
             config.application_name("trunkline lease").connect(NoTls).await?;
@@ -143,6 +145,7 @@ impl Storage {
         });
         prepare_session(&client, Duration::from_secs(5)).await?;
         Ok(LeaseSession {
+            server: self.find_server(&client, asked_at).await?,
             try_lock: client.prepare("-- try_lock\nselect pg_try_advisory_lock($1, $2)").await?,
             unlock: client.prepare("-- unlock\nselect pg_advisory_unlock($1, $2)").await?,
             begin_epoch: client
@@ -261,6 +264,11 @@ impl LeaseSession {
         let locked = row.get(0);
         self.removes_expired.store(locked, Ordering::Release);
         Ok(locked)
+    }
+
+    /// The server that it leads to.
+    pub fn server(&self) -> Server {
+        self.server
     }
 
     /// Cancelled when the session is over, and all its locks with it.

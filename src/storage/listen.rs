@@ -3,11 +3,12 @@
 use std::{
     future::poll_fn,
     sync::{Arc, atomic::Ordering},
+    time::Instant,
 };
 
 use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket, tls::NoTlsStream};
 
-use super::{CONNECT_TIMEOUT, Error, Storage, connect::prepare_session};
+use super::{CONNECT_TIMEOUT, Error, Server, Storage, connect::prepare_session};
 
 /// The channel that all brokers of a database share.
 const CHANNEL: &str = "trunkline";
@@ -15,6 +16,7 @@ const CHANNEL: &str = "trunkline";
 /// The connection that listens.
 pub struct ListenSession {
     client: Arc<Client>,
+    server: Server,
     connection: Connection<Socket, NoTlsStream>,
 }
 
@@ -34,6 +36,7 @@ pub struct WakeUpSender(Arc<Client>);
 impl Storage {
     /// Opens a session that hears every wake-up sent from now on.
     pub async fn open_listen_session(&self) -> Result<ListenSession, Error> {
+        let asked_at = Instant::now();
         let mut config = self.direct.clone();
         let connecting = config.application_name("trunkline listen").connect(NoTls);
         let (client, mut connection) =
@@ -43,19 +46,21 @@ impl Storage {
         self.opened.fetch_add(1, Ordering::Release);
         let listen = async {
             prepare_session(&client, CONNECT_TIMEOUT).await?;
+            let server = self.find_server(&client, asked_at).await?;
             // A wake-up writes nothing that must survive: its commit need not wait for the disk.
             client
                 .batch_execute(&format!(
                     "-- listen\nset synchronous_commit = off; listen {CHANNEL}"
                 ))
-                .await
+                .await?;
+            Ok(server)
         };
         // Drives the connection only until LISTEN is done; from then on `hear` drives it.
         let driven = drive_while(&mut connection, listen);
-        tokio::time::timeout(CONNECT_TIMEOUT, driven)
+        let server = tokio::time::timeout(CONNECT_TIMEOUT, driven)
             .await
             .map_err(|_| Error::Unavailable("no answer to LISTEN in time".to_owned()))??;
-        Ok(ListenSession { client: Arc::new(client), connection })
+        Ok(ListenSession { client: Arc::new(client), server, connection })
     }
 }
 
@@ -63,6 +68,11 @@ impl ListenSession {
     /// What sends wake-ups over this connection, as long as somebody calls [`Self::hear`].
     pub fn sender(&self) -> WakeUpSender {
         WakeUpSender(self.client.clone())
+    }
+
+    /// The server that it leads to.
+    pub fn server(&self) -> Server {
+        self.server
     }
 
     /// Waits for the next wake-up. Nothing else may be waited for meanwhile: an unread

@@ -12,6 +12,7 @@ use crate::{
     proxy::ALL,
     run::{Run, Setup},
     support::until,
+    verdict,
 };
 
 /// A primary whose commits wait for a standby, and the standby.
@@ -255,6 +256,69 @@ async fn a_loss_of_few_messages_is_found_by_the_next_publish() {
         Err(status) => status,
     };
     assert_eq!(status.code(), Code::DataLoss, "{status:?}");
+}
+
+/// Nothing keeps it from writing, and its sessions do not end: those that are opened lead elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_sessions_leave_a_primary_whose_place_is_taken() {
+    let Some((primary, standby)) = pair(false).await else { return };
+    let mut run = Run::prepare("old-primary-left", &Setup::default(), primary).await;
+    let client = run.client(0).await;
+    client.ensure_topic("few").await.unwrap();
+    let request = proto::RegisterConsumerRequest {
+        topic: "few".to_owned(),
+        consumer_id: "few".to_owned(),
+        start: None,
+    };
+    client.consumers().register_consumer(request).await.unwrap();
+    let request = proto::ConsumeRequest {
+        topic: "few".to_owned(),
+        consumer_id: "few".to_owned(),
+        ..Default::default()
+    };
+    let mut stream = client.consumers().consume(request.clone()).await.unwrap().into_inner();
+    client.producer("few", "few").register().open().await.unwrap().publish("kept").await.unwrap();
+    let sql = run.sql().await;
+    until("the standby has all", async || {
+        let caught_up = "select replay_lsn >= pg_current_wal_lsn() from pg_stat_replication";
+        sql.query_one(caught_up, &[]).await.unwrap().get(0)
+    })
+    .await;
+    standby.promote().await;
+    let old_primary = run.lead_to(standby);
+    // One kind of session is opened anew.
+    run.to_postgres.iter().for_each(|proxy| proxy.cut("trunkline query", None));
+    until("what lasts has left", async || {
+        let lasting = "select count(*) from pg_stat_activity
+            where application_name in ('trunkline lease', 'trunkline listen')";
+        sql.query_one(lasting, &[]).await.unwrap().get::<_, i64>(0) == 0
+    })
+    .await;
+    let status = loop {
+        match stream.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("an end without a status"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    let rows = "select count(*) from trunkline.batch";
+    let rows_of = async |sql: &tokio_postgres::Client| -> i64 {
+        sql.query_one(rows, &[]).await.unwrap().get(0)
+    };
+    let (old, before) = (rows_of(&sql).await, rows_of(&run.sql().await).await);
+    for broker in &run.brokers {
+        assert_eq!(verdict::does_not_work(broker).await, [""; 0]);
+    }
+    let mut stream = client.consumers().consume(request).await.unwrap().into_inner();
+    until("a lease is had again", async || {
+        let event = stream.message().await.unwrap().unwrap().event;
+        matches!(event, Some(proto::consume_response::Event::Attached(_)))
+    })
+    .await;
+    assert_eq!(rows_of(&sql).await, old, "somebody writes to the old primary");
+    assert!(rows_of(&run.sql().await).await > before);
+    drop(old_primary);
 }
 
 async fn producer_epoch(client: &Client) -> i64 {
