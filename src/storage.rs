@@ -44,8 +44,7 @@ pub use retention::Deleted;
 pub use server::Server;
 pub use settings::ServerSettings;
 
-use connect::Retired;
-use server::Present;
+use server::Servers;
 use session::{Session, Sessions};
 
 /// A database that Trunkline keeps everything in.
@@ -57,8 +56,7 @@ pub struct Storage {
     position: Sessions,
     /// How many sessions were opened.
     opened: Arc<AtomicU64>,
-    retired: Arc<Retired>,
-    present: Present,
+    servers: Arc<Servers>,
     notifies: bool,
 }
 

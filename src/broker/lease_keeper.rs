@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
-    time::{self, MissedTickBehavior},
+    time::{self, Instant, MissedTickBehavior},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -50,9 +50,11 @@ async fn keep(
     feeds: &Feeds,
     sessions: &watch::Sender<Option<Arc<LeaseSession>>>,
 ) {
+    let mut backoff = Backoff::new();
     loop {
         let session = sessions.borrow().clone();
         if let Some(session) = session {
+            let opened = Instant::now();
             tokio::select! {
                 () = check_until_lost(&session, leases) => {}
                 () = storage.another_server_than(session.server()) => {
@@ -64,6 +66,10 @@ async fn keep(
             // Whatever took the session may have taken stored messages too: a standby that was
             // promoted, or a restored copy.
             feeds.forget_batches();
+            // Where two servers take turns, or somebody ends each session, it is not opened as
+            // fast as it can.
+            backoff.settle(opened.elapsed());
+            backoff.pause().await;
         }
         sessions.send_replace(Some(open(storage).await));
         tracing::info!("opened a new lease session");

@@ -10,6 +10,13 @@ impl Backoff {
         Self(Duration::from_millis(50))
     }
 
+    /// Begins anew, if what was tried worked for some seconds.
+    pub(super) fn settle(&mut self, worked_for: Duration) {
+        if worked_for > Duration::from_secs(5) {
+            *self = Self::new();
+        }
+    }
+
     /// Waits before the next try.
     pub(super) async fn pause(&mut self) {
         tokio::time::sleep(self.0).await;

@@ -8,7 +8,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, watch},
-    time,
+    time::{self, Instant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -94,13 +94,13 @@ async fn hear(
     loop {
         match storage.open_listen_session().await {
             Ok(mut session) => {
+                let opened = Instant::now();
                 let hangs = Arc::new(Notify::new());
                 let mut moved = pin!(storage.another_server_than(session.server()));
                 senders.send_replace(Some((session.sender(), hangs.clone())));
                 tell(&hearing, true);
                 // What was sent while nobody listened is in the tables.
                 poll_now.notify_one();
-                backoff = Backoff::new();
                 loop {
                     let heard = tokio::select! {
                         heard = session.hear() => heard,
@@ -119,6 +119,7 @@ async fn hear(
                         }
                     }
                 }
+                backoff.settle(opened.elapsed());
                 senders.send_replace(None);
                 tell(&hearing, false);
             }

@@ -3,10 +3,10 @@
 use std::{
     str::FromStr,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
@@ -17,7 +17,7 @@ use tokio_postgres::{
 
 use super::{
     CONNECT_TIMEOUT, Error, Storage,
-    migrate::unreachable,
+    server::Servers,
     session::{Manner, Sessions},
 };
 
@@ -58,10 +58,11 @@ impl Storage {
     ) -> Result<Self, Error> {
         let lent = lends.is_some();
         let config = lends.unwrap_or_else(|| direct.clone());
-        let (opened, retired) = (Arc::<AtomicU64>::default(), Arc::<Retired>::default());
+        let opened = Arc::<AtomicU64>::default();
+        let servers = Arc::new(Servers::new(direct.clone()));
         let pool = |name, size, lock_timeout, more| {
             let kind = Kind { name, size, lock_timeout, more };
-            pool(&config, kind, lent, (opened.clone(), retired.clone()))
+            pool(&config, kind, lent, (opened.clone(), servers.clone()))
         };
         Ok(Self {
             query: pool("trunkline query", limits.queries, QUERY_LOCK_TIMEOUT, "")?,
@@ -69,28 +70,9 @@ impl Storage {
             position: pool("trunkline position", 1, QUERY_LOCK_TIMEOUT, "")?,
             direct,
             opened: opened.clone(),
-            retired: retired.clone(),
-            present: Default::default(),
+            servers: servers.clone(),
             notifies: false,
         })
-    }
-
-    /// Has no pooled session that is open by now be used again: they may lead to a server whose
-    /// place another one has taken.
-    pub fn retire_sessions(&self) {
-        *self.retired.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
-            Some(Instant::now());
-    }
-}
-
-/// When sessions were retired last.
-#[derive(Default)]
-pub(super) struct Retired(Mutex<Option<Instant>>);
-
-impl Retired {
-    fn is(&self, opened: Instant) -> bool {
-        let retired = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        retired.is_some_and(|retired| opened <= retired)
     }
 }
 
@@ -124,7 +106,7 @@ const KEEPALIVES: [(&str, &str); 4] = [
 
 /// Has sessions have keepalives from their first moment: a broker that vanishes before it has
 /// prepared a session would else leave it behind for the two hours that kernels wait. Poolers take
-/// no settings with the request for a session; behind them it is as it is.
+/// no settings with the request for a session.
 pub(super) async fn with_keepalives(config: Config) -> Result<Config, Error> {
     let mut settings = config.get_options().unwrap_or_default().to_owned();
     for (name, value) in KEEPALIVES {
@@ -132,14 +114,15 @@ pub(super) async fn with_keepalives(config: Config) -> Result<Config, Error> {
     }
     let mut asking = config.clone();
     asking.options(settings.trim_start());
-    match asking.application_name("trunkline probe").connect(NoTls).await {
-        Ok(_) => Ok(asking),
-        Err(error) if super::error::is_a_refusal_of_settings(&error) => {
-            tracing::debug!(error = super::error::describe(&error), "ask for keepalives");
-            Ok(config)
-        }
-        Err(error) => Err(unreachable(error)),
-    }
+    let refused = match asking.application_name("trunkline probe").connect(NoTls).await {
+        Ok(_) => return Ok(asking),
+        Err(error) => error,
+    };
+    // Whatever it said: of several hosts only the last one is heard.
+    super::probe::connect(&config).await?;
+    let problem = super::error::describe(&refused);
+    tracing::info!(problem, "no keepalives are had with the request for a session");
+    Ok(config)
 }
 
 /// Which database a URL names, without its secrets: for logs.
@@ -176,7 +159,7 @@ fn pool(
     config: &Config,
     kind: Kind,
     lent: bool,
-    (opened, retired): (Arc<AtomicU64>, Arc<Retired>),
+    (opened, servers): (Arc<AtomicU64>, Arc<Servers>),
 ) -> Result<Sessions, Error> {
     let Kind { name, size, lock_timeout, more } = kind;
     let mut config = config.clone();
@@ -192,21 +175,26 @@ fn pool(
         opened.fetch_add(1, Ordering::Release);
         Ok(())
     }));
+    let serves = servers.clone();
     builder = builder.pre_recycle(Hook::sync_fn(move |_, metrics| {
-        if retired.is(metrics.created) {
+        if serves.is_retired(metrics.created) {
             return Err(HookError::message("the session is retired"));
         }
         Ok(())
     }));
     if !lent {
         builder = builder.post_create(Hook::async_fn(move |client, _| {
+            let servers = servers.clone();
             Box::pin(async move {
                 let prepare = async {
                     prepare_session(client, lock_timeout).await?;
-                    client.batch_execute(more).await
+                    client.batch_execute(more).await?;
+                    servers.are_one_with(client).await
                 };
                 match tokio::time::timeout(CONNECT_TIMEOUT, prepare).await {
-                    Ok(prepared) => prepared.map_err(HookError::Backend),
+                    Ok(Ok(true)) => Ok(()),
+                    Ok(Ok(false)) => Err(HookError::message("it leads where no other does")),
+                    Ok(Err(error)) => Err(HookError::Backend(error)),
                     Err(_) => Err(HookError::message("no answer in time")),
                 }
             })

@@ -123,21 +123,6 @@ impl From<PoolError> for Error {
     }
 }
 
-/// Whether the server, or who stands before it, takes no such settings with the request for a
-/// session: PgBouncer says that it violates the protocol, others that they have no such feature, or
-/// that they know no such setting.
-pub(super) fn is_a_refusal_of_settings(error: &tokio_postgres::Error) -> bool {
-    error.code().is_some_and(|state| {
-        [
-            SqlState::PROTOCOL_VIOLATION,
-            SqlState::FEATURE_NOT_SUPPORTED,
-            SqlState::UNDEFINED_OBJECT,
-            SqlState::INVALID_PARAMETER_VALUE,
-        ]
-        .contains(state)
-    })
-}
-
 /// The driver's error with the server's words, for the log; never for a client.
 pub(super) fn describe(error: &tokio_postgres::Error) -> String {
     match (error.as_db_error(), std::error::Error::source(error)) {

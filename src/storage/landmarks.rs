@@ -61,7 +61,7 @@ impl Storage {
         // The client's end alone would not end it while an answer is due.
         let _driver = AbortOnDropHandle::new(tokio::spawn(connection));
         prepare_session(&client, LOCK_TIMEOUT).await?;
-        self.find_server(&client, asked_at).await?;
+        self.servers.follow(&client, asked_at).await?;
         let topics: Vec<i32> = logs.iter().map(|(topic, _)| topic.0).collect();
         let bases: Vec<Option<i64>> =
             logs.iter().map(|(_, landmark)| landmark.map(|it| it.base.0)).collect();

@@ -145,7 +145,7 @@ impl Storage {
         });
         prepare_session(&client, Duration::from_secs(5)).await?;
         Ok(LeaseSession {
-            server: self.find_server(&client, asked_at).await?,
+            server: self.servers.follow(&client, asked_at).await?,
             try_lock: client.prepare("-- try_lock\nselect pg_try_advisory_lock($1, $2)").await?,
             unlock: client.prepare("-- unlock\nselect pg_advisory_unlock($1, $2)").await?,
             begin_epoch: client

@@ -46,7 +46,7 @@ impl Storage {
         self.opened.fetch_add(1, Ordering::Release);
         let listen = async {
             prepare_session(&client, CONNECT_TIMEOUT).await?;
-            let server = self.find_server(&client, asked_at).await?;
+            let server = self.servers.follow(&client, asked_at).await?;
             // A wake-up writes nothing that must survive: its commit need not wait for the disk.
             client
                 .batch_execute(&format!(

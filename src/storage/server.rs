@@ -4,10 +4,14 @@
 //! still: leases would be had of one server, and positions stored at another one. The session that
 //! was asked for last tells where all belong.
 
-use std::time::{Instant, SystemTime};
+use std::{
+    sync::{Mutex, MutexGuard},
+    time::{Instant, SystemTime},
+};
 
 use tokio::sync::watch;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Config, NoTls};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Storage;
 
@@ -16,9 +20,78 @@ use super::Storage;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Server(SystemTime);
 
+impl Server {
+    async fn of(client: &Client) -> Result<Self, tokio_postgres::Error> {
+        let statement = "-- find_server\nselect pg_postmaster_start_time()";
+        let rows = client.query_typed(statement, &[]).await?;
+        Ok(Self(rows[0].get(0)))
+    }
+}
+
+/// Where the sessions lead, or are to lead.
+pub(super) struct Servers {
+    direct: Config,
+    present: Present,
+    /// When pooled sessions were retired last.
+    retired: Mutex<Option<Instant>>,
+}
+
+impl Servers {
+    pub(super) fn new(direct: Config) -> Self {
+        Self { direct, present: Present::default(), retired: Mutex::default() }
+    }
+
+    /// Has no pooled session be used again that is open by now: it may lead to a server whose place
+    /// another one has taken.
+    pub(super) fn retire_sessions(&self) {
+        *self.retired() = Some(Instant::now());
+    }
+
+    /// Whether a session that was opened then is not to be used again.
+    pub(super) fn is_retired(&self, opened: Instant) -> bool {
+        self.retired().is_some_and(|retired| opened <= retired)
+    }
+
+    fn retired(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.retired.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Goes where a session leads that was asked for at a time, unless a later one leads elsewhere:
+    /// where that is another server than before, pooled sessions are retired.
+    pub(super) async fn follow(
+        &self,
+        client: &Client,
+        asked_at: Instant,
+    ) -> Result<Server, tokio_postgres::Error> {
+        let server = Server::of(client).await?;
+        if self.present.tell(asked_at, server) {
+            tracing::info!("another server has taken the database's place, or it was restarted");
+            self.retire_sessions();
+        }
+        Ok(server)
+    }
+
+    /// Whether a session that was just opened leads where the others do. It may have been asked for
+    /// long ago, so where it does not, one more is asked for, and tells.
+    pub(super) async fn are_one_with(
+        &self,
+        client: &Client,
+    ) -> Result<bool, tokio_postgres::Error> {
+        let server = Server::of(client).await?;
+        if self.present.is_none_but(server) {
+            return Ok(true);
+        }
+        let (mut config, asked_at) = (self.direct.clone(), Instant::now());
+        let (latest, connection) =
+            config.application_name("trunkline probe").connect(NoTls).await?;
+        let _driver = AbortOnDropHandle::new(tokio::spawn(connection));
+        Ok(self.follow(&latest, asked_at).await? == server)
+    }
+}
+
 /// The server that the session leads to that was asked for last.
 #[derive(Default)]
-pub(super) struct Present(watch::Sender<Option<(Instant, Server)>>);
+struct Present(watch::Sender<Option<(Instant, Server)>>);
 
 impl Present {
     /// A session that was asked for at a time leads to a server; whether it is another one than was
@@ -36,6 +109,11 @@ impl Present {
         is_another
     }
 
+    /// Whether no other server is known.
+    fn is_none_but(&self, server: Server) -> bool {
+        self.0.borrow().is_none_or(|(_, present)| present == server)
+    }
+
     async fn is_another_than(&self, server: Server) {
         let is_another = |present: &Option<(Instant, Server)>| {
             present.is_some_and(|(_, present)| present != server)
@@ -46,26 +124,15 @@ impl Present {
 }
 
 impl Storage {
-    /// Finds out where a session leads that was asked for at a time. Where that is another server
-    /// than before, no pooled session is used again.
-    pub(super) async fn find_server(
-        &self,
-        client: &Client,
-        asked_at: Instant,
-    ) -> Result<Server, tokio_postgres::Error> {
-        let statement = "-- find_server\nselect pg_postmaster_start_time()";
-        let rows = client.query_typed(statement, &[]).await?;
-        let server = Server(rows[0].get(0));
-        if self.present.tell(asked_at, server) {
-            tracing::info!("another server has taken the database's place, or it was restarted");
-            self.retire_sessions();
-        }
-        Ok(server)
+    /// Has no pooled session that is open by now be used again: they may lead to a server whose
+    /// place another one has taken.
+    pub fn retire_sessions(&self) {
+        self.servers.retire_sessions();
     }
 
     /// Waits until another server has taken the place of the one that a session leads to.
     pub async fn another_server_than(&self, server: Server) {
-        self.present.is_another_than(server).await;
+        self.servers.present.is_another_than(server).await;
     }
 }
 
@@ -82,12 +149,14 @@ mod tests {
         let (present, start) = (Present::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         let server = |number| Server(SystemTime::UNIX_EPOCH + Duration::from_secs(number));
+        assert!(present.is_none_but(server(1)));
         assert!(!present.tell(at(1), server(1)), "the first one");
         assert!(!present.tell(at(2), server(1)));
         let mut left = Box::pin(present.is_another_than(server(1)));
         assert_eq!((&mut left).now_or_never(), None);
         assert!(present.tell(at(4), server(2)));
         assert_eq!((&mut left).now_or_never(), Some(()));
+        assert!(present.is_none_but(server(2)) && !present.is_none_but(server(1)));
         // Its answer took longer.
         assert!(!present.tell(at(3), server(1)));
         assert_eq!(present.is_another_than(server(1)).now_or_never(), Some(()));

@@ -9,9 +9,9 @@ use trunkline::{client::Client, proto};
 use crate::{
     history::What,
     postgres::Postgres,
-    proxy::ALL,
+    proxy::{ALL, Mode},
     run::{Run, Setup},
-    support::until,
+    support::{soon, until},
     verdict,
 };
 
@@ -279,11 +279,37 @@ async fn all_sessions_leave_a_primary_whose_place_is_taken() {
     let mut stream = client.consumers().consume(request.clone()).await.unwrap().into_inner();
     client.producer("few", "few").register().open().await.unwrap().publish("kept").await.unwrap();
     let sql = run.sql().await;
+    let address = run.address_of(0).to_string();
+    let writers = async |sql: &tokio_postgres::Client| -> i64 {
+        let count = "select count(*) from pg_stat_activity
+            where application_name = 'trunkline writer' and client_addr = $1::text::inet";
+        sql.query_one(count, &[&address]).await.unwrap().get(0)
+    };
+    // One that publishes is on its way all the while.
+    run.to_postgres[0].set("trunkline writer", Mode::Hold);
+    run.to_postgres[0].cut("trunkline writer", None);
+    until("it has gone", async || writers(&sql).await == 0).await;
+    let late = proto::PublishRequest {
+        topic: "few".to_owned(),
+        producer_id: "few".to_owned(),
+        messages: vec![proto::NewMessage { payload: "late".into(), ..Default::default() }],
+        producer_epoch: producer_epoch(&client).await,
+        ..Default::default()
+    };
+    let late = tokio::spawn({
+        let client = client.clone();
+        async move { client.producers().publish(late).await }
+    });
+    until("it has been asked for", async || writers(&sql).await >= 1).await;
+    let rows_of = async |sql: &tokio_postgres::Client| -> i64 {
+        sql.query_one("select count(*) from trunkline.batch", &[]).await.unwrap().get(0)
+    };
     until("the standby has all", async || {
         let caught_up = "select replay_lsn >= pg_current_wal_lsn() from pg_stat_replication";
         sql.query_one(caught_up, &[]).await.unwrap().get(0)
     })
     .await;
+    let old = rows_of(&sql).await;
     standby.promote().await;
     let old_primary = run.lead_to(standby);
     // One kind of session is opened anew.
@@ -294,19 +320,26 @@ async fn all_sessions_leave_a_primary_whose_place_is_taken() {
         sql.query_one(lasting, &[]).await.unwrap().get::<_, i64>(0) == 0
     })
     .await;
-    let status = loop {
-        match stream.message().await {
-            Ok(Some(_)) => {}
-            Ok(None) => panic!("an end without a status"),
-            Err(status) => break status,
+    run.to_postgres[0].set("trunkline writer", Mode::Pass);
+    let ended = async {
+        loop {
+            match stream.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("an end without a status"),
+                Err(status) => return status,
+            }
         }
     };
+    let status = soon("the stream ends", ended).await;
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-    let rows = "select count(*) from trunkline.batch";
-    let rows_of = async |sql: &tokio_postgres::Client| -> i64 {
-        sql.query_one(rows, &[]).await.unwrap().get(0)
-    };
-    let (old, before) = (rows_of(&sql).await, rows_of(&run.sql().await).await);
+    let _ = soon("the late one is answered", late).await;
+    let new = run.sql().await;
+    until("all brokers have a lease session", async || {
+        let count = "select count(*) from pg_stat_activity where application_name = $1";
+        new.query_one(count, &[&"trunkline lease"]).await.unwrap().get::<_, i64>(0) == 2
+    })
+    .await;
+    let before = rows_of(&new).await;
     for broker in &run.brokers {
         assert_eq!(verdict::does_not_work(broker).await, [""; 0]);
     }
@@ -316,8 +349,8 @@ async fn all_sessions_leave_a_primary_whose_place_is_taken() {
         matches!(event, Some(proto::consume_response::Event::Attached(_)))
     })
     .await;
-    assert_eq!(rows_of(&sql).await, old, "somebody writes to the old primary");
-    assert!(rows_of(&run.sql().await).await > before);
+    assert_eq!(rows_of(&sql).await, old, "somebody wrote to the old primary");
+    assert!(rows_of(&new).await > before);
     drop(old_primary);
 }
 

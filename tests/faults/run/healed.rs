@@ -97,7 +97,7 @@ impl Run {
             let rows = sql.query(each, &[]).await.unwrap();
             let told: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
             let told = told.join("\n    ");
-            leaks.push(format!("sessions are left: \n    {told}"));
+            leaks.push(format!("sessions are left:\n    {told}"));
         }
         leaks
     }

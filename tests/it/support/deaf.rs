@@ -1,4 +1,5 @@
-//! A way to a database on which no notification arrives, as on servers that know no NOTIFY.
+//! A way to a database on which no notification arrives, as on servers that know no NOTIFY. It
+//! also notes how sessions are asked for.
 
 use std::sync::{Arc, Mutex};
 

@@ -21,8 +21,8 @@ pub struct Pooler {
 }
 
 impl Pooler {
-    /// Starts one in transaction mode with so many sessions for each database; `None`, after saying so, if PgBouncer is
-    /// not on this machine.
+    /// Starts one in transaction mode with so many sessions for each database; `None`, after
+    /// saying so, if PgBouncer is not on this machine.
     pub async fn start(database: &TestDatabase, sessions: u32, round_robin: bool) -> Option<Self> {
         Self::start_in_mode("transaction", database, sessions, round_robin).await
     }
