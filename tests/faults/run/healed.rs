@@ -1,7 +1,7 @@
 //! Whether a run has healed: everything has arrived, and nothing is left of clients that have gone.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
