@@ -114,13 +114,16 @@ pub(super) async fn with_keepalives(config: Config) -> Result<Config, Error> {
     }
     let mut asking = config.clone();
     asking.options(settings.trim_start());
-    let refused = match asking.application_name("trunkline probe").connect(NoTls).await {
-        Ok(_) => return Ok(asking),
-        Err(error) => error,
-    };
-    // Whatever it said: of several hosts only the last one is heard.
-    super::probe::connect(&config).await?;
-    let problem = super::error::describe(&refused);
+    let mut problem = String::new();
+    // Once more where the database can be had without: it may have been but starting up.
+    for _ in 0..2 {
+        match asking.application_name("trunkline probe").connect(NoTls).await {
+            Ok(_) => return Ok(asking),
+            // Whatever it says: of several hosts only the last one is heard.
+            Err(error) => problem = super::error::describe(&error),
+        }
+        super::probe::connect(&config).await?;
+    }
     tracing::info!(problem, "no keepalives are had with the request for a session");
     Ok(config)
 }

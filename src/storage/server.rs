@@ -5,7 +5,7 @@
 //! was asked for last tells where all belong.
 
 use std::{
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Instant, SystemTime},
 };
 
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Storage;
+use super::{CONNECT_TIMEOUT, Storage};
 
 /// A server since it started: another one's starting time is another one, and so is its own after a
 /// restart, which no session outlives.
@@ -34,11 +34,18 @@ pub(super) struct Servers {
     present: Present,
     /// When pooled sessions were retired last.
     retired: Mutex<Option<Instant>>,
+    /// Held by whoever asks for one more session: one finds out for all.
+    asking: tokio::sync::Mutex<()>,
 }
 
 impl Servers {
     pub(super) fn new(direct: Config) -> Self {
-        Self { direct, present: Present::default(), retired: Mutex::default() }
+        Self {
+            direct,
+            present: Present::default(),
+            retired: Mutex::default(),
+            asking: Default::default(),
+        }
     }
 
     /// Has no pooled session be used again that is open by now: it may lead to a server whose place
@@ -74,18 +81,33 @@ impl Servers {
     /// Whether a session that was just opened leads where the others do. It may have been asked for
     /// long ago, so where it does not, one more is asked for, and tells.
     pub(super) async fn are_one_with(
-        &self,
+        self: &Arc<Self>,
         client: &Client,
     ) -> Result<bool, tokio_postgres::Error> {
         let server = Server::of(client).await?;
+        if !self.present.is_none_but(server) {
+            // Who waits for it may give up before it tells, and the next one is to know.
+            let servers = self.clone();
+            let asking = async move { servers.ask_anew(server).await };
+            let asking = tokio::spawn(tokio::time::timeout(CONNECT_TIMEOUT, asking));
+            if let Ok(Ok(asked)) = asking.await {
+                asked?;
+            }
+        }
+        Ok(self.present.is_none_but(server))
+    }
+
+    /// Asks where a new session leads, unless somebody found out meanwhile that it is there.
+    async fn ask_anew(&self, server: Server) -> Result<(), tokio_postgres::Error> {
+        let _alone = self.asking.lock().await;
         if self.present.is_none_but(server) {
-            return Ok(true);
+            return Ok(());
         }
         let (mut config, asked_at) = (self.direct.clone(), Instant::now());
-        let (latest, connection) =
+        let (client, connection) =
             config.application_name("trunkline probe").connect(NoTls).await?;
         let _driver = AbortOnDropHandle::new(tokio::spawn(connection));
-        Ok(self.follow(&latest, asked_at).await? == server)
+        self.follow(&client, asked_at).await.map(drop)
     }
 }
 
