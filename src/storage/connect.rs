@@ -214,7 +214,8 @@ fn pool(
 /// Sets what every session of ours must have, whatever the server's or the role's defaults are.
 ///
 /// Every statement of ours finds its rows by a key: a plan that was made while a table was small
-/// must not read all of it when it has grown. Most sessions were opened with the keepalives.
+/// must not read all of it when it has grown. The keepalives are for sessions of poolers, which were
+/// not asked for with them.
 pub(super) async fn prepare_session(
     client: &Client,
     lock_timeout: Duration,

@@ -213,20 +213,10 @@ fn lost_as_logged(logs: &[PathBuf]) -> HashMap<String, (i64, i64)> {
 async fn a_loss_of_few_messages_is_found_by_the_next_publish() {
     let Some((primary, mut standby)) = pair(false).await else { return };
     let mut run = Run::prepare("failover-with-little-loss", &Setup::default(), primary).await;
-    let client = run.client(0).await;
-    client.ensure_topic("few").await.unwrap();
-    let request = proto::RegisterConsumerRequest {
-        topic: "few".to_owned(),
-        consumer_id: "few".to_owned(),
-        start: None,
-    };
-    client.consumers().register_consumer(request).await.unwrap();
+    let client = with_a_consumer(&run).await;
     let producer = client.producer("few", "few").register().open().await.unwrap();
     producer.publish("kept").await.unwrap();
-    let caught_up = "select replay_lsn >= pg_current_wal_lsn() from pg_stat_replication";
-    let sql = run.sql().await;
-    until("the standby has all", async || sql.query_one(caught_up, &[]).await.unwrap().get(0))
-        .await;
+    standby_has_all(&run.sql().await).await;
     standby.stop_immediately().await;
     for _ in 0..5 {
         producer.publish("lost").await.unwrap();
@@ -236,22 +226,11 @@ async fn a_loss_of_few_messages_is_found_by_the_next_publish() {
     standby.promote().await;
     run.lead_to(standby);
     // Without a sequence, by somebody who does not know: as many as were lost, and more.
-    let request = proto::PublishRequest {
-        topic: "few".to_owned(),
-        producer_id: "few".to_owned(),
-        messages: vec![proto::NewMessage { payload: "new".into(), ..Default::default() }; 20],
-        producer_epoch: producer_epoch(&client).await,
-        ..Default::default()
-    };
+    let request = without_sequence(&client, "new", 20).await;
     until("it is stored", async || client.producers().publish(request.clone()).await.is_ok()).await;
     let lost = "the database has lost messages topic=few first=1 end=6";
     until("the broker says so", async || run.brokers[0].log_text().contains(lost)).await;
-    let request = proto::ConsumeRequest {
-        topic: "few".to_owned(),
-        consumer_id: "few".to_owned(),
-        ..Default::default()
-    };
-    let status = match client.consumers().consume(request).await {
+    let status = match client.consumers().consume(of_the_consumer()).await {
         Ok(stream) => stream.into_inner().message().await.unwrap_err(),
         Err(status) => status,
     };
@@ -263,20 +242,8 @@ async fn a_loss_of_few_messages_is_found_by_the_next_publish() {
 async fn all_sessions_leave_a_primary_whose_place_is_taken() {
     let Some((primary, standby)) = pair(false).await else { return };
     let mut run = Run::prepare("old-primary-left", &Setup::default(), primary).await;
-    let client = run.client(0).await;
-    client.ensure_topic("few").await.unwrap();
-    let request = proto::RegisterConsumerRequest {
-        topic: "few".to_owned(),
-        consumer_id: "few".to_owned(),
-        start: None,
-    };
-    client.consumers().register_consumer(request).await.unwrap();
-    let request = proto::ConsumeRequest {
-        topic: "few".to_owned(),
-        consumer_id: "few".to_owned(),
-        ..Default::default()
-    };
-    let mut stream = client.consumers().consume(request.clone()).await.unwrap().into_inner();
+    let client = with_a_consumer(&run).await;
+    let mut stream = client.consumers().consume(of_the_consumer()).await.unwrap().into_inner();
     client.producer("few", "few").register().open().await.unwrap().publish("kept").await.unwrap();
     let sql = run.sql().await;
     let address = run.address_of(0).to_string();
@@ -289,13 +256,7 @@ async fn all_sessions_leave_a_primary_whose_place_is_taken() {
     run.to_postgres[0].set("trunkline writer", Mode::Hold);
     run.to_postgres[0].cut("trunkline writer", None);
     until("it has gone", async || writers(&sql).await == 0).await;
-    let late = proto::PublishRequest {
-        topic: "few".to_owned(),
-        producer_id: "few".to_owned(),
-        messages: vec![proto::NewMessage { payload: "late".into(), ..Default::default() }],
-        producer_epoch: producer_epoch(&client).await,
-        ..Default::default()
-    };
+    let late = without_sequence(&client, "late", 1).await;
     let late = tokio::spawn({
         let client = client.clone();
         async move { client.producers().publish(late).await }
@@ -304,11 +265,7 @@ async fn all_sessions_leave_a_primary_whose_place_is_taken() {
     let rows_of = async |sql: &tokio_postgres::Client| -> i64 {
         sql.query_one("select count(*) from trunkline.batch", &[]).await.unwrap().get(0)
     };
-    until("the standby has all", async || {
-        let caught_up = "select replay_lsn >= pg_current_wal_lsn() from pg_stat_replication";
-        sql.query_one(caught_up, &[]).await.unwrap().get(0)
-    })
-    .await;
+    standby_has_all(&sql).await;
     let old = rows_of(&sql).await;
     standby.promote().await;
     let old_primary = run.lead_to(standby);
@@ -343,7 +300,7 @@ async fn all_sessions_leave_a_primary_whose_place_is_taken() {
     for broker in &run.brokers {
         assert_eq!(verdict::does_not_work(broker).await, [""; 0]);
     }
-    let mut stream = client.consumers().consume(request).await.unwrap().into_inner();
+    let mut stream = client.consumers().consume(of_the_consumer()).await.unwrap().into_inner();
     until("a lease is had again", async || {
         let event = stream.message().await.unwrap().unwrap().event;
         matches!(event, Some(proto::consume_response::Event::Attached(_)))
@@ -352,6 +309,49 @@ async fn all_sessions_leave_a_primary_whose_place_is_taken() {
     assert_eq!(rows_of(&sql).await, old, "somebody wrote to the old primary");
     assert!(rows_of(&new).await > before);
     drop(old_primary);
+}
+
+/// A client at the first broker, and a consumer of its topic.
+async fn with_a_consumer(run: &Run) -> Client {
+    let client = run.client(0).await;
+    client.ensure_topic("few").await.unwrap();
+    let request = proto::RegisterConsumerRequest {
+        topic: "few".to_owned(),
+        consumer_id: "few".to_owned(),
+        start: None,
+    };
+    client.consumers().register_consumer(request).await.unwrap();
+    client
+}
+
+fn of_the_consumer() -> proto::ConsumeRequest {
+    proto::ConsumeRequest {
+        topic: "few".to_owned(),
+        consumer_id: "few".to_owned(),
+        ..Default::default()
+    }
+}
+
+/// A request of the topic's producer that does not count.
+async fn without_sequence(
+    client: &Client,
+    payload: &'static str,
+    count: usize,
+) -> proto::PublishRequest {
+    proto::PublishRequest {
+        topic: "few".to_owned(),
+        producer_id: "few".to_owned(),
+        messages: vec![proto::NewMessage { payload: payload.into(), ..Default::default() }; count],
+        producer_epoch: producer_epoch(client).await,
+        ..Default::default()
+    }
+}
+
+/// Waits for it; asked at the primary.
+async fn standby_has_all(sql: &tokio_postgres::Client) {
+    let caught_up = "select replay_lsn >= pg_current_wal_lsn() from pg_stat_replication";
+    until("the standby has all", async || sql.query_one(caught_up, &[]).await.unwrap().get(0))
+        .await;
 }
 
 async fn producer_epoch(client: &Client) -> i64 {
