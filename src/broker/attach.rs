@@ -21,6 +21,10 @@ use crate::{
 /// still there.
 const TAKE_OVER_POLL: Duration = Duration::from_millis(250);
 
+/// How long a stream waits for the session that holds the leases: longer than the longest pause
+/// before it is opened again, and not so long that a claim is void meanwhile.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How long a stream's end waits for its claim to be withdrawn.
 const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -181,11 +185,20 @@ impl Stream {
         key: ConsumerKey,
         claim: Option<&ClaimToken>,
     ) -> Result<Result<Acquired, Turn>, End> {
+        self.until_session_is_open().await?;
         match seat.acquire(turn, key, &self.request.holder, claim).await? {
             Asked::Acquired(lease, position) => Ok(Ok((lease, position))),
             Asked::Busy(turn) => Ok(Err(turn)),
             Asked::Gone => Err(self.why_gone().await),
         }
+    }
+
+    /// Waits until leases can be had: when their session was lost, all streams begin anew at once,
+    /// and would be sent away for the moment in which it is opened again.
+    async fn until_session_is_open(&self) -> Result<(), End> {
+        let open = tokio::time::timeout(SESSION_TIMEOUT, self.broker.leases.can_be_had());
+        let open = self.unless_ended(None, open).await?;
+        Ok(open.unwrap_or(Err(Error::DatabaseUnavailable))?)
     }
 
     /// Waits for a turn within this broker, and beats meanwhile.

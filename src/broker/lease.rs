@@ -132,6 +132,16 @@ impl Leases {
         self.slots().get(&(topic.clone(), consumer.clone()))?.held().clone()
     }
 
+    /// Waits for a session that can hold locks: one that was lost is opened again.
+    pub(super) async fn can_be_had(&self) -> Result<(), Error> {
+        let mut session = self.session.clone();
+        let is_open = |session: &Option<Arc<LeaseSession>>| {
+            session.as_ref().is_some_and(|session| !session.closed().is_cancelled())
+        };
+        // Without a keeper the broker stops.
+        session.wait_for(is_open).await.map(drop).map_err(|_| Error::DatabaseUnavailable)
+    }
+
     /// All leases whose lock a session has.
     pub(super) fn all_held(&self, session: &Arc<LeaseSession>) -> Vec<Arc<Held>> {
         let slots = self.slots();

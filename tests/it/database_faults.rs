@@ -177,6 +177,42 @@ async fn sessions_that_an_operator_ends_are_opened_again() {
     .await;
 }
 
+/// The more often it is lost, the longer the broker waits before it opens another one.
+#[tokio::test]
+async fn a_stream_waits_while_the_session_of_the_leases_is_opened_again() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    for _ in 0..5 {
+        let mut stream = broker.consume("orders", "billing").await;
+        stream.attached().await;
+        broker.end_sessions("trunkline lease").await;
+        info(&stream.ended().await, Code::Unavailable, "DATABASE_UNAVAILABLE");
+    }
+    broker.consume("orders", "billing").await.attached().await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_if_no_session_for_the_leases_can_be_had() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    let mut stream = broker.consume("orders", "billing").await;
+    stream.attached().await;
+    let rename = async |from: &str, to: &str| {
+        let rename = format!("alter function pg_catalog.{from}(integer, integer) rename to {to}");
+        broker.sql().await.batch_execute(&rename).await.unwrap();
+    };
+    rename("pg_try_advisory_lock", "gone").await;
+    broker.end_sessions("trunkline lease").await;
+    info(&stream.ended().await, Code::Unavailable, "DATABASE_UNAVAILABLE");
+    let status = broker.consume("orders", "billing").await.ended().await;
+    info(&status, Code::Unavailable, "DATABASE_UNAVAILABLE");
+    assert!(retry_delay(&status).is_some());
+    rename("gone", "pg_try_advisory_lock").await;
+    broker.consume("orders", "billing").await.attached().await;
+}
+
 #[tokio::test]
 async fn an_error_of_the_broker_s_own_tells_a_client_no_sql() {
     let broker = TestBroker::start().await;

@@ -77,8 +77,17 @@ impl Stream {
 
     /// Waits until it is time to beat, or the stream must end.
     pub(in crate::broker) async fn idle(&self, lease: Option<&Lease>) -> Result<(), End> {
+        self.unless_ended(lease, sleep_until(self.beat_at)).await
+    }
+
+    /// Waits for something, or until the stream must end.
+    pub(in crate::broker) async fn unless_ended<T>(
+        &self,
+        lease: Option<&Lease>,
+        work: impl Future<Output = T>,
+    ) -> Result<T, End> {
         let reason = tokio::select! {
-            () = sleep_until(self.beat_at) => return Ok(()),
+            done = work => return Ok(done),
             () = self.frames.closed() => return Err(End::ClientGone),
             reason = self.reason_to_end(lease) => reason,
         };
