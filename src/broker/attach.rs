@@ -34,7 +34,7 @@ type Acquired = (Box<Lease>, Offset);
 impl Stream {
     /// Takes the lease if it is free.
     pub(super) async fn acquire_at_once(
-        &self,
+        &mut self,
         seat: &Arc<Seat>,
         key: ConsumerKey,
     ) -> Result<Acquired, End> {
@@ -179,13 +179,14 @@ impl Stream {
 
     /// Asks the database for the lease; gives the turn back if it is another's.
     async fn acquire(
-        &self,
+        &mut self,
         seat: &Arc<Seat>,
         turn: Turn,
         key: ConsumerKey,
         claim: Option<&ClaimToken>,
     ) -> Result<Result<Acquired, Turn>, End> {
         self.until_session_is_open().await?;
+        self.asked = self.broker.feeds.losses().asked();
         match seat.acquire(turn, key, &self.request.holder, claim).await? {
             Asked::Acquired(lease, position) => Ok(Ok((lease, position))),
             Asked::Busy(turn) => Ok(Err(turn)),

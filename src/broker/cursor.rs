@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Error, feed::Subscription};
+use super::{Error, feed::Subscription, losses::Asked};
 use crate::{
     model::{Batch, MessageRef, Offset},
     storage::{self, Log, Storage},
@@ -112,8 +112,7 @@ pub(super) struct Cursor {
 /// A read that is under way.
 struct Reading {
     from: Offset,
-    /// How many losses of the topic had been found when it began.
-    losses: u32,
+    asked: Asked,
     read: AbortOnDropHandle<Read>,
 }
 
@@ -155,21 +154,17 @@ impl Cursor {
         if shared && self.take_recent(log) {
             return Ok(true);
         }
-        let (losses, read) = match self.finish_reading(log).await {
+        let (asked, read) = match self.finish_reading(log).await {
             Some(read) => read,
             None => {
-                let losses = log.losses_found();
+                let asked = log.asked();
                 let read = storage.read_batches(log.topic(), self.position, READ_BYTES).await;
                 let Some(read) = read.map_err(Error::of_read)? else { return Ok(false) };
-                (losses, read)
+                (asked, read)
             }
         };
-        // What was read before a loss was found would be lost once more.
-        if log.losses_found() == losses {
-            log.saw(&read);
-            if shared {
-                log.share(&read.batches);
-            }
+        if log.saw(&read, asked) && shared {
+            log.share(&read.batches);
         }
         if !shared
             && let Some(end) = read.batches.last().map(|last| last.end())
@@ -203,18 +198,18 @@ impl Cursor {
     /// Begins to read what follows what was just read.
     fn read_ahead(&mut self, storage: &Arc<Storage>, log: &Subscription, from: Offset) {
         let (storage, topic) = (storage.clone(), log.topic());
-        let losses = log.losses_found();
+        let asked = log.asked();
         let read = async move { storage.read_batches(topic, from, READ_BYTES).await };
         let read = AbortOnDropHandle::new(tokio::spawn(read));
-        self.reading = Some(Reading { from, losses, read });
+        self.reading = Some(Reading { from, asked, read });
     }
 
-    /// What the read that was begun found, and how many losses had been by then, if it was begun
-    /// here and nothing of it was removed meanwhile. What failed then need not fail now.
-    async fn finish_reading(&mut self, log: &Subscription) -> Option<(u32, Log)> {
-        let Reading { from, losses, read } = self.reading.take()?;
+    /// What the read that was begun found, if it was begun here and nothing of it was removed
+    /// meanwhile. What failed then need not fail now.
+    async fn finish_reading(&mut self, log: &Subscription) -> Option<(Asked, Log)> {
+        let Reading { from, asked, read } = self.reading.take()?;
         let read = (from == self.position).then_some(read)?.await.ok()?.ok()??;
-        (from >= log.floor()).then_some((losses, read))
+        (from >= log.floor()).then_some((asked, read))
     }
 
     /// The messages that the cursor passed over, from and to before an offset, as they were

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    losses::Losses,
+    losses::{Asked, Losses},
     recent::{self, Recent},
 };
 use crate::{
@@ -63,14 +63,16 @@ pub(super) struct Subscription {
 }
 
 impl Feeds {
-    /// Joins a topic whose first offset and head were just read.
+    /// Joins a topic whose ends were just read.
     pub(super) fn subscribe(
         self: &Arc<Self>,
         topic: TopicId,
-        first: Offset,
-        head: Offset,
+        (first, mut head): (Offset, Offset),
+        asked: Asked,
     ) -> Subscription {
-        self.losses.saw(topic, head);
+        if !self.losses.saw(topic, head, asked) {
+            head = self.losses.known_head(topic);
+        }
         let mut feeds = self.lock();
         let feed = feeds
             .entry(topic)
@@ -94,7 +96,7 @@ impl Feeds {
 
     /// A batch was stored by this broker: readers need not read it again.
     pub(super) fn batch_stored(&self, topic: TopicId, batch: Batch) {
-        self.losses.saw_batch(topic, &batch);
+        self.losses.stored(topic, &batch);
         if !self.lock().contains_key(&topic) {
             return;
         }
@@ -126,13 +128,19 @@ impl Feeds {
         drop(forgotten);
     }
 
-    /// The ends of a log were read.
-    pub(super) fn saw(&self, topic: TopicId, first: Offset, head: Offset) {
-        self.losses.saw(topic, head);
-        if let Some(feed) = self.lock().get(&topic) {
+    /// The ends of a log were read; false if they are not to be believed any more.
+    pub(super) fn saw(
+        &self,
+        topic: TopicId,
+        (first, head): (Offset, Offset),
+        asked: Asked,
+    ) -> bool {
+        let is_current = self.losses.saw(topic, head, asked);
+        if is_current && let Some(feed) = self.lock().get(&topic) {
             feed.raise_floor(first);
             feed.advance(head);
         }
+        is_current
     }
 
     /// A head was heard of.
@@ -261,15 +269,22 @@ impl Subscription {
         (place.lock.clone(), Alone { feed: &self.feed, from, held: None })
     }
 
+    /// A subscription to a log of messages that nobody has read.
+    #[cfg(test)]
+    pub(super) fn to_a_log_of(messages: i64) -> Self {
+        let feeds = Arc::<Feeds>::default();
+        feeds.subscribe(TopicId(1), (Offset(0), Offset(messages)), feeds.losses.asked())
+    }
+
     /// How many places somebody reads, or waits for.
     #[cfg(test)]
     pub(super) fn places(&self) -> usize {
         self.feed.reading().len()
     }
 
-    /// How many losses of the topic were found so far.
-    pub(super) fn losses_found(&self) -> u32 {
-        self.feeds.losses.found(self.topic)
+    /// To be noted before the log is read.
+    pub(super) fn asked(&self) -> Asked {
+        self.feeds.losses.asked()
     }
 
     /// Keeps what was read for the others.
@@ -282,15 +297,17 @@ impl Subscription {
         self.feed.gone.clone()
     }
 
-    /// Tells the other readers of the ends of the log that were read, and remembers how far it came.
-    pub(super) fn saw(&self, Log { batches, first, head }: &Log) {
+    /// Tells the other readers of the ends of the log that were read, and remembers how far it came;
+    /// false if what was read is not to be believed any more.
+    pub(super) fn saw(&self, Log { batches, first, head }: &Log, asked: Asked) -> bool {
         let (first, head) = (*first, *head);
-        self.feeds.losses.saw(self.topic, head);
-        if let Some(last) = batches.last() {
-            self.feeds.losses.saw_batch(self.topic, last);
+        let last = batches.last().map(|last| &**last);
+        if !self.feeds.losses.saw_read(self.topic, head, last, asked) {
+            return false;
         }
         self.feed.raise_floor(first);
         self.feed.advance(head);
+        true
     }
 }
 
@@ -310,13 +327,9 @@ impl Drop for Subscription {
 mod tests {
     use super::*;
 
-    fn subscription() -> Subscription {
-        Arc::new(Feeds::default()).subscribe(TopicId(1), Offset(0), Offset(10))
-    }
-
     #[tokio::test]
     async fn one_reads_a_place_and_the_others_wait_for_it() {
-        let log = subscription();
+        let log = Subscription::to_a_log_of(10);
         let alone = log.read_alone(Offset(5)).await.expect("nobody else reads");
         assert!(log.read_alone(Offset(6)).await.is_some(), "another place");
         let waiting = [log.read_alone(Offset(5)), log.read_alone(Offset(5))];
@@ -329,7 +342,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_wait_that_is_given_up_leaves_nothing() {
-        let log = subscription();
+        let log = Subscription::to_a_log_of(10);
         let alone = log.read_alone(Offset(5)).await;
         {
             let mut waiting = std::pin::pin!(log.read_alone(Offset(5)));
@@ -340,8 +353,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_read_before_a_loss_was_found_moves_no_head() {
+        let log = Subscription::to_a_log_of(10);
+        let (feeds, topic, old) = (log.feeds.clone(), log.topic, (Offset(0), Offset(10)));
+        let asked = feeds.losses.asked();
+        let known = feeds.losses.known_logs(&[topic])[&topic].clone();
+        assert!(feeds.losses.find(topic, (Offset(7), Offset(10)), Offset(7), &known));
+        feeds.head_went_back(topic, Offset(7));
+        assert!(!feeds.saw(topic, old, asked), "a poll");
+        let read = Log { batches: Vec::new(), first: old.0, head: old.1 };
+        assert!(!log.saw(&read, asked), "a read");
+        let joined = feeds.subscribe(topic, old, asked);
+        assert_eq!([*log.head.borrow(), *joined.head.borrow()], [Offset(7); 2]);
+        assert!(feeds.saw(topic, (Offset(0), Offset(8)), feeds.losses.asked()));
+        assert_eq!(*log.head.borrow(), Offset(8));
+    }
+
+    #[test]
     fn the_last_reader_takes_what_is_kept_along() {
-        let log = subscription();
+        let log = Subscription::to_a_log_of(10);
         let feeds = log.feeds.clone();
         let batch = |base| Batch {
             base: Offset(base),
@@ -352,7 +382,7 @@ mod tests {
             producers: Vec::new(),
             encoded: Default::default(),
         };
-        let other = feeds.subscribe(TopicId(1), Offset(0), Offset(10));
+        let other = feeds.subscribe(TopicId(1), (Offset(0), Offset(10)), feeds.losses().asked());
         feeds.batch_stored(TopicId(1), batch(10));
         assert_eq!(log.recent(Offset(10), 1).len(), 1);
         drop(log);
@@ -362,7 +392,7 @@ mod tests {
         feeds.batch_stored(TopicId(1), batch(11));
         drop(other);
         feeds.batch_stored(TopicId(1), batch(12));
-        let anew = feeds.subscribe(TopicId(1), Offset(0), Offset(10));
+        let anew = feeds.subscribe(TopicId(1), (Offset(0), Offset(10)), feeds.losses().asked());
         assert!(anew.recent(Offset(11), 1).is_empty() && anew.recent(Offset(12), 1).is_empty());
     }
 }

@@ -16,7 +16,7 @@ use std::{
 
 use super::{
     Broker, Error,
-    feed::Feeds,
+    feed::{Feeds, Subscription},
     losses::{Extent, KnownLog},
     pace::Backoff,
 };
@@ -158,19 +158,21 @@ fn tell(
 }
 
 impl Broker {
-    /// A consumer's position, to be read from. An error, once, if messages were lost since it was
-    /// last read for.
-    pub(super) async fn find_position_to_read(
+    /// A consumer's position, to be read from, and the log. An error, once, if messages were lost
+    /// since it was last read for.
+    pub(super) async fn begin_reading(
         &self,
         topic: &TopicName,
         consumer: &ConsumerId,
-    ) -> Result<Stored, Error> {
+    ) -> Result<(Stored, Subscription), Error> {
+        let mut asked = self.feeds.losses().asked();
         let mut stored = self.find_position(topic, consumer).await?;
         let number = stored.key.topic;
-        self.feeds.losses().learn(topic, number);
+        self.feeds.losses().learn_name(topic, number);
         let known = self.feeds.losses().known_head(number);
         if stored.head < known {
             // Or somebody published while it was found.
+            asked = self.feeds.losses().asked();
             stored = self.find_position(topic, consumer).await?;
             if stored.head < known && stored.key.topic == number {
                 self.look_for_loss(topic, stored.key, known).await?;
@@ -181,7 +183,8 @@ impl Broker {
             let (first, end) = (stored.head, stored.position);
             return Err(Error::MessagesLost { topic: topic.clone(), first, end });
         }
-        Ok(stored)
+        let ends = (stored.first, stored.head);
+        Ok((stored, self.feeds.subscribe(stored.key.topic, ends, asked)))
     }
 
     /// Messages that were there are not found: they are lost, or somebody else answered who never

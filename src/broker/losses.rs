@@ -30,7 +30,15 @@ pub(super) struct Losses {
     opened: OnceLock<Arc<AtomicU64>>,
     /// How many were when somebody last looked at all logs.
     looked_at: AtomicU64,
+    /// How many losses were found so far; changed under the lock of what is known only.
+    found: AtomicU64,
 }
+
+/// When the database was asked: how many losses had been found by then. What it told of a log is
+/// not taken in if one was found there since: it may be who has the messages still that answered,
+/// and they would be lost once more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked(u64);
 
 #[derive(Default)]
 struct Known {
@@ -44,8 +52,8 @@ pub(super) struct KnownLog {
     /// How far it came by what was told between the opening of one session and the next, the oldest
     /// first: each may have led to another server. One, once somebody has looked.
     extents: Vec<Extent>,
-    /// How many losses were found.
-    found: u32,
+    /// How many losses had been found when one was found here, this one among them; 0 if none was.
+    found: u64,
 }
 
 /// How far a log came.
@@ -102,7 +110,7 @@ impl Losses {
     }
 
     /// Which topic has a name.
-    pub(super) fn learn(&self, name: &TopicName, topic: TopicId) {
+    pub(super) fn learn_name(&self, name: &TopicName, topic: TopicId) {
         let mut known = lock(&self.known);
         if known.ids.get(name) == Some(&topic) {
             return;
@@ -112,24 +120,39 @@ impl Losses {
         }
     }
 
-    /// Messages of a topic up to an offset were stored.
-    pub(super) fn saw(&self, topic: TopicId, head: Offset) {
-        self.learn_of(topic, head, |log| log.head = head.max(log.head));
+    /// To be noted before the database is asked for what is seen.
+    pub(super) fn asked(&self) -> Asked {
+        Asked(self.found.load(Ordering::Acquire))
     }
 
-    /// A batch was stored, or read.
-    pub(super) fn saw_batch(&self, topic: TopicId, batch: &Batch) {
-        self.learn_of(topic, batch.end(), |log| {
-            log.head = batch.end().max(log.head);
-            if log.landmark.is_none_or(|landmark| landmark.base < batch.base) {
-                let (base, published_at) = (batch.base, batch.published_at);
-                log.landmark = Some(Landmark { base, published_at });
-            }
-        });
+    /// Messages of a topic up to an offset are stored, as the database told; false if that is not
+    /// to be believed any more.
+    pub(super) fn saw(&self, topic: TopicId, head: Offset, asked: Asked) -> bool {
+        self.saw_read(topic, head, None, asked)
     }
 
-    fn learn_of(&self, topic: TopicId, head: Offset, learn: impl FnOnce(&mut Extent)) {
+    /// The same of messages that were read, the last of them in a batch.
+    pub(super) fn saw_read(
+        &self,
+        topic: TopicId,
+        head: Offset,
+        last: Option<&Batch>,
+        Asked(asked): Asked,
+    ) -> bool {
         let mut known = lock(&self.known);
+        let is_current = known.logs.get(&topic).is_none_or(|log| log.found <= asked);
+        if is_current {
+            self.learn(&mut known, topic, head, last);
+        }
+        is_current
+    }
+
+    /// This broker stored a batch.
+    pub(super) fn stored(&self, topic: TopicId, batch: &Batch) {
+        self.learn(&mut lock(&self.known), topic, batch.end(), Some(batch));
+    }
+
+    fn learn(&self, known: &mut Known, topic: TopicId, head: Offset, last: Option<&Batch>) {
         // Before what is told: whoever told it did so over a session that counts already.
         let opened = self.opened();
         let new = Extent { opened, head, landmark: None };
@@ -140,8 +163,8 @@ impl Losses {
         if extents.len() > MAX_EXTENTS {
             extents.remove(1);
         }
-        if let Some(last) = extents.last_mut() {
-            learn(last);
+        if let Some(extent) = extents.last_mut() {
+            extent.learn(head, last);
         }
     }
 
@@ -149,11 +172,6 @@ impl Losses {
     /// while it answers is no loss.
     pub(super) fn known_head(&self, topic: TopicId) -> Offset {
         lock(&self.known).logs.get(&topic).map_or(Offset(0), KnownLog::head)
-    }
-
-    /// How many losses of a topic were found so far.
-    pub(super) fn found(&self, topic: TopicId) -> u32 {
-        lock(&self.known).logs.get(&topic).map_or(0, |log| log.found)
     }
 
     /// What is known of the topic that had this name when it was last heard of.
@@ -197,7 +215,8 @@ impl Losses {
             return false;
         };
         let now = Extent { opened: self.opened(), head, landmark: None };
-        *log = KnownLog { found: log.found + 1, ..KnownLog::of(now) };
+        let found = self.found.fetch_add(1, Ordering::AcqRel) + 1;
+        *log = KnownLog { found, ..KnownLog::of(now) };
         drop(all);
         let mut lost = lock(&self.lost);
         // Whoever was not told of an earlier loss is told of both.
@@ -232,6 +251,17 @@ impl Losses {
             Audience::AllBut(told) => told.insert(consumer),
         };
         is_told_now.then_some((lost.first, lost.end))
+    }
+}
+
+impl Extent {
+    fn learn(&mut self, head: Offset, last: Option<&Batch>) {
+        self.head = head.max(self.head);
+        let known = self.landmark.map(|landmark| landmark.base);
+        if let Some(last) = last.filter(|last| known.is_none_or(|known| known < last.base)) {
+            let (base, published_at) = (last.base, last.published_at);
+            self.landmark = Some(Landmark { base, published_at });
+        }
     }
 }
 
@@ -292,8 +322,8 @@ mod tests {
     #[test]
     fn each_consumer_is_told_once_of_what_was_lost() {
         let losses = Losses::default();
-        losses.saw(TOPIC, Offset(100));
-        losses.saw(TOPIC, Offset(90));
+        losses.saw(TOPIC, Offset(100), losses.asked());
+        losses.saw(TOPIC, Offset(90), losses.asked());
         assert_eq!(losses.known_head(TOPIC), Offset(100));
         lose(&losses, 90, 100);
         assert_eq!(losses.known_head(TOPIC), Offset(90));
@@ -305,7 +335,7 @@ mod tests {
             [3, 1, 1, 4, 2].map(|it| losses.take(TOPIC, it)),
             [None, told, None, None, told]
         );
-        losses.saw(TOPIC, Offset(120));
+        losses.saw(TOPIC, Offset(120), losses.asked());
         lose(&losses, 110, 120);
         let told = Some((Offset(110), Offset(120)));
         assert_eq!([3, 3].map(|it| losses.take(TOPIC, it)), [told, None], "all know of the first");
@@ -315,6 +345,19 @@ mod tests {
         assert_eq!(losses.take(TOPIC, 3), told);
         lose(&losses, 107, 109);
         assert_eq!(losses.take(TOPIC, 1), told, "of all three");
+    }
+
+    #[test]
+    fn what_was_asked_for_before_a_loss_was_found_is_not_taken_in() {
+        let losses = Losses::default();
+        losses.saw(TOPIC, Offset(100), losses.asked());
+        let asked = losses.asked();
+        lose(&losses, 90, 100);
+        assert!(!losses.saw(TOPIC, Offset(100), asked));
+        assert_eq!(losses.known_head(TOPIC), Offset(90));
+        assert!(losses.saw(TopicId(2), Offset(100), asked), "nothing of that topic was lost");
+        assert!(losses.saw(TOPIC, Offset(91), losses.asked()));
+        assert_eq!(losses.known_head(TOPIC), Offset(91));
     }
 
     #[test]
@@ -330,13 +373,13 @@ mod tests {
             encoded: Default::default(),
         };
         for base in [7, 9, 5] {
-            losses.saw_batch(TOPIC, &batch(base));
+            losses.stored(TOPIC, &batch(base));
         }
         assert_eq!(losses.known_head(TOPIC), Offset(11));
         assert_eq!(known(&losses).extents()[0].landmark.unwrap().base, Offset(9));
         lose(&losses, 9, 11);
         assert_eq!(known(&losses).extents()[0].landmark, None);
-        losses.saw_batch(TOPIC, &batch(9));
+        losses.stored(TOPIC, &batch(9));
         assert_eq!(known(&losses).extents()[0].landmark.unwrap().base, Offset(9));
     }
 
@@ -345,13 +388,13 @@ mod tests {
         let (losses, opened) = (Losses::default(), Arc::<AtomicU64>::default());
         losses.count_sessions(opened.clone());
         let heads = || known(&losses).extents().iter().map(|it| it.head.0).collect::<Vec<_>>();
-        losses.saw(TOPIC, Offset(10));
+        losses.saw(TOPIC, Offset(10), losses.asked());
         opened.fetch_add(1, Ordering::Relaxed);
-        losses.saw(TOPIC, Offset(20));
-        losses.saw(TOPIC, Offset(15));
+        losses.saw(TOPIC, Offset(20), losses.asked());
+        losses.saw(TOPIC, Offset(15), losses.asked());
         let looked_at = losses.unsure().unwrap();
         opened.fetch_add(1, Ordering::Relaxed);
-        losses.saw(TOPIC, Offset(12));
+        losses.saw(TOPIC, Offset(12), losses.asked());
         assert_eq!((heads(), losses.known_head(TOPIC)), (vec![10, 20, 12], Offset(20)));
         losses.looked(looked_at);
         assert_eq!(heads(), [20, 12], "another one was opened meanwhile");
@@ -359,7 +402,7 @@ mod tests {
         assert_eq!((losses.unsure(), heads()), (None, vec![20]));
         for head in 21..40 {
             opened.fetch_add(1, Ordering::Relaxed);
-            losses.saw(TOPIC, Offset(head));
+            losses.saw(TOPIC, Offset(head), losses.asked());
         }
         assert_eq!(heads(), [20, 33, 34, 35, 36, 37, 38, 39], "the oldest and the last ones");
     }
@@ -367,15 +410,15 @@ mod tests {
     #[test]
     fn a_topic_that_is_gone_is_forgotten() {
         let (losses, name) = (Losses::default(), TopicName::stored("orders"));
-        losses.learn(&name, TOPIC);
+        losses.learn_name(&name, TOPIC);
         assert_eq!(losses.known_log_of(&name), None);
-        losses.saw(TOPIC, Offset(7));
+        losses.saw(TOPIC, Offset(7), losses.asked());
         assert_eq!(losses.known_log_of(&name), Some((TOPIC, known(&losses))));
         losses.forget(TOPIC);
         assert_eq!((losses.known_log_of(&name), losses.known_head(TOPIC)), (None, Offset(0)));
-        losses.saw(TOPIC, Offset(7));
-        losses.learn(&name, TOPIC);
-        losses.learn(&name, TopicId(2));
+        losses.saw(TOPIC, Offset(7), losses.asked());
+        losses.learn_name(&name, TOPIC);
+        losses.learn_name(&name, TopicId(2));
         assert_eq!(losses.topics(), [], "another topic has the name");
     }
 }

@@ -55,8 +55,7 @@ impl Broker {
     async fn pull_until_some(&self, pull: &Pull) -> Result<Pulled, Error> {
         let enough = Instant::now() + pull.wait;
         let deadline = pull.deadline.filter(|deadline| *deadline < enough);
-        let stored = self.find_position_to_read(&pull.topic, &pull.consumer).await?;
-        let mut log = self.feeds.subscribe(stored.key.topic, stored.first, stored.head);
+        let (_, mut log) = self.begin_reading(&pull.topic, &pull.consumer).await?;
         let gone = log.gone();
         loop {
             log.head.borrow_and_update();

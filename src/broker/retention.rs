@@ -38,6 +38,7 @@ pub enum Before {
 impl Broker {
     /// Removes a topic's oldest messages; returns the offset of the oldest one kept.
     pub async fn trim_topic(&self, topic: TopicName, before: Before) -> Result<Offset, Error> {
+        let asked = self.feeds.losses().asked();
         let log = self.storage.find_log(&topic).await.map_err(Error::of_read)?;
         let Some((id, first, head)) = log else { return Err(Error::TopicNotFound { topic }) };
         let floor = match before {
@@ -57,7 +58,7 @@ impl Broker {
                 Err(storage::Error::Locked(_)) => return Err(Error::TopicBusy { topic }),
                 Err(error) => return Err(Error::of_read(error)),
             };
-            self.feeds.saw(id, first, head);
+            self.feeds.saw(id, (first, head), asked);
             if first >= floor {
                 return Ok(first);
             }
@@ -108,9 +109,10 @@ impl Sweeper {
 
     async fn sweep(&mut self) -> Result<(), storage::Error> {
         for (topic, floor) in self.storage.find_expired().await? {
+            let asked = self.feeds.losses().asked();
             let raised = self.storage.raise_floor(topic, floor, true).await;
             if let Some(Some(first)) = unless_locked(topic, raised)? {
-                self.feeds.saw(topic, first, first);
+                self.feeds.saw(topic, (first, first), asked);
             }
         }
         let hidden = self.storage.find_hidden().await?;

@@ -17,6 +17,7 @@ use super::{
     feed::Subscription,
     frames::{self, Fence, Frame},
     lease::Lease,
+    losses::Asked,
 };
 use crate::{
     model::{Epoch, Offset},
@@ -49,6 +50,8 @@ pub(super) struct Stream {
     beat_at: Instant,
     /// Messages handed out so far, or on their way out.
     handed_out: u64,
+    /// When the database was asked for the position.
+    pub(super) asked: Asked,
 }
 
 /// What a stream hands out, and where it stands in it.
@@ -71,7 +74,8 @@ impl Stream {
         fence: Fence,
     ) -> Self {
         let beat_at = Instant::now() + request.heartbeat;
-        Self { broker, request, frames, fence, beat_at, handed_out: 0 }
+        let asked = broker.feeds.losses().asked();
+        Self { broker, request, frames, fence, beat_at, handed_out: 0, asked }
     }
 
     pub(super) async fn run(mut self) {
@@ -90,8 +94,7 @@ impl Stream {
     /// Serves until what the stream was asked for is handed out.
     async fn serve(&mut self) -> Result<(), End> {
         let Consume { topic, consumer, .. } = &self.request;
-        let stored = promptly(self.broker.find_position_to_read(topic, consumer)).await?;
-        let mut log = self.broker.feeds.subscribe(stored.key.topic, stored.first, stored.head);
+        let (stored, mut log) = promptly(self.broker.begin_reading(topic, consumer)).await?;
         let seat = self.broker.leases.seat(topic, consumer);
         let (mut lease, mut position) = match self.request.on_busy {
             OnBusy::Wait => self.wait_for_lease(&seat, stored, &log).await?,
@@ -100,6 +103,8 @@ impl Stream {
         };
         let mut attached = false;
         loop {
+            // Whoever told the position has the messages before it.
+            self.broker.feeds.losses().saw(lease.key().topic, position, self.asked);
             match self.serve_from(position, &lease, &mut log, &mut attached).await {
                 Err(End::Sought) => {
                     position = lease.go_on();
@@ -121,8 +126,6 @@ impl Stream {
         log: &mut Subscription,
         attached: &mut bool,
     ) -> Result<(), End> {
-        // Whoever told the position has the messages before it.
-        self.broker.feeds.losses().saw(lease.key().topic, position);
         // Before its first frame, with which a client may be content.
         self.broker.tell_of_losses(&self.request.topic, lease.key())?;
         let (epoch, head) = (lease.epoch(), (*log.head.borrow()).max(position));

@@ -77,29 +77,25 @@ async fn poll(storage: &Storage, feeds: &Feeds) -> Option<HashMap<TopicId, Offse
         return Some(suspects);
     }
     // Before the database is asked: it knows of all that was stored by then.
+    let asked = feeds.losses().asked();
     let before: Vec<_> = feeds
         .topics()
         .into_iter()
-        .map(|(topic, heard_of)| {
-            let losses = feeds.losses();
-            (topic, heard_of, losses.known_head(topic), losses.found(topic))
-        })
+        .map(|(topic, heard_of)| (topic, heard_of, feeds.losses().known_head(topic)))
         .collect();
     let topics: Vec<_> = before.iter().map(|(topic, ..)| *topic).collect();
     match time::timeout(ANSWER_TIMEOUT, storage.read_ends(&topics)).await {
         Ok(Ok(logs)) => {
             let found: HashMap<_, _> =
                 logs.into_iter().map(|(topic, first, head)| (topic, (first, head))).collect();
-            for (topic, heard_of, known, losses) in before {
+            for (topic, heard_of, known) in before {
                 let Some((first, head)) = found.get(&topic).copied() else {
                     feeds.topic_gone(topic);
                     continue;
                 };
-                // What was told before a loss was found is not to be found lost once more.
-                if feeds.losses().found(topic) != losses {
+                if !feeds.saw(topic, (first, head), asked) {
                     continue;
                 }
-                feeds.saw(topic, first, head);
                 if head < known {
                     suspects.insert(topic, known);
                 } else if head < heard_of {

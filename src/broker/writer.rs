@@ -217,7 +217,7 @@ impl Writer {
         appended: Appended,
         known: Option<(TopicId, KnownLog)>,
     ) {
-        self.feeds.losses().learn(&group.topic, appended.topic);
+        self.feeds.losses().learn_name(&group.topic, appended.topic);
         if let Some((topic, known)) = known
             && topic == appended.topic
             && appended.base < known.head()

@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use tonic::Code;
 use trunkline::proto::{self, consume_response::Event};
 
-use crate::support::{TestBroker, TestDatabase, Trunkline, assert_refused, info, soon, until};
+use crate::support::{TestBroker, TestDatabase, Trunkline, assert_refused, info, soon};
 
 /// Promise 1: a publish is acknowledged only after its transaction committed.
 #[tokio::test]

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 
 use super::by_hand::ByHand;
 use crate::{
-    broker::{feed::Feeds, hints::Hints, lease::Leases},
-    model::{ConsumerId, Offset, TopicId, TopicName},
+    broker::{feed::Subscription, hints::Hints, lease::Leases},
+    model::{ConsumerId, Offset, TopicName},
 };
 
 const TRIES: usize = 20_000;
@@ -75,7 +75,7 @@ fn try_at_once<T>(
 
 #[test]
 fn a_place_in_a_log_that_two_give_up_at_once_is_forgotten() {
-    let log = Arc::new(Feeds::default()).subscribe(TopicId(1), Offset(0), Offset(10));
+    let log = Subscription::to_a_log_of(10);
     let left = AtomicUsize::new(0);
     let come = |number| {
         // One reads, and the other waits for it.

@@ -68,7 +68,7 @@ impl Stream<'_> {
         let before = self.cursor.position();
         if !self.cursor.has_at_hand(&self.log) {
             let read = self.stored.borrow().read(before, 2 * 1024 * 1024);
-            self.log.saw(&read);
+            self.log.saw(&read, self.log.asked());
             self.cursor.take_in(read);
         }
         let from = self.cursor.position();
@@ -112,7 +112,7 @@ fn frames_and_gaps_are_exactly_the_log_whatever_is_stored_and_removed_meanwhile(
         let (stored, feeds) = (RefCell::new(Stored::default()), Arc::new(Feeds::default()));
         stored.borrow_mut().store(&[1; 5]);
         let (position, head) = (Offset(start as i64), stored.borrow().head());
-        let log = feeds.subscribe(TOPIC, Offset(0), head);
+        let log = feeds.subscribe(TOPIC, (Offset(0), head), feeds.losses().asked());
         let mut stream = Stream { stored: &stored, log, cursor: Cursor::new(position, head) };
         for act in acts {
             match act {
@@ -126,7 +126,7 @@ fn frames_and_gaps_are_exactly_the_log_whatever_is_stored_and_removed_meanwhile(
                     stored.borrow_mut().remove_before(first);
                     if told {
                         let stored = stored.borrow();
-                        feeds.saw(TOPIC, stored.first, stored.head());
+                        feeds.saw(TOPIC, (stored.first, stored.head()), feeds.losses().asked());
                     }
                 }
                 Act::Frame(limits) => drop(stream.hand_out(limits)),

@@ -1,13 +1,13 @@
 //! Readers that come to the same place of a log.
 
-use std::{collections::HashMap, sync::Arc, task::Poll};
+use std::{collections::HashMap, task::Poll};
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::super::{by_hand::ByHand, check};
 use crate::{
-    broker::feed::{Alone, Feeds},
-    model::{Offset, TopicId},
+    broker::feed::{Alone, Subscription},
+    model::Offset,
 };
 
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ impl Reader<'_> {
 #[test]
 fn one_reads_a_place_at_a_time_and_nobody_waits_for_ever_and_nothing_stays() {
     check(256, vec(act(), 1..60), |acts| {
-        let log = Arc::new(Feeds::default()).subscribe(TopicId(1), Offset(0), Offset(10));
+        let log = Subscription::to_a_log_of(10);
         let mut readers: Vec<(i64, Reader)> = Vec::new();
         for act in acts {
             match act {

@@ -110,7 +110,7 @@ async fn read(
 ) {
     let head = topics.borrow()[topic].stored.head();
     pause().await;
-    let mut log = feeds.subscribe(TopicId(topic as i32), Offset(0), head);
+    let mut log = feeds.subscribe(TopicId(topic as i32), (Offset(0), head), feeds.losses().asked());
     *told.borrow_mut() = Some(log.head.clone());
     let gone = log.gone();
     let mut behind = true;
@@ -200,7 +200,9 @@ fn no_reader_misses_what_it_was_told_of_and_no_head_goes_back() {
 fn hear(feeds: &Feeds, news: News) {
     match news {
         News::Head(topic, head) => feeds.head_moved(topic, head),
-        News::Ends(topic, head) => feeds.saw(topic, Offset(0), head),
+        News::Ends(topic, head) => {
+            feeds.saw(topic, (Offset(0), head), feeds.losses().asked());
+        }
         News::Gone(topic) => feeds.topic_gone(topic),
     }
 }

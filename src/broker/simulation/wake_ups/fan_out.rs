@@ -19,7 +19,7 @@ use crate::{
 const TOPIC: TopicId = TopicId(1);
 
 fn subscribe(feeds: &Arc<Feeds>, head: i64) -> Subscription {
-    feeds.subscribe(TOPIC, Offset(0), Offset(head))
+    feeds.subscribe(TOPIC, (Offset(0), Offset(head)), feeds.losses().asked())
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn a_head_that_moves_at_any_step_of_a_stream_is_read_up_to() {
             let mut stream = ByHand::new(async {
                 let head = stored.borrow().head();
                 pause().await;
-                let mut log = feeds.subscribe(TOPIC, Offset(0), head);
+                let mut log = feeds.subscribe(TOPIC, (Offset(0), head), feeds.losses().asked());
                 let mut behind = true;
                 loop {
                     let known = *log.head.borrow_and_update();
