@@ -21,8 +21,8 @@ use crate::{
 /// still there.
 const TAKE_OVER_POLL: Duration = Duration::from_millis(250);
 
-/// How long a stream waits for the session that holds the leases: longer than the longest pause
-/// before it is opened again, and not so long that a claim is void meanwhile.
+/// How long a stream's beginning waits for the session that holds the leases: longer than the
+/// longest pause before it is opened again.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a stream's end waits for its claim to be withdrawn.
@@ -185,7 +185,6 @@ impl Stream {
         key: ConsumerKey,
         claim: Option<&ClaimToken>,
     ) -> Result<Result<Acquired, Turn>, End> {
-        self.until_session_is_open().await?;
         self.asked = self.broker.feeds.losses().asked();
         match seat.acquire(turn, key, &self.request.holder, claim).await? {
             Asked::Acquired(lease, position) => Ok(Ok((lease, position))),
@@ -196,8 +195,12 @@ impl Stream {
 
     /// Waits until leases can be had: when their session was lost, all streams begin anew at once,
     /// and would be sent away for the moment in which it is opened again.
-    async fn until_session_is_open(&self) -> Result<(), End> {
-        let open = tokio::time::timeout(SESSION_TIMEOUT, self.broker.leases.can_be_had());
+    ///
+    /// Without a turn meanwhile: a pull needs one and no session. A client that is used to be told
+    /// something within a heartbeat or two is sent away by then.
+    pub(super) async fn until_session_is_open(&self) -> Result<(), End> {
+        let limit = SESSION_TIMEOUT.min(2 * self.request.heartbeat);
+        let open = tokio::time::timeout(limit, self.broker.leases.can_be_had());
         let open = self.unless_ended(None, open).await?;
         Ok(open.unwrap_or(Err(Error::DatabaseUnavailable))?)
     }

@@ -67,12 +67,13 @@ impl Feeds {
     pub(super) fn subscribe(
         self: &Arc<Self>,
         topic: TopicId,
-        (first, mut head): (Offset, Offset),
+        ends: (Offset, Offset),
         asked: Asked,
     ) -> Subscription {
-        if !self.losses.saw(topic, head, asked) {
-            head = self.losses.known_head(topic);
-        }
+        let (first, head) = match self.losses.saw(topic, ends.1, asked) {
+            true => ends,
+            false => (Offset(0), self.losses.known_head(topic)),
+        };
         let mut feeds = self.lock();
         let feed = feeds
             .entry(topic)

@@ -96,6 +96,7 @@ impl Stream {
         let Consume { topic, consumer, .. } = &self.request;
         let (stored, mut log) = promptly(self.broker.begin_reading(topic, consumer)).await?;
         let seat = self.broker.leases.seat(topic, consumer);
+        self.until_session_is_open().await?;
         let (mut lease, mut position) = match self.request.on_busy {
             OnBusy::Wait => self.wait_for_lease(&seat, stored, &log).await?,
             OnBusy::Fail => self.acquire_at_once(&seat, stored.key).await?,
@@ -162,6 +163,8 @@ impl Stream {
                 if !filled? {
                     return Err(self.why_gone().await);
                 }
+                // Before what was read of the old primary is handed out.
+                broker.tell_of_losses(&self.request.topic, lease.key())?;
                 if cursor.position() > cursor.head() {
                     let (key, first, end) = (lease.key(), cursor.head(), cursor.position());
                     let topic = self.request.topic.clone();

@@ -29,7 +29,7 @@ use crate::{
     network::Network,
     postgres::{self, Postgres, url_at, url_of},
     proxy::Proxy,
-    support::{until, until_within},
+    support::{comes_true_within, until},
     verdict,
     workload::{Clients, World},
 };
@@ -278,14 +278,19 @@ impl Run {
         let (topics, heads): (Vec<i32>, Vec<i64>) =
             rows.iter().map(|row| (row.get::<_, i32>(0), row.get::<_, i64>(1))).unzip();
         // Whoever is moved about may be anywhere; whoever is slow, far behind.
-        let behind = "select count(*) from trunkline.consumer_topic c
+        let behind = "select format('%s is at %s of %s (held by %L, claimed by %L)',
+                consumer_id, position, head, holder, claimant)
+            from trunkline.consumer_topic c
             join unnest($1::integer[], $2::bigint[]) as now (topic_id, head) using (topic_id)
-            where position < head and consumer_id not in ('sought', 'slow', 'behind') and consumer_id not like 'stopped-%'";
-        until_within(time, "what is stored reaches everybody", async || {
-            let row = sql.query_one(behind, &[&topics, &heads]).await.unwrap();
-            row.get::<_, i64>(0) == 0
-        })
-        .await;
+            where position < head and consumer_id not in ('sought', 'slow', 'behind')
+              and consumer_id not like 'stopped-%'";
+        let mut left = Vec::new();
+        let all = comes_true_within(time, async || {
+            let rows = sql.query(behind, &[&topics, &heads]).await.unwrap();
+            left = rows.iter().map(|row| row.get::<_, String>(0)).collect();
+            left.is_empty()
+        });
+        assert!(all.await, "not in {time:?}: {}", left.join(", "));
     }
 
     /// Undoes all that a fault may have left.

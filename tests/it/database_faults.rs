@@ -185,11 +185,11 @@ async fn a_stream_waits_while_the_session_of_the_leases_is_opened_again() {
     broker.consumer("orders", "billing").await;
     for _ in 0..5 {
         let mut stream = broker.consume("orders", "billing").await;
-        stream.attached().await;
+        stream.attaches().await;
         broker.end_sessions("trunkline lease").await;
         info(&stream.ended().await, Code::Unavailable, "DATABASE_UNAVAILABLE");
     }
-    broker.consume("orders", "billing").await.attached().await;
+    broker.consume("orders", "billing").await.attaches().await;
 }
 
 #[tokio::test]
@@ -198,7 +198,7 @@ async fn a_stream_ends_if_no_session_for_the_leases_can_be_had() {
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
     let mut stream = broker.consume("orders", "billing").await;
-    stream.attached().await;
+    stream.attaches().await;
     let rename = async |from: &str, to: &str| {
         let rename = format!("alter function pg_catalog.{from}(integer, integer) rename to {to}");
         broker.sql().await.batch_execute(&rename).await.unwrap();
@@ -210,7 +210,7 @@ async fn a_stream_ends_if_no_session_for_the_leases_can_be_had() {
     info(&status, Code::Unavailable, "DATABASE_UNAVAILABLE");
     assert!(retry_delay(&status).is_some());
     rename("gone", "pg_try_advisory_lock").await;
-    broker.consume("orders", "billing").await.attached().await;
+    broker.consume("orders", "billing").await.attaches().await;
 }
 
 #[tokio::test]
