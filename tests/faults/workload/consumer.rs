@@ -17,6 +17,9 @@ use crate::{
 /// database that does not answer is no reason not to.
 const SILENCE: Duration = Duration::from_secs(8);
 
+/// How many frames a client that commits takes before it does, at the most.
+const MOST_UNCOMMITTED: u32 = 3;
+
 /// A client that holds a consumer's stream.
 #[derive(Clone)]
 pub struct ConsumerClient {
@@ -93,6 +96,7 @@ impl ConsumerClient {
             true => chances.usize(1..100),
             false => usize::MAX,
         };
+        let mut uncommitted = 0;
         while frames_left > 0 {
             frames_left -= 1;
             let frame = tokio::time::timeout(SILENCE, stream.message()).await;
@@ -131,9 +135,14 @@ impl ConsumerClient {
                 Some(Event::CaughtUp(proto::CaughtUp { head })) => note(What::CaughtUp { head }),
                 Some(Event::Heartbeat(_) | Event::Standby(_)) | None => {}
             }
-            // Not after each frame: some of what was delivered is delivered again.
-            if self.manual && standing.delivered > standing.committed && chances.u8(..4) > 0 {
-                self.commit(world, way, standing).await;
+            // Not after each frame: some of what was delivered is delivered again. But soon: where
+            // a frame comes once a second, whoever waits for the position would wait too long.
+            if self.manual && standing.delivered > standing.committed {
+                uncommitted += 1;
+                if chances.u8(..4) > 0 || uncommitted == MOST_UNCOMMITTED {
+                    self.commit(world, way, standing).await;
+                    uncommitted = 0;
+                }
             }
         }
         Ok(())
