@@ -20,6 +20,7 @@ impl Broker {
     ) -> Result<Topic, Error> {
         match self.storage.create_topic(&topic, description, labels, retention).await {
             Err(storage::Error::Taken) => Err(Error::TopicExists { topic }),
+            Err(storage::Error::NumbersUsedUp) => Err(Error::NumbersUsedUp { what: "topic" }),
             other => Ok(other?),
         }
     }
@@ -133,13 +134,16 @@ impl Broker {
         loop {
             let (id, position) = self.resolve(&topic, start).await?;
             match self.storage.register_consumer(id, &consumer, position).await {
-                Ok(true) => return self.get_consumer(topic, consumer).await,
+                Ok(Some(registered)) => return Ok(registered),
                 // The log went from there meanwhile; it does so at most once a second.
-                Ok(false) => {}
+                Ok(None) => {}
                 Err(storage::Error::Taken) => {
                     return Err(Error::ConsumerExists { topic, consumer });
                 }
                 Err(storage::Error::ParentGone) => return Err(Error::TopicNotFound { topic }),
+                Err(storage::Error::NumbersUsedUp) => {
+                    return Err(Error::NumbersUsedUp { what: "consumer" });
+                }
                 Err(error) => return Err(error.into()),
             }
         }

@@ -64,6 +64,10 @@ pub enum Error {
         "the database has lost messages of topic {topic} from offset {first} to before {end}, and gives these offsets to others; consume again, or seek, to go on"
     )]
     MessagesLost { topic: TopicName, first: Offset, end: Offset },
+    #[error(
+        "this database has no {what} number left: 2,147,483,647 have been given, and none is given twice; what exists can be used, anything new needs another database"
+    )]
+    NumbersUsedUp { what: &'static str },
     #[error("topic {topic} is locked by another session of the database; nothing was stored")]
     TopicBusy { topic: TopicName },
     #[error("the database does not answer; try again")]
@@ -115,6 +119,7 @@ impl From<storage::Error> for Error {
             storage::Error::Taken
             | storage::Error::ChangedMeanwhile
             | storage::Error::ParentGone
+            | storage::Error::NumbersUsedUp
             | storage::Error::NewerSchema { .. }
             | storage::Error::Url(_)
             | storage::Error::Pooled

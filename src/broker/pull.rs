@@ -92,27 +92,30 @@ impl Broker {
             pull.refuse_when_late()?;
             return Err(held().await?);
         };
-        let key = self.find_position(topic, consumer).await?.key;
         let limits = Limits::of_answer(*max_messages);
         let choose = |batches: &[_], from| end_of_fit(batches.iter(), from, limits);
         let lock_wait = || pull.until(Instant::now() + LOCK_WAIT).duration_since(Instant::now());
-        let mut outcome = self.storage.pull(key, limits.bytes, lock_wait(), choose).await;
-        for _ in 1..MAX_TRIES {
-            let Err(storage::Error::ChangedMeanwhile) = outcome else { break };
+        let mut outcome = Ok(None);
+        for _ in 0..MAX_TRIES {
+            let key = self.find_position(topic, consumer).await?.key;
             outcome = self.storage.pull(key, limits.bytes, lock_wait(), choose).await;
+            // Moved by something else meanwhile, or unregistered, and perhaps registered again.
+            if !matches!(outcome, Ok(None) | Err(storage::Error::ChangedMeanwhile)) {
+                break;
+            }
         }
         match outcome {
             Ok(Some(storage::Pulled { batches, position, from, to, head })) => {
                 let gap = (position < from).then_some((position, from));
                 Ok(Pulled { delivery: Delivery::new(batches, from, to), gap, head })
             }
-            Ok(None) => Err(self.find_missing(topic, consumer).await),
             Err(storage::Error::Locked(_)) => {
                 pull.refuse_when_late()?;
                 Err(held().await?)
             }
-            // Nothing was taken: something moves the position faster than it can be read.
-            Err(storage::Error::ChangedMeanwhile) => Err(Error::DatabaseUnavailable),
+            // Nothing was taken: the position moves, or the consumer is registered anew, faster
+            // than it can be read.
+            Ok(None) | Err(storage::Error::ChangedMeanwhile) => Err(Error::DatabaseUnavailable),
             Err(error) => Err(error.into()),
         }
     }

@@ -21,7 +21,8 @@ impl Broker {
                 }
                 // The log went from there meanwhile; it does so at most once a second.
                 Some(None) => {}
-                None => return Err(self.find_missing(&topic, &consumer).await),
+                // It may be registered again by now.
+                None => drop(self.find_position(&topic, &consumer).await?),
             }
         }
     }

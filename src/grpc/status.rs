@@ -95,6 +95,9 @@ fn describe(error: &Error) -> (Code, &'static str, Metadata) {
             metadata.extend(of([("first_offset", first), ("end_offset", end)]));
             (Code::DataLoss, "MESSAGES_LOST", metadata)
         }
+        NumbersUsedUp { what } => {
+            (Code::ResourceExhausted, "NUMBERS_USED_UP", vec![("what", (*what).to_owned())])
+        }
         TopicBusy { topic } => (Code::Unavailable, "TOPIC_BUSY", of([("topic", topic)])),
         DatabaseUnavailable => (Code::Unavailable, "DATABASE_UNAVAILABLE", Vec::new()),
         OutcomeUnknown => (Code::Unavailable, "OUTCOME_UNKNOWN", Vec::new()),

@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 
 use super::{
     Error, Storage,
-    session::{Parameter, Statements as _},
+    session::{Parameter, Statements},
 };
 use crate::model::{
     Consumer, ConsumerId, ConsumerKey, Epoch, Offset, PageRequest, TopicId, TopicName,
@@ -37,24 +37,49 @@ impl Storage {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Registers a consumer at a position; false if the log, or the topic, has gone from there by
+    /// Registers a consumer at a position; `None` if the log, or the topic, has gone from there by
     /// now. [`Error::Taken`] if it is registered.
     pub async fn register_consumer(
         &self,
         topic: TopicId,
         consumer: &ConsumerId,
         position: Offset,
-    ) -> Result<bool, Error> {
-        let client = self.query().await?;
-        // The head is locked against retention, which asks for the positions under its lock, and
-        // not against publishes.
-        let statement = "-- register_consumer
-                insert into trunkline.consumer_topic (topic_id, consumer_id, position)
-                select topic_id, $2, $3::bigint from trunkline.topic_head
-                where topic_id = $1 and first_offset <= $3::bigint
-                for key share";
-        let parameters: [&dyn Parameter; 3] = [&topic.0, &consumer.as_str(), &position.0];
-        Ok(client.execute(statement, &parameters).await? == 1)
+    ) -> Result<Option<Consumer>, Error> {
+        let mut client = self.query().await?;
+        client
+            .transact(async |transaction| {
+                // The head is locked against retention, which asks for the positions under its
+                // lock, and not against publishes. An id that is taken must not use up a number:
+                // there are 2^31 of them.
+                let insert = "-- register_consumer
+                    insert into trunkline.consumer_topic (topic_id, consumer_id, position)
+                    select topic_id, $2, $3::bigint from trunkline.topic_head
+                    where topic_id = $1 and first_offset <= $3::bigint
+                      and not exists (select from trunkline.consumer_topic
+                                      where topic_id = $1 and consumer_id = $2)
+                    for key share of topic_head";
+                let parameters: [&dyn Parameter; 3] = [&topic.0, &consumer.as_str(), &position.0];
+                let inserted = transaction.execute(insert, &parameters).await? == 1;
+                if inserted {
+                    // A statement of its own: the insert may have waited until an earlier
+                    // registration of the id was forgotten, and raised the fence.
+                    let begin = "-- begin_consumer_epochs
+                        update trunkline.consumer_topic
+                        set epoch = consumer_epoch, seek_epoch = consumer_epoch
+                        from trunkline.fence
+                        where topic_id = $1 and consumer_id = $2 and consumer_epoch > 0";
+                    transaction.execute(begin, &[&topic.0, &consumer.as_str()]).await?;
+                }
+                let find = format!(
+                    "-- find_registered_consumer{CONSUMER}\nwhere t.id = $1 and consumer_id = $2"
+                );
+                let found = transaction.query_opt(&find, &[&topic.0, &consumer.as_str()]).await?;
+                match found {
+                    Some(_) if !inserted => Err(Error::Taken),
+                    found => Ok(found.as_ref().map(self::consumer)),
+                }
+            })
+            .await
     }
 
     /// Forgets a consumer; `None` if it was not registered.
@@ -64,11 +89,10 @@ impl Storage {
         consumer: &ConsumerId,
     ) -> Result<Option<ConsumerKey>, Error> {
         let client = self.query().await?;
-        let statement = "-- unregister_consumer
-                delete from trunkline.consumer_topic c
-                using trunkline.topic t
-                where t.name = $1 and c.topic_id = t.id and consumer_id = $2
-                returning c.topic_id, c.id";
+        let statement = &forget_consumers(
+            "unregister_consumer",
+            "topic_id = (select id from trunkline.topic where name = $1) and consumer_id = $2",
+        );
         let row = client.query_opt(statement, &[&topic.as_str(), &consumer.as_str()]).await?;
         Ok(row.map(|row| ConsumerKey { topic: TopicId(row.get(0)), consumer: row.get(1) }))
     }
@@ -102,6 +126,33 @@ impl Storage {
         let rows = client.query(statement, &[&topic.as_str(), &page.after, &limit]).await?;
         Ok(rows.iter().map(consumer).collect())
     }
+}
+
+/// Forgets all consumers of a topic.
+pub(super) async fn forget_consumers_of(
+    client: &impl Statements,
+    topic: TopicId,
+) -> Result<(), Error> {
+    let statement = &forget_consumers("delete_topic_consumers", "topic_id = $1");
+    client.query(statement, &[&topic.0]).await?;
+    Ok(())
+}
+
+/// A statement that deletes registrations, and raises the fence above their epochs: whoever still
+/// holds one of those must not be taken for the holder of a later registration.
+fn forget_consumers(name: &str, which: &str) -> String {
+    format!(
+        "-- {name}
+        with forgotten as (
+            delete from trunkline.consumer_topic where {which}
+            returning topic_id, id, epoch
+        ), raised as (
+            update trunkline.fence set consumer_epoch = highest + 1
+            from (select max(epoch) as highest from forgotten) forgotten
+            where consumer_epoch <= highest
+        )
+        select topic_id, id from forgotten"
+    )
 }
 
 fn consumer(row: &Row) -> Consumer {

@@ -28,6 +28,9 @@ pub enum Error {
     /// What the row belongs to is gone.
     #[error("store a row: what it belongs to is gone")]
     ParentGone,
+    /// All numbers that identify topics, or consumers, have been given.
+    #[error("store a name: there is no number left for it")]
+    NumbersUsedUp,
     /// The database has a schema that this broker does not know.
     #[error(
         "use the schema: the database is at version {found}, and this broker knows up to {known}; run a newer broker"
@@ -93,6 +96,7 @@ impl From<tokio_postgres::Error> for Error {
             "TL001" => Self::ChangedMeanwhile,
             _ if *state == SqlState::UNIQUE_VIOLATION => Self::Taken,
             _ if *state == SqlState::FOREIGN_KEY_VIOLATION => Self::ParentGone,
+            _ if *state == SqlState::SEQUENCE_GENERATOR_LIMIT_EXCEEDED => Self::NumbersUsedUp,
             _ if *state == SqlState::LOCK_NOT_AVAILABLE
                 || *state == SqlState::T_R_DEADLOCK_DETECTED
                 || *state == SqlState::T_R_SERIALIZATION_FAILURE =>

@@ -4,9 +4,12 @@ use std::time::SystemTime;
 
 use tokio_postgres::Row;
 
-use super::{Error, Storage, session::Statements as _};
+use super::{
+    Error, Storage,
+    session::{Parameter, Statements},
+};
 use crate::model::{
-    Epoch, Offset, PageRequest, Producer, ProducerId, Registration, Sequence, SequenceRun,
+    Epoch, Offset, PageRequest, Producer, ProducerId, Registration, Sequence, SequenceRun, TopicId,
     TopicName,
 };
 
@@ -18,13 +21,27 @@ impl Storage {
         topic: &TopicName,
         producer: &ProducerId,
     ) -> Result<Option<Producer>, Error> {
-        let client = self.query().await?;
-        let statement = "-- register_producer
-                insert into trunkline.producer_topic (topic_id, producer_id)
-                select id, $2 from trunkline.topic where name = $1
-                returning producer_id, created_at, updated_at, last_offset, epoch, last_sequence";
-        let row = client.query_opt(statement, &[&topic.as_str(), &producer.as_str()]).await?;
-        Ok(row.as_ref().map(self::producer))
+        let mut client = self.query().await?;
+        client
+            .transact(async |transaction| {
+                let insert = "-- register_producer
+                    insert into trunkline.producer_topic (topic_id, producer_id)
+                    select id, $2 from trunkline.topic where name = $1";
+                let names: [&dyn Parameter; 2] = [&topic.as_str(), &producer.as_str()];
+                if transaction.execute(insert, &names).await? == 0 {
+                    return Ok(None);
+                }
+                begin_epochs(
+                    transaction,
+                    topic,
+                    producer,
+                    "exists (
+                    select from trunkline.forgotten_producer f
+                    where f.topic = $1 and f.producer_id = $2)",
+                )
+                .await
+            })
+            .await
     }
 
     /// Registers a producer, or takes its next epoch if it is registered; `None` if there is no
@@ -34,14 +51,20 @@ impl Storage {
         topic: &TopicName,
         producer: &ProducerId,
     ) -> Result<Option<Producer>, Error> {
-        let client = self.query().await?;
-        let statement = "-- fence_producer
-                insert into trunkline.producer_topic as p (topic_id, producer_id)
-                select id, $2 from trunkline.topic where name = $1
-                on conflict (topic_id, producer_id) do update set epoch = p.epoch + 1
-                returning producer_id, created_at, updated_at, last_offset, epoch, last_sequence";
-        let row = client.query_opt(statement, &[&topic.as_str(), &producer.as_str()]).await?;
-        Ok(row.as_ref().map(self::producer))
+        let mut client = self.query().await?;
+        client
+            .transact(async |transaction| {
+                let fence = "-- fence_producer
+                    insert into trunkline.producer_topic as p (topic_id, producer_id, epoch)
+                    select id, $2, 0 from trunkline.topic where name = $1
+                    on conflict (topic_id, producer_id) do update set epoch = p.epoch + 1";
+                let names: [&dyn Parameter; 2] = [&topic.as_str(), &producer.as_str()];
+                if transaction.execute(fence, &names).await? == 0 {
+                    return Ok(None);
+                }
+                begin_epochs(transaction, topic, producer, "true").await
+            })
+            .await
     }
 
     /// Forgets a producer; false if it was not registered.
@@ -51,11 +74,12 @@ impl Storage {
         producer: &ProducerId,
     ) -> Result<bool, Error> {
         let client = self.query().await?;
-        let statement = "-- unregister_producer
-                delete from trunkline.producer_topic
-                using trunkline.topic
-                where name = $1 and topic_id = id and producer_id = $2";
-        Ok(client.execute(statement, &[&topic.as_str(), &producer.as_str()]).await? == 1)
+        let statement = &forget_producers(
+            "unregister_producer",
+            "topic_id = (select id from trunkline.topic where name = $1) and producer_id = $2",
+        );
+        let forgotten = client.query(statement, &[&topic.as_str(), &producer.as_str()]).await?;
+        Ok(!forgotten.is_empty())
     }
 
     /// A producer; `None` if it is not registered.
@@ -110,6 +134,70 @@ impl Storage {
         let Some(any) = rows.first() else { return Ok(None) };
         Ok(Some((Offset(any.get(0)), rows.iter().filter_map(registration).collect())))
     }
+}
+
+/// Raises the epoch of a producer that was just registered, or fenced, to what no earlier
+/// registration used, where `condition` holds; returns the producer.
+///
+/// A statement of its own: the one before may have waited until an earlier registration of the id
+/// was forgotten, and raised the fence.
+async fn begin_epochs(
+    client: &impl Statements,
+    topic: &TopicName,
+    producer: &ProducerId,
+    condition: &str,
+) -> Result<Option<Producer>, Error> {
+    let statement = &format!(
+        "-- begin_producer_epochs
+        update trunkline.producer_topic p
+        set epoch = case when {condition} then greatest(epoch, producer_epoch) else epoch end
+        from trunkline.fence, trunkline.topic t
+        where t.name = $1 and p.topic_id = t.id and p.producer_id = $2
+        returning p.producer_id, p.created_at, p.updated_at, last_offset, epoch, last_sequence"
+    );
+    let row = client.query_opt(statement, &[&topic.as_str(), &producer.as_str()]).await?;
+    Ok(row.as_ref().map(self::producer))
+}
+
+/// Forgets all producers of a topic.
+pub(super) async fn forget_producers_of(
+    client: &impl Statements,
+    topic: TopicId,
+) -> Result<(), Error> {
+    let statement = &forget_producers("delete_topic_producers", "topic_id = $1");
+    client.query(statement, &[&topic.0]).await?;
+    Ok(())
+}
+
+/// A statement that deletes registrations. Of those that used epochs or sequences it raises the
+/// fence above their epochs, and remembers the names for a week: an old instance must not be taken
+/// for one of a later registration.
+fn forget_producers(name: &str, which: &str) -> String {
+    format!(
+        "-- {name}
+        with forgotten as (
+            delete from trunkline.producer_topic where {which}
+            returning topic_id, producer_id, epoch, epoch > 0 or last_sequence is not null as fences
+        ), raised as (
+            update trunkline.fence set producer_epoch = highest + 1
+            from (select max(epoch) as highest from forgotten where fences) forgotten
+            where producer_epoch <= highest
+        ), named as (
+            select name as topic, producer_id
+            from forgotten join trunkline.topic on id = topic_id
+            where fences
+        ), remembered as (
+            insert into trunkline.forgotten_producer (topic, producer_id)
+            select topic, producer_id from named
+            on conflict (topic, producer_id) do update set forgotten_at = now()
+        ), outdated as (
+            delete from trunkline.forgotten_producer f
+            where forgotten_at < now() - interval '7 days'
+              and not exists (select from named
+                              where named.topic = f.topic and named.producer_id = f.producer_id)
+        )
+        select 1 from forgotten"
+    )
 }
 
 fn registration(row: &Row) -> Option<Registration> {

@@ -6,6 +6,8 @@ use tokio_postgres::Row;
 
 use super::{
     Error, Storage, arrays,
+    consumers::forget_consumers_of,
+    producers::forget_producers_of,
     session::{Parameter, Statements as _},
 };
 use crate::model::{
@@ -27,12 +29,14 @@ impl Storage {
         retention: &Retention,
     ) -> Result<Topic, Error> {
         let client = self.query().await?;
+        // A name that is taken must not use up a number: there are 2^31 of them.
         let statement = &format!(
             "-- create_topic
                 with created as (
                     insert into trunkline.topic (name, description, labels, retention_age_ms,
                         retention_bytes, retention_messages, keep_unread)
-                    values ($1, $2, $3::text::jsonb, $4, $5, $6, $7)
+                    select $1, $2, $3::text::jsonb, $4, $5, $6, $7
+                    where not exists (select from trunkline.topic where name = $1)
                     returning *
                 ), head as (
                     insert into trunkline.topic_head (topic_id) select id from created
@@ -45,7 +49,8 @@ impl Storage {
         let age = max_age.map(milliseconds);
         let arguments: [&dyn Parameter; 7] =
             [&name.as_str(), &description, &labels, &age, max_bytes, max_messages, keep_unread];
-        topic(&client.query_one(statement, &arguments).await?)
+        let created = client.query_opt(statement, &arguments).await?;
+        topic(&created.ok_or(Error::Taken)?)
     }
 
     /// One topic, if there is one of that name.
@@ -137,14 +142,19 @@ impl Storage {
                 // A registration holds the topic's row: one that was begun is waited for, and deleted.
                 let lock = "-- lock_topic\nselect from trunkline.topic where id = $1 for update";
                 transaction.query_opt(lock, &[&id]).await?;
-                for statement in [
-                    "-- bury_topic\ninsert into trunkline.deleted_topic (topic_id) values ($1)",
-                    "-- delete_topic_producers\ndelete from trunkline.producer_topic where topic_id = $1",
-                    "-- delete_topic_consumers\ndelete from trunkline.consumer_topic where topic_id = $1",
-                    "-- delete_topic\ndelete from trunkline.topic where id = $1",
-                ] {
-                    transaction.execute(statement, &[&id]).await?;
-                }
+                let bury =
+                    "-- bury_topic\ninsert into trunkline.deleted_topic (topic_id) values ($1)";
+                transaction.execute(bury, &[&id]).await?;
+                // All registrations are locked before the fence is: whoever forgets one of them
+                // has its row when it asks for the fence.
+                let lock = "-- lock_topic_consumers
+                    select from trunkline.consumer_topic where topic_id = $1
+                    order by consumer_id for update";
+                transaction.query(lock, &[&id]).await?;
+                forget_producers_of(transaction, TopicId(id)).await?;
+                forget_consumers_of(transaction, TopicId(id)).await?;
+                let delete = "-- delete_topic\ndelete from trunkline.topic where id = $1";
+                transaction.execute(delete, &[&id]).await?;
                 Ok(Some(TopicId(id)))
             })
             .await

@@ -31,6 +31,7 @@ mod publish;
 mod pull;
 mod readme;
 mod reflection;
+mod registered_anew;
 mod retention;
 mod runs;
 mod schema;

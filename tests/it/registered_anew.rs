@@ -1,0 +1,317 @@
+//! What was forgotten and registered again: no number that fences comes again, and no caller is told
+//! of a registration that another one removed.
+
+use std::{collections::HashSet, sync::Arc};
+
+use tokio::task::JoinSet;
+use tonic::{Code, Status};
+use trunkline::proto::{self, seek_request::Target};
+
+use crate::support::{PRODUCER, TestBroker, assert_refused, info, message, soon, until};
+
+async fn unregister_consumer(broker: &TestBroker) {
+    let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
+    let request = proto::UnregisterConsumerRequest { topic, consumer_id };
+    broker.consumers().unregister_consumer(request).await.unwrap();
+}
+
+async fn commit(broker: &TestBroker, epoch: i64, position: i64) -> Result<i64, Status> {
+    let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
+    let request = proto::CommitRequest { topic, consumer_id, epoch, position };
+    Ok(broker.consumers().commit(request).await?.into_inner().position)
+}
+
+async fn register(broker: &TestBroker, fence: bool) -> proto::Producer {
+    let (topic, producer_id) = ("orders".to_owned(), PRODUCER.to_owned());
+    let request = proto::RegisterProducerRequest { topic, producer_id, fence };
+    broker.producers().register_producer(request).await.unwrap().into_inner().producer.unwrap()
+}
+
+async fn unregister_producer(broker: &TestBroker) {
+    let (topic, producer_id) = ("orders".to_owned(), PRODUCER.to_owned());
+    let request = proto::UnregisterProducerRequest { topic, producer_id };
+    broker.producers().unregister_producer(request).await.unwrap();
+}
+
+async fn publish(
+    broker: &TestBroker,
+    producer_epoch: i64,
+    sequence: Option<i64>,
+) -> Result<i64, Status> {
+    let request = proto::PublishRequest {
+        topic: "orders".to_owned(),
+        producer_id: PRODUCER.to_owned(),
+        messages: vec![message("a message")],
+        producer_epoch,
+        sequence,
+        ..Default::default()
+    };
+    Ok(broker.producers().publish(request).await?.into_inner().first_offset)
+}
+
+#[tokio::test]
+async fn the_epochs_of_a_forgotten_consumer_never_come_again() {
+    let broker = TestBroker::start().await;
+    let other = broker.start_another().await;
+    broker.topic("orders").await;
+    broker.publish("orders", ["a", "b", "c"]).await;
+    let mut given = HashSet::new();
+    for round in 0..4 {
+        broker.consumer("orders", "billing").await;
+        let mut stream = broker.consume_manually("orders", "billing").await;
+        stream.messages(3).await;
+        assert!(given.insert(stream.epoch), "epoch {} came again", stream.epoch);
+        // Each old epoch is refused by the broker that has the stream, and by another one.
+        for stale in given.iter().filter(|epoch| **epoch != stream.epoch) {
+            for broker in [&broker, &other] {
+                assert_refused(commit(broker, *stale, 3).await, Code::Aborted, "LEASE_LOST");
+            }
+        }
+        assert_eq!(broker.position("orders", "billing").await, 0);
+        // The epoch goes up in other ways as well before it is forgotten.
+        if round % 2 == 0 {
+            broker.seek("orders", "billing", Target::Offset(1)).await.unwrap();
+            given.insert(stream.repositioned().await.epoch);
+        }
+        match round {
+            // Forgotten with its topic.
+            2 => {
+                broker.delete_topic("orders").await;
+                broker.topic("orders").await;
+                broker.publish("orders", ["a", "b", "c"]).await;
+            }
+            _ => unregister_consumer(&broker).await,
+        }
+        drop(stream);
+        broker.no_lock_is_left().await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_to_a_new_registration_is_told_that_it_was_sought() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.publish("orders", ["a", "b", "c"]).await;
+    broker.consumer("orders", "billing").await;
+    let mut stream = broker.consume_manually("orders", "billing").await;
+    let before = stream.attached().await;
+    assert_eq!((before.epoch, before.seek_epoch), (1, 0));
+    unregister_consumer(&broker).await;
+    broker.consumer("orders", "billing").await;
+    let after = broker.consume_manually("orders", "billing").await.attached().await;
+    assert!(after.seek_epoch > before.epoch, "{after:?}");
+    assert!(after.epoch > after.seek_epoch, "{after:?}");
+}
+
+/// Each way in which a producer's instance may be known: by its epoch alone, or by its count too.
+#[tokio::test]
+async fn an_old_instance_never_publishes_as_a_later_registration() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    publish(&broker, 0, Some(0)).await.unwrap();
+    let mut given = HashSet::from([0]);
+    for round in 0..6 {
+        // Forgotten alone, or with its topic.
+        match round % 3 {
+            2 => {
+                broker.delete_topic("orders").await;
+                broker.topic("orders").await;
+            }
+            _ => {
+                unregister_producer(&broker).await;
+                register(&broker, false).await;
+            }
+        }
+        if round % 2 == 1 {
+            register(&broker, true).await;
+        }
+        let request = proto::GetProducerRequest {
+            topic: "orders".to_owned(),
+            producer_id: PRODUCER.to_owned(),
+        };
+        let found = broker.producers().get_producer(request).await.unwrap().into_inner();
+        let epoch = found.producer.unwrap().epoch;
+        assert!(given.insert(epoch), "epoch {epoch} came again in round {round}");
+        for stale in given.iter().filter(|given| **given != epoch) {
+            for sequence in [Some(0), Some(1), None] {
+                let refused = publish(&broker, *stale, sequence).await;
+                assert_refused(refused, Code::FailedPrecondition, "PRODUCER_FENCED");
+            }
+        }
+        // The count begins anew, and the epoch is the one that the registration was given.
+        publish(&broker, epoch, Some(0)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_producer_that_used_no_numbers_needs_none_after_it_was_registered_again() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    publish(&broker, 0, None).await.unwrap();
+    unregister_producer(&broker).await;
+    // Another one leaves its numbers behind meanwhile.
+    broker.producer("orders", "counts").await;
+    let fence = proto::RegisterProducerRequest {
+        topic: "orders".to_owned(),
+        producer_id: "counts".to_owned(),
+        fence: true,
+    };
+    broker.producers().register_producer(fence).await.unwrap();
+    let request = proto::UnregisterProducerRequest {
+        topic: "orders".to_owned(),
+        producer_id: "counts".to_owned(),
+    };
+    broker.producers().unregister_producer(request).await.unwrap();
+    assert_eq!(register(&broker, false).await.epoch, 0);
+    assert_eq!(publish(&broker, 0, None).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn names_of_forgotten_producers_are_kept_for_a_week() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    let sql = broker.sql().await;
+    let known = async || {
+        let known = "select producer_id from trunkline.forgotten_producer order by 1";
+        let rows = sql.query(known, &[]).await.unwrap();
+        rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>()
+    };
+    publish(&broker, 0, Some(0)).await.unwrap();
+    unregister_producer(&broker).await;
+    sql.batch_execute(
+        "insert into trunkline.forgotten_producer
+         values ('orders', 'older', now() - interval '8 days'), ('orders', 'newer', now() - interval '6 days');
+         update trunkline.forgotten_producer set forgotten_at = now() - interval '8 days'
+         where producer_id = 'producer'",
+    )
+    .await
+    .unwrap();
+    // Also the name itself that is forgotten once more.
+    let epoch = register(&broker, false).await.epoch;
+    publish(&broker, epoch, Some(0)).await.unwrap();
+    unregister_producer(&broker).await;
+    assert_eq!(known().await, ["newer", PRODUCER]);
+}
+
+/// Many clients register, unregister and use one id at the same time: every answer is one that the
+/// call documents, and no epoch is given twice.
+#[tokio::test]
+async fn whoever_races_with_registrations_gets_an_answer_that_makes_sense() {
+    let broker = Arc::new(TestBroker::start().await);
+    broker.topic("orders").await;
+    broker.publish("orders", ["a", "b", "c"]).await;
+    let mut racing = JoinSet::new();
+    for client in 0..8 {
+        let broker = broker.clone();
+        racing.spawn(async move {
+            let mut epochs = Vec::new();
+            for round in 0..40 {
+                let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
+                let mut consumers = broker.consumers();
+                let outcome: Result<(), Status> = match (client + round) % 4 {
+                    0 | 1 => {
+                        let request =
+                            proto::RegisterConsumerRequest { topic, consumer_id, start: None };
+                        let registered = consumers.register_consumer(request).await;
+                        registered.map(|answer| {
+                            epochs.push(answer.into_inner().consumer.unwrap().epoch);
+                        })
+                    }
+                    2 => {
+                        let request = proto::UnregisterConsumerRequest { topic, consumer_id };
+                        consumers.unregister_consumer(request).await.map(drop)
+                    }
+                    _ if round % 2 == 0 => {
+                        broker.seek("orders", "billing", Target::Offset(1)).await.map(drop)
+                    }
+                    _ => broker.pull("orders", "billing", 1).await.map(drop),
+                };
+                let Err(status) = outcome else { continue };
+                match (client + round) % 4 {
+                    0 | 1 => drop(info(&status, Code::AlreadyExists, "CONSUMER_EXISTS")),
+                    _ => drop(info(&status, Code::NotFound, "CONSUMER_NOT_FOUND")),
+                }
+            }
+            epochs
+        });
+    }
+    let mut given = HashSet::new();
+    while let Some(epochs) = soon("the clients end", racing.join_next()).await {
+        for epoch in epochs.unwrap() {
+            // The first registrations begin at 0, as long as no epoch was used.
+            assert!(epoch == 0 || given.insert(epoch), "epoch {epoch} was given twice");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_there_already_uses_up_no_number() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    let sql = broker.sql().await;
+    let numbers = async || {
+        let last = "select (select last_value from trunkline.topic_id_seq),
+                           (select last_value from trunkline.consumer_topic_id_seq)";
+        let row = sql.query_one(last, &[]).await.unwrap();
+        (row.get::<_, i64>(0), row.get::<_, i64>(1))
+    };
+    let before = numbers().await;
+    for _ in 0..3 {
+        let request =
+            proto::CreateTopicRequest { topic: "orders".to_owned(), ..Default::default() };
+        let refused = broker.topics().create_topic(request).await;
+        assert_refused(refused, Code::AlreadyExists, "TOPIC_EXISTS");
+        let request = proto::RegisterConsumerRequest {
+            topic: "orders".to_owned(),
+            consumer_id: "billing".to_owned(),
+            start: None,
+        };
+        let refused = broker.consumers().register_consumer(request).await;
+        assert_refused(refused, Code::AlreadyExists, "CONSUMER_EXISTS");
+    }
+    assert_eq!(numbers().await, before);
+}
+
+#[tokio::test]
+async fn at_the_end_of_the_numbers_what_exists_goes_on() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    let sql = broker.sql().await;
+    sql.batch_execute(
+        "alter table trunkline.topic alter column id restart with 2147483647;
+         alter table trunkline.consumer_topic alter column id restart with 2147483647",
+    )
+    .await
+    .unwrap();
+    // The last ones are as good as any.
+    broker.topic("last").await;
+    broker.consumer("last", "last").await;
+    broker.publish("last", ["a"]).await;
+    let mut stream = broker.consume("last", "last").await;
+    assert_eq!(stream.payloads(1).await, ["a"]);
+
+    let request = proto::CreateTopicRequest { topic: "one-more".to_owned(), ..Default::default() };
+    let refused = broker.topics().create_topic(request).await;
+    let metadata = assert_refused(refused, Code::ResourceExhausted, "NUMBERS_USED_UP");
+    assert_eq!(metadata["what"], "topic");
+    let request = proto::RegisterConsumerRequest {
+        topic: "orders".to_owned(),
+        consumer_id: "one-more".to_owned(),
+        start: None,
+    };
+    let refused = broker.consumers().register_consumer(request).await;
+    let metadata = assert_refused(refused, Code::ResourceExhausted, "NUMBERS_USED_UP");
+    assert_eq!(metadata["what"], "consumer");
+
+    // What is there is found to be there, and works.
+    let request = proto::CreateTopicRequest { topic: "orders".to_owned(), ..Default::default() };
+    let refused = broker.topics().create_topic(request).await;
+    assert_refused(refused, Code::AlreadyExists, "TOPIC_EXISTS");
+    broker.publish("orders", ["b"]).await;
+    let mut stream = broker.consume("orders", "billing").await;
+    assert_eq!(stream.payloads(1).await, ["b"]);
+    broker.delete_topic("orders").await;
+    until("the topic's messages are deleted", async || broker.batches().await == 1).await;
+}
