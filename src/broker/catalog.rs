@@ -9,6 +9,10 @@ use crate::{
     storage,
 };
 
+/// Topics that are read at a time for a page, of up to 17 KiB each: a page may be full before it has
+/// as many entries as were asked for.
+const TOPICS_AT_A_TIME: usize = 128;
+
 impl Broker {
     /// Creates an empty topic.
     pub async fn create_topic(
@@ -33,8 +37,19 @@ impl Broker {
 
     /// Lists topics by name.
     pub async fn list_topics(&self, page: &PageRequest) -> Result<Page<Topic>, Error> {
-        let topics = self.storage.list_topics(page).await.map_err(Error::of_read)?;
-        Ok(Page::of(topics, page.size, |topic| topic.name.as_str()))
+        let (mut found, mut after) = (Vec::<Topic>::new(), page.after.clone());
+        loop {
+            let limit = TOPICS_AT_A_TIME.min(page.size + 1 - found.len());
+            let next = self.storage.list_topics(&after, limit).await.map_err(Error::of_read)?;
+            let ended = next.len() < limit;
+            found.extend(next);
+            match found.last() {
+                Some(last) if !ended && !Page::is_filled_by(&found, page.size) => {
+                    after = last.name.to_string();
+                }
+                _ => return Ok(Page::of(found, page.size, None)),
+            }
+        }
     }
 
     /// Changes a topic.
@@ -117,11 +132,9 @@ impl Broker {
         topic: TopicName,
         page: &PageRequest,
     ) -> Result<Page<Producer>, Error> {
-        let producers = self.storage.list_producers(&topic, page).await.map_err(Error::of_read)?;
-        if producers.is_empty() {
-            self.get_topic(topic).await?;
-        }
-        Ok(Page::of(producers, page.size, |producer| producer.id.as_str()))
+        let id = self.find_listed(&topic, page).await?;
+        let found = self.storage.list_producers(id, &page.after, page.size + 1).await;
+        Ok(Page::of(found.map_err(Error::of_read)?, page.size, Some(id)))
     }
 
     /// Gives a consumer a position in a topic.
@@ -196,11 +209,17 @@ impl Broker {
         topic: TopicName,
         page: &PageRequest,
     ) -> Result<Page<Consumer>, Error> {
-        let consumers = self.storage.list_consumers(&topic, page).await.map_err(Error::of_read)?;
-        if consumers.is_empty() {
-            self.get_topic(topic).await?;
-        }
-        Ok(Page::of(consumers, page.size, |consumer| consumer.id.as_str()))
+        let id = self.find_listed(&topic, page).await?;
+        let found = self.storage.list_consumers(id, &page.after, page.size + 1).await;
+        Ok(Page::of(found.map_err(Error::of_read)?, page.size, Some(id)))
+    }
+
+    /// The number of a topic whose list is asked for; an error if the page before was of another
+    /// topic of that name.
+    async fn find_listed(&self, topic: &TopicName, page: &PageRequest) -> Result<TopicId, Error> {
+        let (id, _) = self.resolve(topic, Start::Earliest).await?;
+        page.check_topic(id)?;
+        Ok(id)
     }
 
     /// Describes a consumer.

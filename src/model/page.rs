@@ -1,11 +1,15 @@
-//! Pages of a list, with tokens that only the list that gave them takes.
+//! Pages of a list, bounded by number and by bytes, with tokens that only the list that gave them
+//! takes: also if a topic was deleted since and another one created under its name.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use super::InvalidInput;
+use super::{Consumer, InvalidInput, Producer, Topic, TopicId};
 
 const DEFAULT_PAGE_SIZE: usize = 100;
 const MAX_PAGE_SIZE: usize = 1_000;
+
+/// A page ends before the entry that exceeds this: gRPC clients decode 4 MiB by default.
+const MAX_PAGE_BYTES: usize = 1024 * 1024;
 
 /// Which page of a list is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +18,8 @@ pub struct PageRequest {
     pub size: usize,
     /// The last name of the page before; empty for the first page, as no name is empty.
     pub after: String,
+    /// The topic whose list the page before belonged to, if it was a topic's list.
+    pub of: Option<TopicId>,
 }
 
 /// A page of a list.
@@ -21,8 +27,18 @@ pub struct PageRequest {
 pub struct Page<T> {
     /// The entries.
     pub entries: Vec<T>,
-    /// The last name on this page, if there may be a next one.
+    /// The last name on this page, if there is a next one.
     pub last: Option<String>,
+    /// The topic whose list this is, if it is a topic's list.
+    pub of: Option<TopicId>,
+}
+
+/// What a list consists of.
+pub trait Entry {
+    /// The name by which the list is ordered.
+    fn name(&self) -> &str;
+    /// About how many bytes it has, besides what is small.
+    fn bytes(&self) -> usize;
 }
 
 impl PageRequest {
@@ -35,53 +51,173 @@ impl PageRequest {
             Ok(size) => size.min(MAX_PAGE_SIZE),
         };
         if page_token.is_empty() {
-            return Ok(Self { size, after: String::new() });
+            return Ok(Self { size, after: String::new(), of: None });
         }
-        let after = URL_SAFE_NO_PAD
+        let (of, after) = URL_SAFE_NO_PAD
             .decode(page_token)
             .ok()
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .and_then(|text| text.strip_prefix(&token_prefix(list)).map(str::to_owned))
-            .filter(|name| !name.contains('\0'))
+            .filter(|rest| !rest.contains('\0'))
+            .and_then(|rest| {
+                let (of, after) = rest.split_once(' ')?;
+                let of = match of {
+                    NO_TOPIC => None,
+                    id => Some(TopicId(id.parse().ok()?)),
+                };
+                Some((of, after.to_owned()))
+            })
             .ok_or_else(|| InvalidInput::new("page_token", "was not given by this list"))?;
-        Ok(Self { size, after })
+        Ok(Self { size, after, of })
+    }
+
+    /// Refuses a token that was given by the list of another topic of the same name.
+    pub(crate) fn check_topic(&self, topic: TopicId) -> Result<(), InvalidInput> {
+        match self.of {
+            Some(of) if of != topic => {
+                let problem = "was given before the topic was deleted and created again";
+                Err(InvalidInput::new("page_token", problem))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<T: Entry> Page<T> {
+    /// Makes a page of up to `size` entries out of those found, which go on beyond the page if the
+    /// list does.
+    pub(crate) fn of(mut found: Vec<T>, size: usize, of: Option<TopicId>) -> Self {
+        let count = entries_that_fit(&found).min(size);
+        let more = found.len() > count;
+        found.truncate(count);
+        let last = found.last().filter(|_| more).map(|entry| entry.name().to_owned());
+        Self { entries: found, last, of }
+    }
+
+    /// Whether entries go on beyond a page of the given size.
+    pub(crate) fn is_filled_by(found: &[T], size: usize) -> bool {
+        found.len() > size || entries_that_fit(found) < found.len()
     }
 }
 
 impl<T> Page<T> {
-    /// Makes a page of up to `size` entries out of the `size + 1` that were asked of the database.
-    pub(crate) fn of(mut entries: Vec<T>, size: usize, name: impl Fn(&T) -> &str) -> Self {
-        let more = entries.len() > size;
-        entries.truncate(size);
-        let last = entries.last().filter(|_| more).map(|entry| name(entry).to_owned());
-        Self { entries, last }
-    }
-
     /// The token of the next page; empty on the last one.
     pub fn next_token(&self, list: &str) -> String {
+        let of = self.of.map_or_else(|| NO_TOPIC.to_owned(), |TopicId(id)| id.to_string());
         self.last.as_ref().map_or_else(String::new, |last| {
-            URL_SAFE_NO_PAD.encode(format!("{}{last}", token_prefix(list)))
+            URL_SAFE_NO_PAD.encode(format!("{}{of} {last}", token_prefix(list)))
         })
     }
 }
 
+/// How many of the first entries a page has room for by their bytes; at least one.
+fn entries_that_fit(found: &[impl Entry]) -> usize {
+    let mut bytes = 0;
+    let fit = found.iter().take_while(|entry| {
+        bytes += entry.bytes();
+        bytes <= MAX_PAGE_BYTES
+    });
+    fit.count().max(1)
+}
+
+/// Stands in a token where the list is not a topic's.
+const NO_TOPIC: &str = "-";
+
 fn token_prefix(list: &str) -> String {
-    format!("1 {list} ")
+    format!("2 {list} ")
+}
+
+impl Entry for Topic {
+    fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    fn bytes(&self) -> usize {
+        self.name.as_str().len() + self.description.len() + self.labels.bytes()
+    }
+}
+
+impl Entry for Producer {
+    fn name(&self) -> &str {
+        self.id.as_str()
+    }
+
+    fn bytes(&self) -> usize {
+        self.id.as_str().len()
+    }
+}
+
+impl Entry for Consumer {
+    fn name(&self) -> &str {
+        self.id.as_str()
+    }
+
+    fn bytes(&self) -> usize {
+        self.id.as_str().len() + self.holder.as_ref().map_or(0, String::len)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// An entry of a name and a size.
+    struct Named(&'static str, usize);
+
+    impl Entry for Named {
+        fn name(&self) -> &str {
+            self.0
+        }
+
+        fn bytes(&self) -> usize {
+            self.1
+        }
+    }
+
+    fn names(page: &Page<Named>) -> Vec<&str> {
+        page.entries.iter().map(Entry::name).collect()
+    }
+
     #[test]
     fn a_token_leads_to_the_next_page_of_its_own_list_only() {
-        let page = Page::of(vec!["a", "b", "c"], 2, |name| name);
-        assert_eq!(page.entries, ["a", "b"]);
+        let page = Page::of(vec![Named("a", 1), Named("b", 1), Named("c", 1)], 2, None);
+        assert_eq!(names(&page), ["a", "b"]);
         let token = page.next_token("topics");
         assert_eq!(PageRequest::parse("topics", 2, &token).unwrap().after, "b");
         assert!(PageRequest::parse("producers of x", 2, &token).is_err());
         assert!(PageRequest::parse("topics", 2, "no token").is_err());
-        assert_eq!(Page::of(vec!["a"], 2, |name| name).next_token("topics"), "");
+        assert_eq!(Page::of(vec![Named("a", 1)], 2, None).next_token("topics"), "");
+    }
+
+    #[test]
+    fn a_token_is_refused_once_the_topic_is_another_one() {
+        let page = Page::of(vec![Named("a", 1), Named("b", 1)], 1, Some(TopicId(7)));
+        let next = PageRequest::parse("producers of x", 1, &page.next_token("producers of x"));
+        let next = next.unwrap();
+        assert_eq!((next.after.as_str(), next.of), ("a", Some(TopicId(7))));
+        assert_eq!(next.check_topic(TopicId(7)), Ok(()));
+        assert_eq!(next.check_topic(TopicId(8)).unwrap_err().field, "page_token");
+        let first = PageRequest::parse("producers of x", 1, "").unwrap();
+        assert_eq!(first.check_topic(TopicId(8)), Ok(()));
+    }
+
+    #[test]
+    fn a_page_ends_before_the_entry_that_exceeds_its_bytes() {
+        let found = |sizes: [usize; 3]| {
+            ["a", "b", "c"].into_iter().zip(sizes).map(|(name, size)| Named(name, size)).collect()
+        };
+        let half = MAX_PAGE_BYTES / 2;
+        for (sizes, expected, last) in [
+            ([half, half, 1], vec!["a", "b"], Some("b")),
+            ([half, half + 1, 1], vec!["a"], Some("a")),
+            ([2 * half + 1, 1, 1], vec!["a"], Some("a")),
+            ([half, half, 0], vec!["a", "b", "c"], None),
+        ] {
+            let entries: Vec<Named> = found(sizes);
+            assert_eq!(Page::is_filled_by(&entries, 3), last.is_some(), "{sizes:?}");
+            let page = Page::of(entries, 3, None);
+            assert_eq!((names(&page), page.last.as_deref()), (expected, last), "{sizes:?}");
+        }
     }
 
     #[test]

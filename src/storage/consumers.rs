@@ -8,9 +8,7 @@ use super::{
     Error, Storage,
     session::{Parameter, Statements},
 };
-use crate::model::{
-    Consumer, ConsumerId, ConsumerKey, Epoch, Offset, PageRequest, TopicId, TopicName,
-};
+use crate::model::{Consumer, ConsumerId, ConsumerKey, Epoch, Offset, TopicId, TopicName};
 
 /// What [`consumer`] reads. A holder is shown only while the advisory lock is held: a broker that
 /// was killed had no time to erase its name.
@@ -110,20 +108,19 @@ impl Storage {
         Ok(row.as_ref().map(self::consumer))
     }
 
-    /// A topic's consumers by id: one more than the page holds, if there are so many.
+    /// The first consumers of a topic by id that come after an id.
     pub async fn list_consumers(
         &self,
-        topic: &TopicName,
-        page: &PageRequest,
+        topic: TopicId,
+        after: &str,
+        limit: usize,
     ) -> Result<Vec<Consumer>, Error> {
         let client = self.query().await?;
-        let text = format!(
+        let statement = &format!(
             "-- list_consumers{CONSUMER}
-            where t.name = $1 and consumer_id > $2 order by consumer_id limit $3"
+            where t.id = $1 and consumer_id > $2 order by consumer_id limit $3"
         );
-        let statement = &text;
-        let limit = page.size as i64 + 1;
-        let rows = client.query(statement, &[&topic.as_str(), &page.after, &limit]).await?;
+        let rows = client.query(statement, &[&topic.0, &after, &(limit as i64)]).await?;
         Ok(rows.iter().map(consumer).collect())
     }
 }

@@ -9,8 +9,7 @@ use super::{
     session::{Parameter, Statements},
 };
 use crate::model::{
-    Epoch, Offset, PageRequest, Producer, ProducerId, Registration, Sequence, SequenceRun, TopicId,
-    TopicName,
+    Epoch, Offset, Producer, ProducerId, Registration, Sequence, SequenceRun, TopicId, TopicName,
 };
 
 impl Storage {
@@ -97,19 +96,19 @@ impl Storage {
         Ok(row.as_ref().map(self::producer))
     }
 
-    /// A topic's producers by id: one more than the page holds, if there are so many.
+    /// The first producers of a topic by id that come after an id.
     pub async fn list_producers(
         &self,
-        topic: &TopicName,
-        page: &PageRequest,
+        topic: TopicId,
+        after: &str,
+        limit: usize,
     ) -> Result<Vec<Producer>, Error> {
         let client = self.query().await?;
         let statement = "-- list_producers
-                select producer_id, p.created_at, p.updated_at, last_offset, epoch, last_sequence
-                from trunkline.producer_topic p join trunkline.topic on id = topic_id
-                where name = $1 and producer_id > $2 order by producer_id limit $3";
-        let limit = page.size as i64 + 1;
-        let rows = client.query(statement, &[&topic.as_str(), &page.after, &limit]).await?;
+                select producer_id, created_at, updated_at, last_offset, epoch, last_sequence
+                from trunkline.producer_topic
+                where topic_id = $1 and producer_id > $2 order by producer_id limit $3";
+        let rows = client.query(statement, &[&topic.0, &after, &(limit as i64)]).await?;
         Ok(rows.iter().map(producer).collect())
     }
 

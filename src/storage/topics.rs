@@ -10,9 +10,7 @@ use super::{
     producers::forget_producers_of,
     session::{Parameter, Statements as _},
 };
-use crate::model::{
-    Labels, Offset, PageRequest, Retention, Topic, TopicChanges, TopicId, TopicName,
-};
+use crate::model::{Labels, Offset, Retention, Topic, TopicChanges, TopicId, TopicName};
 
 /// What [`topic`] reads.
 const TOPIC: &str = "name, description, labels::text, created_at, updated_at,
@@ -65,8 +63,8 @@ impl Storage {
         client.query_opt(statement, &[&name.as_str()]).await?.as_ref().map(topic).transpose()
     }
 
-    /// Topics by name: one more than the page holds, if there are so many.
-    pub async fn list_topics(&self, page: &PageRequest) -> Result<Vec<Topic>, Error> {
+    /// The first topics by name that come after a name.
+    pub async fn list_topics(&self, after: &str, limit: usize) -> Result<Vec<Topic>, Error> {
         let client = self.query().await?;
         let statement = &format!(
             "-- list_topics
@@ -74,7 +72,7 @@ impl Storage {
                 from trunkline.topic join trunkline.topic_head on topic_id = id
                 where name > $1 order by name limit $2"
         );
-        let rows = client.query(statement, &[&page.after, &(page.size as i64 + 1)]).await?;
+        let rows = client.query(statement, &[&after, &(limit as i64)]).await?;
         rows.iter().map(topic).collect()
     }
 

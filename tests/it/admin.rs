@@ -140,6 +140,38 @@ async fn a_topic_that_is_ill_formed_or_exists_is_not_created() {
 }
 
 #[tokio::test]
+async fn no_page_of_a_list_is_more_than_a_client_takes() {
+    let broker = TestBroker::start().await;
+    // The largest topics that there may be.
+    let sql = broker.sql().await;
+    sql.batch_execute(
+        "with made as (
+            insert into trunkline.topic (name, description, labels)
+            select 'large-' || lpad(n::text, 4, '0'), repeat('d', 1024),
+                   (select jsonb_object_agg('l' || l, repeat('v', 250)) from generate_series(1, 64) l)
+            from generate_series(1, 500) n returning id
+        )
+        insert into trunkline.topic_head (topic_id) select id from made",
+    )
+    .await
+    .unwrap();
+    let mut topics = broker.topics().max_decoding_message_size(4 * 1024 * 1024);
+    let (mut names, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = proto::ListTopicsRequest { page_size: 1_000, page_token };
+        let page = topics.list_topics(request).await.unwrap().into_inner();
+        assert!(!page.topics.is_empty());
+        names.extend(page.topics.into_iter().map(|topic| topic.name));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    let expected: Vec<String> = (1..=500).map(|number| format!("large-{number:04}")).collect();
+    assert_eq!(names, expected);
+}
+
+#[tokio::test]
 async fn lists_come_in_pages_by_name() {
     let broker = TestBroker::start().await;
     // Byte order, whatever the database's collation is.

@@ -7,7 +7,9 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use trunkline::proto::{self, seek_request::Target};
 
-use crate::support::{PRODUCER, TestBroker, assert_refused, info, message, soon, until};
+use crate::support::{
+    PRODUCER, TestBroker, assert_field, assert_refused, info, message, soon, until,
+};
 
 async fn unregister_consumer(broker: &TestBroker) {
     let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
@@ -191,6 +193,43 @@ async fn names_of_forgotten_producers_are_kept_for_a_week() {
     publish(&broker, epoch, Some(0)).await.unwrap();
     unregister_producer(&broker).await;
     assert_eq!(known().await, ["newer", PRODUCER]);
+}
+
+#[tokio::test]
+async fn a_page_token_ends_with_its_topic() {
+    let broker = TestBroker::start().await;
+    let mut tokens: Vec<String> = Vec::new();
+    for round in 0..2 {
+        broker.topic("orders").await;
+        broker.producer("orders", "shop").await;
+        broker.consumer("orders", "billing").await;
+        broker.consumer("orders", "shipping").await;
+        let producers = |page_token: &str| proto::ListProducersRequest {
+            topic: "orders".to_owned(),
+            page_size: 1,
+            page_token: page_token.to_owned(),
+        };
+        let consumers = |page_token: &str| proto::ListConsumersRequest {
+            topic: "orders".to_owned(),
+            page_size: 1,
+            page_token: page_token.to_owned(),
+        };
+        if round == 1 {
+            let refused = broker.producers().list_producers(producers(&tokens[0])).await;
+            assert_field(refused, "page_token", None);
+            let refused = broker.consumers().list_consumers(consumers(&tokens[1])).await;
+            assert_field(refused, "page_token", None);
+        }
+        let page = broker.producers().list_producers(producers("")).await.unwrap().into_inner();
+        let next = broker.producers().list_producers(producers(&page.next_page_token)).await;
+        assert_eq!(next.unwrap().into_inner().producers[0].producer_id, "shop");
+        tokens.push(page.next_page_token);
+        let page = broker.consumers().list_consumers(consumers("")).await.unwrap().into_inner();
+        let next = broker.consumers().list_consumers(consumers(&page.next_page_token)).await;
+        assert_eq!(next.unwrap().into_inner().consumers[0].consumer_id, "shipping");
+        tokens.push(page.next_page_token);
+        broker.delete_topic("orders").await;
+    }
 }
 
 /// Many clients register, unregister and use one id at the same time: every answer is one that the
