@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 use trunkline::{
     client::Client,
     proto::{self, CommitMode, ConsumeResponse, OnBusy, consume_response::Event},
@@ -46,11 +46,12 @@ impl Stream {
         }
     }
 
-    async fn is_attached(&mut self) {
+    /// Waits until the stream has the lease; returns its epoch.
+    async fn is_attached(&mut self) -> i64 {
         loop {
             let frame = soon("a frame", self.frames.message()).await.unwrap().unwrap();
-            if let Some(Event::Attached(_)) = frame.event {
-                return;
+            if let Some(Event::Attached(attached)) = frame.event {
+                return attached.epoch;
             }
         }
     }
@@ -118,6 +119,46 @@ async fn a_standby_takes_over_within_20_s_of_a_broker_that_vanished() {
     let began = Instant::now();
     within(Duration::from_secs(20), "the standby takes over", standby.is_attached()).await;
     println!("took over in {:?}", began.elapsed());
+}
+
+/// A client of a registration that is gone can move nothing, whatever dies in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_is_registered_anew_while_brokers_die() {
+    let mut run = prepare("registered-anew").await;
+    let mut stale = Vec::new();
+    for dying in [0, 1, 0, 1] {
+        let other = 1 - dying;
+        let mut holder = Stream::open(&run, dying, "contested", OnBusy::TakeOver).await;
+        stale.push(holder.is_attached().await);
+        run.brokers[dying].kill().await;
+        let client = run.client(other).await;
+        let (topic, consumer_id) = ("contested".to_owned(), "contested".to_owned());
+        let unregister = proto::UnregisterConsumerRequest {
+            topic: topic.clone(),
+            consumer_id: consumer_id.clone(),
+        };
+        client.consumers().unregister_consumer(unregister).await.unwrap();
+        let start = None;
+        let register = proto::RegisterConsumerRequest { topic, consumer_id, start };
+        client.consumers().register_consumer(register).await.unwrap();
+        let mut holder = Stream::open(&run, other, "contested", OnBusy::Wait).await;
+        let epoch = holder.is_attached().await;
+        run.brokers[dying].start_again().await;
+        for broker in [other, dying] {
+            let client = run.client(broker).await;
+            for old in &stale {
+                let commit = proto::CommitRequest {
+                    topic: "contested".to_owned(),
+                    consumer_id: "contested".to_owned(),
+                    epoch: *old,
+                    position: 0,
+                };
+                let refused = client.consumers().commit(commit).await.unwrap_err();
+                assert_eq!(refused.code(), Code::Aborted, "epoch {old} while {epoch}: {refused:?}");
+            }
+        }
+        stale.push(epoch);
+    }
 }
 
 /// A dozen of them: what is kept for each is bounded, and the others go on.
