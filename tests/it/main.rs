@@ -37,5 +37,6 @@ mod runs;
 mod schema;
 mod seek;
 mod several_brokers;
+mod sql_views;
 mod take_over;
 mod three_brokers;
