@@ -135,6 +135,15 @@ async fn serve_on(
             Ok(settings) => tell_limits(&settings, limits),
             Err(error) => warn!(%error, "ask for the database's settings"),
         }
+        match storage.may_vacuum().await {
+            Ok(true) => {}
+            Ok(false) => warn!(
+                "the broker's role may not vacuum trunkline.batch: the space of removed messages is \
+                 used again only once autovacuum or the table's owner has vacuumed it; from \
+                 PostgreSQL 17 on `grant maintain on trunkline.batch` lets the role do it"
+            ),
+            Err(error) => warn!(%error, "ask whether the role may vacuum"),
+        }
         Ok::<_, Error>(storage)
     };
     let Some(storage) = shutdown.run_until_cancelled(open).await else {

@@ -15,6 +15,7 @@ mod listen;
 mod measure;
 mod migrate;
 mod positions;
+mod privileges;
 mod probe;
 mod producers;
 mod pull;
@@ -74,13 +75,17 @@ impl Storage {
             Some(direct_url) => (connect::config(direct_url)?, Some(config)),
             None => (config, None),
         };
-        let direct = probe::in_time(connect::with_keepalives(direct)).await?;
+        let connected = probe::in_time(connect::with_keepalives(direct.clone())).await;
+        let direct = connected.map_err(|error| privileges::of_connection(error, &direct))?;
         let mut storage = Self::with_pools(direct, lends, limits)?;
         probe::in_time(probe::prove_that_sessions_last(&storage.direct)).await?;
         if direct_url.is_some() {
             probe::in_time(probe::prove_that_databases_are_one(&storage)).await?;
         }
         migrate::run(&storage.direct).await?;
+        if direct_url.is_some() {
+            probe::in_time(storage.require_use_of_lent_sessions()).await?;
+        }
         let arrive = probe::find_whether_notifications_arrive(&storage);
         storage.notifies = probe::in_time(arrive).await?;
         Ok(storage)

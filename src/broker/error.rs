@@ -125,6 +125,8 @@ impl From<storage::Error> for Error {
             | storage::Error::Pooled
             | storage::Error::LocksDoNotExclude
             | storage::Error::DifferentDatabases
+            | storage::Error::MissingPrivileges { .. }
+            | storage::Error::Forbidden(_)
             | storage::Error::Migration(_)
             | storage::Error::Unexpected(_) => {
                 tracing::error!(%error, "fail a call");

@@ -60,6 +60,20 @@ pub enum Error {
     /// The database URL and the direct one lead to different databases.
     #[error("use the database: the direct database URL leads to another one than the database URL")]
     DifferentDatabases,
+    /// The role may not do what a broker does.
+    #[error(
+        "use the database: role {role} lacks privileges; a superuser or the owner grants them by:\n{}",
+        list(.statements)
+    )]
+    MissingPrivileges {
+        /// The role that the broker is there.
+        role: String,
+        /// What grants all that is missing.
+        statements: Vec<String>,
+    },
+    /// The role may not do this: nothing was done.
+    #[error("run a statement that the role of the broker has no privilege for: {0}")]
+    Forbidden(String),
     /// The schema could not be brought up to date.
     #[error("migrate the schema: {0}")]
     Migration(String),
@@ -96,6 +110,7 @@ impl From<tokio_postgres::Error> for Error {
             "TL001" => Self::ChangedMeanwhile,
             _ if *state == SqlState::UNIQUE_VIOLATION => Self::Taken,
             _ if *state == SqlState::FOREIGN_KEY_VIOLATION => Self::ParentGone,
+            _ if *state == SqlState::INSUFFICIENT_PRIVILEGE => Self::Forbidden(describe(&error)),
             _ if *state == SqlState::SEQUENCE_GENERATOR_LIMIT_EXCEEDED => Self::NumbersUsedUp,
             _ if *state == SqlState::LOCK_NOT_AVAILABLE
                 || *state == SqlState::T_R_DEADLOCK_DETECTED
@@ -125,6 +140,12 @@ impl From<PoolError> for Error {
             other => Self::Unavailable(other.to_string()),
         }
     }
+}
+
+fn list(statements: &[String]) -> String {
+    let lines: Vec<String> =
+        statements.iter().map(|statement| format!("    {statement};")).collect();
+    lines.join("\n")
 }
 
 /// The driver's error with the server's words, for the log; never for a client.

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use refinery::Target;
-use tokio_postgres::{Client, Config, NoTls};
+use refinery::{Migration, Target};
+use tokio_postgres::{Client, Config, NoTls, Row};
 use tracing::{info, warn};
 
-use super::{Error, connect::prepare_session};
+use super::{Error, connect::prepare_session, privileges};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
 }
+
+/// Where it is kept what was migrated.
+const HISTORY: &str = "trunkline.schema_history";
 
 /// The advisory lock under which one broker at a time migrates; any constant that nobody else
 /// uses. Leases use the space of two numbers, which is apart from this one.
@@ -41,48 +44,77 @@ async fn migrate(client: &mut Client) -> Result<(), Error> {
             select pg_advisory_lock({MIGRATION_LOCK})"
         ))
         .await?;
-    client.batch_execute("-- create_schema\ncreate schema if not exists trunkline").await?;
-
-    let mut runner = embedded::migrations::runner();
-    runner.set_migration_table_name("trunkline.schema_history");
-    let known =
-        runner.get_migrations().iter().map(|migration| migration.version()).max().unwrap_or(0);
-    if let Some(found) = schema_version(client).await?
-        && found > known
-    {
-        return Err(Error::NewerSchema { found, known });
+    if !is_current(client).await? {
+        apply_migrations(client).await?;
     }
-    let report = runner
-        .set_target(Target::Latest)
-        .run_async(client)
-        .await
-        .map_err(|error| Error::Migration(describe(&error)))?;
-    for migration in report.applied_migrations() {
-        info!(version = migration.version(), name = migration.name(), "migrated the schema");
-    }
+    privileges::require_use(client).await?;
     if !compresses_with_lz4(client).await? {
         warn!("store payloads with the server's default compression: it was built without lz4");
     }
     Ok(())
 }
 
-async fn schema_version(client: &Client) -> Result<Option<i32>, Error> {
-    let exists = client
-        .query_one(
-            "-- find_schema_history\nselect to_regclass('trunkline.schema_history') is not null",
-            &[],
-        )
-        .await?;
-    if !exists.get::<_, bool>(0) {
-        return Ok(None);
+/// Whether nothing is to be migrated. A role that may only use the schema need not be able to do
+/// more than to find that out.
+async fn is_current(client: &Client) -> Result<bool, Error> {
+    let schema = privileges::find_schema(client).await?;
+    if !schema.has_history {
+        return Ok(false);
     }
-    let version = client
-        .query_one(
-            "-- find_schema_version\nselect max(version)::integer from trunkline.schema_history",
-            &[],
-        )
-        .await?;
-    Ok(version.get(0))
+    if !schema.reads_history {
+        privileges::require_use(client).await?;
+    }
+    let known = embedded::migrations::runner().get_migrations().clone();
+    let applied = find_applied(client).await?;
+    let newest = known.iter().map(Migration::version).max().unwrap_or(0);
+    if let Some(found) = applied.iter().map(|one| one.version).max().filter(|&it| it > newest) {
+        return Err(Error::NewerSchema { found, known: newest });
+    }
+    for Applied { version, name, checksum } in &applied {
+        let is_this = |migration: &&Migration| {
+            migration.version() == *version
+                && migration.name() == name
+                && migration.checksum().to_string() == *checksum
+        };
+        if known.iter().find(is_this).is_none() {
+            return Err(Error::Migration(format!(
+                "version {version} ({name}) of the database is not that of this broker"
+            )));
+        }
+    }
+    Ok(applied.len() == known.len())
+}
+
+/// A migration that the database has had.
+struct Applied {
+    version: i32,
+    name: String,
+    checksum: String,
+}
+
+async fn find_applied(client: &Client) -> Result<Vec<Applied>, Error> {
+    let statement = "-- find_applied_migrations
+        select version::integer, name::text, checksum::text from trunkline.schema_history";
+    let rows = client.query(statement, &[]).await?;
+    let applied =
+        |row: &Row| Applied { version: row.get(0), name: row.get(1), checksum: row.get(2) };
+    Ok(rows.iter().map(applied).collect())
+}
+
+async fn apply_migrations(client: &mut Client) -> Result<(), Error> {
+    if !privileges::find_schema(client).await?.exists {
+        privileges::require_schema_creation(client).await?;
+        client.batch_execute("-- create_schema\ncreate schema trunkline").await?;
+    }
+    privileges::require_migration(client).await?;
+    let mut runner = embedded::migrations::runner().set_target(Target::Latest);
+    runner.set_migration_table_name(HISTORY);
+    let report =
+        runner.run_async(client).await.map_err(|error| Error::Migration(describe(&error)))?;
+    for migration in report.applied_migrations() {
+        info!(version = migration.version(), name = migration.name(), "migrated the schema");
+    }
+    Ok(())
 }
 
 async fn compresses_with_lz4(client: &Client) -> Result<bool, Error> {

@@ -33,6 +33,7 @@ mod readme;
 mod reflection;
 mod registered_anew;
 mod retention;
+mod roles;
 mod runs;
 mod schema;
 mod seek;

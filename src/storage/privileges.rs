@@ -1,0 +1,169 @@
+//! What the broker's role must be allowed to do, asked before anything is tried: whoever lacks
+//! something gets all statements that grant it at once.
+//!
+//! Needs no privilege itself: it reads the catalogues alone.
+
+use tokio_postgres::{Client, Config, Row};
+
+use super::{Error, Storage, session::Statements as _};
+
+/// What a broker does with each table, by the statements of this layer. Identity columns take their
+/// numbers without a privilege, and foreign keys are checked as the tables' owner.
+const TABLES: [(&str, &str); 9] = [
+    ("schema_history", "select"),
+    ("topic", "select, insert, update, delete"),
+    ("topic_head", "select, insert, update, delete"),
+    ("producer_topic", "select, insert, update, delete"),
+    ("consumer_topic", "select, insert, update, delete"),
+    ("batch", "select, insert, delete"),
+    ("deleted_topic", "select, insert, delete"),
+    ("fence", "select, update"),
+    ("forgotten_producer", "select, insert, update, delete"),
+];
+
+/// Functions that its statements call.
+const FUNCTIONS: [&str; 1] = ["changed_meanwhile"];
+
+/// What there is of the schema, and what the session's role may do with it.
+pub(super) struct Schema {
+    /// Whether there is one.
+    pub exists: bool,
+    /// Whether it says what was migrated, and the role may read that.
+    pub has_history: bool,
+    pub reads_history: bool,
+}
+
+/// Looks at the schema.
+pub(super) async fn find_schema(client: &Client) -> Result<Schema, Error> {
+    let statement = "-- find_schema
+        select n.oid is not null, c.oid is not null,
+               coalesce(has_schema_privilege(n.oid, 'usage')
+                        and has_table_privilege(c.oid, 'select'), false)
+        from (select) one
+        left join pg_namespace n on nspname = 'trunkline'
+        left join pg_class c on relnamespace = n.oid and relname = 'schema_history'";
+    let row = client.query_one(statement, &[]).await?;
+    Ok(Schema { exists: row.get(0), has_history: row.get(1), reads_history: row.get(2) })
+}
+
+/// Refuses a role that may not create the schema.
+pub(super) async fn require_schema_creation(client: &Client) -> Result<(), Error> {
+    let statement = "-- find_schema_creation
+        select current_user::text,
+               format('grant create on database %I to %I', current_database(), current_user)
+        where not has_database_privilege(current_database(), 'create')
+        union all
+        select current_user::text,
+               format('/* or */ create schema trunkline authorization %I', current_user)
+        where not has_database_privilege(current_database(), 'create')";
+    refuse(&client.query(statement, &[]).await?)
+}
+
+/// Refuses a role that may not change the schema: it must have the rights of the owner of the
+/// schema and of all that is in it.
+pub(super) async fn require_migration(client: &Client) -> Result<(), Error> {
+    let statement = "-- find_migration_privileges
+        with owner (oid) as (
+            select nspowner from pg_namespace where nspname = 'trunkline'
+            union
+            select relowner from pg_class
+            where relnamespace = (select oid from pg_namespace where nspname = 'trunkline')
+              and relkind in ('r', 'v', 'S')
+        )
+        select current_user::text,
+               format(case when rolsuper
+                      then '/* a broker started as %1$I once migrates the schema */'
+                      else '/* or start a broker as %1$I once */ grant %1$I to %2$I' end,
+                      rolname, current_user)
+        from owner join pg_roles using (oid) where not pg_has_role(oid, 'usage')
+        union all
+        select current_user::text,
+               format('grant usage, create on schema trunkline to %I', current_user)
+        from pg_namespace
+        where nspname = 'trunkline' and pg_has_role(nspowner, 'usage')
+          and not (has_schema_privilege(oid, 'usage') and has_schema_privilege(oid, 'create'))";
+    refuse(&client.query(statement, &[]).await?)
+}
+
+/// Refuses a role that may not do all that a broker does with a finished schema.
+pub(super) async fn require_use(client: &Client) -> Result<(), Error> {
+    refuse(&client.query(&missing_for_use(), &[]).await?)
+}
+
+fn missing_for_use() -> String {
+    let tables = TABLES.map(|(table, privileges)| format!("('{table}', '{privileges}')"));
+    let functions = FUNCTIONS.map(|function| format!("'{function}'"));
+    format!(
+        "-- find_missing_privileges
+        with schema as (
+            select oid from pg_namespace where nspname = 'trunkline'
+        ), needed (relation, privileges) as (
+            values {}
+        ), missing (number, statement) as (
+            select 0, format('grant usage on schema trunkline to %I', current_user)
+            from schema where not has_schema_privilege(oid, 'usage')
+            union all
+            select 1, format('grant %s on trunkline.%I to %I',
+                             string_agg(privilege, ', ' order by place), relation, current_user)
+            from needed
+            join pg_class c on relname = relation and relnamespace = (select oid from schema)
+            cross join unnest(string_to_array(privileges, ', '))
+                with ordinality as one (privilege, place)
+            where not has_table_privilege(c.oid, privilege)
+            group by relation
+            union all
+            select 2, format('grant execute on function %s to %I',
+                             p.oid::regprocedure, current_user)
+            from pg_proc p
+            where pronamespace = (select oid from schema) and proname in ({})
+              and not has_function_privilege(p.oid, 'execute')
+        )
+        select current_user::text, statement from missing order by number, statement",
+        tables.join(", "),
+        functions.join(", ")
+    )
+}
+
+/// Says which statement lets a role connect to the database, where the server did not.
+pub(super) fn of_connection(error: Error, config: &Config) -> Error {
+    match (&error, config.get_user(), config.get_dbname()) {
+        (Error::Forbidden(_), Some(user), Some(database)) => Error::MissingPrivileges {
+            role: user.to_owned(),
+            statements: vec![format!(
+                "grant connect on database {} to {}",
+                quoted(database),
+                quoted(user)
+            )],
+        },
+        _ => error,
+    }
+}
+
+fn quoted(identifier: &str) -> String {
+    format!("\"{}\"", identifier.replace('"', "\"\""))
+}
+
+impl Storage {
+    /// As [`require_use`], for sessions that a pooler lends, which may be another role's.
+    pub(super) async fn require_use_of_lent_sessions(&self) -> Result<(), Error> {
+        refuse(&self.query().await?.query(&missing_for_use(), &[]).await?)
+    }
+
+    /// Whether the role may vacuum: as the owner of the table or of the database, or by the
+    /// privilege that came with PostgreSQL 17.
+    pub async fn may_vacuum(&self) -> Result<bool, Error> {
+        let statement = "-- find_vacuum_privilege
+            select pg_has_role(relowner, 'usage') or pg_has_role(datdba, 'usage')
+                   or case when current_setting('server_version_num')::integer >= 170000
+                           then has_table_privilege(c.oid, 'maintain') else false end
+            from pg_class c, pg_database
+            where c.oid = 'trunkline.batch'::regclass and datname = current_database()";
+        Ok(self.query().await?.query_one(statement, &[]).await?.get(0))
+    }
+}
+
+fn refuse(missing: &[Row]) -> Result<(), Error> {
+    let Some(first) = missing.first() else { return Ok(()) };
+    let statements = missing.iter().map(|row| row.get(1)).collect();
+    Err(Error::MissingPrivileges { role: first.get(0), statements })
+}

@@ -1,0 +1,293 @@
+//! Roles with no more rights than they use, and what is said where one is missing.
+
+use std::{fs, path::Path, sync::Arc, time::Duration};
+
+use tokio_postgres::error::SqlState;
+use trunkline::{
+    proto::{self, Retention, seek_request::Target},
+    storage::{Error, Limits, Storage},
+};
+
+use crate::support::{PRODUCER, TestBroker, TestDatabase, Trunkline, connect, soon, until};
+
+const LIMITS: Limits = Limits { writers: 1, queries: 2 };
+
+/// The URL of a database for another role.
+fn url_as(database: &TestDatabase, role: &str) -> String {
+    database.url.replacen(&format!("//{}@", database.user), &format!("//{role}@"), 1)
+}
+
+/// A role of the test's own: roles belong to the whole server.
+async fn role(database: &TestDatabase, name: &str) -> String {
+    let role = format!("{name}_{}", database.name);
+    database.sql().await.batch_execute(&format!("create role {role} login")).await.unwrap();
+    role
+}
+
+/// The SQL of docs/roles.md, block by block, with roles of the test's own.
+fn documented(database: &TestDatabase) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/roles.md");
+    let text = fs::read_to_string(path).unwrap();
+    let blocks = text.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let own = |block: &str| {
+        ["owner", "broker", "reader"].iter().fold(block.to_owned(), |block, name| {
+            block.replace(&format!("trunkline_{name}"), &format!("{name}_{}", database.name))
+        })
+    };
+    blocks.map(own).collect()
+}
+
+/// A database with the documented roles, and the broker's and the reader's names.
+async fn with_documented_roles() -> (Arc<TestDatabase>, String, String) {
+    let database = Arc::new(TestDatabase::create_empty().await);
+    let [roles, for_broker, for_reader] = documented(&database).try_into().unwrap();
+    database.sql().await.batch_execute(&roles).await.unwrap();
+    let owner = url_as(&database, &format!("owner_{}", database.name));
+    Storage::open(&owner, None, LIMITS).await.unwrap().close();
+    let as_owner = connect(&owner).await;
+    as_owner.batch_execute(&for_broker).await.unwrap();
+    as_owner.batch_execute(&for_reader).await.unwrap();
+    let (broker, reader) =
+        (format!("broker_{}", database.name), format!("reader_{}", database.name));
+    (database, broker, reader)
+}
+
+fn missing(outcome: Result<Storage, Error>) -> Vec<String> {
+    let Err(error) = outcome else { panic!("refusal expected") };
+    assert!(!error.is_transient());
+    match error {
+        Error::MissingPrivileges { statements, .. } => statements,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn the_documented_broker_may_do_all_that_a_broker_does() {
+    let (database, role, _) = with_documented_roles().await;
+    let url = url_as(&database, &role);
+    let broker = TestBroker::start_with(database, &url, None, Duration::from_secs(5)).await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    broker.publish("orders", ["a", "b", "c"]).await;
+    broker.publish("orders", ["d"]).await;
+    assert_eq!(broker.consume("orders", "billing").await.payloads(4).await, ["a", "b", "c", "d"]);
+    assert_eq!(broker.seek("orders", "billing", Target::Offset(1)).await.unwrap(), 1);
+    let mut held = broker.consume_manually("orders", "billing").await;
+    held.attaches().await;
+    let mut taken = broker.take_over("orders", "billing", "ann").await;
+    taken.attaches().await;
+    taken.payloads(3).await;
+    assert_eq!(taken.commit(2).await.unwrap(), 2);
+    drop((held, taken));
+    until("the lease is free", async || broker.pull("orders", "billing", 1).await.is_ok()).await;
+
+    // By hand and by a limit; the rows go.
+    assert_eq!(broker.trim("orders", 3).await, 3);
+    let request = proto::UpdateTopicRequest {
+        topic: "orders".to_owned(),
+        retention: Some(Retention { max_messages: 1, ..Default::default() }),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec!["retention.max_messages".to_owned()],
+        }),
+        ..Default::default()
+    };
+    broker.topics().update_topic(request).await.unwrap();
+    broker.publish("orders", ["e", "f"]).await;
+    until("the oldest are deleted", async || broker.batches().await == 1).await;
+
+    let fence = proto::RegisterProducerRequest {
+        topic: "orders".to_owned(),
+        producer_id: PRODUCER.to_owned(),
+        fence: true,
+    };
+    broker.producers().register_producer(fence).await.unwrap();
+    let (topic, producer_id) = ("orders".to_owned(), PRODUCER.to_owned());
+    let request = proto::UnregisterProducerRequest { topic, producer_id };
+    broker.producers().unregister_producer(request).await.unwrap();
+    let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
+    let request = proto::UnregisterConsumerRequest { topic, consumer_id };
+    broker.consumers().unregister_consumer(request).await.unwrap();
+    broker.consumer("orders", "billing").await;
+    broker.delete_topic("orders").await;
+    let sql = broker.sql().await;
+    until("the remains are deleted", async || {
+        let left = "select (select count(*) from trunkline.batch)
+                        + (select count(*) from trunkline.deleted_topic)";
+        sql.query_one(left, &[]).await.unwrap().get::<_, i64>(0) == 0
+    })
+    .await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn the_documented_reader_may_use_views_and_functions_and_nothing_else() {
+    let (database, _, role) = with_documented_roles().await;
+    let broker = TestBroker::start_on(database.clone()).await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    broker.publish("orders", ["a", "b"]).await;
+    let reader = connect(&url_as(&database, &role)).await;
+    for (from, rows) in [
+        ("message", 2),
+        ("topics", 1),
+        ("consumers", 1),
+        ("producers", 1),
+        ("newest('orders')", 2),
+        ("read('orders')", 2),
+        ("read_since('orders', now() - interval '1 hour')", 2),
+        ("message_at('orders', 1)", 1),
+        ("offset_at('orders', now())", 1),
+    ] {
+        let found = reader.query(&format!("select * from trunkline.{from}"), &[]).await;
+        assert_eq!(found.unwrap().len(), rows, "{from}");
+    }
+    for statement in [
+        "delete from trunkline.batch",
+        "update trunkline.topic_head set next_offset = 0",
+        "select * from trunkline.consumer_topic",
+    ] {
+        let error = reader.batch_execute(statement).await.unwrap_err();
+        assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{statement}");
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_owns_the_schema_need_not_create_schemas() {
+    let database = TestDatabase::create_empty().await;
+    let owner = role(&database, "owner").await;
+    let schema = format!("create schema trunkline authorization {owner}");
+    database.sql().await.batch_execute(&schema).await.unwrap();
+    for _ in 0..2 {
+        let storage = Storage::open(&url_as(&database, &owner), None, LIMITS).await.unwrap();
+        assert!(storage.may_vacuum().await.unwrap());
+        storage.close();
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_use_a_finished_schema_is_told_all_statements_that_let_it() {
+    let database = TestDatabase::create().await;
+    let app = role(&database, "app").await;
+    let sql = database.sql().await;
+    let revoke = "revoke execute on function trunkline.changed_meanwhile from public";
+    sql.batch_execute(revoke).await.unwrap();
+    let statements = missing(Storage::open(&url_as(&database, &app), None, LIMITS).await);
+    let batch = format!("grant select, insert, delete on trunkline.batch to {app}");
+    assert!(statements.contains(&batch), "{statements:?}");
+    // Where one alone is missing, that one alone is asked for.
+    for statement in &statements {
+        let (what, whose) = statement.rsplit_once(" to ").unwrap();
+        let revoke = format!("{} from {whose}", what.replacen("grant", "revoke", 1));
+        sql.batch_execute(&format!("{}; {revoke}", statements.join(";"))).await.unwrap();
+        let outcome = Storage::open(&url_as(&database, &app), None, LIMITS).await;
+        assert_eq!(missing(outcome).as_slice(), std::slice::from_ref(statement));
+    }
+    sql.batch_execute(&statements.join(";")).await.unwrap();
+    let storage = Storage::open(&url_as(&database, &app), None, LIMITS).await.unwrap();
+    // Without an error, and without a word of the server's each time.
+    assert!(!storage.may_vacuum().await.unwrap());
+    storage.vacuum_batches().await.unwrap();
+    storage.close();
+    let url = url_as(&database, &app);
+    let arguments = ["--database-url", &url, "--listen", "127.0.0.1:0"];
+    let (mut broker, _) = Trunkline::serve(&arguments).await;
+    soon("a warning", async {
+        while let Some(line) = broker.stderr.next_line().await.unwrap() {
+            if line.contains("may not vacuum trunkline.batch") {
+                return;
+            }
+        }
+        panic!("the broker ended");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_privilege_that_is_revoked_meanwhile_is_told_as_such() {
+    let (database, role, _) = with_documented_roles().await;
+    let storage = Storage::open(&url_as(&database, &role), None, LIMITS).await.unwrap();
+    let revoke = format!("revoke select on trunkline.topic_head from {role}");
+    database.sql().await.batch_execute(&revoke).await.unwrap();
+    let error = storage.read_ends(&[]).await.unwrap_err();
+    assert!(matches!(error, Error::Forbidden(_)), "{error}");
+    assert!(error.to_string().contains("permission denied for table topic_head"), "{error}");
+    assert!(!error.is_transient());
+    storage.close();
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_create_the_schema_is_told_what_lets_it() {
+    let database = TestDatabase::create_empty().await;
+    let app = role(&database, "app").await;
+    let url = url_as(&database, &app);
+    let ended = Trunkline::run(&["serve", "--database-url", &url, "--listen", "127.0.0.1:0"]).await;
+    assert_eq!(ended.code(), 1, "{ended:?}");
+    let grant = format!("grant create on database {} to {app};", database.name);
+    assert!(ended.stderr.contains(&grant), "{ended:?}");
+    let statements = missing(Storage::open(&url, None, LIMITS).await);
+    database.sql().await.batch_execute(&statements[0]).await.unwrap();
+    Storage::open(&url, None, LIMITS).await.unwrap().close();
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_migrate_is_told_whose_rights_it_needs() {
+    let database = TestDatabase::create_empty().await;
+    let (owner, app) = (role(&database, "owner").await, role(&database, "app").await);
+    let sql = database.sql().await;
+    let schema = format!("create schema trunkline authorization {owner}");
+    sql.batch_execute(&schema).await.unwrap();
+    Storage::open(&url_as(&database, &owner), None, LIMITS).await.unwrap().close();
+    let behind = "grant usage on schema trunkline to public;
+        grant select on trunkline.schema_history to public;
+        delete from trunkline.schema_history
+        where version = (select max(version) from trunkline.schema_history)";
+    sql.batch_execute(behind).await.unwrap();
+    let statements = missing(Storage::open(&url_as(&database, &app), None, LIMITS).await);
+    assert_eq!(
+        statements,
+        [format!("/* or start a broker as {owner} once */ grant {owner} to {app}")]
+    );
+
+    // A superuser's rights are not to be given away.
+    let database = TestDatabase::create().await;
+    database.sql().await.batch_execute(behind).await.unwrap();
+    let statements = missing(Storage::open(&url_as(&database, &app), None, LIMITS).await);
+    let advice = "/* a broker started as trunkline once migrates the schema */";
+    assert_eq!(statements, [advice]);
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_connect_is_told_what_lets_it() {
+    let database = TestDatabase::create().await;
+    let app = role(&database, "app").await;
+    let revoke = format!("revoke connect on database {} from public", database.name);
+    database.sql().await.batch_execute(&revoke).await.unwrap();
+    let statements = missing(Storage::open(&url_as(&database, &app), None, LIMITS).await);
+    let grant = format!("grant connect on database \"{}\" to \"{app}\"", database.name);
+    assert_eq!(statements, [grant]);
+}
+
+#[tokio::test]
+async fn a_migration_that_is_not_this_brokers_is_refused() {
+    let database = TestDatabase::create().await;
+    let change = "update trunkline.schema_history set checksum = '1' where version = 2";
+    database.sql().await.batch_execute(change).await.unwrap();
+    let Err(error) = Storage::open(&database.url, None, LIMITS).await else {
+        panic!("refusal expected")
+    };
+    assert!(matches!(error, Error::Migration(_)), "{error}");
+    assert!(error.to_string().contains("version 2"), "{error}");
+}
+
+/// A table that a later version adds must be granted.
+#[tokio::test]
+async fn the_documentation_names_every_table() {
+    let database = TestDatabase::create().await;
+    let documented = documented(&database).concat();
+    let tables = "select relname::text from pg_class
+        where relnamespace = 'trunkline'::regnamespace and relkind = 'r'";
+    for row in database.sql().await.query(tables, &[]).await.unwrap() {
+        let table: &str = row.get(0);
+        assert!(documented.contains(&format!("trunkline.{table}")), "{table}");
+    }
+}
