@@ -6,6 +6,7 @@
 
 mod attach;
 mod catalog;
+mod characters;
 mod commit;
 mod consume;
 mod cursor;
@@ -13,6 +14,7 @@ mod error;
 mod feed;
 mod flush;
 mod frames;
+mod group_commit;
 mod held;
 mod hints;
 mod lease;
@@ -62,6 +64,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Broker {
     storage: Arc<Storage>,
     publisher: publisher::Publisher,
+    characters: Arc<characters::Characters>,
     feeds: Arc<feed::Feeds>,
     leases: Arc<lease::Leases>,
     positions: positions::Positions,
@@ -110,8 +113,14 @@ impl Broker {
             &tasks,
             stopping.clone(),
         );
-        let publisher =
-            publisher::Publisher::start(storage.clone(), feeds.clone(), hints, writers, &tasks);
+        let characters = Arc::new(characters::Characters::of(&storage));
+        let log = writer::TopicLog {
+            storage: storage.clone(),
+            feeds: feeds.clone(),
+            hints,
+            characters: characters.clone(),
+        };
+        let publisher = publisher::Publisher::start(Arc::new(log), writers, &tasks);
         retention::start(
             storage.clone(),
             feeds.clone(),
@@ -133,6 +142,7 @@ impl Broker {
         Ok(Arc::new(Self {
             storage,
             publisher,
+            characters,
             feeds,
             leases,
             positions,

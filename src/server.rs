@@ -131,6 +131,7 @@ async fn serve_on(
     };
     let open = async {
         let storage = database.open(limits).await?;
+        tell_encoding(&storage);
         match storage.server_settings().await {
             Ok(settings) => tell_limits(&settings, limits),
             Err(error) => warn!(%error, "ask for the database's settings"),
@@ -169,6 +170,25 @@ async fn serve_on(
     // Whoever started us need not read it.
     let _ = writeln!(stdout, "listening on {bound}").and_then(|()| stdout.flush());
     run(listener, broker, options.drain_timeout, shutdown.cancelled()).await
+}
+
+/// Says what a database that is not UTF-8 cannot hold.
+fn tell_encoding(storage: &storage::Storage) {
+    let encoding = storage.encoding();
+    if !storage.can_store_any_text() {
+        warn!(
+            encoding,
+            "the database's encoding is not UTF8: headers, labels, descriptions and client names \
+             with characters that it lacks are refused (INVALID_ARGUMENT); payloads and keys are \
+             bytes and stay as they are; create the database with encoding UTF8 to lift this"
+        );
+    } else if encoding != "UTF8" {
+        warn!(
+            encoding,
+            "the database's encoding is not UTF8, and text is stored there unchecked: what other \
+             programs write into it in another encoding cannot be read (INTERNAL)"
+        );
+    }
 }
 
 /// Says what the server's settings leave no room for, or make unsafe.

@@ -24,6 +24,7 @@ mod retention;
 mod server;
 mod session;
 mod settings;
+mod text;
 mod topics;
 
 use std::{
@@ -59,6 +60,8 @@ pub struct Storage {
     opened: Arc<AtomicU64>,
     servers: Arc<Servers>,
     notifies: bool,
+    /// The encoding of the database's text, as PostgreSQL calls it.
+    encoding: String,
 }
 
 impl Storage {
@@ -88,6 +91,7 @@ impl Storage {
         }
         let arrive = probe::find_whether_notifications_arrive(&storage);
         storage.notifies = probe::in_time(arrive).await?;
+        storage.encoding = probe::in_time(text::find_encoding(&storage)).await?;
         Ok(storage)
     }
 

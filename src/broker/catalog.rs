@@ -1,6 +1,6 @@
 //! Topics, producers and consumers: made, described, changed and removed.
 
-use super::{Broker, Error, hints::Whose};
+use super::{Broker, Error, characters::texts, hints::Whose};
 use crate::{
     model::{
         Consumer, ConsumerId, Labels, Offset, Page, PageRequest, Producer, ProducerId, Retention,
@@ -22,6 +22,8 @@ impl Broker {
         labels: &Labels,
         retention: &Retention,
     ) -> Result<Topic, Error> {
+        self.check_text("description", [description].into_iter()).await?;
+        self.check_text("labels", texts(labels)).await?;
         match self.storage.create_topic(&topic, description, labels, retention).await {
             Err(storage::Error::Taken) => Err(Error::TopicExists { topic }),
             Err(storage::Error::NumbersUsedUp) => Err(Error::NumbersUsedUp { what: "topic" }),
@@ -58,7 +60,19 @@ impl Broker {
         topic: TopicName,
         changes: &TopicChanges,
     ) -> Result<Topic, Error> {
+        let TopicChanges { description, labels, .. } = changes;
+        self.check_text("description", description.iter().map(String::as_str)).await?;
+        self.check_text("labels", labels.iter().flat_map(texts)).await?;
         self.storage.update_topic(&topic, changes).await?.ok_or(Error::TopicNotFound { topic })
+    }
+
+    /// Refuses text that a client gave for a field, and that the database cannot store.
+    pub(super) async fn check_text<'t>(
+        &self,
+        field: &str,
+        texts: impl Iterator<Item = &'t str> + Clone + Send,
+    ) -> Result<(), Error> {
+        self.characters.check(&*self.storage, field, texts).await
     }
 
     /// Deletes a topic with all that belongs to it.

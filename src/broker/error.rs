@@ -118,6 +118,9 @@ impl From<storage::Error> for Error {
             }
             storage::Error::Taken
             | storage::Error::ChangedMeanwhile
+            // Where a client's value was refused, whoever gave it to the database has said which:
+            // this is one that was stored, or made here.
+            | storage::Error::Refused(_)
             | storage::Error::ParentGone
             | storage::Error::NumbersUsedUp
             | storage::Error::NewerSchema { .. }

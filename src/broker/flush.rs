@@ -34,6 +34,13 @@ pub(super) struct Group {
     place_of: HashMap<ProducerId, usize>,
 }
 
+/// A group that was taken apart.
+pub(super) enum Halves {
+    Two(Group, Group),
+    /// It holds one request, which is stored whole or not at all.
+    OneRequest(Group),
+}
+
 #[derive(Clone, Copy)]
 struct Progress {
     epoch: Epoch,
@@ -167,6 +174,58 @@ impl Group {
         for member in self.members {
             member.answer(Err(error.clone()));
         }
+    }
+
+    /// The members' publishes, in order.
+    pub(super) fn publishes(&self) -> impl Iterator<Item = &Publish> + Clone {
+        self.members.iter().map(|member| &member.publish)
+    }
+
+    /// Takes the group apart: by its members first, and by the requests of the last one.
+    pub(super) fn halves(self) -> Halves {
+        let Self { topic, mut members, .. } = self;
+        if members.len() == 1 {
+            members = members.into_iter().flat_map(Queued::split).collect();
+        }
+        let second = members.split_off(members.len() / 2);
+        let group = |members| Self::of(topic.clone(), members);
+        match members.is_empty() {
+            true => Halves::OneRequest(group(second)),
+            false => Halves::Two(group(members), group(second)),
+        }
+    }
+
+    /// Refuses requests one by one, for what `refusal` says; the others stay. Returns whether a
+    /// counted one was refused: what follows it does not fit then, and must be judged anew.
+    pub(super) fn refuse_each(&mut self, refusal: impl Fn(&Publish) -> Option<Error>) -> bool {
+        if self.publishes().all(|publish| refusal(publish).is_none()) {
+            return false;
+        }
+        let mut counted = false;
+        let mut left = Vec::with_capacity(self.members.len());
+        for member in std::mem::take(&mut self.members) {
+            if refusal(&member.publish).is_none() {
+                left.push(member);
+                continue;
+            }
+            for request in member.split() {
+                match refusal(&request.publish) {
+                    Some(error) => {
+                        counted |= request.publish.sequence.is_some();
+                        request.answer(Err(error));
+                    }
+                    None => left.push(request),
+                }
+            }
+        }
+        *self = Self::of(self.topic.clone(), left);
+        counted
+    }
+
+    fn of(topic: TopicName, members: Vec<Queued>) -> Self {
+        let mut group = Self::new(topic);
+        members.into_iter().for_each(|member| group.add(member));
+        group
     }
 
     /// Answers the requests that cannot be stored, or were stored before; the others stay.

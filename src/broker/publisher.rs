@@ -13,13 +13,11 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Broker, Error,
-    feed::Feeds,
-    hints::Hints,
     publish::{Answers, Publish, Receipt, Run},
     reply::{Caller, Queued},
     writer,
 };
-use crate::{model::TopicName, storage::Storage};
+use crate::model::TopicName;
 
 /// Bytes of publishes that may be on their way at the same time. When they are used up, unary
 /// calls wait, and publish streams are no longer read, so that HTTP/2 holds their clients back.
@@ -39,19 +37,11 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn start(
-        storage: Arc<Storage>,
-        feeds: Arc<Feeds>,
-        hints: Hints,
-        writers: usize,
-        tasks: &TaskTracker,
-    ) -> Self {
+    pub(super) fn start(log: Arc<writer::TopicLog>, writers: usize, tasks: &TaskTracker) -> Self {
         let queues = (0..writers)
             .map(|_| {
                 let (queue, queued) = mpsc::channel(QUEUE_LENGTH);
-                let writer =
-                    writer::Writer::new(storage.clone(), feeds.clone(), hints.clone(), queued);
-                tasks.spawn(writer.run());
+                tasks.spawn(writer::Writer::new(log.clone(), queued).run());
                 queue
             })
             .collect();

@@ -94,6 +94,8 @@ impl Stream {
     /// Serves until what the stream was asked for is handed out.
     async fn serve(&mut self) -> Result<(), End> {
         let Consume { topic, consumer, .. } = &self.request;
+        let name = [self.request.holder.as_str()].into_iter();
+        promptly(self.broker.check_text("client_name", name)).await?;
         let (stored, mut log) = promptly(self.broker.begin_reading(topic, consumer)).await?;
         let seat = self.broker.leases.seat(topic, consumer);
         self.until_session_is_open().await?;

@@ -3,7 +3,7 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use super::{Consumer, InvalidInput, Producer, Topic, TopicId};
+use super::{Consumer, InvalidInput, Producer, Topic, TopicId, TopicName};
 
 const DEFAULT_PAGE_SIZE: usize = 100;
 const MAX_PAGE_SIZE: usize = 1_000;
@@ -58,9 +58,11 @@ impl PageRequest {
             .ok()
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .and_then(|text| text.strip_prefix(&token_prefix(list)).map(str::to_owned))
-            .filter(|rest| !rest.contains('\0'))
             .and_then(|rest| {
                 let (of, after) = rest.split_once(' ')?;
+                // A list goes on after one of its names; other text may be none that the database
+                // can compare with.
+                TopicName::parse(after).ok()?;
                 let of = match of {
                     NO_TOPIC => None,
                     id => Some(TopicId(id.parse().ok()?)),
@@ -186,6 +188,10 @@ mod tests {
         assert_eq!(PageRequest::parse("topics", 2, &token).unwrap().after, "b");
         assert!(PageRequest::parse("producers of x", 2, &token).is_err());
         assert!(PageRequest::parse("topics", 2, "no token").is_err());
+        for no_name in ["\0", "\u{20ac}", ""] {
+            let forged = Page::of(vec![Named(no_name, 1), Named("z", 1)], 1, None);
+            assert!(PageRequest::parse("topics", 2, &forged.next_token("topics")).is_err());
+        }
         assert_eq!(Page::of(vec![Named("a", 1)], 2, None).next_token("topics"), "");
     }
 

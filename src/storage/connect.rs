@@ -72,6 +72,7 @@ impl Storage {
             opened: opened.clone(),
             servers: servers.clone(),
             notifies: false,
+            encoding: String::new(),
         })
     }
 }

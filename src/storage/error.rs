@@ -25,6 +25,10 @@ pub enum Error {
     /// The name is taken.
     #[error("store a name: it is taken")]
     Taken,
+    /// The database refuses a value that it was given: nothing was done, and trying again does not
+    /// help. Which value it is has to be found out.
+    #[error("convert or store a value: {0}")]
+    Refused(String),
     /// What the row belongs to is gone.
     #[error("store a row: what it belongs to is gone")]
     ParentGone,
@@ -126,6 +130,9 @@ impl From<tokio_postgres::Error> for Error {
             code if code.starts_with("53") || code.starts_with("57") || code == "25006" => {
                 Self::Unavailable(describe(&error))
             }
+            // A value of the wrong kind, such as a character that the database's encoding lacks
+            // (22P05), or one that is too large (54000).
+            code if code.starts_with("22") || code == "54000" => Self::Refused(describe(&error)),
             _ => Self::Unexpected(describe(&error)),
         }
     }

@@ -20,6 +20,7 @@ mod deadlines;
 mod deletion;
 mod drain;
 mod embedded;
+mod encodings;
 mod end_to_end;
 mod exactly_once;
 mod flow;

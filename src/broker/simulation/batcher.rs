@@ -11,10 +11,10 @@ use futures::FutureExt as _;
 use proptest::collection::vec;
 
 use self::{
-    database::{Database, Mishap, mishap},
-    requests::{Act, Clients, act, ids, large_act},
+    database::{Database, Mishap, POISON, mishap},
+    requests::{Act, Clients, act, ids, large_act, plain},
     serial::Serial,
-    writer::Driver,
+    writer::{Driver, Written},
 };
 use super::check;
 use crate::broker::{Error, Publish, Receipt};
@@ -26,15 +26,16 @@ fn each_request_is_answered_as_if_it_had_come_alone() {
     check(192, vec(act(), 1..60), |acts| {
         let mut driver = Driver::new(Vec::new());
         let answered = run(acts, &mut driver);
-        check_logs(&driver.database, &answered);
+        check_logs(&driver.database(), &answered);
         // Whatever was refused beside it, and whatever it was written with.
         let mut serial = Serial::default();
         for (publish, answer) in &answered {
             let verdict = serial.judge(publish);
             assert!(verdict.allows(answer), "{publish:?}: {verdict:?}, but {answer:?}");
         }
-        // The first round finds out who does not fit; the others fit then.
-        assert!(driver.most_rounds <= 2, "{} rounds", driver.most_rounds);
+        for flush in &driver.flushes {
+            check_cost(flush);
+        }
     });
 }
 
@@ -44,7 +45,7 @@ fn what_others_do_meanwhile_and_what_fails_harms_nothing_that_is_stored() {
         let lost = mishaps.iter().any(|mishap| matches!(mishap, Mishap::Lost { .. }));
         let mut driver = Driver::new(mishaps);
         let answered = run(acts, &mut driver);
-        check_logs(&driver.database, &answered);
+        check_logs(&driver.database(), &answered);
         assert!(lost || !answered.iter().any(|(_, answer)| is_unknown(answer)));
     });
 }
@@ -54,12 +55,60 @@ fn a_flush_keeps_to_its_limits_unless_one_run_alone_is_larger() {
     check(32, vec(large_act(), 1..30), |acts| {
         let mut driver = Driver::new(Vec::new());
         let answered = run(acts, &mut driver);
-        check_logs(&driver.database, &answered);
-        for (runs, messages, bytes) in &driver.flushes {
-            let within = *messages <= 8_192 && *bytes <= 2 * 1024 * 1024;
-            assert!(*runs == 1 || within, "{runs} runs, {messages} messages, {bytes} bytes");
+        check_logs(&driver.database(), &answered);
+        for flush in &driver.flushes {
+            let within = flush.messages <= 8_192 && flush.bytes <= 2 * 1024 * 1024;
+            assert!(flush.runs == 1 || within, "{flush:?}");
         }
     });
+}
+
+#[test]
+fn a_flood_of_refused_requests_costs_a_bounded_number_of_statements() {
+    // Each lacks a character of its own; or one that all share; or is refused for no reason that
+    // its characters tell.
+    let lacking = |index: usize| char::from_u32(0x4e00 + index as u32).unwrap().to_string();
+    let floods: [&dyn Fn(usize) -> String; 3] = [&lacking, &|_| lacking(0), &|_| POISON.to_owned()];
+    for (kind, header) in floods.into_iter().enumerate() {
+        let mut driver = Driver::new(Vec::new());
+        let mut answers = Vec::new();
+        for index in 0..4_000 {
+            let good = index % 40 == 0;
+            let (topic, header) = match (good, index % 80 == 0) {
+                (true, true) => (1, None),
+                (true, false) => (0, None),
+                _ => (0, Some(header(index))),
+            };
+            let publish = plain(topic, index, header.as_deref());
+            answers.push((good, topic, driver.take_in(publish.into())));
+        }
+        driver.write_all();
+        let [flush] = &driver.flushes[..] else { panic!("one flush: {:?}", driver.flushes) };
+        assert!(flush.refused <= 160 && driver.questions() <= 160 * 32, "{flush:?}");
+        for (good, topic, answer) in answers {
+            let answer = answer.wait().now_or_never().expect("all are answered").remove(0);
+            match (good, kind, &answer) {
+                (true, 0 | 1, Ok(_)) | (false, 0 | 1, Err(Error::Invalid(_))) => {}
+                // Some are sent back, to be tried again.
+                (false, 0, Err(Error::DatabaseUnavailable)) => {}
+                // Only what shares a topic with them suffers.
+                (true, 2, Ok(_)) => {}
+                (true, 2, Err(Error::Internal)) if topic == 0 => {}
+                (false, 2, Err(Error::Invalid(_) | Error::Internal)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(driver.all_room_is_given_back());
+    }
+}
+
+/// A flush takes a transaction; a group that does not fit takes two more, as the first one finds
+/// out who does not fit, and the others fit then; and a bad message takes no more refused ones than
+/// it takes to halve a flush down to it.
+fn check_cost(flush: &Written) {
+    let halvings = flush.messages.max(2).ilog2() as usize + 1;
+    assert!(flush.refused <= flush.bad * (2 * halvings + 2), "{flush:?}");
+    assert!(flush.transactions <= 1 + 2 * flush.groups + 4 * flush.refused, "{flush:?}");
 }
 
 /// Lets clients publish and the writer write; returns every request with its one answer, in the

@@ -39,6 +39,12 @@ impl TestDatabase {
         Self::create_like("template0").await
     }
 
+    /// A database of an encoding, without the schema.
+    pub async fn create_encoded(encoding: &str) -> Self {
+        Self::create_like(&format!("template0 encoding '{encoding}' lc_collate 'C' lc_ctype 'C'"))
+            .await
+    }
+
     async fn create_like(template: &str) -> Self {
         let cluster = CLUSTER.get_or_init(start).await;
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));

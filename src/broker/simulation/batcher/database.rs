@@ -61,6 +61,14 @@ pub(super) fn mishap() -> impl Strategy<Value = Mishap> {
     ]
 }
 
+/// The model's encoding ends where LATIN1 does.
+pub(super) fn can_be_stored(character: char) -> bool {
+    character <= '\u{ff}'
+}
+
+/// A header's value that the database refuses for no reason that its characters tell.
+pub(super) const POISON: &str = "poison";
+
 /// How many runs of counted messages a registration keeps.
 const RECENT_RUNS: usize = 8;
 
@@ -86,6 +94,10 @@ impl Topic {
     }
 }
 
+pub(super) fn refuses_value(value: &str) -> bool {
+    value == POISON || !value.chars().all(can_be_stored)
+}
+
 pub(super) struct Database(BTreeMap<TopicName, Topic>);
 
 pub(super) fn new_registration(producer: ProducerId) -> Registration {
@@ -100,6 +112,12 @@ impl Database {
             (topic(number), Topic { registrations: registrations.collect(), ..Topic::default() })
         });
         Self(topics.collect())
+    }
+
+    /// Whether a draft cannot be stored, whatever it is to fit.
+    pub(super) fn refuses(draft: &Draft) -> bool {
+        let headers = draft.headers.iter().flatten().flat_map(|headers| headers.entries().values());
+        headers.into_iter().any(|value| refuses_value(value))
     }
 
     /// All fit, and are stored, or nothing is.

@@ -5,11 +5,15 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::writer::Driver;
+use super::{
+    database::{POISON, refuses_value},
+    writer::Driver,
+};
 use crate::{
     broker::{Answers, Publish, Run},
     model::{
-        Epoch, MAX_MESSAGE_BYTES, Message, NewMessages, Offset, ProducerId, Sequence, TopicName,
+        Epoch, Labels, MAX_MESSAGE_BYTES, Message, NewMessages, Offset, ProducerId, Sequence,
+        TopicName,
     },
 };
 
@@ -34,6 +38,8 @@ pub(super) struct Request {
     head: Option<Head>,
     /// How many messages, and the bytes of each.
     size: (usize, usize),
+    /// What its last message has for a header, if it has any.
+    text: Option<Text>,
     /// Whether it may become a part of the run before it.
     joins: bool,
 }
@@ -46,6 +52,15 @@ enum Count {
     /// It sends once more what it sent so many counted requests before.
     Again(usize),
     Skip(i64),
+}
+
+#[derive(Clone, Debug)]
+enum Text {
+    Good,
+    /// A character that the database lacks, of a few.
+    Lacking(u8),
+    /// Something else that it refuses.
+    Poison,
 }
 
 #[derive(Clone, Debug)]
@@ -93,12 +108,41 @@ fn acts(size: BoxedStrategy<(usize, usize)>) -> impl Strategy<Value = Act> {
     let topic = prop_oneof![20 => 0..TOPICS, 1 => Just(TOPICS)];
     let producer = prop_oneof![30 => 0..3u8, 1 => Just(3u8)];
     let epoch = prop_oneof![15 => Just(0), 1 => Just(1)];
-    let request = (topic, producer, epoch, count, head, size, any::<bool>()).prop_map(
-        |(topic, producer, epoch, count, head, size, joins)| {
-            Act::Publish(Request { topic, producer, epoch, count, head, size, joins })
+    let text = prop_oneof![
+        12 => Just(None),
+        2 => Just(Some(Text::Good)),
+        2 => (0..6u8).prop_map(|number| Some(Text::Lacking(number))),
+        1 => Just(Some(Text::Poison)),
+    ];
+    let request = (topic, producer, epoch, count, head, size, text, any::<bool>()).prop_map(
+        |(topic, producer, epoch, count, head, size, text, joins)| {
+            Act::Publish(Request { topic, producer, epoch, count, head, size, text, joins })
         },
     );
     prop_oneof![10 => request, 1 => Just(Act::Flush), 1 => Just(Act::FlushAll)]
+}
+
+/// A request of one message, of which only the topic and the header matter.
+pub(super) fn plain(of: u8, id: usize, header: Option<&str>) -> Publish {
+    let headers = header.map(|value| Labels::stored([("name".into(), value.into())].into()));
+    let message = Message {
+        key: Some(Bytes::copy_from_slice(&id.to_be_bytes())),
+        headers: headers.unwrap_or_default(),
+        ..Message::default()
+    };
+    Publish {
+        topic: topic(of),
+        producer: producer(0),
+        epoch: Epoch(0),
+        sequence: None,
+        expected_head: None,
+        messages: NewMessages::parse(vec![message]).unwrap(),
+    }
+}
+
+/// Whether the database refuses a message, wherever it comes.
+pub(super) fn is_refused(message: &Message) -> bool {
+    message.headers.entries().values().any(|value| refuses_value(value))
 }
 
 /// What tells messages from all others: their keys. A request that is sent once more has the same.
@@ -154,6 +198,7 @@ impl Clients {
             count,
             head,
             size,
+            text,
             ..
         } = request;
         let who = (topic_number, producer_number);
@@ -164,7 +209,7 @@ impl Clients {
         {
             return counted[index].clone();
         }
-        let stored = || driver.database.next_sequence(&topic, &producer);
+        let stored = || driver.database().next_sequence(&topic, &producer);
         let next = self.next.entry(who).or_insert_with(stored);
         let sequence = match count {
             Count::None => None,
@@ -177,12 +222,23 @@ impl Clients {
             let key = Some(Bytes::copy_from_slice(&self.messages.to_be_bytes()));
             Message { payload, key, ..Message::default() }
         };
-        // A message's key counts too.
-        let largest = MAX_MESSAGE_BYTES - 8;
-        let messages = (0..size.0).map(|_| message(size.1.min(largest))).collect();
+        // A message's key and its header count too.
+        let largest = MAX_MESSAGE_BYTES - 24;
+        let mut messages: Vec<_> = (0..size.0).map(|_| message(size.1.min(largest))).collect();
+        if let (Some(last), Some(text)) = (messages.last_mut(), text) {
+            let value = match text {
+                Text::Good => "gr\u{fc}n".to_owned(),
+                Text::Lacking(number) => ["\u{fc} \u{20ac}", "\u{4e00}"][usize::from(number) % 2]
+                    .chars()
+                    .chain(char::from_u32(0x5000 + u32::from(number)))
+                    .collect(),
+                Text::Poison => POISON.to_owned(),
+            };
+            last.headers = Labels::stored([("name".to_owned(), value)].into());
+        }
         let messages = NewMessages::parse(messages).unwrap();
         let expected_head = head.map(|head| match head {
-            Head::AsStored => driver.database.head(&topic),
+            Head::AsStored => driver.database().head(&topic),
             Head::At(head) => Offset(head),
         });
         let publish =

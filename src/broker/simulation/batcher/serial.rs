@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::{
     Answer,
-    requests::{TOPICS, initially_registered, topic},
+    requests::{TOPICS, initially_registered, is_refused, topic},
 };
 use crate::{
     broker::{Error, Publish},
@@ -22,11 +22,18 @@ pub(super) enum Verdict {
         first: Option<Offset>,
         known: bool,
     },
-    Gap(Sequence),
+    Gap {
+        next: Sequence,
+        /// The producer's requests before it may have been counted in when it was judged, though
+        /// the database refused one of them afterwards.
+        some_refused: bool,
+    },
     Fenced,
     NotRegistered,
     HeadMoved(Offset),
     NoTopic,
+    /// The database refuses its value; or it is told that it would not have fitted.
+    Refused(Box<Verdict>),
 }
 
 #[derive(Default)]
@@ -40,10 +47,18 @@ pub(super) struct Serial {
 struct Count {
     offsets: Vec<Offset>,
     requests: VecDeque<(Sequence, usize)>,
+    some_refused: bool,
 }
 
 impl Serial {
     pub(super) fn judge(&mut self, publish: &Publish) -> Verdict {
+        if publish.messages.as_slice().iter().any(is_refused) {
+            return Verdict::Refused(Box::new(self.place(publish, false)));
+        }
+        self.place(publish, true)
+    }
+
+    fn place(&mut self, publish: &Publish, stored: bool) -> Verdict {
         let Publish { topic: of, producer: by, epoch, sequence, expected_head, messages } = publish;
         if (0..TOPICS).all(|number| topic(number) != *of) {
             return Verdict::NoTopic;
@@ -58,7 +73,9 @@ impl Serial {
         let count = self.counts.entry((of.clone(), by.clone())).or_default();
         let next = Sequence(count.offsets.len() as i64);
         match *sequence {
-            Some(sequence) if sequence > next => return Verdict::Gap(next),
+            Some(sequence) if sequence > next => {
+                return Verdict::Gap { next, some_refused: count.some_refused };
+            }
             Some(sequence) if sequence < next => {
                 let first = count.find(sequence, messages.count());
                 let known = count.requests.contains(&(sequence, messages.count()));
@@ -70,6 +87,10 @@ impl Serial {
             return Verdict::HeadMoved(*head);
         }
         let first = *head;
+        if !stored {
+            count.some_refused |= sequence.is_some();
+            return Verdict::Stored(first);
+        }
         *head = first.after(messages.count());
         if let Some(sequence) = *sequence {
             count.offsets.extend((0..messages.count()).map(|index| first.after(index)));
@@ -94,12 +115,21 @@ impl Count {
 impl Verdict {
     pub(super) fn allows(&self, answer: &Answer) -> bool {
         match (self, answer) {
+            (Self::Refused(_), Err(Error::Invalid(invalid))) => {
+                invalid.field.starts_with("messages")
+            }
+            (Self::Refused(otherwise), _) => {
+                !matches!(**otherwise, Self::Stored(_)) && otherwise.allows(answer)
+            }
             (Self::Stored(first), Ok(receipt)) => receipt.first == *first && !receipt.duplicate,
             (Self::Passed { first, .. }, Ok(receipt)) => {
                 Some(receipt.first) == *first && receipt.duplicate
             }
             (Self::Passed { known, .. }, Err(Error::SequencePassed { .. })) => !known,
-            (Self::Gap(next), Err(Error::SequenceGap { expected, .. })) => expected == next,
+            (
+                Self::Gap { next, some_refused },
+                Err(Error::SequenceGap { expected, sequence, .. }),
+            ) => expected == next || (*some_refused && next < expected && expected < sequence),
             (Self::HeadMoved(at), Err(Error::HeadMoved { head, .. })) => head == at,
             (Self::Fenced, Err(Error::ProducerFenced { .. }))
             | (Self::NotRegistered, Err(Error::ProducerNotRegistered { .. }))

@@ -1,49 +1,89 @@
-//! The writer's loop, over the model of the database.
+//! The writer's flushes, over the model of the database.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    cell::{Cell, Ref, RefCell},
+    collections::VecDeque,
+    sync::Arc,
+    time::SystemTime,
+};
 
+use futures::FutureExt as _;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::database::{Database, Mishap};
+use super::{
+    database::{Database, Mishap, can_be_stored},
+    requests::is_refused,
+};
 use crate::{
     broker::{
-        Answers, Error, Run,
-        flush::{Flush, Group},
+        Answers, Run,
+        characters::{Characters, TextStore},
+        flush::Flush,
+        group_commit::{GroupCommit, Log},
         reply::{Caller, Queued},
     },
-    model::Offset,
+    model::{Draft, Offset, ProducerId, Registration, TopicId, TopicName},
+    storage::{self, Appended},
 };
 
 /// More than all publishes of a case.
 const ROOM: usize = 100_000;
 
 pub(super) struct Driver {
-    pub database: Database,
+    log: ModelLog,
+    characters: Characters,
     queue: VecDeque<Queued>,
-    mishaps: std::vec::IntoIter<Mishap>,
     room: Arc<Semaphore>,
-    /// Of each flush: runs, messages, bytes.
-    pub flushes: Vec<(usize, usize, usize)>,
-    pub most_rounds: usize,
+    pub flushes: Vec<Written>,
 }
 
-/// Why a transaction failed.
-enum Failure {
-    Changed,
-    Locked,
-    Lost,
+/// What a flush held, and what it took to write it.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub runs: usize,
+    pub messages: usize,
+    pub bytes: usize,
+    pub groups: usize,
+    /// Messages that the database refuses.
+    pub bad: usize,
+    /// Transactions, and those of them that were refused.
+    pub transactions: usize,
+    pub refused: usize,
+}
+
+/// The model as the writer sees it.
+struct ModelLog {
+    database: RefCell<Database>,
+    mishaps: RefCell<std::vec::IntoIter<Mishap>>,
+    transactions: Cell<usize>,
+    refused: Cell<usize>,
+    questions: Cell<usize>,
 }
 
 impl Driver {
     pub(super) fn new(mishaps: Vec<Mishap>) -> Self {
         Self {
-            database: Database::new(),
+            log: ModelLog {
+                database: RefCell::new(Database::new()),
+                mishaps: RefCell::new(mishaps.into_iter()),
+                transactions: Cell::default(),
+                refused: Cell::default(),
+                questions: Cell::default(),
+            },
+            characters: Characters::new("LATIN1", false),
             queue: VecDeque::new(),
-            mishaps: mishaps.into_iter(),
             room: Arc::new(Semaphore::new(ROOM)),
             flushes: Vec::new(),
-            most_rounds: 0,
         }
+    }
+
+    pub(super) fn database(&self) -> Ref<'_, Database> {
+        self.log.database.borrow()
+    }
+
+    /// How often the database was asked whether it can store a text.
+    pub(super) fn questions(&self) -> usize {
+        self.log.questions.get()
     }
 
     pub(super) fn take_in(&mut self, run: Run) -> Answers {
@@ -67,95 +107,111 @@ impl Driver {
     /// Writes what waits, as much of it as can be stored together.
     pub(super) fn write_flush(&mut self) {
         let mut flush = Flush::default();
-        let mut size = (0, 0, 0);
+        let (mut runs, mut messages, mut bytes, mut bad) = (0, 0, 0, 0);
         while let Some(next) = self.queue.pop_front() {
             if !flush.admits(&next.publish) {
                 self.queue.push_front(next);
                 break;
             }
-            let messages = &next.publish.messages;
-            size = (size.0 + 1, size.1 + messages.count(), size.2 + messages.bytes());
+            let taken = &next.publish.messages;
+            (runs, messages, bytes) = (runs + 1, messages + taken.count(), bytes + taken.bytes());
+            bad += taken.as_slice().iter().filter(|message| is_refused(message)).count();
             flush.add(next);
         }
-        self.flushes.push(size);
-        let mut groups = flush.into_groups();
+        let groups = flush.into_groups();
         assert!(groups.is_sorted_by(|a, b| a.topic < b.topic), "locked in one order by all");
-        if groups.len() > 1 {
-            groups = self.write_together(groups);
+        let (transactions, refused) = (self.log.transactions.get(), self.log.refused.get());
+        let mut written =
+            Written { runs, messages, bytes, groups: groups.len(), bad, transactions, refused };
+        let stored = GroupCommit::new(&self.log, &self.characters).store(groups);
+        stored.now_or_never().expect("the model answers at once");
+        written.transactions = self.log.transactions.get() - transactions;
+        written.refused = self.log.refused.get() - refused;
+        self.flushes.push(written);
+    }
+}
+
+impl ModelLog {
+    /// Stores all drafts or, if it must not, nothing.
+    fn transaction(
+        &self,
+        drafts: &[(&TopicName, &Draft)],
+    ) -> Result<Vec<Option<Appended>>, storage::Error> {
+        self.transactions.set(self.transactions.get() + 1);
+        let failed = self.meet();
+        if let Err(storage::Error::ConnectionLost(stored)) = &failed
+            && stored == "stored"
+        {
+            let _ = self.append_all(drafts);
         }
-        groups.into_iter().for_each(|group| self.write_alone(group));
+        failed?;
+        self.append_all(drafts)
     }
 
-    fn write_together(&mut self, groups: Vec<Group>) -> Vec<Group> {
-        match self.transaction(&groups) {
-            Ok(bases) => {
-                let mut left = Vec::new();
-                for (group, base) in groups.into_iter().zip(bases) {
-                    match base {
-                        Some(base) => group.acknowledge(base),
-                        None => left.push(group),
-                    }
-                }
-                left
+    fn append_all(
+        &self,
+        drafts: &[(&TopicName, &Draft)],
+    ) -> Result<Vec<Option<Appended>>, storage::Error> {
+        if drafts.iter().any(|(_, draft)| Database::refuses(draft)) {
+            self.refused.set(self.refused.get() + 1);
+            return Err(storage::Error::Refused("a value".to_owned()));
+        }
+        let mut database = self.database.borrow_mut();
+        let appended =
+            |base| Appended { topic: TopicId(0), base, published_at: SystemTime::UNIX_EPOCH };
+        let all = drafts.iter().map(|(topic, draft)| database.append(topic, draft).map(appended));
+        Ok(all.collect())
+    }
+
+    /// What goes wrong before a statement, or is done by others.
+    fn meet(&self) -> Result<(), storage::Error> {
+        let mishap = self.mishaps.borrow_mut().next().unwrap_or(Mishap::Nothing);
+        self.database.borrow_mut().meet(&mishap);
+        match mishap {
+            Mishap::Changed => Err(storage::Error::ChangedMeanwhile),
+            Mishap::Locked => Err(storage::Error::Locked(String::new())),
+            Mishap::Lost { stored } => {
+                let stored = if stored { "stored" } else { "" };
+                Err(storage::Error::ConnectionLost(stored.to_owned()))
             }
-            Err(Failure::Locked | Failure::Changed) => groups,
-            Err(Failure::Lost) => {
-                groups.into_iter().for_each(|group| group.refuse(&Error::OutcomeUnknown));
-                Vec::new()
-            }
+            _ => Ok(()),
         }
     }
+}
 
-    fn write_alone(&mut self, mut group: Group) {
-        for round in 1..=8 {
-            self.most_rounds = self.most_rounds.max(round);
-            match self.transaction(std::slice::from_ref(&group)).map(|bases| bases[0]) {
-                Ok(Some(base)) => return group.acknowledge(base),
-                Ok(None) | Err(Failure::Changed) => {
-                    self.meet();
-                    let producers = group.producers();
-                    match self.database.find_registrations(&group.topic, &producers) {
-                        Some((head, registrations)) => group.settle(head, registrations),
-                        None => {
-                            let topic = group.topic.clone();
-                            return group.refuse(&Error::TopicNotFound { topic });
-                        }
-                    }
-                    if group.is_empty() {
-                        return;
-                    }
-                }
-                Err(Failure::Locked) => {
-                    let topic = group.topic.clone();
-                    return group.refuse(&Error::TopicBusy { topic });
-                }
-                Err(Failure::Lost) => return group.refuse(&Error::OutcomeUnknown),
-            }
-        }
-        group.refuse(&Error::DatabaseUnavailable);
+impl Log for ModelLog {
+    async fn append(
+        &self,
+        topic: &TopicName,
+        draft: &Draft,
+    ) -> Result<Option<Appended>, storage::Error> {
+        Ok(self.transaction(&[(topic, draft)])?[0])
     }
 
-    fn transaction(&mut self, groups: &[Group]) -> Result<Vec<Option<Offset>>, Failure> {
-        match self.meet() {
-            Mishap::Changed => return Err(Failure::Changed),
-            Mishap::Locked => return Err(Failure::Locked),
-            Mishap::Lost { stored: false } => return Err(Failure::Lost),
-            Mishap::Lost { stored: true } => {
-                self.append_all(groups);
-                return Err(Failure::Lost);
-            }
-            _ => {}
-        }
-        Ok(self.append_all(groups))
+    async fn append_all(
+        &self,
+        drafts: &[(&TopicName, &Draft)],
+    ) -> Result<Vec<Option<Appended>>, storage::Error> {
+        self.transaction(drafts)
     }
 
-    fn append_all(&mut self, groups: &[Group]) -> Vec<Option<Offset>> {
-        groups.iter().map(|group| self.database.append(&group.topic, &group.draft())).collect()
+    async fn find_registrations(
+        &self,
+        topic: &TopicName,
+        producers: &[ProducerId],
+    ) -> Result<Option<(Offset, Vec<Registration>)>, storage::Error> {
+        // A question waits for no lock, and is asked again when its connection is lost.
+        let _ = self.meet();
+        Ok(self.database.borrow().find_registrations(topic, producers))
     }
 
-    fn meet(&mut self) -> Mishap {
-        let mishap = self.mishaps.next().unwrap_or(Mishap::Nothing);
-        self.database.meet(&mishap);
-        mishap
+    fn acknowledged(&self, _: Draft, _: Appended) {}
+}
+
+impl TextStore for ModelLog {
+    async fn can_store(&self, text: &str) -> Result<bool, storage::Error> {
+        self.questions.set(self.questions.get() + 1);
+        self.meet()?;
+        Ok(text.chars().all(can_be_stored))
     }
 }
