@@ -1,44 +1,126 @@
 //! Lines out of chunks of bytes, without a copy for each.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 
 /// Cuts what is read into lines. A line ends with `\n`, which is not part of it; a `\r` before it
-/// is.
-#[derive(Default)]
+/// is. Of a line over the limit only its beginning is kept, so memory stays bounded.
 pub(super) struct Lines {
     buffer: BytesMut,
-    /// How much of the buffer is known to hold no line's end.
+    /// How much of the buffer is known to hold no line end.
     searched: usize,
+    limit: usize,
+    /// Where the buffer begins in the input.
+    offset: u64,
+    /// How many lines came before.
+    number: u64,
+    /// The line over the limit whose end has not come yet.
+    long: Option<Long>,
+}
+
+struct Long {
+    start: u64,
+    kept: Bytes,
+}
+
+/// What [`Lines`] cuts.
+#[derive(Debug, PartialEq)]
+pub(super) enum Piece {
+    Line(Line),
+    /// Some of a line over the limit, which follows once its end has come.
+    Overflow(Bytes),
+}
+
+/// A line and its place in the input.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Line {
+    /// The line, or its beginning if it is longer than the limit.
+    pub(super) bytes: Bytes,
+    /// How long the whole line is, without its end.
+    pub(super) length: u64,
+    /// Counts from 1.
+    pub(super) number: u64,
+    /// The offset of its first byte.
+    pub(super) start: u64,
+    /// The offset behind its end.
+    pub(super) end: u64,
+}
+
+impl Line {
+    /// Whether all of the line is here.
+    pub(super) fn is_whole(&self) -> bool {
+        self.bytes.len() as u64 == self.length
+    }
 }
 
 impl Lines {
+    /// Lines of an input that is read from an offset on, behind so many lines.
+    pub(super) fn starting_at(offset: u64, number: u64, limit: usize) -> Self {
+        Self { buffer: BytesMut::new(), searched: 0, limit, offset, number, long: None }
+    }
+
     /// Where to read more into.
     pub(super) fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
 
-    /// The next whole line, if there is one.
-    pub(super) fn next_line(&mut self) -> Option<Bytes> {
-        let rest = &self.buffer[self.searched..];
-        let Some(end) = rest.iter().position(|&byte| byte == b'\n') else {
-            self.searched = self.buffer.len();
-            return None;
-        };
-        let mut line = self.buffer.split_to(self.searched + end + 1);
-        self.searched = 0;
-        line.truncate(line.len() - 1);
-        Some(line.freeze())
+    /// How many lines have been cut, those before the first included.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
-    /// Bytes of the line whose end has not been read yet.
-    pub(super) fn unfinished(&self) -> usize {
-        self.buffer.len()
+    /// The next piece, if there is one without reading more.
+    pub(super) fn next_piece(&mut self) -> Option<Piece> {
+        let rest = &self.buffer[self.searched..];
+        let end = memchr::memchr(b'\n', rest).map(|at| self.searched + at);
+        let content = end.unwrap_or(self.buffer.len());
+        if content > self.limit || (self.long.is_some() && content > 0) {
+            return Some(Piece::Overflow(self.overflow(content)));
+        }
+        if end.is_none() {
+            self.searched = self.buffer.len();
+            return None;
+        }
+        let mut line = self.cut_line(content);
+        self.buffer.advance(1);
+        self.offset += 1;
+        line.end += 1;
+        Some(Piece::Line(line))
     }
 
     /// The last line, if it has no end.
-    pub(super) fn last_line(&mut self) -> Option<Bytes> {
+    pub(super) fn last_line(&mut self) -> Option<Line> {
+        if self.buffer.is_empty() && self.long.is_none() {
+            return None;
+        }
+        Some(self.cut_line(self.buffer.len()))
+    }
+
+    fn overflow(&mut self, content: usize) -> Bytes {
+        let start = self.offset;
+        let bytes = self.split(content);
+        if self.long.is_none() {
+            self.long = Some(Long { start, kept: bytes.slice(..self.limit) });
+        }
+        bytes
+    }
+
+    fn split(&mut self, length: usize) -> Bytes {
         self.searched = 0;
-        (!self.buffer.is_empty()).then(|| self.buffer.split().freeze())
+        self.offset += length as u64;
+        self.buffer.split_to(length).freeze()
+    }
+
+    /// The line whose content ends so far into the buffer.
+    fn cut_line(&mut self, content: usize) -> Line {
+        self.number += 1;
+        let start = self.offset;
+        let bytes = self.split(content);
+        let (start, bytes) = match self.long.take() {
+            Some(Long { start, kept }) => (start, kept),
+            None => (start, bytes),
+        };
+        let end = self.offset;
+        Line { bytes, length: end - start, number: self.number, start, end }
     }
 }
 
@@ -46,22 +128,72 @@ impl Lines {
 mod tests {
     use super::*;
 
-    fn cut(chunks: &[&str]) -> Vec<String> {
-        let mut lines = Lines::default();
-        let mut cut = Vec::new();
+    fn pieces(chunks: &[&str], limit: usize) -> Vec<Piece> {
+        let mut lines = Lines::starting_at(0, 0, limit);
+        let mut pieces = Vec::new();
         for chunk in chunks {
             lines.buffer().extend_from_slice(chunk.as_bytes());
-            cut.extend(std::iter::from_fn(|| lines.next_line()));
+            pieces.extend(std::iter::from_fn(|| lines.next_piece()));
         }
-        cut.extend(lines.last_line());
-        cut.iter().map(|line| String::from_utf8(line.to_vec()).unwrap()).collect()
+        pieces.extend(lines.last_line().map(Piece::Line));
+        pieces
+    }
+
+    fn cut(chunks: &[&str], limit: usize) -> Vec<(String, u64, u64, u64)> {
+        let lines = pieces(chunks, limit).into_iter().filter_map(|piece| match piece {
+            Piece::Line(line) => Some(line),
+            Piece::Overflow(_) => None,
+        });
+        let text = |line: &Line| String::from_utf8(line.bytes.to_vec()).unwrap();
+        lines.map(|line| (text(&line), line.length, line.start, line.end)).collect()
     }
 
     #[test]
     fn lines_are_cut_wherever_the_chunks_end() {
-        assert_eq!(cut(&["a\nb", "c\n", "\nd"]), ["a", "bc", "", "d"]);
-        assert_eq!(cut(&["a\r\nb\n"]), ["a\r", "b"]);
-        assert_eq!(cut(&["a", "b", "c"]), ["abc"]);
-        assert!(cut(&[""]).is_empty());
+        let texts = |chunks: &[&str]| {
+            cut(chunks, 100).into_iter().map(|(text, ..)| text).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(&["a\nb", "c\n", "\nd"]), ["a", "bc", "", "d"]);
+        assert_eq!(texts(&["a\r\nb\n"]), ["a\r", "b"]);
+        assert_eq!(texts(&["a", "b", "c"]), ["abc"]);
+        assert!(texts(&[""]).is_empty());
+    }
+
+    #[test]
+    fn a_line_knows_its_place() {
+        let mut lines = Lines::starting_at(10, 3, 100);
+        lines.buffer().extend_from_slice(b"ab\n\nc");
+        let mut next = || match lines.next_piece() {
+            Some(Piece::Line(line)) => Some((line.number, line.start, line.end)),
+            _ => None,
+        };
+        assert_eq!((next(), next(), next()), (Some((4, 10, 13)), Some((5, 13, 14)), None));
+        let last = lines.last_line().unwrap();
+        assert_eq!((last.number, last.start, last.end, last.length), (6, 14, 15, 1));
+    }
+
+    #[test]
+    fn of_a_line_over_the_limit_the_beginning_is_kept_and_all_of_it_is_handed_on() {
+        let line = |text: &str, length, start, end| (text.to_owned(), length, start, end);
+        for chunks in [
+            &["ok\n12345678\nend\n"][..],
+            &["ok\n1234", "5678", "\nend", "\n"],
+            &["ok\n12345", "678\nend\n"],
+            &["o", "k", "\n", "1", "2", "3", "4", "5", "6", "7", "8", "\n", "end\n"],
+        ] {
+            let expected = [line("ok", 2, 0, 3), line("1234", 8, 3, 12), line("end", 3, 12, 16)];
+            assert_eq!(cut(chunks, 4), expected, "{chunks:?}");
+            let overflow: Vec<u8> = pieces(chunks, 4)
+                .into_iter()
+                .filter_map(|piece| match piece {
+                    Piece::Overflow(bytes) => Some(bytes),
+                    Piece::Line(_) => None,
+                })
+                .flatten()
+                .collect();
+            assert_eq!(overflow, b"12345678", "{chunks:?}");
+        }
+        assert_eq!(cut(&["1234\n"], 4), [line("1234", 4, 0, 5)]);
+        assert_eq!(cut(&["12345"], 4), [line("1234", 5, 0, 5)]);
     }
 }

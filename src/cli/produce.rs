@@ -1,31 +1,31 @@
 //! `trunkline produce`: publishes lines, and says how far they were acknowledged.
 
+mod bad_lines;
+mod identity;
 mod input;
+mod json;
+mod ledger;
 mod message;
+mod passing;
+mod problem;
 mod progress;
+mod resume;
 mod sent;
+mod shipping;
+mod state;
 
-use std::{ffi::OsString, fmt::Display, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use bytes::Bytes;
 use clap::{Args, builder::NonEmptyStringValueParser};
-use tokio::io::AsyncReadExt as _;
 
-use super::{
-    failure::{Failure, say},
-    lines::Lines,
-    parse_pair,
-};
+use super::{failure::Failure, parse_pair};
 use crate::client::{Client, Error, Producer};
-use input::Input;
-use message::Shape;
+use bad_lines::{BadLines, Sink};
+use message::{Form, OnBadLine, Rule};
 use progress::Progress;
+use resume::Opened;
 use sent::Sent;
-
-const READ_BYTES: usize = 256 * 1024;
-
-/// How long answers are waited for after Ctrl-C.
-const LAST_ANSWERS: Duration = Duration::from_secs(5);
+use shipping::{Current, Shipping};
 
 /// Publish lines, each a message.
 ///
@@ -41,20 +41,57 @@ pub(super) struct Produce {
     /// Create the topic if it is missing, and register the producer if it is not.
     #[arg(long)]
     register: bool,
-    /// Pass over as many lines as this producer has published before: the same files, given again
-    /// after a failure, go on where they were left, and nothing is stored twice.
+    /// Go on where this producer left each file: nothing is stored twice, and what is written
+    /// meanwhile is shipped by the next run. A file is known by its inode and its content, so that
+    /// a rotated log is shipped from its beginning. A last line without an end waits for it.
     #[arg(long)]
     resume: bool,
+    /// The file that keeps how far files are shipped; by default one under
+    /// $XDG_STATE_HOME/trunkline/produce (~/.local/state without that variable).
+    #[arg(long, value_name = "FILE", requires = "resume", value_parser = clap::builder::PathBufValueParser::new())]
+    state: Option<PathBuf>,
+    /// Ship the files from their beginning, whatever was shipped of them before.
+    #[arg(long, requires = "resume", conflicts_with = "same_file")]
+    restart: bool,
+    /// Take a file that begins with all that was shipped of another one, which is gone, for that
+    /// one: a copy, or a restored backup. Without this, it is refused.
+    #[arg(long, requires = "resume")]
+    same_file: bool,
+    /// The files are complete: a last line without an end is a line.
+    #[arg(long, requires = "resume")]
+    r#final: bool,
     /// What stands between a line's key and its payload; without it, a line has no key.
-    #[arg(long, value_name = "TEXT", conflicts_with = "json", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["json", "payload_field", "json_payload", "key_field"], value_parser = NonEmptyStringValueParser::new())]
     key_separator: Option<String>,
     /// A header for every message; may be given several times.
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_pair)]
     headers: Vec<(String, String)>,
-    /// A line is a JSON object with payload, key and headers, as `consume --json` prints them:
-    /// bytes that are no text stand as {"base64": "…"}. Other fields are passed over.
+    /// A line is a JSON object as `consume --json` prints it: a payload, which is required, a key
+    /// and headers. Bytes that are no text stand as {"base64": "…"}. Offset, time and producer are
+    /// read and not used; other fields are refused.
     #[arg(long)]
     json: bool,
+    /// A line is a JSON object, and this field of it is the payload: a string's text, or the JSON
+    /// of anything else. Its other fields are not stored.
+    #[arg(long, value_name = "NAME", conflicts_with = "json_payload")]
+    payload_field: Option<String>,
+    /// A line is JSON, and all of it is the payload.
+    #[arg(long)]
+    json_payload: bool,
+    /// This field is the key, with --payload-field or --json-payload; if it is null, there is none.
+    #[arg(long, value_name = "NAME")]
+    key_field: Option<String>,
+    /// What to do with a line that cannot be a message: end with it, skip it, or, if it is over the
+    /// limit and not JSON, cut it to the limit.
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t)]
+    on_bad_line: OnBadLine,
+    /// Append lines that are skipped or cut to this file.
+    #[arg(long, value_name = "FILE", value_parser = clap::builder::PathBufValueParser::new())]
+    bad_lines_file: Option<PathBuf>,
+    /// Publish lines that are skipped or cut to this topic, with the headers file, line, line-bytes
+    /// and problem.
+    #[arg(long, value_name = "TOPIC", conflicts_with = "bad_lines_file")]
+    bad_lines_topic: Option<String>,
     /// How many messages a request may hold.
     #[arg(long, value_name = "N", default_value_t = 4_000)]
     batch: usize,
@@ -70,23 +107,81 @@ pub(super) struct Produce {
 }
 
 pub(super) async fn run(client: &Client, options: Produce) -> Result<(), Failure> {
+    let rule = options.rule()?;
     let inputs = input::open_all(&options.files).await?;
-    let producer = open(client, &options).await?;
-    let published = if options.resume { producer.first_sequence().unsigned_abs() } else { 0 };
+    let Opened { producer, ledger, places, passing, last_message } = match options.resume {
+        true => resume::resume(client, &options, &rule, &inputs).await?,
+        false => resume::anew(client, &options, &inputs).await?,
+    };
+    // Lines that another rule made messages of may be longer.
+    let rules = places.iter().filter_map(|place| Some(&place.unsettled.as_ref()?.rule));
+    let limit = rules.chain([&rule]).map(Rule::max_line_bytes).max().unwrap_or(0);
+    let names = inputs.iter().map(|input| input.name.clone()).collect();
+    let sources = inputs.into_iter().zip(&places);
+    let sources = sources.map(|(input, place)| input.read_from(&place.position, limit));
+    let sources = sources.collect::<Result<Vec<_>, _>>()?;
     let mut shipping = Shipping {
-        progress: Progress::start(&inputs),
-        shape: Shape::new(options.key_separator, options.headers, options.json),
-        names: inputs.iter().map(|input| input.name.clone()).collect(),
-        sent: Sent::default(),
-        published,
-        passed_over: 0,
+        progress: Progress::start(&sources),
+        bad_lines: BadLines::to(bad_lines_sink(client, &options).await?),
+        leaves_unfinished: options.resume && !options.r#final,
         producer,
+        rule,
+        names,
+        sources,
+        places,
+        ledger,
+        passing,
+        last_message,
+        sent: Sent::default(),
+        passed_over: 0,
+        unfinished: Vec::new(),
+        current: Current::default(),
     };
     let shipped = tokio::select! {
-        shipped = shipping.ship(inputs) => shipped,
+        shipped = shipping.ship() => shipped,
         _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
     };
     shipping.finish(shipped).await
+}
+
+impl Produce {
+    fn rule(&self) -> Result<Rule, Failure> {
+        let key = self.key_field.clone();
+        let form = match (&self.key_separator, &self.payload_field) {
+            (Some(separator), _) => Form::Keyed { separator: separator.clone() },
+            (None, Some(payload)) => Form::JsonField { payload: payload.clone(), key },
+            (None, None) if self.json_payload => Form::WholeJson { key },
+            (None, None) if self.key_field.is_some() => {
+                return Err(Failure::usage("--key-field needs --payload-field or --json-payload"));
+            }
+            (None, None) if self.json => Form::Json,
+            (None, None) => Form::Payload,
+        };
+        let keeps = self.bad_lines_file.is_some() || self.bad_lines_topic.is_some();
+        if keeps && self.on_bad_line == OnBadLine::Stop {
+            return Err(Failure::usage(
+                "--bad-lines-file and --bad-lines-topic need --on-bad-line skip or cut",
+            ));
+        }
+        if self.bad_lines_topic.as_ref() == Some(&self.topic) {
+            return Err(Failure::usage("--bad-lines-topic is the topic itself"));
+        }
+        let headers = self.headers.iter().cloned().collect();
+        Ok(Rule { form, headers, on_bad_line: self.on_bad_line })
+    }
+}
+
+async fn bad_lines_sink(client: &Client, options: &Produce) -> Result<Sink, Failure> {
+    if let Some(path) = &options.bad_lines_file {
+        return Sink::file(path.clone());
+    }
+    let Some(topic) = &options.bad_lines_topic else { return Ok(Sink::Nowhere) };
+    let mut producer = client.producer(topic, &options.producer).retry_for(options.retry_for);
+    if options.register {
+        client.ensure_topic(topic).await?;
+        producer = producer.register();
+    }
+    Ok(Sink::Topic(producer.open().await?))
 }
 
 async fn open(client: &Client, options: &Produce) -> Result<Producer, Failure> {
@@ -105,114 +200,4 @@ async fn open(client: &Client, options: &Produce) -> Result<Producer, Failure> {
         }
         error => error.into(),
     })
-}
-
-struct Shipping {
-    producer: Producer,
-    shape: Shape,
-    names: Vec<String>,
-    sent: Sent,
-    /// Lines that were published before, and how many of them have been passed over.
-    published: u64,
-    passed_over: u64,
-    progress: Progress,
-}
-
-impl Shipping {
-    async fn ship(&mut self, inputs: Vec<Input>) -> Result<(), Failure> {
-        for (file, Input { name, mut reader, .. }) in inputs.into_iter().enumerate() {
-            let mut lines = Lines::default();
-            let mut number = 0;
-            loop {
-                lines.buffer().reserve(READ_BYTES);
-                let read = tokio::select! {
-                    read = reader.read_buf(lines.buffer()) => {
-                        read.map_err(|error| Failure::refused(format!("read {name}: {error}")))?
-                    }
-                    error = self.sent.failed() => return Err(error.into()),
-                };
-                loop {
-                    let line = match lines.next_line() {
-                        None if read == 0 => lines.last_line(),
-                        line => line,
-                    };
-                    let Some(line) = line else { break };
-                    number += 1;
-                    self.ship_line(file, number, line).await?;
-                }
-                self.sent.take_answers()?;
-                self.progress.read(read, self.sent.acknowledged());
-                if lines.unfinished() > self.shape.max_line_bytes() {
-                    return Err(self.too_long(file, number + 1));
-                }
-                if read == 0 {
-                    break;
-                }
-            }
-        }
-        let (passed_over, published) = (self.passed_over, self.published);
-        if passed_over < published {
-            return Err(Failure::refused(format!(
-                "there are {passed_over} lines, and this producer has published {published} before: \
-                 these are not the files that it began with"
-            )));
-        }
-        Ok(())
-    }
-
-    async fn ship_line(&mut self, file: usize, number: u64, line: Bytes) -> Result<(), Failure> {
-        if self.passed_over < self.published {
-            self.passed_over += 1;
-            return Ok(());
-        }
-        if line.len() > self.shape.max_line_bytes() {
-            return Err(self.too_long(file, number));
-        }
-        let told = |problem: &dyn Display| {
-            Failure::refused(format!("line {number} of {}: {problem}", self.names[file]))
-        };
-        let message = self.shape.message(line).map_err(|problem| told(&problem))?;
-        match self.producer.send(message).await {
-            Ok(acknowledgement) => self.sent.push(acknowledgement, file, number),
-            Err(error @ Error::Invalid { .. }) => return Err(told(&error)),
-            Err(error) => return Err(error.into()),
-        }
-        Ok(())
-    }
-
-    fn too_long(&self, file: usize, number: u64) -> Failure {
-        let (name, limit) = (&self.names[file], self.shape.max_line_bytes());
-        Failure::refused(format!(
-            "line {number} of {name} is longer than the limit of {limit} bytes"
-        ))
-    }
-
-    /// Waits for the answers to what was sent, and says how far it was acknowledged.
-    async fn finish(mut self, shipped: Result<(), Failure>) -> Result<(), Failure> {
-        let interrupted = shipped.as_ref().is_err_and(Failure::is_interruption);
-        let patience = async {
-            match interrupted {
-                true => tokio::time::sleep(LAST_ANSWERS).await,
-                false => _ = tokio::signal::ctrl_c().await,
-            }
-        };
-        // What was sent before a line that cannot be is acknowledged all the same.
-        let answered = tokio::select! {
-            flushed = self.producer.flush() => flushed.map_err(Failure::from),
-            () = patience => Err(Failure::interrupted()),
-        };
-        let answered = answered.and(self.sent.take_answers().map_err(Failure::from));
-        self.progress.finish();
-        let mut told = self.sent.told(&self.names, self.progress.elapsed());
-        if self.passed_over > 0 {
-            told = format!("{} lines were published before; {told}", self.passed_over);
-        }
-        match shipped.and(answered) {
-            Ok(()) => {
-                say(&told);
-                Ok(())
-            }
-            Err(failure) => Err(failure.after(&told)),
-        }
-    }
 }

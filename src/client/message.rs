@@ -71,6 +71,16 @@ impl NewMessage {
         self.headers.insert(name.into(), value.into());
         self
     }
+
+    /// Whether a broker would take the message, as [`Producer::send`](super::Producer::send)
+    /// checks it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] names the limit that the message breaks.
+    pub fn check(&self) -> Result<(), Error> {
+        checked_size(self).map(|_| ())
+    }
 }
 
 macro_rules! from_payload {

@@ -34,7 +34,7 @@ use delivery::Delivery;
 pub struct Producer {
     buffer: Arc<Buffer>,
     delivering: JoinHandle<()>,
-    first_sequence: i64,
+    opened: proto::Producer,
 }
 
 /// What a [`Producer`] is asked for.
@@ -120,7 +120,6 @@ impl ProducerBuilder {
     pub async fn open(self) -> Result<Producer, Error> {
         self.limits.check()?;
         let registered = self.fence().await?;
-        let first_sequence = registered.next_sequence;
         let buffer = Arc::new(Buffer::new(self.limits));
         let delivery = Delivery::new(
             self.client,
@@ -131,10 +130,10 @@ impl ProducerBuilder {
                 producer_epoch: registered.epoch,
                 ..Default::default()
             },
-            first_sequence,
+            registered.next_sequence,
             self.retry_for,
         );
-        Ok(Producer { buffer, delivering: tokio::spawn(delivery.run()), first_sequence })
+        Ok(Producer { buffer, delivering: tokio::spawn(delivery.run()), opened: registered })
     }
 
     /// Takes a new epoch, which shuts older instances out, and with it the count of what they have
@@ -239,7 +238,13 @@ impl Producer {
     /// has published with sequences before. Whoever publishes from a source that can be read again,
     /// such as a file, and nothing else, goes on behind so many messages of it.
     pub fn first_sequence(&self) -> i64 {
-        self.first_sequence
+        self.opened.next_sequence
+    }
+
+    /// The registration as it was when this instance was opened: nothing that older instances have
+    /// under way can be stored any more.
+    pub fn registration(&self) -> &proto::Producer {
+        &self.opened
     }
 }
 

@@ -40,5 +40,8 @@ mod schema;
 mod seek;
 mod several_brokers;
 mod sql_views;
+mod ship_bad_lines;
+mod ship_json;
+mod ship_resume;
 mod take_over;
 mod three_brokers;

@@ -2,143 +2,260 @@
 
 use std::collections::BTreeMap;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use serde::Deserialize;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
+use super::{super::lines::Line, json, problem::Problem};
 use crate::proto::{MAX_MESSAGE_BYTES, NewMessage};
 
+/// The header of a line that was cut: how many bytes it had.
+const CUT_HEADER: &str = "line-bytes";
+
 /// What a line is made of.
-pub(super) struct Shape {
-    key_separator: Option<Vec<u8>>,
-    headers: BTreeMap<String, String>,
-    json: bool,
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Form {
+    /// The payload.
+    Payload,
+    /// A key and a payload.
+    Keyed { separator: String },
+    /// An object as `consume --json` prints it.
+    Json,
+    /// An object of which one field is the payload.
+    JsonField { payload: String, key: Option<String> },
+    /// JSON, which is the payload.
+    WholeJson { key: Option<String> },
 }
 
-/// A line of JSON; fields that are told of a message but not given to one are passed over.
-#[derive(Deserialize)]
-struct Object {
-    #[serde(default)]
-    payload: Option<Data>,
-    #[serde(default)]
-    key: Option<Data>,
-    #[serde(default)]
-    headers: Option<BTreeMap<String, String>>,
+/// What becomes of a line that cannot be a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum OnBadLine {
+    /// It ends the run; what came before it is stored.
+    #[default]
+    Stop,
+    /// It is skipped, and named at the end.
+    Skip,
+    /// A line over the limit is cut to it; any other is skipped.
+    Cut,
 }
 
-/// Bytes, as text or in base64.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "payload and key are a string or {\"base64\": \"…\"}")]
-enum Data {
-    Text(String),
-    Base64 { base64: String },
+/// How lines become messages. Kept with the place in a file, as only the same rule finds the same
+/// messages in it again.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rule {
+    pub(super) form: Form,
+    /// Headers of all messages.
+    pub(super) headers: BTreeMap<String, String>,
+    pub(super) on_bad_line: OnBadLine,
 }
 
-impl Shape {
-    pub(super) fn new(
-        key_separator: Option<String>,
-        headers: Vec<(String, String)>,
-        json: bool,
-    ) -> Self {
-        let key_separator = key_separator.map(String::into_bytes);
-        Self { key_separator, headers: headers.into_iter().collect(), json }
-    }
+/// A line's message.
+#[derive(Debug, PartialEq)]
+pub(super) struct Shaped {
+    pub(super) message: NewMessage,
+    /// Whether the line was cut to the limit.
+    pub(super) cut: bool,
+}
 
-    /// How long a line may be: in JSON, bytes may take more room than they have.
+impl Rule {
+    /// How much of a line is looked at: in JSON, bytes may take more room than they have.
     pub(super) fn max_line_bytes(&self) -> usize {
-        if self.json { 8 * MAX_MESSAGE_BYTES } else { MAX_MESSAGE_BYTES }
+        match &self.form {
+            Form::Payload => MAX_MESSAGE_BYTES,
+            Form::Keyed { separator } => MAX_MESSAGE_BYTES + separator.len(),
+            Form::Json | Form::JsonField { .. } => 8 * MAX_MESSAGE_BYTES,
+            // All of it is the payload.
+            Form::WholeJson { .. } => MAX_MESSAGE_BYTES,
+        }
     }
 
-    /// A line's message, or what is wrong with it.
-    pub(super) fn message(&self, line: Bytes) -> Result<NewMessage, String> {
-        let mut message = match &self.key_separator {
-            _ if self.json => from_json(&line)?,
-            Some(separator) => split(&line, separator)?,
-            None => NewMessage { payload: line, ..NewMessage::default() },
-        };
+    /// What is wrong with a line over the limit.
+    pub(super) fn too_long(&self) -> Problem {
+        Problem::new(&format!("is longer than the limit of {} bytes", self.max_line_bytes()))
+    }
+
+    /// A line's message, or what is wrong with the line.
+    pub(super) fn shape(&self, line: &Line) -> Result<Shaped, Problem> {
+        let may_cut = self.on_bad_line == OnBadLine::Cut
+            && matches!(self.form, Form::Payload | Form::Keyed { .. });
+        let limit = self.max_line_bytes();
+        let is_whole = line.length <= limit as u64;
+        if !is_whole && !may_cut {
+            return Err(self.too_long());
+        }
+        let mut message = self.message(line.bytes.slice(..line.bytes.len().min(limit)))?;
         if !self.headers.is_empty() {
             let own = std::mem::replace(&mut message.headers, self.headers.clone());
             // What a line says itself goes before what is said of all.
             message.headers.extend(own);
         }
-        Ok(message)
+        let fits = is_whole.then(|| message.check());
+        match fits {
+            Some(Ok(())) => return Ok(Shaped { message, cut: false }),
+            Some(Err(error)) if !may_cut || !is_too_large(&message) => {
+                return Err(Problem::new(&error.to_string()));
+            }
+            _ => {}
+        }
+        cut(&mut message, line.length);
+        message.check().map_err(|error| Problem::new(&error.to_string()))?;
+        Ok(Shaped { message, cut: true })
+    }
+
+    fn message(&self, line: Bytes) -> Result<NewMessage, Problem> {
+        match &self.form {
+            Form::Payload => Ok(NewMessage { payload: line, ..NewMessage::default() }),
+            Form::Keyed { separator } => split(&line, separator),
+            Form::Json => json::message(&line),
+            Form::JsonField { payload, key } => json::field_message(&line, payload, key.as_deref()),
+            Form::WholeJson { key } => json::whole_message(line, key.as_deref()),
+        }
     }
 }
 
-fn split(line: &Bytes, separator: &[u8]) -> Result<NewMessage, String> {
-    if separator.is_empty() {
-        return Err("the key separator is empty".to_owned());
-    }
-    let Some(at) = line.windows(separator.len()).position(|window| window == separator) else {
-        return Err(format!("holds no key separator {:?}", String::from_utf8_lossy(separator)));
+fn split(line: &Bytes, separator: &str) -> Result<NewMessage, Problem> {
+    let separator = separator.as_bytes();
+    // Windows of no bytes cannot be made; the command line refuses an empty separator.
+    let mut windows = line.windows(separator.len().max(1));
+    let Some(at) = windows.position(|window| window == separator) else {
+        let separator = String::from_utf8_lossy(separator);
+        return Err(Problem::new(&format!("holds no key separator {separator:?}")));
     };
     let payload = line.slice(at + separator.len()..);
     Ok(NewMessage { payload, key: Some(line.slice(..at)), ..NewMessage::default() })
 }
 
-fn from_json(line: &[u8]) -> Result<NewMessage, String> {
-    let Object { payload, key, headers } =
-        serde_json::from_slice(line).map_err(|error| format!("read JSON: {error}"))?;
-    Ok(NewMessage {
-        payload: payload.map(bytes).transpose()?.unwrap_or_default(),
-        key: key.map(bytes).transpose()?,
-        headers: headers.unwrap_or_default(),
-    })
+/// Bytes of a message besides its payload.
+fn overhead(message: &NewMessage) -> usize {
+    let headers = message.headers.iter().map(|(name, value)| name.len() + value.len());
+    message.key.as_ref().map_or(0, Bytes::len) + headers.sum::<usize>()
 }
 
-fn bytes(data: Data) -> Result<Bytes, String> {
-    match data {
-        Data::Text(text) => Ok(text.into()),
-        Data::Base64 { base64 } => {
-            let bytes = STANDARD.decode(base64).map_err(|error| format!("read base64: {error}"))?;
-            Ok(bytes.into())
-        }
-    }
+fn is_too_large(message: &NewMessage) -> bool {
+    overhead(message) + message.payload.len() > MAX_MESSAGE_BYTES
+}
+
+/// Cuts the payload to what there is room for, and says in a header how long the line was.
+fn cut(message: &mut NewMessage, line_bytes: u64) {
+    message.headers.insert(CUT_HEADER.to_owned(), line_bytes.to_string());
+    let room = MAX_MESSAGE_BYTES.saturating_sub(overhead(message));
+    cut_payload(&mut message.payload, room);
+}
+
+/// Cuts bytes to so many, or a few less where that would split a character of UTF-8.
+pub(super) fn cut_payload(payload: &mut Bytes, room: usize) {
+    let continues = |at: usize| payload.get(at).is_some_and(|byte| byte & 0xc0 == 0x80);
+    let end = (room.saturating_sub(3)..=room).rev().find(|&at| !continues(at));
+    payload.truncate(end.unwrap_or(room));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn shape(separator: Option<&str>, headers: &[(&str, &str)], json: bool) -> Shape {
+    fn rule(form: Form, headers: &[(&str, &str)], on_bad_line: OnBadLine) -> Rule {
         let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        Shape::new(separator.map(str::to_owned), headers, json)
+        Rule { form, headers, on_bad_line }
+    }
+
+    fn keyed(separator: &str) -> Form {
+        Form::Keyed { separator: separator.to_owned() }
+    }
+
+    /// A line as it is cut, of which so many bytes are kept.
+    fn line(text: impl Into<Bytes>, kept: usize) -> Line {
+        let mut bytes = text.into();
+        let length = bytes.len() as u64;
+        bytes.truncate(kept);
+        Line { bytes, length, number: 1, start: 0, end: length + 1 }
+    }
+
+    fn message(rule: &Rule, text: &'static str) -> Result<NewMessage, String> {
+        let shaped = rule.shape(&line(text, usize::MAX)).map_err(|problem| problem.to_string())?;
+        assert!(!shaped.cut);
+        Ok(shaped.message)
     }
 
     #[test]
     fn a_line_is_a_payload_or_a_key_and_a_payload() {
-        let plain = shape(None, &[("a", "b")], false).message("k:v".into()).unwrap();
-        assert_eq!(plain, NewMessage::new("k:v").with_header("a", "b"));
-        let keyed = shape(Some("::"), &[], false);
-        assert_eq!(keyed.message("k::v::w".into()), Ok(NewMessage::new("v::w").with_key("k")));
-        assert_eq!(keyed.message("::".into()), Ok(NewMessage::new("").with_key("")));
-        assert!(keyed.message("k:v".into()).unwrap_err().contains("no key separator \"::\""));
+        let plain = rule(Form::Payload, &[("a", "b")], OnBadLine::Stop);
+        assert_eq!(message(&plain, "k:v"), Ok(NewMessage::new("k:v").with_header("a", "b")));
+        let keyed = rule(keyed("::"), &[], OnBadLine::Stop);
+        assert_eq!(message(&keyed, "k::v::w"), Ok(NewMessage::new("v::w").with_key("k")));
+        assert_eq!(message(&keyed, "::"), Ok(NewMessage::new("").with_key("")));
+        assert!(message(&keyed, "k:v").unwrap_err().contains("no key separator \"::\""));
     }
 
     #[test]
-    fn a_line_of_json_is_what_consume_prints() {
-        let json = shape(None, &[("a", "all"), ("b", "all")], true);
-        let line = r#"{"offset":7,"key":"k","headers":{"a":"own"},"payload":{"base64":"/wA="}}"#;
-        let expected = NewMessage::new(vec![0xff, 0])
-            .with_key("k")
-            .with_header("a", "own")
-            .with_header("b", "all");
-        assert_eq!(json.message(line.into()), Ok(expected));
-        let bare = shape(None, &[], true);
-        assert_eq!(bare.message("{}".into()), Ok(NewMessage::default()));
-        assert_eq!(
-            bare.message(r#"{"payload":null,"key":""}"#.into()),
-            Ok(NewMessage::new("").with_key(""))
-        );
-        for bad in [
-            "",
-            "{",
-            "7",
-            r#"{"payload":7}"#,
-            r#"{"payload":{"base64":"?"}}"#,
-            r#"{"headers":{"a":1}}"#,
-        ] {
-            assert!(bare.message(bad.into()).is_err(), "{bad}");
+    fn bytes_stay_as_they_are() {
+        let plain = rule(Form::Payload, &[], OnBadLine::Stop);
+        let bytes = Bytes::from_static(b"\0\xff\xfe\r");
+        let shaped = plain.shape(&line(bytes.clone(), usize::MAX)).unwrap();
+        assert_eq!(shaped.message.payload, bytes);
+    }
+
+    #[test]
+    fn headers_of_a_line_go_before_those_of_all() {
+        let json = rule(Form::Json, &[("a", "all"), ("b", "all")], OnBadLine::Stop);
+        let expected = NewMessage::new("x").with_header("a", "own").with_header("b", "all");
+        assert_eq!(message(&json, r#"{"payload":"x","headers":{"a":"own"}}"#), Ok(expected));
+    }
+
+    #[test]
+    fn what_breaks_a_limit_is_told() {
+        let plain = rule(Form::Payload, &[("", "v")], OnBadLine::Skip);
+        assert!(message(&plain, "x").unwrap_err().contains("empty name"));
+        let plain = rule(Form::Payload, &[], OnBadLine::Skip);
+        let long = line(vec![b'x'; MAX_MESSAGE_BYTES + 1], MAX_MESSAGE_BYTES);
+        let told = plain.shape(&long).unwrap_err().to_string();
+        assert_eq!(told, "is longer than the limit of 1048576 bytes");
+    }
+
+    #[test]
+    fn a_line_over_the_limit_is_cut_to_it() {
+        let plain = rule(Form::Payload, &[("from", "here")], OnBadLine::Cut);
+        // Over the limit by itself, and only with its header.
+        for length in [3 * MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES] {
+            let shaped = plain.shape(&line(vec![b'x'; length], MAX_MESSAGE_BYTES)).unwrap();
+            assert!(shaped.cut);
+            assert_eq!(shaped.message.headers["line-bytes"], length.to_string());
+            let size = overhead(&shaped.message) + shaped.message.payload.len();
+            assert_eq!(size, MAX_MESSAGE_BYTES);
+        }
+        let keyed = rule(keyed(":"), &[], OnBadLine::Cut);
+        let mut text = b"k:".to_vec();
+        text.resize(2 * MAX_MESSAGE_BYTES, b'x');
+        let shaped = keyed.shape(&line(text, keyed.max_line_bytes())).unwrap();
+        assert_eq!(shaped.message.key.as_deref(), Some(&b"k"[..]));
+        let none = keyed.shape(&line(vec![b'x'; 2 * MAX_MESSAGE_BYTES], keyed.max_line_bytes()));
+        assert!(none.unwrap_err().to_string().contains("no key separator"));
+        // A part of JSON is none.
+        let json = rule(Form::Json, &[], OnBadLine::Cut);
+        let long = line(vec![b' '; 9 * MAX_MESSAGE_BYTES], json.max_line_bytes());
+        assert!(json.shape(&long).unwrap_err().to_string().contains("is longer"));
+    }
+
+    #[test]
+    fn no_character_is_split() {
+        for (room, expected) in [(5, "aüb"), (3, "aü"), (2, "a"), (1, "a"), (0, "")] {
+            let mut payload = Bytes::from("aüb");
+            cut_payload(&mut payload, room);
+            assert_eq!(payload, expected, "{room}");
+        }
+        let mut bytes = Bytes::from_static(&[0x80; 10]);
+        cut_payload(&mut bytes, 6);
+        assert_eq!(bytes.len(), 6);
+    }
+
+    #[test]
+    fn a_rule_is_kept_as_json() {
+        for form in [Form::Payload, keyed(":"), Form::WholeJson { key: None }] {
+            let rule = rule(form, &[("a", "b")], OnBadLine::Cut);
+            let text = serde_json::to_string(&rule).unwrap();
+            assert_eq!(serde_json::from_str::<Rule>(&text).unwrap(), rule, "{text}");
         }
     }
 }

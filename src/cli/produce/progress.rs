@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::input::Input;
+use super::input::Source;
 
 /// A bar on standard error, which shows itself only if that is a terminal, and only of a run that
 /// takes longer than a moment.
@@ -17,8 +17,8 @@ pub(super) struct Progress {
 const MOMENT: Duration = Duration::from_millis(500);
 
 impl Progress {
-    pub(super) fn start(inputs: &[Input]) -> Self {
-        let total: Option<u64> = inputs.iter().map(|input| input.bytes).sum();
+    pub(super) fn start(sources: &[Source]) -> Self {
+        let total: Option<u64> = sources.iter().map(|source| source.bytes).sum();
         let (bar, style) = match total {
             Some(total) => {
                 (ProgressBar::new(total), "{bar:30} {bytes} of {total_bytes}, {msg}, {eta} left")

@@ -1,38 +1,113 @@
-//! Lines that were sent, and how far they were acknowledged.
+//! Lines that were sent or passed over, and how far they are dealt with.
 
 use std::{collections::VecDeque, time::Duration};
 
+use bytes::Bytes;
+
+use super::{
+    super::lines::Line,
+    identity::{PRINT_BYTES, Position, Print},
+};
 use crate::client::{Acknowledgement, Error};
 
 #[derive(Default)]
 pub(super) struct Sent {
     /// In order; as many as the producer's buffer has room for.
-    waiting: VecDeque<Line>,
+    waiting: VecDeque<Entry>,
     acknowledged: u64,
     last_offset: i64,
     /// File and number of the last line that was acknowledged.
     last: Option<(usize, u64)>,
+    /// The last line that is dealt with, as all before it are.
+    reached: Option<Mark>,
 }
 
-struct Line {
-    acknowledgement: Acknowledgement,
-    file: usize,
+struct Entry {
+    /// What is waited for; nothing, if the line was passed over.
+    answer: Option<Acknowledgement>,
+    /// What is waited for as well: that a bad line is kept elsewhere.
+    kept: Option<Acknowledgement>,
+    mark: Mark,
+}
+
+impl Entry {
+    /// An answer that has not come yet, if there is one.
+    fn awaited(&self) -> Option<&Acknowledgement> {
+        let answers = [&self.answer, &self.kept].into_iter().flatten();
+        answers.into_iter().find(|answer| answer.try_offset().is_none())
+    }
+}
+
+/// A line and its place.
+#[derive(Clone)]
+pub(super) struct Mark {
+    pub(super) file: usize,
     number: u64,
+    start: u64,
+    end: u64,
+    /// Its beginning, where its place is to be kept.
+    beginning: Bytes,
+    /// Whether all of it is in its beginning, but for its end.
+    is_whole: bool,
+}
+
+impl Mark {
+    pub(super) fn new(file: usize, line: &Line, is_kept: bool) -> Self {
+        let kept = if is_kept { line.bytes.len().min(PRINT_BYTES) } else { 0 };
+        let beginning = line.bytes.slice(..kept);
+        let is_whole = kept as u64 == line.length;
+        let Line { number, start, end, .. } = *line;
+        Self { file, number, start, end, beginning, is_whole }
+    }
+
+    /// The place behind the line.
+    pub(super) fn position(&self) -> Position {
+        let mut part = self.beginning.to_vec();
+        if self.is_whole && self.start + (part.len() as u64) < self.end {
+            part.push(b'\n');
+        }
+        let last_line = Some(Print::of(self.start, &part));
+        Position { offset: self.end, lines: self.number, last_line }
+    }
 }
 
 impl Sent {
-    pub(super) fn push(&mut self, acknowledgement: Acknowledgement, file: usize, number: u64) {
-        self.waiting.push_back(Line { acknowledgement, file, number });
+    /// A line was sent, and may be kept elsewhere as well.
+    pub(super) fn push(
+        &mut self,
+        acknowledgement: Acknowledgement,
+        kept: Option<Acknowledgement>,
+        mark: Mark,
+    ) {
+        self.waiting.push_back(Entry { answer: Some(acknowledgement), kept, mark });
+    }
+
+    /// A line was passed over, and may be kept elsewhere.
+    pub(super) fn pass(&mut self, kept: Option<Acknowledgement>, mark: Mark) {
+        match self.waiting.back_mut() {
+            // Of many that wait for nothing, one stands for all.
+            Some(last) if kept.is_none() && last.awaited().is_none() => last.mark = mark,
+            _ => self.waiting.push_back(Entry { answer: None, kept, mark }),
+        }
     }
 
     /// Takes the answers that have come.
     pub(super) fn take_answers(&mut self) -> Result<(), Error> {
-        while let Some(line) = self.waiting.front() {
-            let Some(answer) = line.acknowledgement.try_offset() else { break };
-            self.last_offset = answer?;
-            self.last = Some((line.file, line.number));
-            self.acknowledged += 1;
-            self.waiting.pop_front();
+        while let Some(entry) = self.waiting.front() {
+            if entry.awaited().is_some() {
+                break;
+            }
+            if let Some(kept) = entry.kept.as_ref().and_then(Acknowledgement::try_offset) {
+                kept?;
+            }
+            let offset = entry.answer.as_ref().and_then(Acknowledgement::try_offset).transpose()?;
+            let Some(entry) = self.waiting.pop_front() else { break };
+            if let Some(offset) = offset {
+                self.last_offset = offset;
+                self.last = Some((entry.mark.file, entry.mark.number));
+                self.acknowledged += 1;
+            }
+            self.reached = Some(entry.mark);
         }
         Ok(())
     }
@@ -43,16 +118,27 @@ impl Sent {
             if let Err(error) = self.take_answers() {
                 return error;
             }
-            match self.waiting.front() {
+            match self.waiting.front().and_then(Entry::awaited) {
                 // What comes of it is taken above.
-                Some(line) => _ = line.acknowledgement.offset().await,
+                Some(answer) => _ = answer.offset().await,
                 None => std::future::pending().await,
             }
         }
     }
 
+    /// How many messages are acknowledged.
     pub(super) fn acknowledged(&self) -> u64 {
         self.acknowledged
+    }
+
+    /// The last line that is dealt with, as all before it are.
+    pub(super) fn reached(&self) -> Option<&Mark> {
+        self.reached.as_ref()
+    }
+
+    /// Whether all lines are dealt with.
+    pub(super) fn is_settled(&self) -> bool {
+        self.waiting.is_empty()
     }
 
     /// How far it went, for people.

@@ -54,6 +54,8 @@ fn command(arguments: &[&str]) -> Command {
     }
     // Whoever runs the tests may have contexts of their own.
     command.env("XDG_CONFIG_HOME", "/nonexistent");
+    // No two tests share a registration of a producer, which the states are kept by.
+    command.env("XDG_STATE_HOME", env!("CARGO_TARGET_TMPDIR"));
     command.args(arguments).kill_on_drop(true);
     command
 }

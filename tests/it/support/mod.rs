@@ -8,6 +8,7 @@ mod logs;
 mod pooler;
 mod publish_stream;
 mod scripted;
+mod shipper;
 mod status;
 mod stream;
 
@@ -21,6 +22,7 @@ pub use logs::write_log_file;
 pub use pooler::Pooler;
 pub use publish_stream::PublishStream;
 pub use scripted::{ScriptedBroker, ScriptedConsume};
+pub use shipper::Shipper;
 pub use status::{assert_field, assert_refused, info, retry_delay};
 pub use stream::{TestStream, payload};
 

@@ -1,0 +1,166 @@
+//! Which file a file is, and a place in it that can be recognised.
+//!
+//! A path names whatever lies there now: a rotated log keeps its path and is another file. An inode
+//! is given to another file once its own is gone, and keeps its number when its content is
+//! replaced. So a file is known by its inode together with hashes of its beginning and of the line
+//! before the place.
+
+use std::{
+    fs::{File, Metadata},
+    io,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// How much of a file's beginning, and of a line, is hashed.
+pub(super) const PRINT_BYTES: usize = 4096;
+
+/// A file's number on its device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Inode {
+    pub(super) device: u64,
+    pub(super) inode: u64,
+}
+
+impl From<&Metadata> for Inode {
+    fn from(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+/// The hash of a part of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Print {
+    start: u64,
+    bytes: usize,
+    sha256: String,
+}
+
+impl Print {
+    /// Of bytes that lie at an offset; of a long part, its beginning stands for it.
+    pub(super) fn of(start: u64, part: &[u8]) -> Self {
+        let part = &part[..part.len().min(PRINT_BYTES)];
+        let sha256 = STANDARD_NO_PAD.encode(Sha256::digest(part));
+        Self { start, bytes: part.len(), sha256 }
+    }
+
+    fn matches(&self, file: &File) -> io::Result<bool> {
+        // What a damaged state says is no reason to allocate it.
+        if self.bytes > PRINT_BYTES {
+            return Ok(false);
+        }
+        let mut part = vec![0; self.bytes];
+        match file.read_exact_at(&mut part, self.start) {
+            Ok(()) => Ok(Self::of(self.start, &part) == *self),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A place in a file: behind a line, or, where its last line was shipped unfinished, in one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Position {
+    /// Bytes before it.
+    pub(super) offset: u64,
+    /// Lines before it.
+    pub(super) lines: u64,
+    /// The line before it; none at the beginning.
+    pub(super) last_line: Option<Print>,
+}
+
+/// Whether a file has the content that a position was reached over.
+pub(super) fn leads_to(file: &File, head: Option<&Print>, at: &Position) -> io::Result<bool> {
+    if file.metadata()?.len() < at.offset {
+        return Ok(false);
+    }
+    for print in [head, at.last_line.as_ref()].into_iter().flatten() {
+        if !print.matches(file)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The beginning of a file, as far as its hash goes.
+pub(super) fn read_head(file: &File, up_to: u64) -> io::Result<Vec<u8>> {
+    let mut head = vec![0; PRINT_BYTES.min(usize::try_from(up_to).unwrap_or(PRINT_BYTES))];
+    file.read_exact_at(&mut head, 0)?;
+    Ok(head)
+}
+
+/// Whether a place lies in the middle of a line.
+pub(super) fn is_inside_line(file: &File, offset: u64) -> io::Result<bool> {
+    let mut before = [b'\n'];
+    if offset > 0 {
+        file.read_exact_at(&mut before, offset - 1)?;
+    }
+    Ok(before != [b'\n'])
+}
+
+/// Where a file lies that was at `path` and may have been renamed since, as a rotated log is.
+pub(super) fn find_beside(path: &Path, sought: Inode) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(path.parent()?).ok()?;
+    entries.flatten().map(|entry| entry.path()).find(|path| {
+        std::fs::symlink_metadata(path).is_ok_and(|metadata| Inode::from(&metadata) == sought)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn position(text: &str, lines: u64, last: &str) -> Position {
+        let offset = text.len() as u64;
+        let start = offset - last.len() as u64;
+        Position { offset, lines, last_line: Some(Print::of(start, last.as_bytes())) }
+    }
+
+    #[test]
+    fn a_file_is_known_by_its_beginning_and_the_line_before_the_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let at = position("one\ntwo\n", 2, "two\n");
+        let head = Print::of(0, b"one\ntwo\n");
+        for (content, known) in [
+            ("one\ntwo\n", true),
+            ("one\ntwo\nthree", true),
+            ("one\ntwo", false),
+            ("one\ntwx\nthree", false),
+            ("", false),
+        ] {
+            fs::write(&path, content).unwrap();
+            let file = File::open(&path).unwrap();
+            assert_eq!(leads_to(&file, Some(&head), &at).unwrap(), known, "{content}");
+        }
+        // Another beginning, with the same last line.
+        fs::write(&path, "two\ntwo\n").unwrap();
+        let file = File::open(&path).unwrap();
+        assert!(!leads_to(&file, Some(&head), &at).unwrap());
+        assert!(leads_to(&file, None, &at).unwrap());
+    }
+
+    #[test]
+    fn a_renamed_file_is_found_beside_its_old_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (dir.path().join("log"), dir.path().join("log.1"));
+        fs::write(&old, "one\n").unwrap();
+        let inode = Inode::from(&fs::metadata(&old).unwrap());
+        fs::rename(&old, &new).unwrap();
+        assert_eq!(find_beside(&old, inode), Some(new.clone()));
+        let file = File::open(&new).unwrap();
+        assert!(!is_inside_line(&file, 0).unwrap() && !is_inside_line(&file, 4).unwrap());
+        assert!(is_inside_line(&file, 2).unwrap());
+        assert_eq!(read_head(&file, 3).unwrap(), b"one");
+        assert_eq!(find_beside(&old, Inode { inode: inode.inode + 1_000_000, ..inode }), None);
+    }
+}

@@ -1,0 +1,334 @@
+//! Which lines of which files are stored: where each file goes on, and what is written down of it.
+
+use super::{
+    super::failure::{Failure, say},
+    identity::{self, Inode, Position, Print},
+    input::{Input, RegularFile},
+    message::Rule,
+    state::{Began, FileState, State, StateFile},
+};
+use crate::proto::Producer;
+
+/// What the state file says, brought in line with what the broker says.
+pub(super) struct Ledger {
+    file: StateFile,
+    state: State,
+    rule: Rule,
+    inputs: Vec<Tracked>,
+    /// Whether the state knows of what the producer has stored.
+    is_known: bool,
+    /// The file that the producer's last message comes from, if more of it is stored than the state
+    /// said.
+    doubted: Option<Inode>,
+}
+
+/// An input whose place is kept.
+struct Tracked {
+    inode: Inode,
+    path: String,
+}
+
+/// What is done about files that are not as they were left.
+#[derive(Clone, Copy)]
+pub(super) struct Choices {
+    /// All files are shipped from their beginning.
+    pub(super) restart: bool,
+    /// A file with the content of another one is that one.
+    pub(super) same_file: bool,
+}
+
+/// Where a file goes on.
+#[derive(Default)]
+pub(super) struct Place {
+    pub(super) position: Position,
+    /// Messages from behind the position that are stored as well.
+    pub(super) unsettled: Option<Unsettled>,
+}
+
+/// Messages that are stored beyond what was written down.
+pub(super) struct Unsettled {
+    pub(super) count: u64,
+    /// How lines became those messages.
+    pub(super) rule: Rule,
+    /// Whether the last of them is the producer's last message.
+    pub(super) is_last: bool,
+}
+
+impl Ledger {
+    /// A ledger of a producer that has just been opened.
+    pub(super) fn open(
+        file: StateFile,
+        producer: &Producer,
+        rule: Rule,
+        choices: Choices,
+    ) -> Result<Self, Failure> {
+        let state = State::new(producer);
+        let known = known(&file, &state)?;
+        let is_known = known.as_ref().is_some_and(|state| !state.files.is_empty());
+        let state = known.unwrap_or(state);
+        let mut ledger = Self { file, state, rule, inputs: Vec::new(), is_known, doubted: None };
+        ledger.settle(producer, choices.restart)?;
+        ledger.state.next_sequence = producer.next_sequence;
+        ledger.state.shipping = false;
+        Ok(ledger)
+    }
+
+    /// Whether the state knows of what the producer has stored.
+    pub(super) fn is_known(&self) -> bool {
+        self.is_known
+    }
+
+    /// Where the state lies, for people.
+    pub(super) fn path(&self) -> String {
+        self.file.path().display().to_string()
+    }
+
+    /// Brings what was written down in line with how many messages the broker has.
+    fn settle(&mut self, producer: &Producer, restart: bool) -> Result<(), Failure> {
+        let (noted, stored) = (self.state.next_sequence, producer.next_sequence);
+        let id = &producer.producer_id;
+        let was_shipping = self.state.shipping;
+        let Some(last) = self.state.files.last_mut() else { return Ok(()) };
+        if stored < noted {
+            if restart {
+                return Ok(());
+            }
+            if last.began.sequence > stored {
+                return Err(Failure::refused(format!(
+                    "the topic holds {stored} messages of producer {id}, and {noted} were \
+                     acknowledged: its database has lost the others, from before the last run; \
+                     --restart ships the files from their beginning"
+                )));
+            }
+            say(&format!(
+                "the database has lost {} messages that it had acknowledged: they are shipped again",
+                noted - stored
+            ));
+            last.position = last.began.position.clone();
+            last.unsettled = stored.abs_diff(last.began.sequence);
+        } else if was_shipping {
+            last.unsettled += stored.abs_diff(noted);
+        } else if stored > noted {
+            say(&format!(
+                "{} messages were published as producer {id} without --resume",
+                stored - noted
+            ));
+            return Ok(());
+        }
+        self.doubted = (last.unsettled > 0).then_some(last.inode);
+        Ok(())
+    }
+
+    /// Finds out where the files go on; what is decided of each is said.
+    pub(super) fn places(
+        &mut self,
+        inputs: &[Input],
+        choices: Choices,
+    ) -> Result<Vec<Place>, Failure> {
+        let files = inputs.iter().filter_map(|input| input.file().map(|file| (input, file)));
+        let files: Vec<_> = files.collect();
+        for (input, RegularFile { inode, path, .. }) in &files {
+            if self.inputs.iter().any(|other| other.inode == *inode) {
+                return Err(Failure::usage(format!("{} is given twice", input.name)));
+            }
+            let path = path.to_string_lossy().into_owned();
+            self.inputs.push(Tracked { inode: *inode, path });
+        }
+        let place = |(input, file): (&Input, &RegularFile)| self.place(&input.name, file, choices);
+        files.into_iter().map(place).collect()
+    }
+
+    fn place(
+        &mut self,
+        name: &str,
+        file: &RegularFile,
+        choices: Choices,
+    ) -> Result<Place, Failure> {
+        let failed = |error| Failure::refused(format!("read {name}: {error}"));
+        let Some(at) = self.find(file).map_err(failed)? else {
+            if choices.restart {
+                return Ok(Place::default());
+            }
+            if let Some(twin) = self.find_twin(file).map_err(failed)? {
+                if choices.same_file {
+                    return Ok(self.go_on(twin, file));
+                }
+                let shipped = self.state.files[twin].position.offset;
+                return Err(Failure::refused(format!(
+                    "{name} begins with the {shipped} bytes that were shipped of {}, and is \
+                     another file: nothing was sent; --same-file goes on behind them, --restart \
+                     ships it from its beginning",
+                    self.state.files[twin].path
+                )));
+            }
+            self.say_if_rotated(name, file).map_err(failed)?;
+            return Ok(Place::default());
+        };
+        let FileState { head, position, .. } = &self.state.files[at];
+        if !choices.restart {
+            if identity::leads_to(&file.file, head.as_ref(), position).map_err(failed)? {
+                return Ok(self.go_on(at, file));
+            }
+            say(&format!(
+                "{name} has been cut off or replaced since {} bytes of it were shipped: from its \
+                 beginning",
+                position.offset
+            ));
+        }
+        self.state.files.remove(at);
+        Ok(Place::default())
+    }
+
+    /// The entry of a file. A device may have another number after a restart: then the content
+    /// decides.
+    fn find(&self, file: &RegularFile) -> std::io::Result<Option<usize>> {
+        let files = &self.state.files;
+        if let Some(at) = files.iter().rposition(|entry| entry.inode == file.inode) {
+            return Ok(Some(at));
+        }
+        for (at, entry) in files.iter().enumerate().rev() {
+            let is_inode = entry.inode.inode == file.inode.inode && entry.position.offset > 0;
+            if is_inode && identity::leads_to(&file.file, entry.head.as_ref(), &entry.position)? {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The entry of a file that is gone, and whose content this one has: a copy of it, or a new file
+    /// that happens to begin with the same lines.
+    fn find_twin(&self, file: &RegularFile) -> std::io::Result<Option<usize>> {
+        for (at, entry) in self.state.files.iter().enumerate().rev() {
+            let same = entry.position.offset > 0
+                && identity::leads_to(&file.file, entry.head.as_ref(), &entry.position)?;
+            let lives_on = || {
+                self.inputs.iter().any(|input| input.inode == entry.inode)
+                    || identity::find_beside(entry.path.as_ref(), entry.inode).is_some()
+            };
+            if same && !lives_on() {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
+    fn go_on(&mut self, at: usize, file: &RegularFile) -> Place {
+        let entry = &mut self.state.files[at];
+        let is_last = self.doubted == Some(entry.inode);
+        entry.inode = file.inode;
+        entry.path = file.path.to_string_lossy().into_owned();
+        let count = entry.unsettled;
+        let rule = entry.rule.clone();
+        Place {
+            position: entry.position.clone(),
+            unsettled: (count > 0).then_some(Unsettled { count, rule, is_last }),
+        }
+    }
+
+    /// Says so if another file was shipped from this path, and where the rest of that one lies.
+    fn say_if_rotated(&self, name: &str, file: &RegularFile) -> std::io::Result<()> {
+        let mut entries = self.state.files.iter().rev();
+        let Some(old) = entries.find(|entry| *entry.path == *file.path.to_string_lossy()) else {
+            return Ok(());
+        };
+        let shipped = old.position.offset;
+        let mut told = format!(
+            "{name} is another file than the one that {shipped} bytes were shipped of: from its \
+             beginning"
+        );
+        let is_given = self.inputs.iter().any(|input| input.inode == old.inode);
+        if let Some(path) = identity::find_beside(&file.path, old.inode).filter(|_| !is_given) {
+            let renamed = std::fs::File::open(&path)?;
+            let rest = renamed.metadata()?.len().saturating_sub(shipped);
+            if rest > 0 && identity::leads_to(&renamed, old.head.as_ref(), &old.position)? {
+                let path = path.display();
+                told.push_str(&format!(
+                    "; the old one is {path}, and up to {rest} bytes at its end are not shipped: \
+                     name it before {name}, and they are"
+                ));
+            }
+        }
+        say(&told);
+        Ok(())
+    }
+
+    /// Lines from behind a position are about to be sent. All that was sent before is answered.
+    pub(super) fn begin(
+        &mut self,
+        input: usize,
+        at: Position,
+        head: &[u8],
+        sequence: i64,
+    ) -> Result<(), Failure> {
+        let began = Began { sequence, position: at.clone() };
+        self.note(input, at, head, Some(began));
+        self.state.next_sequence = sequence;
+        self.state.shipping = true;
+        self.file.save(&self.state)
+    }
+
+    /// All up to a position is dealt with; more may be under way if it is `shipping`.
+    pub(super) fn advance(
+        &mut self,
+        input: usize,
+        at: Position,
+        head: &[u8],
+        sequence: i64,
+        shipping: bool,
+    ) -> Result<(), Failure> {
+        self.note(input, at, head, None);
+        self.state.next_sequence = sequence;
+        self.state.shipping = shipping;
+        self.file.save(&self.state)
+    }
+
+    /// Nothing is under way any more.
+    pub(super) fn close(&mut self, sequence: i64) -> Result<(), Failure> {
+        self.state.next_sequence = sequence;
+        self.state.shipping = false;
+        // A state without files would say that nothing is known to be stored.
+        if self.state.files.is_empty() {
+            return Ok(());
+        }
+        self.file.save(&self.state)
+    }
+
+    /// Writes a file's entry, which becomes the last one.
+    fn note(&mut self, input: usize, position: Position, head: &[u8], began: Option<Began>) {
+        let Tracked { inode, path } = &self.inputs[input];
+        let files = &mut self.state.files;
+        let old = files.iter().position(|entry| entry.inode == *inode).map(|at| files.remove(at));
+        let began = began.or(old.map(|old| old.began));
+        files.push(FileState {
+            path: path.clone(),
+            inode: *inode,
+            head: (!head.is_empty()).then(|| Print::of(0, head)),
+            began: began.unwrap_or(Began {
+                sequence: self.state.next_sequence,
+                position: position.clone(),
+            }),
+            position,
+            unsettled: 0,
+            rule: self.rule.clone(),
+        });
+        self.state.prune(self.inputs.len());
+    }
+}
+
+/// What was saved of this very registration; nothing, if that was another one.
+fn known(file: &StateFile, new: &State) -> Result<Option<State>, Failure> {
+    let Some(saved) = file.saved() else { return Ok(None) };
+    let path = file.path().display();
+    if (&saved.topic, &saved.producer) != (&new.topic, &new.producer) {
+        return Err(Failure::refused(format!(
+            "{path} is the state of producer {} on topic {}",
+            saved.producer, saved.topic
+        )));
+    }
+    if saved.registered != new.registered {
+        let id = &new.producer;
+        say(&format!("producer {id} was registered anew, so what {path} says counts no more"));
+        return Ok(None);
+    }
+    Ok(Some(saved.clone()))
+}

@@ -1,0 +1,118 @@
+//! Lines that are stored already, and how it is made sure that they are the same ones.
+
+use super::{super::failure::Failure, ledger::Unsettled, message::Rule, problem::excerpt};
+use crate::{
+    client::Client,
+    proto::{Message, NewMessage, Producer, ReadMessagesRequest, read_messages_request::Start},
+};
+
+/// So many characters of a message are shown.
+const SHOWN: usize = 60;
+
+/// Lines to pass over.
+pub(super) struct Passing {
+    left: u64,
+    rule: Rule,
+    /// The producer's last message, which the last of the lines is to be, if that can be known.
+    last_message: Option<Message>,
+    pub(super) origin: Origin,
+}
+
+/// How it is known that there are lines to pass over.
+pub(super) enum Origin {
+    /// From nothing but the number of messages that the producer has stored.
+    AllInputs { stored: u64 },
+    /// From what is written down of a file, and from the number of messages beyond.
+    File,
+}
+
+impl Passing {
+    /// So many lines of all inputs together, of which the last one is known.
+    pub(super) fn of_all_inputs(stored: u64, rule: Rule, last_message: Message) -> Self {
+        let origin = Origin::AllInputs { stored };
+        Self { left: stored, rule, last_message: Some(last_message), origin }
+    }
+
+    /// Lines of a file that are stored beyond what was written down.
+    pub(super) fn of_file(unsettled: Unsettled, last_message: Option<Message>) -> Self {
+        let Unsettled { count, rule, is_last } = unsettled;
+        let last_message = last_message.filter(|_| is_last);
+        Self { left: count, rule, last_message, origin: Origin::File }
+    }
+
+    /// How lines became the messages that are stored.
+    pub(super) fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    /// Whether bad lines among them may not have been dealt with.
+    pub(super) fn hands_on_bad_lines(&self) -> bool {
+        matches!(self.origin, Origin::File)
+    }
+
+    /// Passes over a line; returns whether it was the last one.
+    pub(super) fn pass(
+        &mut self,
+        message: &NewMessage,
+        number: u64,
+        name: &str,
+    ) -> Result<bool, Failure> {
+        self.left -= 1;
+        if self.left > 0 {
+            return Ok(false);
+        }
+        match &self.last_message {
+            Some(last) if (&last.payload, &last.key) != (&message.payload, &message.key) => {
+                let show = |bytes: &[u8]| excerpt(&String::from_utf8_lossy(bytes), SHOWN);
+                Err(Failure::refused(format!(
+                    "line {number} of {name} ({:?}) is not the last message that producer {} \
+                     published ({:?}, at offset {}): nothing was sent, as these are not the files \
+                     that it began with; --restart ships them from their beginning",
+                    show(&message.payload),
+                    last.producer_id,
+                    show(&last.payload),
+                    last.offset
+                )))
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// The inputs ended before so many lines had come.
+    pub(super) fn ended_early(&self, names: &[String]) -> Failure {
+        let problem = match self.origin {
+            Origin::AllInputs { stored } => format!(
+                "there are {} lines, and this producer has published {stored} before",
+                stored - self.left
+            ),
+            Origin::File => format!(
+                "{} more messages of this producer are stored than there are lines in {}",
+                self.left,
+                names.join(", ")
+            ),
+        };
+        Failure::refused(format!(
+            "{problem}: these are not the files that it began with; --restart ships them from \
+             their beginning"
+        ))
+    }
+}
+
+/// The last message that a producer has published, if it is still kept.
+pub(super) async fn last_message(
+    client: &Client,
+    producer: &Producer,
+) -> Result<Option<Message>, Failure> {
+    let Some(offset) = producer.last_offset else { return Ok(None) };
+    let start = Some(Start::Offset(offset));
+    let request = ReadMessagesRequest { topic: producer.topic.clone(), start, max_messages: 1 };
+    let read = match client.topics().read_messages(request).await {
+        Ok(page) => page.into_inner().messages.into_iter().next(),
+        Err(status) => match Failure::from(status) {
+            failure if failure.reason() == Some("OFFSET_OUT_OF_RANGE") => None,
+            failure => return Err(failure),
+        },
+    };
+    Ok(read
+        .filter(|message| message.offset == offset && message.producer_id == producer.producer_id))
+}

@@ -1,0 +1,69 @@
+//! What is wrong with a line.
+
+use std::fmt;
+
+/// Text of a line may be in it: it is cut to this many characters.
+const MAX_CHARS: usize = 300;
+
+/// Why a line cannot be a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    /// Where in the line, if that is known; counts from 1.
+    pub(super) column: Option<usize>,
+    text: String,
+}
+
+impl Problem {
+    pub(super) fn new(text: &str) -> Self {
+        Self { column: None, text: excerpt(text, MAX_CHARS) }
+    }
+
+    /// Whether it goes on from the line that it is about: "line 7 is longer than …".
+    pub(super) fn is_predicate(&self) -> bool {
+        self.text.starts_with("is longer")
+    }
+
+    /// An error of a line of JSON, with what may help against it.
+    pub(super) fn of_json(error: &serde_json::Error, help: &str) -> Self {
+        let text = error.to_string();
+        // The text tells of a line that is always the first.
+        let place = format!(" at line {} column {}", error.line(), error.column());
+        let text = text.strip_suffix(&place).unwrap_or(&text);
+        let column = (error.line() > 0).then(|| error.column().max(1));
+        Self { column, text: format!("read JSON: {}{help}", excerpt(text, MAX_CHARS)) }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// The beginning of a text, with control characters escaped: it may come from anywhere.
+pub(super) fn excerpt(text: &str, max_chars: usize) -> String {
+    let mut excerpt = String::new();
+    for (at, c) in text.chars().enumerate() {
+        match c {
+            _ if at == max_chars => {
+                excerpt.push('…');
+                break;
+            }
+            c if c.is_control() => excerpt.extend(c.escape_default()),
+            c => excerpt.push(c),
+        }
+    }
+    excerpt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_a_line_is_cut_and_escaped() {
+        assert_eq!(excerpt("a\u{1b}[31mü\n", 100), "a\\u{1b}[31mü\\n");
+        assert_eq!(excerpt("abcdef", 3), "abc…");
+        assert_eq!(excerpt("abc", 3), "abc");
+    }
+}

@@ -1,0 +1,255 @@
+//! `produce --resume`: each line of a file once, whatever becomes of the file and of the run.
+
+use std::fs;
+
+use crate::support::{Shipper, Trunkline, soon, until};
+
+#[tokio::test]
+async fn a_half_written_line_waits_for_its_end() {
+    let shipper = Shipper::start().await;
+    shipper.write("app.log", "one\nuser 42 pa");
+    let told = shipper.ship_well(&["--resume", "app.log"]).await;
+    assert!(told.contains("not shipped, as its end is missing: line 2 of "), "{told}");
+    assert_eq!(shipper.stored().await, ["one"]);
+    shipper.append("app.log", "id 10 EUR\nthree\n");
+    let told = shipper.ship_well(&["--resume", "app.log"]).await;
+    assert!(told.contains("1 lines were published before; 2 messages"), "{told}");
+    assert_eq!(shipper.stored().await, ["one", "user 42 paid 10 EUR", "three"]);
+    let told = shipper.ship_well(&["--resume", "app.log"]).await;
+    assert!(told.contains("3 lines were published before; no message"), "{told}");
+    // Without --resume nothing is to come.
+    shipper.write("other.log", "a\nb");
+    shipper.ship_well(&["other.log"]).await;
+    assert_eq!(shipper.stored().await[3..], ["a", "b"]);
+}
+
+#[tokio::test]
+async fn an_unfinished_line_that_was_final_loses_nothing_when_it_goes_on() {
+    let shipper = Shipper::start().await;
+    shipper.write("app.log", "one\nuser 42 pa");
+    shipper.ship_well(&["--resume", "--final", "app.log"]).await;
+    assert_eq!(shipper.stored().await, ["one", "user 42 pa"]);
+    shipper.append("app.log", "id 10 EUR\nthree");
+    let told = shipper.ship_well(&["--resume", "--final", "app.log"]).await;
+    assert!(told.contains("line 2 of ") && told.contains("before it was finished"), "{told}");
+    // It may also just get its end.
+    shipper.append("app.log", "\nfour\n");
+    let told = shipper.ship_well(&["--resume", "app.log"]).await;
+    assert!(told.contains("up to line 4 of "), "{told}");
+    assert_eq!(shipper.stored().await, ["one", "user 42 pa", "id 10 EUR", "three", "four"]);
+}
+
+#[tokio::test]
+async fn a_rotated_log_is_shipped_from_its_beginning() {
+    let shipper = Shipper::start().await;
+    shipper.write("app.log", "old1\nold2\nold3\n");
+    shipper.ship_well(&["--resume", "app.log"]).await;
+    // Renamed, with a line that was not shipped.
+    shipper.append("app.log", "old4\n");
+    shipper.rename("app.log", "app.log.1");
+    shipper.write("app.log", "new1\nnew2\nnew3\nnew4\nnew5\n");
+    let told = shipper.ship_well(&["--resume", "app.log"]).await;
+    assert!(told.contains("is another file") && told.contains("up to 5 bytes"), "{told}");
+    let new = ["new1", "new2", "new3", "new4", "new5"];
+    assert_eq!(shipper.stored().await[3..], new);
+    // The rest can be had, and nothing comes twice.
+    shipper.append("app.log", "new6\n");
+    shipper.ship_well(&["--resume", "app.log.1", "app.log"]).await;
+    assert_eq!(shipper.stored().await[8..], ["old4", "new6"]);
+    // Cut off and written anew in its place, longer and shorter than it was.
+    for content in ["x1\nx2\nx3\nx4\nx5\nx6\nx7\nx8\nx9\nx10\nx11\nx12\n", "y1\n"] {
+        let before = shipper.stored().await.len();
+        shipper.write("app.log", content);
+        let told = shipper.ship_well(&["--resume", "app.log"]).await;
+        assert!(told.contains("has been cut off or replaced"), "{told}");
+        let lines: Vec<_> = content.lines().collect();
+        assert_eq!(shipper.stored().await[before..], lines);
+    }
+}
+
+#[tokio::test]
+async fn a_file_with_the_same_beginning_and_another_line_before_the_place_is_another_one() {
+    let shipper = Shipper::start().await;
+    let header = format!("{}\n", "time,level,text".repeat(400));
+    shipper.write("app.log", format!("{header}a\n"));
+    shipper.ship_well(&["--resume", "app.log"]).await;
+    shipper.write("app.log", format!("{header}b\nc\n"));
+    let told = shipper.ship_well(&["--resume", "app.log"]).await;
+    assert!(told.contains("has been cut off or replaced"), "{told}");
+    assert_eq!(shipper.stored().await[3..], ["b", "c"]);
+}
+
+#[tokio::test]
+async fn a_copy_is_neither_skipped_nor_stored_twice_by_itself() {
+    let shipper = Shipper::start().await;
+    shipper.write("app.log", "one\ntwo\n");
+    shipper.ship_well(&["--resume", "app.log"]).await;
+    // The old file is there as long as the new one is made: it gets another inode.
+    shipper.write("restored.log", "one\ntwo\nthree\n");
+    shipper.rename("restored.log", "app.log");
+    let told = shipper.ship_badly(&["--resume", "app.log"]).await;
+    assert!(told.contains("--same-file") && told.contains("--restart"), "{told}");
+    assert_eq!(shipper.stored().await.len(), 2);
+    shipper.ship_well(&["--resume", "--same-file", "app.log"]).await;
+    assert_eq!(shipper.stored().await, ["one", "two", "three"]);
+    shipper.ship_well(&["--resume", "--restart", "app.log"]).await;
+    assert_eq!(shipper.stored().await[3..], ["one", "two", "three"]);
+    let told = shipper.ship_well(&["--resume", "app.log"]).await;
+    assert!(told.contains("no message was acknowledged"), "{told}");
+}
+
+#[tokio::test]
+async fn several_files_go_on_where_each_was_left() {
+    let shipper = Shipper::start().await;
+    shipper.write("a.log", "a1\na2\n");
+    shipper.write("b.log", "b1\n");
+    shipper.ship_well(&["--resume", "a.log", "b.log"]).await;
+    shipper.append("a.log", "a3\n");
+    shipper.append("b.log", "b2\n");
+    shipper.write("c.log", "c1\n");
+    shipper.ship_well(&["--resume", "b.log", "c.log", "a.log"]).await;
+    assert_eq!(shipper.stored().await, ["a1", "a2", "b1", "b2", "c1", "a3"]);
+    let twice = shipper.ship(&["--resume", "a.log", "a.log"]).await;
+    assert_eq!(twice.code(), 2, "{twice:?}");
+    let mixed = shipper.ship(&["--resume", "a.log", "-"]).await;
+    assert_eq!(mixed.code(), 2, "{mixed:?}");
+}
+
+#[tokio::test]
+async fn without_a_state_the_last_message_is_compared() {
+    let shipper = Shipper::start().await;
+    shipper.write("app.log", "one\ntwo\n");
+    // As it was before there were states.
+    shipper.ship_well(&["app.log"]).await;
+    shipper.append("app.log", "three\n");
+    shipper.ship_well(&["--resume", "app.log"]).await;
+    assert_eq!(shipper.stored().await, ["one", "two", "three"]);
+    // A state that is lost.
+    shipper.write("other.log", "one\ntwo\nTHREE\nfour\n");
+    let told = shipper.ship_badly(&["--resume", "--state", "new.json", "other.log"]).await;
+    assert!(told.contains("line 3 of ") && told.contains("\"three\", at offset 2"), "{told}");
+    shipper.write("short.log", "one\ntwo\n");
+    let told = shipper.ship_badly(&["--resume", "--state", "new.json", "short.log"]).await;
+    assert!(told.contains("there are 2 lines, and this producer has published 3"), "{told}");
+    assert!(!shipper.path("new.json").exists(), "a refused run leaves no state");
+    shipper.append("app.log", "four\n");
+    shipper.ship_well(&["--resume", "--state", "new.json", "app.log"]).await;
+    assert_eq!(shipper.stored().await, ["one", "two", "three", "four"]);
+    // The message is gone.
+    let trim = ["--endpoint", &shipper.broker.endpoint, "topic", "trim", "app", "--before", "4"];
+    Trunkline::run(&trim).await.assert().success();
+    let told = shipper.ship_badly(&["--resume", "--state", "newer.json", "app.log"]).await;
+    assert!(told.contains("the last message is not kept any more"), "{told}");
+    shipper.ship_well(&["--resume", "--state", "newer.json", "--restart", "app.log"]).await;
+    assert_eq!(shipper.stored().await, ["one", "two", "three", "four"]);
+}
+
+#[tokio::test]
+async fn a_stream_is_compared_as_well() {
+    let shipper = Shipper::start().await;
+    let ship = async |input: &str| shipper.ship_input(&["--resume"], input).await;
+    ship("one\ntwo").await.assert().success();
+    ship("one\ntwo\nthree\n").await.assert().success();
+    assert_eq!(shipper.stored().await, ["one", "two", "three"]);
+    let other = ship("1\n2\n3\n4\n").await;
+    assert_eq!(other.code(), 1, "{other:?}");
+    assert!(other.stderr.contains("line 3 of - (\"3\") is not the last message"), "{other:?}");
+    assert_eq!(shipper.stored().await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_topic_that_was_made_anew_gets_all_again() {
+    let shipper = Shipper::start().await;
+    shipper.write("app.log", "one\ntwo\n");
+    let resume = ["--resume", "--state", "state.json", "app.log"];
+    shipper.ship_well(&resume).await;
+    let delete = ["--endpoint", &shipper.broker.endpoint, "topic", "delete", "app"];
+    Trunkline::run(&delete).await.assert().success();
+    let told = shipper.ship_well(&resume).await;
+    assert!(told.contains("was registered anew"), "{told}");
+    assert_eq!(shipper.stored().await, ["one", "two"]);
+    // The state of another producer is not taken for this one's.
+    let other = shipper.arguments(&resume).join(" ").replace("--producer h", "--producer i");
+    let other = Trunkline::run(&other.split(' ').collect::<Vec<_>>()).await;
+    assert_eq!(other.code(), 1, "{other:?}");
+    assert!(other.stderr.contains("is the state of producer h on topic app"), "{other:?}");
+}
+
+#[tokio::test]
+async fn messages_that_the_database_lost_are_shipped_again() {
+    let shipper = Shipper::start().await;
+    shipper.write("app.log", "one\ntwo\n");
+    shipper.ship_well(&["--resume", "app.log"]).await;
+    shipper.append("app.log", "three\nfour\n");
+    shipper.ship_well(&["--resume", "app.log"]).await;
+    // A standby was promoted that had the first three.
+    let sql = shipper.broker.sql().await;
+    sql.batch_execute(
+        "update trunkline.producer_topic set last_sequence = 2, last_offset = 2, \
+         recent_sequences = '{}', recent_offsets = '{}'",
+    )
+    .await
+    .unwrap();
+    shipper.append("app.log", "five\n");
+    let told = shipper.ship_well(&["--resume", "app.log"]).await;
+    assert!(told.contains("lost 1 messages"), "{told}");
+    assert_eq!(shipper.stored().await[4..], ["four", "five"]);
+}
+
+#[tokio::test]
+async fn what_others_publish_as_the_same_producer_moves_no_place() {
+    let shipper = Shipper::start().await;
+    shipper.write("app.log", "one\n");
+    shipper.ship_well(&["--resume", "app.log"]).await;
+    shipper.ship_input(&[], "by hand\n").await.assert().success();
+    shipper.append("app.log", "two\n");
+    let told = shipper.ship_well(&["--resume", "app.log"]).await;
+    assert!(told.contains("1 messages were published as producer h without --resume"), "{told}");
+    assert_eq!(shipper.stored().await, ["one", "by hand", "two"]);
+}
+
+#[tokio::test]
+async fn of_two_runs_at_a_time_the_second_one_is_refused() {
+    let shipper = Shipper::start().await;
+    shipper.write("app.log", "one\n");
+    shipper.ship_well(&["--resume", "--state", "state.json", "app.log"]).await;
+    let lock = fs::File::open(shipper.path("state.json.lock")).unwrap();
+    lock.lock().unwrap();
+    let told = shipper.ship_badly(&["--resume", "--state", "state.json", "app.log"]).await;
+    assert!(told.contains("another produce --resume of this producer runs"), "{told}");
+}
+
+/// However often it is killed, and wherever: with bad lines in between, and over two files.
+#[tokio::test]
+async fn a_run_that_is_killed_stores_each_line_once() {
+    const LINES: usize = 60_000;
+    let shipper = Shipper::start().await;
+    let mut kept = Vec::new();
+    for name in ["a.log", "b.log"] {
+        let mut content = String::new();
+        for number in 0..LINES {
+            let key = if number % 7 == 3 { "bad" } else { "k:" };
+            content.push_str(&format!("{key}{name} {number}\n"));
+            kept.extend((number % 7 != 3).then(|| format!("{name} {number}")));
+        }
+        shipper.write(name, content);
+    }
+    let mut words = vec!["--resume", "--key-separator", ":", "--on-bad-line", "skip"];
+    words.extend(["--batch", "50", "a.log", "b.log"]);
+    let arguments = shipper.arguments(&words);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    for part in 1..10 {
+        let mut run = Trunkline::spawn(&arguments);
+        let enough = kept.len() * part / 10;
+        until("enough is stored", async || {
+            usize::try_from(shipper.broker.stored().await).unwrap() > enough
+        })
+        .await;
+        run.kill().await;
+    }
+    let last = soon("the last run", Trunkline::run(&arguments)).await;
+    assert_eq!(last.code(), 0, "{last:?}");
+    let stored = shipper.stored().await;
+    assert_eq!(stored.len(), kept.len());
+    assert!(stored == kept, "the lines are stored once, in order");
+}
