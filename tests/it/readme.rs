@@ -24,8 +24,14 @@ fn the_readme_shows_the_first_programs_as_they_are() {
 
 #[test]
 fn every_link_of_the_readme_to_a_file_leads_somewhere() {
-    let documents =
-        ["README.md", "ARCHITECTURE.md", "proto/README.md", "docs/roles.md", "docs/sql.md"];
+    let documents = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "docs/roles.md",
+        "docs/shipping.md",
+        "docs/sql.md",
+        "proto/README.md",
+    ];
     for document in documents {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
         let folder = folder.parent().unwrap();
