@@ -253,3 +253,29 @@ async fn a_run_that_is_killed_stores_each_line_once() {
     assert_eq!(stored.len(), kept.len());
     assert!(stored == kept, "the lines are stored once, in order");
 }
+
+/// What is under way when a run is killed is told apart from what is not, also once the log has been
+/// rotated.
+#[tokio::test]
+async fn a_log_that_is_rotated_after_a_kill_is_shipped_once() {
+    let shipper = Shipper::start().await;
+    let lines = |name: &str| (0..40_000).map(|number| format!("{name} {number}")).collect();
+    let (old, new): (Vec<String>, Vec<String>) = (lines("old"), lines("new"));
+    shipper.write("app.log", old.join("\n") + "\n");
+    let arguments = shipper.arguments(&["--resume", "--batch", "20", "app.log"]);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let mut run = Trunkline::spawn(&arguments);
+    until("something is stored", async || shipper.broker.stored().await > 0).await;
+    run.kill().await;
+    let stored = shipper.stored().await.len();
+    assert!(stored < old.len(), "it was killed on its way");
+    shipper.rename("app.log", "app.log.1");
+    shipper.write("app.log", new.join("\n") + "\n");
+    let told = shipper.ship_well(&["--resume", "app.log"]).await;
+    assert!(told.contains("app.log.1, and up to "), "{told}");
+    shipper.ship_well(&["--resume", "app.log.1", "app.log"]).await;
+    let all = shipper.stored().await;
+    assert!(all[..stored] == old[..stored]);
+    assert!(all[stored..stored + new.len()] == new);
+    assert!(all[stored + new.len()..] == old[stored..]);
+}
