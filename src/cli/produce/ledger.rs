@@ -1,5 +1,7 @@
 //! Which lines of which files are stored: where each file goes on, and what is written down of it.
 
+use std::{fs::File, io, path::Path};
+
 use super::{
     super::failure::{Failure, say},
     identity::{self, Inode, Position, Print},
@@ -161,7 +163,7 @@ impl Ledger {
                     self.state.files[twin].path
                 )));
             }
-            self.say_if_rotated(name, file).map_err(failed)?;
+            self.say_if_rotated(name, file);
             return Ok(Place::default());
         };
         let FileState { head, position, .. } = &self.state.files[at];
@@ -181,7 +183,7 @@ impl Ledger {
 
     /// The entry of a file. A device may have another number after a restart: then the content
     /// decides.
-    fn find(&self, file: &RegularFile) -> std::io::Result<Option<usize>> {
+    fn find(&self, file: &RegularFile) -> io::Result<Option<usize>> {
         let files = &self.state.files;
         if let Some(at) = files.iter().rposition(|entry| entry.inode == file.inode) {
             return Ok(Some(at));
@@ -197,7 +199,7 @@ impl Ledger {
 
     /// The entry of a file that is gone, and whose content this one has: a copy of it, or a new file
     /// that happens to begin with the same lines.
-    fn find_twin(&self, file: &RegularFile) -> std::io::Result<Option<usize>> {
+    fn find_twin(&self, file: &RegularFile) -> io::Result<Option<usize>> {
         for (at, entry) in self.state.files.iter().enumerate().rev() {
             let same = entry.position.offset > 0
                 && identity::leads_to(&file.file, entry.head.as_ref(), &entry.position)?;
@@ -226,30 +228,25 @@ impl Ledger {
     }
 
     /// Says so if another file was shipped from this path, and where the rest of that one lies.
-    fn say_if_rotated(&self, name: &str, file: &RegularFile) -> std::io::Result<()> {
+    fn say_if_rotated(&self, name: &str, file: &RegularFile) {
         let mut entries = self.state.files.iter().rev();
         let Some(old) = entries.find(|entry| *entry.path == *file.path.to_string_lossy()) else {
-            return Ok(());
+            return;
         };
-        let shipped = old.position.offset;
-        let mut told = format!(
-            "{name} is another file than the one that {shipped} bytes were shipped of: from its \
-             beginning"
-        );
+        let mut told =
+            format!("{name} is another file than the one shipped before: from its beginning");
         let is_given = self.inputs.iter().any(|input| input.inode == old.inode);
-        if let Some(path) = identity::find_beside(&file.path, old.inode).filter(|_| !is_given) {
-            let renamed = std::fs::File::open(&path)?;
-            let rest = renamed.metadata()?.len().saturating_sub(shipped);
-            if rest > 0 && identity::leads_to(&renamed, old.head.as_ref(), &old.position)? {
-                let path = path.display();
-                told.push_str(&format!(
-                    "; the old one is {path}, and up to {rest} bytes at its end are not shipped: \
-                     name it before {name}, and they are"
-                ));
-            }
+        let renamed = identity::find_beside(&file.path, old.inode).filter(|_| !is_given);
+        if let Some(path) = renamed
+            && let Ok(rest @ 1..) = old.rest_in(&path)
+        {
+            let path = path.display();
+            told.push_str(&format!(
+                "; the old one is {path}, and up to {rest} bytes at its end are not shipped: name \
+                 it before {name}, and they are"
+            ));
         }
         say(&told);
-        Ok(())
     }
 
     /// Lines from behind a position are about to be sent. All that was sent before is answered.
@@ -312,6 +309,17 @@ impl Ledger {
             rule: self.rule.clone(),
         });
         self.state.prune(self.inputs.len());
+    }
+}
+
+impl FileState {
+    /// How many bytes lie behind the position in a file that may be this one.
+    fn rest_in(&self, path: &Path) -> io::Result<u64> {
+        let file = File::open(path)?;
+        match identity::leads_to(&file, self.head.as_ref(), &self.position)? {
+            true => Ok(file.metadata()?.len().saturating_sub(self.position.offset)),
+            false => Ok(0),
+        }
     }
 }
 
