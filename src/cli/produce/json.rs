@@ -289,7 +289,7 @@ mod tests {
             (r#"{"payload":{"base64":"","text":""}}"#, "unknown field `text`"),
             (r#"{"payload":{}}"#, "missing field `base64`"),
             (r#"{"payload":"a"} x"#, "trailing characters"),
-            (r#"{"payload":"\ud800"}"#, "surrogate"),
+            (r#"{"payload":"\ud800"}"#, "hex escape"),
         ] {
             let told = refused(line);
             assert!(told.contains(problem), "{line}: {told}");
