@@ -103,10 +103,17 @@ async fn a_topic_made_anew_begins_at_0_and_knows_nothing_of_the_old_one() {
     broker.topics().create_topic(request).await.unwrap();
     let unregistered = broker.try_publish("orders", PRODUCER, ["new"]).await;
     assert_refused(unregistered, Code::PermissionDenied, "PRODUCER_NOT_REGISTERED");
-    broker.producer("orders", PRODUCER).await;
-    assert_eq!(broker.publish("orders", ["new"]).await, 0);
-    let published = other.producers().publish(counted(0)).await.unwrap().into_inner();
-    assert_eq!((published.first_offset, published.duplicate), (1, false));
+    // The old registration counted: what an instance of it still sends is not taken for new.
+    let producer_epoch = broker.register_producer("orders", PRODUCER).await.epoch;
+    let late = broker.producers().publish(counted(1)).await;
+    assert_refused(late, Code::FailedPrecondition, "PRODUCER_FENCED");
+    let new = |request| proto::PublishRequest { producer_epoch, ..request };
+    let uncounted =
+        proto::PublishRequest { messages: vec![message("new")], sequence: None, ..counted(0) };
+    for (request, offset) in [(uncounted, 0), (counted(0), 1)] {
+        let published = other.producers().publish(new(request)).await.unwrap().into_inner();
+        assert_eq!((published.first_offset, published.duplicate), (offset, false));
+    }
 
     // The old stream does not go over to the new topic.
     assert_eq!(stream.ended().await.code(), Code::NotFound);

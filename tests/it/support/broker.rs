@@ -105,9 +105,14 @@ impl TestBroker {
     }
 
     pub async fn producer(&self, topic: &str, id: &str) {
+        self.register_producer(topic, id).await;
+    }
+
+    pub async fn register_producer(&self, topic: &str, id: &str) -> proto::Producer {
         let (topic, producer_id) = (topic.to_owned(), id.to_owned());
         let request = proto::RegisterProducerRequest { topic, producer_id, ..Default::default() };
-        self.producers().register_producer(request).await.unwrap();
+        let registered = self.producers().register_producer(request).await.unwrap();
+        registered.into_inner().producer.unwrap()
     }
 
     /// Registers a consumer at the earliest message.
