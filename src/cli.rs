@@ -3,17 +3,21 @@
 //! Exit codes: 0 done; 1 refused or failed; 2 used wrongly; 69 no broker to be reached; 130 ended
 //! by Ctrl-C, with what was acknowledged or written out kept.
 
+mod arguments;
 mod bench;
 mod consume;
 mod consumer;
 mod context;
 mod endpoint;
+mod escape;
 mod failure;
 mod format;
 mod greeting;
 mod health;
 mod lines;
 mod output;
+mod pipe;
+mod printer;
 mod produce;
 mod producer;
 mod reading;
@@ -28,10 +32,11 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{client::Client, server::options::ServeOptions};
+pub use arguments::parse;
 use endpoint::EndpointArgs;
 use failure::Failure;
 
@@ -91,7 +96,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Serve(options) => return crate::server::serve(options).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "trunkline", &mut script);
+            clap_complete::generate(shell, &mut arguments::command(), "trunkline", &mut script);
             io::stdout().write_all(&script).map_err(Failure::from)
         }
         Command::Context(command) => context::run(command),
@@ -137,6 +142,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        arguments::command().debug_assert();
     }
 }

@@ -2,12 +2,11 @@
 
 use std::{io, process::ExitCode};
 
-use clap::Parser as _;
 use tokio::runtime::Runtime;
-use trunkline::cli::{self, Cli};
+use trunkline::cli;
 
 fn main() -> io::Result<ExitCode> {
-    let cli = Cli::parse();
+    let cli = cli::parse();
     keep_memory();
     let runtime = Runtime::new()?;
     let exit_code = runtime.block_on(cli::run(cli));

@@ -11,6 +11,7 @@ mod position;
 mod record;
 #[cfg(feature = "sabotage")]
 mod sabotage;
+mod time;
 
 pub use draft::{Draft, Sequences, Stamp};
 pub use invalid::InvalidInput;
@@ -22,6 +23,7 @@ pub use position::{ConsumerKey, Epoch, Offset, Sequence, Start, TopicId};
 pub use record::{Consumer, Producer, Registration, Retention, SequenceRun, Topic, TopicChanges};
 #[cfg(feature = "sabotage")]
 pub use sabotage::Sabotage;
+pub use time::TimeBound;
 
 /// The most bytes that a message's payload, key and headers may hold together.
 ///

@@ -59,6 +59,21 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// A database URL is given, but it is empty.
+    #[error(
+        "read the database URL: {given} is empty; give it a URL, or leave it out for a private \
+         PostgreSQL"
+    )]
+    EmptyUrl {
+        /// The flag, variable or file.
+        given: String,
+    },
+    /// A database URL is not text.
+    #[error("read the database URL: {given} is not UTF-8")]
+    UrlNotUnicode {
+        /// The variable.
+        given: String,
+    },
     /// A direct database URL names no database by itself.
     #[error(
         "use --direct-database-url: it goes with a --database-url that leads to a pooler, and there is none"
@@ -93,7 +108,10 @@ impl Error {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Storage(error) if error.is_transient() => EX_UNAVAILABLE.into(),
-            Self::LogFilter(_) | Self::DirectUrlAlone => 2.into(),
+            Self::LogFilter(_)
+            | Self::EmptyUrl { .. }
+            | Self::UrlNotUnicode { .. }
+            | Self::DirectUrlAlone => 2.into(),
             _ => ExitCode::FAILURE,
         }
     }

@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Broker, Error, feed::Feeds};
 use crate::{
-    model::{Offset, TopicId, TopicName},
+    model::{Offset, TimeBound, TopicId, TopicName},
     storage::{self, LeaseSession, Storage},
 };
 
@@ -32,7 +32,7 @@ pub enum Before {
     /// All messages before an offset.
     Offset(Offset),
     /// All messages stored before a time.
-    Time(std::time::SystemTime),
+    Time(TimeBound),
 }
 
 impl Broker {

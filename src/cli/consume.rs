@@ -1,15 +1,16 @@
-//! `trunkline consume`: prints messages, and commits only what it has written out.
+//! `trunkline consume`: prints messages, and commits only those that have arrived.
 
-use std::io::{self, BufWriter, Write as _};
+use std::io;
 
 use clap::Args;
 
 use super::{
     failure::{Failure, say},
     format::FormatArgs,
-    render, start,
+    printer::Printer,
+    start,
 };
-use crate::client::{Client, Commit, Consumer, Error, Event, Start, Stop};
+use crate::client::{Client, Commit, Consumer, Error, Event, Message, Start, Stop};
 
 /// Print messages, each a line, and go on as they come.
 #[derive(Args, Debug)]
@@ -46,14 +47,19 @@ pub(super) struct Consume {
 }
 
 pub(super) async fn run(client: &Client, options: Consume) -> Result<(), Failure> {
+    let mut printer = Printer::open()?;
     let mut consumer = open(client, &options).await?;
     let ended = tokio::select! {
-        ended = print_all(&mut consumer, &options) => ended,
+        ended = print_all(&mut consumer, &mut printer, &options) => ended,
         _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
     };
-    // However it ended, what was written out is committed.
+    // However it ended, what has arrived is committed.
+    let close = async {
+        commit(&consumer, printer.finish().await);
+        consumer.close().await.map_err(Failure::from)
+    };
     let closed = tokio::select! {
-        closed = consumer.close() => closed.map_err(Failure::from),
+        closed = close => closed,
         _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
     };
     ended.and(closed)
@@ -82,10 +88,28 @@ async fn open(client: &Client, options: &Consume) -> Result<Consumer, Failure> {
     Ok(consumer.open().await?)
 }
 
-async fn print_all(consumer: &mut Consumer, options: &Consume) -> Result<(), Failure> {
-    let mut out = BufWriter::with_capacity(256 * 1024, io::stdout());
+fn commit(consumer: &Consumer, arrived: Option<Message>) {
+    if let Some(last) = arrived {
+        consumer.commit(&last);
+    }
+}
+
+async fn print_all(
+    consumer: &mut Consumer,
+    printer: &mut Printer,
+    options: &Consume,
+) -> Result<(), Failure> {
     let mut waiting = false;
-    while let Some(event) = consumer.next_event().await {
+    loop {
+        let event = tokio::select! {
+            event = consumer.next_event() => event,
+            () = printer.look_again() => {
+                commit(consumer, printer.arrived());
+                continue;
+            }
+            () = printer.reader_gone() => return Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
+        };
+        let Some(event) = event else { return Ok(()) };
         match event? {
             Event::Attached { .. } => {
                 if std::mem::take(&mut waiting) {
@@ -97,11 +121,9 @@ async fn print_all(consumer: &mut Consumer, options: &Consume) -> Result<(), Fai
                 say(&format!("waiting as standby: the lease is held by {holder}"));
             }
             Event::Messages(messages) => {
-                render::messages(&mut out, &options.topic, &messages, &options.format)?;
-                out.flush()?;
-                if let Some(last) = messages.last() {
-                    consumer.commit(last);
-                }
+                let printed = printer.print(&options.topic, messages, &options.format);
+                commit(consumer, printer.arrived());
+                printed?;
             }
             Event::Repositioned { position } => {
                 say(&format!("a seek moved the position: going on at offset {position}"));
@@ -123,5 +145,4 @@ async fn print_all(consumer: &mut Consumer, options: &Consume) -> Result<(), Fai
             }
         }
     }
-    Ok(())
 }

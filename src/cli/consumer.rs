@@ -1,13 +1,13 @@
 //! `trunkline consumer`: those who read a topic.
 
-use std::io::{self, Write as _};
+use std::io;
 
 use clap::Subcommand;
 use serde_json::json;
 
 use super::{
     failure::Failure,
-    output::{Output, Table, describe},
+    output::{Output, Table, describe, tell},
     render::{json_time, time},
     start,
 };
@@ -86,7 +86,10 @@ pub(super) async fn run(client: &Client, command: ConsumerCommand) -> Result<(),
             };
             let consumer = consumers.register_consumer(request).await?.into_inner().consumer;
             let Consumer { consumer_id: id, position, .. } = consumer.unwrap_or_default();
-            writeln!(out, "registered consumer {id} on topic {topic} at offset {position}")?;
+            tell(
+                &mut out,
+                &format!("registered consumer {id} on topic {topic} at offset {position}"),
+            )?;
         }
         ConsumerCommand::Seek { topic, id, to } => {
             let request = SeekRequest {
@@ -95,13 +98,16 @@ pub(super) async fn run(client: &Client, command: ConsumerCommand) -> Result<(),
                 target: Some(to.into()),
             };
             let position = consumers.seek(request).await?.into_inner().position;
-            writeln!(out, "consumer {id} on topic {topic} goes on at offset {position}")?;
+            tell(
+                &mut out,
+                &format!("consumer {id} on topic {topic} goes on at offset {position}"),
+            )?;
         }
         ConsumerCommand::Unregister { topic, id } => {
             let (of_topic, consumer_id) = (topic.clone(), id.clone());
             let request = UnregisterConsumerRequest { topic: of_topic, consumer_id };
             consumers.unregister_consumer(request).await?;
-            writeln!(out, "unregistered consumer {id} from topic {topic}")?;
+            tell(&mut out, &format!("unregistered consumer {id} from topic {topic}"))?;
         }
         ConsumerCommand::List { topic, output } => {
             let mut table =

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{
     failure::Failure,
-    output::{Output, Table},
+    output::{Output, Table, tell},
 };
 use crate::client::Client;
 
@@ -73,13 +73,13 @@ pub(super) fn run(command: ContextCommand) -> Result<(), Failure> {
             contexts.current.get_or_insert_with(|| name.clone());
             contexts.contexts.insert(name.clone(), Context { endpoint: url.clone() });
             contexts.save()?;
-            writeln!(out, "context {name} is {url}")?;
+            tell(&mut out, &format!("context {name} is {url}"))?;
         }
         ContextCommand::Use { name } => {
             contexts.endpoint(Some(&name))?;
             contexts.current = Some(name.clone());
             contexts.save()?;
-            writeln!(out, "context {name} is in use")?;
+            tell(&mut out, &format!("context {name} is in use"))?;
         }
         ContextCommand::List { output } => {
             let mut table = Table::new(&["", "NAME", "ENDPOINT"]);
@@ -95,7 +95,7 @@ pub(super) fn run(command: ContextCommand) -> Result<(), Failure> {
             contexts.contexts.remove(&name);
             contexts.current.take_if(|current| *current == name);
             contexts.save()?;
-            writeln!(out, "context {name} is forgotten")?;
+            tell(&mut out, &format!("context {name} is forgotten"))?;
         }
     }
     Ok(())

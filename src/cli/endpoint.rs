@@ -26,9 +26,8 @@ pub(super) struct EndpointArgs {
 
 impl EndpointArgs {
     pub(super) fn resolve(&self) -> Result<String, Failure> {
-        let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
         let (endpoint, context) = match (&self.endpoint, &self.context) {
-            (None, None) => (variable("TRUNKLINE_ENDPOINT"), variable("TRUNKLINE_CONTEXT")),
+            (None, None) => (variable("TRUNKLINE_ENDPOINT")?, variable("TRUNKLINE_CONTEXT")?),
             (endpoint, context) => (endpoint.clone(), context.clone()),
         };
         if let Some(endpoint) = endpoint {
@@ -36,5 +35,18 @@ impl EndpointArgs {
         }
         let chosen = Contexts::load()?.endpoint(context.as_deref())?;
         Ok(chosen.unwrap_or_else(|| DEFAULT.to_owned()))
+    }
+}
+
+/// What a variable says; one that is set to nothing is a mistake in whatever set it, and not the
+/// same as none.
+fn variable(name: &str) -> Result<Option<String>, Failure> {
+    match env::var(name) {
+        Ok(value) if value.trim().is_empty() => {
+            Err(Failure::usage(format!("{name} is set but empty: give it a value, or unset it")))
+        }
+        Ok(value) => Ok(Some(value)),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => Err(Failure::usage(format!("{name} is not UTF-8"))),
     }
 }

@@ -4,6 +4,7 @@ use std::{io, io::Write as _, process::ExitCode};
 
 use tonic::{Code, Status};
 
+use super::escape::printable;
 use crate::client::{ConnectError, Error, Refusal};
 
 /// What went wrong, and the exit code that says so.
@@ -81,7 +82,7 @@ impl Failure {
 
 /// Says a line on standard error, which may be gone.
 pub(super) fn say(message: &str) {
-    let _ = writeln!(io::stderr(), "trunkline: {message}");
+    let _ = writeln!(io::stderr(), "trunkline: {}", printable(message));
 }
 
 /// What to do about a refusal, where there is something.

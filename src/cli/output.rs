@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use clap::ValueEnum;
 use serde_json::Value;
 
+use super::escape::{printable, write_pretty_json};
+
 /// How to print.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {
@@ -29,7 +31,7 @@ impl Table {
 
     /// Adds a row, and the object that says the same.
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N], object: Value) {
-        self.rows.push(cells.into());
+        self.rows.push(cells.iter().map(|cell| printable(cell).into_owned()).collect());
         self.objects.push(object);
     }
 
@@ -68,14 +70,19 @@ pub(super) fn describe(
     }
     let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 3;
     for (name, value) in lines {
-        writeln!(out, "{}", format!("{:width$}{value}", format!("{name}:")).trim_end())?;
+        let line = format!("{:width$}{}", format!("{name}:"), printable(value));
+        writeln!(out, "{}", line.trim_end())?;
     }
     out.flush()
 }
 
+/// Says that something was done.
+pub(super) fn tell(out: &mut impl Write, what: &str) -> io::Result<()> {
+    writeln!(out, "{}", printable(what))
+}
+
 fn print_json(out: &mut impl Write, value: &Value) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, value)?;
-    writeln!(out)?;
+    write_pretty_json(out, value)?;
     out.flush()
 }
 
@@ -103,6 +110,22 @@ mod tests {
     fn a_list_is_an_array_of_objects() {
         let list: Value = serde_json::from_str(&print(Output::Json)).unwrap();
         assert_eq!(list, json!([{ "name": "orders" }, { "name": "a" }]));
+    }
+
+    #[test]
+    fn what_a_terminal_would_act_upon_is_shown_as_what_it_is() {
+        let mut table = Table::new(&["CONSUMER", "HOLDER"]);
+        table.row(["c".to_owned(), "\u{1b}[2J\nfake  row".to_owned()], Value::Null);
+        table.row(["long-name".to_owned(), "h".to_owned()], Value::Null);
+        let mut out = Vec::new();
+        table.print(&mut out, Output::Table).unwrap();
+        let expected = "CONSUMER   HOLDER\nc          \\u{1b}[2J\\nfake  row\nlong-name  h\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        let mut out = Vec::new();
+        let lines = [("description", "one\u{9b}\n two\t".to_owned())];
+        describe(&mut out, Output::Table, &lines, &Value::Null).unwrap();
+        let expected = "description:  one\\u{9b}\\n two\\t\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 
     #[test]

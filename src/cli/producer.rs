@@ -1,13 +1,13 @@
 //! `trunkline producer`: those who may publish to a topic.
 
-use std::io::{self, Write as _};
+use std::io;
 
 use clap::Subcommand;
 use serde_json::json;
 
 use super::{
     failure::Failure,
-    output::{Output, Table, describe},
+    output::{Output, Table, describe, tell},
     render::{json_time, time},
 };
 use crate::{
@@ -72,13 +72,13 @@ pub(super) async fn run(client: &Client, command: ProducerCommand) -> Result<(),
             let registered = producers.register_producer(request).await?.into_inner();
             let Producer { producer_id: id, epoch, .. } = registered.producer.unwrap_or_default();
             let with_epoch = if fence { format!(" with epoch {epoch}") } else { String::new() };
-            writeln!(out, "registered producer {id} on topic {topic}{with_epoch}")?;
+            tell(&mut out, &format!("registered producer {id} on topic {topic}{with_epoch}"))?;
         }
         ProducerCommand::Unregister { topic, id } => {
             let (of_topic, producer_id) = (topic.clone(), id.clone());
             let request = UnregisterProducerRequest { topic: of_topic, producer_id };
             producers.unregister_producer(request).await?;
-            writeln!(out, "unregistered producer {id} from topic {topic}")?;
+            tell(&mut out, &format!("unregistered producer {id} from topic {topic}"))?;
         }
         ProducerCommand::List { topic, output } => {
             let mut table =

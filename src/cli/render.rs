@@ -9,7 +9,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use prost_types::Timestamp;
 use serde_json::{Value, json};
 
-use super::format::FormatArgs;
+use super::{escape, format::FormatArgs};
 use crate::client::Message;
 
 /// Prints messages in the form that was asked for: without one, each payload as a line.
@@ -19,14 +19,24 @@ pub(super) fn messages(
     messages: &[Message],
     format: &FormatArgs,
 ) -> io::Result<()> {
-    messages.iter().try_for_each(|message| match &format.format {
+    messages.iter().try_for_each(|one| message(out, topic, one, format))
+}
+
+/// Prints a message, byte for byte as it came: what reads it may be a program.
+pub(super) fn message(
+    out: &mut impl Write,
+    topic: &str,
+    message: &Message,
+    format: &FormatArgs,
+) -> io::Result<()> {
+    match &format.format {
         Some(format) => format.print(out, topic, message),
-        None if format.json => writeln!(out, "{}", object(message)),
+        None if format.json => escape::write_json_line(out, &object(message)),
         None => {
             out.write_all(&message.payload)?;
             out.write_all(b"\n")
         }
-    })
+    }
 }
 
 /// A message as a JSON object; what `produce --json` reads.
@@ -35,7 +45,7 @@ fn object(message: &Message) -> Value {
         "offset": message.offset,
         "key": message.key.as_deref().map(text_or_base64),
         "headers": message.headers,
-        "time": humantime::format_rfc3339_micros(message.publish_time).to_string(),
+        "time": micros(message.publish_time),
         "producer": &*message.producer_id,
         "payload": text_or_base64(&message.payload),
     })
@@ -60,8 +70,23 @@ pub(super) fn json_time(time: Option<Timestamp>) -> Value {
 }
 
 fn rfc3339(time: Option<Timestamp>) -> Option<String> {
-    let time = SystemTime::try_from(time?).ok()?;
+    let time = known(SystemTime::try_from(time?).ok()?)?;
     Some(humantime::format_rfc3339_millis(time).to_string())
+}
+
+/// When a message was stored, in microseconds; a dash if that is not from 1970 to 9999.
+pub(super) fn micros(time: SystemTime) -> String {
+    match known(time) {
+        Some(time) => humantime::format_rfc3339_micros(time).to_string(),
+        None => "-".to_owned(),
+    }
+}
+
+/// A time that can be printed; a clock that is wrong, or a broker, may tell others.
+fn known(time: SystemTime) -> Option<SystemTime> {
+    const YEAR_10000: u64 = 253_402_300_800;
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    (since.as_secs() < YEAR_10000).then_some(time)
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Places in a log, as the command line says them.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::client::Start;
 
@@ -12,9 +14,7 @@ pub(super) fn parse(text: &str) -> Result<Start, String> {
         _ => {}
     }
     if let Some(time) = text.strip_prefix('@') {
-        return parse_time(time).map(Start::Time).ok_or_else(|| {
-            format!("{time:?} is no time: give RFC 3339 (@2026-11-24T10:00:00Z) or an age (@15m)")
-        });
+        return parse_time(time).map(Start::Time);
     }
     match text.parse() {
         Ok(offset) if offset >= 0 => Ok(Start::Offset(offset)),
@@ -22,27 +22,146 @@ pub(super) fn parse(text: &str) -> Result<Start, String> {
     }
 }
 
-fn parse_time(text: &str) -> Option<SystemTime> {
-    let age = || SystemTime::now().checked_sub(humantime::parse_duration(text).ok()?);
-    humantime::parse_rfc3339_weak(text).ok().or_else(age)
+/// A time in any form of RFC 3339, or an age.
+fn parse_time(text: &str) -> Result<SystemTime, String> {
+    if let Some(time) = parse_rfc3339(text) {
+        return Ok(time);
+    }
+    let no_time = || {
+        format!(
+            "{text:?} is no time: give RFC 3339 (@2026-11-24T10:00:00Z, \
+             @2026-11-24T10:00:00.5+01:00) or an age (@15m)"
+        )
+    };
+    let age = humantime::parse_duration(text).map_err(|_| no_time())?;
+    let now = SystemTime::now();
+    now.checked_sub(age).ok_or_else(|| format!("{text:?} lies too far back"))
+}
+
+/// A time in RFC 3339, of which the zone may be missing: that means UTC. A leap second counts as the last nanosecond before
+/// the next second, as no clock of a database knows it.
+fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+    // The parser takes any character there.
+    if !matches!(text.as_bytes().get(10)?, b'T' | b't' | b' ') {
+        return None;
+    }
+    let with_zone = |zone| OffsetDateTime::parse(&format!("{text}{zone}"), &Rfc3339).ok();
+    let time = SystemTime::from(with_zone("").or_else(|| with_zone("Z"))?);
+    // The parser drops what is finer than nanoseconds, and a message that is older than the time
+    // is none at or after it.
+    let rest = Duration::from_nanos(u64::from(has_more_than_nanoseconds(text)));
+    time.checked_add(rest)
+}
+
+fn has_more_than_nanoseconds(text: &str) -> bool {
+    let Some((_, fraction)) = text.split_once('.') else { return false };
+    let digits = fraction.bytes().take_while(u8::is_ascii_digit);
+    digits.skip(9).any(|digit| digit != b'0')
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    const UTC: &str = "@2025-11-24T16:00:00Z";
+
+    fn time(text: &str) -> SystemTime {
+        match parse(text) {
+            Ok(Start::Time(time)) => time,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    fn after_1970(seconds: u64, nanos: u32) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)
+    }
 
     #[test]
     fn a_start_is_an_edge_an_offset_or_a_time() {
         assert_eq!(parse("earliest"), Ok(Start::Earliest));
         assert_eq!(parse("latest"), Ok(Start::Latest));
         assert_eq!(parse("42"), Ok(Start::Offset(42)));
-        let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_764_000_000);
-        assert_eq!(parse("@2025-11-24T16:00:00Z"), Ok(Start::Time(noon)));
-        assert!(matches!(parse("@15m"), Ok(Start::Time(_))));
-        for bad in ["", "first", "-1", "1.5", "@", "@yesterday", "@2026-13-01T00:00:00Z"] {
+        assert_eq!(time(UTC), after_1970(1_764_000_000, 0));
+        assert!(time("@15m") < SystemTime::now());
+        for bad in ["", "first", "-1", "1.5"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn every_form_of_rfc_3339_is_a_time() {
+        for same in [
+            "@2025-11-24t16:00:00z",
+            "@2025-11-24 16:00:00Z",
+            "@2025-11-24T16:00:00+00:00",
+            "@2025-11-24T16:00:00-00:00",
+            "@2025-11-24T18:00:00+02:00",
+            "@2025-11-24T10:30:00-05:30",
+            "@2025-11-25T15:59:00+23:59",
+            "@2025-11-24T16:00:00.0Z",
+            "@2025-11-24T16:00:00.000000000000Z",
+            "@2025-11-24 18:00:00.000+02:00",
+            // Without a zone it is UTC, as it always was here.
+            "@2025-11-24T16:00:00",
+            "@2025-11-24 16:00:00",
+        ] {
+            assert_eq!(time(same), time(UTC), "{same}");
+        }
+        assert_eq!(time("@2025-11-24T16:00:00.5Z"), after_1970(1_764_000_000, 500_000_000));
+        assert_eq!(time("@2025-11-24T18:00:00.25+02:00"), after_1970(1_764_000_000, 250_000_000));
+        assert_eq!(time("@2024-02-29T00:00:00Z"), after_1970(1_709_164_800, 0));
+        assert_eq!(
+            time("@1969-12-31T23:59:59.5Z"),
+            SystemTime::UNIX_EPOCH - Duration::from_millis(500)
+        );
+        let seconds = Duration::from_secs(62_135_596_800);
+        assert_eq!(time("@0001-01-01T00:00:00Z"), SystemTime::UNIX_EPOCH - seconds);
+        assert_eq!(time("@9999-12-31T23:59:59Z"), after_1970(253_402_300_799, 0));
+    }
+
+    #[test]
+    fn what_is_finer_than_nanoseconds_is_rounded_up() {
+        assert_eq!(time("@2025-11-24T16:00:00.0000000001Z"), after_1970(1_764_000_000, 1));
+        assert_eq!(time("@2025-11-24T16:00:00.9999999991Z"), after_1970(1_764_000_001, 0));
+        assert_eq!(time("@2025-11-24T16:00:00.123456789Z"), after_1970(1_764_000_000, 123_456_789));
+    }
+
+    #[test]
+    fn a_leap_second_lies_before_the_next_second() {
+        let next = after_1970(1_483_228_800, 0);
+        let last = next - Duration::from_nanos(1);
+        for leap in
+            ["@2016-12-31T23:59:60Z", "@2017-01-01T00:59:60+01:00", "@2016-12-31T23:59:60.7Z"]
+        {
+            assert_eq!(time(leap), last, "{leap}");
+        }
+        assert!(parse("@2016-12-31T12:00:60Z").is_err());
+    }
+
+    #[test]
+    fn what_is_no_time_is_told_so() {
+        for bad in [
+            "@",
+            "@yesterday",
+            "@2026-11-24",
+            "@2026-13-01T00:00:00Z",
+            "@2026-02-30T00:00:00Z",
+            "@2026-11-24T24:00:00Z",
+            "@2026-11-24T10:00Z",
+            "@2026-11-24T10:00:00.Z",
+            "@2026-11-24T10:00:00+0200",
+            "@2026-11-24T10:00:00+02",
+            "@2026-11-24T10:00:00+24:00",
+            "@2026-11-24x10:00:00Z",
+            "@2026-11-24T10:00:00ZZ",
+            "@26-11-24T10:00:00Z",
+            "@10000-01-01T00:00:00Z",
+            "@2026-11-2éT10:00:00Z",
+        ] {
+            let problem = parse(bad).unwrap_err();
+            assert!(problem.contains("RFC 3339"), "{bad}: {problem}");
+        }
+        let far = parse("@999999999999years").unwrap_err();
+        assert!(far.contains("RFC 3339") || far.contains("too far"), "{far}");
     }
 }

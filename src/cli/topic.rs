@@ -1,6 +1,6 @@
 //! `trunkline topic`: topics made, described, changed, read and removed.
 
-use std::io::{self, Write as _};
+use std::io;
 
 use bytesize::ByteSize;
 use clap::Subcommand;
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{
     failure::Failure,
     format::FormatArgs,
-    output::{Output, Table, describe},
+    output::{Output, Table, describe, tell},
     parse_pair, reading,
     render::{json_time, time},
     retention::{self, RetentionArgs},
@@ -105,7 +105,7 @@ pub(super) async fn run(client: &Client, command: TopicCommand) -> Result<(), Fa
             let (topic, retention) = (name.clone(), Some(retention.into_proto().0));
             let request = proto::CreateTopicRequest { topic, description, labels, retention };
             topics.create_topic(request).await?;
-            writeln!(out, "created topic {name}")?;
+            tell(&mut out, &format!("created topic {name}"))?;
         }
         TopicCommand::List { output } => {
             let mut table = Table::new(&["NAME", "FIRST", "HEAD", "LAST PUBLISHED"]);
@@ -157,7 +157,7 @@ pub(super) async fn run(client: &Client, command: TopicCommand) -> Result<(), Fa
                 update_mask: Some(FieldMask { paths }),
             };
             topics.update_topic(request).await?;
-            writeln!(out, "changed topic {name}")?;
+            tell(&mut out, &format!("changed topic {name}"))?;
         }
         TopicCommand::Trim { name, before } => {
             let before = match before {
@@ -168,7 +168,7 @@ pub(super) async fn run(client: &Client, command: TopicCommand) -> Result<(), Fa
             };
             let request = proto::TrimTopicRequest { topic: name.clone(), before: Some(before) };
             let first = topics.trim_topic(request).await?.into_inner().first_offset;
-            writeln!(out, "trimmed topic {name}: it begins at offset {first}")?;
+            tell(&mut out, &format!("trimmed topic {name}: it begins at offset {first}"))?;
         }
         TopicCommand::Read { name, from, count, format } => {
             let mut from = from;
@@ -178,7 +178,7 @@ pub(super) async fn run(client: &Client, command: TopicCommand) -> Result<(), Fa
         TopicCommand::Tail(tail) => tail::run(client, tail).await?,
         TopicCommand::Delete { name } => {
             topics.delete_topic(proto::DeleteTopicRequest { topic: name.clone() }).await?;
-            writeln!(out, "deleted topic {name}")?;
+            tell(&mut out, &format!("deleted topic {name}"))?;
         }
     }
     Ok(())

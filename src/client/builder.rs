@@ -69,6 +69,7 @@ impl ClientBuilder {
     /// [`ConnectError`] says which of them is not well-formed.
     pub fn check(&self) -> Result<(), ConnectError> {
         self.endpoints()?;
+        self.check_credentials()?;
         self.token.as_deref().map(authorization).transpose()?;
         Ok(())
     }
@@ -81,8 +82,23 @@ impl ClientBuilder {
     /// reached.
     pub async fn connect(self) -> Result<Client, ConnectError> {
         let endpoints = self.endpoints()?;
+        self.check_credentials()?;
         let authorization = self.token.as_deref().map(authorization).transpose()?;
         Client::to(endpoints, Credentials { authorization }).await
+    }
+
+    /// Refuses credentials that are given but empty, as from a variable that was not set.
+    fn check_credentials(&self) -> Result<(), ConnectError> {
+        let token = self.token.as_ref().map(|token| ("token", token.as_bytes()));
+        let certificate = self.ca_certificate.as_ref();
+        let certificate = certificate.map(|pem| ("CA certificate", pem.as_ref()));
+        for (what, given) in token.into_iter().chain(certificate) {
+            if given.trim_ascii().is_empty() {
+                let reason = "it is empty".to_owned();
+                return Err(ConnectError::Credentials { what, reason });
+            }
+        }
+        Ok(())
     }
 
     fn endpoints(&self) -> Result<Vec<Endpoint>, ConnectError> {

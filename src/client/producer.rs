@@ -116,9 +116,14 @@ impl ProducerBuilder {
     /// # Errors
     ///
     /// [`Error::Refused`] with NOT_FOUND if there is no such topic, or if the producer is not
-    /// registered and is not to be; [`Error::Invalid`] for a limit that cannot be kept.
+    /// registered and is not to be; [`Error::Invalid`] for a limit that cannot be kept, or an empty id.
     pub async fn open(self) -> Result<Producer, Error> {
         self.limits.check()?;
+        if self.producer_id.is_empty() {
+            // A broker would register another one, under an id of its own making.
+            let problem = "is empty".to_owned();
+            return Err(Error::Invalid { field: "producer_id", problem });
+        }
         let registered = self.fence().await?;
         let buffer = Arc::new(Buffer::new(self.limits));
         let delivery = Delivery::new(

@@ -14,7 +14,7 @@ pub enum Error {
     )]
     NoBinaries,
     #[error(
-        "find initdb, pg_ctl and postgres of version 14 or later in {dir}, which TRUNKLINE_POSTGRES_BIN names"
+        "find initdb, pg_ctl and postgres of version 14 or later in {dir:?}, which TRUNKLINE_POSTGRES_BIN names"
     )]
     NotInChosenDir { dir: PathBuf },
     #[error(

@@ -1,9 +1,6 @@
 //! Requests into the broker's words; what is ill-formed is refused here, by field.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use prost_types::{FieldMask, Timestamp};
 use tokio::time::Instant;
@@ -12,7 +9,8 @@ use crate::{
     broker::{Before, CommitMode, Consume, Limits, OnBusy, Publish, Pull, Stop},
     model::{
         ConsumerId, Epoch, InvalidInput, Labels, MAX_MESSAGE_BYTES, MAX_REQUEST_MESSAGES, Message,
-        NewMessages, Offset, ProducerId, Retention, Sequence, Start, TopicChanges, TopicName,
+        NewMessages, Offset, ProducerId, Retention, Sequence, Start, TimeBound, TopicChanges,
+        TopicName,
     },
     proto::{
         self, consume_request::Stop as ProtoStop, raw::PublishRequest,
@@ -246,15 +244,8 @@ fn offset(offset: i64) -> Decoded<Offset> {
     not_negative("offset", offset).map(Offset)
 }
 
-/// The times that both protobuf and PostgreSQL know: the years 1 to 9999.
-fn time(time: Timestamp) -> Decoded<SystemTime> {
-    const YEAR_1: i64 = -62_135_596_800;
-    const YEAR_10000: i64 = 253_402_300_800;
-    let invalid = || InvalidInput::new("time", "is no time of the years 1 to 9999");
-    if !(YEAR_1..YEAR_10000).contains(&time.seconds) || !(0..1_000_000_000).contains(&time.nanos) {
-        return Err(invalid());
-    }
-    time.try_into().map_err(|_| invalid())
+fn time(Timestamp { seconds, nanos }: Timestamp) -> Decoded<TimeBound> {
+    TimeBound::parse(seconds, nanos)
 }
 
 pub(super) fn consume(

@@ -1,6 +1,8 @@
 //! Where things stand in a log, and who they belong to.
 
-use std::{fmt, time::SystemTime};
+use std::fmt;
+
+use super::TimeBound;
 
 /// The number of a message in its topic: dense, from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,5 +77,5 @@ pub enum Start {
     /// At this offset.
     Offset(Offset),
     /// At the first message stored at this time or later.
-    Time(SystemTime),
+    Time(TimeBound),
 }

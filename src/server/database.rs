@@ -1,6 +1,7 @@
 //! The database that a broker was told of, or a private one of its own.
 
 use std::{
+    env::{self, VarError},
     path::Path,
     time::{Duration, Instant},
 };
@@ -28,8 +29,11 @@ pub(super) struct Database {
 impl Database {
     /// The database of the options; a private one, now started, if they name none.
     pub(super) async fn provide(options: &ServeOptions) -> Result<Self, Error> {
-        let direct_url =
-            read_url(options.direct_database_url_file.as_deref(), &options.direct_database_url)?;
+        let direct_url = read_url(
+            "--direct-database-url",
+            options.direct_database_url_file.as_deref(),
+            &options.direct_database_url,
+        )?;
         if let Some(url) = given_url(options)? {
             return Ok(Self { url, direct_url, embedded: None });
         }
@@ -76,14 +80,39 @@ impl Database {
     }
 }
 
+/// The URL that was given, if one was. One that is given but empty is an error: a private
+/// PostgreSQL in its place would take messages that belong elsewhere.
 fn given_url(options: &ServeOptions) -> Result<Option<String>, Error> {
-    let given = read_url(options.database_url_file.as_deref(), &options.database_url)?;
-    Ok(given.or_else(|| std::env::var("DATABASE_URL").ok()).filter(|url| !url.is_empty()))
+    match read_url("--database-url", options.database_url_file.as_deref(), &options.database_url)? {
+        Some(url) => Ok(Some(url)),
+        None => match env::var("DATABASE_URL") {
+            Ok(url) => not_blank("DATABASE_URL", url).map(Some),
+            Err(VarError::NotPresent) => Ok(None),
+            Err(VarError::NotUnicode(_)) => {
+                Err(Error::UrlNotUnicode { given: "DATABASE_URL".to_owned() })
+            }
+        },
+    }
 }
 
-fn read_url(file: Option<&Path>, given: &Option<String>) -> Result<Option<String>, Error> {
-    let Some(path) = file else { return Ok(given.clone()) };
-    let url = std::fs::read_to_string(path)
-        .map_err(|source| Error::UrlFile { path: path.display().to_string(), source })?;
-    Ok(Some(url.trim().to_owned()))
+fn read_url(
+    flag: &str,
+    file: Option<&Path>,
+    given: &Option<String>,
+) -> Result<Option<String>, Error> {
+    let Some(path) = file else {
+        return given.clone().map(|url| not_blank(flag, url)).transpose();
+    };
+    let name = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(url) => not_blank(&name, url.trim().to_owned()).map(Some),
+        Err(source) => Err(Error::UrlFile { path: name, source }),
+    }
+}
+
+fn not_blank(given: &str, url: String) -> Result<String, Error> {
+    match url.trim() {
+        "" => Err(Error::EmptyUrl { given: given.to_owned() }),
+        _ => Ok(url),
+    }
 }

@@ -12,7 +12,8 @@ pub struct ServeOptions {
     pub listen: SocketAddr,
 
     /// PostgreSQL to keep everything in, as postgresql://USER:PASSWORD@HOST:PORT/DATABASE.
-    /// DATABASE_URL is taken too. Without one, a private PostgreSQL is started.
+    /// Without it, DATABASE_URL is taken; without that too, a private PostgreSQL is started. One
+    /// that is given but empty is an error, also in a variable or a file.
     #[arg(long, env = "TRUNKLINE_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
 

@@ -1,9 +1,6 @@
 //! Reading: batches from an offset on, and where logs end.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::SystemTime,
-};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tokio_postgres::Row;
@@ -13,7 +10,7 @@ use super::{
     arrays::{self, ByteaArray},
     session::Statements,
 };
-use crate::model::{Batch, Labels, Offset, ProducerId, ProducerRun, TopicId, TopicName};
+use crate::model::{Batch, Labels, Offset, ProducerId, ProducerRun, TimeBound, TopicId, TopicName};
 
 /// A stretch of a topic's log.
 #[derive(Debug)]
@@ -72,7 +69,7 @@ impl Storage {
 
     /// The offset of the first message stored at `time` or later; the head if there is none, or no
     /// such topic.
-    pub async fn find_offset_at(&self, topic: TopicId, time: SystemTime) -> Result<Offset, Error> {
+    pub async fn find_offset_at(&self, topic: TopicId, time: TimeBound) -> Result<Offset, Error> {
         let client = self.query().await?;
         // Times grow with the offsets, so halving the log finds it: all batches before `low` are
         // older, and the one at `high`, if there is one, is not.
@@ -91,7 +88,7 @@ impl Storage {
                     where low < high
                 )
                 select coalesce(min(high), 0) from search where high <= low";
-        let row = client.query_one(statement, &[&topic.0, &time]).await?;
+        let row = client.query_one(statement, &[&topic.0, &time.time()]).await?;
         Ok(Offset(row.get(0)))
     }
 }

@@ -179,6 +179,7 @@ fn topic(row: &Row) -> Result<Topic, Error> {
     })
 }
 
+/// Rounded up: no message is to expire before its time.
 fn milliseconds(age: Duration) -> i64 {
-    i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
+    i64::try_from(age.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }

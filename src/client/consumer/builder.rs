@@ -117,13 +117,18 @@ impl ConsumerBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] or [`Error::Lost`] if the consumer is to be registered and cannot be.
+    /// [`Error::Invalid`] if the id is empty; [`Error::Refused`] or [`Error::Lost`] if the consumer is to be registered and cannot be.
     /// That there is no such topic or consumer, the first message tells.
     pub async fn open(mut self) -> Result<Consumer, Error> {
         let bounds = Duration::from_millis(100)..=Duration::from_secs(60);
         if !bounds.contains(&self.heartbeat) {
             let problem = "must be 100 ms to 60 s".to_owned();
             return Err(Error::Invalid { field: "heartbeat_interval", problem });
+        }
+        if self.request.consumer_id.is_empty() {
+            // A broker would register another one, under an id of its own making.
+            let problem = "is empty".to_owned();
+            return Err(Error::Invalid { field: "consumer_id", problem });
         }
         self.request.heartbeat_interval = self.heartbeat.try_into().ok();
         if let Some(start) = self.register {

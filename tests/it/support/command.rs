@@ -61,6 +61,16 @@ fn command(arguments: &[&str]) -> Command {
 }
 
 impl Trunkline {
+    /// A command that is not started yet, for whoever sets more than its arguments.
+    pub fn command(arguments: &[&str]) -> Command {
+        command(arguments)
+    }
+
+    /// Runs such a command to its end.
+    pub async fn finish(command: Command) -> Finished {
+        finish(command, b"", DEADLINE).await
+    }
+
     /// Runs a command to its end, with its configuration in a folder.
     pub async fn run_configured(config: &Path, arguments: &[&str]) -> Finished {
         let mut command = command(arguments);
