@@ -13,7 +13,6 @@ run: postgres ## Start a broker on a private PostgreSQL (ARGS="--listen 127.0.0.
 	cargo run --release -- serve $(ARGS)
 
 test: postgres ## Run all tests, each against a real PostgreSQL
-	@PATH=$$PATH:/usr/sbin command -v pgbouncer >/dev/null || echo "skipped: the tests behind a pooler, as PgBouncer is not on this machine (package pgbouncer)"
 	cargo test --all-targets --locked
 	cargo test --doc --locked
 	@echo "skipped: the tests of clients in other languages (grpcurl, Python, TypeScript, Go, Java), which 'make test-clients' runs"

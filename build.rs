@@ -1,5 +1,8 @@
 //! Compiles the protos without protoc, and keeps their comments for reflection.
 
+#[path = "build/machine.rs"]
+mod machine;
+
 use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
@@ -26,6 +29,7 @@ const RAW_FIELDS: [(&str, &str); 3] =
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=migrations");
+    machine::look();
     let descriptors = protox::Compiler::new(["proto"])?
         .include_imports(true)
         .include_source_info(true)

@@ -155,11 +155,10 @@ async fn measure(client: &Client, endpoint: &str, command: BenchCommand) -> Resu
     let live = Arc::new(Live::default());
     let bench = Bench { client, topics: &topics, load: &load, meters: &meters, live: &live };
     let measured = live.show(bench.run(command)).await;
-    // Kept or not, what was measured is told.
-    if !load.report.keep {
-        topics.delete(client).await?;
-    }
-    measured?.print(&load.report)
+    // Kept or not, or to be deleted by hand, what was measured is told.
+    let deleted = if load.report.keep { Ok(()) } else { topics.delete(client).await };
+    measured?.print(&load.report)?;
+    deleted
 }
 
 impl BenchCommand {

@@ -16,19 +16,23 @@ use crate::{
 };
 
 /// A primary whose commits wait for a standby, and the standby.
-async fn pair(synchronous: bool) -> Option<(Postgres, Postgres)> {
+async fn pair(synchronous: bool) -> (Postgres, Postgres) {
     let primary = Postgres::start(&[]).await;
-    let standby = primary.start_standby("standby").await?;
+    let standby = primary.start_standby("standby").await.expect("a standby");
     if synchronous {
         primary.waits_for("standby").await;
     }
-    Some((primary, standby))
+    (primary, standby)
 }
 
 /// What it tells is older than what was told before, and it takes no publishes.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(has_basebackup),
+    ignore = "pg_basebackup, which makes standbys, is not beside the server"
+)]
 async fn a_standby_is_not_taken_for_a_primary() {
-    let Some((primary, standby)) = pair(true).await else { return };
+    let (primary, standby) = pair(true).await;
     let run = Run::start_on("standby-not-read", Setup::default(), primary).await;
     run.works(500).await;
     run.fault("the way leads to a standby", true);
@@ -53,8 +57,12 @@ async fn a_standby_is_not_taken_for_a_primary() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(has_basebackup),
+    ignore = "pg_basebackup, which makes standbys, is not beside the server"
+)]
 async fn a_synchronous_standby_takes_the_place_of_its_primary() {
-    let Some((primary, standby)) = pair(true).await else { return };
+    let (primary, standby) = pair(true).await;
     let mut run = Run::start_on("failover", Setup::default(), primary).await;
     run.works(1_000).await;
     run.fault("SIGKILL of the primary, the standby is promoted", true);
@@ -68,8 +76,12 @@ async fn a_synchronous_standby_takes_the_place_of_its_primary() {
 
 /// The brokers' connections lead to it still, and it believes that it is the primary.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(has_basebackup),
+    ignore = "pg_basebackup, which makes standbys, is not beside the server"
+)]
 async fn a_standby_takes_the_place_of_a_primary_that_lives_on() {
-    let Some((primary, standby)) = pair(true).await else { return };
+    let (primary, standby) = pair(true).await;
     let mut run = Run::start_on("failover-zombie", Setup::default(), primary).await;
     run.works(1_000).await;
     run.fault("SIGSTOP of the primary, the standby is promoted, SIGCONT", true);
@@ -86,8 +98,12 @@ async fn a_standby_takes_the_place_of_a_primary_that_lives_on() {
 
 /// Its commits wait, and nobody may see what is not committed.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(has_basebackup),
+    ignore = "pg_basebackup, which makes standbys, is not beside the server"
+)]
 async fn nothing_is_seen_before_the_standby_has_it() {
-    let Some((primary, standby)) = pair(true).await else { return };
+    let (primary, standby) = pair(true).await;
     let run = Run::start_on("commit-waits", Setup::default(), primary).await;
     run.works(500).await;
     run.fault("SIGSTOP of the synchronous standby", true);
@@ -117,8 +133,12 @@ async fn nothing_is_seen_before_the_standby_has_it() {
 
 /// What the standby did not have yet is lost: that cannot be helped, and must not go unnoticed.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(has_basebackup),
+    ignore = "pg_basebackup, which makes standbys, is not beside the server"
+)]
 async fn an_asynchronous_standby_lacks_messages_and_everybody_is_told() {
-    let Some((primary, mut standby)) = pair(false).await else { return };
+    let (primary, mut standby) = pair(false).await;
     let mut run = Run::start_on("failover-with-loss", Setup::default(), primary).await;
     run.works(1_000).await;
     run.fault("SIGKILL of the primary, a standby that is behind is promoted", true);
@@ -210,8 +230,12 @@ fn lost_as_logged(logs: &[PathBuf]) -> HashMap<String, (i64, i64)> {
 
 /// Offsets that were lost are given away before anybody reads: only who gives them away can tell.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(has_basebackup),
+    ignore = "pg_basebackup, which makes standbys, is not beside the server"
+)]
 async fn a_loss_of_few_messages_is_found_by_the_next_publish() {
-    let Some((primary, mut standby)) = pair(false).await else { return };
+    let (primary, mut standby) = pair(false).await;
     let mut run = Run::prepare("failover-with-little-loss", &Setup::default(), primary).await;
     let client = with_a_consumer(&run).await;
     let producer = client.producer("few", "few").register().open().await.unwrap();
@@ -239,8 +263,12 @@ async fn a_loss_of_few_messages_is_found_by_the_next_publish() {
 
 /// Nothing keeps it from writing, and its sessions do not end: those that are opened lead elsewhere.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(has_basebackup),
+    ignore = "pg_basebackup, which makes standbys, is not beside the server"
+)]
 async fn all_sessions_leave_a_primary_whose_place_is_taken() {
-    let Some((primary, standby)) = pair(false).await else { return };
+    let (primary, standby) = pair(false).await;
     let mut run = Run::prepare("old-primary-left", &Setup::default(), primary).await;
     let client = with_a_consumer(&run).await;
     let mut stream = client.consumers().consume(of_the_consumer()).await.unwrap().into_inner();

@@ -115,6 +115,10 @@ async fn the_way_to_postgres_is_long() {
 
 /// Both ends only find out by what is never acknowledged: no proxy stands between them.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(can_partition),
+    ignore = "packets cannot be dropped here, for which nft must be allowed to (package nftables)"
+)]
 async fn a_broker_is_parted_from_postgres() {
     let address = Network::new().address_of(0);
     let (host, both) = (address.to_string(), format!("listen_addresses=127.0.0.1,{address}"));
@@ -122,7 +126,7 @@ async fn a_broker_is_parted_from_postgres() {
     let run = Run::start("broker-parted", setup).await;
     run.works(500).await;
     run.fault("packets between a broker and PostgreSQL are dropped", true);
-    let Some(partition) = Partition::of(address) else { return };
+    let partition = Partition::of(address).expect("a partition");
     // What it asks for is given up before; connections that nobody uses are left to the kernel.
     let noticed = "Connection error: error communicating with the server";
     let notices = async || run.brokers[0].log_text().contains(noticed);
@@ -135,6 +139,10 @@ async fn a_broker_is_parted_from_postgres() {
 
 /// It answers nothing, not even that it takes no connections.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(can_partition),
+    ignore = "packets cannot be dropped here, for which nft must be allowed to (package nftables)"
+)]
 async fn the_first_of_two_hosts_goes_dark() {
     let address = Network::new().address_of(0);
     let both = format!("listen_addresses=127.0.0.1,{address}");
@@ -143,7 +151,7 @@ async fn the_first_of_two_hosts_goes_dark() {
     let run = Run::start("host-dark", setup).await;
     run.works(500).await;
     run.fault("packets to the first of two hosts are dropped", true);
-    let Some(partition) = Partition::of(address) else { return };
+    let partition = Partition::of(address).expect("a partition");
     for sign in ["opened a new lease session", "Connection error: error communicating"] {
         // It takes as long as the kernel takes to give up what nobody uses.
         let is_told = async || run.brokers[0].log_text().contains(sign);

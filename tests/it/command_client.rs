@@ -1,6 +1,6 @@
 //! The `trunkline` command as a client: what it reads and prints, and how it fails.
 
-use std::{fs, path::Path, process::Stdio, time::Duration};
+use std::{fs, process::Stdio, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -393,11 +393,11 @@ fn on_a_terminal(command: &str) -> Command {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    not(has_script),
+    ignore = "there is no `script` on this machine to make a terminal with"
+)]
 async fn a_long_produce_shows_its_progress_on_a_terminal() {
-    if !Path::new("/usr/bin/script").exists() {
-        println!("skipped: there is no `script` on this machine to make a terminal with");
-        return;
-    }
     let broker = TestBroker::start().await;
     let dir = tempfile::tempdir().unwrap();
     let pipe = dir.path().join("pipe");

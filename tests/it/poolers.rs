@@ -23,10 +23,11 @@ async fn refusal(url: &str, direct_url: Option<&str>) -> String {
 }
 
 #[tokio::test]
+#[cfg_attr(not(has_pgbouncer), ignore = "PgBouncer is not on this machine (package pgbouncer)")]
 async fn a_pooler_in_transaction_mode_is_refused_with_the_advice_that_helps() {
     let database = TestDatabase::create().await;
     for (sessions, round_robin) in [(4, false), (4, true), (2, true), (1, false)] {
-        let Some(pooler) = Pooler::start(&database, sessions, round_robin).await else { return };
+        let pooler = Pooler::start(&database, sessions, round_robin).await;
         let url = pooler.url(&database);
         let advice = refusal(&url, None).await;
         assert!(advice.contains("--direct-database-url"), "{sessions} {round_robin}: {advice}");
@@ -34,7 +35,7 @@ async fn a_pooler_in_transaction_mode_is_refused_with_the_advice_that_helps() {
         let advice = refusal(&url, Some(&url)).await;
         assert!(advice.contains("--direct-database-url"), "{sessions} {round_robin}: {advice}");
     }
-    let Some(pooler) = Pooler::start(&database, 4, false).await else { return };
+    let pooler = Pooler::start(&database, 4, false).await;
     let url = pooler.url(&database);
     let served =
         Trunkline::run(&["serve", "--listen", "127.0.0.1:0", "--database-url", &url]).await;
@@ -43,18 +44,19 @@ async fn a_pooler_in_transaction_mode_is_refused_with_the_advice_that_helps() {
 }
 
 /// A broker behind a pooler with fewer sessions than the broker has connections.
-async fn pooled() -> Option<(TestBroker, Pooler)> {
+async fn pooled() -> (TestBroker, Pooler) {
     let database = Arc::new(TestDatabase::create().await);
-    let pooler = Pooler::start(&database, 3, true).await?;
+    let pooler = Pooler::start(&database, 3, true).await;
     let (url, direct_url) = (pooler.url(&database), database.url.clone());
     let drain = Duration::from_secs(5);
     let broker = TestBroker::start_with(database, &url, Some(&direct_url), drain).await;
-    Some((broker, pooler))
+    (broker, pooler)
 }
 
 #[tokio::test]
+#[cfg_attr(not(has_pgbouncer), ignore = "PgBouncer is not on this machine (package pgbouncer)")]
 async fn behind_a_pooler_messages_are_published_and_consumed_as_ever() {
-    let Some((broker, _pooler)) = pooled().await else { return };
+    let (broker, _pooler) = pooled().await;
     let broker = Arc::new(broker);
     let other = broker.start_another().await;
     for topic in ["orders", "bills"] {
@@ -124,8 +126,9 @@ async fn behind_a_pooler_messages_are_published_and_consumed_as_ever() {
 }
 
 #[tokio::test]
+#[cfg_attr(not(has_pgbouncer), ignore = "PgBouncer is not on this machine (package pgbouncer)")]
 async fn behind_a_pooler_leases_positions_and_topics_behave_as_ever() {
-    let Some((broker, _pooler)) = pooled().await else { return };
+    let (broker, _pooler) = pooled().await;
     let other = broker.start_another().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -164,8 +167,9 @@ async fn behind_a_pooler_leases_positions_and_topics_behave_as_ever() {
 }
 
 #[tokio::test]
+#[cfg_attr(not(has_pgbouncer), ignore = "PgBouncer is not on this machine (package pgbouncer)")]
 async fn behind_a_pooler_a_publish_waits_for_the_disk_even_where_the_default_is_not_to() {
-    let Some((broker, _pooler)) = pooled().await else { return };
+    let (broker, _pooler) = pooled().await;
     broker.topic("orders").await;
     let sql = broker.sql().await;
     // What each publish's transaction is set to when it commits, in sessions begun from now on.
@@ -197,10 +201,10 @@ async fn behind_a_pooler_a_publish_waits_for_the_disk_even_where_the_default_is_
 
 /// It takes no settings with the request for a session.
 #[tokio::test]
+#[cfg_attr(not(has_pgbouncer), ignore = "PgBouncer is not on this machine (package pgbouncer)")]
 async fn behind_a_pooler_in_session_mode_nothing_else_is_needed() {
     let database = Arc::new(TestDatabase::create().await);
     let pooler = Pooler::start_in_mode("session", &database, 20, false).await;
-    let Some(pooler) = pooler else { return };
     let drain = Duration::from_secs(5);
     // Nor where the last of several hosts, which alone is heard, says something else.
     let url = pooler.url(&database).replace(" port=6432", ",/nowhere port=6432,6432");

@@ -10,8 +10,13 @@ use std::{
 };
 
 use clap::Args;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+    time::{sleep_until, timeout_at},
+};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     super::failure::Failure, Bench, histogram::Times, live::Live, pace::Pace, payload::Payload,
@@ -27,6 +32,9 @@ use crate::{
 /// Producers share so many connections.
 const CONNECTIONS: usize = 16;
 
+/// How long the answers to what is in flight are waited for when the time to publish is over.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+
 /// How messages are published.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Publishing {
@@ -36,7 +44,8 @@ pub(super) struct Publishing {
     /// Messages of a request.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     batch: u32,
-    /// Requests of a producer that may wait for their answers.
+    /// Requests of a producer that may wait for their answers: with 1, the next one is sent when
+    /// the last one is answered.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     in_flight: u32,
     /// Messages a second, in all; as fast as it goes, if not given.
@@ -86,7 +95,7 @@ pub(super) fn parse_rate(text: &str) -> Result<f64, String> {
 /// How much is published.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Amount {
-    /// How long to publish.
+    /// How long to publish; what is in flight then is waited for, for 5 s at the most.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     duration: Duration,
     /// Publish so many messages instead, in all.
@@ -110,6 +119,9 @@ pub(super) struct Published {
     pub(super) messages: u64,
     pub(super) bytes: u64,
     pub(super) requests: u64,
+    /// Requests without an answer, which were given up at the end.
+    pub(super) unanswered: u64,
+    /// Until the last answer, or until the others were given up.
     pub(super) took: Duration,
     /// From when a request was due to its answer.
     pub(super) acknowledged: Times,
@@ -128,29 +140,49 @@ struct Run {
     live: Arc<Live>,
 }
 
+/// A request that is to be sent.
+struct Due {
+    at: Instant,
+    /// The number of its first message.
+    first: u64,
+    count: u64,
+}
+
 impl Run {
-    /// The number of the next request's first message, and how many it has; `None` when all is
-    /// published.
-    fn take(&self) -> Option<(u64, u64)> {
+    /// Waits until the next request is due; `None` when all is published, or the time is over.
+    async fn next(&self) -> Option<Due> {
+        let at = match &self.pace {
+            Some(pace) => self.in_time(pace.next()).await?,
+            None => Instant::now(),
+        };
         if self.ends.is_some_and(|ends| Instant::now() >= ends) {
             return None;
         }
         let batch = u64::from(self.publishing.batch);
         let first = self.taken.fetch_add(batch, Ordering::Relaxed);
         let count = self.limit.saturating_sub(first).min(batch);
-        (count > 0).then_some((first, count))
+        (count > 0).then_some(Due { at, first, count })
     }
 
-    /// Waits until the next request is due.
-    async fn due(&self) -> Instant {
-        match &self.pace {
-            Some(pace) => pace.next().await,
-            None => Instant::now(),
+    /// Waits for something until the time to publish is over.
+    async fn in_time<T>(&self, awaited: impl Future<Output = T>) -> Option<T> {
+        match self.ends {
+            Some(ends) => timeout_at(ends.into(), awaited).await.ok(),
+            None => Some(awaited.await),
         }
     }
 
-    fn messages(&self, first: u64, count: u64, due: Instant) -> Vec<NewMessage> {
-        self.payload.make(first, count, self.size, due).map(NewMessage::new).collect()
+    /// Waits until no more answers are waited for; for ever, if a number of messages is published.
+    async fn given_up(&self) {
+        match self.ends {
+            Some(ends) => sleep_until((ends + LAST_ANSWERS).into()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn messages(&self, due: &Due) -> Vec<NewMessage> {
+        let Due { at, first, count } = *due;
+        self.payload.make(first, count, self.size, at).map(NewMessage::new).collect()
     }
 }
 
@@ -196,6 +228,7 @@ pub(super) async fn run(
         let published = ended.map_err(|error| Failure::refused(error.to_string()))??;
         all.messages += published.messages;
         all.requests += published.requests;
+        all.unanswered += published.unanswered;
         all.acknowledged.add_all(&published.acknowledged);
     }
     all.took = began.elapsed();
@@ -232,18 +265,25 @@ impl Published {
 async fn call(client: Client, producer: Registered, run: Arc<Run>) -> Result<Published, Failure> {
     let mut published = Published::default();
     let mut producers = client.producers();
-    loop {
-        let due = run.due().await;
-        let Some((first, count)) = run.take() else { break };
+    let mut given_up = std::pin::pin!(run.given_up());
+    while let Some(due) = run.next().await {
         let request = PublishRequest {
             topic: producer.topic.clone(),
             producer_id: producer.id.clone(),
-            messages: run.messages(first, count, due),
+            messages: run.messages(&due),
             ..Default::default()
         };
-        producers.publish(request).await?;
-        published.add(count, due);
-        run.live.published(count);
+        tokio::select! {
+            answered = producers.publish(request) => {
+                answered?;
+            }
+            () = &mut given_up => {
+                published.unanswered += 1;
+                break;
+            }
+        }
+        published.add(due.count, due.at);
+        run.live.published(due.count);
     }
     Ok(published)
 }
@@ -257,58 +297,86 @@ async fn send(
     let producer = client.producer(&topic, &id).open().await?;
     let mut published = Published::default();
     let mut sent = VecDeque::new();
-    loop {
-        let due = run.due().await;
-        let Some((first, count)) = run.take() else { break };
-        for message in run.messages(first, count, due) {
-            sent.push_back((producer.send(message).await?, due));
+    'sending: while let Some(due) = run.next().await {
+        for message in run.messages(&due) {
+            // Room for it may come too late.
+            let Some(acknowledgement) = run.in_time(producer.send(message)).await else {
+                break 'sending;
+            };
+            sent.push_back((acknowledgement?, due.at));
         }
         published.take_answered(&mut sent, &run)?;
     }
-    producer.flush().await?;
+    tokio::select! {
+        flushed = producer.flush() => flushed?,
+        () = run.given_up() => {}
+    }
     published.take_answered(&mut sent, &run)?;
+    published.unanswered = sent.len() as u64;
     Ok(published)
 }
 
 /// One stream, with sequences.
 async fn stream(client: Client, producer: Registered, run: Arc<Run>) -> Result<Published, Failure> {
     let in_flight = run.publishing.in_flight as usize;
+    // Neither is ever full: there are no more requests than turns.
     let (requests, outgoing) = mpsc::channel(in_flight);
-    // Full when as many wait for their answers as may.
     let (sent, mut waiting) = mpsc::channel(in_flight);
+    let turns = Arc::new(Semaphore::new(in_flight));
     let mut producers = client.producers();
-    let live = run.live.clone();
-    let sending = tokio::spawn(async move {
+    let of_sender = (turns.clone(), run.clone());
+    let sending = AbortOnDropHandle::new(tokio::spawn(async move {
+        let (turns, run) = of_sender;
         let mut sequence = 0;
         loop {
-            let due = run.due().await;
-            let Some((first, count)) = run.take() else { break };
+            // A turn comes back with the answer.
+            let turn = match turns.try_acquire() {
+                Ok(turn) => turn,
+                Err(_) => match run.in_time(turns.acquire()).await {
+                    Some(Ok(turn)) => turn,
+                    Some(Err(_)) | None => break,
+                },
+            };
+            let Some(due) = run.next().await else { break };
             let request = PublishStreamRequest {
                 topic: producer.topic.clone(),
                 producer_id: producer.id.clone(),
-                messages: run.messages(first, count, due),
+                messages: run.messages(&due),
                 sequence: Some(sequence),
                 ..Default::default()
             };
-            sequence += count as i64;
+            sequence += due.count as i64;
+            turn.forget();
             // Both fail only when the answers have ended, which says why.
-            if sent.send((count, due)).await.is_err() || requests.send(request).await.is_err() {
+            if sent.send((due.count, due.at)).await.is_err()
+                || requests.send(request).await.is_err()
+            {
                 break;
             }
         }
-    });
-    let mut answers = producers.publish_stream(ReceiverStream::new(outgoing)).await?.into_inner();
+    }));
     let mut published = Published::default();
-    while let Some((count, due)) = waiting.recv().await {
-        match answers.message().await?.and_then(|answer| answer.result) {
-            Some(Answer::Receipt(_)) => {
-                published.add(count, due);
-                live.published(count);
+    let answered = async {
+        let outgoing = ReceiverStream::new(outgoing);
+        let mut answers = producers.publish_stream(outgoing).await?.into_inner();
+        while let Some((count, due)) = waiting.recv().await {
+            match answers.message().await?.and_then(|answer| answer.result) {
+                Some(Answer::Receipt(_)) => {
+                    published.add(count, due);
+                    turns.add_permits(1);
+                    run.live.published(count);
+                }
+                Some(Answer::Refusal(refusal)) => return Err(Error::from(refusal).into()),
+                None => return Err(Failure::unavailable("the broker hung up")),
             }
-            Some(Answer::Refusal(refusal)) => return Err(Error::from(refusal).into()),
-            None => return Err(Failure::unavailable("the broker hung up")),
         }
+        Ok(())
+    };
+    tokio::select! {
+        answered = answered => answered?,
+        () = run.given_up() => {}
     }
     sending.await.map_err(|error| Failure::refused(error.to_string()))?;
+    published.unanswered = (in_flight - turns.available_permits()) as u64;
     Ok(published)
 }

@@ -59,12 +59,17 @@ impl Report {
     }
 
     pub(super) fn published(&mut self, published: &Published) {
-        let Published { messages, bytes, requests, took, acknowledged, how } = published;
+        let Published { messages, bytes, requests, unanswered, took, acknowledged, how } =
+            published;
         self.line("publishers", how.clone());
         self.line("published", rate(*messages, *bytes, *took));
         let requests_a_second = *requests as f64 / seconds(*took);
         self.line("requests", format!("{requests} ({requests_a_second:.0}/s)"));
         self.line("acknowledged", acknowledged.told());
+        if *unanswered > 0 {
+            let told = format!("{unanswered} requests, which were given up at the end");
+            self.line("unanswered", told);
+        }
         self.value(
             "published",
             json!({
@@ -72,6 +77,7 @@ impl Report {
                 "messages_per_second": *messages as f64 / seconds(*took),
                 "bytes_per_second": *bytes as f64 / seconds(*took),
                 "requests_per_second": requests_a_second,
+                "unanswered_requests": unanswered,
                 "acknowledged_ms": acknowledged.object(),
             }),
         );

@@ -21,9 +21,8 @@ pub struct Pooler {
 }
 
 impl Pooler {
-    /// Starts one in transaction mode with so many sessions for each database; `None`, after
-    /// saying so, if PgBouncer is not on this machine.
-    pub async fn start(database: &TestDatabase, sessions: u32, round_robin: bool) -> Option<Self> {
+    /// Starts one in transaction mode with so many sessions for each database.
+    pub async fn start(database: &TestDatabase, sessions: u32, round_robin: bool) -> Self {
         Self::start_in_mode("transaction", database, sessions, round_robin).await
     }
 
@@ -33,11 +32,8 @@ impl Pooler {
         database: &TestDatabase,
         sessions: u32,
         round_robin: bool,
-    ) -> Option<Self> {
-        let Some(program) = find_program() else {
-            println!("skipped: PgBouncer is not on this machine (package pgbouncer)");
-            return None;
-        };
+    ) -> Self {
+        let program = find_program().expect("PgBouncer, which was there when this was built");
         // As root, the server runs as another user, who alone may open its socket.
         let owner = fs::metadata(&database.socket_dir).unwrap();
         let dir = tempfile::Builder::new().prefix("trunkline-pooler-").tempdir().unwrap();
@@ -69,7 +65,7 @@ impl Pooler {
         let child = command.spawn().unwrap();
         let pooler = Self { child, dir };
         until("the pooler listens", async || pooler.socket().exists()).await;
-        Some(pooler)
+        pooler
     }
 
     /// The way to a database through the pooler.
