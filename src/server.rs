@@ -74,6 +74,14 @@ pub enum Error {
         /// The variable.
         given: String,
     },
+    /// A database URL cannot be used.
+    #[error("read the database URL of {given}: {problem}")]
+    DatabaseUrl {
+        /// The flag, the variable or the file that it comes from.
+        given: String,
+        /// Why not.
+        problem: String,
+    },
     /// A direct database URL names no database by itself.
     #[error(
         "use --direct-database-url: it goes with a --database-url that leads to a pooler, and there is none"
@@ -94,14 +102,20 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Connections can no longer be accepted.
-    #[error("serve: {0}")]
+    #[error("serve: {}", with_causes(.0))]
     Serve(#[from] tonic::transport::Error),
     /// Signals cannot be waited for.
     #[error("wait for signals: {0}")]
     Signals(std::io::Error),
     /// The reflection service cannot be built.
-    #[error("build the reflection service: {0}")]
+    #[error("build the reflection service: {}", with_causes(.0))]
     Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// An error with all its causes: that of a transport only says that there was one.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 impl Error {
@@ -111,6 +125,7 @@ impl Error {
             Self::LogFilter(_)
             | Self::EmptyUrl { .. }
             | Self::UrlNotUnicode { .. }
+            | Self::DatabaseUrl { .. }
             | Self::DirectUrlAlone => 2.into(),
             _ => ExitCode::FAILURE,
         }

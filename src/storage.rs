@@ -7,6 +7,7 @@
 mod append;
 mod arrays;
 mod connect;
+mod connector;
 mod consumers;
 mod error;
 mod landmarks;
@@ -20,12 +21,15 @@ mod probe;
 mod producers;
 mod pull;
 mod read;
+mod refusal;
 mod retention;
 mod server;
 mod session;
 mod settings;
+mod setup;
 mod text;
 mod topics;
+mod url;
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -33,7 +37,7 @@ use std::{
 };
 
 pub use append::{Appended, Writer};
-pub use connect::{Limits, redacted};
+pub use connect::Limits;
 pub use error::Error;
 pub use landmarks::{FoundLog, Lacking, Landmark};
 pub use lease::{Begun, ClaimToken, LeaseSession, Seen};
@@ -45,14 +49,16 @@ pub use read::Log;
 pub use retention::Deleted;
 pub use server::Server;
 pub use settings::ServerSettings;
+pub use url::{check_url, redacted};
 
+use connector::Connector;
 use server::Servers;
 use session::{Session, Sessions};
 
 /// A database that Trunkline keeps everything in.
 pub struct Storage {
     /// Goes straight to the server, for sessions that must last; each kind adds its name.
-    direct: tokio_postgres::Config,
+    direct: Connector,
     query: Sessions,
     writer: Sessions,
     position: Sessions,
@@ -73,18 +79,20 @@ impl Storage {
     /// Connects to the database at `url` and brings its schema up to date. If `url` leads to a
     /// pooler, `direct_url` must lead straight to the same database.
     pub async fn open(url: &str, direct_url: Option<&str>, limits: Limits) -> Result<Self, Error> {
-        let config = connect::config(url)?;
+        let connector = Connector::new(url)?;
         let (direct, lends) = match direct_url {
-            Some(direct_url) => (connect::config(direct_url)?, Some(config)),
-            None => (config, None),
+            Some(direct_url) => (Connector::new(direct_url)?, Some(connector)),
+            None => (connector, None),
         };
-        let connected = probe::in_time(connect::with_keepalives(direct.clone())).await;
-        let direct = connected.map_err(|error| privileges::of_connection(error, &direct))?;
+        let connected = probe::in_time(direct.clone().with_settings_of_the_start()).await;
+        let direct =
+            connected.map_err(|error| privileges::of_connection(error, direct.config()))?;
         let mut storage = Self::with_pools(direct, lends, limits)?;
         probe::in_time(probe::prove_that_sessions_last(&storage.direct)).await?;
         if direct_url.is_some() {
             probe::in_time(probe::prove_that_databases_are_one(&storage)).await?;
         }
+        probe::in_time(probe::prove_that_sessions_are_set_up(&storage)).await?;
         migrate::run(&storage.direct).await?;
         if direct_url.is_some() {
             probe::in_time(storage.require_use_of_lent_sessions()).await?;

@@ -107,7 +107,9 @@ impl Error {
 impl From<storage::Error> for Error {
     fn from(error: storage::Error) -> Self {
         match error {
-            storage::Error::Unavailable(_) | storage::Error::Locked(_) => {
+            storage::Error::Unavailable(_)
+            | storage::Error::NoSession(_)
+            | storage::Error::Locked(_) => {
                 tracing::warn!(%error, "refuse a call");
                 Self::DatabaseUnavailable
             }
@@ -125,6 +127,7 @@ impl From<storage::Error> for Error {
             | storage::Error::NumbersUsedUp
             | storage::Error::NewerSchema { .. }
             | storage::Error::Url(_)
+            | storage::Error::Setting(_)
             | storage::Error::Pooled
             | storage::Error::LocksDoNotExclude
             | storage::Error::DifferentDatabases

@@ -86,9 +86,9 @@ pub enum ConnectError {
     /// Nobody answers there.
     #[error("connect to {endpoint}: {reason}")]
     Unreachable {
-        /// Where; of several endpoints the last one.
+        /// Where; of several endpoints all, with commas between them.
         endpoint: String,
-        /// Why not.
+        /// Why not; of several endpoints each one's own reason.
         reason: String,
     },
 }
@@ -260,20 +260,27 @@ impl Brokers {
 
 /// Tries each broker once, beginning with the given one; returns which it was.
 async fn connect(endpoints: &[Endpoint], first: usize) -> Result<(usize, Channel), ConnectError> {
-    let mut problem = ConnectError::Endpoint { endpoint: String::new() };
+    let mut problems = Vec::new();
     for broker in first..first + endpoints.len() {
         let endpoint = &endpoints[broker % endpoints.len()];
         match endpoint.connect().await {
             Ok(channel) => return Ok((broker, channel)),
             Err(error) => {
-                problem = ConnectError::Unreachable {
-                    endpoint: endpoint.uri().to_string().trim_end_matches('/').to_owned(),
-                    reason: root_cause(&error).to_string(),
-                };
+                let endpoint = endpoint.uri().to_string().trim_end_matches('/').to_owned();
+                problems.push((endpoint, root_cause(&error).to_string()));
             }
         }
     }
-    Err(problem)
+    if let [(endpoint, reason)] = problems.as_slice() {
+        return Err(ConnectError::Unreachable {
+            endpoint: endpoint.clone(),
+            reason: reason.clone(),
+        });
+    }
+    let reasons: Vec<String> =
+        problems.iter().map(|(endpoint, reason)| format!("{endpoint}: {reason}")).collect();
+    let (endpoints, _): (Vec<String>, Vec<String>) = problems.into_iter().unzip();
+    Err(ConnectError::Unreachable { endpoint: endpoints.join(","), reason: reasons.join("; ") })
 }
 
 /// The innermost error: the outer ones of a transport only say that there was one.

@@ -5,6 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use super::connect::root_cause;
 use crate::proto::PublishRefusal;
 
 /// What went wrong.
@@ -125,10 +126,10 @@ pub fn is_broken_connection(status: &Status) -> bool {
     std::error::Error::source(status).is_some()
 }
 
-/// A status for people, without its code.
+/// A status for people, without its code, and with the cause of a broken connection.
 pub fn explain(status: &Status) -> String {
     match is_broken_connection(status) {
-        true => "the connection to the broker is broken".to_owned(),
+        true => format!("the connection to the broker is broken: {}", root_cause(status)),
         false => status.message().to_owned(),
     }
 }

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::{Error, options::ServeOptions};
 use crate::{
     embedded::{self, EmbeddedPostgres},
-    storage::{Limits, Storage, redacted},
+    storage::{self, Limits, Storage, redacted},
 };
 
 /// How long a database that is down at the start is waited for.
@@ -34,7 +34,16 @@ impl Database {
             options.direct_database_url_file.as_deref(),
             &options.direct_database_url,
         )?;
+        if let Some(url) = &direct_url {
+            let file = options.direct_database_url_file.as_deref();
+            check(url, file, "--direct-database-url", "TRUNKLINE_DIRECT_DATABASE_URL")?;
+        }
         if let Some(url) = given_url(options)? {
+            let (flag, variable) = match options.database_url {
+                Some(_) => ("--database-url", "TRUNKLINE_DATABASE_URL"),
+                None => ("DATABASE_URL", "DATABASE_URL"),
+            };
+            check(&url, options.database_url_file.as_deref(), flag, variable)?;
             return Ok(Self { url, direct_url, embedded: None });
         }
         if direct_url.is_some() {
@@ -115,4 +124,20 @@ fn not_blank(given: &str, url: String) -> Result<String, Error> {
         "" => Err(Error::EmptyUrl { given: given.to_owned() }),
         _ => Ok(url),
     }
+}
+
+/// Refuses a URL that cannot be used, and says where it was given.
+fn check(url: &str, file: Option<&Path>, flag: &str, variable: &str) -> Result<(), Error> {
+    storage::check_url(url).map_err(|error| {
+        let given = match file {
+            Some(path) => path.display().to_string(),
+            None if std::env::var(variable).is_ok_and(|value| value == url) => variable.to_owned(),
+            None => flag.to_owned(),
+        };
+        let problem = match error {
+            storage::Error::Url(problem) => problem,
+            other => other.to_string(),
+        };
+        Error::DatabaseUrl { given, problem }
+    })
 }

@@ -1,7 +1,9 @@
 //! What can go wrong in the database. The only place that reads SQLSTATE.
 
-use deadpool_postgres::PoolError;
+use deadpool::managed::{PoolError, TimeoutType};
 use tokio_postgres::error::SqlState;
+
+use super::CONNECT_TIMEOUT;
 
 /// Why a statement failed, and what is known of its effect.
 #[derive(Debug, thiserror::Error)]
@@ -9,6 +11,13 @@ pub enum Error {
     /// No connection could be had, or the server refused the work: nothing was done.
     #[error("reach the database: {0}")]
     Unavailable(String),
+    /// No server gives a session, and none would if it were asked again: a wrong password, or no
+    /// such database. Nothing was done.
+    #[error("connect to the database: {0}")]
+    NoSession(String),
+    /// A session cannot be set to what the broker relies on.
+    #[error("set a session up: {0}")]
+    Setting(String),
     /// The broker has closed its connections, as it is stopping: nothing was done.
     #[error("reach the database: its connections are closed")]
     Closed,
@@ -126,6 +135,8 @@ impl From<tokio_postgres::Error> for Error {
             code if code.starts_with("57P") || code.starts_with("08") => {
                 Self::ConnectionLost(describe(&error))
             }
+            // A standby: it refuses to begin a transaction that writes.
+            "0A000" if is_refusal_to_write(&error) => Self::Unavailable(describe(&error)),
             // Out of disk, memory or connections; a statement that took too long; a standby.
             code if code.starts_with("53") || code.starts_with("57") || code == "25006" => {
                 Self::Unavailable(describe(&error))
@@ -138,13 +149,21 @@ impl From<tokio_postgres::Error> for Error {
     }
 }
 
-impl From<PoolError> for Error {
-    fn from(error: PoolError) -> Self {
+impl From<PoolError<Error>> for Error {
+    fn from(error: PoolError<Error>) -> Self {
         match error {
             // Nothing was sent yet, whatever became of the connection.
-            PoolError::Backend(error) => Self::Unavailable(describe(&error)),
+            PoolError::Backend(
+                Self::Unavailable(problem)
+                | Self::ConnectionLost(problem)
+                | Self::Unexpected(problem),
+            ) => Self::Unavailable(problem),
+            PoolError::Backend(error) => error,
             PoolError::Closed => Self::Closed,
-            other => Self::Unavailable(other.to_string()),
+            PoolError::Timeout(TimeoutType::Wait) => {
+                Self::Unavailable(format!("no session was free in {CONNECT_TIMEOUT:?}"))
+            }
+            other => Self::Unavailable(chain(&other)),
         }
     }
 }
@@ -159,7 +178,18 @@ fn list(statements: &[String]) -> String {
 pub(super) fn describe(error: &tokio_postgres::Error) -> String {
     match (error.as_db_error(), std::error::Error::source(error)) {
         (Some(answer), _) => format!("{} ({})", answer.message(), answer.code().code()),
-        (None, Some(source)) => format!("{error}: {source}"),
-        (None, None) => error.to_string(),
+        (None, _) => chain(error),
     }
+}
+
+/// An error with all its causes: the outermost one alone often says only that there was one.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn is_refusal_to_write(error: &tokio_postgres::Error) -> bool {
+    let routine = error.as_db_error().and_then(|answer| answer.routine());
+    routine
+        .is_some_and(|name| ["check_transaction_read_only", "check_XactReadOnly"].contains(&name))
 }

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio_postgres::{
-    NoTls, Row,
+    Row,
     types::{ToSql, Type},
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Error, Storage, connect::prepare_session};
+use super::{Error, Storage, setup::prepare_session};
 use crate::model::{Offset, TopicId, TopicName};
 
 /// A lock is not waited for: a look only reads.
@@ -55,9 +55,7 @@ impl Storage {
         logs: &[(TopicId, Option<Landmark>)],
     ) -> Result<Vec<FoundLog>, Error> {
         let asked_at = Instant::now();
-        let mut config = self.direct.clone();
-        let (client, connection) =
-            config.application_name("trunkline query").connect(NoTls).await?;
+        let (client, connection) = self.direct.connect("trunkline query").await?;
         // The client's end alone would not end it while an answer is due.
         let _driver = AbortOnDropHandle::new(tokio::spawn(connection));
         prepare_session(&client, LOCK_TIMEOUT).await?;

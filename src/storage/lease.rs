@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio_postgres::{Client, NoTls, Statement, types::ToSql};
+use tokio_postgres::{Client, Statement, types::ToSql};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Error, Server, Storage, connect::prepare_session, session::Statements as _};
+use super::{Error, Server, Storage, session::Statements as _, setup::prepare_session};
 use crate::model::{ConsumerKey, Epoch, Offset, TopicId};
 
 /// The advisory lock under which one broker at a time removes expired messages; any constant that
@@ -124,9 +124,7 @@ impl Storage {
     /// Opens the session that is to hold this broker's leases.
     pub async fn open_lease_session(&self) -> Result<LeaseSession, Error> {
         let asked_at = Instant::now();
-        let mut config = self.direct.clone();
-        let (client, connection) =
-            config.application_name("trunkline lease").connect(NoTls).await?;
+        let (client, connection) = self.direct.connect("trunkline lease").await?;
         self.opened.fetch_add(1, Ordering::Release);
         let closed = CancellationToken::new();
         let (driver_closed, close) = (closed.clone(), closed.clone().drop_guard());

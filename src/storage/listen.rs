@@ -6,9 +6,13 @@ use std::{
     time::Instant,
 };
 
-use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket, tls::NoTlsStream};
+use tokio_postgres::{AsyncMessage, Client};
 
-use super::{CONNECT_TIMEOUT, Error, Server, Storage, connect::prepare_session};
+use super::{
+    CONNECT_TIMEOUT, Error, Server, Storage,
+    connector::{Driver, drive_while},
+    setup::prepare_session,
+};
 
 /// The channel that all brokers of a database share.
 const CHANNEL: &str = "trunkline";
@@ -17,7 +21,7 @@ const CHANNEL: &str = "trunkline";
 pub struct ListenSession {
     client: Arc<Client>,
     server: Server,
-    connection: Connection<Socket, NoTlsStream>,
+    connection: Driver,
 }
 
 /// What a listening connection heard.
@@ -37,12 +41,7 @@ impl Storage {
     /// Opens a session that hears every wake-up sent from now on.
     pub async fn open_listen_session(&self) -> Result<ListenSession, Error> {
         let asked_at = Instant::now();
-        let mut config = self.direct.clone();
-        let connecting = config.application_name("trunkline listen").connect(NoTls);
-        let (client, mut connection) =
-            tokio::time::timeout(CONNECT_TIMEOUT, connecting)
-                .await
-                .map_err(|_| Error::Unavailable("no answer in time".to_owned()))??;
+        let (client, mut connection) = self.direct.connect("trunkline listen").await?;
         self.opened.fetch_add(1, Ordering::Release);
         let listen = async {
             prepare_session(&client, CONNECT_TIMEOUT).await?;
@@ -53,7 +52,7 @@ impl Storage {
                     "-- listen\nset synchronous_commit = off; listen {CHANNEL}"
                 ))
                 .await?;
-            Ok(server)
+            Ok::<_, Error>(server)
         };
         // Drives the connection only until LISTEN is done; from then on `hear` drives it.
         let driven = drive_while(&mut connection, listen);
@@ -96,20 +95,5 @@ impl WakeUpSender {
     pub async fn send(&self, text: &str) -> Result<(), Error> {
         self.0.execute("-- wake_up\nselect pg_notify('trunkline', $1)", &[&text]).await?;
         Ok(())
-    }
-}
-
-/// Runs a request to its end on a connection that nobody else drives.
-async fn drive_while<T>(
-    connection: &mut Connection<Socket, NoTlsStream>,
-    request: impl Future<Output = Result<T, tokio_postgres::Error>>,
-) -> Result<T, Error> {
-    tokio::select! {
-        answer = request => Ok(answer?),
-        () = async {
-            while let Some(Ok(_)) = poll_fn(|context| connection.poll_message(context)).await {}
-            // The request then fails by itself, with the better reason.
-            std::future::pending::<()>().await;
-        } => Err(Error::Unavailable("connection closed".to_owned())),
     }
 }

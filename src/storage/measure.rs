@@ -1,6 +1,6 @@
 //! What the database has done so far, for measurements.
 
-use super::{Error, probe};
+use super::{Error, connector::Connector, probe};
 
 /// Counters that only grow, but for the size; and who is there.
 #[derive(Clone, Copy, Debug)]
@@ -25,10 +25,7 @@ pub struct Meter {
 impl Meter {
     /// Connects to the database at `url`.
     pub async fn connect(url: &str) -> Result<Self, Error> {
-        let config = url
-            .parse()
-            .map_err(|error: tokio_postgres::Error| Error::Url(super::error::describe(&error)))?;
-        Ok(Self { client: probe::connect(&config).await? })
+        Ok(Self { client: probe::connect(&Connector::new(url)?).await? })
     }
 
     /// Reads the counters; batches are those of topics whose names begin so.

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use refinery::{Migration, Target};
-use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres::{Client, Row};
 use tracing::{info, warn};
 
-use super::{Error, connect::prepare_session, privileges};
+use super::{Error, connector::Connector, privileges, setup::prepare_session};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -22,16 +22,14 @@ const MIGRATION_LOCK: i64 = 0x7472_756e_6b6c_696e;
 /// How long to wait for another broker that migrates.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
-pub(super) async fn run(config: &Config) -> Result<(), Error> {
-    let mut config = config.clone();
-    let (mut client, connection) =
-        config.application_name("trunkline migrate").connect(NoTls).await.map_err(unreachable)?;
+pub(super) async fn run(connector: &Connector) -> Result<(), Error> {
+    let (mut client, connection) = connector.connect("trunkline migrate").await?;
     let driver = tokio::spawn(connection);
     let outcome = migrate(&mut client).await;
     // The session's end frees the lock.
     drop(client);
     if let Ok(Err(error)) = driver.await {
-        warn!(%error, "close the migrating connection");
+        warn!(error = super::error::chain(&error), "close the migrating connection");
     }
     outcome
 }
@@ -109,8 +107,10 @@ async fn apply_migrations(client: &mut Client) -> Result<(), Error> {
     privileges::require_migration(client).await?;
     let mut runner = embedded::migrations::runner().set_target(Target::Latest);
     runner.set_migration_table_name(HISTORY);
-    let report =
-        runner.run_async(client).await.map_err(|error| Error::Migration(describe(&error)))?;
+    let report = runner
+        .run_async(client)
+        .await
+        .map_err(|error| Error::Migration(super::error::chain(&error)))?;
     for migration in report.applied_migrations() {
         info!(version = migration.version(), name = migration.name(), "migrated the schema");
     }
@@ -127,18 +127,4 @@ async fn compresses_with_lz4(client: &Client) -> Result<bool, Error> {
         )
         .await?;
     Ok(row.get(0))
-}
-
-pub(super) fn unreachable(error: tokio_postgres::Error) -> Error {
-    match Error::from(error) {
-        // Nothing was sent yet but the request to connect.
-        Error::ConnectionLost(problem) => Error::Unavailable(problem),
-        other => other,
-    }
-}
-
-/// The whole chain of causes: the outermost one alone only says that a migration failed.
-fn describe(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -6,9 +6,14 @@
 
 use std::time::Duration;
 
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::{Error, Heard, Storage, migrate::unreachable, session::Statements as _};
+use super::{
+    Error, Heard, Storage,
+    connector::Connector,
+    session::{Manner, Statements as _},
+    setup,
+};
 
 /// A server that takes longer to answer counts as down.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -18,7 +23,7 @@ const NOTIFICATION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Proves that a session stays the same one from transaction to transaction, and that an advisory
 /// lock keeps another session out.
-pub(super) async fn prove_that_sessions_last(direct: &Config) -> Result<(), Error> {
+pub(super) async fn prove_that_sessions_last(direct: &Connector) -> Result<(), Error> {
     let (first, second) = (connect(direct).await?, connect(direct).await?);
     if !sessions_last(&first, &second).await? {
         return Err(Error::Pooled);
@@ -31,6 +36,16 @@ pub(super) async fn prove_that_sessions_last(direct: &Config) -> Result<(), Erro
     Err(Error::LocksDoNotExclude)
 }
 
+/// Proves that sessions can be set to what statements rely on.
+pub(super) async fn prove_that_sessions_are_set_up(storage: &Storage) -> Result<(), Error> {
+    let client = connect(&storage.direct).await?;
+    setup::check(&client, ANSWER_TIMEOUT).await?;
+    match storage.query.manner {
+        Manner::Own => Ok(()),
+        Manner::Lent { .. } => setup::check_lent(storage).await,
+    }
+}
+
 /// Asks in an order in which a pooler cannot but lend one session to both, or two to one: whether
 /// it lends the session last used, or the one used the longest ago.
 async fn sessions_last(first: &Client, second: &Client) -> Result<bool, Error> {
@@ -40,7 +55,7 @@ async fn sessions_last(first: &Client, second: &Client) -> Result<bool, Error> {
         return Ok(false);
     }
     // While the other one is in a transaction, its session is not to be lent.
-    ask(second, "begin").await?;
+    ask(second, "begin; set local idle_in_transaction_session_timeout = '5s'").await?;
     let others = ask(second, SESSION).await?;
     let still_own = ask(first, SESSION).await? == own;
     ask(second, "rollback").await?;
@@ -122,10 +137,8 @@ pub(super) async fn in_time<T>(
 }
 
 /// A session that ends when it is dropped.
-pub(super) async fn connect(config: &Config) -> Result<Client, Error> {
-    let mut config = config.clone();
-    let connected = config.application_name("trunkline probe").connect(NoTls).await;
-    let (client, connection) = connected.map_err(unreachable)?;
+pub(super) async fn connect(connector: &Connector) -> Result<Client, Error> {
+    let (client, connection) = connector.connect("trunkline probe").await?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(error = super::error::describe(&error), "lose a probing connection");

@@ -10,10 +10,10 @@ use std::{
 };
 
 use tokio::sync::watch;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::Client;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{CONNECT_TIMEOUT, Storage};
+use super::{CONNECT_TIMEOUT, Error, Storage, connector::Connector};
 
 /// A server since it started: another one's starting time is another one, and so is its own after a
 /// restart, which no session outlives.
@@ -30,7 +30,7 @@ impl Server {
 
 /// Where the sessions lead, or are to lead.
 pub(super) struct Servers {
-    direct: Config,
+    direct: Connector,
     present: Present,
     /// When pooled sessions were retired last.
     retired: Mutex<Option<Instant>>,
@@ -39,7 +39,7 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    pub(super) fn new(direct: Config) -> Self {
+    pub(super) fn new(direct: Connector) -> Self {
         Self {
             direct,
             present: Present::default(),
@@ -80,10 +80,7 @@ impl Servers {
 
     /// Whether a session that was just opened leads where the others do. It may have been asked for
     /// long ago, so where it does not, one more is asked for, and tells.
-    pub(super) async fn are_one_with(
-        self: &Arc<Self>,
-        client: &Client,
-    ) -> Result<bool, tokio_postgres::Error> {
+    pub(super) async fn are_one_with(self: &Arc<Self>, client: &Client) -> Result<bool, Error> {
         let server = Server::of(client).await?;
         if !self.present.is_none_but(server) {
             // Who waits for it may give up before it tells, and the next one is to know.
@@ -98,16 +95,15 @@ impl Servers {
     }
 
     /// Asks where a new session leads, unless somebody found out meanwhile that it is there.
-    async fn ask_anew(&self, server: Server) -> Result<(), tokio_postgres::Error> {
+    async fn ask_anew(&self, server: Server) -> Result<(), Error> {
         let _alone = self.asking.lock().await;
         if self.present.is_none_but(server) {
             return Ok(());
         }
-        let (mut config, asked_at) = (self.direct.clone(), Instant::now());
-        let (client, connection) =
-            config.application_name("trunkline probe").connect(NoTls).await?;
+        let asked_at = Instant::now();
+        let (client, connection) = self.direct.connect("trunkline probe").await?;
         let _driver = AbortOnDropHandle::new(tokio::spawn(connection));
-        self.follow(&client, asked_at).await.map(drop)
+        Ok(self.follow(&client, asked_at).await.map(drop)?)
     }
 }
 

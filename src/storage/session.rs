@@ -12,13 +12,15 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use deadpool_postgres::{Object, Pool};
 use tokio_postgres::{
     IsolationLevel, Row,
     types::{ToSql, Type},
 };
 
-use super::Error;
+use super::{
+    Error,
+    connect::{Object, Pool},
+};
 
 /// A statement that was waited for longer than this, and then not any more, leaves a session that
 /// may hang: whoever used it next would wait behind that statement. Before that it is answered in a
@@ -178,7 +180,7 @@ impl Session {
         settings: &str,
         statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Error> {
-        let begin = format!("begin isolation level read committed; {settings}");
+        let begin = format!("begin isolation level read committed, read write; {settings}");
         let object = self.object()?;
         self.unsettled.store(true, Ordering::Relaxed);
         let (begun, done, ended) = futures::join!(
@@ -264,8 +266,10 @@ impl<'a> Transaction<'a> {
                 Ok(Self { inner: object.transaction().await?, prepares: true, answer_within })
             }
             Manner::Lent { settings } => {
-                let transaction =
-                    object.build_transaction().isolation_level(IsolationLevel::ReadCommitted);
+                let transaction = object
+                    .build_transaction()
+                    .isolation_level(IsolationLevel::ReadCommitted)
+                    .read_only(false);
                 let inner = transaction.start().await?;
                 inner.batch_execute(settings).await?;
                 Ok(Self { inner, prepares: false, answer_within })

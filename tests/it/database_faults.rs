@@ -265,7 +265,7 @@ async fn a_database_that_stays_down_ends_the_start_with_69_after_30_s() {
 #[tokio::test]
 async fn a_url_that_is_no_url_ends_the_start_at_once() {
     let finished = Trunkline::run(&["serve", "--database-url", "nonsense"]).await;
-    assert_eq!(finished.code(), 1, "{finished:?}");
+    assert_eq!(finished.code(), 2, "{finished:?}");
     assert!(finished.stderr.contains("read the database URL"), "{finished:?}");
     let finished = Trunkline::run(&["serve", "--database-url-file", "/nowhere/url"]).await;
     assert_eq!(finished.code(), 1, "{finished:?}");

@@ -19,8 +19,9 @@ const LAYERS: [(&str, &[&str]); 9] = [
 ];
 
 /// Crates that only one layer may know.
-const OWNERS: [(&str, &[&str]); 4] = [
+const OWNERS: [(&str, &[&str]); 5] = [
     ("tokio_postgres", &["storage"]),
+    ("deadpool", &["storage"]),
     ("deadpool_postgres", &["storage"]),
     ("refinery", &["storage"]),
     ("tonic::Status", &["grpc", "client", "cli"]),

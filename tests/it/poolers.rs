@@ -224,7 +224,7 @@ async fn sessions_have_keepalives_from_their_first_moment() {
     let proxy = DeafProxy::start(&first.database).await;
     let drain = Duration::from_secs(5);
     // What a user asks for stays.
-    let url = format!("{}?options=-c%20statement_timeout%3D60s", proxy.url);
+    let url = format!("{}?options=-c%20work_mem%3D5MB", proxy.url);
     let broker = TestBroker::start_with(first.database.clone(), &url, None, drain).await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -238,7 +238,7 @@ async fn sessions_have_keepalives_from_their_first_moment() {
         let value = |name| values.iter().position(|it| *it == name).map(|at| values[at + 1]);
         let kind = value("application_name").unwrap_or_default();
         let options = value("options").unwrap_or_default();
-        for setting in ["statement_timeout=60s", "tcp_keepalives_idle=5", "tcp_user_timeout=14s"] {
+        for setting in ["work_mem=5MB", "tcp_keepalives_idle=5", "tcp_user_timeout=14s"] {
             assert!(options.contains(setting), "{kind}: {options}");
         }
         kinds.insert(kind.to_owned());
@@ -265,13 +265,12 @@ async fn a_direct_url_to_another_database_is_refused() {
 async fn locks_that_do_not_exclude_are_refused() {
     let database = TestDatabase::create().await;
     let sql = database.sql().await;
-    sql.batch_execute(&format!(
-        "create schema odd;
-         create function odd.pg_try_advisory_lock(bigint) returns boolean
-             language sql as 'select true';
-         alter database {} set search_path = odd, pg_catalog",
-        database.name
-    ))
+    // Sessions look for it in no other schema.
+    sql.batch_execute(
+        "alter function pg_catalog.pg_try_advisory_lock(bigint) rename to real_try_advisory_lock;
+         create function pg_catalog.pg_try_advisory_lock(bigint) returns boolean
+             language sql as 'select true'",
+    )
     .await
     .unwrap();
     match Storage::open(&database.url, None, LIMITS).await {

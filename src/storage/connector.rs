@@ -1,0 +1,269 @@
+//! Opens every session with the database: nothing else connects.
+//!
+//! The servers that a URL names are tried one after the other, each within a limit for all that
+//! belongs to connecting: the TCP connection, the request for a session, the authentication, and
+//! the question whether the server takes writes. A server that accepts connections and then says
+//! nothing, as a frozen primary does, so does not keep anybody from the next one.
+
+use std::{
+    future::poll_fn,
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio_postgres::{
+    Client, Config, Connection, NoTls, SimpleQueryMessage, Socket,
+    config::{Host, LoadBalanceHosts, TargetSessionAttrs},
+    tls::NoTlsStream,
+};
+
+use super::{
+    Error,
+    refusal::{Reason, Refusal},
+    setup,
+};
+
+/// How long connecting may take in all: whoever asks waits for five seconds, and is to hear which
+/// server did not answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long one of several servers may take, and the least that each has however many there are.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(2);
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long a server that did not answer is tried after the others.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// A connection that somebody has to drive.
+pub(super) type Driver = Connection<Socket, NoTlsStream>;
+
+/// Opens sessions with the primary among the servers of a URL; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Connector {
+    config: Config,
+    /// Servers that did not answer, and when.
+    silent: Arc<Mutex<Vec<(Server, Instant)>>>,
+}
+
+/// Where a server listens.
+#[derive(Clone, PartialEq)]
+enum Server {
+    Tcp { host: Option<String>, address: IpAddr, port: u16 },
+    Unix { folder: PathBuf, port: u16 },
+}
+
+impl Connector {
+    pub(super) fn new(url: &str) -> Result<Self, Error> {
+        let mut config = super::url::parse(url)?;
+        config
+            .keepalives_idle(Duration::from_secs(5))
+            .keepalives_interval(Duration::from_secs(3))
+            .keepalives_retries(3)
+            .tcp_user_timeout(Duration::from_secs(14))
+            // Sessions are asked here whether they take writes.
+            .target_session_attrs(TargetSessionAttrs::Any);
+        Ok(Self { config, silent: Arc::default() })
+    }
+
+    /// What all sessions are requested with.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Requests sessions with the settings that they need from their first moment, as far as the
+    /// server takes settings with the request. Connects to find that out.
+    ///
+    /// A broker that vanishes before it has prepared a session would otherwise leave it behind for
+    /// the two hours that kernels wait, and a time limit of the role's might end the very
+    /// statement that lifts it. Poolers take no settings.
+    pub(super) async fn with_settings_of_the_start(self) -> Result<Self, Error> {
+        for options in setup::options_of_the_start(self.config.get_options()) {
+            let mut asking = self.clone();
+            asking.config.options(options);
+            match asking.try_connect("trunkline probe").await {
+                Ok(_) => return Ok(asking),
+                Err(refusals) if refusals.iter().any(Refusal::is_of_the_request) => {
+                    let problem = super::refusal::tell(&refusals);
+                    tracing::debug!(problem, "request a session with settings");
+                }
+                Err(refusals) => return Err(super::refusal::error(&refusals)),
+            }
+        }
+        drop(self.connect("trunkline probe").await?);
+        tracing::info!(
+            "the server takes no settings with the request for a session, keepalives among them"
+        );
+        Ok(self)
+    }
+
+    /// Opens a session under a name, with a server that takes writes.
+    pub(super) async fn connect(&self, name: &str) -> Result<(Client, Driver), Error> {
+        // Boxed, as the futures of all that open sessions hold it.
+        let connecting = Box::pin(self.try_connect(name));
+        connecting.await.map_err(|refusals| super::refusal::error(&refusals))
+    }
+
+    async fn try_connect(&self, name: &str) -> Result<(Client, Driver), Vec<Refusal>> {
+        let (began, mut refusals) = (Instant::now(), Vec::new());
+        let servers = self.find_servers(&mut refusals).await;
+        let limit = match servers.len() {
+            0 | 1 => CONNECT_TIMEOUT,
+            several => (CONNECT_TIMEOUT / several as u32).clamp(SHORTEST_TIMEOUT, SERVER_TIMEOUT),
+        };
+        for server in servers {
+            let left = CONNECT_TIMEOUT.saturating_sub(began.elapsed());
+            if left < SHORTEST_TIMEOUT / 2 {
+                refusals.push(Refusal { server: server.describe(), reason: Reason::NotTried });
+                continue;
+            }
+            let limit = limit.min(left);
+            let config = self.config_of(&server, name);
+            let reason = match tokio::time::timeout(limit, open(&config)).await {
+                Ok(Ok(session)) => return Ok(session),
+                Ok(Err(reason)) => reason,
+                Err(_) => {
+                    self.note_silence(&server);
+                    Reason::Silent(limit)
+                }
+            };
+            refusals.push(Refusal { server: server.describe(), reason });
+        }
+        Err(refusals)
+    }
+
+    /// All servers in the order in which to try them. A name may stand for several.
+    async fn find_servers(&self, refusals: &mut Vec<Refusal>) -> Vec<Server> {
+        let (hosts, addresses) = (self.config.get_hosts(), self.config.get_hostaddrs());
+        let looked_up = (0..hosts.len().max(addresses.len())).map(async |index| {
+            let ports = self.config.get_ports();
+            let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+            match (hosts.get(index), addresses.get(index)) {
+                (Some(Host::Unix(folder)), None) => {
+                    Ok(vec![Server::Unix { folder: folder.clone(), port }])
+                }
+                (Some(Host::Tcp(name)), None) => look_up(name, port).await,
+                (host, Some(&address)) => {
+                    let host = match host {
+                        Some(Host::Tcp(name)) => Some(name.clone()),
+                        _ => None,
+                    };
+                    Ok(vec![Server::Tcp { host, address, port }])
+                }
+                (None, None) => Ok(Vec::new()),
+            }
+        });
+        let mut found = futures::future::join_all(looked_up).await;
+        if self.config.get_load_balance_hosts() == LoadBalanceHosts::Random {
+            fastrand::shuffle(&mut found);
+        }
+        let mut servers = Vec::new();
+        for found in found {
+            match found {
+                Ok(mut found) => servers.append(&mut found),
+                Err(refusal) => refusals.push(refusal),
+            }
+        }
+        // A stable sort: those that answered last time keep their order.
+        servers.sort_by_key(|server| self.is_silent(server));
+        servers
+    }
+
+    fn config_of(&self, server: &Server, name: &str) -> Config {
+        let all = &self.config;
+        let mut one = Config::new();
+        match server {
+            Server::Tcp { host, address, port } => {
+                if let Some(host) = host {
+                    one.host(host);
+                }
+                one.hostaddr(*address).port(*port);
+            }
+            Server::Unix { folder, port } => {
+                one.host_path(folder).port(*port);
+            }
+        }
+        all.get_user().map(|user| one.user(user));
+        all.get_password().map(|password| one.password(password));
+        all.get_dbname().map(|database| one.dbname(database));
+        all.get_options().map(|options| one.options(options));
+        one.application_name(name)
+            .ssl_mode(all.get_ssl_mode())
+            .ssl_negotiation(all.get_ssl_negotiation())
+            .channel_binding(all.get_channel_binding())
+            .keepalives(all.get_keepalives())
+            .keepalives_idle(all.get_keepalives_idle());
+        all.get_keepalives_interval().map(|interval| one.keepalives_interval(interval));
+        all.get_keepalives_retries().map(|retries| one.keepalives_retries(retries));
+        all.get_tcp_user_timeout().map(|timeout| one.tcp_user_timeout(*timeout));
+        one
+    }
+
+    fn is_silent(&self, server: &Server) -> bool {
+        let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.iter().any(|(silent, since)| silent == server && since.elapsed() < SILENCE)
+    }
+
+    fn note_silence(&self, server: &Server) {
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.retain(|(silent, since)| silent != server && since.elapsed() < SILENCE);
+        silent.push((server.clone(), Instant::now()));
+    }
+}
+
+impl Server {
+    fn describe(&self) -> String {
+        match self {
+            Self::Tcp { host: Some(host), address, port } if *host != address.to_string() => {
+                format!("{host}:{port} ({address})")
+            }
+            Self::Tcp { address: IpAddr::V6(address), port, .. } => format!("[{address}]:{port}"),
+            Self::Tcp { address, port, .. } => format!("{address}:{port}"),
+            Self::Unix { folder, port } => format!("{}/.s.PGSQL.{port}", folder.display()),
+        }
+    }
+}
+
+async fn look_up(name: &str, port: u16) -> Result<Vec<Server>, Refusal> {
+    let refusal = |reason| Refusal { server: format!("{name}:{port}"), reason };
+    match tokio::time::timeout(SERVER_TIMEOUT, tokio::net::lookup_host((name, port))).await {
+        Ok(Ok(found)) => Ok(found
+            .map(|found| Server::Tcp { host: Some(name.to_owned()), address: found.ip(), port })
+            .collect()),
+        Ok(Err(error)) => Err(refusal(Reason::Unknown(error.to_string()))),
+        Err(_) => Err(refusal(Reason::Silent(SERVER_TIMEOUT))),
+    }
+}
+
+async fn open(config: &Config) -> Result<(Client, Driver), Reason> {
+    let (client, mut connection) = config.connect(NoTls).await?;
+    // A standby tells what was, and takes nothing.
+    let question =
+        async { client.simple_query("select pg_is_in_recovery()").await.map_err(Reason::from) };
+    let answers = drive_while(&mut connection, question).await?;
+    let recovers = answers
+        .iter()
+        .any(|answer| matches!(answer, SimpleQueryMessage::Row(row) if row.get(0) == Some("t")));
+    if recovers { Err(Reason::Standby) } else { Ok((client, connection)) }
+}
+
+/// Runs a request to its end on a connection that nobody else drives.
+pub(super) async fn drive_while<T, E: From<tokio_postgres::Error>>(
+    connection: &mut Driver,
+    request: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    tokio::select! {
+        answer = request => answer,
+        error = async {
+            loop {
+                match poll_fn(|context| connection.poll_message(context)).await {
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return error,
+                    // The request then fails by itself.
+                    None => std::future::pending().await,
+                }
+            }
+        } => Err(error.into()),
+    }
+}

@@ -1,0 +1,92 @@
+//! Why no session could be opened: each server's own reason.
+
+use std::time::Duration;
+
+use super::{Error, error::describe};
+
+/// Why one server gave no session.
+pub(super) struct Refusal {
+    /// Its host and port.
+    pub server: String,
+    pub reason: Reason,
+}
+
+/// What became of a request for a session.
+pub(super) enum Reason {
+    /// No answer in time.
+    Silent(Duration),
+    /// The others took all the time that there was.
+    NotTried,
+    /// The name cannot be looked up.
+    Unknown(String),
+    /// The server takes no writes.
+    Standby,
+    /// What the server, or the network, answered.
+    Answer(tokio_postgres::Error),
+}
+
+impl From<tokio_postgres::Error> for Reason {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Answer(error)
+    }
+}
+
+impl Refusal {
+    /// Whether the server does not take what the request asks for besides a session.
+    pub(super) fn is_of_the_request(&self) -> bool {
+        // An unknown setting; its value; what a pooler does not know (PgBouncer: `unsupported
+        // startup parameter`); a setting that takes a privilege.
+        self.code()
+            .is_some_and(|code| ["42704", "22023", "08P01", "0A000", "42501"].contains(&code))
+    }
+
+    /// Whether the server would say the same next time: a wrong password, no such role, no such
+    /// database, a setting that it does not take.
+    fn is_final(&self) -> bool {
+        self.is_of_the_request()
+            || self.code().is_some_and(|code| code.starts_with("28") || code == "3D000")
+    }
+
+    fn code(&self) -> Option<&str> {
+        match &self.reason {
+            Reason::Answer(error) => error.code().map(|code| code.code()),
+            _ => None,
+        }
+    }
+
+    fn describe(&self) -> String {
+        let reason = match &self.reason {
+            Reason::Silent(limit) => format!("no answer in {limit:.1?}"),
+            Reason::NotTried => "not tried, as there was no time left".to_owned(),
+            Reason::Unknown(problem) => problem.clone(),
+            Reason::Standby => {
+                "it is a hot standby, which is read-only until it is promoted".to_owned()
+            }
+            Reason::Answer(error) => {
+                match (error.as_db_error(), std::error::Error::source(error)) {
+                    // The driver's own words only say that there was an error.
+                    (None, Some(cause)) => cause.to_string(),
+                    _ => describe(error),
+                }
+            }
+        };
+        format!("{}: {reason}", self.server)
+    }
+}
+
+/// All servers with their reasons.
+pub(super) fn tell(refusals: &[Refusal]) -> String {
+    let all: Vec<String> = refusals.iter().map(Refusal::describe).collect();
+    all.join("; ")
+}
+
+/// The error of a session that no server gave. It is worth waiting if one of them may yet.
+pub(super) fn error(refusals: &[Refusal]) -> Error {
+    if !refusals.iter().all(Refusal::is_final) {
+        return Error::Unavailable(tell(refusals));
+    }
+    match refusals.iter().any(|refusal| refusal.code() == Some("42501")) {
+        true => Error::Forbidden(tell(refusals)),
+        false => Error::NoSession(tell(refusals)),
+    }
+}

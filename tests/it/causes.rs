@@ -1,0 +1,197 @@
+//! Errors say what the matter is: which server, which setting, which parameter, in the server's
+//! own words.
+
+use std::{fs, time::Instant};
+
+use trunkline::{
+    client::{Client, ConnectError},
+    embedded::{DATABASE, EmbeddedPostgres},
+    storage::{self, Storage},
+};
+
+use crate::support::{
+    DEADLINE, Finished, LIMITS, TestBroker, TestDatabase, Trunkline, connect, soon, until,
+};
+
+async fn error(url: &str) -> storage::Error {
+    match Storage::open(url, None, LIMITS).await {
+        Ok(_) => panic!("refused expected"),
+        Err(error) => error,
+    }
+}
+
+/// Starts a broker that cannot start, and that does not try for long.
+async fn serve(arguments: &[&str]) -> Finished {
+    let began = Instant::now();
+    let arguments = [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
+    let finished = Trunkline::run(&arguments).await;
+    assert!(began.elapsed() < DEADLINE / 2, "{finished:?}");
+    assert!(!finished.stderr.contains("s3cret"), "{finished:?}");
+    assert!(!finished.stderr.contains("wait for the database"), "{finished:?}");
+    finished
+}
+
+#[tokio::test]
+async fn a_url_that_cannot_be_used_is_a_usage_error_that_says_where_it_is_from() {
+    for (url, problem) in [
+        ("mysql://u:s3cret@h/d", "it does not begin with postgresql://"),
+        ("postgres://", "it names no host"),
+        ("nonsense", "a database URL has the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE"),
+        ("postgresql://u:s3cret@h/d?sslmode=require", "sslmode=require asks for TLS"),
+        ("postgresql://u:s3cret@h/d?sslmode=verify-full", "sslmode=verify-full asks for TLS"),
+        ("postgresql://u:s3cret@h/d?sslrootcert=/ca", "sslrootcert asks for TLS"),
+        ("postgresql://u:s3cret@h/d?channel_binding=require", "channel_binding=require asks"),
+    ] {
+        let finished = serve(&["--database-url", url]).await;
+        assert_eq!(finished.code(), 2, "{finished:?}");
+        let said = format!("read the database URL of --database-url: {problem}");
+        assert!(finished.stderr.contains(&said), "{url}: {finished:?}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("url");
+    fs::write(&file, "mysql://u:s3cret@h/d\n").unwrap();
+    let file = file.to_str().unwrap();
+    let finished = serve(&["--database-url-file", file]).await;
+    assert_eq!(finished.code(), 2, "{finished:?}");
+    assert!(finished.stderr.contains(&format!("URL of {file}: ")), "{finished:?}");
+    let direct = ["--database-url", "postgresql://h/d", "--direct-database-url", "mysql://x"];
+    let finished = serve(&direct).await;
+    assert_eq!(finished.code(), 2, "{finished:?}");
+    assert!(finished.stderr.contains("URL of --direct-database-url: "), "{finished:?}");
+}
+
+#[tokio::test]
+async fn tls_that_is_only_preferred_is_done_without() {
+    let database = TestDatabase::create().await;
+    let separator = if database.url.contains('?') { '&' } else { '?' };
+    let url = format!("{}{separator}sslmode=prefer", database.url);
+    Storage::open(&url, None, LIMITS).await.unwrap().close();
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_told_with_each_host_and_its_own_reason() {
+    let error = error("postgresql://u@127.0.0.1:1,no-such-host.invalid:2,127.0.0.1:3/d").await;
+    assert!(error.is_transient(), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("127.0.0.1:1: Connection refused"), "{text}");
+    assert!(text.contains("127.0.0.1:3: Connection refused"), "{text}");
+    assert!(text.contains("no-such-host.invalid:2: "), "{text}");
+}
+
+#[tokio::test]
+async fn no_such_role_or_database_or_password_ends_the_start_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let postgres = EmbeddedPostgres::start(dir.path()).await.unwrap();
+    let sql = connect(&postgres.url(DATABASE)).await;
+    sql.batch_execute("create role ann login password 'right'").await.unwrap();
+    let rules: String = sql.query_one("show hba_file", &[]).await.unwrap().get(0);
+    let other_rules = fs::read_to_string(&rules).unwrap();
+    fs::write(&rules, format!("local all ann scram-sha-256\n{other_rules}")).unwrap();
+    sql.batch_execute("select pg_reload_conf()").await.unwrap();
+    let socket = postgres.socket_dir().display();
+    let server = format!("{socket}/.s.PGSQL.5432: ");
+    let wrong = format!("host={socket} user=ann password=s3cret dbname={DATABASE}");
+    until("the rules are read", async || {
+        // Without a password the driver does not even ask.
+        tokio_postgres::connect(&wrong, tokio_postgres::NoTls).await.is_err()
+    })
+    .await;
+    for (url, said) in [
+        (wrong.clone(), "password authentication failed for user \"ann\" (28P01)"),
+        (format!("host={socket} user=nobody dbname={DATABASE}"), "role \"nobody\" does not exist"),
+        (postgres.url("nowhere"), "database \"nowhere\" does not exist (3D000)"),
+    ] {
+        let finished = serve(&["--database-url", &url]).await;
+        assert_eq!(finished.code(), 1, "{finished:?}");
+        let said = format!("trunkline: connect to the database: {server}{said}");
+        assert!(finished.stderr.contains(&said), "{said}: {finished:?}");
+    }
+    postgres.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hot_standby_is_waited_for_and_the_log_says_that_it_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let postgres = EmbeddedPostgres::start(dir.path()).await.unwrap();
+    let url = postgres.url(DATABASE);
+    let sql = connect(&url).await;
+    let data: String = sql.query_one("show data_directory", &[]).await.unwrap().get(0);
+    drop(sql);
+    postgres.stop().await.unwrap();
+    fs::write(format!("{data}/standby.signal"), "").unwrap();
+    let standby = EmbeddedPostgres::start(dir.path()).await.unwrap();
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--database-url", &url];
+    let mut broker = Trunkline::spawn(&arguments);
+    let line = soon("a line of the log", broker.stderr.next_line()).await.unwrap().unwrap();
+    assert!(line.contains("wait for the database"), "{line}");
+    assert!(line.contains("it is a hot standby, which is read-only"), "{line}");
+    connect(&url).await.batch_execute("select pg_promote()").await.unwrap();
+    let ready = soon("the ready line", broker.stdout.next_line()).await.unwrap().unwrap();
+    assert!(ready.starts_with("listening on "), "{ready}");
+    broker.kill().await;
+    standby.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_keeps_a_running_broker_from_its_database_is_logged_in_the_server_s_words() {
+    let database = TestDatabase::create_empty().await;
+    let (name, role) = (&database.name, format!("role_{}", database.name));
+    let sql = database.sql().await;
+    sql.batch_execute(&format!(
+        "create role {role} login; grant create on database {name} to {role}"
+    ))
+    .await
+    .unwrap();
+    let url = format!("host={} user={role} dbname={name}", database.socket_dir.display());
+    let (mut broker, endpoint) =
+        Trunkline::serve(&["--listen", "127.0.0.1:0", "--database-url", &url]).await;
+    let end_sessions =
+        format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'");
+    let list = ["--endpoint", &endpoint, "topic", "list"];
+    for (change, words) in [
+        (
+            "set session_replication_role = replica",
+            "permission denied to set parameter \"session_replication_role\" (42501)",
+        ),
+        ("nologin", "is not permitted to log in (28000)"),
+    ] {
+        sql.batch_execute(&format!("alter role {role} {change}; {end_sessions}")).await.unwrap();
+        until("a call is refused", async || Trunkline::run(&list).await.code() != 0).await;
+        let line = loop {
+            let line = soon("the log tells", broker.stderr.next_line()).await.unwrap().unwrap();
+            if line.contains("refuse a call") && line.contains(words) {
+                break line;
+            }
+        };
+        assert!(!line.contains("hook") && !line.contains("db error"), "{line}");
+    }
+    let mend = format!("alter role {role} reset session_replication_role; alter role {role} login");
+    sql.batch_execute(&mend).await.unwrap();
+    until("the broker goes on", async || Trunkline::run(&list).await.code() == 0).await;
+    broker.kill().await;
+}
+
+#[tokio::test]
+async fn a_client_says_which_broker_it_could_not_reach_and_why() {
+    let Err(ConnectError::Unreachable { endpoint, reason }) =
+        Client::connect("http://127.0.0.1:1,http://127.0.0.1:2").await
+    else {
+        panic!("unreachable expected");
+    };
+    assert_eq!(endpoint, "http://127.0.0.1:1,http://127.0.0.1:2");
+    for endpoint in ["http://127.0.0.1:1", "http://127.0.0.1:2"] {
+        assert!(reason.contains(&format!("{endpoint}: Connection refused")), "{reason}");
+    }
+
+    let broker = TestBroker::start().await;
+    let client = Client::connect(&broker.endpoint).await.unwrap();
+    broker.stop().await;
+    let mut said = String::new();
+    until("the connection is broken", async || {
+        let request = trunkline::proto::ListTopicsRequest::default();
+        let status = client.topics().list_topics(request).await.unwrap_err();
+        said = trunkline::client::explain(&status);
+        said.contains("the connection to the broker is broken: Connection refused")
+    })
+    .await;
+}

@@ -1,0 +1,151 @@
+//! Settings that an operator may have made for a database or a role, and that must not matter.
+
+use std::{sync::Arc, time::Duration};
+
+use trunkline::storage::{self, Storage};
+
+use crate::support::{LIMITS, PRODUCER, Pooler, TestBroker, TestDatabase, until};
+
+/// Every setting that sessions rely on, as bad as it may be.
+async fn set_for_the_database(database: &TestDatabase) {
+    let sql = database.sql().await;
+    for setting in [
+        "idle_session_timeout = '200ms'",
+        "lock_timeout = '1ms'",
+        "idle_in_transaction_session_timeout = '1ms'",
+        "default_transaction_read_only = on",
+        "default_transaction_isolation = serializable",
+        "default_transaction_deferrable = on",
+        "search_path = nowhere",
+        "synchronous_commit = off",
+        "exit_on_error = on",
+        "enable_indexscan = off",
+        "enable_bitmapscan = off",
+        "enable_nestloop = off",
+        "plan_cache_mode = force_custom_plan",
+        "row_security = off",
+        "check_function_bodies = off",
+        "bytea_output = escape",
+        "extra_float_digits = -15",
+        "array_nulls = off",
+        "transform_null_equals = on",
+        "standard_conforming_strings = off",
+        "client_encoding = LATIN1",
+    ] {
+        sql.batch_execute(&format!("alter database {} set {setting}", database.name))
+            .await
+            .unwrap();
+    }
+    let version = "select current_setting('server_version_num')::integer >= 170000";
+    if sql.query_one(version, &[]).await.unwrap().get(0) {
+        let limit = format!("alter database {} set transaction_timeout = '1ms'", database.name);
+        sql.batch_execute(&limit).await.unwrap();
+    }
+}
+
+/// A role of a test's own, which may create a schema and nothing more, and its URL.
+async fn role(database: &TestDatabase, attributes: &str) -> (String, String) {
+    let (name, role) = (&database.name, format!("role_{}", database.name));
+    let sql = database.sql().await;
+    sql.batch_execute(&format!(
+        "create role {role} login {attributes}; grant create on database {name} to {role}"
+    ))
+    .await
+    .unwrap();
+    let url = format!("host={} user={role} dbname={name}", database.socket_dir.display());
+    (role, url)
+}
+
+/// The broker's sessions that last, each with its process.
+const LASTING: &str = "select array_agg(application_name || ' ' || pid order by application_name)
+    from pg_stat_activity
+    where datname = $1 and application_name in (
+        'trunkline writer', 'trunkline lease', 'trunkline listen', 'trunkline position')";
+
+#[tokio::test]
+async fn no_setting_of_the_database_or_the_role_matters() {
+    let (database, elsewhere) = (TestDatabase::create_empty().await, TestDatabase::create().await);
+    let (role, url) = role(&database, "superuser").await;
+    set_for_the_database(&database).await;
+    let sql = elsewhere.sql().await;
+    for setting in [
+        "statement_timeout = '1ms'",
+        "session_replication_role = replica",
+        "timezone = 'Asia/Kolkata'",
+        "datestyle = 'German'",
+        "intervalstyle = 'iso_8601'",
+    ] {
+        sql.batch_execute(&format!("alter role {role} set {setting}")).await.unwrap();
+    }
+    let name = database.name.clone();
+    let drain = Duration::from_secs(5);
+    let broker = TestBroker::start_with(Arc::new(database), &url, None, drain).await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    assert_eq!(broker.publish("orders", ["first"]).await, 0);
+    let mut stream = broker.consume("orders", "billing").await;
+    assert_eq!(stream.payloads(1).await, ["first"]);
+    until("the position is stored", async || broker.position("orders", "billing").await == 1).await;
+
+    let sessions = sql.query_one(LASTING, &[&name]).await.unwrap().get::<_, Vec<String>>(0);
+    // One session of the writers has published, and has been idle since.
+    until("a session was idle for five times as long as the limit", async || {
+        let idle = "select exists (
+            select from pg_stat_activity
+            where datname = $1 and application_name = 'trunkline writer'
+              and state = 'idle' and state_change < clock_timestamp() - interval '1 second')";
+        sql.query_one(idle, &[&name]).await.unwrap().get(0)
+    })
+    .await;
+    assert_eq!(broker.publish("orders", ["second"]).await, 1);
+    assert_eq!(stream.payloads(1).await, ["second"]);
+    let now = sql.query_one(LASTING, &[&name]).await.unwrap().get::<_, Vec<String>>(0);
+    assert!(sessions.iter().all(|session| now.contains(session)), "{sessions:?}, then {now:?}");
+
+    broker.stop().await;
+    sql.batch_execute(&format!("drop database {name} with (force)")).await.unwrap();
+    sql.batch_execute(&format!("drop role {role}")).await.unwrap();
+}
+
+#[tokio::test]
+async fn behind_a_pooler_no_setting_of_the_database_matters_either() {
+    let database = Arc::new(TestDatabase::create().await);
+    let Some(pooler) = Pooler::start(&database, 3, true).await else { return };
+    set_for_the_database(&database).await;
+    let (url, direct_url) = (pooler.url(&database), database.url.clone());
+    let drain = Duration::from_secs(5);
+    let broker = TestBroker::start_with(database, &url, Some(&direct_url), drain).await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    until("a publish succeeds", async || {
+        broker.try_publish("orders", PRODUCER, ["x"]).await.is_ok()
+    })
+    .await;
+    let mut stream = broker.consume("orders", "billing").await;
+    assert_eq!(stream.payloads(1).await, ["x"]);
+}
+
+/// It takes a privilege to set it back, so it is said who set it.
+#[tokio::test]
+async fn a_setting_that_cannot_be_set_is_named_with_who_set_it() {
+    let database = TestDatabase::create_empty().await;
+    let (role, url) = role(&database, "").await;
+    let sql = database.sql().await;
+    for (whose, source) in [
+        (format!("role {role}"), format!("alter role {role} set")),
+        (format!("database {}", database.name), format!("alter database {} set", database.name)),
+    ] {
+        let set = format!("alter {whose} set session_replication_role = replica");
+        sql.batch_execute(&set).await.unwrap();
+        let refused = match Storage::open(&url, None, LIMITS).await {
+            Err(storage::Error::Setting(refused)) => refused,
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("refused expected"),
+        };
+        let named = format!("session_replication_role ({source} session_replication_role=replica)");
+        assert!(refused.contains(&named), "{refused}");
+        assert!(refused.contains("42501"), "{refused}");
+        sql.batch_execute(&format!("alter {whose} reset session_replication_role")).await.unwrap();
+    }
+    Storage::open(&url, None, LIMITS).await.unwrap().close();
+}
