@@ -26,6 +26,10 @@ const PACKAGE: &str = "trunkline.v1";
 const RAW_FIELDS: [(&str, &str); 3] =
     [("PublishRequest", "topic"), ("PublishRequest", "producer_id"), ("ConsumeResponse", "batch")];
 
+/// The map that the broker reads entry by entry, as bytes: an entry that is not UTF-8 is then
+/// refused with its field, where decoding would fail the whole request and end its stream.
+const RAW_MAP: (&str, &str) = ("NewMessage", "HeadersEntry");
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=migrations");
@@ -46,6 +50,8 @@ fn compile_raw(mut descriptors: FileDescriptorSet, out: PathBuf) -> Result<(), B
     assert_publish_requests_are_alike(&descriptors);
     let mut config = tonic_prost_build::configure().bytes(".").btree_map(".").out_dir(&out);
     for file in descriptors.file.iter_mut().filter(|file| file.package() == PACKAGE) {
+        // It tells of no message in a map's place.
+        file.source_code_info = None;
         for message in &mut file.message_type {
             if !make_raw(message) {
                 let (name, path) = (message.name(), format!("crate::proto::{}", message.name()));
@@ -64,18 +70,34 @@ fn compile_raw(mut descriptors: FileDescriptorSet, out: PathBuf) -> Result<(), B
     Ok(())
 }
 
-/// Makes the fields raw that are to be; false if the message has none.
+/// Makes the fields raw that are to be; false if the message has none, nor holds one that has.
 fn make_raw(message: &mut DescriptorProto) -> bool {
     let name = message.name().to_owned();
     let raw = |field: &&mut FieldDescriptorProto| RAW_FIELDS.contains(&(&name, field.name()));
     let mut fields = message.field.iter_mut().filter(raw).peekable();
     let some = fields.peek().is_some();
-    for field in fields {
-        // On the wire strings, messages and bytes are the same.
-        field.set_type(Type::Bytes);
-        field.type_name = None;
-    }
-    some
+    fields.for_each(make_bytes);
+    let mut entries = message.nested_type.iter_mut();
+    let entry = entries.find(|entry| RAW_MAP == (&name, entry.name()));
+    let publishes = message.field.iter().any(|field| field.type_name() == new_message());
+    some | entry.map(make_entry_raw).is_some() | publishes
+}
+
+/// The message whose map is raw: who holds it holds the raw one.
+fn new_message() -> String {
+    format!(".{PACKAGE}.{}", RAW_MAP.0)
+}
+
+/// Makes a map's entries messages like any other, with bytes: on the wire they are the same.
+fn make_entry_raw(entry: &mut DescriptorProto) {
+    entry.options = None;
+    entry.field.iter_mut().for_each(make_bytes);
+}
+
+/// On the wire strings, messages and bytes are the same.
+fn make_bytes(field: &mut FieldDescriptorProto) {
+    field.set_type(Type::Bytes);
+    field.type_name = None;
 }
 
 fn assert_publish_requests_are_alike(descriptors: &FileDescriptorSet) {

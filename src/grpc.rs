@@ -1,14 +1,16 @@
 //! The broker's services on the wire: decode, call, encode.
 
 mod batch;
+mod call;
 mod consumers;
 mod deadline;
 mod decode;
 mod encode;
+mod explain;
+mod peer;
 mod producers;
 mod publish_stream;
 mod status;
-mod too_large;
 mod topics;
 
 use std::sync::Arc;
@@ -22,8 +24,8 @@ use crate::{
 };
 
 pub use batch::encode_batch;
+pub use call::{MAX_METADATA_BYTES, answer};
 pub use decode::decode_publish;
-pub use too_large::ExplainTooLarge;
 
 /// The largest request that is decoded, in bytes. It must exceed the largest message, and leaves
 /// room for a batch of a thousand messages of several kilobytes.

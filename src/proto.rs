@@ -8,7 +8,8 @@ mod generated {
 pub use generated::*;
 
 /// The same services with the hot calls' fields as the bytes they are on the wire, for who reads or
-/// writes them by itself: the names in a publish request, the messages that a consumer gets.
+/// writes them by itself: the names and headers in a publish request, the messages that a consumer
+/// gets.
 pub mod raw {
     #[allow(missing_docs, clippy::all)]
     mod generated {

@@ -1,6 +1,9 @@
 //! Binds the broker to a port and a database, and takes it down in good order.
 
+mod accept;
+mod connection;
 mod database;
+mod descriptors;
 pub(crate) mod health;
 mod logs;
 pub mod options;
@@ -10,12 +13,13 @@ mod signals;
 use std::{
     io::Write as _,
     process::ExitCode,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tonic::transport::{Server, server::TcpIncoming};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::service::Routes;
 use tracing::{info, warn};
 
 use crate::{
@@ -23,24 +27,21 @@ use crate::{
     grpc, proto,
     storage::{self, ServerSettings},
 };
+use accept::Acceptor;
+use connection::Ending;
 use database::Database;
 use options::ServeOptions;
 
 /// Exit code where the database could not be reached, as in sysexits.h.
 const EX_UNAVAILABLE: u8 = 69;
 
-/// How often a silent client is asked whether it is there, and how long it may take to answer. A
-/// client that vanished without a word would otherwise hold its lease for ever.
+/// How often a silent client is asked whether it is there. A client that vanished without a word
+/// would otherwise hold its lease for ever.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// What a client may send ahead of being read, by stream and by connection. The default of 64 KiB
-/// is less than one batch.
-const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-
-/// Streams that one connection may have open.
-const MAX_STREAMS: u32 = 2_048;
+/// Sessions of the database besides those of [`storage::Limits`]: leases, listening, positions, the
+/// probe of how sessions behave, and one for whatever an operator asks.
+const OTHER_SESSIONS: usize = 5;
 
 /// Streams for which there should be a lock each; PostgreSQL's default is 6,400 in all.
 const MANY_STREAMS: i64 = 10_000;
@@ -101,9 +102,6 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
-    /// Connections can no longer be accepted.
-    #[error("serve: {}", with_causes(.0))]
-    Serve(#[from] tonic::transport::Error),
     /// Signals cannot be waited for.
     #[error("wait for signals: {0}")]
     Signals(std::io::Error),
@@ -146,6 +144,7 @@ pub async fn serve(options: ServeOptions) -> ExitCode {
 
 async fn try_serve(options: ServeOptions) -> Result<(), Error> {
     logs::start(&options)?;
+    descriptors::raise_limit();
     let shutdown = signals::shutdown()?;
     let database = Database::provide(&options).await?;
     let outcome = serve_on(&database, &options, &shutdown).await;
@@ -202,7 +201,9 @@ async fn serve_on(
     let mut stdout = std::io::stdout();
     // Whoever started us need not read it.
     let _ = writeln!(stdout, "listening on {bound}").and_then(|()| stdout.flush());
-    run(listener, broker, options.drain_timeout, shutdown.cancelled()).await
+    let sessions = limits.writers + limits.queries + OTHER_SESSIONS;
+    let acceptor = Acceptor::new(listener, descriptors::max_connections(sessions));
+    run_on(acceptor, broker, options.drain_timeout, shutdown.cancelled()).await
 }
 
 /// Says what a database that is not UTF-8 cannot hold.
@@ -247,7 +248,19 @@ fn tell_limits(settings: &ServerSettings, limits: storage::Limits) {
 /// answered, streams end. After `drain_timeout` what is still open is cut off.
 pub async fn run(
     listener: TcpListener,
-    broker: std::sync::Arc<Broker>,
+    broker: Arc<Broker>,
+    drain_timeout: Duration,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    /// More than most brokers open.
+    const SESSIONS: usize = 32;
+    let acceptor = Acceptor::new(listener, descriptors::max_connections(SESSIONS));
+    run_on(acceptor, broker, drain_timeout, shutdown).await
+}
+
+async fn run_on(
+    acceptor: Acceptor,
+    broker: Arc<Broker>,
     drain_timeout: Duration,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
@@ -260,31 +273,22 @@ pub async fn run(
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let services = grpc::Services::new(broker.clone());
-    let closing = CancellationToken::new();
-    let serving = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(MAX_STREAMS)
-        .trace_fn(logs::request_span)
-        .layer(grpc::ExplainTooLarge)
-        .add_service(health_service)
+    let routes = Routes::new(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(services.topics())
         .add_service(services.producers())
         .add_service(services.consumers())
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener)
-                .with_nodelay(Some(true))
-                .with_keepalive(Some(KEEPALIVE_INTERVAL)),
-            closing.clone().cancelled_owned(),
-        );
-    let mut serving = std::pin::pin!(serving);
+        .prepare();
+    let closing = CancellationToken::new();
+    let cut_off = CancellationToken::new();
+    let ending = Ending { closing: closing.clone(), cut_off: cut_off.clone() };
+    // Also when nobody waits for the end any more.
+    let _cut_off = cut_off.drop_guard();
+    let mut serving = std::pin::pin!(accept_until_closing(acceptor, routes, ending));
 
     tokio::select! {
-        ended = &mut serving => return Ok(ended?),
+        () = &mut serving => return Ok(()),
         never = health.follow(broker.database_up(), broker.hears_others()) => match never {},
         () = shutdown => {}
     }
@@ -300,16 +304,23 @@ pub async fn run(
             // Whoever watches the health would keep its connection open.
             health.end_watches().await;
         };
-        tokio::join!(&mut serving, stopped).0
+        tokio::join!(&mut serving, stopped);
     };
     match tokio::time::timeout(drain_timeout, drained).await {
-        Ok(ended) => {
-            info!(took = ?began.elapsed(), "drained");
-            Ok(ended?)
-        }
-        Err(_) => {
-            warn!(after = ?drain_timeout, "cut off what was still open");
-            Ok(())
-        }
+        Ok(()) => info!(took = ?began.elapsed(), "drained"),
+        Err(_) => warn!(after = ?drain_timeout, "cut off what was still open"),
     }
+    Ok(())
+}
+
+/// Serves whoever comes until `closing`, then waits for the end of all connections.
+async fn accept_until_closing(mut acceptor: Acceptor, routes: Routes, ending: Ending) {
+    let connections = TaskTracker::new();
+    while let Some(accepted) = ending.closing.run_until_cancelled(acceptor.next()).await {
+        connections.spawn(connection::serve(accepted, routes.clone(), ending.clone()));
+    }
+    // Who comes now is refused by the system, and goes elsewhere.
+    drop(acceptor);
+    connections.close();
+    connections.wait().await;
 }

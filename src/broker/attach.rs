@@ -107,7 +107,11 @@ impl Stream {
         self.stand_by(seat).await?;
         let claim = ClaimToken::generate();
         let taken = self.take_claimed(seat, turn, stored, &claim, log).await;
-        if taken.is_err() {
+        if let Ok((lease, position)) = &taken {
+            let Consume { topic, consumer, holder, .. } = &self.request;
+            let epoch = lease.epoch();
+            tracing::info!(%topic, %consumer, by = holder, %epoch, %position, "took a lease over");
+        } else {
             // Void in seconds by itself: nobody waits long for that.
             let withdrawing = self.broker.storage.withdraw_claim(stored.key, &claim);
             match tokio::time::timeout(WITHDRAW_TIMEOUT, withdrawing).await {

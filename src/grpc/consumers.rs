@@ -1,11 +1,12 @@
 //! ConsumerService.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status};
+use tracing::info;
 
-use super::{deadline, decode, encode};
+use super::{deadline, decode, encode, peer};
 use crate::{
     broker::{Broker, Commit, Error, Event, Frames},
     model::{ConsumerId, PageRequest, TopicName},
@@ -26,11 +27,14 @@ impl ConsumerService for Consumers {
         &self,
         request: Request<proto::RegisterConsumerRequest>,
     ) -> Result<Response<proto::RegisterConsumerResponse>, Status> {
+        let client = peer::of(&request);
         let proto::RegisterConsumerRequest { topic, consumer_id, start } = request.into_inner();
         let topic = TopicName::parse(&topic).map_err(Error::from)?;
         let id = decode::consumer_or_new(&consumer_id).map_err(Error::from)?;
         let start = decode::start(start).map_err(Error::from)?;
         let consumer = self.0.register_consumer(topic.clone(), id, start).await?;
+        let (id, position) = (&consumer.id, consumer.position);
+        info!(%topic, consumer = %id, %position, client, "registered a consumer");
         let consumer = Some(encode::consumer(&topic, consumer));
         Ok(Response::new(proto::RegisterConsumerResponse { consumer }))
     }
@@ -41,7 +45,8 @@ impl ConsumerService for Consumers {
     ) -> Result<Response<proto::UnregisterConsumerResponse>, Status> {
         let proto::UnregisterConsumerRequest { topic, consumer_id } = request.get_ref();
         let (topic, id) = names(topic, consumer_id)?;
-        self.0.unregister_consumer(topic, id).await?;
+        self.0.unregister_consumer(topic.clone(), id.clone()).await?;
+        info!(%topic, consumer = %id, client = peer::of(&request), "unregistered a consumer");
         Ok(Response::new(proto::UnregisterConsumerResponse {}))
     }
 
@@ -77,7 +82,7 @@ impl ConsumerService for Consumers {
         &self,
         request: Request<proto::ConsumeRequest>,
     ) -> Result<Response<Self::ConsumeStream>, Status> {
-        let holder = holder(request.remote_addr());
+        let holder = holder(&peer::of(&request));
         let deadline = deadline::of(request.metadata());
         let consume =
             decode::consume(request.into_inner(), holder, deadline).map_err(Error::from)?;
@@ -99,10 +104,12 @@ impl ConsumerService for Consumers {
         &self,
         request: Request<proto::SeekRequest>,
     ) -> Result<Response<proto::SeekResponse>, Status> {
+        let client = peer::of(&request);
         let proto::SeekRequest { topic, consumer_id, target } = request.into_inner();
         let (topic, id) = names(&topic, &consumer_id)?;
         let target = decode::seek_target(target).map_err(Error::from)?;
-        let position = self.0.seek(topic, id, target).await?;
+        let position = self.0.seek(topic.clone(), id.clone(), target).await?;
+        info!(%topic, consumer = %id, %position, client, "moved a position");
         Ok(Response::new(proto::SeekResponse { position: position.0 }))
     }
 
@@ -127,8 +134,7 @@ fn frame(event: Result<Event, Error>) -> Frame {
 }
 
 /// What others are told of who holds a lease: the client's address, and the broker's host.
-fn holder(client: Option<SocketAddr>) -> String {
-    let client = client.map_or_else(|| "a client".to_owned(), |address| address.to_string());
+fn holder(client: &str) -> String {
     let host = nix::unistd::gethostname().ok();
     let host = host.as_ref().map_or("a broker".into(), |host| host.to_string_lossy());
     format!("{client} via {host}/{}", std::process::id())

@@ -1,15 +1,18 @@
 //! The caller's deadline: `grpc-timeout`, as the gRPC protocol writes it.
 //!
-//! tonic holds it against the time until a response begins. A stream begins at once and must be
-//! ended by ourselves.
+//! [`super::answer`] holds every call to it until its response begins. What can be told more exactly
+//! looks at it by itself: a stream, which begins at once, and a pull, which can still take nothing.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::metadata::MetadataMap;
+use tonic::{codegen::http::HeaderValue, metadata::MetadataMap};
 
-/// What a unary answer must be ahead of the deadline: tonic's own answer to one that passes is
-/// CANCELLED.
+/// The header that tells the deadline, as the time that is left.
+pub(super) const HEADER: &str = "grpc-timeout";
+
+/// What a pull's own answer must be ahead of the deadline: its outcome is unknown to a caller that
+/// is answered at the deadline.
 const UNARY_MARGIN: Duration = Duration::from_millis(250);
 
 /// When a stream's caller stops waiting, if it says so.
@@ -24,7 +27,12 @@ pub(super) fn of_unary(metadata: &MetadataMap) -> Option<Instant> {
 }
 
 fn timeout(metadata: &MetadataMap) -> Option<Duration> {
-    parse(metadata.get("grpc-timeout")?.to_str().ok()?)
+    parse(metadata.get(HEADER)?.to_str().ok()?)
+}
+
+/// The time that a header tells; `None` if it is ill-formed.
+pub(super) fn parse_header(header: &HeaderValue) -> Option<Duration> {
+    parse(header.to_str().ok()?)
 }
 
 /// Up to 8 digits and a unit.

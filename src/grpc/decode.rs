@@ -13,7 +13,9 @@ use crate::{
         TopicName,
     },
     proto::{
-        self, consume_request::Stop as ProtoStop, raw::PublishRequest,
+        self,
+        consume_request::Stop as ProtoStop,
+        raw::{NewMessage, PublishRequest, new_message::HeadersEntry},
         trim_topic_request::Before as ProtoBefore,
     },
 };
@@ -193,14 +195,24 @@ fn not_negative(field: &str, value: i64) -> Decoded<i64> {
     if value < 0 { Err(InvalidInput::new(field, "must not be negative")) } else { Ok(value) }
 }
 
-fn message((index, message): (usize, proto::NewMessage)) -> Decoded<Message> {
-    let proto::NewMessage { payload, key, headers } = message;
+fn message((index, message): (usize, NewMessage)) -> Decoded<Message> {
+    let NewMessage { payload, key, headers } = message;
     let headers = match headers.is_empty() {
         true => Labels::default(),
-        false => Labels::parse("headers", headers)
+        false => self::headers(headers)
             .map_err(|invalid| invalid.within(&format!("messages[{index}]")))?,
     };
     Ok(Message { payload, key, headers })
+}
+
+/// A message's headers; as protobuf says of maps, of two with one name the last one counts.
+fn headers(entries: Vec<HeadersEntry>) -> Decoded<Labels> {
+    let text = |bytes: &[u8]| match str::from_utf8(bytes) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(_) => Err(InvalidInput::new("headers", "holds a name or a value that is not UTF-8")),
+    };
+    let entries = entries.iter().map(|HeadersEntry { key, value }| Ok((text(key)?, text(value)?)));
+    Labels::parse("headers", entries.collect::<Decoded<_>>()?)
 }
 
 /// Three requests name a place in the log, each by a oneof of its own.

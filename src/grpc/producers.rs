@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status, Streaming};
+use tracing::info;
 
-use super::{decode, encode, publish_stream};
+use super::{decode, encode, peer, publish_stream};
 use crate::{
     broker::{Broker, Error},
     model::{PageRequest, ProducerId, TopicName},
@@ -30,6 +31,11 @@ impl ProducerService for Producers {
             true => self.0.fence_producer(topic.clone(), id).await?,
             false => self.0.register_producer(topic.clone(), id).await?,
         };
+        let (id, epoch, client) = (&producer.id, producer.epoch, peer::of(&request));
+        match fence {
+            true => info!(%topic, producer = %id, %epoch, client, "fenced a producer"),
+            false => info!(%topic, producer = %id, %epoch, client, "registered a producer"),
+        }
         let producer = Some(encode::producer(&topic, producer));
         Ok(Response::new(proto::RegisterProducerResponse { producer }))
     }
@@ -41,7 +47,8 @@ impl ProducerService for Producers {
         let proto::UnregisterProducerRequest { topic, producer_id } = request.get_ref();
         let topic = TopicName::parse(topic).map_err(Error::from)?;
         let id = ProducerId::parse(producer_id).map_err(Error::from)?;
-        self.0.unregister_producer(topic, id).await?;
+        self.0.unregister_producer(topic.clone(), id.clone()).await?;
+        info!(%topic, producer = %id, client = peer::of(&request), "unregistered a producer");
         Ok(Response::new(proto::UnregisterProducerResponse {}))
     }
 

@@ -14,7 +14,7 @@ use tracing::Instrument as _;
 
 use super::{
     decode::{self, Names},
-    encode, status, too_large,
+    encode, explain, status,
 };
 use crate::{
     broker::{Answers, Broker, Error, Publish, Receipt, Run},
@@ -131,7 +131,7 @@ impl Intake {
                 Err(invalid) => Come::Refused(invalid.into()),
             },
             Ok(None) => Come::End(None),
-            Err(status) => Come::End(Some(too_large::explain(&status).unwrap_or(status))),
+            Err(status) => Come::End(Some(explain::explain(&status).unwrap_or(status))),
         }
     }
 }

@@ -160,11 +160,36 @@ pub(super) fn refusal(error: &Error) -> PublishRefusal {
     }
 }
 
-/// A request that is larger than the server decodes; `found` as tonic tells it, if it does.
+/// A request that is larger than the server decodes; `message` as tonic tells it.
 pub(super) fn too_large(message: &str) -> Status {
-    let limit = super::MAX_REQUEST_BYTES.to_string();
-    let metadata = HashMap::from([("limit".to_owned(), limit)]);
-    let details = ErrorDetails::with_error_info("REQUEST_TOO_LARGE", DOMAIN, metadata);
     let text = format!("request: {message}; send fewer messages at once");
+    over_limit("REQUEST_TOO_LARGE", super::MAX_REQUEST_BYTES, text)
+}
+
+/// A call with more metadata than is taken.
+pub(super) fn metadata_too_large(bytes: usize) -> Status {
+    let limit = super::MAX_METADATA_BYTES;
+    let text = format!("metadata: is {bytes} bytes, and the limit is {limit}");
+    over_limit("METADATA_TOO_LARGE", limit, text)
+}
+
+/// A request that is not what the protos say, and has no field to name.
+pub(super) fn malformed(problem: &str) -> Status {
+    let details = ErrorDetails::with_error_info("MALFORMED_REQUEST", DOMAIN, HashMap::new());
+    let text = format!("request: cannot be decoded: {problem}");
+    Status::with_error_details(Code::InvalidArgument, text, details)
+}
+
+/// A deadline that passed while a call that may change something was under way.
+pub(super) fn deadline_with_unknown_outcome() -> Status {
+    let details = ErrorDetails::with_error_info("OUTCOME_UNKNOWN", DOMAIN, HashMap::new());
+    let text = "the client's deadline has passed before the call was done: its outcome is unknown; \
+                check before retrying";
+    Status::with_error_details(Code::DeadlineExceeded, text, details)
+}
+
+fn over_limit(reason: &str, limit: usize, text: String) -> Status {
+    let metadata = HashMap::from([("limit".to_owned(), limit.to_string())]);
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
     Status::with_error_details(Code::ResourceExhausted, text, details)
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
+use tracing::info;
 
-use super::{decode, encode};
+use super::{decode, encode, peer};
 use crate::{
     broker::{Broker, Error},
     model::{PageRequest, TopicName},
@@ -22,6 +23,7 @@ impl TopicService for Topics {
         &self,
         request: Request<proto::CreateTopicRequest>,
     ) -> Result<Response<proto::CreateTopicResponse>, Status> {
+        let client = peer::of(&request);
         let proto::CreateTopicRequest { topic, description, labels, retention } =
             request.into_inner();
         let name = TopicName::parse(&topic).map_err(Error::from)?;
@@ -29,6 +31,7 @@ impl TopicService for Topics {
         let labels = decode::labels(labels).map_err(Error::from)?;
         let retention = decode::retention(retention).map_err(Error::from)?;
         let topic = self.0.create_topic(name, &description, &labels, &retention).await?;
+        info!(topic = %topic.name, client, "created a topic");
         Ok(Response::new(proto::CreateTopicResponse { topic: Some(encode::topic(topic)) }))
     }
 
@@ -58,8 +61,10 @@ impl TopicService for Topics {
         request: Request<proto::UpdateTopicRequest>,
     ) -> Result<Response<proto::UpdateTopicResponse>, Status> {
         let name = TopicName::parse(&request.get_ref().topic).map_err(Error::from)?;
+        let client = peer::of(&request);
         let changes = decode::topic_changes(request.into_inner()).map_err(Error::from)?;
         let topic = self.0.update_topic(name, &changes).await?;
+        info!(topic = %topic.name, client, "changed a topic");
         Ok(Response::new(proto::UpdateTopicResponse { topic: Some(encode::topic(topic)) }))
     }
 
@@ -68,7 +73,8 @@ impl TopicService for Topics {
         request: Request<proto::DeleteTopicRequest>,
     ) -> Result<Response<proto::DeleteTopicResponse>, Status> {
         let name = TopicName::parse(&request.get_ref().topic).map_err(Error::from)?;
-        self.0.delete_topic(name).await?;
+        self.0.delete_topic(name.clone()).await?;
+        info!(topic = %name, client = peer::of(&request), "deleted a topic");
         Ok(Response::new(proto::DeleteTopicResponse {}))
     }
 
@@ -76,10 +82,12 @@ impl TopicService for Topics {
         &self,
         request: Request<proto::TrimTopicRequest>,
     ) -> Result<Response<proto::TrimTopicResponse>, Status> {
+        let client = peer::of(&request);
         let proto::TrimTopicRequest { topic, before } = request.into_inner();
         let name = TopicName::parse(&topic).map_err(Error::from)?;
         let before = decode::before(before).map_err(Error::from)?;
-        let first_offset = self.0.trim_topic(name, before).await?.0;
+        let first_offset = self.0.trim_topic(name.clone(), before).await?.0;
+        info!(topic = %name, first_offset, client, "trimmed a topic");
         Ok(Response::new(proto::TrimTopicResponse { first_offset }))
     }
 

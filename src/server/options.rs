@@ -56,7 +56,8 @@ pub struct ServeOptions {
     #[arg(long, env = "TRUNKLINE_DRAIN_TIMEOUT", value_name = "TIME", default_value = "8s", value_parser = humantime::parse_duration)]
     pub drain_timeout: Duration,
 
-    /// What to log: error, warn, info, debug, trace, or filters such as trunkline=debug.
+    /// What to log: error, warn, info, debug, trace, or filters such as trunkline=debug. Libraries
+    /// never write more than info, as their details would hold payloads.
     #[arg(
         long,
         env = "TRUNKLINE_LOG",

@@ -80,7 +80,11 @@ impl Trunkline {
 
     /// Starts a command whose output is read line by line.
     pub fn spawn(arguments: &[&str]) -> Self {
-        let mut child = command(arguments)
+        Self::spawn_command(command(arguments))
+    }
+
+    fn spawn_command(mut command: Command) -> Self {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -93,7 +97,33 @@ impl Trunkline {
 
     /// Starts a broker, and returns it with its endpoint once it is ready.
     pub async fn serve(arguments: &[&str]) -> (Self, String) {
-        let mut broker = Self::spawn(&[&["serve", "--log", "warn"], arguments].concat());
+        Self::spawn(&[&["serve", "--log", "warn"], arguments].concat()).ready().await
+    }
+
+    /// Starts a broker that may never have more than so many files open.
+    pub async fn serve_with_files(files: u32, arguments: &[&str]) -> (Self, String) {
+        let broker = command(&[&["serve", "--log", "warn"], arguments].concat());
+        let broker = broker.as_std();
+        let mut limited = Command::new("sh");
+        let script = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        limited.args(["-c", &script]).arg(broker.get_program()).args(broker.get_args());
+        for (name, value) in broker.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        limited.kill_on_drop(true);
+        Self::spawn_command(limited).ready().await
+    }
+
+    /// Starts a broker with a log of its own.
+    pub async fn serve_with_log(log: &str, arguments: &[&str]) -> (Self, String) {
+        Self::spawn(&[&["serve", "--log", log], arguments].concat()).ready().await
+    }
+
+    async fn ready(self) -> (Self, String) {
+        let mut broker = self;
         let line = soon("the ready line", broker.stdout.next_line()).await.unwrap();
         let line = match line {
             Some(line) => line,
@@ -124,6 +154,10 @@ impl Trunkline {
         let out = std::fs::File::create(path).unwrap();
         let mut child = command(arguments).stdin(Stdio::null()).stdout(out).spawn().unwrap();
         soon("the command's end", child.wait()).await.unwrap()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("the process runs")
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -1,0 +1,91 @@
+//! What all calls have in common, whatever they ask: metadata that is not too large, a deadline
+//! that is kept, and refusals that gRPC's own code makes explained as the broker's are.
+
+use tonic::{
+    Status,
+    body::Body,
+    codegen::{
+        Service as _,
+        http::{HeaderMap, Request, Response},
+    },
+    service::Routes,
+};
+
+use super::{deadline, explain, status};
+use crate::{broker::Error, model::InvalidInput};
+
+/// The most metadata that a call may have: the bytes of all names and values, and 32 for each
+/// entry, as HTTP/2 counts.
+pub const MAX_METADATA_BYTES: usize = 64 * 1024;
+
+/// Answers a call.
+pub async fn answer(routes: Routes, request: Request<Body>) -> Response<Body> {
+    let size = metadata_bytes(request.headers());
+    if size > MAX_METADATA_BYTES {
+        return status::metadata_too_large(size).into_http();
+    }
+    let Some(header) = request.headers().get(deadline::HEADER) else {
+        return serve(routes, request).await;
+    };
+    let Some(timeout) = deadline::parse_header(header) else {
+        let problem = "must be up to 8 digits and one of H, M, S, m, u, n";
+        return refuse(InvalidInput::new(deadline::HEADER, problem).into());
+    };
+    if timeout.is_zero() {
+        return refuse(Error::DeadlineExceeded);
+    }
+    let only_reads = only_reads(request.uri().path());
+    match tokio::time::timeout(timeout, serve(routes, request)).await {
+        Ok(response) => response,
+        Err(_) if only_reads => refuse(Error::DeadlineExceeded),
+        Err(_) => status::deadline_with_unknown_outcome().into_http(),
+    }
+}
+
+async fn serve(mut routes: Routes, request: Request<Body>) -> Response<Body> {
+    // Routes are always ready.
+    let Ok(mut response) = routes.call(request).await;
+    explain::explain_headers(response.headers_mut());
+    response
+}
+
+fn metadata_bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
+}
+
+/// Whether a call changes nothing, so that it may simply be made again. Of a stream this holds
+/// until it begins.
+fn only_reads(path: &str) -> bool {
+    const READS: [&str; 8] = [
+        "Get",
+        "List",
+        "ReadMessages",
+        "Consume",
+        "PublishStream",
+        // Of the services of health and reflection.
+        "Check",
+        "Watch",
+        "ServerReflectionInfo",
+    ];
+    let method = path.rsplit('/').next().unwrap_or_default();
+    READS.iter().any(|read| method.starts_with(read))
+}
+
+fn refuse(error: Error) -> Response<Body> {
+    Status::from(error).into_http()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_change_something_has_an_unknown_outcome() {
+        for read in ["GetTopic", "ListProducers", "ReadMessages", "Consume", "PublishStream"] {
+            assert!(only_reads(&format!("/trunkline.v1.Some/{read}")), "{read}");
+        }
+        for write in ["Publish", "CreateTopic", "Pull", "Commit", "Seek", "RegisterConsumer", ""] {
+            assert!(!only_reads(&format!("/trunkline.v1.Some/{write}")), "{write}");
+        }
+    }
+}

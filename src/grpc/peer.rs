@@ -1,0 +1,8 @@
+//! Who calls, for people.
+
+use tonic::Request;
+
+/// The address that a request comes from.
+pub(super) fn of<T>(request: &Request<T>) -> String {
+    request.remote_addr().map_or_else(|| "a client".to_owned(), |address| address.to_string())
+}

@@ -1,0 +1,143 @@
+//! Accepts connections, as many as there is room for.
+//!
+//! Guarantees that a lack of descriptors or memory neither ends the broker nor keeps it busy, and
+//! that connections leave descriptors for the database. It does not choose whom to refuse: who
+//! comes while there is no room is turned away.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tracing::{debug, warn};
+
+use super::KEEPALIVE_INTERVAL;
+
+/// How long to wait before another try when the system has no descriptor or memory left; twice as
+/// long each time, up to the longest.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Accepts connections from a listener.
+pub(super) struct Acceptor {
+    listener: TcpListener,
+    /// A permit for each connection that may be open.
+    room: Arc<Semaphore>,
+    max_connections: usize,
+    /// How long the next pause lasts.
+    pause: Duration,
+}
+
+/// A connection that was accepted.
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) peer: SocketAddr,
+    /// Makes room when it is dropped.
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+impl Acceptor {
+    pub(super) fn new(listener: TcpListener, max_connections: usize) -> Self {
+        let max_connections = max_connections.min(Semaphore::MAX_PERMITS);
+        let room = Arc::new(Semaphore::new(max_connections));
+        Self { listener, room, max_connections, pause: SHORTEST_PAUSE }
+    }
+
+    /// Waits for the next connection that there is room for.
+    pub(super) async fn next(&mut self) -> Accepted {
+        loop {
+            let (stream, peer) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tokio::time::sleep(self.pause_after(&error)).await;
+                    continue;
+                }
+            };
+            self.pause = SHORTEST_PAUSE;
+            // Closed rather than left waiting, so that its client can go to another broker.
+            let Ok(permit) = self.room.clone().try_acquire_owned() else {
+                let open = self.max_connections;
+                warn!(open, "refuse connections: the limit of open files leaves no room");
+                continue;
+            };
+            if let Err(error) = prepare(&stream) {
+                debug!(%peer, %error, "prepare a connection");
+                continue;
+            }
+            return Accepted { stream, peer, permit };
+        }
+    }
+
+    /// How long to wait after an error: not at all after one of a single connection; after one of
+    /// the system, which would come again at once, longer each time.
+    fn pause_after(&mut self, error: &io::Error) -> Duration {
+        if is_of_one_connection(error) {
+            debug!(%error, "accept a connection");
+            return Duration::ZERO;
+        }
+        warn!(%error, "pause accepting connections");
+        let pause = self.pause;
+        self.pause = (pause * 2).min(LONGEST_PAUSE);
+        pause
+    }
+}
+
+/// Whether an error concerns a connection that ended before it was accepted, and not the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::TimedOut
+    )
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_INTERVAL);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_comes_while_there_is_no_room_is_turned_away() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut acceptor = Acceptor::new(listener, 1);
+        let _first = TcpStream::connect(address).await.unwrap();
+        let accepted = acceptor.next().await;
+
+        let refused = TcpStream::connect(address).await.unwrap();
+        let refusing = async {
+            let mut byte = [0];
+            refused.peek(&mut byte).await
+        };
+        tokio::select! {
+            _ = acceptor.next() => panic!("there is no room"),
+            read = refusing => assert!(matches!(read, Ok(0) | Err(_))),
+        }
+
+        drop(accepted);
+        let third = TcpStream::connect(address).await.unwrap();
+        assert_eq!(acceptor.next().await.peer, third.local_addr().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_lack_of_descriptors_is_followed_by_longer_and_longer_pauses() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut acceptor = Acceptor::new(listener, 1);
+        let mut pause =
+            |error| acceptor.pause_after(&io::Error::from_raw_os_error(error)).as_millis();
+        let lacking = [nix::libc::EMFILE, nix::libc::ENFILE, nix::libc::ENOMEM, nix::libc::ENOBUFS];
+        assert_eq!(lacking.map(&mut pause), [100, 200, 400, 800]);
+        assert_eq!(pause(nix::libc::EMFILE), 1_000);
+        assert_eq!(pause(nix::libc::ECONNABORTED), 0);
+    }
+}

@@ -1,0 +1,267 @@
+//! What holds for every call: its deadline, its metadata, and how it is refused when it cannot be
+//! read.
+
+use futures_util::future::join_all;
+use prost::Message as _;
+use tonic::{Code, Status};
+use trunkline::proto::{
+    self, PublishStreamResponse, publish_stream_response::Result as ProtoResult,
+};
+
+use crate::support::{PRODUCER, RawClient, TestBroker, assert_field, info, message, read, soon};
+
+const TOPICS: &str = "trunkline.v1.TopicService";
+const PRODUCERS: &str = "trunkline.v1.ProducerService";
+const CONSUMERS: &str = "trunkline.v1.ConsumerService";
+
+async fn with_consumer() -> (TestBroker, RawClient) {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    let client = RawClient::connect(&broker.endpoint).await;
+    (broker, client)
+}
+
+fn timeout(text: &str) -> [(&'static str, String); 1] {
+    [("grpc-timeout", text.to_owned())]
+}
+
+async fn refused(
+    client: &RawClient,
+    method: &str,
+    headers: &[(&'static str, String)],
+    message: &[u8],
+) -> Status {
+    let answer = soon(method, client.call(method, headers, &[message])).await;
+    assert_eq!(answer.http_status, 200, "{method}");
+    answer.status.unwrap_or_else(|| panic!("{method} is not refused"))
+}
+
+fn publish(payload: &str) -> proto::PublishRequest {
+    proto::PublishRequest {
+        topic: "orders".to_owned(),
+        producer_id: PRODUCER.to_owned(),
+        messages: vec![message(payload.to_owned())],
+        ..Default::default()
+    }
+}
+
+/// Every unary call of the broker's services, and whether it changes anything.
+fn unary_calls() -> Vec<(String, Vec<u8>, bool)> {
+    // The first two fields of most requests: a topic, and an id.
+    let topic = proto::GetTopicRequest { topic: "orders".to_owned() }.encode_to_vec();
+    let producer =
+        proto::GetProducerRequest { topic: "orders".to_owned(), producer_id: PRODUCER.to_owned() };
+    let producer = producer.encode_to_vec();
+    let consumer =
+        proto::GetConsumerRequest { topic: "orders".to_owned(), consumer_id: "billing".to_owned() };
+    let consumer = consumer.encode_to_vec();
+    let update = proto::UpdateTopicRequest {
+        topic: "orders".to_owned(),
+        description: "changed".to_owned(),
+        ..Default::default()
+    };
+    let trim = proto::TrimTopicRequest {
+        topic: "orders".to_owned(),
+        before: Some(proto::trim_topic_request::Before::Offset(0)),
+    };
+    let commit = proto::CommitRequest {
+        topic: "orders".to_owned(),
+        consumer_id: "billing".to_owned(),
+        epoch: 1,
+        position: 0,
+    };
+    let other = proto::CreateTopicRequest { topic: "other".to_owned(), ..Default::default() };
+    [
+        (TOPICS, "GetTopic", topic.clone(), false),
+        (TOPICS, "ListTopics", Vec::new(), false),
+        (TOPICS, "ReadMessages", topic.clone(), false),
+        (TOPICS, "CreateTopic", other.encode_to_vec(), true),
+        (TOPICS, "UpdateTopic", update.encode_to_vec(), true),
+        (TOPICS, "TrimTopic", trim.encode_to_vec(), true),
+        (TOPICS, "DeleteTopic", topic.clone(), true),
+        (PRODUCERS, "GetProducer", producer.clone(), false),
+        (PRODUCERS, "ListProducers", topic.clone(), false),
+        (PRODUCERS, "RegisterProducer", producer.clone(), true),
+        (PRODUCERS, "UnregisterProducer", producer, true),
+        (PRODUCERS, "Publish", publish("a").encode_to_vec(), true),
+        (CONSUMERS, "GetConsumer", consumer.clone(), false),
+        (CONSUMERS, "ListConsumers", topic, false),
+        (CONSUMERS, "RegisterConsumer", consumer.clone(), true),
+        (CONSUMERS, "Seek", consumer.clone(), true),
+        (CONSUMERS, "Commit", commit.encode_to_vec(), true),
+        (CONSUMERS, "Pull", consumer.clone(), true),
+        (CONSUMERS, "UnregisterConsumer", consumer, true),
+    ]
+    .map(|(service, method, message, changes)| (format!("{service}/{method}"), message, changes))
+    .into()
+}
+
+#[tokio::test]
+async fn every_unary_call_is_answered_at_its_deadline() {
+    let (broker, client) = with_consumer().await;
+    let sql = broker.sql().await;
+    let lock = "begin; lock table trunkline.topic, trunkline.topic_head, trunkline.producer_topic,
+        trunkline.consumer_topic, trunkline.batch in access exclusive mode";
+    sql.batch_execute(lock).await.unwrap();
+    let calls = unary_calls();
+    let answers = join_all(calls.iter().map(async |(method, message, _)| {
+        refused(&client, method, &timeout("300m"), message).await
+    }));
+    let answers = answers.await;
+    sql.batch_execute("rollback").await.unwrap();
+    for ((method, _, changes), status) in calls.iter().zip(answers) {
+        // A pull may know that it took nothing.
+        let knows = !changes || (method.ends_with("Pull") && !status.message().contains("unknown"));
+        let reason = if knows { "DEADLINE_EXCEEDED" } else { "OUTCOME_UNKNOWN" };
+        println!("{method}: {status:?}");
+        info(&status, Code::DeadlineExceeded, reason);
+    }
+    // The connection has gone through all that.
+    let answer = client.call(&calls[0].0, &timeout("20S"), &[&calls[0].1]).await;
+    assert!(client.lives());
+    assert_eq!(answer.status.map(|status| status.code()), Some(Code::Ok));
+}
+
+#[tokio::test]
+async fn a_deadline_that_has_passed_and_one_that_cannot_be_read_begin_nothing() {
+    let (broker, client) = with_consumer().await;
+    let method = format!("{PRODUCERS}/Publish");
+    let request = publish("a").encode_to_vec();
+    let status = refused(&client, &method, &timeout("0m"), &request).await;
+    info(&status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+    for bad in ["-1S", "1", "1s", "123456789S", "soon", ""] {
+        let status = refused(&client, &method, &timeout(bad), &request).await;
+        assert_field(Err::<(), _>(status), "grpc-timeout", None);
+    }
+    assert_eq!(broker.publish("orders", ["the first"]).await, 0);
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_come_is_answered_at_its_deadline() {
+    let (_broker, client) = with_consumer().await;
+    let method = format!("{PRODUCERS}/Publish");
+    let (response, _body) = client.begin(&method, &timeout("300m")).await;
+    let answer = read(soon("an answer", response).await.unwrap()).await;
+    let status = answer.status.unwrap();
+    info(&status, Code::DeadlineExceeded, "OUTCOME_UNKNOWN");
+}
+
+#[tokio::test]
+async fn metadata_goes_through_up_to_its_limit_and_is_refused_beyond() {
+    let (broker, client) = with_consumer().await;
+    let mut stream = broker.consume("orders", "billing").await;
+    stream.attached().await;
+    let method = format!("{TOPICS}/GetTopic");
+    let request = proto::GetTopicRequest { topic: "orders".to_owned() }.encode_to_vec();
+    let header = |bytes: usize| [("x-baggage", "v".repeat(bytes))];
+    let small: Vec<_> = (0..300).map(|_| ("x-entry", "v".repeat(20))).collect();
+    for fine in [&small[..], &header(60_000)] {
+        let answer = client.call(&method, fine, &[&request]).await;
+        assert_eq!(answer.status.map(|status| status.code()), Some(Code::Ok));
+    }
+    let many: Vec<_> = (0..2_000).map(|_| ("x-entry", "v".repeat(20))).collect();
+    for much in [&many[..], &header(66_000), &header(1_000_000)] {
+        let status = refused(&client, &method, much, &request).await;
+        let metadata = info(&status, Code::ResourceExhausted, "METADATA_TOO_LARGE");
+        assert_eq!(metadata["limit"], (64 * 1024).to_string());
+    }
+    // Beyond what is read at all HTTP/2 answers, and the connection lives on.
+    let (response, _body) = client.begin(&method, &header(2_500_000)).await;
+    let answer = soon("an answer", response).await;
+    assert!(answer.is_err() || answer.unwrap().status() == 431);
+    let answer = client.call(&method, &[], &[&request]).await;
+    assert_eq!(answer.status.map(|status| status.code()), Some(Code::Ok));
+    broker.publish("orders", ["a"]).await;
+    assert_eq!(stream.payloads(1).await, ["a"]);
+}
+
+/// A request with one header, whose name and value are replaced by bytes that are not UTF-8.
+fn with_bad_header(at: &[u8]) -> Vec<u8> {
+    let mut request = publish("a");
+    request.messages[0].headers.insert("nn".to_owned(), "vv".to_owned());
+    let mut bytes = request.encode_to_vec();
+    let place = bytes.windows(2).position(|part| part == at).unwrap();
+    bytes[place..place + 2].copy_from_slice(b"\xff\xfe");
+    bytes
+}
+
+#[tokio::test]
+async fn a_header_that_is_not_utf8_is_refused_in_its_place() {
+    let (broker, client) = with_consumer().await;
+    for part in [b"nn", b"vv"] {
+        let bad = with_bad_header(part);
+        let method = format!("{PRODUCERS}/Publish");
+        let status = refused(&client, &method, &[], &bad).await;
+        assert_field(Err::<(), _>(status), "messages[0].headers", None);
+
+        let good = publish("b").encode_to_vec();
+        let method = format!("{PRODUCERS}/PublishStream");
+        let answer = client.call(&method, &[], &[&good, &bad, &good]).await;
+        assert_eq!(answer.status.unwrap().code(), Code::Ok);
+        let results: Vec<_> = answer
+            .messages
+            .into_iter()
+            .map(|message| PublishStreamResponse::decode(message).unwrap().result.unwrap())
+            .collect();
+        let [ProtoResult::Receipt(_), ProtoResult::Refusal(refusal), ProtoResult::Receipt(_)] =
+            &results[..]
+        else {
+            panic!("{results:?}")
+        };
+        assert_eq!(refusal.code, Code::InvalidArgument as i32);
+        assert_eq!(refusal.metadata["field"], "messages[0].headers");
+    }
+    assert_eq!(broker.publish("orders", ["the fifth"]).await, 4);
+}
+
+#[tokio::test]
+async fn headers_arrive_as_they_were_given() {
+    let (broker, _client) = with_consumer().await;
+    let mut request = publish("a");
+    let headers = [("n\u{e4}me", "v\u{20ac}lue"), ("empty", ""), ("z", "1")];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    request.messages[0].headers = headers.clone().into();
+    broker.producers().publish(request).await.unwrap();
+    let found = broker.pull("orders", "billing", 1).await.unwrap().messages;
+    assert_eq!(found[0].headers, headers.into());
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_decoded_is_an_invalid_argument() {
+    let (_broker, client) = with_consumer().await;
+    // Field 1, of 2 bytes.
+    let not_utf8 = b"\x0a\x02\xff\xfe";
+    for (service, method) in [
+        (TOPICS, "GetTopic"),
+        (TOPICS, "CreateTopic"),
+        (TOPICS, "DeleteTopic"),
+        (PRODUCERS, "RegisterProducer"),
+        (PRODUCERS, "Publish"),
+        (CONSUMERS, "RegisterConsumer"),
+        (CONSUMERS, "Pull"),
+        (CONSUMERS, "Commit"),
+        (CONSUMERS, "Consume"),
+    ] {
+        let method = format!("{service}/{method}");
+        let status = refused(&client, &method, &[], not_utf8).await;
+        // A publish without messages has more than one fault.
+        if !method.ends_with("/Publish") {
+            assert_field(Err::<(), _>(status), "topic", None);
+        }
+        // No field has number 0, and none ends before it is over.
+        for garbage in [&b"\0\0\0"[..], b"\x0a\x7f"] {
+            let status = refused(&client, &method, &[], garbage).await;
+            assert_eq!(status.code(), Code::InvalidArgument, "{method}: {status:?}");
+        }
+        let answer = soon("an answer", client.call(&method, &[], &[])).await;
+        let status = answer.status.unwrap();
+        info(&status, Code::InvalidArgument, "MALFORMED_REQUEST");
+    }
+    let method = format!("{PRODUCERS}/PublishStream");
+    let good = publish("a").encode_to_vec();
+    let answer = client.call(&method, &[], &[&good, b"\0\0\0"]).await;
+    info(&answer.status.unwrap(), Code::InvalidArgument, "MALFORMED_REQUEST");
+    assert_eq!(answer.messages.len(), 1);
+    assert!(client.lives());
+}

@@ -1,0 +1,187 @@
+//! Connections: how many there may be, what ends one, and what does not.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+use prost::Message as _;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use trunkline::{client::Client, proto};
+
+use crate::support::{
+    PRODUCER, RawHttp2, TestBroker, TestDatabase, Trunkline, http2, message, soon, until,
+};
+
+const PUBLISH: &str = "trunkline.v1.ProducerService/Publish";
+const CONSUME: &str = "trunkline.v1.ConsumerService/Consume";
+
+/// Reads until a payload comes on a stream; panics if the connection ends before.
+async fn payload_comes(connection: &mut RawHttp2, stream: u32, payload: &str) {
+    loop {
+        let frame = connection.next().await.expect("the connection lives");
+        assert_ne!(frame.kind, http2::GOAWAY, "{:?}", String::from_utf8_lossy(&frame.payload));
+        let holds = frame.payload.windows(payload.len()).any(|part| part == payload.as_bytes());
+        if frame.kind == http2::DATA && frame.stream == stream && holds {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn cancelled_calls_do_not_end_the_streams_of_their_connection() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    let mut connection = RawHttp2::connect(&broker.endpoint).await;
+    let consume = TestBroker::request("orders", "billing").encode_to_vec();
+    let stream = connection.call(CONSUME, &consume);
+    for (turn, cancelled) in [50, 2_000, 50, 2_000, 4_000, 50].into_iter().enumerate() {
+        for _ in 0..cancelled {
+            connection.cancelled_call(PUBLISH);
+        }
+        assert!(connection.flush().await);
+        let payload = format!("after turn {turn}");
+        broker.publish("orders", [payload.as_str()]).await;
+        payload_comes(&mut connection, stream, &payload).await;
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_resets_ends_its_connection_alone() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    let mut connection = RawHttp2::connect(&broker.endpoint).await;
+    let told = soon("the flood's end", async {
+        loop {
+            for _ in 0..50_000 {
+                connection.cancelled_call(PUBLISH);
+            }
+            if !connection.flush().await {
+                break;
+            }
+        }
+        // What the broker said may have been lost with the connection.
+        while let Some(frame) = connection.next().await {
+            if frame.kind == http2::GOAWAY {
+                return Some(String::from_utf8_lossy(&frame.payload[8..]).into_owned());
+            }
+        }
+        None
+    })
+    .await;
+    assert!(told.is_none_or(|told| told.contains("too_many_resets")));
+    assert_eq!(broker.publish("orders", ["still there"]).await, 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_no_http2_is_closed_at_once() {
+    let broker = TestBroker::start().await;
+    let address = broker.endpoint.strip_prefix("http://").unwrap();
+    for greeting in
+        ["GET / HTTP/1.1\r\n\r\n", "\u{16}\u{3}\u{1}", "PRI * HTTP/1.1\r\n\r\nSM\r\n\r\n"]
+    {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(greeting.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        // Well before the limit for those that say nothing.
+        let reading = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest));
+        let _ = reading.await.unwrap_or_else(|_| panic!("{greeting:?} is not refused"));
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_of_a_live_client_stays_and_a_silent_one_goes() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    let address = broker.endpoint.strip_prefix("http://").unwrap();
+    let idle = broker.topics();
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    slow.write_all(b"PRI * HTTP").await.unwrap();
+    // Speaks HTTP/2, and does not answer when it is asked whether it is there.
+    let mut deaf = TcpStream::connect(address).await.unwrap();
+    deaf.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    for stream in [&mut silent, &mut slow, &mut deaf] {
+        let mut rest = Vec::new();
+        let _ = soon("the end of a connection", stream.read_to_end(&mut rest)).await;
+    }
+    let request = proto::GetTopicRequest { topic: "orders".to_owned() };
+    let mut idle = idle;
+    idle.get_topic(request).await.unwrap();
+}
+
+/// Seconds of processor time that a process took.
+fn processor_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // Behind the name, which may hold anything.
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    // The kernel's unit for user space is a hundredth on every platform that Linux has.
+    ticks as f64 / 100.0
+}
+
+#[tokio::test]
+async fn silent_connections_leave_room_for_the_database_and_for_clients() {
+    let database = TestDatabase::create().await;
+    let (broker, endpoint) = Trunkline::serve_with_files(
+        100,
+        &["--listen", "127.0.0.1:0", "--database-url", &database.url],
+    )
+    .await;
+    let client = Client::connect(&endpoint).await.unwrap();
+    let request = proto::CreateTopicRequest { topic: "orders".to_owned(), ..Default::default() };
+    client.topics().create_topic(request).await.unwrap();
+    let request = proto::RegisterProducerRequest {
+        topic: "orders".to_owned(),
+        producer_id: PRODUCER.to_owned(),
+        ..Default::default()
+    };
+    client.producers().register_producer(request).await.unwrap();
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let (pid, mut broker, written) = (broker.pid(), broker, log.clone());
+    let reading = tokio::spawn(async move {
+        while let Ok(Some(line)) = broker.stderr.next_line().await {
+            written.lock().unwrap().push(line);
+        }
+        broker
+    });
+
+    let address = endpoint.strip_prefix("http://").unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..150 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let before = processor_seconds(pid);
+    let began = std::time::Instant::now();
+    // Publishes go on, one after the other, for as long as it takes to tell a busy loop.
+    let mut published = 0;
+    while began.elapsed() < Duration::from_secs(3) {
+        let publish = proto::PublishRequest {
+            topic: "orders".to_owned(),
+            producer_id: PRODUCER.to_owned(),
+            messages: vec![message("still published")],
+            ..Default::default()
+        };
+        soon("an answer", client.producers().publish(publish)).await.unwrap();
+        published += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let used = processor_seconds(pid) - before;
+    assert!(used < 1.5, "{used} s of processor time in 3 s, and {published} publishes");
+    let refusals = {
+        let log = log.lock().unwrap();
+        log.iter().filter(|line| line.contains("refuse connections")).count()
+    };
+    assert_eq!(refusals, 1, "{:?}", log.lock().unwrap());
+
+    until("a new client gets in", async || Client::connect(&endpoint).await.is_ok()).await;
+    drop(client);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), Signal::SIGTERM).unwrap();
+    let mut broker = soon("the log's end", reading).await.unwrap();
+    assert!(broker.wait().await.success());
+}

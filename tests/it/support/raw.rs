@@ -1,0 +1,110 @@
+//! Calls without a gRPC library: nothing is checked, cut short or answered on this side.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use h2::{
+    SendStream,
+    client::{ResponseFuture, SendRequest},
+};
+use http::{HeaderMap, Request, Response};
+use tokio::net::TcpStream;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::Status;
+
+use super::soon;
+
+/// A connection that calls are made on; its clones share it.
+pub struct RawClient {
+    requests: SendRequest<Bytes>,
+    driver: AbortOnDropHandle<()>,
+}
+
+/// An answer as it came.
+pub struct Answer {
+    pub http_status: u16,
+    /// The gRPC status; there is none where HTTP answered by itself.
+    pub status: Option<Status>,
+    pub messages: Vec<Bytes>,
+}
+
+impl RawClient {
+    pub async fn connect(endpoint: &str) -> Self {
+        let address = endpoint.strip_prefix("http://").unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (requests, connection) = h2::client::handshake(stream).await.unwrap();
+        let driver = tokio::spawn(async {
+            // Its end shows in the calls.
+            let _ = connection.await;
+        });
+        Self { requests, driver: AbortOnDropHandle::new(driver) }
+    }
+
+    /// Whether the connection is still there.
+    pub fn lives(&self) -> bool {
+        !self.driver.is_finished()
+    }
+
+    /// Begins a call, and sends nothing but its headers.
+    pub async fn begin(
+        &self,
+        method: &str,
+        headers: &[(&'static str, String)],
+    ) -> (ResponseFuture, SendStream<Bytes>) {
+        let mut request = Request::post(format!("http://broker/{method}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let mut requests = soon("room for a call", self.requests.clone().ready()).await.unwrap();
+        requests.send_request(request.body(()).unwrap(), false).unwrap()
+    }
+
+    /// Calls with messages as they are on the wire.
+    pub async fn call(
+        &self,
+        method: &str,
+        headers: &[(&'static str, String)],
+        messages: &[&[u8]],
+    ) -> Answer {
+        let (response, mut body) = self.begin(method, headers).await;
+        // Fails if the call was answered before.
+        let _ = body.send_data(frames(messages), true);
+        read(soon("an answer", response).await.unwrap()).await
+    }
+}
+
+pub async fn read(response: Response<h2::RecvStream>) -> Answer {
+    let http_status = response.status().as_u16();
+    let (parts, mut body) = response.into_parts();
+    let mut bytes = BytesMut::new();
+    while let Some(data) = soon("the answer's rest", body.data()).await {
+        let Ok(data) = data else { break };
+        body.flow_control().release_capacity(data.len()).unwrap();
+        bytes.extend_from_slice(&data);
+    }
+    let trailers: Option<HeaderMap> = body.trailers().await.ok().flatten();
+    let status = Status::from_header_map(&parts.headers);
+    let status = status.or_else(|| Status::from_header_map(&trailers?));
+    Answer { http_status, status, messages: messages(bytes.freeze()) }
+}
+
+/// Messages as gRPC frames them.
+fn frames(messages: &[&[u8]]) -> Bytes {
+    let mut framed = BytesMut::new();
+    for message in messages {
+        framed.put_u8(0);
+        framed.put_u32(message.len() as u32);
+        framed.extend_from_slice(message);
+    }
+    framed.freeze()
+}
+
+fn messages(mut bytes: Bytes) -> Vec<Bytes> {
+    let mut found = Vec::new();
+    while bytes.len() >= 5 {
+        let length = u32::from_be_bytes(bytes[1..5].try_into().unwrap()) as usize;
+        let _ = bytes.split_to(5);
+        found.push(bytes.split_to(length));
+    }
+    found
+}
