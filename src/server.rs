@@ -1,6 +1,7 @@
 //! Binds the broker to a port and a database, and takes it down in good order.
 
 mod accept;
+mod cancellations;
 mod connection;
 mod database;
 mod descriptors;

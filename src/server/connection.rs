@@ -10,9 +10,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, service::Routes, transport::server::Connected as _};
-use tracing::{Instrument as _, debug};
+use tracing::{Instrument as _, debug, warn};
 
-use super::{KEEPALIVE_INTERVAL, accept::Accepted, logs};
+use super::{KEEPALIVE_INTERVAL, accept::Accepted, cancellations::Cancellations, logs};
 use crate::grpc;
 
 /// How long a silent client may take to answer when it is asked whether it is there.
@@ -34,8 +34,8 @@ const MAX_STREAMS: u32 = 2_048;
 
 /// Streams that a client may open and cancel before the broker has looked at them; one more ends
 /// the connection. A client that cancels all its streams at once, and several times so while the
-/// broker is busy, stays below. A flood of resets does not: it makes tens of thousands at a time.
-/// What waits takes a few hundred bytes each.
+/// broker is busy, stays below. What waits takes a few hundred bytes each. [`Cancellations`] counts
+/// those that the broker has looked at.
 const MAX_CANCELLED_UNSEEN: usize = 4 * MAX_STREAMS as usize;
 
 /// Streams that the broker itself may end because of what a client did, such as sending on after
@@ -101,22 +101,37 @@ async fn serve_http2(
 ) {
     let info = stream.connect_info();
     let peer = info.remote_addr();
+    let cancellations = Cancellations::new();
+    let calls = cancellations.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(info.clone());
         let span = logs::request_span(&request);
         let answering = grpc::answer(routes.clone(), request);
-        async move { Ok::<_, Infallible>(answering.await) }.instrument(span)
+        let under_way = calls.call();
+        let answering = async move {
+            let answer = answering.await;
+            under_way.answered();
+            Ok::<_, Infallible>(answer)
+        };
+        answering.instrument(span)
     });
     let (reading, writing) = stream.into_split();
     let stream = tokio::io::join(io::Cursor::new(preface).chain(reading), writing);
     let connection = http2_server().serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
+    let served = async {
+        tokio::select! {
+            ended = &mut connection => return ended,
+            () = closing.cancelled() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        connection.await
+    };
     let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = closing.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+        ended = served => ended,
+        () = cancellations.flood() => {
+            return warn!(?peer, "end a connection that is flooded with cancelled calls");
         }
     };
     if let Err(error) = ended {

@@ -7,14 +7,15 @@ use crate::support::{PRODUCER, TestDatabase, Trunkline, soon};
 
 /// Starts a broker, and collects its log.
 async fn broker_with_log(filter: &str, url: &str) -> (Client, mpsc::UnboundedReceiver<String>) {
-    let (mut broker, endpoint) = Trunkline::serve_with_log(
+    let (broker, endpoint) = Trunkline::serve_with_log(
         filter,
         &["--listen", "127.0.0.1:0", "--drain-timeout", "1s", "--database-url", url],
     )
     .await;
     let (lines, log) = mpsc::unbounded_channel();
     tokio::spawn(async move {
-        // The broker ends with the last line that anybody waits for.
+        // The broker whole, as it is killed when it is dropped.
+        let mut broker = broker;
         while let Ok(Some(line)) = broker.stderr.next_line().await {
             if lines.send(line).is_err() {
                 return;

@@ -33,6 +33,7 @@ mod flow;
 mod ignored;
 mod layers;
 mod logging;
+mod long_lists;
 mod loss;
 mod poolers;
 mod promises;

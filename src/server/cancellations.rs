@@ -1,0 +1,116 @@
+//! Counts the calls of a connection that its client cancels, and tells when they become a flood.
+//!
+//! A cancelled call costs the broker about as much as one that is answered, and its client nothing,
+//! not even one of the calls that it may have open. HTTP/2's own limit counts only calls that nobody
+//! has looked at yet: a broker that keeps pace with a flood never reaches it.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use tokio_util::sync::CancellationToken;
+
+/// Calls that may be cancelled at once: all that a connection may have open, eight times over.
+const AT_ONCE: f64 = 16_384.0;
+
+/// Calls that may be cancelled every second for as long as it goes on: more than a client with
+/// short deadlines cancels while the database is away.
+const EACH_SECOND: f64 = 4_096.0;
+
+/// The cancelled calls of one connection.
+pub(super) struct Cancellations {
+    left: Mutex<Left>,
+    flood: CancellationToken,
+}
+
+/// How many calls may still be cancelled, as of a moment.
+struct Left {
+    calls: f64,
+    at: Instant,
+}
+
+/// A call that is under way; counted as cancelled if it is dropped before it was answered.
+pub(super) struct UnderWay {
+    cancellations: Arc<Cancellations>,
+    answered: bool,
+}
+
+impl Cancellations {
+    pub(super) fn new() -> Arc<Self> {
+        let left = Mutex::new(Left { calls: AT_ONCE, at: Instant::now() });
+        Arc::new(Self { left, flood: CancellationToken::new() })
+    }
+
+    pub(super) fn call(self: &Arc<Self>) -> UnderWay {
+        UnderWay { cancellations: self.clone(), answered: false }
+    }
+
+    /// Waits until more calls were cancelled than ordinary clients cancel.
+    pub(super) async fn flood(&self) {
+        self.flood.cancelled().await;
+    }
+
+    fn count(&self, now: Instant) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if !left.take(now) {
+            self.flood.cancel();
+        }
+    }
+}
+
+impl Left {
+    /// Takes one call; false if none was left.
+    fn take(&mut self, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.calls = (self.calls + passed * EACH_SECOND).min(AT_ONCE) - 1.0;
+        self.at = now;
+        self.calls >= 0.0
+    }
+}
+
+impl UnderWay {
+    pub(super) fn answered(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.cancellations.count(Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn bursts_and_a_steady_rate_are_fine_and_more_is_a_flood() {
+        let mut now = Instant::now();
+        let mut left = Left { calls: AT_ONCE, at: now };
+        assert!((0..16_384).all(|_| left.take(now)));
+        // At the steady rate for ten seconds, in steps of a millisecond.
+        for _ in 0..10_000 {
+            now += Duration::from_millis(1);
+            assert!((0..4).all(|_| left.take(now)));
+        }
+        assert!(!(0..2_000).all(|_| left.take(now)));
+        now += Duration::from_secs(60);
+        assert!((0..16_384).all(|_| left.take(now)));
+        assert!(!left.take(now));
+    }
+
+    #[test]
+    fn a_call_that_was_answered_does_not_count() {
+        let cancellations = Cancellations::new();
+        (0..20_000).for_each(|_| cancellations.call().answered());
+        assert!(!cancellations.flood.is_cancelled());
+        (0..100_000).for_each(|_| drop(cancellations.call()));
+        assert!(cancellations.flood.is_cancelled());
+    }
+}
