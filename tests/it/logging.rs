@@ -6,18 +6,18 @@ use trunkline::{client::Client, proto};
 use crate::support::{PRODUCER, TestDatabase, Trunkline, soon};
 
 /// Starts a broker, and collects its log.
-async fn broker_with_log(filter: &str, url: &str) -> (Client, mpsc::UnboundedReceiver<String>) {
+async fn broker_with_log(filter: &str, url: &str) -> (Client, mpsc::Receiver<String>) {
     let (broker, endpoint) = Trunkline::serve_with_log(
         filter,
         &["--listen", "127.0.0.1:0", "--drain-timeout", "1s", "--database-url", url],
     )
     .await;
-    let (lines, log) = mpsc::unbounded_channel();
+    let (lines, log) = mpsc::channel(100_000); // More than a test's broker says.
     tokio::spawn(async move {
         // The broker whole, as it is killed when it is dropped.
         let mut broker = broker;
         while let Ok(Some(line)) = broker.stderr.next_line().await {
-            if lines.send(line).is_err() {
+            if lines.send(line).await.is_err() {
                 return;
             }
         }
@@ -26,7 +26,7 @@ async fn broker_with_log(filter: &str, url: &str) -> (Client, mpsc::UnboundedRec
 }
 
 /// All lines up to the one that holds a text.
-async fn lines_until(log: &mut mpsc::UnboundedReceiver<String>, last: &str) -> Vec<String> {
+async fn lines_until(log: &mut mpsc::Receiver<String>, last: &str) -> Vec<String> {
     let mut lines = Vec::new();
     soon(last, async {
         while let Some(line) = log.recv().await {

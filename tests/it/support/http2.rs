@@ -58,13 +58,6 @@ impl RawHttp2 {
         self.frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes());
     }
 
-    /// Writes a stream that is reset at once, in as few bytes as there may be.
-    pub fn reset(&mut self) {
-        // Indexed ":method: POST", ":scheme: http" and ":path: /".
-        let stream = self.open(&[0x83, 0x86, 0x84]);
-        self.frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes());
-    }
-
     fn headers(&mut self, method: &str) -> u32 {
         // Indexed ":method: POST" and ":scheme: http"; the rest as literals that are not indexed.
         let mut block = vec![0x83, 0x86, 0x04];
@@ -80,13 +73,9 @@ impl RawHttp2 {
             text(&mut block, name);
             text(&mut block, value);
         }
-        self.open(&block)
-    }
-
-    fn open(&mut self, block: &[u8]) -> u32 {
         let stream = self.next_stream;
         self.next_stream += 2;
-        self.frame(HEADERS, END_HEADERS, stream, block);
+        self.frame(HEADERS, END_HEADERS, stream, &block);
         stream
     }
 
