@@ -108,8 +108,9 @@ async fn serve_http2(
         request.extensions_mut().insert(info.clone());
         let span = logs::request_span(&request);
         let answering = grpc::answer(routes.clone(), request);
-        let under_way = calls.call();
+        let calls = calls.clone();
         let answering = async move {
+            let under_way = calls.call();
             let answer = answering.await;
             under_way.answered();
             Ok::<_, Infallible>(answer)
