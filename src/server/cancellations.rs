@@ -5,7 +5,10 @@
 //! has looked at yet: a broker that keeps pace with a flood never reaches it.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -33,12 +36,17 @@ struct Left {
     at: Instant,
 }
 
-/// A call that is under way; counted as cancelled if it is dropped before it was answered.
+/// A call that is under way; counted as cancelled if it is dropped soon and unanswered, or if its
+/// request was cut off before it was read: that holds also where the broker is late.
 pub(super) struct UnderWay {
     cancellations: Arc<Cancellations>,
     answered: bool,
+    cut_off: Arc<AtomicBool>,
     began: Instant,
 }
+
+/// Tells of a call's request that it was cut off.
+pub(super) struct CutOff(Arc<AtomicBool>);
 
 impl Cancellations {
     pub(super) fn new() -> Arc<Self> {
@@ -47,7 +55,12 @@ impl Cancellations {
     }
 
     pub(super) fn call(self: &Arc<Self>) -> UnderWay {
-        UnderWay { cancellations: self.clone(), answered: false, began: Instant::now() }
+        UnderWay {
+            cancellations: self.clone(),
+            answered: false,
+            cut_off: Arc::default(),
+            began: Instant::now(),
+        }
     }
 
     /// Waits until more calls were cancelled than ordinary clients cancel.
@@ -74,14 +87,27 @@ impl Left {
 }
 
 impl UnderWay {
+    /// What is told when the request is cut off: such a call is answered with an error, which
+    /// nobody hears.
+    pub(super) fn cut_off(&self) -> CutOff {
+        CutOff(self.cut_off.clone())
+    }
+
     pub(super) fn answered(mut self) {
         self.answered = true;
     }
 }
 
+impl CutOff {
+    pub(super) fn tell(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        if !self.answered && self.began.elapsed() < AT_ONCE_CANCELLED {
+        let cut_off = self.cut_off.load(Ordering::Relaxed);
+        if cut_off || !self.answered && self.began.elapsed() < AT_ONCE_CANCELLED {
             self.cancellations.count(Instant::now());
         }
     }
@@ -113,6 +139,17 @@ mod tests {
         (0..20_000).for_each(|_| cancellations.call().answered());
         assert!(!cancellations.flood.is_cancelled());
         (0..100_000).for_each(|_| drop(cancellations.call()));
+        assert!(cancellations.flood.is_cancelled());
+    }
+
+    #[test]
+    fn a_call_whose_request_was_cut_off_counts_though_it_was_answered() {
+        let cancellations = Cancellations::new();
+        for _ in 0..100_000 {
+            let call = cancellations.call();
+            call.cut_off().tell();
+            call.answered();
+        }
         assert!(cancellations.flood.is_cancelled());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, io, time::Duration};
 
+use http_body_util::BodyExt as _;
 use hyper::{Request, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
@@ -104,13 +105,19 @@ async fn serve_http2(
     let cancellations = Cancellations::new();
     let calls = cancellations.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let mut request = request.map(Body::new);
+        let under_way = calls.call();
+        let cut_off = under_way.cut_off();
+        let mut request = request.map(|body| {
+            let tell = move |error| {
+                cut_off.tell();
+                error
+            };
+            Body::new(body.map_err(tell))
+        });
         request.extensions_mut().insert(info.clone());
         let span = logs::request_span(&request);
         let answering = grpc::answer(routes.clone(), request);
-        let calls = calls.clone();
         let answering = async move {
-            let under_way = calls.call();
             let answer = answering.await;
             under_way.answered();
             Ok::<_, Infallible>(answer)

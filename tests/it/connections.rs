@@ -52,6 +52,25 @@ async fn cancelled_calls_do_not_end_the_streams_of_their_connection() {
 }
 
 #[tokio::test]
+async fn a_flood_of_cancelled_calls_ends_its_connection_alone() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    let mut flood = RawHttp2::connect(&broker.endpoint).await;
+    soon("the flood's end", async {
+        loop {
+            for _ in 0..1_000 {
+                flood.cancelled_call(PUBLISH);
+            }
+            if !flood.flush().await {
+                break;
+            }
+        }
+    })
+    .await;
+    assert_eq!(broker.publish("orders", ["still there"]).await, 0);
+}
+
+#[tokio::test]
 async fn a_connection_that_is_no_http2_is_closed_at_once() {
     let broker = TestBroker::start().await;
     let address = broker.endpoint.strip_prefix("http://").unwrap();
