@@ -42,9 +42,6 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a pull waits for another broker's to end.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 
-/// How often a pull is tried again whose position a seek moved under it.
-const MAX_TRIES: usize = 5;
-
 impl Broker {
     /// Takes the next messages and moves the position past them.
     pub async fn pull(&self, pull: Pull) -> Result<Pulled, Error> {
@@ -95,15 +92,15 @@ impl Broker {
         let limits = Limits::of_answer(*max_messages);
         let choose = |batches: &[_], from| end_of_fit(batches.iter(), from, limits);
         let lock_wait = || pull.until(Instant::now() + LOCK_WAIT).duration_since(Instant::now());
-        let mut outcome = Ok(None);
-        for _ in 0..MAX_TRIES {
+        let outcome = loop {
             let key = self.find_position(topic, consumer).await?.key;
-            outcome = self.storage.pull(key, limits.bytes, lock_wait(), choose).await;
+            let outcome = self.storage.pull(key, limits.bytes, lock_wait(), choose).await;
             // Moved by something else meanwhile, or unregistered, and perhaps registered again.
-            if !matches!(outcome, Ok(None) | Err(storage::Error::ChangedMeanwhile)) {
-                break;
+            let changed = matches!(outcome, Ok(None) | Err(storage::Error::ChangedMeanwhile));
+            if !changed || Instant::now() >= pull.until(give_up) {
+                break outcome;
             }
-        }
+        };
         match outcome {
             Ok(Some(storage::Pulled { batches, position, from, to, head })) => {
                 let gap = (position < from).then_some((position, from));
