@@ -151,7 +151,8 @@ type Consumer struct {
 	// those that retention has removed.
 	Lag int64 `protobuf:"varint,5,opt,name=lag,proto3" json:"lag,omitempty"`
 	// The number that fences: it goes up when the lease is acquired, at a seek, a
-	// pull and a take-over; 0 if there was none yet.
+	// pull and a take-over. A new registration begins at 0, or above all epochs
+	// of registrations that were removed.
 	Epoch int64 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Who holds the lease now; empty if nobody does.
 	Holder string `protobuf:"bytes,7,opt,name=holder,proto3" json:"holder,omitempty"`
@@ -525,7 +526,8 @@ type ListConsumersRequest struct {
 	// How many consumers at the most: 0 means 100, more than 1,000 means 1,000,
 	// negative is INVALID_ARGUMENT.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of the page before; empty for the first page.
+	// The next_page_token of the page before; empty for the first page. A token
+	// is refused once the topic was deleted and created again.
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1113,9 +1115,10 @@ type Attached struct {
 	Head int64 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
 	// The number of this acquisition, to be given with each commit.
 	Epoch int64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// The epoch that the last seek began; 0 if there was none. A client that comes
-	// back after a break, and finds it above the last epoch it had, was sought
-	// meanwhile: what it has had may come again, and is to be taken again.
+	// The epoch that the last seek began, or where the registration's epochs
+	// begin. A client that comes back after a break and finds it above the last
+	// epoch it had was sought meanwhile, or registered anew: what it has had may
+	// come again, and is to be taken again.
 	SeekEpoch     int64 `protobuf:"varint,4,opt,name=seek_epoch,json=seekEpoch,proto3" json:"seek_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

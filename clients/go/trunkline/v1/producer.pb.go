@@ -36,8 +36,9 @@ type Producer struct {
 	LastPublishTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_publish_time,json=lastPublishTime,proto3" json:"last_publish_time,omitempty"`
 	// The offset of the last message it published; absent if it never did.
 	LastOffset *int64 `protobuf:"varint,5,opt,name=last_offset,json=lastOffset,proto3,oneof" json:"last_offset,omitempty"`
-	// How often the producer has been fenced: what its newest instance is to
-	// give as producer_epoch.
+	// What the producer's newest instance gives as producer_epoch. It rises with
+	// each fence, and begins above all epochs of an earlier registration of this
+	// id that was unregistered, if that one used epochs or sequences.
 	Epoch int64 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// The sequence of the last message that was published with one; absent if
 	// none was.
@@ -143,8 +144,8 @@ type RegisterProducerRequest struct {
 	// The id to register; empty to be given a new one.
 	ProducerId string `protobuf:"bytes,2,opt,name=producer_id,json=producerId,proto3" json:"producer_id,omitempty"`
 	// Registers a producer that may be registered already, and refuses its older
-	// instances from now on: its epoch goes up by one, and only publishes that
-	// give the new one are taken. Its sequence goes on where it was.
+	// instances from now on: its epoch goes up, and only publishes that give the
+	// new one are taken. Its sequence goes on where it was.
 	Fence         bool `protobuf:"varint,3,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -448,7 +449,8 @@ type ListProducersRequest struct {
 	// How many producers at the most: 0 means 100, more than 1,000 means 1,000,
 	// negative is INVALID_ARGUMENT.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of the page before; empty for the first page.
+	// The next_page_token of the page before; empty for the first page. A token
+	// is refused once the topic was deleted and created again.
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -578,7 +580,8 @@ type PublishRequest struct {
 	// The topic's head that the request was made for: it is refused if another
 	// message came before it. Absent, the request takes any place.
 	ExpectedHead *int64 `protobuf:"varint,5,opt,name=expected_head,json=expectedHead,proto3,oneof" json:"expected_head,omitempty"`
-	// The epoch that the producer's registration gave; 0 if it never fenced.
+	// The epoch that the producer's registration returned: 0 unless it fenced, or
+	// was registered before.
 	ProducerEpoch int64 `protobuf:"varint,6,opt,name=producer_epoch,json=producerEpoch,proto3" json:"producer_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -739,7 +742,8 @@ type PublishStreamRequest struct {
 	// The topic's head that the request was made for: it is refused if another
 	// message came before it. Absent, the request takes any place.
 	ExpectedHead *int64 `protobuf:"varint,5,opt,name=expected_head,json=expectedHead,proto3,oneof" json:"expected_head,omitempty"`
-	// The epoch that the producer's registration gave; 0 if it never fenced.
+	// The epoch that the producer's registration returned: 0 unless it fenced, or
+	// was registered before.
 	ProducerEpoch int64 `protobuf:"varint,6,opt,name=producer_epoch,json=producerEpoch,proto3" json:"producer_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -443,7 +443,9 @@ func (x *GetTopicResponse) GetTopic() *Topic {
 type ListTopicsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many topics at the most: 0 means 100, more than 1,000 means 1,000,
-	// negative is INVALID_ARGUMENT.
+	// negative is INVALID_ARGUMENT. A page may hold fewer, as it ends before the
+	// topic that would take it beyond 1 MiB: only an empty next_page_token tells
+	// that there are no more.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the page before; empty for the first page.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
