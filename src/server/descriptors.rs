@@ -1,7 +1,7 @@
 //! File descriptors: as many as the system allows, some of which connections never get.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// Descriptors that connections leave free besides the database's sessions: standard streams,
 /// the runtime's own, the listener, files, and requests to cancel a statement.
@@ -22,7 +22,7 @@ pub(super) fn raise_limit() {
         Err(error) => return warn!(%error, "ask for the limit of open files"),
     };
     if soft >= hard {
-        return info!(limit = soft, "the limit of open files");
+        return debug!(limit = soft, "the limit of open files is as high as it may be");
     }
     match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
         Ok(()) => info!(limit = hard, before = soft, "raised the limit of open files"),

@@ -122,8 +122,7 @@ async fn a_hot_standby_is_waited_for_and_the_log_says_that_it_is_one() {
     let standby = EmbeddedPostgres::start(dir.path()).await.unwrap();
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--database-url", &url];
     let mut broker = Trunkline::spawn(&arguments);
-    let line = soon("a line of the log", broker.stderr.next_line()).await.unwrap().unwrap();
-    assert!(line.contains("wait for the database"), "{line}");
+    let line = broker.log_line("wait for the database").await;
     assert!(line.contains("it is a hot standby, which is read-only"), "{line}");
     connect(&url).await.batch_execute("select pg_promote()").await.unwrap();
     let ready = soon("the ready line", broker.stdout.next_line()).await.unwrap().unwrap();

@@ -37,8 +37,9 @@ async fn of_several_brokers_the_first_that_answers_is_taken_and_the_next_one_whe
     second.consume().await;
 
     let nobody = Client::connect("http://127.0.0.1:1,http://127.0.0.1:2").await.unwrap_err();
-    let ConnectError::Unreachable { endpoint, .. } = nobody else { panic!("{nobody}") };
-    assert_eq!(endpoint, "http://127.0.0.1:2");
+    let ConnectError::Unreachable { endpoint, reason } = nobody else { panic!("{nobody}") };
+    assert_eq!(endpoint, "http://127.0.0.1:1,http://127.0.0.1:2");
+    assert!(reason.contains("; http://127.0.0.1:2: "), "{reason}");
 }
 
 #[tokio::test]

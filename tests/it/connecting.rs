@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{PRODUCER, TestBroker, TestDatabase, Trunkline, soon};
+use crate::support::{PRODUCER, TestBroker, TestDatabase, Trunkline};
 
 /// A database behind servers that listen on these ports of the loopback.
 fn behind(ports: &[u16], database: &TestDatabase) -> String {
@@ -52,8 +52,7 @@ async fn a_single_server_that_says_nothing_is_named() {
     let url = format!("postgresql://u@{address}/d");
     let mut broker =
         Trunkline::spawn(&["serve", "--listen", "127.0.0.1:0", "--database-url", &url]);
-    let line = soon("a line of the log", broker.stderr.next_line()).await.unwrap().unwrap();
-    assert!(line.contains("wait for the database"), "{line}");
+    let line = broker.log_line("wait for the database").await;
     assert!(line.contains(&format!("{address}: no answer in 4.0s")), "{line}");
     broker.kill().await;
 }

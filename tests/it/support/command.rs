@@ -95,6 +95,19 @@ impl Trunkline {
         Self { child, stdout, stderr }
     }
 
+    /// The next line of the log that holds a text; passes over others.
+    pub async fn log_line(&mut self, text: &str) -> String {
+        soon("a line of the log", async {
+            loop {
+                let line = self.stderr.next_line().await.unwrap().expect("the log goes on");
+                if line.contains(text) {
+                    return line;
+                }
+            }
+        })
+        .await
+    }
+
     /// Starts a broker, and returns it with its endpoint once it is ready.
     pub async fn serve(arguments: &[&str]) -> (Self, String) {
         Self::spawn(&[&["serve", "--log", "warn"], arguments].concat()).ready().await
