@@ -6,8 +6,11 @@ create table trunkline.fence (
     consumer_epoch bigint not null default 0,
     producer_epoch bigint not null default 0
 );
-insert into trunkline.fence default values;
-comment on table trunkline.fence is 'One row: above which epochs new registrations begin, so that none of a forgotten registration comes again';
+insert into trunkline.fence (consumer_epoch, producer_epoch)
+select coalesce((select max(epoch) + 1 from trunkline.consumer_topic where epoch > 0), 0),
+       coalesce((select max(epoch) + 1 from trunkline.producer_topic
+                 where epoch > 0 or last_sequence is not null), 0);
+comment on table trunkline.fence is 'One row: new registrations begin at these epochs, so that none of a forgotten registration comes again';
 comment on column trunkline.fence.only_row is 'Keeps the table to one row';
 comment on column trunkline.fence.consumer_epoch is 'More than the epoch of any consumer that was unregistered or deleted with its topic; 0 if there was none';
 comment on column trunkline.fence.producer_epoch is 'More than the epoch of any producer that was unregistered or deleted with its topic, and had used epochs or sequences; 0 if there was none';

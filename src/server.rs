@@ -47,6 +47,9 @@ const OTHER_SESSIONS: usize = 5;
 /// Streams for which there should be a lock each; PostgreSQL's default is 6,400 in all.
 const MANY_STREAMS: i64 = 10_000;
 
+/// How long connections that are cut off may take to end.
+const CUT_OFF_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Why a broker could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -285,7 +288,7 @@ async fn run_on(
     let cut_off = CancellationToken::new();
     let ending = Ending { closing: closing.clone(), cut_off: cut_off.clone() };
     // Also when nobody waits for the end any more.
-    let _cut_off = cut_off.drop_guard();
+    let _cut_off = cut_off.clone().drop_guard();
     let mut serving = std::pin::pin!(accept_until_closing(acceptor, routes, ending));
 
     tokio::select! {
@@ -309,7 +312,12 @@ async fn run_on(
     };
     match tokio::time::timeout(drain_timeout, drained).await {
         Ok(()) => info!(took = ?began.elapsed(), "drained"),
-        Err(_) => warn!(after = ?drain_timeout, "cut off what was still open"),
+        Err(_) => {
+            warn!(after = ?drain_timeout, "cut off what was still open");
+            cut_off.cancel();
+            // None is left that uses the database when it is closed.
+            let _ = tokio::time::timeout(CUT_OFF_TIMEOUT, serving).await;
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 
 use super::{
-    Consume, Error, Event, POLL_INTERVAL,
+    Consume, Error, Event, OnBusy, POLL_INTERVAL,
     feed::Subscription,
     hints::Whose,
     lease::{Asked, Lease, Seat},
@@ -32,8 +32,25 @@ const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
 type Acquired = (Box<Lease>, Offset);
 
 impl Stream {
+    /// Gets the lease, as the client wants it where somebody else has it.
+    pub(super) async fn attach(
+        &mut self,
+        seat: &Arc<Seat>,
+    ) -> Result<(Acquired, Subscription), End> {
+        let Consume { topic, consumer, on_busy, .. } = &self.request;
+        let on_busy = *on_busy;
+        let (stored, log) = promptly(self.broker.begin_reading(topic, consumer)).await?;
+        self.until_session_is_open().await?;
+        let acquired = match on_busy {
+            OnBusy::Wait => self.wait_for_lease(seat, stored, &log).await?,
+            OnBusy::Fail => self.acquire_at_once(seat, stored.key).await?,
+            OnBusy::TakeOver => self.take_over(seat, stored, &log).await?,
+        };
+        Ok((acquired, log))
+    }
+
     /// Takes the lease if it is free.
-    pub(super) async fn acquire_at_once(
+    async fn acquire_at_once(
         &mut self,
         seat: &Arc<Seat>,
         key: ConsumerKey,
@@ -50,7 +67,7 @@ impl Stream {
     }
 
     /// Waits as a standby: first for this broker's turn, then for the other brokers.
-    pub(super) async fn wait_for_lease(
+    async fn wait_for_lease(
         &mut self,
         seat: &Arc<Seat>,
         stored: Stored,
@@ -91,7 +108,7 @@ impl Stream {
 
     /// Takes the lease, whoever has it: claims it, which fences the holder and keeps all others
     /// back, and waits until the holder's broker has given the lock up.
-    pub(super) async fn take_over(
+    async fn take_over(
         &mut self,
         seat: &Arc<Seat>,
         stored: Stored,
@@ -177,7 +194,7 @@ impl Stream {
                 let (topic, consumer) = (topic.clone(), consumer.clone());
                 Err(Error::LeaseTakenOver { topic, consumer, by }.into())
             }
-            None => Err(self.why_gone().await),
+            None => Err(self.gone_before_it_attached().await),
         }
     }
 
@@ -193,7 +210,16 @@ impl Stream {
         match seat.acquire(turn, key, &self.request.holder, claim).await? {
             Asked::Acquired(lease, position) => Ok(Ok((lease, position))),
             Asked::Busy(turn) => Ok(Err(turn)),
-            Asked::Gone => Err(self.why_gone().await),
+            Asked::Gone => Err(self.gone_before_it_attached().await),
+        }
+    }
+
+    /// The registration that was found is gone: perhaps there is another one by now.
+    async fn gone_before_it_attached(&self) -> End {
+        let Consume { topic, consumer, .. } = &self.request;
+        match promptly(self.broker.find_position(topic, consumer)).await {
+            Ok(_) => End::RegisteredAnew,
+            Err(error) => error.into(),
         }
     }
 
@@ -202,7 +228,7 @@ impl Stream {
     ///
     /// Without a turn meanwhile: a pull needs one and no session. A client that is used to be told
     /// something within a heartbeat or two is sent away by then.
-    pub(super) async fn until_session_is_open(&self) -> Result<(), End> {
+    async fn until_session_is_open(&self) -> Result<(), End> {
         let limit = SESSION_TIMEOUT.min(2 * self.request.heartbeat);
         let open = tokio::time::timeout(limit, self.broker.leases.can_be_had());
         let open = self.unless_ended(None, open).await?;

@@ -25,6 +25,10 @@ const MAX_ROUNDS: usize = 8;
 /// find one bad request among 8,192 takes 14 at the most.
 const MAX_REFUSED: usize = 128;
 
+/// How often a flush asks which of its characters the database refuses: each time takes some tens of
+/// small statements, and everybody in the flush waits for them.
+const MAX_LEARNED: usize = 8;
+
 /// What a flush is stored in: the database, or a model of it.
 pub(super) trait Log: TextStore {
     /// As [`storage::Writer::append`].
@@ -57,8 +61,8 @@ pub(super) struct GroupCommit<'a, L> {
     characters: &'a Characters,
     /// How many statements the database refused.
     refused: usize,
-    /// Whether the database still answers which characters it can store.
-    learns: bool,
+    /// How often the database may still be asked which characters it can store.
+    to_learn: usize,
 }
 
 /// Groups that are to be stored in one transaction.
@@ -66,7 +70,7 @@ type Piece = Vec<Group>;
 
 impl<'a, L: Log> GroupCommit<'a, L> {
     pub(super) fn new(log: &'a L, characters: &'a Characters) -> Self {
-        Self { log, characters, refused: 0, learns: true }
+        Self { log, characters, refused: 0, to_learn: MAX_LEARNED }
     }
 
     /// Stores groups, which must come in the order of their topics' names, and answers all their
@@ -204,16 +208,15 @@ impl<'a, L: Log> GroupCommit<'a, L> {
 
     /// Asks about the characters of groups; whether one was found that cannot be stored.
     async fn learn(&mut self, groups: &[Group]) -> bool {
-        if !self.learns {
-            return false;
-        }
+        let Some(left) = self.to_learn.checked_sub(1) else { return false };
+        self.to_learn = left;
         let texts = groups.iter().flat_map(Group::publishes).flat_map(texts_of);
         match self.characters.learn(self.log, texts).await {
             Ok(found) => found,
             Err(error) => {
                 // The flush is halved without: it must not wait for an answer again and again.
                 tracing::debug!(%error, "ask which characters can be stored");
-                self.learns = false;
+                self.to_learn = 0;
                 false
             }
         }

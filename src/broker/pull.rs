@@ -39,6 +39,9 @@ pub struct Pulled {
 /// How long pulls of one consumer queue up behind each other before they give up.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a pull pauses whose position something else moved.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
 /// How long a pull waits for another broker's to end.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 
@@ -100,6 +103,7 @@ impl Broker {
             if !changed || Instant::now() >= pull.until(give_up) {
                 break outcome;
             }
+            time::sleep(RETRY_PAUSE).await;
         };
         match outcome {
             Ok(Some(storage::Pulled { batches, position, from, to, head })) => {

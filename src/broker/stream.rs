@@ -12,7 +12,7 @@ use futures::future::{Either, MaybeDone, maybe_done, select};
 use tokio::time::Instant;
 
 use super::{
-    Broker, CommitMode, Consume, Delivery, Error, Event, OnBusy, Stop,
+    Broker, CommitMode, Consume, Delivery, Error, Event, Stop,
     cursor::{Cursor, Limits},
     feed::Subscription,
     frames::{self, Fence, Frame},
@@ -33,6 +33,8 @@ pub(super) enum End {
     Error(Error),
     /// A seek moved the position: the stream goes on from there.
     Sought,
+    /// The consumer was unregistered and registered again before the stream attached.
+    RegisteredAnew,
 }
 
 impl From<Error> for End {
@@ -87,7 +89,9 @@ impl Stream {
                 // The lease has been dropped by now: a client that does not read holds up nobody.
                 let _ = self.frames.send(Frame { epoch: Epoch(0), event: Err(error) }).await;
             }
-            Err(End::Sought) => tracing::error!("a stream ended for a seek"),
+            Err(End::Sought | End::RegisteredAnew) => {
+                tracing::error!("a stream ended for a seek or a registration");
+            }
         }
     }
 
@@ -96,13 +100,12 @@ impl Stream {
         let Consume { topic, consumer, .. } = &self.request;
         let name = [self.request.holder.as_str()].into_iter();
         promptly(self.broker.check_text("client_name", name)).await?;
-        let (stored, mut log) = promptly(self.broker.begin_reading(topic, consumer)).await?;
         let seat = self.broker.leases.seat(topic, consumer);
-        self.until_session_is_open().await?;
-        let (mut lease, mut position) = match self.request.on_busy {
-            OnBusy::Wait => self.wait_for_lease(&seat, stored, &log).await?,
-            OnBusy::Fail => self.acquire_at_once(&seat, stored.key).await?,
-            OnBusy::TakeOver => self.take_over(&seat, stored, &log).await?,
+        let ((mut lease, mut position), mut log) = loop {
+            match self.attach(&seat).await {
+                Err(End::RegisteredAnew) => {}
+                attached => break attached?,
+            }
         };
         let mut attached = false;
         loop {

@@ -232,6 +232,23 @@ async fn a_page_token_ends_with_its_topic() {
     }
 }
 
+#[tokio::test]
+async fn a_standby_goes_over_to_a_registration_that_was_made_anew() {
+    let broker = TestBroker::start().await;
+    let other = broker.start_another().await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    let mut holder = broker.consume_manually("orders", "billing").await;
+    let before = holder.attached().await;
+    let mut standby = other.consume_manually("orders", "billing").await;
+    standby.standby().await;
+    unregister_consumer(&broker).await;
+    broker.consumer("orders", "billing").await;
+    assert_eq!(holder.ended().await.code(), Code::NotFound);
+    let after = standby.attaches().await;
+    assert!(after.epoch > before.epoch, "{after:?}");
+}
+
 /// Many clients register, unregister and use one id at the same time: every answer is one that the
 /// call documents, and no epoch is given twice.
 #[tokio::test]
