@@ -1,18 +1,21 @@
 //! Positions of all consumers of this broker, written together: a group commit like the writers'.
+//!
+//! Nobody waits for somebody else's consumer: rows that another session holds for long are written
+//! apart from the others, when they are free.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, RwLock},
     time::Duration,
 };
 
 use tokio::{
     sync::{mpsc, oneshot},
-    time,
+    time::{self, Instant},
 };
 use tokio_util::task::TaskTracker;
 
-use super::{Error, pace::Backoff};
+use super::Error;
 use crate::{
     model::{ConsumerKey, Epoch, Offset},
     storage::{self, Advance, Storage},
@@ -26,14 +29,23 @@ struct Queued {
     reply: oneshot::Sender<Moved>,
 }
 
+/// A move of a consumer whose row another session holds.
+struct HeldUp {
+    queued: Queued,
+    give_up_at: Instant,
+}
+
 /// Moves that may wait: one for each stream, and some commits. The next one waits to be queued.
 const QUEUE_LENGTH: usize = 4_096;
 
 /// A statement without an answer for so long is given up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How often a deadlock with another broker's statement is tried again.
-const MAX_TRIES: usize = 5;
+/// How often a row that another session holds is tried again.
+const HELD_UP_RETRY: Duration = Duration::from_millis(50);
+
+/// How long a row that another session holds is waited for.
+const HELD_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct Positions {
     queue: RwLock<Option<mpsc::Sender<Queued>>>,
@@ -42,7 +54,7 @@ pub(super) struct Positions {
 impl Positions {
     pub(super) fn start(storage: Arc<Storage>, tasks: &TaskTracker) -> Self {
         let (queue, queued) = mpsc::channel(QUEUE_LENGTH);
-        tasks.spawn(write(storage, queued));
+        tasks.spawn(Writer { storage, held_up: Vec::new() }.run(queued));
         Self { queue: RwLock::new(Some(queue)) }
     }
 
@@ -65,27 +77,113 @@ impl Positions {
     }
 }
 
-async fn write(storage: Arc<Storage>, mut queue: mpsc::Receiver<Queued>) {
-    let mut queued = Vec::new();
-    while queue.recv_many(&mut queued, QUEUE_LENGTH).await > 0 {
-        let outcome = write_together(&storage, &queued).await;
-        for Queued { advance, reply } in queued.drain(..) {
-            let moved = outcome.clone().map(|moved| moved.contains(&(advance.key, advance.epoch)));
-            // A caller that has gone does not hear it.
-            let _ = reply.send(moved);
+struct Writer {
+    storage: Arc<Storage>,
+    /// As many as the queue has room for: then nothing more is taken from it.
+    held_up: Vec<HeldUp>,
+}
+
+impl Writer {
+    async fn run(mut self, mut queue: mpsc::Receiver<Queued>) {
+        let mut queued = Vec::new();
+        let mut open = true;
+        while open || !self.held_up.is_empty() {
+            let room = QUEUE_LENGTH.saturating_sub(self.held_up.len());
+            if self.held_up.is_empty() {
+                open = queue.recv_many(&mut queued, QUEUE_LENGTH).await > 0;
+            } else {
+                tokio::select! {
+                    received = queue.recv_many(&mut queued, room), if open && room > 0 => {
+                        open = received > 0;
+                    }
+                    () = time::sleep(HELD_UP_RETRY) => self.try_held_up().await,
+                }
+            }
+            self.write(&mut queued).await;
+        }
+    }
+
+    /// Writes moves together, and answers them but for those of rows that another session holds.
+    async fn write(&mut self, queued: &mut Vec<Queued>) {
+        let give_up_at = Instant::now() + HELD_UP_TIMEOUT;
+        let keys: HashSet<ConsumerKey> =
+            self.held_up.iter().map(|held_up| held_up.queued.advance.key).collect();
+        let held_up = queued.extract_if(.., |queued| keys.contains(&queued.advance.key));
+        self.held_up.extend(held_up.map(|queued| HeldUp { queued, give_up_at }));
+        if queued.is_empty() {
+            return;
+        }
+        match advance(&self.storage, queued).await {
+            Err(storage::Error::Locked(_)) => {
+                let held_up = queued.drain(..).map(|queued| HeldUp { queued, give_up_at });
+                let held_up: Vec<HeldUp> = held_up.collect();
+                self.write_free(held_up).await;
+            }
+            outcome => answer(queued.drain(..), outcome.map_err(Error::from)),
+        }
+    }
+
+    async fn try_held_up(&mut self) {
+        let held_up = std::mem::take(&mut self.held_up);
+        self.write_free(held_up).await;
+    }
+
+    /// Writes those of the moves whose rows nobody holds, and answers them; the others are tried
+    /// again, until it is too late.
+    async fn write_free(&mut self, moves: Vec<HeldUp>) {
+        let advances = farthest(moves.iter().map(|held_up| held_up.queued.advance));
+        let outcome = in_time(self.storage.advance_free_positions(&advances)).await;
+        let outcome = outcome.map_err(Error::from);
+        let now = Instant::now();
+        for HeldUp { queued, give_up_at } in moves {
+            let key = queued.advance.key;
+            match &outcome {
+                Ok((_, held)) if held.contains(&key) && now < give_up_at => {
+                    self.held_up.push(HeldUp { queued, give_up_at });
+                }
+                Ok((_, held)) if held.contains(&key) => {
+                    tracing::warn!(?key, "another session of the database holds a consumer");
+                    answer([queued], Err(Error::DatabaseUnavailable));
+                }
+                Ok((moved, _)) => answer_one(queued, moved),
+                Err(error) => answer([queued], Err(error.clone())),
+            }
         }
     }
 }
 
-async fn write_together(
+fn answer_one(queued: Queued, moved: &HashSet<(ConsumerKey, Epoch)>) {
+    let Queued { advance, reply } = queued;
+    let _ = reply.send(Ok(moved.contains(&(advance.key, advance.epoch))));
+}
+
+type Outcome = Result<HashSet<(ConsumerKey, Epoch)>, Error>;
+
+fn answer(queued: impl IntoIterator<Item = Queued>, outcome: Outcome) {
+    for Queued { advance, reply } in queued {
+        let moved = match &outcome {
+            Ok(moved) => Ok(moved.contains(&(advance.key, advance.epoch))),
+            Err(error) => Err(error.clone()),
+        };
+        // A caller that has gone does not hear it.
+        let _ = reply.send(moved);
+    }
+}
+
+async fn advance(
     storage: &Storage,
     queued: &[Queued],
-) -> Result<std::collections::HashSet<(ConsumerKey, Epoch)>, Error> {
-    // Of several moves of one lease the farthest holds for all.
+) -> Result<HashSet<(ConsumerKey, Epoch)>, storage::Error> {
+    let advances = farthest(queued.iter().map(|queued| queued.advance));
+    in_time(storage.advance_positions(&advances)).await
+}
+
+/// Of several moves of one lease the farthest, which holds for all.
+fn farthest(advances: impl Iterator<Item = Advance>) -> Vec<Advance> {
     let mut farthest: HashMap<(ConsumerKey, Epoch), Offset> = HashMap::new();
-    for Queued { advance, .. } in queued {
-        let position = farthest.entry((advance.key, advance.epoch)).or_insert(advance.position);
-        *position = advance.position.max(*position);
+    for Advance { key, epoch, position } in advances {
+        let known = farthest.entry((key, epoch)).or_insert(position);
+        *known = position.max(*known);
     }
     let mut advances: Vec<Advance> = farthest
         .into_iter()
@@ -93,22 +191,13 @@ async fn write_together(
         .collect();
     // All brokers lock rows in one order, as far as the database follows it.
     advances.sort_unstable_by_key(|advance| (advance.key.topic, advance.key.consumer));
-
-    let mut backoff = Backoff::new();
-    for _ in 1..MAX_TRIES {
-        match advance(storage, &advances).await {
-            Err(storage::Error::Locked(_)) => backoff.pause().await,
-            outcome => return outcome.map_err(Error::from),
-        }
-    }
-    advance(storage, &advances).await.map_err(Error::from)
+    advances
 }
 
-async fn advance(
-    storage: &Storage,
-    advances: &[Advance],
-) -> Result<std::collections::HashSet<(ConsumerKey, Epoch)>, storage::Error> {
-    time::timeout(ANSWER_TIMEOUT, storage.advance_positions(advances))
+async fn in_time<T>(
+    statement: impl Future<Output = Result<T, storage::Error>>,
+) -> Result<T, storage::Error> {
+    time::timeout(ANSWER_TIMEOUT, statement)
         .await
         .unwrap_or_else(|_| Err(storage::Error::ConnectionLost("no answer in time".to_owned())))
 }

@@ -44,6 +44,9 @@ const PUBLISHING: &str = "set plan_cache_mode = force_generic_plan;
 /// A publish that waits longer than this for its topic's row is refused, so that a session that
 /// sits on the row does not hold up other topics.
 pub(super) const WRITER_LOCK_TIMEOUT: Duration = Duration::from_millis(500);
+/// Positions that are written together wait no longer for a consumer's row: then they are written
+/// without those of rows that others hold.
+const POSITION_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 const QUERY_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a statement may take besides its wait for a lock. A connection that leads nowhere
@@ -79,7 +82,7 @@ impl Storage {
         Ok(Self {
             query: pool("trunkline query", limits.queries, QUERY_LOCK_TIMEOUT, "")?,
             writer: pool("trunkline writer", limits.writers, WRITER_LOCK_TIMEOUT, PUBLISHING)?,
-            position: pool("trunkline position", 1, QUERY_LOCK_TIMEOUT, "")?,
+            position: pool("trunkline position", 1, POSITION_LOCK_TIMEOUT, "")?,
             direct,
             opened: opened.clone(),
             servers: servers.clone(),

@@ -11,7 +11,10 @@ use std::{
 use tokio_postgres::{Client, Statement, types::ToSql};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Error, Server, Storage, session::Statements as _, setup::prepare_session};
+use super::{
+    Error, Server, Storage, connect::WRITER_LOCK_TIMEOUT, session::Statements as _,
+    setup::prepare_session,
+};
 use crate::model::{ConsumerKey, Epoch, Offset, TopicId};
 
 /// The advisory lock under which one broker at a time removes expired messages; any constant that
@@ -141,7 +144,8 @@ impl Storage {
                 () = driver_closed.cancelled() => {}
             }
         });
-        prepare_session(&client, Duration::from_secs(5)).await?;
+        // All leases of this broker wait while one waits for its consumer's row.
+        prepare_session(&client, WRITER_LOCK_TIMEOUT).await?;
         Ok(LeaseSession {
             server: self.servers.follow(&client, asked_at).await?,
             try_lock: client.prepare("-- try_lock\nselect pg_try_advisory_lock($1, $2)").await?,

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use tokio_postgres::Row;
+
 use super::{Error, Storage, session::Statements as _};
 use crate::model::{ConsumerId, ConsumerKey, Epoch, Offset, TopicId, TopicName};
 
@@ -90,7 +92,6 @@ impl Storage {
         &self,
         advances: &[Advance],
     ) -> Result<HashSet<(ConsumerKey, Epoch)>, Error> {
-        let client = self.position.get().await?;
         let statement = "-- advance_positions
                 update trunkline.consumer_topic c
                 set position = new.position, updated_at = now()
@@ -101,10 +102,6 @@ impl Storage {
                   and new.position <= (select next_offset from trunkline.topic_head h
                                        where h.topic_id = new.topic_id)
                 returning c.topic_id, c.id, c.epoch";
-        let topics: Vec<i32> = advances.iter().map(|advance| advance.key.topic.0).collect();
-        let ids: Vec<i32> = advances.iter().map(|advance| advance.key.consumer).collect();
-        let epochs: Vec<i64> = advances.iter().map(|advance| advance.epoch.0).collect();
-        let positions: Vec<i64> = advances.iter().map(|advance| advance.position.0).collect();
         #[cfg(feature = "sabotage")]
         let statement = &match crate::model::Sabotage::NoEpochCheck.is_on() {
             true => statement.replace("and c.epoch = new.epoch and", "and").replace(
@@ -113,21 +110,66 @@ impl Storage {
             ),
             false => statement.to_owned(),
         };
-        let rows = client.query(statement, &[&topics, &ids, &epochs, &positions]).await;
-        let rows = match rows {
-            Err(error @ Error::ConnectionLost(_)) => {
-                // The driver may not have noticed yet: the next move gets a new connection.
-                client.abandon();
-                return Err(error);
-            }
-            outcome => outcome?,
-        };
-        Ok(rows
-            .iter()
-            .map(|row| {
-                let key = ConsumerKey { topic: TopicId(row.get(0)), consumer: row.get(1) };
-                (key, Epoch(row.get(2)))
-            })
-            .collect())
+        let rows = self.run_advance(statement, advances).await?;
+        Ok(rows.iter().map(|row| (key(row), Epoch(row.get(2)))).collect())
     }
+
+    /// The same, but for consumers whose rows other sessions hold: nobody waits for those. Returns
+    /// what moved, and whose rows are held.
+    pub async fn advance_free_positions(
+        &self,
+        advances: &[Advance],
+    ) -> Result<(HashSet<(ConsumerKey, Epoch)>, HashSet<ConsumerKey>), Error> {
+        let statement = "-- advance_free_positions
+                with new as (
+                    select * from unnest($1::integer[], $2::integer[], $3::bigint[], $4::bigint[])
+                        as new (topic_id, id, epoch, position)
+                ), free as materialized (
+                    select c.topic_id, c.id
+                    from trunkline.consumer_topic c
+                    where (c.topic_id, c.id) in (select topic_id, id from new)
+                    for update skip locked
+                ), moved as (
+                    update trunkline.consumer_topic c
+                    set position = new.position, updated_at = now()
+                    from new join free using (topic_id, id)
+                    where c.topic_id = new.topic_id and c.id = new.id
+                      and c.epoch = new.epoch and c.position <= new.position
+                      and new.position <= (select next_offset from trunkline.topic_head h
+                                           where h.topic_id = new.topic_id)
+                    returning c.topic_id, c.id, c.epoch
+                )
+                select topic_id, id, epoch from moved
+                union all
+                select distinct topic_id, id, null::bigint
+                from new join trunkline.consumer_topic using (topic_id, id)
+                where not exists (
+                    select from free where free.topic_id = new.topic_id and free.id = new.id)";
+        let (mut moved, mut held) = (HashSet::new(), HashSet::new());
+        for row in self.run_advance(statement, advances).await? {
+            match row.get::<_, Option<i64>>(2) {
+                Some(epoch) => drop(moved.insert((key(&row), Epoch(epoch)))),
+                None => drop(held.insert(key(&row))),
+            }
+        }
+        Ok((moved, held))
+    }
+
+    async fn run_advance(&self, statement: &str, advances: &[Advance]) -> Result<Vec<Row>, Error> {
+        let client = self.position.get().await?;
+        let topics: Vec<i32> = advances.iter().map(|advance| advance.key.topic.0).collect();
+        let ids: Vec<i32> = advances.iter().map(|advance| advance.key.consumer).collect();
+        let epochs: Vec<i64> = advances.iter().map(|advance| advance.epoch.0).collect();
+        let positions: Vec<i64> = advances.iter().map(|advance| advance.position.0).collect();
+        let rows = client.query(statement, &[&topics, &ids, &epochs, &positions]).await;
+        if let Err(Error::ConnectionLost(_)) = rows {
+            // The driver may not have noticed yet: the next move gets a new connection.
+            client.abandon();
+        }
+        rows
+    }
+}
+
+fn key(row: &Row) -> ConsumerKey {
+    ConsumerKey { topic: TopicId(row.get(0)), consumer: row.get(1) }
 }

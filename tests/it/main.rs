@@ -30,6 +30,7 @@ mod encodings;
 mod end_to_end;
 mod exactly_once;
 mod flow;
+mod held_rows;
 mod ignored;
 mod layers;
 mod logging;
