@@ -110,14 +110,8 @@ pub enum Error {
     #[error("wait for signals: {0}")]
     Signals(std::io::Error),
     /// The reflection service cannot be built.
-    #[error("build the reflection service: {}", with_causes(.0))]
+    #[error("build the reflection service: {}", storage::chain(.0))]
     Reflection(#[from] tonic_reflection::server::Error),
-}
-
-/// An error with all its causes: that of a transport only says that there was one.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 impl Error {
@@ -232,8 +226,7 @@ fn tell_encoding(storage: &storage::Storage) {
 /// Says what the server's settings leave no room for, or make unsafe.
 fn tell_limits(settings: &ServerSettings, limits: storage::Limits) {
     let ServerSettings { fsync, locks, free_sessions } = *settings;
-    // Besides writers and queries: leases, listening, positions.
-    let sessions = (limits.writers + limits.queries + 3) as i64;
+    let sessions = (limits.writers + limits.queries + OTHER_SESSIONS) as i64;
     if !fsync {
         warn!("fsync is off: what was acknowledged is lost when the database's machine fails");
     }

@@ -39,6 +39,7 @@ use std::{
 pub use append::{Appended, Writer};
 pub use connect::Limits;
 pub use error::Error;
+pub(crate) use error::chain;
 pub use landmarks::{FoundLog, Lacking, Landmark};
 pub use lease::{Begun, ClaimToken, LeaseSession, Seen};
 pub use listen::{Heard, ListenSession, WakeUpSender};
@@ -120,5 +121,6 @@ impl Storage {
     }
 }
 
-/// How long to wait for a connection before the database counts as down.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait for a session before the database counts as down: for one that is free, and
+/// then for a new one, connected and set up.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(5);

@@ -13,9 +13,10 @@ use deadpool::{
     managed::{Manager, Metrics, RecycleError, RecycleResult},
 };
 use deadpool_postgres::ClientWrapper;
+use tokio::time::Instant;
 
 use super::{
-    CONNECT_TIMEOUT, Error, Storage,
+    Error, SESSION_TIMEOUT, Storage,
     connector::Connector,
     error::describe,
     server::Servers,
@@ -98,13 +99,12 @@ fn pool(sessions: PooledSessions, size: usize) -> Result<Sessions, Error> {
         true => Manner::Lent { settings: setup::of_transaction(lock_timeout).into() },
         false => Manner::Own,
     };
-    // Without a limit for making a session: connecting and preparing have their own, which say
-    // what took too long.
+    // Without a limit for making a session: it has its own, which says what took too long.
     let builder = Pool::builder(sessions)
         .max_size(size)
         .runtime(Runtime::Tokio1)
-        .wait_timeout(Some(CONNECT_TIMEOUT))
-        .recycle_timeout(Some(CONNECT_TIMEOUT));
+        .wait_timeout(Some(SESSION_TIMEOUT))
+        .recycle_timeout(Some(SESSION_TIMEOUT));
     let pool = builder.build().map_err(Error::unexpected)?;
     Ok(Sessions { pool, manner, answer_within: ANSWER_TIMEOUT + lock_timeout })
 }
@@ -148,6 +148,8 @@ impl Manager for PooledSessions {
 
 impl PooledSessions {
     async fn open(&self) -> Result<ClientWrapper, Error> {
+        let give_up_at = Instant::now() + SESSION_TIMEOUT;
+        // Takes less than that, so that it can say which server did not answer.
         let (client, connection) = self.connector.connect(self.name).await?;
         let name = self.name;
         let driver = tokio::spawn(async move {
@@ -159,9 +161,9 @@ impl PooledSessions {
         let session = ClientWrapper::new(client, driver);
         self.opened.fetch_add(1, Ordering::Release);
         if !self.lent {
-            let prepared = tokio::time::timeout(CONNECT_TIMEOUT, self.prepare(&session)).await;
+            let prepared = tokio::time::timeout_at(give_up_at, self.prepare(&session)).await;
             prepared.map_err(|_| {
-                Error::Unavailable(format!("no answer to the settings in {CONNECT_TIMEOUT:?}"))
+                Error::Unavailable(format!("no session was set up in {SESSION_TIMEOUT:?}"))
             })??;
         }
         Ok(session)

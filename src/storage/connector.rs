@@ -1,18 +1,21 @@
 //! Opens every session with the database: nothing else connects.
 //!
-//! The servers that a URL names are tried one after the other, each within a limit for all that
-//! belongs to connecting: the TCP connection, the request for a session, the authentication, and
-//! the question whether the server takes writes. A server that accepts connections and then says
-//! nothing, as a frozen primary does, so does not keep anybody from the next one.
+//! The servers that a URL names are tried in order, each with a head start for all that belongs to
+//! connecting: the TCP connection, the request for a session, the authentication, and the question
+//! whether the server takes writes. When that has passed, the next one is tried beside it, and the
+//! first to give a session wins. So a server that accepts connections and then says nothing, as a
+//! frozen primary does, keeps nobody from the next one, and a slow server still has its time.
 
 use std::{
     future::poll_fn,
     net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use tokio::time::Instant;
 use tokio_postgres::{
     Client, Config, Connection, NoTls, SimpleQueryMessage, Socket,
     config::{Host, LoadBalanceHosts, TargetSessionAttrs},
@@ -25,13 +28,15 @@ use super::{
     setup,
 };
 
-/// How long connecting may take in all: whoever asks waits for five seconds, and is to hear which
-/// server did not answer.
+/// How long connecting may take in all. Less than [`super::SESSION_TIMEOUT`], within which a new
+/// session must also be set up, so that the error says which server did not answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long one of several servers may take, and the least that each has however many there are.
-const SERVER_TIMEOUT: Duration = Duration::from_secs(2);
-const SHORTEST_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a name may take to be looked up.
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The least head start, however many servers there are: bounds how many are tried at once.
+const SHORTEST_HEAD_START: Duration = Duration::from_millis(100);
 
 /// How long a server that did not answer is tried after the others.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -106,30 +111,49 @@ impl Connector {
     }
 
     async fn try_connect(&self, name: &str) -> Result<(Client, Driver), Vec<Refusal>> {
-        let (began, mut refusals) = (Instant::now(), Vec::new());
-        let servers = self.find_servers(&mut refusals).await;
-        let limit = match servers.len() {
-            0 | 1 => CONNECT_TIMEOUT,
-            several => (CONNECT_TIMEOUT / several as u32).clamp(SHORTEST_TIMEOUT, SERVER_TIMEOUT),
-        };
-        for server in servers {
-            let left = CONNECT_TIMEOUT.saturating_sub(began.elapsed());
-            if left < SHORTEST_TIMEOUT / 2 {
-                refusals.push(Refusal { server: server.describe(), reason: Reason::NotTried });
-                continue;
+        let (give_up_at, mut refusals) = (Instant::now() + CONNECT_TIMEOUT, Vec::new());
+        let mut servers = self.find_servers(&mut refusals).await.into_iter();
+        let head_start = head_start(give_up_at - Instant::now(), servers.len());
+        let (mut attempts, mut unanswered) = (FuturesUnordered::new(), Vec::new());
+        loop {
+            if let Some(server) = servers.next() {
+                let config = self.config_of(&server, name);
+                unanswered.push((server.clone(), Instant::now()));
+                attempts.push(async move { (server, open(&config).await) });
+            } else if attempts.is_empty() {
+                return Err(refusals);
             }
-            let limit = limit.min(left);
-            let config = self.config_of(&server, name);
-            let reason = match tokio::time::timeout(limit, open(&config)).await {
-                Ok(Ok(session)) => return Ok(session),
-                Ok(Err(reason)) => reason,
-                Err(_) => {
-                    self.note_silence(&server);
-                    Reason::Silent(limit)
+            // The last one has all the time that is left.
+            let next_at = Instant::now() + head_start;
+            let until = if servers.len() == 0 { give_up_at } else { next_at.min(give_up_at) };
+            match tokio::time::timeout_at(until, attempts.next()).await {
+                Ok(Some((server, answer))) => {
+                    unanswered.retain(|(other, _)| *other != server);
+                    match answer {
+                        Ok(session) => {
+                            self.note(Some(&server), &unanswered, head_start);
+                            return Ok(session);
+                        }
+                        Err(reason) => {
+                            refusals.push(Refusal { server: server.describe(), reason });
+                        }
+                    }
                 }
-            };
-            refusals.push(Refusal { server: server.describe(), reason });
+                // The next one begins beside those that have not answered yet.
+                Ok(None) => {}
+                Err(_) if Instant::now() < give_up_at => {}
+                Err(_) => break,
+            }
         }
+        self.note(None, &unanswered, head_start);
+        let silent = |(server, since): (Server, Instant)| Refusal {
+            server: server.describe(),
+            reason: Reason::Silent(since.elapsed()),
+        };
+        refusals.extend(unanswered.into_iter().map(silent));
+        let not_tried =
+            |server: Server| Refusal { server: server.describe(), reason: Reason::NotTried };
+        refusals.extend(servers.map(not_tried));
         Err(refusals)
     }
 
@@ -158,10 +182,17 @@ impl Connector {
         if self.config.get_load_balance_hosts() == LoadBalanceHosts::Random {
             fastrand::shuffle(&mut found);
         }
-        let mut servers = Vec::new();
+        let mut servers: Vec<Server> = Vec::new();
         for found in found {
             match found {
-                Ok(mut found) => servers.append(&mut found),
+                Ok(found) => {
+                    for server in found {
+                        // A server that is named twice is tried once.
+                        if !servers.contains(&server) {
+                            servers.push(server);
+                        }
+                    }
+                }
                 Err(refusal) => refusals.push(refusal),
             }
         }
@@ -205,11 +236,31 @@ impl Connector {
         silent.iter().any(|(silent, since)| silent == server && since.elapsed() < SILENCE)
     }
 
-    fn note_silence(&self, server: &Server) {
+    /// Notes which server answered, and which did not within their head start.
+    fn note(
+        &self,
+        answered: Option<&Server>,
+        unanswered: &[(Server, Instant)],
+        head_start: Duration,
+    ) {
+        let silent_now = || {
+            let silent = unanswered.iter().filter(|(_, since)| since.elapsed() >= head_start);
+            silent.map(|(server, _)| server)
+        };
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        silent.retain(|(silent, since)| silent != server && since.elapsed() < SILENCE);
-        silent.push((server.clone(), Instant::now()));
+        silent.retain(|(server, since)| {
+            let is_news = Some(server) == answered || silent_now().any(|other| other == server);
+            !is_news && since.elapsed() < SILENCE
+        });
+        silent.extend(silent_now().map(|server| (server.clone(), Instant::now())));
     }
+}
+
+/// How long a server may take before the next one is tried beside it: all are tried in half of the
+/// time, and the last one has the other half to answer.
+fn head_start(time: Duration, servers: usize) -> Duration {
+    let gaps = servers.saturating_sub(1).max(1);
+    (time / 2 / u32::try_from(gaps).unwrap_or(u32::MAX)).max(SHORTEST_HEAD_START)
 }
 
 impl Server {
@@ -227,12 +278,12 @@ impl Server {
 
 async fn look_up(name: &str, port: u16) -> Result<Vec<Server>, Refusal> {
     let refusal = |reason| Refusal { server: format!("{name}:{port}"), reason };
-    match tokio::time::timeout(SERVER_TIMEOUT, tokio::net::lookup_host((name, port))).await {
+    match tokio::time::timeout(LOOK_UP_TIMEOUT, tokio::net::lookup_host((name, port))).await {
         Ok(Ok(found)) => Ok(found
             .map(|found| Server::Tcp { host: Some(name.to_owned()), address: found.ip(), port })
             .collect()),
         Ok(Err(error)) => Err(refusal(Reason::Unknown(error.to_string()))),
-        Err(_) => Err(refusal(Reason::Silent(SERVER_TIMEOUT))),
+        Err(_) => Err(refusal(Reason::Silent(LOOK_UP_TIMEOUT))),
     }
 }
 
@@ -265,5 +316,19 @@ pub(super) async fn drive_while<T, E: From<tokio_postgres::Error>>(
                 }
             }
         } => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_server_has_half_of_the_time_and_few_are_tried_at_once() {
+        let of = |servers| head_start(Duration::from_secs(4), servers);
+        assert_eq!(of(2), Duration::from_secs(2));
+        assert_eq!(of(5), Duration::from_millis(500));
+        assert_eq!(of(1_000), SHORTEST_HEAD_START);
+        assert_eq!(head_start(Duration::ZERO, 0), SHORTEST_HEAD_START);
     }
 }

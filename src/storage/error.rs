@@ -3,7 +3,7 @@
 use deadpool::managed::{PoolError, TimeoutType};
 use tokio_postgres::error::SqlState;
 
-use super::CONNECT_TIMEOUT;
+use super::SESSION_TIMEOUT;
 
 /// Why a statement failed, and what is known of its effect.
 #[derive(Debug, thiserror::Error)]
@@ -161,7 +161,7 @@ impl From<PoolError<Error>> for Error {
             PoolError::Backend(error) => error,
             PoolError::Closed => Self::Closed,
             PoolError::Timeout(TimeoutType::Wait) => {
-                Self::Unavailable(format!("no session was free in {CONNECT_TIMEOUT:?}"))
+                Self::Unavailable(format!("no session was free in {SESSION_TIMEOUT:?}"))
             }
             other => Self::Unavailable(chain(&other)),
         }
@@ -183,7 +183,7 @@ pub(super) fn describe(error: &tokio_postgres::Error) -> String {
 }
 
 /// An error with all its causes: the outermost one alone often says only that there was one.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -9,7 +9,7 @@ use std::{
 use tokio_postgres::{AsyncMessage, Client};
 
 use super::{
-    CONNECT_TIMEOUT, Error, Server, Storage,
+    Error, SESSION_TIMEOUT, Server, Storage,
     connector::{Driver, drive_while},
     setup::prepare_session,
 };
@@ -44,7 +44,7 @@ impl Storage {
         let (client, mut connection) = self.direct.connect("trunkline listen").await?;
         self.opened.fetch_add(1, Ordering::Release);
         let listen = async {
-            prepare_session(&client, CONNECT_TIMEOUT).await?;
+            prepare_session(&client, SESSION_TIMEOUT).await?;
             let server = self.servers.follow(&client, asked_at).await?;
             // A wake-up writes nothing that must survive: its commit need not wait for the disk.
             client
@@ -56,7 +56,7 @@ impl Storage {
         };
         // Drives the connection only until LISTEN is done; from then on `hear` drives it.
         let driven = drive_while(&mut connection, listen);
-        let server = tokio::time::timeout(CONNECT_TIMEOUT, driven)
+        let server = tokio::time::timeout(SESSION_TIMEOUT, driven)
             .await
             .map_err(|_| Error::Unavailable("no answer to LISTEN in time".to_owned()))??;
         Ok(ListenSession { client: Arc::new(client), server, connection })

@@ -9,8 +9,7 @@ use super::{Error, Storage, session::Statements as _};
 
 /// What a broker does with each table, by the statements of this layer. Identity columns take their
 /// numbers without a privilege, and foreign keys are checked as the tables' owner.
-const TABLES: [(&str, &str); 9] = [
-    ("schema_history", "select"),
+const TABLES: [(&str, &str); 8] = [
     ("topic", "select, insert, update, delete"),
     ("topic_head", "select, insert, update, delete"),
     ("producer_topic", "select, insert, update, delete"),
@@ -20,6 +19,9 @@ const TABLES: [(&str, &str); 9] = [
     ("fence", "select, update"),
     ("forgotten_producer", "select, insert, update, delete"),
 ];
+
+/// What the start reads besides, straight from the server.
+const HISTORY: (&str, &str) = ("schema_history", "select");
 
 /// Functions that its statements call.
 const FUNCTIONS: [&str; 1] = ["changed_meanwhile"];
@@ -87,11 +89,15 @@ pub(super) async fn require_migration(client: &Client) -> Result<(), Error> {
 
 /// Refuses a role that may not do all that a broker does with a finished schema.
 pub(super) async fn require_use(client: &Client) -> Result<(), Error> {
-    refuse(&client.query(&missing_for_use(), &[]).await?)
+    let tables = [HISTORY].into_iter().chain(TABLES);
+    refuse(&client.query(&missing_for_use(tables), &[]).await?)
 }
 
-fn missing_for_use() -> String {
-    let tables = TABLES.map(|(table, privileges)| format!("('{table}', '{privileges}')"));
+fn missing_for_use(tables: impl IntoIterator<Item = (&'static str, &'static str)>) -> String {
+    let tables: Vec<String> = tables
+        .into_iter()
+        .map(|(table, privileges)| format!("('{table}', '{privileges}')"))
+        .collect();
     let functions = FUNCTIONS.map(|function| format!("'{function}'"));
     format!(
         "-- find_missing_privileges
@@ -124,7 +130,7 @@ fn missing_for_use() -> String {
     )
 }
 
-/// Says which statement lets a role connect to the database, where the server did not.
+/// Names the statement that lets a role connect to the database: the server only refuses.
 pub(super) fn of_connection(error: Error, config: &Config) -> Error {
     match (&error, config.get_user(), config.get_dbname()) {
         (Error::Forbidden(_), Some(user), Some(database)) => Error::MissingPrivileges {
@@ -146,7 +152,7 @@ fn quoted(identifier: &str) -> String {
 impl Storage {
     /// As [`require_use`], for sessions that a pooler lends, which may be another role's.
     pub(super) async fn require_use_of_lent_sessions(&self) -> Result<(), Error> {
-        refuse(&self.query().await?.query(&missing_for_use(), &[]).await?)
+        refuse(&self.query().await?.query(&missing_for_use(TABLES), &[]).await?)
     }
 
     /// Whether the role may vacuum: as the owner of the table or of the database, or by the

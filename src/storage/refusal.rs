@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio_postgres::error::DbError;
+
 use super::{Error, error::describe};
 
 /// Why one server gave no session.
@@ -34,10 +36,15 @@ impl From<tokio_postgres::Error> for Reason {
 impl Refusal {
     /// Whether the server does not take what the request asks for besides a session.
     pub(super) fn is_of_the_request(&self) -> bool {
-        // An unknown setting; its value; what a pooler does not know (PgBouncer: `unsupported
-        // startup parameter`); a setting that takes a privilege.
-        self.code()
-            .is_some_and(|code| ["42704", "22023", "08P01", "0A000", "42501"].contains(&code))
+        let Some(answer) = self.answer() else { return false };
+        match answer.code().code() {
+            // An unknown setting; its value; a setting that takes a privilege.
+            "42704" | "22023" | "0A000" | "42501" => true,
+            // PgBouncer gives all errors of its own this code. Only `unsupported startup
+            // parameter` stays; the others pass: its server is down, or it has too many clients.
+            "08P01" => answer.message().contains("startup parameter"),
+            _ => false,
+        }
     }
 
     /// Whether the server would say the same next time: a wrong password, no such role, no such
@@ -47,9 +54,21 @@ impl Refusal {
             || self.code().is_some_and(|code| code.starts_with("28") || code == "3D000")
     }
 
+    /// Whether the role may not connect to the database. The text is in the server's language, so
+    /// the function that refused it tells.
+    fn lacks_connect(&self) -> bool {
+        self.answer().is_some_and(|answer| {
+            answer.code().code() == "42501" && answer.routine() == Some("CheckMyDatabase")
+        })
+    }
+
     fn code(&self) -> Option<&str> {
+        self.answer().map(|answer| answer.code().code())
+    }
+
+    fn answer(&self) -> Option<&DbError> {
         match &self.reason {
-            Reason::Answer(error) => error.code().map(|code| code.code()),
+            Reason::Answer(error) => error.as_db_error(),
             _ => None,
         }
     }
@@ -80,13 +99,27 @@ pub(super) fn tell(refusals: &[Refusal]) -> String {
     all.join("; ")
 }
 
-/// The error of a session that no server gave. It is worth waiting if one of them may yet.
+/// The error of a session that no server gave: transient if one of them may give it later.
 pub(super) fn error(refusals: &[Refusal]) -> Error {
+    if refusals.is_empty() {
+        return Error::Unavailable("the database URL's hosts have no address".to_owned());
+    }
     if !refusals.iter().all(Refusal::is_final) {
         return Error::Unavailable(tell(refusals));
     }
-    match refusals.iter().any(|refusal| refusal.code() == Some("42501")) {
+    match refusals.iter().all(Refusal::lacks_connect) {
         true => Error::Forbidden(tell(refusals)),
         false => Error::NoSession(tell(refusals)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_without_an_address_are_waited_for_and_said() {
+        let error = error(&[]);
+        assert!(error.is_transient() && error.to_string().contains("no address"), "{error}");
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_postgres::Client;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{CONNECT_TIMEOUT, Error, Storage, connector::Connector};
+use super::{Error, SESSION_TIMEOUT, Storage, connector::Connector};
 
 /// A server since it started: another one's starting time is another one, and so is its own after a
 /// restart, which no session outlives.
@@ -86,7 +86,7 @@ impl Servers {
             // Who waits for it may give up before it tells, and the next one is to know.
             let servers = self.clone();
             let asking = async move { servers.ask_anew(server).await };
-            let asking = tokio::spawn(tokio::time::timeout(CONNECT_TIMEOUT, asking));
+            let asking = tokio::spawn(tokio::time::timeout(SESSION_TIMEOUT, asking));
             if let Ok(Ok(asked)) = asking.await {
                 asked?;
             }

@@ -1,13 +1,13 @@
 //! What sessions are set to, whatever the server's, the database's or the role's defaults are: one
 //! list for sessions of every kind.
 //!
-//! Left alone is what the results do not depend on (`work_mem`, cost parameters, tablespaces, the
-//! formats of values, as they travel in binary form), and what only an operator can judge: `role`,
+//! Does not set what cannot change a result (`work_mem`, cost parameters, tablespaces, the formats
+//! of values, which travel in binary form), nor what only an operator can judge: `role`,
 //! `row_security`, and what the server logs.
 
 use std::time::Duration;
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row, types::Type};
 
 use super::{Error, Storage, error::describe, session::Statements as _};
 
@@ -51,6 +51,9 @@ const OF_SESSIONS: [(&str, &str); 5] = [
     // Migrations create tables; an access method of another kind may not know row locks.
     ("default_table_access_method", "heap"),
 ];
+
+/// Foreign keys are not looked after in a session of a replica.
+const REPLICATION_ROLE: (&str, &str) = ("session_replication_role", "origin");
 
 /// What lets the server notice a broker that vanished, and with it free the broker's locks, within
 /// a quarter of a minute, whether it had something to tell the broker or not.
@@ -99,25 +102,29 @@ pub(super) fn of_transaction(lock_timeout: Duration) -> String {
 }
 
 fn statement(lock_timeout: Duration, of_transaction: bool) -> String {
-    let mut settings: Vec<(&str, String)> =
-        wanted(of_transaction).map(|(name, value)| (name, format!("'{value}'"))).collect();
-    settings.push(("synchronous_commit", SYNCHRONOUS_COMMIT.to_owned()));
-    settings.push(("lock_timeout", format!("'{}'", lock_timeout.as_millis())));
+    // A session sets all, so that a reload of the server's configuration changes nothing in it. A
+    // transaction of a pooler's session pays for each setting each time, so it sets only what
+    // differs, and what publishes rely on most.
+    let always = !of_transaction;
+    let mut rows = vec![
+        format!("('synchronous_commit', {SYNCHRONOUS_COMMIT}, true)"),
+        format!("('lock_timeout', '{}', true)", lock_timeout.as_millis()),
+    ];
+    let row = |(name, value), always| format!("('{name}', '{value}', {always})");
+    rows.extend(wanted(of_transaction).map(|setting| row(setting, always)));
     if !of_transaction {
         // Also for sessions of poolers, which were not requested with them.
-        settings.extend(KEEPALIVES.map(|(name, value)| (name, format!("'{value}'"))));
+        rows.extend(KEEPALIVES.map(|setting| row(setting, always)));
     }
-    let rows: Vec<String> =
-        settings.iter().map(|(name, value)| format!("('{name}', {value})")).collect();
-    // `session_replication_role` takes a privilege, and so is set only where it must be: foreign
-    // keys are not looked after in a session of a replica.
+    // It takes a privilege, and so is set only where it differs.
+    rows.push(row(REPLICATION_ROLE, false));
+    // Not every server knows every setting: `current_setting` is null there.
     format!(
         "/* settings */
         select pg_catalog.set_config(name, value, {of_transaction})
-        from (values {}) as settings (name, value)
-        where pg_catalog.current_setting(name, true) is not null;
-        select pg_catalog.set_config('session_replication_role', 'origin', {of_transaction})
-        where pg_catalog.current_setting('session_replication_role') = 'replica'",
+        from (values {}) as settings (name, value, always)
+        where case when always then pg_catalog.current_setting(name, true) is not null
+              else pg_catalog.current_setting(name, true) operator(pg_catalog.<>) value end",
         rows.join(", ")
     )
 }
@@ -135,23 +142,46 @@ pub(super) async fn check(client: &Client, lock_timeout: Duration) -> Result<(),
             None => error.into(),
         });
     }
-    for (name, value) in wanted(false).chain([("session_replication_role", "origin")]) {
-        let question = format!("-- check_setting\nselect current_setting('{name}', true)");
-        let row = client.query_typed(&question, &[]).await?.pop();
-        if let Some(Some(found)) = row.as_ref().map(|row| row.get::<_, Option<&str>>(0))
-            && found != value
-        {
-            let source = source(client, name).await;
-            return Err(Error::Setting(format!("{name} stays {found} ({source}), not {value}")));
-        }
-    }
-    Ok(())
+    let rows = client.query_typed(CHECK, &[(&names(false), Type::TEXT_ARRAY)]).await?;
+    let Some((name, value, found)) = find_other(&rows, false) else { return Ok(()) };
+    let source = source(client, name).await;
+    Err(Error::Setting(format!("{name} stays {found} ({source}), not {value}")))
+}
+
+/// Checks on a session that a pooler lends what its transactions are set to.
+pub(super) async fn check_lent(storage: &Storage) -> Result<(), Error> {
+    let rows = storage.query().await?.query(CHECK, &[&names(true)]).await?;
+    let Some((name, value, found)) = find_other(&rows, true) else { return Ok(()) };
+    Err(Error::Setting(format!(
+        "{name} stays {found} in the pooler's sessions, and is not set to {value}"
+    )))
+}
+
+/// What is checked, in one round trip, however far the server is.
+const CHECK: &str = "-- check_settings
+    select name, current_setting(name, true) from unnest($1::text[]) as name";
+
+fn checked(of_transaction: bool) -> impl Iterator<Item = (&'static str, &'static str)> {
+    wanted(of_transaction).chain([REPLICATION_ROLE])
+}
+
+fn names(of_transaction: bool) -> Vec<&'static str> {
+    checked(of_transaction).map(|(name, _)| name).collect()
+}
+
+/// The first setting that is not what was asked for, with what was asked for and what it is. A
+/// setting that the server does not know has no value.
+fn find_other(rows: &[Row], of_transaction: bool) -> Option<(&'static str, &'static str, &str)> {
+    checked(of_transaction).find_map(|(name, value)| {
+        let row = rows.iter().find(|row| row.get::<_, &str>(0) == name)?;
+        let found = row.get::<_, Option<&str>>(1)?;
+        (found != value).then_some((name, value, found))
+    })
 }
 
 /// The setting that is refused, found by setting each alone.
 async fn find_what_cannot_be_set(client: &Client, error: tokio_postgres::Error) -> Error {
-    let settings = wanted(false).chain(KEEPALIVES);
-    for (name, value) in settings.chain([("session_replication_role", "origin")]) {
+    for (name, value) in checked(false).chain(KEEPALIVES) {
         let alone = format!(
             "select pg_catalog.set_config('{name}', '{value}', false)
             where pg_catalog.current_setting('{name}', true) <> '{value}'"
@@ -190,22 +220,6 @@ async fn source(client: &Client, name: &str) -> String {
     let rows = client.query_typed(&question, &[]).await.unwrap_or_default();
     let source = rows.first().and_then(|row| row.get::<_, Option<String>>(0));
     source.unwrap_or_else(|| "nobody knows who set it".to_owned())
-}
-
-/// Checks on sessions that a pooler lends what their transactions are set to.
-pub(super) async fn check_lent(storage: &Storage) -> Result<(), Error> {
-    for (name, value) in wanted(true).chain([("session_replication_role", "origin")]) {
-        let question = format!("-- check_setting\nselect current_setting('{name}', true)");
-        let found: Option<String> = storage.query().await?.query_one(&question, &[]).await?.get(0);
-        if let Some(found) = found
-            && found != value
-        {
-            return Err(Error::Setting(format!(
-                "{name} stays {found} in the pooler's sessions, and is not set to {value}"
-            )));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod consume;
 mod database_faults;
 mod deadlines;
 mod deletion;
+mod distant_servers;
 mod drain;
 mod embedded;
 mod empty_values;

@@ -199,6 +199,33 @@ async fn behind_a_pooler_a_publish_waits_for_the_disk_even_where_the_default_is_
     assert_eq!(seen, [("on", "500ms")]);
 }
 
+/// PgBouncer gives its errors one code, whether they pass or stay.
+#[tokio::test]
+#[cfg_attr(not(has_pgbouncer), ignore = "PgBouncer is not on this machine (package pgbouncer)")]
+async fn a_pooler_whose_server_is_not_to_be_had_is_waited_for() {
+    let (database, elsewhere) = (TestDatabase::create().await, TestDatabase::create().await);
+    let pooler = Pooler::start_in_mode("session", &database, 20, false).await;
+    let url = pooler.url(&database);
+    let sql = elsewhere.sql().await;
+    let (name, allow) = (&database.name, "with allow_connections");
+    sql.batch_execute(&format!("alter database {name} {allow} false")).await.unwrap();
+    let Err(error) = Storage::open(&url, None, LIMITS).await else { panic!("error expected") };
+    assert!(error.is_transient(), "{error}");
+    assert!(error.to_string().contains("(08P01)"), "{error}");
+    sql.batch_execute(&format!("alter database {name} {allow} true")).await.unwrap();
+    until("the pooler tries again", async || match Storage::open(&url, None, LIMITS).await {
+        Ok(storage) => {
+            storage.close();
+            true
+        }
+        Err(error) => {
+            assert!(error.is_transient(), "{error}");
+            false
+        }
+    })
+    .await;
+}
+
 /// It takes no settings with the request for a session.
 #[tokio::test]
 #[cfg_attr(not(has_pgbouncer), ignore = "PgBouncer is not on this machine (package pgbouncer)")]

@@ -267,6 +267,33 @@ async fn a_role_that_may_not_connect_is_told_what_lets_it() {
     assert_eq!(statements, [grant]);
 }
 
+/// The server refuses both with one code.
+#[tokio::test]
+async fn a_role_that_may_not_set_what_its_url_asks_for_is_told_so_in_the_server_s_words() {
+    let database = TestDatabase::create().await;
+    let app = role(&database, "app").await;
+    let url = url_as(&database, &app);
+    let separator = if url.contains('?') { '&' } else { '?' };
+    let url = format!("{url}{separator}options=-c%20log_statement%3Dall");
+    let Err(error) = Storage::open(&url, None, LIMITS).await else { panic!("refusal expected") };
+    assert!(!error.is_transient(), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("permission denied to set parameter \"log_statement\""), "{text}");
+    assert!(!text.contains("grant"), "{text}");
+}
+
+/// Sessions that a pooler lends may be another role's, and the schema's history is read directly.
+#[tokio::test]
+async fn the_role_of_lent_sessions_needs_no_history() {
+    let (database, role, _) = with_documented_roles().await;
+    let revoke = format!("revoke select on trunkline.schema_history from {role}");
+    database.sql().await.batch_execute(&revoke).await.unwrap();
+    let url = url_as(&database, &role);
+    Storage::open(&url, Some(&database.url), LIMITS).await.unwrap().close();
+    // Whereas a broker that goes straight to the server with it does.
+    Storage::open(&url, None, LIMITS).await.err().unwrap();
+}
+
 #[tokio::test]
 async fn a_migration_that_is_not_this_brokers_is_refused() {
     let database = TestDatabase::create().await;

@@ -50,6 +50,7 @@ impl Pooler {
              pool_mode = {mode}\n\
              max_client_conn = 200\n\
              default_pool_size = {sessions}\n\
+             server_login_retry = 1\n\
              server_round_robin = {round_robin}\n",
             server = database.socket_dir.display(),
             user = database.user,
