@@ -45,6 +45,8 @@ struct Printed {
     messages: Vec<Message>,
     /// How many bytes were written up to the end of each.
     ends: Vec<u64>,
+    /// How many of them are known to have arrived.
+    arrived: usize,
 }
 
 impl Printer {
@@ -67,7 +69,7 @@ impl Printer {
     ) -> io::Result<()> {
         let mut ends = Vec::with_capacity(messages.len());
         let written = self.write(topic, &messages, format, &mut ends);
-        let printed = Printed { messages, ends };
+        let printed = Printed { messages, ends, arrived: 0 };
         // What prints nothing has arrived with what was printed before.
         if self.on_their_way.back().is_some_and(|last| last.ends.last() == printed.ends.last()) {
             self.on_their_way.pop_back();
@@ -110,20 +112,25 @@ impl Printer {
         Ok(())
     }
 
-    /// The last message that has arrived, if there are new ones or others are on their way.
+    /// The last arrived message, if that may have changed since the last call.
     pub(super) fn arrived(&mut self) -> Option<Message> {
         self.written_before(self.written.saturating_sub(self.pipe.unread()))
     }
 
-    /// The last message of which all bytes are among the first `bytes`.
+    /// The last message of which all bytes are among the first `bytes`, unless it was returned
+    /// before.
     fn written_before(&mut self, bytes: u64) -> Option<Message> {
         let mut last = None;
-        while let Some(Printed { messages, ends }) = self.on_their_way.front_mut() {
+        while let Some(Printed { messages, ends, arrived }) = self.on_their_way.front_mut() {
             let count = ends.partition_point(|&end| end <= bytes);
             if count < messages.len() {
-                return count.checked_sub(1).map(|index| messages[index].clone()).or(last);
+                if count > *arrived {
+                    *arrived = count;
+                    last = messages.get(count - 1).cloned();
+                }
+                return last;
             }
-            last = messages.pop();
+            last = messages.pop().or(last);
             self.on_their_way.pop_front();
         }
         last
@@ -158,5 +165,42 @@ impl Printer {
             true => self.arrived(),
             false => self.written_before(self.written),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto;
+
+    /// Messages from an offset on, of one byte each.
+    fn printed(first: i64, count: i64) -> Printed {
+        let offsets = first..first + count;
+        let message = |offset| proto::Message { offset, ..Default::default() }.into();
+        let ends = offsets.clone().map(|offset| offset.unsigned_abs() + 1).collect();
+        Printed { messages: offsets.map(message).collect(), ends, arrived: 0 }
+    }
+
+    #[test]
+    fn each_arrival_is_told_once() {
+        let mut printer = Printer::open().unwrap();
+        printer.on_their_way.extend([printed(0, 4), printed(4, 0), printed(4, 2)]);
+        let mut told = |bytes| printer.written_before(bytes).map(|message| message.offset);
+        assert_eq!(told(0), None);
+        assert_eq!(told(2), Some(1));
+        assert_eq!(told(2), None);
+        assert_eq!(told(3), Some(2));
+        // A group without messages hides nothing.
+        assert_eq!(told(4), Some(3));
+        assert_eq!(told(4), None);
+        assert_eq!(told(6), Some(5));
+        assert!(printer.on_their_way.is_empty());
+    }
+
+    #[test]
+    fn an_empty_group_at_the_end_hides_nothing() {
+        let mut printer = Printer::open().unwrap();
+        printer.on_their_way.extend([printed(0, 1), printed(1, 0)]);
+        assert_eq!(printer.written_before(1).map(|message| message.offset), Some(0));
     }
 }

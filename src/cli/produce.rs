@@ -53,8 +53,9 @@ pub(super) struct Produce {
     /// Ship the files from their beginning, whatever was shipped of them before.
     #[arg(long, requires = "resume", conflicts_with = "same_file")]
     restart: bool,
-    /// Take a file that begins with all that was shipped of another one, which is gone, for that
-    /// one: a copy, or a restored backup. Without this, it is refused.
+    /// Take a file that begins with all that was shipped of another one, which is gone or has
+    /// other content now, for that one: the copy of a log that was truncated, or a restored backup.
+    /// Without this, it is refused.
     #[arg(long, requires = "resume")]
     same_file: bool,
     /// The files are complete: a last line without an end is a line.

@@ -38,8 +38,8 @@ fn parse_time(text: &str) -> Result<SystemTime, String> {
     now.checked_sub(age).ok_or_else(|| format!("{text:?} lies too far back"))
 }
 
-/// A time in RFC 3339, of which the zone may be missing: that means UTC. A leap second counts as the last nanosecond before
-/// the next second, as no clock of a database knows it.
+/// A time in RFC 3339, of which the zone may be missing: that means UTC. A leap second counts as
+/// the last nanosecond before the next second, as no clock of a database knows it.
 fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     // The parser takes any character there.
     if !matches!(text.as_bytes().get(10)?, b'T' | b't' | b' ') {

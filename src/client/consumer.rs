@@ -29,7 +29,8 @@ pub use event::{Commit, Event, Stop};
 /// Events that are read ahead; the reader waits for room then, and the broker for the reader.
 const READ_AHEAD: usize = 2;
 
-/// A consumer's messages, in the order of their offsets; from [`Client::consumer`](super::Client::consumer).
+/// A consumer's messages, in the order of their offsets; from
+/// [`Client::consumer`](super::Client::consumer).
 ///
 /// A [`Stream`] of messages that ends only when it was asked to, or with an error for which there
 /// is no remedy. Whoever wants to know of standbys, seeks, gaps and breaks takes

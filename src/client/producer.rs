@@ -116,7 +116,8 @@ impl ProducerBuilder {
     /// # Errors
     ///
     /// [`Error::Refused`] with NOT_FOUND if there is no such topic, or if the producer is not
-    /// registered and is not to be; [`Error::Invalid`] for a limit that cannot be kept, or an empty id.
+    /// registered and is not to be; [`Error::Invalid`] for a limit that cannot be kept, or an empty
+    /// id.
     pub async fn open(self) -> Result<Producer, Error> {
         self.limits.check()?;
         if self.producer_id.is_empty() {

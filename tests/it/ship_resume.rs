@@ -98,6 +98,70 @@ async fn a_copy_is_neither_skipped_nor_stored_twice_by_itself() {
     assert!(told.contains("no message was acknowledged"), "{told}");
 }
 
+/// What logrotate's `copytruncate` does; then the program goes on to write.
+fn copytruncate(shipper: &Shipper, new: &str) {
+    fs::copy(shipper.path("app.log"), shipper.path("app.log.1")).unwrap();
+    shipper.write("app.log", new);
+}
+
+#[tokio::test]
+async fn a_truncated_log_and_its_copy_are_shipped_once_in_any_order() {
+    let orders = [
+        (["app.log.1", "app.log"], ["old3", "new1", "new2"]),
+        (["app.log", "app.log.1"], ["new1", "new2", "old3"]),
+    ];
+    for ([first, second], shipped) in orders {
+        let shipper = Shipper::start().await;
+        shipper.write("app.log", "old1\nold2\n");
+        shipper.ship_well(&["--resume", "app.log"]).await;
+        shipper.append("app.log", "old3\n");
+        copytruncate(&shipper, "new1\nnew2\n");
+        let told = shipper.ship_badly(&["--resume", first, second]).await;
+        assert!(told.contains("app.log.1 begins with the 10 bytes that were shipped"), "{told}");
+        assert_eq!(shipper.stored().await, ["old1", "old2"]);
+        shipper.ship_well(&["--resume", "--same-file", first, second]).await;
+        assert_eq!(shipper.stored().await[2..], shipped);
+        let told = shipper.ship_well(&["--resume", first, second]).await;
+        assert!(told.contains("no message was acknowledged"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn the_copy_of_a_truncated_log_is_known_by_itself() {
+    // With new lines or without, before and after the log itself is shipped on.
+    for new in ["", "new1\n"] {
+        let shipper = Shipper::start().await;
+        shipper.write("app.log", "old1\nold2\n");
+        shipper.ship_well(&["--resume", "app.log"]).await;
+        shipper.append("app.log", "old3\n");
+        copytruncate(&shipper, new);
+        let told = shipper.ship_badly(&["--resume", "app.log.1"]).await;
+        assert!(told.contains("--same-file") && told.contains("--restart"), "{told}");
+        let told = shipper.ship_well(&["--resume", "app.log"]).await;
+        assert!(told.contains("has been cut off or replaced"), "{told}");
+        shipper.append("app.log", "new2\n");
+        shipper.ship_well(&["--resume", "app.log"]).await;
+        let told = shipper.ship_badly(&["--resume", "app.log.1"]).await;
+        assert!(told.contains("--same-file") && told.contains("--restart"), "{told}");
+        shipper.ship_well(&["--resume", "--same-file", "app.log.1"]).await;
+        let lines = format!("old1 old2 {new}new2 old3").replace('\n', " ");
+        assert_eq!(shipper.stored().await.join(" "), lines);
+        let told = shipper.ship_well(&["--resume", "app.log.1", "app.log"]).await;
+        assert!(told.contains("no message was acknowledged"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_of_a_log_that_is_there_still_is_a_file_of_its_own() {
+    let shipper = Shipper::start().await;
+    shipper.write("app.log", "one\n");
+    shipper.ship_well(&["--resume", "app.log"]).await;
+    shipper.write("other.log", "one\ntwo\n");
+    let told = shipper.ship_well(&["--resume", "other.log"]).await;
+    assert!(told.contains("which has them still: from its beginning"), "{told}");
+    assert_eq!(shipper.stored().await, ["one", "one", "two"]);
+}
+
 #[tokio::test]
 async fn several_files_go_on_where_each_was_left() {
     let shipper = Shipper::start().await;
@@ -278,4 +342,28 @@ async fn a_log_that_is_rotated_after_a_kill_is_shipped_once() {
     assert!(all[..stored] == old[..stored]);
     assert!(all[stored..stored + new.len()] == new);
     assert!(all[stored + new.len()..] == old[stored..]);
+}
+
+/// The copy has what a killed run had stored, however little of it was written down.
+#[tokio::test]
+async fn a_log_that_is_truncated_after_a_kill_is_shipped_once() {
+    let shipper = Shipper::start().await;
+    let old: Vec<_> = (0..40_000).map(|number| format!("old {number}")).collect();
+    shipper.write("app.log", old.join("\n") + "\n");
+    let arguments = shipper.arguments(&["--resume", "--batch", "20", "app.log"]);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let mut run = Trunkline::spawn(&arguments);
+    until("something is stored", async || shipper.broker.stored().await > 0).await;
+    run.kill().await;
+    let stored = shipper.stored().await.len();
+    assert!(stored < old.len(), "it was killed on its way");
+    copytruncate(&shipper, "new\n");
+    let told = shipper.ship_badly(&["--resume", "app.log.1"]).await;
+    assert!(told.contains("--same-file goes on behind them"), "{told}");
+    shipper.ship_well(&["--resume", "app.log"]).await;
+    shipper.ship_well(&["--resume", "--same-file", "app.log", "app.log.1"]).await;
+    let all = shipper.stored().await;
+    assert!(all[..stored] == old[..stored]);
+    assert_eq!(all[stored], "new");
+    assert!(all[stored + 1..] == old[stored..]);
 }

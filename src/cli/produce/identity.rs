@@ -27,6 +27,11 @@ pub(super) struct Inode {
     pub(super) inode: u64,
 }
 
+impl Inode {
+    /// That of no file: they are numbered from 1.
+    pub(super) const NONE: Self = Self { device: 0, inode: 0 };
+}
+
 impl From<&Metadata> for Inode {
     fn from(metadata: &Metadata) -> Self {
         Self { device: metadata.dev(), inode: metadata.ino() }
@@ -109,7 +114,8 @@ pub(super) fn is_inside_line(file: &File, offset: u64) -> io::Result<bool> {
 pub(super) fn find_beside(path: &Path, sought: Inode) -> Option<PathBuf> {
     let entries = std::fs::read_dir(path.parent()?).ok()?;
     entries.flatten().map(|entry| entry.path()).find(|path| {
-        std::fs::symlink_metadata(path).is_ok_and(|metadata| Inode::from(&metadata) == sought)
+        std::fs::symlink_metadata(path)
+            .is_ok_and(|metadata| metadata.is_file() && Inode::from(&metadata) == sought)
     })
 }
 

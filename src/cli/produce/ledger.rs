@@ -19,15 +19,25 @@ pub(super) struct Ledger {
     inputs: Vec<Tracked>,
     /// Whether the state knows of what the producer has stored.
     is_known: bool,
-    /// The file that the producer's last message comes from, if more of it is stored than the state
-    /// said.
-    doubted: Option<Inode>,
+    /// Whether the producer's last message comes from the last of the files, beyond what the state
+    /// said of it.
+    is_last_doubted: bool,
 }
 
 /// An input whose place is kept.
 struct Tracked {
     inode: Inode,
     path: String,
+}
+
+/// A name on the command line and the file that it stands for.
+type Named<'a> = (&'a str, &'a RegularFile);
+
+/// An entry whose content another file has.
+struct Twin {
+    at: usize,
+    /// Whether the entry's own file still has the content as well.
+    lives_on: bool,
 }
 
 /// What is done about files that are not as they were left.
@@ -68,7 +78,8 @@ impl Ledger {
         let known = known(&file, &state)?;
         let is_known = known.as_ref().is_some_and(|state| !state.files.is_empty());
         let state = known.unwrap_or(state);
-        let mut ledger = Self { file, state, rule, inputs: Vec::new(), is_known, doubted: None };
+        let inputs = Vec::new();
+        let mut ledger = Self { file, state, rule, inputs, is_known, is_last_doubted: false };
         ledger.settle(producer, choices.restart)?;
         ledger.state.next_sequence = producer.next_sequence;
         ledger.state.shipping = false;
@@ -117,7 +128,7 @@ impl Ledger {
             ));
             return Ok(());
         }
-        self.doubted = (last.unsettled > 0).then_some(last.inode);
+        self.is_last_doubted = last.unsettled > 0;
         Ok(())
     }
 
@@ -127,23 +138,22 @@ impl Ledger {
         inputs: &[Input],
         choices: Choices,
     ) -> Result<Vec<Place>, Failure> {
-        let files = inputs.iter().filter_map(|input| input.file().map(|file| (input, file)));
-        let files: Vec<_> = files.collect();
-        for (input, RegularFile { inode, path, .. }) in &files {
+        let files = inputs.iter().filter_map(|input| Some((input.name.as_str(), input.file()?)));
+        let files: Vec<Named<'_>> = files.collect();
+        for (name, RegularFile { inode, path, .. }) in &files {
             if self.inputs.iter().any(|other| other.inode == *inode) {
-                return Err(Failure::usage(format!("{} is given twice", input.name)));
+                return Err(Failure::usage(format!("{name} is given twice")));
             }
             let path = path.to_string_lossy().into_owned();
             self.inputs.push(Tracked { inode: *inode, path });
         }
-        let place = |(input, file): (&Input, &RegularFile)| self.place(&input.name, file, choices);
-        files.into_iter().map(place).collect()
+        files.iter().map(|file| self.place(*file, &files, choices)).collect()
     }
 
     fn place(
         &mut self,
-        name: &str,
-        file: &RegularFile,
+        (name, file): Named<'_>,
+        inputs: &[Named<'_>],
         choices: Choices,
     ) -> Result<Place, Failure> {
         let failed = |error| Failure::refused(format!("read {name}: {error}"));
@@ -151,19 +161,22 @@ impl Ledger {
             if choices.restart {
                 return Ok(Place::default());
             }
-            if let Some(twin) = self.find_twin(file).map_err(failed)? {
-                if choices.same_file {
-                    return Ok(self.go_on(twin, file));
+            let twin = self.find_twin(file, inputs).map_err(failed)?;
+            let begins = |at: usize| self.state.files[at].told_of_another(name);
+            match twin {
+                None => self.say_if_rotated(name, file),
+                Some(Twin { at, lives_on: true }) => {
+                    say(&format!("{}, which has them still: from its beginning", begins(at)))
                 }
-                let shipped = self.state.files[twin].position.offset;
-                return Err(Failure::refused(format!(
-                    "{name} begins with the {shipped} bytes that were shipped of {}, and is \
-                     another file: nothing was sent; --same-file goes on behind them, --restart \
-                     ships it from its beginning",
-                    self.state.files[twin].path
-                )));
+                Some(Twin { at, .. }) if choices.same_file => return Ok(self.go_on(at, file)),
+                Some(Twin { at, .. }) => {
+                    return Err(Failure::refused(format!(
+                        "{}, and is another file: nothing was sent; --same-file goes on behind \
+                         them, --restart ships it from its beginning",
+                        begins(at)
+                    )));
+                }
             }
-            self.say_if_rotated(name, file);
             return Ok(Place::default());
         };
         let FileState { head, position, .. } = &self.state.files[at];
@@ -176,6 +189,9 @@ impl Ledger {
                  beginning",
                 position.offset
             ));
+            // A copy may have the content still, as `copytruncate` makes one.
+            self.state.files[at].inode = Inode::NONE;
+            return Ok(Place::default());
         }
         self.state.files.remove(at);
         Ok(Place::default())
@@ -189,34 +205,31 @@ impl Ledger {
             return Ok(Some(at));
         }
         for (at, entry) in files.iter().enumerate().rev() {
-            let is_inode = entry.inode.inode == file.inode.inode && entry.position.offset > 0;
-            if is_inode && identity::leads_to(&file.file, entry.head.as_ref(), &entry.position)? {
+            if entry.inode.inode == file.inode.inode && entry.is_begun_in(&file.file)? {
                 return Ok(Some(at));
             }
         }
         Ok(None)
     }
 
-    /// The entry of a file that is gone, and whose content this one has: a copy of it, or a new file
-    /// that happens to begin with the same lines.
-    fn find_twin(&self, file: &RegularFile) -> io::Result<Option<usize>> {
+    /// The entry whose content this file has: it is a copy, or a new file that happens to begin with
+    /// the same lines. An entry whose own file has lost the content comes first.
+    fn find_twin(&self, file: &RegularFile, inputs: &[Named<'_>]) -> io::Result<Option<Twin>> {
+        let mut living = None;
         for (at, entry) in self.state.files.iter().enumerate().rev() {
-            let same = entry.position.offset > 0
-                && identity::leads_to(&file.file, entry.head.as_ref(), &entry.position)?;
-            let lives_on = || {
-                self.inputs.iter().any(|input| input.inode == entry.inode)
-                    || identity::find_beside(entry.path.as_ref(), entry.inode).is_some()
-            };
-            if same && !lives_on() {
-                return Ok(Some(at));
+            if entry.is_begun_in(&file.file)? {
+                if !entry.lives_on(inputs) {
+                    return Ok(Some(Twin { at, lives_on: false }));
+                }
+                living = living.or(Some(Twin { at, lives_on: true }));
             }
         }
-        Ok(None)
+        Ok(living)
     }
 
     fn go_on(&mut self, at: usize, file: &RegularFile) -> Place {
+        let is_last = self.is_last_doubted && at + 1 == self.state.files.len();
         let entry = &mut self.state.files[at];
-        let is_last = self.doubted == Some(entry.inode);
         entry.inode = file.inode;
         entry.path = file.path.to_string_lossy().into_owned();
         let count = entry.unsettled;
@@ -230,7 +243,10 @@ impl Ledger {
     /// Says so if another file was shipped from this path, and where the rest of that one lies.
     fn say_if_rotated(&self, name: &str, file: &RegularFile) {
         let mut entries = self.state.files.iter().rev();
-        let Some(old) = entries.find(|entry| *entry.path == *file.path.to_string_lossy()) else {
+        let is_here = |entry: &FileState| *entry.path == *file.path.to_string_lossy();
+        // If the content was replaced, that has been said.
+        let Some(old) = entries.find(|entry| is_here(entry)).filter(|old| old.inode != Inode::NONE)
+        else {
             return;
         };
         let mut told =
@@ -313,6 +329,39 @@ impl Ledger {
 }
 
 impl FileState {
+    /// Whether a file begins with what was shipped of this one. Of a run that was killed early,
+    /// nothing but the beginning of what it read may be known.
+    fn is_begun_in(&self, file: &File) -> io::Result<bool> {
+        let is_known = self.position.offset > 0 || (self.unsettled > 0 && self.head.is_some());
+        Ok(is_known && identity::leads_to(file, self.head.as_ref(), &self.position)?)
+    }
+
+    /// Whether the file itself still has what was shipped of it: its inode alone says nothing, as
+    /// `copytruncate` keeps it. A file that cannot be read counts as gone, so that no copy of it is
+    /// shipped by mistake.
+    fn lives_on(&self, inputs: &[Named<'_>]) -> bool {
+        let holds = |file: &File| self.is_begun_in(file).unwrap_or(false);
+        match inputs.iter().find(|(_, input)| input.inode == self.inode) {
+            Some((_, input)) => holds(&input.file),
+            None => identity::find_beside(self.path.as_ref(), self.inode)
+                .is_some_and(|path| File::open(path).is_ok_and(|file| holds(&file))),
+        }
+    }
+
+    /// What another file has in common with this one, for people.
+    fn told_of_another(&self, name: &str) -> String {
+        let path = &self.path;
+        match self.position.offset {
+            0 => format!(
+                "{name} begins with lines of {path}, {} of which are stored",
+                self.unsettled
+            ),
+            shipped => {
+                format!("{name} begins with the {shipped} bytes that were shipped of {path}")
+            }
+        }
+    }
+
     /// How many bytes lie behind the position in a file that may be this one.
     fn rest_in(&self, path: &Path) -> io::Result<u64> {
         let file = File::open(path)?;

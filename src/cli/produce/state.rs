@@ -50,6 +50,7 @@ pub(super) struct State {
 #[serde(deny_unknown_fields)]
 pub(super) struct FileState {
     pub(super) path: String,
+    /// None ([`Inode::NONE`]) once the file has other content: a copy may still have the old one.
     pub(super) inode: Inode,
     /// Its beginning, as far as it was shipped.
     pub(super) head: Option<Print>,

@@ -117,8 +117,9 @@ impl ConsumerBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if the id is empty; [`Error::Refused`] or [`Error::Lost`] if the consumer is to be registered and cannot be.
-    /// That there is no such topic or consumer, the first message tells.
+    /// [`Error::Invalid`] if the id is empty; [`Error::Refused`] or [`Error::Lost`] if the consumer
+    /// is to be registered and cannot be. That there is no such topic or consumer, the first message
+    /// tells.
     pub async fn open(mut self) -> Result<Consumer, Error> {
         let bounds = Duration::from_millis(100)..=Duration::from_secs(60);
         if !bounds.contains(&self.heartbeat) {

@@ -9,8 +9,8 @@ pub enum Commit {
     /// closed; that is committed in the background. None is passed over; after a crash the last
     /// ones may come again.
     Auto,
-    /// When [`Consumer::commit`](super::Consumer::commit) says so. None is passed over; what was not committed comes again
-    /// after a crash.
+    /// When [`Consumer::commit`](super::Consumer::commit) says so. None is passed over; what was not
+    /// committed comes again after a crash.
     Manual,
     /// Before a message is handed out, by the broker. None comes twice; what was on its way, or
     /// read ahead, when the connection broke or the consumer was closed is not repeated.
