@@ -123,6 +123,12 @@ async fn a_truncated_log_and_its_copy_are_shipped_once_in_any_order() {
         assert_eq!(shipper.stored().await[2..], shipped);
         let told = shipper.ship_well(&["--resume", first, second]).await;
         assert!(told.contains("no message was acknowledged"), "{told}");
+        // The next copy is given the inode of the one before.
+        copytruncate(&shipper, "newer\n");
+        let told = shipper.ship_badly(&["--resume", "app.log.1"]).await;
+        assert!(told.contains("app.log.1 begins with the 10 bytes that were shipped"), "{told}");
+        shipper.ship_well(&["--resume", "--same-file", first, second]).await;
+        assert_eq!(shipper.stored().await[5..], ["newer"]);
     }
 }
 

@@ -157,44 +157,48 @@ impl Ledger {
         choices: Choices,
     ) -> Result<Place, Failure> {
         let failed = |error| Failure::refused(format!("read {name}: {error}"));
-        let Some(at) = self.find(file).map_err(failed)? else {
-            if choices.restart {
-                return Ok(Place::default());
+        let found = self.find(file).map_err(failed)?;
+        let mut replaced = None;
+        if let Some(at) = found {
+            let FileState { head, position, .. } = &self.state.files[at];
+            let is_same =
+                identity::leads_to(&file.file, head.as_ref(), position).map_err(failed)?;
+            match (is_same, choices.restart) {
+                (true, true) => drop(self.state.files.remove(at)),
+                (true, false) => return Ok(self.go_on(at, file)),
+                (false, _) => {
+                    replaced = Some(position.offset);
+                    // A copy may have the content still, as `copytruncate` makes one.
+                    self.state.files[at].inode = Inode::NONE;
+                }
             }
-            let twin = self.find_twin(file, inputs).map_err(failed)?;
-            let begins = |at: usize| self.state.files[at].told_of_another(name);
-            match twin {
+        }
+        if choices.restart {
+            return Ok(Place::default());
+        }
+        // The inode may have been another file's before, so a copy is looked for in any case.
+        let Some(twin) = self.find_twin(file, inputs).map_err(failed)? else {
+            match replaced {
+                Some(shipped) => say(&format!(
+                    "{name} has been cut off or replaced since {shipped} bytes of it were \
+                     shipped: from its beginning"
+                )),
                 None => self.say_if_rotated(name, file),
-                Some(Twin { at, lives_on: true }) => {
-                    say(&format!("{}, which has them still: from its beginning", begins(at)))
-                }
-                Some(Twin { at, .. }) if choices.same_file => return Ok(self.go_on(at, file)),
-                Some(Twin { at, .. }) => {
-                    return Err(Failure::refused(format!(
-                        "{}, and is another file: nothing was sent; --same-file goes on behind \
-                         them, --restart ships it from its beginning",
-                        begins(at)
-                    )));
-                }
             }
             return Ok(Place::default());
         };
-        let FileState { head, position, .. } = &self.state.files[at];
-        if !choices.restart {
-            if identity::leads_to(&file.file, head.as_ref(), position).map_err(failed)? {
-                return Ok(self.go_on(at, file));
-            }
-            say(&format!(
-                "{name} has been cut off or replaced since {} bytes of it were shipped: from its \
-                 beginning",
-                position.offset
-            ));
-            // A copy may have the content still, as `copytruncate` makes one.
-            self.state.files[at].inode = Inode::NONE;
+        let begins = self.state.files[twin.at].told_of_another(name);
+        if twin.lives_on {
+            say(&format!("{begins}, which has them still: from its beginning"));
             return Ok(Place::default());
         }
-        self.state.files.remove(at);
-        Ok(Place::default())
+        if choices.same_file {
+            return Ok(self.go_on(twin.at, file));
+        }
+        Err(Failure::refused(format!(
+            "{begins}, which is gone or has other content now: nothing was sent; --same-file goes \
+             on behind them, --restart ships it from its beginning"
+        )))
     }
 
     /// The entry of a file. A device may have another number after a restart: then the content
