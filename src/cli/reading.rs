@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use super::{failure::Failure, format::FormatArgs, render};
+use super::{failure::Failure, format::FormatArgs, pipe::Pipe, render};
 use crate::{
     client::{Client, Message, Start},
     proto::{self, Topic},
@@ -13,6 +13,18 @@ pub(super) async fn topic(client: &Client, name: &str) -> Result<Topic, Failure>
     let request = proto::GetTopicRequest { topic: name.to_owned() };
     let found = client.topics().get_topic(request).await?.into_inner().topic;
     Ok(found.unwrap_or_default())
+}
+
+/// Prints until the reader of standard output has gone. While nothing is written, as a page is
+/// waited for, nothing else would tell.
+pub(super) async fn while_read(
+    printing: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let pipe = Pipe::of_standard_output()?;
+    tokio::select! {
+        ended = printing => ended,
+        () = pipe.reader_gone() => Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
+    }
 }
 
 /// Prints messages up to the head, page by page, and moves `from` behind those it has printed.

@@ -1,6 +1,6 @@
 //! `trunkline topic tail`: the newest messages, without a consumer.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use clap::Args;
 use tokio::time::MissedTickBehavior;
@@ -8,7 +8,6 @@ use tokio::time::MissedTickBehavior;
 use super::{
     failure::{Failure, say},
     format::FormatArgs,
-    pipe::Pipe,
     reading,
 };
 use crate::client::{Client, Start};
@@ -32,11 +31,8 @@ pub(super) struct Tail {
 }
 
 pub(super) async fn run(client: &Client, tail: Tail) -> Result<(), Failure> {
-    // While nothing comes nothing is written, which alone would tell that the reader has gone.
-    let pipe = Pipe::of_standard_output()?;
     tokio::select! {
-        ended = print(client, &tail) => ended,
-        () = pipe.reader_gone() => Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
+        ended = reading::while_read(print(client, &tail)) => ended,
         _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
     }
 }

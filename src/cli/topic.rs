@@ -173,7 +173,8 @@ pub(super) async fn run(client: &Client, command: TopicCommand) -> Result<(), Fa
         TopicCommand::Read { name, from, count, format } => {
             let mut from = from;
             let mut left = count.unwrap_or(u64::MAX);
-            reading::print(client, &name, &mut from, &mut left, &format).await?;
+            let printing = reading::print(client, &name, &mut from, &mut left, &format);
+            reading::while_read(printing).await?;
         }
         TopicCommand::Tail(tail) => tail::run(client, tail).await?,
         TopicCommand::Delete { name } => {

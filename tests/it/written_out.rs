@@ -164,3 +164,19 @@ async fn a_reader_of_a_tail_that_goes_is_noticed_while_nothing_comes() {
     let (out, told) = shell(&broker, &script).await;
     assert_eq!((out.as_str(), told.as_str()), ("000000000\n0\n", ""));
 }
+
+#[tokio::test]
+async fn a_reader_that_goes_is_noticed_while_a_page_is_waited_for() {
+    let broker = with_messages(5).await;
+    let mut sql = broker.sql().await;
+    let locked = sql.transaction().await.unwrap();
+    locked.batch_execute("lock table trunkline.batch").await.unwrap();
+    let script = format!(
+        "timeout 10 {} --endpoint {} topic read orders | true; echo ${{PIPESTATUS[0]}}",
+        env!("CARGO_BIN_EXE_trunkline"),
+        broker.endpoint
+    );
+    let (out, told) = shell(&broker, &script).await;
+    assert_eq!((out.as_str(), told.as_str()), ("0\n", ""));
+    locked.rollback().await.unwrap();
+}
