@@ -13,7 +13,7 @@ use std::{
 };
 
 use tokio_postgres::{
-    IsolationLevel, Row,
+    Row,
     types::{ToSql, Type},
 };
 
@@ -68,7 +68,7 @@ struct UnderWay<'a> {
 
 /// Statements that are stored together or not at all.
 pub(super) struct Transaction<'a> {
-    inner: deadpool_postgres::Transaction<'a>,
+    object: &'a Object,
     prepares: bool,
     answer_within: Duration,
 }
@@ -123,7 +123,7 @@ impl Session {
         work: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let Self { object, manner, unsettled, answer_within } = self;
-        let object = object.as_mut().ok_or(Error::Closed)?;
+        let object = object.as_ref().ok_or(Error::Closed)?;
         unsettled.store(true, Ordering::Relaxed);
         let transaction =
             answer(*answer_within, Transaction::begin(object, manner, *answer_within)).await?;
@@ -180,7 +180,7 @@ impl Session {
         settings: &str,
         statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Error> {
-        let begin = format!("begin isolation level read committed, read write; {settings}");
+        let begin = begin_with(settings);
         let object = self.object()?;
         self.unsettled.store(true, Ordering::Relaxed);
         let (begun, done, ended) = futures::join!(
@@ -256,33 +256,26 @@ impl Statements for Session {
 }
 
 impl<'a> Transaction<'a> {
+    /// The settings are sent with the begin: behind a pooler, the default limit for sessions that
+    /// are idle in a transaction would hold between the two.
     async fn begin(
-        object: &'a mut Object,
+        object: &'a Object,
         manner: &Manner,
         answer_within: Duration,
     ) -> Result<Self, Error> {
         match manner {
-            Manner::Own => {
-                Ok(Self { inner: object.transaction().await?, prepares: true, answer_within })
-            }
-            Manner::Lent { settings } => {
-                let transaction = object
-                    .build_transaction()
-                    .isolation_level(IsolationLevel::ReadCommitted)
-                    .read_only(false);
-                let inner = transaction.start().await?;
-                inner.batch_execute(settings).await?;
-                Ok(Self { inner, prepares: false, answer_within })
-            }
+            Manner::Own => object.batch_execute("begin").await?,
+            Manner::Lent { settings } => object.batch_execute(&begin_with(settings)).await?,
         }
+        Ok(Self { object, prepares: matches!(manner, Manner::Own), answer_within })
     }
 
     async fn commit(self) -> Result<(), Error> {
-        Ok(self.inner.commit().await?)
+        Ok(self.object.batch_execute("commit").await?)
     }
 
     async fn rollback(self) -> Result<(), Error> {
-        Ok(self.inner.rollback().await?)
+        Ok(self.object.batch_execute("rollback").await?)
     }
 
     /// Limits how long each of its statements waits for a lock.
@@ -299,10 +292,10 @@ impl Statements for Transaction<'_> {
     async fn query(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Vec<Row>, Error> {
         let rows = async {
             if self.prepares {
-                let statement = self.inner.prepare_cached(text).await?;
-                Ok(self.inner.query(&statement, &values(parameters)).await?)
+                let statement = self.object.prepare_cached(text).await?;
+                Ok(self.object.query(&statement, &values(parameters)).await?)
             } else {
-                Ok(self.inner.query_typed(text, &typed(parameters)).await?)
+                Ok(self.object.query_typed(text, &typed(parameters)).await?)
             }
         };
         answer(self.answer_within, rows).await
@@ -311,10 +304,10 @@ impl Statements for Transaction<'_> {
     async fn execute(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<u64, Error> {
         let changed = async {
             if self.prepares {
-                let statement = self.inner.prepare_cached(text).await?;
-                Ok(self.inner.execute(&statement, &values(parameters)).await?)
+                let statement = self.object.prepare_cached(text).await?;
+                Ok(self.object.execute(&statement, &values(parameters)).await?)
             } else {
-                Ok(self.inner.execute_typed(text, &typed(parameters)).await?)
+                Ok(self.object.execute_typed(text, &typed(parameters)).await?)
             }
         };
         answer(self.answer_within, changed).await
@@ -327,6 +320,10 @@ async fn answer<T>(
     answer: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(no_answer(limit)))
+}
+
+fn begin_with(settings: &str) -> String {
+    format!("begin isolation level read committed, read write; {settings}")
 }
 
 fn no_answer(limit: Duration) -> Error {
