@@ -28,6 +28,7 @@ mod tail;
 mod topic;
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write as _},
     process::ExitCode,
 };
@@ -134,6 +135,22 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("it has the form NAME=VALUE".to_owned()),
     }
+}
+
+/// Pairs of a flag that may be given several times: each has a name of its own.
+fn unique_pairs(
+    flag: &str,
+    pairs: &[(String, String)],
+) -> Result<BTreeMap<String, String>, Failure> {
+    let mut unique = BTreeMap::new();
+    for (name, value) in pairs {
+        if unique.insert(name.clone(), value.clone()).is_some() {
+            return Err(Failure::usage(format!(
+                "{flag} gives {name:?} twice: a name has one value"
+            )));
+        }
+    }
+    Ok(unique)
 }
 
 #[cfg(test)]

@@ -32,6 +32,14 @@ pub const USER: &str = "trunkline";
 /// A folder of PostgreSQL's binaries that goes before all others.
 const BINARIES_VARIABLE: &str = "TRUNKLINE_POSTGRES_BIN";
 
+/// The folder of binaries that the variable names, if it is set; blank is not the same as not set.
+pub fn chosen_binaries() -> Result<Option<PathBuf>, Error> {
+    match std::env::var_os(BINARIES_VARIABLE) {
+        Some(dir) if dir.to_string_lossy().trim().is_empty() => Err(Error::EmptyBinariesVariable),
+        dir => Ok(dir.map(PathBuf::from)),
+    }
+}
+
 /// A running private PostgreSQL. Dropped without [`Self::stop`], it goes on running, as it does
 /// when its broker is killed.
 #[derive(Debug)]
@@ -46,7 +54,7 @@ impl EmbeddedPostgres {
     /// Starts the PostgreSQL under a folder, creates it at the first start, and takes it over if
     /// it runs already.
     pub async fn start(data_dir: &Path) -> Result<Self, Error> {
-        let chosen = std::env::var_os(BINARIES_VARIABLE).map(PathBuf::from);
+        let chosen = chosen_binaries()?;
         Self::start_with(data_dir, chosen.as_deref()).await
     }
 

@@ -122,7 +122,8 @@ impl Error {
             | Self::EmptyUrl { .. }
             | Self::UrlNotUnicode { .. }
             | Self::DatabaseUrl { .. }
-            | Self::DirectUrlAlone => 2.into(),
+            | Self::DirectUrlAlone
+            | Self::Embedded(crate::embedded::Error::EmptyBinariesVariable) => 2.into(),
             _ => ExitCode::FAILURE,
         }
     }

@@ -6,11 +6,12 @@
 use std::{
     any::TypeId,
     ffi::{OsStr, OsString},
+    path::PathBuf,
 };
 
 use clap::{
     Arg, Command, CommandFactory as _, Error, FromArgMatches as _,
-    builder::{OsStringValueParser, StringValueParser, TypedValueParser},
+    builder::{OsStringValueParser, PathBufValueParser, StringValueParser, TypedValueParser},
     error::ErrorKind,
 };
 
@@ -48,6 +49,8 @@ fn refuse_empty_value(arg: Arg) -> Arg {
         arg.value_parser(Text { blank })
     } else if kind == TypeId::of::<OsString>() {
         arg.value_parser(FileName)
+    } else if kind == TypeId::of::<PathBuf>() {
+        arg.value_parser(FilePath)
     } else {
         // What is parsed further, as an address or a number, is not parsed from nothing.
         arg
@@ -91,6 +94,26 @@ impl TypedValueParser for FileName {
     ) -> Result<OsString, Error> {
         let name = OsStringValueParser::new().parse_ref(command, arg, value)?;
         if name.is_empty() { Err(empty(command, arg)) } else { Ok(name) }
+    }
+}
+
+/// A path that is not blank: a folder of that name would hardly be meant.
+#[derive(Clone)]
+struct FilePath;
+
+impl TypedValueParser for FilePath {
+    type Value = PathBuf;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<PathBuf, Error> {
+        if value.to_string_lossy().trim().is_empty() {
+            return Err(empty(command, arg));
+        }
+        PathBufValueParser::new().parse_ref(command, arg, value)
     }
 }
 
@@ -176,6 +199,8 @@ mod tests {
             let told = parse(&["serve", "--database-url", blank]).unwrap_err().to_string();
             assert!(told.contains("--database-url") && told.contains("empty"), "{told}");
             assert!(told.contains("TRUNKLINE_DATABASE_URL"), "{told}");
+            let told = parse(&["serve", "--data-dir", blank]).unwrap_err().to_string();
+            assert!(told.contains("--data-dir") && told.contains("TRUNKLINE_DATA_DIR"), "{told}");
         }
         parse(&["produce", "t", "--producer", "p", "--key-separator", " "]).unwrap();
         parse(&["produce", "t", "--producer", "p", "--key-separator", "\t"]).unwrap();

@@ -1,6 +1,7 @@
 //! `trunkline produce`: publishes lines, and says how far they were acknowledged.
 
 mod bad_lines;
+mod checks;
 mod identity;
 mod input;
 mod json;
@@ -18,8 +19,11 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, builder::NonEmptyStringValueParser};
 
-use super::{failure::Failure, parse_pair};
-use crate::client::{Client, Error, Producer};
+use super::{failure::Failure, parse_pair, unique_pairs};
+use crate::{
+    client::{Client, Error, Producer},
+    proto::NewMessage,
+};
 use bad_lines::{BadLines, Sink};
 use message::{Form, OnBadLine, Rule};
 use progress::Progress;
@@ -64,7 +68,8 @@ pub(super) struct Produce {
     /// What stands between a line's key and its payload; without it, a line has no key.
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["json", "payload_field", "json_payload", "key_field"], value_parser = NonEmptyStringValueParser::new())]
     key_separator: Option<String>,
-    /// A header for every message; may be given several times.
+    /// A header for every message; may be given several times, each name once. With --json, a
+    /// line's own header of the same name wins.
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_pair)]
     headers: Vec<(String, String)>,
     /// A line is a JSON object as `consume --json` prints it: a payload, which is required, a key
@@ -83,9 +88,10 @@ pub(super) struct Produce {
     #[arg(long, value_name = "NAME")]
     key_field: Option<String>,
     /// What to do with a line that cannot be a message: end with it, skip it, or, if it is over the
-    /// limit and not JSON, cut it to the limit.
-    #[arg(long, value_enum, value_name = "WHAT", default_value_t)]
-    on_bad_line: OnBadLine,
+    /// limit and not JSON, cut it to the limit. By default it ends the run, but for a line over the
+    /// limit with --resume, which is cut if it is not JSON.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    on_bad_line: Option<OnBadLine>,
     /// Append lines that are skipped or cut to this file.
     #[arg(long, value_name = "FILE", value_parser = clap::builder::PathBufValueParser::new())]
     bad_lines_file: Option<PathBuf>,
@@ -110,6 +116,7 @@ pub(super) struct Produce {
 pub(super) async fn run(client: &Client, options: Produce) -> Result<(), Failure> {
     let rule = options.rule()?;
     let inputs = input::open_all(&options.files).await?;
+    checks::files(&options, &inputs)?;
     let Opened { producer, ledger, places, passing, last_message } = match options.resume {
         true => resume::resume(client, &options, &rule, &inputs).await?,
         false => resume::anew(client, &options, &inputs).await?,
@@ -127,6 +134,7 @@ pub(super) async fn run(client: &Client, options: Produce) -> Result<(), Failure
         leaves_unfinished: options.resume && !options.r#final,
         producer,
         rule,
+        names_flag: options.on_bad_line.is_none(),
         names,
         sources,
         places,
@@ -158,8 +166,12 @@ impl Produce {
             (None, None) if self.json => Form::Json,
             (None, None) => Form::Payload,
         };
+        let on_bad_line = self.on_bad_line.unwrap_or(match self.resume && form.is_plain() {
+            true => OnBadLine::CutOrStop,
+            false => OnBadLine::Stop,
+        });
         let keeps = self.bad_lines_file.is_some() || self.bad_lines_topic.is_some();
-        if keeps && self.on_bad_line == OnBadLine::Stop {
+        if keeps && on_bad_line.stops() {
             return Err(Failure::usage(
                 "--bad-lines-file and --bad-lines-topic need --on-bad-line skip or cut",
             ));
@@ -167,8 +179,11 @@ impl Produce {
         if self.bad_lines_topic.as_ref() == Some(&self.topic) {
             return Err(Failure::usage("--bad-lines-topic is the topic itself"));
         }
-        let headers = self.headers.iter().cloned().collect();
-        Ok(Rule { form, headers, on_bad_line: self.on_bad_line })
+        let headers = unique_pairs("--header", &self.headers)?;
+        // No line could be a message with headers that break a limit.
+        let message = NewMessage { headers: headers.clone(), ..NewMessage::default() };
+        message.check().map_err(|error| Failure::usage(format!("--header: {error}")))?;
+        Ok(Rule { form, headers, on_bad_line })
     }
 }
 

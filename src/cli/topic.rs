@@ -16,6 +16,7 @@ use super::{
     retention::{self, RetentionArgs},
     start,
     tail::{self, Tail},
+    unique_pairs,
 };
 use crate::{
     client::{Client, Start},
@@ -101,7 +102,7 @@ pub(super) async fn run(client: &Client, command: TopicCommand) -> Result<(), Fa
     let mut out = io::stdout();
     match command {
         TopicCommand::Create { name, description, labels, retention } => {
-            let labels = labels.into_iter().collect();
+            let labels = unique_pairs("--label", &labels)?;
             let (topic, retention) = (name.clone(), Some(retention.into_proto().0));
             let request = proto::CreateTopicRequest { topic, description, labels, retention };
             topics.create_topic(request).await?;
@@ -143,6 +144,7 @@ pub(super) async fn run(client: &Client, command: TopicCommand) -> Result<(), Fa
             describe(&mut out, output, &lines, &object(&topic))?;
         }
         TopicCommand::Update { name, description, labels, retention } => {
+            let labels = unique_pairs("--label", &labels)?;
             let (retention, mut paths) = retention.into_proto();
             paths.extend(description.is_some().then(|| "description".to_owned()));
             paths.extend((!labels.is_empty()).then(|| "labels".to_owned()));
@@ -152,7 +154,7 @@ pub(super) async fn run(client: &Client, command: TopicCommand) -> Result<(), Fa
             let request = proto::UpdateTopicRequest {
                 topic: name.clone(),
                 description: description.unwrap_or_default(),
-                labels: labels.into_iter().collect(),
+                labels,
                 retention: Some(retention),
                 update_mask: Some(FieldMask { paths }),
             };

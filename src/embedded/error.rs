@@ -13,6 +13,8 @@ pub enum Error {
         "find PostgreSQL's server binaries (initdb, pg_ctl, postgres; version 14 or later): install them (Debian and Ubuntu: apt-get install postgresql; Fedora: dnf install postgresql-server; Alpine: apk add postgresql; macOS: brew install postgresql@17), or name their folder in TRUNKLINE_POSTGRES_BIN"
     )]
     NoBinaries,
+    #[error("read TRUNKLINE_POSTGRES_BIN: it is given but empty: give it a value, or leave it out")]
+    EmptyBinariesVariable,
     #[error(
         "find initdb, pg_ctl and postgres of version 14 or later in {dir:?}, which TRUNKLINE_POSTGRES_BIN names"
     )]

@@ -29,6 +29,8 @@ pub(super) struct Database {
 impl Database {
     /// The database of the options; a private one, now started, if they name none.
     pub(super) async fn provide(options: &ServeOptions) -> Result<Self, Error> {
+        // A variable that is empty is a mistake, also where another database is named.
+        embedded::chosen_binaries()?;
         let direct_url = read_url(
             "--direct-database-url",
             options.direct_database_url_file.as_deref(),

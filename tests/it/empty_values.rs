@@ -76,6 +76,23 @@ async fn every_variable_of_serve_that_is_set_but_empty_is_named() {
 }
 
 #[tokio::test]
+async fn a_blank_folder_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    for blank in ["", " ", "\t"] {
+        let told = serve(folder.path(), &[], &["--data-dir", blank]).await;
+        assert_refused(&told, "--data-dir");
+        let told = serve(folder.path(), &[("TRUNKLINE_DATA_DIR", blank)], &[]).await;
+        assert_refused(&told, "TRUNKLINE_DATA_DIR");
+        let told = serve(folder.path(), &[("TRUNKLINE_POSTGRES_BIN", blank)], &[]).await;
+        assert_refused(&told, "TRUNKLINE_POSTGRES_BIN");
+        let url = ["--database-url", "postgresql://nobody@127.0.0.1:1/x"];
+        let told = serve(folder.path(), &[("TRUNKLINE_POSTGRES_BIN", blank)], &url).await;
+        assert_refused(&told, "TRUNKLINE_POSTGRES_BIN");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "no folder was made");
+}
+
+#[tokio::test]
 async fn a_url_from_a_file_may_end_with_a_line() {
     let database = TestDatabase::create().await;
     let file = tempfile::NamedTempFile::new().unwrap();

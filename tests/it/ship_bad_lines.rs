@@ -14,7 +14,7 @@ fn with_a_long_line() -> String {
 async fn a_line_over_the_limit_is_skipped() {
     let shipper = Shipper::start().await;
     shipper.write("app.log", with_a_long_line());
-    let told = shipper.ship_badly(&["--resume", "app.log"]).await;
+    let told = shipper.ship_badly(&["--resume", "--on-bad-line", "stop", "app.log"]).await;
     assert!(told.contains("line 2 of ") && told.contains("is longer than the limit of"), "{told}");
     assert_eq!(shipper.stored().await, ["before"]);
     let skip = ["--resume", "--on-bad-line", "skip", "app.log"];

@@ -16,6 +16,7 @@ async fn objects_that_say_something_else_are_refused() {
         (r#"{"payload":"x","headers":{"a":"1","a":"2"}}"#, "duplicate header `a`"),
         (r#"{"payload":"x","payload":"y"}"#, "duplicate field `payload`"),
         (r#"{"payload":null}"#, "invalid type: null"),
+        (r#"["a","k",{"h":"1"},1,null,null]"#, "sequence, expected an object"),
     ] {
         let input = format!("{{\"payload\":\"good\"}}\n{line}\n{{\"payload\":\"after\"}}\n");
         let before = usize::try_from(shipper.broker.stored().await).unwrap();

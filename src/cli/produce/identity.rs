@@ -8,7 +8,7 @@
 use std::{
     fs::{File, Metadata},
     io,
-    os::unix::fs::{FileExt as _, MetadataExt as _},
+    os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -30,6 +30,12 @@ pub(super) struct Inode {
 impl Inode {
     /// That of no file: they are numbered from 1.
     pub(super) const NONE: Self = Self { device: 0, inode: 0 };
+
+    /// That of a file or pipe, in which what is written is what is read; nothing of a device.
+    pub(super) fn of_data(metadata: &Metadata) -> Option<Self> {
+        let kind = metadata.file_type();
+        (kind.is_file() || kind.is_fifo()).then(|| Self::from(metadata))
+    }
 }
 
 impl From<&Metadata> for Inode {

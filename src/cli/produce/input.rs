@@ -4,6 +4,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     io::{self, Seek as _, SeekFrom},
+    os::fd::AsFd as _,
     path::PathBuf,
 };
 
@@ -22,6 +23,8 @@ const READ_BYTES: usize = 256 * 1024;
 /// What is given on the command line, opened.
 pub(super) struct Input {
     pub(super) name: String,
+    /// Which file or pipe it is; nothing of a device, which may well be written to as well.
+    pub(super) inode: Option<Inode>,
     kind: Kind,
 }
 
@@ -45,16 +48,22 @@ pub(super) async fn open_all(files: &[OsString]) -> Result<Vec<Input>, Failure> 
     let mut inputs = Vec::new();
     for file in files {
         let name = file.to_string_lossy().into_owned();
-        let kind = match file.as_os_str() == OsStr::new("-") {
-            true => Kind::Stream(Box::new(tokio::io::stdin())),
+        let (inode, kind) = match file.as_os_str() == OsStr::new("-") {
+            true => (stdin_inode(), Kind::Stream(Box::new(tokio::io::stdin()))),
             false => open(file, &name).await?,
         };
-        inputs.push(Input { name, kind });
+        inputs.push(Input { name, inode, kind });
     }
     Ok(inputs)
 }
 
-async fn open(path: &OsStr, name: &str) -> Result<Kind, Failure> {
+/// Standard input may be a file as well.
+fn stdin_inode() -> Option<Inode> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned().ok()?;
+    Inode::of_data(&File::from(stdin).metadata().ok()?)
+}
+
+async fn open(path: &OsStr, name: &str) -> Result<(Option<Inode>, Kind), Failure> {
     let failed = |error| Failure::refused(format!("open {name}: {error}"));
     let opened = tokio::fs::File::open(path).await.map_err(failed)?;
     let metadata = opened.metadata().await.map_err(failed)?;
@@ -62,14 +71,15 @@ async fn open(path: &OsStr, name: &str) -> Result<Kind, Failure> {
         return Err(Failure::refused(format!("open {name}: it is a folder")));
     }
     if !metadata.is_file() {
-        return Ok(Kind::Stream(Box::new(opened)));
+        return Ok((Inode::of_data(&metadata), Kind::Stream(Box::new(opened))));
     }
-    Ok(Kind::File(RegularFile {
+    let file = RegularFile {
         file: opened.into_std().await,
         inode: Inode::from(&metadata),
         path: std::fs::canonicalize(path).map_err(failed)?,
         size: metadata.len(),
-    }))
+    };
+    Ok((Some(file.inode), Kind::File(file)))
 }
 
 impl Input {
@@ -83,7 +93,7 @@ impl Input {
 
     /// Its lines from a position on; from a stream, from wherever it is.
     pub(super) fn read_from(self, at: &Position, limit: usize) -> Result<Source, Failure> {
-        let Self { name, kind } = self;
+        let Self { name, kind, .. } = self;
         let mut source = Source {
             is_file: false,
             bytes: None,

@@ -6,7 +6,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor},
+    de::{
+        DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer,
+    },
 };
 use serde_json::value::RawValue;
 
@@ -34,6 +36,9 @@ struct Object {
     _producer: Option<String>,
 }
 
+/// The object, and nothing else: on its own it would be read from an array as well, by position.
+struct ObjectAlone(Object);
+
 /// Bytes, as text or in base64.
 struct Data(Bytes);
 
@@ -42,10 +47,11 @@ struct Headers(BTreeMap<String, String>);
 
 /// Reads a line of the command's own form.
 pub(super) fn message(line: &[u8]) -> Result<NewMessage, Problem> {
-    let Object { payload, key, headers, .. } = serde_json::from_slice(line).map_err(|error| {
+    let ObjectAlone(object) = serde_json::from_slice(line).map_err(|error| {
         let foreign = error.is_data() && starts_with_field_problem(&error.to_string());
         Problem::of_json(&error, if foreign { FOREIGN } else { "" })
     })?;
+    let Object { payload, key, headers, .. } = object;
     Ok(NewMessage {
         payload: payload.0,
         key: key.map(|key| key.0),
@@ -168,6 +174,26 @@ fn text_or_json(value: &RawValue) -> Result<Option<Bytes>, serde_json::Error> {
     }
 }
 
+impl<'de> Deserialize<'de> for ObjectAlone {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor;
+
+        impl<'de> Visitor<'de> for ObjectVisitor {
+            type Value = ObjectAlone;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ObjectAlone, A::Error> {
+                Object::deserialize(MapAccessDeserializer::new(map)).map(ObjectAlone)
+            }
+        }
+
+        deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
 impl<'de> Deserialize<'de> for Data {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct DataVisitor;
@@ -278,7 +304,11 @@ mod tests {
         for (line, problem) in [
             ("", "EOF"),
             ("{", "EOF"),
-            ("7", "expected struct Object"),
+            ("7", "expected an object"),
+            (r#"["a"]"#, "invalid type: sequence, expected an object"),
+            (r#"["a","k",{"h":"1"},1,null,null]"#, "expected an object"),
+            (r#"{"payload":["AA=="]}"#, "expected a string or"),
+            (r#"{"payload":"","headers":[["a","1"]]}"#, "expected an object of strings"),
             (r#"{"payload":null}"#, "invalid type: null, expected a string or"),
             (r#"{"payload":7}"#, "expected a string or {\"base64\": \"…\"}"),
             (r#"{"payload":"a","payload":"b"}"#, "duplicate field `payload`"),
@@ -293,7 +323,7 @@ mod tests {
         ] {
             let told = refused(line);
             assert!(told.contains(problem), "{line}: {told}");
-            assert!(!told.contains(" at line 1"), "{told}");
+            assert!(!told.contains(" at line 1") && !told.starts_with('-'), "{told}");
         }
         assert!(refused(r#"{"payload":"a"} x"#).starts_with("17: "));
         assert!(message(b"{\"payload\":\"\xff\"}").is_err());

@@ -28,6 +28,13 @@ pub(super) enum Form {
     WholeJson { key: Option<String> },
 }
 
+impl Form {
+    /// Whether the payload is text as it stands, of which a part is as good.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self, Self::Payload | Self::Keyed { .. })
+    }
+}
+
 /// What becomes of a line that cannot be a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -39,6 +46,17 @@ pub(super) enum OnBadLine {
     Skip,
     /// A line over the limit is cut to it; any other is skipped.
     Cut,
+    /// A line over the limit is cut to it; any other ends the run. What a log is shipped with unless
+    /// told otherwise, as one long line is not to end that for good.
+    #[value(skip)]
+    CutOrStop,
+}
+
+impl OnBadLine {
+    /// Whether a line that cannot be a message, and cannot be cut either, ends the run.
+    pub(super) fn stops(self) -> bool {
+        matches!(self, Self::Stop | Self::CutOrStop)
+    }
 }
 
 /// How lines become messages. Kept with the place in a file, as only the same rule finds the same
@@ -79,8 +97,8 @@ impl Rule {
 
     /// A line's message, or what is wrong with the line.
     pub(super) fn shape(&self, line: &Line) -> Result<Shaped, Problem> {
-        let may_cut = self.on_bad_line == OnBadLine::Cut
-            && matches!(self.form, Form::Payload | Form::Keyed { .. });
+        let cuts = matches!(self.on_bad_line, OnBadLine::Cut | OnBadLine::CutOrStop);
+        let may_cut = cuts && self.form.is_plain();
         let limit = self.max_line_bytes();
         let is_whole = line.length <= limit as u64;
         if !is_whole && !may_cut {

@@ -56,6 +56,7 @@ pub(super) async fn resume(
         Some(path) => path.clone(),
         None => StateFile::default_path(&registration)?,
     };
+    super::checks::apart(options, &path)?;
     // Before the producer is opened: a run that goes on is not to be shut out by this one.
     let file = StateFile::open(path)?;
     let mut opened = anew(client, options, inputs).await?;

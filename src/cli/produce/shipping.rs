@@ -32,6 +32,8 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Shipping {
     pub(super) producer: Producer,
     pub(super) rule: Rule,
+    /// Whether an error of a line names the flag that passes over it, as it is not given.
+    pub(super) names_flag: bool,
     pub(super) names: Vec<String>,
     pub(super) sources: Vec<Source>,
     pub(super) places: Vec<Place>,
@@ -155,9 +157,7 @@ impl Shipping {
         }
         match self.rule.shape(&line) {
             Ok(shaped) => self.send(&line, shaped, mark).await,
-            Err(problem) if self.rule.on_bad_line == OnBadLine::Stop => {
-                Err(self.told(line.number, &problem))
-            }
+            Err(problem) if self.rule.on_bad_line.stops() => Err(self.told(line.number, &problem)),
             Err(problem) => self.skip(&line, &problem, mark).await,
         }
     }
@@ -211,7 +211,11 @@ impl Shipping {
         let name = &self.names[self.current.index];
         let column = problem.column.map(|at| format!(", column {at},")).unwrap_or_default();
         let colon = if problem.is_predicate() { "" } else { ":" };
-        Failure::refused(format!("line {number}{column} of {name}{colon} {problem}"))
+        let help = match self.names_flag {
+            true => "; --on-bad-line skip|cut says to go on behind such a line",
+            false => "",
+        };
+        Failure::refused(format!("line {number}{column} of {name}{colon} {problem}{help}"))
     }
 
     /// The sequence behind the last message that is acknowledged.

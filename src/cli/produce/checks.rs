@@ -1,0 +1,100 @@
+//! What is checked of a run before anything is registered, shut out or sent.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{super::failure::Failure, Produce, identity::Inode, input::Input};
+
+/// Refuses files that would be read and written at the same time, and inputs that cannot be told
+/// apart.
+pub(super) fn files(options: &Produce, inputs: &[Input]) -> Result<(), Failure> {
+    let written = [("--bad-lines-file", &options.bad_lines_file), ("--state", &options.state)];
+    for (flag, path) in written {
+        let inode = path.as_deref().and_then(inode);
+        if let Some(input) = inputs.iter().find(|input| inode.is_some() && input.inode == inode) {
+            let name = &input.name;
+            return Err(Failure::usage(format!("{flag} names the input {name} itself")));
+        }
+    }
+    if let Some(state) = &options.state {
+        apart(options, state)?;
+    }
+    if options.resume {
+        given_once(inputs)?;
+    }
+    Ok(())
+}
+
+/// Refuses a file for bad lines that is the state file.
+pub(super) fn apart(options: &Produce, state: &Path) -> Result<(), Failure> {
+    match &options.bad_lines_file {
+        Some(bad_lines) if is_same(bad_lines, state) => Err(Failure::usage(format!(
+            "--bad-lines-file names the state file {}",
+            state.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn given_once(inputs: &[Input]) -> Result<(), Failure> {
+    for (at, input) in inputs.iter().enumerate() {
+        let Some(file) = input.file() else { continue };
+        let mut earlier = inputs[..at].iter().filter_map(Input::file);
+        if earlier.any(|other| other.inode == file.inode) {
+            return Err(Failure::usage(format!("{} is given twice", input.name)));
+        }
+    }
+    Ok(())
+}
+
+fn inode(path: &Path) -> Option<Inode> {
+    fs::metadata(path).ok().as_ref().and_then(Inode::of_data)
+}
+
+/// Whether two paths name one file, or will once it is made.
+fn is_same(one: &Path, other: &Path) -> bool {
+    match (fs::metadata(one), fs::metadata(other)) {
+        (Ok(one), Ok(other)) => Inode::from(&one) == Inode::from(&other),
+        (Err(_), Err(_)) => future_place(one) == future_place(other),
+        _ => false,
+    }
+}
+
+/// Where a file will lie that is not there yet: a link may lead to it, and so may its folder.
+fn future_place(path: &Path) -> PathBuf {
+    let folder = |path: &Path| match path.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let path = match fs::read_link(path) {
+        Ok(target) => folder(path).join(target),
+        Err(_) => path.to_owned(),
+    };
+    let real = fs::canonicalize(folder(&path)).unwrap_or_else(|_| folder(&path));
+    real.join(path.file_name().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_one_file_are_the_same_also_before_it_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::os::unix::fs::symlink(folder.path(), path("folder")).unwrap();
+        std::os::unix::fs::symlink("file", path("link")).unwrap();
+        for _ in 0..2 {
+            assert!(is_same(&path("file"), &path("folder/file")));
+            assert!(is_same(&path("file"), &path("link")));
+            assert!(!is_same(&path("file"), &path("other")));
+            fs::write(path("file"), "").unwrap();
+        }
+        fs::hard_link(path("file"), path("hard")).unwrap();
+        assert!(is_same(&path("file"), &path("hard")));
+        fs::write(path("other"), "").unwrap();
+        assert!(!is_same(&path("file"), &path("other")));
+    }
+}
