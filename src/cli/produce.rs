@@ -10,6 +10,7 @@ mod message;
 mod passing;
 mod problem;
 mod progress;
+mod rehearsal;
 mod resume;
 mod sent;
 mod shipping;
@@ -21,7 +22,7 @@ use clap::{Args, builder::NonEmptyStringValueParser};
 
 use super::{failure::Failure, parse_pair, unique_pairs};
 use crate::{
-    client::{Client, Error, Producer},
+    client::{Client, Producer},
     proto::NewMessage,
 };
 use bad_lines::{BadLines, Sink};
@@ -30,6 +31,7 @@ use progress::Progress;
 use resume::Opened;
 use sent::Sent;
 use shipping::{Current, Shipping};
+use state::BadLinesIn;
 
 /// Publish lines, each a message.
 ///
@@ -116,9 +118,12 @@ pub(super) struct Produce {
 pub(super) async fn run(client: &Client, options: Produce) -> Result<(), Failure> {
     let rule = options.rule()?;
     let inputs = input::open_all(&options.files).await?;
+    checks::options(&options)?;
     checks::files(&options, &inputs)?;
+    let file = options.bad_lines_file.clone().map(Sink::file).transpose()?;
+    let found = checks::registration(client, &options).await?;
     let Opened { producer, ledger, places, passing, last_message } = match options.resume {
-        true => resume::resume(client, &options, &rule, &inputs).await?,
+        true => resume::resume(client, &options, &rule, &inputs, found).await?,
         false => resume::anew(client, &options, &inputs).await?,
     };
     // Lines that another rule made messages of may be longer.
@@ -130,7 +135,10 @@ pub(super) async fn run(client: &Client, options: Produce) -> Result<(), Failure
     let sources = sources.collect::<Result<Vec<_>, _>>()?;
     let mut shipping = Shipping {
         progress: Progress::start(&sources),
-        bad_lines: BadLines::to(bad_lines_sink(client, &options).await?),
+        bad_lines: BadLines::to(match file {
+            Some(file) => file,
+            None => bad_lines_topic(client, &options).await?,
+        }),
         leaves_unfinished: options.resume && !options.r#final,
         producer,
         rule,
@@ -185,12 +193,17 @@ impl Produce {
         message.check().map_err(|error| Failure::usage(format!("--header: {error}")))?;
         Ok(Rule { form, headers, on_bad_line })
     }
+
+    /// Where bad lines are kept, if they are.
+    fn bad_lines_in(&self) -> Option<BadLinesIn> {
+        let topic = || self.bad_lines_topic.clone().map(BadLinesIn::Topic);
+        let Some(path) = &self.bad_lines_file else { return topic() };
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        Some(BadLinesIn::File(path.to_string_lossy().into_owned()))
+    }
 }
 
-async fn bad_lines_sink(client: &Client, options: &Produce) -> Result<Sink, Failure> {
-    if let Some(path) = &options.bad_lines_file {
-        return Sink::file(path.clone());
-    }
+async fn bad_lines_topic(client: &Client, options: &Produce) -> Result<Sink, Failure> {
     let Some(topic) = &options.bad_lines_topic else { return Ok(Sink::Nowhere) };
     let mut producer = client.producer(topic, &options.producer).retry_for(options.retry_for);
     if options.register {
@@ -210,10 +223,5 @@ async fn open(client: &Client, options: &Produce) -> Result<Producer, Failure> {
         client.ensure_topic(&options.topic).await?;
         producer = producer.register();
     }
-    producer.open().await.map_err(|error| match error {
-        Error::Invalid { field: "max_batch_messages", problem } => {
-            Failure::usage(format!("--batch {problem}"))
-        }
-        error => error.into(),
-    })
+    Ok(producer.open().await?)
 }

@@ -3,9 +3,57 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use tonic::Code;
+
 use super::{super::failure::Failure, Produce, identity::Inode, input::Input};
+use crate::{
+    client::Client,
+    proto::{GetProducerRequest, MAX_REQUEST_MESSAGES, Producer},
+};
+
+/// The longest that a line may wait for others.
+const MAX_LINGER: Duration = Duration::from_secs(600);
+
+/// Refuses what no producer can be opened with.
+pub(super) fn options(options: &Produce) -> Result<(), Failure> {
+    if !(1..=MAX_REQUEST_MESSAGES).contains(&options.batch) {
+        return Err(Failure::usage("--batch must be 1 to 10,000"));
+    }
+    if options.linger > MAX_LINGER {
+        return Err(Failure::usage("--linger must be 10 minutes at the most"));
+    }
+    Ok(())
+}
+
+/// The registration as it is; none, if it is missing and is to be made. That for bad lines must be
+/// there as well. Nothing changes by asking.
+pub(super) async fn registration(
+    client: &Client,
+    options: &Produce,
+) -> Result<Option<Producer>, Failure> {
+    let found = find(client, options, &options.topic).await?;
+    if let Some(topic) = &options.bad_lines_topic {
+        find(client, options, topic).await?;
+    }
+    Ok(found)
+}
+
+async fn find(
+    client: &Client,
+    options: &Produce,
+    topic: &str,
+) -> Result<Option<Producer>, Failure> {
+    let (topic, producer_id) = (topic.to_owned(), options.producer.clone());
+    let request = GetProducerRequest { topic, producer_id };
+    match client.producers().get_producer(request).await {
+        Ok(found) => Ok(found.into_inner().producer),
+        Err(status) if options.register && status.code() == Code::NotFound => Ok(None),
+        Err(status) => Err(status.into()),
+    }
+}
 
 /// Refuses files that would be read and written at the same time, and inputs that cannot be told
 /// apart.
@@ -21,10 +69,17 @@ pub(super) fn files(options: &Produce, inputs: &[Input]) -> Result<(), Failure> 
     if let Some(state) = &options.state {
         apart(options, state)?;
     }
-    if options.resume {
-        given_once(inputs)?;
+    if !options.resume {
+        return Ok(());
     }
-    Ok(())
+    let has_stream = inputs.iter().any(|input| input.file().is_none());
+    if has_stream && (inputs.len() > 1 || options.state.is_some()) {
+        return Err(Failure::usage(
+            "standard input, pipes and devices have no place that can be kept: with --resume, name \
+             one of them alone, without --state",
+        ));
+    }
+    given_once(inputs)
 }
 
 /// Refuses a file for bad lines that is the state file.

@@ -91,6 +91,16 @@ impl Input {
         }
     }
 
+    /// The same file, to be read besides, one reader after the other; nothing of a stream.
+    pub(super) fn reopened(&self) -> io::Result<Option<Self>> {
+        let Kind::File(RegularFile { file, inode, path, size }) = &self.kind else {
+            return Ok(None);
+        };
+        let (file, path) = (file.try_clone()?, path.clone());
+        let kind = Kind::File(RegularFile { file, inode: *inode, path, size: *size });
+        Ok(Some(Self { name: self.name.clone(), inode: self.inode, kind }))
+    }
+
     /// Its lines from a position on; from a stream, from wherever it is.
     pub(super) fn read_from(self, at: &Position, limit: usize) -> Result<Source, Failure> {
         let Self { name, kind, .. } = self;

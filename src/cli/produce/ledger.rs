@@ -6,8 +6,8 @@ use super::{
     super::failure::{Failure, say},
     identity::{self, Inode, Position, Print},
     input::{Input, RegularFile},
-    message::Rule,
-    state::{Began, FileState, State, StateFile},
+    message::{OnBadLine, Rule},
+    state::{BadLinesIn, Began, FileState, State, StateFile},
 };
 use crate::proto::Producer;
 
@@ -16,6 +16,7 @@ pub(super) struct Ledger {
     file: StateFile,
     state: State,
     rule: Rule,
+    bad_lines: Option<BadLinesIn>,
     inputs: Vec<Tracked>,
     /// Whether the state knows of what the producer has stored.
     is_known: bool,
@@ -58,6 +59,7 @@ pub(super) struct Place {
 }
 
 /// Messages that are stored beyond what was written down.
+#[derive(Clone)]
 pub(super) struct Unsettled {
     pub(super) count: u64,
     /// How lines became those messages.
@@ -67,11 +69,12 @@ pub(super) struct Unsettled {
 }
 
 impl Ledger {
-    /// A ledger of a producer that has just been opened.
+    /// A ledger of a producer as the broker knows it.
     pub(super) fn open(
         file: StateFile,
         producer: &Producer,
         rule: Rule,
+        bad_lines: Option<BadLinesIn>,
         choices: Choices,
     ) -> Result<Self, Failure> {
         let state = State::new(producer);
@@ -79,7 +82,8 @@ impl Ledger {
         let is_known = known.as_ref().is_some_and(|state| !state.files.is_empty());
         let state = known.unwrap_or(state);
         let inputs = Vec::new();
-        let mut ledger = Self { file, state, rule, inputs, is_known, is_last_doubted: false };
+        let is_last_doubted = false;
+        let mut ledger = Self { file, state, rule, bad_lines, inputs, is_known, is_last_doubted };
         ledger.settle(producer, choices.restart)?;
         ledger.state.next_sequence = producer.next_sequence;
         ledger.state.shipping = false;
@@ -89,6 +93,11 @@ impl Ledger {
     /// Whether the state knows of what the producer has stored.
     pub(super) fn is_known(&self) -> bool {
         self.is_known
+    }
+
+    /// The state file, as it was: nothing is written before lines are sent.
+    pub(super) fn into_file(self) -> StateFile {
+        self.file
     }
 
     /// Where the state lies, for people.
@@ -140,10 +149,7 @@ impl Ledger {
     ) -> Result<Vec<Place>, Failure> {
         let files = inputs.iter().filter_map(|input| Some((input.name.as_str(), input.file()?)));
         let files: Vec<Named<'_>> = files.collect();
-        for (name, RegularFile { inode, path, .. }) in &files {
-            if self.inputs.iter().any(|other| other.inode == *inode) {
-                return Err(Failure::usage(format!("{name} is given twice")));
-            }
+        for (_, RegularFile { inode, path, .. }) in &files {
             let path = path.to_string_lossy().into_owned();
             self.inputs.push(Tracked { inode: *inode, path });
         }
@@ -165,7 +171,7 @@ impl Ledger {
                 identity::leads_to(&file.file, head.as_ref(), position).map_err(failed)?;
             match (is_same, choices.restart) {
                 (true, true) => drop(self.state.files.remove(at)),
-                (true, false) => return Ok(self.go_on(at, file)),
+                (true, false) => return self.go_on(at, (name, file)),
                 (false, _) => {
                     replaced = Some(position.offset);
                     // A copy may have the content still, as `copytruncate` makes one.
@@ -193,7 +199,7 @@ impl Ledger {
             return Ok(Place::default());
         }
         if choices.same_file {
-            return Ok(self.go_on(twin.at, file));
+            return self.go_on(twin.at, (name, file));
         }
         Err(Failure::refused(format!(
             "{begins}, which is gone or has other content now: nothing was sent; --same-file goes \
@@ -231,17 +237,25 @@ impl Ledger {
         Ok(living)
     }
 
-    fn go_on(&mut self, at: usize, file: &RegularFile) -> Place {
+    fn go_on(&mut self, at: usize, (name, file): Named<'_>) -> Result<Place, Failure> {
         let is_last = self.is_last_doubted && at + 1 == self.state.files.len();
         let entry = &mut self.state.files[at];
+        if let Some(kept) = &entry.bad_lines
+            && entry.unsettled > 0
+            && self.bad_lines.is_none()
+        {
+            let what = if entry.rule.on_bad_line == OnBadLine::Cut { "cut" } else { "skip" };
+            return Err(Failure::usage(format!(
+                "the last run did not end well, and what it has stored of {name} is counted off: \
+                 give --on-bad-line {what} and {kept} as it did, so that bad lines among it are kept"
+            )));
+        }
         entry.inode = file.inode;
         entry.path = file.path.to_string_lossy().into_owned();
         let count = entry.unsettled;
         let rule = entry.rule.clone();
-        Place {
-            position: entry.position.clone(),
-            unsettled: (count > 0).then_some(Unsettled { count, rule, is_last }),
-        }
+        let unsettled = (count > 0).then_some(Unsettled { count, rule, is_last });
+        Ok(Place { position: entry.position.clone(), unsettled })
     }
 
     /// Says so if another file was shipped from this path, and where the rest of that one lies.
@@ -327,6 +341,7 @@ impl Ledger {
             position,
             unsettled: 0,
             rule: self.rule.clone(),
+            bad_lines: self.bad_lines.clone(),
         });
         self.state.prune(self.inputs.len());
     }
@@ -378,14 +393,9 @@ impl FileState {
 
 /// What was saved of this very registration; nothing, if that was another one.
 fn known(file: &StateFile, new: &State) -> Result<Option<State>, Failure> {
+    file.check_owner(&new.topic, &new.producer)?;
     let Some(saved) = file.saved() else { return Ok(None) };
     let path = file.path().display();
-    if (&saved.topic, &saved.producer) != (&new.topic, &new.producer) {
-        return Err(Failure::refused(format!(
-            "{path} is the state of producer {} on topic {}",
-            saved.producer, saved.topic
-        )));
-    }
     if saved.registered != new.registered {
         let id = &new.producer;
         say(&format!("producer {id} was registered anew, so what {path} says counts no more"));

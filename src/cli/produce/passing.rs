@@ -10,6 +10,7 @@ use crate::{
 const SHOWN: usize = 60;
 
 /// Lines to pass over.
+#[derive(Clone)]
 pub(super) struct Passing {
     left: u64,
     rule: Rule,
@@ -19,6 +20,7 @@ pub(super) struct Passing {
 }
 
 /// How it is known that there are lines to pass over.
+#[derive(Clone, Copy)]
 pub(super) enum Origin {
     /// From nothing but the number of messages that the producer has stored.
     AllInputs { stored: u64 },

@@ -6,6 +6,7 @@
 //! from its last entry.
 
 use std::{
+    fmt,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -61,6 +62,27 @@ pub(super) struct FileState {
     pub(super) began: Began,
     /// How the last run made messages of its lines.
     pub(super) rule: Rule,
+    /// Where the last run kept lines that it skipped or cut, if it kept them.
+    #[serde(default)]
+    pub(super) bad_lines: Option<BadLinesIn>,
+}
+
+/// Where lines are kept that are skipped or cut.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum BadLinesIn {
+    File(String),
+    Topic(String),
+}
+
+/// As the flag that says so.
+impl fmt::Display for BadLinesIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "--bad-lines-file {path}"),
+            Self::Topic(topic) => write!(f, "--bad-lines-topic {topic}"),
+        }
+    }
 }
 
 /// Where a run began.
@@ -157,6 +179,21 @@ impl StateFile {
     /// What was saved last, if anything was.
     pub(super) fn saved(&self) -> Option<&State> {
         self.saved.as_ref()
+    }
+
+    /// Refuses a state that is another producer's.
+    pub(super) fn check_owner(&self, topic: &str, producer: &str) -> Result<(), Failure> {
+        match &self.saved {
+            Some(saved) if (&*saved.topic, &*saved.producer) != (topic, producer) => {
+                Err(Failure::refused(format!(
+                    "{} is the state of producer {} on topic {}",
+                    self.path.display(),
+                    saved.producer,
+                    saved.topic
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Replaces the file; when this returns, it is on disk.
