@@ -2,6 +2,7 @@
 
 mod bad_lines;
 mod checks;
+mod going_back;
 mod identity;
 mod input;
 mod json;
@@ -26,6 +27,7 @@ use crate::{
     proto::NewMessage,
 };
 use bad_lines::{BadLines, Sink};
+use going_back::Refused;
 use message::{Form, OnBadLine, Rule};
 use progress::Progress;
 use resume::Opened;
@@ -152,7 +154,12 @@ pub(super) async fn run(client: &Client, options: Produce) -> Result<(), Failure
         sent: Sent::default(),
         passed_over: 0,
         unfinished: Vec::new(),
+        refused: Refused::default(),
+        dealt_with: None,
         current: Current::default(),
+        limit,
+        client: client.clone(),
+        options,
     };
     let shipped = tokio::select! {
         shipped = shipping.ship() => shipped,

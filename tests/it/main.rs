@@ -53,6 +53,7 @@ mod session_settings;
 mod several_brokers;
 mod ship_bad_lines;
 mod ship_defaults;
+mod ship_encodings;
 mod ship_json;
 mod ship_refusals;
 mod ship_resume;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::{
     super::{failure::Failure, lines::Line},
     message::cut_payload,
-    problem::{Problem, excerpt},
+    problem::{Problem, ascii_excerpt},
 };
 use crate::{
     client::{Acknowledgement, Producer},
@@ -106,10 +106,10 @@ impl BadLines {
             }
             Sink::Topic(producer) => {
                 let mut message = NewMessage::new(line.bytes.clone())
-                    .with_header("file", excerpt(name, 1_000))
+                    .with_header("file", ascii_excerpt(name, 1_000))
                     .with_header("line", line.number.to_string())
                     .with_header("line-bytes", line.length.to_string())
-                    .with_header("problem", problem);
+                    .with_header("problem", ascii_excerpt(problem, 1_000));
                 let headers = message.headers.iter().map(|(n, v)| n.len() + v.len());
                 let room = MAX_MESSAGE_BYTES.saturating_sub(headers.sum());
                 cut_payload(&mut message.payload, room);

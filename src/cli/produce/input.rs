@@ -108,6 +108,7 @@ impl Input {
             is_file: false,
             bytes: None,
             reader: Box::new(tokio::io::empty()),
+            origin: None,
             lines: Lines::starting_at(0, 0, limit),
             head: Vec::new(),
             is_inside_line: false,
@@ -130,6 +131,8 @@ pub(super) struct Source {
     /// How many bytes there are to read, if that is known.
     pub(super) bytes: Option<u64>,
     reader: Box<dyn AsyncRead + Unpin + Send>,
+    /// Where it lies and which one it is, if it is a file.
+    origin: Option<(PathBuf, Inode)>,
     lines: Lines,
     /// The beginning of the file, up to [`PRINT_BYTES`] of it.
     head: Vec<u8>,
@@ -139,7 +142,8 @@ pub(super) struct Source {
 
 impl Source {
     fn seek(&mut self, file: RegularFile, at: &Position, limit: usize) -> io::Result<()> {
-        let RegularFile { mut file, size, .. } = file;
+        let RegularFile { mut file, inode, path, size } = file;
+        self.origin = Some((path, inode));
         self.is_file = true;
         self.bytes = Some(size.saturating_sub(at.offset));
         self.head = identity::read_head(&file, at.offset)?;
@@ -150,6 +154,23 @@ impl Source {
         self.lines = Lines::starting_at(at.offset, number, limit);
         self.reader = Box::new(tokio::fs::File::from_std(file));
         Ok(())
+    }
+
+    /// Reads a file again from a line on; returns whether it could be.
+    pub(super) fn go_back(&mut self, start: u64, number: u64, limit: usize) -> io::Result<bool> {
+        let Some((path, inode)) = self.origin.clone() else { return Ok(false) };
+        // Opened anew: what still reads the file of before moves no place in this one.
+        let file = File::open(&path)?;
+        let metadata = file.metadata()?;
+        if Inode::from(&metadata) != inode {
+            return Ok(false);
+        }
+        let is_inside_line = identity::is_inside_line(&file, start)?;
+        let lines = number - 1 + u64::from(is_inside_line);
+        let at = Position { offset: start, lines, last_line: None };
+        let size = metadata.len();
+        self.seek(RegularFile { file, inode, path, size }, &at, limit)?;
+        Ok(true)
     }
 
     /// Reads more; returns how many bytes, 0 at the end.

@@ -56,6 +56,18 @@ pub(super) fn excerpt(text: &str, max_chars: usize) -> String {
     excerpt
 }
 
+/// The same in ASCII, which every database can store.
+pub(super) fn ascii_excerpt(text: &str, max_chars: usize) -> String {
+    let mut ascii = String::new();
+    for c in excerpt(text, max_chars).chars() {
+        match c.is_ascii() {
+            true => ascii.push(c),
+            false => ascii.extend(c.escape_unicode()),
+        }
+    }
+    ascii
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +76,7 @@ mod tests {
     fn text_of_a_line_is_cut_and_escaped() {
         assert_eq!(excerpt("a\u{1b}[31mü\n", 100), "a\\u{1b}[31mü\\n");
         assert_eq!(excerpt("abcdef", 3), "abc…");
+        assert_eq!(ascii_excerpt("a\n€bc", 3), "a\\n\\u{20ac}\\u{2026}");
         assert_eq!(excerpt("abc", 3), "abc");
     }
 }

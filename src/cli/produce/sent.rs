@@ -15,6 +15,8 @@ pub(super) struct Sent {
     /// In order; as many as the producer's buffer has room for.
     waiting: VecDeque<Entry>,
     acknowledged: u64,
+    /// How many of them were acknowledged to instances of the producer before this one.
+    acknowledged_before: u64,
     last_offset: i64,
     /// File and number of the last line that was acknowledged.
     last: Option<(usize, u64)>,
@@ -42,8 +44,8 @@ impl Entry {
 #[derive(Clone)]
 pub(super) struct Mark {
     pub(super) file: usize,
-    number: u64,
-    start: u64,
+    pub(super) number: u64,
+    pub(super) start: u64,
     end: u64,
     /// Its beginning, where its place is to be kept.
     beginning: Bytes,
@@ -134,6 +136,25 @@ impl Sent {
     /// The last line that is dealt with, as all before it are.
     pub(super) fn reached(&self) -> Option<&Mark> {
         self.reached.as_ref()
+    }
+
+    /// How many messages are acknowledged to this instance of the producer.
+    pub(super) fn acknowledged_now(&self) -> u64 {
+        self.acknowledged - self.acknowledged_before
+    }
+
+    /// The first line of a request that was refused, and the one of its message of an index: what
+    /// came before the request is acknowledged.
+    pub(super) fn refused(&self, index: usize) -> Option<(Mark, Mark)> {
+        let mut sent = self.waiting.iter().filter(|entry| entry.answer.is_some());
+        let refused = sent.nth(index)?;
+        Some((self.waiting.front()?.mark.clone(), refused.mark.clone()))
+    }
+
+    /// What waits is dealt with anew, by another instance of the producer.
+    pub(super) fn forget_waiting(&mut self) {
+        self.waiting.clear();
+        self.acknowledged_before = self.acknowledged;
     }
 
     /// Whether all lines are dealt with.

@@ -9,7 +9,9 @@ use super::{
         failure::{Failure, say},
         lines::{Line, Piece},
     },
+    Produce,
     bad_lines::BadLines,
+    going_back::Refused,
     input::Source,
     ledger::{Ledger, Place},
     message::{OnBadLine, Rule, Shaped},
@@ -19,7 +21,7 @@ use super::{
     sent::{Mark, Sent},
 };
 use crate::{
-    client::{Error, Producer},
+    client::{Client, Error, Producer},
     proto::Message,
 };
 
@@ -30,6 +32,10 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct Shipping {
+    pub(super) client: Client,
+    pub(super) options: Produce,
+    /// How much of a line is looked at.
+    pub(super) limit: usize,
     pub(super) producer: Producer,
     pub(super) rule: Rule,
     /// Whether an error of a line names the flag that passes over it, as it is not given.
@@ -51,6 +57,10 @@ pub(super) struct Shipping {
     pub(super) passed_over: u64,
     /// Of the last lines without an end, those that wait for it.
     pub(super) unfinished: Vec<String>,
+    /// Lines that the broker refused.
+    pub(super) refused: Refused,
+    /// File and number of the last bad line that is kept.
+    pub(super) dealt_with: Option<(usize, u64)>,
     pub(super) current: Current,
 }
 
@@ -59,7 +69,7 @@ pub(super) struct Shipping {
 pub(super) struct Current {
     index: usize,
     /// Whether it is written down that its lines are on their way.
-    has_begun: bool,
+    pub(super) has_begun: bool,
     written: Option<Instant>,
     /// Inputs that were passed over whole, and are not written down before it is known that they
     /// are the right ones.
@@ -75,13 +85,24 @@ impl Shipping {
             if let Some(unsettled) = self.places[index].unsettled.take() {
                 self.passing = Some(Passing::of_file(unsettled, self.last_message.clone()));
             }
-            self.ship_input().await?;
-            self.end_input().await?;
+            self.refused = Refused::default();
+            let unfinished = self.unfinished.len();
+            while let Err(failure) = self.ship_current().await {
+                if !self.go_back().await? {
+                    return Err(failure);
+                }
+                self.unfinished.truncate(unfinished);
+            }
         }
         match &self.passing {
             Some(passing) => Err(passing.ended_early(&self.names)),
             None => Ok(()),
         }
+    }
+
+    async fn ship_current(&mut self) -> Result<(), Failure> {
+        self.ship_input().await?;
+        self.end_input().await
     }
 
     async fn ship_input(&mut self) -> Result<(), Failure> {
@@ -133,6 +154,8 @@ impl Shipping {
                 let number = self.sources[index].next_number();
                 Err(self.told(number, &self.rule.too_long()))
             }
+            // As its file is read again, it is kept already.
+            _ if self.dealt_with >= Some((index, self.sources[index].next_number())) => Ok(()),
             _ => self.bad_lines.overflow(bytes),
         }
     }
@@ -155,17 +178,51 @@ impl Shipping {
         if self.passing.is_some() {
             return self.pass_line(line, mark).await;
         }
+        if let Some(problem) = self.refused.take(line.number) {
+            return self.take_refused(&line, &problem, mark).await;
+        }
         match self.rule.shape(&line) {
             Ok(shaped) => self.send(&line, shaped, mark).await,
             Err(problem) if self.rule.on_bad_line.stops() => Err(self.told(line.number, &problem)),
-            Err(problem) => self.skip(&line, &problem, mark).await,
+            Err(problem) => {
+                let is_kept = self.is_kept(line.number);
+                self.skip(&line, &problem, mark, is_kept).await
+            }
         }
+    }
+
+    /// A line that the broker has refused before. All before it is stored first: by the rule alone it
+    /// could be a message, so nothing may have to be counted off across it.
+    async fn take_refused(
+        &mut self,
+        line: &Line,
+        problem: &Problem,
+        mark: Mark,
+    ) -> Result<(), Failure> {
+        self.producer.flush().await?;
+        self.sent.take_answers()?;
+        if self.rule.on_bad_line.stops() {
+            return Err(self.told(line.number, problem));
+        }
+        self.skip(line, problem, mark, false).await?;
+        self.bad_lines.flush().await?;
+        self.sent.take_answers()?;
+        self.current.has_begun = false;
+        Ok(())
+    }
+
+    /// Whether a bad line is one that is kept already, as its file is read again.
+    fn is_kept(&mut self, number: u64) -> bool {
+        let place = (self.current.index, number);
+        let is_kept = self.dealt_with.is_some_and(|last| place <= last);
+        self.dealt_with = self.dealt_with.max(Some(place));
+        is_kept
     }
 
     async fn send(&mut self, line: &Line, shaped: Shaped, mark: Mark) -> Result<(), Failure> {
         let index = self.current.index;
         self.begin()?;
-        let kept = match shaped.cut {
+        let kept = match shaped.cut && !self.is_kept(line.number) {
             true => self.bad_lines.cut(index, &self.names[index], line).await?,
             false => None,
         };
@@ -179,9 +236,18 @@ impl Shipping {
         Ok(())
     }
 
-    async fn skip(&mut self, line: &Line, problem: &Problem, mark: Mark) -> Result<(), Failure> {
-        let name = &self.names[self.current.index];
-        let kept = self.bad_lines.skip(self.current.index, name, line, problem).await?;
+    async fn skip(
+        &mut self,
+        line: &Line,
+        problem: &Problem,
+        mark: Mark,
+        is_kept: bool,
+    ) -> Result<(), Failure> {
+        let index = self.current.index;
+        let kept = match is_kept {
+            true => None,
+            false => self.bad_lines.skip(index, &self.names[index], line, problem).await?,
+        };
         self.sent.pass(kept, mark);
         Ok(())
     }
@@ -199,7 +265,9 @@ impl Shipping {
                 }
                 Ok(())
             }
-            Err(problem) if passing.hands_on_bad_lines() => self.skip(&line, &problem, mark).await,
+            Err(problem) if passing.hands_on_bad_lines() => {
+                self.skip(&line, &problem, mark, false).await
+            }
             Err(_) => {
                 self.sent.pass(None, mark);
                 Ok(())
@@ -219,8 +287,8 @@ impl Shipping {
     }
 
     /// The sequence behind the last message that is acknowledged.
-    fn sequence(&self) -> i64 {
-        let acknowledged = i64::try_from(self.sent.acknowledged()).unwrap_or(i64::MAX);
+    pub(super) fn sequence(&self) -> i64 {
+        let acknowledged = i64::try_from(self.sent.acknowledged_now()).unwrap_or(i64::MAX);
         self.producer.first_sequence().saturating_add(acknowledged)
     }
 
@@ -265,12 +333,12 @@ impl Shipping {
             Some(passing) => return Err(passing.ended_early(&self.names)),
             None => false,
         };
-        if self.ledger.is_none() {
-            return Ok(());
-        }
         self.producer.flush().await?;
         self.bad_lines.flush().await?;
         self.sent.take_answers()?;
+        if self.ledger.is_none() {
+            return Ok(());
+        }
         if goes_on {
             self.current.passed.extend(self.sent.reached().cloned());
             return Ok(());

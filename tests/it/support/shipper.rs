@@ -1,8 +1,8 @@
 //! `trunkline produce` with a broker and a folder of logs of its own.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc};
 
-use super::{Finished, TestBroker, Trunkline};
+use super::{Finished, TestBroker, TestDatabase, Trunkline};
 
 /// Ships logs to the topic `app` as producer `h`.
 pub struct Shipper {
@@ -13,6 +13,13 @@ pub struct Shipper {
 impl Shipper {
     pub async fn start() -> Self {
         Self { broker: TestBroker::start().await, folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// On a database of another encoding.
+    pub async fn start_encoded(encoding: &str) -> Self {
+        let database = Arc::new(TestDatabase::create_encoded(encoding).await);
+        let broker = TestBroker::start_on(database).await;
+        Self { broker, folder: tempfile::tempdir().unwrap() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
