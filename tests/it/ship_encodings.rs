@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs};
 
-use crate::support::Shipper;
+use crate::support::{Shipper, Trunkline, until};
 
 const LINES: usize = 12_000;
 
@@ -74,6 +74,11 @@ async fn a_run_that_stops_names_the_line_and_stores_what_came_before() {
     assert!(told.contains("line 3 of ") && told.contains("--on-bad-line skip|cut"), "{told}");
     shipper.ship_well(&["--json", "--resume", "--on-bad-line", "skip", "app.log"]).await;
     assert_eq!(shipper.stored().await, ["good", "good", "good"]);
+    // All messages have it: it is no line's fault.
+    let flag = ["--header", "price=\u{20ac}", "--on-bad-line", "skip"];
+    let told = shipper.ship_input(&flag, "a\nb\n").await;
+    assert_eq!(told.code(), 2, "{told:?}");
+    assert!(told.stderr.contains("--header: headers"), "{told:?}");
     // What cannot be read again is named, at least.
     let skip = ["--json", "--on-bad-line", "skip"];
     let told = shipper.ship_input(&skip, format!("{good}{bad}{good}")).await;
@@ -93,4 +98,27 @@ async fn bad_lines_go_to_a_topic_of_any_database() {
     assert!(kept[0].contains(r"/3 \u{20ac}.log,line=1,"), "{}", kept[0]);
     assert!(kept[0].contains(r"unknown field `\u{20ac}`"), "{}", kept[0]);
     assert_eq!(shipper.stored().await, ["good"]);
+}
+
+/// What is counted off after a kill never reaches across a line that the broker refused.
+#[tokio::test]
+async fn a_run_that_is_killed_among_refused_lines_stores_each_line_once() {
+    let shipper = Shipper::start_encoded("LATIN1").await;
+    let refused: BTreeSet<usize> = (0..24).map(|number| 250 + 487 * number).collect();
+    let (content, kept) = lines(&refused);
+    shipper.write("app.log", &content);
+    let words = ["--json", "--on-bad-line", "skip", "--resume", "--batch", "50", "app.log"];
+    let arguments = shipper.arguments(&words);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    for part in 1..10 {
+        let mut run = Trunkline::spawn(&arguments);
+        let enough = kept.len() * part / 10;
+        until("enough is stored", async || {
+            usize::try_from(shipper.broker.stored().await).unwrap() > enough
+        })
+        .await;
+        run.kill().await;
+    }
+    shipper.ship_well(&words).await;
+    assert!(shipper.stored().await == kept, "the lines are stored once, in order");
 }

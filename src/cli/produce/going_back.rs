@@ -38,12 +38,24 @@ impl Shipping {
         let Err(Error::Refused(refusal)) = self.sent.take_answers() else { return Ok(false) };
         let Some(index) = refused_message(&refusal) else { return Ok(false) };
         let Some((first, refused)) = self.sent.refused(index) else { return Ok(false) };
-        let problem = Problem::new(&refusal.message);
+        // Of the request, the user knows nothing.
+        let text = refusal.message.replace(&format!("messages[{index}]."), "");
+        if self.is_of_flag(&text) {
+            return Err(Failure::usage(format!("--header: {text}")));
+        }
+        let problem = Problem::new(&text);
         self.read_again_from(&first, &refused, &problem)?;
         self.bad_lines.flush().await?;
         self.refused.lines.push(RefusedLine { number: refused.number, problem });
         self.open_again().await?;
         Ok(true)
+    }
+
+    /// Whether headers that all messages have are at fault, as every line would be refused for them.
+    fn is_of_flag(&self, text: &str) -> bool {
+        let is_named = |c: char| text.contains(&format!("(U+{:04X})", u32::from(c)));
+        let mut headers = self.rule.headers.iter();
+        headers.any(|(name, value)| name.chars().chain(value.chars()).any(is_named))
     }
 
     fn read_again_from(
