@@ -46,7 +46,8 @@ async fn lines_that_the_broker_refuses_are_passed_over() {
             .filter(|line| line.contains('\u{20ac}') || *line == "no JSON")
             .map(str::to_owned)
             .collect();
-        (bad.sort(), expected.sort());
+        bad.sort();
+        expected.sort();
         assert!(bad == expected, "{} lines are kept", bad.len());
         shipper.write("bad.txt", "");
     }

@@ -7,7 +7,12 @@
 
 use tonic::Code;
 
-use super::{super::failure::Failure, problem::Problem, sent::Mark, shipping::Shipping};
+use super::{
+    super::{failure::Failure, lines::Line},
+    problem::Problem,
+    sent::Mark,
+    shipping::Shipping,
+};
 use crate::client::{Error, Refusal};
 
 /// Lines of the current file that the broker has refused.
@@ -93,6 +98,34 @@ impl Shipping {
                 "another program has published as this producer meanwhile: give each an id of its own",
             )),
         }
+    }
+
+    /// A line that the broker has refused before. All before it is stored first: by the rule alone it
+    /// could be a message, so nothing may have to be counted off across it.
+    pub(super) async fn take_refused(
+        &mut self,
+        line: &Line,
+        problem: &Problem,
+        mark: Mark,
+    ) -> Result<(), Failure> {
+        self.producer.flush().await?;
+        self.sent.take_answers()?;
+        if self.rule.on_bad_line.stops() {
+            return Err(self.told(line.number, problem));
+        }
+        self.skip(line, problem, mark, false).await?;
+        self.bad_lines.flush().await?;
+        self.sent.take_answers()?;
+        self.current.has_begun = false;
+        Ok(())
+    }
+
+    /// Whether a bad line is one that is kept already, as its file is read again.
+    pub(super) fn is_kept(&mut self, number: u64) -> bool {
+        let place = (self.current.index, number);
+        let is_kept = self.dealt_with.is_some_and(|last| place <= last);
+        self.dealt_with = self.dealt_with.max(Some(place));
+        is_kept
     }
 }
 

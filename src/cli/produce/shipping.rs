@@ -67,7 +67,7 @@ pub(super) struct Shipping {
 /// The input that is being shipped.
 #[derive(Default)]
 pub(super) struct Current {
-    index: usize,
+    pub(super) index: usize,
     /// Whether it is written down that its lines are on their way.
     pub(super) has_begun: bool,
     written: Option<Instant>,
@@ -191,34 +191,6 @@ impl Shipping {
         }
     }
 
-    /// A line that the broker has refused before. All before it is stored first: by the rule alone it
-    /// could be a message, so nothing may have to be counted off across it.
-    async fn take_refused(
-        &mut self,
-        line: &Line,
-        problem: &Problem,
-        mark: Mark,
-    ) -> Result<(), Failure> {
-        self.producer.flush().await?;
-        self.sent.take_answers()?;
-        if self.rule.on_bad_line.stops() {
-            return Err(self.told(line.number, problem));
-        }
-        self.skip(line, problem, mark, false).await?;
-        self.bad_lines.flush().await?;
-        self.sent.take_answers()?;
-        self.current.has_begun = false;
-        Ok(())
-    }
-
-    /// Whether a bad line is one that is kept already, as its file is read again.
-    fn is_kept(&mut self, number: u64) -> bool {
-        let place = (self.current.index, number);
-        let is_kept = self.dealt_with.is_some_and(|last| place <= last);
-        self.dealt_with = self.dealt_with.max(Some(place));
-        is_kept
-    }
-
     async fn send(&mut self, line: &Line, shaped: Shaped, mark: Mark) -> Result<(), Failure> {
         let index = self.current.index;
         self.begin()?;
@@ -236,7 +208,7 @@ impl Shipping {
         Ok(())
     }
 
-    async fn skip(
+    pub(super) async fn skip(
         &mut self,
         line: &Line,
         problem: &Problem,
@@ -275,7 +247,7 @@ impl Shipping {
         }
     }
 
-    fn told(&self, number: u64, problem: &Problem) -> Failure {
+    pub(super) fn told(&self, number: u64, problem: &Problem) -> Failure {
         let name = &self.names[self.current.index];
         let column = problem.column.map(|at| format!(", column {at},")).unwrap_or_default();
         let colon = if problem.is_predicate() { "" } else { ":" };
