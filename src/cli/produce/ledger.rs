@@ -6,7 +6,7 @@ use super::{
     super::failure::{Failure, say},
     identity::{self, Inode, Position, Print},
     input::{Input, RegularFile},
-    message::{OnBadLine, Rule},
+    message::Rule,
     state::{BadLinesIn, Began, FileState, State, StateFile},
 };
 use crate::proto::Producer;
@@ -240,16 +240,7 @@ impl Ledger {
     fn go_on(&mut self, at: usize, (name, file): Named<'_>) -> Result<Place, Failure> {
         let is_last = self.is_last_doubted && at + 1 == self.state.files.len();
         let entry = &mut self.state.files[at];
-        if let Some(kept) = &entry.bad_lines
-            && entry.unsettled > 0
-            && self.bad_lines.is_none()
-        {
-            let what = if entry.rule.on_bad_line == OnBadLine::Cut { "cut" } else { "skip" };
-            return Err(Failure::usage(format!(
-                "the last run did not end well, and what it has stored of {name} is counted off: \
-                 give --on-bad-line {what} and {kept} as it did, so that bad lines among it are kept"
-            )));
-        }
+        entry.check_bad_lines(name, self.bad_lines.is_some())?;
         entry.inode = file.inode;
         entry.path = file.path.to_string_lossy().into_owned();
         let count = entry.unsettled;

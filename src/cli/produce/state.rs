@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     super::failure::Failure,
     identity::{Inode, Position, Print},
-    message::Rule,
+    message::{OnBadLine, Rule},
 };
 use crate::proto::Producer;
 
@@ -65,6 +65,20 @@ pub(super) struct FileState {
     /// Where the last run kept lines that it skipped or cut, if it kept them.
     #[serde(default)]
     pub(super) bad_lines: Option<BadLinesIn>,
+}
+
+impl FileState {
+    /// Refuses to count off what a run has stored that kept its bad lines, if they are not kept now.
+    pub(super) fn check_bad_lines(&self, name: &str, keeps: bool) -> Result<(), Failure> {
+        let Some(kept) = self.bad_lines.as_ref().filter(|_| self.unsettled > 0 && !keeps) else {
+            return Ok(());
+        };
+        let what = if self.rule.on_bad_line == OnBadLine::Cut { "cut" } else { "skip" };
+        Err(Failure::usage(format!(
+            "the last run did not end well, and what it has stored of {name} is counted off: give \
+             --on-bad-line {what} and {kept} as it did, so that bad lines among it are kept"
+        )))
+    }
 }
 
 /// Where lines are kept that are skipped or cut.
