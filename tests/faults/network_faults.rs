@@ -128,7 +128,7 @@ async fn a_broker_is_parted_from_postgres() {
     run.fault("packets between a broker and PostgreSQL are dropped", true);
     let partition = Partition::of(address).expect("a partition");
     // What it asks for is given up before; connections that nobody uses are left to the kernel.
-    let noticed = "Connection error: error communicating with the server";
+    let noticed = "lost a connection";
     let notices = async || run.brokers[0].log_text().contains(noticed);
     until_within(Duration::from_secs(20), "the broker's kernel finds out", notices).await;
     drop(partition);
@@ -152,7 +152,7 @@ async fn the_first_of_two_hosts_goes_dark() {
     run.works(500).await;
     run.fault("packets to the first of two hosts are dropped", true);
     let partition = Partition::of(address).expect("a partition");
-    for sign in ["opened a new lease session", "Connection error: error communicating"] {
+    for sign in ["opened a new lease session", "lost a connection"] {
         // It takes as long as the kernel takes to give up what nobody uses.
         let is_told = async || run.brokers[0].log_text().contains(sign);
         until_within(Duration::from_secs(25), "the broker is at the second host", is_told).await;
