@@ -125,6 +125,7 @@ async fn a_broker_is_parted_from_postgres() {
     let setup = Setup { postgres: &[&both], straight_to: Some(&host), ..Setup::default() };
     let run = Run::start("broker-parted", setup).await;
     run.works(500).await;
+    assert!(connections_to(address) > 0, "a broker's sessions");
     run.fault("packets between a broker and PostgreSQL are dropped", true);
     let partition = Partition::of(address).expect("a partition");
     // The broker gives up what it asks for; the kernel ends connections that nobody uses.
@@ -149,6 +150,7 @@ async fn the_first_of_two_hosts_goes_dark() {
     let setup = Setup { postgres: &[&both], straight_to: Some(&hosts), ..Setup::default() };
     let run = Run::start("host-dark", setup).await;
     run.works(500).await;
+    assert!(connections_to(address) > 0, "a broker's sessions");
     run.fault("packets to the first of two hosts are dropped", true);
     let partition = Partition::of(address).expect("a partition");
     let is_told = async || run.brokers[0].log_text().contains("opened a new lease session");
