@@ -122,7 +122,8 @@ async fn serve_http2(
             under_way.answered();
             Ok::<_, Infallible>(answer)
         };
-        answering.instrument(span)
+        // Boxed: it is large, and moved several times on its way into its task.
+        Box::pin(answering.instrument(span))
     });
     let (reading, writing) = stream.into_split();
     let stream = tokio::io::join(io::Cursor::new(preface).chain(reading), writing);
