@@ -54,7 +54,8 @@ pub(super) struct Positions {
 impl Positions {
     pub(super) fn start(storage: Arc<Storage>, tasks: &TaskTracker) -> Self {
         let (queue, queued) = mpsc::channel(QUEUE_LENGTH);
-        tasks.spawn(Writer { storage, held_up: Vec::new() }.run(queued));
+        let writer = Writer { storage, held_up: Vec::new(), retry_at: Instant::now() };
+        tasks.spawn(writer.run(queued));
         Self { queue: RwLock::new(Some(queue)) }
     }
 
@@ -81,6 +82,8 @@ struct Writer {
     storage: Arc<Storage>,
     /// As many as the queue has room for: then nothing more is taken from it.
     held_up: Vec<HeldUp>,
+    /// When those are tried again, however much else comes meanwhile.
+    retry_at: Instant,
 }
 
 impl Writer {
@@ -96,7 +99,7 @@ impl Writer {
                     received = queue.recv_many(&mut queued, room), if open && room > 0 => {
                         open = received > 0;
                     }
-                    () = time::sleep(HELD_UP_RETRY) => self.try_held_up().await,
+                    () = time::sleep_until(self.retry_at) => self.try_held_up().await,
                 }
             }
             self.write(&mut queued).await;
@@ -126,6 +129,7 @@ impl Writer {
     async fn try_held_up(&mut self) {
         let held_up = std::mem::take(&mut self.held_up);
         self.write_free(held_up).await;
+        self.retry_at = Instant::now() + HELD_UP_RETRY;
     }
 
     /// Writes those of the moves whose rows nobody holds, and answers them; the others are tried
