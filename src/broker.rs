@@ -4,40 +4,20 @@
 //! A broker holds no state that matters: whatever it knows besides the database's tables is a hint
 //! or a copy, and any number of brokers may share one database.
 
-mod attach;
-mod catalog;
+mod admin;
+mod backoff;
 mod characters;
-mod commit;
 mod consume;
-mod cursor;
 mod error;
-mod feed;
-mod flush;
-mod frames;
-mod group_commit;
-mod held;
-mod hints;
+mod health;
 mod lease;
-mod lease_keeper;
-mod loss;
-mod losses;
-mod pace;
-mod peek;
-mod positions;
+mod log;
+mod notify;
 mod publish;
-mod publisher;
-mod pull;
-mod recent;
-mod reply;
 mod retention;
-mod seek;
 #[cfg(test)]
-mod simulation;
-mod stream;
-mod turns;
-mod wake_up;
-mod watch;
-mod writer;
+mod testing;
+mod truncation;
 
 use std::{sync::Arc, time::Duration};
 
@@ -46,14 +26,22 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::storage::{self, Storage};
 
-pub use commit::Commit;
-pub use consume::{CommitMode, Consume, Event, OnBusy, Stop};
-pub use cursor::{Delivery, Limits};
+use consume::positions;
+use lease::{registry, session};
+use log::topics;
+use notify::{listen, outbox};
+use publish::{queue, writer};
+
+pub use consume::{
+    commit::Commit,
+    outbox::Frames,
+    pull::{Pull, Pulled},
+    read::Peeked,
+    request::{CommitMode, Consume, Event, OnBusy, Stop},
+};
 pub use error::Error;
-pub use frames::Frames;
-pub use peek::Peeked;
-pub use publish::{Answers, Publish, Receipt, Run};
-pub use pull::{Pull, Pulled};
+pub use log::cursor::{Delivery, Limits};
+pub use publish::request::{Answers, Publish, Receipt, Run};
 pub use retention::Before;
 
 /// How often the tables are asked for what no wake-up told: heads that moved, leases that ended,
@@ -63,10 +51,10 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// A broker over one database.
 pub struct Broker {
     storage: Arc<Storage>,
-    publisher: publisher::Publisher,
+    publisher: queue::Publisher,
     characters: Arc<characters::Characters>,
-    feeds: Arc<feed::Feeds>,
-    leases: Arc<lease::Leases>,
+    feeds: Arc<topics::Feeds>,
+    leases: Arc<registry::Leases>,
     positions: positions::Positions,
     database_up: value::Receiver<bool>,
     hears_others: value::Receiver<bool>,
@@ -86,16 +74,16 @@ impl Broker {
         let storage = Arc::new(storage);
         let tasks = TaskTracker::new();
         let stopping = CancellationToken::new();
-        let feeds = Arc::new(feed::Feeds::default());
+        let feeds = Arc::new(topics::Feeds::default());
         feeds.losses().count_sessions(storage.sessions_opened());
 
-        let hints = hints::Hints::default();
+        let hints = outbox::Hints::default();
         let poll_now = Arc::new(Notify::new());
 
-        let (sessions, session) = value::channel(None);
-        let session_of_leases = session.clone();
-        let leases = Arc::new(lease::Leases::new(session, hints.clone()));
-        lease_keeper::start(
+        let (sessions, lease_session) = value::channel(None);
+        let session_of_leases = lease_session.clone();
+        let leases = Arc::new(registry::Leases::new(lease_session, hints.clone()));
+        session::start(
             storage.clone(),
             leases.clone(),
             feeds.clone(),
@@ -104,7 +92,7 @@ impl Broker {
             stopping.clone(),
         )
         .await?;
-        let hears_others = wake_up::start(
+        let hears_others = listen::start(
             storage.clone(),
             feeds.clone(),
             leases.clone(),
@@ -120,7 +108,7 @@ impl Broker {
             hints,
             characters: characters.clone(),
         };
-        let publisher = publisher::Publisher::start(Arc::new(log), writers, &tasks);
+        let publisher = queue::Publisher::start(Arc::new(log), writers, &tasks);
         retention::start(
             storage.clone(),
             feeds.clone(),
@@ -138,7 +126,7 @@ impl Broker {
         };
         tasks.spawn(stopping.clone().run_until_cancelled_owned(warm_up));
         let database_up =
-            watch::start(storage.clone(), feeds.clone(), poll_now, &tasks, stopping.clone());
+            health::start(storage.clone(), feeds.clone(), poll_now, &tasks, stopping.clone());
         Ok(Arc::new(Self {
             storage,
             publisher,
@@ -194,7 +182,7 @@ impl Broker {
         self.calls.spawn(part);
     }
 
-    fn refuse_when_draining(&self) -> Result<(), Error> {
+    pub(crate) fn refuse_when_draining(&self) -> Result<(), Error> {
         if self.draining.is_cancelled() { Err(Error::Draining) } else { Ok(()) }
     }
 }

@@ -12,8 +12,8 @@ use std::{
     },
 };
 
-use super::{Error, Publish};
 use crate::{
+    broker::{error::Error, publish::request::Publish},
     model::{InvalidInput, Labels},
     storage::{self, Storage},
 };
@@ -31,12 +31,12 @@ const MAX_QUESTIONS: usize = 32;
 const MAX_ROUNDS: usize = 8;
 
 /// What answers whether a text can be stored.
-pub(super) trait TextStore {
+pub(crate) trait TextStore {
     async fn can_store(&self, text: &str) -> Result<bool, storage::Error>;
 }
 
 /// What is known of the characters beyond ASCII, which every encoding of a server has.
-pub(super) struct Characters {
+pub(crate) struct Characters {
     encoding: String,
     all_can_be_stored: bool,
     /// Whether each character can be stored.
@@ -52,11 +52,11 @@ impl TextStore for Storage {
 }
 
 impl Characters {
-    pub(super) fn of(storage: &Storage) -> Self {
+    pub(crate) fn of(storage: &Storage) -> Self {
         Self::new(storage.encoding(), storage.can_store_any_text())
     }
 
-    pub(super) fn new(encoding: &str, all_can_be_stored: bool) -> Self {
+    pub(crate) fn new(encoding: &str, all_can_be_stored: bool) -> Self {
         Self {
             encoding: encoding.to_owned(),
             all_can_be_stored,
@@ -66,7 +66,7 @@ impl Characters {
     }
 
     /// Refuses texts of a field that cannot be stored, before a statement is given them.
-    pub(super) async fn check<'t>(
+    pub(crate) async fn check<'t>(
         &self,
         database: &impl TextStore,
         field: &str,
@@ -83,12 +83,12 @@ impl Characters {
     }
 
     /// Whether a character is known that cannot be stored.
-    pub(super) fn some_are_refused(&self) -> bool {
+    pub(crate) fn some_are_refused(&self) -> bool {
         self.some_are_refused.load(Ordering::Relaxed)
     }
 
     /// Why a publish cannot be stored, as far as that is known.
-    pub(super) fn refusal_of(&self, publish: &Publish) -> Option<Error> {
+    pub(crate) fn refusal_of(&self, publish: &Publish) -> Option<Error> {
         let messages = publish.messages.as_slice().iter().enumerate();
         messages.filter(|(_, message)| !message.headers.is_empty()).find_map(|(index, message)| {
             let character = self.find_refused(texts(&message.headers))?;
@@ -98,13 +98,13 @@ impl Characters {
     }
 
     /// Whether a publish holds characters that nobody has asked about.
-    pub(super) fn are_unknown(&self, publish: &Publish) -> bool {
+    pub(crate) fn are_unknown(&self, publish: &Publish) -> bool {
         !self.find_unknown(texts_of(publish)).is_empty()
     }
 
     /// Asks about the unknown characters of texts until one is found that cannot be stored, or
     /// none is left; whether one was found.
-    pub(super) async fn learn<'t>(
+    pub(crate) async fn learn<'t>(
         &self,
         database: &impl TextStore,
         texts: impl Iterator<Item = &'t str> + Clone + Send,
@@ -186,12 +186,12 @@ impl Characters {
 }
 
 /// The texts that come with messages of a publish.
-pub(super) fn texts_of(publish: &Publish) -> impl Iterator<Item = &str> + Clone + Send {
+pub(crate) fn texts_of(publish: &Publish) -> impl Iterator<Item = &str> + Clone + Send {
     publish.messages.as_slice().iter().flat_map(|message| texts(&message.headers))
 }
 
 /// The names and values of labels or headers.
-pub(super) fn texts(labels: &Labels) -> impl Iterator<Item = &str> + Clone + Send {
+pub(crate) fn texts(labels: &Labels) -> impl Iterator<Item = &str> + Clone + Send {
     labels.entries().iter().flat_map(|(name, value)| [name.as_str(), value.as_str()])
 }
 

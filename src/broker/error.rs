@@ -96,7 +96,7 @@ impl Error {
 
     /// For a statement that only reads, or that may be done twice: a lost connection then says
     /// nothing but that the database is down.
-    pub(super) fn of_read(error: storage::Error) -> Self {
+    pub(crate) fn of_read(error: storage::Error) -> Self {
         match Self::from(error) {
             Self::OutcomeUnknown => Self::DatabaseUnavailable,
             other => other,

@@ -12,8 +12,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Broker, Error, feed::Feeds};
 use crate::{
+    broker::{Broker, error::Error, log::topics::Feeds},
     model::{Offset, TimeBound, TopicId, TopicName},
     storage::{self, LeaseSession, Storage},
 };
@@ -67,7 +67,7 @@ impl Broker {
 }
 
 /// Starts to remove what expires, whenever no other broker does.
-pub(super) fn start(
+pub(crate) fn start(
     storage: Arc<Storage>,
     feeds: Arc<Feeds>,
     sessions: watch::Receiver<Option<Arc<LeaseSession>>>,

@@ -1,0 +1,114 @@
+//! How far a lease has come, whatever is told in whatever order.
+
+use proptest::{collection::vec, prelude::*};
+
+use crate::{
+    broker::{
+        lease::state::{Over, Progress},
+        testing::check,
+    },
+    model::{Epoch, Offset},
+    storage::Seen,
+};
+
+#[derive(Clone, Debug)]
+enum Act {
+    /// A frame leaves that was made under an epoch.
+    Delivers(i64, i64),
+    Stored(i64, i64),
+    /// The database told of an epoch and a position: of a seek, of a commit, or of what is known.
+    Saw(i64, i64),
+    Taken,
+    Gone,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let numbers = || (0..6i64, 0..50i64);
+    prop_oneof![
+        4 => numbers().prop_map(|(epoch, end)| Act::Delivers(epoch, end)),
+        4 => numbers().prop_map(|(epoch, position)| Act::Stored(epoch, position)),
+        4 => numbers().prop_map(|(epoch, position)| Act::Saw(epoch, position)),
+        1 => Just(Act::Taken),
+        1 => Just(Act::Gone),
+    ]
+}
+
+/// What a stream would act on: its epoch, where that began, how far it is, and why it is over.
+#[derive(Clone, Debug, PartialEq)]
+struct View {
+    epoch: Epoch,
+    start: Offset,
+    committed: Offset,
+    delivered: Offset,
+    over: Option<Option<String>>,
+}
+
+fn view(progress: &Progress) -> View {
+    let standing = progress.watch();
+    let standing = standing.borrow();
+    let over = standing.over.as_ref().map(|over| match over {
+        Over::TakenOver { by } => Some(by.clone()),
+        Over::Gone => None,
+    });
+    let (epoch, start, committed) = (standing.epoch, standing.start, standing.committed);
+    View { epoch, start, committed, delivered: progress.delivered(), over }
+}
+
+fn apply(progress: &Progress, act: &Act, taker: usize) {
+    let seen = |epoch, position, taken| {
+        let taker = if taken { format!("taker-{taker}") } else { String::new() };
+        Some(Seen { epoch: Epoch(epoch), position: Offset(position), taken, taker })
+    };
+    match *act {
+        Act::Delivers(epoch, end) => progress.delivers(Epoch(epoch), Offset(end)),
+        Act::Stored(epoch, position) => progress.position_stored(Epoch(epoch), Offset(position)),
+        Act::Saw(epoch, position) => progress.saw(seen(epoch, position, false)),
+        Act::Taken => progress.saw(seen(99, 0, true)),
+        Act::Gone => progress.saw(None),
+    }
+}
+
+#[test]
+fn a_lease_never_goes_back_but_by_a_seek_and_ends_once() {
+    check(256, vec(act(), 1..60), |acts| {
+        let progress = Progress::new(Epoch(2), Offset(10));
+        let mut standing = progress.watch();
+        let mut before = view(&progress);
+        for (number, act) in acts.iter().enumerate() {
+            apply(&progress, act, number);
+            let after = view(&progress);
+            assert!(after.epoch >= before.epoch);
+            assert!(after.epoch > before.epoch || after.committed >= before.committed);
+            assert!(
+                before.over.is_none() || after.over == before.over,
+                "over once, for one reason"
+            );
+            let expected = match *act {
+                Act::Saw(epoch, position) if Epoch(epoch) > before.epoch => {
+                    let (epoch, start) = (Epoch(epoch), Offset(position));
+                    View { epoch, start, committed: start, delivered: start, ..before.clone() }
+                }
+                Act::Saw(epoch, position) | Act::Stored(epoch, position)
+                    if Epoch(epoch) == before.epoch =>
+                {
+                    let committed = before.committed.max(Offset(position));
+                    View { committed, ..before.clone() }
+                }
+                Act::Delivers(epoch, end) if Epoch(epoch) == before.epoch => {
+                    View { delivered: Offset(end), ..before.clone() }
+                }
+                Act::Taken | Act::Gone => View { over: after.over.clone(), ..before.clone() },
+                // Of an epoch that is over, or not known of yet, nothing counts.
+                _ => before.clone(),
+            };
+            assert_eq!(after, expected, "{act:?}");
+            assert!(after.over.is_some() || !matches!(act, Act::Taken | Act::Gone));
+            // Whoever watches is woken by news, and by nothing else.
+            let news = View { delivered: before.delivered, ..after.clone() } != before;
+            let is_seek = after.epoch != before.epoch;
+            assert_eq!(standing.has_changed().unwrap(), news || is_seek, "{act:?}");
+            standing.borrow_and_update();
+            before = after;
+        }
+    });
+}

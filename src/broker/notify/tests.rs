@@ -1,0 +1,98 @@
+//! Hints from one broker to the next.
+
+use std::collections::{HashMap, HashSet};
+
+use proptest::{collection::vec, prelude::*};
+
+use crate::{
+    broker::{
+        notify::outbox::{Hint, Hints, Whose},
+        testing::check,
+    },
+    model::{ConsumerId, ConsumerKey, Offset, TopicId, TopicName},
+};
+
+#[derive(Clone, Debug)]
+enum Act {
+    Head(TopicId),
+    Freed(String, String),
+    Changed(Whose),
+    Send,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let topic = || any::<i32>().prop_map(|number| TopicId(number.rem_euclid(50) * 40_000_000));
+    let name = || {
+        let length = prop_oneof![1..10usize, 240..=255usize];
+        (0..100u8, length).prop_map(|(number, length)| format!("{number:_<length$}"))
+    };
+    let key = (topic(), any::<i32>()).prop_map(|(topic, consumer)| ConsumerKey { topic, consumer });
+    let whose = prop_oneof![key.prop_map(Whose::Consumer), topic().prop_map(Whose::Topic)];
+    prop_oneof![
+        8 => topic().prop_map(Act::Head),
+        8 => (name(), name()).prop_map(|(topic, consumer)| Act::Freed(topic, consumer)),
+        4 => whose.prop_map(Act::Changed),
+        1 => Just(Act::Send),
+    ]
+}
+
+/// What is to be told.
+#[derive(Default)]
+struct Waiting {
+    heads: HashMap<TopicId, Offset>,
+    freed: Vec<(String, String)>,
+    changed: HashSet<Whose>,
+}
+
+impl Waiting {
+    /// Takes away what a text tells.
+    fn tell(&mut self, hint: Hint) {
+        match hint {
+            Hint::Head(topic, head) => {
+                assert_eq!(self.heads.remove(&topic), Some(head), "the last")
+            }
+            Hint::Freed(topic, consumer) => {
+                let told = (topic.as_str().to_owned(), consumer.as_str().to_owned());
+                let place = self.freed.iter().position(|freed| *freed == told);
+                self.freed.swap_remove(place.expect("told once"));
+            }
+            Hint::Changed(whose) => assert!(self.changed.remove(&whose), "told once"),
+        }
+    }
+}
+
+#[test]
+fn what_is_to_be_told_is_told_once_in_texts_that_fit_in_a_notification() {
+    check(128, vec(act(), 1..200), |acts| {
+        let (hints, mut waiting) = (Hints::default(), Waiting::default());
+        let mut head = Offset(i64::MAX - 1_000);
+        for act in acts.into_iter().chain([Act::Send]) {
+            match act {
+                Act::Head(topic) => {
+                    head = head.after(1);
+                    hints.head_moved(topic, head);
+                    waiting.heads.insert(topic, head);
+                }
+                Act::Freed(topic, consumer) => {
+                    hints.lease_freed(TopicName::stored(&topic), ConsumerId::stored(&consumer));
+                    waiting.freed.push((topic, consumer));
+                }
+                Act::Changed(whose) => {
+                    hints.lease_changed(whose);
+                    waiting.changed.insert(whose);
+                }
+                Act::Send => {
+                    let broker = "0123456789abcdef0123456789abcdef";
+                    for text in hints.take(broker) {
+                        assert!(text.len() < 8_000, "{} bytes", text.len());
+                        let mut words = text.split(' ');
+                        assert_eq!(words.next(), Some(broker));
+                        words.for_each(|word| waiting.tell(Hint::parse(word).expect("a hint")));
+                    }
+                    let Waiting { heads, freed, changed } = &waiting;
+                    assert!(heads.is_empty() && freed.is_empty() && changed.is_empty());
+                }
+            }
+        }
+    });
+}

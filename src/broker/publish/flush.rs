@@ -1,0 +1,294 @@
+//! What a writer writes at once: waiting publishes, merged by topic.
+
+use std::collections::HashMap;
+
+use crate::{
+    broker::{
+        error::Error,
+        publish::{
+            pending::Queued,
+            request::{Publish, Receipt},
+        },
+    },
+    model::{Draft, Epoch, Offset, ProducerId, Registration, Sequence, TopicName},
+};
+
+/// A flush takes no more publishes in when it holds so many messages: larger batches were not
+/// faster, and a consumer reads whole batches.
+const FLUSH_MESSAGES: usize = 8_192;
+
+/// A flush takes no more publishes in when it holds so many bytes.
+const FLUSH_BYTES: usize = 2 * 1024 * 1024;
+
+/// Publishes that may all be stored in one transaction.
+#[derive(Default)]
+pub(crate) struct Flush {
+    groups: Vec<Group>,
+    group_of: HashMap<TopicName, usize>,
+    messages: usize,
+    bytes: usize,
+}
+
+/// The publishes of one topic in a flush, in the order in which they were taken in.
+pub(crate) struct Group {
+    pub topic: TopicName,
+    members: Vec<Queued>,
+    /// What the next member of each producer must go on from.
+    producers: Vec<(ProducerId, Progress)>,
+    place_of: HashMap<ProducerId, usize>,
+}
+
+/// A group that was taken apart.
+pub(crate) enum Halves {
+    Two(Group, Group),
+    /// It holds one request, which is stored whole or not at all.
+    OneRequest(Group),
+}
+
+#[derive(Clone, Copy)]
+struct Progress {
+    epoch: Epoch,
+    /// The sequence that follows; none if no member was counted yet.
+    next: Option<Sequence>,
+}
+
+impl Flush {
+    /// Whether a publish may be stored together with those that are there. What contradicts them
+    /// comes into a flush of its own, where the database judges it: a sequence that does not
+    /// follow, another epoch, an expected head that is to be compared with the stored one.
+    pub(crate) fn admits(&self, publish: &Publish) -> bool {
+        if self.groups.is_empty() {
+            return true;
+        }
+        let Some(group) = self.find(&publish.topic) else { return self.has_room(publish) };
+        self.has_room(publish)
+            && publish.expected_head.is_none()
+            && self.groups[group].progress(&publish.producer).is_none_or(|progress| {
+                progress.epoch == publish.epoch
+                    && (progress.next.is_none()
+                        || publish.sequence.is_none()
+                        || progress.next == publish.sequence)
+            })
+    }
+
+    /// The place of a topic's group. Most often it is the newest one: then nothing is looked up.
+    fn find(&self, topic: &TopicName) -> Option<usize> {
+        let newest = self.groups.len().checked_sub(1)?;
+        match self.groups[newest].topic == *topic {
+            true => Some(newest),
+            false => self.group_of.get(topic).copied(),
+        }
+    }
+
+    fn has_room(&self, publish: &Publish) -> bool {
+        self.messages + publish.messages.count() <= FLUSH_MESSAGES
+            && self.bytes + publish.messages.bytes() <= FLUSH_BYTES
+    }
+
+    /// Takes a publish in.
+    pub(crate) fn add(&mut self, queued: Queued) {
+        self.messages += queued.publish.messages.count();
+        self.bytes += queued.publish.messages.bytes();
+        let topic = &queued.publish.topic;
+        let group = match self.find(topic) {
+            Some(group) => group,
+            None => {
+                self.group_of.insert(topic.clone(), self.groups.len());
+                self.groups.push(Group::new(topic.clone()));
+                self.groups.len() - 1
+            }
+        };
+        self.groups[group].add(queued);
+    }
+
+    /// The groups in the order of their topics' names, in which all brokers lock topics.
+    pub(crate) fn into_groups(mut self) -> Vec<Group> {
+        self.groups.sort_unstable_by(|a, b| a.topic.cmp(&b.topic));
+        self.groups
+    }
+}
+
+impl Group {
+    fn new(topic: TopicName) -> Self {
+        Self { topic, members: Vec::new(), producers: Vec::new(), place_of: HashMap::new() }
+    }
+
+    /// The place of a producer; found as a topic's group is.
+    fn find(&self, producer: &ProducerId) -> Option<usize> {
+        let newest = self.producers.len().checked_sub(1)?;
+        match self.producers[newest].0 == *producer {
+            true => Some(newest),
+            false => self.place_of.get(producer).copied(),
+        }
+    }
+
+    fn progress(&self, producer: &ProducerId) -> Option<Progress> {
+        self.find(producer).map(|place| self.producers[place].1)
+    }
+
+    fn add(&mut self, queued: Queued) {
+        let Publish { producer, epoch, sequence, messages, .. } = &queued.publish;
+        let next = sequence.map(|first| first.after(messages.count()));
+        match self.find(producer) {
+            Some(place) => {
+                let progress = &mut self.producers[place].1;
+                progress.next = next.or(progress.next);
+            }
+            None => {
+                self.place_of.insert(producer.clone(), self.producers.len());
+                self.producers.push((producer.clone(), Progress { epoch: *epoch, next }));
+            }
+        }
+        self.members.push(queued);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// All members' messages, as the one batch they are to become.
+    pub(crate) fn draft(&self) -> Draft {
+        let first = self.members.first().map(|member| &member.publish);
+        let mut draft = Draft::default();
+        draft.expected_base = first.and_then(|publish| publish.expected_head);
+        draft.payloads.reserve(self.members.iter().map(|m| m.publish.messages.count()).sum());
+        for Queued { publish, .. } in &self.members {
+            draft.add(&publish.producer, publish.epoch, publish.sequence, &publish.messages);
+        }
+        draft
+    }
+
+    /// The members' producers, each once.
+    pub(crate) fn producers(&self) -> Vec<ProducerId> {
+        self.producers.iter().map(|(producer, _)| producer.clone()).collect()
+    }
+
+    /// Tells every member where its messages were stored.
+    pub(crate) fn acknowledge(self, base: Offset) {
+        let mut first = base;
+        for member in self.members {
+            let count = member.publish.messages.count();
+            member.answer(Ok(Receipt { first, count, duplicate: false }));
+            first = first.after(count);
+        }
+    }
+
+    /// Tells every member that it failed.
+    pub(crate) fn refuse(self, error: &Error) {
+        for member in self.members {
+            member.answer(Err(error.clone()));
+        }
+    }
+
+    /// The members' publishes, in order.
+    pub(crate) fn publishes(&self) -> impl Iterator<Item = &Publish> + Clone {
+        self.members.iter().map(|member| &member.publish)
+    }
+
+    /// Takes the group apart: by its members first, and by the requests of the last one.
+    pub(crate) fn halves(self) -> Halves {
+        let Self { topic, mut members, .. } = self;
+        if members.len() == 1 {
+            members = members.into_iter().flat_map(Queued::split).collect();
+        }
+        let second = members.split_off(members.len() / 2);
+        let group = |members| Self::of(topic.clone(), members);
+        match members.is_empty() {
+            true => Halves::OneRequest(group(second)),
+            false => Halves::Two(group(members), group(second)),
+        }
+    }
+
+    /// Refuses requests one by one, for what `refusal` says; the others stay. Returns whether a
+    /// counted one was refused: what follows it does not fit then, and must be judged anew.
+    pub(crate) fn refuse_each(&mut self, refusal: impl Fn(&Publish) -> Option<Error>) -> bool {
+        if self.publishes().all(|publish| refusal(publish).is_none()) {
+            return false;
+        }
+        let mut counted = false;
+        let mut left = Vec::with_capacity(self.members.len());
+        for member in std::mem::take(&mut self.members) {
+            if refusal(&member.publish).is_none() {
+                left.push(member);
+                continue;
+            }
+            for request in member.split() {
+                match refusal(&request.publish) {
+                    Some(error) => {
+                        counted |= request.publish.sequence.is_some();
+                        request.answer(Err(error));
+                    }
+                    None => left.push(request),
+                }
+            }
+        }
+        *self = Self::of(self.topic.clone(), left);
+        counted
+    }
+
+    fn of(topic: TopicName, members: Vec<Queued>) -> Self {
+        let mut group = Self::new(topic);
+        members.into_iter().for_each(|member| group.add(member));
+        group
+    }
+
+    /// Answers the requests that cannot be stored, or were stored before; the others stay.
+    pub(crate) fn settle(&mut self, head: Offset, registrations: Vec<Registration>) {
+        let mut registrations: HashMap<ProducerId, Registration> = registrations
+            .into_iter()
+            .map(|registration| (registration.producer.clone(), registration))
+            .collect();
+        let members = std::mem::take(&mut self.members);
+        self.producers.clear();
+        self.place_of.clear();
+        for member in members.into_iter().flat_map(Queued::split) {
+            let registration = registrations.get_mut(&member.publish.producer);
+            match judge(&member.publish, head, registration) {
+                Some(answer) => member.answer(answer),
+                None => self.add(member),
+            }
+        }
+    }
+}
+
+/// The answer to a publish that cannot be stored, or was stored before; `None` if it can be
+/// stored, and then the registration counts it in.
+fn judge(
+    publish: &Publish,
+    head: Offset,
+    registration: Option<&mut Registration>,
+) -> Option<Result<Receipt, Error>> {
+    let Publish { topic, producer, epoch, sequence, expected_head, messages } = publish;
+    let Some(registration) = registration else {
+        let (topic, producer) = (topic.clone(), producer.clone());
+        return Some(Err(Error::ProducerNotRegistered { topic, producer }));
+    };
+    if registration.epoch != *epoch {
+        let (topic, producer) = (topic.clone(), producer.clone());
+        let current = registration.epoch;
+        return Some(Err(Error::ProducerFenced { topic, producer, epoch: *epoch, current }));
+    }
+    let (count, expected) = (messages.count(), registration.next_sequence);
+    if let Some(sequence) = *sequence
+        && sequence != expected
+    {
+        if let Some(first) = registration.find_stored(sequence, count) {
+            return Some(Ok(Receipt { first, count, duplicate: true }));
+        }
+        let (topic, producer) = (topic.clone(), producer.clone());
+        return Some(Err(match sequence < expected {
+            true => Error::SequencePassed { topic, producer, sequence, expected },
+            false => Error::SequenceGap { topic, producer, sequence, expected },
+        }));
+    }
+    if let Some(expected_head) = *expected_head
+        && expected_head != head
+    {
+        let topic = topic.clone();
+        return Some(Err(Error::HeadMoved { topic, expected_head, head }));
+    }
+    if sequence.is_some() {
+        registration.next_sequence = expected.after(count);
+    }
+    None
+}

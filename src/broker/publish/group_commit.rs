@@ -1,0 +1,257 @@
+//! How a flush is stored: together if it can be, and taken apart as far as the database refuses
+//! it.
+//!
+//! Guarantees: every member of every group is answered once; those of a topic are stored in their
+//! order; what the database refuses is answered alone, and the rest is stored. A flush with so much
+//! that is refused that this would hold others up is not taken apart to the end: then requests with
+//! characters that nobody has asked about yet are sent back to be tried again.
+
+use crate::{
+    broker::{
+        characters::{Characters, TextStore, texts_of},
+        error::Error,
+        publish::{
+            flush::{Group, Halves},
+            request::Publish,
+        },
+    },
+    model::{Draft, InvalidInput, Offset, ProducerId, Registration, TopicName},
+    storage::{self, Appended},
+};
+
+/// How often a group may be tried again without the publishes that turned out not to fit, or
+/// because what they have to fit changed meanwhile.
+const MAX_ROUNDS: usize = 8;
+
+/// How many statements of one flush the database may refuse before it is no longer taken apart. To
+/// find one bad request among 8,192 takes 14 at the most.
+const MAX_REFUSED: usize = 128;
+
+/// How often a flush asks which of its characters the database refuses: each time takes some tens of
+/// small statements, and everybody in the flush waits for them.
+const MAX_LEARNED: usize = 8;
+
+/// What a flush is stored in: the database, or a model of it.
+pub(crate) trait Log: TextStore {
+    /// As [`storage::Writer::append`].
+    async fn append(
+        &self,
+        topic: &TopicName,
+        draft: &Draft,
+    ) -> Result<Option<Appended>, storage::Error>;
+
+    /// As [`storage::Writer::append_all`].
+    async fn append_all(
+        &self,
+        drafts: &[(&TopicName, &Draft)],
+    ) -> Result<Vec<Option<Appended>>, storage::Error>;
+
+    /// As [`storage::Storage::find_registrations`].
+    async fn find_registrations(
+        &self,
+        topic: &TopicName,
+        producers: &[ProducerId],
+    ) -> Result<Option<(Offset, Vec<Registration>)>, storage::Error>;
+
+    /// A draft was stored, and its publishers have been answered.
+    fn acknowledged(&self, draft: Draft, appended: Appended);
+}
+
+/// A flush on its way into the log.
+pub(crate) struct GroupCommit<'a, L> {
+    log: &'a L,
+    characters: &'a Characters,
+    /// How many statements the database refused.
+    refused: usize,
+    /// How often the database may still be asked which characters it can store.
+    to_learn: usize,
+}
+
+/// Groups that are to be stored in one transaction.
+type Piece = Vec<Group>;
+
+impl<'a, L: Log> GroupCommit<'a, L> {
+    pub(crate) fn new(log: &'a L, characters: &'a Characters) -> Self {
+        Self { log, characters, refused: 0, to_learn: MAX_LEARNED }
+    }
+
+    /// Stores groups, which must come in the order of their topics' names, and answers all their
+    /// members.
+    pub(crate) async fn store(mut self, groups: Piece) {
+        let mut next = Some(groups);
+        // What is left after that, the last one first.
+        let mut pieces = Vec::new();
+        while let Some(piece) = next.take().or_else(|| pieces.pop()) {
+            let mut piece = self.without_refused(piece).await;
+            let left = match piece.len() {
+                2.. => self.store_together(piece).await,
+                _ => match piece.pop() {
+                    Some(group) => self.store_alone(group).await,
+                    None => Vec::new(),
+                },
+            };
+            pieces.extend(left.into_iter().rev());
+        }
+    }
+
+    /// Stores groups in one transaction; returns what is still to be stored.
+    async fn store_together(&mut self, groups: Piece) -> Vec<Piece> {
+        let drafts: Vec<Draft> = groups.iter().map(Group::draft).collect();
+        let named: Vec<_> = groups.iter().map(|group| &group.topic).zip(&drafts).collect();
+        match self.log.append_all(&named).await {
+            Ok(appended) => {
+                let mut left = Vec::new();
+                for ((group, draft), appended) in groups.into_iter().zip(drafts).zip(appended) {
+                    match appended {
+                        Some(appended) => self.acknowledge(group, draft, appended),
+                        None => left.push(vec![group]),
+                    }
+                }
+                left
+            }
+            Err(error @ storage::Error::Refused(_)) => self.take_apart(groups, error).await,
+            // Nothing was stored: find out which of them it was.
+            Err(
+                storage::Error::Locked(_)
+                | storage::Error::ChangedMeanwhile
+                | storage::Error::Unexpected(_),
+            ) => groups.into_iter().map(|group| vec![group]).collect(),
+            Err(error) => refuse_all(groups, error),
+        }
+    }
+
+    /// Stores a group in a transaction of its own, without those of its members that do not fit;
+    /// returns what is still to be stored.
+    async fn store_alone(&mut self, mut group: Group) -> Vec<Piece> {
+        for _ in 0..MAX_ROUNDS {
+            let draft = group.draft();
+            match self.log.append(&group.topic, &draft).await {
+                Ok(Some(appended)) => {
+                    self.acknowledge(group, draft, appended);
+                    return Vec::new();
+                }
+                Ok(None) | Err(storage::Error::ChangedMeanwhile) => {
+                    match self.settle(group).await {
+                        Some(left) => group = left,
+                        None => return Vec::new(),
+                    }
+                }
+                Err(storage::Error::Locked(problem)) => {
+                    tracing::warn!(topic = %group.topic, problem, "refuse publishes to a locked topic");
+                    let topic = group.topic.clone();
+                    group.refuse(&Error::TopicBusy { topic });
+                    return Vec::new();
+                }
+                Err(error @ storage::Error::Refused(_)) => {
+                    return self.take_apart(vec![group], error).await;
+                }
+                Err(error) => return refuse_all(vec![group], error),
+            }
+        }
+        // Its producers come and go faster than it can be written.
+        group.refuse(&Error::DatabaseUnavailable);
+        Vec::new()
+    }
+
+    fn acknowledge(&self, group: Group, draft: Draft, appended: Appended) {
+        group.acknowledge(appended.base);
+        self.log.acknowledged(draft, appended);
+    }
+
+    /// Answers the members that cannot be stored, or were before; `None` if nobody is left.
+    async fn settle(&self, mut group: Group) -> Option<Group> {
+        match self.log.find_registrations(&group.topic, &group.producers()).await {
+            Ok(Some((head, registrations))) => {
+                group.settle(head, registrations);
+                (!group.is_empty()).then_some(group)
+            }
+            Ok(None) => {
+                let topic = group.topic.clone();
+                group.refuse(&Error::TopicNotFound { topic });
+                None
+            }
+            Err(error) => {
+                // Nothing was stored, whatever became of the question.
+                group.refuse(&Error::of_read(error));
+                None
+            }
+        }
+    }
+
+    /// Takes apart what the database refused, and stored nothing of; returns the parts, which are
+    /// still to be stored. A request that is alone is answered.
+    async fn take_apart(&mut self, mut groups: Piece, error: storage::Error) -> Vec<Piece> {
+        self.refused += 1;
+        if self.refused > MAX_REFUSED {
+            return refuse_all(groups, error);
+        }
+        if self.refused == MAX_REFUSED || self.learn(&groups).await {
+            // Without what is known to be refused now, the rest can be stored together.
+            return vec![groups];
+        }
+        if groups.len() > 1 {
+            let second = groups.split_off(groups.len() / 2);
+            return vec![groups, second];
+        }
+        let halves = groups.into_iter().map(Group::halves);
+        let mut left = Vec::new();
+        for halves in halves {
+            match halves {
+                Halves::Two(first, second) => left.extend([vec![first], vec![second]]),
+                Halves::OneRequest(group) => {
+                    tracing::warn!(topic = %group.topic, %error, "refuse a publish");
+                    let problem = "hold a value that the database refuses";
+                    group.refuse(&InvalidInput::new("messages", problem).into());
+                }
+            }
+        }
+        left
+    }
+
+    /// Asks about the characters of groups; whether one was found that cannot be stored.
+    async fn learn(&mut self, groups: &[Group]) -> bool {
+        let Some(left) = self.to_learn.checked_sub(1) else { return false };
+        self.to_learn = left;
+        let texts = groups.iter().flat_map(Group::publishes).flat_map(texts_of);
+        match self.characters.learn(self.log, texts).await {
+            Ok(found) => found,
+            Err(error) => {
+                // The flush is halved without: it must not wait for an answer again and again.
+                tracing::debug!(%error, "ask which characters can be stored");
+                self.to_learn = 0;
+                false
+            }
+        }
+    }
+
+    /// The groups without the requests that are known to be refused, which are answered.
+    async fn without_refused(&self, groups: Piece) -> Piece {
+        if !self.characters.some_are_refused() && self.refused < MAX_REFUSED {
+            return groups;
+        }
+        let mut left = Vec::with_capacity(groups.len());
+        for mut group in groups {
+            // Whoever counted on from a refused request leaves a gap.
+            let judged_anew = group.refuse_each(|publish| self.refusal_of(publish));
+            let settled = match judged_anew && !group.is_empty() {
+                true => self.settle(group).await,
+                false => Some(group),
+            };
+            left.extend(settled.filter(|group| !group.is_empty()));
+        }
+        left
+    }
+
+    fn refusal_of(&self, publish: &Publish) -> Option<Error> {
+        self.characters.refusal_of(publish).or_else(|| {
+            let too_many = self.refused >= MAX_REFUSED && self.characters.are_unknown(publish);
+            too_many.then_some(Error::DatabaseUnavailable)
+        })
+    }
+}
+
+fn refuse_all(groups: Piece, error: storage::Error) -> Vec<Piece> {
+    let error = Error::from(error);
+    groups.into_iter().for_each(|group| group.refuse(&error));
+    Vec::new()
+}

@@ -1,0 +1,175 @@
+//! Publishes on their way through runs, flushes and groups to a log, and the answers back.
+
+mod database;
+mod requests;
+mod serial;
+mod writer;
+
+use std::collections::{HashMap, HashSet};
+
+use futures::FutureExt as _;
+use proptest::collection::vec;
+
+use crate::broker::{
+    error::Error,
+    publish::{
+        request::{Publish, Receipt},
+        tests::{
+            database::{Database, Mishap, POISON, mishap},
+            requests::{Act, Clients, act, ids, large_act, plain},
+            serial::Serial,
+            writer::{Driver, Written},
+        },
+    },
+    testing::check,
+};
+
+type Answer = Result<Receipt, Error>;
+
+#[test]
+fn each_request_is_answered_as_if_it_had_come_alone() {
+    check(192, vec(act(), 1..60), |acts| {
+        let mut driver = Driver::new(Vec::new());
+        let answered = run(acts, &mut driver);
+        check_logs(&driver.database(), &answered);
+        // Whatever was refused beside it, and whatever it was written with.
+        let mut serial = Serial::default();
+        for (publish, answer) in &answered {
+            let verdict = serial.judge(publish);
+            assert!(verdict.allows(answer), "{publish:?}: {verdict:?}, but {answer:?}");
+        }
+        for flush in &driver.flushes {
+            check_cost(flush);
+        }
+    });
+}
+
+#[test]
+fn what_others_do_meanwhile_and_what_fails_harms_nothing_that_is_stored() {
+    check(128, (vec(act(), 1..60), vec(mishap(), 0..40)), |(acts, mishaps)| {
+        let lost = mishaps.iter().any(|mishap| matches!(mishap, Mishap::Lost { .. }));
+        let mut driver = Driver::new(mishaps);
+        let answered = run(acts, &mut driver);
+        check_logs(&driver.database(), &answered);
+        assert!(lost || !answered.iter().any(|(_, answer)| is_unknown(answer)));
+    });
+}
+
+#[test]
+fn a_flush_keeps_to_its_limits_unless_one_run_alone_is_larger() {
+    check(32, vec(large_act(), 1..30), |acts| {
+        let mut driver = Driver::new(Vec::new());
+        let answered = run(acts, &mut driver);
+        check_logs(&driver.database(), &answered);
+        for flush in &driver.flushes {
+            let within = flush.messages <= 8_192 && flush.bytes <= 2 * 1024 * 1024;
+            assert!(flush.runs == 1 || within, "{flush:?}");
+        }
+    });
+}
+
+#[test]
+fn a_flood_of_refused_requests_costs_a_bounded_number_of_statements() {
+    // Each lacks a character of its own; or one that all share; or is refused for no reason that
+    // its characters tell.
+    let lacking = |index: usize| char::from_u32(0x4e00 + index as u32).unwrap().to_string();
+    let floods: [&dyn Fn(usize) -> String; 3] = [&lacking, &|_| lacking(0), &|_| POISON.to_owned()];
+    for (kind, header) in floods.into_iter().enumerate() {
+        let mut driver = Driver::new(Vec::new());
+        let mut answers = Vec::new();
+        for index in 0..4_000 {
+            let good = index % 40 == 0;
+            let (topic, header) = match (good, index % 80 == 0) {
+                (true, true) => (1, None),
+                (true, false) => (0, None),
+                _ => (0, Some(header(index))),
+            };
+            let publish = plain(topic, index, header.as_deref());
+            answers.push((good, topic, driver.take_in(publish.into())));
+        }
+        driver.write_all();
+        let [flush] = &driver.flushes[..] else { panic!("one flush: {:?}", driver.flushes) };
+        assert!(flush.refused <= 160 && driver.questions() <= 160 * 32, "{flush:?}");
+        for (good, topic, answer) in answers {
+            let answer = answer.wait().now_or_never().expect("all are answered").remove(0);
+            match (good, kind, &answer) {
+                (true, 0 | 1, Ok(_)) | (false, 0 | 1, Err(Error::Invalid(_))) => {}
+                // Some are sent back, to be tried again.
+                (false, 0, Err(Error::DatabaseUnavailable)) => {}
+                // Only what shares a topic with them suffers.
+                (true, 2, Ok(_)) => {}
+                (true, 2, Err(Error::Internal)) if topic == 0 => {}
+                (false, 2, Err(Error::Invalid(_) | Error::Internal)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(driver.all_room_is_given_back());
+    }
+}
+
+/// A flush takes a transaction; a group that does not fit takes two more, as the first one finds
+/// out who does not fit, and the others fit then; and a bad message takes no more refused ones than
+/// it takes to halve a flush down to it.
+fn check_cost(flush: &Written) {
+    let halvings = flush.messages.max(2).ilog2() as usize + 1;
+    assert!(flush.refused <= flush.bad * (2 * halvings + 2), "{flush:?}");
+    assert!(flush.transactions <= 1 + 2 * flush.groups + 4 * flush.refused, "{flush:?}");
+}
+
+/// Lets clients publish and the writer write; returns every request with its one answer, in the
+/// order in which they were taken in.
+fn run(acts: Vec<Act>, driver: &mut Driver) -> Vec<(Publish, Answer)> {
+    let mut clients = Clients::default();
+    for act in acts {
+        clients.act(act, driver);
+    }
+    clients.close_run(driver);
+    driver.write_all();
+    let mut answered = Vec::new();
+    for (requests, answers) in clients.runs {
+        let answers = answers.wait().now_or_never().expect("all are answered");
+        assert_eq!(answers.len(), requests.len(), "one answer to each request");
+        answered.extend(requests.into_iter().zip(answers));
+    }
+    assert!(driver.all_room_is_given_back());
+    answered
+}
+
+fn is_unknown(answer: &Answer) -> bool {
+    matches!(answer, Err(Error::OutcomeUnknown))
+}
+
+/// What was acknowledged is stored once, where its receipt says; what was refused is not; each log
+/// is dense, and in the order in which publishes were taken in.
+fn check_logs(database: &Database, answered: &[(Publish, Answer)]) {
+    let unknown = answered.iter().filter(|(_, answer)| is_unknown(answer));
+    let unknown: HashSet<_> = unknown.flat_map(|(publish, _)| ids(publish)).collect();
+    let mut by_topic: HashMap<_, Vec<_>> = HashMap::new();
+    for (publish, answer) in answered {
+        by_topic.entry(&publish.topic).or_default().push((publish, answer));
+    }
+    for (topic, answered) in by_topic {
+        let log = database.log(topic);
+        let dense = (0..database.head(topic).0).eq(log.iter().map(|(offset, ..)| offset.0));
+        assert!(dense, "offsets from 0 to the head");
+        let others = database.stored_by_others(topic);
+        let own = || log.iter().filter(|(offset, ..)| !others.contains(offset));
+        let stored: HashSet<_> = own().map(|(.., id)| id).collect();
+        assert_eq!(stored.len(), own().count(), "nothing is stored twice");
+        let mut acknowledged = Vec::new();
+        for (publish, answer) in answered {
+            let Ok(Receipt { first, count, duplicate }) = answer else { continue };
+            assert_eq!(*count, publish.messages.count());
+            for (index, id) in ids(publish).enumerate() {
+                let entry = (first.after(index), publish.producer.clone(), id);
+                let found = &log[entry.0.0 as usize];
+                // Whoever uses a sequence again is told of what it was used for first.
+                let used_again = *duplicate && !stored.contains(&entry.2);
+                assert!(*found == entry || (used_again && found.1 == entry.1), "{entry:?}");
+                acknowledged.extend((!duplicate).then_some(entry));
+            }
+        }
+        let known = |(.., id): &&(_, _, _)| !unknown.contains(id);
+        assert!(own().filter(known).eq(acknowledged.iter().filter(known)), "in their order");
+    }
+}

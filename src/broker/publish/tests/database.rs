@@ -1,0 +1,219 @@
+//! What a writer meets of the database: heads, batches and registrations, judged and changed as the
+//! statements `append_batch` and `find_registrations` do it.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use crate::{
+    broker::publish::tests::requests::{TOPICS, initially_registered, producer, topic},
+    model::{
+        Batch, Draft, Epoch, Message, NewMessages, Offset, ProducerId, Registration, Sequence,
+        SequenceRun, TopicName,
+    },
+};
+
+/// What goes wrong, or what another broker does, before a statement.
+#[derive(Clone, Debug)]
+pub(crate) enum Mishap {
+    Nothing,
+    /// Another broker stores a message.
+    OtherPublishes {
+        topic: u8,
+    },
+    Fence {
+        topic: u8,
+        producer: u8,
+    },
+    Unregister {
+        topic: u8,
+        producer: u8,
+    },
+    Register {
+        topic: u8,
+        producer: u8,
+    },
+    /// Nothing is stored, and it may be tried again.
+    Changed,
+    /// Nothing is stored, as another session holds a lock.
+    Locked,
+    /// The connection is lost, before or after the commit.
+    Lost {
+        stored: bool,
+    },
+}
+
+pub(crate) fn mishap() -> impl Strategy<Value = Mishap> {
+    let (topic, producer) = (0..TOPICS, 0..4u8);
+    prop_oneof![
+        6 => Just(Mishap::Nothing),
+        3 => topic.clone().prop_map(|topic| Mishap::OtherPublishes { topic }),
+        1 => (topic.clone(), producer.clone())
+            .prop_map(|(topic, producer)| Mishap::Fence { topic, producer }),
+        1 => (topic.clone(), producer.clone())
+            .prop_map(|(topic, producer)| Mishap::Unregister { topic, producer }),
+        2 => (topic, producer).prop_map(|(topic, producer)| Mishap::Register { topic, producer }),
+        2 => Just(Mishap::Changed),
+        1 => Just(Mishap::Locked),
+        1 => any::<bool>().prop_map(|stored| Mishap::Lost { stored }),
+    ]
+}
+
+/// The model's encoding ends where LATIN1 does.
+pub(crate) fn can_be_stored(character: char) -> bool {
+    character <= '\u{ff}'
+}
+
+/// A header's value that the database refuses for no reason that its characters tell.
+pub(crate) const POISON: &str = "poison";
+
+/// How many runs of counted messages a registration keeps.
+const RECENT_RUNS: usize = 8;
+
+#[derive(Default)]
+struct Topic {
+    head: Offset,
+    batches: Vec<Batch>,
+    registrations: HashMap<ProducerId, Registration>,
+    by_others: HashSet<Offset>,
+    /// Registrations of before.
+    gone: Vec<Registration>,
+}
+
+impl Topic {
+    fn store_of_others(&mut self) {
+        let mut draft = Draft::default();
+        let message = Message { key: Some(Bytes::new()), ..Message::default() };
+        let messages = NewMessages::parse(vec![message]).unwrap();
+        draft.add(&producer(9), Epoch(0), None, &messages);
+        self.by_others.insert(self.head);
+        self.batches.push(draft.stored(self.head, SystemTime::UNIX_EPOCH));
+        self.head = self.head.after(1);
+    }
+}
+
+pub(crate) fn refuses_value(value: &str) -> bool {
+    value == POISON || !value.chars().all(can_be_stored)
+}
+
+pub(crate) struct Database(BTreeMap<TopicName, Topic>);
+
+pub(crate) fn new_registration(producer: ProducerId) -> Registration {
+    let (epoch, next_sequence) = Default::default();
+    Registration { producer, epoch, next_sequence, recent: Vec::new() }
+}
+
+impl Database {
+    pub(crate) fn new() -> Self {
+        let topics = (0..TOPICS).map(|number| {
+            let registrations = initially_registered().map(|id| (id.clone(), new_registration(id)));
+            (topic(number), Topic { registrations: registrations.collect(), ..Topic::default() })
+        });
+        Self(topics.collect())
+    }
+
+    /// Whether a draft cannot be stored, whatever it is to fit.
+    pub(crate) fn refuses(draft: &Draft) -> bool {
+        let headers = draft.headers.iter().flatten().flat_map(|headers| headers.entries().values());
+        headers.into_iter().any(|value| refuses_value(value))
+    }
+
+    /// All fit, and are stored, or nothing is.
+    pub(crate) fn append(&mut self, topic: &TopicName, draft: &Draft) -> Option<Offset> {
+        let topic = self.0.get_mut(topic)?;
+        let fit = draft.stamps.iter().all(|stamp| {
+            let registration = topic.registrations.get(&stamp.producer);
+            registration.is_some_and(|registration| {
+                let first = stamp.sequences.as_ref().map(|sequences| sequences.first);
+                registration.epoch == stamp.epoch
+                    && first.is_none_or(|first| first == registration.next_sequence)
+            })
+        });
+        let base = topic.head;
+        if !fit || draft.expected_base.is_some_and(|expected| expected != base) {
+            return None;
+        }
+        for stamp in &draft.stamps {
+            let Some(sequences) = &stamp.sequences else { continue };
+            let registration = topic.registrations.get_mut(&stamp.producer)?;
+            registration.next_sequence = sequences.next;
+            let runs = sequences
+                .runs
+                .iter()
+                .rev()
+                .map(|&(sequence, index)| SequenceRun { sequence, offset: base.after(index) });
+            let recent = runs.chain(registration.recent.iter().copied());
+            registration.recent = recent.take(RECENT_RUNS).collect();
+        }
+        let batch = draft.clone().stored(base, SystemTime::UNIX_EPOCH);
+        topic.head = batch.end();
+        topic.batches.push(batch);
+        Some(base)
+    }
+
+    pub(crate) fn find_registrations(
+        &self,
+        topic: &TopicName,
+        producers: &[ProducerId],
+    ) -> Option<(Offset, Vec<Registration>)> {
+        let topic = self.0.get(topic)?;
+        let found = producers.iter().filter_map(|producer| topic.registrations.get(producer));
+        Some((topic.head, found.cloned().collect()))
+    }
+
+    /// What another broker does.
+    pub(crate) fn meet(&mut self, mishap: &Mishap) {
+        match *mishap {
+            Mishap::OtherPublishes { topic } => self.topic(topic).store_of_others(),
+            Mishap::Fence { topic, producer: number } => {
+                let registrations = &mut self.topic(topic).registrations;
+                if let Some(registration) = registrations.get_mut(&producer(number)) {
+                    registration.epoch.0 += 1;
+                }
+            }
+            Mishap::Unregister { topic, producer: number } => {
+                let topic = self.topic(topic);
+                topic.gone.extend(topic.registrations.remove(&producer(number)));
+            }
+            Mishap::Register { topic, producer: number } => {
+                let (topic, producer) = (self.topic(topic), producer(number));
+                // A second registration would count anew, and then nothing is known of before.
+                if topic.gone.iter().all(|gone| gone.producer != producer) {
+                    let registration = topic.registrations.entry(producer.clone());
+                    registration.or_insert_with(|| new_registration(producer));
+                }
+            }
+            Mishap::Nothing | Mishap::Changed | Mishap::Locked | Mishap::Lost { .. } => {}
+        }
+    }
+
+    fn topic(&mut self, number: u8) -> &mut Topic {
+        self.0.get_mut(&topic(number)).unwrap()
+    }
+
+    pub(crate) fn head(&self, topic: &TopicName) -> Offset {
+        self.0.get(topic).map(|topic| topic.head).unwrap_or_default()
+    }
+
+    /// All messages of a topic: offset, producer and key.
+    pub(crate) fn log(&self, topic: &TopicName) -> Vec<(Offset, ProducerId, Bytes)> {
+        let batches = self.0.get(topic).map_or(&[][..], |topic| &topic.batches);
+        let messages = batches.iter().flat_map(|batch| batch.messages_from(batch.base));
+        messages.map(|m| (m.offset, m.producer.clone(), m.key.unwrap().clone())).collect()
+    }
+
+    pub(crate) fn stored_by_others(&self, topic: &TopicName) -> HashSet<Offset> {
+        self.0.get(topic).map(|topic| topic.by_others.clone()).unwrap_or_default()
+    }
+
+    /// What a producer's next message is counted as.
+    pub(crate) fn next_sequence(&self, topic: &TopicName, producer: &ProducerId) -> Sequence {
+        let topic = self.0.get(topic);
+        let registration = topic.and_then(|topic| topic.registrations.get(producer));
+        registration.map(|registration| registration.next_sequence).unwrap_or_default()
+    }
+}

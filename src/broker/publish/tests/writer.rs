@@ -1,0 +1,219 @@
+//! The writer's flushes, over the model of the database.
+
+use std::{
+    cell::{Cell, Ref, RefCell},
+    collections::VecDeque,
+    sync::Arc,
+    time::SystemTime,
+};
+
+use futures::FutureExt as _;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::{
+    broker::{
+        characters::{Characters, TextStore},
+        publish::{
+            flush::Flush,
+            group_commit::{GroupCommit, Log},
+            pending::{Caller, Queued},
+            request::{Answers, Run},
+            tests::{
+                database::{Database, Mishap, can_be_stored},
+                requests::is_refused,
+            },
+        },
+    },
+    model::{Draft, Offset, ProducerId, Registration, TopicId, TopicName},
+    storage::{self, Appended},
+};
+
+/// More than all publishes of a case.
+const ROOM: usize = 100_000;
+
+pub(crate) struct Driver {
+    log: ModelLog,
+    characters: Characters,
+    queue: VecDeque<Queued>,
+    room: Arc<Semaphore>,
+    pub flushes: Vec<Written>,
+}
+
+/// What a flush held, and what it took to write it.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub runs: usize,
+    pub messages: usize,
+    pub bytes: usize,
+    pub groups: usize,
+    /// Messages that the database refuses.
+    pub bad: usize,
+    /// Transactions, and those of them that were refused.
+    pub transactions: usize,
+    pub refused: usize,
+}
+
+/// The model as the writer sees it.
+struct ModelLog {
+    database: RefCell<Database>,
+    mishaps: RefCell<std::vec::IntoIter<Mishap>>,
+    transactions: Cell<usize>,
+    refused: Cell<usize>,
+    questions: Cell<usize>,
+}
+
+impl Driver {
+    pub(crate) fn new(mishaps: Vec<Mishap>) -> Self {
+        Self {
+            log: ModelLog {
+                database: RefCell::new(Database::new()),
+                mishaps: RefCell::new(mishaps.into_iter()),
+                transactions: Cell::default(),
+                refused: Cell::default(),
+                questions: Cell::default(),
+            },
+            characters: Characters::new("LATIN1", false),
+            queue: VecDeque::new(),
+            room: Arc::new(Semaphore::new(ROOM)),
+            flushes: Vec::new(),
+        }
+    }
+
+    pub(crate) fn database(&self) -> Ref<'_, Database> {
+        self.log.database.borrow()
+    }
+
+    /// How often the database was asked whether it can store a text.
+    pub(crate) fn questions(&self) -> usize {
+        self.log.questions.get()
+    }
+
+    pub(crate) fn take_in(&mut self, run: Run) -> Answers {
+        let (outcome, answered) = oneshot::channel();
+        let answers = Answers { counts: run.counts.clone(), outcome: answered };
+        let _room = self.room.clone().try_acquire_owned().unwrap();
+        self.queue.push_back(Queued::new(run, Caller { outcome, _room }));
+        answers
+    }
+
+    pub(crate) fn all_room_is_given_back(&self) -> bool {
+        self.room.available_permits() == ROOM
+    }
+
+    pub(crate) fn write_all(&mut self) {
+        while !self.queue.is_empty() {
+            self.write_flush();
+        }
+    }
+
+    /// Writes what waits, as much of it as can be stored together.
+    pub(crate) fn write_flush(&mut self) {
+        let mut flush = Flush::default();
+        let (mut runs, mut messages, mut bytes, mut bad) = (0, 0, 0, 0);
+        while let Some(next) = self.queue.pop_front() {
+            if !flush.admits(&next.publish) {
+                self.queue.push_front(next);
+                break;
+            }
+            let taken = &next.publish.messages;
+            (runs, messages, bytes) = (runs + 1, messages + taken.count(), bytes + taken.bytes());
+            bad += taken.as_slice().iter().filter(|message| is_refused(message)).count();
+            flush.add(next);
+        }
+        let groups = flush.into_groups();
+        assert!(groups.is_sorted_by(|a, b| a.topic < b.topic), "locked in one order by all");
+        let (transactions, refused) = (self.log.transactions.get(), self.log.refused.get());
+        let mut written =
+            Written { runs, messages, bytes, groups: groups.len(), bad, transactions, refused };
+        let stored = GroupCommit::new(&self.log, &self.characters).store(groups);
+        stored.now_or_never().expect("the model answers at once");
+        written.transactions = self.log.transactions.get() - transactions;
+        written.refused = self.log.refused.get() - refused;
+        self.flushes.push(written);
+    }
+}
+
+impl ModelLog {
+    /// Stores all drafts or, if it must not, nothing.
+    fn transaction(
+        &self,
+        drafts: &[(&TopicName, &Draft)],
+    ) -> Result<Vec<Option<Appended>>, storage::Error> {
+        self.transactions.set(self.transactions.get() + 1);
+        let failed = self.meet();
+        if let Err(storage::Error::ConnectionLost(stored)) = &failed
+            && stored == "stored"
+        {
+            let _ = self.append_all(drafts);
+        }
+        failed?;
+        self.append_all(drafts)
+    }
+
+    fn append_all(
+        &self,
+        drafts: &[(&TopicName, &Draft)],
+    ) -> Result<Vec<Option<Appended>>, storage::Error> {
+        if drafts.iter().any(|(_, draft)| Database::refuses(draft)) {
+            self.refused.set(self.refused.get() + 1);
+            return Err(storage::Error::Refused("a value".to_owned()));
+        }
+        let mut database = self.database.borrow_mut();
+        let appended =
+            |base| Appended { topic: TopicId(0), base, published_at: SystemTime::UNIX_EPOCH };
+        let all = drafts.iter().map(|(topic, draft)| database.append(topic, draft).map(appended));
+        Ok(all.collect())
+    }
+
+    /// What goes wrong before a statement, or is done by others.
+    fn meet(&self) -> Result<(), storage::Error> {
+        let mishap = self.mishaps.borrow_mut().next().unwrap_or(Mishap::Nothing);
+        self.database.borrow_mut().meet(&mishap);
+        match mishap {
+            Mishap::Changed => Err(storage::Error::ChangedMeanwhile),
+            Mishap::Locked => Err(storage::Error::Locked(String::new())),
+            Mishap::Lost { stored } => {
+                let stored = if stored { "stored" } else { "" };
+                Err(storage::Error::ConnectionLost(stored.to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Log for ModelLog {
+    async fn append(
+        &self,
+        topic: &TopicName,
+        draft: &Draft,
+    ) -> Result<Option<Appended>, storage::Error> {
+        Ok(self.transaction(&[(topic, draft)])?[0])
+    }
+
+    async fn append_all(
+        &self,
+        drafts: &[(&TopicName, &Draft)],
+    ) -> Result<Vec<Option<Appended>>, storage::Error> {
+        self.transaction(drafts)
+    }
+
+    async fn find_registrations(
+        &self,
+        topic: &TopicName,
+        producers: &[ProducerId],
+    ) -> Result<Option<(Offset, Vec<Registration>)>, storage::Error> {
+        // A question waits for no lock, and is asked again when its connection is lost.
+        let _ = self.meet();
+        Ok(self.database.borrow().find_registrations(topic, producers))
+    }
+
+    fn acknowledged(&self, _: Draft, _: Appended) {}
+}
+
+impl TextStore for ModelLog {
+    async fn can_store(&self, text: &str) -> Result<bool, storage::Error> {
+        self.questions.set(self.questions.get() + 1);
+        self.meet()?;
+        Ok(text.chars().all(can_be_stored))
+    }
+}

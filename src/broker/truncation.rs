@@ -1,0 +1,3 @@
+//! Truncated logs: logs that lost their end in a fail-over.
+
+pub(crate) mod detect;
