@@ -36,11 +36,11 @@ pub use consume::{
     commit::Commit,
     outbox::Frames,
     pull::{Pull, Pulled},
-    read::Peeked,
-    request::{CommitMode, Consume, Event, OnBusy, Stop},
+    read::ReadMessages,
+    request::{CommitMode, Consume, Frame, OnBusy, Stop},
 };
 pub use error::Error;
-pub use log::cursor::{Delivery, Limits};
+pub use log::cursor::{FrameLimits, Messages};
 pub use publish::request::{Answers, Publish, Receipt, Run};
 pub use retention::Before;
 
@@ -53,7 +53,7 @@ pub struct Broker {
     storage: Arc<Storage>,
     publisher: queue::Publisher,
     characters: Arc<characters::Characters>,
-    feeds: Arc<topics::Feeds>,
+    logs: Arc<topics::TopicLogs>,
     leases: Arc<registry::Leases>,
     positions: positions::Positions,
     database_up: value::Receiver<bool>,
@@ -74,10 +74,10 @@ impl Broker {
         let storage = Arc::new(storage);
         let tasks = TaskTracker::new();
         let stopping = CancellationToken::new();
-        let feeds = Arc::new(topics::Feeds::default());
-        feeds.losses().count_sessions(storage.sessions_opened());
+        let logs = Arc::new(topics::TopicLogs::default());
+        logs.losses().count_sessions(storage.sessions_opened());
 
-        let hints = outbox::Hints::default();
+        let hints = outbox::Outbox::default();
         let poll_now = Arc::new(Notify::new());
 
         let (sessions, lease_session) = value::channel(None);
@@ -86,7 +86,7 @@ impl Broker {
         session::start(
             storage.clone(),
             leases.clone(),
-            feeds.clone(),
+            logs.clone(),
             sessions,
             &tasks,
             stopping.clone(),
@@ -94,7 +94,7 @@ impl Broker {
         .await?;
         let hears_others = listen::start(
             storage.clone(),
-            feeds.clone(),
+            logs.clone(),
             leases.clone(),
             poll_now.clone(),
             hints.clone(),
@@ -102,16 +102,16 @@ impl Broker {
             stopping.clone(),
         );
         let characters = Arc::new(characters::Characters::of(&storage));
-        let log = writer::TopicLog {
+        let log = writer::LogStore {
             storage: storage.clone(),
-            feeds: feeds.clone(),
+            logs: logs.clone(),
             hints,
             characters: characters.clone(),
         };
         let publisher = queue::Publisher::start(Arc::new(log), writers, &tasks);
         retention::start(
             storage.clone(),
-            feeds.clone(),
+            logs.clone(),
             session_of_leases,
             &tasks,
             stopping.clone(),
@@ -126,12 +126,12 @@ impl Broker {
         };
         tasks.spawn(stopping.clone().run_until_cancelled_owned(warm_up));
         let database_up =
-            health::start(storage.clone(), feeds.clone(), poll_now, &tasks, stopping.clone());
+            health::start(storage.clone(), logs.clone(), poll_now, &tasks, stopping.clone());
         Ok(Arc::new(Self {
             storage,
             publisher,
             characters,
-            feeds,
+            logs,
             leases,
             positions,
             database_up,

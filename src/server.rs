@@ -212,7 +212,7 @@ fn tell_encoding(storage: &storage::Storage) {
         warn!(
             encoding,
             "the database's encoding is not UTF8: headers, labels, descriptions and client names \
-             with characters that it lacks are refused (INVALID_ARGUMENT); payloads and keys are \
+             with characters that it missing are refused (INVALID_ARGUMENT); payloads and keys are \
              bytes and stay as they are; create the database with encoding UTF8 to lift this"
         );
     } else if encoding != "UTF8" {

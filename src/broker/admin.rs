@@ -1,7 +1,7 @@
 //! Topics, producers and consumers: made, described, changed and removed.
 
 use crate::{
-    broker::{Broker, characters::texts, error::Error, notify::outbox::Whose},
+    broker::{Broker, characters::texts, error::Error, notify::outbox::LeaseScope},
     model::{
         Consumer, ConsumerId, Labels, Offset, Page, PageRequest, Producer, ProducerId, Retention,
         Start, Topic, TopicChanges, TopicId, TopicName,
@@ -80,8 +80,8 @@ impl Broker {
         let Some(id) = self.storage.delete_topic(&topic).await? else {
             return Err(Error::TopicNotFound { topic });
         };
-        self.feeds.topic_gone(id);
-        self.leases.changed(Whose::Topic(id));
+        self.logs.topic_deleted(id);
+        self.leases.changed(LeaseScope::Topic(id));
         Ok(())
     }
 
@@ -210,7 +210,7 @@ impl Broker {
         consumer: ConsumerId,
     ) -> Result<(), Error> {
         if let Some(key) = self.storage.unregister_consumer(&topic, &consumer).await? {
-            self.leases.changed(Whose::Consumer(key));
+            self.leases.changed(LeaseScope::Consumer(key));
             return Ok(());
         }
         self.get_topic(topic.clone()).await?;

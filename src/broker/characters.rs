@@ -1,6 +1,6 @@
 //! Which characters the database can store, as far as it was asked.
 //!
-//! A database whose encoding is not UTF-8 refuses every statement with a character that it lacks.
+//! A database whose encoding is not UTF-8 refuses every statement with a character that it missing.
 //! It is asked about each character once, so that whoever keeps sending one is refused without
 //! another statement. Where the encoding has all characters, nothing is ever asked or looked up.
 

@@ -12,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     broker::{
         POLL_INTERVAL,
-        log::{seen::KnownLog, topics::Feeds},
+        log::{seen::KnownLog, topics::TopicLogs},
         truncation::detect,
     },
     model::{Offset, TopicId},
@@ -25,7 +25,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Starts the poll; what it returns tells whether the database answers.
 pub(crate) fn start(
     storage: Arc<Storage>,
-    feeds: Arc<Feeds>,
+    logs: Arc<TopicLogs>,
     poll_now: Arc<Notify>,
     tasks: &TaskTracker,
     stopping: CancellationToken,
@@ -40,13 +40,13 @@ pub(crate) fn start(
                 () = poll_now.notified() => {}
                 () = stopping.cancelled() => return,
             }
-            let suspects = poll(&storage, &feeds).await;
+            let suspects = poll(&storage, &logs).await;
             up.send_if_modified(|up| {
                 std::mem::replace(up, suspects.is_some()) != suspects.is_some()
             });
             if let Some(suspects) = suspects {
                 tokio::select! {
-                    () = look(&storage, &feeds, suspects) => {}
+                    () = look(&storage, &logs, suspects) => {}
                     () = stopping.cancelled() => return,
                 }
             }
@@ -57,53 +57,53 @@ pub(crate) fn start(
 
 /// Looks whether messages are lost: of the topics whose head was farther, or of all, if the database
 /// may be another one.
-async fn look(storage: &Storage, feeds: &Feeds, suspects: HashMap<TopicId, Offset>) {
-    match feeds.losses().unsure() {
+async fn look(storage: &Storage, logs: &TopicLogs, suspects: HashMap<TopicId, Offset>) {
+    match logs.losses().unsure() {
         Some(opened) => {
-            if detect::look_at_all(storage, feeds).await {
-                feeds.losses().looked(opened);
+            if detect::look_at_all(storage, logs).await {
+                logs.losses().looked(opened);
             }
         }
         None => {
             let topics: Vec<_> = suspects.keys().copied().collect();
             let still = |topic: &_, log: &KnownLog| log.head() >= suspects[topic];
-            detect::look(storage, feeds, still, &topics).await;
+            detect::look(storage, logs, still, &topics).await;
         }
     }
 }
 
 /// Reads the heads of all topics that are read here; returns those that lie before what was known,
 /// with that, or nothing if the database does not answer.
-async fn poll(storage: &Storage, feeds: &Feeds) -> Option<HashMap<TopicId, Offset>> {
+async fn poll(storage: &Storage, logs: &TopicLogs) -> Option<HashMap<TopicId, Offset>> {
     let mut suspects = HashMap::new();
     #[cfg(feature = "sabotage")]
     if crate::model::Sabotage::NoPolling.is_on() {
         return Some(suspects);
     }
     // Before the database is asked: it knows of all that was stored by then.
-    let asked = feeds.losses().asked();
-    let before: Vec<_> = feeds
+    let asked = logs.losses().asked();
+    let before: Vec<_> = logs
         .topics()
         .into_iter()
-        .map(|(topic, heard_of)| (topic, heard_of, feeds.losses().known_head(topic)))
+        .map(|(topic, heard_of)| (topic, heard_of, logs.losses().known_head(topic)))
         .collect();
     let topics: Vec<_> = before.iter().map(|(topic, ..)| *topic).collect();
     match time::timeout(ANSWER_TIMEOUT, storage.read_ends(&topics)).await {
-        Ok(Ok(logs)) => {
+        Ok(Ok(ends)) => {
             let found: HashMap<_, _> =
-                logs.into_iter().map(|(topic, first, head)| (topic, (first, head))).collect();
+                ends.into_iter().map(|(topic, first, head)| (topic, (first, head))).collect();
             for (topic, heard_of, known) in before {
                 let Some((first, head)) = found.get(&topic).copied() else {
-                    feeds.topic_gone(topic);
+                    logs.topic_deleted(topic);
                     continue;
                 };
-                if !feeds.saw(topic, (first, head), asked) {
+                if !logs.saw(topic, (first, head), asked) {
                     continue;
                 }
                 if head < known {
                     suspects.insert(topic, known);
                 } else if head < heard_of {
-                    feeds.head_went_back(topic, head);
+                    logs.head_went_back(topic, head);
                 }
             }
             Some(suspects)

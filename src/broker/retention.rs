@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    broker::{Broker, error::Error, log::topics::Feeds},
+    broker::{Broker, error::Error, log::topics::TopicLogs},
     model::{Offset, TimeBound, TopicId, TopicName},
     storage::{self, LeaseSession, Storage},
 };
@@ -38,7 +38,7 @@ pub enum Before {
 impl Broker {
     /// Removes a topic's oldest messages; returns the offset of the oldest one kept.
     pub async fn trim_topic(&self, topic: TopicName, before: Before) -> Result<Offset, Error> {
-        let asked = self.feeds.losses().asked();
+        let asked = self.logs.losses().asked();
         let log = self.storage.find_log(&topic).await.map_err(Error::of_read)?;
         let Some((id, first, head)) = log else { return Err(Error::TopicNotFound { topic }) };
         let floor = match before {
@@ -58,7 +58,7 @@ impl Broker {
                 Err(storage::Error::Locked(_)) => return Err(Error::TopicBusy { topic }),
                 Err(error) => return Err(Error::of_read(error)),
             };
-            self.feeds.saw(id, (first, head), asked);
+            self.logs.saw(id, (first, head), asked);
             if first >= floor {
                 return Ok(first);
             }
@@ -69,18 +69,18 @@ impl Broker {
 /// Starts to remove what expires, whenever no other broker does.
 pub(crate) fn start(
     storage: Arc<Storage>,
-    feeds: Arc<Feeds>,
+    logs: Arc<TopicLogs>,
     sessions: watch::Receiver<Option<Arc<LeaseSession>>>,
     tasks: &TaskTracker,
     stopping: CancellationToken,
 ) {
-    let sweeper = Sweeper { storage, feeds, deleted_bytes: 0, deleted_up_to: HashMap::new() };
+    let sweeper = Sweeper { storage, logs, deleted_bytes: 0, deleted_up_to: HashMap::new() };
     tasks.spawn(stopping.run_until_cancelled_owned(sweeper.run(sessions)));
 }
 
 struct Sweeper {
     storage: Arc<Storage>,
-    feeds: Arc<Feeds>,
+    logs: Arc<TopicLogs>,
     /// Bytes deleted since their space was last made free.
     deleted_bytes: i64,
     /// First offsets before which nothing is left to delete: a batch that holds the first message
@@ -109,10 +109,10 @@ impl Sweeper {
 
     async fn sweep(&mut self) -> Result<(), storage::Error> {
         for (topic, floor) in self.storage.find_expired().await? {
-            let asked = self.feeds.losses().asked();
+            let asked = self.logs.losses().asked();
             let raised = self.storage.raise_floor(topic, floor, true).await;
             if let Some(Some(first)) = unless_locked(topic, raised)? {
-                self.feeds.saw(topic, (first, first), asked);
+                self.logs.saw(topic, (first, first), asked);
             }
         }
         let hidden = self.storage.find_hidden().await?;

@@ -11,18 +11,18 @@
 //!
 //! | who waits, for what | what would miss it |
 //! |---|---|
-//! | a standby with the turn, for somebody urgent (`Turns::urgently_asked`) | the look at the queue, then the wait: the queue grows first, then `Notify` keeps a permit |
-//! | the next in line, for the turn (`Turn::drop`) | the turn is sent to one who has just gone: it comes back and goes on |
-//! | a standby with the turn, for another broker to let go (`Seat::freed_elsewhere`) | the hint comes after the lock was refused and before the wait: a permit is kept |
+//! | a standby with the turn, for somebody urgent (`WaitQueue::take_over_waits`) | the look at the queue, then the wait: the queue grows first, then `Notify` keeps a permit |
+//! | the next in line, for the turn (`Permit::drop`) | the turn is sent to one who has just gone: it comes back and goes on |
+//! | a standby with the turn, for another broker to let go (`Waiter::freed_elsewhere`) | the hint comes after the lock was refused and before the wait: a permit is kept |
 //! | the keeper, for leases to look at (`Leases::looked_for`) | the set is emptied, then filled again before the next wait: it is filled first, then a permit is kept |
-//! | a stream at its topic's end (`Subscription::head`) | the head moves during the read: it is noted before the read |
-//! | a reader that joins a topic (`Feeds::subscribe`) | the head moves between the read of the ends and the joining: the first read comes after it |
-//! | a stream that is woken by a head (`Feeds::batch_stored`) | the batch is not there yet: it is kept before the head moves |
-//! | streams at one place of a log (`Subscription::read_alone`) | what was read is not there yet: it is shared before the place is given up |
+//! | a stream at its topic's end (`LogReader::head`) | the head moves during the read: it is noted before the read |
+//! | a reader that joins a topic (`TopicLogs::subscribe`) | the head moves between the read of the ends and the joining: the first read comes after it |
+//! | a stream that is woken by a head (`TopicLogs::batch_stored`) | the batch is not there yet: it is kept before the head moves |
+//! | streams at one place of a log (`LogReader::begin_read`) | what was read is not there yet: it is shared before the place is given up |
 //! | a stream with all that it may have under way (`Lease::committed_beyond`) | a commit comes between the look at the room and the wait: the wait is for more than what was looked at |
 //! | a stream, for news of its lease (`Lease::news`) | a seek or an end comes while it does something else: the wait is for a state, not for a change |
-//! | a stream or a pull, for its topic's end (`Subscription::gone`) | the topic is deleted while it reads: the token stays cancelled |
-//! | the sender of hints (`Hints::some`) | something is told between the taking and the next wait: it is there first, then a permit is kept |
+//! | a stream or a pull, for its topic's end (`LogReader::gone`) | the topic is deleted while it reads: the token stays cancelled |
+//! | the sender of hints (`Outbox::some`) | something is told between the taking and the next wait: it is there first, then a permit is kept |
 //!
 //! Not here, as their other side is the database: `poll_now`, which is notified after the session
 //! listens, so that the poll's read comes after `LISTEN`; and a lease that is changed between the

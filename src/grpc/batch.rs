@@ -12,7 +12,7 @@ use prost_types::Timestamp;
 
 use super::encode;
 use crate::{
-    broker::Delivery,
+    broker::Messages,
     model::{Batch, Encoded, MessageRef, ProducerId},
 };
 
@@ -31,7 +31,7 @@ const TAG: usize = 1;
 const OVERHEAD: usize = 64;
 
 /// A delivery's messages as a `MessageBatch`. Nothing is copied if they are of one batch.
-pub(super) fn encode(delivery: &Delivery) -> Bytes {
+pub(super) fn encode(delivery: &Messages) -> Bytes {
     let mut parts = delivery.parts().map(|(batch, from, to)| {
         batch.encoded.get_or_init(|| encode_batch(batch)).messages(from, to)
     });
@@ -152,7 +152,7 @@ mod tests {
     fn messages_are_encoded_as_the_protos_say() {
         let batches = vec![batch(0), batch(4), batch(8)];
         for (from, to) in [(0, 12), (0, 4), (1, 3), (3, 4), (2, 6), (5, 11)] {
-            let delivery = Delivery::new(batches.clone(), Offset(from), Offset(to));
+            let delivery = Messages::new(batches.clone(), Offset(from), Offset(to));
             let messages: Vec<_> = delivery.messages().map(encode::message).collect();
             assert_eq!(messages.len(), delivery.count());
             assert_eq!(encode(&delivery), MessageBatch { messages }.encode_to_vec());

@@ -8,7 +8,7 @@ use tracing::info;
 
 use super::{deadline, decode, encode, peer};
 use crate::{
-    broker::{Broker, Commit, Error, Event, Frames},
+    broker::{Broker, Commit, Error, Frame, Frames},
     model::{ConsumerId, PageRequest, TopicName},
     proto::{
         self,
@@ -19,7 +19,7 @@ use crate::{
 /// ConsumerService over a broker.
 pub struct Consumers(pub(super) Arc<Broker>);
 
-type Frame = Result<ConsumeResponse, Status>;
+type WireFrame = Result<ConsumeResponse, Status>;
 
 #[tonic::async_trait]
 impl ConsumerService for Consumers {
@@ -76,7 +76,7 @@ impl ConsumerService for Consumers {
         Ok(Response::new(proto::GetConsumerResponse { consumer }))
     }
 
-    type ConsumeStream = tokio_stream::adapters::Map<Frames, fn(Result<Event, Error>) -> Frame>;
+    type ConsumeStream = tokio_stream::adapters::Map<Frames, fn(Result<Frame, Error>) -> WireFrame>;
 
     async fn consume(
         &self,
@@ -129,7 +129,7 @@ fn names(topic: &str, consumer_id: &str) -> Result<(TopicName, ConsumerId), Erro
     Ok((TopicName::parse(topic)?, ConsumerId::parse(consumer_id)?))
 }
 
-fn frame(event: Result<Event, Error>) -> Frame {
+fn frame(event: Result<Frame, Error>) -> WireFrame {
     Ok(encode::event(event?))
 }
 

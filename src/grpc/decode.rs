@@ -6,7 +6,7 @@ use prost_types::{FieldMask, Timestamp};
 use tokio::time::Instant;
 
 use crate::{
-    broker::{Before, CommitMode, Consume, Limits, OnBusy, Publish, Pull, Stop},
+    broker::{Before, CommitMode, Consume, FrameLimits, OnBusy, Publish, Pull, Stop},
     model::{
         ConsumerId, Epoch, InvalidInput, Labels, MAX_MESSAGE_BYTES, MAX_REQUEST_MESSAGES, Message,
         NewMessages, Offset, ProducerId, Retention, Sequence, Start, TimeBound, TopicChanges,
@@ -293,14 +293,14 @@ pub(super) fn consume(
             }
         },
         stop: stop(request.stop)?,
-        frame: Limits {
+        frame: FrameLimits {
             messages: up_to(
                 "max_batch_messages",
                 request.max_batch_messages,
-                Limits::MAX.messages,
+                FrameLimits::MAX.messages,
             )?,
-            bytes: up_to("max_batch_bytes", request.max_batch_bytes, Limits::MAX.bytes)?,
-            end: Limits::MAX.end,
+            bytes: up_to("max_batch_bytes", request.max_batch_bytes, FrameLimits::MAX.bytes)?,
+            end: FrameLimits::MAX.end,
         },
         max_in_flight: (max_in_flight < usize::MAX).then_some(max_in_flight),
         deadline,

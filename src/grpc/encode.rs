@@ -4,7 +4,7 @@ use prost_types::Timestamp;
 
 use super::batch;
 use crate::{
-    broker::{Delivery, Event, Peeked, Pulled, Receipt},
+    broker::{Frame, Messages, Pulled, ReadMessages, Receipt},
     model::{Consumer, MessageRef, Offset, Producer, Retention, Topic, TopicName},
     proto::{
         self,
@@ -69,9 +69,9 @@ pub(super) fn receipt(receipt: Receipt) -> proto::PublishReceipt {
     proto::PublishReceipt { first_offset: first.0, count: count as i32, duplicate }
 }
 
-pub(super) fn event(event: Event) -> ConsumeResponse {
+pub(super) fn event(event: Frame) -> ConsumeResponse {
     let event = match event {
-        Event::Attached { position, head, epoch, seek_epoch } => {
+        Frame::Attached { position, head, epoch, seek_epoch } => {
             ProtoEvent::Attached(proto::Attached {
                 position: position.0,
                 head: head.0,
@@ -79,18 +79,18 @@ pub(super) fn event(event: Event) -> ConsumeResponse {
                 seek_epoch: seek_epoch.0,
             })
         }
-        Event::Standby { holder } => ProtoEvent::Standby(proto::Standby { holder }),
-        Event::Batch(delivery) => ProtoEvent::Batch(batch::encode(&delivery)),
-        Event::Repositioned { position, head, epoch } => {
+        Frame::Standby { holder } => ProtoEvent::Standby(proto::Standby { holder }),
+        Frame::Batch(delivery) => ProtoEvent::Batch(batch::encode(&delivery)),
+        Frame::Repositioned { position, head, epoch } => {
             ProtoEvent::Repositioned(proto::Repositioned {
                 position: position.0,
                 head: head.0,
                 epoch: epoch.0,
             })
         }
-        Event::Gap { from, to } => ProtoEvent::Gap(gap((from, to))),
-        Event::CaughtUp { head } => ProtoEvent::CaughtUp(proto::CaughtUp { head: head.0 }),
-        Event::Heartbeat { position, head } => {
+        Frame::Gap { from, to } => ProtoEvent::Gap(gap((from, to))),
+        Frame::CaughtUp { head } => ProtoEvent::CaughtUp(proto::CaughtUp { head: head.0 }),
+        Frame::Heartbeat { position, head } => {
             ProtoEvent::Heartbeat(proto::Heartbeat { position: position.0, head: head.0 })
         }
     };
@@ -106,7 +106,7 @@ pub(super) fn pulled(pulled: &Pulled) -> proto::PullResponse {
     }
 }
 
-pub(super) fn peeked(peeked: &Peeked) -> proto::ReadMessagesResponse {
+pub(super) fn peeked(peeked: &ReadMessages) -> proto::ReadMessagesResponse {
     proto::ReadMessagesResponse {
         messages: messages(&peeked.delivery),
         next_offset: peeked.delivery.to.0,
@@ -119,7 +119,7 @@ fn gap((from, to): (Offset, Offset)) -> proto::Gap {
     proto::Gap { first_offset: from.0, end_offset: to.0 }
 }
 
-fn messages(delivery: &Delivery) -> Vec<proto::Message> {
+fn messages(delivery: &Messages) -> Vec<proto::Message> {
     let mut messages = Vec::with_capacity(delivery.count());
     messages.extend(delivery.messages().map(message));
     messages

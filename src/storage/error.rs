@@ -22,7 +22,7 @@ pub enum Error {
     #[error("reach the database: its connections are closed")]
     Closed,
     /// The connection was lost while a statement ran: it may have been done or not.
-    #[error("hear from the database: {0}")]
+    #[error("receive from the database: {0}")]
     ConnectionLost(String),
     /// Somebody else held a lock for too long, or a deadlock was broken: nothing was done.
     #[error("lock a row: {0}")]
@@ -75,7 +75,7 @@ pub enum Error {
     DifferentDatabases,
     /// The role may not do what a broker does.
     #[error(
-        "use the database: role {role} lacks privileges; a superuser or the owner grants them by:\n{}",
+        "use the database: role {role} missing privileges; a superuser or the owner grants them by:\n{}",
         list(.statements)
     )]
     MissingPrivileges {
@@ -141,7 +141,7 @@ impl From<tokio_postgres::Error> for Error {
             code if code.starts_with("53") || code.starts_with("57") || code == "25006" => {
                 Self::Unavailable(describe(&error))
             }
-            // A value of the wrong kind, such as a character that the database's encoding lacks
+            // A value of the wrong kind, such as a character that the database's encoding missing
             // (22P05), or one that is too large (54000).
             code if code.starts_with("22") || code == "54000" => Self::Refused(describe(&error)),
             _ => Self::Unexpected(describe(&error)),

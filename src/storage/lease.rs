@@ -23,7 +23,7 @@ const RETENTION_LOCK: i64 = 0x7472_756e_6b72_6574;
 
 /// What came of beginning an epoch.
 #[derive(Clone, Copy, Debug)]
-pub enum Begun {
+pub enum EpochStart {
     /// It has begun, which fences all earlier ones.
     Epoch {
         /// The number of this acquisition.
@@ -41,7 +41,7 @@ pub enum Begun {
 
 /// How a consumer stands whose lease somebody changed from outside.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct LeaseChange {
     /// The epoch; higher than one's own after a seek, a take-over or a pull.
     pub epoch: Epoch,
     /// The stored position.
@@ -210,20 +210,20 @@ impl LeaseSession {
         key: ConsumerKey,
         holder: &str,
         claim: Option<&ClaimToken>,
-    ) -> Result<Begun, Error> {
+    ) -> Result<EpochStart, Error> {
         let claim = claim.map(|ClaimToken(token)| token);
         let row = self
             .client
             .query_opt(&self.begin_epoch, &[&key.topic.0, &key.consumer, &holder, &claim])
             .await?;
-        let Some(row) = row else { return Ok(Begun::Gone) };
+        let Some(row) = row else { return Ok(EpochStart::Gone) };
         Ok(match row.get::<_, Option<i64>>(0) {
-            Some(epoch) => Begun::Epoch {
+            Some(epoch) => EpochStart::Epoch {
                 epoch: Epoch(epoch),
                 position: Offset(row.get(1)),
                 seek_epoch: Epoch(row.get(2)),
             },
-            None => Begun::Claimed,
+            None => EpochStart::Claimed,
         })
     }
 
@@ -234,7 +234,7 @@ impl LeaseSession {
     pub async fn find_changes(
         &self,
         held: &[(ConsumerKey, Epoch, Offset)],
-    ) -> Result<Vec<(ConsumerKey, Option<Seen>)>, Error> {
+    ) -> Result<Vec<(ConsumerKey, Option<LeaseChange>)>, Error> {
         let topics: Vec<i32> = held.iter().map(|(key, ..)| key.topic.0).collect();
         let ids: Vec<i32> = held.iter().map(|(key, ..)| key.consumer).collect();
         let epochs: Vec<i64> = held.iter().map(|(_, epoch, _)| epoch.0).collect();
@@ -245,7 +245,7 @@ impl LeaseSession {
             .iter()
             .map(|row| {
                 let key = ConsumerKey { topic: TopicId(row.get(0)), consumer: row.get(1) };
-                let seen = row.get::<_, Option<i64>>(2).map(|epoch| Seen {
+                let seen = row.get::<_, Option<i64>>(2).map(|epoch| LeaseChange {
                     epoch: Epoch(epoch),
                     position: Offset(row.get(3)),
                     taken: row.get(4),

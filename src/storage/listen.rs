@@ -26,16 +26,16 @@ pub struct ListenSession {
 
 /// What a listening connection heard.
 #[derive(Debug)]
-pub enum Heard {
+pub enum Received {
     /// A wake-up's text.
-    WakeUp(String),
+    Notification(String),
     /// The connection is over.
     Closed(String),
 }
 
 /// Sends wake-ups over the listening connection; cheap to clone.
 #[derive(Clone)]
-pub struct WakeUpSender(Arc<Client>);
+pub struct NotificationSender(Arc<Client>);
 
 impl Storage {
     /// Opens a session that hears every wake-up sent from now on.
@@ -54,7 +54,7 @@ impl Storage {
                 .await?;
             Ok::<_, Error>(server)
         };
-        // Drives the connection only until LISTEN is done; from then on `hear` drives it.
+        // Drives the connection only until LISTEN is done; from then on `receive` drives it.
         let driven = drive_while(&mut connection, listen);
         let server = tokio::time::timeout(SESSION_TIMEOUT, driven)
             .await
@@ -64,9 +64,9 @@ impl Storage {
 }
 
 impl ListenSession {
-    /// What sends wake-ups over this connection, as long as somebody calls [`Self::hear`].
-    pub fn sender(&self) -> WakeUpSender {
-        WakeUpSender(self.client.clone())
+    /// What sends wake-ups over this connection, as long as somebody calls [`Self::receive`].
+    pub fn sender(&self) -> NotificationSender {
+        NotificationSender(self.client.clone())
     }
 
     /// The server that it leads to.
@@ -76,21 +76,21 @@ impl ListenSession {
 
     /// Waits for the next wake-up. Nothing else may be waited for meanwhile: an unread
     /// notification holds up the server.
-    pub async fn hear(&mut self) -> Heard {
+    pub async fn receive(&mut self) -> Received {
         loop {
             match poll_fn(|context| self.connection.poll_message(context)).await {
                 Some(Ok(AsyncMessage::Notification(wake_up))) => {
-                    return Heard::WakeUp(wake_up.payload().to_owned());
+                    return Received::Notification(wake_up.payload().to_owned());
                 }
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return Heard::Closed(super::error::describe(&error)),
-                None => return Heard::Closed("connection closed".to_owned()),
+                Some(Err(error)) => return Received::Closed(super::error::describe(&error)),
+                None => return Received::Closed("connection closed".to_owned()),
             }
         }
     }
 }
 
-impl WakeUpSender {
+impl NotificationSender {
     /// Sends a wake-up of less than 8,000 bytes to every broker, this one included.
     pub async fn send(&self, text: &str) -> Result<(), Error> {
         self.0.execute("-- wake_up\nselect pg_notify('trunkline', $1)", &[&text]).await?;

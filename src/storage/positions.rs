@@ -10,7 +10,7 @@ use crate::model::{ConsumerId, ConsumerKey, Epoch, Offset, TopicId, TopicName};
 /// A position to be moved by the holder of a lease.
 #[derive(Clone, Copy, Debug)]
 pub struct Advance {
-    /// Whose position it is.
+    /// LeaseScope position it is.
     pub key: ConsumerKey,
     /// The epoch of the lease.
     pub epoch: Epoch,
@@ -21,7 +21,7 @@ pub struct Advance {
 /// A stored position, and what it stands beside.
 #[derive(Clone, Copy, Debug)]
 pub struct Stored {
-    /// Whose position it is.
+    /// LeaseScope position it is.
     pub key: ConsumerKey,
     /// The offset that the consumer gets next.
     pub position: Offset,

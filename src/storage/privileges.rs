@@ -1,4 +1,4 @@
-//! What the broker's role must be allowed to do, asked before anything is tried: whoever lacks
+//! What the broker's role must be allowed to do, asked before anything is tried: whoever missing
 //! something gets all statements that grant it at once.
 //!
 //! Needs no privilege itself: it reads the catalogues alone.

@@ -1,5 +1,5 @@
 //! What a database is asked before it is trusted: that sessions last, that their advisory locks
-//! exclude each other, and that they hear each other's notifications.
+//! exclude each other, and that they receive each other's notifications.
 //!
 //! Poolers that lend sessions by the transaction, and servers that only speak like PostgreSQL,
 //! take the statements and do nothing: leases would then be had by everybody at once.
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::{
-    Error, Heard, Storage,
+    Error, Received, Storage,
     connector::Connector,
     session::{Manner, Statements as _},
     setup,
@@ -99,10 +99,10 @@ pub(super) async fn find_whether_notifications_arrive(storage: &Storage) -> Resu
     let notify = format!("/* prove_notifications */ select pg_notify('trunkline', '{text}')");
     let heard = async {
         loop {
-            match listening.hear().await {
-                Heard::WakeUp(heard) if heard == text => return true,
-                Heard::WakeUp(_) => {}
-                Heard::Closed(_) => return false,
+            match listening.receive().await {
+                Received::Notification(heard) if heard == text => return true,
+                Received::Notification(_) => {}
+                Received::Closed(_) => return false,
             }
         }
     };

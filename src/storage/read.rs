@@ -14,7 +14,7 @@ use crate::model::{Batch, Labels, Offset, ProducerId, ProducerRun, TimeBound, To
 
 /// A stretch of a topic's log.
 #[derive(Debug)]
-pub struct Log {
+pub struct LogSlice {
     /// The batches from the one that holds the asked offset on, without a gap.
     pub batches: Vec<Arc<Batch>>,
     /// The offset that the topic's next message got when this was read.
@@ -34,7 +34,7 @@ impl Storage {
         topic: TopicId,
         from: Offset,
         max_bytes: usize,
-    ) -> Result<Option<Log>, Error> {
+    ) -> Result<Option<LogSlice>, Error> {
         read_batches(&self.query().await?, topic, from, max_bytes).await
     }
 
@@ -99,7 +99,7 @@ pub(super) async fn read_batches(
     topic: TopicId,
     from: Offset,
     max_bytes: usize,
-) -> Result<Option<Log>, Error> {
+) -> Result<Option<LogSlice>, Error> {
     // The running sum of the sizes bounds the answer before any payload is unpacked. A batch that
     // ends at or before the offset is left out, or a reader at the tail would unpack the last
     // batch over and over.
@@ -129,7 +129,7 @@ pub(super) async fn read_batches(
     let Some(any) = rows.first() else { return Ok(None) };
     let (head, first) = (Offset(any.get(0)), Offset(any.get(1)));
     let batches = rows.iter().filter_map(|row| batch(row).transpose()).collect::<Result<_, _>>()?;
-    Ok(Some(Log { batches, head, first }))
+    Ok(Some(LogSlice { batches, head, first }))
 }
 
 fn batch(row: &Row) -> Result<Option<Arc<Batch>>, Error> {

@@ -149,7 +149,7 @@ impl Storage {
     }
 
     /// Waits until another server has taken the place of the one that a session leads to.
-    pub async fn another_server_than(&self, server: Server) {
+    pub async fn wait_for_other_primary(&self, server: Server) {
         self.servers.present.is_another_than(server).await;
     }
 }

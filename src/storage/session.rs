@@ -35,7 +35,7 @@ pub(super) struct Sessions {
     pub answer_within: Duration,
 }
 
-/// Whose the sessions are.
+/// LeaseScope the sessions are.
 #[derive(Clone)]
 pub(super) enum Manner {
     /// Ours for as long as we like.

@@ -1,4 +1,4 @@
-//! Which text the database can store: one whose encoding is not UTF-8 lacks characters.
+//! Which text the database can store: one whose encoding is not UTF-8 missing characters.
 
 use super::{Error, Storage, session::Statements as _};
 

@@ -8,16 +8,16 @@ use crate::{
     broker::{
         POLL_INTERVAL,
         consume::{
-            request::{Consume, Event, OnBusy},
+            request::{Consume, Frame, OnBusy},
             stream::{End, Stream, promptly},
         },
         error::Error,
         lease::{
-            queue::{Place, Turn},
-            registry::{Asked, Lease, Seat},
+            queue::{Permit, Priority},
+            registry::{Acquisition, Lease, Waiter},
         },
-        log::topics::Subscription,
-        notify::outbox::Whose,
+        log::topics::LogReader,
+        notify::outbox::LeaseScope,
     },
     model::{ConsumerKey, Offset},
     storage::{ClaimToken, Stored},
@@ -41,16 +41,16 @@ impl Stream {
     /// Gets the lease, as the client wants it where somebody else has it.
     pub(crate) async fn attach(
         &mut self,
-        seat: &Arc<Seat>,
-    ) -> Result<(Acquired, Subscription), End> {
+        waiter: &Arc<Waiter>,
+    ) -> Result<(Acquired, LogReader), End> {
         let Consume { topic, consumer, on_busy, .. } = &self.request;
         let on_busy = *on_busy;
         let (stored, log) = promptly(self.broker.begin_reading(topic, consumer)).await?;
         self.until_session_is_open().await?;
         let acquired = match on_busy {
-            OnBusy::Wait => self.wait_for_lease(seat, stored, &log).await?,
-            OnBusy::Fail => self.acquire_at_once(seat, stored.key).await?,
-            OnBusy::TakeOver => self.take_over(seat, stored, &log).await?,
+            OnBusy::Wait => self.wait_for_lease(waiter, stored, &log).await?,
+            OnBusy::Fail => self.acquire_at_once(waiter, stored.key).await?,
+            OnBusy::TakeOver => self.take_over(waiter, stored, &log).await?,
         };
         Ok((acquired, log))
     }
@@ -58,16 +58,16 @@ impl Stream {
     /// Takes the lease if it is free.
     async fn acquire_at_once(
         &mut self,
-        seat: &Arc<Seat>,
+        waiter: &Arc<Waiter>,
         key: ConsumerKey,
     ) -> Result<Acquired, End> {
-        if let Some(turn) = seat.try_turn()
-            && let Ok(acquired) = self.acquire(seat, turn, key, None).await?
+        if let Some(turn) = waiter.try_acquire()
+            && let Ok(acquired) = self.acquire(waiter, turn, key, None).await?
         {
             return Ok(acquired);
         }
         let Consume { topic, consumer, .. } = &self.request;
-        let holder = promptly(self.broker.find_holder(seat, topic, consumer)).await?;
+        let holder = promptly(self.broker.find_holder(waiter, topic, consumer)).await?;
         let (topic, consumer) = (topic.clone(), consumer.clone());
         Err(Error::LeaseHeld { topic, consumer, holder }.into())
     }
@@ -75,33 +75,33 @@ impl Stream {
     /// Waits as a standby: first for this broker's turn, then for the other brokers.
     async fn wait_for_lease(
         &mut self,
-        seat: &Arc<Seat>,
+        waiter: &Arc<Waiter>,
         stored: Stored,
-        log: &Subscription,
+        log: &LogReader,
     ) -> Result<Acquired, End> {
-        let (mut turn, mut told) = match seat.try_turn() {
+        let (mut turn, mut told) = match waiter.try_acquire() {
             Some(turn) => (turn, false),
             None => {
-                self.stand_by(seat).await?;
-                let mut line = seat.line_up(Place::Last);
+                self.stand_by(waiter).await?;
+                let mut line = waiter.enqueue(Priority::Normal);
                 (self.wait_in_line(&mut line, stored.position, log).await?, true)
             }
         };
         loop {
-            match self.acquire(seat, turn, stored.key, None).await? {
+            match self.acquire(waiter, turn, stored.key, None).await? {
                 Ok(acquired) => return Ok(acquired),
                 Err(still_my_turn) => turn = still_my_turn,
             }
             if !std::mem::replace(&mut told, true) {
-                self.stand_by(seat).await?;
+                self.stand_by(waiter).await?;
             }
             let poll = tokio::time::sleep(POLL_INTERVAL);
             tokio::select! {
-                () = seat.freed_elsewhere() => {}
+                () = waiter.freed_elsewhere() => {}
                 () = poll => {}
-                () = seat.urgently_asked() => {
+                () = waiter.take_over_waits() => {
                     drop(turn);
-                    let mut line = seat.line_up(Place::First);
+                    let mut line = waiter.enqueue(Priority::Returning);
                     turn = self.wait_in_line(&mut line, stored.position, log).await?;
                 }
                 idle = self.idle(None) => {
@@ -116,20 +116,20 @@ impl Stream {
     /// back, and waits until the holder's broker has given the lock up.
     async fn take_over(
         &mut self,
-        seat: &Arc<Seat>,
+        waiter: &Arc<Waiter>,
         stored: Stored,
-        log: &Subscription,
+        log: &LogReader,
     ) -> Result<Acquired, End> {
-        let turn = match seat.try_turn() {
-            Some(turn) => match self.acquire(seat, turn, stored.key, None).await? {
+        let turn = match waiter.try_acquire() {
+            Some(turn) => match self.acquire(waiter, turn, stored.key, None).await? {
                 Ok(acquired) => return Ok(acquired),
                 Err(still_my_turn) => Some(still_my_turn),
             },
             None => None,
         };
-        self.stand_by(seat).await?;
+        self.stand_by(waiter).await?;
         let claim = ClaimToken::generate();
-        let taken = self.take_claimed(seat, turn, stored, &claim, log).await;
+        let taken = self.take_claimed(waiter, turn, stored, &claim, log).await;
         if let Ok((lease, position)) = &taken {
             let Consume { topic, consumer, holder, .. } = &self.request;
             let epoch = lease.epoch();
@@ -148,18 +148,18 @@ impl Stream {
 
     async fn take_claimed(
         &mut self,
-        seat: &Arc<Seat>,
-        turn: Option<Turn>,
+        waiter: &Arc<Waiter>,
+        turn: Option<Permit>,
         stored: Stored,
         claim: &ClaimToken,
-        log: &Subscription,
+        log: &LogReader,
     ) -> Result<Acquired, End> {
         self.claim(stored.key, claim, true).await?;
-        self.broker.leases.changed(Whose::Consumer(stored.key));
+        self.broker.leases.changed(LeaseScope::Consumer(stored.key));
         let mut turn = match turn {
             Some(turn) => turn,
             None => {
-                let mut line = seat.line_up(Place::Urgent);
+                let mut line = waiter.enqueue(Priority::TakeOver);
                 loop {
                     let waiting = self.wait_in_line(&mut line, stored.position, log);
                     match tokio::time::timeout(TAKE_OVER_POLL, waiting).await {
@@ -170,13 +170,13 @@ impl Stream {
             }
         };
         loop {
-            match self.acquire(seat, turn, stored.key, Some(claim)).await? {
+            match self.acquire(waiter, turn, stored.key, Some(claim)).await? {
                 Ok(acquired) => return Ok(acquired),
                 Err(still_my_turn) => turn = still_my_turn,
             }
             let poll = tokio::time::sleep(TAKE_OVER_POLL);
             tokio::select! {
-                () = seat.freed_elsewhere() => {}
+                () = waiter.freed_elsewhere() => {}
                 () = poll => {}
                 idle = self.idle(None) => {
                     idle?;
@@ -207,16 +207,16 @@ impl Stream {
     /// Asks the database for the lease; gives the turn back if it is another's.
     async fn acquire(
         &mut self,
-        seat: &Arc<Seat>,
-        turn: Turn,
+        waiter: &Arc<Waiter>,
+        turn: Permit,
         key: ConsumerKey,
         claim: Option<&ClaimToken>,
-    ) -> Result<Result<Acquired, Turn>, End> {
-        self.asked = self.broker.feeds.losses().asked();
-        match seat.acquire(turn, key, &self.request.holder, claim).await? {
-            Asked::Acquired(lease, position) => Ok(Ok((lease, position))),
-            Asked::Busy(turn) => Ok(Err(turn)),
-            Asked::Gone => Err(self.gone_before_it_attached().await),
+    ) -> Result<Result<Acquired, Permit>, End> {
+        self.asked = self.broker.logs.losses().asked();
+        match waiter.acquire(turn, key, &self.request.holder, claim).await? {
+            Acquisition::Acquired(lease, position) => Ok(Ok((lease, position))),
+            Acquisition::Busy(turn) => Ok(Err(turn)),
+            Acquisition::Gone => Err(self.gone_before_it_attached().await),
         }
     }
 
@@ -244,10 +244,10 @@ impl Stream {
     /// Waits for a turn within this broker, and beats meanwhile.
     async fn wait_in_line(
         &mut self,
-        line: &mut oneshot::Receiver<Turn>,
+        line: &mut oneshot::Receiver<Permit>,
         position: Offset,
-        log: &Subscription,
-    ) -> Result<Turn, End> {
+        log: &LogReader,
+    ) -> Result<Permit, End> {
         loop {
             tokio::select! {
                 turn = &mut *line => return turn.map_err(|_| Error::Internal.into()),
@@ -257,9 +257,9 @@ impl Stream {
         }
     }
 
-    async fn stand_by(&mut self, seat: &Seat) -> Result<(), End> {
+    async fn stand_by(&mut self, waiter: &Waiter) -> Result<(), End> {
         let Consume { topic, consumer, .. } = &self.request;
-        let holder = promptly(self.broker.find_holder(seat, topic, consumer)).await?;
-        self.send(Event::Standby { holder }, None).await
+        let holder = promptly(self.broker.find_holder(waiter, topic, consumer)).await?;
+        self.send(Frame::Standby { holder }, None).await
     }
 }

@@ -1,7 +1,7 @@
 //! Commits of streams in manual mode.
 
 use crate::{
-    broker::{Broker, error::Error, notify::outbox::Whose},
+    broker::{Broker, error::Error, notify::outbox::LeaseScope},
     model::{ConsumerId, Epoch, InvalidInput, Offset, TopicName},
     storage::Advance,
 };
@@ -69,7 +69,7 @@ impl Broker {
             match held {
                 Some(held) => held.progress.position_stored(*epoch, *position),
                 // The stream may be on another broker, and wait for it.
-                None => self.leases.changed(Whose::Consumer(key)),
+                None => self.leases.changed(LeaseScope::Consumer(key)),
             }
             return Ok(*position);
         }

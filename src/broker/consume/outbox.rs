@@ -10,7 +10,7 @@ use futures::Stream;
 use tokio::sync::mpsc;
 
 use crate::{
-    broker::{consume::request::Event, error::Error},
+    broker::{consume::request::Frame, error::Error},
     model::Epoch,
 };
 
@@ -20,17 +20,17 @@ const FRAMES_AHEAD: usize = 3;
 
 /// The frames of a stream. After an error there are no more; an end without one is a success.
 pub struct Frames {
-    waiting: mpsc::Receiver<Frame>,
+    waiting: mpsc::Receiver<Outgoing>,
     fence: Fence,
 }
 
 /// A frame with the epoch that it was made under.
-pub(crate) struct Frame {
+pub(crate) struct Outgoing {
     pub epoch: Epoch,
-    pub event: Result<Event, Error>,
+    pub event: Result<Frame, Error>,
 }
 
-pub(crate) type Sender = mpsc::Sender<Frame>;
+pub(crate) type Sender = mpsc::Sender<Outgoing>;
 
 /// Holds back the messages of earlier epochs, and the word that there are no more: what waits for
 /// the client when a seek moves the position must not come after it.
@@ -53,10 +53,10 @@ impl Fence {
         passing.messages
     }
 
-    fn lets_pass(&self, frame: &Frame) -> bool {
+    fn lets_pass(&self, frame: &Outgoing) -> bool {
         let count = match &frame.event {
-            Ok(Event::Batch(delivery)) => delivery.count(),
-            Ok(Event::CaughtUp { .. }) => 0,
+            Ok(Frame::Batch(delivery)) => delivery.count(),
+            Ok(Frame::CaughtUp { .. }) => 0,
             _ => return true,
         };
         let mut passing = self.passing();
@@ -80,7 +80,7 @@ pub(crate) fn channel() -> (Sender, Fence, Frames) {
 }
 
 impl Stream for Frames {
-    type Item = Result<Event, Error>;
+    type Item = Result<Frame, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {

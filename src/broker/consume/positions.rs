@@ -24,14 +24,14 @@ use crate::{
 /// Whether a position moved; if not, its epoch is over or it would have gone back.
 type Moved = Result<bool, Error>;
 
-struct Queued {
+struct Move {
     advance: Advance,
     reply: oneshot::Sender<Moved>,
 }
 
 /// A move of a consumer whose row another session holds.
-struct HeldUp {
-    queued: Queued,
+struct Blocked {
+    queued: Move,
     give_up_at: Instant,
 }
 
@@ -48,7 +48,7 @@ const HELD_UP_RETRY: Duration = Duration::from_millis(50);
 const HELD_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) struct Positions {
-    queue: RwLock<Option<mpsc::Sender<Queued>>>,
+    queue: RwLock<Option<mpsc::Sender<Move>>>,
 }
 
 impl Positions {
@@ -73,7 +73,7 @@ impl Positions {
             .clone()
             .ok_or(Error::Draining)?;
         let (reply, moved) = oneshot::channel();
-        queue.send(Queued { advance, reply }).await.map_err(|_| Error::Draining)?;
+        queue.send(Move { advance, reply }).await.map_err(|_| Error::Draining)?;
         moved.await.unwrap_or(Err(Error::OutcomeUnknown))
     }
 }
@@ -81,13 +81,13 @@ impl Positions {
 struct Writer {
     storage: Arc<Storage>,
     /// As many as the queue has room for: then nothing more is taken from it.
-    held_up: Vec<HeldUp>,
+    held_up: Vec<Blocked>,
     /// When those are tried again, however much else comes meanwhile.
     retry_at: Instant,
 }
 
 impl Writer {
-    async fn run(mut self, mut queue: mpsc::Receiver<Queued>) {
+    async fn run(mut self, mut queue: mpsc::Receiver<Move>) {
         let mut queued = Vec::new();
         let mut open = true;
         while open || !self.held_up.is_empty() {
@@ -107,19 +107,19 @@ impl Writer {
     }
 
     /// Writes moves together, and answers them but for those of rows that another session holds.
-    async fn write(&mut self, queued: &mut Vec<Queued>) {
+    async fn write(&mut self, queued: &mut Vec<Move>) {
         let give_up_at = Instant::now() + HELD_UP_TIMEOUT;
         let keys: HashSet<ConsumerKey> =
             self.held_up.iter().map(|held_up| held_up.queued.advance.key).collect();
         let held_up = queued.extract_if(.., |queued| keys.contains(&queued.advance.key));
-        self.held_up.extend(held_up.map(|queued| HeldUp { queued, give_up_at }));
+        self.held_up.extend(held_up.map(|queued| Blocked { queued, give_up_at }));
         if queued.is_empty() {
             return;
         }
         match advance(&self.storage, queued).await {
             Err(storage::Error::Locked(_)) => {
-                let held_up = queued.drain(..).map(|queued| HeldUp { queued, give_up_at });
-                let held_up: Vec<HeldUp> = held_up.collect();
+                let held_up = queued.drain(..).map(|queued| Blocked { queued, give_up_at });
+                let held_up: Vec<Blocked> = held_up.collect();
                 self.write_free(held_up).await;
             }
             outcome => answer(queued.drain(..), outcome.map_err(Error::from)),
@@ -134,16 +134,16 @@ impl Writer {
 
     /// Writes those of the moves whose rows nobody holds, and answers them; the others are tried
     /// again, until it is too late.
-    async fn write_free(&mut self, moves: Vec<HeldUp>) {
+    async fn write_free(&mut self, moves: Vec<Blocked>) {
         let advances = farthest(moves.iter().map(|held_up| held_up.queued.advance));
         let outcome = in_time(self.storage.advance_free_positions(&advances)).await;
         let outcome = outcome.map_err(Error::from);
         let now = Instant::now();
-        for HeldUp { queued, give_up_at } in moves {
+        for Blocked { queued, give_up_at } in moves {
             let key = queued.advance.key;
             match &outcome {
                 Ok((_, held)) if held.contains(&key) && now < give_up_at => {
-                    self.held_up.push(HeldUp { queued, give_up_at });
+                    self.held_up.push(Blocked { queued, give_up_at });
                 }
                 Ok((_, held)) if held.contains(&key) => {
                     tracing::warn!(?key, "another session of the database holds a consumer");
@@ -156,27 +156,27 @@ impl Writer {
     }
 }
 
-fn answer_one(queued: Queued, moved: &HashSet<(ConsumerKey, Epoch)>) {
-    let Queued { advance, reply } = queued;
+fn answer_one(queued: Move, moved: &HashSet<(ConsumerKey, Epoch)>) {
+    let Move { advance, reply } = queued;
     let _ = reply.send(Ok(moved.contains(&(advance.key, advance.epoch))));
 }
 
 type Outcome = Result<HashSet<(ConsumerKey, Epoch)>, Error>;
 
-fn answer(queued: impl IntoIterator<Item = Queued>, outcome: Outcome) {
-    for Queued { advance, reply } in queued {
+fn answer(queued: impl IntoIterator<Item = Move>, outcome: Outcome) {
+    for Move { advance, reply } in queued {
         let moved = match &outcome {
             Ok(moved) => Ok(moved.contains(&(advance.key, advance.epoch))),
             Err(error) => Err(error.clone()),
         };
-        // A caller that has gone does not hear it.
+        // A caller that has gone does not receive it.
         let _ = reply.send(moved);
     }
 }
 
 async fn advance(
     storage: &Storage,
-    queued: &[Queued],
+    queued: &[Move],
 ) -> Result<HashSet<(ConsumerKey, Epoch)>, storage::Error> {
     let advances = farthest(queued.iter().map(|queued| queued.advance));
     in_time(storage.advance_positions(&advances)).await

@@ -8,8 +8,8 @@ use crate::{
     broker::{
         Broker,
         error::Error,
-        lease::queue::Place,
-        log::cursor::{Delivery, Limits, end_of_fit},
+        lease::queue::Priority,
+        log::cursor::{FrameLimits, Messages, end_of_fit},
     },
     model::{ConsumerId, Offset, TopicName},
     storage,
@@ -34,7 +34,7 @@ pub struct Pull {
 #[derive(Clone, Debug)]
 pub struct Pulled {
     /// The messages; may be none.
-    pub delivery: Delivery,
+    pub delivery: Messages,
     /// Messages that were removed before they were taken: from and to before an offset.
     pub gap: Option<(Offset, Offset)>,
     /// The offset that the topic's next message gets.
@@ -82,22 +82,22 @@ impl Broker {
 
     async fn pull_once(&self, pull: &Pull) -> Result<Pulled, Error> {
         let Pull { topic, consumer, max_messages, .. } = pull;
-        let seat = self.leases.seat(topic, consumer);
+        let waiter = self.leases.waiter(topic, consumer);
         let held = async || -> Result<Error, Error> {
-            let holder = self.find_holder(&seat, topic, consumer).await?;
+            let holder = self.find_holder(&waiter, topic, consumer).await?;
             Ok(Error::LeaseHeld { topic: topic.clone(), consumer: consumer.clone(), holder })
         };
         // Pulls queue up here, not at the database, where each would take up a connection.
-        if seat.holder().is_some() {
+        if waiter.holder().is_some() {
             return Err(held().await?);
         }
         let give_up = Instant::now() + QUEUE_TIMEOUT;
-        let in_line = time::timeout_at(pull.until(give_up), seat.line_up(Place::Last)).await;
+        let in_line = time::timeout_at(pull.until(give_up), waiter.enqueue(Priority::Normal)).await;
         let Ok(Ok(_turn)) = in_line else {
             pull.refuse_when_late()?;
             return Err(held().await?);
         };
-        let limits = Limits::of_answer(*max_messages);
+        let limits = FrameLimits::of_answer(*max_messages);
         let choose = |batches: &[_], from| end_of_fit(batches.iter(), from, limits);
         let lock_wait = || pull.until(Instant::now() + LOCK_WAIT).duration_since(Instant::now());
         let outcome = loop {
@@ -113,7 +113,7 @@ impl Broker {
         match outcome {
             Ok(Some(storage::Pulled { batches, position, from, to, head })) => {
                 let gap = (position < from).then_some((position, from));
-                Ok(Pulled { delivery: Delivery::new(batches, from, to), gap, head })
+                Ok(Pulled { delivery: Messages::new(batches, from, to), gap, head })
             }
             Err(storage::Error::Locked(_)) => {
                 pull.refuse_when_late()?;

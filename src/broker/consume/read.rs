@@ -4,16 +4,16 @@ use crate::{
     broker::{
         Broker,
         error::Error,
-        log::cursor::{Delivery, Limits, end_of_fit},
+        log::cursor::{FrameLimits, Messages, end_of_fit},
     },
     model::{Offset, Start, TopicName},
 };
 
 /// Messages of a topic, and where its log ends.
 #[derive(Clone, Debug)]
-pub struct Peeked {
+pub struct ReadMessages {
     /// The messages; none at the head.
-    pub delivery: Delivery,
+    pub delivery: Messages,
     /// The offset of the oldest message kept.
     pub first: Offset,
     /// The offset that the topic's next message gets.
@@ -27,17 +27,17 @@ impl Broker {
         topic: TopicName,
         start: Start,
         max_messages: usize,
-    ) -> Result<Peeked, Error> {
+    ) -> Result<ReadMessages, Error> {
         self.refuse_when_draining()?;
         let (id, from) = self.resolve(&topic, start).await?;
-        let limits = Limits::of_answer(max_messages);
+        let limits = FrameLimits::of_answer(max_messages);
         let read = self.storage.read_batches(id, from, limits.bytes).await;
         let Some(log) = read.map_err(Error::of_read)? else {
             return Err(Error::TopicNotFound { topic });
         };
         let from = from.max(log.first);
         let to = end_of_fit(log.batches.iter(), from, limits);
-        let delivery = Delivery::new(log.batches, from, to);
-        Ok(Peeked { delivery, first: log.first, head: log.head })
+        let delivery = Messages::new(log.batches, from, to);
+        Ok(ReadMessages { delivery, first: log.first, head: log.head })
     }
 }

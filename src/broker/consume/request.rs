@@ -13,8 +13,8 @@ use crate::{
             stream::Stream,
         },
         error::Error,
-        lease::registry::Seat,
-        log::cursor::{Delivery, Limits},
+        lease::registry::Waiter,
+        log::cursor::{FrameLimits, Messages},
     },
     model::{ConsumerId, Epoch, Offset, TopicName},
     storage::Stored,
@@ -34,7 +34,7 @@ pub struct Consume {
     /// When the stream is to end by itself, if it is.
     pub stop: Option<Stop>,
     /// What a frame may hold.
-    pub frame: Limits,
+    pub frame: FrameLimits,
     /// How many messages may be handed out beyond the stored position; any number if `None`.
     pub max_in_flight: Option<usize>,
     /// How long the stream may stay idle before it beats.
@@ -78,7 +78,7 @@ pub enum Stop {
 
 /// What a stream tells its client.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub enum Frame {
     /// The stream holds the lease.
     Attached {
         /// The offset of the first message to come.
@@ -96,7 +96,7 @@ pub enum Event {
         holder: String,
     },
     /// Messages at the position.
-    Batch(Delivery),
+    Batch(Messages),
     /// A seek moved the position.
     Repositioned {
         /// The offset of the first message to come.
@@ -163,11 +163,11 @@ impl Broker {
     /// Who holds a consumer's lease, for people.
     pub(crate) async fn find_holder(
         &self,
-        seat: &Seat,
+        waiter: &Waiter,
         topic: &TopicName,
         consumer: &ConsumerId,
     ) -> Result<String, Error> {
-        if let Some(holder) = seat.holder() {
+        if let Some(holder) = waiter.holder() {
             return Ok(holder);
         }
         let found = self.get_consumer(topic.clone(), consumer.clone()).await?;

@@ -1,7 +1,7 @@
 //! Seeks: the only calls that move a position back.
 
 use crate::{
-    broker::{Broker, error::Error, notify::outbox::Whose},
+    broker::{Broker, error::Error, notify::outbox::LeaseScope},
     model::{ConsumerId, Offset, Start, TopicName},
 };
 
@@ -18,7 +18,7 @@ impl Broker {
             let (id, position) = self.resolve(&topic, target).await?;
             match self.storage.seek(id, &consumer, position).await? {
                 Some(Some(key)) => {
-                    self.leases.changed(Whose::Consumer(key));
+                    self.leases.changed(LeaseScope::Consumer(key));
                     return Ok(position);
                 }
                 // The log went from there meanwhile; it does so at most once a second.

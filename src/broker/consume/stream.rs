@@ -13,15 +13,15 @@ use crate::{
     broker::{
         Broker,
         consume::{
-            outbox::{self, Fence, Frame},
-            request::{CommitMode, Consume, Event, Stop},
+            outbox::{self, Fence, Outgoing},
+            request::{CommitMode, Consume, Frame, Stop},
         },
         error::Error,
         lease::registry::Lease,
         log::{
-            cursor::{Cursor, Delivery, Limits},
+            cursor::{Cursor, FrameLimits, Messages},
             seen::Asked,
-            topics::Subscription,
+            topics::LogReader,
         },
     },
     model::{Epoch, Offset},
@@ -61,10 +61,10 @@ pub(crate) struct Stream {
 }
 
 /// What a stream hands out, and where it stands in it.
-struct Reading<'a> {
+struct Serving<'a> {
     lease: &'a Lease,
     cursor: Cursor,
-    log: &'a mut Subscription,
+    log: &'a mut LogReader,
     /// The end of the last gap: what lies before it is no longer under way.
     floor: Offset,
     /// Whether the head is farther than one frame: from the start, and whenever one frame did not
@@ -80,7 +80,7 @@ impl Stream {
         fence: Fence,
     ) -> Self {
         let beat_at = Instant::now() + request.heartbeat;
-        let asked = broker.feeds.losses().asked();
+        let asked = broker.logs.losses().asked();
         Self { broker, request, frames, fence, beat_at, handed_out: 0, asked }
     }
 
@@ -91,7 +91,7 @@ impl Stream {
             Err(End::Error(error)) => {
                 tracing::debug!(%error, "end the stream");
                 // The lease has been dropped by now: a client that does not read holds up nobody.
-                let _ = self.frames.send(Frame { epoch: Epoch(0), event: Err(error) }).await;
+                let _ = self.frames.send(Outgoing { epoch: Epoch(0), event: Err(error) }).await;
             }
             Err(End::Sought | End::RegisteredAnew) => {
                 tracing::error!("a stream ended for a seek or a registration");
@@ -104,9 +104,9 @@ impl Stream {
         let Consume { topic, consumer, .. } = &self.request;
         let name = [self.request.holder.as_str()].into_iter();
         promptly(self.broker.check_text("client_name", name)).await?;
-        let seat = self.broker.leases.seat(topic, consumer);
+        let waiter = self.broker.leases.waiter(topic, consumer);
         let ((mut lease, mut position), mut log) = loop {
-            match self.attach(&seat).await {
+            match self.attach(&waiter).await {
                 Err(End::RegisteredAnew) => {}
                 attached => break attached?,
             }
@@ -114,7 +114,7 @@ impl Stream {
         let mut attached = false;
         loop {
             // Whoever told the position has the messages before it.
-            self.broker.feeds.losses().saw(lease.key().topic, position, self.asked);
+            self.broker.logs.losses().saw(lease.key().topic, position, self.asked);
             match self.serve_from(position, &lease, &mut log, &mut attached).await {
                 Err(End::Sought) => {
                     position = lease.go_on();
@@ -133,7 +133,7 @@ impl Stream {
         &mut self,
         position: Offset,
         lease: &Lease,
-        log: &mut Subscription,
+        log: &mut LogReader,
         attached: &mut bool,
     ) -> Result<(), End> {
         // Before its first frame, with which a client may be content.
@@ -142,17 +142,17 @@ impl Stream {
         let event = match attached {
             false => {
                 let seek_epoch = lease.seek_epoch();
-                Event::Attached { position, head, epoch, seek_epoch }
+                Frame::Attached { position, head, epoch, seek_epoch }
             }
-            true => Event::Repositioned { position, head, epoch },
+            true => Frame::Repositioned { position, head, epoch },
         };
         self.send(event, Some(lease)).await?;
         *attached = true;
         let cursor = Cursor::new(position, head);
-        self.hand_out(Reading { lease, cursor, log, floor: position, behind: true }).await
+        self.hand_out(Serving { lease, cursor, log, floor: position, behind: true }).await
     }
 
-    async fn hand_out(&mut self, mut reading: Reading<'_>) -> Result<(), End> {
+    async fn hand_out(&mut self, mut reading: Serving<'_>) -> Result<(), End> {
         let broker = self.broker.clone();
         while !self.has_reached(reading.cursor.position()) {
             broker.tell_of_losses(&self.request.topic, reading.lease.key())?;
@@ -164,7 +164,7 @@ impl Stream {
                 self.wait_for_commit(&mut reading, known_committed).await?;
                 continue;
             }
-            let Reading { lease, cursor, log, behind, .. } = &mut reading;
+            let Serving { lease, cursor, log, behind, .. } = &mut reading;
             // If the head is said to lie before what was handed out, messages were lost, or what is
             // said is older than what was read here.
             if *behind || cursor.position() != known_head {
@@ -197,7 +197,7 @@ impl Stream {
                 }
                 if std::mem::take(behind) {
                     let (head, lease) = (cursor.head(), *lease);
-                    self.send(Event::CaughtUp { head }, Some(lease)).await?;
+                    self.send(Frame::CaughtUp { head }, Some(lease)).await?;
                     if self.request.stop == Some(Stop::CaughtUp) {
                         return Ok(());
                     }
@@ -218,7 +218,7 @@ impl Stream {
     }
 
     /// What the next frame may hold.
-    fn limits(&self, reading: &Reading<'_>, committed: Offset) -> Limits {
+    fn limits(&self, reading: &Serving<'_>, committed: Offset) -> FrameLimits {
         let mut limits = self.request.frame;
         match self.request.stop {
             Some(Stop::Offset(end)) => limits.end = end,
@@ -238,9 +238,9 @@ impl Stream {
 
     /// Hands messages out. In auto mode their position is written once the frame has its place on
     /// the way out; the next ones are read meanwhile.
-    async fn deliver(&mut self, delivery: Delivery, reading: &mut Reading<'_>) -> Result<(), End> {
+    async fn deliver(&mut self, delivery: Messages, reading: &mut Serving<'_>) -> Result<(), End> {
         let (to, count) = (delivery.to, delivery.count());
-        self.move_to(to, Event::Batch(delivery), reading).await?;
+        self.move_to(to, Frame::Batch(delivery), reading).await?;
         self.handed_out += count as u64;
         Ok(())
     }
@@ -248,20 +248,20 @@ impl Stream {
     /// Tells of messages that retention removed before they were handed out.
     async fn pass_gap(
         &mut self,
-        reading: &mut Reading<'_>,
+        reading: &mut Serving<'_>,
         from: Offset,
         to: Offset,
     ) -> Result<(), End> {
-        self.move_to(to, Event::Gap { from, to }, reading).await
+        self.move_to(to, Frame::Gap { from, to }, reading).await
     }
 
     async fn move_to(
         &mut self,
         to: Offset,
-        event: Event,
-        reading: &mut Reading<'_>,
+        event: Frame,
+        reading: &mut Serving<'_>,
     ) -> Result<(), End> {
-        let Reading { lease, cursor, log, behind, .. } = reading;
+        let Serving { lease, cursor, log, behind, .. } = reading;
         let broker = self.broker.clone();
         let place = self.place(Some(lease)).await?;
         let stores = self.request.commit_mode == CommitMode::Auto;
@@ -276,7 +276,7 @@ impl Stream {
             false => None,
         };
         lease.delivers(to);
-        place.send(Frame { epoch: lease.epoch(), event: Ok(event) });
+        place.send(Outgoing { epoch: lease.epoch(), event: Ok(event) });
         self.beat_at = Instant::now() + self.request.heartbeat;
         if let Some(end) = must_end {
             return Err(end);
@@ -295,7 +295,7 @@ impl Stream {
     async fn store(
         &mut self,
         to: Offset,
-        (lease, log): (&Lease, &Subscription),
+        (lease, log): (&Lease, &LogReader),
         beside: Pin<&mut MaybeDone<impl Future>>,
     ) -> Result<Option<End>, End> {
         let broker = self.broker.clone();
@@ -318,10 +318,10 @@ impl Stream {
     }
 
     /// Waits until there is more to hand out.
-    async fn wait_for_more(&mut self, reading: &mut Reading<'_>) -> Result<(), End> {
+    async fn wait_for_more(&mut self, reading: &mut Serving<'_>) -> Result<(), End> {
         loop {
             let idle = tokio::select! {
-                // The feed lives as long as this subscription.
+                // The log lives as long as this subscription.
                 _ = reading.log.head.changed() => return Ok(()),
                 idle = self.idle(Some(reading.lease)) => idle,
             };
@@ -333,7 +333,7 @@ impl Stream {
     /// Waits until the client commits, so that more may be under way.
     async fn wait_for_commit(
         &mut self,
-        reading: &mut Reading<'_>,
+        reading: &mut Serving<'_>,
         known: Offset,
     ) -> Result<(), End> {
         loop {
@@ -346,7 +346,7 @@ impl Stream {
         }
     }
 
-    fn stored_position(&self, reading: &Reading<'_>) -> Offset {
+    fn stored_position(&self, reading: &Serving<'_>) -> Offset {
         match self.request.commit_mode {
             CommitMode::Auto => reading.cursor.position(),
             CommitMode::Manual => reading.lease.committed(),

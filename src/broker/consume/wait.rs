@@ -10,16 +10,16 @@ use tokio::{
 use crate::{
     broker::{
         consume::{
-            outbox::Frame,
-            request::{Consume, Event},
+            outbox::Outgoing,
+            request::{Consume, Frame},
             stream::{End, Stream, promptly},
         },
         error::Error,
         lease::{
-            registry::{Lease, News},
-            state::Over,
+            registry::{Lease, LeaseEvent},
+            state::LeaseEnd,
         },
-        log::topics::Subscription,
+        log::topics::LogReader,
     },
     model::{Epoch, Offset},
 };
@@ -31,7 +31,7 @@ const STORED_WITHIN: Duration = Duration::from_secs(2);
 enum Reason {
     Draining,
     Deadline,
-    News(News),
+    Lease(LeaseEvent),
 }
 
 impl Stream {
@@ -40,7 +40,7 @@ impl Stream {
     pub(crate) async fn meanwhile<T>(
         &mut self,
         lease: &Lease,
-        log: &Subscription,
+        log: &LogReader,
         work: impl Future<Output = T>,
     ) -> Result<T, End> {
         let mut work = std::pin::pin!(work);
@@ -53,9 +53,9 @@ impl Stream {
             let (position, head) = (lease.committed(), *log.head.borrow());
             // A client that does not read needs no beat.
             if let Ok(place) = self.frames.try_reserve() {
-                place.send(Frame {
+                place.send(Outgoing {
                     epoch: Epoch(0),
-                    event: Ok(Event::Heartbeat { position, head }),
+                    event: Ok(Frame::Heartbeat { position, head }),
                 });
             }
             self.beat_at = Instant::now() + self.request.heartbeat;
@@ -67,7 +67,7 @@ impl Stream {
     pub(crate) async fn until_stored<T>(
         &mut self,
         lease: &Lease,
-        log: &Subscription,
+        log: &LogReader,
         work: impl Future<Output = T>,
     ) -> Result<(T, Option<End>), End> {
         let mut work = std::pin::pin!(work);
@@ -118,7 +118,7 @@ impl Stream {
         tokio::select! {
             () = self.broker.draining.cancelled() => Reason::Draining,
             () = deadline => Reason::Deadline,
-            news = news => Reason::News(news),
+            news = news => Reason::Lease(news),
         }
     }
 
@@ -126,13 +126,13 @@ impl Stream {
         match reason {
             Reason::Draining => Error::Draining.into(),
             Reason::Deadline => Error::DeadlineExceeded.into(),
-            Reason::News(News::Sought) => End::Sought,
-            Reason::News(News::SessionLost) => Error::DatabaseUnavailable.into(),
-            Reason::News(News::Over(Over::TakenOver { by })) => {
+            Reason::Lease(LeaseEvent::Sought) => End::Sought,
+            Reason::Lease(LeaseEvent::SessionLost) => Error::DatabaseUnavailable.into(),
+            Reason::Lease(LeaseEvent::Ended(LeaseEnd::TakenOver { by })) => {
                 let Consume { topic, consumer, .. } = self.request.clone();
                 Error::LeaseTakenOver { topic, consumer, by }.into()
             }
-            Reason::News(News::Over(Over::Gone)) => self.why_gone().await,
+            Reason::Lease(LeaseEvent::Ended(LeaseEnd::Unregistered)) => self.why_gone().await,
         }
     }
 
@@ -156,24 +156,24 @@ impl Stream {
         }
     }
 
-    pub(crate) async fn beat(&mut self, position: Offset, log: &Subscription) -> Result<(), End> {
+    pub(crate) async fn beat(&mut self, position: Offset, log: &LogReader) -> Result<(), End> {
         // A wait may end for another reason than that it is time.
         if Instant::now() < self.beat_at {
             return Ok(());
         }
         let head = *log.head.borrow();
-        self.send(Event::Heartbeat { position, head }, None).await
+        self.send(Frame::Heartbeat { position, head }, None).await
     }
 
-    pub(crate) async fn send(&mut self, event: Event, lease: Option<&Lease>) -> Result<(), End> {
+    pub(crate) async fn send(&mut self, event: Frame, lease: Option<&Lease>) -> Result<(), End> {
         let epoch = lease.map_or(Epoch(0), Lease::epoch);
-        self.place(lease).await?.send(Frame { epoch, event: Ok(event) });
+        self.place(lease).await?.send(Outgoing { epoch, event: Ok(event) });
         self.beat_at = Instant::now() + self.request.heartbeat;
         Ok(())
     }
 
     /// Waits for a frame's place on the way out, for as long as the client takes.
-    pub(crate) async fn place(&self, lease: Option<&Lease>) -> Result<OwnedPermit<Frame>, End> {
+    pub(crate) async fn place(&self, lease: Option<&Lease>) -> Result<OwnedPermit<Outgoing>, End> {
         let reason = tokio::select! {
             place = self.frames.clone().reserve_owned() => {
                 return place.map_err(|_| End::ClientGone);

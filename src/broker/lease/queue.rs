@@ -1,4 +1,4 @@
-//! Turns at a consumer within this broker: one at a time, in the order of asking, but for those who
+//! WaitQueue at a consumer within this broker: one at a time, in the order of asking, but for those who
 //! take over: they go first.
 
 use std::{
@@ -9,78 +9,78 @@ use std::{
 use tokio::sync::{Notify, oneshot};
 
 #[derive(Default)]
-pub(crate) struct Turns {
-    queue: Mutex<Queue>,
+pub(crate) struct WaitQueue {
+    queue: Mutex<Inner>,
     /// Tells who has the turn, but not the lease yet, that somebody urgent waits.
     asked: Notify,
 }
 
 #[derive(Default)]
-struct Queue {
+struct Inner {
     taken: bool,
-    waiting: VecDeque<Waiter>,
+    waiting: VecDeque<Waiting>,
 }
 
-struct Waiter {
+struct Waiting {
     urgent: bool,
-    grant: oneshot::Sender<Turn>,
+    grant: oneshot::Sender<Permit>,
 }
 
 /// The right, within this broker, to ask the database for the lease; goes to the next in line when
 /// it is dropped.
-pub(crate) struct Turn(Option<Arc<Turns>>);
+pub(crate) struct Permit(Option<Arc<WaitQueue>>);
 
 /// Where in line somebody waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Priority {
     /// Behind all others.
-    Last,
+    Normal,
     /// Before all others: who gave the turn up for a moment.
-    First,
+    Returning,
     /// Before all others, and whoever has the turn but no lease is asked to give it up.
-    Urgent,
+    TakeOver,
 }
 
-impl Turns {
+impl WaitQueue {
     /// The turn, if nobody has it.
-    pub(crate) fn try_turn(self: &Arc<Self>) -> Option<Turn> {
+    pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
         let mut queue = self.queue();
-        (!std::mem::replace(&mut queue.taken, true)).then(|| Turn(Some(self.clone())))
+        (!std::mem::replace(&mut queue.taken, true)).then(|| Permit(Some(self.clone())))
     }
 
     /// A place in line; the turn comes over it.
-    pub(crate) fn line_up(self: &Arc<Self>, place: Place) -> oneshot::Receiver<Turn> {
+    pub(crate) fn enqueue(self: &Arc<Self>, place: Priority) -> oneshot::Receiver<Permit> {
         let (grant, granted) = oneshot::channel();
         let mut queue = self.queue();
         if !std::mem::replace(&mut queue.taken, true) {
             // Nobody has dropped the other end yet.
-            let _ = grant.send(Turn(Some(self.clone())));
+            let _ = grant.send(Permit(Some(self.clone())));
             return granted;
         }
-        let waiter = Waiter { urgent: place == Place::Urgent, grant };
+        let waiter = Waiting { urgent: place == Priority::TakeOver, grant };
         match place {
-            Place::Last => queue.waiting.push_back(waiter),
-            Place::First | Place::Urgent => queue.waiting.push_front(waiter),
+            Priority::Normal => queue.waiting.push_back(waiter),
+            Priority::Returning | Priority::TakeOver => queue.waiting.push_front(waiter),
         }
-        if place == Place::Urgent {
+        if place == Priority::TakeOver {
             self.asked.notify_one();
         }
         granted
     }
 
     /// Waits until somebody urgent waits for the turn.
-    pub(crate) async fn urgently_asked(&self) {
+    pub(crate) async fn take_over_waits(&self) {
         while !self.queue().waiting.iter().any(|w| w.urgent && !w.grant.is_closed()) {
             self.asked.notified().await;
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, Inner> {
         self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
         let Some(turns) = self.0.take() else { return };
         loop {
@@ -90,8 +90,8 @@ impl Drop for Turn {
                 queue.taken = waiter.is_some();
                 waiter
             };
-            let Some(Waiter { grant, .. }) = waiter else { return };
-            match grant.send(Turn(Some(turns.clone()))) {
+            let Some(Waiting { grant, .. }) = waiter else { return };
+            match grant.send(Permit(Some(turns.clone()))) {
                 Ok(()) => return,
                 // Whoever waited there has gone.
                 Err(mut refused) => refused.0 = None,
@@ -106,13 +106,13 @@ mod tests {
 
     #[test]
     fn turns_come_in_the_order_of_asking_and_those_who_take_over_go_first() {
-        let turns = Arc::new(Turns::default());
-        let turn = turns.try_turn().unwrap();
-        assert!(turns.try_turn().is_none());
-        let mut first = turns.line_up(Place::Last);
-        let gone = turns.line_up(Place::Last);
-        let mut last = turns.line_up(Place::Last);
-        let mut urgent = turns.line_up(Place::Urgent);
+        let turns = Arc::new(WaitQueue::default());
+        let turn = turns.try_acquire().unwrap();
+        assert!(turns.try_acquire().is_none());
+        let mut first = turns.enqueue(Priority::Normal);
+        let gone = turns.enqueue(Priority::Normal);
+        let mut last = turns.enqueue(Priority::Normal);
+        let mut urgent = turns.enqueue(Priority::TakeOver);
         drop(gone);
 
         drop(turn);
@@ -120,35 +120,35 @@ mod tests {
         assert!(first.try_recv().is_err());
         drop(turn);
         let turn = first.try_recv().unwrap();
-        let mut again = turns.line_up(Place::First);
+        let mut again = turns.enqueue(Priority::Returning);
         drop(turn);
         let turn = again.try_recv().unwrap();
         drop(turn);
         drop(last.try_recv().unwrap());
-        assert!(turns.try_turn().is_some());
+        assert!(turns.try_acquire().is_some());
     }
 
     #[test]
     fn a_turn_that_nobody_fetches_goes_on() {
-        let turns = Arc::new(Turns::default());
-        let turn = turns.try_turn().unwrap();
-        let granted = turns.line_up(Place::Last);
+        let turns = Arc::new(WaitQueue::default());
+        let turn = turns.try_acquire().unwrap();
+        let granted = turns.enqueue(Priority::Normal);
         drop(turn);
         // It was granted, and then not waited for any more.
         drop(granted);
-        assert!(turns.try_turn().is_some());
+        assert!(turns.try_acquire().is_some());
     }
 
     #[tokio::test]
     async fn who_has_the_turn_hears_of_somebody_urgent_whenever_it_asks() {
-        let turns = Arc::new(Turns::default());
-        let _turn = turns.try_turn().unwrap();
-        let urgent = turns.line_up(Place::Urgent);
-        turns.urgently_asked().await;
-        turns.urgently_asked().await;
+        let turns = Arc::new(WaitQueue::default());
+        let _turn = turns.try_acquire().unwrap();
+        let urgent = turns.enqueue(Priority::TakeOver);
+        turns.take_over_waits().await;
+        turns.take_over_waits().await;
         drop(urgent);
         let not_asked = std::future::poll_fn(|context| {
-            std::task::Poll::Ready(std::pin::pin!(turns.urgently_asked()).poll(context))
+            std::task::Poll::Ready(std::pin::pin!(turns.take_over_waits()).poll(context))
         });
         assert!(not_asked.await.is_pending());
     }

@@ -24,13 +24,13 @@ use crate::{
     broker::{
         error::Error,
         lease::{
-            queue::{Place, Turn, Turns},
-            state::{Held, Over, Progress, Standing},
+            queue::{Permit, Priority, WaitQueue},
+            state::{ActiveLease, LeaseEnd, LeaseState, LeaseStatus},
         },
-        notify::outbox::{Hints, Whose},
+        notify::outbox::{LeaseScope, Outbox},
     },
     model::{ConsumerId, ConsumerKey, Epoch, Offset, TopicName},
-    storage::{Begun, ClaimToken, LeaseSession},
+    storage::{ClaimToken, EpochStart, LeaseSession},
 };
 
 /// How long a stream's end waits for its lease to be free, so that its client can have it at once.
@@ -40,70 +40,70 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct Leases {
     /// The session that holds the locks; none while the database is away.
     session: watch::Receiver<Option<Arc<LeaseSession>>>,
-    slots: Mutex<HashMap<(TopicName, ConsumerId), Arc<Slot>>>,
+    slots: Mutex<HashMap<(TopicName, ConsumerId), Arc<Entry>>>,
     /// Leases that somebody changed from outside, to be looked at.
-    looked_for: Mutex<HashSet<Whose>>,
+    looked_for: Mutex<HashSet<LeaseScope>>,
     look: Notify,
     /// Locks on their way back.
     releases: TaskTracker,
     /// Tells other brokers' standbys of a lease that was given back.
-    hints: Hints,
+    hints: Outbox,
 }
 
 /// A consumer that somebody here holds or waits for.
 #[derive(Default)]
-struct Slot {
-    turns: Arc<Turns>,
-    held: Mutex<Option<Arc<Held>>>,
+struct Entry {
+    turns: Arc<WaitQueue>,
+    held: Mutex<Option<Arc<ActiveLease>>>,
     freed: Notify,
-    /// How many seats there are; changed under the lock of all slots only.
-    seats: AtomicUsize,
+    /// How many waiters there are; changed under the lock of all slots only.
+    waiters: AtomicUsize,
 }
 
 /// A place in the queue for a consumer; the last one takes the slot with it.
-pub(crate) struct Seat {
+pub(crate) struct Waiter {
     topic: TopicName,
     consumer: ConsumerId,
-    slot: Arc<Slot>,
+    slot: Arc<Entry>,
     leases: Arc<Leases>,
 }
 
 /// A lease; given back when it is dropped.
 pub(crate) struct Lease {
-    held: Arc<Held>,
-    standing: watch::Receiver<Standing>,
+    held: Arc<ActiveLease>,
+    standing: watch::Receiver<LeaseStatus>,
     /// The epoch that the stream knows of.
     epoch: Epoch,
     seek_epoch: Epoch,
     /// Goes when the lock has gone back, so that the next in line does not ask in vain.
-    turn: Option<Turn>,
-    seat: Arc<Seat>,
+    turn: Option<Permit>,
+    waiter: Arc<Waiter>,
 }
 
 /// What a stream must know of its lease.
 #[derive(Clone, Debug)]
-pub(crate) enum News {
+pub(crate) enum LeaseEvent {
     /// A seek began a new epoch.
     Sought,
     /// It is over, as its session is.
     SessionLost,
     /// It is over.
-    Over(Over),
+    Ended(LeaseEnd),
 }
 
 /// What came of asking for a lease.
-pub(crate) enum Asked {
+pub(crate) enum Acquisition {
     /// It is had, and the consumer goes on at the offset.
     Acquired(Box<Lease>, Offset),
     /// It is another's, and the turn is still one's own.
-    Busy(Turn),
+    Busy(Permit),
     /// The consumer is not registered any more.
     Gone,
 }
 
 impl Leases {
     /// No leases yet, on the session that the keeper provides.
-    pub(crate) fn new(session: watch::Receiver<Option<Arc<LeaseSession>>>, hints: Hints) -> Self {
+    pub(crate) fn new(session: watch::Receiver<Option<Arc<LeaseSession>>>, hints: Outbox) -> Self {
         Self {
             session,
             slots: Mutex::default(),
@@ -115,13 +115,17 @@ impl Leases {
     }
 
     /// A place in the queue for a consumer.
-    pub(crate) fn seat(self: &Arc<Self>, topic: &TopicName, consumer: &ConsumerId) -> Arc<Seat> {
+    pub(crate) fn waiter(
+        self: &Arc<Self>,
+        topic: &TopicName,
+        consumer: &ConsumerId,
+    ) -> Arc<Waiter> {
         let names = (topic.clone(), consumer.clone());
         let mut slots = self.slots();
         let slot = slots.entry(names).or_default().clone();
-        slot.seats.fetch_add(1, Ordering::Relaxed);
+        slot.waiters.fetch_add(1, Ordering::Relaxed);
         drop(slots);
-        Arc::new(Seat {
+        Arc::new(Waiter {
             topic: topic.clone(),
             consumer: consumer.clone(),
             slot,
@@ -130,7 +134,11 @@ impl Leases {
     }
 
     /// The lease that a stream of this broker has on a consumer.
-    pub(crate) fn held(&self, topic: &TopicName, consumer: &ConsumerId) -> Option<Arc<Held>> {
+    pub(crate) fn held(
+        &self,
+        topic: &TopicName,
+        consumer: &ConsumerId,
+    ) -> Option<Arc<ActiveLease>> {
         self.slots().get(&(topic.clone(), consumer.clone()))?.held().clone()
     }
 
@@ -145,7 +153,7 @@ impl Leases {
     }
 
     /// All leases whose lock a session has.
-    pub(crate) fn all_held(&self, session: &Arc<LeaseSession>) -> Vec<Arc<Held>> {
+    pub(crate) fn all_held(&self, session: &Arc<LeaseSession>) -> Vec<Arc<ActiveLease>> {
         let slots = self.slots();
         let held = slots.values().filter_map(|slot| slot.held().clone());
         held.filter(|held| Arc::ptr_eq(&held.session, session)).collect()
@@ -159,30 +167,30 @@ impl Leases {
     }
 
     /// Somebody changed a lease from outside, on this broker: it and the others look at theirs.
-    pub(crate) fn changed(&self, whose: Whose) {
+    pub(crate) fn changed(&self, whose: LeaseScope) {
         self.look_at(whose);
         self.hints.lease_changed(whose);
     }
 
     /// A lease may have changed: the keeper looks at it now.
-    pub(crate) fn look_at(&self, whose: Whose) {
+    pub(crate) fn look_at(&self, whose: LeaseScope) {
         self.looked_for.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(whose);
         self.look.notify_one();
     }
 
     /// Waits for leases of a session to look at.
-    pub(crate) async fn to_look_at(&self, session: &Arc<LeaseSession>) -> Vec<Arc<Held>> {
+    pub(crate) async fn to_look_at(&self, session: &Arc<LeaseSession>) -> Vec<Arc<ActiveLease>> {
         let looked_for = self.looked_for().await;
         let mut held = self.all_held(session);
         held.retain(|held| {
-            looked_for.contains(&Whose::Consumer(held.key))
-                || looked_for.contains(&Whose::Topic(held.key.topic))
+            looked_for.contains(&LeaseScope::Consumer(held.key))
+                || looked_for.contains(&LeaseScope::Topic(held.key.topic))
         });
         held
     }
 
     /// Waits until somebody looks for leases, and tells whose.
-    pub(crate) async fn looked_for(&self) -> HashSet<Whose> {
+    pub(crate) async fn looked_for(&self) -> HashSet<LeaseScope> {
         self.look.notified().await;
         let mut looked_for = self.looked_for.lock().unwrap_or_else(|error| error.into_inner());
         std::mem::take(&mut *looked_for)
@@ -194,31 +202,31 @@ impl Leases {
         self.releases.wait().await;
     }
 
-    fn slots(&self) -> MutexGuard<'_, HashMap<(TopicName, ConsumerId), Arc<Slot>>> {
+    fn slots(&self) -> MutexGuard<'_, HashMap<(TopicName, ConsumerId), Arc<Entry>>> {
         self.slots.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-impl Slot {
-    fn held(&self) -> MutexGuard<'_, Option<Arc<Held>>> {
+impl Entry {
+    fn held(&self) -> MutexGuard<'_, Option<Arc<ActiveLease>>> {
         self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-impl Seat {
+impl Waiter {
     /// A place in line within this broker; the turn comes over it.
-    pub(crate) fn line_up(&self, place: Place) -> oneshot::Receiver<Turn> {
-        self.slot.turns.line_up(place)
+    pub(crate) fn enqueue(&self, place: Priority) -> oneshot::Receiver<Permit> {
+        self.slot.turns.enqueue(place)
     }
 
     /// The turn, if nobody here has it.
-    pub(crate) fn try_turn(&self) -> Option<Turn> {
-        self.slot.turns.try_turn()
+    pub(crate) fn try_acquire(&self) -> Option<Permit> {
+        self.slot.turns.try_acquire()
     }
 
     /// Waits until somebody who takes over waits for the turn that one has.
-    pub(crate) async fn urgently_asked(&self) {
-        self.slot.turns.urgently_asked().await;
+    pub(crate) async fn take_over_waits(&self) {
+        self.slot.turns.take_over_waits().await;
     }
 
     /// Who holds the lease in this broker, if a stream here does.
@@ -236,40 +244,40 @@ impl Seat {
     /// Must run to its end: dropped half-way, it would leave a lock that nobody knows of.
     pub(crate) async fn acquire(
         self: &Arc<Self>,
-        turn: Turn,
+        turn: Permit,
         key: ConsumerKey,
         holder: &str,
         claim: Option<&ClaimToken>,
-    ) -> Result<Asked, Error> {
+    ) -> Result<Acquisition, Error> {
         let session = self.leases.session.borrow().clone().ok_or(Error::DatabaseUnavailable)?;
         if !session.try_lock(key).await.map_err(Error::of_read)? {
-            return Ok(Asked::Busy(turn));
+            return Ok(Acquisition::Busy(turn));
         }
         let begun = session.begin_epoch(key, holder, claim).await;
         let (epoch, position, seek_epoch) = match begun {
-            Ok(Begun::Epoch { epoch, position, seek_epoch }) => (epoch, position, seek_epoch),
+            Ok(EpochStart::Epoch { epoch, position, seek_epoch }) => (epoch, position, seek_epoch),
             other => {
                 give_back(&session, key).await;
                 return match other.map_err(Error::of_read)? {
-                    Begun::Gone => Ok(Asked::Gone),
-                    Begun::Claimed | Begun::Epoch { .. } => Ok(Asked::Busy(turn)),
+                    EpochStart::Gone => Ok(Acquisition::Gone),
+                    EpochStart::Claimed | EpochStart::Epoch { .. } => Ok(Acquisition::Busy(turn)),
                 };
             }
         };
-        let (holder, progress) = (holder.to_owned(), Progress::new(epoch, position));
+        let (holder, progress) = (holder.to_owned(), LeaseState::new(epoch, position));
         let standing = progress.watch();
-        let held = Arc::new(Held { key, holder, session, progress });
+        let held = Arc::new(ActiveLease { key, holder, session, progress });
         *self.slot.held() = Some(held.clone());
-        let (turn, seat) = (Some(turn), self.clone());
-        let lease = Lease { held, standing, epoch, seek_epoch, turn, seat };
-        Ok(Asked::Acquired(Box::new(lease), position))
+        let (turn, waiter) = (Some(turn), self.clone());
+        let lease = Lease { held, standing, epoch, seek_epoch, turn, waiter };
+        Ok(Acquisition::Acquired(Box::new(lease), position))
     }
 }
 
-impl Drop for Seat {
+impl Drop for Waiter {
     fn drop(&mut self) {
         let mut slots = self.leases.slots();
-        if self.slot.seats.fetch_sub(1, Ordering::Relaxed) == 1 {
+        if self.slot.waiters.fetch_sub(1, Ordering::Relaxed) == 1 {
             slots.remove(&(self.topic.clone(), self.consumer.clone()));
         }
     }
@@ -313,16 +321,16 @@ impl Lease {
     }
 
     /// Waits for something that the stream must act on.
-    pub(crate) async fn news(&self) -> News {
+    pub(crate) async fn news(&self) -> LeaseEvent {
         let mut standing = self.standing.clone();
         let changed = standing.wait_for(|now| now.over.is_some() || now.epoch != self.epoch);
         tokio::select! {
             // Of a lease whose session is over nothing else is true any more.
             biased;
-            () = self.held.session.closed().cancelled() => News::SessionLost,
+            () = self.held.session.closed().cancelled() => LeaseEvent::SessionLost,
             Ok(now) = changed => match &now.over {
-                Some(over) => News::Over(over.clone()),
-                None => News::Sought,
+                Some(over) => LeaseEvent::Ended(over.clone()),
+                None => LeaseEvent::Sought,
             },
         }
     }
@@ -346,13 +354,14 @@ impl Lease {
     /// Begins to give the lease back, once.
     fn give_back(&mut self) -> Option<JoinHandle<()>> {
         let turn = self.turn.take()?;
-        *self.seat.slot.held() = None;
-        let (session, seat, key) = (self.held.session.clone(), self.seat.clone(), self.held.key);
-        let leases = seat.leases.clone();
+        *self.waiter.slot.held() = None;
+        let (session, waiter, key) =
+            (self.held.session.clone(), self.waiter.clone(), self.held.key);
+        let leases = waiter.leases.clone();
         Some(leases.releases.spawn(async move {
             give_back(&session, key).await;
             drop(turn);
-            seat.leases.hints.lease_freed(seat.topic.clone(), seat.consumer.clone());
+            waiter.leases.hints.lease_freed(waiter.topic.clone(), waiter.consumer.clone());
         }))
     }
 

@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    broker::{POLL_INTERVAL, backoff::Backoff, lease::registry::Leases, log::topics::Feeds},
+    broker::{POLL_INTERVAL, backoff::Backoff, lease::registry::Leases, log::topics::TopicLogs},
     storage::{self, LeaseSession, Storage},
 };
 
@@ -23,24 +23,24 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) async fn start(
     storage: Arc<Storage>,
     leases: Arc<Leases>,
-    feeds: Arc<Feeds>,
+    logs: Arc<TopicLogs>,
     sessions: watch::Sender<Option<Arc<LeaseSession>>>,
     tasks: &TaskTracker,
     stopping: CancellationToken,
 ) -> Result<(), storage::Error> {
     sessions.send_replace(Some(Arc::new(storage.open_lease_session().await?)));
-    tasks.spawn(run(storage, leases, feeds, sessions, stopping));
+    tasks.spawn(run(storage, leases, logs, sessions, stopping));
     Ok(())
 }
 
 async fn run(
     storage: Arc<Storage>,
     leases: Arc<Leases>,
-    feeds: Arc<Feeds>,
+    logs: Arc<TopicLogs>,
     sessions: watch::Sender<Option<Arc<LeaseSession>>>,
     stopping: CancellationToken,
 ) {
-    stopping.run_until_cancelled(keep(&storage, &leases, &feeds, &sessions)).await;
+    stopping.run_until_cancelled(keep(&storage, &leases, &logs, &sessions)).await;
     if let Some(session) = sessions.send_replace(None) {
         session.close();
     }
@@ -49,7 +49,7 @@ async fn run(
 async fn keep(
     storage: &Storage,
     leases: &Leases,
-    feeds: &Feeds,
+    logs: &TopicLogs,
     sessions: &watch::Sender<Option<Arc<LeaseSession>>>,
 ) {
     let mut backoff = Backoff::new();
@@ -59,7 +59,7 @@ async fn keep(
             let opened = Instant::now();
             tokio::select! {
                 () = check_until_lost(&session, leases) => {}
-                () = storage.another_server_than(session.server()) => {
+                () = storage.wait_for_other_primary(session.server()) => {
                     tracing::warn!("lose the leases, as another server has taken their server's place");
                 }
             }
@@ -67,7 +67,7 @@ async fn keep(
             sessions.send_replace(None);
             // Whatever took the session may have taken stored messages too: a standby that was
             // promoted, or a restored copy.
-            feeds.forget_batches();
+            logs.clear_cache();
             // Where two servers take turns, or somebody ends each session, it is not opened as
             // fast as it can.
             backoff.settle(opened.elapsed());

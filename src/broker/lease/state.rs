@@ -9,28 +9,28 @@ use tokio::sync::watch;
 
 use crate::{
     model::{ConsumerKey, Epoch, Offset},
-    storage::{LeaseSession, Seen},
+    storage::{LeaseChange, LeaseSession},
 };
 
 /// A lease that a stream of this broker has.
-pub(crate) struct Held {
+pub(crate) struct ActiveLease {
     pub key: ConsumerKey,
     pub holder: String,
     /// The session that has the lock.
     pub session: Arc<LeaseSession>,
-    pub progress: Progress,
+    pub progress: LeaseState,
 }
 
 /// How far a lease has come.
-pub(crate) struct Progress {
-    standing: watch::Sender<Standing>,
+pub(crate) struct LeaseState {
+    standing: watch::Sender<LeaseStatus>,
     /// The offset up to which messages were handed out.
     delivered: AtomicI64,
 }
 
 /// How a lease stands.
 #[derive(Clone, Debug)]
-pub(crate) struct Standing {
+pub(crate) struct LeaseStatus {
     /// The number under which positions are written; a seek makes it grow.
     pub epoch: Epoch,
     /// Where the epoch began.
@@ -38,27 +38,27 @@ pub(crate) struct Standing {
     /// The stored position, where the client moves it.
     pub committed: Offset,
     /// Why the lease is over, if it is.
-    pub over: Option<Over>,
+    pub over: Option<LeaseEnd>,
 }
 
 /// Why a lease is over.
 #[derive(Clone, Debug)]
-pub(crate) enum Over {
+pub(crate) enum LeaseEnd {
     /// Another stream took it.
     TakenOver { by: String },
     /// The consumer is not registered any more.
-    Gone,
+    Unregistered,
 }
 
-impl Progress {
+impl LeaseState {
     /// An epoch begins at a position.
     pub(crate) fn new(epoch: Epoch, position: Offset) -> Self {
-        let standing = Standing { epoch, start: position, committed: position, over: None };
+        let standing = LeaseStatus { epoch, start: position, committed: position, over: None };
         Self { standing: watch::Sender::new(standing), delivered: AtomicI64::new(position.0) }
     }
 
     /// How the lease stands, from now on.
-    pub(crate) fn watch(&self) -> watch::Receiver<Standing> {
+    pub(crate) fn watch(&self) -> watch::Receiver<LeaseStatus> {
         self.standing.subscribe()
     }
 
@@ -79,7 +79,7 @@ impl Progress {
     /// Messages up to an offset are about to be handed out under an epoch. Of one that a seek has
     /// ended they count no more.
     pub(crate) fn delivers(&self, epoch: Epoch, end: Offset) {
-        // Held while it is stored, so that no seek comes in between.
+        // ActiveLease while it is stored, so that no seek comes in between.
         let standing = self.standing.borrow();
         if standing.epoch == epoch {
             self.delivered.store(end.0, Ordering::Release);
@@ -100,12 +100,12 @@ impl Progress {
     /// Takes in what the database told over this lease's own session, so while the lock was held:
     /// nobody but a seek or a claim can have begun another epoch. It may be older than what is
     /// known here, but then it names no claim.
-    pub(crate) fn saw(&self, seen: Option<Seen>) {
-        let Some(Seen { epoch, position, taken, taker }) = seen else {
-            return self.end(Over::Gone);
+    pub(crate) fn saw(&self, seen: Option<LeaseChange>) {
+        let Some(LeaseChange { epoch, position, taken, taker }) = seen else {
+            return self.end(LeaseEnd::Unregistered);
         };
         if taken {
-            return self.end(Over::TakenOver { by: taker });
+            return self.end(LeaseEnd::TakenOver { by: taker });
         }
         self.standing.send_if_modified(|standing| {
             let sought = epoch > standing.epoch;
@@ -119,7 +119,7 @@ impl Progress {
         self.position_stored(epoch, position);
     }
 
-    fn end(&self, why: Over) {
+    fn end(&self, why: LeaseEnd) {
         self.standing.send_if_modified(|standing| {
             let ends = standing.over.is_none();
             standing.over = standing.over.take().or(Some(why));

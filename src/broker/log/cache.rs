@@ -18,7 +18,7 @@ const MAX_BATCHES: usize = 512;
 /// Batches of all topics that somebody reads here. The one that was taken in first goes first: what
 /// is still wanted then is read again.
 #[derive(Default)]
-pub(crate) struct Recent {
+pub(crate) struct BatchCache {
     batches: BTreeMap<Key, Kept>,
     /// The batches by when they were taken in.
     order: BTreeMap<u64, Key>,
@@ -34,7 +34,7 @@ struct Kept {
     number: u64,
 }
 
-impl Recent {
+impl BatchCache {
     /// The batches from the one that holds `from` on, up to the next gap, or until `max_bytes` are
     /// passed; none if that one is not kept.
     pub(crate) fn from(&self, topic: TopicId, from: Offset, max_bytes: usize) -> Vec<Arc<Batch>> {
@@ -120,14 +120,14 @@ mod tests {
         })
     }
 
-    fn bases(recent: &Recent, from: i64) -> Vec<i64> {
+    fn bases(recent: &BatchCache, from: i64) -> Vec<i64> {
         let found = recent.from(TOPIC, Offset(from), usize::MAX);
         found.iter().map(|batch| batch.base.0).collect()
     }
 
     #[test]
     fn batches_are_had_from_any_offset_that_is_kept_up_to_the_next_gap() {
-        let mut recent = Recent::default();
+        let mut recent = BatchCache::default();
         for (base, count) in [(20, 1), (5, 2), (7, 3)] {
             assert!(recent.add(TOPIC, batch(base, count), 1).is_empty());
         }
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn no_more_batches_are_had_than_were_asked_for() {
-        let mut recent = Recent::default();
+        let mut recent = BatchCache::default();
         (0..600).for_each(|base| drop(recent.add(TOPIC, batch(base, 1), 200)));
         assert_eq!(recent.from(TOPIC, Offset(0), 101).len(), 2);
         assert_eq!(recent.from(TOPIC, Offset(0), 1).len(), 1);
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_first_to_come_is_the_first_to_go() {
-        let mut recent = Recent::default();
+        let mut recent = BatchCache::default();
         for base in 0..3 {
             assert!(recent.add(TOPIC, batch(base, 1), RECENT_BYTES / 3).is_empty());
         }

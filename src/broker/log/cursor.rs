@@ -7,15 +7,15 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     broker::{
         error::Error,
-        log::{seen::Asked, topics::Subscription},
+        log::{seen::Asked, topics::LogReader},
     },
     model::{Batch, MessageRef, Offset},
-    storage::{self, Log, Storage},
+    storage::{self, LogSlice, Storage},
 };
 
 /// What a frame may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct FrameLimits {
     /// How many messages.
     pub messages: usize,
     /// How many bytes on the wire; a single message may take more.
@@ -24,7 +24,7 @@ pub struct Limits {
     pub end: Offset,
 }
 
-impl Limits {
+impl FrameLimits {
     /// The most that a frame may hold: far below the 4 MiB that a client decodes by default, and
     /// enough that a frame's own cost does not count.
     pub const MAX: Self = Self { messages: 10_000, bytes: 1024 * 1024, end: Offset(i64::MAX) };
@@ -41,7 +41,7 @@ const READ_BYTES: usize = 2 * 1024 * 1024;
 
 /// Messages to be handed out: those from `from` to before `to`.
 #[derive(Clone, Debug)]
-pub struct Delivery {
+pub struct Messages {
     batches: Vec<Arc<Batch>>,
     /// The offset of the first message.
     pub from: Offset,
@@ -49,7 +49,7 @@ pub struct Delivery {
     pub to: Offset,
 }
 
-impl Delivery {
+impl Messages {
     pub(crate) fn new(batches: Vec<Arc<Batch>>, from: Offset, to: Offset) -> Self {
         Self { batches, from, to }
     }
@@ -85,7 +85,7 @@ impl Delivery {
 pub(crate) fn end_of_fit<'a>(
     batches: impl Iterator<Item = &'a Arc<Batch>>,
     from: Offset,
-    limits: Limits,
+    limits: FrameLimits,
 ) -> Offset {
     let mut bytes = 0;
     let mut end = from;
@@ -109,18 +109,18 @@ pub(crate) struct Cursor {
     /// Messages that were removed before they were read, and that nobody was told of yet.
     gap: Option<(Offset, Offset)>,
     /// A read of what follows, begun while what is there is handed out.
-    reading: Option<Reading>,
+    reading: Option<ReadAhead>,
 }
 
 /// A read that is under way.
-struct Reading {
+struct ReadAhead {
     from: Offset,
     asked: Asked,
     read: AbortOnDropHandle<Read>,
 }
 
 /// What a read found; nothing if the topic is gone.
-type Read = Result<Option<Log>, storage::Error>;
+type Read = Result<Option<LogSlice>, storage::Error>;
 
 impl Cursor {
     pub(crate) fn new(position: Offset, head: Offset) -> Self {
@@ -142,19 +142,19 @@ impl Cursor {
     pub(crate) async fn fill(
         &mut self,
         storage: &Arc<Storage>,
-        log: &Subscription,
+        log: &LogReader,
     ) -> Result<bool, Error> {
         if self.has_at_hand(log) {
             return Ok(true);
         }
         let shared = log.is_shared();
         let _alone = match shared {
-            true => log.read_alone(self.position).await,
+            true => log.begin_read(self.position).await,
             false => None,
         };
         // Whoever read meanwhile may have found it. If not, all who waited read for themselves: one
         // after the other they would wait too long.
-        if shared && self.take_recent(log) {
+        if shared && self.take_cached(log) {
             return Ok(true);
         }
         let (asked, read) = match self.finish_reading(log).await {
@@ -180,16 +180,16 @@ impl Cursor {
     }
 
     /// Whether something to hand out is here, or other streams have just read it.
-    pub(crate) fn has_at_hand(&mut self, log: &Subscription) -> bool {
+    pub(crate) fn has_at_hand(&mut self, log: &LogReader) -> bool {
         // What was removed meanwhile is not handed out, though it is still here.
         if self.position < log.floor() {
             self.ahead.clear();
         }
-        !self.ahead.is_empty() || self.take_recent(log)
+        !self.ahead.is_empty() || self.take_cached(log)
     }
 
     /// Takes in what a read from the position found, and passes over what it did not find.
-    pub(crate) fn take_in(&mut self, Log { batches, head, first }: Log) {
+    pub(crate) fn take_in(&mut self, LogSlice { batches, head, first }: LogSlice) {
         if self.position < first {
             self.gap = Some((self.gap.map_or(self.position, |(from, _)| from), first));
             self.position = first;
@@ -199,18 +199,18 @@ impl Cursor {
     }
 
     /// Begins to read what follows what was just read.
-    fn read_ahead(&mut self, storage: &Arc<Storage>, log: &Subscription, from: Offset) {
+    fn read_ahead(&mut self, storage: &Arc<Storage>, log: &LogReader, from: Offset) {
         let (storage, topic) = (storage.clone(), log.topic());
         let asked = log.asked();
         let read = async move { storage.read_batches(topic, from, READ_BYTES).await };
         let read = AbortOnDropHandle::new(tokio::spawn(read));
-        self.reading = Some(Reading { from, asked, read });
+        self.reading = Some(ReadAhead { from, asked, read });
     }
 
     /// What the read that was begun found, if it was begun here and nothing of it was removed
     /// meanwhile. What failed then need not fail now.
-    async fn finish_reading(&mut self, log: &Subscription) -> Option<(Asked, Log)> {
-        let Reading { from, asked, read } = self.reading.take()?;
+    async fn finish_reading(&mut self, log: &LogReader) -> Option<(Asked, LogSlice)> {
+        let ReadAhead { from, asked, read } = self.reading.take()?;
         let read = (from == self.position).then_some(read)?.await.ok()?.ok()??;
         (from >= log.floor()).then_some((asked, read))
     }
@@ -222,7 +222,7 @@ impl Cursor {
     }
 
     /// The next messages, as many as fit in a frame; none if none were read ahead.
-    pub(crate) fn next_frame(&mut self, limits: Limits) -> Option<Delivery> {
+    pub(crate) fn next_frame(&mut self, limits: FrameLimits) -> Option<Messages> {
         let from = self.position;
         let to = end_of_fit(self.ahead.iter(), from, limits);
         let last = self.ahead.partition_point(|batch| batch.base < to);
@@ -231,10 +231,10 @@ impl Cursor {
             self.ahead.pop_front();
         }
         self.position = to;
-        (to > from).then(|| Delivery::new(batches, from, to))
+        (to > from).then(|| Messages::new(batches, from, to))
     }
 
-    fn take_recent(&mut self, log: &Subscription) -> bool {
+    fn take_cached(&mut self, log: &LogReader) -> bool {
         // What lies before the floor is removed, though it may still be kept here.
         if self.position < log.floor() {
             return false;
@@ -271,11 +271,11 @@ mod tests {
 
     #[test]
     fn frames_follow_each_other_and_stay_within_their_size() {
-        let large = Limits::MAX.bytes / 2;
+        let large = FrameLimits::MAX.bytes / 2;
         let mut cursor = Cursor::new(Offset(1), Offset(6));
         cursor.ahead.extend([batch(0, &[1, large, large - 200]), batch(3, &[2 * large, 1, 1])]);
         let mut frames = Vec::new();
-        while let Some(frame) = cursor.next_frame(Limits::MAX) {
+        while let Some(frame) = cursor.next_frame(FrameLimits::MAX) {
             assert_eq!(frame.messages().count(), frame.count());
             frames.push((frame.from.0, frame.to.0));
         }
@@ -289,11 +289,11 @@ mod tests {
         let mut cursor = Cursor::new(Offset(0), Offset(6));
         cursor.ahead.extend([batch(0, &[1; 3]), batch(3, &[1; 3])]);
         let mut next = |limits| cursor.next_frame(limits).map(|frame| (frame.from.0, frame.to.0));
-        assert_eq!(next(Limits { messages: 2, ..Limits::MAX }), Some((0, 2)));
-        assert_eq!(next(Limits { bytes: 1, ..Limits::MAX }), Some((2, 3)));
-        assert_eq!(next(Limits { end: Offset(5), ..Limits::MAX }), Some((3, 5)));
-        assert_eq!(next(Limits { end: Offset(5), ..Limits::MAX }), None);
-        assert_eq!(next(Limits { messages: 0, ..Limits::MAX }), None);
-        assert_eq!(next(Limits::MAX), Some((5, 6)));
+        assert_eq!(next(FrameLimits { messages: 2, ..FrameLimits::MAX }), Some((0, 2)));
+        assert_eq!(next(FrameLimits { bytes: 1, ..FrameLimits::MAX }), Some((2, 3)));
+        assert_eq!(next(FrameLimits { end: Offset(5), ..FrameLimits::MAX }), Some((3, 5)));
+        assert_eq!(next(FrameLimits { end: Offset(5), ..FrameLimits::MAX }), None);
+        assert_eq!(next(FrameLimits { messages: 0, ..FrameLimits::MAX }), None);
+        assert_eq!(next(FrameLimits::MAX), Some((5, 6)));
     }
 }

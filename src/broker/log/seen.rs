@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     model::{Batch, Offset, TopicId, TopicName},
-    storage::Landmark,
+    storage::LastBatch,
 };
 
 /// How long a loss is told: a consumer that turns up later, at a broker that it had not been at,
@@ -23,7 +23,7 @@ const TOLD_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 pub(crate) struct Losses {
     known: Mutex<Known>,
     lost: Mutex<HashMap<TopicId, Lost>>,
-    /// Held by whoever looks whether messages are lost: one finds it for all. When nobody could
+    /// ActiveLease by whoever looks whether messages are lost: one finds it for all. When nobody could
     /// tell last.
     pub looking: tokio::sync::Mutex<Option<Instant>>,
     /// How many sessions were opened with the database so far.
@@ -64,7 +64,7 @@ pub(crate) struct Extent {
     /// The farthest head.
     pub head: Offset,
     /// The last batch that was stored or read here, if any was.
-    pub landmark: Option<Landmark>,
+    pub last_batch: Option<LastBatch>,
 }
 
 /// How many extents of a log are kept apart.
@@ -155,7 +155,7 @@ impl Losses {
     fn learn(&self, known: &mut Known, topic: TopicId, head: Offset, last: Option<&Batch>) {
         // Before what is told: whoever told it did so over a session that counts already.
         let opened = self.opened();
-        let new = Extent { opened, head, landmark: None };
+        let new = Extent { opened, head, last_batch: None };
         let extents = &mut known.logs.entry(topic).or_insert_with(|| KnownLog::of(new)).extents;
         if extents.last().is_none_or(|last| last.opened != opened) {
             extents.push(new);
@@ -214,7 +214,7 @@ impl Losses {
         let Some(log) = all.logs.get_mut(&topic).filter(|log| log.found == known.found) else {
             return false;
         };
-        let now = Extent { opened: self.opened(), head, landmark: None };
+        let now = Extent { opened: self.opened(), head, last_batch: None };
         let found = self.found.fetch_add(1, Ordering::AcqRel) + 1;
         *log = KnownLog { found, ..KnownLog::of(now) };
         drop(all);
@@ -257,10 +257,10 @@ impl Losses {
 impl Extent {
     fn learn(&mut self, head: Offset, last: Option<&Batch>) {
         self.head = head.max(self.head);
-        let known = self.landmark.map(|landmark| landmark.base);
+        let known = self.last_batch.map(|last_batch| last_batch.base);
         if let Some(last) = last.filter(|last| known.is_none_or(|known| known < last.base)) {
             let (base, published_at) = (last.base, last.published_at);
-            self.landmark = Some(Landmark { base, published_at });
+            self.last_batch = Some(LastBatch { base, published_at });
         }
     }
 }
@@ -286,7 +286,7 @@ impl KnownLog {
         let one = self.extents.drain(..settled).reduce(|earlier, later| Extent {
             opened: later.opened,
             head: earlier.head.max(later.head),
-            landmark: later.landmark.or(earlier.landmark),
+            last_batch: later.last_batch.or(earlier.last_batch),
         });
         self.extents.splice(..0, one);
     }
@@ -376,11 +376,11 @@ mod tests {
             losses.stored(TOPIC, &batch(base));
         }
         assert_eq!(losses.known_head(TOPIC), Offset(11));
-        assert_eq!(known(&losses).extents()[0].landmark.unwrap().base, Offset(9));
+        assert_eq!(known(&losses).extents()[0].last_batch.unwrap().base, Offset(9));
         lose(&losses, 9, 11);
-        assert_eq!(known(&losses).extents()[0].landmark, None);
+        assert_eq!(known(&losses).extents()[0].last_batch, None);
         losses.stored(TOPIC, &batch(9));
-        assert_eq!(known(&losses).extents()[0].landmark.unwrap().base, Offset(9));
+        assert_eq!(known(&losses).extents()[0].last_batch.unwrap().base, Offset(9));
     }
 
     #[test]

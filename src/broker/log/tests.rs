@@ -1,8 +1,8 @@
 //! Property tests of shared logs: what readers get, what is kept, and every place where a wake-up
 //! could be missed.
 
-mod alone;
-mod delivery;
-mod feeds;
-mod recent;
+mod cache;
+mod cursor;
+mod reads;
+mod topics;
 mod wake_ups;

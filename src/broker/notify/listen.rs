@@ -16,10 +16,10 @@ use crate::{
     broker::{
         backoff::Backoff,
         lease::registry::Leases,
-        log::topics::Feeds,
-        notify::outbox::{Hint, Hints, Whose},
+        log::topics::TopicLogs,
+        notify::outbox::{LeaseScope, Notification, Outbox},
     },
-    storage::{Heard, Storage, WakeUpSender},
+    storage::{NotificationSender, Received, Storage},
 };
 
 /// What gathers for so long is sent as one.
@@ -32,10 +32,10 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// notifications do not arrive, it never does, and the polls find everything.
 pub(crate) fn start(
     storage: Arc<Storage>,
-    feeds: Arc<Feeds>,
+    logs: Arc<TopicLogs>,
     leases: Arc<Leases>,
     poll_now: Arc<Notify>,
-    hints: Hints,
+    hints: Outbox,
     tasks: &TaskTracker,
     stopping: CancellationToken,
 ) -> watch::Receiver<bool> {
@@ -47,7 +47,7 @@ pub(crate) fn start(
     let sending = send(hints, broker.clone(), sending);
     tasks.spawn(stopping.clone().run_until_cancelled_owned(sending));
     if storage.notifies() {
-        let hearing = hear(storage, broker, feeds, leases, poll_now, senders, hearing);
+        let hearing = receive(storage, broker, logs, leases, poll_now, senders, hearing);
         tasks.spawn(stopping.run_until_cancelled_owned(hearing));
     } else {
         tracing::warn!(
@@ -59,9 +59,9 @@ pub(crate) fn start(
 }
 
 /// What sends over a session, and has it closed when it hangs.
-type Sending = Option<(WakeUpSender, Arc<Notify>)>;
+type Sending = Option<(NotificationSender, Arc<Notify>)>;
 
-async fn send(hints: Hints, broker: String, sending: watch::Receiver<Sending>) {
+async fn send(hints: Outbox, broker: String, sending: watch::Receiver<Sending>) {
     loop {
         hints.some().await;
         time::sleep(GATHER).await;
@@ -83,10 +83,10 @@ async fn send(hints: Hints, broker: String, sending: watch::Receiver<Sending>) {
     }
 }
 
-async fn hear(
+async fn receive(
     storage: Arc<Storage>,
     broker: String,
-    feeds: Arc<Feeds>,
+    logs: Arc<TopicLogs>,
     leases: Arc<Leases>,
     poll_now: Arc<Notify>,
     senders: watch::Sender<Sending>,
@@ -98,24 +98,24 @@ async fn hear(
             Ok(mut session) => {
                 let opened = Instant::now();
                 let hangs = Arc::new(Notify::new());
-                let mut moved = pin!(storage.another_server_than(session.server()));
+                let mut moved = pin!(storage.wait_for_other_primary(session.server()));
                 senders.send_replace(Some((session.sender(), hangs.clone())));
                 tell(&hearing, true);
                 // What was sent while nobody listened is in the tables.
                 poll_now.notify_one();
                 loop {
                     let heard = tokio::select! {
-                        heard = session.hear() => heard,
+                        heard = session.receive() => heard,
                         () = &mut moved => {
-                            Heard::Closed("another server has taken its server's place".to_owned())
+                            Received::Closed("another server has taken its server's place".to_owned())
                         }
                         () = hangs.notified() => {
-                            Heard::Closed(format!("nothing can be sent in {SEND_TIMEOUT:?}"))
+                            Received::Closed(format!("nothing can be sent in {SEND_TIMEOUT:?}"))
                         }
                     };
                     match heard {
-                        Heard::WakeUp(text) => wake(&text, &broker, &feeds, &leases),
-                        Heard::Closed(problem) => {
+                        Received::Notification(text) => wake(&text, &broker, &logs, &leases),
+                        Received::Closed(problem) => {
                             tracing::warn!(problem, "lost the listening connection");
                             break;
                         }
@@ -140,20 +140,20 @@ fn tell(hearing: &watch::Sender<bool>, hears: bool) {
 }
 
 /// Acts on another broker's text; passes over words it does not know.
-fn wake(text: &str, broker: &str, feeds: &Feeds, leases: &Leases) {
+fn wake(text: &str, broker: &str, logs: &TopicLogs, leases: &Leases) {
     let mut words = text.split(' ');
     if words.next() == Some(broker) {
         return;
     }
-    for hint in words.filter_map(Hint::parse) {
+    for hint in words.filter_map(Notification::parse) {
         match hint {
-            Hint::Head(topic, head) => feeds.head_moved(topic, head),
-            Hint::Freed(topic, consumer) => leases.freed_elsewhere(topic, consumer),
-            Hint::Changed(whose) => {
+            Notification::Head(topic, head) => logs.head_moved(topic, head),
+            Notification::Freed(topic, consumer) => leases.freed_elsewhere(topic, consumer),
+            Notification::Changed(whose) => {
                 leases.look_at(whose);
                 // A topic's leases all change at once only when it is deleted.
-                if let Whose::Topic(topic) = whose {
-                    feeds.topic_gone(topic);
+                if let LeaseScope::Topic(topic) = whose {
+                    logs.topic_deleted(topic);
                 }
             }
         }

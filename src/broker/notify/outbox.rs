@@ -11,18 +11,18 @@ use crate::model::{ConsumerId, ConsumerKey, Offset, TopicId, TopicName};
 
 /// A hint out of another broker's text.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Hint {
+pub(crate) enum Notification {
     /// A topic's head moved.
     Head(TopicId, Offset),
     /// A lease was given back.
     Freed(TopicName, ConsumerId),
     /// Leases were changed by somebody who does not hold them.
-    Changed(Whose),
+    Changed(LeaseScope),
 }
 
-/// Whose lease changed.
+/// LeaseScope lease changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Whose {
+pub(crate) enum LeaseScope {
     /// A consumer's.
     Consumer(ConsumerKey),
     /// All of a topic's, as it was deleted.
@@ -32,20 +32,20 @@ pub(crate) enum Whose {
 /// PostgreSQL takes less than 8,000 bytes.
 const MAX_TEXT: usize = 7_000;
 
-/// Hints to be sent; cheap to clone. What waits is bounded by the topics published to and the
+/// Outbox to be sent; cheap to clone. What waits is bounded by the topics published to and the
 /// leases given back, and is dropped when nobody can be told.
 #[derive(Clone, Default)]
-pub(crate) struct Hints(Arc<Waiting>);
+pub(crate) struct Outbox(Arc<Waiting>);
 
 #[derive(Default)]
 struct Waiting {
     heads: Mutex<HashMap<TopicId, Offset>>,
     freed: Mutex<Vec<(TopicName, ConsumerId)>>,
-    changed: Mutex<HashSet<Whose>>,
+    changed: Mutex<HashSet<LeaseScope>>,
     some: Notify,
 }
 
-impl Hints {
+impl Outbox {
     /// Waits until there is something to tell.
     pub(crate) async fn some(&self) {
         self.0.some.notified().await;
@@ -64,7 +64,7 @@ impl Hints {
     }
 
     /// Leases were changed by somebody who does not hold them.
-    pub(crate) fn lease_changed(&self, whose: Whose) {
+    pub(crate) fn lease_changed(&self, whose: LeaseScope) {
         lock(&self.0.changed).insert(whose);
         self.0.some.notify_one();
     }
@@ -79,8 +79,8 @@ impl Hints {
             .map(|(topic, head)| format!(" h{}={head}", topic.0))
             .chain(freed.into_iter().map(|(topic, consumer)| format!(" f{topic}/{consumer}")))
             .chain(changed.into_iter().map(|whose| match whose {
-                Whose::Consumer(key) => format!(" c{}/{}", key.topic.0, key.consumer),
-                Whose::Topic(topic) => format!(" t{}", topic.0),
+                LeaseScope::Consumer(key) => format!(" c{}/{}", key.topic.0, key.consumer),
+                LeaseScope::Topic(topic) => format!(" t{}", topic.0),
             }));
         let mut texts: Vec<String> = Vec::new();
         for word in words {
@@ -93,7 +93,7 @@ impl Hints {
     }
 }
 
-impl Hint {
+impl Notification {
     /// Reads a word of a text; `None` if it is one that this broker does not know.
     pub(crate) fn parse(word: &str) -> Option<Self> {
         if let Some(rest) = word.strip_prefix('h') {
@@ -103,10 +103,10 @@ impl Hint {
         if let Some(rest) = word.strip_prefix('c') {
             let (topic, consumer) = rest.split_once('/')?;
             let (topic, consumer) = (TopicId(topic.parse().ok()?), consumer.parse().ok()?);
-            return Some(Self::Changed(Whose::Consumer(ConsumerKey { topic, consumer })));
+            return Some(Self::Changed(LeaseScope::Consumer(ConsumerKey { topic, consumer })));
         }
         if let Some(rest) = word.strip_prefix('t') {
-            return Some(Self::Changed(Whose::Topic(TopicId(rest.parse().ok()?))));
+            return Some(Self::Changed(LeaseScope::Topic(TopicId(rest.parse().ok()?))));
         }
         let (topic, consumer) = word.strip_prefix('f')?.split_once('/')?;
         Some(Self::Freed(TopicName::parse(topic).ok()?, ConsumerId::parse(consumer).ok()?))
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn what_gathers_is_sent_as_few_texts_that_say_all() {
-        let hints = Hints::default();
+        let hints = Outbox::default();
         for topic in 0..2_000 {
             hints.head_moved(TopicId(topic), Offset(1));
             hints.head_moved(TopicId(topic), Offset(i64::from(topic)));
@@ -131,26 +131,26 @@ mod tests {
         let (topic, consumer) = (TopicName::stored("orders"), ConsumerId::stored("billing"));
         hints.lease_freed(topic.clone(), consumer.clone());
         let changed = [
-            Whose::Topic(TopicId(3)),
-            Whose::Consumer(ConsumerKey { topic: TopicId(3), consumer: 4 }),
+            LeaseScope::Topic(TopicId(3)),
+            LeaseScope::Consumer(ConsumerKey { topic: TopicId(3), consumer: 4 }),
         ];
         changed.into_iter().for_each(|whose| hints.lease_changed(whose));
 
         let texts = hints.take("me");
         assert!(texts.iter().all(|text| text.len() < 8_000 && text.starts_with("me ")));
         let words = texts.iter().flat_map(|text| text.split(' ').skip(1));
-        let told: Vec<Hint> = words.filter_map(Hint::parse).collect();
+        let told: Vec<Notification> = words.filter_map(Notification::parse).collect();
         assert_eq!(told.len(), 2_003);
-        assert!(changed.into_iter().all(|whose| told.contains(&Hint::Changed(whose))));
-        assert!(told.contains(&Hint::Head(TopicId(7), Offset(7))));
-        assert!(told.contains(&Hint::Freed(topic, consumer)));
+        assert!(changed.into_iter().all(|whose| told.contains(&Notification::Changed(whose))));
+        assert!(told.contains(&Notification::Head(TopicId(7), Offset(7))));
+        assert!(told.contains(&Notification::Freed(topic, consumer)));
         assert!(hints.take("me").is_empty());
     }
 
     #[test]
     fn words_of_a_newer_broker_are_passed_over() {
         for word in ["", "h", "hx=1", "h1", "f", "fa", "fa/", "z9", "c", "c1", "c1/", "t", "tx"] {
-            assert_eq!(Hint::parse(word), None, "{word}");
+            assert_eq!(Notification::parse(word), None, "{word}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Hints from one broker to the next.
+//! Outbox from one broker to the next.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,7 +6,7 @@ use proptest::{collection::vec, prelude::*};
 
 use crate::{
     broker::{
-        notify::outbox::{Hint, Hints, Whose},
+        notify::outbox::{LeaseScope, Notification, Outbox},
         testing::check,
     },
     model::{ConsumerId, ConsumerKey, Offset, TopicId, TopicName},
@@ -16,7 +16,7 @@ use crate::{
 enum Act {
     Head(TopicId),
     Freed(String, String),
-    Changed(Whose),
+    Changed(LeaseScope),
     Send,
 }
 
@@ -27,7 +27,8 @@ fn act() -> impl Strategy<Value = Act> {
         (0..100u8, length).prop_map(|(number, length)| format!("{number:_<length$}"))
     };
     let key = (topic(), any::<i32>()).prop_map(|(topic, consumer)| ConsumerKey { topic, consumer });
-    let whose = prop_oneof![key.prop_map(Whose::Consumer), topic().prop_map(Whose::Topic)];
+    let whose =
+        prop_oneof![key.prop_map(LeaseScope::Consumer), topic().prop_map(LeaseScope::Topic)];
     prop_oneof![
         8 => topic().prop_map(Act::Head),
         8 => (name(), name()).prop_map(|(topic, consumer)| Act::Freed(topic, consumer)),
@@ -41,22 +42,22 @@ fn act() -> impl Strategy<Value = Act> {
 struct Waiting {
     heads: HashMap<TopicId, Offset>,
     freed: Vec<(String, String)>,
-    changed: HashSet<Whose>,
+    changed: HashSet<LeaseScope>,
 }
 
 impl Waiting {
     /// Takes away what a text tells.
-    fn tell(&mut self, hint: Hint) {
+    fn tell(&mut self, hint: Notification) {
         match hint {
-            Hint::Head(topic, head) => {
+            Notification::Head(topic, head) => {
                 assert_eq!(self.heads.remove(&topic), Some(head), "the last")
             }
-            Hint::Freed(topic, consumer) => {
+            Notification::Freed(topic, consumer) => {
                 let told = (topic.as_str().to_owned(), consumer.as_str().to_owned());
                 let place = self.freed.iter().position(|freed| *freed == told);
                 self.freed.swap_remove(place.expect("told once"));
             }
-            Hint::Changed(whose) => assert!(self.changed.remove(&whose), "told once"),
+            Notification::Changed(whose) => assert!(self.changed.remove(&whose), "told once"),
         }
     }
 }
@@ -64,7 +65,7 @@ impl Waiting {
 #[test]
 fn what_is_to_be_told_is_told_once_in_texts_that_fit_in_a_notification() {
     check(128, vec(act(), 1..200), |acts| {
-        let (hints, mut waiting) = (Hints::default(), Waiting::default());
+        let (hints, mut waiting) = (Outbox::default(), Waiting::default());
         let mut head = Offset(i64::MAX - 1_000);
         for act in acts.into_iter().chain([Act::Send]) {
             match act {
@@ -87,7 +88,9 @@ fn what_is_to_be_told_is_told_once_in_texts_that_fit_in_a_notification() {
                         assert!(text.len() < 8_000, "{} bytes", text.len());
                         let mut words = text.split(' ');
                         assert_eq!(words.next(), Some(broker));
-                        words.for_each(|word| waiting.tell(Hint::parse(word).expect("a hint")));
+                        words.for_each(|word| {
+                            waiting.tell(Notification::parse(word).expect("a hint"))
+                        });
                     }
                     let Waiting { heads, freed, changed } = &waiting;
                     assert!(heads.is_empty() && freed.is_empty() && changed.is_empty());

@@ -6,7 +6,7 @@ use crate::{
     broker::{
         error::Error,
         publish::{
-            pending::Queued,
+            pending::Pending,
             request::{Publish, Receipt},
         },
     },
@@ -23,30 +23,30 @@ const FLUSH_BYTES: usize = 2 * 1024 * 1024;
 /// Publishes that may all be stored in one transaction.
 #[derive(Default)]
 pub(crate) struct Flush {
-    groups: Vec<Group>,
+    groups: Vec<TopicFlush>,
     group_of: HashMap<TopicName, usize>,
     messages: usize,
     bytes: usize,
 }
 
 /// The publishes of one topic in a flush, in the order in which they were taken in.
-pub(crate) struct Group {
+pub(crate) struct TopicFlush {
     pub topic: TopicName,
-    members: Vec<Queued>,
+    members: Vec<Pending>,
     /// What the next member of each producer must go on from.
-    producers: Vec<(ProducerId, Progress)>,
+    producers: Vec<(ProducerId, SequenceProgress)>,
     place_of: HashMap<ProducerId, usize>,
 }
 
 /// A group that was taken apart.
 pub(crate) enum Halves {
-    Two(Group, Group),
+    Two(TopicFlush, TopicFlush),
     /// It holds one request, which is stored whole or not at all.
-    OneRequest(Group),
+    OneRequest(TopicFlush),
 }
 
 #[derive(Clone, Copy)]
-struct Progress {
+struct SequenceProgress {
     epoch: Epoch,
     /// The sequence that follows; none if no member was counted yet.
     next: Option<Sequence>,
@@ -86,7 +86,7 @@ impl Flush {
     }
 
     /// Takes a publish in.
-    pub(crate) fn add(&mut self, queued: Queued) {
+    pub(crate) fn add(&mut self, queued: Pending) {
         self.messages += queued.publish.messages.count();
         self.bytes += queued.publish.messages.bytes();
         let topic = &queued.publish.topic;
@@ -94,7 +94,7 @@ impl Flush {
             Some(group) => group,
             None => {
                 self.group_of.insert(topic.clone(), self.groups.len());
-                self.groups.push(Group::new(topic.clone()));
+                self.groups.push(TopicFlush::new(topic.clone()));
                 self.groups.len() - 1
             }
         };
@@ -102,13 +102,13 @@ impl Flush {
     }
 
     /// The groups in the order of their topics' names, in which all brokers lock topics.
-    pub(crate) fn into_groups(mut self) -> Vec<Group> {
+    pub(crate) fn into_groups(mut self) -> Vec<TopicFlush> {
         self.groups.sort_unstable_by(|a, b| a.topic.cmp(&b.topic));
         self.groups
     }
 }
 
-impl Group {
+impl TopicFlush {
     fn new(topic: TopicName) -> Self {
         Self { topic, members: Vec::new(), producers: Vec::new(), place_of: HashMap::new() }
     }
@@ -122,11 +122,11 @@ impl Group {
         }
     }
 
-    fn progress(&self, producer: &ProducerId) -> Option<Progress> {
+    fn progress(&self, producer: &ProducerId) -> Option<SequenceProgress> {
         self.find(producer).map(|place| self.producers[place].1)
     }
 
-    fn add(&mut self, queued: Queued) {
+    fn add(&mut self, queued: Pending) {
         let Publish { producer, epoch, sequence, messages, .. } = &queued.publish;
         let next = sequence.map(|first| first.after(messages.count()));
         match self.find(producer) {
@@ -136,7 +136,7 @@ impl Group {
             }
             None => {
                 self.place_of.insert(producer.clone(), self.producers.len());
-                self.producers.push((producer.clone(), Progress { epoch: *epoch, next }));
+                self.producers.push((producer.clone(), SequenceProgress { epoch: *epoch, next }));
             }
         }
         self.members.push(queued);
@@ -152,7 +152,7 @@ impl Group {
         let mut draft = Draft::default();
         draft.expected_base = first.and_then(|publish| publish.expected_head);
         draft.payloads.reserve(self.members.iter().map(|m| m.publish.messages.count()).sum());
-        for Queued { publish, .. } in &self.members {
+        for Pending { publish, .. } in &self.members {
             draft.add(&publish.producer, publish.epoch, publish.sequence, &publish.messages);
         }
         draft
@@ -189,7 +189,7 @@ impl Group {
     pub(crate) fn halves(self) -> Halves {
         let Self { topic, mut members, .. } = self;
         if members.len() == 1 {
-            members = members.into_iter().flat_map(Queued::split).collect();
+            members = members.into_iter().flat_map(Pending::split).collect();
         }
         let second = members.split_off(members.len() / 2);
         let group = |members| Self::of(topic.clone(), members);
@@ -226,7 +226,7 @@ impl Group {
         counted
     }
 
-    fn of(topic: TopicName, members: Vec<Queued>) -> Self {
+    fn of(topic: TopicName, members: Vec<Pending>) -> Self {
         let mut group = Self::new(topic);
         members.into_iter().for_each(|member| group.add(member));
         group
@@ -241,7 +241,7 @@ impl Group {
         let members = std::mem::take(&mut self.members);
         self.producers.clear();
         self.place_of.clear();
-        for member in members.into_iter().flat_map(Queued::split) {
+        for member in members.into_iter().flat_map(Pending::split) {
             let registration = registrations.get_mut(&member.publish.producer);
             match judge(&member.publish, head, registration) {
                 Some(answer) => member.answer(answer),

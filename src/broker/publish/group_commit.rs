@@ -11,7 +11,7 @@ use crate::{
         characters::{Characters, TextStore, texts_of},
         error::Error,
         publish::{
-            flush::{Group, Halves},
+            flush::{Halves, TopicFlush},
             request::Publish,
         },
     },
@@ -32,7 +32,7 @@ const MAX_REFUSED: usize = 128;
 const MAX_LEARNED: usize = 8;
 
 /// What a flush is stored in: the database, or a model of it.
-pub(crate) trait Log: TextStore {
+pub(crate) trait AppendLog: TextStore {
     /// As [`storage::Writer::append`].
     async fn append(
         &self,
@@ -68,9 +68,9 @@ pub(crate) struct GroupCommit<'a, L> {
 }
 
 /// Groups that are to be stored in one transaction.
-type Piece = Vec<Group>;
+type Piece = Vec<TopicFlush>;
 
-impl<'a, L: Log> GroupCommit<'a, L> {
+impl<'a, L: AppendLog> GroupCommit<'a, L> {
     pub(crate) fn new(log: &'a L, characters: &'a Characters) -> Self {
         Self { log, characters, refused: 0, to_learn: MAX_LEARNED }
     }
@@ -96,7 +96,7 @@ impl<'a, L: Log> GroupCommit<'a, L> {
 
     /// Stores groups in one transaction; returns what is still to be stored.
     async fn store_together(&mut self, groups: Piece) -> Vec<Piece> {
-        let drafts: Vec<Draft> = groups.iter().map(Group::draft).collect();
+        let drafts: Vec<Draft> = groups.iter().map(TopicFlush::draft).collect();
         let named: Vec<_> = groups.iter().map(|group| &group.topic).zip(&drafts).collect();
         match self.log.append_all(&named).await {
             Ok(appended) => {
@@ -122,7 +122,7 @@ impl<'a, L: Log> GroupCommit<'a, L> {
 
     /// Stores a group in a transaction of its own, without those of its members that do not fit;
     /// returns what is still to be stored.
-    async fn store_alone(&mut self, mut group: Group) -> Vec<Piece> {
+    async fn store_alone(&mut self, mut group: TopicFlush) -> Vec<Piece> {
         for _ in 0..MAX_ROUNDS {
             let draft = group.draft();
             match self.log.append(&group.topic, &draft).await {
@@ -153,13 +153,13 @@ impl<'a, L: Log> GroupCommit<'a, L> {
         Vec::new()
     }
 
-    fn acknowledge(&self, group: Group, draft: Draft, appended: Appended) {
+    fn acknowledge(&self, group: TopicFlush, draft: Draft, appended: Appended) {
         group.acknowledge(appended.base);
         self.log.acknowledged(draft, appended);
     }
 
     /// Answers the members that cannot be stored, or were before; `None` if nobody is left.
-    async fn settle(&self, mut group: Group) -> Option<Group> {
+    async fn settle(&self, mut group: TopicFlush) -> Option<TopicFlush> {
         match self.log.find_registrations(&group.topic, &group.producers()).await {
             Ok(Some((head, registrations))) => {
                 group.settle(head, registrations);
@@ -193,7 +193,7 @@ impl<'a, L: Log> GroupCommit<'a, L> {
             let second = groups.split_off(groups.len() / 2);
             return vec![groups, second];
         }
-        let halves = groups.into_iter().map(Group::halves);
+        let halves = groups.into_iter().map(TopicFlush::halves);
         let mut left = Vec::new();
         for halves in halves {
             match halves {
@@ -209,10 +209,10 @@ impl<'a, L: Log> GroupCommit<'a, L> {
     }
 
     /// Asks about the characters of groups; whether one was found that cannot be stored.
-    async fn learn(&mut self, groups: &[Group]) -> bool {
+    async fn learn(&mut self, groups: &[TopicFlush]) -> bool {
         let Some(left) = self.to_learn.checked_sub(1) else { return false };
         self.to_learn = left;
-        let texts = groups.iter().flat_map(Group::publishes).flat_map(texts_of);
+        let texts = groups.iter().flat_map(TopicFlush::publishes).flat_map(texts_of);
         match self.characters.learn(self.log, texts).await {
             Ok(found) => found,
             Err(error) => {

@@ -28,7 +28,7 @@ pub(crate) struct Caller {
 }
 
 /// A run on its way to its writer.
-pub(crate) struct Queued {
+pub(crate) struct Pending {
     pub publish: Publish,
     /// How many messages each of its requests has.
     counts: Vec<usize>,
@@ -52,7 +52,7 @@ struct Apart {
     caller: Option<Caller>,
 }
 
-impl Queued {
+impl Pending {
     pub(crate) fn new(Run { publish, counts }: Run, caller: Caller) -> Self {
         Self { publish, counts, reply: Reply::Whole(caller) }
     }
@@ -87,7 +87,7 @@ impl Queued {
 
 impl Caller {
     fn tell(self, outcome: Outcome) {
-        // One that has gone does not hear it.
+        // One that has gone does not receive it.
         let _ = self.outcome.send(outcome);
     }
 }
@@ -112,7 +112,7 @@ mod tests {
     use crate::model::{Epoch, Message, NewMessages, Offset, ProducerId, Sequence, TopicName};
 
     /// A run of three requests, of 1, 2 and 3 messages.
-    fn queued() -> (Queued, oneshot::Receiver<Outcome>) {
+    fn queued() -> (Pending, oneshot::Receiver<Outcome>) {
         let publish = |sequence, count| Publish {
             topic: TopicName::stored("orders"),
             producer: ProducerId::stored("shop"),
@@ -125,7 +125,7 @@ mod tests {
         assert!(run.add(publish(1, 2)).is_ok() && run.add(publish(3, 3)).is_ok());
         let (outcome, answered) = oneshot::channel();
         let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        (Queued::new(run, Caller { outcome, _room: room }), answered)
+        (Pending::new(run, Caller { outcome, _room: room }), answered)
     }
 
     fn receipt(first: i64, count: usize) -> Receipt {

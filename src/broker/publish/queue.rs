@@ -16,7 +16,7 @@ use crate::{
         Broker,
         error::Error,
         publish::{
-            pending::{Caller, Queued},
+            pending::{Caller, Pending},
             request::{Answers, Publish, Receipt, Run},
             writer,
         },
@@ -37,12 +37,12 @@ const MESSAGE_OVERHEAD: usize = 96;
 
 pub(crate) struct Publisher {
     /// A queue for each writer; none once the broker drains.
-    queues: RwLock<Vec<mpsc::Sender<Queued>>>,
+    queues: RwLock<Vec<mpsc::Sender<Pending>>>,
     room: Arc<Semaphore>,
 }
 
 impl Publisher {
-    pub(crate) fn start(log: Arc<writer::TopicLog>, writers: usize, tasks: &TaskTracker) -> Self {
+    pub(crate) fn start(log: Arc<writer::LogStore>, writers: usize, tasks: &TaskTracker) -> Self {
         let queues = (0..writers)
             .map(|_| {
                 let (queue, queued) = mpsc::channel(QUEUE_LENGTH);
@@ -66,12 +66,12 @@ impl Publisher {
         let queue = self.queue_of(topic).ok_or(Error::Draining)?;
         let (outcome, answered) = oneshot::channel();
         let answers = Answers { counts: run.counts.clone(), outcome: answered };
-        let queued = Queued::new(run, Caller { outcome, _room: room });
+        let queued = Pending::new(run, Caller { outcome, _room: room });
         queue.send(queued).await.map_err(|_| Error::Draining)?;
         Ok(answers)
     }
 
-    fn queue_of(&self, topic: &TopicName) -> Option<mpsc::Sender<Queued>> {
+    fn queue_of(&self, topic: &TopicName) -> Option<mpsc::Sender<Pending>> {
         let queues = self.queues.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut hasher = DefaultHasher::new();
         topic.hash(&mut hasher);

@@ -70,10 +70,10 @@ fn a_flush_keeps_to_its_limits_unless_one_run_alone_is_larger() {
 
 #[test]
 fn a_flood_of_refused_requests_costs_a_bounded_number_of_statements() {
-    // Each lacks a character of its own; or one that all share; or is refused for no reason that
+    // Each missing a character of its own; or one that all share; or is refused for no reason that
     // its characters tell.
-    let lacking = |index: usize| char::from_u32(0x4e00 + index as u32).unwrap().to_string();
-    let floods: [&dyn Fn(usize) -> String; 3] = [&lacking, &|_| lacking(0), &|_| POISON.to_owned()];
+    let missing = |index: usize| char::from_u32(0x4e00 + index as u32).unwrap().to_string();
+    let floods: [&dyn Fn(usize) -> String; 3] = [&missing, &|_| missing(0), &|_| POISON.to_owned()];
     for (kind, header) in floods.into_iter().enumerate() {
         let mut driver = Driver::new(Vec::new());
         let mut answers = Vec::new();

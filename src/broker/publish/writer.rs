@@ -1,4 +1,4 @@
-//! Group commit: a writer takes all that waits, writes it in one transaction, and answers each.
+//! TopicFlush commit: a writer takes all that waits, writes it in one transaction, and answers each.
 //!
 //! There is no timer: while one transaction goes to the disk the next publishes gather, so the
 //! busier a topic the larger its batches. A publish is refused for a reason of its own only:
@@ -9,16 +9,16 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time};
 
 #[cfg(feature = "sabotage")]
-use crate::broker::{error::Error, publish::flush::Group};
+use crate::broker::{error::Error, publish::flush::TopicFlush};
 use crate::{
     broker::{
         characters::{Characters, TextStore},
-        log::{seen::KnownLog, topics::Feeds},
-        notify::outbox::Hints,
+        log::{seen::KnownLog, topics::TopicLogs},
+        notify::outbox::Outbox,
         publish::{
             flush::Flush,
-            group_commit::{GroupCommit, Log},
-            pending::Queued,
+            group_commit::{AppendLog, GroupCommit},
+            pending::Pending,
         },
         truncation::detect,
     },
@@ -30,20 +30,20 @@ use crate::{
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 pub(crate) struct Writer {
-    log: Arc<TopicLog>,
-    queue: mpsc::Receiver<Queued>,
+    log: Arc<LogStore>,
+    queue: mpsc::Receiver<Pending>,
 }
 
 /// The database's topics, and who is told of what is stored in them.
-pub(crate) struct TopicLog {
+pub(crate) struct LogStore {
     pub storage: Arc<Storage>,
-    pub feeds: Arc<Feeds>,
-    pub hints: Hints,
+    pub logs: Arc<TopicLogs>,
+    pub hints: Outbox,
     pub characters: Arc<Characters>,
 }
 
 impl Writer {
-    pub(crate) fn new(log: Arc<TopicLog>, queue: mpsc::Receiver<Queued>) -> Self {
+    pub(crate) fn new(log: Arc<LogStore>, queue: mpsc::Receiver<Pending>) -> Self {
         Self { log, queue }
     }
 
@@ -69,7 +69,7 @@ impl Writer {
     }
 
     /// The next publishes, in order, as many as can be stored together.
-    fn take_flush(&mut self, waiting: &mut VecDeque<Queued>) -> Flush {
+    fn take_flush(&mut self, waiting: &mut VecDeque<Pending>) -> Flush {
         let mut flush = Flush::default();
         loop {
             let Some(next) = waiting.pop_front().or_else(|| self.queue.try_recv().ok()) else {
@@ -84,7 +84,7 @@ impl Writer {
     }
 }
 
-impl TopicLog {
+impl LogStore {
     /// Runs one transaction, and gives its connection up if no answer comes.
     async fn write<T>(
         &self,
@@ -103,7 +103,7 @@ impl TopicLog {
 
     /// What is known of a topic, before more is appended to it.
     fn known_log(&self, topic: &TopicName) -> Option<(TopicId, KnownLog)> {
-        self.feeds.losses().known_log_of(topic)
+        self.logs.losses().known_log_of(topic)
     }
 
     /// A batch was appended to a topic of which this was known before.
@@ -114,19 +114,19 @@ impl TopicLog {
         appended: Appended,
         known: Option<(TopicId, KnownLog)>,
     ) {
-        self.feeds.losses().learn_name(topic, appended.topic);
+        self.logs.losses().learn_name(topic, appended.topic);
         if let Some((id, known)) = known
             && id == appended.topic
             && appended.base < known.head()
         {
             let ends = (appended.base, appended.base.after(draft.payloads.len()));
-            detect::given_again(&self.storage, &self.feeds, (id, topic), ends, &known);
+            detect::given_again(&self.storage, &self.logs, (id, topic), ends, &known);
         }
     }
 
     /// What must not be: a group is told where its messages will be stored, if all goes well.
     #[cfg(feature = "sabotage")]
-    async fn write_what_is_acknowledged_already(&self, groups: Vec<Group>) {
+    async fn write_what_is_acknowledged_already(&self, groups: Vec<TopicFlush>) {
         for group in groups {
             let found = self.storage.find_registrations(&group.topic, &group.producers()).await;
             let Ok(Some((head, _))) = found else {
@@ -139,13 +139,13 @@ impl TopicLog {
                 self.write(async |writer| writer.append(&topic, &draft).await).await
             {
                 let batch = draft.stored(appended.base, appended.published_at);
-                self.feeds.batch_stored(appended.topic, batch);
+                self.logs.batch_stored(appended.topic, batch);
             }
         }
     }
 }
 
-impl Log for TopicLog {
+impl AppendLog for LogStore {
     async fn append(
         &self,
         topic: &TopicName,
@@ -184,12 +184,12 @@ impl Log for TopicLog {
     fn acknowledged(&self, draft: Draft, appended: Appended) {
         let batch = draft.stored(appended.base, appended.published_at);
         let head = batch.end();
-        self.feeds.batch_stored(appended.topic, batch);
+        self.logs.batch_stored(appended.topic, batch);
         self.hints.head_moved(appended.topic, head);
     }
 }
 
-impl TextStore for TopicLog {
+impl TextStore for LogStore {
     async fn can_store(&self, text: &str) -> Result<bool, storage::Error> {
         self.storage.can_store(text).await
     }

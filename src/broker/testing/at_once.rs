@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::{
     broker::{
-        lease::registry::Leases, log::topics::Subscription, notify::outbox::Hints,
+        lease::registry::Leases, log::topics::LogReader, notify::outbox::Outbox,
         testing::by_hand::ByHand,
     },
     model::{ConsumerId, Offset, TopicName},
@@ -77,11 +77,11 @@ fn try_at_once<T>(
 
 #[test]
 fn a_place_in_a_log_that_two_give_up_at_once_is_forgotten() {
-    let log = Subscription::to_a_log_of(10);
+    let log = LogReader::to_a_log_of(10);
     let left = AtomicUsize::new(0);
     let come = |number| {
         // One reads, and the other waits for it.
-        let mut coming = Box::pin(log.read_alone(Offset(number as i64)));
+        let mut coming = Box::pin(log.begin_read(Offset(number as i64)));
         let read = coming.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         (read, coming)
     };
@@ -91,16 +91,16 @@ fn a_place_in_a_log_that_two_give_up_at_once_is_forgotten() {
 
 #[test]
 fn a_consumer_that_two_leave_at_once_is_forgotten() {
-    let leases = Arc::new(Leases::new(watch::channel(None).1, Hints::default()));
+    let leases = Arc::new(Leases::new(watch::channel(None).1, Outbox::default()));
     let (topic, consumer) = (TopicName::stored("orders"), ConsumerId::stored("billing"));
     let left = AtomicUsize::new(0);
     let look = |_| {
         // A hint for nobody is kept by a slot that stayed.
         leases.freed_elsewhere(topic.clone(), consumer.clone());
-        let seat = leases.seat(&topic, &consumer);
-        let stayed = ByHand::new(seat.freed_elsewhere()).run().is_ready();
+        let waiter = leases.waiter(&topic, &consumer);
+        let stayed = ByHand::new(waiter.freed_elsewhere()).run().is_ready();
         left.fetch_add(usize::from(stayed), Ordering::SeqCst);
     };
-    try_at_once(|_| leases.seat(&topic, &consumer), drop, look);
+    try_at_once(|_| leases.waiter(&topic, &consumer), drop, look);
     assert_eq!(left.into_inner(), 0, "entries that stayed");
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     model::{Batch, Offset, ProducerId, ProducerRun},
-    storage::Log,
+    storage::LogSlice,
 };
 
 /// A batch whose messages have these sizes; each begins with its offset, as far as it has room.
@@ -55,7 +55,7 @@ impl Stored {
     }
 
     /// Reads as the statement does: from the batch that holds the offset on, or the first one kept.
-    pub(crate) fn read(&self, from: Offset, max_bytes: usize) -> Log {
+    pub(crate) fn read(&self, from: Offset, max_bytes: usize) -> LogSlice {
         let from = from.max(self.first);
         let mut bytes = 0;
         let wanted = self.batches.iter().filter(|batch| batch.end() > from);
@@ -64,6 +64,6 @@ impl Stored {
             bytes += batch.bytes();
             more
         });
-        Log { batches: batches.cloned().collect(), head: self.head(), first: self.first }
+        LogSlice { batches: batches.cloned().collect(), head: self.head(), first: self.first }
     }
 }

@@ -5,37 +5,37 @@ use tokio::sync::watch;
 use crate::{
     broker::{
         lease::{
-            queue::{Place, Turns},
+            queue::{Priority, WaitQueue},
             registry::Leases,
-            state::Progress,
+            state::LeaseState,
         },
-        notify::outbox::{Hints, Whose},
+        notify::outbox::{LeaseScope, Outbox},
         testing::by_hand::{ByHand, pause},
     },
     model::{ConsumerId, ConsumerKey, Epoch, Offset, TopicId, TopicName},
-    storage::Seen,
+    storage::LeaseChange,
 };
 
 const READY: Poll<()> = Poll::Ready(());
 
 fn leases() -> Arc<Leases> {
-    Arc::new(Leases::new(watch::channel(None).1, Hints::default()))
+    Arc::new(Leases::new(watch::channel(None).1, Outbox::default()))
 }
 
 #[test]
 fn somebody_urgent_is_heard_of_whenever_they_come() {
     for waits_before in [false, true] {
         for gives_up in [false, true] {
-            let turns = Arc::new(Turns::default());
-            let _turn = turns.try_turn().unwrap();
-            let mut asking = ByHand::new(turns.urgently_asked());
+            let turns = Arc::new(WaitQueue::default());
+            let _turn = turns.try_acquire().unwrap();
+            let mut asking = ByHand::new(turns.take_over_waits());
             if waits_before {
                 assert!(asking.run().is_pending());
             }
-            let _urgent = turns.line_up(Place::Urgent);
+            let _urgent = turns.enqueue(Priority::TakeOver);
             if gives_up {
                 // Woken, and dropped before it ran: the next one is told.
-                asking = ByHand::new(turns.urgently_asked());
+                asking = ByHand::new(turns.take_over_waits());
             }
             assert_eq!(asking.run(), READY);
         }
@@ -44,22 +44,22 @@ fn somebody_urgent_is_heard_of_whenever_they_come() {
 
 #[test]
 fn a_permit_left_by_somebody_who_went_hides_nobody_who_comes_later() {
-    let turns = Arc::new(Turns::default());
-    let _turn = turns.try_turn().unwrap();
-    drop(turns.line_up(Place::Urgent));
-    let mut asking = ByHand::new(turns.urgently_asked());
+    let turns = Arc::new(WaitQueue::default());
+    let _turn = turns.try_acquire().unwrap();
+    drop(turns.enqueue(Priority::TakeOver));
+    let mut asking = ByHand::new(turns.take_over_waits());
     assert!(asking.run().is_pending());
-    let _urgent = turns.line_up(Place::Urgent);
+    let _urgent = turns.enqueue(Priority::TakeOver);
     assert_eq!(asking.run(), READY);
 }
 
 #[test]
 fn a_turn_reaches_the_next_in_line_though_the_one_before_goes_when_it_is_granted() {
     for goes_before in [false, true] {
-        let turns = Arc::new(Turns::default());
-        let turn = turns.try_turn().unwrap();
-        let mut first = ByHand::new(turns.line_up(Place::Last));
-        let mut second = ByHand::new(turns.line_up(Place::Last));
+        let turns = Arc::new(WaitQueue::default());
+        let turn = turns.try_acquire().unwrap();
+        let mut first = ByHand::new(turns.enqueue(Priority::Normal));
+        let mut second = ByHand::new(turns.enqueue(Priority::Normal));
         assert!(first.run().is_pending() && second.run().is_pending());
         if goes_before {
             drop(first);
@@ -80,14 +80,14 @@ fn a_lease_that_another_broker_gave_back_is_heard_of_whenever_the_word_comes() {
         for gives_up in [false, true] {
             let leases = leases();
             // The lock was refused by now.
-            let seat = leases.seat(&names.0, &names.1);
-            let mut waiting = ByHand::new(seat.freed_elsewhere());
+            let waiter = leases.waiter(&names.0, &names.1);
+            let mut waiting = ByHand::new(waiter.freed_elsewhere());
             if waits_before {
                 assert!(waiting.run().is_pending());
             }
             leases.freed_elsewhere(names.0.clone(), names.1.clone());
             if gives_up {
-                waiting = ByHand::new(seat.freed_elsewhere());
+                waiting = ByHand::new(waiter.freed_elsewhere());
             }
             assert_eq!(waiting.run(), READY);
         }
@@ -99,7 +99,7 @@ fn whoever_is_looked_for_is_found_whatever_the_keeper_does_then() {
     // At which of the keeper's steps the second one is looked for.
     for step in 0..6 {
         let leases = leases();
-        let whose = |consumer| Whose::Consumer(ConsumerKey { topic: TopicId(1), consumer });
+        let whose = |consumer| LeaseScope::Consumer(ConsumerKey { topic: TopicId(1), consumer });
         let found = RefCell::new(Vec::new());
         let mut keeper = ByHand::new(async {
             loop {
@@ -131,7 +131,7 @@ fn whoever_is_looked_for_is_found_whatever_the_keeper_does_then() {
 fn a_commit_makes_room_whenever_it_comes() {
     // Before the look at what is committed, before the wait, and during it.
     for step in 0..3 {
-        let progress = Progress::new(Epoch(1), Offset(0));
+        let progress = LeaseState::new(Epoch(1), Offset(0));
         let standing = progress.watch();
         let mut stream = ByHand::new(async {
             let known = progress.committed();
@@ -157,10 +157,11 @@ fn a_commit_makes_room_whenever_it_comes() {
 
 #[test]
 fn a_seek_and_an_end_are_heard_of_whenever_they_come() {
-    let seek = Seen { epoch: Epoch(2), position: Offset(3), taken: false, taker: String::new() };
+    let seek =
+        LeaseChange { epoch: Epoch(2), position: Offset(3), taken: false, taker: String::new() };
     for seen in [Some(seek), None] {
         for step in 0..4 {
-            let progress = Progress::new(Epoch(1), Offset(0));
+            let progress = LeaseState::new(Epoch(1), Offset(0));
             let standing = progress.watch();
             // As `news` does: waited for beside other things, and each time anew.
             let news = async || {

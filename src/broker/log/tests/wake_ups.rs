@@ -6,8 +6,8 @@ use std::{
 
 use crate::{
     broker::{
-        log::topics::{Feeds, Subscription},
-        notify::outbox::{Hint, Hints},
+        log::topics::{LogReader, TopicLogs},
+        notify::outbox::{Notification, Outbox},
         testing::{
             by_hand::{ByHand, pause},
             log::{Stored, batch},
@@ -18,23 +18,23 @@ use crate::{
 
 const TOPIC: TopicId = TopicId(1);
 
-fn subscribe(feeds: &Arc<Feeds>, head: i64) -> Subscription {
-    feeds.subscribe(TOPIC, (Offset(0), Offset(head)), feeds.losses().asked())
+fn subscribe(logs: &Arc<TopicLogs>, head: i64) -> LogReader {
+    logs.subscribe(TOPIC, (Offset(0), Offset(head)), logs.losses().asked())
 }
 
 #[test]
 fn a_head_that_moves_at_any_step_of_a_stream_is_read_up_to() {
     // From before the reader asks for the topic's ends to when it waits: in some other stream's
-    // feed, or in none yet.
+    // log, or in none yet.
     for others_read in [false, true] {
         for step in 0..7 {
-            let feeds = Arc::new(Feeds::default());
-            let _other = others_read.then(|| subscribe(&feeds, 0));
+            let logs = Arc::new(TopicLogs::default());
+            let _other = others_read.then(|| subscribe(&logs, 0));
             let (stored, position) = (RefCell::new(Stored::default()), Cell::new(Offset(0)));
             let mut stream = ByHand::new(async {
                 let head = stored.borrow().head();
                 pause().await;
-                let mut log = feeds.subscribe(TOPIC, (Offset(0), head), feeds.losses().asked());
+                let mut log = logs.subscribe(TOPIC, (Offset(0), head), logs.losses().asked());
                 let mut behind = true;
                 loop {
                     let known = *log.head.borrow_and_update();
@@ -59,7 +59,7 @@ fn a_head_that_moves_at_any_step_of_a_stream_is_read_up_to() {
             for now in 0..14 {
                 if now == step {
                     let end = stored.borrow_mut().store(&[1, 1]).end();
-                    feeds.head_moved(TOPIC, end);
+                    logs.head_moved(TOPIC, end);
                 }
                 assert!(stream.run().is_pending());
             }
@@ -71,31 +71,31 @@ fn a_head_that_moves_at_any_step_of_a_stream_is_read_up_to() {
 
 #[test]
 fn a_reader_that_a_stored_batch_wakes_finds_it() {
-    let feeds = Arc::new(Feeds::default());
-    let mut log = subscribe(&feeds, 0);
+    let logs = Arc::new(TopicLogs::default());
+    let mut log = subscribe(&logs, 0);
     let mut stream = ByHand::new(async {
         log.head.borrow_and_update();
         log.head.changed().await.unwrap();
         log.recent(Offset(0), 1).len()
     });
     assert!(stream.run().is_pending());
-    feeds.batch_stored(TOPIC, batch(Offset(0), &[1, 1]));
+    logs.batch_stored(TOPIC, batch(Offset(0), &[1, 1]));
     assert_eq!(stream.run(), Poll::Ready(1));
 }
 
 #[test]
 fn who_waited_for_another_reader_finds_what_that_one_read() {
-    let feeds = Arc::new(Feeds::default());
-    let (one, other) = (subscribe(&feeds, 2), subscribe(&feeds, 2));
+    let logs = Arc::new(TopicLogs::default());
+    let (one, other) = (subscribe(&logs, 2), subscribe(&logs, 2));
     let mut reads = ByHand::new(async {
-        let alone = one.read_alone(Offset(0)).await;
+        let alone = one.begin_read(Offset(0)).await;
         assert!(alone.is_some());
         pause().await;
         one.share(&[Arc::new(batch(Offset(0), &[1, 1]))]);
         pause().await;
     });
     let mut waits = ByHand::new(async {
-        let alone = other.read_alone(Offset(0)).await;
+        let alone = other.begin_read(Offset(0)).await;
         (alone.is_some(), other.recent(Offset(0), 1).len())
     });
     for _ in 0..2 {
@@ -108,13 +108,13 @@ fn who_waited_for_another_reader_finds_what_that_one_read() {
 #[test]
 fn who_waited_for_a_reader_that_went_without_a_result_goes_on() {
     for reader_has_run in [false, true] {
-        let feeds = Arc::new(Feeds::default());
-        let (one, other) = (subscribe(&feeds, 2), subscribe(&feeds, 2));
+        let logs = Arc::new(TopicLogs::default());
+        let (one, other) = (subscribe(&logs, 2), subscribe(&logs, 2));
         let mut reads = ByHand::new(async {
-            let _alone = one.read_alone(Offset(0)).await;
+            let _alone = one.begin_read(Offset(0)).await;
             std::future::pending::<()>().await;
         });
-        let mut waits = ByHand::new(async { other.read_alone(Offset(0)).await.is_some() });
+        let mut waits = ByHand::new(async { other.begin_read(Offset(0)).await.is_some() });
         assert!(reads.run().is_pending() && waits.run().is_pending());
         if reader_has_run {
             assert!(reads.run().is_pending());
@@ -127,8 +127,8 @@ fn who_waited_for_a_reader_that_went_without_a_result_goes_on() {
 #[test]
 fn the_end_of_a_topic_is_heard_of_whenever_it_comes() {
     for step in 0..3 {
-        let feeds = Arc::new(Feeds::default());
-        let log = subscribe(&feeds, 0);
+        let logs = Arc::new(TopicLogs::default());
+        let log = subscribe(&logs, 0);
         let mut stream = ByHand::new(async {
             pause().await;
             log.gone().cancelled().await;
@@ -136,7 +136,7 @@ fn the_end_of_a_topic_is_heard_of_whenever_it_comes() {
         let mut ended = false;
         for now in 0..4 {
             if now == step {
-                feeds.topic_gone(TOPIC);
+                logs.topic_deleted(TOPIC);
             }
             ended = ended || stream.run().is_ready();
         }
@@ -147,7 +147,7 @@ fn the_end_of_a_topic_is_heard_of_whenever_it_comes() {
 #[test]
 fn what_is_to_be_told_is_sent_whenever_it_comes() {
     for step in 0..6 {
-        let hints = Hints::default();
+        let hints = Outbox::default();
         let sent = RefCell::new(Vec::new());
         let mut sender = ByHand::new(async {
             loop {
@@ -168,9 +168,9 @@ fn what_is_to_be_told_is_sent_whenever_it_comes() {
         }
         let sent = sent.borrow();
         let words = sent.iter().flat_map(|text| text.split(' ').skip(1));
-        let mut told: Vec<_> = words.filter_map(Hint::parse).collect();
-        told.sort_by_key(|hint| matches!(hint, Hint::Head(TopicId(2), _)));
-        let head = |topic| Hint::Head(TopicId(topic), Offset(i64::from(topic)));
+        let mut told: Vec<_> = words.filter_map(Notification::parse).collect();
+        told.sort_by_key(|hint| matches!(hint, Notification::Head(TopicId(2), _)));
+        let head = |topic| Notification::Head(TopicId(topic), Offset(i64::from(topic)));
         assert_eq!(told, [head(1), head(2)], "at step {step}");
     }
 }

@@ -59,8 +59,8 @@ enum Count {
 #[derive(Clone, Debug)]
 enum Text {
     Good,
-    /// A character that the database lacks, of a few.
-    Lacking(u8),
+    /// A character that the database missing, of a few.
+    MissingBatch(u8),
     /// Something else that it refuses.
     Poison,
 }
@@ -113,7 +113,7 @@ fn acts(size: BoxedStrategy<(usize, usize)>) -> impl Strategy<Value = Act> {
     let text = prop_oneof![
         12 => Just(None),
         2 => Just(Some(Text::Good)),
-        2 => (0..6u8).prop_map(|number| Some(Text::Lacking(number))),
+        2 => (0..6u8).prop_map(|number| Some(Text::MissingBatch(number))),
         1 => Just(Some(Text::Poison)),
     ];
     let request = (topic, producer, epoch, count, head, size, text, any::<bool>()).prop_map(
@@ -230,7 +230,8 @@ impl Clients {
         if let (Some(last), Some(text)) = (messages.last_mut(), text) {
             let value = match text {
                 Text::Good => "gr\u{fc}n".to_owned(),
-                Text::Lacking(number) => ["\u{fc} \u{20ac}", "\u{4e00}"][usize::from(number) % 2]
+                Text::MissingBatch(number) => ["\u{fc} \u{20ac}", "\u{4e00}"]
+                    [usize::from(number) % 2]
                     .chars()
                     .chain(char::from_u32(0x5000 + u32::from(number)))
                     .collect(),

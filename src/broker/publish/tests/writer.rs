@@ -15,8 +15,8 @@ use crate::{
         characters::{Characters, TextStore},
         publish::{
             flush::Flush,
-            group_commit::{GroupCommit, Log},
-            pending::{Caller, Queued},
+            group_commit::{AppendLog, GroupCommit},
+            pending::{Caller, Pending},
             request::{Answers, Run},
             tests::{
                 database::{Database, Mishap, can_be_stored},
@@ -34,7 +34,7 @@ const ROOM: usize = 100_000;
 pub(crate) struct Driver {
     log: ModelLog,
     characters: Characters,
-    queue: VecDeque<Queued>,
+    queue: VecDeque<Pending>,
     room: Arc<Semaphore>,
     pub flushes: Vec<Written>,
 }
@@ -92,7 +92,7 @@ impl Driver {
         let (outcome, answered) = oneshot::channel();
         let answers = Answers { counts: run.counts.clone(), outcome: answered };
         let _room = self.room.clone().try_acquire_owned().unwrap();
-        self.queue.push_back(Queued::new(run, Caller { outcome, _room }));
+        self.queue.push_back(Pending::new(run, Caller { outcome, _room }));
         answers
     }
 
@@ -181,7 +181,7 @@ impl ModelLog {
     }
 }
 
-impl Log for ModelLog {
+impl AppendLog for ModelLog {
     async fn append(
         &self,
         topic: &TopicName,

@@ -6,7 +6,7 @@ use proptest::{collection::vec, prelude::*};
 
 use crate::{
     broker::{
-        log::cache::Recent,
+        log::cache::BatchCache,
         testing::{check, log::batch},
     },
     model::{Batch, Offset, TopicId},
@@ -75,7 +75,7 @@ fn what_is_had_holds_the_asked_offset_and_follows_without_a_gap_within_the_memor
         next
     });
     check(256, vec(act(), 1..150), |acts| {
-        let (mut recent, mut kept) = (Recent::default(), Kept::default());
+        let (mut recent, mut kept) = (BatchCache::default(), Kept::default());
         for act in acts {
             match act {
                 Act::Add(topic, index, bytes) => {

@@ -6,7 +6,7 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 
 use crate::{
     broker::{
-        log::topics::{Alone, Subscription},
+        log::topics::{LogReader, ReadPermit},
         testing::{by_hand::ByHand, check},
     },
     model::Offset,
@@ -30,9 +30,9 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 enum Reader<'a> {
-    Comes(ByHand<'a, Option<Alone<'a>>>),
+    Comes(ByHand<'a, Option<ReadPermit<'a>>>),
     Reads {
-        _alone: Alone<'a>,
+        _alone: ReadPermit<'a>,
     },
     /// Somebody else has read.
     Waited,
@@ -54,12 +54,12 @@ impl Reader<'_> {
 #[test]
 fn one_reads_a_place_at_a_time_and_nobody_waits_for_ever_and_nothing_stays() {
     check(256, vec(act(), 1..60), |acts| {
-        let log = Subscription::to_a_log_of(10);
+        let log = LogReader::to_a_log_of(10);
         let mut readers: Vec<(i64, Reader)> = Vec::new();
         for act in acts {
             match act {
                 Act::Come(place) => {
-                    let reader = ByHand::new(log.read_alone(Offset(place)));
+                    let reader = ByHand::new(log.begin_read(Offset(place)));
                     readers.push((place, Reader::Comes(reader)));
                 }
                 Act::Run(index) if !readers.is_empty() => {

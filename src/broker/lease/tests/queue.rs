@@ -1,4 +1,4 @@
-//! Turns, held against a list of who waits for them.
+//! WaitQueue, held against a list of who waits for them.
 
 use std::{collections::VecDeque, sync::Arc, task::Poll};
 
@@ -6,14 +6,14 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 use tokio::sync::oneshot;
 
 use crate::broker::{
-    lease::queue::{Place, Turn, Turns},
+    lease::queue::{Permit, Priority, WaitQueue},
     testing::{by_hand::ByHand, check},
 };
 
 #[derive(Clone, Debug)]
 enum Act {
     Try,
-    LineUp(Place),
+    LineUp(Priority),
     /// A waiter goes, whether it was granted the turn or not.
     Leave(Index),
     /// A waiter looks whether the turn has come.
@@ -26,8 +26,7 @@ enum Act {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let place =
-        prop_oneof![3 => Just(Place::Last), 1 => Just(Place::First), 2 => Just(Place::Urgent)];
+    let place = prop_oneof![3 => Just(Priority::Normal), 1 => Just(Priority::Returning), 2 => Just(Priority::TakeOver)];
     prop_oneof![
         1 => Just(Act::Try),
         5 => place.prop_map(Act::LineUp),
@@ -42,12 +41,12 @@ fn act() -> impl Strategy<Value = Act> {
 /// The turns, and what is expected of them.
 #[derive(Default)]
 struct Line {
-    turns: Arc<Turns>,
-    turn: Option<Turn>,
+    turns: Arc<WaitQueue>,
+    turn: Option<Permit>,
     /// Who has been granted the turn and has not fetched it.
-    granted: Option<oneshot::Receiver<Turn>>,
+    granted: Option<oneshot::Receiver<Permit>>,
     /// Who waits, in the order in which they are to have it.
-    waiting: VecDeque<(Place, oneshot::Receiver<Turn>)>,
+    waiting: VecDeque<(Priority, oneshot::Receiver<Permit>)>,
     asking: Option<ByHand<'static, ()>>,
 }
 
@@ -56,16 +55,16 @@ impl Line {
         match act {
             Act::Try => {
                 let taken = self.is_taken();
-                let turn = self.turns.try_turn();
+                let turn = self.turns.try_acquire();
                 assert_eq!(turn.is_none(), taken);
                 self.turn = self.turn.take().or(turn);
             }
             Act::LineUp(place) => {
                 let taken = self.is_taken();
-                let waiter = self.turns.line_up(place);
+                let waiter = self.turns.enqueue(place);
                 match (taken, place) {
                     (false, _) => self.granted = Some(waiter),
-                    (true, Place::Last) => self.waiting.push_back((place, waiter)),
+                    (true, Priority::Normal) => self.waiting.push_back((place, waiter)),
                     (true, _) => self.waiting.push_front((place, waiter)),
                 }
             }
@@ -85,7 +84,7 @@ impl Line {
             }
             Act::AskAnew => {
                 let turns = self.turns.clone();
-                self.asking = Some(ByHand::new(async move { turns.urgently_asked().await }));
+                self.asking = Some(ByHand::new(async move { turns.take_over_waits().await }));
                 self.look();
             }
             Act::Look => self.look(),
@@ -116,7 +115,7 @@ impl Line {
 
     fn look(&mut self) {
         let Some(asking) = &mut self.asking else { return };
-        let urgent = self.waiting.iter().any(|(place, _)| *place == Place::Urgent);
+        let urgent = self.waiting.iter().any(|(place, _)| *place == Priority::TakeOver);
         assert_eq!(asking.run() == Poll::Ready(()), urgent, "told of exactly those who are there");
         if urgent {
             self.asking = None;
@@ -137,6 +136,6 @@ fn a_turn_goes_to_whoever_is_next_and_never_to_two_or_to_nobody() {
             left = left.checked_sub(1).expect("each has it once");
         }
         assert!(line.waiting.is_empty());
-        assert!(line.turns.try_turn().is_some(), "free again");
+        assert!(line.turns.try_acquire().is_some(), "free again");
     });
 }

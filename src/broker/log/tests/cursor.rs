@@ -7,8 +7,8 @@ use proptest::{collection::vec, prelude::*};
 use crate::{
     broker::{
         log::{
-            cursor::{Cursor, Delivery, Limits, end_of_fit},
-            topics::{Feeds, Subscription},
+            cursor::{Cursor, FrameLimits, Messages, end_of_fit},
+            topics::{LogReader, TopicLogs},
         },
         testing::{
             check,
@@ -29,7 +29,7 @@ enum Act {
     /// Retention removes so many messages, and readers here are told of it or not.
     Remove(usize, bool),
     /// The next frame is made, within limits whose end lies so far ahead.
-    Frame(Limits),
+    Frame(FrameLimits),
     ForgetBatches,
 }
 
@@ -39,11 +39,11 @@ fn sizes() -> impl Strategy<Value = Vec<usize>> {
     vec(size, 1..8)
 }
 
-fn limits() -> impl Strategy<Value = Limits> {
+fn limits() -> impl Strategy<Value = FrameLimits> {
     let messages = prop_oneof![0..10usize, Just(10_000)];
     let bytes = prop_oneof![1..2_000usize, 1..=1024 * 1024usize, Just(1024 * 1024)];
     let end = prop_oneof![0..50i64, Just(i64::MAX)].prop_map(Offset);
-    (messages, bytes, end).prop_map(|(messages, bytes, end)| Limits { messages, bytes, end })
+    (messages, bytes, end).prop_map(|(messages, bytes, end)| FrameLimits { messages, bytes, end })
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -59,14 +59,14 @@ fn act() -> impl Strategy<Value = Act> {
 /// A stream at a log: what it handed out ends where its cursor stands.
 struct Stream<'a> {
     stored: &'a RefCell<Stored>,
-    log: Subscription,
+    log: LogReader,
     cursor: Cursor,
 }
 
 impl Stream<'_> {
     /// Reads ahead as `fill` does, hands out one frame, and tells whether there was one. A gap is
     /// told before what follows it.
-    fn hand_out(&mut self, limits: Limits) -> bool {
+    fn hand_out(&mut self, limits: FrameLimits) -> bool {
         let before = self.cursor.position();
         if !self.cursor.has_at_hand(&self.log) {
             let read = self.stored.borrow().read(before, 2 * 1024 * 1024);
@@ -93,7 +93,7 @@ impl Stream<'_> {
 }
 
 /// A frame holds what is stored at its offsets, and no more than it may.
-fn check_frame(frame: &Delivery, limits: Limits, stored: &[Arc<Batch>]) {
+fn check_frame(frame: &Messages, limits: FrameLimits, stored: &[Arc<Batch>]) {
     assert!(frame.count() > 0 && frame.count() <= limits.messages && frame.to <= limits.end);
     let bytes: usize = frame.messages().map(|message| message.wire_bytes()).sum();
     assert!(bytes <= limits.bytes || frame.count() == 1, "{bytes} of {} bytes", limits.bytes);
@@ -111,16 +111,16 @@ fn check_frame(frame: &Delivery, limits: Limits, stored: &[Arc<Batch>]) {
 #[test]
 fn frames_and_gaps_are_exactly_the_log_whatever_is_stored_and_removed_meanwhile() {
     check(192, (0..5usize, vec(act(), 1..60)), |(start, acts)| {
-        let (stored, feeds) = (RefCell::new(Stored::default()), Arc::new(Feeds::default()));
+        let (stored, logs) = (RefCell::new(Stored::default()), Arc::new(TopicLogs::default()));
         stored.borrow_mut().store(&[1; 5]);
         let (position, head) = (Offset(start as i64), stored.borrow().head());
-        let log = feeds.subscribe(TOPIC, (Offset(0), head), feeds.losses().asked());
+        let log = logs.subscribe(TOPIC, (Offset(0), head), logs.losses().asked());
         let mut stream = Stream { stored: &stored, log, cursor: Cursor::new(position, head) };
         for act in acts {
             match act {
                 Act::Store(sizes) => {
                     let batch = stored.borrow_mut().store(&sizes);
-                    feeds.batch_stored(TOPIC, (*batch).clone());
+                    logs.batch_stored(TOPIC, (*batch).clone());
                 }
                 Act::StoreElsewhere(sizes) => drop(stored.borrow_mut().store(&sizes)),
                 Act::Remove(count, told) => {
@@ -128,14 +128,14 @@ fn frames_and_gaps_are_exactly_the_log_whatever_is_stored_and_removed_meanwhile(
                     stored.borrow_mut().remove_before(first);
                     if told {
                         let stored = stored.borrow();
-                        feeds.saw(TOPIC, (stored.first, stored.head()), feeds.losses().asked());
+                        logs.saw(TOPIC, (stored.first, stored.head()), logs.losses().asked());
                     }
                 }
                 Act::Frame(limits) => drop(stream.hand_out(limits)),
-                Act::ForgetBatches => feeds.forget_batches(),
+                Act::ForgetBatches => logs.clear_cache(),
             }
         }
-        while stream.hand_out(Limits::MAX) {}
+        while stream.hand_out(FrameLimits::MAX) {}
         assert_eq!(stream.cursor.position(), stored.borrow().head());
     });
 }

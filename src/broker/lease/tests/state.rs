@@ -4,11 +4,11 @@ use proptest::{collection::vec, prelude::*};
 
 use crate::{
     broker::{
-        lease::state::{Over, Progress},
+        lease::state::{LeaseEnd, LeaseState},
         testing::check,
     },
     model::{Epoch, Offset},
-    storage::Seen,
+    storage::LeaseChange,
 };
 
 #[derive(Clone, Debug)]
@@ -43,21 +43,21 @@ struct View {
     over: Option<Option<String>>,
 }
 
-fn view(progress: &Progress) -> View {
+fn view(progress: &LeaseState) -> View {
     let standing = progress.watch();
     let standing = standing.borrow();
     let over = standing.over.as_ref().map(|over| match over {
-        Over::TakenOver { by } => Some(by.clone()),
-        Over::Gone => None,
+        LeaseEnd::TakenOver { by } => Some(by.clone()),
+        LeaseEnd::Unregistered => None,
     });
     let (epoch, start, committed) = (standing.epoch, standing.start, standing.committed);
     View { epoch, start, committed, delivered: progress.delivered(), over }
 }
 
-fn apply(progress: &Progress, act: &Act, taker: usize) {
+fn apply(progress: &LeaseState, act: &Act, taker: usize) {
     let seen = |epoch, position, taken| {
         let taker = if taken { format!("taker-{taker}") } else { String::new() };
-        Some(Seen { epoch: Epoch(epoch), position: Offset(position), taken, taker })
+        Some(LeaseChange { epoch: Epoch(epoch), position: Offset(position), taken, taker })
     };
     match *act {
         Act::Delivers(epoch, end) => progress.delivers(Epoch(epoch), Offset(end)),
@@ -71,7 +71,7 @@ fn apply(progress: &Progress, act: &Act, taker: usize) {
 #[test]
 fn a_lease_never_goes_back_but_by_a_seek_and_ends_once() {
     check(256, vec(act(), 1..60), |acts| {
-        let progress = Progress::new(Epoch(2), Offset(10));
+        let progress = LeaseState::new(Epoch(2), Offset(10));
         let mut standing = progress.watch();
         let mut before = view(&progress);
         for (number, act) in acts.iter().enumerate() {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::{
     broker::{
-        log::topics::Feeds,
+        log::topics::TopicLogs,
         testing::{
             by_hand::{ByHand, pause},
             check,
@@ -76,15 +76,15 @@ struct Reader<'a> {
     task: ByHand<'a, ()>,
     ended: bool,
     position: Rc<Cell<Offset>>,
-    /// The head that its feed tells, once it has joined, and the last one that was seen there.
+    /// The head that its log tells, once it has joined, and the last one that was seen there.
     head: Rc<RefCell<Option<watch::Receiver<Offset>>>>,
     seen: Offset,
 }
 
 impl Reader<'_> {
-    fn new(topic: usize, topics: Topics, feeds: Arc<Feeds>) -> Self {
+    fn new(topic: usize, topics: Topics, logs: Arc<TopicLogs>) -> Self {
         let (position, head) = (Rc::<Cell<_>>::default(), Rc::<RefCell<_>>::default());
-        let task = read(topic, topics, feeds, position.clone(), head.clone());
+        let task = read(topic, topics, logs, position.clone(), head.clone());
         let (task, seen) = (ByHand::new(task), Offset(0));
         Self { topic, task, ended: false, position, head, seen }
     }
@@ -106,13 +106,13 @@ impl Reader<'_> {
 async fn read(
     topic: usize,
     topics: Topics,
-    feeds: Arc<Feeds>,
+    logs: Arc<TopicLogs>,
     position: Rc<Cell<Offset>>,
     told: Rc<RefCell<Option<watch::Receiver<Offset>>>>,
 ) {
     let head = topics.borrow()[topic].stored.head();
     pause().await;
-    let mut log = feeds.subscribe(TopicId(topic as i32), (Offset(0), head), feeds.losses().asked());
+    let mut log = logs.subscribe(TopicId(topic as i32), (Offset(0), head), logs.losses().asked());
     *told.borrow_mut() = Some(log.head.clone());
     let gone = log.gone();
     let mut behind = true;
@@ -148,7 +148,7 @@ async fn read(
 #[test]
 fn no_reader_misses_what_it_was_told_of_and_no_head_goes_back() {
     check(128, vec(act(), 1..150), |acts| {
-        let (feeds, topics) = (Arc::new(Feeds::default()), Topics::default());
+        let (logs, topics) = (Arc::new(TopicLogs::default()), Topics::default());
         let mut news = Vec::new();
         let mut readers: Vec<Reader> = Vec::new();
         for act in acts {
@@ -156,7 +156,7 @@ fn no_reader_misses_what_it_was_told_of_and_no_head_goes_back() {
             match act {
                 Act::Store(topic, count) if !topics.borrow()[topic].deleted => {
                     let batch = topics.borrow_mut()[topic].stored.store(&vec![8; count]);
-                    feeds.batch_stored(id(topic), (*batch).clone());
+                    logs.batch_stored(id(topic), (*batch).clone());
                 }
                 Act::StoreElsewhere(topic, count) if !topics.borrow()[topic].deleted => {
                     let end = topics.borrow_mut()[topic].stored.store(&vec![8; count]).end();
@@ -170,21 +170,21 @@ fn no_reader_misses_what_it_was_told_of_and_no_head_goes_back() {
                     news.push(News::Gone(id(topic)));
                 }
                 Act::Hear(index) if !news.is_empty() => {
-                    hear(&feeds, news.swap_remove(index.index(news.len())));
+                    receive(&logs, news.swap_remove(index.index(news.len())));
                 }
-                Act::Come(topic) => readers.push(Reader::new(topic, topics.clone(), feeds.clone())),
+                Act::Come(topic) => readers.push(Reader::new(topic, topics.clone(), logs.clone())),
                 Act::Run(index) if !readers.is_empty() => {
                     index.get_mut(&mut readers).run();
                 }
                 Act::Leave(index) if !readers.is_empty() => {
                     drop(readers.swap_remove(index.index(readers.len())));
                 }
-                Act::ForgetBatches => feeds.forget_batches(),
+                Act::ForgetBatches => logs.clear_cache(),
                 _ => {}
             }
             readers.iter_mut().for_each(Reader::see_head);
         }
-        news.into_iter().for_each(|news| hear(&feeds, news));
+        news.into_iter().for_each(|news| receive(&logs, news));
         // Each comes to its topic's end within as many reads as there can be.
         for _ in 0..500 {
             readers.iter_mut().for_each(Reader::run);
@@ -195,16 +195,16 @@ fn no_reader_misses_what_it_was_told_of_and_no_head_goes_back() {
             assert!(if topic.deleted { reader.ended } else { caught_up });
         }
         drop(readers);
-        assert!(feeds.topics().is_empty(), "the last reader takes the feed along");
+        assert!(logs.topics().is_empty(), "the last reader takes the log along");
     });
 }
 
-fn hear(feeds: &Feeds, news: News) {
+fn receive(logs: &TopicLogs, news: News) {
     match news {
-        News::Head(topic, head) => feeds.head_moved(topic, head),
+        News::Head(topic, head) => logs.head_moved(topic, head),
         News::Ends(topic, head) => {
-            feeds.saw(topic, (Offset(0), head), feeds.losses().asked());
+            logs.saw(topic, (Offset(0), head), logs.losses().asked());
         }
-        News::Gone(topic) => feeds.topic_gone(topic),
+        News::Gone(topic) => logs.topic_deleted(topic),
     }
 }

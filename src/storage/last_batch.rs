@@ -17,7 +17,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// A batch that was stored, to be found again. Whatever else is stored in its place has another
 /// time.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Landmark {
+pub struct LastBatch {
     /// The offset of its first message.
     pub base: Offset,
     /// When it was stored.
@@ -32,27 +32,27 @@ pub struct FoundLog {
     pub name: TopicName,
     /// Where it ends.
     pub head: Offset,
-    /// The landmark that is not there though nobody removed it.
-    pub lacks: Option<Lacking>,
+    /// The last_batch that is not there though nobody removed it.
+    pub missing: Option<MissingBatch>,
     /// The numbers of the consumers registered on it.
     pub consumers: Vec<i32>,
 }
 
-/// A landmark that is not there.
+/// A last_batch that is not there.
 #[derive(Clone, Copy, Debug)]
-pub struct Lacking {
+pub struct MissingBatch {
     /// It.
-    pub landmark: Landmark,
+    pub last_batch: LastBatch,
     /// Behind the last message that is as old as it: from there all is gone.
     pub from: Offset,
 }
 
 impl Storage {
-    /// Looks at those of the logs that exist, at each as often as it is asked for. Over a connection
+    /// Looks at those of the logs that exist, at each as often as it is asked for. LeaseEnd a connection
     /// of its own: others may still lead to a server whose place another one has taken.
-    pub async fn look_at_logs(
+    pub async fn check_logs(
         &self,
-        logs: &[(TopicId, Option<Landmark>)],
+        logs: &[(TopicId, Option<LastBatch>)],
     ) -> Result<Vec<FoundLog>, Error> {
         let asked_at = Instant::now();
         let (client, connection) = self.direct.connect("trunkline query").await?;
@@ -62,10 +62,10 @@ impl Storage {
         self.servers.follow(&client, asked_at).await?;
         let topics: Vec<i32> = logs.iter().map(|(topic, _)| topic.0).collect();
         let bases: Vec<Option<i64>> =
-            logs.iter().map(|(_, landmark)| landmark.map(|it| it.base.0)).collect();
+            logs.iter().map(|(_, last_batch)| last_batch.map(|it| it.base.0)).collect();
         let times: Vec<Option<SystemTime>> =
-            logs.iter().map(|(_, landmark)| landmark.map(|it| it.published_at)).collect();
-        let statement = "-- look_at_logs
+            logs.iter().map(|(_, last_batch)| last_batch.map(|it| it.published_at)).collect();
+        let statement = "-- check_logs
             select id, name, next_offset, base, stored_at,
                    -- From the head back, over what was stored since.
                    case when base >= first_offset and not exists (
@@ -90,8 +90,8 @@ impl Storage {
             topic: TopicId(row.get(0)),
             name: TopicName::stored(row.get::<_, &str>(1)),
             head: Offset(row.get(2)),
-            lacks: row.get::<_, Option<i64>>(5).map(|from| Lacking {
-                landmark: Landmark { base: Offset(row.get(3)), published_at: row.get(4) },
+            missing: row.get::<_, Option<i64>>(5).map(|from| MissingBatch {
+                last_batch: LastBatch { base: Offset(row.get(3)), published_at: row.get(4) },
                 from: Offset(from),
             }),
             consumers: row.get(6),

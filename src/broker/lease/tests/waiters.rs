@@ -8,10 +8,10 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     broker::{
         lease::{
-            queue::{Place, Turn},
-            registry::{Leases, Seat},
+            queue::{Permit, Priority},
+            registry::{Leases, Waiter},
         },
-        notify::outbox::Hints,
+        notify::outbox::Outbox,
         testing::{by_hand::ByHand, check},
     },
     model::{ConsumerId, TopicName},
@@ -30,12 +30,12 @@ enum Act {
 
 const CONSUMERS: [&str; 2] = ["billing", "shipping"];
 
-/// A stream or a pull: what it has of a turn goes before its seat.
+/// A stream or a pull: what it has of a turn goes before its waiter.
 struct Sitting {
     consumer: usize,
-    turn: Option<Turn>,
-    line: Option<oneshot::Receiver<Turn>>,
-    seat: Arc<Seat>,
+    turn: Option<Permit>,
+    line: Option<oneshot::Receiver<Permit>>,
+    waiter: Arc<Waiter>,
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -49,7 +49,7 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 pub(crate) fn leases() -> Arc<Leases> {
-    Arc::new(Leases::new(watch::channel(None).1, Hints::default()))
+    Arc::new(Leases::new(watch::channel(None).1, Outbox::default()))
 }
 
 fn names(consumer: usize) -> (TopicName, ConsumerId) {
@@ -65,14 +65,14 @@ fn all_who_sit_at_a_consumer_share_one_turn_and_the_last_one_takes_its_place_alo
             match act {
                 Act::Sit(consumer) => {
                     let (topic, name) = names(consumer);
-                    let seat = leases.seat(&topic, &name);
+                    let waiter = leases.waiter(&topic, &name);
                     let alone = sitting.iter().all(|other| other.consumer != consumer);
                     if alone {
                         // Nothing is left of who sat here before, not even a hint.
-                        assert!(ByHand::new(seat.freed_elsewhere()).run().is_pending());
-                        assert!(seat.try_turn().is_some());
+                        assert!(ByHand::new(waiter.freed_elsewhere()).run().is_pending());
+                        assert!(waiter.try_acquire().is_some());
                     }
-                    sitting.push(Sitting { consumer, turn: None, line: None, seat });
+                    sitting.push(Sitting { consumer, turn: None, line: None, waiter });
                 }
                 Act::Leave(index) if !sitting.is_empty() => {
                     drop(sitting.swap_remove(index.index(sitting.len())));
@@ -80,7 +80,7 @@ fn all_who_sit_at_a_consumer_share_one_turn_and_the_last_one_takes_its_place_alo
                 Act::LineUp(index) if !sitting.is_empty() => {
                     let one = index.get_mut(&mut sitting);
                     if one.turn.is_none() {
-                        one.line = Some(one.seat.line_up(Place::Last));
+                        one.line = Some(one.waiter.enqueue(Priority::Normal));
                     }
                 }
                 Act::Fetch(index) if !sitting.is_empty() => {
@@ -92,9 +92,9 @@ fn all_who_sit_at_a_consumer_share_one_turn_and_the_last_one_takes_its_place_alo
                 Act::Freed(consumer) => {
                     let (topic, name) = names(consumer);
                     leases.freed_elsewhere(topic.clone(), name.clone());
-                    let seat = sitting.iter().find(|one| one.consumer == consumer);
-                    if let Some(Sitting { seat, .. }) = seat {
-                        assert_eq!(ByHand::new(seat.freed_elsewhere()).run(), Poll::Ready(()));
+                    let waiter = sitting.iter().find(|one| one.consumer == consumer);
+                    if let Some(Sitting { waiter, .. }) = waiter {
+                        assert_eq!(ByHand::new(waiter.freed_elsewhere()).run(), Poll::Ready(()));
                     }
                 }
                 Act::Leave(_) | Act::LineUp(_) | Act::Fetch(_) => {}
