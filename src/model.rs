@@ -8,6 +8,7 @@ mod message;
 mod name;
 mod page;
 mod position;
+mod range;
 mod record;
 #[cfg(feature = "sabotage")]
 mod sabotage;
@@ -20,6 +21,7 @@ pub use message::{Batch, Encoded, Message, MessageRef, NewMessages, ProducerRun}
 pub use name::{ConsumerId, ProducerId, TopicName};
 pub use page::{Page, PageRequest};
 pub use position::{ConsumerKey, Epoch, Offset, Sequence, Start, TopicId};
+pub use range::{LogEnds, OffsetRange};
 pub use record::{Consumer, Producer, Registration, Retention, SequenceRun, Topic, TopicChanges};
 #[cfg(feature = "sabotage")]
 pub use sabotage::Sabotage;
