@@ -1,11 +1,13 @@
-//! The core: publishes, streams, leases and wake-ups over one database. It knows neither gRPC nor
-//! SQL.
+//! The core: publishes, streams, leases and notifications over one database. It knows neither gRPC
+//! nor SQL.
 //!
-//! A broker holds no state that matters: whatever it knows besides the database's tables is a hint
-//! or a copy, and any number of brokers may share one database.
+//! A broker holds no state that matters: what it knows besides the database's tables is a copy, and
+//! any number of brokers may share one database. This file only puts the rooms together.
 
 mod admin;
 mod backoff;
+mod calls;
+mod catalogue;
 mod characters;
 mod consume;
 mod error;
@@ -19,158 +21,188 @@ mod retention;
 mod testing;
 mod truncation;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use tokio::sync::{Notify, watch as value};
+use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::storage::{self, Storage};
 
-use consume::positions;
-use lease::{registry, session};
-use log::topics;
-use notify::{listen, outbox};
-use publish::{queue, writer};
-
+pub use admin::{
+    consumers::ConsumerAdmin,
+    producers::ProducerAdmin,
+    topics::{TopicAdmin, TrimTo},
+};
 pub use consume::{
     commit::Commit,
+    delivery::Delivery,
     outbox::Frames,
     pull::{Pull, Pulled},
     read::ReadMessages,
     request::{CommitMode, Consume, Frame, OnBusy, Stop},
 };
 pub use error::Error;
-pub use log::cursor::{FrameLimits, Messages};
-pub use publish::request::{Answers, Publish, Receipt, Run};
-pub use retention::Before;
+pub use log::messages::{FrameLimits, Messages};
+pub use publish::{
+    pending::Answers,
+    queue::Publisher,
+    request::{Publish, Receipt},
+};
 
-/// How often the tables are asked for what no wake-up told: heads that moved, leases that ended,
-/// locks that came free, and whether the database answers at all.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
+use calls::Calls;
+use catalogue::Catalogue;
+use characters::Characters;
+use consume::positions::Positions;
+use health::Poller;
+use lease::{registry::Leases, session::SessionKeeper};
+use log::topics::TopicLogs;
+use notify::{
+    listen::Notifier,
+    outbox::{LeaseScope, Notification, Outbox},
+};
+use publish::writer::LogStore;
+use retention::Sweeper;
+use truncation::detect::Detector;
 
 /// A broker over one database.
 pub struct Broker {
+    /// Topics.
+    pub topics: TopicAdmin,
+    /// Producers.
+    pub producers: ProducerAdmin,
+    /// Consumers.
+    pub consumers: ConsumerAdmin,
+    /// Publishes.
+    pub publisher: Publisher,
+    /// Streams, pulls, commits, seeks and reads.
+    pub delivery: Arc<Delivery>,
     storage: Arc<Storage>,
-    publisher: queue::Publisher,
-    characters: Arc<characters::Characters>,
-    logs: Arc<topics::TopicLogs>,
-    leases: Arc<registry::Leases>,
-    positions: positions::Positions,
-    database_up: value::Receiver<bool>,
-    hears_others: value::Receiver<bool>,
-    /// Tells streams, and whoever waits, that the broker stops.
-    draining: CancellationToken,
-    /// Streams and pulls: they end when the broker drains.
-    calls: TaskTracker,
-    /// Tells the tasks that serve them all that no call is left.
+    leases: Arc<Leases>,
+    database_up: watch::Receiver<bool>,
+    hears_others: watch::Receiver<bool>,
+    calls: Calls,
+    /// Cancelled when no call is left.
     stopping: CancellationToken,
     /// The tasks that serve all calls.
     tasks: TaskTracker,
 }
 
 impl Broker {
-    /// Starts a broker over a database whose schema is up to date; `writers` connections publish.
+    /// Starts a broker over a database whose schema is up to date, with this many writers.
     pub async fn start(storage: Storage, writers: usize) -> Result<Arc<Self>, storage::Error> {
         let storage = Arc::new(storage);
-        let tasks = TaskTracker::new();
+        let (calls, tasks) = (Calls::default(), TaskTracker::new());
         let stopping = CancellationToken::new();
-        let logs = Arc::new(topics::TopicLogs::default());
-        logs.losses().count_sessions(storage.sessions_opened());
+        let catalogue = Arc::new(Catalogue::new(storage.clone()));
+        let characters = Arc::new(Characters::of(&storage));
+        let logs = Arc::new(TopicLogs::default());
+        let truncation =
+            Detector::new(storage.clone(), logs.clone(), tasks.clone(), stopping.clone());
+        let truncation = Arc::new(truncation);
 
-        let hints = outbox::Outbox::default();
-        let poll_now = Arc::new(Notify::new());
-
-        let (sessions, lease_session) = value::channel(None);
-        let session_of_leases = lease_session.clone();
-        let leases = Arc::new(registry::Leases::new(lease_session, hints.clone()));
-        session::start(
-            storage.clone(),
-            leases.clone(),
-            logs.clone(),
-            sessions,
-            &tasks,
-            stopping.clone(),
-        )
-        .await?;
-        let hears_others = listen::start(
-            storage.clone(),
-            logs.clone(),
-            leases.clone(),
-            poll_now.clone(),
-            hints.clone(),
-            &tasks,
-            stopping.clone(),
-        );
-        let characters = Arc::new(characters::Characters::of(&storage));
-        let log = writer::LogStore {
+        let (outbox, poll_now) = (Outbox::default(), Arc::new(Notify::new()));
+        let (session, lease_session) = watch::channel(None);
+        let leases = Arc::new(Leases::new(lease_session.clone(), outbox.clone()));
+        let keeper = SessionKeeper {
+            storage: storage.clone(),
+            leases: leases.clone(),
+            logs: logs.clone(),
+            session,
+            stopping: stopping.clone(),
+        };
+        keeper.start(&tasks).await?;
+        let notifier = Notifier {
+            storage: storage.clone(),
+            outbox: outbox.clone(),
+            dispatch: dispatch(logs.clone(), leases.clone(), truncation.clone()),
+            poll_now: poll_now.clone(),
+            stopping: stopping.clone(),
+        };
+        let hears_others = notifier.start(&tasks);
+        let log_store = LogStore {
             storage: storage.clone(),
             logs: logs.clone(),
-            hints,
+            truncation: truncation.clone(),
+            outbox,
             characters: characters.clone(),
         };
-        let publisher = queue::Publisher::start(Arc::new(log), writers, &tasks);
-        retention::start(
-            storage.clone(),
-            logs.clone(),
-            session_of_leases,
-            &tasks,
-            stopping.clone(),
-        );
-        let positions = positions::Positions::start(storage.clone(), &tasks);
-        let of_warm_up = storage.clone();
-        let warm_up = async move {
-            // What cannot be done now is done when it is needed.
-            if let Err(error) = of_warm_up.warm_up().await {
-                tracing::debug!(%error, "open the connections that publish");
-            }
+        let publisher = Publisher::start(Arc::new(log_store), writers, calls.clone(), &tasks);
+        Sweeper::new(storage.clone(), logs.clone(), lease_session).start(&tasks, stopping.clone());
+        let positions = Positions::start(storage.clone(), &tasks);
+        tasks.spawn(stopping.clone().run_until_cancelled_owned(warm_up(storage.clone())));
+        let poller = Poller {
+            storage: storage.clone(),
+            logs: logs.clone(),
+            truncation: truncation.clone(),
+            poll_now,
+            stopping: stopping.clone(),
         };
-        tasks.spawn(stopping.clone().run_until_cancelled_owned(warm_up));
-        let database_up =
-            health::start(storage.clone(), logs.clone(), poll_now, &tasks, stopping.clone());
-        Ok(Arc::new(Self {
-            storage,
-            publisher,
+        let database_up = poller.start(&tasks);
+
+        let delivery = Delivery {
+            calls: calls.clone(),
+            storage: storage.clone(),
+            catalogue: catalogue.clone(),
+            characters: characters.clone(),
+            logs: logs.clone(),
+            truncation: truncation.clone(),
+            leases: leases.clone(),
+            positions,
+        };
+        let topics = TopicAdmin {
+            storage: storage.clone(),
+            catalogue: catalogue.clone(),
             characters,
             logs,
+            leases: leases.clone(),
+            truncation,
+        };
+        let producers = ProducerAdmin { storage: storage.clone(), catalogue: catalogue.clone() };
+        let consumers =
+            ConsumerAdmin { storage: storage.clone(), catalogue, leases: leases.clone() };
+        Ok(Arc::new(Self {
+            topics,
+            producers,
+            consumers,
+            publisher,
+            delivery: Arc::new(delivery),
+            storage,
             leases,
-            positions,
             database_up,
             hears_others,
-            draining: CancellationToken::new(),
-            calls: TaskTracker::new(),
+            calls,
             stopping,
             tasks,
         }))
     }
 
     /// Whether the database answers, as of the last second or so.
-    pub fn database_up(&self) -> value::Receiver<bool> {
+    pub fn database_up(&self) -> watch::Receiver<bool> {
         self.database_up.clone()
     }
 
-    /// Whether other brokers' wake-ups are heard; if not, what they store is found by polling.
-    pub fn hears_others(&self) -> value::Receiver<bool> {
+    /// Whether other brokers' notifications are received. If not, polling finds what they store.
+    pub fn hears_others(&self) -> watch::Receiver<bool> {
         self.hears_others.clone()
     }
 
-    /// Cancelled when the broker begins to stop.
+    /// Cancelled when the broker begins to drain.
     pub fn draining(&self) -> &CancellationToken {
-        &self.draining
+        self.calls.draining()
     }
 
-    /// Begins to stop: refuses new work, and ends all streams UNAVAILABLE.
+    /// Begins to drain: refuses new calls, and ends all streams UNAVAILABLE.
     pub fn drain(&self) {
-        self.draining.cancel();
+        self.calls.drain();
         self.publisher.close();
     }
 
-    /// Waits for the end of all streams and of all publishes that were taken in, then gives the
-    /// leases back and closes all connections. Call [`Self::drain`] first.
+    /// Waits until all streams have ended and all enqueued publishes are stored, then releases the
+    /// leases and closes all connections. Call [`Self::drain`] first.
     pub async fn stop(&self) {
-        self.calls.close();
-        self.calls.wait().await;
+        self.calls.ended().await;
         self.leases.released().await;
-        self.positions.close();
+        self.delivery.positions.close();
         self.stopping.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -181,8 +213,31 @@ impl Broker {
     pub fn track(&self, part: impl Future<Output = ()> + Send + 'static) {
         self.calls.spawn(part);
     }
+}
 
-    pub(crate) fn refuse_when_draining(&self) -> Result<(), Error> {
-        if self.draining.is_cancelled() { Err(Error::Draining) } else { Ok(()) }
+/// What to do with another broker's notification.
+fn dispatch(
+    logs: Arc<TopicLogs>,
+    leases: Arc<Leases>,
+    truncation: Arc<Detector>,
+) -> impl Fn(Notification) + Send + Sync + 'static {
+    move |notification| match notification {
+        Notification::HeadMoved(topic, head) => logs.head_moved(topic, head),
+        Notification::LeaseReleased(topic, consumer) => leases.released_elsewhere(topic, consumer),
+        Notification::LeaseChanged(scope) => {
+            leases.check_soon(scope);
+            // All of a topic's leases change at once only when it is deleted.
+            if let LeaseScope::Topic(topic) = scope {
+                truncation.topic_deleted(topic);
+            }
+        }
+    }
+}
+
+/// Opens the writers' connections before the first publishes need them.
+async fn warm_up(storage: Arc<Storage>) {
+    // A connection that cannot be opened now is opened when it is needed.
+    if let Err(error) = storage.warm_up().await {
+        tracing::debug!(%error, "open the writers' connections");
     }
 }

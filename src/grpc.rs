@@ -1,17 +1,12 @@
 //! The broker's services on the wire: decode, call, encode.
 
-mod batch;
 mod call;
-mod consumers;
 mod deadline;
-mod decode;
-mod encode;
 mod explain;
+mod limits;
 mod peer;
-mod producers;
-mod publish_stream;
 mod status;
-mod topics;
+mod trunkline;
 
 use std::sync::Arc;
 
@@ -23,13 +18,11 @@ use crate::{
     },
 };
 
-pub use batch::encode_batch;
-pub use call::{MAX_METADATA_BYTES, answer};
-pub use decode::decode_publish;
+pub use call::answer;
+pub use limits::{MAX_METADATA_BYTES, MAX_REQUEST_BYTES};
+pub use trunkline::{decode::decode_publish, frames::encode_batch};
 
-/// The largest request that is decoded, in bytes. It must exceed the largest message, and leaves
-/// room for a batch of a thousand messages of several kilobytes.
-pub const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
+use trunkline::{consumers::Consumers, producers::Producers, topics::Topics};
 
 /// The services of a broker.
 pub struct Services(Arc<Broker>);
@@ -41,20 +34,19 @@ impl Services {
     }
 
     /// Topics.
-    pub fn topics(&self) -> TopicServiceServer<topics::Topics> {
-        TopicServiceServer::new(topics::Topics(self.0.clone()))
-            .max_decoding_message_size(MAX_REQUEST_BYTES)
+    pub fn topics(&self) -> TopicServiceServer<Topics> {
+        TopicServiceServer::new(Topics(self.0.clone())).max_decoding_message_size(MAX_REQUEST_BYTES)
     }
 
     /// Producers.
-    pub fn producers(&self) -> ProducerServiceServer<producers::Producers> {
-        ProducerServiceServer::new(producers::Producers(self.0.clone()))
+    pub fn producers(&self) -> ProducerServiceServer<Producers> {
+        ProducerServiceServer::new(Producers(self.0.clone()))
             .max_decoding_message_size(MAX_REQUEST_BYTES)
     }
 
     /// Consumers.
-    pub fn consumers(&self) -> ConsumerServiceServer<consumers::Consumers> {
-        ConsumerServiceServer::new(consumers::Consumers(self.0.clone()))
+    pub fn consumers(&self) -> ConsumerServiceServer<Consumers> {
+        ConsumerServiceServer::new(Consumers(self.0.clone()))
             .max_decoding_message_size(MAX_REQUEST_BYTES)
     }
 }

@@ -1,16 +1,29 @@
-//! How fast to try again.
+//! How often to poll, and how soon to try again.
 
 use std::time::Duration;
 
-/// Pauses between tries that grow from 50 ms to 2 s.
-pub(crate) struct Backoff(Duration);
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+
+/// How often the tables are polled for what no notification said: heads that moved, leases that ended,
+/// locks that were released, and whether the database answers at all.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Pauses between tries that double from 50 ms to 2 s. Jitter shortens each by up to half, so that
+/// brokers that failed together do not try again together.
+pub(crate) struct Backoff(ExponentialBackoff);
 
 impl Backoff {
     pub(crate) fn new() -> Self {
-        Self(Duration::from_millis(50))
+        // Jitter lengthens a pause to at most twice the length that it has here.
+        let pauses = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(25))
+            .with_max_delay(Duration::from_secs(1))
+            .with_jitter()
+            .without_max_times();
+        Self(pauses.build())
     }
 
-    /// Begins anew, if what was tried worked for some seconds.
+    /// Starts again from the shortest pause, if what was tried worked for some seconds.
     pub(crate) fn settle(&mut self, worked_for: Duration) {
         if worked_for > Duration::from_secs(5) {
             *self = Self::new();
@@ -19,7 +32,8 @@ impl Backoff {
 
     /// Waits before the next try.
     pub(crate) async fn pause(&mut self) {
-        tokio::time::sleep(self.0).await;
-        self.0 = (self.0 * 2).min(Duration::from_secs(2));
+        // There is no last try.
+        let pause = self.0.next().unwrap_or(Duration::from_secs(2));
+        tokio::time::sleep(pause).await;
     }
 }

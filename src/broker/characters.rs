@@ -1,19 +1,18 @@
 //! Which characters the database can store, as far as it was asked.
 //!
-//! A database whose encoding is not UTF-8 refuses every statement with a character that it missing.
+//! A database whose encoding is not UTF-8 refuses every statement with a character that it lacks.
 //! It is asked about each character once, so that whoever keeps sending one is refused without
 //! another statement. Where the encoding has all characters, nothing is ever asked or looked up.
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{
-        PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
 };
 
+use parking_lot::RwLock;
+
 use crate::{
-    broker::{error::Error, publish::request::Publish},
+    broker::error::Error,
     model::{InvalidInput, Labels},
     storage::{self, Storage},
 };
@@ -87,21 +86,6 @@ impl Characters {
         self.some_are_refused.load(Ordering::Relaxed)
     }
 
-    /// Why a publish cannot be stored, as far as that is known.
-    pub(crate) fn refusal_of(&self, publish: &Publish) -> Option<Error> {
-        let messages = publish.messages.as_slice().iter().enumerate();
-        messages.filter(|(_, message)| !message.headers.is_empty()).find_map(|(index, message)| {
-            let character = self.find_refused(texts(&message.headers))?;
-            let field = format!("messages[{index}].headers");
-            Some(self.refusal(&field, character).into())
-        })
-    }
-
-    /// Whether a publish holds characters that nobody has asked about.
-    pub(crate) fn are_unknown(&self, publish: &Publish) -> bool {
-        !self.find_unknown(texts_of(publish)).is_empty()
-    }
-
     /// Asks about the unknown characters of texts until one is found that cannot be stored, or
     /// none is left; whether one was found.
     pub(crate) async fn learn<'t>(
@@ -149,7 +133,7 @@ impl Characters {
     }
 
     fn note(&self, characters: &[char], can_be_stored: bool) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write();
         if known.len() + characters.len() > MAX_KNOWN {
             known.clear();
         }
@@ -159,13 +143,13 @@ impl Characters {
         }
     }
 
-    fn find_refused<'t>(&self, texts: impl Iterator<Item = &'t str>) -> Option<char> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn find_refused<'t>(&self, texts: impl Iterator<Item = &'t str>) -> Option<char> {
+        let known = self.known.read();
         beyond_ascii(texts).find(|character| known.get(character) == Some(&false))
     }
 
-    fn find_unknown<'t>(&self, texts: impl Iterator<Item = &'t str>) -> Vec<char> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn find_unknown<'t>(&self, texts: impl Iterator<Item = &'t str>) -> Vec<char> {
+        let known = self.known.read();
         let mut unknown = BTreeSet::new();
         for character in beyond_ascii(texts).filter(|character| !known.contains_key(character)) {
             unknown.insert(character);
@@ -176,18 +160,13 @@ impl Characters {
         unknown.into_iter().collect()
     }
 
-    fn refusal(&self, field: &str, character: char) -> InvalidInput {
+    pub(crate) fn refusal(&self, field: &str, character: char) -> InvalidInput {
         let (code, encoding) = (u32::from(character), &self.encoding);
         let problem = format!(
             "holds {character:?} (U+{code:04X}), which the database's encoding {encoding} cannot store"
         );
         InvalidInput::new(field, problem)
     }
-}
-
-/// The texts that come with messages of a publish.
-pub(crate) fn texts_of(publish: &Publish) -> impl Iterator<Item = &str> + Clone + Send {
-    publish.messages.as_slice().iter().flat_map(|message| texts(&message.headers))
 }
 
 /// The names and values of labels or headers.

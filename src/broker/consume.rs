@@ -2,6 +2,7 @@
 
 pub(crate) mod acquire;
 pub(crate) mod commit;
+pub(crate) mod delivery;
 pub(crate) mod outbox;
 pub(crate) mod positions;
 pub(crate) mod pull;

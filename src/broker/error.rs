@@ -1,13 +1,23 @@
 //! Why the broker refuses or ends something.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
-    model::{ConsumerId, Epoch, InvalidInput, Offset, ProducerId, Sequence, TopicName},
+    model::{
+        ConsumerId, Epoch, InvalidInput, LogEnds, Offset, OffsetRange, ProducerId, Sequence,
+        TopicName,
+    },
     storage,
 };
 
+/// What the database said, for the log and never for a client. None where that has been logged, or
+/// where the database was not asked. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Cause(Option<Arc<storage::Error>>);
+
 /// Why a call was refused or a stream ended. Cheap to clone: one failed flush refuses many calls.
+///
+/// Making one logs nothing: the error's last holder calls [`Error::log_cause`].
 #[derive(Clone, Debug, thiserror::Error)]
 #[allow(missing_docs)] // The texts say what each is.
 pub enum Error {
@@ -46,8 +56,11 @@ pub enum Error {
     ConsumerNotFound { topic: TopicName, consumer: ConsumerId },
     #[error("consumer {consumer} is registered on topic {topic} already")]
     ConsumerExists { topic: TopicName, consumer: ConsumerId },
-    #[error("offset {offset} lies outside of topic {topic}, which runs from {first} to {head}")]
-    OffsetOutOfRange { topic: TopicName, offset: Offset, first: Offset, head: Offset },
+    #[error(
+        "offset {offset} lies outside of topic {topic}, which runs from {} to {}",
+        .ends.start, .ends.head
+    )]
+    OffsetOutOfRange { topic: TopicName, offset: Offset, ends: LogEnds },
     #[error("the lease of consumer {consumer} on topic {topic} is held by {holder}")]
     LeaseHeld { topic: TopicName, consumer: ConsumerId, holder: String },
     #[error(
@@ -61,44 +74,82 @@ pub enum Error {
     #[error("position {asked} lies beyond what was delivered, which ends at {delivered}")]
     CommitBeyond { asked: Offset, delivered: Offset },
     #[error(
-        "the database has lost messages of topic {topic} from offset {first} to before {end}, and gives these offsets to others; consume again, or seek, to go on"
+        "the database has lost messages of topic {topic} from offset {} to before {}, and gives these offsets to others; consume again, or seek, to go on",
+        .lost.start, .lost.end
     )]
-    MessagesLost { topic: TopicName, first: Offset, end: Offset },
+    MessagesLost { topic: TopicName, lost: OffsetRange },
     #[error(
         "this database has no {what} number left: 2,147,483,647 have been given, and none is given twice; what exists can be used, anything new needs another database"
     )]
     NumbersUsedUp { what: &'static str },
     #[error("topic {topic} is locked by another session of the database; nothing was stored")]
     TopicBusy { topic: TopicName },
-    #[error("the database does not answer; try again")]
-    DatabaseUnavailable,
+    #[error("the database is unavailable; try again")]
+    DatabaseUnavailable(Cause),
     #[error(
-        "the database was lost before it answered: it may have been done or not; look before trying again"
+        "the connection to the database was lost before it answered: the outcome is unknown; check before retrying"
     )]
-    OutcomeUnknown,
+    OutcomeUnknown(Cause),
     #[error("the client's deadline has passed")]
     DeadlineExceeded,
     #[error("the broker is stopping; connect again")]
     Draining,
-    #[error("the broker met an error of its own; its log tells more")]
-    Internal,
+    #[error("internal error; the broker's log has the details")]
+    Internal(Cause),
 }
 
 impl Error {
+    /// The database is unavailable, which is logged already or needs no cause.
+    pub(crate) fn unavailable() -> Self {
+        Self::DatabaseUnavailable(Cause::default())
+    }
+
+    /// A writer ended without an answer: it may have written.
+    pub(crate) fn outcome_unknown() -> Self {
+        Self::OutcomeUnknown(Cause::default())
+    }
+
+    /// An internal error that is logged already.
+    pub(crate) fn internal() -> Self {
+        Self::Internal(Cause::default())
+    }
+
     /// How long to wait before another try, where that may help.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TopicBusy { .. } | Self::Draining => Some(Duration::from_millis(500)),
-            Self::DatabaseUnavailable | Self::OutcomeUnknown => Some(Duration::from_secs(1)),
+            Self::DatabaseUnavailable(_) | Self::OutcomeUnknown(_) => Some(Duration::from_secs(1)),
             _ => None,
         }
     }
 
-    /// For a statement that only reads, or that may be done twice: a lost connection then says
-    /// nothing but that the database is down.
+    /// For a statement that only reads, or that may run twice: after a lost connection nothing is
+    /// uncertain, the database is just unavailable.
     pub(crate) fn of_read(error: storage::Error) -> Self {
         match Self::from(error) {
-            Self::OutcomeUnknown => Self::DatabaseUnavailable,
+            Self::OutcomeUnknown(cause) => Self::DatabaseUnavailable(cause),
+            other => other,
+        }
+    }
+
+    /// Logs the cause, if there is one that has not been logged. `action` is what failed, as verb
+    /// and object.
+    pub fn log_cause(&self, action: &str) {
+        match self {
+            Self::DatabaseUnavailable(Cause(Some(error)))
+            | Self::OutcomeUnknown(Cause(Some(error))) => tracing::warn!(%error, "{action}"),
+            Self::Internal(Cause(Some(error))) => tracing::error!(%error, "{action}"),
+            _ => {}
+        }
+    }
+
+    /// Logs the cause, and returns the error without it: for an error that goes to many callers.
+    pub(crate) fn logged(self, action: &str) -> Self {
+        self.log_cause(action);
+        match self {
+            Self::DatabaseUnavailable(_) => Self::unavailable(),
+            Self::OutcomeUnknown(_) => Self::outcome_unknown(),
+            Self::Internal(_) => Self::internal(),
             other => other,
         }
     }
@@ -106,22 +157,16 @@ impl Error {
 
 impl From<storage::Error> for Error {
     fn from(error: storage::Error) -> Self {
-        match error {
+        let kind: fn(Cause) -> Self = match error {
+            storage::Error::Closed => return Self::Draining,
             storage::Error::Unavailable(_)
             | storage::Error::NoSession(_)
-            | storage::Error::Locked(_) => {
-                tracing::warn!(%error, "refuse a call");
-                Self::DatabaseUnavailable
-            }
-            storage::Error::Closed => Self::Draining,
-            storage::Error::ConnectionLost(_) => {
-                tracing::warn!(%error, "lose a call's outcome");
-                Self::OutcomeUnknown
-            }
+            | storage::Error::Locked(_) => Self::DatabaseUnavailable,
+            storage::Error::ConnectionLost(_) => Self::OutcomeUnknown,
             storage::Error::Taken
             | storage::Error::ChangedMeanwhile
-            // Where a client's value was refused, whoever gave it to the database has said which:
-            // this is one that was stored, or made here.
+            // A value that a client gave is refused by name where it is given to the database: this
+            // one was stored, or made by the broker.
             | storage::Error::Refused(_)
             | storage::Error::ParentGone
             | storage::Error::NumbersUsedUp
@@ -134,10 +179,8 @@ impl From<storage::Error> for Error {
             | storage::Error::MissingPrivileges { .. }
             | storage::Error::Forbidden(_)
             | storage::Error::Migration(_)
-            | storage::Error::Unexpected(_) => {
-                tracing::error!(%error, "fail a call");
-                Self::Internal
-            }
-        }
+            | storage::Error::Unexpected(_) => Self::Internal,
+        };
+        kind(Cause(Some(Arc::new(error))))
     }
 }

@@ -1,5 +1,5 @@
-//! The poll that always remains: once a second, the heads of all topics that are read here, in one
-//! statement, which also tells whether the database answers.
+//! The poll: once a second, one statement reads the ends of all topics that are read here. It finds
+//! what no notification said, and whether the database answers.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -10,111 +10,96 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    broker::{
-        POLL_INTERVAL,
-        log::{seen::KnownLog, topics::TopicLogs},
-        truncation::detect,
-    },
+    broker::{backoff::POLL_INTERVAL, log::topics::TopicLogs, truncation::detect::Detector},
     model::{Offset, TopicId},
     storage::Storage,
 };
 
 /// A database that takes longer to answer counts as down.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+const POLL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Starts the poll; what it returns tells whether the database answers.
-pub(crate) fn start(
-    storage: Arc<Storage>,
-    logs: Arc<TopicLogs>,
-    poll_now: Arc<Notify>,
-    tasks: &TaskTracker,
-    stopping: CancellationToken,
-) -> watch::Receiver<bool> {
-    let (up, database_up) = watch::channel(true);
-    tasks.spawn(async move {
+/// Polls the database.
+pub(crate) struct Poller {
+    pub storage: Arc<Storage>,
+    pub logs: Arc<TopicLogs>,
+    pub truncation: Arc<Detector>,
+    /// Asks for a poll before the next second.
+    pub poll_now: Arc<Notify>,
+    pub stopping: CancellationToken,
+}
+
+/// Topics whose head lies before where it was seen, with that.
+type Suspects = HashMap<TopicId, Offset>;
+
+impl Poller {
+    /// Starts to poll. The returned channel says whether the database answers.
+    pub(crate) fn start(self, tasks: &TaskTracker) -> watch::Receiver<bool> {
+        let (up, database_up) = watch::channel(true);
+        let stopping = self.stopping.clone();
+        tasks.spawn(async move { stopping.run_until_cancelled(self.run(up)).await });
+        database_up
+    }
+
+    async fn run(self, up: watch::Sender<bool>) {
         let mut tick = time::interval(POLL_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
-                () = poll_now.notified() => {}
-                () = stopping.cancelled() => return,
+                () = self.poll_now.notified() => {}
             }
-            let suspects = poll(&storage, &logs).await;
-            up.send_if_modified(|up| {
-                std::mem::replace(up, suspects.is_some()) != suspects.is_some()
-            });
+            let suspects = self.poll().await;
+            let answers = suspects.is_some();
+            up.send_if_modified(|up| std::mem::replace(up, answers) != answers);
             if let Some(suspects) = suspects {
-                tokio::select! {
-                    () = look(&storage, &logs, suspects) => {}
-                    () = stopping.cancelled() => return,
-                }
+                self.truncation.check_suspects(&suspects).await;
             }
-        }
-    });
-    database_up
-}
-
-/// Looks whether messages are lost: of the topics whose head was farther, or of all, if the database
-/// may be another one.
-async fn look(storage: &Storage, logs: &TopicLogs, suspects: HashMap<TopicId, Offset>) {
-    match logs.losses().unsure() {
-        Some(opened) => {
-            if detect::look_at_all(storage, logs).await {
-                logs.losses().looked(opened);
-            }
-        }
-        None => {
-            let topics: Vec<_> = suspects.keys().copied().collect();
-            let still = |topic: &_, log: &KnownLog| log.head() >= suspects[topic];
-            detect::look(storage, logs, still, &topics).await;
         }
     }
-}
 
-/// Reads the heads of all topics that are read here; returns those that lie before what was known,
-/// with that, or nothing if the database does not answer.
-async fn poll(storage: &Storage, logs: &TopicLogs) -> Option<HashMap<TopicId, Offset>> {
-    let mut suspects = HashMap::new();
-    #[cfg(feature = "sabotage")]
-    if crate::model::Sabotage::NoPolling.is_on() {
-        return Some(suspects);
-    }
-    // Before the database is asked: it knows of all that was stored by then.
-    let asked = logs.losses().asked();
-    let before: Vec<_> = logs
-        .topics()
-        .into_iter()
-        .map(|(topic, heard_of)| (topic, heard_of, logs.losses().known_head(topic)))
-        .collect();
-    let topics: Vec<_> = before.iter().map(|(topic, ..)| *topic).collect();
-    match time::timeout(ANSWER_TIMEOUT, storage.read_ends(&topics)).await {
-        Ok(Ok(ends)) => {
-            let found: HashMap<_, _> =
-                ends.into_iter().map(|(topic, first, head)| (topic, (first, head))).collect();
-            for (topic, heard_of, known) in before {
-                let Some((first, head)) = found.get(&topic).copied() else {
-                    logs.topic_deleted(topic);
-                    continue;
-                };
-                if !logs.saw(topic, (first, head), asked) {
-                    continue;
+    /// Reads the ends of all logs that are read here; `None` if the database does not answer.
+    async fn poll(&self) -> Option<Suspects> {
+        #[cfg(feature = "sabotage")]
+        if crate::model::Sabotage::NoPolling.is_on() {
+            return Some(Suspects::new());
+        }
+        let observation = self.logs.begin();
+        // Before the database is asked: it knows of all that was stored by then.
+        let seen_before: Vec<_> = self
+            .logs
+            .heads()
+            .into_iter()
+            .map(|(topic, notified)| (topic, notified, self.logs.seen().head(topic)))
+            .collect();
+        let topics: Vec<_> = seen_before.iter().map(|(topic, ..)| *topic).collect();
+        let ends: HashMap<_, _> =
+            match time::timeout(POLL_TIMEOUT, self.storage.read_ends(&topics)).await {
+                Ok(Ok(ends)) => ends.into_iter().collect(),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "poll the database");
+                    return None;
                 }
-                if head < known {
-                    suspects.insert(topic, known);
-                } else if head < heard_of {
-                    logs.head_went_back(topic, head);
+                Err(_) => {
+                    tracing::warn!("poll the database: no answer in {POLL_TIMEOUT:?}");
+                    return None;
                 }
+            };
+        let mut suspects = Suspects::new();
+        for (topic, notified, seen) in seen_before {
+            let Some(ends) = ends.get(&topic).copied() else {
+                self.truncation.topic_deleted(topic);
+                continue;
+            };
+            if !observation.observe(topic, ends) {
+                continue;
             }
-            Some(suspects)
+            if ends.head < seen {
+                suspects.insert(topic, seen);
+            } else if ends.head < notified {
+                // The notification was wrong.
+                self.logs.reset_head(topic, ends.head);
+            }
         }
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "poll the database");
-            None
-        }
-        Err(_) => {
-            tracing::warn!("poll the database: no answer in {ANSWER_TIMEOUT:?}");
-            None
-        }
+        Some(suspects)
     }
 }

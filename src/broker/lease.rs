@@ -1,4 +1,4 @@
-//! The right to advance a consumer: one stream at a time, across all brokers.
+//! Leases: the right to advance a consumer, of one stream at a time across all brokers.
 
 pub(crate) mod queue;
 pub(crate) mod registry;

@@ -1,8 +1,9 @@
-//! Retention: one broker at a time removes what the topics' limits say, in small steps.
+//! Retention: one broker at a time removes the messages that exceed their topic's limits, in small
+//! steps.
 //!
-//! Messages are hidden first, by moving their topic's first offset, which is all that readers look
-//! at. Their rows go behind it, and then their space is made free for new ones: without that, what
-//! is published and removed by the gigabyte would only be noticed by autovacuum once a minute.
+//! Messages are hidden first: the log start offset moves past them, and readers see no more of them.
+//! Their rows are deleted next, and then a vacuum makes the space available for new rows. Autovacuum
+//! alone would see gigabytes published and removed once a minute only.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -13,88 +14,52 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    broker::{Broker, error::Error, log::topics::TopicLogs},
-    model::{Offset, TimeBound, TopicId, TopicName},
+    broker::log::topics::TopicLogs,
+    model::{LogEnds, Offset, TopicId},
     storage::{self, LeaseSession, Storage},
 };
 
-/// How often the limits are looked at.
+/// How often the limits are applied.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Space is made free when so many bytes were deleted since the last time, and a fifth of what is
-/// stored: it costs a look at all that is stored.
+/// A vacuum follows when this many bytes were deleted since the last one, and they are a fifth of what
+/// is stored: it reads all that is stored.
 const VACUUM_BYTES: i64 = 4 * 1024 * 1024;
 const VACUUM_SHARE: i64 = 5;
 
-/// What is to be removed of a topic's log.
-#[derive(Clone, Copy, Debug)]
-pub enum Before {
-    /// All messages before an offset.
-    Offset(Offset),
-    /// All messages stored before a time.
-    Time(TimeBound),
-}
-
-impl Broker {
-    /// Removes a topic's oldest messages; returns the offset of the oldest one kept.
-    pub async fn trim_topic(&self, topic: TopicName, before: Before) -> Result<Offset, Error> {
-        let asked = self.logs.losses().asked();
-        let log = self.storage.find_log(&topic).await.map_err(Error::of_read)?;
-        let Some((id, first, head)) = log else { return Err(Error::TopicNotFound { topic }) };
-        let floor = match before {
-            Before::Offset(offset) if offset > head => {
-                return Err(Error::OffsetOutOfRange { topic, offset, first, head });
-            }
-            Before::Offset(offset) => offset,
-            Before::Time(time) => {
-                self.storage.find_offset_at(id, time).await.map_err(Error::of_read)?
-            }
-        };
-        loop {
-            // May be done twice: the floor only rises.
-            let first = match self.storage.raise_floor(id, floor, false).await {
-                Ok(Some(first)) => first,
-                Ok(None) => return Err(Error::TopicNotFound { topic }),
-                Err(storage::Error::Locked(_)) => return Err(Error::TopicBusy { topic }),
-                Err(error) => return Err(Error::of_read(error)),
-            };
-            self.logs.saw(id, (first, head), asked);
-            if first >= floor {
-                return Ok(first);
-            }
-        }
-    }
-}
-
-/// Starts to remove what expires, whenever no other broker does.
-pub(crate) fn start(
+/// Removes what exceeds the limits, while no other broker does.
+pub(crate) struct Sweeper {
     storage: Arc<Storage>,
     logs: Arc<TopicLogs>,
-    sessions: watch::Receiver<Option<Arc<LeaseSession>>>,
-    tasks: &TaskTracker,
-    stopping: CancellationToken,
-) {
-    let sweeper = Sweeper { storage, logs, deleted_bytes: 0, deleted_up_to: HashMap::new() };
-    tasks.spawn(stopping.run_until_cancelled_owned(sweeper.run(sessions)));
-}
-
-struct Sweeper {
-    storage: Arc<Storage>,
-    logs: Arc<TopicLogs>,
-    /// Bytes deleted since their space was last made free.
+    /// The lease session, which also holds the lock that one sweeper has.
+    session: watch::Receiver<Option<Arc<LeaseSession>>>,
+    /// Bytes deleted since the last vacuum.
     deleted_bytes: i64,
-    /// First offsets before which nothing is left to delete: a batch that holds the first message
-    /// kept is in part hidden for good.
+    /// Log start offsets before which nothing is left to delete. A batch that holds the first message
+    /// kept stays, with the messages before that one hidden.
     deleted_up_to: HashMap<TopicId, Offset>,
 }
 
 impl Sweeper {
-    async fn run(mut self, sessions: watch::Receiver<Option<Arc<LeaseSession>>>) {
+    pub(crate) fn new(
+        storage: Arc<Storage>,
+        logs: Arc<TopicLogs>,
+        session: watch::Receiver<Option<Arc<LeaseSession>>>,
+    ) -> Self {
+        Self { storage, logs, session, deleted_bytes: 0, deleted_up_to: HashMap::new() }
+    }
+
+    /// Starts to sweep, until the broker stops.
+    pub(crate) fn start(self, tasks: &TaskTracker, stopping: CancellationToken) {
+        tasks.spawn(stopping.run_until_cancelled_owned(self.run()));
+    }
+
+    async fn run(mut self) {
         let mut tick = time::interval(INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let Some(session) = sessions.borrow().clone() else { continue };
+            let Some(session) = self.session.borrow().clone() else { continue };
             let swept = async {
                 match session.lock_retention().await? {
                     true => self.sweep().await,
@@ -108,11 +73,11 @@ impl Sweeper {
     }
 
     async fn sweep(&mut self) -> Result<(), storage::Error> {
-        for (topic, floor) in self.storage.find_expired().await? {
-            let asked = self.logs.losses().asked();
-            let raised = self.storage.raise_floor(topic, floor, true).await;
-            if let Some(Some(first)) = unless_locked(topic, raised)? {
-                self.logs.saw(topic, (first, first), asked);
+        for (topic, target) in self.storage.find_expired().await? {
+            let observation = self.logs.begin();
+            let raised = self.storage.raise_floor(topic, target, true).await;
+            if let Some(Some(start)) = unless_locked(topic, raised)? {
+                observation.observe(topic, LogEnds { start, head: start });
             }
         }
         let hidden = self.storage.find_hidden().await?;
@@ -161,7 +126,7 @@ impl Sweeper {
     }
 }
 
-/// Whoever sits on one topic's rows does not hold up the others: it is tried again the next time.
+/// A locked topic does not hold up the others: it is tried again the next time.
 fn unless_locked<T>(
     topic: TopicId,
     outcome: Result<T, storage::Error>,

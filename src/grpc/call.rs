@@ -2,7 +2,6 @@
 //! that is kept, and refusals that gRPC's own code makes explained as the broker's are.
 
 use tonic::{
-    Status,
     body::Body,
     codegen::{
         Service as _,
@@ -11,12 +10,11 @@ use tonic::{
     service::Routes,
 };
 
-use super::{deadline, explain, status};
-use crate::{broker::Error, model::InvalidInput};
-
-/// The most metadata that a call may have: the bytes of all names and values, and 32 for each
-/// entry, as HTTP/2 counts.
-pub const MAX_METADATA_BYTES: usize = 64 * 1024;
+use crate::{
+    broker::Error,
+    grpc::{deadline, explain, limits::MAX_METADATA_BYTES, status},
+    model::InvalidInput,
+};
 
 /// Answers a call.
 pub async fn answer(routes: Routes, request: Request<Body>) -> Response<Body> {
@@ -72,7 +70,7 @@ fn only_reads(path: &str) -> bool {
 }
 
 fn refuse(error: Error) -> Response<Body> {
-    Status::from(error).into_http()
+    status::of(&error).into_http()
 }
 
 #[cfg(test)]

@@ -4,8 +4,7 @@
 
 use tonic::{Code, Status, codegen::http::HeaderMap};
 
-use super::status;
-use crate::{broker::Error, model::InvalidInput};
+use crate::{broker::Error, grpc::status, model::InvalidInput};
 
 // How tonic 0.14 and prost 0.14 begin their refusals; tests send such requests, and would tell if
 // these changed.
@@ -65,7 +64,7 @@ fn undecodable(problem: &str) -> Status {
     }
     match fields.is_empty() {
         true => status::malformed(rest),
-        false => Error::from(InvalidInput::new(fields.join("."), in_short(rest))).into(),
+        false => status::of(&Error::from(InvalidInput::new(fields.join("."), in_short(rest)))),
     }
 }
 
@@ -115,7 +114,7 @@ mod tests {
 
     #[test]
     fn what_the_broker_says_stays_as_it_is() {
-        assert!(explain(&Error::Internal.into()).is_none());
+        assert!(explain(&status::of(&Error::Draining)).is_none());
         assert!(explain(&Status::not_found("Missing request message.")).is_none());
     }
 }

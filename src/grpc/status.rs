@@ -6,7 +6,12 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::{broker::Error, model::InvalidInput, proto::PublishRefusal};
+use crate::{
+    broker::Error,
+    grpc::limits::{MAX_METADATA_BYTES, MAX_REQUEST_BYTES},
+    model::{InvalidInput, LogEnds, OffsetRange},
+    proto::PublishRefusal,
+};
 
 const DOMAIN: &str = "trunkline";
 
@@ -17,101 +22,103 @@ fn describe(error: &Error) -> (Code, &'static str, Metadata) {
     use Error::*;
     match error {
         Invalid(invalid) => (Code::InvalidArgument, "INVALID_FIELD", of_field(invalid)),
-        TopicNotFound { topic } => (Code::NotFound, "TOPIC_NOT_FOUND", of([("topic", topic)])),
-        TopicExists { topic } => (Code::AlreadyExists, "TOPIC_EXISTS", of([("topic", topic)])),
+        TopicNotFound { topic } => (Code::NotFound, "TOPIC_NOT_FOUND", values([("topic", topic)])),
+        TopicExists { topic } => (Code::AlreadyExists, "TOPIC_EXISTS", values([("topic", topic)])),
         ProducerNotFound { topic, producer } => (
             Code::NotFound,
             "PRODUCER_NOT_FOUND",
-            of_two(("topic", topic), ("producer_id", producer)),
+            two_values(("topic", topic), ("producer_id", producer)),
         ),
         ProducerExists { topic, producer } => (
             Code::AlreadyExists,
             "PRODUCER_EXISTS",
-            of_two(("topic", topic), ("producer_id", producer)),
+            two_values(("topic", topic), ("producer_id", producer)),
         ),
         ProducerNotRegistered { topic, producer } => (
             Code::PermissionDenied,
             "PRODUCER_NOT_REGISTERED",
-            of_two(("topic", topic), ("producer_id", producer)),
+            two_values(("topic", topic), ("producer_id", producer)),
         ),
         ProducerFenced { topic, producer, epoch, current } => {
-            let mut metadata = of_two(("topic", topic), ("producer_id", producer));
-            metadata.extend(of([("epoch", epoch), ("current_epoch", current)]));
+            let mut metadata = two_values(("topic", topic), ("producer_id", producer));
+            metadata.extend(values([("epoch", epoch), ("current_epoch", current)]));
             (Code::FailedPrecondition, "PRODUCER_FENCED", metadata)
         }
         SequenceGap { topic, producer, sequence, expected } => {
-            let mut metadata = of_two(("topic", topic), ("producer_id", producer));
-            metadata.extend(of([("sequence", sequence), ("expected", expected)]));
+            let mut metadata = two_values(("topic", topic), ("producer_id", producer));
+            metadata.extend(values([("sequence", sequence), ("expected", expected)]));
             (Code::OutOfRange, "SEQUENCE_GAP", metadata)
         }
         SequencePassed { topic, producer, sequence, expected } => {
-            let mut metadata = of_two(("topic", topic), ("producer_id", producer));
-            metadata.extend(of([("sequence", sequence), ("expected", expected)]));
+            let mut metadata = two_values(("topic", topic), ("producer_id", producer));
+            metadata.extend(values([("sequence", sequence), ("expected", expected)]));
             (Code::OutOfRange, "SEQUENCE_PASSED", metadata)
         }
         HeadMoved { topic, expected_head, head } => {
-            let mut metadata = of([("topic", topic)]);
-            metadata.extend(of([("expected_head", expected_head), ("head", head)]));
+            let mut metadata = values([("topic", topic)]);
+            metadata.extend(values([("expected_head", expected_head), ("head", head)]));
             (Code::Aborted, "HEAD_MOVED", metadata)
         }
         ConsumerNotFound { topic, consumer } => (
             Code::NotFound,
             "CONSUMER_NOT_FOUND",
-            of_two(("topic", topic), ("consumer_id", consumer)),
+            two_values(("topic", topic), ("consumer_id", consumer)),
         ),
         ConsumerExists { topic, consumer } => (
             Code::AlreadyExists,
             "CONSUMER_EXISTS",
-            of_two(("topic", topic), ("consumer_id", consumer)),
+            two_values(("topic", topic), ("consumer_id", consumer)),
         ),
-        OffsetOutOfRange { topic, offset, first, head } => {
-            let mut metadata = of([("topic", topic)]);
-            metadata.extend(of([("offset", offset), ("first_offset", first), ("head", head)]));
+        OffsetOutOfRange { topic, offset, ends: LogEnds { start, head } } => {
+            let mut metadata = values([("topic", topic)]);
+            metadata.extend(values([("offset", offset), ("first_offset", start), ("head", head)]));
             (Code::OutOfRange, "OFFSET_OUT_OF_RANGE", metadata)
         }
         LeaseHeld { topic, consumer, holder } => {
-            let mut metadata = of_two(("topic", topic), ("consumer_id", consumer));
+            let mut metadata = two_values(("topic", topic), ("consumer_id", consumer));
             metadata.push(("holder", holder.clone()));
             (Code::FailedPrecondition, "LEASE_HELD", metadata)
         }
         LeaseLost { topic, consumer, epoch } => {
-            let mut metadata = of_two(("topic", topic), ("consumer_id", consumer));
+            let mut metadata = two_values(("topic", topic), ("consumer_id", consumer));
             metadata.push(("epoch", epoch.to_string()));
             (Code::Aborted, "LEASE_LOST", metadata)
         }
         LeaseTakenOver { topic, consumer, by } => {
-            let mut metadata = of_two(("topic", topic), ("consumer_id", consumer));
+            let mut metadata = two_values(("topic", topic), ("consumer_id", consumer));
             metadata.push(("holder", by.clone()));
             (Code::Aborted, "LEASE_TAKEN_OVER", metadata)
         }
         CommitBehind { asked, position } => {
-            (Code::OutOfRange, "COMMIT_BEHIND", of([("asked", asked), ("position", position)]))
+            (Code::OutOfRange, "COMMIT_BEHIND", values([("asked", asked), ("position", position)]))
         }
-        CommitBeyond { asked, delivered } => {
-            (Code::OutOfRange, "COMMIT_BEYOND", of([("asked", asked), ("delivered", delivered)]))
-        }
-        MessagesLost { topic, first, end } => {
-            let mut metadata = of([("topic", topic)]);
-            metadata.extend(of([("first_offset", first), ("end_offset", end)]));
+        CommitBeyond { asked, delivered } => (
+            Code::OutOfRange,
+            "COMMIT_BEYOND",
+            values([("asked", asked), ("delivered", delivered)]),
+        ),
+        MessagesLost { topic, lost: OffsetRange { start, end } } => {
+            let mut metadata = values([("topic", topic)]);
+            metadata.extend(values([("first_offset", start), ("end_offset", end)]));
             (Code::DataLoss, "MESSAGES_LOST", metadata)
         }
         NumbersUsedUp { what } => {
             (Code::ResourceExhausted, "NUMBERS_USED_UP", vec![("what", (*what).to_owned())])
         }
-        TopicBusy { topic } => (Code::Unavailable, "TOPIC_BUSY", of([("topic", topic)])),
-        DatabaseUnavailable => (Code::Unavailable, "DATABASE_UNAVAILABLE", Vec::new()),
-        OutcomeUnknown => (Code::Unavailable, "OUTCOME_UNKNOWN", Vec::new()),
+        TopicBusy { topic } => (Code::Unavailable, "TOPIC_BUSY", values([("topic", topic)])),
+        DatabaseUnavailable(_) => (Code::Unavailable, "DATABASE_UNAVAILABLE", Vec::new()),
+        OutcomeUnknown(_) => (Code::Unavailable, "OUTCOME_UNKNOWN", Vec::new()),
         DeadlineExceeded => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED", Vec::new()),
         Draining => (Code::Unavailable, "DRAINING", Vec::new()),
-        Internal => (Code::Internal, "INTERNAL", Vec::new()),
+        Internal(_) => (Code::Internal, "INTERNAL", Vec::new()),
     }
 }
 
-fn of<const N: usize>(values: [(&'static str, &impl ToString); N]) -> Metadata {
+fn values<const N: usize>(values: [(&'static str, &impl ToString); N]) -> Metadata {
     values.into_iter().map(|(name, value)| (name, value.to_string())).collect()
 }
 
-fn of_two(
+fn two_values(
     (first_name, first): (&'static str, &impl ToString),
     (second_name, second): (&'static str, &impl ToString),
 ) -> Metadata {
@@ -124,32 +131,38 @@ fn of_field(invalid: &InvalidInput) -> Metadata {
     metadata
 }
 
-impl From<Error> for Status {
-    fn from(error: Error) -> Self {
-        let (code, reason, metadata) = describe(&error);
-        let metadata: HashMap<String, String> =
-            metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
-        if let Error::Invalid(invalid) = &error {
-            details.add_bad_request_violation(&invalid.field, &invalid.problem);
-        }
-        if let Error::LeaseHeld { topic, consumer, .. } = &error {
-            let subject = format!("{topic}/{consumer}");
-            details.add_precondition_failure_violation("LEASE", subject, error.to_string());
-        }
-        if let Error::ProducerFenced { topic, producer, .. } = &error {
-            let subject = format!("{topic}/{producer}");
-            details.add_precondition_failure_violation("EPOCH", subject, error.to_string());
-        }
-        if let Some(delay) = error.retry_after() {
-            details.set_retry_info(Some(delay));
-        }
-        Status::with_error_details(code, error.to_string(), details)
+/// The status that refuses a call, or ends a stream; logs what the database said.
+pub(crate) fn refuse(error: impl Into<Error>) -> Status {
+    let error = error.into();
+    error.log_cause("refuse a call");
+    of(&error)
+}
+
+/// An error as a status.
+pub(crate) fn of(error: &Error) -> Status {
+    let (code, reason, metadata) = describe(error);
+    let metadata: HashMap<String, String> =
+        metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
+    if let Error::Invalid(invalid) = error {
+        details.add_bad_request_violation(&invalid.field, &invalid.problem);
     }
+    if let Error::LeaseHeld { topic, consumer, .. } = error {
+        let subject = format!("{topic}/{consumer}");
+        details.add_precondition_failure_violation("LEASE", subject, error.to_string());
+    }
+    if let Error::ProducerFenced { topic, producer, .. } = error {
+        let subject = format!("{topic}/{producer}");
+        details.add_precondition_failure_violation("EPOCH", subject, error.to_string());
+    }
+    if let Some(delay) = error.retry_after() {
+        details.set_retry_info(Some(delay));
+    }
+    Status::with_error_details(code, error.to_string(), details)
 }
 
 /// What a publish stream answers in the place of a refused request.
-pub(super) fn refusal(error: &Error) -> PublishRefusal {
+pub(crate) fn refusal(error: &Error) -> PublishRefusal {
     let (code, reason, metadata) = describe(error);
     PublishRefusal {
         code: code as i32,
@@ -161,27 +174,27 @@ pub(super) fn refusal(error: &Error) -> PublishRefusal {
 }
 
 /// A request that is larger than the server decodes; `message` as tonic tells it.
-pub(super) fn too_large(message: &str) -> Status {
+pub(crate) fn too_large(message: &str) -> Status {
     let text = format!("request: {message}; send fewer messages at once");
-    over_limit("REQUEST_TOO_LARGE", super::MAX_REQUEST_BYTES, text)
+    over_limit("REQUEST_TOO_LARGE", MAX_REQUEST_BYTES, text)
 }
 
 /// A call with more metadata than is taken.
-pub(super) fn metadata_too_large(bytes: usize) -> Status {
-    let limit = super::MAX_METADATA_BYTES;
+pub(crate) fn metadata_too_large(bytes: usize) -> Status {
+    let limit = MAX_METADATA_BYTES;
     let text = format!("metadata: is {bytes} bytes, and the limit is {limit}");
     over_limit("METADATA_TOO_LARGE", limit, text)
 }
 
 /// A request that is not what the protos say, and has no field to name.
-pub(super) fn malformed(problem: &str) -> Status {
+pub(crate) fn malformed(problem: &str) -> Status {
     let details = ErrorDetails::with_error_info("MALFORMED_REQUEST", DOMAIN, HashMap::new());
     let text = format!("request: cannot be decoded: {problem}");
     Status::with_error_details(Code::InvalidArgument, text, details)
 }
 
 /// A deadline that passed while a call that may change something was under way.
-pub(super) fn deadline_with_unknown_outcome() -> Status {
+pub(crate) fn deadline_with_unknown_outcome() -> Status {
     let details = ErrorDetails::with_error_info("OUTCOME_UNKNOWN", DOMAIN, HashMap::new());
     let text = "the client's deadline has passed before the call was done: its outcome is unknown; \
                 check before retrying";

@@ -17,11 +17,13 @@ pub struct Message {
     pub headers: Labels,
 }
 
-/// The messages of a publish: 1 to 10,000 in each request, none over 1 MiB.
+/// The messages of one or several publish requests: 1 to 10,000 in each, none over 1 MiB.
 #[derive(Clone, Debug)]
 pub struct NewMessages {
     messages: Vec<Message>,
     bytes: usize,
+    /// The index of the first message of each request but the first; empty for a single request.
+    further_requests: Vec<usize>,
 }
 
 impl NewMessages {
@@ -43,7 +45,7 @@ impl NewMessages {
             }
             bytes += size;
         }
-        Ok(Self { messages, bytes })
+        Ok(Self { messages, bytes, further_requests: Vec::new() })
     }
 
     /// How many there are; never 0.
@@ -61,21 +63,37 @@ impl NewMessages {
         &self.messages
     }
 
-    /// Takes the messages of another request in behind them.
+    /// How many requests they belong to.
+    pub fn requests(&self) -> usize {
+        self.further_requests.len() + 1
+    }
+
+    /// How many messages each request has.
+    pub fn counts(&self) -> Vec<usize> {
+        let further = || self.further_requests.iter().copied();
+        let ends = further().chain([self.messages.len()]);
+        [0].into_iter().chain(further()).zip(ends).map(|(start, end)| end - start).collect()
+    }
+
+    /// Adds the messages of further requests at the end.
     pub fn append(&mut self, mut others: Self) {
+        let start = self.messages.len();
+        self.further_requests.push(start);
+        self.further_requests.extend(others.further_requests.iter().map(|index| start + index));
         self.messages.append(&mut others.messages);
         self.bytes += others.bytes;
     }
 
-    /// The messages in pieces of so many each.
-    pub fn split(self, counts: &[usize]) -> Vec<Self> {
+    /// The messages of each request.
+    pub fn split(self) -> Vec<Self> {
+        let counts = self.counts();
         let mut left = self.messages.into_iter();
         let mut take = |count| {
             let messages: Vec<_> = left.by_ref().take(count).collect();
             let bytes = messages.iter().map(Message::bytes).sum();
-            Self { messages, bytes }
+            Self { messages, bytes, further_requests: Vec::new() }
         };
-        counts.iter().map(|&count| take(count)).collect()
+        counts.into_iter().map(&mut take).collect()
     }
 }
 

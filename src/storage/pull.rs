@@ -57,7 +57,7 @@ impl Storage {
                 let Some(log) = read_batches(transaction, key.topic, position, max_bytes).await? else {
                     return Ok(None);
                 };
-                let from = position.max(log.first);
+                let from = position.max(log.ends.start);
                 let to = choose(&log.batches, from);
                 if to > position {
                     let moved = transaction
@@ -74,7 +74,7 @@ impl Storage {
                         return Err(Error::ChangedMeanwhile);
                     }
                 }
-                Ok(Some(Pulled { batches: log.batches, position, from, to, head: log.head }))
+                Ok(Some(Pulled { batches: log.batches, position, from, to, head: log.ends.head }))
             })
             .await
     }

@@ -10,17 +10,17 @@ use super::{
     arrays::{self, ByteaArray},
     session::Statements,
 };
-use crate::model::{Batch, Labels, Offset, ProducerId, ProducerRun, TimeBound, TopicId, TopicName};
+use crate::model::{
+    Batch, Labels, LogEnds, Offset, ProducerId, ProducerRun, TimeBound, TopicId, TopicName,
+};
 
 /// A stretch of a topic's log.
 #[derive(Debug)]
 pub struct LogSlice {
     /// The batches from the one that holds the asked offset on, without a gap.
     pub batches: Vec<Arc<Batch>>,
-    /// The offset that the topic's next message got when this was read.
-    pub head: Offset,
-    /// The offset of the oldest message kept.
-    pub first: Offset,
+    /// The ends of the log when this was read.
+    pub ends: LogEnds,
 }
 
 /// The most batches that one read returns, however small they are.
@@ -38,33 +38,26 @@ impl Storage {
         read_batches(&self.query().await?, topic, from, max_bytes).await
     }
 
-    /// First offset and head of those of the topics that exist.
-    pub async fn read_ends(
-        &self,
-        topics: &[TopicId],
-    ) -> Result<Vec<(TopicId, Offset, Offset)>, Error> {
+    /// The ends of the logs of those topics that exist.
+    pub async fn read_ends(&self, topics: &[TopicId]) -> Result<Vec<(TopicId, LogEnds)>, Error> {
         let client = self.query().await?;
         let statement = "-- read_ends
                 select topic_id, first_offset, next_offset
                 from trunkline.topic_head where topic_id = any ($1)";
         let ids: Vec<i32> = topics.iter().map(|topic| topic.0).collect();
         let rows = client.query(statement, &[&ids]).await?;
-        let ends = |row: &Row| (TopicId(row.get(0)), Offset(row.get(1)), Offset(row.get(2)));
-        Ok(rows.iter().map(ends).collect())
+        Ok(rows.iter().map(topic_and_ends).collect())
     }
 
-    /// A topic's number, its first offset and its head; `None` if there is no such topic.
-    pub async fn find_log(
-        &self,
-        topic: &TopicName,
-    ) -> Result<Option<(TopicId, Offset, Offset)>, Error> {
+    /// A topic's id, and the ends of its log; `None` if there is no such topic.
+    pub async fn find_log(&self, topic: &TopicName) -> Result<Option<(TopicId, LogEnds)>, Error> {
         let client = self.query().await?;
         let statement = "-- find_log
                 select id, first_offset, next_offset
                 from trunkline.topic join trunkline.topic_head on topic_id = id
                 where name = $1";
         let row = client.query_opt(statement, &[&topic.as_str()]).await?;
-        Ok(row.map(|row| (TopicId(row.get(0)), Offset(row.get(1)), Offset(row.get(2)))))
+        Ok(row.as_ref().map(topic_and_ends))
     }
 
     /// The offset of the first message stored at `time` or later; the head if there is none, or no
@@ -127,9 +120,14 @@ pub(super) async fn read_batches(
     let rows =
         client.query(statement, &[&topic.0, &from.0, &MAX_BATCHES, &(max_bytes as i64)]).await?;
     let Some(any) = rows.first() else { return Ok(None) };
-    let (head, first) = (Offset(any.get(0)), Offset(any.get(1)));
+    let ends = LogEnds { start: Offset(any.get(1)), head: Offset(any.get(0)) };
     let batches = rows.iter().filter_map(|row| batch(row).transpose()).collect::<Result<_, _>>()?;
-    Ok(Some(LogSlice { batches, head, first }))
+    Ok(Some(LogSlice { batches, ends }))
+}
+
+fn topic_and_ends(row: &Row) -> (TopicId, LogEnds) {
+    let ends = LogEnds { start: Offset(row.get(1)), head: Offset(row.get(2)) };
+    (TopicId(row.get(0)), ends)
 }
 
 fn batch(row: &Row) -> Result<Option<Arc<Batch>>, Error> {

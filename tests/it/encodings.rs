@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use nix::sys::signal::Signal;
 use tonic::{Code, Status};
 use trunkline::{
-    broker::{Answers, Broker, Error, Publish, Receipt, Run},
+    broker::{Answers, Broker, Error, Publish, Receipt},
     model::{Epoch, Labels, Message, NewMessages, Offset, ProducerId, Sequence, TopicName},
     proto::{self, PublishStreamRequest, publish_stream_response::Result as Answer},
     storage::Storage,
@@ -75,17 +75,17 @@ impl OneWriter {
     }
 
     /// Has requests share a flush: they wait while the writer waits for a lock.
-    async fn publish_together(&self, runs: Vec<Run>) -> Vec<Vec<Result<Receipt, Error>>> {
+    async fn publish_together(&self, runs: Vec<Publish>) -> Vec<Vec<Result<Receipt, Error>>> {
         let mut sql = self.served.sql().await;
         let lock = sql.transaction().await.unwrap();
         let head = "select from trunkline.topic_head h join trunkline.topic on id = topic_id
             where name = 'first' for update of h";
         lock.query(head, &[]).await.unwrap();
-        let first = self.take_in(publish("first", PRODUCER, None, &[""]).into()).await;
+        let first = self.enqueue(publish("first", PRODUCER, None, &[""])).await;
         until("the writer waits", async || self.served.waiting_for_locks().await == 1).await;
         let mut answers = Vec::new();
         for run in runs {
-            answers.push(self.take_in(run).await);
+            answers.push(self.enqueue(run).await);
         }
         lock.rollback().await.unwrap();
         assert!(soon("the first answer", first.wait()).await[0].is_ok());
@@ -96,8 +96,8 @@ impl OneWriter {
         all
     }
 
-    async fn take_in(&self, run: Run) -> Answers {
-        self.broker.take_in(run).await.unwrap()
+    async fn enqueue(&self, publish: Publish) -> Answers {
+        self.broker.publisher.enqueue(publish).await.unwrap()
     }
 
     /// The producers of a topic's batches, message by message.
@@ -120,23 +120,23 @@ async fn what_shares_a_flush_with_refused_requests_is_stored_in_its_order() {
     for producer in ["a", "b", "c", "d"] {
         one.served.producer("orders", producer).await;
     }
-    let mut run = Run::from(publish("orders", "c", None, &["gr\u{fc}n"]));
+    let mut run = publish("orders", "c", None, &["gr\u{fc}n"]);
     for header in ["", LACKED, ""] {
-        run.add(publish("orders", "c", None, &["", header])).unwrap();
+        run.append(publish("orders", "c", None, &["", header])).unwrap();
     }
     let answers = one
         .publish_together(vec![
-            publish("orders", "a", Some(0), &[""]).into(),
-            publish("bills", PRODUCER, None, &["", LACKED]).into(),
-            publish("orders", "b", None, &["", "", LACKED]).into(),
-            publish("orders", "a", Some(1), &[LACKED]).into(),
+            publish("orders", "a", Some(0), &[""]),
+            publish("bills", PRODUCER, None, &["", LACKED]),
+            publish("orders", "b", None, &["", "", LACKED]),
+            publish("orders", "a", Some(1), &[LACKED]),
             run,
             // It counts on from what was refused.
-            publish("orders", "a", Some(2), &[""]).into(),
-            publish("audit", PRODUCER, None, &["\u{fc}"]).into(),
-            publish("bills", PRODUCER, None, &[""]).into(),
-            publish("orders", "d", Some(0), &["", "\u{4e00}"]).into(),
-            publish("orders", "b", None, &[""]).into(),
+            publish("orders", "a", Some(2), &[""]),
+            publish("audit", PRODUCER, None, &["\u{fc}"]),
+            publish("bills", PRODUCER, None, &[""]),
+            publish("orders", "d", Some(0), &["", "\u{4e00}"]),
+            publish("orders", "b", None, &[""]),
         ])
         .await;
     let receipt = |first, count| Receipt { first: Offset(first), count, duplicate: false };
@@ -168,7 +168,7 @@ async fn what_shares_a_flush_with_refused_requests_is_stored_in_its_order() {
     assert_eq!(one.served.batches().await, 4);
 
     // The refused sequence is free for what can be stored.
-    let again = one.take_in(publish("orders", "a", Some(1), &["", ""]).into()).await;
+    let again = one.enqueue(publish("orders", "a", Some(1), &["", ""])).await;
     assert_eq!(stored(&soon("an answer", again.wait()).await[0]), receipt(7, 2));
     one.stop().await;
 }
@@ -194,13 +194,13 @@ async fn whatever_else_the_database_refuses_is_found_by_halving() {
         one.served.producer("orders", &format!("p{number}")).await;
     }
     let poisoned = [7, 8, 41];
-    let mut runs: Vec<Run> = (0..60)
+    let mut runs: Vec<Publish> = (0..60)
         .map(|number| {
             let header = if poisoned.contains(&number) { "poison" } else { LACKED };
-            publish("orders", &format!("p{number}"), Some(0), &["", header]).into()
+            publish("orders", &format!("p{number}"), Some(0), &["", header])
         })
         .collect();
-    runs.push(publish("bills", PRODUCER, None, &[""]).into());
+    runs.push(publish("bills", PRODUCER, None, &[""]));
     let answers = one.publish_together(runs).await;
     for (number, answer) in answers.iter().enumerate() {
         match poisoned.contains(&number) {

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     broker::{
-        POLL_INTERVAL,
+        backoff::POLL_INTERVAL,
         consume::{
             request::{Consume, Frame, OnBusy},
             stream::{End, Stream, promptly},
@@ -23,29 +23,36 @@ use crate::{
     storage::{ClaimToken, Stored},
 };
 
-/// How often a stream that takes over asks whether the holder has let go, and says that it is
-/// still there.
+/// How often a stream that takes over renews its claim, and checks whether the holder has released
+/// the lock.
 const TAKE_OVER_POLL: Duration = Duration::from_millis(250);
 
-/// How long a stream's beginning waits for the session that holds the leases: longer than the
-/// longest pause before it is opened again.
+/// How long a new stream waits for the lease session: longer than the longest pause before that is
+/// opened again.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a stream's end waits for its claim to be withdrawn.
+/// How long a stream that ends waits for its claim to be withdrawn.
 const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A lease, and where its consumer goes on.
+/// A lease, and the position that its stream starts from.
 type Acquired = (Box<Lease>, Offset);
 
+/// What a try to acquire the lease led to.
+enum Attempt {
+    Acquired(Acquired),
+    /// Another broker has the lock, or another stream claims it; the permit is still ours.
+    Busy(Permit),
+}
+
 impl Stream {
-    /// Gets the lease, as the client wants it where somebody else has it.
-    pub(crate) async fn attach(
+    /// Acquires the lease in the way that the client asks for, and joins the topic's readers.
+    pub(crate) async fn acquire_lease(
         &mut self,
         waiter: &Arc<Waiter>,
     ) -> Result<(Acquired, LogReader), End> {
         let Consume { topic, consumer, on_busy, .. } = &self.request;
         let on_busy = *on_busy;
-        let (stored, log) = promptly(self.broker.begin_reading(topic, consumer)).await?;
+        let (stored, log) = promptly(self.delivery.begin_reading(topic, consumer)).await?;
         self.until_session_is_open().await?;
         let acquired = match on_busy {
             OnBusy::Wait => self.wait_for_lease(waiter, stored, &log).await?,
@@ -55,54 +62,54 @@ impl Stream {
         Ok((acquired, log))
     }
 
-    /// Takes the lease if it is free.
+    /// Acquires the lease if it is free.
     async fn acquire_at_once(
         &mut self,
         waiter: &Arc<Waiter>,
         key: ConsumerKey,
     ) -> Result<Acquired, End> {
-        if let Some(turn) = waiter.try_acquire()
-            && let Ok(acquired) = self.acquire(waiter, turn, key, None).await?
+        if let Some(permit) = waiter.try_acquire()
+            && let Attempt::Acquired(acquired) = self.acquire(waiter, permit, key, None).await?
         {
             return Ok(acquired);
         }
         let Consume { topic, consumer, .. } = &self.request;
-        let holder = promptly(self.broker.find_holder(waiter, topic, consumer)).await?;
+        let holder = promptly(self.delivery.find_holder(waiter, topic, consumer)).await?;
         let (topic, consumer) = (topic.clone(), consumer.clone());
         Err(Error::LeaseHeld { topic, consumer, holder }.into())
     }
 
-    /// Waits as a standby: first for this broker's turn, then for the other brokers.
+    /// Waits as a standby: first in this broker's queue, then for other brokers.
     async fn wait_for_lease(
         &mut self,
         waiter: &Arc<Waiter>,
         stored: Stored,
         log: &LogReader,
     ) -> Result<Acquired, End> {
-        let (mut turn, mut told) = match waiter.try_acquire() {
-            Some(turn) => (turn, false),
+        let (mut permit, mut is_standby) = match waiter.try_acquire() {
+            Some(permit) => (permit, false),
             None => {
                 self.stand_by(waiter).await?;
-                let mut line = waiter.enqueue(Priority::Normal);
-                (self.wait_in_line(&mut line, stored.position, log).await?, true)
+                let mut granted = waiter.enqueue(Priority::Normal);
+                (self.wait_in_queue(&mut granted, stored.position, log).await?, true)
             }
         };
         loop {
-            match self.acquire(waiter, turn, stored.key, None).await? {
-                Ok(acquired) => return Ok(acquired),
-                Err(still_my_turn) => turn = still_my_turn,
+            match self.acquire(waiter, permit, stored.key, None).await? {
+                Attempt::Acquired(acquired) => return Ok(acquired),
+                Attempt::Busy(still_ours) => permit = still_ours,
             }
-            if !std::mem::replace(&mut told, true) {
+            if !std::mem::replace(&mut is_standby, true) {
                 self.stand_by(waiter).await?;
             }
             let poll = tokio::time::sleep(POLL_INTERVAL);
             tokio::select! {
-                () = waiter.freed_elsewhere() => {}
+                () = waiter.released_elsewhere() => {}
                 () = poll => {}
                 () = waiter.take_over_waits() => {
-                    drop(turn);
-                    let mut line = waiter.enqueue(Priority::Returning);
-                    turn = self.wait_in_line(&mut line, stored.position, log).await?;
+                    drop(permit);
+                    let mut granted = waiter.enqueue(Priority::Returning);
+                    permit = self.wait_in_queue(&mut granted, stored.position, log).await?;
                 }
                 idle = self.idle(None) => {
                     idle?;
@@ -112,31 +119,31 @@ impl Stream {
         }
     }
 
-    /// Takes the lease, whoever has it: claims it, which fences the holder and keeps all others
-    /// back, and waits until the holder's broker has given the lock up.
+    /// Takes the lease, whoever has it: claims it, which fences the holder and keeps everybody else
+    /// back, and waits until the holder's broker has released the lock.
     async fn take_over(
         &mut self,
         waiter: &Arc<Waiter>,
         stored: Stored,
         log: &LogReader,
     ) -> Result<Acquired, End> {
-        let turn = match waiter.try_acquire() {
-            Some(turn) => match self.acquire(waiter, turn, stored.key, None).await? {
-                Ok(acquired) => return Ok(acquired),
-                Err(still_my_turn) => Some(still_my_turn),
+        let permit = match waiter.try_acquire() {
+            Some(permit) => match self.acquire(waiter, permit, stored.key, None).await? {
+                Attempt::Acquired(acquired) => return Ok(acquired),
+                Attempt::Busy(still_ours) => Some(still_ours),
             },
             None => None,
         };
         self.stand_by(waiter).await?;
         let claim = ClaimToken::generate();
-        let taken = self.take_claimed(waiter, turn, stored, &claim, log).await;
+        let taken = self.acquire_claimed(waiter, permit, stored, &claim, log).await;
         if let Ok((lease, position)) = &taken {
             let Consume { topic, consumer, holder, .. } = &self.request;
             let epoch = lease.epoch();
             tracing::info!(%topic, %consumer, by = holder, %epoch, %position, "took a lease over");
         } else {
-            // Void in seconds by itself: nobody waits long for that.
-            let withdrawing = self.broker.storage.withdraw_claim(stored.key, &claim);
+            // A claim that cannot be withdrawn expires within seconds, so do not wait long.
+            let withdrawing = self.delivery.storage.withdraw_claim(stored.key, &claim);
             match tokio::time::timeout(WITHDRAW_TIMEOUT, withdrawing).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(%error, "withdraw a claim"),
@@ -146,37 +153,37 @@ impl Stream {
         taken
     }
 
-    async fn take_claimed(
+    async fn acquire_claimed(
         &mut self,
         waiter: &Arc<Waiter>,
-        turn: Option<Permit>,
+        permit: Option<Permit>,
         stored: Stored,
         claim: &ClaimToken,
         log: &LogReader,
     ) -> Result<Acquired, End> {
         self.claim(stored.key, claim, true).await?;
-        self.broker.leases.changed(LeaseScope::Consumer(stored.key));
-        let mut turn = match turn {
-            Some(turn) => turn,
+        self.delivery.leases.changed(LeaseScope::Consumer(stored.key));
+        let mut permit = match permit {
+            Some(permit) => permit,
             None => {
-                let mut line = waiter.enqueue(Priority::TakeOver);
+                let mut granted = waiter.enqueue(Priority::TakeOver);
                 loop {
-                    let waiting = self.wait_in_line(&mut line, stored.position, log);
+                    let waiting = self.wait_in_queue(&mut granted, stored.position, log);
                     match tokio::time::timeout(TAKE_OVER_POLL, waiting).await {
-                        Ok(turn) => break turn?,
+                        Ok(permit) => break permit?,
                         Err(_) => self.claim(stored.key, claim, false).await?,
                     }
                 }
             }
         };
         loop {
-            match self.acquire(waiter, turn, stored.key, Some(claim)).await? {
-                Ok(acquired) => return Ok(acquired),
-                Err(still_my_turn) => turn = still_my_turn,
+            match self.acquire(waiter, permit, stored.key, Some(claim)).await? {
+                Attempt::Acquired(acquired) => return Ok(acquired),
+                Attempt::Busy(still_ours) => permit = still_ours,
             }
             let poll = tokio::time::sleep(TAKE_OVER_POLL);
             tokio::select! {
-                () = waiter.freed_elsewhere() => {}
+                () = waiter.released_elsewhere() => {}
                 () = poll => {}
                 idle = self.idle(None) => {
                     idle?;
@@ -187,11 +194,11 @@ impl Stream {
         }
     }
 
-    /// Says that this stream takes the lease over; an error if another one has said so since.
-    async fn claim(&self, key: ConsumerKey, claim: &ClaimToken, anew: bool) -> Result<(), End> {
+    /// Claims the lease, or renews the claim; an error if another stream has claimed it since.
+    async fn claim(&self, key: ConsumerKey, claim: &ClaimToken, is_new: bool) -> Result<(), End> {
         let Consume { topic, consumer, holder, .. } = &self.request;
         let claiming = async {
-            let claimed = self.broker.storage.claim_lease(key, claim, holder, anew).await;
+            let claimed = self.delivery.storage.claim_lease(key, claim, holder, is_new).await;
             claimed.map_err(Error::of_read)
         };
         match promptly(claiming).await? {
@@ -204,62 +211,59 @@ impl Stream {
         }
     }
 
-    /// Asks the database for the lease; gives the turn back if it is another's.
     async fn acquire(
         &mut self,
         waiter: &Arc<Waiter>,
-        turn: Permit,
+        permit: Permit,
         key: ConsumerKey,
         claim: Option<&ClaimToken>,
-    ) -> Result<Result<Acquired, Permit>, End> {
-        self.asked = self.broker.logs.losses().asked();
-        match waiter.acquire(turn, key, &self.request.holder, claim).await? {
-            Acquisition::Acquired(lease, position) => Ok(Ok((lease, position))),
-            Acquisition::Busy(turn) => Ok(Err(turn)),
-            Acquisition::Gone => Err(self.gone_before_it_attached().await),
+    ) -> Result<Attempt, End> {
+        self.observation = self.delivery.logs.begin();
+        match waiter.acquire(permit, key, &self.request.holder, claim).await? {
+            Acquisition::Acquired(lease, position) => Ok(Attempt::Acquired((lease, position))),
+            Acquisition::Busy(permit) => Ok(Attempt::Busy(permit)),
+            Acquisition::Unregistered => Err(self.gone_before_it_attached().await),
         }
     }
 
-    /// The registration that was found is gone: perhaps there is another one by now.
+    /// The registration that was found does not exist any more; another one may by now.
     async fn gone_before_it_attached(&self) -> End {
         let Consume { topic, consumer, .. } = &self.request;
-        match promptly(self.broker.find_position(topic, consumer)).await {
+        match promptly(self.delivery.catalogue.position(topic, consumer)).await {
             Ok(_) => End::RegisteredAnew,
             Err(error) => error.into(),
         }
     }
 
-    /// Waits until leases can be had: when their session was lost, all streams begin anew at once,
-    /// and would be sent away for the moment in which it is opened again.
-    ///
-    /// Without a turn meanwhile: a pull needs one and no session. A client that is used to be told
-    /// something within a heartbeat or two is sent away by then.
+    /// Waits until the lease session is open. After it was lost, all streams start again at once: one
+    /// that gets no session within a heartbeat or two ends with an error.
     async fn until_session_is_open(&self) -> Result<(), End> {
         let limit = SESSION_TIMEOUT.min(2 * self.request.heartbeat);
-        let open = tokio::time::timeout(limit, self.broker.leases.can_be_had());
+        let open = tokio::time::timeout(limit, self.delivery.leases.session_is_open());
         let open = self.unless_ended(None, open).await?;
-        Ok(open.unwrap_or(Err(Error::DatabaseUnavailable))?)
+        Ok(open.unwrap_or(Err(Error::unavailable()))?)
     }
 
-    /// Waits for a turn within this broker, and beats meanwhile.
-    async fn wait_in_line(
+    /// Waits for the permit of this broker's queue, and sends heartbeats meanwhile.
+    async fn wait_in_queue(
         &mut self,
-        line: &mut oneshot::Receiver<Permit>,
+        granted: &mut oneshot::Receiver<Permit>,
         position: Offset,
         log: &LogReader,
     ) -> Result<Permit, End> {
         loop {
             tokio::select! {
-                turn = &mut *line => return turn.map_err(|_| Error::Internal.into()),
+                permit = &mut *granted => return permit.map_err(|_| Error::internal().into()),
                 idle = self.idle(None) => idle?,
             }
             self.beat(position, log).await?;
         }
     }
 
+    /// Tells the client that it is a standby, and who holds the lease.
     async fn stand_by(&mut self, waiter: &Waiter) -> Result<(), End> {
         let Consume { topic, consumer, .. } = &self.request;
-        let holder = promptly(self.broker.find_holder(waiter, topic, consumer)).await?;
+        let holder = promptly(self.delivery.find_holder(waiter, topic, consumer)).await?;
         self.send(Frame::Standby { holder }, None).await
     }
 }

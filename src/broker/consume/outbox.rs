@@ -2,11 +2,12 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use futures::Stream;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -14,11 +15,11 @@ use crate::{
     model::Epoch,
 };
 
-/// Frames that may wait for a slow client. When they do, the stream stops reading: a slow client
-/// slows only itself, and costs a few megabytes at the most.
+/// Frames that may wait for a slow client. When so many wait, the stream stops reading: a slow client
+/// slows only itself, and costs a few megabytes at most.
 const FRAMES_AHEAD: usize = 3;
 
-/// The frames of a stream. After an error there are no more; an end without one is a success.
+/// The frames of a stream. None follows an error; an end without an error is a success.
 pub struct Frames {
     waiting: mpsc::Receiver<Outgoing>,
     fence: Fence,
@@ -27,52 +28,48 @@ pub struct Frames {
 /// A frame with the epoch that it was made under.
 pub(crate) struct Outgoing {
     pub epoch: Epoch,
-    pub event: Result<Frame, Error>,
+    pub frame: Result<Frame, Error>,
 }
 
 pub(crate) type Sender = mpsc::Sender<Outgoing>;
 
-/// Holds back the messages of earlier epochs, and the word that there are no more: what waits for
-/// the client when a seek moves the position must not come after it.
+/// Drops messages, and the frame that says that there are no more, of earlier epochs: what waits for
+/// the client when a seek moves the position must not follow the seek.
 #[derive(Clone, Default)]
 pub(crate) struct Fence(Arc<Mutex<Passing>>);
 
 #[derive(Default)]
 struct Passing {
-    /// What is older does not pass.
+    /// Frames of earlier epochs are dropped.
     epoch: Epoch,
-    /// Messages that have passed.
+    /// How many messages have passed.
     messages: u64,
 }
 
 impl Fence {
-    /// Holds back all messages of before this epoch; returns how many have passed.
+    /// Drops all messages of earlier epochs from now on; returns how many messages have passed.
     pub(crate) fn raise(&self, epoch: Epoch) -> u64 {
-        let mut passing = self.passing();
+        let mut passing = self.0.lock();
         passing.epoch = epoch;
         passing.messages
     }
 
-    fn lets_pass(&self, frame: &Outgoing) -> bool {
-        let count = match &frame.event {
-            Ok(Frame::Batch(delivery)) => delivery.count(),
+    fn lets_pass(&self, outgoing: &Outgoing) -> bool {
+        let count = match &outgoing.frame {
+            Ok(Frame::Batch(messages)) => messages.count(),
             Ok(Frame::CaughtUp { .. }) => 0,
             _ => return true,
         };
-        let mut passing = self.passing();
-        let passes = frame.epoch >= passing.epoch;
+        let mut passing = self.0.lock();
+        let passes = outgoing.epoch >= passing.epoch;
         if passes {
             passing.messages += count as u64;
         }
         passes
     }
-
-    fn passing(&self) -> MutexGuard<'_, Passing> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
 }
 
-/// A way for a stream's frames.
+/// A queue for a stream's frames.
 pub(crate) fn channel() -> (Sender, Fence, Frames) {
     let (sender, waiting) = mpsc::channel(FRAMES_AHEAD);
     let fence = Fence::default();
@@ -84,11 +81,11 @@ impl Stream for Frames {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let Some(frame) = ready!(self.waiting.poll_recv(context)) else {
+            let Some(outgoing) = ready!(self.waiting.poll_recv(context)) else {
                 return Poll::Ready(None);
             };
-            if self.fence.lets_pass(&frame) {
-                return Poll::Ready(Some(frame.event));
+            if self.fence.lets_pass(&outgoing) {
+                return Poll::Ready(Some(outgoing.frame));
             }
         }
     }

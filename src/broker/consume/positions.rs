@@ -5,9 +5,11 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, RwLock},
+    sync::Arc,
     time::Duration,
 };
+
+use parking_lot::RwLock;
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -61,20 +63,15 @@ impl Positions {
 
     /// Takes no more moves; the writer ends when it has written what was queued.
     pub(crate) fn close(&self) {
-        self.queue.write().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        self.queue.write().take();
     }
 
     /// Moves a position; true once that is on disk.
     pub(crate) async fn advance(&self, advance: Advance) -> Moved {
-        let queue = self
-            .queue
-            .read()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .clone()
-            .ok_or(Error::Draining)?;
+        let queue = self.queue.read().clone().ok_or(Error::Draining)?;
         let (reply, moved) = oneshot::channel();
         queue.send(Move { advance, reply }).await.map_err(|_| Error::Draining)?;
-        moved.await.unwrap_or(Err(Error::OutcomeUnknown))
+        moved.await.unwrap_or(Err(Error::outcome_unknown()))
     }
 }
 
@@ -122,7 +119,7 @@ impl Writer {
                 let held_up: Vec<Blocked> = held_up.collect();
                 self.write_free(held_up).await;
             }
-            outcome => answer(queued.drain(..), outcome.map_err(Error::from)),
+            outcome => answer(queued.drain(..), outcome.map_err(logged)),
         }
     }
 
@@ -137,7 +134,7 @@ impl Writer {
     async fn write_free(&mut self, moves: Vec<Blocked>) {
         let advances = farthest(moves.iter().map(|held_up| held_up.queued.advance));
         let outcome = in_time(self.storage.advance_free_positions(&advances)).await;
-        let outcome = outcome.map_err(Error::from);
+        let outcome = outcome.map_err(logged);
         let now = Instant::now();
         for Blocked { queued, give_up_at } in moves {
             let key = queued.advance.key;
@@ -147,13 +144,18 @@ impl Writer {
                 }
                 Ok((_, held)) if held.contains(&key) => {
                     tracing::warn!(?key, "another session of the database holds a consumer");
-                    answer([queued], Err(Error::DatabaseUnavailable));
+                    answer([queued], Err(Error::unavailable()));
                 }
                 Ok((moved, _)) => answer_one(queued, moved),
                 Err(error) => answer([queued], Err(error.clone())),
             }
         }
     }
+}
+
+/// One failed statement answers many callers: it is logged here, once.
+fn logged(error: storage::Error) -> Error {
+    Error::from(error).logged("store positions")
 }
 
 fn answer_one(queued: Move, moved: &HashSet<(ConsumerKey, Epoch)>) {

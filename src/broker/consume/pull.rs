@@ -1,4 +1,4 @@
-//! Pulls: messages for clients that ask instead of holding a stream.
+//! Pulls: messages for clients that ask for them instead of holding a stream.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use tokio::time::{self, Instant};
 
 use crate::{
     broker::{
-        Broker,
+        consume::delivery::Delivery,
         error::Error,
-        lease::queue::Priority,
-        log::cursor::{FrameLimits, Messages, end_of_fit},
+        lease::{queue::Priority, registry::Waiter},
+        log::messages::{FrameLimits, Messages, end_of_fit},
     },
-    model::{ConsumerId, Offset, TopicName},
+    model::{ConsumerId, Offset, OffsetRange, TopicName},
     storage,
 };
 
@@ -34,48 +34,51 @@ pub struct Pull {
 #[derive(Clone, Debug)]
 pub struct Pulled {
     /// The messages; may be none.
-    pub delivery: Messages,
-    /// Messages that were removed before they were taken: from and to before an offset.
-    pub gap: Option<(Offset, Offset)>,
+    pub messages: Messages,
+    /// Messages that retention removed before they were taken.
+    pub gap: Option<OffsetRange>,
     /// The offset that the topic's next message gets.
     pub head: Offset,
 }
 
-/// How long pulls of one consumer queue up behind each other before they give up.
+/// How long pulls of one consumer queue behind each other before they fail.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a pull pauses whose position something else moved.
+/// How long to wait before another try, after something else moved the position.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long a pull waits for another broker's to end.
+/// How long a pull waits for one on another broker to end.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 
-impl Broker {
-    /// Takes the next messages and moves the position past them.
+impl Delivery {
+    /// Takes the next messages, and moves the position past them.
     pub async fn pull(&self, pull: Pull) -> Result<Pulled, Error> {
-        self.refuse_when_draining()?;
-        self.calls.track_future(self.pull_until_some(&pull)).await
+        self.calls.admit()?;
+        self.calls.track(self.pull_until_some(&pull)).await
     }
 
     async fn pull_until_some(&self, pull: &Pull) -> Result<Pulled, Error> {
-        let enough = Instant::now() + pull.wait;
-        let deadline = pull.deadline.filter(|deadline| *deadline < enough);
+        let wait_until = Instant::now() + pull.wait;
+        let deadline = pull.deadline.filter(|deadline| *deadline < wait_until);
         let (_, mut log) = self.begin_reading(&pull.topic, &pull.consumer).await?;
-        let gone = log.gone();
+        let deleted = log.deleted();
         loop {
             log.head.borrow_and_update();
             let pulled = self.pull_once(pull).await?;
-            if pulled.delivery.count() > 0 || pulled.gap.is_some() || Instant::now() >= enough {
+            let has_some = pulled.messages.count() > 0 || pulled.gap.is_some();
+            if has_some || Instant::now() >= wait_until {
                 return Ok(pulled);
             }
             tokio::select! {
                 _ = log.head.changed() => {}
-                () = gone.cancelled() => return Err(Error::TopicNotFound { topic: pull.topic.clone() }),
-                () = time::sleep_until(deadline.unwrap_or(enough)) => match deadline {
+                () = deleted.cancelled() => {
+                    return Err(Error::TopicNotFound { topic: pull.topic.clone() });
+                }
+                () = time::sleep_until(deadline.unwrap_or(wait_until)) => match deadline {
                     Some(_) => return Err(Error::DeadlineExceeded),
                     None => return Ok(pulled),
                 },
-                () = self.draining.cancelled() => return Err(Error::Draining),
+                () = self.calls.draining().cancelled() => return Err(Error::Draining),
             }
         }
     }
@@ -83,27 +86,24 @@ impl Broker {
     async fn pull_once(&self, pull: &Pull) -> Result<Pulled, Error> {
         let Pull { topic, consumer, max_messages, .. } = pull;
         let waiter = self.leases.waiter(topic, consumer);
-        let held = async || -> Result<Error, Error> {
-            let holder = self.find_holder(&waiter, topic, consumer).await?;
-            Ok(Error::LeaseHeld { topic: topic.clone(), consumer: consumer.clone(), holder })
-        };
-        // Pulls queue up here, not at the database, where each would take up a connection.
+        // Pulls queue here, not in the database, where each would take up a session.
         if waiter.holder().is_some() {
-            return Err(held().await?);
+            return Err(self.lease_held(&waiter, pull).await?);
         }
         let give_up = Instant::now() + QUEUE_TIMEOUT;
-        let in_line = time::timeout_at(pull.until(give_up), waiter.enqueue(Priority::Normal)).await;
-        let Ok(Ok(_turn)) = in_line else {
+        let permit = time::timeout_at(pull.until(give_up), waiter.enqueue(Priority::Normal)).await;
+        let Ok(Ok(_permit)) = permit else {
             pull.refuse_when_late()?;
-            return Err(held().await?);
+            return Err(self.lease_held(&waiter, pull).await?);
         };
         let limits = FrameLimits::of_answer(*max_messages);
         let choose = |batches: &[_], from| end_of_fit(batches.iter(), from, limits);
         let lock_wait = || pull.until(Instant::now() + LOCK_WAIT).duration_since(Instant::now());
         let outcome = loop {
-            let key = self.find_position(topic, consumer).await?.key;
+            let key = self.catalogue.position(topic, consumer).await?.key;
             let outcome = self.storage.pull(key, limits.bytes, lock_wait(), choose).await;
-            // Moved by something else meanwhile, or unregistered, and perhaps registered again.
+            // Something else moved the position, or the consumer was unregistered, and perhaps
+            // registered again.
             let changed = matches!(outcome, Ok(None) | Err(storage::Error::ChangedMeanwhile));
             if !changed || Instant::now() >= pull.until(give_up) {
                 break outcome;
@@ -112,18 +112,25 @@ impl Broker {
         };
         match outcome {
             Ok(Some(storage::Pulled { batches, position, from, to, head })) => {
-                let gap = (position < from).then_some((position, from));
-                Ok(Pulled { delivery: Messages::new(batches, from, to), gap, head })
+                let gap = (position < from).then_some(OffsetRange { start: position, end: from });
+                let messages = Messages::new(batches, OffsetRange { start: from, end: to });
+                Ok(Pulled { messages, gap, head })
             }
             Err(storage::Error::Locked(_)) => {
                 pull.refuse_when_late()?;
-                Err(held().await?)
+                Err(self.lease_held(&waiter, pull).await?)
             }
             // Nothing was taken: the position moves, or the consumer is registered anew, faster
             // than it can be read.
-            Ok(None) | Err(storage::Error::ChangedMeanwhile) => Err(Error::DatabaseUnavailable),
+            Ok(None) | Err(storage::Error::ChangedMeanwhile) => Err(Error::unavailable()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    async fn lease_held(&self, waiter: &Waiter, pull: &Pull) -> Result<Error, Error> {
+        let (topic, consumer) = (pull.topic.clone(), pull.consumer.clone());
+        let holder = self.find_holder(waiter, &topic, &consumer).await?;
+        Ok(Error::LeaseHeld { topic, consumer, holder })
     }
 }
 

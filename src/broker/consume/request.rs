@@ -1,23 +1,12 @@
-//! What a stream is asked for, and what it tells.
+//! What a stream is asked for, and the frames that it sends.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::Instrument as _;
 
 use crate::{
-    broker::{
-        Broker,
-        consume::{
-            outbox::{self, Frames},
-            stream::Stream,
-        },
-        error::Error,
-        lease::registry::Waiter,
-        log::cursor::{FrameLimits, Messages},
-    },
-    model::{ConsumerId, Epoch, Offset, TopicName},
-    storage::Stored,
+    broker::log::messages::{FrameLimits, Messages},
+    model::{ConsumerId, Epoch, Offset, OffsetRange, TopicName},
 };
 
 /// What a stream is to do.
@@ -27,25 +16,25 @@ pub struct Consume {
     pub topic: TopicName,
     /// The consumer whose position the stream advances.
     pub consumer: ConsumerId,
-    /// When the position moves.
+    /// When the position advances.
     pub commit_mode: CommitMode,
     /// What to do when another stream holds the lease.
     pub on_busy: OnBusy,
-    /// When the stream is to end by itself, if it is.
+    /// When the stream ends by itself, if it does.
     pub stop: Option<Stop>,
     /// What a frame may hold.
     pub frame: FrameLimits,
-    /// How many messages may be handed out beyond the stored position; any number if `None`.
+    /// How many messages may be in flight beyond the committed position; `None` is any number.
     pub max_in_flight: Option<usize>,
-    /// How long the stream may stay idle before it beats.
+    /// How long the stream may be idle before it sends a heartbeat.
     pub heartbeat: Duration,
     /// When the client stops waiting, if it said so.
     pub deadline: Option<Instant>,
-    /// What others are told of who holds the lease.
+    /// How other clients see the holder of the lease.
     pub holder: String,
 }
 
-/// When a stream's position moves.
+/// When a stream's position advances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitMode {
     /// Before a frame leaves.
@@ -57,35 +46,35 @@ pub enum CommitMode {
 /// What a stream does when another one holds the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnBusy {
-    /// It waits.
+    /// Waits as a standby.
     Wait,
-    /// It ends.
+    /// Ends.
     Fail,
-    /// It takes the lease.
+    /// Takes the lease over.
     TakeOver,
 }
 
 /// When a stream ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// When nothing is left to read.
+    /// When it has reached the head.
     CaughtUp,
-    /// When all messages before an offset are handed out.
+    /// When it has handed out all messages before an offset.
     Offset(Offset),
-    /// When so many messages are handed out.
+    /// When it has handed out this many messages.
     Messages(u64),
 }
 
-/// What a stream tells its client.
+/// What a stream sends to its client.
 #[derive(Clone, Debug)]
 pub enum Frame {
     /// The stream holds the lease.
     Attached {
-        /// The offset of the first message to come.
+        /// The offset of the next message.
         position: Offset,
         /// The offset that the topic's next message gets.
         head: Offset,
-        /// The number of this acquisition.
+        /// The epoch of the lease.
         epoch: Epoch,
         /// The epoch that the last seek began; 0 if there was none.
         seek_epoch: Epoch,
@@ -99,80 +88,25 @@ pub enum Frame {
     Batch(Messages),
     /// A seek moved the position.
     Repositioned {
-        /// The offset of the first message to come.
+        /// The offset of the next message.
         position: Offset,
         /// The offset that the topic's next message gets.
         head: Offset,
-        /// The number to commit with from now on.
+        /// The epoch to commit with from now on.
         epoch: Epoch,
     },
     /// Messages that retention removed before they were handed out.
-    Gap {
-        /// The offset of the first one.
-        from: Offset,
-        /// The offset behind the last one.
-        to: Offset,
-    },
-    /// Nothing is left to read for now.
+    Gap(OffsetRange),
+    /// The stream has reached the head.
     CaughtUp {
         /// The offset that the topic's next message gets.
         head: Offset,
     },
-    /// The stream is alive, though idle.
+    /// The stream is idle and alive.
     Heartbeat {
-        /// The stored position.
+        /// The committed position.
         position: Offset,
         /// The offset that the topic's next message gets.
         head: Offset,
     },
-}
-
-impl Broker {
-    /// Starts a stream. Whatever goes wrong from here on, is told in the stream.
-    pub fn consume(self: &Arc<Self>, request: Consume) -> Result<Frames, Error> {
-        self.refuse_when_draining()?;
-        let (sender, fence, frames) = outbox::channel();
-        let stream = Stream::new(self.clone(), request, sender, fence);
-        self.calls.spawn(stream.run().in_current_span());
-        Ok(frames)
-    }
-
-    /// A consumer's stored position, or what is missing.
-    pub(crate) async fn find_position(
-        &self,
-        topic: &TopicName,
-        consumer: &ConsumerId,
-    ) -> Result<Stored, Error> {
-        let stored = self.storage.find_stored_position(topic, consumer).await;
-        if let Some(stored) = stored.map_err(Error::of_read)? {
-            return Ok(stored);
-        }
-        self.get_topic(topic.clone()).await?;
-        Err(Error::ConsumerNotFound { topic: topic.clone(), consumer: consumer.clone() })
-    }
-
-    /// What is missing of a consumer that was not found any more: it, or its topic.
-    pub(crate) async fn find_missing(&self, topic: &TopicName, consumer: &ConsumerId) -> Error {
-        match self.find_position(topic, consumer).await {
-            // There is another one of that name by now.
-            Ok(_) => Error::ConsumerNotFound { topic: topic.clone(), consumer: consumer.clone() },
-            Err(error) => error,
-        }
-    }
-
-    /// Who holds a consumer's lease, for people.
-    pub(crate) async fn find_holder(
-        &self,
-        waiter: &Waiter,
-        topic: &TopicName,
-        consumer: &ConsumerId,
-    ) -> Result<String, Error> {
-        if let Some(holder) = waiter.holder() {
-            return Ok(holder);
-        }
-        let found = self.get_consumer(topic.clone(), consumer.clone()).await?;
-        // Pulls hold it for a moment, and leave no name.
-        let holder = found.holder.filter(|holder| !holder.is_empty());
-        Ok(holder.unwrap_or_else(|| "a pull or a stream that just ended".to_owned()))
-    }
 }

@@ -1,30 +1,31 @@
 //! Seeks: the only calls that move a position back.
 
 use crate::{
-    broker::{Broker, error::Error, notify::outbox::LeaseScope},
+    broker::{consume::delivery::Delivery, error::Error, notify::outbox::LeaseScope},
     model::{ConsumerId, Offset, Start, TopicName},
 };
 
-impl Broker {
-    /// Moves a consumer's position anywhere in the log. A stream that holds its lease, on whatever
-    /// broker, keeps it and goes on from there.
+impl Delivery {
+    /// Moves a consumer's position to any offset of the log. A stream that holds the lease, on
+    /// whatever broker, keeps it and continues from there.
     pub async fn seek(
         &self,
-        topic: TopicName,
-        consumer: ConsumerId,
+        topic: &TopicName,
+        consumer: &ConsumerId,
         target: Start,
     ) -> Result<Offset, Error> {
         loop {
-            let (id, position) = self.resolve(&topic, target).await?;
-            match self.storage.seek(id, &consumer, position).await? {
+            let (id, position) = self.catalogue.resolve(topic, target).await?;
+            match self.storage.seek(id, consumer, position).await? {
                 Some(Some(key)) => {
                     self.leases.changed(LeaseScope::Consumer(key));
                     return Ok(position);
                 }
-                // The log went from there meanwhile; it does so at most once a second.
+                // Retention has removed messages from there on meanwhile, as it does at most once a
+                // second: try again.
                 Some(None) => {}
-                // It may be registered again by now.
-                None => drop(self.find_position(&topic, &consumer).await?),
+                // It may have been registered again by now.
+                None => drop(self.catalogue.position(topic, consumer).await?),
             }
         }
     }

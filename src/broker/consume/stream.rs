@@ -1,4 +1,4 @@
-//! A consumer's stream: attach, hand out what there is, wait for more.
+//! A consumer's stream: acquire the lease, hand out the messages that are there, wait for more.
 
 use std::{
     pin::{Pin, pin},
@@ -8,34 +8,35 @@ use std::{
 
 use futures::future::{Either, MaybeDone, maybe_done, select};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::{
     broker::{
-        Broker,
         consume::{
-            outbox::{self, Fence, Outgoing},
+            delivery::Delivery,
+            outbox::{self, Fence, Frames, Outgoing},
             request::{CommitMode, Consume, Frame, Stop},
         },
         error::Error,
         lease::registry::Lease,
         log::{
-            cursor::{Cursor, FrameLimits, Messages},
-            seen::Asked,
-            topics::LogReader,
+            cursor::Cursor,
+            messages::{FrameLimits, Messages},
+            topics::{LogReader, Observation},
         },
     },
-    model::{Epoch, Offset},
+    model::{Epoch, Offset, OffsetRange},
     storage::Advance,
 };
 
-/// How long the database may take for what comes before a stream's first frame.
+/// How long the database may take for what precedes a stream's first frame.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a stream ends, or must begin anew.
+/// Why a stream ends, or starts over.
 pub(crate) enum End {
     ClientGone,
     Error(Error),
-    /// A seek moved the position: the stream goes on from there.
+    /// A seek moved the position: the stream continues from there.
     Sought,
     /// The consumer was unregistered and registered again before the stream attached.
     RegisteredAnew,
@@ -49,49 +50,57 @@ impl From<Error> for End {
 
 /// A stream's task.
 pub(crate) struct Stream {
-    pub(crate) broker: Arc<Broker>,
+    pub(crate) delivery: Arc<Delivery>,
     pub(crate) request: Consume,
     pub(crate) frames: outbox::Sender,
     fence: Fence,
+    /// When the next heartbeat is due.
     pub(crate) beat_at: Instant,
-    /// Messages handed out so far, or on their way out.
+    /// Messages that were handed out, or are on their way to the client.
     handed_out: u64,
-    /// When the database was asked for the position.
-    pub(crate) asked: Asked,
+    /// Begun before the database was asked for the position.
+    pub(crate) observation: Observation,
 }
 
-/// What a stream hands out, and where it stands in it.
+/// A lease being served: what is handed out under it, and how far that is.
 struct Serving<'a> {
     lease: &'a Lease,
     cursor: Cursor,
     log: &'a mut LogReader,
-    /// The end of the last gap: what lies before it is no longer under way.
-    floor: Offset,
-    /// Whether the head is farther than one frame: from the start, and whenever one frame did not
-    /// reach it.
+    /// The end of the last gap: messages before it are not in flight.
+    gap_end: Offset,
+    /// Whether the head is more than one frame away: at first, and whenever a frame did not reach it.
     behind: bool,
 }
 
-impl Stream {
-    pub(crate) fn new(
-        broker: Arc<Broker>,
-        request: Consume,
-        frames: outbox::Sender,
-        fence: Fence,
-    ) -> Self {
-        let beat_at = Instant::now() + request.heartbeat;
-        let asked = broker.logs.losses().asked();
-        Self { broker, request, frames, fence, beat_at, handed_out: 0, asked }
+impl Delivery {
+    /// Starts a stream. Errors from here on are sent in the stream.
+    pub fn consume(self: &Arc<Self>, request: Consume) -> Result<Frames, Error> {
+        self.calls.admit()?;
+        let (frames, fence, receiver) = outbox::channel();
+        let stream = Stream {
+            delivery: self.clone(),
+            beat_at: Instant::now() + request.heartbeat,
+            request,
+            frames,
+            fence,
+            handed_out: 0,
+            observation: self.logs.begin(),
+        };
+        self.calls.spawn(stream.run().in_current_span());
+        Ok(receiver)
     }
+}
 
-    pub(crate) async fn run(mut self) {
+impl Stream {
+    async fn run(mut self) {
         match self.serve().await {
-            Ok(()) => tracing::debug!("the stream came to its end"),
+            Ok(()) => tracing::debug!("the stream reached its end"),
             Err(End::ClientGone) => tracing::debug!("the client went away"),
             Err(End::Error(error)) => {
                 tracing::debug!(%error, "end the stream");
-                // The lease has been dropped by now: a client that does not read holds up nobody.
-                let _ = self.frames.send(Outgoing { epoch: Epoch(0), event: Err(error) }).await;
+                // The lease has been released: a client that does not read holds nobody up.
+                let _ = self.frames.send(Outgoing { epoch: Epoch(0), frame: Err(error) }).await;
             }
             Err(End::Sought | End::RegisteredAnew) => {
                 tracing::error!("a stream ended for a seek or a registration");
@@ -99,25 +108,26 @@ impl Stream {
         }
     }
 
-    /// Serves until what the stream was asked for is handed out.
+    /// Serves until the stream has handed out what it was asked for.
     async fn serve(&mut self) -> Result<(), End> {
-        let Consume { topic, consumer, .. } = &self.request;
-        let name = [self.request.holder.as_str()].into_iter();
-        promptly(self.broker.check_text("client_name", name)).await?;
-        let waiter = self.broker.leases.waiter(topic, consumer);
+        let Consume { topic, consumer, holder, .. } = &self.request;
+        let delivery = self.delivery.clone();
+        let names = [holder.as_str()].into_iter();
+        promptly(delivery.characters.check(&*delivery.storage, "client_name", names)).await?;
+        let waiter = delivery.leases.waiter(topic, consumer);
         let ((mut lease, mut position), mut log) = loop {
-            match self.attach(&waiter).await {
+            match self.acquire_lease(&waiter).await {
                 Err(End::RegisteredAnew) => {}
-                attached => break attached?,
+                acquired => break acquired?,
             }
         };
         let mut attached = false;
         loop {
-            // Whoever told the position has the messages before it.
-            self.broker.logs.losses().saw(lease.key().topic, position, self.asked);
+            // The server that answered with the position has the messages before it.
+            self.observation.observe_head(lease.key().topic, position);
             match self.serve_from(position, &lease, &mut log, &mut attached).await {
                 Err(End::Sought) => {
-                    position = lease.go_on();
+                    position = lease.adopt_seek();
                     self.handed_out = self.fence.raise(lease.epoch());
                 }
                 ended => {
@@ -136,63 +146,64 @@ impl Stream {
         log: &mut LogReader,
         attached: &mut bool,
     ) -> Result<(), End> {
-        // Before its first frame, with which a client may be content.
-        self.broker.tell_of_losses(&self.request.topic, lease.key())?;
+        // Before the first frame, which may be all that a client reads.
+        self.report_truncation(lease)?;
         let (epoch, head) = (lease.epoch(), (*log.head.borrow()).max(position));
-        let event = match attached {
+        let frame = match attached {
             false => {
                 let seek_epoch = lease.seek_epoch();
                 Frame::Attached { position, head, epoch, seek_epoch }
             }
             true => Frame::Repositioned { position, head, epoch },
         };
-        self.send(event, Some(lease)).await?;
+        self.send(frame, Some(lease)).await?;
         *attached = true;
         let cursor = Cursor::new(position, head);
-        self.hand_out(Serving { lease, cursor, log, floor: position, behind: true }).await
+        self.hand_out(Serving { lease, cursor, log, gap_end: position, behind: true }).await
     }
 
-    async fn hand_out(&mut self, mut reading: Serving<'_>) -> Result<(), End> {
-        let broker = self.broker.clone();
-        while !self.has_reached(reading.cursor.position()) {
-            broker.tell_of_losses(&self.request.topic, reading.lease.key())?;
-            let known_committed = reading.lease.committed();
-            let limits = self.limits(&reading, known_committed);
-            // Noted before the read: what comes while it runs still wakes us.
-            let known_head = *reading.log.head.borrow_and_update();
-            if limits.messages == 0 && reading.cursor.position() < known_head {
-                self.wait_for_commit(&mut reading, known_committed).await?;
+    async fn hand_out(&mut self, mut serving: Serving<'_>) -> Result<(), End> {
+        let delivery = self.delivery.clone();
+        while !self.has_reached(serving.cursor.position()) {
+            self.report_truncation(serving.lease)?;
+            let known_committed = serving.lease.committed();
+            let limits = self.limits(&serving, known_committed);
+            // Noted before the read: a head that moves during the read still wakes the stream.
+            let known_head = *serving.log.head.borrow_and_update();
+            if limits.messages == 0 && serving.cursor.position() < known_head {
+                self.wait_for_commit(&mut serving, known_committed).await?;
                 continue;
             }
-            let Serving { lease, cursor, log, behind, .. } = &mut reading;
-            // If the head is said to lie before what was handed out, messages were lost, or what is
-            // said is older than what was read here.
+            let Serving { lease, cursor, log, behind, .. } = &mut serving;
+            // A head before what was handed out means that the log was truncated, or that the answer
+            // is older than what was read here.
             if *behind || cursor.position() != known_head {
-                let filled = self.meanwhile(lease, log, cursor.fill(&broker.storage, log)).await?;
-                if !filled? {
+                let fill = cursor.fill(&delivery.storage, log);
+                if !self.meanwhile(lease, log, fill).await?? {
                     return Err(self.why_gone().await);
                 }
-                // Before what was read of the old primary is handed out.
-                broker.tell_of_losses(&self.request.topic, lease.key())?;
+                // Before messages that were read from the old primary are handed out.
+                self.report_truncation(lease)?;
                 if cursor.position() > cursor.head() {
-                    let (key, first, end) = (lease.key(), cursor.head(), cursor.position());
+                    let lost = OffsetRange { start: cursor.head(), end: cursor.position() };
                     let topic = self.request.topic.clone();
-                    promptly(broker.look_for_loss(&topic, key, end)).await?;
-                    return Err(Error::MessagesLost { topic, first, end }.into());
+                    let check = delivery.truncation.check_log(&topic, lease.key(), lost.end);
+                    promptly(check).await?;
+                    return Err(Error::MessagesLost { topic, lost }.into());
                 }
-                if let Some((from, to)) = cursor.take_gap() {
-                    reading.floor = to;
-                    self.pass_gap(&mut reading, from, to).await?;
+                if let Some(gap) = cursor.take_gap() {
+                    serving.gap_end = gap.end;
+                    self.advance(gap.end, Frame::Gap(gap), &mut serving).await?;
                     continue;
                 }
-                if let Some(delivery) = cursor.next_frame(limits) {
-                    *behind |= delivery.to < cursor.head();
-                    self.deliver(delivery, &mut reading).await?;
+                if let Some(messages) = cursor.next_messages(limits) {
+                    *behind |= messages.range.end < cursor.head();
+                    self.hand_out_messages(messages, &mut serving).await?;
                     continue;
                 }
                 if cursor.position() < cursor.head() {
-                    // There is more, for which there was no room.
-                    self.wait_for_commit(&mut reading, known_committed).await?;
+                    // There are more messages than may be in flight.
+                    self.wait_for_commit(&mut serving, known_committed).await?;
                     continue;
                 }
                 if std::mem::take(behind) {
@@ -203,12 +214,16 @@ impl Stream {
                     }
                 }
             }
-            self.wait_for_more(&mut reading).await?;
+            self.wait_for_more(&mut serving).await?;
         }
         Ok(())
     }
 
-    /// Whether all that the stream was asked for is handed out.
+    fn report_truncation(&self, lease: &Lease) -> Result<(), Error> {
+        self.delivery.truncation.report(&self.request.topic, lease.key())
+    }
+
+    /// Whether the stream has handed out what it was asked for.
     fn has_reached(&self, position: Offset) -> bool {
         match self.request.stop {
             Some(Stop::Offset(end)) => position >= end,
@@ -218,7 +233,7 @@ impl Stream {
     }
 
     /// What the next frame may hold.
-    fn limits(&self, reading: &Serving<'_>, committed: Offset) -> FrameLimits {
+    fn limits(&self, serving: &Serving<'_>, committed: Offset) -> FrameLimits {
         let mut limits = self.request.frame;
         match self.request.stop {
             Some(Stop::Offset(end)) => limits.end = end,
@@ -229,142 +244,136 @@ impl Stream {
             Some(Stop::CaughtUp) | None => {}
         }
         if let Some(max) = self.request.max_in_flight {
-            let under_way = reading.cursor.position().since(committed.max(reading.floor));
-            let room = max.saturating_sub(usize::try_from(under_way).unwrap_or(0));
+            let in_flight = serving.cursor.position().since(committed.max(serving.gap_end));
+            let room = max.saturating_sub(usize::try_from(in_flight).unwrap_or(0));
             limits.messages = limits.messages.min(room);
         }
         limits
     }
 
-    /// Hands messages out. In auto mode their position is written once the frame has its place on
-    /// the way out; the next ones are read meanwhile.
-    async fn deliver(&mut self, delivery: Messages, reading: &mut Serving<'_>) -> Result<(), End> {
-        let (to, count) = (delivery.to, delivery.count());
-        self.move_to(to, Frame::Batch(delivery), reading).await?;
+    async fn hand_out_messages(
+        &mut self,
+        messages: Messages,
+        serving: &mut Serving<'_>,
+    ) -> Result<(), End> {
+        let (end, count) = (messages.range.end, messages.count());
+        self.advance(end, Frame::Batch(messages), serving).await?;
         self.handed_out += count as u64;
         Ok(())
     }
 
-    /// Tells of messages that retention removed before they were handed out.
-    async fn pass_gap(
+    /// Sends a frame that ends at a position. In auto mode the position is stored once the frame has a
+    /// place in the queue, while the next batches are read.
+    async fn advance(
         &mut self,
-        reading: &mut Serving<'_>,
-        from: Offset,
-        to: Offset,
+        position: Offset,
+        frame: Frame,
+        serving: &mut Serving<'_>,
     ) -> Result<(), End> {
-        self.move_to(to, Frame::Gap { from, to }, reading).await
-    }
-
-    async fn move_to(
-        &mut self,
-        to: Offset,
-        event: Frame,
-        reading: &mut Serving<'_>,
-    ) -> Result<(), End> {
-        let Serving { lease, cursor, log, behind, .. } = reading;
-        let broker = self.broker.clone();
-        let place = self.place(Some(lease)).await?;
+        let Serving { lease, cursor, log, behind, .. } = serving;
+        let delivery = self.delivery.clone();
+        let permit = self.reserve(Some(lease)).await?;
         let stores = self.request.commit_mode == CommitMode::Auto;
         let mut ahead = pin!(maybe_done(async {
             match stores && *behind {
-                true => cursor.fill(&broker.storage, log).await,
+                true => cursor.fill(&delivery.storage, log).await,
                 false => Ok(true),
             }
         }));
         let must_end = match stores {
-            true => self.store(to, (lease, log), ahead.as_mut()).await?,
+            true => self.store(position, (lease, log), ahead.as_mut()).await?,
             false => None,
         };
-        lease.delivers(to);
-        place.send(Outgoing { epoch: lease.epoch(), event: Ok(event) });
+        lease.delivers(position);
+        permit.send(Outgoing { epoch: lease.epoch(), frame: Ok(frame) });
         self.beat_at = Instant::now() + self.request.heartbeat;
         if let Some(end) = must_end {
             return Err(end);
         }
-        // However long that takes, what was stored as handed out is.
+        // However long the read takes: the frame has been sent.
         self.meanwhile(lease, log, ahead.as_mut()).await?;
-        // What could not be read ahead is read again, and its error told, when it is due.
+        // A read that failed is repeated when it is due, and its error is sent then.
         if let Some(Err(error)) = ahead.take_output() {
             tracing::debug!(%error, "read ahead");
         }
         Ok(())
     }
 
-    /// Stores a position, and begins what goes on beside it; why the stream must end after that, if
-    /// it must.
+    /// Stores a position, and drives `beside` meanwhile. Returns why the stream must end after that,
+    /// if it must.
     async fn store(
         &mut self,
-        to: Offset,
+        position: Offset,
         (lease, log): (&Lease, &LogReader),
         beside: Pin<&mut MaybeDone<impl Future>>,
     ) -> Result<Option<End>, End> {
-        let broker = self.broker.clone();
-        let advance = Advance { key: lease.key(), epoch: lease.epoch(), position: to };
+        let delivery = self.delivery.clone();
+        let advance = Advance { key: lease.key(), epoch: lease.epoch(), position };
         let advance = async {
-            match select(pin!(broker.positions.advance(advance)), beside).await {
+            match select(pin!(delivery.positions.advance(advance)), beside).await {
                 Either::Left((moved, _)) => moved,
                 Either::Right((_, advance)) => advance.await,
             }
         };
         match self.until_stored(lease, log, advance).await? {
             (Ok(true), end) => {
-                lease.position_stored(to);
+                lease.position_stored(position);
                 Ok(end)
             }
             (_, Some(end)) => Err(end),
-            (Ok(false), None) => Err(self.why_unmoved(lease).await),
-            (Err(error), None) => Err(unwritten(error).into()),
+            (Ok(false), None) => Err(self.why_not_stored(lease).await),
+            (Err(error), None) => Err(not_stored(error).into()),
         }
     }
 
     /// Waits until there is more to hand out.
-    async fn wait_for_more(&mut self, reading: &mut Serving<'_>) -> Result<(), End> {
+    async fn wait_for_more(&mut self, serving: &mut Serving<'_>) -> Result<(), End> {
         loop {
             let idle = tokio::select! {
-                // The log lives as long as this subscription.
-                _ = reading.log.head.changed() => return Ok(()),
-                idle = self.idle(Some(reading.lease)) => idle,
+                // The sender lives as long as the reader.
+                _ = serving.log.head.changed() => return Ok(()),
+                idle = self.idle(Some(serving.lease)) => idle,
             };
             idle?;
-            self.beat(self.stored_position(reading), reading.log).await?;
+            self.beat(self.committed(serving), serving.log).await?;
         }
     }
 
-    /// Waits until the client commits, so that more may be under way.
+    /// Waits until the client commits, so that more messages may be in flight.
     async fn wait_for_commit(
         &mut self,
-        reading: &mut Serving<'_>,
+        serving: &mut Serving<'_>,
         known: Offset,
     ) -> Result<(), End> {
         loop {
             let idle = tokio::select! {
-                () = reading.lease.committed_beyond(known) => return Ok(()),
-                idle = self.idle(Some(reading.lease)) => idle,
+                () = serving.lease.committed_beyond(known) => return Ok(()),
+                idle = self.idle(Some(serving.lease)) => idle,
             };
             idle?;
-            self.beat(self.stored_position(reading), reading.log).await?;
+            self.beat(self.committed(serving), serving.log).await?;
         }
     }
 
-    fn stored_position(&self, reading: &Serving<'_>) -> Offset {
+    fn committed(&self, serving: &Serving<'_>) -> Offset {
         match self.request.commit_mode {
-            CommitMode::Auto => reading.cursor.position(),
-            CommitMode::Manual => reading.lease.committed(),
+            CommitMode::Auto => serving.cursor.position(),
+            CommitMode::Manual => serving.lease.committed(),
         }
     }
 }
 
-/// Waits for what a stream needs to begin: its first frame comes at once, or the word that it cannot.
+/// Limits the time of what a stream needs to begin: its first frame, or an error, comes soon.
 pub(crate) async fn promptly<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let done = tokio::time::timeout(FIRST_ANSWER_TIMEOUT, work).await;
-    done.unwrap_or(Err(Error::DatabaseUnavailable))
+    done.unwrap_or(Err(Error::unavailable()))
 }
 
-/// In auto mode nothing was handed out of what could not be written, or not for sure: the position
-/// tells, when the stream is opened again.
-fn unwritten(error: Error) -> Error {
+/// In auto mode no frame was sent whose position was not stored, or may not be. The stream that is
+/// opened next reads the stored position, so nothing is unknown to the client.
+fn not_stored(error: Error) -> Error {
     match error {
-        Error::OutcomeUnknown => Error::DatabaseUnavailable,
+        Error::OutcomeUnknown(cause) => Error::DatabaseUnavailable(cause),
         other => other,
     }
 }

@@ -1,4 +1,4 @@
-//! What a stream waits for, and what ends it meanwhile.
+//! What a stream waits for, and what may end it meanwhile.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long a stream that must end waits for a position that is being stored.
-const STORED_WITHIN: Duration = Duration::from_secs(2);
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a stream must end, other than that its client has gone.
 enum Reason {
@@ -35,8 +35,8 @@ enum Reason {
 }
 
 impl Stream {
-    /// Waits for the database, and beats meanwhile: a stream that has nothing to tell must not be
-    /// taken for one that hangs.
+    /// Waits for the database, and sends heartbeats meanwhile, so that the stream does not look as if
+    /// it hangs.
     pub(crate) async fn meanwhile<T>(
         &mut self,
         lease: &Lease,
@@ -51,19 +51,17 @@ impl Stream {
                 idle = self.idle(Some(lease)) => idle?,
             }
             let (position, head) = (lease.committed(), *log.head.borrow());
-            // A client that does not read needs no beat.
-            if let Ok(place) = self.frames.try_reserve() {
-                place.send(Outgoing {
-                    epoch: Epoch(0),
-                    event: Ok(Frame::Heartbeat { position, head }),
-                });
+            // A client that does not read needs no heartbeat.
+            if let Ok(permit) = self.frames.try_reserve() {
+                let frame = Ok(Frame::Heartbeat { position, head });
+                permit.send(Outgoing { epoch: Epoch(0), frame });
             }
             self.beat_at = Instant::now() + self.request.heartbeat;
         }
     }
 
-    /// Waits for a position to be stored. What is passed over by it must be handed out, as long as
-    /// there is a client: a stream that must end waits a moment for it, and ends then.
+    /// Waits for a position to be stored. Messages before it must be handed out while there is a
+    /// client, so a stream that must end waits a moment for it, and returns why it ends then.
     pub(crate) async fn until_stored<T>(
         &mut self,
         lease: &Lease,
@@ -74,14 +72,14 @@ impl Stream {
         match self.meanwhile(lease, log, &mut work).await {
             Ok(done) => Ok((done, None)),
             Err(End::ClientGone) => Err(End::ClientGone),
-            Err(end) => match tokio::time::timeout(STORED_WITHIN, work).await {
+            Err(end) => match tokio::time::timeout(STORE_TIMEOUT, work).await {
                 Ok(done) => Ok((done, Some(end))),
                 Err(_) => Err(end),
             },
         }
     }
 
-    /// Waits until it is time to beat, or the stream must end.
+    /// Waits until a heartbeat is due, or the stream must end.
     pub(crate) async fn idle(&self, lease: Option<&Lease>) -> Result<(), End> {
         self.unless_ended(lease, sleep_until(self.beat_at)).await
     }
@@ -97,11 +95,11 @@ impl Stream {
             () = self.frames.closed() => return Err(End::ClientGone),
             reason = self.reason_to_end(lease) => reason,
         };
-        // Not within the wait: a client that is to be told why must not be sent a beat instead.
+        // Not within the wait, where a heartbeat would be sent in place of the reason.
         Err(self.end_for(reason).await)
     }
 
-    /// Waits for a reason to end that is not the client's.
+    /// Waits for a reason to end other than that the client goes.
     async fn reason_to_end(&self, lease: Option<&Lease>) -> Reason {
         let deadline = async {
             match self.request.deadline {
@@ -109,16 +107,16 @@ impl Stream {
                 None => std::future::pending().await,
             }
         };
-        let news = async {
+        let event = async {
             match lease {
-                Some(lease) => lease.news().await,
+                Some(lease) => lease.event().await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = self.broker.draining.cancelled() => Reason::Draining,
+            () = self.delivery.calls.draining().cancelled() => Reason::Draining,
             () = deadline => Reason::Deadline,
-            news = news => Reason::Lease(news),
+            event = event => Reason::Lease(event),
         }
     }
 
@@ -127,7 +125,7 @@ impl Stream {
             Reason::Draining => Error::Draining.into(),
             Reason::Deadline => Error::DeadlineExceeded.into(),
             Reason::Lease(LeaseEvent::Sought) => End::Sought,
-            Reason::Lease(LeaseEvent::SessionLost) => Error::DatabaseUnavailable.into(),
+            Reason::Lease(LeaseEvent::SessionLost) => Error::unavailable().into(),
             Reason::Lease(LeaseEvent::Ended(LeaseEnd::TakenOver { by })) => {
                 let Consume { topic, consumer, .. } = self.request.clone();
                 Error::LeaseTakenOver { topic, consumer, by }.into()
@@ -136,17 +134,18 @@ impl Stream {
         }
     }
 
-    /// Why the consumer is not there any more: it, or its topic, is gone.
+    /// Why the consumer does not exist any more: it was unregistered, or its topic deleted.
     pub(crate) async fn why_gone(&self) -> End {
         let Consume { topic, consumer, .. } = &self.request;
-        match promptly(async { Ok(self.broker.find_missing(topic, consumer).await) }).await {
+        match promptly(async { Ok(self.delivery.catalogue.why_gone(topic, consumer).await) }).await
+        {
             Ok(error) | Err(error) => error.into(),
         }
     }
 
-    /// Why a position could not be moved: the epoch is over.
-    pub(crate) async fn why_unmoved(&self, lease: &Lease) -> End {
-        match lease.look().await {
+    /// Why a position was not stored: the epoch is over.
+    pub(crate) async fn why_not_stored(&self, lease: &Lease) -> End {
+        match lease.check().await {
             Ok(true) => self.end_for(self.reason_to_end(Some(lease)).await).await,
             Ok(false) => {
                 let Consume { topic, consumer, .. } = self.request.clone();
@@ -156,8 +155,9 @@ impl Stream {
         }
     }
 
+    /// Sends a heartbeat if one is due.
     pub(crate) async fn beat(&mut self, position: Offset, log: &LogReader) -> Result<(), End> {
-        // A wait may end for another reason than that it is time.
+        // The wait may have ended for another reason.
         if Instant::now() < self.beat_at {
             return Ok(());
         }
@@ -165,18 +165,22 @@ impl Stream {
         self.send(Frame::Heartbeat { position, head }, None).await
     }
 
-    pub(crate) async fn send(&mut self, event: Frame, lease: Option<&Lease>) -> Result<(), End> {
+    /// Sends a frame.
+    pub(crate) async fn send(&mut self, frame: Frame, lease: Option<&Lease>) -> Result<(), End> {
         let epoch = lease.map_or(Epoch(0), Lease::epoch);
-        self.place(lease).await?.send(Outgoing { epoch, event: Ok(event) });
+        self.reserve(lease).await?.send(Outgoing { epoch, frame: Ok(frame) });
         self.beat_at = Instant::now() + self.request.heartbeat;
         Ok(())
     }
 
-    /// Waits for a frame's place on the way out, for as long as the client takes.
-    pub(crate) async fn place(&self, lease: Option<&Lease>) -> Result<OwnedPermit<Outgoing>, End> {
+    /// Waits for room in the queue of frames, for as long as the client takes.
+    pub(crate) async fn reserve(
+        &self,
+        lease: Option<&Lease>,
+    ) -> Result<OwnedPermit<Outgoing>, End> {
         let reason = tokio::select! {
-            place = self.frames.clone().reserve_owned() => {
-                return place.map_err(|_| End::ClientGone);
+            permit = self.frames.clone().reserve_owned() => {
+                return permit.map_err(|_| End::ClientGone);
             }
             reason = self.reason_to_end(lease) => reason,
         };

@@ -1,99 +1,95 @@
-//! WaitQueue at a consumer within this broker: one at a time, in the order of asking, but for those who
-//! take over: they go first.
+//! The queue for a consumer's lease within this broker: one stream at a time, in the order of asking,
+//! but streams that take over go first.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard},
-};
+use std::{collections::VecDeque, sync::Arc};
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+/// A queue, and the permit that goes through it.
 #[derive(Default)]
 pub(crate) struct WaitQueue {
-    queue: Mutex<Inner>,
-    /// Tells who has the turn, but not the lease yet, that somebody urgent waits.
-    asked: Notify,
+    state: Mutex<State>,
+    /// Notifies the holder of the permit, while it has no lease yet, of a stream that takes over.
+    take_over: Notify,
 }
 
 #[derive(Default)]
-struct Inner {
-    taken: bool,
+struct State {
+    is_taken: bool,
     waiting: VecDeque<Waiting>,
 }
 
 struct Waiting {
-    urgent: bool,
+    takes_over: bool,
     grant: oneshot::Sender<Permit>,
 }
 
-/// The right, within this broker, to ask the database for the lease; goes to the next in line when
-/// it is dropped.
+/// The right, within this broker, to ask the database for the lease. Passes to the next in the queue
+/// when it is dropped.
 pub(crate) struct Permit(Option<Arc<WaitQueue>>);
 
-/// Where in line somebody waits.
+/// Where in the queue a stream waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Priority {
-    /// Behind all others.
+    /// After all others.
     Normal,
-    /// Before all others: who gave the turn up for a moment.
+    /// Before all others: it gave the permit up for a moment.
     Returning,
-    /// Before all others, and whoever has the turn but no lease is asked to give it up.
+    /// Before all others, and a holder of the permit that has no lease is asked to give it up.
     TakeOver,
 }
 
 impl WaitQueue {
-    /// The turn, if nobody has it.
+    /// The permit, if nobody has it.
     pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
-        let mut queue = self.queue();
-        (!std::mem::replace(&mut queue.taken, true)).then(|| Permit(Some(self.clone())))
+        let mut state = self.state.lock();
+        (!std::mem::replace(&mut state.is_taken, true)).then(|| Permit(Some(self.clone())))
     }
 
-    /// A place in line; the turn comes over it.
-    pub(crate) fn enqueue(self: &Arc<Self>, place: Priority) -> oneshot::Receiver<Permit> {
+    /// Joins the queue; the permit comes through the channel.
+    pub(crate) fn enqueue(self: &Arc<Self>, priority: Priority) -> oneshot::Receiver<Permit> {
         let (grant, granted) = oneshot::channel();
-        let mut queue = self.queue();
-        if !std::mem::replace(&mut queue.taken, true) {
-            // Nobody has dropped the other end yet.
+        let mut state = self.state.lock();
+        if !std::mem::replace(&mut state.is_taken, true) {
+            // The receiver is still here.
             let _ = grant.send(Permit(Some(self.clone())));
             return granted;
         }
-        let waiter = Waiting { urgent: place == Priority::TakeOver, grant };
-        match place {
-            Priority::Normal => queue.waiting.push_back(waiter),
-            Priority::Returning | Priority::TakeOver => queue.waiting.push_front(waiter),
+        let waiting = Waiting { takes_over: priority == Priority::TakeOver, grant };
+        match priority {
+            Priority::Normal => state.waiting.push_back(waiting),
+            Priority::Returning | Priority::TakeOver => state.waiting.push_front(waiting),
         }
-        if place == Priority::TakeOver {
-            self.asked.notify_one();
+        if priority == Priority::TakeOver {
+            self.take_over.notify_one();
         }
         granted
     }
 
-    /// Waits until somebody urgent waits for the turn.
+    /// Waits until a stream that takes over waits for the permit.
     pub(crate) async fn take_over_waits(&self) {
-        while !self.queue().waiting.iter().any(|w| w.urgent && !w.grant.is_closed()) {
-            self.asked.notified().await;
+        let waits = |waiting: &Waiting| waiting.takes_over && !waiting.grant.is_closed();
+        while !self.state.lock().waiting.iter().any(waits) {
+            self.take_over.notified().await;
         }
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Inner> {
-        self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let Some(turns) = self.0.take() else { return };
+        let Some(queue) = self.0.take() else { return };
         loop {
-            let waiter = {
-                let mut queue = turns.queue();
-                let waiter = queue.waiting.pop_front();
-                queue.taken = waiter.is_some();
-                waiter
+            let next = {
+                let mut state = queue.state.lock();
+                let next = state.waiting.pop_front();
+                state.is_taken = next.is_some();
+                next
             };
-            let Some(Waiting { grant, .. }) = waiter else { return };
-            match grant.send(Permit(Some(turns.clone()))) {
+            let Some(Waiting { grant, .. }) = next else { return };
+            match grant.send(Permit(Some(queue.clone()))) {
                 Ok(()) => return,
-                // Whoever waited there has gone.
+                // It has stopped waiting: the next one gets the permit.
                 Err(mut refused) => refused.0 = None,
             }
         }
@@ -105,50 +101,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn turns_come_in_the_order_of_asking_and_those_who_take_over_go_first() {
-        let turns = Arc::new(WaitQueue::default());
-        let turn = turns.try_acquire().unwrap();
-        assert!(turns.try_acquire().is_none());
-        let mut first = turns.enqueue(Priority::Normal);
-        let gone = turns.enqueue(Priority::Normal);
-        let mut last = turns.enqueue(Priority::Normal);
-        let mut urgent = turns.enqueue(Priority::TakeOver);
+    fn streams_that_take_over_go_first_and_the_others_in_the_order_of_asking() {
+        let queue = Arc::new(WaitQueue::default());
+        let permit = queue.try_acquire().unwrap();
+        assert!(queue.try_acquire().is_none());
+        let mut first = queue.enqueue(Priority::Normal);
+        let gone = queue.enqueue(Priority::Normal);
+        let mut last = queue.enqueue(Priority::Normal);
+        let mut take_over = queue.enqueue(Priority::TakeOver);
         drop(gone);
 
-        drop(turn);
-        let turn = urgent.try_recv().unwrap();
+        drop(permit);
+        let permit = take_over.try_recv().unwrap();
         assert!(first.try_recv().is_err());
-        drop(turn);
-        let turn = first.try_recv().unwrap();
-        let mut again = turns.enqueue(Priority::Returning);
-        drop(turn);
-        let turn = again.try_recv().unwrap();
-        drop(turn);
+        drop(permit);
+        let permit = first.try_recv().unwrap();
+        let mut again = queue.enqueue(Priority::Returning);
+        drop(permit);
+        let permit = again.try_recv().unwrap();
+        drop(permit);
         drop(last.try_recv().unwrap());
-        assert!(turns.try_acquire().is_some());
+        assert!(queue.try_acquire().is_some());
     }
 
     #[test]
-    fn a_turn_that_nobody_fetches_goes_on() {
-        let turns = Arc::new(WaitQueue::default());
-        let turn = turns.try_acquire().unwrap();
-        let granted = turns.enqueue(Priority::Normal);
-        drop(turn);
-        // It was granted, and then not waited for any more.
+    fn a_permit_that_nobody_receives_passes_on() {
+        let queue = Arc::new(WaitQueue::default());
+        let permit = queue.try_acquire().unwrap();
+        let granted = queue.enqueue(Priority::Normal);
+        drop(permit);
+        // It was granted, and then no longer waited for.
         drop(granted);
-        assert!(turns.try_acquire().is_some());
+        assert!(queue.try_acquire().is_some());
     }
 
     #[tokio::test]
-    async fn who_has_the_turn_hears_of_somebody_urgent_whenever_it_asks() {
-        let turns = Arc::new(WaitQueue::default());
-        let _turn = turns.try_acquire().unwrap();
-        let urgent = turns.enqueue(Priority::TakeOver);
-        turns.take_over_waits().await;
-        turns.take_over_waits().await;
-        drop(urgent);
+    async fn the_permit_holder_learns_of_a_take_over_whenever_it_asks() {
+        let queue = Arc::new(WaitQueue::default());
+        let _permit = queue.try_acquire().unwrap();
+        let take_over = queue.enqueue(Priority::TakeOver);
+        queue.take_over_waits().await;
+        queue.take_over_waits().await;
+        drop(take_over);
         let not_asked = std::future::poll_fn(|context| {
-            std::task::Poll::Ready(std::pin::pin!(turns.take_over_waits()).poll(context))
+            std::task::Poll::Ready(std::pin::pin!(queue.take_over_waits()).poll(context))
         });
         assert!(not_asked.await.is_pending());
     }

@@ -1,19 +1,20 @@
-//! The right to advance a consumer: one stream at a time, across all brokers.
+//! The leases of this broker, and the streams that wait for one.
 //!
-//! Three things make a lease, each for what the others cannot do. A *turn*, in this process: the
-//! one session that holds all of a broker's locks would be given a lock twice. The *advisory
-//! lock*: it keeps other brokers out, and is freed when a broker dies. The *epoch*: every write of
-//! a position names it, so that a holder that lost its lock without knowing cannot write any more.
+//! A lease has three parts. The *permit* of this broker's queue: the one session that holds all of a
+//! broker's locks would be granted a lock twice. The *advisory lock*: it excludes other brokers, and
+//! PostgreSQL releases it when a broker dies. The *epoch*: every write of a position names it, so that
+//! a holder that lost its lock without noticing cannot write any more.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, oneshot, watch},
     task::JoinHandle,
@@ -33,50 +34,52 @@ use crate::{
     storage::{ClaimToken, EpochStart, LeaseSession},
 };
 
-/// How long a stream's end waits for its lease to be free, so that its client can have it at once.
+/// How long a stream that ends waits for its lease to be released, so that its client can have it
+/// again at once.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The leases of this broker, and who waits for one.
+/// The leases of this broker.
 pub(crate) struct Leases {
-    /// The session that holds the locks; none while the database is away.
+    /// The session that holds the locks; `None` while the database is away.
     session: watch::Receiver<Option<Arc<LeaseSession>>>,
-    slots: Mutex<HashMap<(TopicName, ConsumerId), Arc<Entry>>>,
-    /// Leases that somebody changed from outside, to be looked at.
-    looked_for: Mutex<HashSet<LeaseScope>>,
-    look: Notify,
-    /// Locks on their way back.
+    entries: Mutex<HashMap<(TopicName, ConsumerId), Arc<Entry>>>,
+    /// Leases that may have been changed from outside, to be checked.
+    to_check: Mutex<HashSet<LeaseScope>>,
+    check: Notify,
+    /// The tasks that release locks.
     releases: TaskTracker,
-    /// Tells other brokers' standbys of a lease that was given back.
-    hints: Outbox,
+    /// Notifies standbys of other brokers of a released lease.
+    outbox: Outbox,
 }
 
-/// A consumer that somebody here holds or waits for.
+/// A consumer whose lease streams here hold or wait for.
 #[derive(Default)]
 struct Entry {
-    turns: Arc<WaitQueue>,
-    held: Mutex<Option<Arc<ActiveLease>>>,
-    freed: Notify,
-    /// How many waiters there are; changed under the lock of all slots only.
+    queue: Arc<WaitQueue>,
+    active: Mutex<Option<Arc<ActiveLease>>>,
+    /// Another broker released the lease.
+    released: Notify,
+    /// How many waiters there are; changes only while all entries are locked.
     waiters: AtomicUsize,
 }
 
-/// A place in the queue for a consumer; the last one takes the slot with it.
+/// A stream or pull that wants a consumer's lease; the last one removes the consumer's entry.
 pub(crate) struct Waiter {
     topic: TopicName,
     consumer: ConsumerId,
-    slot: Arc<Entry>,
+    entry: Arc<Entry>,
     leases: Arc<Leases>,
 }
 
-/// A lease; given back when it is dropped.
+/// A lease; released when it is dropped.
 pub(crate) struct Lease {
-    held: Arc<ActiveLease>,
-    standing: watch::Receiver<LeaseStatus>,
-    /// The epoch that the stream knows of.
+    active: Arc<ActiveLease>,
+    status: watch::Receiver<LeaseStatus>,
+    /// The epoch that the stream works under.
     epoch: Epoch,
     seek_epoch: Epoch,
-    /// Goes when the lock has gone back, so that the next in line does not ask in vain.
-    turn: Option<Permit>,
+    /// Dropped after the lock is released, so that the next in the queue does not ask in vain.
+    permit: Option<Permit>,
     waiter: Arc<Waiter>,
 }
 
@@ -85,210 +88,196 @@ pub(crate) struct Lease {
 pub(crate) enum LeaseEvent {
     /// A seek began a new epoch.
     Sought,
-    /// It is over, as its session is.
+    /// The lease ended with its session.
     SessionLost,
-    /// It is over.
+    /// The lease ended.
     Ended(LeaseEnd),
 }
 
-/// What came of asking for a lease.
+/// What asking the database for a lease led to.
 pub(crate) enum Acquisition {
-    /// It is had, and the consumer goes on at the offset.
+    /// The lease is ours; its consumer continues at the offset.
     Acquired(Box<Lease>, Offset),
-    /// It is another's, and the turn is still one's own.
+    /// Another broker has the lock, or another stream claims it; the permit is still ours.
     Busy(Permit),
     /// The consumer is not registered any more.
-    Gone,
+    Unregistered,
 }
 
 impl Leases {
-    /// No leases yet, on the session that the keeper provides.
-    pub(crate) fn new(session: watch::Receiver<Option<Arc<LeaseSession>>>, hints: Outbox) -> Self {
+    /// No leases yet, on the session that [`crate::broker::lease::session`] keeps open.
+    pub(crate) fn new(session: watch::Receiver<Option<Arc<LeaseSession>>>, outbox: Outbox) -> Self {
         Self {
             session,
-            slots: Mutex::default(),
-            looked_for: Mutex::default(),
-            look: Notify::new(),
+            entries: Mutex::default(),
+            to_check: Mutex::default(),
+            check: Notify::new(),
             releases: TaskTracker::new(),
-            hints,
+            outbox,
         }
     }
 
-    /// A place in the queue for a consumer.
+    /// A waiter for a consumer's lease.
     pub(crate) fn waiter(
         self: &Arc<Self>,
         topic: &TopicName,
         consumer: &ConsumerId,
     ) -> Arc<Waiter> {
         let names = (topic.clone(), consumer.clone());
-        let mut slots = self.slots();
-        let slot = slots.entry(names).or_default().clone();
-        slot.waiters.fetch_add(1, Ordering::Relaxed);
-        drop(slots);
-        Arc::new(Waiter {
-            topic: topic.clone(),
-            consumer: consumer.clone(),
-            slot,
-            leases: self.clone(),
-        })
+        let mut entries = self.entries.lock();
+        let entry = entries.entry(names).or_default().clone();
+        entry.waiters.fetch_add(1, Ordering::Relaxed);
+        drop(entries);
+        let (topic, consumer) = (topic.clone(), consumer.clone());
+        Arc::new(Waiter { topic, consumer, entry, leases: self.clone() })
     }
 
     /// The lease that a stream of this broker has on a consumer.
-    pub(crate) fn held(
+    pub(crate) fn active(
         &self,
         topic: &TopicName,
         consumer: &ConsumerId,
     ) -> Option<Arc<ActiveLease>> {
-        self.slots().get(&(topic.clone(), consumer.clone()))?.held().clone()
+        let entries = self.entries.lock();
+        entries.get(&(topic.clone(), consumer.clone()))?.active.lock().clone()
     }
 
-    /// Waits for a session that can hold locks: one that was lost is opened again.
-    pub(crate) async fn can_be_had(&self) -> Result<(), Error> {
+    /// Waits until the lease session is open.
+    pub(crate) async fn session_is_open(&self) -> Result<(), Error> {
         let mut session = self.session.clone();
         let is_open = |session: &Option<Arc<LeaseSession>>| {
             session.as_ref().is_some_and(|session| !session.closed().is_cancelled())
         };
-        // Without a keeper the broker stops.
-        session.wait_for(is_open).await.map(drop).map_err(|_| Error::DatabaseUnavailable)
+        // The task that opens sessions ends when the broker stops.
+        session.wait_for(is_open).await.map(drop).map_err(|_| Error::unavailable())
     }
 
     /// All leases whose lock a session has.
-    pub(crate) fn all_held(&self, session: &Arc<LeaseSession>) -> Vec<Arc<ActiveLease>> {
-        let slots = self.slots();
-        let held = slots.values().filter_map(|slot| slot.held().clone());
-        held.filter(|held| Arc::ptr_eq(&held.session, session)).collect()
+    pub(crate) fn all_on(&self, session: &Arc<LeaseSession>) -> Vec<Arc<ActiveLease>> {
+        let entries = self.entries.lock();
+        let active = entries.values().filter_map(|entry| entry.active.lock().clone());
+        active.filter(|lease| Arc::ptr_eq(&lease.session, session)).collect()
     }
 
-    /// Another broker gave a lease back.
-    pub(crate) fn freed_elsewhere(&self, topic: TopicName, consumer: ConsumerId) {
-        if let Some(slot) = self.slots().get(&(topic, consumer)) {
-            slot.freed.notify_one();
+    /// Another broker released a lease.
+    pub(crate) fn released_elsewhere(&self, topic: TopicName, consumer: ConsumerId) {
+        if let Some(entry) = self.entries.lock().get(&(topic, consumer)) {
+            entry.released.notify_one();
         }
     }
 
-    /// Somebody changed a lease from outside, on this broker: it and the others look at theirs.
-    pub(crate) fn changed(&self, whose: LeaseScope) {
-        self.look_at(whose);
-        self.hints.lease_changed(whose);
+    /// A call to this broker changed leases from outside: this broker and the others check theirs.
+    pub(crate) fn changed(&self, scope: LeaseScope) {
+        self.check_soon(scope);
+        self.outbox.lease_changed(scope);
     }
 
-    /// A lease may have changed: the keeper looks at it now.
-    pub(crate) fn look_at(&self, whose: LeaseScope) {
-        self.looked_for.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(whose);
-        self.look.notify_one();
+    /// Leases may have changed: they are checked now, not with the next poll.
+    pub(crate) fn check_soon(&self, scope: LeaseScope) {
+        self.to_check.lock().insert(scope);
+        self.check.notify_one();
     }
 
-    /// Waits for leases of a session to look at.
-    pub(crate) async fn to_look_at(&self, session: &Arc<LeaseSession>) -> Vec<Arc<ActiveLease>> {
-        let looked_for = self.looked_for().await;
-        let mut held = self.all_held(session);
-        held.retain(|held| {
-            looked_for.contains(&LeaseScope::Consumer(held.key))
-                || looked_for.contains(&LeaseScope::Topic(held.key.topic))
+    /// Waits for leases of a session that are to be checked.
+    pub(crate) async fn next_to_check(&self, session: &Arc<LeaseSession>) -> Vec<Arc<ActiveLease>> {
+        let scopes = self.next_scopes().await;
+        let mut leases = self.all_on(session);
+        leases.retain(|lease| {
+            scopes.contains(&LeaseScope::Consumer(lease.key))
+                || scopes.contains(&LeaseScope::Topic(lease.key.topic))
         });
-        held
+        leases
     }
 
-    /// Waits until somebody looks for leases, and tells whose.
-    pub(crate) async fn looked_for(&self) -> HashSet<LeaseScope> {
-        self.look.notified().await;
-        let mut looked_for = self.looked_for.lock().unwrap_or_else(|error| error.into_inner());
-        std::mem::take(&mut *looked_for)
+    /// Waits until leases are to be checked.
+    pub(crate) async fn next_scopes(&self) -> HashSet<LeaseScope> {
+        self.check.notified().await;
+        std::mem::take(&mut *self.to_check.lock())
     }
 
-    /// Waits until the leases that were dropped have gone back.
+    /// Waits until all dropped leases are released.
     pub(crate) async fn released(&self) {
         self.releases.close();
         self.releases.wait().await;
     }
-
-    fn slots(&self) -> MutexGuard<'_, HashMap<(TopicName, ConsumerId), Arc<Entry>>> {
-        self.slots.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
-impl Entry {
-    fn held(&self) -> MutexGuard<'_, Option<Arc<ActiveLease>>> {
-        self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
 }
 
 impl Waiter {
-    /// A place in line within this broker; the turn comes over it.
-    pub(crate) fn enqueue(&self, place: Priority) -> oneshot::Receiver<Permit> {
-        self.slot.turns.enqueue(place)
+    /// Joins this broker's queue; the permit comes through the channel.
+    pub(crate) fn enqueue(&self, priority: Priority) -> oneshot::Receiver<Permit> {
+        self.entry.queue.enqueue(priority)
     }
 
-    /// The turn, if nobody here has it.
+    /// The permit of this broker's queue, if nobody has it.
     pub(crate) fn try_acquire(&self) -> Option<Permit> {
-        self.slot.turns.try_acquire()
+        self.entry.queue.try_acquire()
     }
 
-    /// Waits until somebody who takes over waits for the turn that one has.
+    /// Waits until a stream that takes over waits for the permit that this one has.
     pub(crate) async fn take_over_waits(&self) {
-        self.slot.turns.take_over_waits().await;
+        self.entry.queue.take_over_waits().await;
     }
 
-    /// Who holds the lease in this broker, if a stream here does.
+    /// Who holds the lease, if a stream of this broker does.
     pub(crate) fn holder(&self) -> Option<String> {
-        self.slot.held().as_ref().map(|held| held.holder.clone())
+        self.entry.active.lock().as_ref().map(|lease| lease.holder.clone())
     }
 
-    /// Waits until another broker says that it gave the lease back.
-    pub(crate) async fn freed_elsewhere(&self) {
-        self.slot.freed.notified().await;
+    /// Waits until another broker releases the lease.
+    pub(crate) async fn released_elsewhere(&self) {
+        self.entry.released.notified().await;
     }
 
-    /// Asks the database for the lease; `claim` is that of a stream that takes it over.
+    /// Asks the database for the lease; `claim` is given by a stream that takes it over.
     ///
-    /// Must run to its end: dropped half-way, it would leave a lock that nobody knows of.
+    /// Must not be cancelled: that could leave a lock that nobody knows of.
     pub(crate) async fn acquire(
         self: &Arc<Self>,
-        turn: Permit,
+        permit: Permit,
         key: ConsumerKey,
         holder: &str,
         claim: Option<&ClaimToken>,
     ) -> Result<Acquisition, Error> {
-        let session = self.leases.session.borrow().clone().ok_or(Error::DatabaseUnavailable)?;
+        let session = self.leases.session.borrow().clone().ok_or_else(Error::unavailable)?;
         if !session.try_lock(key).await.map_err(Error::of_read)? {
-            return Ok(Acquisition::Busy(turn));
+            return Ok(Acquisition::Busy(permit));
         }
         let begun = session.begin_epoch(key, holder, claim).await;
         let (epoch, position, seek_epoch) = match begun {
             Ok(EpochStart::Epoch { epoch, position, seek_epoch }) => (epoch, position, seek_epoch),
             other => {
-                give_back(&session, key).await;
+                unlock(&session, key).await;
                 return match other.map_err(Error::of_read)? {
-                    EpochStart::Gone => Ok(Acquisition::Gone),
-                    EpochStart::Claimed | EpochStart::Epoch { .. } => Ok(Acquisition::Busy(turn)),
+                    EpochStart::Gone => Ok(Acquisition::Unregistered),
+                    EpochStart::Claimed | EpochStart::Epoch { .. } => Ok(Acquisition::Busy(permit)),
                 };
             }
         };
-        let (holder, progress) = (holder.to_owned(), LeaseState::new(epoch, position));
-        let standing = progress.watch();
-        let held = Arc::new(ActiveLease { key, holder, session, progress });
-        *self.slot.held() = Some(held.clone());
-        let (turn, waiter) = (Some(turn), self.clone());
-        let lease = Lease { held, standing, epoch, seek_epoch, turn, waiter };
+        let (holder, state) = (holder.to_owned(), LeaseState::new(epoch, position));
+        let status = state.watch();
+        let active = Arc::new(ActiveLease { key, holder, session, state });
+        *self.entry.active.lock() = Some(active.clone());
+        let (permit, waiter) = (Some(permit), self.clone());
+        let lease = Lease { active, status, epoch, seek_epoch, permit, waiter };
         Ok(Acquisition::Acquired(Box::new(lease), position))
     }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        let mut slots = self.leases.slots();
-        if self.slot.waiters.fetch_sub(1, Ordering::Relaxed) == 1 {
-            slots.remove(&(self.topic.clone(), self.consumer.clone()));
+        let mut entries = self.leases.entries.lock();
+        if self.entry.waiters.fetch_sub(1, Ordering::Relaxed) == 1 {
+            entries.remove(&(self.topic.clone(), self.consumer.clone()));
         }
     }
 }
 
 impl Lease {
     pub(crate) fn key(&self) -> ConsumerKey {
-        self.held.key
+        self.active.key
     }
 
-    /// The number under which the stream writes positions.
+    /// The epoch that the stream writes positions under.
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
     }
@@ -300,96 +289,96 @@ impl Lease {
 
     /// The stored position, as far as it is known here.
     pub(crate) fn committed(&self) -> Offset {
-        self.held.progress.committed()
+        self.active.state.committed()
     }
 
     /// Messages up to an offset are about to be handed out.
     pub(crate) fn delivers(&self, end: Offset) {
-        self.held.progress.delivers(self.epoch, end);
+        self.active.state.delivers(self.epoch, end);
     }
 
     /// A position was stored under the lease's epoch.
     pub(crate) fn position_stored(&self, position: Offset) {
-        self.held.progress.position_stored(self.epoch, position);
+        self.active.state.position_stored(self.epoch, position);
     }
 
-    /// Waits until the stored position moves; for ever if the lease is over.
+    /// Waits until the stored position advances; for ever if the lease ended.
     pub(crate) async fn committed_beyond(&self, known: Offset) {
-        let mut standing = self.standing.clone();
-        // The sender lives as long as this lease.
-        let _ = standing.wait_for(|standing| standing.committed > known).await;
+        let mut status = self.status.clone();
+        // The sender lives as long as the lease.
+        let _ = status.wait_for(|status| status.committed > known).await;
     }
 
     /// Waits for something that the stream must act on.
-    pub(crate) async fn news(&self) -> LeaseEvent {
-        let mut standing = self.standing.clone();
-        let changed = standing.wait_for(|now| now.over.is_some() || now.epoch != self.epoch);
+    pub(crate) async fn event(&self) -> LeaseEvent {
+        let mut status = self.status.clone();
+        let changed = status.wait_for(|now| now.ended.is_some() || now.epoch != self.epoch);
         tokio::select! {
-            // Of a lease whose session is over nothing else is true any more.
+            // The end of the session comes before everything else.
             biased;
-            () = self.held.session.closed().cancelled() => LeaseEvent::SessionLost,
-            Ok(now) = changed => match &now.over {
-                Some(over) => LeaseEvent::Ended(over.clone()),
+            () = self.active.session.closed().cancelled() => LeaseEvent::SessionLost,
+            Ok(now) = changed => match &now.ended {
+                Some(end) => LeaseEvent::Ended(end.clone()),
                 None => LeaseEvent::Sought,
             },
         }
     }
 
-    /// Takes the new epoch of a seek; returns where it begins.
-    pub(crate) fn go_on(&mut self) -> Offset {
-        let now = self.standing.borrow();
+    /// Adopts the epoch that a seek began; returns the position that it began at.
+    pub(crate) fn adopt_seek(&mut self) -> Offset {
+        let now = self.status.borrow();
         self.epoch = now.epoch;
         self.seek_epoch = now.epoch;
         now.start
     }
 
-    /// Gives the lease back, and waits until it is free, or for a moment if that takes long.
+    /// Releases the lease, and waits for that for a moment.
     pub(crate) async fn release(mut self) {
-        if let Some(given_back) = self.give_back() {
-            // It goes on by itself.
-            let _ = tokio::time::timeout(RELEASE_TIMEOUT, given_back).await;
+        if let Some(released) = self.begin_release() {
+            // The task continues without this wait.
+            let _ = tokio::time::timeout(RELEASE_TIMEOUT, released).await;
         }
     }
 
-    /// Begins to give the lease back, once.
-    fn give_back(&mut self) -> Option<JoinHandle<()>> {
-        let turn = self.turn.take()?;
-        *self.waiter.slot.held() = None;
-        let (session, waiter, key) =
-            (self.held.session.clone(), self.waiter.clone(), self.held.key);
+    /// Begins to release the lease; does so once.
+    fn begin_release(&mut self) -> Option<JoinHandle<()>> {
+        let permit = self.permit.take()?;
+        *self.waiter.entry.active.lock() = None;
+        let (session, key) = (self.active.session.clone(), self.active.key);
+        let waiter = self.waiter.clone();
         let leases = waiter.leases.clone();
         Some(leases.releases.spawn(async move {
-            give_back(&session, key).await;
-            drop(turn);
-            waiter.leases.hints.lease_freed(waiter.topic.clone(), waiter.consumer.clone());
+            unlock(&session, key).await;
+            drop(permit);
+            waiter.leases.outbox.lease_released(waiter.topic.clone(), waiter.consumer.clone());
         }))
     }
 
-    /// Asks the database at once how the lease stands; false if nothing has changed.
-    pub(crate) async fn look(&self) -> Result<bool, Error> {
-        let mine = [(self.key(), self.epoch, Offset(i64::MAX))];
-        let changes = self.held.session.find_changes(&mine).await.map_err(Error::of_read)?;
+    /// Asks the database now whether the lease has changed; false if it has not.
+    pub(crate) async fn check(&self) -> Result<bool, Error> {
+        let ours = [(self.key(), self.epoch, Offset(i64::MAX))];
+        let changes = self.active.session.find_changes(&ours).await.map_err(Error::of_read)?;
         let changed = !changes.is_empty();
-        changes.into_iter().for_each(|(_, seen)| self.held.progress.saw(seen));
+        changes.into_iter().for_each(|(_, change)| self.active.state.observe(change));
         Ok(changed)
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.give_back();
+        self.begin_release();
     }
 }
 
-/// Gives a lock back. If that fails, ends the session: a lock that nobody knows of would keep its
-/// consumer from everybody.
-async fn give_back(session: &LeaseSession, key: ConsumerKey) {
+/// Releases a lock. If that fails, ends the session: a lock that nobody knows of would keep everybody
+/// from its consumer.
+async fn unlock(session: &LeaseSession, key: ConsumerKey) {
     match session.unlock(key).await {
         Ok(true) => {}
-        Ok(false) => tracing::error!(?key, "give back a lock that the session did not have"),
+        Ok(false) => tracing::error!(?key, "release a lock that the session did not have"),
         Err(error) => {
             if !session.closed().is_cancelled() {
-                tracing::warn!(%error, "give back a lock: end the lease session");
+                tracing::warn!(%error, "release a lock: end the lease session");
             }
             session.close();
         }

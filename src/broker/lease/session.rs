@@ -1,6 +1,8 @@
-//! Keeps the session that holds the leases: opens a new one when it is lost, and asks once a
-//! second, in one statement for all, which leases somebody changed from outside: by a seek, a
-//! take-over, a commit to another broker, or the consumer's end. A hint makes it ask at once.
+//! Keeps the session open that holds this broker's locks, and checks its leases.
+//!
+//! Once a second, and at once when a notification says so, one statement asks which leases were
+//! changed from outside: by a seek, a take-over, a commit to another broker, or the end of their
+//! consumer.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -11,109 +13,113 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    broker::{POLL_INTERVAL, backoff::Backoff, lease::registry::Leases, log::topics::TopicLogs},
+    broker::{
+        backoff::{Backoff, POLL_INTERVAL},
+        lease::registry::Leases,
+        log::topics::TopicLogs,
+    },
     storage::{self, LeaseSession, Storage},
 };
 
-/// A session without an answer for so long is given up, and its leases with it: another broker
-/// may have got them.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a check may take. A session that does not answer is closed, and its leases end: other
+/// brokers may have acquired them.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Opens the first session, and keeps one open until the broker stops.
-pub(crate) async fn start(
-    storage: Arc<Storage>,
-    leases: Arc<Leases>,
-    logs: Arc<TopicLogs>,
-    sessions: watch::Sender<Option<Arc<LeaseSession>>>,
-    tasks: &TaskTracker,
-    stopping: CancellationToken,
-) -> Result<(), storage::Error> {
-    sessions.send_replace(Some(Arc::new(storage.open_lease_session().await?)));
-    tasks.spawn(run(storage, leases, logs, sessions, stopping));
-    Ok(())
+/// How long opening a session may take.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Keeps the lease session open.
+pub(crate) struct SessionKeeper {
+    pub storage: Arc<Storage>,
+    pub leases: Arc<Leases>,
+    pub logs: Arc<TopicLogs>,
+    /// The open session; `None` while there is none.
+    pub session: watch::Sender<Option<Arc<LeaseSession>>>,
+    pub stopping: CancellationToken,
 }
 
-async fn run(
-    storage: Arc<Storage>,
-    leases: Arc<Leases>,
-    logs: Arc<TopicLogs>,
-    sessions: watch::Sender<Option<Arc<LeaseSession>>>,
-    stopping: CancellationToken,
-) {
-    stopping.run_until_cancelled(keep(&storage, &leases, &logs, &sessions)).await;
-    if let Some(session) = sessions.send_replace(None) {
-        session.close();
+impl SessionKeeper {
+    /// Opens the first session, and keeps one open until the broker stops.
+    pub(crate) async fn start(self, tasks: &TaskTracker) -> Result<(), storage::Error> {
+        let first = self.storage.open_lease_session().await?;
+        self.session.send_replace(Some(Arc::new(first)));
+        tasks.spawn(self.run());
+        Ok(())
     }
-}
 
-async fn keep(
-    storage: &Storage,
-    leases: &Leases,
-    logs: &TopicLogs,
-    sessions: &watch::Sender<Option<Arc<LeaseSession>>>,
-) {
-    let mut backoff = Backoff::new();
-    loop {
-        let session = sessions.borrow().clone();
-        if let Some(session) = session {
-            let opened = Instant::now();
-            tokio::select! {
-                () = check_until_lost(&session, leases) => {}
-                () = storage.wait_for_other_primary(session.server()) => {
-                    tracing::warn!("lose the leases, as another server has taken their server's place");
-                }
-            }
+    async fn run(self) {
+        self.stopping.run_until_cancelled(self.keep_open()).await;
+        if let Some(session) = self.session.send_replace(None) {
             session.close();
-            sessions.send_replace(None);
-            // Whatever took the session may have taken stored messages too: a standby that was
-            // promoted, or a restored copy.
-            logs.clear_cache();
-            // Where two servers take turns, or somebody ends each session, it is not opened as
-            // fast as it can.
-            backoff.settle(opened.elapsed());
-            backoff.pause().await;
         }
-        sessions.send_replace(Some(open(storage).await));
-        tracing::info!("opened a new lease session");
     }
-}
 
-async fn check_until_lost(session: &Arc<LeaseSession>, leases: &Leases) {
-    let mut tick = time::interval(POLL_INTERVAL);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let held = tokio::select! {
-            _ = tick.tick() => leases.all_held(session),
-            held = leases.to_look_at(session) => held,
-            () = session.closed().cancelled() => return,
-        };
-        let asked: Vec<_> = held
-            .iter()
-            .map(|held| (held.key, held.progress.epoch(), held.progress.committed()))
-            .collect();
-        match time::timeout(ANSWER_TIMEOUT, session.find_changes(&asked)).await {
-            Ok(Ok(changes)) => {
-                let held: HashMap<_, _> = held.iter().map(|held| (held.key, held)).collect();
-                for (key, seen) in changes {
-                    if let Some(held) = held.get(&key) {
-                        held.progress.saw(seen);
+    async fn keep_open(&self) {
+        let mut backoff = Backoff::new();
+        loop {
+            let session = self.session.borrow().clone();
+            if let Some(session) = session {
+                let opened = Instant::now();
+                tokio::select! {
+                    () = self.check_until_lost(&session) => {}
+                    () = self.storage.wait_for_other_primary(session.server()) => {
+                        tracing::warn!("end all leases: another server is the primary now");
                     }
                 }
+                session.close();
+                self.session.send_replace(None);
+                // What ended the session may have lost stored messages too, as a promoted standby or
+                // a restored backup does.
+                self.logs.clear_cache();
+                // Sessions that end again and again are not opened as fast as they can be.
+                backoff.settle(opened.elapsed());
+                backoff.pause().await;
             }
-            Ok(Err(error)) => return tracing::warn!(%error, "check the leases"),
-            Err(_) => return tracing::warn!("check the leases: no answer in {ANSWER_TIMEOUT:?}"),
+            self.session.send_replace(Some(self.open().await));
+            tracing::info!("opened a new lease session");
         }
     }
-}
 
-async fn open(storage: &Storage) -> Arc<LeaseSession> {
-    let mut backoff = Backoff::new();
-    loop {
-        match time::timeout(ANSWER_TIMEOUT, storage.open_lease_session()).await {
-            Ok(Ok(session)) => return Arc::new(session),
-            Ok(Err(error)) => tracing::warn!(%error, "open a lease session"),
-            Err(_) => tracing::warn!("open a lease session: no answer in {ANSWER_TIMEOUT:?}"),
+    async fn check_until_lost(&self, session: &Arc<LeaseSession>) {
+        let mut tick = time::interval(POLL_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let leases = tokio::select! {
+                _ = tick.tick() => self.leases.all_on(session),
+                leases = self.leases.next_to_check(session) => leases,
+                () = session.closed().cancelled() => return,
+            };
+            let known: Vec<_> = leases
+                .iter()
+                .map(|lease| (lease.key, lease.state.epoch(), lease.state.committed()))
+                .collect();
+            match time::timeout(CHECK_TIMEOUT, session.find_changes(&known)).await {
+                Ok(Ok(changes)) => {
+                    let leases: HashMap<_, _> =
+                        leases.iter().map(|lease| (lease.key, lease)).collect();
+                    for (key, change) in changes {
+                        if let Some(lease) = leases.get(&key) {
+                            lease.state.observe(change);
+                        }
+                    }
+                }
+                Ok(Err(error)) => return tracing::warn!(%error, "check the leases"),
+                Err(_) => {
+                    return tracing::warn!("check the leases: no answer in {CHECK_TIMEOUT:?}");
+                }
+            }
         }
-        backoff.pause().await;
+    }
+
+    async fn open(&self) -> Arc<LeaseSession> {
+        let mut backoff = Backoff::new();
+        loop {
+            match time::timeout(OPEN_TIMEOUT, self.storage.open_lease_session()).await {
+                Ok(Ok(session)) => return Arc::new(session),
+                Ok(Err(error)) => tracing::warn!(%error, "open a lease session"),
+                Err(_) => tracing::warn!("open a lease session: no answer in {OPEN_TIMEOUT:?}"),
+            }
+            backoff.pause().await;
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! A lease as others in this broker may know it, and as the database last told.
+//! A lease as this broker knows it, and as the database last described it.
 
 use std::sync::{
     Arc,
@@ -18,33 +18,33 @@ pub(crate) struct ActiveLease {
     pub holder: String,
     /// The session that has the lock.
     pub session: Arc<LeaseSession>,
-    pub progress: LeaseState,
+    pub state: LeaseState,
 }
 
-/// How far a lease has come.
+/// A lease's epoch, positions and end.
 pub(crate) struct LeaseState {
-    standing: watch::Sender<LeaseStatus>,
+    status: watch::Sender<LeaseStatus>,
     /// The offset up to which messages were handed out.
     delivered: AtomicI64,
 }
 
-/// How a lease stands.
+/// What a lease's stream must follow.
 #[derive(Clone, Debug)]
 pub(crate) struct LeaseStatus {
-    /// The number under which positions are written; a seek makes it grow.
+    /// The epoch under which positions are written; a seek raises it.
     pub epoch: Epoch,
-    /// Where the epoch began.
+    /// The position at which the epoch began.
     pub start: Offset,
-    /// The stored position, where the client moves it.
+    /// The stored position, where the client commits.
     pub committed: Offset,
-    /// Why the lease is over, if it is.
-    pub over: Option<LeaseEnd>,
+    /// Why the lease ended, if it did.
+    pub ended: Option<LeaseEnd>,
 }
 
-/// Why a lease is over.
+/// Why a lease ended.
 #[derive(Clone, Debug)]
 pub(crate) enum LeaseEnd {
-    /// Another stream took it.
+    /// Another stream took it over.
     TakenOver { by: String },
     /// The consumer is not registered any more.
     Unregistered,
@@ -53,22 +53,22 @@ pub(crate) enum LeaseEnd {
 impl LeaseState {
     /// An epoch begins at a position.
     pub(crate) fn new(epoch: Epoch, position: Offset) -> Self {
-        let standing = LeaseStatus { epoch, start: position, committed: position, over: None };
-        Self { standing: watch::Sender::new(standing), delivered: AtomicI64::new(position.0) }
+        let status = LeaseStatus { epoch, start: position, committed: position, ended: None };
+        Self { status: watch::Sender::new(status), delivered: AtomicI64::new(position.0) }
     }
 
-    /// How the lease stands, from now on.
+    /// The status, from now on.
     pub(crate) fn watch(&self) -> watch::Receiver<LeaseStatus> {
-        self.standing.subscribe()
+        self.status.subscribe()
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
-        self.standing.borrow().epoch
+        self.status.borrow().epoch
     }
 
     /// The stored position, as far as it is known here.
     pub(crate) fn committed(&self) -> Offset {
-        self.standing.borrow().committed
+        self.status.borrow().committed
     }
 
     /// The offset up to which messages were handed out.
@@ -76,42 +76,43 @@ impl LeaseState {
         Offset(self.delivered.load(Ordering::Acquire))
     }
 
-    /// Messages up to an offset are about to be handed out under an epoch. Of one that a seek has
-    /// ended they count no more.
+    /// Messages up to an offset are about to be handed out under an epoch. If a seek has ended that
+    /// epoch, they do not count.
     pub(crate) fn delivers(&self, epoch: Epoch, end: Offset) {
-        // ActiveLease while it is stored, so that no seek comes in between.
-        let standing = self.standing.borrow();
-        if standing.epoch == epoch {
+        // Borrowed until the offset is stored, so that no seek comes in between.
+        let status = self.status.borrow();
+        if status.epoch == epoch {
             self.delivered.store(end.0, Ordering::Release);
         }
     }
 
     /// A position was stored under an epoch.
     pub(crate) fn position_stored(&self, epoch: Epoch, position: Offset) {
-        self.standing.send_if_modified(|standing| {
-            let news = standing.epoch == epoch && position > standing.committed;
-            if news {
-                standing.committed = position;
+        self.status.send_if_modified(|status| {
+            let advances = status.epoch == epoch && position > status.committed;
+            if advances {
+                status.committed = position;
             }
-            news
+            advances
         });
     }
 
-    /// Takes in what the database told over this lease's own session, so while the lock was held:
-    /// nobody but a seek or a claim can have begun another epoch. It may be older than what is
-    /// known here, but then it names no claim.
-    pub(crate) fn saw(&self, seen: Option<LeaseChange>) {
-        let Some(LeaseChange { epoch, position, taken, taker }) = seen else {
+    /// Takes a change from the lease's own session; `None` if the consumer does not exist any more.
+    ///
+    /// The session held the lock when it answered, so only a seek or a claim can have begun another
+    /// epoch. The answer may be older than what is known here, but then it names no claim.
+    pub(crate) fn observe(&self, change: Option<LeaseChange>) {
+        let Some(LeaseChange { epoch, position, taken, taker }) = change else {
             return self.end(LeaseEnd::Unregistered);
         };
         if taken {
             return self.end(LeaseEnd::TakenOver { by: taker });
         }
-        self.standing.send_if_modified(|standing| {
-            let sought = epoch > standing.epoch;
+        self.status.send_if_modified(|status| {
+            let sought = epoch > status.epoch;
             if sought {
-                (standing.epoch, standing.start, standing.committed) = (epoch, position, position);
-                // Before the stream hears of it, and delivers from there.
+                (status.epoch, status.start, status.committed) = (epoch, position, position);
+                // Before the stream learns of the seek, and hands messages out from there.
                 self.delivered.store(position.0, Ordering::Release);
             }
             sought
@@ -119,10 +120,11 @@ impl LeaseState {
         self.position_stored(epoch, position);
     }
 
-    fn end(&self, why: LeaseEnd) {
-        self.standing.send_if_modified(|standing| {
-            let ends = standing.over.is_none();
-            standing.over = standing.over.take().or(Some(why));
+    /// Ends the lease. The first reason stays.
+    fn end(&self, reason: LeaseEnd) {
+        self.status.send_if_modified(|status| {
+            let ends = status.ended.is_none();
+            status.ended = status.ended.take().or(Some(reason));
             ends
         });
     }

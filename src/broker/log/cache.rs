@@ -81,7 +81,7 @@ impl BatchCache {
     }
 
     /// Forgets the batches of a topic.
-    pub(crate) fn forget(&mut self, topic: TopicId) -> Vec<Arc<Batch>> {
+    pub(crate) fn remove_topic(&mut self, topic: TopicId) -> Vec<Arc<Batch>> {
         let all = (topic, Offset(i64::MIN))..=(topic, Offset(i64::MAX));
         let keys: Vec<Key> = self.batches.range(all).map(|(&key, _)| key).collect();
         keys.into_iter().filter_map(|key| self.remove(key)).collect()
@@ -140,7 +140,7 @@ mod tests {
         for from in [4, 10, 21] {
             assert!(bases(&recent, from).is_empty(), "{from}");
         }
-        assert_eq!(recent.forget(TOPIC).len(), 3);
+        assert_eq!(recent.remove_topic(TOPIC).len(), 3);
         assert!(bases(&recent, 5).is_empty());
         assert_eq!((recent.batches.len(), recent.order.len(), recent.bytes), (2, 2, 2));
     }

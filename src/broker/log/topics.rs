@@ -1,196 +1,202 @@
-//! Topics that somebody reads here: where each ends, as far as this broker knows, and batches that
-//! its streams can share.
+//! The topics that streams of this broker read: where each log ends, and recent batches that all of
+//! a topic's streams share.
 //!
-//! A head known here is a hint to read; the table is the truth. It only grows, unless the poll finds
-//! that it was never so far, or that the database has lost messages.
+//! A head known here only says that reading is worth while; the table is the truth. It grows, unless
+//! the poll finds that the head was never there, or that the log was truncated.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc,
         atomic::{AtomicI64, AtomicUsize, Ordering},
     },
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::log::{
         cache::{self, BatchCache},
-        seen::{Asked, Losses},
+        seen::{Moment, SeenLogs},
     },
-    model::{Batch, Offset, TopicId},
+    model::{Batch, LogEnds, Offset, TopicId},
     storage::LogSlice,
 };
 
-/// The topics that somebody reads here.
+/// The topics that are read here, and what was seen of all topics.
 #[derive(Default)]
 pub(crate) struct TopicLogs {
     topics: Mutex<HashMap<TopicId, Arc<TopicLog>>>,
-    recent: Mutex<BatchCache>,
-    losses: Losses,
+    cache: Mutex<BatchCache>,
+    seen: SeenLogs,
 }
 
-pub(crate) struct TopicLog {
+/// A topic's log, as all its readers here share it.
+struct TopicLog {
     head: watch::Sender<Offset>,
-    /// The offset of the oldest message kept, as far as this broker knows.
-    floor: AtomicI64,
-    /// Where streams read from the database now: each is held by the one that does; others that
-    /// come to the same place wait for what it finds.
-    reading: Mutex<HashMap<Offset, Place>>,
-    /// The topic was deleted.
-    gone: CancellationToken,
-    /// How many read here; changed under the lock of all logs only.
+    /// The log start offset.
+    start: AtomicI64,
+    /// The reads from the database that are under way, by their offset.
+    reads: Mutex<HashMap<Offset, SharedRead>>,
+    /// Cancelled when the topic is deleted.
+    deleted: CancellationToken,
+    /// How many readers there are; changes only while all topics are locked.
     readers: AtomicUsize,
 }
 
-/// Where somebody reads from the database.
+/// A read from the database, and those who wait for what it finds.
 #[derive(Default)]
-struct Place {
+struct SharedRead {
     lock: Arc<tokio::sync::Mutex<()>>,
-    /// How many read there, or wait; the last one takes the place along.
+    /// How many readers read or wait; the last one removes the entry.
     readers: usize,
 }
 
-/// A reader's hold on a topic's log; the last one takes the log with it.
+/// A reader of a topic's log; the last one removes the log from this broker's memory.
 pub(crate) struct LogReader {
     topic: TopicId,
     log: Arc<TopicLog>,
     logs: Arc<TopicLogs>,
-    /// The topic's head, as far as this broker knows.
+    /// The topic's head.
     pub head: watch::Receiver<Offset>,
 }
 
-impl TopicLogs {
-    /// Joins a topic whose ends were just read.
-    pub(crate) fn subscribe(
-        self: &Arc<Self>,
-        topic: TopicId,
-        ends: (Offset, Offset),
-        asked: Asked,
-    ) -> LogReader {
-        let (first, head) = match self.losses.saw(topic, ends.1, asked) {
-            true => ends,
-            false => (Offset(0), self.losses.known_head(topic)),
-        };
-        let mut logs = self.lock();
-        let log = logs
-            .entry(topic)
-            .or_insert_with(|| {
-                Arc::new(TopicLog {
-                    head: watch::Sender::new(head),
-                    floor: AtomicI64::new(first.0),
-                    reading: Mutex::default(),
-                    gone: CancellationToken::new(),
-                    readers: AtomicUsize::new(0),
-                })
-            })
-            .clone();
-        log.readers.fetch_add(1, Ordering::Relaxed);
-        drop(logs);
-        log.raise_floor(first);
-        log.advance(head);
-        let head = log.head.subscribe();
-        LogReader { topic, log, logs: self.clone(), head }
-    }
+/// A question to the database, from before it was asked: its answer is taken only if no truncation
+/// of the log was found meanwhile.
+#[derive(Clone)]
+pub(crate) struct Observation {
+    logs: Arc<TopicLogs>,
+    moment: Moment,
+}
 
-    /// A batch was stored by this broker: readers need not read it again.
-    pub(crate) fn batch_stored(&self, topic: TopicId, batch: Batch) {
-        self.losses.stored(topic, &batch);
-        if !self.lock().contains_key(&topic) {
-            return;
-        }
-        let head = batch.end();
-        self.keep(topic, &[Arc::new(batch.detached())]);
-        self.head_moved(topic, head);
-    }
-
-    /// Keeps batches of a topic, as long as somebody reads it here.
-    fn keep(&self, topic: TopicId, batches: &[Arc<Batch>]) {
-        let bytes: Vec<usize> = batches.iter().map(|batch| cache::bytes_of(batch)).collect();
-        let mut gone = Vec::new();
-        let topics = self.lock();
-        // Whoever reads last takes what is kept along.
-        if topics.contains_key(&topic) {
-            let mut recent = self.recent();
-            for (batch, bytes) in batches.iter().zip(bytes) {
-                gone.push(recent.add(topic, batch.clone(), bytes));
-            }
-        }
-        drop(topics);
-        drop(gone);
-    }
-
-    /// Forgets all batches. They were stored, but a database that went away may come back without
-    /// its last transactions: the table is the truth.
-    pub(crate) fn clear_cache(&self) {
-        let forgotten = std::mem::take(&mut *self.recent());
-        drop(forgotten);
-    }
-
-    /// The ends of a log were read; false if they are not to be believed any more.
-    pub(crate) fn saw(
-        &self,
-        topic: TopicId,
-        (first, head): (Offset, Offset),
-        asked: Asked,
-    ) -> bool {
-        let is_current = self.losses.saw(topic, head, asked);
-        if is_current && let Some(log) = self.lock().get(&topic) {
-            log.raise_floor(first);
-            log.advance(head);
+impl Observation {
+    /// Takes the ends of a topic's log from the answer. Returns false if the answer is stale.
+    pub(crate) fn observe(&self, topic: TopicId, ends: LogEnds) -> bool {
+        let is_current = self.observe_head(topic, ends.head);
+        if is_current && let Some(log) = self.logs.topics.lock().get(&topic) {
+            log.advance(ends);
         }
         is_current
     }
 
-    /// A head was heard of.
+    /// Takes from the answer that a topic has messages up to `head`. Returns false if the answer is
+    /// stale.
+    pub(crate) fn observe_head(&self, topic: TopicId, head: Offset) -> bool {
+        self.logs.seen.observe(topic, head, None, self.moment)
+    }
+
+    /// Joins a topic's readers, with the ends of its log from the answer.
+    pub(crate) fn join(&self, topic: TopicId, ends: LogEnds) -> LogReader {
+        let ends = match self.observe_head(topic, ends.head) {
+            true => ends,
+            false => LogEnds { start: Offset(0), head: self.logs.seen.head(topic) },
+        };
+        let mut topics = self.logs.topics.lock();
+        let log = topics.entry(topic).or_insert_with(|| Arc::new(TopicLog::of(ends))).clone();
+        log.readers.fetch_add(1, Ordering::Relaxed);
+        drop(topics);
+        log.advance(ends);
+        let head = log.head.subscribe();
+        LogReader { topic, log, logs: self.logs.clone(), head }
+    }
+}
+
+impl TopicLogs {
+    /// Begins an observation; to be called before the database is asked.
+    pub(crate) fn begin(self: &Arc<Self>) -> Observation {
+        Observation { logs: self.clone(), moment: self.seen.now() }
+    }
+
+    /// What was seen of all logs.
+    pub(crate) fn seen(&self) -> &SeenLogs {
+        &self.seen
+    }
+
+    /// This broker stored a batch: its readers need not read it from the database.
+    pub(crate) fn batch_stored(&self, topic: TopicId, batch: Batch) {
+        self.seen.stored(topic, &batch);
+        if !self.topics.lock().contains_key(&topic) {
+            return;
+        }
+        let head = batch.end();
+        self.cache(topic, &[Arc::new(batch.detached())]);
+        self.head_moved(topic, head);
+    }
+
+    /// Caches batches of a topic if it has readers.
+    fn cache(&self, topic: TopicId, batches: &[Arc<Batch>]) {
+        let bytes: Vec<usize> = batches.iter().map(|batch| cache::bytes_of(batch)).collect();
+        let mut evicted = Vec::new();
+        let topics = self.topics.lock();
+        // The last reader removes what is cached.
+        if topics.contains_key(&topic) {
+            let mut cache = self.cache.lock();
+            for (batch, bytes) in batches.iter().zip(bytes) {
+                evicted.push(cache.add(topic, batch.clone(), bytes));
+            }
+        }
+        drop(topics);
+        drop(evicted);
+    }
+
+    /// Empties the cache. Its batches were stored, but a database that went away may come back
+    /// without its last transactions.
+    pub(crate) fn clear_cache(&self) {
+        let cleared = std::mem::take(&mut *self.cache.lock());
+        drop(cleared);
+    }
+
+    /// Another broker, or this one, says where a head is.
     pub(crate) fn head_moved(&self, topic: TopicId, head: Offset) {
-        if let Some(log) = self.lock().get(&topic) {
-            log.advance(head);
+        if let Some(log) = self.topics.lock().get(&topic) {
+            log.advance_head(head);
         }
     }
 
-    /// The head was never so far, or is not any more: whoever waits for more waits from here.
-    pub(crate) fn head_went_back(&self, topic: TopicId, head: Offset) {
-        let topics = self.lock();
+    /// Sets a head back: it was never so far, or the log was truncated. Readers wait from there.
+    pub(crate) fn reset_head(&self, topic: TopicId, head: Offset) {
+        let topics = self.topics.lock();
         if let Some(log) = topics.get(&topic) {
             log.head.send_replace(head);
         }
-        let forgotten = self.recent().forget(topic);
+        let removed = self.cache.lock().remove_topic(topic);
         drop(topics);
-        drop(forgotten);
+        drop(removed);
     }
 
-    /// What this broker knows to have been stored, and what of it is gone.
-    pub(crate) fn losses(&self) -> &Losses {
-        &self.losses
-    }
-
-    /// A topic was deleted.
+    /// Forgets a deleted topic, and ends its readers' waits.
     pub(crate) fn topic_deleted(&self, topic: TopicId) {
-        self.losses.forget(topic);
-        if let Some(log) = self.lock().get(&topic) {
-            log.gone.cancel();
+        self.seen.forget(topic);
+        if let Some(log) = self.topics.lock().get(&topic) {
+            log.deleted.cancel();
         }
     }
 
-    /// The topics that somebody reads here, and their heads as far as they are known.
-    pub(crate) fn topics(&self) -> Vec<(TopicId, Offset)> {
-        self.lock().iter().map(|(topic, log)| (*topic, *log.head.borrow())).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<TopicId, Arc<TopicLog>>> {
-        self.topics.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn recent(&self) -> MutexGuard<'_, BatchCache> {
-        self.recent.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// The topics that are read here, and their heads.
+    pub(crate) fn heads(&self) -> Vec<(TopicId, Offset)> {
+        self.topics.lock().iter().map(|(topic, log)| (*topic, *log.head.borrow())).collect()
     }
 }
 
 impl TopicLog {
-    fn advance(&self, head: Offset) {
+    fn of(LogEnds { start, head }: LogEnds) -> Self {
+        Self {
+            head: watch::Sender::new(head),
+            start: AtomicI64::new(start.0),
+            reads: Mutex::default(),
+            deleted: CancellationToken::new(),
+            readers: AtomicUsize::new(0),
+        }
+    }
+
+    fn advance(&self, LogEnds { start, head }: LogEnds) {
+        self.start.fetch_max(start.0, Ordering::AcqRel);
+        self.advance_head(head);
+    }
+
+    fn advance_head(&self, head: Offset) {
         self.head.send_if_modified(|known| {
             let moved = head > *known;
             *known = head.max(*known);
@@ -198,16 +204,12 @@ impl TopicLog {
         });
     }
 
-    fn raise_floor(&self, first: Offset) {
-        self.floor.fetch_max(first.0, Ordering::AcqRel);
-    }
-
-    fn reading(&self) -> MutexGuard<'_, HashMap<Offset, Place>> {
-        self.reading.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn reads(&self) -> MutexGuard<'_, HashMap<Offset, SharedRead>> {
+        self.reads.lock()
     }
 }
 
-/// The right to read a place of a log from the database.
+/// The right to read from an offset on from the database, for all readers that wait for it.
 pub(crate) struct ReadPermit<'a> {
     log: &'a TopicLog,
     from: Offset,
@@ -216,11 +218,11 @@ pub(crate) struct ReadPermit<'a> {
 
 impl Drop for ReadPermit<'_> {
     fn drop(&mut self) {
-        let mut reading = self.log.reading();
-        if let Entry::Occupied(mut place) = reading.entry(self.from) {
-            place.get_mut().readers -= 1;
-            if place.get().readers == 0 {
-                place.remove();
+        let mut reads = self.log.reads();
+        if let Entry::Occupied(mut read) = reads.entry(self.from) {
+            read.get_mut().readers -= 1;
+            if read.get().readers == 0 {
+                read.remove();
             }
         }
     }
@@ -231,95 +233,93 @@ impl LogReader {
         self.topic
     }
 
-    /// The offset of the oldest message kept, as far as this broker knows.
-    pub(crate) fn floor(&self) -> Offset {
-        Offset(self.log.floor.load(Ordering::Acquire))
+    /// The log start offset.
+    pub(crate) fn start(&self) -> Offset {
+        Offset(self.log.start.load(Ordering::Acquire))
     }
 
-    /// Batches from an offset on that were just stored or read here; none if that one was not.
-    pub(crate) fn recent(&self, from: Offset, max_bytes: usize) -> Vec<Arc<Batch>> {
-        self.logs.recent().from(self.topic, from, max_bytes)
+    /// Cached batches from an offset on; none if the one that holds it is not cached.
+    pub(crate) fn cached(&self, from: Offset, max_bytes: usize) -> Vec<Arc<Batch>> {
+        self.logs.cache.lock().from(self.topic, from, max_bytes)
     }
 
-    /// Whether others read the topic here, who may want the same.
+    /// Whether the topic has other readers here.
     pub(crate) fn is_shared(&self) -> bool {
         self.log.readers.load(Ordering::Relaxed) > 1
     }
 
-    /// The right to read from an offset on from the database. If another stream has it, waits
-    /// until that one has read, and returns `None`.
+    /// The right to read from an offset on from the database. If another reader has it, waits until
+    /// that one has read, and returns `None`.
     pub(crate) async fn begin_read(&self, from: Offset) -> Option<ReadPermit<'_>> {
-        let (lock, mut alone) = self.join_read(from);
+        let (lock, mut permit) = self.join_read(from);
         match lock.clone().try_lock_owned() {
             Ok(held) => {
-                alone.held = Some(held);
-                Some(alone)
+                permit.held = Some(held);
+                Some(permit)
             }
             Err(_) => {
-                alone.held = Some(lock.lock_owned().await);
+                permit.held = Some(lock.lock_owned().await);
                 None
             }
         }
     }
 
-    /// The lock of a place, and one more who holds the place.
     fn join_read(&self, from: Offset) -> (Arc<tokio::sync::Mutex<()>>, ReadPermit<'_>) {
-        let mut reading = self.log.reading();
-        let place = reading.entry(from).or_default();
-        place.readers += 1;
-        (place.lock.clone(), ReadPermit { log: &self.log, from, held: None })
+        let mut reads = self.log.reads();
+        let read = reads.entry(from).or_default();
+        read.readers += 1;
+        (read.lock.clone(), ReadPermit { log: &self.log, from, held: None })
     }
 
-    /// A subscription to a log of messages that nobody has read.
-    #[cfg(test)]
-    pub(crate) fn to_a_log_of(messages: i64) -> Self {
-        let logs = Arc::<TopicLogs>::default();
-        logs.subscribe(TopicId(1), (Offset(0), Offset(messages)), logs.losses.asked())
+    /// Begins an observation; to be called before the log is read.
+    pub(crate) fn begin(&self) -> Observation {
+        self.logs.begin()
     }
 
-    /// How many places somebody reads, or waits for.
-    #[cfg(test)]
-    pub(crate) fn places(&self) -> usize {
-        self.log.reading().len()
+    /// Takes the ends of the log, and its last batch, from what was read, for all readers. Returns
+    /// false if what was read is stale.
+    pub(crate) fn observe(&self, read: &LogSlice, observation: &Observation) -> bool {
+        let last = read.batches.last().map(|last| &**last);
+        let seen = &self.logs.seen;
+        let is_current = seen.observe(self.topic, read.ends.head, last, observation.moment);
+        if is_current {
+            self.log.advance(read.ends);
+        }
+        is_current
     }
 
-    /// To be noted before the log is read.
-    pub(crate) fn asked(&self) -> Asked {
-        self.logs.losses.asked()
-    }
-
-    /// Keeps what was read for the others.
+    /// Caches what was read, for other readers.
     pub(crate) fn share(&self, batches: &[Arc<Batch>]) {
-        self.logs.keep(self.topic, batches);
+        self.logs.cache(self.topic, batches);
     }
 
     /// Cancelled when the topic is deleted.
-    pub(crate) fn gone(&self) -> CancellationToken {
-        self.log.gone.clone()
+    pub(crate) fn deleted(&self) -> CancellationToken {
+        self.log.deleted.clone()
     }
 
-    /// Tells the other readers of the ends of the log that were read, and remembers how far it came;
-    /// false if what was read is not to be believed any more.
-    pub(crate) fn saw(&self, LogSlice { batches, first, head }: &LogSlice, asked: Asked) -> bool {
-        let (first, head) = (*first, *head);
-        let last = batches.last().map(|last| &**last);
-        if !self.logs.losses.saw_read(self.topic, head, last, asked) {
-            return false;
-        }
-        self.log.raise_floor(first);
-        self.log.advance(head);
-        true
+    /// A reader of a log with this many messages.
+    #[cfg(test)]
+    pub(crate) fn of_messages(messages: i64) -> Self {
+        let ends = LogEnds { start: Offset(0), head: Offset(messages) };
+        Arc::<TopicLogs>::default().begin().join(TopicId(1), ends)
+    }
+
+    /// How many reads are under way.
+    #[cfg(test)]
+    pub(crate) fn reads_under_way(&self) -> usize {
+        self.log.reads().len()
     }
 }
 
 impl Drop for LogReader {
     fn drop(&mut self) {
-        let mut logs = self.logs.lock();
+        let mut topics = self.logs.topics.lock();
         if self.log.readers.fetch_sub(1, Ordering::Relaxed) == 1 {
-            logs.remove(&self.topic);
-            let forgotten = self.logs.recent().forget(self.topic);
-            drop(logs);
-            drop(forgotten);
+            topics.remove(&self.topic);
+            let removed = self.logs.cache.lock().remove_topic(self.topic);
+            drop(topics);
+            drop(removed);
         }
     }
 }
@@ -328,51 +328,55 @@ impl Drop for LogReader {
 mod tests {
     use super::*;
 
+    fn ends(start: i64, head: i64) -> LogEnds {
+        LogEnds { start: Offset(start), head: Offset(head) }
+    }
+
     #[tokio::test]
-    async fn one_reads_a_place_and_the_others_wait_for_it() {
-        let log = LogReader::to_a_log_of(10);
-        let alone = log.begin_read(Offset(5)).await.expect("nobody else reads");
-        assert!(log.begin_read(Offset(6)).await.is_some(), "another place");
+    async fn one_reader_reads_an_offset_and_the_others_wait_for_it() {
+        let log = LogReader::of_messages(10);
+        let permit = log.begin_read(Offset(5)).await.expect("nobody else reads");
+        assert!(log.begin_read(Offset(6)).await.is_some(), "another offset");
         let waiting = [log.begin_read(Offset(5)), log.begin_read(Offset(5))];
         let mut waiting = std::pin::pin!(futures::future::join_all(waiting));
         assert!(futures::poll!(&mut waiting).is_pending());
-        drop(alone);
+        drop(permit);
         assert!(waiting.await.iter().all(Option::is_none));
-        assert!(log.log.reading().is_empty());
+        assert_eq!(log.reads_under_way(), 0);
     }
 
     #[tokio::test]
-    async fn a_wait_that_is_given_up_leaves_nothing() {
-        let log = LogReader::to_a_log_of(10);
-        let alone = log.begin_read(Offset(5)).await;
+    async fn an_abandoned_wait_leaves_nothing_behind() {
+        let log = LogReader::of_messages(10);
+        let permit = log.begin_read(Offset(5)).await;
         {
             let mut waiting = std::pin::pin!(log.begin_read(Offset(5)));
             assert!(futures::poll!(&mut waiting).is_pending());
-            drop(alone);
+            drop(permit);
         }
-        assert!(log.log.reading().is_empty());
+        assert_eq!(log.reads_under_way(), 0);
     }
 
     #[test]
-    fn what_was_read_before_a_loss_was_found_moves_no_head() {
-        let log = LogReader::to_a_log_of(10);
-        let (logs, topic, old) = (log.logs.clone(), log.topic, (Offset(0), Offset(10)));
-        let asked = logs.losses.asked();
-        let known = logs.losses.known_logs(&[topic])[&topic].clone();
-        assert!(logs.losses.find(topic, (Offset(7), Offset(10)), Offset(7), &known));
-        logs.head_went_back(topic, Offset(7));
-        assert!(!logs.saw(topic, old, asked), "a poll");
-        let read = LogSlice { batches: Vec::new(), first: old.0, head: old.1 };
-        assert!(!log.saw(&read, asked), "a read");
-        let joined = logs.subscribe(topic, old, asked);
+    fn a_stale_answer_moves_no_head() {
+        let log = LogReader::of_messages(10);
+        let (logs, topic, before) = (log.logs.clone(), log.topic, ends(0, 10));
+        let stale = logs.begin();
+        let seen = logs.seen().logs(&[topic])[&topic].clone();
+        assert!(logs.seen().truncate(topic, Offset(7), &seen));
+        logs.reset_head(topic, Offset(7));
+        assert!(!stale.observe(topic, before), "of a poll");
+        let read = LogSlice { batches: Vec::new(), ends: before };
+        assert!(!log.observe(&read, &stale), "of a read");
+        let joined = stale.join(topic, before);
         assert_eq!([*log.head.borrow(), *joined.head.borrow()], [Offset(7); 2]);
-        assert!(logs.saw(topic, (Offset(0), Offset(8)), logs.losses.asked()));
+        assert!(logs.begin().observe(topic, ends(0, 8)));
         assert_eq!(*log.head.borrow(), Offset(8));
     }
 
     #[test]
-    fn the_last_reader_takes_what_is_kept_along() {
-        let log = LogReader::to_a_log_of(10);
+    fn the_last_reader_removes_what_is_cached() {
+        let log = LogReader::of_messages(10);
         let logs = log.logs.clone();
         let batch = |base| Batch {
             base: Offset(base),
@@ -383,17 +387,18 @@ mod tests {
             producers: Vec::new(),
             encoded: Default::default(),
         };
-        let other = logs.subscribe(TopicId(1), (Offset(0), Offset(10)), logs.losses().asked());
+        let join = || logs.begin().join(TopicId(1), ends(0, 10));
+        let other = join();
         logs.batch_stored(TopicId(1), batch(10));
-        assert_eq!(log.recent(Offset(10), 1).len(), 1);
+        assert_eq!(log.cached(Offset(10), 1).len(), 1);
         drop(log);
-        assert_eq!(other.recent(Offset(10), 1).len(), 1);
+        assert_eq!(other.cached(Offset(10), 1).len(), 1);
         logs.clear_cache();
-        assert!(other.recent(Offset(10), 1).is_empty());
+        assert!(other.cached(Offset(10), 1).is_empty());
         logs.batch_stored(TopicId(1), batch(11));
         drop(other);
         logs.batch_stored(TopicId(1), batch(12));
-        let anew = logs.subscribe(TopicId(1), (Offset(0), Offset(10)), logs.losses().asked());
-        assert!(anew.recent(Offset(11), 1).is_empty() && anew.recent(Offset(12), 1).is_empty());
+        let anew = join();
+        assert!(anew.cached(Offset(11), 1).is_empty() && anew.cached(Offset(12), 1).is_empty());
     }
 }

@@ -1,8 +1,4 @@
-//! Wake-ups between brokers: hints that a head moved or a lease came free.
-//!
-//! NOTIFY takes a lock of the whole cluster until its transaction is over, so it stays out of
-//! publishing: a broker sends what has gathered in a few milliseconds, in a transaction of its
-//! own. A wake-up may get lost; the polls then find what it would have told, within a second.
+//! Sends this broker's notifications, and receives those of others.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -15,63 +11,126 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     broker::{
         backoff::Backoff,
-        lease::registry::Leases,
-        log::topics::TopicLogs,
-        notify::outbox::{LeaseScope, Notification, Outbox},
+        notify::outbox::{Notification, Outbox},
     },
-    storage::{NotificationSender, Received, Storage},
+    storage::{ListenSession, NotificationSender, Received, Storage},
 };
 
-/// What gathers for so long is sent as one.
+/// How long notifications gather before they are sent together.
 const GATHER: Duration = Duration::from_millis(3);
 
-/// A connection that takes longer to send hangs, and hears nothing either.
+/// A connection that takes longer to send hangs, and receives nothing either.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Starts to listen and to send; what it returns tells whether this broker hears the others. Where
-/// notifications do not arrive, it never does, and the polls find everything.
-pub(crate) fn start(
-    storage: Arc<Storage>,
-    logs: Arc<TopicLogs>,
-    leases: Arc<Leases>,
-    poll_now: Arc<Notify>,
-    hints: Outbox,
-    tasks: &TaskTracker,
-    stopping: CancellationToken,
-) -> watch::Receiver<bool> {
-    let (senders, sending) = watch::channel(None);
-    // The session that listens is about to be opened: only if that fails is it true that others are
-    // not heard.
-    let (hearing, hears) = watch::channel(storage.notifies());
-    let broker = uuid::Uuid::new_v4().simple().to_string();
-    let sending = send(hints, broker.clone(), sending);
-    tasks.spawn(stopping.clone().run_until_cancelled_owned(sending));
-    if storage.notifies() {
-        let hearing = receive(storage, broker, logs, leases, poll_now, senders, hearing);
-        tasks.spawn(stopping.run_until_cancelled_owned(hearing));
-    } else {
-        tracing::warn!(
-            "polling mode: notifications do not arrive on this server; what other brokers store \
-             is found by polling, within a second"
-        );
-    }
-    hears
+/// Sends and receives notifications.
+pub(crate) struct Notifier<D> {
+    pub storage: Arc<Storage>,
+    pub outbox: Outbox,
+    /// Called with each notification of another broker.
+    pub dispatch: D,
+    /// Notified when notifications may have been missed.
+    pub poll_now: Arc<Notify>,
+    pub stopping: CancellationToken,
 }
 
-/// What sends over a session, and has it closed when it hangs.
-type Sending = Option<(NotificationSender, Arc<Notify>)>;
+/// The session that sends, and what to notify when it hangs.
+type Sender = Option<(NotificationSender, Arc<Notify>)>;
 
-async fn send(hints: Outbox, broker: String, sending: watch::Receiver<Sending>) {
+impl<D: Fn(Notification) + Send + Sync + 'static> Notifier<D> {
+    /// Starts to send and to receive. The returned channel says whether other brokers are heard.
+    /// Where notifications do not arrive it stays false, and polls find everything.
+    pub(crate) fn start(self, tasks: &TaskTracker) -> watch::Receiver<bool> {
+        let (sender, sending) = watch::channel(None);
+        // The session is about to be opened: others are not heard only if that fails.
+        let (hearing, hears_others) = watch::channel(self.storage.notifies());
+        let broker = uuid::Uuid::new_v4().simple().to_string();
+        let stopping = self.stopping.clone();
+        let send = send(self.outbox.clone(), broker.clone(), sending);
+        tasks.spawn(stopping.clone().run_until_cancelled_owned(send));
+        if self.storage.notifies() {
+            let receive = async move { self.receive(broker, sender, hearing).await };
+            tasks.spawn(stopping.run_until_cancelled_owned(receive));
+        } else {
+            tracing::warn!(
+                "polling mode: notifications do not arrive on this server; what other brokers store \
+                 is found by polling, within a second"
+            );
+        }
+        hears_others
+    }
+
+    async fn receive(
+        self,
+        broker: String,
+        sender: watch::Sender<Sender>,
+        hearing: watch::Sender<bool>,
+    ) {
+        let mut backoff = Backoff::new();
+        loop {
+            match self.storage.open_listen_session().await {
+                Ok(session) => {
+                    let opened = Instant::now();
+                    let hangs = Arc::new(Notify::new());
+                    sender.send_replace(Some((session.sender(), hangs.clone())));
+                    set(&hearing, true);
+                    // What was sent while nobody listened is in the tables.
+                    self.poll_now.notify_one();
+                    let problem = self.receive_until_lost(session, &broker, &hangs).await;
+                    tracing::warn!(problem, "lost the listening connection");
+                    backoff.settle(opened.elapsed());
+                    sender.send_replace(None);
+                    set(&hearing, false);
+                }
+                Err(error) => {
+                    set(&hearing, false);
+                    tracing::warn!(%error, "listen for notifications");
+                }
+            }
+            backoff.pause().await;
+        }
+    }
+
+    /// Receives until the session is lost; returns why.
+    async fn receive_until_lost(
+        &self,
+        mut session: ListenSession,
+        broker: &str,
+        hangs: &Notify,
+    ) -> String {
+        let mut moved = pin!(self.storage.wait_for_other_primary(session.server()));
+        loop {
+            let received = tokio::select! {
+                received = session.receive() => received,
+                () = &mut moved => return "another server is the primary now".to_owned(),
+                () = hangs.notified() => return format!("nothing can be sent in {SEND_TIMEOUT:?}"),
+            };
+            match received {
+                Received::Notification(payload) => self.dispatch_all(&payload, broker),
+                Received::Closed(problem) => return problem,
+            }
+        }
+    }
+
+    /// Dispatches another broker's payload; ignores words that this broker does not know.
+    fn dispatch_all(&self, payload: &str, broker: &str) {
+        let mut words = payload.split(' ');
+        if words.next() != Some(broker) {
+            words.filter_map(Notification::parse).for_each(&self.dispatch);
+        }
+    }
+}
+
+async fn send(outbox: Outbox, broker: String, sender: watch::Receiver<Sender>) {
     loop {
-        hints.some().await;
+        outbox.some().await;
         time::sleep(GATHER).await;
-        let texts = hints.take(&broker);
-        let Some((sender, hangs)) = sending.borrow().clone() else { continue };
-        for text in texts {
-            match time::timeout(SEND_TIMEOUT, sender.send(&text)).await {
+        let payloads = outbox.take(&broker);
+        let Some((sender, hangs)) = sender.borrow().clone() else { continue };
+        for payload in payloads {
+            match time::timeout(SEND_TIMEOUT, sender.send(&payload)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::debug!(%error, "send a wake-up");
+                    tracing::debug!(%error, "send a notification");
                     break;
                 }
                 Err(_) => {
@@ -83,79 +142,7 @@ async fn send(hints: Outbox, broker: String, sending: watch::Receiver<Sending>) 
     }
 }
 
-async fn receive(
-    storage: Arc<Storage>,
-    broker: String,
-    logs: Arc<TopicLogs>,
-    leases: Arc<Leases>,
-    poll_now: Arc<Notify>,
-    senders: watch::Sender<Sending>,
-    hearing: watch::Sender<bool>,
-) {
-    let mut backoff = Backoff::new();
-    loop {
-        match storage.open_listen_session().await {
-            Ok(mut session) => {
-                let opened = Instant::now();
-                let hangs = Arc::new(Notify::new());
-                let mut moved = pin!(storage.wait_for_other_primary(session.server()));
-                senders.send_replace(Some((session.sender(), hangs.clone())));
-                tell(&hearing, true);
-                // What was sent while nobody listened is in the tables.
-                poll_now.notify_one();
-                loop {
-                    let heard = tokio::select! {
-                        heard = session.receive() => heard,
-                        () = &mut moved => {
-                            Received::Closed("another server has taken its server's place".to_owned())
-                        }
-                        () = hangs.notified() => {
-                            Received::Closed(format!("nothing can be sent in {SEND_TIMEOUT:?}"))
-                        }
-                    };
-                    match heard {
-                        Received::Notification(text) => wake(&text, &broker, &logs, &leases),
-                        Received::Closed(problem) => {
-                            tracing::warn!(problem, "lost the listening connection");
-                            break;
-                        }
-                    }
-                }
-                backoff.settle(opened.elapsed());
-                senders.send_replace(None);
-                tell(&hearing, false);
-            }
-            Err(error) => {
-                tell(&hearing, false);
-                tracing::warn!(%error, "listen for wake-ups");
-            }
-        }
-        backoff.pause().await;
-    }
-}
-
-/// Tells whether others are heard, if that is news.
-fn tell(hearing: &watch::Sender<bool>, hears: bool) {
+/// Sets whether others are heard, if that is news.
+fn set(hearing: &watch::Sender<bool>, hears: bool) {
     hearing.send_if_modified(|heard| std::mem::replace(heard, hears) != hears);
-}
-
-/// Acts on another broker's text; passes over words it does not know.
-fn wake(text: &str, broker: &str, logs: &TopicLogs, leases: &Leases) {
-    let mut words = text.split(' ');
-    if words.next() == Some(broker) {
-        return;
-    }
-    for hint in words.filter_map(Notification::parse) {
-        match hint {
-            Notification::Head(topic, head) => logs.head_moved(topic, head),
-            Notification::Freed(topic, consumer) => leases.freed_elsewhere(topic, consumer),
-            Notification::Changed(whose) => {
-                leases.look_at(whose);
-                // A topic's leases all change at once only when it is deleted.
-                if let LeaseScope::Topic(topic) = whose {
-                    logs.topic_deleted(topic);
-                }
-            }
-        }
-    }
 }

@@ -1,13 +1,19 @@
-//! Outbox from one broker to the next.
+//! Property tests of what one broker notifies others of.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+};
 
 use proptest::{collection::vec, prelude::*};
 
 use crate::{
     broker::{
         notify::outbox::{LeaseScope, Notification, Outbox},
-        testing::check,
+        testing::{
+            by_hand::{ByHand, pause},
+            check,
+        },
     },
     model::{ConsumerId, ConsumerKey, Offset, TopicId, TopicName},
 };
@@ -49,15 +55,15 @@ impl Waiting {
     /// Takes away what a text tells.
     fn tell(&mut self, hint: Notification) {
         match hint {
-            Notification::Head(topic, head) => {
+            Notification::HeadMoved(topic, head) => {
                 assert_eq!(self.heads.remove(&topic), Some(head), "the last")
             }
-            Notification::Freed(topic, consumer) => {
+            Notification::LeaseReleased(topic, consumer) => {
                 let told = (topic.as_str().to_owned(), consumer.as_str().to_owned());
                 let place = self.freed.iter().position(|freed| *freed == told);
                 self.freed.swap_remove(place.expect("told once"));
             }
-            Notification::Changed(whose) => assert!(self.changed.remove(&whose), "told once"),
+            Notification::LeaseChanged(whose) => assert!(self.changed.remove(&whose), "told once"),
         }
     }
 }
@@ -75,7 +81,7 @@ fn what_is_to_be_told_is_told_once_in_texts_that_fit_in_a_notification() {
                     waiting.heads.insert(topic, head);
                 }
                 Act::Freed(topic, consumer) => {
-                    hints.lease_freed(TopicName::stored(&topic), ConsumerId::stored(&consumer));
+                    hints.lease_released(TopicName::stored(&topic), ConsumerId::stored(&consumer));
                     waiting.freed.push((topic, consumer));
                 }
                 Act::Changed(whose) => {
@@ -98,4 +104,37 @@ fn what_is_to_be_told_is_told_once_in_texts_that_fit_in_a_notification() {
             }
         }
     });
+}
+
+#[test]
+fn a_notification_is_sent_whenever_it_comes() {
+    for step in 0..6 {
+        let outbox = Outbox::default();
+        let sent = RefCell::new(Vec::new());
+        let mut sender = ByHand::new(async {
+            loop {
+                outbox.some().await;
+                // What comes in these milliseconds goes along.
+                pause().await;
+                let payloads = outbox.take("me");
+                pause().await;
+                sent.borrow_mut().extend(payloads);
+            }
+        });
+        outbox.head_moved(TopicId(1), Offset(1));
+        for now in 0..12 {
+            if now == step {
+                outbox.head_moved(TopicId(2), Offset(2));
+            }
+            assert!(sender.run().is_pending());
+        }
+        let sent = sent.borrow();
+        let words = sent.iter().flat_map(|payload| payload.split(' ').skip(1));
+        let mut received: Vec<_> = words.filter_map(Notification::parse).collect();
+        received.sort_by_key(|notification| {
+            matches!(notification, Notification::HeadMoved(TopicId(2), _))
+        });
+        let head = |topic| Notification::HeadMoved(TopicId(topic), Offset(i64::from(topic)));
+        assert_eq!(received, [head(1), head(2)], "at step {step}");
+    }
 }

@@ -34,7 +34,7 @@ pub(crate) struct TopicFlush {
     pub topic: TopicName,
     members: Vec<Pending>,
     /// What the next member of each producer must go on from.
-    producers: Vec<(ProducerId, SequenceProgress)>,
+    producers: Vec<(ProducerId, Next)>,
     place_of: HashMap<ProducerId, usize>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) enum Halves {
 }
 
 #[derive(Clone, Copy)]
-struct SequenceProgress {
+struct Next {
     epoch: Epoch,
     /// The sequence that follows; none if no member was counted yet.
     next: Option<Sequence>,
@@ -122,7 +122,7 @@ impl TopicFlush {
         }
     }
 
-    fn progress(&self, producer: &ProducerId) -> Option<SequenceProgress> {
+    fn progress(&self, producer: &ProducerId) -> Option<Next> {
         self.find(producer).map(|place| self.producers[place].1)
     }
 
@@ -136,7 +136,7 @@ impl TopicFlush {
             }
             None => {
                 self.place_of.insert(producer.clone(), self.producers.len());
-                self.producers.push((producer.clone(), SequenceProgress { epoch: *epoch, next }));
+                self.producers.push((producer.clone(), Next { epoch: *epoch, next }));
             }
         }
         self.members.push(queued);

@@ -8,7 +8,7 @@
 
 use crate::{
     broker::{
-        characters::{Characters, TextStore, texts_of},
+        characters::{Characters, TextStore, texts},
         error::Error,
         publish::{
             flush::{Halves, TopicFlush},
@@ -149,7 +149,7 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
             }
         }
         // Its producers come and go faster than it can be written.
-        group.refuse(&Error::DatabaseUnavailable);
+        group.refuse(&Error::unavailable());
         Vec::new()
     }
 
@@ -172,7 +172,7 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
             }
             Err(error) => {
                 // Nothing was stored, whatever became of the question.
-                group.refuse(&Error::of_read(error));
+                group.refuse(&Error::of_read(error).logged("look up registrations"));
                 None
             }
         }
@@ -243,15 +243,31 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
     }
 
     fn refusal_of(&self, publish: &Publish) -> Option<Error> {
-        self.characters.refusal_of(publish).or_else(|| {
-            let too_many = self.refused >= MAX_REFUSED && self.characters.are_unknown(publish);
-            too_many.then_some(Error::DatabaseUnavailable)
+        if let Some(refusal) = self.find_refused_character(publish) {
+            return Some(refusal);
+        }
+        let is_unchecked = !self.characters.find_unknown(texts_of(publish)).is_empty();
+        (self.refused >= MAX_REFUSED && is_unchecked).then(Error::unavailable)
+    }
+
+    /// The first character of a publish that is known to be refused, as an error that names the field.
+    fn find_refused_character(&self, publish: &Publish) -> Option<Error> {
+        let messages = publish.messages.as_slice().iter().enumerate();
+        messages.filter(|(_, message)| !message.headers.is_empty()).find_map(|(index, message)| {
+            let character = self.characters.find_refused(texts(&message.headers))?;
+            let field = format!("messages[{index}].headers");
+            Some(self.characters.refusal(&field, character).into())
         })
     }
 }
 
+/// The texts of a publish's headers.
+fn texts_of(publish: &Publish) -> impl Iterator<Item = &str> + Clone + Send {
+    publish.messages.as_slice().iter().flat_map(|message| texts(&message.headers))
+}
+
 fn refuse_all(groups: Piece, error: storage::Error) -> Vec<Piece> {
-    let error = Error::from(error);
+    let error = Error::from(error).logged("store publishes");
     groups.into_iter().for_each(|group| group.refuse(&error));
     Vec::new()
 }

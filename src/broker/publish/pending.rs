@@ -1,18 +1,19 @@
-//! What a writer answers to a run of requests: most often one word for all of them.
+//! Publishes on their way to a writer, and the answers to them.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::broker::{
     error::Error,
-    publish::request::{Publish, Receipt, Run},
+    publish::request::{Publish, Receipt},
 };
 
-/// What became of a run.
+/// What became of a publish.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// All was stored, one request behind the other.
+    /// All was stored, one request after the other.
     Stored(Receipt),
     /// It failed as a whole.
     Failed(Error),
@@ -20,86 +21,119 @@ pub(crate) enum Outcome {
     Each(Vec<Result<Receipt, Error>>),
 }
 
-/// Who waits for a run's outcome.
+/// Who waits for a publish's outcome.
 pub(crate) struct Caller {
     pub outcome: oneshot::Sender<Outcome>,
-    /// The run's share of the bytes that may be on their way, given back when it is answered.
+    /// The publish's share of the bytes in flight, returned with the answer.
     pub _room: OwnedSemaphorePermit,
 }
 
-/// A run on its way to its writer.
+/// The answers to a publish, once they are there.
+pub struct Answers {
+    pub(crate) requests: usize,
+    /// How many messages each request has; empty if there is one request.
+    pub(crate) counts: Vec<usize>,
+    pub(crate) outcome: oneshot::Receiver<Outcome>,
+}
+
+impl Answers {
+    /// The answers to a publish, sent over a channel.
+    pub(crate) fn of(publish: &Publish, outcome: oneshot::Receiver<Outcome>) -> Self {
+        let requests = publish.messages.requests();
+        let counts = if requests > 1 { publish.messages.counts() } else { Vec::new() };
+        Self { requests, counts, outcome }
+    }
+
+    /// Waits for the answers: one to each request, in order.
+    pub async fn wait(self) -> Vec<Result<Receipt, Error>> {
+        let Self { requests, counts, outcome } = self;
+        match outcome.await {
+            Ok(Outcome::Stored(receipt)) if requests == 1 => vec![Ok(receipt)],
+            Ok(Outcome::Stored(Receipt { mut first, duplicate, .. })) => {
+                let receipts = counts.into_iter().map(|count| {
+                    let receipt = Receipt { first, count, duplicate };
+                    first = first.after(count);
+                    Ok(receipt)
+                });
+                receipts.collect()
+            }
+            Ok(Outcome::Failed(error)) => vec![Err(error); requests],
+            Ok(Outcome::Each(outcomes)) => outcomes,
+            // A writer that ended without an answer may have written.
+            Err(_) => vec![Err(Error::outcome_unknown()); requests],
+        }
+    }
+}
+
+/// A publish that waits for its outcome.
 pub(crate) struct Pending {
     pub publish: Publish,
-    /// How many messages each of its requests has.
-    counts: Vec<usize>,
     reply: Reply,
 }
 
 enum Reply {
     Whole(Caller),
-    /// Of one request of a run that was taken apart.
+    /// To one request of a publish that was split.
     Part {
-        run: Arc<Mutex<Apart>>,
+        answers: Arc<Mutex<Gathered>>,
         index: usize,
     },
 }
 
-/// A run whose requests are answered one by one; the last answer sends them all. One that never
-/// comes leaves all of them unknown.
-struct Apart {
+/// The answers to the requests of a publish that was split. The last one sends them all; if one
+/// never comes, all are unknown.
+struct Gathered {
     outcomes: Vec<Option<Result<Receipt, Error>>>,
-    waiting: usize,
+    missing: usize,
     caller: Option<Caller>,
 }
 
 impl Pending {
-    pub(crate) fn new(Run { publish, counts }: Run, caller: Caller) -> Self {
-        Self { publish, counts, reply: Reply::Whole(caller) }
+    pub(crate) fn new(publish: Publish, caller: Caller) -> Self {
+        Self { publish, reply: Reply::Whole(caller) }
     }
 
-    /// Tells where the run was stored, or that it failed.
+    /// Answers with where the publish was stored, or why it failed.
     pub(crate) fn answer(self, answer: Result<Receipt, Error>) {
         match self.reply {
-            Reply::Whole(caller) => caller.tell(match answer {
+            Reply::Whole(caller) => caller.send(match answer {
                 Ok(receipt) => Outcome::Stored(receipt),
                 Err(error) => Outcome::Failed(error),
             }),
-            Reply::Part { run, index } => {
-                run.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).answer(index, answer);
-            }
+            Reply::Part { answers, index } => answers.lock().add(index, answer),
         }
     }
 
-    /// The requests of the run one by one, so that each can be judged for itself.
+    /// The requests one by one, so that each can be judged for itself.
     pub(crate) fn split(self) -> Vec<Self> {
         let Reply::Whole(caller) = self.reply else { return vec![self] };
-        let waiting = self.counts.len();
+        let missing = self.publish.messages.requests();
         let caller = Some(caller);
-        let run = Arc::new(Mutex::new(Apart { outcomes: vec![None; waiting], waiting, caller }));
-        let requests = Run { publish: self.publish, counts: self.counts }.split();
+        let answers =
+            Arc::new(Mutex::new(Gathered { outcomes: vec![None; missing], missing, caller }));
         let part = |(index, publish)| {
-            let Run { publish, counts } = Run::from(publish);
-            Self { publish, counts, reply: Reply::Part { run: run.clone(), index } }
+            let reply = Reply::Part { answers: answers.clone(), index };
+            Self { publish, reply }
         };
-        requests.into_iter().enumerate().map(part).collect()
+        self.publish.split().into_iter().enumerate().map(part).collect()
     }
 }
 
 impl Caller {
-    fn tell(self, outcome: Outcome) {
-        // One that has gone does not receive it.
+    fn send(self, outcome: Outcome) {
+        // A caller that has gone does not receive it.
         let _ = self.outcome.send(outcome);
     }
 }
 
-impl Apart {
-    fn answer(&mut self, index: usize, answer: Result<Receipt, Error>) {
+impl Gathered {
+    fn add(&mut self, index: usize, answer: Result<Receipt, Error>) {
         self.outcomes[index] = Some(answer);
-        self.waiting -= 1;
-        if self.waiting == 0
+        self.missing -= 1;
+        if self.missing == 0
             && let Some(caller) = self.caller.take()
         {
-            caller.tell(Outcome::Each(self.outcomes.drain(..).flatten().collect()));
+            caller.send(Outcome::Each(self.outcomes.drain(..).flatten().collect()));
         }
     }
 }
@@ -111,8 +145,8 @@ mod tests {
     use super::*;
     use crate::model::{Epoch, Message, NewMessages, Offset, ProducerId, Sequence, TopicName};
 
-    /// A run of three requests, of 1, 2 and 3 messages.
-    fn queued() -> (Pending, oneshot::Receiver<Outcome>) {
+    /// Three requests, of 1, 2 and 3 messages.
+    fn pending() -> (Pending, Answers) {
         let publish = |sequence, count| Publish {
             topic: TopicName::stored("orders"),
             producer: ProducerId::stored("shop"),
@@ -121,11 +155,12 @@ mod tests {
             expected_head: None,
             messages: NewMessages::parse(vec![Message::default(); count]).unwrap(),
         };
-        let mut run = Run::from(publish(0, 1));
-        assert!(run.add(publish(1, 2)).is_ok() && run.add(publish(3, 3)).is_ok());
+        let mut together = publish(0, 1);
+        assert!(together.append(publish(1, 2)).is_ok() && together.append(publish(3, 3)).is_ok());
         let (outcome, answered) = oneshot::channel();
+        let answers = Answers::of(&together, answered);
         let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        (Pending::new(run, Caller { outcome, _room: room }), answered)
+        (Pending::new(together, Caller { outcome, _room: room }), answers)
     }
 
     fn receipt(first: i64, count: usize) -> Receipt {
@@ -134,31 +169,40 @@ mod tests {
 
     #[test]
     fn requests_that_are_judged_one_by_one_are_answered_together_in_their_order() {
-        let (queued, mut answered) = queued();
-        let mut parts = queued.split();
+        let (pending, mut answers) = pending();
+        let mut parts = pending.split();
         let sequences: Vec<_> = parts.iter().map(|part| part.publish.sequence.unwrap().0).collect();
         assert_eq!(sequences, [0, 1, 3]);
-        // A part is not taken apart once more.
+        // A part is not split once more.
         let last = parts.pop().unwrap().split().pop().unwrap();
         last.answer(Ok(receipt(7, 3)));
         parts.remove(0).answer(Err(Error::Draining));
-        assert!(answered.try_recv().is_err());
+        assert!(answers.outcome.try_recv().is_err());
         parts.remove(0).answer(Ok(receipt(5, 2)));
-        let Ok(Outcome::Each(outcomes)) = answered.try_recv() else { panic!("an answer to each") };
+        let Ok(Outcome::Each(outcomes)) = answers.outcome.try_recv() else {
+            panic!("an answer to each")
+        };
         assert!(matches!(outcomes[0], Err(Error::Draining)));
         assert_eq!(outcomes[1].as_ref().unwrap(), &receipt(5, 2));
         assert_eq!(outcomes[2].as_ref().unwrap(), &receipt(7, 3));
     }
 
     #[tokio::test]
+    async fn requests_that_are_stored_together_get_consecutive_receipts() {
+        let (pending, answers) = pending();
+        pending.answer(Ok(receipt(10, 6)));
+        let answers: Vec<_> = answers.wait().await.into_iter().map(Result::unwrap).collect();
+        assert_eq!(answers, [receipt(10, 1), receipt(11, 2), receipt(13, 3)]);
+    }
+
+    #[tokio::test]
     async fn a_part_without_an_answer_leaves_all_unknown() {
-        let (queued, outcome) = queued();
-        let counts = queued.counts.clone();
-        let mut parts = queued.split();
+        let (pending, answers) = pending();
+        let mut parts = pending.split();
         parts.remove(0).answer(Ok(receipt(4, 1)));
         drop(parts);
-        let answers = crate::broker::Answers { counts, outcome }.wait().await;
+        let answers = answers.wait().await;
         assert_eq!(answers.len(), 3);
-        assert!(answers.iter().all(|answer| matches!(answer, Err(Error::OutcomeUnknown))));
+        assert!(answers.iter().all(|answer| matches!(answer, Err(Error::OutcomeUnknown(_)))));
     }
 }

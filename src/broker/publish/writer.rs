@@ -1,8 +1,9 @@
-//! TopicFlush commit: a writer takes all that waits, writes it in one transaction, and answers each.
+//! Group commit: a writer takes all publishes that wait, writes them in one transaction, and answers
+//! each.
 //!
-//! There is no timer: while one transaction goes to the disk the next publishes gather, so the
-//! busier a topic the larger its batches. A publish is refused for a reason of its own only:
-//! what shares its flush is stored.
+//! There is no timer: while one transaction is flushed to disk the next publishes gather, so the
+//! busier a topic is, the larger its batches. A refused publish stores nothing, and publishes flushed
+//! with it are unaffected.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -13,16 +14,16 @@ use crate::broker::{error::Error, publish::flush::TopicFlush};
 use crate::{
     broker::{
         characters::{Characters, TextStore},
-        log::{seen::KnownLog, topics::TopicLogs},
+        log::topics::TopicLogs,
         notify::outbox::Outbox,
         publish::{
             flush::Flush,
             group_commit::{AppendLog, GroupCommit},
             pending::Pending,
         },
-        truncation::detect,
+        truncation::detect::{Before, Detector},
     },
-    model::{Draft, Offset, ProducerId, Registration, TopicId, TopicName},
+    model::{Draft, Offset, OffsetRange, ProducerId, Registration, TopicName},
     storage::{self, Appended, Storage},
 };
 
@@ -34,11 +35,12 @@ pub(crate) struct Writer {
     queue: mpsc::Receiver<Pending>,
 }
 
-/// The database's topics, and who is told of what is stored in them.
+/// The logs in the database, and those who are notified of what is stored in them.
 pub(crate) struct LogStore {
     pub storage: Arc<Storage>,
     pub logs: Arc<TopicLogs>,
-    pub hints: Outbox,
+    pub truncation: Arc<Detector>,
+    pub outbox: Outbox,
     pub characters: Arc<Characters>,
 }
 
@@ -101,27 +103,15 @@ impl LogStore {
         outcome
     }
 
-    /// What is known of a topic, before more is appended to it.
-    fn known_log(&self, topic: &TopicName) -> Option<(TopicId, KnownLog)> {
-        self.logs.losses().known_log_of(topic)
-    }
-
-    /// A batch was appended to a topic of which this was known before.
     fn appended(
         &self,
         topic: &TopicName,
         draft: &Draft,
-        appended: Appended,
-        known: Option<(TopicId, KnownLog)>,
+        Appended { topic: id, base, .. }: Appended,
+        before: Option<Before>,
     ) {
-        self.logs.losses().learn_name(topic, appended.topic);
-        if let Some((id, known)) = known
-            && id == appended.topic
-            && appended.base < known.head()
-        {
-            let ends = (appended.base, appended.base.after(draft.payloads.len()));
-            detect::given_again(&self.storage, &self.logs, (id, topic), ends, &known);
-        }
+        let batch = OffsetRange { start: base, end: base.after(draft.payloads.len()) };
+        self.truncation.after_append(topic, id, batch, before);
     }
 
     /// What must not be: a group is told where its messages will be stored, if all goes well.
@@ -130,7 +120,7 @@ impl LogStore {
         for group in groups {
             let found = self.storage.find_registrations(&group.topic, &group.producers()).await;
             let Ok(Some((head, _))) = found else {
-                group.refuse(&Error::DatabaseUnavailable);
+                group.refuse(&Error::unavailable());
                 continue;
             };
             let (topic, draft) = (group.topic.clone(), group.draft());
@@ -151,10 +141,10 @@ impl AppendLog for LogStore {
         topic: &TopicName,
         draft: &Draft,
     ) -> Result<Option<Appended>, storage::Error> {
-        let known = self.known_log(topic);
+        let before = self.truncation.before_append(topic);
         let appended = self.write(async |writer| writer.append(topic, draft).await).await?;
         if let Some(appended) = appended {
-            self.appended(topic, draft, appended, known);
+            self.appended(topic, draft, appended, before);
         }
         Ok(appended)
     }
@@ -163,11 +153,12 @@ impl AppendLog for LogStore {
         &self,
         drafts: &[(&TopicName, &Draft)],
     ) -> Result<Vec<Option<Appended>>, storage::Error> {
-        let known: Vec<_> = drafts.iter().map(|(topic, _)| self.known_log(topic)).collect();
+        let before: Vec<_> =
+            drafts.iter().map(|(topic, _)| self.truncation.before_append(topic)).collect();
         let all = self.write(async |writer| writer.append_all(drafts).await).await?;
-        for (((topic, draft), known), appended) in drafts.iter().zip(known).zip(&all) {
+        for (((topic, draft), before), appended) in drafts.iter().zip(before).zip(&all) {
             if let Some(appended) = *appended {
-                self.appended(topic, draft, appended, known);
+                self.appended(topic, draft, appended, before);
             }
         }
         Ok(all)
@@ -185,7 +176,7 @@ impl AppendLog for LogStore {
         let batch = draft.stored(appended.base, appended.published_at);
         let head = batch.end();
         self.logs.batch_stored(appended.topic, batch);
-        self.hints.head_moved(appended.topic, head);
+        self.outbox.head_moved(appended.topic, head);
     }
 }
 

@@ -77,7 +77,7 @@ fn try_at_once<T>(
 
 #[test]
 fn a_place_in_a_log_that_two_give_up_at_once_is_forgotten() {
-    let log = LogReader::to_a_log_of(10);
+    let log = LogReader::of_messages(10);
     let left = AtomicUsize::new(0);
     let come = |number| {
         // One reads, and the other waits for it.
@@ -85,7 +85,7 @@ fn a_place_in_a_log_that_two_give_up_at_once_is_forgotten() {
         let read = coming.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         (read, coming)
     };
-    try_at_once(come, drop, |_| left.store(log.places(), Ordering::SeqCst));
+    try_at_once(come, drop, |_| left.store(log.reads_under_way(), Ordering::SeqCst));
     assert_eq!(left.into_inner(), 0, "entries that stayed");
 }
 
@@ -96,9 +96,9 @@ fn a_consumer_that_two_leave_at_once_is_forgotten() {
     let left = AtomicUsize::new(0);
     let look = |_| {
         // A hint for nobody is kept by a slot that stayed.
-        leases.freed_elsewhere(topic.clone(), consumer.clone());
+        leases.released_elsewhere(topic.clone(), consumer.clone());
         let waiter = leases.waiter(&topic, &consumer);
-        let stayed = ByHand::new(waiter.freed_elsewhere()).run().is_ready();
+        let stayed = ByHand::new(waiter.released_elsewhere()).run().is_ready();
         left.fetch_add(usize::from(stayed), Ordering::SeqCst);
     };
     try_at_once(|_| leases.waiter(&topic, &consumer), drop, look);

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use bytes::Bytes;
 
 use crate::{
-    model::{Batch, Offset, ProducerId, ProducerRun},
+    model::{Batch, LogEnds, Offset, ProducerId, ProducerRun},
     storage::LogSlice,
 };
 
@@ -64,6 +64,7 @@ impl Stored {
             bytes += batch.bytes();
             more
         });
-        LogSlice { batches: batches.cloned().collect(), head: self.head(), first: self.first }
+        let ends = LogEnds { start: self.first, head: self.head() };
+        LogSlice { batches: batches.cloned().collect(), ends }
     }
 }

@@ -1,12 +1,4 @@
-//! Messages that the database has lost, though it had acknowledged them.
-//!
-//! PostgreSQL loses nothing by itself. A standby that follows asynchronously and is promoted, or a
-//! backup that is restored, missing what was stored last: the head of a topic is then farther back
-//! than it was, and offsets are given to other messages. That cannot be undone here, but it must
-//! not go unnoticed. Each broker remembers how far each log came, and its last batch. When the
-//! database tells a head that lies before, gives a message an offset that lies before, or has not
-//! that batch any more, the broker logs an error, and every consumer that was registered by then is
-//! told once by it, when it reads on.
+//! Finds truncated logs.
 
 use std::{
     collections::HashMap,
@@ -14,204 +6,236 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::{Mutex, MutexGuard};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
 use crate::{
     broker::{
-        Broker,
         backoff::Backoff,
         error::Error,
         log::{
-            seen::{Extent, KnownLog},
-            topics::{LogReader, TopicLogs},
+            seen::{Extent, SeenLog},
+            topics::TopicLogs,
         },
+        truncation::notices::Notices,
     },
-    model::{ConsumerId, ConsumerKey, Offset, TopicId, TopicName},
-    storage::{self, FoundLog, LastBatch, Storage, Stored},
+    model::{ConsumerKey, Offset, OffsetRange, TopicId, TopicName},
+    storage::{self, FoundLog, LastBatch, Storage},
 };
 
-/// How long a look may take. A database that does not answer is asked again by the next poll.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a check may take. If the database does not answer, the next poll starts another one.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How often a database that has lost messages is asked who was registered: for some minutes.
-const MOST_TRIES: usize = 100;
+/// How often to ask who was registered when messages were lost: for some minutes.
+const MAX_TRIES: usize = 100;
 
-/// Looks whether topics have lost messages, if each has still the head that was known: what was
-/// told may be old, if it was told by a server whose place another one has taken. False if nobody
-/// could tell.
-pub(crate) async fn look(
-    storage: &Storage,
-    logs: &TopicLogs,
-    suspected: impl Fn(&TopicId, &KnownLog) -> bool,
-    topics: &[TopicId],
-) -> bool {
-    // Many suspect the same at once, after a failover: one looks for all who wait.
-    let asked_at = Instant::now();
-    let mut failed = logs.losses().looking.lock().await;
-    if failed.is_some_and(|failed| failed > asked_at) {
-        return false;
-    }
-    let mut known = logs.losses().known_logs(topics);
-    known.retain(|topic, log| suspected(topic, log));
-    known.is_empty() || look_at(storage, logs, &known, &mut failed).await
+/// Finds truncated logs, and remembers which consumers are to be told.
+pub(crate) struct Detector {
+    storage: Arc<Storage>,
+    logs: Arc<TopicLogs>,
+    notices: Notices,
+    /// Serialises checks; holds the time of the last failed one.
+    last_failure: Mutex<Option<Instant>>,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
 }
 
-/// Looks at all topics, and where a new session leads: also if there is no topic yet.
-pub(crate) async fn look_at_all(storage: &Storage, logs: &TopicLogs) -> bool {
-    let mut failed = logs.losses().looking.lock().await;
-    let known = logs.losses().known_logs(&logs.losses().topics());
-    look_at(storage, logs, &known, &mut failed).await
+/// What was seen of a topic's log before a batch was appended to it.
+pub(crate) struct Before {
+    topic: TopicId,
+    seen: SeenLog,
 }
 
-async fn look_at(
-    storage: &Storage,
-    logs: &TopicLogs,
-    known: &HashMap<TopicId, KnownLog>,
-    failed: &mut Option<Instant>,
-) -> bool {
-    let asked: Vec<(TopicId, Option<LastBatch>)> = known
-        .iter()
-        .flat_map(|(topic, log)| log.extents().iter().map(|extent| (*topic, extent.last_batch)))
-        .collect();
-    let answer = tokio::time::timeout(LOOK_TIMEOUT, storage.check_logs(&asked)).await;
-    let no_answer = || Err(storage::Error::Unavailable(format!("no answer in {LOOK_TIMEOUT:?}")));
-    let found = match answer.unwrap_or_else(|_| no_answer()) {
-        Ok(found) => found,
-        Err(error) => {
-            tracing::warn!(%error, "look for lost messages");
-            *failed = Some(Instant::now());
-            return false;
-        }
-    };
-    // No wait from here on: a caller that gives up must not take what was found along.
-    let mut found_logs: HashMap<TopicId, Vec<FoundLog>> = HashMap::new();
-    found.into_iter().for_each(|log| found_logs.entry(log.topic).or_default().push(log));
-    for (topic, found) in found_logs {
-        let known = &known[&topic];
-        if let (Some(lost), Some(log)) = (lost(known, &found), found.into_iter().next())
-            && tell(storage, logs, (topic, &log.name), lost, log.head, known)
-        {
-            logs.losses().tell_only(topic, log.consumers);
-        }
+impl Detector {
+    pub(crate) fn new(
+        storage: Arc<Storage>,
+        logs: Arc<TopicLogs>,
+        tasks: TaskTracker,
+        stopping: CancellationToken,
+    ) -> Self {
+        logs.seen().count_sessions(storage.sessions_opened());
+        let (notices, last_failure) = (Notices::default(), Mutex::default());
+        Self { storage, logs, notices, last_failure, tasks, stopping }
     }
-    true
-}
 
-/// What is lost of a log: from and to before an offset.
-fn lost(known: &KnownLog, found: &[FoundLog]) -> Option<(Offset, Offset)> {
-    let head = found.first()?.head;
-    let missing = || found.iter().filter_map(|log| log.missing);
-    let first = missing().map(|missing| missing.from).min();
-    if head < known.head() {
-        return Some((first.unwrap_or(head).min(head), known.head()));
-    }
-    // Others have been given as many offsets since.
-    let is_lacking =
-        |extent: &&Extent| missing().any(|missing| extent.last_batch == Some(missing.last_batch));
-    let end = known.extents().iter().filter(is_lacking).map(|extent| extent.head).max();
-    first.zip(end)
-}
-
-/// A message was given an offset that lies before the head that was known: what lies between is
-/// lost. `head` is where the topic ends now.
-pub(crate) fn given_again(
-    storage: &Arc<Storage>,
-    logs: &Arc<TopicLogs>,
-    (topic, name): (TopicId, &TopicName),
-    (first, head): (Offset, Offset),
-    known: &KnownLog,
-) {
-    // Where a session was opened since, the next look finds it, and where it begins.
-    if logs.losses().unsure().is_some()
-        || !tell(storage, logs, (topic, name), (first, known.head()), head, known)
-    {
-        return;
-    }
-    let (storage, logs) = (storage.clone(), logs.clone());
-    // Nobody who publishes waits for it.
-    tokio::spawn(async move {
-        let mut backoff = Backoff::new();
-        for _ in 0..MOST_TRIES {
-            match storage.find_consumer_numbers(topic).await {
-                Ok(consumers) => return logs.losses().tell_only(topic, consumers),
-                Err(storage::Error::Closed) => return,
-                Err(error) => tracing::warn!(%error, "find out who has lost messages"),
+    /// Checks all logs if a session was opened since that was last done, as it may lead to another
+    /// server; otherwise the logs whose head was seen beyond where it is now.
+    pub(crate) async fn check_suspects(&self, heads_before: &HashMap<TopicId, Offset>) {
+        match self.logs.seen().unchecked_sessions() {
+            Some(sessions) => {
+                let mut last_failure = self.last_failure.lock().await;
+                let logs = self.logs.seen().all_logs();
+                if self.check(&logs, &mut last_failure).await {
+                    self.logs.seen().all_checked(sessions);
+                }
             }
-            backoff.pause().await;
-        }
-    });
-}
-
-/// Has all who read on be told of a loss; false if it was found before.
-fn tell(
-    storage: &Storage,
-    logs: &TopicLogs,
-    (topic, name): (TopicId, &TopicName),
-    (first, end): (Offset, Offset),
-    head: Offset,
-    known: &KnownLog,
-) -> bool {
-    // They may lead to who has the messages still, and whose word does not count any more: not from
-    // the moment on that the loss is known.
-    storage.retire_sessions();
-    let found = logs.losses().find(topic, (first, end), head, known);
-    if found {
-        tracing::error!(topic = %name, %first, %end, "the database has lost messages");
-        logs.head_went_back(topic, head);
-    }
-    found
-}
-
-impl Broker {
-    /// A consumer's position, to be read from, and the log. An error, once, if messages were lost
-    /// since it was last read for.
-    pub(crate) async fn begin_reading(
-        &self,
-        topic: &TopicName,
-        consumer: &ConsumerId,
-    ) -> Result<(Stored, LogReader), Error> {
-        let mut asked = self.logs.losses().asked();
-        let mut stored = self.find_position(topic, consumer).await?;
-        let number = stored.key.topic;
-        self.logs.losses().learn_name(topic, number);
-        let known = self.logs.losses().known_head(number);
-        if stored.head < known {
-            // Or somebody published while it was found.
-            asked = self.logs.losses().asked();
-            stored = self.find_position(topic, consumer).await?;
-            if stored.head < known && stored.key.topic == number {
-                self.look_for_loss(topic, stored.key, known).await?;
+            None => {
+                let topics: Vec<_> = heads_before.keys().copied().collect();
+                self.check_unless_checked(&topics, |topic| heads_before[&topic]).await;
             }
         }
-        self.tell_of_losses(topic, stored.key)?;
-        if stored.position > stored.head {
-            let (first, end) = (stored.head, stored.position);
-            return Err(Error::MessagesLost { topic: topic.clone(), first, end });
-        }
-        let ends = (stored.first, stored.head);
-        Ok((stored, self.logs.subscribe(stored.key.topic, ends, asked)))
     }
 
-    /// Messages that were there are not found: they are lost, or somebody else answered who never
-    /// had them. An error in any case.
-    pub(crate) async fn look_for_loss(
+    /// Checks a log whose messages up to `end` were there and are not found. They are lost, or the
+    /// answer came from a server that never had them; an error in both cases.
+    pub(crate) async fn check_log(
         &self,
         name: &TopicName,
-        key: ConsumerKey,
-        known: Offset,
+        consumer: ConsumerKey,
+        end: Offset,
     ) -> Result<(), Error> {
-        let suspected = |_: &TopicId, log: &KnownLog| log.head() >= known;
-        look(&self.storage, &self.logs, suspected, &[key.topic]).await;
-        self.tell_of_losses(name, key)?;
-        match self.logs.losses().known_head(key.topic) >= known {
-            true => Err(Error::DatabaseUnavailable),
+        self.check_unless_checked(&[consumer.topic], |_| end).await;
+        self.report(name, consumer)?;
+        match self.logs.seen().head(consumer.topic) >= end {
+            true => Err(Error::unavailable()),
             false => Ok(()),
         }
     }
 
-    /// An error, once, if messages were lost that the consumer has not been told of.
-    pub(crate) fn tell_of_losses(&self, name: &TopicName, key: ConsumerKey) -> Result<(), Error> {
-        let ConsumerKey { topic, consumer } = key;
-        self.logs.losses().take(topic, consumer).map_or(Ok(()), |(first, end)| {
-            Err(Error::MessagesLost { topic: name.clone(), first, end })
-        })
+    /// Checks those logs that were seen up to a head: of others a truncation was recorded meanwhile.
+    async fn check_unless_checked(&self, topics: &[TopicId], head: impl Fn(TopicId) -> Offset) {
+        // After a fail-over many streams suspect the same logs at once: one check serves all that
+        // wait for it.
+        let asked_at = Instant::now();
+        let mut last_failure = self.last_failure.lock().await;
+        if last_failure.is_some_and(|failed| failed > asked_at) {
+            return;
+        }
+        let mut logs = self.logs.seen().logs(topics);
+        logs.retain(|topic, log| log.head() >= head(*topic));
+        if !logs.is_empty() {
+            self.check(&logs, &mut last_failure).await;
+        }
     }
+
+    /// Checks logs over a new session; false if the database did not answer.
+    async fn check(
+        &self,
+        logs: &HashMap<TopicId, SeenLog>,
+        last_failure: &mut MutexGuard<'_, Option<Instant>>,
+    ) -> bool {
+        let questions: Vec<(TopicId, Option<LastBatch>)> = logs
+            .iter()
+            .flat_map(|(topic, log)| log.extents().iter().map(|extent| (*topic, extent.last_batch)))
+            .collect();
+        let answer = tokio::time::timeout(CHECK_TIMEOUT, self.storage.check_logs(&questions)).await;
+        let found = match answer {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "check for lost messages");
+                **last_failure = Some(Instant::now());
+                return false;
+            }
+            Err(_) => {
+                tracing::warn!("check for lost messages: no answer in {CHECK_TIMEOUT:?}");
+                **last_failure = Some(Instant::now());
+                return false;
+            }
+        };
+        // No await from here on: a caller that gives up must not take the result with it.
+        let mut by_topic: HashMap<TopicId, Vec<FoundLog>> = HashMap::new();
+        found.into_iter().for_each(|log| by_topic.entry(log.topic).or_default().push(log));
+        for (topic, found) in by_topic {
+            let seen = &logs[&topic];
+            if let (Some(lost), Some(log)) = (lost_range(seen, &found), found.into_iter().next())
+                && self.record(&log.name, topic, lost, log.head, seen)
+            {
+                self.notices.restrict_to(topic, log.consumers);
+            }
+        }
+        true
+    }
+
+    /// What was seen of a topic's log; to be taken before a batch is appended to it.
+    pub(crate) fn before_append(&self, topic: &TopicName) -> Option<Before> {
+        self.logs.seen().log_named(topic).map(|(topic, seen)| Before { topic, seen })
+    }
+
+    /// A batch was appended. If its offsets had been given to other messages, those are lost.
+    pub(crate) fn after_append(
+        self: &Arc<Self>,
+        name: &TopicName,
+        topic: TopicId,
+        batch: OffsetRange,
+        before: Option<Before>,
+    ) {
+        self.logs.seen().learn_name(name, topic);
+        let Some(Before { seen, .. }) = before.filter(|before| before.topic == topic) else {
+            return;
+        };
+        let lost = OffsetRange { start: batch.start, end: seen.head() };
+        // After a new session was opened, the check of all logs finds the truncation, and where it
+        // begins.
+        if lost.start >= lost.end
+            || self.logs.seen().unchecked_sessions().is_some()
+            || !self.record(name, topic, lost, batch.end, &seen)
+        {
+            return;
+        }
+        // No publisher waits for this.
+        let restrict = self.clone().restrict_notice(topic);
+        self.tasks.spawn(self.stopping.clone().run_until_cancelled_owned(restrict));
+    }
+
+    async fn restrict_notice(self: Arc<Self>, topic: TopicId) {
+        let mut backoff = Backoff::new();
+        for _ in 0..MAX_TRIES {
+            match self.storage.find_consumer_numbers(topic).await {
+                Ok(consumers) => return self.notices.restrict_to(topic, consumers),
+                Err(storage::Error::Closed) => return,
+                Err(error) => tracing::warn!(%error, "find the consumers that lost messages"),
+            }
+            backoff.pause().await;
+        }
+    }
+
+    /// Records a truncation; false if it was recorded before. `head` is where the log ends now.
+    fn record(
+        &self,
+        name: &TopicName,
+        topic: TopicId,
+        lost: OffsetRange,
+        head: Offset,
+        seen: &SeenLog,
+    ) -> bool {
+        // Pooled sessions may still reach the old primary, whose answers are stale from now on.
+        self.storage.retire_sessions();
+        let is_new = self.logs.seen().truncate(topic, head, seen);
+        if is_new {
+            let OffsetRange { start, end } = lost;
+            tracing::error!(topic = %name, first = %start, %end, "the database has lost messages");
+            // The notice comes first: the streams that the new head wakes look for it.
+            self.notices.add(topic, lost);
+            self.logs.reset_head(topic, head);
+        }
+        is_new
+    }
+
+    /// An error, once for each consumer and truncation, if messages were lost.
+    pub(crate) fn report(&self, name: &TopicName, consumer: ConsumerKey) -> Result<(), Error> {
+        self.notices
+            .take(consumer)
+            .map_or(Ok(()), |lost| Err(Error::MessagesLost { topic: name.clone(), lost }))
+    }
+
+    /// Forgets a deleted topic, and ends its streams.
+    pub(crate) fn topic_deleted(&self, topic: TopicId) {
+        self.logs.topic_deleted(topic);
+        self.notices.forget(topic);
+    }
+}
+
+/// The offsets that a log has lost.
+fn lost_range(seen: &SeenLog, found: &[FoundLog]) -> Option<OffsetRange> {
+    let head = found.first()?.head;
+    let missing = || found.iter().filter_map(|log| log.missing);
+    let start = missing().map(|missing| missing.from).min();
+    if head < seen.head() {
+        return Some(OffsetRange { start: start.unwrap_or(head).min(head), end: seen.head() });
+    }
+    // As many offsets as were lost have been given to other messages since.
+    let is_missing =
+        |extent: &&Extent| missing().any(|missing| extent.last_batch == Some(missing.last_batch));
+    let end = seen.extents().iter().filter(is_missing).map(|extent| extent.head).max();
+    start.zip(end).map(|(start, end)| OffsetRange { start, end })
 }

@@ -69,7 +69,7 @@ fn all_who_sit_at_a_consumer_share_one_turn_and_the_last_one_takes_its_place_alo
                     let alone = sitting.iter().all(|other| other.consumer != consumer);
                     if alone {
                         // Nothing is left of who sat here before, not even a hint.
-                        assert!(ByHand::new(waiter.freed_elsewhere()).run().is_pending());
+                        assert!(ByHand::new(waiter.released_elsewhere()).run().is_pending());
                         assert!(waiter.try_acquire().is_some());
                     }
                     sitting.push(Sitting { consumer, turn: None, line: None, waiter });
@@ -91,10 +91,10 @@ fn all_who_sit_at_a_consumer_share_one_turn_and_the_last_one_takes_its_place_alo
                 }
                 Act::Freed(consumer) => {
                     let (topic, name) = names(consumer);
-                    leases.freed_elsewhere(topic.clone(), name.clone());
+                    leases.released_elsewhere(topic.clone(), name.clone());
                     let waiter = sitting.iter().find(|one| one.consumer == consumer);
                     if let Some(Sitting { waiter, .. }) = waiter {
-                        assert_eq!(ByHand::new(waiter.freed_elsewhere()).run(), Poll::Ready(()));
+                        assert_eq!(ByHand::new(waiter.released_elsewhere()).run(), Poll::Ready(()));
                     }
                 }
                 Act::Leave(_) | Act::LineUp(_) | Act::Fetch(_) => {}

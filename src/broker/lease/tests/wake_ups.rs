@@ -81,13 +81,13 @@ fn a_lease_that_another_broker_gave_back_is_heard_of_whenever_the_word_comes() {
             let leases = leases();
             // The lock was refused by now.
             let waiter = leases.waiter(&names.0, &names.1);
-            let mut waiting = ByHand::new(waiter.freed_elsewhere());
+            let mut waiting = ByHand::new(waiter.released_elsewhere());
             if waits_before {
                 assert!(waiting.run().is_pending());
             }
-            leases.freed_elsewhere(names.0.clone(), names.1.clone());
+            leases.released_elsewhere(names.0.clone(), names.1.clone());
             if gives_up {
-                waiting = ByHand::new(waiter.freed_elsewhere());
+                waiting = ByHand::new(waiter.released_elsewhere());
             }
             assert_eq!(waiting.run(), READY);
         }
@@ -95,7 +95,7 @@ fn a_lease_that_another_broker_gave_back_is_heard_of_whenever_the_word_comes() {
 }
 
 #[test]
-fn whoever_is_looked_for_is_found_whatever_the_keeper_does_then() {
+fn whoever_is_next_scopes_is_found_whatever_the_keeper_does_then() {
     // At which of the keeper's steps the second one is looked for.
     for step in 0..6 {
         let leases = leases();
@@ -104,19 +104,19 @@ fn whoever_is_looked_for_is_found_whatever_the_keeper_does_then() {
         let mut keeper = ByHand::new(async {
             loop {
                 // Given up for a tick that comes first, and waited for anew.
-                if let Poll::Ready(all) = ByHand::new(leases.looked_for()).run() {
+                if let Poll::Ready(all) = ByHand::new(leases.next_scopes()).run() {
                     found.borrow_mut().extend(all);
                 }
-                let all = leases.looked_for().await;
+                let all = leases.next_scopes().await;
                 pause().await;
                 found.borrow_mut().extend(all);
                 pause().await;
             }
         });
-        leases.look_at(whose(1));
+        leases.check_soon(whose(1));
         for now in 0..6 {
             if now == step {
-                leases.look_at(whose(2));
+                leases.check_soon(whose(2));
             }
             assert!(keeper.run().is_pending());
         }
@@ -166,7 +166,7 @@ fn a_seek_and_an_end_are_heard_of_whenever_they_come() {
             // As `news` does: waited for beside other things, and each time anew.
             let news = async || {
                 let mut standing = standing.clone();
-                let changed = standing.wait_for(|now| now.over.is_some() || now.epoch != Epoch(1));
+                let changed = standing.wait_for(|now| now.ended.is_some() || now.epoch != Epoch(1));
                 changed.await.map(drop).unwrap();
             };
             let mut stream = ByHand::new(async {
@@ -185,7 +185,7 @@ fn a_seek_and_an_end_are_heard_of_whenever_they_come() {
             let mut ended = false;
             for now in 0..7 {
                 if now == step {
-                    progress.saw(seen.clone());
+                    progress.observe(seen.clone());
                 }
                 ended = ended || stream.run().is_ready();
                 assert!(now >= step || !ended);

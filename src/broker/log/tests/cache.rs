@@ -98,7 +98,7 @@ fn what_is_had_holds_the_asked_offset_and_follows_without_a_gap_within_the_memor
                 Act::Forget(topic) => {
                     let before = kept.0.len();
                     kept.0.retain(|(of, ..)| *of != topic);
-                    assert_eq!(recent.forget(TopicId(topic)).len(), before - kept.0.len());
+                    assert_eq!(recent.remove_topic(TopicId(topic)).len(), before - kept.0.len());
                 }
             }
         }

@@ -1,13 +1,16 @@
-//! A cursor that cuts a log into frames.
+//! The real cursor, over a model of the log.
 
-use std::{cell::RefCell, sync::Arc};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use proptest::{collection::vec, prelude::*};
+use tokio::runtime::{self, Runtime};
 
 use crate::{
     broker::{
         log::{
-            cursor::{Cursor, FrameLimits, Messages, end_of_fit},
+            cursor::{Cursor, LogSource},
+            messages::{FrameLimits, Messages, end_of_fit},
             topics::{LogReader, TopicLogs},
         },
         testing::{
@@ -15,7 +18,8 @@ use crate::{
             log::{Stored, batch},
         },
     },
-    model::{Batch, Offset, TopicId},
+    model::{Batch, LogEnds, Offset, OffsetRange, TopicId},
+    storage::{self, LogSlice},
 };
 
 const TOPIC: TopicId = TopicId(1);
@@ -26,11 +30,11 @@ enum Act {
     Store(Vec<usize>),
     /// Another broker does.
     StoreElsewhere(Vec<usize>),
-    /// Retention removes so many messages, and readers here are told of it or not.
+    /// Retention removes so many messages, and this broker has observed that or not.
     Remove(usize, bool),
     /// The next frame is made, within limits whose end lies so far ahead.
     Frame(FrameLimits),
-    ForgetBatches,
+    ClearCache,
 }
 
 fn sizes() -> impl Strategy<Value = Vec<usize>> {
@@ -52,91 +56,111 @@ fn act() -> impl Strategy<Value = Act> {
         3 => sizes().prop_map(Act::StoreElsewhere),
         2 => (1..20usize, any::<bool>()).prop_map(|(count, told)| Act::Remove(count, told)),
         12 => limits().prop_map(Act::Frame),
-        1 => Just(Act::ForgetBatches),
+        1 => Just(Act::ClearCache),
     ]
 }
 
-/// A stream at a log: what it handed out ends where its cursor stands.
+/// The model that the cursor reads from.
+#[derive(Default)]
+struct ModelLog(Mutex<Stored>);
+
+impl LogSource for ModelLog {
+    async fn read_batches(
+        &self,
+        _: TopicId,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<Option<LogSlice>, storage::Error> {
+        Ok(Some(self.0.lock().read(from, max_bytes)))
+    }
+}
+
+/// A stream: what it handed out ends at its cursor's position.
 struct Stream<'a> {
-    stored: &'a RefCell<Stored>,
+    runtime: &'a Runtime,
+    stored: Arc<ModelLog>,
     log: LogReader,
     cursor: Cursor,
 }
 
 impl Stream<'_> {
-    /// Reads ahead as `fill` does, hands out one frame, and tells whether there was one. A gap is
-    /// told before what follows it.
+    /// Fills the cursor and hands out one frame; false if there is none. A gap precedes the messages
+    /// that follow it.
     fn hand_out(&mut self, limits: FrameLimits) -> bool {
         let before = self.cursor.position();
-        if !self.cursor.has_at_hand(&self.log) {
-            let read = self.stored.borrow().read(before, 2 * 1024 * 1024);
-            self.log.saw(&read, self.log.asked());
-            self.cursor.take_in(read);
-        }
+        let filled = self.runtime.block_on(self.cursor.fill(&self.stored, &self.log));
+        assert!(filled.unwrap(), "the topic exists");
         let from = self.cursor.position();
-        let gap = (from > before).then_some((before, from));
-        assert_eq!(self.cursor.take_gap(), gap, "told of exactly what was passed over");
+        let gap = (from > before).then_some(OffsetRange { start: before, end: from });
+        assert_eq!(self.cursor.take_gap(), gap, "exactly what was passed over");
         assert_eq!(self.cursor.take_gap(), None, "and once");
-        assert!(gap.is_none() || from == self.stored.borrow().first);
-        assert!(from >= self.log.floor(), "what is known to be removed is not handed out");
-        let frame = self.cursor.next_frame(limits);
-        let Some(frame) = frame else {
+        let stored = self.stored.0.lock();
+        assert!(gap.is_none() || from <= stored.first);
+        assert!(from >= self.log.start(), "nothing is handed out that is known to be removed");
+        let Some(frame) = self.cursor.next_messages(limits) else {
             assert_eq!(self.cursor.position(), from);
             let none_allowed = limits.messages == 0 || limits.end <= from;
-            assert!(none_allowed || from == self.stored.borrow().head(), "there is more");
+            assert!(none_allowed || from == stored.head(), "there is more");
             return false;
         };
-        assert_eq!((frame.from, frame.to), (from, self.cursor.position()));
-        check_frame(&frame, limits, self.stored.borrow().batches());
+        assert_eq!(frame.range, OffsetRange { start: from, end: self.cursor.position() });
+        check_frame(&frame, limits, stored.batches());
         true
     }
 }
 
 /// A frame holds what is stored at its offsets, and no more than it may.
 fn check_frame(frame: &Messages, limits: FrameLimits, stored: &[Arc<Batch>]) {
-    assert!(frame.count() > 0 && frame.count() <= limits.messages && frame.to <= limits.end);
-    let bytes: usize = frame.messages().map(|message| message.wire_bytes()).sum();
+    assert!(frame.count() > 0 && frame.count() <= limits.messages && frame.range.end <= limits.end);
+    let bytes: usize = frame.iter().map(|message| message.wire_bytes()).sum();
     assert!(bytes <= limits.bytes || frame.count() == 1, "{bytes} of {} bytes", limits.bytes);
-    let expected = stored.iter().flat_map(|batch| batch.messages_from(frame.from));
-    let expected = expected.take_while(|message| message.offset < frame.to);
+    let expected = stored.iter().flat_map(|batch| batch.messages_from(frame.range.start));
+    let expected = expected.take_while(|message| message.offset < frame.range.end);
     let same = frame
-        .messages()
+        .iter()
         .map(|message| (message.offset, message.payload))
         .eq(expected.map(|message| (message.offset, message.payload)));
-    assert!(same, "the log from {} to {}", frame.from, frame.to);
+    assert!(same, "the log from {}", frame.range);
     let parts = frame.parts().map(|(_, from, to)| to - from);
     assert_eq!(parts.sum::<usize>(), frame.count());
 }
 
 #[test]
 fn frames_and_gaps_are_exactly_the_log_whatever_is_stored_and_removed_meanwhile() {
-    check(192, (0..5usize, vec(act(), 1..60)), |(start, acts)| {
-        let (stored, logs) = (RefCell::new(Stored::default()), Arc::new(TopicLogs::default()));
-        stored.borrow_mut().store(&[1; 5]);
-        let (position, head) = (Offset(start as i64), stored.borrow().head());
-        let log = logs.subscribe(TOPIC, (Offset(0), head), logs.losses().asked());
-        let mut stream = Stream { stored: &stored, log, cursor: Cursor::new(position, head) };
+    let runtime = runtime::Builder::new_current_thread().build().unwrap();
+    // A second reader makes the log a shared one: then nothing is read ahead, but cached.
+    let cases = (0..5usize, any::<bool>(), vec(act(), 1..60));
+    check(192, cases, |(start, is_shared, acts)| {
+        let (stored, logs) = (Arc::<ModelLog>::default(), Arc::new(TopicLogs::default()));
+        stored.0.lock().store(&[1; 5]);
+        let (position, head) = (Offset(start as i64), stored.0.lock().head());
+        let join = || logs.begin().join(TOPIC, LogEnds { start: Offset(0), head });
+        let _other = is_shared.then(join);
+        let cursor = Cursor::new(position, head);
+        let mut stream = Stream { runtime: &runtime, stored: stored.clone(), log: join(), cursor };
         for act in acts {
             match act {
                 Act::Store(sizes) => {
-                    let batch = stored.borrow_mut().store(&sizes);
+                    let batch = stored.0.lock().store(&sizes);
                     logs.batch_stored(TOPIC, (*batch).clone());
                 }
-                Act::StoreElsewhere(sizes) => drop(stored.borrow_mut().store(&sizes)),
-                Act::Remove(count, told) => {
-                    let first = stored.borrow().first.after(count);
-                    stored.borrow_mut().remove_before(first);
-                    if told {
-                        let stored = stored.borrow();
-                        logs.saw(TOPIC, (stored.first, stored.head()), logs.losses().asked());
+                Act::StoreElsewhere(sizes) => drop(stored.0.lock().store(&sizes)),
+                Act::Remove(count, observed) => {
+                    let mut stored = stored.0.lock();
+                    let first = stored.first.after(count);
+                    stored.remove_before(first);
+                    if observed {
+                        let ends = LogEnds { start: stored.first, head: stored.head() };
+                        logs.begin().observe(TOPIC, ends);
                     }
                 }
                 Act::Frame(limits) => drop(stream.hand_out(limits)),
-                Act::ForgetBatches => logs.clear_cache(),
+                Act::ClearCache => logs.clear_cache(),
             }
         }
-        while stream.hand_out(FrameLimits::MAX) {}
-        assert_eq!(stream.cursor.position(), stored.borrow().head());
+        // A read that was begun before the last batches were stored ends before them.
+        while stream.hand_out(FrameLimits::MAX) || stream.hand_out(FrameLimits::MAX) {}
+        assert_eq!(stream.cursor.position(), stored.0.lock().head());
     });
 }
 

@@ -54,7 +54,7 @@ impl Reader<'_> {
 #[test]
 fn one_reads_a_place_at_a_time_and_nobody_waits_for_ever_and_nothing_stays() {
     check(256, vec(act(), 1..60), |acts| {
-        let log = LogReader::to_a_log_of(10);
+        let log = LogReader::of_messages(10);
         let mut readers: Vec<(i64, Reader)> = Vec::new();
         for act in acts {
             match act {
@@ -85,6 +85,6 @@ fn one_reads_a_place_at_a_time_and_nobody_waits_for_ever_and_nothing_stays() {
                 readers.iter_mut().filter_map(|(_, reader)| reader.run().then_some(())).count();
             assert!(ran > 0 || readers.len() < before, "{} wait for ever", readers.len());
         }
-        assert_eq!(log.places(), 0);
+        assert_eq!(log.reads_under_way(), 0);
     });
 }

@@ -19,7 +19,7 @@ use crate::{
             log::Stored,
         },
     },
-    model::{Offset, TopicId},
+    model::{LogEnds, Offset, TopicId},
 };
 
 const TOPICS: usize = 2;
@@ -36,7 +36,7 @@ enum Act {
     Come(usize),
     Run(Index),
     Leave(Index),
-    ForgetBatches,
+    ClearCache,
     Delete(usize),
 }
 
@@ -51,7 +51,7 @@ fn act() -> impl Strategy<Value = Act> {
         5 => topic().prop_map(Act::Come),
         30 => any::<Index>().prop_map(Act::Run),
         2 => any::<Index>().prop_map(Act::Leave),
-        1 => Just(Act::ForgetBatches),
+        1 => Just(Act::ClearCache),
         1 => topic().prop_map(Act::Delete),
     ]
 }
@@ -112,16 +112,16 @@ async fn read(
 ) {
     let head = topics.borrow()[topic].stored.head();
     pause().await;
-    let mut log = logs.subscribe(TopicId(topic as i32), (Offset(0), head), logs.losses().asked());
+    let mut log = logs.begin().join(TopicId(topic as i32), LogEnds { start: Offset(0), head });
     *told.borrow_mut() = Some(log.head.clone());
-    let gone = log.gone();
+    let gone = log.deleted();
     let mut behind = true;
     loop {
         // Noted before the read: what comes while it runs still wakes us.
         let known = *log.head.borrow_and_update();
         if behind || position.get() < known {
             pause().await;
-            let mut found = log.recent(position.get(), usize::MAX);
+            let mut found = log.cached(position.get(), usize::MAX);
             if found.is_empty() {
                 if topics.borrow()[topic].deleted {
                     return;
@@ -179,7 +179,7 @@ fn no_reader_misses_what_it_was_told_of_and_no_head_goes_back() {
                 Act::Leave(index) if !readers.is_empty() => {
                     drop(readers.swap_remove(index.index(readers.len())));
                 }
-                Act::ForgetBatches => logs.clear_cache(),
+                Act::ClearCache => logs.clear_cache(),
                 _ => {}
             }
             readers.iter_mut().for_each(Reader::see_head);
@@ -195,15 +195,15 @@ fn no_reader_misses_what_it_was_told_of_and_no_head_goes_back() {
             assert!(if topic.deleted { reader.ended } else { caught_up });
         }
         drop(readers);
-        assert!(logs.topics().is_empty(), "the last reader takes the log along");
+        assert!(logs.heads().is_empty(), "the last reader takes the log along");
     });
 }
 
-fn receive(logs: &TopicLogs, news: News) {
+fn receive(logs: &Arc<TopicLogs>, news: News) {
     match news {
         News::Head(topic, head) => logs.head_moved(topic, head),
         News::Ends(topic, head) => {
-            logs.saw(topic, (Offset(0), head), logs.losses().asked());
+            logs.begin().observe(topic, LogEnds { start: Offset(0), head });
         }
         News::Gone(topic) => logs.topic_deleted(topic),
     }

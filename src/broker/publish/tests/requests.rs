@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use crate::{
     broker::publish::{
-        request::{Answers, Publish, Run},
+        pending::Answers,
+        request::Publish,
         tests::{
             database::{POISON, refuses_value},
             writer::Driver,
@@ -42,7 +43,7 @@ pub(crate) struct Request {
     size: (usize, usize),
     /// What its last message has for a header, if it has any.
     text: Option<Text>,
-    /// Whether it may become a part of the run before it.
+    /// Whether it may travel together with the request before it.
     joins: bool,
 }
 
@@ -59,8 +60,8 @@ enum Count {
 #[derive(Clone, Debug)]
 enum Text {
     Good,
-    /// A character that the database missing, of a few.
-    MissingBatch(u8),
+    /// A character that the database cannot store, of a few.
+    Refused(u8),
     /// Something else that it refuses.
     Poison,
 }
@@ -113,7 +114,7 @@ fn acts(size: BoxedStrategy<(usize, usize)>) -> impl Strategy<Value = Act> {
     let text = prop_oneof![
         12 => Just(None),
         2 => Just(Some(Text::Good)),
-        2 => (0..6u8).prop_map(|number| Some(Text::MissingBatch(number))),
+        2 => (0..6u8).prop_map(|number| Some(Text::Refused(number))),
         1 => Just(Some(Text::Poison)),
     ];
     let request = (topic, producer, epoch, count, head, size, text, any::<bool>()).prop_map(
@@ -154,9 +155,9 @@ pub(crate) fn ids(publish: &Publish) -> impl Iterator<Item = Bytes> {
 
 #[derive(Default)]
 pub(crate) struct Clients {
-    /// Runs that were taken in, request by request, and who waits for their answers.
-    pub runs: Vec<(Vec<Publish>, Answers)>,
-    open: Option<(Run, Vec<Publish>)>,
+    /// What was enqueued, request by request, and the answers to it.
+    pub enqueued: Vec<(Vec<Publish>, Answers)>,
+    open: Option<(Publish, Vec<Publish>)>,
     next: HashMap<(u8, u8), Sequence>,
     counted: HashMap<(u8, u8), Vec<Publish>>,
     messages: u64,
@@ -167,11 +168,11 @@ impl Clients {
         match act {
             Act::Publish(request) => self.publish(request, driver),
             Act::Flush => {
-                self.close_run(driver);
+                self.send_open(driver);
                 driver.write_flush();
             }
             Act::FlushAll => {
-                self.close_run(driver);
+                self.send_open(driver);
                 driver.write_all();
                 self.next.clear();
             }
@@ -182,14 +183,14 @@ impl Clients {
         let joins = request.joins;
         let sent = self.make(request, driver);
         let mut publish = sent.clone();
-        if joins && let Some((run, requests)) = &mut self.open {
-            match run.add(publish) {
+        if joins && let Some((open, requests)) = &mut self.open {
+            match open.append(publish) {
                 Ok(()) => return requests.push(sent),
                 Err(refused) => publish = refused,
             }
         }
-        self.close_run(driver);
-        self.open = Some((publish.into(), vec![sent]));
+        self.send_open(driver);
+        self.open = Some((publish, vec![sent]));
     }
 
     fn make(&mut self, request: Request, driver: &Driver) -> Publish {
@@ -230,8 +231,7 @@ impl Clients {
         if let (Some(last), Some(text)) = (messages.last_mut(), text) {
             let value = match text {
                 Text::Good => "gr\u{fc}n".to_owned(),
-                Text::MissingBatch(number) => ["\u{fc} \u{20ac}", "\u{4e00}"]
-                    [usize::from(number) % 2]
+                Text::Refused(number) => ["\u{fc} \u{20ac}", "\u{4e00}"][usize::from(number) % 2]
                     .chars()
                     .chain(char::from_u32(0x5000 + u32::from(number)))
                     .collect(),
@@ -253,10 +253,10 @@ impl Clients {
         publish
     }
 
-    /// Hands the open run over to the writer.
-    pub(crate) fn close_run(&mut self, driver: &mut Driver) {
-        if let Some((run, requests)) = self.open.take() {
-            self.runs.push((requests, driver.take_in(run)));
+    /// Enqueues the requests that are to travel together.
+    pub(crate) fn send_open(&mut self, driver: &mut Driver) {
+        if let Some((publish, requests)) = self.open.take() {
+            self.enqueued.push((requests, driver.enqueue(publish)));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The writer's flushes, over the model of the database.
+//! The real group commit, over the model of the database.
 
 use std::{
     cell::{Cell, Ref, RefCell},
@@ -16,8 +16,8 @@ use crate::{
         publish::{
             flush::Flush,
             group_commit::{AppendLog, GroupCommit},
-            pending::{Caller, Pending},
-            request::{Answers, Run},
+            pending::{Answers, Caller, Pending},
+            request::Publish,
             tests::{
                 database::{Database, Mishap, can_be_stored},
                 requests::is_refused,
@@ -42,7 +42,7 @@ pub(crate) struct Driver {
 /// What a flush held, and what it took to write it.
 #[derive(Debug)]
 pub(crate) struct Written {
-    pub runs: usize,
+    pub publishes: usize,
     pub messages: usize,
     pub bytes: usize,
     pub groups: usize,
@@ -88,11 +88,11 @@ impl Driver {
         self.log.questions.get()
     }
 
-    pub(crate) fn take_in(&mut self, run: Run) -> Answers {
+    pub(crate) fn enqueue(&mut self, publish: Publish) -> Answers {
         let (outcome, answered) = oneshot::channel();
-        let answers = Answers { counts: run.counts.clone(), outcome: answered };
+        let answers = Answers::of(&publish, answered);
         let _room = self.room.clone().try_acquire_owned().unwrap();
-        self.queue.push_back(Pending::new(run, Caller { outcome, _room }));
+        self.queue.push_back(Pending::new(publish, Caller { outcome, _room }));
         answers
     }
 
@@ -109,22 +109,30 @@ impl Driver {
     /// Writes what waits, as much of it as can be stored together.
     pub(crate) fn write_flush(&mut self) {
         let mut flush = Flush::default();
-        let (mut runs, mut messages, mut bytes, mut bad) = (0, 0, 0, 0);
+        let (mut publishes, mut messages, mut bytes, mut bad) = (0, 0, 0, 0);
         while let Some(next) = self.queue.pop_front() {
             if !flush.admits(&next.publish) {
                 self.queue.push_front(next);
                 break;
             }
             let taken = &next.publish.messages;
-            (runs, messages, bytes) = (runs + 1, messages + taken.count(), bytes + taken.bytes());
+            (publishes, messages, bytes) =
+                (publishes + 1, messages + taken.count(), bytes + taken.bytes());
             bad += taken.as_slice().iter().filter(|message| is_refused(message)).count();
             flush.add(next);
         }
         let groups = flush.into_groups();
         assert!(groups.is_sorted_by(|a, b| a.topic < b.topic), "locked in one order by all");
         let (transactions, refused) = (self.log.transactions.get(), self.log.refused.get());
-        let mut written =
-            Written { runs, messages, bytes, groups: groups.len(), bad, transactions, refused };
+        let mut written = Written {
+            publishes,
+            messages,
+            bytes,
+            groups: groups.len(),
+            bad,
+            transactions,
+            refused,
+        };
         let stored = GroupCommit::new(&self.log, &self.characters).store(groups);
         stored.now_or_never().expect("the model answers at once");
         written.transactions = self.log.transactions.get() - transactions;

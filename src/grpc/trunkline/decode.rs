@@ -6,7 +6,7 @@ use prost_types::{FieldMask, Timestamp};
 use tokio::time::Instant;
 
 use crate::{
-    broker::{Before, CommitMode, Consume, FrameLimits, OnBusy, Publish, Pull, Stop},
+    broker::{Commit, CommitMode, Consume, FrameLimits, OnBusy, Publish, Pull, Stop, TrimTo},
     model::{
         ConsumerId, Epoch, InvalidInput, Labels, MAX_MESSAGE_BYTES, MAX_REQUEST_MESSAGES, Message,
         NewMessages, Offset, ProducerId, Retention, Sequence, Start, TimeBound, TopicChanges,
@@ -236,11 +236,11 @@ decode_place!(
     read_start: proto::read_messages_request::Start
 );
 
-pub(super) fn before(before: Option<ProtoBefore>) -> Decoded<Before> {
+pub(super) fn trim_to(before: Option<ProtoBefore>) -> Decoded<TrimTo> {
     match before {
         None => Err(InvalidInput::new("before", "must be an offset or a time")),
-        Some(ProtoBefore::Offset(value)) => offset(value).map(Before::Offset),
-        Some(ProtoBefore::Time(value)) => time(value).map(Before::Time),
+        Some(ProtoBefore::Offset(value)) => offset(value).map(TrimTo::Offset),
+        Some(ProtoBefore::Time(value)) => time(value).map(TrimTo::Time),
     }
 }
 
@@ -335,6 +335,17 @@ fn client_name(name: String) -> Decoded<String> {
         return Err(InvalidInput::new("client_name", "holds a control character"));
     }
     Ok(name)
+}
+
+pub(super) fn commit(request: &proto::CommitRequest) -> Decoded<Commit> {
+    let proto::CommitRequest { topic, consumer_id, epoch, position } = request;
+    let (topic, consumer) = (TopicName::parse(topic)?, ConsumerId::parse(consumer_id)?);
+    if *epoch < 1 {
+        let problem = "must be the one that the stream's attached frame gave, at least 1";
+        return Err(InvalidInput::new("epoch", problem));
+    }
+    let position = Offset(not_negative("position", *position)?);
+    Ok(Commit { topic, consumer, epoch: Epoch(*epoch), position })
 }
 
 pub(super) fn pull(request: proto::PullRequest, deadline: Option<Instant>) -> Decoded<Pull> {

@@ -2,10 +2,10 @@
 
 use prost_types::Timestamp;
 
-use super::batch;
 use crate::{
     broker::{Frame, Messages, Pulled, ReadMessages, Receipt},
-    model::{Consumer, MessageRef, Offset, Producer, Retention, Topic, TopicName},
+    grpc::trunkline::frames,
+    model::{Consumer, OffsetRange, Producer, Retention, Topic, TopicName},
     proto::{
         self,
         raw::{ConsumeResponse, consume_response::Event as ProtoEvent},
@@ -69,8 +69,8 @@ pub(super) fn receipt(receipt: Receipt) -> proto::PublishReceipt {
     proto::PublishReceipt { first_offset: first.0, count: count as i32, duplicate }
 }
 
-pub(super) fn event(event: Frame) -> ConsumeResponse {
-    let event = match event {
+pub(super) fn frame(frame: Frame) -> ConsumeResponse {
+    let event = match frame {
         Frame::Attached { position, head, epoch, seek_epoch } => {
             ProtoEvent::Attached(proto::Attached {
                 position: position.0,
@@ -80,7 +80,7 @@ pub(super) fn event(event: Frame) -> ConsumeResponse {
             })
         }
         Frame::Standby { holder } => ProtoEvent::Standby(proto::Standby { holder }),
-        Frame::Batch(delivery) => ProtoEvent::Batch(batch::encode(&delivery)),
+        Frame::Batch(messages) => ProtoEvent::Batch(frames::encode(&messages)),
         Frame::Repositioned { position, head, epoch } => {
             ProtoEvent::Repositioned(proto::Repositioned {
                 position: position.0,
@@ -88,7 +88,7 @@ pub(super) fn event(event: Frame) -> ConsumeResponse {
                 epoch: epoch.0,
             })
         }
-        Frame::Gap { from, to } => ProtoEvent::Gap(gap((from, to))),
+        Frame::Gap(range) => ProtoEvent::Gap(gap(range)),
         Frame::CaughtUp { head } => ProtoEvent::CaughtUp(proto::CaughtUp { head: head.0 }),
         Frame::Heartbeat { position, head } => {
             ProtoEvent::Heartbeat(proto::Heartbeat { position: position.0, head: head.0 })
@@ -99,39 +99,28 @@ pub(super) fn event(event: Frame) -> ConsumeResponse {
 
 pub(super) fn pulled(pulled: &Pulled) -> proto::PullResponse {
     proto::PullResponse {
-        messages: messages(&pulled.delivery),
-        position: pulled.delivery.to.0,
+        messages: messages(&pulled.messages),
+        position: pulled.messages.range.end.0,
         head: pulled.head.0,
         gap: pulled.gap.map(gap),
     }
 }
 
-pub(super) fn peeked(peeked: &ReadMessages) -> proto::ReadMessagesResponse {
+pub(super) fn read_messages(read: &ReadMessages) -> proto::ReadMessagesResponse {
     proto::ReadMessagesResponse {
-        messages: messages(&peeked.delivery),
-        next_offset: peeked.delivery.to.0,
-        first_offset: peeked.first.0,
-        head: peeked.head.0,
+        messages: messages(&read.messages),
+        next_offset: read.messages.range.end.0,
+        first_offset: read.ends.start.0,
+        head: read.ends.head.0,
     }
 }
 
-fn gap((from, to): (Offset, Offset)) -> proto::Gap {
-    proto::Gap { first_offset: from.0, end_offset: to.0 }
+fn gap(OffsetRange { start, end }: OffsetRange) -> proto::Gap {
+    proto::Gap { first_offset: start.0, end_offset: end.0 }
 }
 
-fn messages(delivery: &Messages) -> Vec<proto::Message> {
-    let mut messages = Vec::with_capacity(delivery.count());
-    messages.extend(delivery.messages().map(message));
-    messages
-}
-
-pub(super) fn message(message: MessageRef<'_>) -> proto::Message {
-    proto::Message {
-        offset: message.offset.0,
-        payload: message.payload.clone(),
-        key: message.key.cloned(),
-        headers: message.headers.map(|headers| headers.entries().clone()).unwrap_or_default(),
-        publish_time: Some(message.published_at.into()),
-        producer_id: message.producer.as_str().to_owned(),
-    }
+fn messages(messages: &Messages) -> Vec<proto::Message> {
+    let mut encoded = Vec::with_capacity(messages.count());
+    encoded.extend(messages.iter().map(frames::message));
+    encoded
 }

@@ -6,9 +6,13 @@ use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status};
 use tracing::info;
 
-use super::{deadline, decode, encode, peer};
 use crate::{
-    broker::{Broker, Commit, Error, Frame, Frames},
+    broker::{Broker, Error, Frame, Frames},
+    grpc::{
+        deadline, peer,
+        status::refuse,
+        trunkline::{decode, encode},
+    },
     model::{ConsumerId, PageRequest, TopicName},
     proto::{
         self,
@@ -17,7 +21,7 @@ use crate::{
 };
 
 /// ConsumerService over a broker.
-pub struct Consumers(pub(super) Arc<Broker>);
+pub struct Consumers(pub(crate) Arc<Broker>);
 
 type WireFrame = Result<ConsumeResponse, Status>;
 
@@ -29,10 +33,10 @@ impl ConsumerService for Consumers {
     ) -> Result<Response<proto::RegisterConsumerResponse>, Status> {
         let client = peer::of(&request);
         let proto::RegisterConsumerRequest { topic, consumer_id, start } = request.into_inner();
-        let topic = TopicName::parse(&topic).map_err(Error::from)?;
-        let id = decode::consumer_or_new(&consumer_id).map_err(Error::from)?;
-        let start = decode::start(start).map_err(Error::from)?;
-        let consumer = self.0.register_consumer(topic.clone(), id, start).await?;
+        let topic = TopicName::parse(&topic).map_err(refuse)?;
+        let id = decode::consumer_or_new(&consumer_id).map_err(refuse)?;
+        let start = decode::start(start).map_err(refuse)?;
+        let consumer = self.0.consumers.register(topic.clone(), id, start).await.map_err(refuse)?;
         let (id, position) = (&consumer.id, consumer.position);
         info!(%topic, consumer = %id, %position, client, "registered a consumer");
         let consumer = Some(encode::consumer(&topic, consumer));
@@ -45,7 +49,7 @@ impl ConsumerService for Consumers {
     ) -> Result<Response<proto::UnregisterConsumerResponse>, Status> {
         let proto::UnregisterConsumerRequest { topic, consumer_id } = request.get_ref();
         let (topic, id) = names(topic, consumer_id)?;
-        self.0.unregister_consumer(topic.clone(), id.clone()).await?;
+        self.0.consumers.unregister(topic.clone(), id.clone()).await.map_err(refuse)?;
         info!(%topic, consumer = %id, client = peer::of(&request), "unregistered a consumer");
         Ok(Response::new(proto::UnregisterConsumerResponse {}))
     }
@@ -55,10 +59,10 @@ impl ConsumerService for Consumers {
         request: Request<proto::ListConsumersRequest>,
     ) -> Result<Response<proto::ListConsumersResponse>, Status> {
         let proto::ListConsumersRequest { topic, page_size, page_token } = request.get_ref();
-        let topic = TopicName::parse(topic).map_err(Error::from)?;
+        let topic = TopicName::parse(topic).map_err(refuse)?;
         let list = format!("consumers of {topic}");
-        let page = PageRequest::parse(&list, *page_size, page_token).map_err(Error::from)?;
-        let page = self.0.list_consumers(topic.clone(), &page).await?;
+        let page = PageRequest::parse(&list, *page_size, page_token).map_err(refuse)?;
+        let page = self.0.consumers.list(&topic, &page).await.map_err(refuse)?;
         let next_page_token = page.next_token(&list);
         let consumers =
             page.entries.into_iter().map(|entry| encode::consumer(&topic, entry)).collect();
@@ -71,7 +75,7 @@ impl ConsumerService for Consumers {
     ) -> Result<Response<proto::GetConsumerResponse>, Status> {
         let proto::GetConsumerRequest { topic, consumer_id } = request.get_ref();
         let (topic, id) = names(topic, consumer_id)?;
-        let consumer = self.0.get_consumer(topic.clone(), id).await?;
+        let consumer = self.0.consumers.get(&topic, &id).await.map_err(refuse)?;
         let consumer = Some(encode::consumer(&topic, consumer));
         Ok(Response::new(proto::GetConsumerResponse { consumer }))
     }
@@ -84,10 +88,9 @@ impl ConsumerService for Consumers {
     ) -> Result<Response<Self::ConsumeStream>, Status> {
         let holder = holder(&peer::of(&request));
         let deadline = deadline::of(request.metadata());
-        let consume =
-            decode::consume(request.into_inner(), holder, deadline).map_err(Error::from)?;
-        let frames = self.0.consume(consume)?;
-        Ok(Response::new(frames.map(frame)))
+        let consume = decode::consume(request.into_inner(), holder, deadline).map_err(refuse)?;
+        let frames = self.0.delivery.consume(consume).map_err(refuse)?;
+        Ok(Response::new(frames.map(encode_frame)))
     }
 
     async fn pull(
@@ -95,8 +98,8 @@ impl ConsumerService for Consumers {
         request: Request<proto::PullRequest>,
     ) -> Result<Response<proto::PullResponse>, Status> {
         let deadline = deadline::of_unary(request.metadata());
-        let pull = decode::pull(request.into_inner(), deadline).map_err(Error::from)?;
-        let pulled = self.0.pull(pull).await?;
+        let pull = decode::pull(request.into_inner(), deadline).map_err(refuse)?;
+        let pulled = self.0.delivery.pull(pull).await.map_err(refuse)?;
         Ok(Response::new(encode::pulled(&pulled)))
     }
 
@@ -107,8 +110,8 @@ impl ConsumerService for Consumers {
         let client = peer::of(&request);
         let proto::SeekRequest { topic, consumer_id, target } = request.into_inner();
         let (topic, id) = names(&topic, &consumer_id)?;
-        let target = decode::seek_target(target).map_err(Error::from)?;
-        let position = self.0.seek(topic.clone(), id.clone(), target).await?;
+        let target = decode::seek_target(target).map_err(refuse)?;
+        let position = self.0.delivery.seek(&topic, &id, target).await.map_err(refuse)?;
         info!(%topic, consumer = %id, %position, client, "moved a position");
         Ok(Response::new(proto::SeekResponse { position: position.0 }))
     }
@@ -117,20 +120,19 @@ impl ConsumerService for Consumers {
         &self,
         request: Request<proto::CommitRequest>,
     ) -> Result<Response<proto::CommitResponse>, Status> {
-        let proto::CommitRequest { topic, consumer_id, epoch, position } = request.get_ref();
-        let (topic, id) = names(topic, consumer_id)?;
-        let commit = Commit::parse(topic, id, *epoch, *position).map_err(Error::from)?;
-        let position = self.0.commit(commit).await?;
+        let commit = decode::commit(request.get_ref()).map_err(refuse)?;
+        let position = self.0.delivery.commit(commit).await.map_err(refuse)?;
         Ok(Response::new(proto::CommitResponse { position: position.0 }))
     }
 }
 
-fn names(topic: &str, consumer_id: &str) -> Result<(TopicName, ConsumerId), Error> {
-    Ok((TopicName::parse(topic)?, ConsumerId::parse(consumer_id)?))
+fn names(topic: &str, consumer_id: &str) -> Result<(TopicName, ConsumerId), Status> {
+    let topic = TopicName::parse(topic).map_err(refuse)?;
+    Ok((topic, ConsumerId::parse(consumer_id).map_err(refuse)?))
 }
 
-fn frame(event: Result<Frame, Error>) -> WireFrame {
-    Ok(encode::event(event?))
+fn encode_frame(frame: Result<Frame, Error>) -> WireFrame {
+    Ok(encode::frame(frame.map_err(refuse)?))
 }
 
 /// What others are told of who holds a lease: the client's address, and the broker's host.

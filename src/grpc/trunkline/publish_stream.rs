@@ -12,12 +12,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::Instrument as _;
 
-use super::{
-    decode::{self, Names},
-    encode, explain, status,
-};
 use crate::{
-    broker::{Answers, Broker, Error, Publish, Receipt, Run},
+    broker::{Answers, Broker, Error, Publish, Receipt},
+    grpc::{
+        explain, status,
+        trunkline::{
+            decode::{self, Names},
+            encode,
+        },
+    },
     proto::{
         PublishStreamResponse, publish_stream_response::Result as ProtoResult, raw::PublishRequest,
     },
@@ -72,12 +75,12 @@ impl Intake {
             };
             let taken = match come {
                 Come::Request(publish) => {
-                    let mut run = Run::from(publish);
-                    behind = self.take_along(&mut run);
-                    let requests = run.requests();
-                    match self.broker.take_in(run).await {
+                    let mut publish = publish;
+                    behind = self.append_waiting(&mut publish);
+                    let requests = publish.messages.requests();
+                    match self.broker.publisher.enqueue(publish).await {
                         Ok(answers) => Taken::In(answers),
-                        Err(Error::Draining) => Taken::End(Error::Draining.into()),
+                        Err(Error::Draining) => Taken::End(status::of(&Error::Draining)),
                         Err(error) => Taken::Refused(error, requests),
                     }
                 }
@@ -101,7 +104,7 @@ impl Intake {
     async fn wait(&mut self) -> Come {
         let next = tokio::select! {
             next = self.requests.message() => next,
-            () = self.broker.draining().cancelled() => Err(Error::Draining.into()),
+            () = self.broker.draining().cancelled() => Err(status::of(&Error::Draining)),
             // Nobody reads the answers any more.
             () = self.taking.closed() => Ok(None),
         };
@@ -110,12 +113,12 @@ impl Intake {
 
     /// Takes along what has come already and goes on where the run ends; returns what comes behind
     /// it, if that has come too.
-    fn take_along(&mut self, run: &mut Run) -> Option<Come> {
+    fn append_waiting(&mut self, publish: &mut Publish) -> Option<Come> {
         while let Some(next) = self.requests.message().now_or_never() {
             match self.read(next) {
-                Come::Request(publish) => {
-                    if let Err(publish) = run.add(publish) {
-                        return Some(Come::Request(publish));
+                Come::Request(next) => {
+                    if let Err(next) = publish.append(next) {
+                        return Some(Come::Request(next));
                     }
                 }
                 other => return Some(other),
@@ -150,7 +153,10 @@ async fn answers(taken: Taken) -> Vec<Answer> {
 fn answer(outcome: Result<Receipt, Error>) -> Answer {
     let result = match outcome {
         Ok(receipt) => ProtoResult::Receipt(encode::receipt(receipt)),
-        Err(error) => ProtoResult::Refusal(status::refusal(&error)),
+        Err(error) => {
+            error.log_cause("refuse a publish");
+            ProtoResult::Refusal(status::refusal(&error))
+        }
     };
     Ok(PublishStreamResponse { result: Some(result) })
 }

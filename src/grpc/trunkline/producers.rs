@@ -5,9 +5,13 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
-use super::{decode, encode, peer, publish_stream};
 use crate::{
-    broker::{Broker, Error},
+    broker::Broker,
+    grpc::{
+        peer,
+        status::refuse,
+        trunkline::{decode, encode, publish_stream},
+    },
     model::{PageRequest, ProducerId, TopicName},
     proto::{
         self,
@@ -16,7 +20,7 @@ use crate::{
 };
 
 /// ProducerService over a broker.
-pub struct Producers(pub(super) Arc<Broker>);
+pub struct Producers(pub(crate) Arc<Broker>);
 
 #[tonic::async_trait]
 impl ProducerService for Producers {
@@ -25,12 +29,13 @@ impl ProducerService for Producers {
         request: Request<proto::RegisterProducerRequest>,
     ) -> Result<Response<proto::RegisterProducerResponse>, Status> {
         let proto::RegisterProducerRequest { topic, producer_id, fence } = request.get_ref();
-        let topic = TopicName::parse(topic).map_err(Error::from)?;
-        let id = decode::producer_or_new(producer_id).map_err(Error::from)?;
+        let topic = TopicName::parse(topic).map_err(refuse)?;
+        let id = decode::producer_or_new(producer_id).map_err(refuse)?;
         let producer = match fence {
-            true => self.0.fence_producer(topic.clone(), id).await?,
-            false => self.0.register_producer(topic.clone(), id).await?,
+            true => self.0.producers.fence(topic.clone(), id).await,
+            false => self.0.producers.register(topic.clone(), id).await,
         };
+        let producer = producer.map_err(refuse)?;
         let (id, epoch, client) = (&producer.id, producer.epoch, peer::of(&request));
         match fence {
             true => info!(%topic, producer = %id, %epoch, client, "fenced a producer"),
@@ -45,9 +50,9 @@ impl ProducerService for Producers {
         request: Request<proto::UnregisterProducerRequest>,
     ) -> Result<Response<proto::UnregisterProducerResponse>, Status> {
         let proto::UnregisterProducerRequest { topic, producer_id } = request.get_ref();
-        let topic = TopicName::parse(topic).map_err(Error::from)?;
-        let id = ProducerId::parse(producer_id).map_err(Error::from)?;
-        self.0.unregister_producer(topic.clone(), id.clone()).await?;
+        let topic = TopicName::parse(topic).map_err(refuse)?;
+        let id = ProducerId::parse(producer_id).map_err(refuse)?;
+        self.0.producers.unregister(topic.clone(), id.clone()).await.map_err(refuse)?;
         info!(%topic, producer = %id, client = peer::of(&request), "unregistered a producer");
         Ok(Response::new(proto::UnregisterProducerResponse {}))
     }
@@ -57,9 +62,9 @@ impl ProducerService for Producers {
         request: Request<proto::GetProducerRequest>,
     ) -> Result<Response<proto::GetProducerResponse>, Status> {
         let proto::GetProducerRequest { topic, producer_id } = request.get_ref();
-        let topic = TopicName::parse(topic).map_err(Error::from)?;
-        let id = ProducerId::parse(producer_id).map_err(Error::from)?;
-        let producer = self.0.get_producer(topic.clone(), id).await?;
+        let topic = TopicName::parse(topic).map_err(refuse)?;
+        let id = ProducerId::parse(producer_id).map_err(refuse)?;
+        let producer = self.0.producers.get(&topic, &id).await.map_err(refuse)?;
         let producer = Some(encode::producer(&topic, producer));
         Ok(Response::new(proto::GetProducerResponse { producer }))
     }
@@ -69,10 +74,10 @@ impl ProducerService for Producers {
         request: Request<proto::ListProducersRequest>,
     ) -> Result<Response<proto::ListProducersResponse>, Status> {
         let proto::ListProducersRequest { topic, page_size, page_token } = request.get_ref();
-        let topic = TopicName::parse(topic).map_err(Error::from)?;
+        let topic = TopicName::parse(topic).map_err(refuse)?;
         let list = format!("producers of {topic}");
-        let page = PageRequest::parse(&list, *page_size, page_token).map_err(Error::from)?;
-        let page = self.0.list_producers(topic.clone(), &page).await?;
+        let page = PageRequest::parse(&list, *page_size, page_token).map_err(refuse)?;
+        let page = self.0.producers.list(&topic, &page).await.map_err(refuse)?;
         let next_page_token = page.next_token(&list);
         let producers =
             page.entries.into_iter().map(|entry| encode::producer(&topic, entry)).collect();
@@ -83,8 +88,8 @@ impl ProducerService for Producers {
         &self,
         request: Request<PublishRequest>,
     ) -> Result<Response<proto::PublishResponse>, Status> {
-        let publish = decode::decode_publish(request.into_inner()).map_err(Error::from)?;
-        let receipt = self.0.publish(publish).await?;
+        let publish = decode::decode_publish(request.into_inner()).map_err(refuse)?;
+        let receipt = self.0.publisher.publish(publish).await.map_err(refuse)?;
         let proto::PublishReceipt { first_offset, count, duplicate } = encode::receipt(receipt);
         Ok(Response::new(proto::PublishResponse { first_offset, count, duplicate }))
     }

@@ -5,9 +5,13 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 use tracing::info;
 
-use super::{decode, encode, peer};
 use crate::{
-    broker::{Broker, Error},
+    broker::Broker,
+    grpc::{
+        peer,
+        status::refuse,
+        trunkline::{decode, encode},
+    },
     model::{PageRequest, TopicName},
     proto::{self, raw::topic_service_server::TopicService},
 };
@@ -15,7 +19,7 @@ use crate::{
 const LIST: &str = "topics";
 
 /// TopicService over a broker.
-pub struct Topics(pub(super) Arc<Broker>);
+pub struct Topics(pub(crate) Arc<Broker>);
 
 #[tonic::async_trait]
 impl TopicService for Topics {
@@ -26,11 +30,12 @@ impl TopicService for Topics {
         let client = peer::of(&request);
         let proto::CreateTopicRequest { topic, description, labels, retention } =
             request.into_inner();
-        let name = TopicName::parse(&topic).map_err(Error::from)?;
-        let description = decode::description(description).map_err(Error::from)?;
-        let labels = decode::labels(labels).map_err(Error::from)?;
-        let retention = decode::retention(retention).map_err(Error::from)?;
-        let topic = self.0.create_topic(name, &description, &labels, &retention).await?;
+        let name = TopicName::parse(&topic).map_err(refuse)?;
+        let description = decode::description(description).map_err(refuse)?;
+        let labels = decode::labels(labels).map_err(refuse)?;
+        let retention = decode::retention(retention).map_err(refuse)?;
+        let topic =
+            self.0.topics.create(name, &description, &labels, &retention).await.map_err(refuse)?;
         info!(topic = %topic.name, client, "created a topic");
         Ok(Response::new(proto::CreateTopicResponse { topic: Some(encode::topic(topic)) }))
     }
@@ -39,8 +44,8 @@ impl TopicService for Topics {
         &self,
         request: Request<proto::GetTopicRequest>,
     ) -> Result<Response<proto::GetTopicResponse>, Status> {
-        let name = TopicName::parse(&request.get_ref().topic).map_err(Error::from)?;
-        let topic = self.0.get_topic(name).await?;
+        let name = TopicName::parse(&request.get_ref().topic).map_err(refuse)?;
+        let topic = self.0.topics.get(&name).await.map_err(refuse)?;
         Ok(Response::new(proto::GetTopicResponse { topic: Some(encode::topic(topic)) }))
     }
 
@@ -49,8 +54,8 @@ impl TopicService for Topics {
         request: Request<proto::ListTopicsRequest>,
     ) -> Result<Response<proto::ListTopicsResponse>, Status> {
         let proto::ListTopicsRequest { page_size, page_token } = request.get_ref();
-        let page = PageRequest::parse(LIST, *page_size, page_token).map_err(Error::from)?;
-        let page = self.0.list_topics(&page).await?;
+        let page = PageRequest::parse(LIST, *page_size, page_token).map_err(refuse)?;
+        let page = self.0.topics.list(&page).await.map_err(refuse)?;
         let next_page_token = page.next_token(LIST);
         let topics = page.entries.into_iter().map(encode::topic).collect();
         Ok(Response::new(proto::ListTopicsResponse { topics, next_page_token }))
@@ -60,10 +65,10 @@ impl TopicService for Topics {
         &self,
         request: Request<proto::UpdateTopicRequest>,
     ) -> Result<Response<proto::UpdateTopicResponse>, Status> {
-        let name = TopicName::parse(&request.get_ref().topic).map_err(Error::from)?;
+        let name = TopicName::parse(&request.get_ref().topic).map_err(refuse)?;
         let client = peer::of(&request);
-        let changes = decode::topic_changes(request.into_inner()).map_err(Error::from)?;
-        let topic = self.0.update_topic(name, &changes).await?;
+        let changes = decode::topic_changes(request.into_inner()).map_err(refuse)?;
+        let topic = self.0.topics.update(name, &changes).await.map_err(refuse)?;
         info!(topic = %topic.name, client, "changed a topic");
         Ok(Response::new(proto::UpdateTopicResponse { topic: Some(encode::topic(topic)) }))
     }
@@ -72,8 +77,8 @@ impl TopicService for Topics {
         &self,
         request: Request<proto::DeleteTopicRequest>,
     ) -> Result<Response<proto::DeleteTopicResponse>, Status> {
-        let name = TopicName::parse(&request.get_ref().topic).map_err(Error::from)?;
-        self.0.delete_topic(name.clone()).await?;
+        let name = TopicName::parse(&request.get_ref().topic).map_err(refuse)?;
+        self.0.topics.delete(name.clone()).await.map_err(refuse)?;
         info!(topic = %name, client = peer::of(&request), "deleted a topic");
         Ok(Response::new(proto::DeleteTopicResponse {}))
     }
@@ -84,9 +89,9 @@ impl TopicService for Topics {
     ) -> Result<Response<proto::TrimTopicResponse>, Status> {
         let client = peer::of(&request);
         let proto::TrimTopicRequest { topic, before } = request.into_inner();
-        let name = TopicName::parse(&topic).map_err(Error::from)?;
-        let before = decode::before(before).map_err(Error::from)?;
-        let first_offset = self.0.trim_topic(name.clone(), before).await?.0;
+        let name = TopicName::parse(&topic).map_err(refuse)?;
+        let to = decode::trim_to(before).map_err(refuse)?;
+        let first_offset = self.0.topics.trim(name.clone(), to).await.map_err(refuse)?.0;
         info!(topic = %name, first_offset, client, "trimmed a topic");
         Ok(Response::new(proto::TrimTopicResponse { first_offset }))
     }
@@ -96,10 +101,10 @@ impl TopicService for Topics {
         request: Request<proto::ReadMessagesRequest>,
     ) -> Result<Response<proto::ReadMessagesResponse>, Status> {
         let proto::ReadMessagesRequest { topic, max_messages, start } = request.into_inner();
-        let name = TopicName::parse(&topic).map_err(Error::from)?;
-        let max_messages = decode::page_of_messages(max_messages).map_err(Error::from)?;
-        let start = decode::read_start(start).map_err(Error::from)?;
-        let peeked = self.0.read_messages(name, start, max_messages).await?;
-        Ok(Response::new(encode::peeked(&peeked)))
+        let name = TopicName::parse(&topic).map_err(refuse)?;
+        let max_messages = decode::page_of_messages(max_messages).map_err(refuse)?;
+        let start = decode::read_start(start).map_err(refuse)?;
+        let read = self.0.delivery.read_messages(name, start, max_messages).await;
+        Ok(Response::new(encode::read_messages(&read.map_err(refuse)?)))
     }
 }

@@ -6,14 +6,14 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::encoding::{
     WireType::{LengthDelimited, Varint},
-    encode_key, encode_varint, encoded_len_varint, message,
+    encode_key, encode_varint, encoded_len_varint,
 };
 use prost_types::Timestamp;
 
-use super::encode;
 use crate::{
     broker::Messages,
     model::{Batch, Encoded, MessageRef, ProducerId},
+    proto,
 };
 
 /// The numbers of the fields of `MessageBatch` and `Message`.
@@ -30,9 +30,9 @@ const TAG: usize = 1;
 /// Room for what a message takes beside its payload: more is made where that is not enough.
 const OVERHEAD: usize = 64;
 
-/// A delivery's messages as a `MessageBatch`. Nothing is copied if they are of one batch.
-pub(super) fn encode(delivery: &Messages) -> Bytes {
-    let mut parts = delivery.parts().map(|(batch, from, to)| {
+/// Messages as a `MessageBatch`. Nothing is copied if they are of one batch.
+pub(crate) fn encode(messages: &Messages) -> Bytes {
+    let mut parts = messages.parts().map(|(batch, from, to)| {
         batch.encoded.get_or_init(|| encode_batch(batch)).messages(from, to)
     });
     let first = parts.next().unwrap_or_default();
@@ -56,11 +56,25 @@ pub fn encode_batch(batch: &Batch) -> Encoded {
         };
         match message.headers.is_none_or(|headers| headers.is_empty()) {
             true => put_message(&message, shared, &mut buffer),
-            false => message::encode(MESSAGES, &encode::message(message), &mut buffer),
+            false => {
+                prost::encoding::message::encode(MESSAGES, &self::message(message), &mut buffer)
+            }
         }
         ends.push(buffer.len());
     }
     Encoded { bytes: buffer.freeze(), ends }
+}
+
+/// A message, to be encoded by prost.
+pub(crate) fn message(message: MessageRef<'_>) -> proto::Message {
+    proto::Message {
+        offset: message.offset.0,
+        payload: message.payload.clone(),
+        key: message.key.cloned(),
+        headers: message.headers.map(|headers| headers.entries().clone()).unwrap_or_default(),
+        publish_time: Some(message.published_at.into()),
+        producer_id: message.producer.as_str().to_owned(),
+    }
 }
 
 /// What follows each other from one producer has the same last fields: they are encoded once.
@@ -72,7 +86,11 @@ struct Shared<'a> {
 impl<'a> Shared<'a> {
     fn of(message: &MessageRef<'a>) -> Self {
         let mut fields = Vec::new();
-        message::encode(PUBLISH_TIME, &Timestamp::from(message.published_at), &mut fields);
+        prost::encoding::message::encode(
+            PUBLISH_TIME,
+            &Timestamp::from(message.published_at),
+            &mut fields,
+        );
         put_bytes(PRODUCER_ID, message.producer.as_str().as_bytes(), &mut fields);
         Self { producer: message.producer, fields }
     }
@@ -124,7 +142,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{Labels, Offset, ProducerRun},
+        model::{Labels, Offset, OffsetRange, ProducerRun},
         proto::MessageBatch,
     };
 
@@ -152,10 +170,11 @@ mod tests {
     fn messages_are_encoded_as_the_protos_say() {
         let batches = vec![batch(0), batch(4), batch(8)];
         for (from, to) in [(0, 12), (0, 4), (1, 3), (3, 4), (2, 6), (5, 11)] {
-            let delivery = Messages::new(batches.clone(), Offset(from), Offset(to));
-            let messages: Vec<_> = delivery.messages().map(encode::message).collect();
-            assert_eq!(messages.len(), delivery.count());
-            assert_eq!(encode(&delivery), MessageBatch { messages }.encode_to_vec());
+            let range = OffsetRange { start: Offset(from), end: Offset(to) };
+            let chosen = Messages::new(batches.clone(), range);
+            let messages: Vec<_> = chosen.iter().map(super::message).collect();
+            assert_eq!(messages.len(), chosen.count());
+            assert_eq!(encode(&chosen), MessageBatch { messages }.encode_to_vec());
         }
     }
 }

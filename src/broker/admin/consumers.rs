@@ -1,0 +1,73 @@
+//! Consumers: registered, described, listed and unregistered.
+
+use std::sync::Arc;
+
+use crate::{
+    broker::{
+        catalogue::Catalogue, error::Error, lease::registry::Leases, notify::outbox::LeaseScope,
+    },
+    model::{Consumer, ConsumerId, Page, PageRequest, Start, TopicName},
+    storage::{self, Storage},
+};
+
+/// Administers consumers.
+pub struct ConsumerAdmin {
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) leases: Arc<Leases>,
+}
+
+impl ConsumerAdmin {
+    /// Gives a consumer a position in a topic.
+    pub async fn register(
+        &self,
+        topic: TopicName,
+        consumer: ConsumerId,
+        start: Start,
+    ) -> Result<Consumer, Error> {
+        loop {
+            let (id, position) = self.catalogue.resolve(&topic, start).await?;
+            match self.storage.register_consumer(id, &consumer, position).await {
+                Ok(Some(registered)) => return Ok(registered),
+                // Retention has removed messages from there on meanwhile, as it does at most once a
+                // second: try again.
+                Ok(None) => {}
+                Err(storage::Error::Taken) => {
+                    return Err(Error::ConsumerExists { topic, consumer });
+                }
+                Err(storage::Error::ParentGone) => return Err(Error::TopicNotFound { topic }),
+                Err(storage::Error::NumbersUsedUp) => {
+                    return Err(Error::NumbersUsedUp { what: "consumer" });
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Forgets a consumer and its position.
+    pub async fn unregister(&self, topic: TopicName, consumer: ConsumerId) -> Result<(), Error> {
+        if let Some(key) = self.storage.unregister_consumer(&topic, &consumer).await? {
+            self.leases.changed(LeaseScope::Consumer(key));
+            return Ok(());
+        }
+        self.catalogue.topic(&topic).await?;
+        Err(Error::ConsumerNotFound { topic, consumer })
+    }
+
+    /// Describes a consumer.
+    pub async fn get(&self, topic: &TopicName, consumer: &ConsumerId) -> Result<Consumer, Error> {
+        self.catalogue.consumer(topic, consumer).await
+    }
+
+    /// Lists a topic's consumers by id.
+    pub async fn list(
+        &self,
+        topic: &TopicName,
+        page: &PageRequest,
+    ) -> Result<Page<Consumer>, Error> {
+        let (id, _) = self.catalogue.log(topic).await?;
+        page.check_topic(id)?;
+        let found = self.storage.list_consumers(id, &page.after, page.size + 1).await;
+        Ok(Page::of(found.map_err(Error::of_read)?, page.size, Some(id)))
+    }
+}

@@ -1,0 +1,66 @@
+//! Producers: registered, fenced, described, listed and unregistered.
+
+use std::sync::Arc;
+
+use crate::{
+    broker::{catalogue::Catalogue, error::Error},
+    model::{Page, PageRequest, Producer, ProducerId, TopicName},
+    storage::{self, Storage},
+};
+
+/// Administers producers.
+pub struct ProducerAdmin {
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) catalogue: Arc<Catalogue>,
+}
+
+impl ProducerAdmin {
+    /// Allows a producer to publish to a topic.
+    pub async fn register(
+        &self,
+        topic: TopicName,
+        producer: ProducerId,
+    ) -> Result<Producer, Error> {
+        match self.storage.register_producer(&topic, &producer).await {
+            Ok(Some(registered)) => Ok(registered),
+            Ok(None) | Err(storage::Error::ParentGone) => Err(Error::TopicNotFound { topic }),
+            Err(storage::Error::Taken) => Err(Error::ProducerExists { topic, producer }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Allows a producer to publish to a topic, and fences its older instances.
+    pub async fn fence(&self, topic: TopicName, producer: ProducerId) -> Result<Producer, Error> {
+        match self.storage.fence_producer(&topic, &producer).await {
+            Ok(Some(registered)) => Ok(registered),
+            Ok(None) | Err(storage::Error::ParentGone) => Err(Error::TopicNotFound { topic }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Withdraws a producer's right to publish.
+    pub async fn unregister(&self, topic: TopicName, producer: ProducerId) -> Result<(), Error> {
+        if self.storage.unregister_producer(&topic, &producer).await? {
+            return Ok(());
+        }
+        self.catalogue.topic(&topic).await?;
+        Err(Error::ProducerNotFound { topic, producer })
+    }
+
+    /// Describes a producer.
+    pub async fn get(&self, topic: &TopicName, producer: &ProducerId) -> Result<Producer, Error> {
+        self.catalogue.producer(topic, producer).await
+    }
+
+    /// Lists a topic's producers by id.
+    pub async fn list(
+        &self,
+        topic: &TopicName,
+        page: &PageRequest,
+    ) -> Result<Page<Producer>, Error> {
+        let (id, _) = self.catalogue.log(topic).await?;
+        page.check_topic(id)?;
+        let found = self.storage.list_producers(id, &page.after, page.size + 1).await;
+        Ok(Page::of(found.map_err(Error::of_read)?, page.size, Some(id)))
+    }
+}

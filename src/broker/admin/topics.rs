@@ -1,0 +1,138 @@
+//! Topics: created, described, listed, changed, trimmed and deleted.
+
+use std::sync::Arc;
+
+use crate::{
+    broker::{
+        catalogue::Catalogue,
+        characters::{Characters, texts},
+        error::Error,
+        lease::registry::Leases,
+        log::topics::TopicLogs,
+        notify::outbox::LeaseScope,
+        truncation::detect::Detector,
+    },
+    model::{
+        Labels, LogEnds, Offset, Page, PageRequest, Retention, TimeBound, Topic, TopicChanges,
+        TopicName,
+    },
+    storage::{self, Storage},
+};
+
+/// Topics that one statement reads for a page. Each may take 17 KiB, so that a page may be full before
+/// it holds as many topics as were asked for.
+const TOPICS_AT_A_TIME: usize = 128;
+
+/// What to trim a topic's log to.
+#[derive(Clone, Copy, Debug)]
+pub enum TrimTo {
+    /// The messages from an offset on.
+    Offset(Offset),
+    /// The messages stored at a time or later.
+    Time(TimeBound),
+}
+
+/// Administers topics.
+pub struct TopicAdmin {
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) characters: Arc<Characters>,
+    pub(crate) logs: Arc<TopicLogs>,
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) truncation: Arc<Detector>,
+}
+
+impl TopicAdmin {
+    /// Creates an empty topic.
+    pub async fn create(
+        &self,
+        topic: TopicName,
+        description: &str,
+        labels: &Labels,
+        retention: &Retention,
+    ) -> Result<Topic, Error> {
+        self.check_text("description", [description].into_iter()).await?;
+        self.check_text("labels", texts(labels)).await?;
+        match self.storage.create_topic(&topic, description, labels, retention).await {
+            Err(storage::Error::Taken) => Err(Error::TopicExists { topic }),
+            Err(storage::Error::NumbersUsedUp) => Err(Error::NumbersUsedUp { what: "topic" }),
+            other => Ok(other?),
+        }
+    }
+
+    /// Describes a topic.
+    pub async fn get(&self, topic: &TopicName) -> Result<Topic, Error> {
+        self.catalogue.topic(topic).await
+    }
+
+    /// Lists topics by name.
+    pub async fn list(&self, page: &PageRequest) -> Result<Page<Topic>, Error> {
+        let (mut found, mut after) = (Vec::<Topic>::new(), page.after.clone());
+        loop {
+            let limit = TOPICS_AT_A_TIME.min(page.size + 1 - found.len());
+            let next = self.storage.list_topics(&after, limit).await.map_err(Error::of_read)?;
+            let ended = next.len() < limit;
+            found.extend(next);
+            match found.last() {
+                Some(last) if !ended && !Page::is_filled_by(&found, page.size) => {
+                    after = last.name.to_string();
+                }
+                _ => return Ok(Page::of(found, page.size, None)),
+            }
+        }
+    }
+
+    /// Changes a topic.
+    pub async fn update(&self, topic: TopicName, changes: &TopicChanges) -> Result<Topic, Error> {
+        let TopicChanges { description, labels, .. } = changes;
+        self.check_text("description", description.iter().map(String::as_str)).await?;
+        self.check_text("labels", labels.iter().flat_map(texts)).await?;
+        self.storage.update_topic(&topic, changes).await?.ok_or(Error::TopicNotFound { topic })
+    }
+
+    async fn check_text<'t>(
+        &self,
+        field: &str,
+        texts: impl Iterator<Item = &'t str> + Clone + Send,
+    ) -> Result<(), Error> {
+        self.characters.check(&*self.storage, field, texts).await
+    }
+
+    /// Removes a topic's oldest messages; returns the log start offset.
+    pub async fn trim(&self, topic: TopicName, to: TrimTo) -> Result<Offset, Error> {
+        let observation = self.logs.begin();
+        let (id, ends) = self.catalogue.log(&topic).await?;
+        let target = match to {
+            TrimTo::Offset(offset) if offset > ends.head => {
+                return Err(Error::OffsetOutOfRange { topic, offset, ends });
+            }
+            TrimTo::Offset(offset) => offset,
+            TrimTo::Time(time) => {
+                self.storage.find_offset_at(id, time).await.map_err(Error::of_read)?
+            }
+        };
+        loop {
+            // A lost connection leaves nothing uncertain: the log start offset only grows.
+            let start = match self.storage.raise_floor(id, target, false).await {
+                Ok(Some(start)) => start,
+                Ok(None) => return Err(Error::TopicNotFound { topic }),
+                Err(storage::Error::Locked(_)) => return Err(Error::TopicBusy { topic }),
+                Err(error) => return Err(Error::of_read(error)),
+            };
+            observation.observe(id, LogEnds { start, ..ends });
+            if start >= target {
+                return Ok(start);
+            }
+        }
+    }
+
+    /// Deletes a topic with its registrations and messages.
+    pub async fn delete(&self, topic: TopicName) -> Result<(), Error> {
+        let Some(id) = self.storage.delete_topic(&topic).await? else {
+            return Err(Error::TopicNotFound { topic });
+        };
+        self.truncation.topic_deleted(id);
+        self.leases.changed(LeaseScope::Topic(id));
+        Ok(())
+    }
+}

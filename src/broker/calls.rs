@@ -1,0 +1,45 @@
+//! The calls that are under way, and the broker's refusal of new ones while it drains.
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::broker::error::Error;
+
+/// The calls that are under way. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Calls {
+    draining: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Calls {
+    /// Refuses a call if the broker drains.
+    pub(crate) fn admit(&self) -> Result<(), Error> {
+        if self.draining.is_cancelled() { Err(Error::Draining) } else { Ok(()) }
+    }
+
+    /// Cancelled when the broker begins to drain.
+    pub(crate) fn draining(&self) -> &CancellationToken {
+        &self.draining
+    }
+
+    /// Counts a call, or the part of a call that outlives its request, until it ends.
+    pub(crate) fn spawn(&self, call: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(call);
+    }
+
+    /// Counts a call until it ends.
+    pub(crate) async fn track<T>(&self, call: impl Future<Output = T>) -> T {
+        self.tasks.track_future(call).await
+    }
+
+    /// Refuses new calls, and asks those under way to end.
+    pub(crate) fn drain(&self) {
+        self.draining.cancel();
+    }
+
+    /// Waits for the end of all calls.
+    pub(crate) async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}

@@ -1,0 +1,94 @@
+//! Consecutive messages of a log, as many as fit in a frame or an answer.
+
+use std::sync::Arc;
+
+use crate::model::{Batch, MessageRef, Offset, OffsetRange};
+
+/// What a frame may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameLimits {
+    /// How many messages.
+    pub messages: usize,
+    /// How many bytes on the wire; a single message may take more.
+    pub bytes: usize,
+    /// The offset after the last message.
+    pub end: Offset,
+}
+
+impl FrameLimits {
+    /// The most that a frame may hold: far below the 4 MiB that a client decodes by default, and
+    /// enough to make the cost of a frame itself negligible.
+    pub const MAX: Self = Self { messages: 10_000, bytes: 1024 * 1024, end: Offset(i64::MAX) };
+
+    /// What a unary answer may hold: with one message of the largest size on top it stays below the
+    /// 4 MiB that a client decodes by default.
+    pub(crate) fn of_answer(messages: usize) -> Self {
+        Self { messages, bytes: 2 * 1024 * 1024, ..Self::MAX }
+    }
+}
+
+/// Consecutive messages.
+#[derive(Clone, Debug)]
+pub struct Messages {
+    batches: Vec<Arc<Batch>>,
+    /// Their offsets.
+    pub range: OffsetRange,
+}
+
+impl Messages {
+    /// Those messages of consecutive batches that lie in a range.
+    pub(crate) fn new(batches: Vec<Arc<Batch>>, range: OffsetRange) -> Self {
+        Self { batches, range }
+    }
+
+    /// The first messages from `start` on, as many as fit.
+    pub(crate) fn that_fit(batches: Vec<Arc<Batch>>, start: Offset, limits: FrameLimits) -> Self {
+        let end = end_of_fit(batches.iter(), start, limits);
+        Self { batches, range: OffsetRange { start, end } }
+    }
+
+    /// The messages, in order.
+    pub fn iter(&self) -> impl Iterator<Item = MessageRef<'_>> {
+        self.batches
+            .iter()
+            .flat_map(|batch| batch.messages_from(self.range.start))
+            .take_while(|message| message.offset < self.range.end)
+    }
+
+    /// The batches that the messages belong to, each with the indexes of its messages: the first one,
+    /// and the one after the last.
+    pub fn parts(&self) -> impl Iterator<Item = (&Batch, usize, usize)> {
+        self.batches.iter().map(|batch| {
+            let index = |offset: Offset| {
+                let index = usize::try_from(offset.since(batch.base)).unwrap_or(0);
+                index.min(batch.payloads.len())
+            };
+            (&**batch, index(self.range.start), index(self.range.end))
+        })
+    }
+
+    /// How many messages there are.
+    pub fn count(&self) -> usize {
+        self.range.count()
+    }
+}
+
+/// The offset after the last message that fits, from `start` on. One message always fits, unless
+/// none is allowed.
+pub(crate) fn end_of_fit<'a>(
+    batches: impl Iterator<Item = &'a Arc<Batch>>,
+    start: Offset,
+    limits: FrameLimits,
+) -> Offset {
+    let mut bytes = 0;
+    let mut end = start;
+    let messages = batches.flat_map(|batch| batch.messages_from(start)).take(limits.messages);
+    for message in messages {
+        bytes += message.wire_bytes();
+        if (bytes > limits.bytes && end > start) || message.offset >= limits.end {
+            break;
+        }
+        end = message.offset.after(1);
+    }
+    end
+}

@@ -1,0 +1,9 @@
+//! The services of `trunkline.v1`.
+
+pub(crate) mod consumers;
+pub(crate) mod decode;
+mod encode;
+pub(crate) mod frames;
+pub(crate) mod producers;
+mod publish_stream;
+pub(crate) mod topics;
