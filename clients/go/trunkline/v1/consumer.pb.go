@@ -27,13 +27,13 @@ const (
 type CommitMode int32
 
 const (
-	// Not said: like COMMIT_MODE_AUTO.
+	// The default: the same as COMMIT_MODE_AUTO.
 	CommitMode_COMMIT_MODE_UNSPECIFIED CommitMode = 0
-	// The position moves before a frame leaves: a message is handed out at most
-	// once, and one that was on its way when the client died is not repeated.
+	// The position is on disk before a frame is sent. Each message is delivered
+	// at most once: what was on its way when the client died is not repeated.
 	CommitMode_COMMIT_MODE_AUTO CommitMode = 1
-	// The position moves when the client commits: a message is handed out until
-	// its position is committed.
+	// The position moves when the client commits. Each message is delivered at
+	// least once: a new stream starts at the committed position again.
 	CommitMode_COMMIT_MODE_MANUAL CommitMode = 2
 )
 
@@ -82,14 +82,14 @@ func (CommitMode) EnumDescriptor() ([]byte, []int) {
 type OnBusy int32
 
 const (
-	// Not said: like ON_BUSY_WAIT.
+	// The default: the same as ON_BUSY_WAIT.
 	OnBusy_ON_BUSY_UNSPECIFIED OnBusy = 0
-	// Wait as a standby, and go on when the lease is free.
+	// Wait as a standby until the lease is free.
 	OnBusy_ON_BUSY_WAIT OnBusy = 1
-	// End with FAILED_PRECONDITION, naming the holder.
+	// End with FAILED_PRECONDITION (LEASE_HELD); the metadata names the holder.
 	OnBusy_ON_BUSY_FAIL OnBusy = 2
-	// Take the lease: the stream that holds it ends ABORTED, and its commits are
-	// refused from then on. Goes before all who wait.
+	// Take the lease over, ahead of all standbys. The stream that holds it ends
+	// with ABORTED (LEASE_TAKEN_OVER), and its commits are refused from then on.
 	OnBusy_ON_BUSY_TAKE_OVER OnBusy = 3
 )
 
@@ -136,29 +136,29 @@ func (OnBusy) EnumDescriptor() ([]byte, []int) {
 	return file_trunkline_v1_consumer_proto_rawDescGZIP(), []int{1}
 }
 
-// A client-chosen id with a durable position in one topic.
+// An id, chosen by the client, with a durable position in one topic.
 type Consumer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
 	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
 	// The consumer's id, unique within the topic.
 	ConsumerId string `protobuf:"bytes,2,opt,name=consumer_id,json=consumerId,proto3" json:"consumer_id,omitempty"`
-	// The offset that the consumer will get next.
+	// The offset of the next message that the consumer will get.
 	Position int64 `protobuf:"varint,3,opt,name=position,proto3" json:"position,omitempty"`
 	// The offset that the topic's next message will get.
 	Head int64 `protobuf:"varint,4,opt,name=head,proto3" json:"head,omitempty"`
-	// How many messages the consumer has before it: head minus position, without
-	// those that retention has removed.
+	// How many messages the consumer has not got yet: head minus position, not
+	// counting those that retention has removed.
 	Lag int64 `protobuf:"varint,5,opt,name=lag,proto3" json:"lag,omitempty"`
-	// The number that fences: it goes up when the lease is acquired, at a seek, a
-	// pull and a take-over. A new registration begins at 0, or above all epochs
-	// of registrations that were removed.
+	// The fencing number. It rises each time a stream acquires the lease, and
+	// with each seek, pull and take-over. A new registration starts at 0, or
+	// above the epochs of all registrations that were removed.
 	Epoch int64 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Who holds the lease now; empty if nobody does.
 	Holder string `protobuf:"bytes,7,opt,name=holder,proto3" json:"holder,omitempty"`
 	// When the consumer was registered.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When its position last moved or its lease last changed hands.
+	// When the position last moved or the lease was last acquired.
 	LastActivityTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_activity_time,json=lastActivityTime,proto3" json:"last_activity_time,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -257,14 +257,14 @@ func (x *Consumer) GetLastActivityTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// Asks for a position in a topic.
+// Requests a position in a topic.
 type RegisterConsumerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
 	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
-	// The id to register; empty to be given a new one.
+	// The id to register; if empty, the broker generates one.
 	ConsumerId string `protobuf:"bytes,2,opt,name=consumer_id,json=consumerId,proto3" json:"consumer_id,omitempty"`
-	// Where to start; the oldest message if none is set.
+	// Where to start; at the oldest message if none is set.
 	//
 	// Types that are valid to be assigned to Start:
 	//
@@ -364,13 +364,13 @@ type RegisterConsumerRequest_Edge struct {
 }
 
 type RegisterConsumerRequest_Offset struct {
-	// At this offset, which lies between the topic's first offset and its head.
+	// At this offset, from the topic's first offset to its head.
 	Offset int64 `protobuf:"varint,4,opt,name=offset,proto3,oneof"`
 }
 
 type RegisterConsumerRequest_Time struct {
-	// At the first message stored at this time or later; at the head if there
-	// is none.
+	// At the first message stored at this time or later, or at the head if
+	// there is none. The time must lie in the years 1 to 9999.
 	Time *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3,oneof"`
 }
 
@@ -380,7 +380,7 @@ func (*RegisterConsumerRequest_Offset) isRegisterConsumerRequest_Start() {}
 
 func (*RegisterConsumerRequest_Time) isRegisterConsumerRequest_Start() {}
 
-// The position is given.
+// The consumer has a position.
 type RegisterConsumerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The consumer as registered.
@@ -426,7 +426,7 @@ func (x *RegisterConsumerResponse) GetConsumer() *Consumer {
 	return nil
 }
 
-// Asks to forget a consumer.
+// Requests that a consumer be forgotten.
 type UnregisterConsumerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
@@ -518,16 +518,16 @@ func (*UnregisterConsumerResponse) Descriptor() ([]byte, []int) {
 	return file_trunkline_v1_consumer_proto_rawDescGZIP(), []int{4}
 }
 
-// Asks for a page of a topic's consumers.
+// Requests a page of a topic's consumers.
 type ListConsumersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
 	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
-	// How many consumers at the most: 0 means 100, more than 1,000 means 1,000,
-	// negative is INVALID_ARGUMENT.
+	// The maximum number of consumers to return: 0 means 100, more than 1,000
+	// means 1,000, a negative number is INVALID_ARGUMENT.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of the page before; empty for the first page. A token
-	// is refused once the topic was deleted and created again.
+	// The next_page_token of the previous page; empty for the first page. After
+	// the topic was deleted and created again, old tokens are INVALID_ARGUMENT.
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -587,9 +587,9 @@ func (x *ListConsumersRequest) GetPageToken() string {
 // A page of a topic's consumers.
 type ListConsumersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The consumers, by id.
+	// The consumers, ordered by id.
 	Consumers []*Consumer `protobuf:"bytes,1,rep,name=consumers,proto3" json:"consumers,omitempty"`
-	// Where the next page begins; empty on the last page.
+	// The page_token of the next page; empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -639,7 +639,7 @@ func (x *ListConsumersResponse) GetNextPageToken() string {
 	return ""
 }
 
-// Asks for one consumer.
+// Requests one consumer.
 type GetConsumerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
@@ -697,7 +697,7 @@ func (x *GetConsumerRequest) GetConsumerId() string {
 // One consumer.
 type GetConsumerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The consumer as it stands.
+	// The consumer's current state.
 	Consumer      *Consumer `protobuf:"bytes,1,opt,name=consumer,proto3" json:"consumer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -740,7 +740,7 @@ func (x *GetConsumerResponse) GetConsumer() *Consumer {
 	return nil
 }
 
-// Asks for a stream of messages.
+// Requests a stream of messages.
 type ConsumeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
@@ -751,22 +751,23 @@ type ConsumeRequest struct {
 	CommitMode CommitMode `protobuf:"varint,3,opt,name=commit_mode,json=commitMode,proto3,enum=trunkline.v1.CommitMode" json:"commit_mode,omitempty"`
 	// What to do when another stream holds the lease.
 	OnBusy OnBusy `protobuf:"varint,4,opt,name=on_busy,json=onBusy,proto3,enum=trunkline.v1.OnBusy" json:"on_busy,omitempty"`
-	// How long the stream may stay idle before it beats: 100 ms to 60 s; 15 s if
-	// absent.
+	// How long the stream may be idle before it sends a heartbeat frame: 100 ms
+	// to 60 s; 15 s if absent.
 	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,5,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
-	// What others are told of who holds the lease, at most 255 bytes; if empty,
-	// the client's address and the broker's host and process.
+	// The name by which others see the holder of the lease, in GetConsumer,
+	// standby frames and errors: at most 255 bytes, without control characters.
+	// If empty, the client's address with the broker's host and process.
 	ClientName string `protobuf:"bytes,6,opt,name=client_name,json=clientName,proto3" json:"client_name,omitempty"`
-	// How many messages a batch frame may hold: 0 means 10,000, as does more than
-	// that; negative is INVALID_ARGUMENT.
+	// The maximum number of messages in a batch frame: 0 or more than 10,000
+	// means 10,000, a negative number is INVALID_ARGUMENT.
 	MaxBatchMessages int32 `protobuf:"varint,7,opt,name=max_batch_messages,json=maxBatchMessages,proto3" json:"max_batch_messages,omitempty"`
-	// How many bytes a batch frame may take on the wire: 0 means 1 MiB, as does
-	// more than that; negative is INVALID_ARGUMENT. A frame holds at least one
-	// message, however large.
+	// The maximum size of a batch frame in bytes on the wire: 0 or more than 1
+	// MiB means 1 MiB, a negative number is INVALID_ARGUMENT. A frame holds at
+	// least one message, however large that is.
 	MaxBatchBytes int32 `protobuf:"varint,8,opt,name=max_batch_bytes,json=maxBatchBytes,proto3" json:"max_batch_bytes,omitempty"`
-	// In manual mode, how many messages may be handed out beyond the stored
-	// position: the stream waits for commits when they are reached. 0 means any
-	// number; negative, or in auto mode, is INVALID_ARGUMENT.
+	// In manual mode, how many messages may be delivered beyond the stored
+	// position before the stream waits for commits. 0 means no limit. A negative
+	// number, or any limit in auto mode, is INVALID_ARGUMENT.
 	MaxInFlight int32 `protobuf:"varint,9,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`
 	// When the stream ends by itself, with OK; if none is set, it does not.
 	//
@@ -912,17 +913,17 @@ type isConsumeRequest_Stop interface {
 }
 
 type ConsumeRequest_UntilCaughtUp struct {
-	// If true: when nothing is left to read, behind the caught_up frame.
+	// If true: when nothing is left to read, after the caught_up frame.
 	UntilCaughtUp bool `protobuf:"varint,10,opt,name=until_caught_up,json=untilCaughtUp,proto3,oneof"`
 }
 
 type ConsumeRequest_UntilOffset struct {
-	// When all messages before this offset are handed out.
+	// When all messages before this offset are delivered.
 	UntilOffset int64 `protobuf:"varint,11,opt,name=until_offset,json=untilOffset,proto3,oneof"`
 }
 
 type ConsumeRequest_MaxMessages struct {
-	// When so many messages are handed out, at least 1.
+	// When this many messages are delivered; at least 1.
 	MaxMessages int64 `protobuf:"varint,12,opt,name=max_messages,json=maxMessages,proto3,oneof"`
 }
 
@@ -932,8 +933,8 @@ func (*ConsumeRequest_UntilOffset) isConsumeRequest_Stop() {}
 
 func (*ConsumeRequest_MaxMessages) isConsumeRequest_Stop() {}
 
-// One frame of a stream. Kinds of frames may be added: pass over those that
-// are not known.
+// One frame of a stream. More kinds of frames may be added: ignore those that
+// you do not know.
 type ConsumeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happened.
@@ -1057,17 +1058,17 @@ type isConsumeResponse_Event interface {
 }
 
 type ConsumeResponse_Attached struct {
-	// The stream holds the lease, and messages follow.
+	// The stream holds the lease; messages follow.
 	Attached *Attached `protobuf:"bytes,1,opt,name=attached,proto3,oneof"`
 }
 
 type ConsumeResponse_Standby struct {
-	// Another stream holds the lease, and this one waits for it.
+	// Another stream holds the lease; this one waits for it.
 	Standby *Standby `protobuf:"bytes,2,opt,name=standby,proto3,oneof"`
 }
 
 type ConsumeResponse_Batch struct {
-	// Messages at the position.
+	// The next messages.
 	Batch *MessageBatch `protobuf:"bytes,3,opt,name=batch,proto3,oneof"`
 }
 
@@ -1077,18 +1078,18 @@ type ConsumeResponse_CaughtUp struct {
 }
 
 type ConsumeResponse_Heartbeat struct {
-	// The stream is alive, though idle.
+	// The stream is idle, but alive.
 	Heartbeat *Heartbeat `protobuf:"bytes,5,opt,name=heartbeat,proto3,oneof"`
 }
 
 type ConsumeResponse_Repositioned struct {
-	// A seek moved the position, and messages follow from there.
+	// A seek moved the position; messages follow from there.
 	Repositioned *Repositioned `protobuf:"bytes,6,opt,name=repositioned,proto3,oneof"`
 }
 
 type ConsumeResponse_Gap struct {
-	// Retention removed messages before they were handed out; the stream goes
-	// on behind them.
+	// Messages were removed before they were delivered; the stream continues
+	// after them.
 	Gap *Gap `protobuf:"bytes,7,opt,name=gap,proto3,oneof"`
 }
 
@@ -1113,12 +1114,13 @@ type Attached struct {
 	Position int64 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
 	// The offset that the topic's next message will get.
 	Head int64 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
-	// The number of this acquisition, to be given with each commit.
+	// The number of this acquisition of the lease; give it with each commit.
 	Epoch int64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// The epoch that the last seek began, or where the registration's epochs
-	// begin. A client that comes back after a break and finds it above the last
-	// epoch it had was sought meanwhile, or registered anew: what it has had may
-	// come again, and is to be taken again.
+	// The epoch of the last seek, or the first epoch of the registration if there
+	// was none. A client that reconnects compares it with the last epoch that it
+	// was given. If seek_epoch is greater, the consumer was moved by a seek, or
+	// registered again, in the meantime: messages that the client has already
+	// handled may come again, and must be handled again.
 	SeekEpoch     int64 `protobuf:"varint,4,opt,name=seek_epoch,json=seekEpoch,proto3" json:"seek_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1228,7 +1230,8 @@ func (x *Standby) GetHolder() string {
 	return ""
 }
 
-// Messages in order, without a gap; never more than fit in 4 MiB.
+// Messages in order and without a gap. The frame always fits into the 4 MiB
+// that gRPC clients accept by default.
 type MessageBatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The messages, at least one.
@@ -1274,8 +1277,8 @@ func (x *MessageBatch) GetMessages() []*Message {
 	return nil
 }
 
-// The stream has handed out all there is. Sent after attaching, and again
-// whenever the stream comes to the end after it had fallen behind.
+// The stream has delivered every message there is. Sent once after attaching,
+// and again each time the stream reaches the end after having fallen behind.
 type CaughtUp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The offset that the topic's next message will get.
@@ -1324,8 +1327,7 @@ func (x *CaughtUp) GetHead() int64 {
 // The stream is alive.
 type Heartbeat struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The consumer's stored position; while the stream waits as a standby, the
-	// position as it last knew it.
+	// The consumer's stored position. On a standby, it may be out of date.
 	Position int64 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
 	// The offset that the topic's next message will get.
 	Head          int64 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
@@ -1377,15 +1379,15 @@ func (x *Heartbeat) GetHead() int64 {
 	return 0
 }
 
-// A seek moved the position. No message of before follows, and commits with the
-// epoch of before are refused.
+// A seek moved the position. No messages from before the seek follow, and
+// commits with an earlier epoch are refused.
 type Repositioned struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The offset of the first message to come.
 	Position int64 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
 	// The offset that the topic's next message will get.
 	Head int64 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
-	// The number to be given with each commit from now on.
+	// The number to give with each commit from now on.
 	Epoch         int64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1442,18 +1444,19 @@ func (x *Repositioned) GetEpoch() int64 {
 	return 0
 }
 
-// Asks for the next messages.
+// Requests the next messages.
 type PullRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
 	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
 	// The id that is registered on the topic.
 	ConsumerId string `protobuf:"bytes,2,opt,name=consumer_id,json=consumerId,proto3" json:"consumer_id,omitempty"`
-	// How many messages at the most: 0 means 100, more than 10,000 means 10,000,
-	// negative is INVALID_ARGUMENT. An answer also stays below 4 MiB.
+	// The maximum number of messages to return: 0 means 100, more than 10,000
+	// means 10,000, a negative number is INVALID_ARGUMENT. The response also
+	// stays below 4 MiB.
 	MaxMessages int32 `protobuf:"varint,3,opt,name=max_messages,json=maxMessages,proto3" json:"max_messages,omitempty"`
-	// How long to wait for a message when there is none, up to 60 s; not at all
-	// if absent.
+	// How long to wait for a message if there is none: up to 60 s; no wait if
+	// absent.
 	Wait          *durationpb.Duration `protobuf:"bytes,4,opt,name=wait,proto3" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1517,17 +1520,17 @@ func (x *PullRequest) GetWait() *durationpb.Duration {
 	return nil
 }
 
-// The next messages; the position has moved past them.
+// The next messages. The position has moved past them.
 type PullResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The messages in order, without a gap; none if there were none in time.
+	// The messages, in order and without a gap; empty if none came in time.
 	Messages []*Message `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
-	// The offset that the consumer will get next.
+	// The offset of the next message that the consumer will get.
 	Position int64 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
 	// The offset that the topic's next message will get.
 	Head int64 `protobuf:"varint,3,opt,name=head,proto3" json:"head,omitempty"`
-	// Messages that retention removed before they were taken, if there are any:
-	// the position has passed them too.
+	// Messages that were removed before they could be taken; absent if there were
+	// none. The position has moved past them too.
 	Gap           *Gap `protobuf:"bytes,4,opt,name=gap,proto3" json:"gap,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1591,14 +1594,14 @@ func (x *PullResponse) GetGap() *Gap {
 	return nil
 }
 
-// Asks to move a position anywhere in the log.
+// Requests that a position be moved anywhere in the log.
 type SeekRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
 	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
 	// The consumer's id.
 	ConsumerId string `protobuf:"bytes,2,opt,name=consumer_id,json=consumerId,proto3" json:"consumer_id,omitempty"`
-	// Where to go on; the oldest message if none is set.
+	// The new position; the oldest message if none is set.
 	//
 	// Types that are valid to be assigned to Target:
 	//
@@ -1698,13 +1701,13 @@ type SeekRequest_Edge struct {
 }
 
 type SeekRequest_Offset struct {
-	// At this offset, which lies between the topic's first offset and its head.
+	// At this offset, from the topic's first offset to its head.
 	Offset int64 `protobuf:"varint,4,opt,name=offset,proto3,oneof"`
 }
 
 type SeekRequest_Time struct {
-	// At the first message stored at this time or later; at the head if there
-	// is none.
+	// At the first message stored at this time or later, or at the head if
+	// there is none. The time must lie in the years 1 to 9999.
 	Time *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3,oneof"`
 }
 
@@ -1717,7 +1720,7 @@ func (*SeekRequest_Time) isSeekRequest_Target() {}
 // The position has moved.
 type SeekResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The offset that the consumer will get next.
+	// The offset of the next message that the consumer will get.
 	Position      int64 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1760,17 +1763,18 @@ func (x *SeekResponse) GetPosition() int64 {
 	return 0
 }
 
-// Asks to move a position.
+// Requests that the position of a stream be moved.
 type CommitRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
 	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
 	// The id that is registered on the topic.
 	ConsumerId string `protobuf:"bytes,2,opt,name=consumer_id,json=consumerId,proto3" json:"consumer_id,omitempty"`
-	// The epoch that the stream's attached frame gave.
+	// The epoch of the stream's latest attached or repositioned frame.
 	Epoch int64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// The offset to get next: one more than the last message that was dealt
-	// with. Equal to the stored position, it changes nothing.
+	// The offset of the next message to get: the offset of the last message that
+	// was handled, plus one. The stored position itself is accepted and changes
+	// nothing.
 	Position      int64 `protobuf:"varint,4,opt,name=position,proto3" json:"position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

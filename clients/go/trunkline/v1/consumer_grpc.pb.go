@@ -33,44 +33,80 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Registers consumers and hands messages out to them.
+// Registers consumers and delivers messages to them.
 //
-// A consumer is an id with a durable position in one topic. One stream at a
-// time may advance it: that stream holds the consumer's lease.
+// A consumer is an id with a durable position in one topic. Consumers with
+// different ids each get every message. Only one stream at a time may advance a
+// consumer: that stream holds the consumer's lease.
+//
+// NOT_FOUND below means TOPIC_NOT_FOUND if the topic does not exist, and
+// CONSUMER_NOT_FOUND if the consumer is not registered on it. Errors that any
+// call may return are described in message.proto.
 type ConsumerServiceClient interface {
-	// Gives a consumer a position in a topic. ALREADY_EXISTS if the id is
-	// registered there, NOT_FOUND if there is no such topic, OUT_OF_RANGE if the
-	// start lies outside of the log.
+	// Gives a consumer a position in a topic. A program that registers at every
+	// start can treat ALREADY_EXISTS as success.
+	//
+	// ALREADY_EXISTS (CONSUMER_EXISTS) if the id is registered there. NOT_FOUND
+	// (TOPIC_NOT_FOUND) if the topic does not exist. OUT_OF_RANGE
+	// (OFFSET_OUT_OF_RANGE) if the start lies outside the log; the metadata holds
+	// first_offset and head. RESOURCE_EXHAUSTED (NUMBERS_USED_UP) if
+	// 2,147,483,647 consumers have been registered in this database.
 	RegisterConsumer(ctx context.Context, in *RegisterConsumerRequest, opts ...grpc.CallOption) (*RegisterConsumerResponse, error)
-	// Forgets a consumer and its position; a stream of it ends NOT_FOUND.
-	// NOT_FOUND if the topic is missing or the consumer is not registered there.
+	// Forgets a consumer and its position. Its stream ends with NOT_FOUND.
+	// NOT_FOUND if the topic or the consumer does not exist.
 	UnregisterConsumer(ctx context.Context, in *UnregisterConsumerRequest, opts ...grpc.CallOption) (*UnregisterConsumerResponse, error)
-	// Lists a topic's consumers by id, a page at a time.
+	// Lists a topic's consumers, ordered by id, one page at a time. NOT_FOUND if
+	// the topic does not exist.
 	ListConsumers(ctx context.Context, in *ListConsumersRequest, opts ...grpc.CallOption) (*ListConsumersResponse, error)
-	// Describes one consumer: where it stands, how far behind, who holds it.
+	// Returns one consumer: its position, its lag, and who holds its lease.
+	// NOT_FOUND if the topic or the consumer does not exist.
 	GetConsumer(ctx context.Context, in *GetConsumerRequest, opts ...grpc.CallOption) (*GetConsumerResponse, error)
-	// Streams messages from the consumer's position on, the moment they are
-	// committed, until the client cancels or what it asked for is handed out (then
-	// it ends OK). The first frame comes at once, and an idle stream beats. Ends
-	// DEADLINE_EXCEEDED when the caller's deadline passes, UNAVAILABLE when the broker stops or loses the
-	// database (connect again; the position is kept), ABORTED when another
-	// stream has taken the lease, NOT_FOUND when the topic or the consumer is
-	// gone, DATA_LOSS, once from each broker, when the database has lost messages
-	// that it had acknowledged, as a standby that was behind when it was promoted.
+	// Streams messages from the consumer's position on, as soon as they are
+	// stored, until the client cancels. A request with a stop ends by itself,
+	// with OK. The first frame comes at once, and an idle stream sends
+	// heartbeats. A client that reads slowly slows down only its own stream.
+	//
+	// UNAVAILABLE (DRAINING, DATABASE_UNAVAILABLE) when the broker stops or loses
+	// the database: consume again after the delay in RetryInfo; the position is
+	// kept. DEADLINE_EXCEEDED when the caller's deadline passes; the lease is
+	// free. NOT_FOUND when the topic or the consumer is deleted.
+	// FAILED_PRECONDITION (LEASE_HELD) if on_busy is ON_BUSY_FAIL and another
+	// stream holds the lease. ABORTED (LEASE_TAKEN_OVER) when another stream
+	// takes the lease over, (LEASE_LOST) when the lease was lost in another way.
+	//
+	// DATA_LOSS (MESSAGES_LOST) when the log was truncated: the database has lost
+	// messages that it had acknowledged, for example because a standby was
+	// promoted that had not received them. Their offsets are given to new
+	// messages. Each broker reports a truncation once to each consumer; the next
+	// stream continues with what is left.
 	Consume(ctx context.Context, in *ConsumeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ConsumeResponse], error)
 	// Takes the next messages and moves the position past them, in one
-	// transaction. FAILED_PRECONDITION while a stream holds the lease, DATA_LOSS as
-	// for a stream.
+	// transaction. If the answer is lost, its messages are not delivered again.
+	// Pulls of one consumer wait for each other.
+	//
+	// NOT_FOUND if the topic or the consumer does not exist. FAILED_PRECONDITION
+	// (LEASE_HELD) while a stream holds the lease, or if other pulls hold it for
+	// too long. DATA_LOSS (MESSAGES_LOST) as for a stream.
 	Pull(ctx context.Context, in *PullRequest, opts ...grpc.CallOption) (*PullResponse, error)
-	// Moves the position of a consumer anywhere in the log, also back; the only
-	// call that can. A stream of it goes on from there at once: what it had
-	// under way is dropped, and a repositioned frame says where it goes on.
-	// OUT_OF_RANGE if the target lies outside of the log.
+	// Moves a consumer's position anywhere in the log. It is the only call that
+	// can move a position back. A stream of the consumer continues from the new
+	// position at once: messages still on their way to the client are dropped,
+	// and a repositioned frame says where the stream continues.
+	//
+	// NOT_FOUND if the topic or the consumer does not exist. OUT_OF_RANGE
+	// (OFFSET_OUT_OF_RANGE) if the target lies outside the log; the metadata
+	// holds first_offset and head.
 	Seek(ctx context.Context, in *SeekRequest, opts ...grpc.CallOption) (*SeekResponse, error)
-	// Moves the position of a manual stream. ABORTED if the epoch is not the
-	// current one: read on, as the stream goes on with a repositioned frame after a
-	// seek, and ends if it has lost the lease. OUT_OF_RANGE if the position lies behind the stored one or
-	// beyond what was delivered.
+	// Moves the position of a stream in manual mode, and answers once it is on
+	// disk.
+	//
+	// ABORTED (LEASE_LOST) if the epoch is not the current one. Keep reading the
+	// stream: after a seek it continues with a repositioned frame, and if it has
+	// lost the lease it ends. OUT_OF_RANGE (COMMIT_BEHIND) if the position lies
+	// before the stored one, (COMMIT_BEYOND) if it lies beyond what was
+	// delivered. Only the broker that runs the stream knows what was delivered;
+	// any other broker accepts positions up to the topic's head. NOT_FOUND if the
+	// topic or the consumer does not exist.
 	Commit(ctx context.Context, in *CommitRequest, opts ...grpc.CallOption) (*CommitResponse, error)
 }
 
@@ -175,44 +211,80 @@ func (c *consumerServiceClient) Commit(ctx context.Context, in *CommitRequest, o
 // All implementations must embed UnimplementedConsumerServiceServer
 // for forward compatibility.
 //
-// Registers consumers and hands messages out to them.
+// Registers consumers and delivers messages to them.
 //
-// A consumer is an id with a durable position in one topic. One stream at a
-// time may advance it: that stream holds the consumer's lease.
+// A consumer is an id with a durable position in one topic. Consumers with
+// different ids each get every message. Only one stream at a time may advance a
+// consumer: that stream holds the consumer's lease.
+//
+// NOT_FOUND below means TOPIC_NOT_FOUND if the topic does not exist, and
+// CONSUMER_NOT_FOUND if the consumer is not registered on it. Errors that any
+// call may return are described in message.proto.
 type ConsumerServiceServer interface {
-	// Gives a consumer a position in a topic. ALREADY_EXISTS if the id is
-	// registered there, NOT_FOUND if there is no such topic, OUT_OF_RANGE if the
-	// start lies outside of the log.
+	// Gives a consumer a position in a topic. A program that registers at every
+	// start can treat ALREADY_EXISTS as success.
+	//
+	// ALREADY_EXISTS (CONSUMER_EXISTS) if the id is registered there. NOT_FOUND
+	// (TOPIC_NOT_FOUND) if the topic does not exist. OUT_OF_RANGE
+	// (OFFSET_OUT_OF_RANGE) if the start lies outside the log; the metadata holds
+	// first_offset and head. RESOURCE_EXHAUSTED (NUMBERS_USED_UP) if
+	// 2,147,483,647 consumers have been registered in this database.
 	RegisterConsumer(context.Context, *RegisterConsumerRequest) (*RegisterConsumerResponse, error)
-	// Forgets a consumer and its position; a stream of it ends NOT_FOUND.
-	// NOT_FOUND if the topic is missing or the consumer is not registered there.
+	// Forgets a consumer and its position. Its stream ends with NOT_FOUND.
+	// NOT_FOUND if the topic or the consumer does not exist.
 	UnregisterConsumer(context.Context, *UnregisterConsumerRequest) (*UnregisterConsumerResponse, error)
-	// Lists a topic's consumers by id, a page at a time.
+	// Lists a topic's consumers, ordered by id, one page at a time. NOT_FOUND if
+	// the topic does not exist.
 	ListConsumers(context.Context, *ListConsumersRequest) (*ListConsumersResponse, error)
-	// Describes one consumer: where it stands, how far behind, who holds it.
+	// Returns one consumer: its position, its lag, and who holds its lease.
+	// NOT_FOUND if the topic or the consumer does not exist.
 	GetConsumer(context.Context, *GetConsumerRequest) (*GetConsumerResponse, error)
-	// Streams messages from the consumer's position on, the moment they are
-	// committed, until the client cancels or what it asked for is handed out (then
-	// it ends OK). The first frame comes at once, and an idle stream beats. Ends
-	// DEADLINE_EXCEEDED when the caller's deadline passes, UNAVAILABLE when the broker stops or loses the
-	// database (connect again; the position is kept), ABORTED when another
-	// stream has taken the lease, NOT_FOUND when the topic or the consumer is
-	// gone, DATA_LOSS, once from each broker, when the database has lost messages
-	// that it had acknowledged, as a standby that was behind when it was promoted.
+	// Streams messages from the consumer's position on, as soon as they are
+	// stored, until the client cancels. A request with a stop ends by itself,
+	// with OK. The first frame comes at once, and an idle stream sends
+	// heartbeats. A client that reads slowly slows down only its own stream.
+	//
+	// UNAVAILABLE (DRAINING, DATABASE_UNAVAILABLE) when the broker stops or loses
+	// the database: consume again after the delay in RetryInfo; the position is
+	// kept. DEADLINE_EXCEEDED when the caller's deadline passes; the lease is
+	// free. NOT_FOUND when the topic or the consumer is deleted.
+	// FAILED_PRECONDITION (LEASE_HELD) if on_busy is ON_BUSY_FAIL and another
+	// stream holds the lease. ABORTED (LEASE_TAKEN_OVER) when another stream
+	// takes the lease over, (LEASE_LOST) when the lease was lost in another way.
+	//
+	// DATA_LOSS (MESSAGES_LOST) when the log was truncated: the database has lost
+	// messages that it had acknowledged, for example because a standby was
+	// promoted that had not received them. Their offsets are given to new
+	// messages. Each broker reports a truncation once to each consumer; the next
+	// stream continues with what is left.
 	Consume(*ConsumeRequest, grpc.ServerStreamingServer[ConsumeResponse]) error
 	// Takes the next messages and moves the position past them, in one
-	// transaction. FAILED_PRECONDITION while a stream holds the lease, DATA_LOSS as
-	// for a stream.
+	// transaction. If the answer is lost, its messages are not delivered again.
+	// Pulls of one consumer wait for each other.
+	//
+	// NOT_FOUND if the topic or the consumer does not exist. FAILED_PRECONDITION
+	// (LEASE_HELD) while a stream holds the lease, or if other pulls hold it for
+	// too long. DATA_LOSS (MESSAGES_LOST) as for a stream.
 	Pull(context.Context, *PullRequest) (*PullResponse, error)
-	// Moves the position of a consumer anywhere in the log, also back; the only
-	// call that can. A stream of it goes on from there at once: what it had
-	// under way is dropped, and a repositioned frame says where it goes on.
-	// OUT_OF_RANGE if the target lies outside of the log.
+	// Moves a consumer's position anywhere in the log. It is the only call that
+	// can move a position back. A stream of the consumer continues from the new
+	// position at once: messages still on their way to the client are dropped,
+	// and a repositioned frame says where the stream continues.
+	//
+	// NOT_FOUND if the topic or the consumer does not exist. OUT_OF_RANGE
+	// (OFFSET_OUT_OF_RANGE) if the target lies outside the log; the metadata
+	// holds first_offset and head.
 	Seek(context.Context, *SeekRequest) (*SeekResponse, error)
-	// Moves the position of a manual stream. ABORTED if the epoch is not the
-	// current one: read on, as the stream goes on with a repositioned frame after a
-	// seek, and ends if it has lost the lease. OUT_OF_RANGE if the position lies behind the stored one or
-	// beyond what was delivered.
+	// Moves the position of a stream in manual mode, and answers once it is on
+	// disk.
+	//
+	// ABORTED (LEASE_LOST) if the epoch is not the current one. Keep reading the
+	// stream: after a seek it continues with a repositioned frame, and if it has
+	// lost the lease it ends. OUT_OF_RANGE (COMMIT_BEHIND) if the position lies
+	// before the stored one, (COMMIT_BEYOND) if it lies beyond what was
+	// delivered. Only the broker that runs the stream knows what was delivered;
+	// any other broker accepts positions up to the topic's head. NOT_FOUND if the
+	// topic or the consumer does not exist.
 	Commit(context.Context, *CommitRequest) (*CommitResponse, error)
 	mustEmbedUnimplementedConsumerServiceServer()
 }

@@ -5,6 +5,30 @@
 // source: trunkline/v1/message.proto
 
 // Trunkline: an ordered, replayable log with fan-out that lives in PostgreSQL.
+//
+// An error carries a google.rpc.ErrorInfo whose domain is "trunkline", whose
+// reason is a constant in UPPER_SNAKE_CASE, and whose metadata holds every
+// value that the text names. Where they apply, google.rpc.BadRequest names the
+// invalid field and google.rpc.RetryInfo says how long to wait before a retry.
+//
+// The comments of a call list the errors that are particular to it. Any call
+// may also fail with:
+//
+// INVALID_ARGUMENT: INVALID_FIELD if a field is invalid, MALFORMED_REQUEST if
+// the request cannot be decoded.
+//
+// RESOURCE_EXHAUSTED: REQUEST_TOO_LARGE if a request exceeds 16 MiB,
+// METADATA_TOO_LARGE if the metadata of the call exceeds 64 KiB.
+//
+// UNAVAILABLE: DATABASE_UNAVAILABLE if the database does not answer; the call
+// can safely be repeated. DRAINING if the broker is stopping; connect again.
+// OUTCOME_UNKNOWN if the database connection was lost before a change was
+// confirmed: the change may have been made or not, so check before retrying.
+//
+// DEADLINE_EXCEEDED: DEADLINE_EXCEEDED if the caller's deadline passed and
+// nothing was changed, OUTCOME_UNKNOWN if a change may have been made.
+//
+// INTERNAL: INTERNAL for a fault of the broker; its log has the details.
 
 package trunklinev1
 
@@ -28,11 +52,11 @@ const (
 type LogEdge int32
 
 const (
-	// Not said: the oldest message, like LOG_EDGE_EARLIEST.
+	// The default: the same as LOG_EDGE_EARLIEST.
 	LogEdge_LOG_EDGE_UNSPECIFIED LogEdge = 0
-	// The oldest message still kept.
+	// The oldest message that is still kept.
 	LogEdge_LOG_EDGE_EARLIEST LogEdge = 1
-	// Behind the newest message: only what is published from now on.
+	// The head: only messages published from now on follow.
 	LogEdge_LOG_EDGE_LATEST LogEdge = 2
 )
 
@@ -77,17 +101,18 @@ func (LogEdge) EnumDescriptor() ([]byte, []int) {
 	return file_trunkline_v1_message_proto_rawDescGZIP(), []int{0}
 }
 
-// A message as a producer hands it over. Payload, key and headers together
-// may hold at most 1 MiB.
+// A message as a producer publishes it. Payload, key and headers together must
+// not exceed 1 MiB (1,048,576 bytes).
 type NewMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What the message says; any bytes, also none.
+	// The content: any bytes, possibly none.
 	Payload []byte `protobuf:"bytes,1,opt,name=payload,proto3" json:"payload,omitempty"`
-	// What the message is about (an order number, say); any bytes. A key that
-	// is set but empty is kept apart from no key.
+	// What the message is about, such as an order number: any bytes. An empty key
+	// is distinct from no key.
 	Key []byte `protobuf:"bytes,2,opt,name=key,proto3,oneof" json:"key,omitempty"`
-	// Names and values that travel beside the payload: at most 64 entries and
-	// 16 KiB in total. A name is 1 to 255 bytes; neither may hold a NUL.
+	// Named values that accompany the payload: at most 64 entries and 16 KiB in
+	// total. A name has 1 to 255 bytes. Names and values must not contain a NUL
+	// character.
 	Headers       map[string]string `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -147,17 +172,17 @@ func (x *NewMessage) GetHeaders() map[string]string {
 // A message as a consumer receives it.
 type Message struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The message's number in its topic: dense from 0, bound to this message
-	// for ever.
+	// The message's number in its topic. Offsets start at 0, have no holes, and
+	// are never given to another message.
 	Offset int64 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
-	// What the message says.
+	// The content.
 	Payload []byte `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
-	// What the message is about, if the producer said so.
+	// What the message is about; absent if the producer gave no key.
 	Key []byte `protobuf:"bytes,3,opt,name=key,proto3,oneof" json:"key,omitempty"`
-	// Names and values that travel beside the payload.
+	// Named values that accompany the payload.
 	Headers map[string]string `protobuf:"bytes,4,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// When the message was stored, by the database's clock; it never decreases
-	// as the offset grows.
+	// When the message was stored, by the database's clock. It never decreases
+	// from one offset to the next.
 	PublishTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=publish_time,json=publishTime,proto3" json:"publish_time,omitempty"`
 	// The producer that published the message.
 	ProducerId    string `protobuf:"bytes,6,opt,name=producer_id,json=producerId,proto3" json:"producer_id,omitempty"`
@@ -237,12 +262,13 @@ func (x *Message) GetProducerId() string {
 	return ""
 }
 
-// Messages that retention has removed.
+// A range of messages that retention or TrimTopic removed before the consumer
+// got them.
 type Gap struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The offset of the first one.
+	// The offset of the first removed message.
 	FirstOffset int64 `protobuf:"varint,1,opt,name=first_offset,json=firstOffset,proto3" json:"first_offset,omitempty"`
-	// The offset behind the last one: where the log now begins.
+	// The offset after the last removed message: where the log now starts.
 	EndOffset     int64 `protobuf:"varint,2,opt,name=end_offset,json=endOffset,proto3" json:"end_offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

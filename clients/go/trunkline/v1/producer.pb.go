@@ -23,7 +23,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// A client-chosen id that may publish to one topic.
+// An id, chosen by the client, that may publish to one topic.
 type Producer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
@@ -36,15 +36,15 @@ type Producer struct {
 	LastPublishTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_publish_time,json=lastPublishTime,proto3" json:"last_publish_time,omitempty"`
 	// The offset of the last message it published; absent if it never did.
 	LastOffset *int64 `protobuf:"varint,5,opt,name=last_offset,json=lastOffset,proto3,oneof" json:"last_offset,omitempty"`
-	// What the producer's newest instance gives as producer_epoch. It rises with
-	// each fence, and begins above all epochs of an earlier registration of this
-	// id that was unregistered, if that one used epochs or sequences.
+	// The value that the producer's newest instance gives as producer_epoch. It
+	// rises with each fence. It starts at 0, or, if an earlier registration of
+	// this id used epochs or sequences, above all epochs of that registration.
 	Epoch int64 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// The sequence of the last message that was published with one; absent if
 	// none was.
 	LastSequence *int64 `protobuf:"varint,7,opt,name=last_sequence,json=lastSequence,proto3,oneof" json:"last_sequence,omitempty"`
-	// The sequence that its next message is to have: one more than the last one,
-	// or 0.
+	// The sequence that the next message must have: last_sequence plus one, or 0
+	// if last_sequence is absent.
 	NextSequence  int64 `protobuf:"varint,8,opt,name=next_sequence,json=nextSequence,proto3" json:"next_sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -136,16 +136,16 @@ func (x *Producer) GetNextSequence() int64 {
 	return 0
 }
 
-// Asks for the right to publish.
+// Requests the right to publish to a topic.
 type RegisterProducerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
 	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
-	// The id to register; empty to be given a new one.
+	// The id to register; if empty, the broker generates one.
 	ProducerId string `protobuf:"bytes,2,opt,name=producer_id,json=producerId,proto3" json:"producer_id,omitempty"`
-	// Registers a producer that may be registered already, and refuses its older
-	// instances from now on: its epoch goes up, and only publishes that give the
-	// new one are taken. Its sequence goes on where it was.
+	// Whether to shut out older instances of this producer. If true, the producer
+	// may be registered already; its epoch rises, and only publishes with the new
+	// epoch are accepted from now on. Its sequence continues.
 	Fence         bool `protobuf:"varint,3,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -202,7 +202,7 @@ func (x *RegisterProducerRequest) GetFence() bool {
 	return false
 }
 
-// The right is granted.
+// The right to publish is granted.
 type RegisterProducerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The producer as registered.
@@ -248,7 +248,7 @@ func (x *RegisterProducerResponse) GetProducer() *Producer {
 	return nil
 }
 
-// Asks to take the right to publish away.
+// Requests that the right to publish be revoked.
 type UnregisterProducerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
@@ -303,7 +303,7 @@ func (x *UnregisterProducerRequest) GetProducerId() string {
 	return ""
 }
 
-// The right is taken away.
+// The right to publish is revoked.
 type UnregisterProducerResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -340,7 +340,7 @@ func (*UnregisterProducerResponse) Descriptor() ([]byte, []int) {
 	return file_trunkline_v1_producer_proto_rawDescGZIP(), []int{4}
 }
 
-// Asks for one producer.
+// Requests one producer.
 type GetProducerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
@@ -398,7 +398,7 @@ func (x *GetProducerRequest) GetProducerId() string {
 // One producer.
 type GetProducerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The producer as it stands.
+	// The producer's current state.
 	Producer      *Producer `protobuf:"bytes,1,opt,name=producer,proto3" json:"producer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -441,16 +441,16 @@ func (x *GetProducerResponse) GetProducer() *Producer {
 	return nil
 }
 
-// Asks for a page of a topic's producers.
+// Requests a page of a topic's producers.
 type ListProducersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
 	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
-	// How many producers at the most: 0 means 100, more than 1,000 means 1,000,
-	// negative is INVALID_ARGUMENT.
+	// The maximum number of producers to return: 0 means 100, more than 1,000
+	// means 1,000, a negative number is INVALID_ARGUMENT.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of the page before; empty for the first page. A token
-	// is refused once the topic was deleted and created again.
+	// The next_page_token of the previous page; empty for the first page. After
+	// the topic was deleted and created again, old tokens are INVALID_ARGUMENT.
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -510,9 +510,9 @@ func (x *ListProducersRequest) GetPageToken() string {
 // A page of a topic's producers.
 type ListProducersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The producers, by id.
+	// The producers, ordered by id.
 	Producers []*Producer `protobuf:"bytes,1,rep,name=producers,proto3" json:"producers,omitempty"`
-	// Where the next page begins; empty on the last page.
+	// The page_token of the next page; empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -569,19 +569,22 @@ type PublishRequest struct {
 	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
 	// The id that is registered on the topic.
 	ProducerId string `protobuf:"bytes,2,opt,name=producer_id,json=producerId,proto3" json:"producer_id,omitempty"`
-	// What to store, in this order: 1 to 10,000 messages.
+	// The messages to store, in this order: 1 to 10,000.
 	Messages []*NewMessage `protobuf:"bytes,3,rep,name=messages,proto3" json:"messages,omitempty"`
-	// The first message's number in the producer's own count on this topic, which
-	// begins at 0; the other messages follow it. A request that is repeated with
-	// its sequence is stored once: each of the last eight accepted ones is answered
-	// with its first offset again, so leave no more than eight unanswered. Absent,
-	// a repeated request is stored again.
+	// The number of the first message in the producer's own count on this topic,
+	// which starts at 0; the other messages of the request follow it. A repeated
+	// request with the same sequence is stored once, and answered with its
+	// original first offset. The broker remembers at least the last eight
+	// requests that it accepted, so leave no more than eight unanswered. If
+	// absent, a repeated request is stored again.
 	Sequence *int64 `protobuf:"varint,4,opt,name=sequence,proto3,oneof" json:"sequence,omitempty"`
-	// The topic's head that the request was made for: it is refused if another
-	// message came before it. Absent, the request takes any place.
+	// The offset that the first message must get. The request is refused with
+	// HEAD_MOVED if the topic's head is a different offset, for example because
+	// another message was stored first. If several requests expect the same head,
+	// one succeeds. If absent, the messages are stored wherever the log ends.
 	ExpectedHead *int64 `protobuf:"varint,5,opt,name=expected_head,json=expectedHead,proto3,oneof" json:"expected_head,omitempty"`
-	// The epoch that the producer's registration returned: 0 unless it fenced, or
-	// was registered before.
+	// The epoch that the producer's registration returned. It is 0 unless the
+	// producer fenced, or its id was registered before.
 	ProducerEpoch int64 `protobuf:"varint,6,opt,name=producer_epoch,json=producerEpoch,proto3" json:"producer_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -666,7 +669,7 @@ type PublishResponse struct {
 	FirstOffset int64 `protobuf:"varint,1,opt,name=first_offset,json=firstOffset,proto3" json:"first_offset,omitempty"`
 	// How many messages were stored.
 	Count int32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
-	// Whether they had been stored before: the request was a repeated one.
+	// Whether the messages had been stored before: the request was a repetition.
 	Duplicate     bool `protobuf:"varint,3,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -724,26 +727,29 @@ func (x *PublishResponse) GetDuplicate() bool {
 }
 
 // Messages to store in one topic, sent without waiting for the answer to the
-// request before. Each request stands alone: topics and producers may differ.
+// previous request. Each request stands alone: topics and producers may differ.
 type PublishStreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
 	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
 	// The id that is registered on the topic.
 	ProducerId string `protobuf:"bytes,2,opt,name=producer_id,json=producerId,proto3" json:"producer_id,omitempty"`
-	// What to store, in this order: 1 to 10,000 messages.
+	// The messages to store, in this order: 1 to 10,000.
 	Messages []*NewMessage `protobuf:"bytes,3,rep,name=messages,proto3" json:"messages,omitempty"`
-	// The first message's number in the producer's own count on this topic, which
-	// begins at 0; the other messages follow it. A request that is repeated with
-	// its sequence is stored once: each of the last eight accepted ones is answered
-	// with its first offset again, so leave no more than eight unanswered. Absent,
-	// a repeated request is stored again.
+	// The number of the first message in the producer's own count on this topic,
+	// which starts at 0; the other messages of the request follow it. A repeated
+	// request with the same sequence is stored once, and answered with its
+	// original first offset. The broker remembers at least the last eight
+	// requests that it accepted, so leave no more than eight unanswered. If
+	// absent, a repeated request is stored again.
 	Sequence *int64 `protobuf:"varint,4,opt,name=sequence,proto3,oneof" json:"sequence,omitempty"`
-	// The topic's head that the request was made for: it is refused if another
-	// message came before it. Absent, the request takes any place.
+	// The offset that the first message must get. The request is refused with
+	// HEAD_MOVED if the topic's head is a different offset, for example because
+	// another message was stored first. If several requests expect the same head,
+	// one succeeds. If absent, the messages are stored wherever the log ends.
 	ExpectedHead *int64 `protobuf:"varint,5,opt,name=expected_head,json=expectedHead,proto3,oneof" json:"expected_head,omitempty"`
-	// The epoch that the producer's registration returned: 0 unless it fenced, or
-	// was registered before.
+	// The epoch that the producer's registration returned. It is 0 unless the
+	// producer fenced, or its id was registered before.
 	ProducerEpoch int64 `protobuf:"varint,6,opt,name=producer_epoch,json=producerEpoch,proto3" json:"producer_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -824,7 +830,7 @@ func (x *PublishStreamRequest) GetProducerEpoch() int64 {
 // The answer to one request of a publish stream.
 type PublishStreamResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What became of the request.
+	// The outcome of the request.
 	//
 	// Types that are valid to be assigned to Result:
 	//
@@ -900,8 +906,8 @@ type PublishStreamResponse_Receipt struct {
 }
 
 type PublishStreamResponse_Refusal struct {
-	// The request was refused, and nothing of it was stored, unless the reason
-	// is OUTCOME_UNKNOWN.
+	// The request was refused, and none of it was stored, unless the reason is
+	// OUTCOME_UNKNOWN.
 	Refusal *PublishRefusal `protobuf:"bytes,2,opt,name=refusal,proto3,oneof"`
 }
 
@@ -909,14 +915,14 @@ func (*PublishStreamResponse_Receipt) isPublishStreamResponse_Result() {}
 
 func (*PublishStreamResponse_Refusal) isPublishStreamResponse_Result() {}
 
-// Where a request's messages were stored.
+// Where the messages of a request were stored.
 type PublishReceipt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The offset of the first message; the others follow without a gap.
 	FirstOffset int64 `protobuf:"varint,1,opt,name=first_offset,json=firstOffset,proto3" json:"first_offset,omitempty"`
 	// How many messages were stored.
 	Count int32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
-	// Whether they had been stored before: the request was a repeated one.
+	// Whether the messages had been stored before: the request was a repetition.
 	Duplicate     bool `protobuf:"varint,3,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -973,18 +979,18 @@ func (x *PublishReceipt) GetDuplicate() bool {
 	return false
 }
 
-// Why a request was refused: what the unary Publish would have answered.
+// Why a request was refused: the error that Publish would have returned.
 type PublishRefusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The canonical gRPC status code, 7 for PERMISSION_DENIED, say.
+	// The gRPC status code, such as 7 for PERMISSION_DENIED.
 	Code int32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
-	// The reason in UPPER_SNAKE, for programs.
+	// The reason in UPPER_SNAKE_CASE, for programs.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The reason in words, for people.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	// Every value that the message names.
 	Metadata map[string]string `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// How long to wait before another try; absent where a retry will not help.
+	// How long to wait before a retry; absent if a retry will not help.
 	RetryDelay    *durationpb.Duration `protobuf:"bytes,5,opt,name=retry_delay,json=retryDelay,proto3" json:"retry_delay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -31,32 +31,60 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Registers producers and takes in what they publish.
+// Registers producers and publishes messages.
+//
+// A producer is an id that may publish to one topic. Where the calls below name
+// a producer, NOT_FOUND means TOPIC_NOT_FOUND if the topic does not exist, and
+// PRODUCER_NOT_FOUND if the producer is not registered on it. Errors that any
+// call may return are described in message.proto.
 type ProducerServiceClient interface {
-	// Allows a producer to publish to a topic. ALREADY_EXISTS if it is
-	// registered there and the request does not fence, NOT_FOUND if there is no
-	// such topic.
+	// Allows a producer to publish to a topic. A program that registers at every
+	// start can treat ALREADY_EXISTS as success.
+	//
+	// ALREADY_EXISTS (PRODUCER_EXISTS) if the id is registered there and the
+	// request does not fence. NOT_FOUND (TOPIC_NOT_FOUND) if the topic does not
+	// exist.
 	RegisterProducer(ctx context.Context, in *RegisterProducerRequest, opts ...grpc.CallOption) (*RegisterProducerResponse, error)
-	// Takes the right to publish away; what was published stays. NOT_FOUND if
-	// the topic is missing or the producer is not registered there.
+	// Revokes the right to publish, and forgets the producer's sequence. What it
+	// published stays. NOT_FOUND if the topic or the producer does not exist.
 	UnregisterProducer(ctx context.Context, in *UnregisterProducerRequest, opts ...grpc.CallOption) (*UnregisterProducerResponse, error)
-	// Describes one producer: its epoch, and how far it has published. NOT_FOUND
-	// if the topic is missing or the producer is not registered there.
+	// Returns one producer, with its epoch and the last message that it
+	// published. NOT_FOUND if the topic or the producer does not exist.
 	GetProducer(ctx context.Context, in *GetProducerRequest, opts ...grpc.CallOption) (*GetProducerResponse, error)
-	// Lists a topic's producers by id, a page at a time.
+	// Lists a topic's producers, ordered by id, one page at a time. NOT_FOUND if
+	// the topic does not exist.
 	ListProducers(ctx context.Context, in *ListProducersRequest, opts ...grpc.CallOption) (*ListProducersResponse, error)
-	// Stores messages and answers once they are on disk. All of a request's
-	// messages are stored, at consecutive offsets, or none is.
-	// PERMISSION_DENIED if the producer is not registered on the topic,
-	// FAILED_PRECONDITION if a newer instance has fenced it, OUT_OF_RANGE if the
-	// sequence does not follow the last one, ABORTED if the topic's head is not
-	// the expected one. UNAVAILABLE with reason OUTCOME_UNKNOWN if the database
-	// was lost before it answered: the messages may be stored or not; a retry
-	// with the same sequence stores them once.
+	// Stores messages, and answers once they are on disk. Either all messages of
+	// a request are stored, at consecutive offsets, or none is.
+	//
+	// PERMISSION_DENIED (PRODUCER_NOT_REGISTERED) if the producer is not
+	// registered on the topic. FAILED_PRECONDITION (PRODUCER_FENCED) if
+	// producer_epoch is not the producer's current epoch, for example because a
+	// newer instance has fenced it. OUT_OF_RANGE (SEQUENCE_GAP) if the sequence
+	// is greater than the expected one, or (SEQUENCE_PASSED) if it was used too
+	// long ago for the broker to know where its messages are stored; the metadata
+	// holds the expected sequence. ABORTED (HEAD_MOVED) if the topic's head is
+	// not expected_head; the metadata holds the head. NOT_FOUND (TOPIC_NOT_FOUND)
+	// if the topic does not exist. UNAVAILABLE (TOPIC_BUSY) if another database
+	// session holds a lock on the topic; nothing was stored.
+	//
+	// With reason OUTCOME_UNKNOWN, the messages may be stored or not. Retrying
+	// with the same sequence stores them once; without a sequence, a retry may
+	// store them a second time.
 	Publish(ctx context.Context, in *PublishRequest, opts ...grpc.CallOption) (*PublishResponse, error)
-	// Publish without waiting for each answer: requests may be sent as fast as
-	// the stream takes them, and are answered one by one, in order. A request
-	// that is refused is answered in its place and does not end the stream.
+	// Publishes without waiting for each answer: a client may send requests as
+	// fast as the stream accepts them. Each is answered in turn, in the order
+	// sent, with what Publish would have answered. A refused request gets its
+	// refusal in its place and does not end the stream. Later requests that
+	// continue its sequence are refused too, as they now leave a gap.
+	//
+	// A request that the broker has accepted is stored even if the client goes
+	// away. After a break, open a new stream and resend everything from the first
+	// unanswered request, with the same sequences.
+	//
+	// The stream itself ends when the client ends it, when a request cannot be
+	// decoded (INVALID_ARGUMENT) or is too large (RESOURCE_EXHAUSTED), or when
+	// the broker stops (UNAVAILABLE, DRAINING).
 	PublishStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PublishStreamRequest, PublishStreamResponse], error)
 }
 
@@ -135,32 +163,60 @@ type ProducerService_PublishStreamClient = grpc.BidiStreamingClient[PublishStrea
 // All implementations must embed UnimplementedProducerServiceServer
 // for forward compatibility.
 //
-// Registers producers and takes in what they publish.
+// Registers producers and publishes messages.
+//
+// A producer is an id that may publish to one topic. Where the calls below name
+// a producer, NOT_FOUND means TOPIC_NOT_FOUND if the topic does not exist, and
+// PRODUCER_NOT_FOUND if the producer is not registered on it. Errors that any
+// call may return are described in message.proto.
 type ProducerServiceServer interface {
-	// Allows a producer to publish to a topic. ALREADY_EXISTS if it is
-	// registered there and the request does not fence, NOT_FOUND if there is no
-	// such topic.
+	// Allows a producer to publish to a topic. A program that registers at every
+	// start can treat ALREADY_EXISTS as success.
+	//
+	// ALREADY_EXISTS (PRODUCER_EXISTS) if the id is registered there and the
+	// request does not fence. NOT_FOUND (TOPIC_NOT_FOUND) if the topic does not
+	// exist.
 	RegisterProducer(context.Context, *RegisterProducerRequest) (*RegisterProducerResponse, error)
-	// Takes the right to publish away; what was published stays. NOT_FOUND if
-	// the topic is missing or the producer is not registered there.
+	// Revokes the right to publish, and forgets the producer's sequence. What it
+	// published stays. NOT_FOUND if the topic or the producer does not exist.
 	UnregisterProducer(context.Context, *UnregisterProducerRequest) (*UnregisterProducerResponse, error)
-	// Describes one producer: its epoch, and how far it has published. NOT_FOUND
-	// if the topic is missing or the producer is not registered there.
+	// Returns one producer, with its epoch and the last message that it
+	// published. NOT_FOUND if the topic or the producer does not exist.
 	GetProducer(context.Context, *GetProducerRequest) (*GetProducerResponse, error)
-	// Lists a topic's producers by id, a page at a time.
+	// Lists a topic's producers, ordered by id, one page at a time. NOT_FOUND if
+	// the topic does not exist.
 	ListProducers(context.Context, *ListProducersRequest) (*ListProducersResponse, error)
-	// Stores messages and answers once they are on disk. All of a request's
-	// messages are stored, at consecutive offsets, or none is.
-	// PERMISSION_DENIED if the producer is not registered on the topic,
-	// FAILED_PRECONDITION if a newer instance has fenced it, OUT_OF_RANGE if the
-	// sequence does not follow the last one, ABORTED if the topic's head is not
-	// the expected one. UNAVAILABLE with reason OUTCOME_UNKNOWN if the database
-	// was lost before it answered: the messages may be stored or not; a retry
-	// with the same sequence stores them once.
+	// Stores messages, and answers once they are on disk. Either all messages of
+	// a request are stored, at consecutive offsets, or none is.
+	//
+	// PERMISSION_DENIED (PRODUCER_NOT_REGISTERED) if the producer is not
+	// registered on the topic. FAILED_PRECONDITION (PRODUCER_FENCED) if
+	// producer_epoch is not the producer's current epoch, for example because a
+	// newer instance has fenced it. OUT_OF_RANGE (SEQUENCE_GAP) if the sequence
+	// is greater than the expected one, or (SEQUENCE_PASSED) if it was used too
+	// long ago for the broker to know where its messages are stored; the metadata
+	// holds the expected sequence. ABORTED (HEAD_MOVED) if the topic's head is
+	// not expected_head; the metadata holds the head. NOT_FOUND (TOPIC_NOT_FOUND)
+	// if the topic does not exist. UNAVAILABLE (TOPIC_BUSY) if another database
+	// session holds a lock on the topic; nothing was stored.
+	//
+	// With reason OUTCOME_UNKNOWN, the messages may be stored or not. Retrying
+	// with the same sequence stores them once; without a sequence, a retry may
+	// store them a second time.
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
-	// Publish without waiting for each answer: requests may be sent as fast as
-	// the stream takes them, and are answered one by one, in order. A request
-	// that is refused is answered in its place and does not end the stream.
+	// Publishes without waiting for each answer: a client may send requests as
+	// fast as the stream accepts them. Each is answered in turn, in the order
+	// sent, with what Publish would have answered. A refused request gets its
+	// refusal in its place and does not end the stream. Later requests that
+	// continue its sequence are refused too, as they now leave a gap.
+	//
+	// A request that the broker has accepted is stored even if the client goes
+	// away. After a break, open a new stream and resend everything from the first
+	// unanswered request, with the same sequences.
+	//
+	// The stream itself ends when the client ends it, when a request cannot be
+	// decoded (INVALID_ARGUMENT) or is too large (RESOURCE_EXHAUSTED), or when
+	// the broker stops (UNAVAILABLE, DRAINING).
 	PublishStream(grpc.BidiStreamingServer[PublishStreamRequest, PublishStreamResponse]) error
 	mustEmbedUnimplementedProducerServiceServer()
 }

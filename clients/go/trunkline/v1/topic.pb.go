@@ -29,25 +29,26 @@ type Topic struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name, unique in the database.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Free text for people, at most 1,024 bytes.
+	// Free text for people.
 	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
-	// Names and values for tools: at most 64 entries and 16 KiB in total.
+	// Named values for tools.
 	Labels map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// When the topic was created.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When the description or the labels last changed.
+	// When the topic was last changed by UpdateTopic; equal to create_time if it
+	// never was.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	// The offset of the oldest message still kept; equal to head when the topic
-	// holds none.
+	// The log start offset: the offset of the oldest message that is still kept.
+	// Equal to head if the topic holds no messages.
 	FirstOffset int64 `protobuf:"varint,6,opt,name=first_offset,json=firstOffset,proto3" json:"first_offset,omitempty"`
 	// The offset that the next message will get.
 	Head int64 `protobuf:"varint,7,opt,name=head,proto3" json:"head,omitempty"`
-	// When the newest message was stored; absent as long as there was none.
+	// When the newest message was stored; absent if there has never been one.
 	LastPublishTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_publish_time,json=lastPublishTime,proto3" json:"last_publish_time,omitempty"`
-	// How long messages are kept; absent if they are kept for ever.
+	// How long messages are kept; absent if they are kept forever.
 	Retention *Retention `protobuf:"bytes,9,opt,name=retention,proto3" json:"retention,omitempty"`
-	// Bytes of payloads, keys and headers of the messages kept, before
-	// compression.
+	// The size in bytes of the payloads, keys and headers of all messages kept,
+	// before compression.
 	Bytes         int64 `protobuf:"varint,10,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -153,18 +154,24 @@ func (x *Topic) GetBytes() int64 {
 	return 0
 }
 
-// When messages are removed: the oldest go as soon as one of the limits is
-// passed. Messages stored together go together where age or bytes decide.
+// How long messages are kept. The oldest messages are removed as soon as the
+// topic exceeds any of the limits; one of the brokers checks every second. The
+// limit by number of messages is exact. By age and by bytes, messages that were
+// stored together are removed together, and removal by bytes never leaves less
+// than the limit.
 type Retention struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How old a message may get, from 1 s; any age if absent.
+	// The maximum age of a message, from 1 s to 100 years (36,500 days); absent
+	// for no limit.
 	MaxAge *durationpb.Duration `protobuf:"bytes,1,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
-	// How many bytes of payloads, keys and headers are kept; any number if 0.
+	// The maximum size in bytes of all payloads, keys and headers; 0 for no
+	// limit.
 	MaxBytes int64 `protobuf:"varint,2,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
-	// How many messages are kept; any number if 0.
+	// The maximum number of messages; 0 for no limit.
 	MaxMessages int64 `protobuf:"varint,3,opt,name=max_messages,json=maxMessages,proto3" json:"max_messages,omitempty"`
-	// Keeps what the slowest consumer of the topic has not read, whatever the
-	// limits say.
+	// Whether to keep what the topic's slowest consumer has not read, whatever
+	// the limits say. A consumer counts until it is unregistered, even if nobody
+	// runs it any more.
 	KeepUnread    bool `protobuf:"varint,4,opt,name=keep_unread,json=keepUnread,proto3" json:"keep_unread,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -228,16 +235,17 @@ func (x *Retention) GetKeepUnread() bool {
 	return false
 }
 
-// Asks for a new topic.
+// Requests a new topic.
 type CreateTopicRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new topic's name.
 	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
-	// Free text for people, at most 1,024 bytes.
+	// Free text for people: at most 1,024 bytes, without a NUL character.
 	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
-	// Names and values for tools: at most 64 entries and 16 KiB in total.
+	// Named values for tools: at most 64 entries and 16 KiB in total. A name has
+	// 1 to 255 bytes. Names and values must not contain a NUL character.
 	Labels map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// How long messages are kept; for ever if absent.
+	// How long messages are kept; forever if absent.
 	Retention     *Retention `protobuf:"bytes,4,opt,name=retention,proto3" json:"retention,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -301,7 +309,7 @@ func (x *CreateTopicRequest) GetRetention() *Retention {
 	return nil
 }
 
-// The topic as it was created.
+// The topic was created.
 type CreateTopicResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new topic.
@@ -347,7 +355,7 @@ func (x *CreateTopicResponse) GetTopic() *Topic {
 	return nil
 }
 
-// Asks for one topic.
+// Requests one topic.
 type GetTopicRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
@@ -396,7 +404,7 @@ func (x *GetTopicRequest) GetTopic() string {
 // One topic.
 type GetTopicResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The topic as it stands.
+	// The topic's current state.
 	Topic         *Topic `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -439,15 +447,15 @@ func (x *GetTopicResponse) GetTopic() *Topic {
 	return nil
 }
 
-// Asks for a page of topics.
+// Requests a page of topics.
 type ListTopicsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many topics at the most: 0 means 100, more than 1,000 means 1,000,
-	// negative is INVALID_ARGUMENT. A page may hold fewer, as it ends before the
-	// topic that would take it beyond 1 MiB: only an empty next_page_token tells
-	// that there are no more.
+	// The maximum number of topics to return: 0 means 100, more than 1,000 means
+	// 1,000, a negative number is INVALID_ARGUMENT. A page may hold fewer,
+	// because it ends before the topic that would make it exceed 1 MiB: only an
+	// empty next_page_token means that there are no more.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of the page before; empty for the first page.
+	// The next_page_token of the previous page; empty for the first page.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -500,9 +508,9 @@ func (x *ListTopicsRequest) GetPageToken() string {
 // A page of topics.
 type ListTopicsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The topics, by name.
+	// The topics, ordered by name.
 	Topics []*Topic `protobuf:"bytes,1,rep,name=topics,proto3" json:"topics,omitempty"`
-	// Where the next page begins; empty on the last page.
+	// The page_token of the next page; empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -552,18 +560,21 @@ func (x *ListTopicsResponse) GetNextPageToken() string {
 	return ""
 }
 
-// Asks for changes to one topic.
+// Requests changes to one topic.
 type UpdateTopicRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The name of the topic to change; a name itself never changes.
+	// The name of the topic to change. The name itself cannot be changed.
 	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
-	// The new description.
+	// The new description: at most 1,024 bytes, without a NUL character.
 	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
-	// The new labels; they replace all labels of before.
+	// The new labels, which replace all existing ones; limits as in
+	// CreateTopicRequest.
 	Labels map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// What to change: "description", "labels", "retention", a field of it such as
-	// "retention.max_age", or "*" for all. Without a mask, the fields that are not
-	// empty.
+	// The fields to change: "description", "labels", "retention", a field of it
+	// such as "retention.max_age", or "*" for all of them. A field that the mask
+	// names and the request leaves empty is cleared. Without a mask, the fields
+	// that are not empty are changed, the retention as a whole. INVALID_ARGUMENT
+	// if the mask names any other field, or if there is nothing to change.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// How long messages are kept from now on.
 	Retention     *Retention `protobuf:"bytes,5,opt,name=retention,proto3" json:"retention,omitempty"`
@@ -636,10 +647,10 @@ func (x *UpdateTopicRequest) GetRetention() *Retention {
 	return nil
 }
 
-// The topic after the change.
+// The topic was changed.
 type UpdateTopicResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The topic as it now stands.
+	// The topic after the change.
 	Topic         *Topic `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -682,7 +693,7 @@ func (x *UpdateTopicResponse) GetTopic() *Topic {
 	return nil
 }
 
-// Asks for a topic's end.
+// Requests that a topic be deleted.
 type DeleteTopicRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
@@ -765,12 +776,12 @@ func (*DeleteTopicResponse) Descriptor() ([]byte, []int) {
 	return file_trunkline_v1_topic_proto_rawDescGZIP(), []int{11}
 }
 
-// Asks to remove the oldest messages.
+// Requests that the oldest messages be removed.
 type TrimTopicRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
 	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
-	// What to remove; one must be set.
+	// Which messages to remove; one of the two must be set.
 	//
 	// Types that are valid to be assigned to Before:
 	//
@@ -848,12 +859,12 @@ type isTrimTopicRequest_Before interface {
 }
 
 type TrimTopicRequest_Offset struct {
-	// All messages before this offset, up to the head.
+	// All messages before this offset, which must not exceed the head.
 	Offset int64 `protobuf:"varint,2,opt,name=offset,proto3,oneof"`
 }
 
 type TrimTopicRequest_Time struct {
-	// All messages stored before this time.
+	// All messages stored before this time, in the years 1 to 9999.
 	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3,oneof"`
 }
 
@@ -861,10 +872,10 @@ func (*TrimTopicRequest_Offset) isTrimTopicRequest_Before() {}
 
 func (*TrimTopicRequest_Time) isTrimTopicRequest_Before() {}
 
-// The messages are gone.
+// The messages are removed.
 type TrimTopicResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The offset of the oldest message still kept; the head if none is.
+	// The offset of the oldest message that is still kept; the head if none is.
 	FirstOffset   int64 `protobuf:"varint,1,opt,name=first_offset,json=firstOffset,proto3" json:"first_offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -907,12 +918,12 @@ func (x *TrimTopicResponse) GetFirstOffset() int64 {
 	return 0
 }
 
-// Asks for messages without a consumer.
+// Requests messages without a consumer.
 type ReadMessagesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
 	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
-	// Where to begin; the oldest message if none is set.
+	// Where to start; at the oldest message if none is set.
 	//
 	// Types that are valid to be assigned to Start:
 	//
@@ -920,8 +931,9 @@ type ReadMessagesRequest struct {
 	//	*ReadMessagesRequest_Offset
 	//	*ReadMessagesRequest_Time
 	Start isReadMessagesRequest_Start `protobuf_oneof:"start"`
-	// How many messages at the most: 0 means 100, more than 10,000 means 10,000,
-	// negative is INVALID_ARGUMENT. An answer also stays below 4 MiB.
+	// The maximum number of messages to return: 0 means 100, more than 10,000
+	// means 10,000, a negative number is INVALID_ARGUMENT. The response also
+	// stays below 4 MiB.
 	MaxMessages   int32 `protobuf:"varint,5,opt,name=max_messages,json=maxMessages,proto3" json:"max_messages,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1015,13 +1027,13 @@ type ReadMessagesRequest_Edge struct {
 }
 
 type ReadMessagesRequest_Offset struct {
-	// At this offset, which lies between the topic's first offset and its head.
+	// At this offset, from the topic's first offset to its head.
 	Offset int64 `protobuf:"varint,3,opt,name=offset,proto3,oneof"`
 }
 
 type ReadMessagesRequest_Time struct {
-	// At the first message stored at this time or later; at the head if there
-	// is none.
+	// At the first message stored at this time or later, or at the head if
+	// there is none. The time must lie in the years 1 to 9999.
 	Time *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3,oneof"`
 }
 
@@ -1034,11 +1046,11 @@ func (*ReadMessagesRequest_Time) isReadMessagesRequest_Start() {}
 // Messages of a topic.
 type ReadMessagesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The messages in order, without a gap; none at the head.
+	// The messages, in order and without a gap; empty at the head.
 	Messages []*Message `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
-	// Where the next page begins.
+	// The offset at which the next page starts.
 	NextOffset int64 `protobuf:"varint,2,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`
-	// The offset of the oldest message kept.
+	// The offset of the oldest message that is still kept.
 	FirstOffset int64 `protobuf:"varint,3,opt,name=first_offset,json=firstOffset,proto3" json:"first_offset,omitempty"`
 	// The offset that the topic's next message will get.
 	Head          int64 `protobuf:"varint,4,opt,name=head,proto3" json:"head,omitempty"`

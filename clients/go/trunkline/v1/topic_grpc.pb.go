@@ -32,28 +32,42 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Creates, describes and removes topics.
+// Creates, describes, changes and deletes topics.
 //
-// Names of topics, producers and consumers are 1 to 255 characters of
-// A-Z a-z 0-9 . _ - and are neither "." nor "..".
+// Names of topics, producers and consumers are 1 to 255 characters of A-Z a-z
+// 0-9 . _ - and are neither "." nor "..". NOT_FOUND below has the reason
+// TOPIC_NOT_FOUND. Errors that any call may return are described in
+// message.proto.
 type TopicServiceClient interface {
-	// Creates an empty topic. ALREADY_EXISTS if the name is taken.
+	// Creates an empty topic.
+	//
+	// ALREADY_EXISTS (TOPIC_EXISTS) if the name is taken. RESOURCE_EXHAUSTED
+	// (NUMBERS_USED_UP) if 2,147,483,647 topics have been created in this
+	// database.
 	CreateTopic(ctx context.Context, in *CreateTopicRequest, opts ...grpc.CallOption) (*CreateTopicResponse, error)
-	// Describes one topic. NOT_FOUND if there is none of that name.
+	// Returns one topic. NOT_FOUND if it does not exist.
 	GetTopic(ctx context.Context, in *GetTopicRequest, opts ...grpc.CallOption) (*GetTopicResponse, error)
-	// Lists topics by name, a page at a time.
+	// Lists topics, ordered by name, one page at a time.
 	ListTopics(ctx context.Context, in *ListTopicsRequest, opts ...grpc.CallOption) (*ListTopicsResponse, error)
-	// Changes a topic's description, labels or retention. NOT_FOUND if there is
-	// none of that name.
+	// Changes a topic's description, labels or retention. NOT_FOUND if the topic
+	// does not exist.
 	UpdateTopic(ctx context.Context, in *UpdateTopicRequest, opts ...grpc.CallOption) (*UpdateTopicResponse, error)
-	// Deletes a topic with its messages, registrations and positions. Streams of
-	// it end NOT_FOUND. NOT_FOUND if there is none of that name.
+	// Deletes a topic with its messages, registrations and positions. Streams and
+	// waiting pulls on it end with NOT_FOUND. NOT_FOUND if the topic does not
+	// exist.
 	DeleteTopic(ctx context.Context, in *DeleteTopicRequest, opts ...grpc.CallOption) (*DeleteTopicResponse, error)
-	// Removes a topic's oldest messages, whatever its retention is. OUT_OF_RANGE
-	// if the offset lies beyond the head.
+	// Removes a topic's oldest messages at once, whatever its retention says, and
+	// whether or not consumers have read them.
+	//
+	// NOT_FOUND if the topic does not exist. OUT_OF_RANGE (OFFSET_OUT_OF_RANGE)
+	// if the offset lies beyond the head. UNAVAILABLE (TOPIC_BUSY) if another
+	// database session holds a lock on the topic.
 	TrimTopic(ctx context.Context, in *TrimTopicRequest, opts ...grpc.CallOption) (*TrimTopicResponse, error)
-	// Reads messages without a consumer, a page at a time: nothing moves.
-	// OUT_OF_RANGE if the start lies outside of the log.
+	// Reads messages without a consumer, one page at a time. No position moves.
+	//
+	// NOT_FOUND if the topic does not exist. OUT_OF_RANGE (OFFSET_OUT_OF_RANGE)
+	// if the start lies outside the log; the metadata holds first_offset and
+	// head.
 	ReadMessages(ctx context.Context, in *ReadMessagesRequest, opts ...grpc.CallOption) (*ReadMessagesResponse, error)
 }
 
@@ -139,28 +153,42 @@ func (c *topicServiceClient) ReadMessages(ctx context.Context, in *ReadMessagesR
 // All implementations must embed UnimplementedTopicServiceServer
 // for forward compatibility.
 //
-// Creates, describes and removes topics.
+// Creates, describes, changes and deletes topics.
 //
-// Names of topics, producers and consumers are 1 to 255 characters of
-// A-Z a-z 0-9 . _ - and are neither "." nor "..".
+// Names of topics, producers and consumers are 1 to 255 characters of A-Z a-z
+// 0-9 . _ - and are neither "." nor "..". NOT_FOUND below has the reason
+// TOPIC_NOT_FOUND. Errors that any call may return are described in
+// message.proto.
 type TopicServiceServer interface {
-	// Creates an empty topic. ALREADY_EXISTS if the name is taken.
+	// Creates an empty topic.
+	//
+	// ALREADY_EXISTS (TOPIC_EXISTS) if the name is taken. RESOURCE_EXHAUSTED
+	// (NUMBERS_USED_UP) if 2,147,483,647 topics have been created in this
+	// database.
 	CreateTopic(context.Context, *CreateTopicRequest) (*CreateTopicResponse, error)
-	// Describes one topic. NOT_FOUND if there is none of that name.
+	// Returns one topic. NOT_FOUND if it does not exist.
 	GetTopic(context.Context, *GetTopicRequest) (*GetTopicResponse, error)
-	// Lists topics by name, a page at a time.
+	// Lists topics, ordered by name, one page at a time.
 	ListTopics(context.Context, *ListTopicsRequest) (*ListTopicsResponse, error)
-	// Changes a topic's description, labels or retention. NOT_FOUND if there is
-	// none of that name.
+	// Changes a topic's description, labels or retention. NOT_FOUND if the topic
+	// does not exist.
 	UpdateTopic(context.Context, *UpdateTopicRequest) (*UpdateTopicResponse, error)
-	// Deletes a topic with its messages, registrations and positions. Streams of
-	// it end NOT_FOUND. NOT_FOUND if there is none of that name.
+	// Deletes a topic with its messages, registrations and positions. Streams and
+	// waiting pulls on it end with NOT_FOUND. NOT_FOUND if the topic does not
+	// exist.
 	DeleteTopic(context.Context, *DeleteTopicRequest) (*DeleteTopicResponse, error)
-	// Removes a topic's oldest messages, whatever its retention is. OUT_OF_RANGE
-	// if the offset lies beyond the head.
+	// Removes a topic's oldest messages at once, whatever its retention says, and
+	// whether or not consumers have read them.
+	//
+	// NOT_FOUND if the topic does not exist. OUT_OF_RANGE (OFFSET_OUT_OF_RANGE)
+	// if the offset lies beyond the head. UNAVAILABLE (TOPIC_BUSY) if another
+	// database session holds a lock on the topic.
 	TrimTopic(context.Context, *TrimTopicRequest) (*TrimTopicResponse, error)
-	// Reads messages without a consumer, a page at a time: nothing moves.
-	// OUT_OF_RANGE if the start lies outside of the log.
+	// Reads messages without a consumer, one page at a time. No position moves.
+	//
+	// NOT_FOUND if the topic does not exist. OUT_OF_RANGE (OFFSET_OUT_OF_RANGE)
+	// if the start lies outside the log; the metadata holds first_offset and
+	// head.
 	ReadMessages(context.Context, *ReadMessagesRequest) (*ReadMessagesResponse, error)
 	mustEmbedUnimplementedTopicServiceServer()
 }
