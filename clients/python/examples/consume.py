@@ -1,4 +1,4 @@
-"""A consumer that lives long: it commits what it has dealt with, and goes on after a break.
+"""A long-lived consumer: it commits what it has handled, and resumes after a break.
 
 Run it as `python -m examples.consume TOPIC CONSUMER`.
 """
@@ -22,10 +22,11 @@ log = logging.getLogger(__name__)
 
 
 def consume(channel: grpc.Channel, topic: str, consumer_id: str) -> Iterator[Message]:
-    """Yields a topic's messages in order, for ever, each of them once.
+    """Yields a topic's messages in order, each once, without end.
 
-    A message counts as dealt with when the next one is asked for; behind each batch that is
-    committed. What was not committed when a process dies, the next one gets again.
+    A message counts as handled when the caller asks for the next one. The position is committed
+    after each batch. What was handled but not committed when a process dies, its successor gets
+    again.
     """
     consumers = ConsumerServiceStub(channel)
     request = ConsumeRequest(topic=topic, consumer_id=consumer_id, commit_mode=COMMIT_MODE_MANUAL)
@@ -47,7 +48,7 @@ def consume(channel: grpc.Channel, topic: str, consumer_id: str) -> Iterator[Mes
             time.sleep(pause)
             failures += 1
         finally:
-            # Frees the lease, also when the caller has had enough.
+            # Frees the lease, also when the caller stops early.
             stream.cancel()
 
 
@@ -61,7 +62,7 @@ def commit(channel: grpc.Channel, topic: str, consumer_id: str, progress: Progre
     try:
         ConsumerServiceStub(channel).Commit(request, timeout=10)
     except grpc.RpcError as error:
-        # The lease is lost or a seek came: what the stream says next tells which.
+        # The lease is lost, or the position was moved by a seek: the stream says which.
         if error.code() is not grpc.StatusCode.ABORTED:
             raise
 

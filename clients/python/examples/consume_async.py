@@ -1,4 +1,4 @@
-"""The consumer of consume.py for asyncio.
+"""The consumer of consume.py, for asyncio.
 
 Run it as `python -m examples.consume_async TOPIC CONSUMER`.
 """
@@ -24,10 +24,11 @@ log = logging.getLogger(__name__)
 async def consume(
     channel: grpc.aio.Channel, topic: str, consumer_id: str
 ) -> AsyncGenerator[Message]:
-    """Yields a topic's messages in order, for ever, each of them once.
+    """Yields a topic's messages in order, each once, without end.
 
-    A message counts as dealt with when the next one is asked for; behind each batch that is
-    committed. What was not committed when a process dies, the next one gets again.
+    A message counts as handled when the caller asks for the next one. The position is committed
+    after each batch. What was handled but not committed when a process dies, its successor gets
+    again.
     """
     consumers = ConsumerServiceStub(channel)
     request = ConsumeRequest(topic=topic, consumer_id=consumer_id, commit_mode=COMMIT_MODE_MANUAL)
@@ -50,7 +51,7 @@ async def consume(
             await asyncio.sleep(pause)
             failures += 1
         finally:
-            # Frees the lease, also when the caller has had enough.
+            # Frees the lease, also when the caller stops early.
             stream.cancel()
 
 
@@ -66,7 +67,7 @@ async def commit(
     try:
         await ConsumerServiceStub(channel).Commit(request, timeout=10)
     except grpc.RpcError as error:
-        # The lease is lost or a seek came: what the stream says next tells which.
+        # The lease is lost, or the position was moved by a seek: the stream says which.
         if error.code() is not grpc.StatusCode.ABORTED:
             raise
 

@@ -1,4 +1,4 @@
-"""Reads what the broker tells of an error beside its code and text."""
+"""Reads the details that the broker sends with an error, beside its code and text."""
 
 from typing import TypeVar, cast
 
@@ -10,8 +10,8 @@ Detail = TypeVar("Detail", bound=Message)
 
 
 def error_detail(error: grpc.RpcError, kind: type[Detail]) -> Detail | None:
-    """The first detail of a kind: google.rpc's ErrorInfo, BadRequest, RetryInfo, …"""
-    # Errors of asyncio are no calls, but have all of a call that is read here.
+    """Returns the first detail of a kind: google.rpc's ErrorInfo, BadRequest, RetryInfo, …"""
+    # An error of asyncio is not a grpc.Call, but has all the methods that are used here.
     status = rpc_status.from_call(cast(grpc.Call, error))
     for packed in status.details if status else ():
         detail = kind()

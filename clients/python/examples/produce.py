@@ -1,4 +1,4 @@
-"""A producer that stores each line of its input once, also when the broker goes away in between.
+"""A producer that stores each line of its input once, even if the broker goes away meanwhile.
 
 Run it as `python -m examples.produce TOPIC PRODUCER < FILE`.
 """
@@ -28,10 +28,11 @@ log = logging.getLogger(__name__)
 def publish(
     channel: grpc.Channel, topic: str, producer_id: str, batches: Iterable[list[bytes]]
 ) -> Iterator[PublishReceipt]:
-    """Publishes batches through one stream, and yields their receipts in order.
+    """Publishes each batch as one request of a stream, and yields the receipts in order.
 
-    A batch does not wait for the receipts of those before. After a break, a new stream begins at
-    the first batch that was not answered; each keeps its sequence, and so is stored once.
+    A request does not wait for the receipts of earlier ones. After a break, a new stream starts at
+    the first request that was not answered. Each request keeps its sequence, so the broker stores
+    it once.
     """
     producers = ProducerServiceStub(channel)
     outbox = Outbox(topic, producer_id, next_sequence(producers, topic, producer_id), batches)
@@ -52,7 +53,7 @@ def publish(
             log.warning("%s", error.details())
             asked = retry_delay(error)
         except Refused as error:
-            # What was sent behind it is refused too, as it leaves a gap in the sequence.
+            # Later requests are refused too, as they leave a gap in the sequence.
             if not error.refusal.HasField("retry_delay"):
                 raise
             log.warning("%s", error)
@@ -64,7 +65,7 @@ def publish(
 
 
 class Refused(Exception):
-    """The broker has not stored a request."""
+    """The broker refused a request."""
 
     def __init__(self, refusal: PublishRefusal) -> None:
         super().__init__(refusal.message)
@@ -72,7 +73,7 @@ class Refused(Exception):
 
 
 class Outbox:
-    """Numbers the batches, and keeps the requests that are not answered yet."""
+    """Numbers the batches, and keeps the requests until they are answered."""
 
     def __init__(
         self, topic: str, producer_id: str, sequence: int, batches: Iterable[list[bytes]]
@@ -85,22 +86,22 @@ class Outbox:
         self._unanswered: list[PublishStreamRequest] = []
 
     def requests(self) -> Iterator[PublishStreamRequest]:
-        """What a new stream is to send: what is not answered, and then what comes."""
+        """The requests of a new stream: first the unanswered ones, then new ones."""
         last = -1
         for request in self._unanswered.copy():
             yield request
             last = request.sequence
-        while following := self._next_behind(last):
+        while following := self._next_after(last):
             yield following
             last = following.sequence
 
     def forget_first(self) -> None:
-        """The first request is answered."""
+        """Drops the oldest request, which was answered."""
         del self._unanswered[0]
 
-    def _next_behind(self, last: int) -> PublishStreamRequest | None:
+    def _next_after(self, last: int) -> PublishStreamRequest | None:
         with self._reading:
-            # A stream that broke may have read one more while this one waited.
+            # The broken stream may have read another batch while this one waited for the lock.
             for request in self._unanswered.copy():
                 if request.sequence > last:
                     return request
@@ -119,16 +120,16 @@ class Outbox:
 
 
 def next_sequence(producers: ProducerServiceStub, topic: str, producer_id: str) -> int:
-    """Where the count of a producer goes on."""
+    """The sequence that the producer's next message must have."""
     request = GetProducerRequest(topic=topic, producer_id=producer_id)
     producer = producers.GetProducer(request, timeout=10).producer
     return producer.last_sequence + 1 if producer.HasField("last_sequence") else 0
 
 
 def lines_as_they_come(descriptor: int) -> Iterator[list[bytes]]:
-    """What there is to read becomes a batch: a line that is typed does not wait for others."""
+    """Yields the lines that can be read at once as a batch, so a typed line does not wait."""
     rest = b""
-    # So few bytes cannot hold more lines than the 10,000 that a request may have.
+    # 8,192 bytes cannot hold more lines than a request may have messages, which is 10,000.
     while data := os.read(descriptor, 8_192):
         *lines, rest = (rest + data).split(b"\n")
         if lines:

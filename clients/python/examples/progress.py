@@ -1,4 +1,4 @@
-"""What a consumer has had of its topic, whatever streams it came by."""
+"""Tracks how far a consumer has come in its topic, across streams."""
 
 import logging
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Progress:
-    """Tells the new messages of a frame from those that the broker repeats after a break, which
-    are those that were had but not committed."""
+    """Filters out the messages that the broker repeats after a break: those that were handled but
+    not committed."""
 
     next_offset: int = 0
     epoch: int = 0
 
     def take(self, frame: ConsumeResponse) -> Sequence[Message]:
-        """The messages of a frame that were not had before."""
+        """Returns the messages of a frame that have not been received before."""
         match frame.WhichOneof("event"):
             case "attached":
                 self._attach(frame.attached)
@@ -27,22 +27,21 @@ class Progress:
                 self.next_offset = frame.repositioned.position
                 self.epoch = frame.repositioned.epoch
             case "gap":
-                self._pass(frame.gap)
+                self._skip(frame.gap)
             case "batch":
                 new = [m for m in frame.batch.messages if m.offset >= self.next_offset]
                 self.next_offset = max(self.next_offset, frame.batch.messages[-1].offset + 1)
                 return new
-        # Other frames are signs of life, also those of kinds that are not known here yet.
+        # Frames of other kinds, including unknown ones, only show that the stream is alive.
         return ()
 
     def _attach(self, attached: Attached) -> None:
-        # After a seek, also what was had before is to be taken again.
+        # After a seek, messages that were received before must be handled again.
         sought = attached.seek_epoch > self.epoch
         if sought or attached.position > self.next_offset:
             self.next_offset = attached.position
         self.epoch = attached.epoch
 
-    def _pass(self, gap: Gap) -> None:
-        # The field's name is a keyword of Python.
-        log.warning("retention removed the messages %d to %d", gap.first_offset, gap.end_offset - 1)
+    def _skip(self, gap: Gap) -> None:
+        log.warning("messages %d to %d were removed", gap.first_offset, gap.end_offset - 1)
         self.next_offset = max(self.next_offset, gap.end_offset)

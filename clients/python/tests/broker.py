@@ -1,4 +1,4 @@
-"""A broker of a test's own, beside the one that all tests share, on the same database."""
+"""A broker for a single test, on the same database as the broker that all tests share."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from typing import Self
 
 
 class Broker:
-    """Runs inside its context; can be stopped there, and started again on the same port."""
+    """Runs for as long as its context; can be stopped and started again on the same port."""
 
     target = "127.0.0.1:0"
 
@@ -44,7 +44,7 @@ class Broker:
         assert self.target, "the broker did not become ready"
 
     def stop(self) -> None:
-        """Stops it as an operator does, with SIGTERM, and waits until it is gone."""
+        """Stops the broker as an operator does, with SIGTERM, and waits until it has ended."""
         with self._process:
             self._process.terminate()
             assert self._process.wait(timeout=15) == 0

@@ -1,4 +1,4 @@
-"""What the tests share: the broker that the environment names, and a topic for each of them."""
+"""What the tests share: clients of the broker that the environment names, and topics."""
 
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -7,6 +7,7 @@ from uuid import uuid4
 import grpc
 import pytest
 
+from tests.client import Client, connect
 from trunkline.v1.consumer_pb2 import RegisterConsumerRequest
 from trunkline.v1.consumer_pb2_grpc import ConsumerServiceStub
 from trunkline.v1.producer_pb2 import RegisterProducerRequest
@@ -23,15 +24,15 @@ def channel() -> Iterator[grpc.Channel]:
         yield channel
 
 
-@pytest.fixture
-async def aio_channel() -> AsyncIterator[grpc.aio.Channel]:
-    async with grpc.aio.insecure_channel(TARGET) as channel:
-        yield channel
+@pytest.fixture(params=["blocking", "asyncio"])
+async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
+    async with connect(request.param, TARGET) as client:
+        yield client
 
 
 @pytest.fixture
 def new_name() -> str:
-    """A topic's name that no other test uses."""
+    """A topic name that no other test uses."""
     return f"python-{uuid4()}"
 
 

@@ -1,4 +1,4 @@
-"""The examples, run as they stand, and what they promise when a broker goes away."""
+"""Runs the examples unchanged, and tests what they promise when a broker goes away."""
 
 import signal
 import subprocess
@@ -52,7 +52,7 @@ def test_produce_and_consume(topic: str, consumer: str) -> None:
         cwd=FOLDER,
         stdout=subprocess.PIPE,
         text=True,
-        # Whoever runs the tests in the background has it ignored.
+        # A shell that runs the tests in the background makes them ignore SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as consuming:
         assert consuming.stdout is not None
@@ -63,7 +63,7 @@ def test_produce_and_consume(topic: str, consumer: str) -> None:
     assert got == [f"{offset} {line}" for offset, line in enumerate(lines)]
 
 
-def test_produce_stores_once_what_a_restart_interrupts(channel: grpc.Channel, topic: str) -> None:
+def test_produce_stores_once_despite_a_restart(channel: grpc.Channel, topic: str) -> None:
     with (
         Broker() as broker,
         grpc.insecure_channel(broker.target, CHANNEL_OPTIONS) as its_channel,
@@ -92,7 +92,7 @@ def test_consume_follows_a_seek(channel: grpc.Channel, topic: str) -> None:
     assert before + after == [0, 1, 2, 3, 4, 2, 3, 4]
 
 
-def test_consume_follows_a_seek_of_when_it_was_away(channel: grpc.Channel, topic: str) -> None:
+def test_consume_follows_a_seek_made_during_a_break(channel: grpc.Channel, topic: str) -> None:
     list(publish(channel, topic, "shop", [[b"%d" % n for n in range(5)]]))
     with (
         Broker() as broker,

@@ -1,0 +1,271 @@
+"""The scenarios of SCENARIOS.md, each through the blocking stubs and through those of asyncio."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+
+from examples.error_details import error_detail
+from examples.retry import CHANNEL_OPTIONS
+from tests.broker import Broker
+from tests.client import Client, call, connect
+from trunkline.v1.consumer_pb2 import (
+    COMMIT_MODE_MANUAL,
+    ON_BUSY_FAIL,
+    ON_BUSY_TAKE_OVER,
+    ON_BUSY_WAIT,
+    CommitRequest,
+    ConsumeResponse,
+    ListConsumersRequest,
+    RegisterConsumerRequest,
+)
+from trunkline.v1.message_pb2 import Message, NewMessage
+from trunkline.v1.producer_pb2 import (
+    ListProducersRequest,
+    PublishRequest,
+    PublishStreamRequest,
+    RegisterProducerRequest,
+)
+from trunkline.v1.topic_pb2 import CreateTopicRequest, GetTopicRequest
+
+
+async def test_register(client: Client, new_name: str) -> None:
+    topics, producers, consumers = client.topics, client.producers, client.consumers
+    created = await call(topics.CreateTopic, CreateTopicRequest(topic=new_name))
+    assert (created.topic.name, created.topic.head) == (new_name, 0)
+
+    shop = RegisterProducerRequest(topic=new_name, producer_id="shop")
+    await call(producers.RegisterProducer, shop)
+    billing = RegisterConsumerRequest(topic=new_name, consumer_id="billing")
+    await call(consumers.RegisterConsumer, billing)
+    listed = await call(producers.ListProducers, ListProducersRequest(topic=new_name))
+    assert [producer.producer_id for producer in listed.producers] == ["shop"]
+    found = await call(consumers.ListConsumers, ListConsumersRequest(topic=new_name))
+    assert [consumer.consumer_id for consumer in found.consumers] == ["billing"]
+
+    with pytest.raises(grpc.RpcError) as again:
+        await call(producers.RegisterProducer, shop)
+    assert again.value.code() is grpc.StatusCode.ALREADY_EXISTS
+
+    with pytest.raises(grpc.RpcError) as missing:
+        await call(topics.GetTopic, GetTopicRequest(topic=f"{new_name}-missing"))
+    assert missing.value.code() is grpc.StatusCode.NOT_FOUND
+
+    nameless = RegisterProducerRequest(topic=new_name)
+    assert (await call(producers.RegisterProducer, nameless)).producer.producer_id
+
+
+async def test_keys_headers_and_unicode(client: Client, topic: str) -> None:
+    sent = [
+        NewMessage(
+            payload="grüße, 世界, 🚂".encode(),
+            key="schlüssel".encode(),
+            headers={"kind": "greeting", "größe": "🚂"},
+        ),
+        NewMessage(payload=b"\xff\x00\xfe"),
+        NewMessage(payload=b"with an empty key", key=b""),
+        NewMessage(),
+    ]
+    request = PublishRequest(topic=topic, producer_id="shop", messages=sent)
+    await call(client.producers.Publish, request)
+
+    received = messages_of(await client.consume(topic, until_caught_up=True).rest())
+
+    assert [as_published(message) for message in received] == sent
+    times = [message.publish_time.ToDatetime() for message in received]
+    assert times == sorted(times)
+    assert times[0].year > 2000
+    assert {message.producer_id for message in received} == {"shop"}
+
+
+async def test_ordered_consume(client: Client, topic: str) -> None:
+    for first in range(0, 1_000, 100):
+        await client.publish(topic, *numbers(first, first + 100))
+
+    frames = await client.consume(topic, until_caught_up=True).rest()
+
+    assert frames[0].HasField("attached")
+    assert frames[-1].HasField("caught_up")
+    assert_numbered(messages_of(frames), 1_000)
+    billing = await client.get_consumer(topic)
+    assert (billing.position, billing.lag) == (1_000, 0)
+
+
+async def test_manual_commit_and_resume(client: Client, topic: str) -> None:
+    await client.publish(topic, *numbers(0, 10))
+
+    stream = client.consume(topic, commit_mode=COMMIT_MODE_MANUAL)
+    epoch = (await stream.next_of("attached")).attached.epoch
+    assert_numbered(await stream.take(10), 10)
+    commit = CommitRequest(topic=topic, consumer_id="billing", epoch=epoch, position=4)
+    assert (await call(client.consumers.Commit, commit)).position == 4
+    stream.cancel()
+
+    resumed = client.consume(topic, commit_mode=COMMIT_MODE_MANUAL)
+    assert (await resumed.next_of("attached")).attached.position == 4
+    assert (await resumed.take(1))[0].offset == 4
+
+    commit.position = 5
+    with pytest.raises(grpc.RpcError) as late:
+        await call(client.consumers.Commit, commit)
+    assert late.value.code() is grpc.StatusCode.ABORTED
+    assert info_of(late.value).reason == "LEASE_LOST"
+
+
+async def test_standby_and_take_over(client: Client, topic: str) -> None:
+    holder = client.consume(topic, client_name="first")
+    assert (await holder.next()).HasField("attached")
+
+    standby = client.consume(topic, client_name="second", on_busy=ON_BUSY_WAIT)
+    assert (await standby.next()).standby.holder == "first"
+
+    with pytest.raises(grpc.RpcError) as refused:
+        await client.consume(topic, client_name="third", on_busy=ON_BUSY_FAIL).rest()
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert info_of(refused.value).reason == "LEASE_HELD"
+    assert info_of(refused.value).metadata["holder"] == "first"
+
+    taker = client.consume(topic, client_name="fourth", on_busy=ON_BUSY_TAKE_OVER)
+    await taker.next_of("attached")
+    with pytest.raises(grpc.RpcError) as ended:
+        await holder.rest()
+    assert ended.value.code() is grpc.StatusCode.ABORTED
+    assert info_of(ended.value).reason == "LEASE_TAKEN_OVER"
+    assert info_of(ended.value).metadata["holder"] == "fourth"
+
+    taker.cancel()
+    await standby.next_of("attached")
+
+
+async def test_error_details(client: Client, topic: str) -> None:
+    with pytest.raises(grpc.RpcError) as invalid:
+        await call(client.topics.CreateTopic, CreateTopicRequest(topic="no spaces, please"))
+    assert invalid.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    info = info_of(invalid.value)
+    assert (info.domain, info.reason) == ("trunkline", "INVALID_FIELD")
+    assert info.metadata["field"] == "topic"
+    bad_request = error_detail(invalid.value, BadRequest)
+    assert bad_request is not None
+    assert [violation.field for violation in bad_request.field_violations] == ["topic"]
+
+    request = PublishRequest(topic=topic, producer_id="stranger", messages=[NewMessage()])
+    with pytest.raises(grpc.RpcError) as denied:
+        await call(client.producers.Publish, request)
+    assert denied.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    info = info_of(denied.value)
+    assert (info.domain, info.reason) == ("trunkline", "PRODUCER_NOT_REGISTERED")
+    assert info.metadata == {"topic": topic, "producer_id": "stranger"}
+
+
+async def test_one_mebibyte_message(client: Client, topic: str) -> None:
+    payload = bytes(range(256)) * 4_096
+    assert (await client.publish(topic, payload)).first_offset == 0
+    with pytest.raises(grpc.RpcError) as refused:
+        await client.publish(topic, payload + b"!")
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    [message] = messages_of(await client.consume(topic, until_caught_up=True).rest())
+    assert message.payload == payload
+    assert (await client.get_topic(topic)).head == 1
+
+
+async def test_ten_thousand_messages_in_a_stream(client: Client, topic: str) -> None:
+    def request(sequence: int) -> PublishStreamRequest:
+        batch = [NewMessage(payload=payload) for payload in numbers(sequence, sequence + 100)]
+        return PublishStreamRequest(
+            topic=topic, producer_id="shop", sequence=sequence, messages=batch
+        )
+
+    requests = [request(sequence) for sequence in range(0, 10_000, 100)]
+    repeated, with_a_gap, following = request(9_900), request(10_100), request(10_000)
+    *answers, repetition, refused, next_one = await client.publish_stream(
+        [*requests, repeated, with_a_gap, following]
+    )
+
+    receipts = [answer.receipt for answer in answers]
+    assert [receipt.first_offset for receipt in receipts] == list(range(0, 10_000, 100))
+    assert {(receipt.count, receipt.duplicate) for receipt in receipts} == {(100, False)}
+    assert repetition.receipt.duplicate
+    assert repetition.receipt.first_offset == 9_900
+    assert refused.refusal.reason == "SEQUENCE_GAP"
+    assert refused.refusal.code == grpc.StatusCode.OUT_OF_RANGE.value[0]
+    assert refused.refusal.metadata["expected"] == "10000"
+    assert next_one.receipt.first_offset == 10_000
+    assert (await client.get_topic(topic)).head == 10_100
+
+
+async def test_cancel_frees_the_lease(client: Client, topic: str) -> None:
+    await client.publish(topic, *(b"x" * 1_024 for _ in range(1_000)))
+    reader = client.consume(topic, max_batch_messages=10)
+    assert len((await reader.next_of("batch")).batch.messages) == 10
+    waiting = client.consume(topic, on_busy=ON_BUSY_WAIT)
+    assert (await waiting.next()).HasField("standby")
+
+    reader.cancel()
+
+    position = (await waiting.next_of("attached")).attached.position
+    assert 10 <= position <= 1_000
+    await client.publish(topic, b"last")
+    assert (await waiting.take(1))[0].offset == position
+
+
+async def test_deadline(client: Client, topic: str) -> None:
+    with pytest.raises(grpc.RpcError) as passed:
+        await client.consume(topic, timeout=0.5).rest()
+    assert passed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+    await client.consume(topic).next_of("attached")
+
+
+async def test_resume_after_a_restart(client: Client, topic: str) -> None:
+    await client.publish(topic, *numbers(0, 10))
+    with Broker() as broker:
+
+        async def restart() -> None:
+            await asyncio.to_thread(broker.stop)
+            await client.publish(topic, *numbers(10, 20))
+            await asyncio.to_thread(broker.start)
+
+        async with (
+            connect(client.kind, broker.target, CHANNEL_OPTIONS) as its_client,
+            aclosing(its_client.consume_for_long(topic)) as messages,
+        ):
+            before = await take(5, messages)
+            restarting = asyncio.create_task(restart())
+            after = await take(15, messages)
+            await restarting
+
+    assert_numbered(before + after, 20)
+
+
+def numbers(first: int, end: int) -> list[bytes]:
+    """A payload for each number, from the first one to before the end."""
+    return [b"%d" % number for number in range(first, end)]
+
+
+def assert_numbered(messages: list[Message], count: int) -> None:
+    """Asserts that the messages are exactly `numbers(0, count)`, published to an empty topic."""
+    assert [message.offset for message in messages] == list(range(count))
+    assert [message.payload for message in messages] == numbers(0, count)
+
+
+def messages_of(frames: list[ConsumeResponse]) -> list[Message]:
+    return [message for frame in frames for message in frame.batch.messages]
+
+
+async def take(count: int, source: AsyncIterator[Message]) -> list[Message]:
+    return [await anext(source) for _ in range(count)]
+
+
+def as_published(message: Message) -> NewMessage:
+    key = message.key if message.HasField("key") else None
+    return NewMessage(payload=message.payload, key=key, headers=message.headers)
+
+
+def info_of(error: grpc.RpcError) -> ErrorInfo:
+    info = error_detail(error, ErrorInfo)
+    assert info is not None, error
+    return info
