@@ -11,7 +11,7 @@ RUN useradd --system --user-group --no-create-home trunkline
 COPY --from=build /src/target/release/trunkline /usr/local/bin/trunkline
 USER trunkline
 EXPOSE 50051
-# There is no PostgreSQL in here: name one with TRUNKLINE_DATABASE_URL.
+# The image contains no PostgreSQL: set TRUNKLINE_DATABASE_URL.
 HEALTHCHECK --interval=10s --timeout=6s --start-period=40s CMD ["trunkline", "health"]
 ENTRYPOINT ["trunkline"]
 CMD ["serve", "--listen", "0.0.0.0:50051"]

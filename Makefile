@@ -1,4 +1,4 @@
-# Everything a developer or a user of a fresh machine with Rust needs. `make help` tells.
+# Commands for developers and users; a fresh machine needs only Rust. `make help` lists them.
 
 .DEFAULT_GOAL := help
 SHELL := bash
@@ -15,26 +15,26 @@ run: postgres ## Start a broker on a private PostgreSQL (ARGS="--listen 127.0.0.
 test: postgres ## Run all tests, each against a real PostgreSQL
 	cargo test --all-targets --locked
 	cargo test --doc --locked
-	@echo "skipped: the tests of clients in other languages (grpcurl, Python, TypeScript, Go, Java), which 'make test-clients' runs"
-	@echo "skipped: the faults, which 'make faults' runs"
+	@echo "skipped: the tests of the clients (grpcurl, Rust, Python, TypeScript, Go, Java), which 'make test-clients' runs"
+	@echo "skipped: the fault tests, which 'make faults' runs"
 
-faults: postgres ## Break everything once while clients work, and check that nothing acknowledged is lost
+faults: postgres ## Inject each fault once while clients work, and check that no acknowledged message is lost
 	cargo test --locked --test faults -- --test-threads=2
 	cargo test --locked --test faults --features sabotage negative -- --test-threads=2
 
-soak: postgres ## Break brokers, PostgreSQL and the network by chance, as long as you like (SECONDS=300 SEED=1)
+soak: postgres ## Inject random faults into brokers, PostgreSQL and the network (SECONDS=300 SEED=1)
 	SOAK_SECONDS=$(or $(SECONDS),300) SOAK_SEED=$(or $(SEED),$$RANDOM) cargo test --locked --test faults a_long_soak -- --ignored --nocapture
 
-check: fmt clippy doc client deny proto benches ## Check all but the tests: format, lints, documentation, dependencies, protos, scripts
+check: fmt clippy doc client deny proto benches ## Run every check except the tests: format, lints, documentation, dependencies, protos, scripts
 
-fmt: ## Check the format
+fmt: ## Check the formatting
 	cargo fmt --check
 
-clippy: ## Check the lints
+clippy: ## Run the lints
 	cargo clippy --all-targets --locked -- -D warnings
 	cargo clippy --test faults --features sabotage --locked -- -D warnings
 
-doc: ## Check that the documentation builds without a warning
+doc: ## Check that the documentation builds without warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
 
 client: ## Check that the client library builds without the broker's dependencies
@@ -43,19 +43,19 @@ client: ## Check that the client library builds without the broker's dependencie
 deny: ## Check the dependencies: licences, sources, bans, advisories
 	scripts/check-dependencies
 
-proto: ## Check the protos
+proto: ## Check the protos: lints, compatibility with the last release
 	scripts/check-protos
 
-benches: ## Check the scripts that measure
+benches: ## Check the benchmark scripts
 	scripts/check-benches
 
-bench: ## Measure the inner steps of publishing and consuming
+bench: ## Benchmark the inner steps of publishing and consuming
 	cargo bench --bench inner --locked
 
 postgres: ## Install PostgreSQL's server binaries, if there are none
 	@scripts/install-postgres
 
-test-clients: postgres ## Run the tests of clients in other languages (SUITES="grpcurl rust python typescript go java")
+test-clients: postgres ## Run the tests of the clients (SUITES="grpcurl rust python typescript go java")
 	clients/test $(SUITES)
 
 test-postgres: ## Run the integration tests on other versions of PostgreSQL (VERSIONS="14 18")

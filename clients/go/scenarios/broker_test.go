@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// A broker of a test's own, on the database of the one that all tests share.
+// A broker for a single test, on the same database as the broker that all tests share.
 type broker struct {
 	t       *testing.T
 	command *exec.Cmd
@@ -32,7 +32,7 @@ func startBroker(t *testing.T, listen string) *broker {
 	return &broker{t, command, target}
 }
 
-// stop ends it as a machine that shuts down would.
+// stop ends the broker with SIGTERM, as a machine that shuts down does.
 func (broker *broker) stop() {
 	broker.t.Helper()
 	succeeds(broker.t, broker.command.Process.Signal(syscall.SIGTERM))

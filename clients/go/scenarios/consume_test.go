@@ -74,7 +74,7 @@ func TestDeadline(t *testing.T) {
 	succeeds(t, err)
 	stream := &stream{t, frames, cancel}
 	stream.attached()
-	// Without details, if the client was the first to notice.
+	// The client may notice first, and then the error has no details.
 	equal(t, "code", status.Code(stream.end()), codes.DeadlineExceeded)
 
 	topic.consume(&trunkline.ConsumeRequest{}).attached()

@@ -21,7 +21,7 @@ func TestQuickstart(t *testing.T) {
 		_, err = fmt.Sscanf(string(output), "published at offset %d", &offset)
 		succeeds(t, err)
 		if !strings.HasSuffix(string(output), fmt.Sprintf("\nconsumed %d: one coffee\n", offset)) {
-			t.Errorf("its own message does not come last: %s", output)
+			t.Errorf("the last line is not the published message: %s", output)
 		}
 	}
 }
@@ -48,7 +48,7 @@ func TestProduceAndConsumeThroughARestart(t *testing.T) {
 	consume.ends()
 }
 
-// A program is an example that runs.
+// A program is a running example.
 type program struct {
 	t       *testing.T
 	command *exec.Cmd

@@ -37,7 +37,7 @@ func TestCancelFreesTheLease(t *testing.T) {
 	next := topic.consume(&trunkline.ConsumeRequest{OnBusy: trunkline.OnBusy_ON_BUSY_WAIT})
 	position := next.attached().GetPosition()
 	if end := messages[len(messages)-1].GetOffset() + 1; position < end {
-		t.Errorf("the position is %d, and all before %d was handed out", position, end)
+		t.Errorf("the position is %d, but every message before %d was delivered", position, end)
 	}
 	equal(t, "first message", next.messages(1)[0].GetOffset(), position)
 }

@@ -36,7 +36,7 @@ func TestKeysHeadersAndUnicode(t *testing.T) {
 			t.Errorf("message %d: its publish time is %v", i, message.GetPublishTime())
 		}
 		if i > 0 && message.GetPublishTime().AsTime().Before(got[i-1].GetPublishTime().AsTime()) {
-			t.Errorf("message %d was published before the one in front of it", i)
+			t.Errorf("message %d was published before its predecessor", i)
 		}
 	}
 }

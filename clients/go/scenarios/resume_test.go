@@ -20,7 +20,7 @@ func TestResumeAfterARestart(t *testing.T) {
 		equal(t, "offset", message.GetOffset(), next)
 		next++
 		if next == 50 {
-			// In the midst of a batch, of which nothing is committed.
+			// In the middle of a batch, of which nothing is committed.
 			broker.stop()
 			broker = startBroker(t, broker.target)
 			topic.publish(numbered(100, 100)...)
@@ -32,7 +32,7 @@ func TestResumeAfterARestart(t *testing.T) {
 	equal(t, "position", topic.consumer().GetPosition(), 199)
 }
 
-func TestResumeWhereASeekLeads(t *testing.T) {
+func TestResumeAtTheTargetOfASeek(t *testing.T) {
 	topic := newTopic(t)
 	broker := startBroker(t, "127.0.0.1:0")
 	topic.publish(numbered(0, 10)...)
@@ -56,7 +56,7 @@ func TestResumeWhereASeekLeads(t *testing.T) {
 			seek(2)
 		}
 		if len(offsets) == 15 {
-			// Between two streams, of which the first had more already.
+			// Between two streams: the first one has already delivered later messages.
 			broker.stop()
 			seek(4)
 			broker = startBroker(t, broker.target)

@@ -34,7 +34,7 @@ func (stream *stream) next() *trunkline.ConsumeResponse {
 	return frame
 }
 
-// attached waits as a standby for as long as it must.
+// attached waits for the attached frame, past any standby frames.
 func (stream *stream) attached() *trunkline.Attached {
 	stream.t.Helper()
 	for {
@@ -48,7 +48,7 @@ func (stream *stream) attached() *trunkline.Attached {
 	}
 }
 
-// messages waits for so many messages, or a few more if the last frame holds them.
+// messages waits for at least this many messages; the last frame may hold more.
 func (stream *stream) messages(count int) []*trunkline.Message {
 	stream.t.Helper()
 	var messages []*trunkline.Message
@@ -58,7 +58,7 @@ func (stream *stream) messages(count int) []*trunkline.Message {
 	return messages
 }
 
-// rest gives all frames until the stream ends OK.
+// rest returns all frames until the stream ends OK.
 func (stream *stream) rest() []*trunkline.ConsumeResponse {
 	stream.t.Helper()
 	var frames []*trunkline.ConsumeResponse
@@ -72,7 +72,7 @@ func (stream *stream) rest() []*trunkline.ConsumeResponse {
 	}
 }
 
-// end gives the status that the stream ends with, whatever frames come before it.
+// end returns the error with which the stream ends, and skips all frames before it.
 func (stream *stream) end() error {
 	for {
 		if _, err := stream.frames.Recv(); err != nil {

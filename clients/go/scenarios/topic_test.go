@@ -1,4 +1,4 @@
-// Package scenarios holds the tests of clients/SCENARIOS.md, one of each name there.
+// Package scenarios holds a test of each scenario in clients/SCENARIOS.md, under its name.
 package scenarios
 
 import (
@@ -21,7 +21,7 @@ const (
 	billing = "billing"
 )
 
-// A topic is one test's own, with the producer shop and the consumer billing registered on it.
+// A topic belongs to one test. newTopic registers the producer shop and the consumer billing on it.
 type topic struct {
 	t         *testing.T
 	name      string
@@ -64,7 +64,7 @@ func dial(t *testing.T, target string) *grpc.ClientConn {
 	return conn
 }
 
-// deadline is when a call of a test must have ended.
+// deadline returns the context of a call, which must end within 20 seconds.
 func deadline(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -90,7 +90,7 @@ func (topic *topic) consumer() *trunkline.Consumer {
 	return answer.GetConsumer()
 }
 
-// numbered makes messages that say which ones they are.
+// numbered makes messages whose payloads are numbered from first on.
 func numbered(first, count int) []*trunkline.NewMessage {
 	messages := make([]*trunkline.NewMessage, count)
 	for i := range messages {

@@ -1,4 +1,4 @@
-// A consumer that lives long: it commits what it has dealt with, and goes on after a break.
+// A long-lived consumer: it commits what it has handled, and resumes after a break.
 //
 //     npx tsx examples/consume.ts TOPIC CONSUMER
 
@@ -11,10 +11,11 @@ import type { Message } from "../gen/trunkline/v1/message_pb.js";
 import { Progress } from "./progress.ts";
 import { mayRetry, pauseBeforeRetryMs, retryDelay } from "./retry.ts";
 
-/** Yields a topic's messages in order, each of them once, until the signal comes.
+/** Yields a topic's messages in order, each once, until the signal is aborted.
  *
- * A message counts as dealt with when the next one is asked for; behind each batch that is
- * committed. What was not committed when a process dies, the next one gets again. */
+ * A message counts as handled when the caller asks for the next one. The position is committed
+ * after each batch. What was handled but not committed when a process dies, its successor gets
+ * again. */
 export async function* consume(
   transport: Transport,
   topic: string,
@@ -46,7 +47,7 @@ export async function* consume(
       await setTimeout(pause, undefined, { signal }).catch(() => {});
       failures += 1;
     } finally {
-      // A stream does not end by itself when the caller has had enough, and holds the lease.
+      // If the caller stops early, the stream would go on and keep the lease.
       left.abort();
     }
   }
@@ -63,14 +64,14 @@ async function commit(
     const request = { topic, consumerId, epoch, position: nextOffset };
     await consumers.commit(request, { timeoutMs: 10_000 });
   } catch (error) {
-    // The lease is lost or a seek came: what the stream says next tells which.
+    // The lease is lost, or the position was moved by a seek: the stream says which.
     if (mayRetry(error) || ConnectError.from(error).code !== Code.Aborted) throw error;
   }
 }
 
 async function main([topic = "", consumerId = ""]: string[]): Promise<void> {
   const baseUrl = `http://${process.env.TRUNKLINE_TARGET ?? "127.0.0.1:50051"}`;
-  // A broker that vanished without a word is noticed, as an idle stream asks for it.
+  // Pings notice that a broker has vanished silently, even while the stream is idle.
   const transport = createGrpcTransport({ baseUrl, pingIntervalMs: 30_000 });
   const interrupted = new AbortController();
   process.once("SIGINT", () => interrupted.abort());

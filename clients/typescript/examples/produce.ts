@@ -1,4 +1,4 @@
-// A producer that stores each line of its input once, also when the broker goes away in between.
+// A producer that stores each line of its input once, even if the broker goes away meanwhile.
 //
 //     npx tsx examples/produce.ts TOPIC PRODUCER < FILE
 
@@ -17,13 +17,14 @@ import {
 } from "../gen/trunkline/v1/producer_pb.js";
 import { mayRetry, pauseBeforeRetryMs, retryDelay } from "./retry.ts";
 
-/** So many messages a request may hold are more than enough. */
+/** The most lines in a batch. A request may hold 10,000 messages. */
 const BATCH_LINES = 1_000;
 
-/** Publishes batches through one stream, and yields their receipts in order.
+/** Publishes each batch as one request of a stream, and yields the receipts in order.
  *
- * A batch does not wait for the receipts of those before. After a break, a new stream begins at the
- * first batch that was not answered; each keeps its sequence, and so is stored once. */
+ * A request does not wait for the receipts of earlier ones. After a break, a new stream starts at
+ * the first request that was not answered. Each request keeps its sequence, so the broker stores it
+ * once. */
 export async function* publish(
   transport: Transport,
   topic: string,
@@ -39,7 +40,7 @@ export async function* publish(
     try {
       const answers = producers.publishStream(outbox.requests(), { signal: left.signal });
       for await (const { result } of answers) {
-        // What was sent behind a refused request is refused too: it leaves a gap in the sequence.
+        // Requests after a refused one are refused too, as they leave a gap in the sequence.
         if (result.case === "refusal") throw asError(result.value);
         if (result.case !== "receipt") continue;
         failures = 0;
@@ -59,7 +60,7 @@ export async function* publish(
   }
 }
 
-/** The error that a publish of its own would have ended with. */
+/** The error that the unary Publish would have ended with. */
 function asError({ code, reason, message, metadata, retryDelay }: PublishRefusal): ConnectError {
   return new ConnectError(message, code, undefined, [
     { desc: ErrorInfoSchema, value: { domain: "trunkline", reason, metadata } },
@@ -67,7 +68,7 @@ function asError({ code, reason, message, metadata, retryDelay }: PublishRefusal
   ]);
 }
 
-/** Numbers the batches, and keeps the requests that are not answered yet. */
+/** Numbers the batches, and keeps the requests until they are answered. */
 class Outbox {
   readonly #topic: string;
   readonly #producerId: string;
@@ -88,7 +89,7 @@ class Outbox {
     this.#batches = batches[Symbol.asyncIterator]();
   }
 
-  /** What a new stream is to send: what is not answered, and then what comes. */
+  /** The requests of a new stream: first the unanswered ones, then new ones. */
   async *requests(): AsyncGenerator<PublishStreamRequest, void, void> {
     let next = this.#unanswered[0]?.sequence ?? this.#sequence;
     for (;;) {
@@ -102,13 +103,13 @@ class Outbox {
     }
   }
 
-  /** The first request is answered. */
+  /** Drops the oldest request, which was answered. */
   forgetFirst(): void {
     this.#unanswered.shift();
   }
 
-  /** Whether there was one more batch. A stream that broke may still wait for it: then the next
-   * stream waits with it. */
+  /** Reads one more batch; false at the end. If a broken stream is still waiting for a batch, the
+   * new stream shares its read. */
   #read(): Promise<boolean> {
     this.#reading ??= this.#readOne().finally(() => {
       this.#reading = undefined;
@@ -131,7 +132,7 @@ class Outbox {
   }
 }
 
-/** What there is to read becomes a batch: a line that is typed does not wait for others. */
+/** Yields the lines that can be read at once as a batch, so a typed line does not wait. */
 async function* linesAsTheyCome(input: NodeJS.ReadStream): AsyncGenerator<string[], void, void> {
   let rest = "";
   for await (const text of input.setEncoding("utf8")) {

@@ -1,15 +1,15 @@
-// What a consumer has had of its topic, whatever streams it came by.
+// Tracks how far a consumer has come in its topic, across streams.
 
 import type { Attached, ConsumeResponse } from "../gen/trunkline/v1/consumer_pb.js";
 import type { Message } from "../gen/trunkline/v1/message_pb.js";
 
-/** Tells the new messages of a frame from those that the broker repeats after a break, which are
- * those that were had but not committed. */
+/** Filters out the messages that the broker repeats after a break: those that were handled but not
+ * committed. */
 export class Progress {
   nextOffset = 0n;
   epoch = 0n;
 
-  /** The messages of a frame that were not had before. */
+  /** Returns the messages of a frame that have not been received before. */
   take({ event }: ConsumeResponse): Message[] {
     switch (event.case) {
       case "attached":
@@ -21,7 +21,7 @@ export class Progress {
         return [];
       case "gap": {
         const { firstOffset, endOffset } = event.value;
-        console.warn(`retention removed the messages ${firstOffset} to ${endOffset - 1n}`);
+        console.warn(`messages ${firstOffset} to ${endOffset - 1n} were removed`);
         this.#reach(endOffset);
         return [];
       }
@@ -31,13 +31,13 @@ export class Progress {
         return fresh;
       }
       default:
-        // A sign of life, also where the kind of frame is not known here yet.
+        // Frames of other kinds, including unknown ones, only show that the stream is alive.
         return [];
     }
   }
 
   #attach({ position, epoch, seekEpoch }: Attached): void {
-    // After a seek, also what was had before is to be taken again.
+    // After a seek, messages that were received before must be handled again.
     if (seekEpoch > this.epoch) this.nextOffset = position;
     this.#reach(position);
     this.epoch = epoch;

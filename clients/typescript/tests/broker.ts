@@ -1,4 +1,4 @@
-// A broker of a test's own, beside the one that all tests share, on the same database.
+// A broker for a single test, on the same database as the broker that all tests share.
 
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
@@ -18,7 +18,7 @@ export class Broker {
 
   async start(): Promise<void> {
     const { TRUNKLINE_BIN: command, TRUNKLINE_DATABASE_URL: database } = process.env;
-    assert(command && database, "TRUNKLINE_BIN and TRUNKLINE_DATABASE_URL name what to run");
+    assert(command && database, "TRUNKLINE_BIN and TRUNKLINE_DATABASE_URL must be set");
     const options = ["--listen", this.target, "--database-url", database, "--log", "error"];
     const started = spawn(command, ["serve", ...options], { stdio: ["ignore", "pipe", "inherit"] });
     this.#process = started;
@@ -26,7 +26,7 @@ export class Broker {
     this.target = ready?.replace("listening on ", "") ?? "";
   }
 
-  /** Stops it as an operator does, with SIGTERM, and waits until it is gone. */
+  /** Stops the broker as an operator does, with SIGTERM, and waits until it has ended. */
   async stop(): Promise<void> {
     if (this.#process?.exitCode !== null) return;
     this.#process.kill("SIGTERM");

@@ -1,4 +1,4 @@
-// The examples, run as they stand, and what they promise when a broker goes away.
+// Runs the examples unchanged, and tests what they promise when a broker goes away.
 
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
@@ -58,7 +58,7 @@ test("produce and consume", limits, async () => {
   assert.equal(consuming.exitCode, 0);
 });
 
-test("produce stores once what a restart interrupts", limits, async () => {
+test("produce stores once despite a restart", limits, async () => {
   const topic = await makeTopic();
   await using broker = await Broker.start();
   async function* batches() {
@@ -91,13 +91,13 @@ test("consume follows a seek", limits, async ({ signal }) => {
   const offsets = [];
   for await (const { offset } of consume(transport, topic, "billing", signal)) {
     offsets.push(Number(offset));
-    if (offsets.length === 5) await consumers.seek(toTheThird(topic));
+    if (offsets.length === 5) await consumers.seek(seekToOffset2(topic));
     if (offsets.length === 8) break;
   }
   assert.deepEqual(offsets, [0, 1, 2, 3, 4, 2, 3, 4]);
 });
 
-test("consume follows a seek of when it was away", limits, async ({ signal }) => {
+test("consume follows a seek made during a break", limits, async ({ signal }) => {
   const topic = await makeTopic();
   await publishAtOnce(topic, range(0, 5).map(String));
   await using broker = await Broker.start();
@@ -106,7 +106,7 @@ test("consume follows a seek of when it was away", limits, async ({ signal }) =>
     offsets.push(Number(offset));
     if (offsets.length === 4) {
       await broker.stop();
-      await consumers.seek(toTheThird(topic));
+      await consumers.seek(seekToOffset2(topic));
       await broker.start();
     }
     if (offsets.length === 8) break;
@@ -119,6 +119,6 @@ function command(example: string, ...args: string[]): string[] {
   return ["--import", "tsx", script, ...args];
 }
 
-function toTheThird(topic: string) {
+function seekToOffset2(topic: string) {
   return { topic, consumerId: "billing", target: { case: "offset", value: 2n } } as const;
 }

@@ -1,5 +1,5 @@
-// What the tests share: clients of the broker that the environment names, topics of their own, and
-// streams that are read frame by frame.
+// What the tests share: clients of the broker that the environment names, topics, and streams that
+// are read frame by frame.
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
@@ -16,10 +16,10 @@ import type { Message } from "../gen/trunkline/v1/message_pb.js";
 import { ProducerService } from "../gen/trunkline/v1/producer_pb.js";
 import { TopicService } from "../gen/trunkline/v1/topic_pb.js";
 
-/** For each test: one that hangs fails, and its signal ends what it waits for. */
+/** The limits of each test: a test that hangs fails, and its signal is aborted. */
 export const limits = { timeout: 30_000 };
 
-/** A broker's transport whose calls all have a deadline. */
+/** A transport that gives every call a deadline. */
 export function connect(target: string) {
   return createGrpcTransport({ baseUrl: `http://${target}`, defaultTimeoutMs: 10_000 });
 }
@@ -29,7 +29,7 @@ export const topics = createClient(TopicService, transport);
 export const producers = createClient(ProducerService, transport);
 export const consumers = createClient(ConsumerService, transport);
 
-/** A topic's name that no other test uses. */
+/** A topic name that no other test uses. */
 export function newName(): string {
   return `typescript-${randomUUID()}`;
 }
@@ -52,7 +52,7 @@ type Event = ConsumeResponse["event"];
 type Kind = NonNullable<Event["case"]>;
 type Frame<K extends Kind> = Extract<Event, { case: K }>["value"];
 
-/** A stream of `billing`, and what ends it. */
+/** A stream of `billing`, cancelled when it is disposed of. */
 export class Stream {
   readonly #cancelled = new AbortController();
   readonly #frames: AsyncIterator<ConsumeResponse>;
@@ -69,7 +69,7 @@ export class Stream {
     return done ? undefined : value.event;
   }
 
-  /** The next frame of a kind; those of other kinds are passed over. */
+  /** The next frame of a kind; skips those of other kinds. */
   async nextOf<K extends Kind>(kind: K): Promise<Frame<K>> {
     for (let event = await this.next(); event; event = await this.next()) {
       if (event.case === kind) return event.value as Frame<K>;
@@ -77,7 +77,7 @@ export class Stream {
     throw new Error(`the stream ended before a frame of the kind ${kind}`);
   }
 
-  /** Messages of the next batches, until there are so many. */
+  /** The messages of the next batch frames, until there are at least that many. */
   async take(count: number): Promise<Message[]> {
     const messages: Message[] = [];
     while (messages.length < count) messages.push(...(await this.nextOf("batch")).messages);
@@ -110,7 +110,7 @@ export function messagesOf(events: Event[]): Message[] {
   return events.flatMap((event) => (event.case === "batch" ? event.value.messages : []));
 }
 
-/** What a call is refused with; it must have this code. */
+/** The error that a call is refused with, which must have this code. */
 export async function refusal(call: Promise<unknown>, code: Code): Promise<ConnectError> {
   const error = await call.then(
     () => assert.fail("the call was not refused"),
@@ -126,7 +126,7 @@ export function infoOf(error: ConnectError): ErrorInfo {
   return info;
 }
 
-/** The whole numbers from one to another, without that one. */
+/** The whole numbers from the start to before the end. */
 export function range(start: number, end: number, step = 1): number[] {
   return Array.from({ length: Math.ceil((end - start) / step) }, (_, n) => start + n * step);
 }

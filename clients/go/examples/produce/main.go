@@ -1,4 +1,4 @@
-// Produce publishes the lines of standard input, and makes the topic if there is none.
+// Produce publishes the lines of standard input, and creates the topic if it does not exist.
 //
 //	go run ./examples/produce TOPIC PRODUCER
 package main
@@ -36,7 +36,7 @@ func produce(topic, id string) error {
 	target := cmp.Or(os.Getenv("TRUNKLINE_TARGET"), "127.0.0.1:50051")
 	conn, err := grpc.NewClient(target,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// A stream of publishes has no deadline: this ends it when nobody is there any more.
+		// A publish stream has no deadline: keepalive ends it when the broker has vanished.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 	)
 	if err != nil {
@@ -72,8 +72,8 @@ func register(conn *grpc.ClientConn, topic, id string) (*producer.Producer, erro
 	return producer.Register(ctx, trunkline.NewProducerServiceClient(conn), topic, id)
 }
 
-// readLines makes a batch of the lines that are there at once: a file goes in large ones, and what
-// somebody types line by line.
+// readLines makes a batch of the lines that can be read at once: a file goes in large batches, and
+// typed input line by line.
 func readLines(input io.Reader, batches chan<- []*trunkline.NewMessage) error {
 	const mostLines, mostBytes = 1000, 1 << 20
 	reader := bufio.NewReaderSize(input, 64<<10)

@@ -1,4 +1,4 @@
-// Package retry says how long to wait before a broken stream is opened again.
+// Package retry waits before a broken stream is opened again.
 package retry
 
 import (
@@ -16,21 +16,21 @@ const (
 	longest = 5 * time.Second
 )
 
-// A Backoff grows with each try that fails. Its zero value is ready for use.
+// A Backoff is a pause that grows with each failure. Its zero value is ready for use.
 type Backoff struct {
 	failures int
 }
 
-// Reset says that a try went well.
+// Reset starts over after a success.
 func (b *Backoff) Reset() {
 	b.failures = 0
 }
 
-// Wait waits until it is time for another try after this error, or the context ends.
+// Wait waits until it is time to retry after this error, or the context ends.
 func (b *Backoff) Wait(ctx context.Context, err error) error {
 	pause := min(first<<min(b.failures, 10), longest)
 	b.failures++
-	// Shortened by chance, so that the clients of one broker do not come back all at once.
+	// Shortened at random, so that clients do not all reconnect at once.
 	pause = pause/2 + rand.N(pause/2)
 	pause = max(pause, wanted(err))
 	slog.Warn("the stream broke, and is opened again", "error", err, "pause", pause)
@@ -42,7 +42,7 @@ func (b *Backoff) Wait(ctx context.Context, err error) error {
 	}
 }
 
-// wanted is the delay that the broker asks for, if it asks for one.
+// wanted is the delay that the broker asks for; 0 if it does not ask.
 func wanted(err error) time.Duration {
 	for _, detail := range status.Convert(err).Details() {
 		if info, ok := detail.(*errdetails.RetryInfo); ok {

@@ -1,7 +1,7 @@
-// Package consumer reads a topic for as long as its program runs, whatever becomes of the broker.
+// Package consumer reads a topic for as long as its program runs, and resumes after every break.
 //
-// Messages come in order, each once as long as the program lives. The position is committed behind
-// what was dealt with: what was not, when the program died, comes to the next one.
+// Messages come in order, each once while the program lives. The position is committed after each
+// batch. What was handled but not committed when a program dies, its successor gets again.
 package consumer
 
 import (
@@ -29,18 +29,19 @@ var (
 type Consumer struct {
 	Service   trunkline.ConsumerServiceClient
 	Topic, ID string
-	// Name is what others are told while this one holds the lease.
+	// Name is how others see this consumer while it holds the lease.
 	Name string
-	// Heartbeat is how long the stream may be idle before the broker shows that it lives. A stream
-	// that misses three is opened again.
+	// Heartbeat is how long the stream may be idle before the broker sends a heartbeat. A stream
+	// that misses three of them is opened again.
 	Heartbeat time.Duration
 
-	epoch int64 // Of the last stream or seek.
-	next  int64 // The offset of the first message that was not dealt with.
+	epoch int64 // The last epoch that the broker gave.
+	next  int64 // The offset of the first message that was not handled.
 }
 
-// Messages gives message after message, and waits where there is none. One is dealt with when the
-// next is asked for. An error comes last: the context's, or the status that the broker ended with.
+// Messages yields message after message, and waits when there is none. A message counts as handled
+// when the loop asks for the next one. An error comes last: the context's, or the status with which
+// the broker ended the stream.
 func (c *Consumer) Messages(ctx context.Context) iter.Seq2[*trunkline.Message, error] {
 	return func(yield func(*trunkline.Message, error) bool) {
 		var backoff retry.Backoff
@@ -63,10 +64,10 @@ func (c *Consumer) Messages(ctx context.Context) iter.Seq2[*trunkline.Message, e
 	}
 }
 
-// read goes through one stream until it ends.
+// read reads one stream until it ends.
 func (c *Consumer) read(ctx context.Context, backoff *retry.Backoff, yield func(*trunkline.Message, error) bool) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil) // Which frees the lease.
+	defer cancel(nil) // Frees the lease.
 	stream, err := c.Service.Consume(ctx, &trunkline.ConsumeRequest{
 		Topic:             c.Topic,
 		ConsumerId:        c.ID,
@@ -91,7 +92,7 @@ func (c *Consumer) read(ctx context.Context, backoff *retry.Backoff, yield func(
 		switch event := frame.GetEvent().(type) {
 		case *trunkline.ConsumeResponse_Attached:
 			if event.Attached.GetSeekEpoch() > c.epoch {
-				c.next = 0 // Sought since the last stream: what was had before may be wanted again.
+				c.next = 0 // A seek since the last stream: handled messages must be handled again.
 			}
 			c.epoch, c.next = event.Attached.GetEpoch(), max(c.next, event.Attached.GetPosition())
 		case *trunkline.ConsumeResponse_Repositioned:
@@ -99,23 +100,23 @@ func (c *Consumer) read(ctx context.Context, backoff *retry.Backoff, yield func(
 		case *trunkline.ConsumeResponse_Gap:
 			slog.Warn("messages were removed before they were read", "first", event.Gap.GetFirstOffset(), "end", event.Gap.GetEndOffset())
 		case *trunkline.ConsumeResponse_Batch:
-			if err := c.handOut(ctx, event.Batch.GetMessages(), yield); err != nil {
+			if err := c.deliver(ctx, event.Batch.GetMessages(), yield); err != nil {
 				return err
 			}
 		default:
-			// Standby, caught up, a heartbeat or a kind still to come: a sign of life.
+			// Frames of other kinds, including unknown ones, only show that the stream is alive.
 		}
 	}
 }
 
-func (c *Consumer) handOut(ctx context.Context, messages []*trunkline.Message, yield func(*trunkline.Message, error) bool) error {
+func (c *Consumer) deliver(ctx context.Context, messages []*trunkline.Message, yield func(*trunkline.Message, error) bool) error {
 	end := messages[len(messages)-1].GetOffset() + 1
 	for _, message := range messages {
 		if message.GetOffset() < c.next {
-			continue // Dealt with before the stream broke, but not committed.
+			continue // Handled before the stream broke, but not committed.
 		}
 		if !yield(message, nil) {
-			_ = c.commit(ctx, c.next) // If it fails, more comes again.
+			_ = c.commit(ctx, c.next) // If this fails, some messages are delivered again.
 			return errLeft
 		}
 		c.next = message.GetOffset() + 1
@@ -124,7 +125,7 @@ func (c *Consumer) handOut(ctx context.Context, messages []*trunkline.Message, y
 }
 
 func (c *Consumer) commit(ctx context.Context, position int64) error {
-	// What was dealt with is committed, also if the caller has stopped by now.
+	// What was handled is committed even if the caller's context has ended by now.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
 	defer cancel()
 	_, err := c.Service.Commit(ctx, &trunkline.CommitRequest{
@@ -135,7 +136,7 @@ func (c *Consumer) commit(ctx context.Context, position int64) error {
 	})
 	switch status.Code(err) {
 	case codes.Aborted:
-		return nil // A seek or another stream came between: the stream tells which.
+		return nil // The lease is lost, or a seek moved the position: the stream says which.
 	case codes.DeadlineExceeded:
 		return status.Error(codes.Unavailable, "the broker did not answer a commit")
 	default:

@@ -12,9 +12,9 @@ type answer struct {
 	err     error
 }
 
-// receive gives the answers of a stream, the last of which is an error.
+// receive returns the answers of a stream; the last one is an error.
 func receive(stream trunkline.ProducerService_PublishStreamClient) <-chan answer {
-	// With room for all that can come, so that it never waits for somebody who has gone.
+	// With room for all answers, so that the goroutine never blocks on a caller that has left.
 	answers := make(chan answer, underWay+1)
 	go func() {
 		for {
@@ -31,7 +31,7 @@ func receive(stream trunkline.ProducerService_PublishStreamClient) <-chan answer
 	return answers
 }
 
-// refusal is the status that the unary call would have ended with; nil if there is no refusal.
+// refusal returns the error that the unary Publish would have returned; nil if there is no refusal.
 func refusal(refused *trunkline.PublishRefusal) error {
 	if refused == nil {
 		return nil

@@ -1,5 +1,5 @@
-// Package producer publishes batches of messages through one stream, and stores each once, however
-// often the stream breaks.
+// Package producer publishes batches of messages through one stream, and stores each batch once,
+// however often the stream breaks.
 package producer
 
 import (
@@ -12,21 +12,21 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// underWay is how many requests wait for their answers at the most. The broker knows the last eight
-// that it has stored of a producer: of so many it can tell that it was asked before.
+// underWay is the most requests that wait for their answers. The broker remembers at least the last
+// eight that it accepted from a producer, and recognises their repetition.
 const underWay = 8
 
-// A Producer counts what it publishes to a topic.
+// A Producer numbers the messages that it publishes to a topic.
 type Producer struct {
 	service    trunkline.ProducerServiceClient
 	topic, id  string
 	epoch      int64
-	sequence   int64 // Of the next message.
+	sequence   int64 // The sequence of the next message.
 	unanswered []*trunkline.PublishStreamRequest
 }
 
-// Register registers a producer, if it is not yet, and goes on counting where it was. It fences: an
-// older instance that still runs would give the same numbers to other messages.
+// Register registers a producer, or continues the sequence of one that is already registered. It
+// fences, because an older instance that still runs would give the same sequences to other messages.
 func Register(ctx context.Context, service trunkline.ProducerServiceClient, topic, id string) (*Producer, error) {
 	answer, err := service.RegisterProducer(ctx, &trunkline.RegisterProducerRequest{
 		Topic:      topic,
@@ -44,8 +44,8 @@ func Register(ctx context.Context, service trunkline.ProducerServiceClient, topi
 	return p, nil
 }
 
-// Publish publishes batches until there are no more and all are on disk; stored is told of each. An
-// error is final: the context's, or the status that a batch was refused with.
+// Publish publishes batches until the channel is closed and all are on disk; it calls stored for each
+// one. An error is final: the context's, or the status with which a batch was refused.
 func (p *Producer) Publish(ctx context.Context, batches <-chan []*trunkline.NewMessage, stored func(*trunkline.PublishReceipt)) error {
 	var backoff retry.Backoff
 	for {
@@ -62,7 +62,7 @@ func (p *Producer) Publish(ctx context.Context, batches <-chan []*trunkline.NewM
 	}
 }
 
-// publish goes through one stream, and begins with what the one before left unanswered.
+// publish uses one stream, and first resends what the previous stream left unanswered.
 func (p *Producer) publish(ctx context.Context, batches <-chan []*trunkline.NewMessage, stored func(*trunkline.PublishReceipt)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -118,7 +118,7 @@ func (p *Producer) number(messages []*trunkline.NewMessage) *trunkline.PublishSt
 func send(stream trunkline.ProducerService_PublishStreamClient, request *trunkline.PublishStreamRequest) error {
 	err := stream.Send(request)
 	if err == io.EOF {
-		return nil // The stream is broken: why, the next answer says.
+		return nil // The stream is broken: the next answer says why.
 	}
 	return err
 }

@@ -7,21 +7,21 @@ import io.grpc.protobuf.StatusProto;
 import java.time.Duration;
 import java.util.concurrent.ThreadLocalRandom;
 
-/** Says how long to wait before a broken stream is opened again: longer with each try that fails. */
+/** How long to wait before a broken stream is opened again: longer with each failure in a row. */
 final class Backoff {
     private static final long FIRST_MILLIS = 100;
     private static final long LONGEST_MILLIS = 5_000;
 
     private int failures;
 
-    /** Says that a try went well. */
+    /** Starts over after a success. */
     void reset() {
         failures = 0;
     }
 
     Duration pauseAfter(StatusException broken) {
         var most = Math.min(FIRST_MILLIS << Math.min(failures++, 10), LONGEST_MILLIS);
-        // Shortened by chance, so that the clients of one broker do not come back all at once.
+        // Shortened at random, so that clients do not all reconnect at once.
         var pause = Duration.ofMillis(ThreadLocalRandom.current().nextLong(most / 2, most));
         var wanted = wantedByTheBroker(broken);
         return wanted.compareTo(pause) > 0 ? wanted : pause;

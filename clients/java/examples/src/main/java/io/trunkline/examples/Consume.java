@@ -28,7 +28,7 @@ public final class Consume {
         var channel = Grpc.newChannelBuilder(target, InsecureChannelCredentials.create()).build();
         register(channel, topic, consumerId);
 
-        // Whatever the machine's own encoding is.
+        // UTF-8, whatever the machine's default encoding is.
         var output = new PrintStream(new FileOutputStream(FileDescriptor.out), true, UTF_8);
         var consumer = new ResumingConsumer(channel, topic, consumerId, Duration.ofSeconds(5));
         stopAtExit(consumer);

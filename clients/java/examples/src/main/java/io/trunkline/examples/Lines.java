@@ -11,7 +11,7 @@ import java.io.InputStreamReader;
 import java.util.ArrayList;
 import java.util.List;
 
-/** Lines as messages, in batches: a file goes in large ones, and what somebody types line by line. */
+/** Lines as batches of messages: a file goes in large batches, and typed input line by line. */
 final class Lines {
     private static final int MOST_LINES = 1_000;
     private static final int MOST_BYTES = 1 << 20;
@@ -19,16 +19,16 @@ final class Lines {
     private final BufferedReader reader;
 
     Lines(InputStream input) {
-        // Latin 1 keeps every byte as it is, also of lines that are no text.
+        // ISO 8859-1 keeps every byte as it is, even if a line is not text.
         reader = new BufferedReader(new InputStreamReader(input, ISO_8859_1));
     }
 
-    /** Whether there is something to read without waiting. */
+    /** Whether something can be read without waiting. */
     boolean ready() throws IOException {
         return reader.ready();
     }
 
-    /** Waits for a line, and takes with it those that are there already; none at the end. */
+    /** Waits for a line, and adds the lines that can be read at once; returns none at the end. */
     List<NewMessage> nextBatch() throws IOException {
         var batch = new ArrayList<NewMessage>();
         var bytes = 0;

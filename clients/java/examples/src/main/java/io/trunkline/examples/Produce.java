@@ -11,7 +11,7 @@ import io.trunkline.v1.CreateTopicRequest;
 import io.trunkline.v1.TopicServiceGrpc;
 import java.io.IOException;
 
-/** Publishes the lines of standard input, and makes the topic if there is none: {@code Produce TOPIC PRODUCER}. */
+/** Publishes the lines of standard input, and creates the topic if it does not exist: {@code Produce TOPIC PRODUCER}. */
 public final class Produce {
     public static void main(String[] arguments) throws IOException, StatusException, InterruptedException {
         if (arguments.length != 2) {

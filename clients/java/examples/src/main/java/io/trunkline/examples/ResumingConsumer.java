@@ -25,10 +25,10 @@ import java.util.concurrent.TimeoutException;
 import java.util.function.Consumer;
 
 /**
- * Reads a topic for as long as its program runs, whatever becomes of the broker.
+ * Reads a topic for as long as its program runs, and resumes after every break.
  *
- * <p>Messages come in order, each once as long as the program lives. The position is committed
- * behind what was handled: what was not, when the program died, comes to the next one.
+ * <p>Messages come in order, each once while the program lives. The position is committed after each
+ * batch. What was handled but not committed when a program dies, its successor gets again.
  */
 public final class ResumingConsumer {
     private static final System.Logger LOG = System.getLogger(ResumingConsumer.class.getName());
@@ -38,7 +38,7 @@ public final class ResumingConsumer {
     private final long longestSilenceMillis;
     private final CountDownLatch stopped = new CountDownLatch(1);
     private volatile BlockingClientCall<?, ConsumeResponse> stream;
-    /** Of the last stream or seek. */
+    /** The last epoch that the broker gave. */
     private long epoch;
     /** The offset of the first message that was not handled. */
     private long next;
@@ -46,8 +46,8 @@ public final class ResumingConsumer {
     /**
      * Reads under an id that is registered on the topic.
      *
-     * @param heartbeat how long the stream may be idle before the broker shows that it lives; one
-     *     that misses three is opened again
+     * @param heartbeat how long the stream may be idle before the broker sends a heartbeat; a stream
+     *     that misses three of them is opened again
      */
     public ResumingConsumer(Channel channel, String topic, String consumerId, Duration heartbeat) {
         consumers = ConsumerServiceGrpc.newBlockingV2Stub(channel);
@@ -63,9 +63,9 @@ public final class ResumingConsumer {
     }
 
     /**
-     * Hands out message after message, and waits where there is none, until it is stopped.
+     * Passes message after message to the handler, and waits when there is none, until it is stopped.
      *
-     * @throws StatusException if the broker refuses to go on
+     * @throws StatusException if the broker ends the stream with an error that a retry will not help
      */
     public void run(Consumer<Message> handler) throws StatusException, InterruptedException {
         var backoff = new Backoff();
@@ -81,7 +81,7 @@ public final class ResumingConsumer {
         }
     }
 
-    /** Ends {@link #run} behind the message that is being handled. */
+    /** Ends {@link #run} after the message that is being handled. */
     public void stop() {
         stopped.countDown();
         var open = stream;
@@ -103,14 +103,14 @@ public final class ResumingConsumer {
                     case ATTACHED -> attach(frame.getAttached());
                     case REPOSITIONED -> reposition(frame.getRepositioned());
                     case GAP -> report(frame.getGap());
-                    case BATCH -> handOut(frame.getBatch().getMessagesList(), handler);
+                    case BATCH -> deliver(frame.getBatch().getMessagesList(), handler);
                     default -> {
-                        // Standby, caught up, a heartbeat or a kind still to come: a sign of life.
+                        // Frames of other kinds, including unknown ones, only show that the stream is alive.
                     }
                 }
             }
         } finally {
-            frames.cancel("the stream is of no more use", null); // Which frees the lease.
+            frames.cancel("the stream is not needed any more", null); // Frees the lease.
         }
     }
 
@@ -126,7 +126,7 @@ public final class ResumingConsumer {
     }
 
     private void attach(Attached attached) {
-        // Sought since the last stream: what was had before may be wanted again.
+        // A seek since the last stream: handled messages must be handled again.
         if (attached.getSeekEpoch() > epoch) next = 0;
         epoch = attached.getEpoch();
         next = Math.max(next, attached.getPosition());
@@ -141,7 +141,7 @@ public final class ResumingConsumer {
         LOG.log(Level.WARNING, "Messages were removed before they were read, from offset {0} to before {1}", gap.getFirstOffset(), gap.getEndOffset());
     }
 
-    private void handOut(List<Message> messages, Consumer<Message> handler) throws StatusException {
+    private void deliver(List<Message> messages, Consumer<Message> handler) throws StatusException {
         for (var message : messages) {
             // Handled before the stream broke, but not committed.
             if (message.getOffset() < next) continue;
@@ -164,7 +164,7 @@ public final class ResumingConsumer {
         } catch (StatusException refused) {
             switch (refused.getStatus().getCode()) {
                 case ABORTED -> {
-                    // A seek or another stream came between: the stream tells which.
+                    // The lease is lost, or a seek moved the position: the stream says which.
                 }
                 case DEADLINE_EXCEEDED ->
                     throw Status.UNAVAILABLE.withDescription("the broker did not answer a commit").asException();

@@ -27,13 +27,13 @@ import java.util.Queue;
 import java.util.concurrent.TimeoutException;
 import java.util.function.Consumer;
 
-/** Publishes batches through one stream, and stores each once, however often the stream breaks. */
+/** Publishes batches through one stream, and stores each batch once, however often the stream breaks. */
 final class ResumingProducer {
     private static final System.Logger LOG = System.getLogger(ResumingProducer.class.getName());
 
     /**
-     * How many requests wait for their answers at the most. The broker knows the last eight that it
-     * has stored of a producer: of so many it can tell that it was asked before.
+     * The most requests that wait for their answers. The broker remembers at least the last eight that
+     * it accepted from a producer, and recognises their repetition.
      */
     private static final int MOST_UNDER_WAY = 8;
 
@@ -51,8 +51,8 @@ final class ResumingProducer {
     }
 
     /**
-     * Registers a producer, if it is not yet, and goes on counting where it was. It fences: an older
-     * instance that still runs would give the same numbers to other messages.
+     * Registers a producer, or continues the sequence of one that is already registered. It fences,
+     * because an older instance that still runs would give the same sequences to other messages.
      */
     static ResumingProducer register(Channel channel, String topic, String producerId) throws StatusException {
         var producers = ProducerServiceGrpc.newBlockingV2Stub(channel);
@@ -103,14 +103,14 @@ final class ResumingProducer {
                 }
             }
         } finally {
-            stream.cancel("all is answered, or the stream is broken", null);
+            stream.cancel("every request is answered, or the stream is broken", null);
         }
     }
 
-    /** Waits for lines only if no answers are to come; none where answers are to be waited for. */
+    /** Waits for lines only while no request is unanswered; returns none if the next answer comes first. */
     private List<NewMessage> nextBatch(Lines lines) throws IOException {
-        var inTurn = unanswered.isEmpty() || unanswered.size() < MOST_UNDER_WAY && lines.ready();
-        return inTurn ? lines.nextBatch() : List.of();
+        var mayRead = unanswered.isEmpty() || unanswered.size() < MOST_UNDER_WAY && lines.ready();
+        return mayRead ? lines.nextBatch() : List.of();
     }
 
     private PublishStreamRequest number(List<NewMessage> messages) {
@@ -130,7 +130,7 @@ final class ResumingProducer {
         try {
             if (!stream.write(request, ANSWER_SECONDS, SECONDS)) throw unavailable("the broker ended the stream");
         } catch (TimeoutException stuck) {
-            throw unavailable("the broker takes no more requests");
+            throw unavailable("the broker accepts no more requests");
         }
     }
 
@@ -146,7 +146,7 @@ final class ResumingProducer {
         }
     }
 
-    /** What the unary call would have ended with. */
+    /** The error that the unary call would have ended with. */
     private static StatusException statusOf(PublishRefusal refusal) {
         var reason = ErrorInfo.newBuilder()
                 .setDomain("trunkline")

@@ -67,7 +67,7 @@ class ConsumeTest {
         var hasty = topic.consumers().withDeadlineAfter(500, MILLISECONDS);
         try (var stream = topic.consume(hasty, ConsumeRequest.newBuilder())) {
             stream.attached();
-            // Without details, if the client was the first to notice.
+            // The client may notice first, and then the error has no details.
             assertEquals(Code.DEADLINE_EXCEEDED, stream.end().getStatus().getCode());
         }
         try (var next = topic.consume(ConsumeRequest.newBuilder())) {

@@ -13,7 +13,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 
-/** An example that runs as a program of its own. */
+/** An example that runs as a separate program. */
 record ExampleProgram(Process process, PrintStream input, BufferedReader output) implements AutoCloseable {
     static ExampleProgram start(String target, Class<?> example, String... arguments) throws IOException {
         var java = Path.of(System.getProperty("java.home"), "bin", "java").toString();

@@ -42,7 +42,7 @@ class LeaseTest {
         }
         try (var next = topic.consume(ConsumeRequest.newBuilder().setOnBusy(OnBusy.ON_BUSY_WAIT))) {
             var position = next.attached().getPosition();
-            assertTrue(position >= end, "all before " + end + " was handed out, and the position is " + position);
+            assertTrue(position >= end, "the position is " + position + ", but every message before " + end + " was delivered");
             assertEquals(position, next.messages(1).get(0).getOffset());
         }
     }

@@ -71,7 +71,7 @@ class MessagesTest {
                     .flatMap(frame -> frame.getBatch().getMessagesList().stream())
                     .map(Message::getPayload)
                     .toList();
-            assertTrue(payloads.equals(List.of(largest.getPayload())), "the payload came back otherwise");
+            assertTrue(payloads.equals(List.of(largest.getPayload())), "the payload came back changed");
         }
     }
 

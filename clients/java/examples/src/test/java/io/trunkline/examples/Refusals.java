@@ -10,9 +10,9 @@ import io.grpc.Status.Code;
 import io.grpc.StatusException;
 import io.grpc.protobuf.StatusProto;
 
-/** What a refused call says besides its text. */
+/** Checks of the errors that calls are refused with. */
 final class Refusals {
-    /** Checks why a call was refused, and returns the details of the reason. */
+    /** Checks why a call was refused, and returns its ErrorInfo. */
     static ErrorInfo assertRefused(Code code, String reason, StatusException refused)
             throws InvalidProtocolBufferException {
         assertEquals(code, refused.getStatus().getCode(), refused::getMessage);
@@ -31,7 +31,7 @@ final class Refusals {
         for (var detail : StatusProto.fromThrowable(refused).getDetailsList()) {
             if (detail.is(type)) return detail.unpack(type);
         }
-        throw new AssertionError("it has no " + type.getSimpleName(), refused);
+        throw new AssertionError("the error has no " + type.getSimpleName(), refused);
     }
 
     private Refusals() {}

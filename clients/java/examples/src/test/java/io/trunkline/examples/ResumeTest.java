@@ -23,7 +23,7 @@ class ResumeTest {
             consumer.run(message -> {
                 offsets.add(message.getOffset());
                 if (offsets.size() == 50) {
-                    // In the midst of a batch, of which nothing is committed.
+                    // In the middle of a batch, of which nothing is committed.
                     broker.stop();
                     broker.start();
                     publish(topic, 100, 100);
@@ -36,7 +36,7 @@ class ResumeTest {
     }
 
     @Test
-    void resumeWhereASeekLeads() throws Exception {
+    void resumeAtTheTargetOfASeek() throws Exception {
         var topic = TestTopic.create();
         topic.publish(numbered(0, 10));
         var offsets = new ArrayList<Long>();
@@ -46,7 +46,7 @@ class ResumeTest {
                 offsets.add(message.getOffset());
                 if (offsets.size() == 5) seek(topic, 2);
                 if (offsets.size() == 15) {
-                    // Between two streams, of which the first had more already.
+                    // Between two streams: the first one has already delivered later messages.
                     broker.stop();
                     seek(topic, 4);
                     broker.start();

@@ -8,7 +8,7 @@ import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.lang.ProcessBuilder.Redirect;
 
-/** A broker of a test's own, on the database of the one that all tests share. */
+/** A broker for a single test, on the same database as the broker that all tests share. */
 final class TestBroker implements AutoCloseable {
     private static final String READY = "listening on ";
 
@@ -23,7 +23,7 @@ final class TestBroker implements AutoCloseable {
         return target;
     }
 
-    /** Starts it, again on the same port. */
+    /** Starts the broker: the first time on a free port, then on the same one. */
     void start() {
         try {
             process = new ProcessBuilder(
@@ -45,14 +45,14 @@ final class TestBroker implements AutoCloseable {
         }
     }
 
-    /** Ends it as a machine that shuts down would. */
+    /** Ends the broker with SIGTERM, as a machine that shuts down does. */
     void stop() {
         process.destroy();
         try {
             assertTrue(process.waitFor(20, SECONDS), "the broker did not stop");
         } catch (InterruptedException interrupted) {
             Thread.currentThread().interrupt();
-            throw new AssertionError("the broker was not waited for", interrupted);
+            throw new AssertionError("interrupted while waiting for the broker to stop", interrupted);
         }
         assertEquals(0, process.exitValue());
     }

@@ -18,7 +18,7 @@ record TestStream(BlockingClientCall<?, ConsumeResponse> frames) implements Auto
         return frames.read();
     }
 
-    /** Waits as a standby for as long as it must. */
+    /** Waits for the attached frame, past any standby frames. */
     Attached attached() throws StatusException, InterruptedException {
         var frame = next();
         while (frame.hasStandby()) frame = next();
@@ -26,7 +26,7 @@ record TestStream(BlockingClientCall<?, ConsumeResponse> frames) implements Auto
         return frame.getAttached();
     }
 
-    /** Waits for so many messages, or a few more if the last frame holds them. */
+    /** Waits for at least this many messages; the last frame may hold more. */
     List<Message> messages(int count) throws StatusException, InterruptedException {
         var messages = new ArrayList<Message>();
         while (messages.size() < count) messages.addAll(next().getBatch().getMessagesList());
@@ -40,13 +40,13 @@ record TestStream(BlockingClientCall<?, ConsumeResponse> frames) implements Auto
         return rest;
     }
 
-    /** What the stream ends with, whatever frames come before it. */
+    /** The error with which the stream ends; skips all frames before it. */
     StatusException end() {
         return assertThrows(StatusException.class, this::rest);
     }
 
     @Override
     public void close() {
-        frames.cancel("the test has no more use for it", null);
+        frames.cancel("the test is done with the stream", null);
     }
 }

@@ -25,7 +25,7 @@ import java.util.List;
 import java.util.UUID;
 import java.util.stream.IntStream;
 
-/** One test's own topic. Each call on it has a deadline. */
+/** A topic that belongs to one test. Each call has a deadline. */
 record TestTopic(Channel channel, String name) {
     static final String SHOP = "shop";
     static final String BILLING = "billing";
@@ -92,7 +92,7 @@ record TestTopic(Channel channel, String name) {
                 .getConsumer();
     }
 
-    /** Messages that say which ones they are. */
+    /** Messages whose payloads are numbered from {@code first} on. */
     static List<NewMessage> numbered(long first, int count) {
         return IntStream.range(0, count)
                 .mapToObj(i -> NewMessage.newBuilder()
