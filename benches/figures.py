@@ -1,4 +1,4 @@
-"""Runs of `trunkline bench`, each beside a broker on a database of its own, and what they tell."""
+"""Runs `trunkline bench`, each time with a broker on a new database, and formats its figures."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: What is told of a run: a heading, how to find it, and how it is written.
+#: A column of a table: its heading, how to find the value in a result, and the value's format.
 Figure = tuple[str, Callable[[dict], float | None], str]
 
 
 def found(*path: str) -> Callable[[dict], float | None]:
-    """Finds a figure in what a run told; none if the run has no such figure."""
+    """Returns a function that finds a figure in a result by its path; None if it is not there."""
 
-    def find(told: dict) -> float | None:
-        place: dict | float | None = told
+    def find(result: dict) -> float | None:
+        value: dict | float | None = result
         for name in path:
-            place = place.get(name) if isinstance(place, dict) else None
-        return place if isinstance(place, int | float) else None
+            value = value.get(name) if isinstance(value, dict) else None
+        return value if isinstance(value, int | float) else None
 
     return find
 
@@ -38,7 +38,7 @@ DISK: Figure = ("disk B/message", found("database", "disk_bytes_per_message"), "
 
 
 def run(program: Path, *benches: Sequence[str]) -> list[dict]:
-    """Runs benches one after the other beside one broker, all of the same program."""
+    """Runs benches one after another with one broker, all with the same program; returns the results."""
     script = "\n".join(['set -e', *('"$TRUNKLINE_BIN" bench ' + " ".join(words) + " --output json"
                                     for words in benches)])  # fmt: skip
     done = subprocess.run(
@@ -51,17 +51,17 @@ def run(program: Path, *benches: Sequence[str]) -> list[dict]:
 
 
 def documents(text: str) -> list[dict]:
-    """JSON documents one behind the other."""
-    told, place, decoder = [], 0, json.JSONDecoder()
+    """Parses concatenated JSON documents."""
+    found, place, decoder = [], 0, json.JSONDecoder()
     while text[place:].strip():
         place += len(text[place:]) - len(text[place:].lstrip())
         document, place = decoder.raw_decode(text, place)
-        told.append(document)
-    return told
+        found.append(document)
+    return found
 
 
 def cell(values: Sequence[float | None], form: str) -> str:
-    """The median; of several the smallest and the largest too."""
+    """The median, followed by the smallest and largest value if there are several."""
     known = [value for value in values if value is not None]
     if not known:
         return ""

@@ -1,4 +1,4 @@
-"""What the machine is, as far as the figures depend on it."""
+"""Describes the machine, as far as the figures depend on it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def processor() -> str:
 
 
 def kernel() -> str:
-    """The version, without what a builder of kernels appends."""
+    """The kernel's version, without the suffix of a distribution."""
     found = re.match(r"[0-9.]+", platform.release())
     return found[0] if found else "?"
 
@@ -39,7 +39,7 @@ def memory_gib() -> float:
 
 
 def file_system(folder: Path) -> str:
-    """The kind of that which the folder lies in."""
+    """The type of the file system that contains the folder."""
     folder = folder.resolve()
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     of_folder = [(len(at), kind) for at, kind in mounts if folder.is_relative_to(at)]
@@ -47,7 +47,7 @@ def file_system(folder: Path) -> str:
 
 
 def fsync_times(folder: Path, times_tried: int = 200) -> tuple[float, float]:
-    """How long the disk takes to keep a small write, in milliseconds: the median, and the 99th percentile."""
+    """The time to write 4 KiB durably, in milliseconds: the median and the 99th percentile."""
     times = []
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         for _ in range(times_tried):
@@ -59,7 +59,9 @@ def fsync_times(folder: Path, times_tried: int = 200) -> tuple[float, float]:
 
 
 def wait_until_quiet(patience: float = 30.0, quiet: float = 0.1) -> float:
-    """Waits until other processes leave the cores alone; tells what share of them they take in the end."""
+    """Waits until other processes use little of the cores, for a limited number of seconds.
+
+    Returns the share that they used at the end, from 0 to 1."""
     deadline = time.monotonic() + patience
     while True:
         busy_before, all_before = core_ticks()
@@ -71,19 +73,19 @@ def wait_until_quiet(patience: float = 30.0, quiet: float = 0.1) -> float:
 
 
 def core_ticks() -> tuple[int, int]:
-    """What all cores have done since the start, and how long that was."""
+    """The ticks in which the cores were busy since the machine started, and all ticks."""
     ticks = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     idle = ticks[3] + ticks[4]
     return sum(ticks) - idle, sum(ticks)
 
 
 def disk_use(folder: Path) -> int:
-    """Bytes of blocks that a folder's files take up."""
+    """The size on disk of all files in a folder, in bytes."""
     used = 0
     for place, _, names in os.walk(folder):
         for name in names:
             try:
                 used += os.lstat(Path(place) / name).st_blocks * 512
             except FileNotFoundError:
-                pass  # a server removed it meanwhile
+                pass  # a server removed the file in the meantime
     return used

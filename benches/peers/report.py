@@ -1,4 +1,4 @@
-"""Tells what was found, in Markdown."""
+"""Writes the report of the measurements, in Markdown."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 from notes import notes
 
 TITLES = {
-    "unary": "Publish, one message a request, 256 callers that each wait",
-    "pipelined": "Publish, one message a request, 64 connections or streams with many under way",
+    "unary": "Publish, one message per request, 256 callers that each wait",
+    "pipelined": "Publish, one message per request, 64 connections or streams with many in flight",
     "batched": "Publish, batched",
     "batched-1k": "Publish, batched, payloads of 1 KiB",
-    "catch-up": "Catch up: one consumer reads what is stored",
+    "catch-up": "Catch up: one consumer reads the stored messages",
     "both": "Publish and consume at the same time",
     "latency": "Latency at a fixed rate",
 }
-#: The one that all others are compared with.
+#: The system that all others are compared with.
 OURS = "trunkline"
 
 
 class Runs:
-    """What was found of one workload, for each system."""
+    """The successful measurements of one workload, for all systems."""
 
     def __init__(self, found: dict, workload: str) -> None:
         self.runs = [run for run in found["runs"] if run["workload"] == workload and "error" not in run]
@@ -60,14 +60,14 @@ def delivered(percent: str) -> Callable[[dict], float]:
 
 
 def cpu(run: dict) -> float | None:
-    """Microseconds of the server for a message that was published, or read where only that was measured."""
+    """Microseconds of server CPU per published message, or per message read if only reading was measured."""
     seconds = run.get("server_cpu_seconds")
     part = run["consumed"] if run["workload"] == "catch-up" else run["published"]
     return seconds / part["messages"] * 1e6 if seconds else None
 
 
 def disk(run: dict) -> float:
-    """Bytes for a message, without logs that are used again and again."""
+    """Bytes on disk per message, without logs that are recycled."""
     stored = run.get("stored_messages", run["published"]["messages"])
     return (run["disk"]["bytes"] - run["disk"]["recycled_log_bytes"]) / stored
 
@@ -78,17 +78,18 @@ def markdown(found: dict) -> str:
         "# Trunkline beside other systems",
         "",
         f"Made by [`benches/peers/run`](peers/README.md) on {found['date']}: {options['rounds']} rounds of "
-        f"{options['seconds']:g} s a workload, medians, with the smallest and the largest in brackets. All in one run, "
-        "workload by workload, one server at a time, each started anew on an empty folder and warmed up. Payloads are "
-        "100 bytes like the lines of a log, if nothing else is said.",
+        f"{options['seconds']:g} s per workload. Figures are medians, with the smallest and largest in parentheses. All "
+        "in one run, workload by workload, one server at a time, each started with an empty folder and warmed up. "
+        "Payloads are 100 bytes and look like log lines, unless stated otherwise.",
         "",
-        "**Trunkline ÷ it** is Trunkline's rate divided by that system's: above 1 Trunkline is faster, below 1 it is slower.",
+        "**Trunkline ÷ it** is Trunkline's rate divided by that system's: above 1, Trunkline is faster; below 1, it is "
+        "slower.",
         "",
         "| machine | |",
         "|---|---|",
         *(f"| {name} | {value} |" for name, value in found["machine"].items()),
         f"| before each measurement: fsync | {fsync_range(found)} |",
-        f"| before each measurement: cores taken by other processes | {others(found)} |",
+        f"| before each measurement: cores used by other processes | {others(found)} |",
         "",
         "| system | version | on disk when a message is acknowledged |",
         "|---|---|---|",
@@ -114,7 +115,7 @@ def publish_table(found: dict, runs: Runs) -> list[str]:
             pair(runs, name, acknowledged), number(runs.median(name, cpu), 1), number(runs.median(name, disk), 0),
         ])  # fmt: skip
     return table(["system", "durable", "messages/s", "Trunkline ÷ it", "acknowledged, p50 / p99 ms",
-                  "server CPU, µs a message", "disk, B a message"], rows)  # fmt: skip
+                  "server CPU, µs per message", "disk, B per message"], rows)  # fmt: skip
 
 
 def catch_up_table(found: dict, runs: Runs) -> list[str]:
@@ -125,7 +126,7 @@ def catch_up_table(found: dict, runs: Runs) -> list[str]:
             peer["title"], rate(runs, name, consumed) + star, ratio(runs, name, consumed),
             number(runs.median(name, cpu), 1), number(runs.median(name, lambda run: run["consumed"]["messages"]), 0),
         ])  # fmt: skip
-    head = ["system", "messages/s", "Trunkline ÷ it", "server CPU, µs a message", "messages read"]
+    head = ["system", "messages/s", "Trunkline ÷ it", "server CPU, µs per message", "messages read"]
     return [*table(head, rows), *starred(rows)]
 
 
@@ -138,7 +139,7 @@ def both_table(found: dict, runs: Runs) -> list[str]:
             rate(runs, name, consumed) + star, ratio(runs, name, consumed), number(runs.median(name, cpu), 1),
         ])  # fmt: skip
     head = ["system", "durable", "published/s", "Trunkline ÷ it", "consumed/s", "Trunkline ÷ it",
-            "server CPU, µs a message"]  # fmt: skip
+            "server CPU, µs per message"]  # fmt: skip
     return [*table(head, rows), *starred(rows)]
 
 
@@ -153,14 +154,14 @@ def latency_table(found: dict, runs: Runs) -> list[str]:
         ])  # fmt: skip
     head = ["system", "durable", "messages/s reached", "delivered p50 ms", "p99 ms", "acknowledged p50 ms", "p99 ms",
             "delivered p50: it ÷ Trunkline", "p99: it ÷ Trunkline"]  # fmt: skip
-    return [*table(head, rows), "", "Measured from when each message was due. The last two columns are the other way "
-            "round than rates: above 1 Trunkline is quicker, below 1 it is slower."]  # fmt: skip
+    return [*table(head, rows), "", "Measured from when each message was due. In the last two columns, too, a value above "
+            "1 means that Trunkline is faster, below 1 that it is slower."]  # fmt: skip
 
 
 def starred(rows: list[list[str]]) -> list[str]:
     if not any("*" in cell for row in rows for cell in row):
         return []
-    return ["", "\\* The consumer had not read all that was stored when its time was over; the rate is of what it read."]
+    return ["", "\\* The consumer had not read all stored messages when its time was up; the rate counts what it read."]
 
 
 def present(found: dict, runs: Runs) -> Iterable[tuple[str, dict]]:
@@ -208,20 +209,20 @@ def fsync_range(found: dict) -> str:
     times = [run["fsync_ms"] for run in found["runs"] if "fsync_ms" in run]
     if not times:
         return "not measured"
-    return f"{statistics.median(times):.2f} ms in the middle ({min(times):.2f}–{max(times):.2f})"
+    return f"{statistics.median(times):.2f} ms, the median ({min(times):.2f}–{max(times):.2f})"
 
 
 def others(found: dict) -> str:
-    """Whether the machine was left alone."""
+    """How much of the cores other processes used."""
     shares = [run["taken_by_others"] for run in found["runs"] if "taken_by_others" in run]
     if not shares:
         return "not measured"
     loud = sum(share > 0.1 for share in shares)
-    return f"{statistics.median(shares):.0%} in the middle, more than 10% before {loud} of {len(shares)}"
+    return f"{statistics.median(shares):.0%}, the median; more than 10% before {loud} of {len(shares)}"
 
 
 def clients(go_mod: Path) -> dict[str, str]:
-    """The clients that the load generator is built with."""
+    """The client libraries of the load generator, with their versions."""
     names = {
         "redis/rueidis": "rueidis", "nats-io/nats.go": "nats.go", "orbit.go/jetstreamext": "orbit jetstreamext",
         "twmb/franz-go": "franz-go", "rabbitmq/amqp091-go": "amqp091-go",
@@ -236,8 +237,8 @@ def clients(go_mod: Path) -> dict[str, str]:
     }
 
 
-def told(run: dict) -> str:
-    """A measurement in a line."""
+def summary(run: dict) -> str:
+    """A measurement in one line."""
     if "error" in run:
         return f"failed: {run['error'].splitlines()[0][:200]}"
     parts = []

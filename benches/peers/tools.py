@@ -1,4 +1,4 @@
-"""Gets servers and clients from where their makers or distributions publish them."""
+"""Gets servers and clients from the registries in which they are published."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
-#: Debian and its like start a service as soon as it is installed, unless this says no.
+#: Debian starts a service as soon as it is installed, unless this script forbids it.
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 class Missing(Exception):
-    """Something cannot be had here; says why."""
+    """Something is not available on this machine; the text says why."""
 
 
 class Tools:
-    """A folder of programs, kept from run to run."""
+    """A folder of programs that is kept between runs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -35,7 +35,7 @@ class Tools:
         return self.bin / "load"
 
     def build_load(self) -> None:
-        """Builds the load generator; Go's cache makes it quick."""
+        """Builds the load generator, which is quick thanks to Go's cache."""
         need("go", "the Go toolchain (https://go.dev)")
         call(["go", "build", "-o", self.load, "."], cwd=HERE / "load")
 
@@ -52,11 +52,11 @@ class Tools:
         return made
 
     def maven_jars(self, pom: Path, folder: str) -> Path:
-        """All jars that a pom depends on."""
+        """Downloads all jars that a pom depends on, and returns their folder."""
         jars = self.folder / folder
         if not jars.exists():
             need("mvn", "Maven")
-            say(f"getting {folder} and what it depends on")
+            say(f"downloading {folder} and its dependencies")
             with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
                 made = Path(scratch) / "jars"
                 call(["mvn", "-q", "-B", "--no-transfer-progress", "-f", pom,
@@ -65,11 +65,11 @@ class Tools:
         return jars
 
     def crate_file(self, crate: str, version: str, path: str) -> Path:
-        """A file that a Rust crate carries."""
+        """Returns a file out of a Rust crate."""
         kept = self.folder / f"{crate}-{version}-{Path(path).name}"
         if not kept.exists():
             need("cargo", "Rust's cargo")
-            say(f"getting {Path(path).name} of {crate} {version}")
+            say(f"downloading {Path(path).name} of {crate} {version}")
             with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
                 package = Path(scratch)
                 (package / "lib.rs").touch()
@@ -78,22 +78,22 @@ class Tools:
                     '[lib]\npath = "lib.rs"\n[workspace]\n[dependencies]\n'
                     f'{crate} = {{ version = "={version}", default-features = false }}\n'
                 )
-                told = call(["cargo", "metadata", "--format-version", "1"], cwd=package)
-                manifests = [p["manifest_path"] for p in json.loads(told)["packages"] if p["name"] == crate]
+                metadata = call(["cargo", "metadata", "--format-version", "1"], cwd=package)
+                manifests = [p["manifest_path"] for p in json.loads(metadata)["packages"] if p["name"] == crate]
                 shutil.copyfile(Path(manifests[0]).parent / path, kept)
         return kept
 
     def apt(self, package: str, program: str | Path) -> Path:
-        """A program of a Debian package, which is installed if it is not there."""
+        """Returns a program of a Debian package, which is installed if the program is missing."""
         found = shutil.which(str(program))
         if found is None:
             if shutil.which("apt-get") is None or os.geteuid() != 0:
-                raise Missing(f"{program} is not here: install {package}, or run this as root where there is apt-get")
-            say(f"{program} is not here: installing the package {package} by apt-get")
+                raise Missing(f"{program} is missing: install {package}, or run this as root on a machine with apt-get")
+            say(f"{program} is missing: installing the package {package} with apt-get")
             install(package)
             found = shutil.which(str(program))
         if found is None:
-            raise Missing(f"the package {package} brought no {program}")
+            raise Missing(f"the package {package} does not contain {program}")
         return Path(found)
 
 

@@ -18,7 +18,7 @@ type kafkaPeer struct {
 	caller      *kgo.Client
 }
 
-// openKafka takes the name of a compression for its mode.
+// openKafka takes the name of a compression as its mode.
 func openKafka(target, mode string) (peer, error) {
 	codecs := map[string]kgo.CompressionCodec{
 		"lz4": kgo.Lz4Compression(), "none": kgo.NoCompression(),
@@ -26,7 +26,7 @@ func openKafka(target, mode string) (peer, error) {
 	}
 	codec, known := codecs[mode]
 	if !known {
-		return nil, fmt.Errorf("there is no compression %q", mode)
+		return nil, fmt.Errorf("unknown compression %q", mode)
 	}
 	admin, err := kgo.NewClient(kgo.SeedBrokers(target))
 	return &kafkaPeer{target: target, compression: codec, admin: admin}, err
@@ -39,22 +39,14 @@ func (k *kafkaPeer) close() {
 	}
 }
 
-// create makes a topic of one partition: messages of a topic are to have one order.
+// create creates a topic with one partition, so that its messages have one order.
 func (k *kafkaPeer) create(ctx context.Context, topic string) error {
 	answer, err := kadm.NewClient(k.admin).CreateTopic(ctx, 1, 1, nil, topic)
 	return errors.Join(err, answer.Err)
 }
 
 func (k *kafkaPeer) shape(workload string) shape {
-	switch workload {
-	case "unary":
-		return shape{publishers: 256, batch: 1, inFlight: 1}
-	case "pipelined":
-		return shape{publishers: 64, batch: 1, inFlight: 256}
-	case "latency":
-		return shape{publishers: 1, batch: 1, inFlight: 256}
-	}
-	return shape{publishers: 2, batch: 1_000, inFlight: 32}
+	return asynchronousShape(workload, shape{publishers: 2, batch: 1_000, inFlight: 32})
 }
 
 func (k *kafkaPeer) publisher(ctx context.Context, topic, workload string, _ int) (publisher, error) {
@@ -62,7 +54,7 @@ func (k *kafkaPeer) publisher(ctx context.Context, topic, workload string, _ int
 		client, err := k.producer(ctx, workload)
 		return &kafkaPublisher{client: client, topic: topic, own: true}, err
 	}
-	// All callers share one.
+	// All unary callers share one client.
 	if k.caller == nil {
 		client, err := k.producer(ctx, workload)
 		if err != nil {

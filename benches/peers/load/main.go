@@ -1,4 +1,4 @@
-// Command load runs one workload against one system, and prints what it found as JSON.
+// Command load runs one workload against one system, and prints the results as JSON.
 package main
 
 import (
@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// The systems, each of which is told how to be reached: HOST:PORT, or a URL.
+// peers opens each system by its name. The target is HOST:PORT or a URL.
 var peers = map[string]func(target, mode string) (peer, error){
 	"redis":           openRedis,
 	"nats":            openNats,
@@ -21,7 +21,7 @@ var peers = map[string]func(target, mode string) (peer, error){
 	"pgmq":            openPgmq,
 }
 
-// plan is what is asked for.
+// plan is the workload to run.
 type plan struct {
 	workload  string
 	topic     string
@@ -30,23 +30,23 @@ type plan struct {
 	messages  uint64
 	rate      float64
 	serverPid int
-	// tried is a shape that takes the place of the peer's own.
+	// tried, if not empty, replaces the peer's own shape.
 	tried string
 }
 
 func main() {
 	var asked plan
 	name := flag.String("peer", "", "the system")
-	target := flag.String("target", "", "where it listens")
-	mode := flag.String("mode", "", "how to use it, where there is a choice")
+	target := flag.String("target", "", "its address")
+	mode := flag.String("mode", "", "how to use the system, where there is a choice")
 	flag.StringVar(&asked.workload, "workload", "", "unary, pipelined, batched, catch-up, both or latency")
-	flag.StringVar(&asked.topic, "topic", "bench", "a topic that is not there yet")
-	flag.IntVar(&asked.size, "size", 100, "bytes of a payload, from 32")
-	flag.Float64Var(&asked.seconds, "seconds", 5, "how long to publish, and how long to read at the most")
-	flag.Uint64Var(&asked.messages, "messages", 0, "the most messages to publish before catching up; 0 for any number")
-	flag.Float64Var(&asked.rate, "rate", 5000, "messages a second, when latency is measured")
-	flag.IntVar(&asked.serverPid, "server-pid", 0, "the process whose CPU time, and its children's, to tell")
-	flag.StringVar(&asked.tried, "shape", "", "PUBLISHERSxBATCHxIN_FLIGHT, to try others than the peer's own")
+	flag.StringVar(&asked.topic, "topic", "bench", "a topic that does not exist yet")
+	flag.IntVar(&asked.size, "size", 100, "the size of a payload in bytes, at least 32")
+	flag.Float64Var(&asked.seconds, "seconds", 5, "how long to publish, and the longest time to read")
+	flag.Uint64Var(&asked.messages, "messages", 0, "the most messages to publish before catching up; 0 for no limit")
+	flag.Float64Var(&asked.rate, "rate", 5000, "messages per second in the latency workload")
+	flag.IntVar(&asked.serverPid, "server-pid", 0, "the process whose CPU time to report, with its children's")
+	flag.StringVar(&asked.tried, "shape", "", "PUBLISHERSxBATCHxIN_FLIGHT, instead of the peer's own shape")
 	flag.Parse()
 	if err := measure(*name, *target, *mode, asked); err != nil {
 		fmt.Fprintln(os.Stderr, "load:", err)
@@ -57,12 +57,12 @@ func main() {
 func measure(name, target, mode string, asked plan) error {
 	open, known := peers[name]
 	if !known {
-		return fmt.Errorf("there is no peer %q", name)
+		return fmt.Errorf("unknown peer %q", name)
 	}
 	if asked.size < 32 {
-		return errors.New("a payload has 32 bytes at the least")
+		return errors.New("a payload must have at least 32 bytes")
 	}
-	// Whatever hangs, the run ends.
+	// Ends the run even if something hangs.
 	bound := time.Duration((4*asked.seconds + 60) * float64(time.Second))
 	ctx, cancel := context.WithTimeout(context.Background(), bound)
 	defer cancel()

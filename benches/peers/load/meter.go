@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// meter reads the CPU time of a process and of all that it started.
+// meter measures the CPU time of a process and all its descendants.
 type meter struct {
 	pid    int
 	before float64
@@ -24,7 +24,7 @@ func newMeter(pid int) (*meter, error) {
 	return m, err
 }
 
-// read tells the seconds since the meter was made; 0 if there is no process to look at.
+// read returns the CPU seconds used since the meter was created; 0 if it has no process.
 func (m *meter) read() (float64, error) {
 	if m.pid == 0 {
 		return 0, nil
@@ -37,7 +37,7 @@ func (m *meter) read() (float64, error) {
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
-			continue // it has ended meanwhile
+			continue // the process has ended in the meantime
 		}
 		if err != nil {
 			return 0, err
@@ -54,15 +54,15 @@ func (m *meter) read() (float64, error) {
 			sum += used
 		}
 	}
-	const ticksPerSecond = 100 // what Linux tells programs, whatever it counts in itself
+	const ticksPerSecond = 100 // the unit of /proc on Linux, whatever the kernel uses internally
 	return float64(sum)/ticksPerSecond - m.before, nil
 }
 
-// parseStat reads what a process has used, and what those of its children had that have ended.
+// parseStat reads the ticks that a process and its ended children have used.
 func parseStat(text []byte) (pid, parent, used int, err error) {
 	open, end := bytes.IndexByte(text, '('), bytes.LastIndexByte(text, ')')
 	if open < 0 || end < 0 {
-		return 0, 0, 0, errors.New("not what it is on Linux")
+		return 0, 0, 0, errors.New("unknown format")
 	}
 	if pid, err = strconv.Atoi(string(bytes.TrimSpace(text[:open]))); err != nil {
 		return 0, 0, 0, err

@@ -12,14 +12,14 @@ import (
 
 const natsConsumer = "consumer"
 
-// natsPatience is how long an acknowledgement is waited for.
+// natsPatience is how long to wait for an acknowledgement.
 const natsPatience = 30 * time.Second
 
 type natsPeer struct {
 	target string
 	// mode is how batches are published: async, atomic or fast.
 	mode string
-	// connections are those that unary callers share.
+	// connections are shared by the unary callers.
 	connections []*nats.Conn
 }
 
@@ -56,29 +56,22 @@ func (n *natsPeer) create(ctx context.Context, topic string) error {
 	}
 	_, err = stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
 		Durable: natsConsumer,
-		// One acknowledgement stands for all before it, which is the least work.
+		// One acknowledgement covers all messages before it, which is the least work.
 		AckPolicy: jetstream.AckAllPolicy, MaxAckPending: -1,
 	})
 	return err
 }
 
 func (n *natsPeer) shape(workload string) shape {
-	switch workload {
-	case "unary":
-		return shape{publishers: 256, batch: 1, inFlight: 1}
-	case "pipelined":
-		return shape{publishers: 64, batch: 1, inFlight: 256}
-	case "latency":
-		return shape{publishers: 1, batch: 1, inFlight: 256}
-	}
+	batched := shape{publishers: 4, batch: 100, inFlight: 20}
 	switch n.mode {
 	case "atomic":
-		return shape{publishers: 8, batch: 1_000, inFlight: 1}
+		batched = shape{publishers: 8, batch: 1_000, inFlight: 1}
 	case "fast":
-		// It holds back by itself, and hears of acknowledgements only while it sends.
-		return shape{publishers: 4, batch: 1_000, inFlight: 1_000}
+		// The client limits itself, and receives acknowledgements only while it sends.
+		batched = shape{publishers: 4, batch: 1_000, inFlight: 1_000}
 	}
-	return shape{publishers: 4, batch: 100, inFlight: 20}
+	return asynchronousShape(workload, batched)
 }
 
 func (n *natsPeer) publisher(_ context.Context, topic, workload string, number int) (publisher, error) {
@@ -118,7 +111,7 @@ func (n *natsCaller) send(ctx context.Context, payloads [][]byte, done func(erro
 
 func (n *natsCaller) close() error { return nil }
 
-// natsAsync publishes messages one by one, with acknowledgements that come later.
+// natsAsync publishes messages one by one, and is acknowledged later.
 type natsAsync struct {
 	js    jetstream.JetStream
 	topic string
@@ -170,7 +163,7 @@ func (n *natsAsync) close() error {
 	return nil
 }
 
-// natsAtomic publishes batches that are stored whole or not at all.
+// natsAtomic publishes batches that are stored either completely or not at all.
 type natsAtomic struct {
 	js    jetstream.JetStream
 	topic string
@@ -206,7 +199,7 @@ func (n *natsPeer) consume(ctx context.Context, topic string, got func([]byte)) 
 	const ahead, ackEvery = 10_000, 1_000
 	var last jetstream.Msg
 	unacknowledged := 0
-	// Whatever goes wrong first ends it.
+	// The first failure ends the consumer.
 	failed := make(chan error, 1)
 	fail := func(err error) {
 		select {
@@ -239,7 +232,7 @@ func (n *natsPeer) consume(ctx context.Context, topic string, got func([]byte)) 
 	if err != nil {
 		return err
 	}
-	// The last position waits for the server's word.
+	// Waits until the server has confirmed the last position.
 	lasting, cancel := context.WithTimeout(context.WithoutCancel(ctx), natsPatience)
 	defer cancel()
 	if unacknowledged == 0 {

@@ -9,11 +9,10 @@ import (
 	"github.com/synadia-io/orbit.go/jetstreamext"
 )
 
-// natsFlow is after how many messages the server acknowledges, and natsFlows how many such portions
-// may be without an acknowledgement.
+// The server acknowledges every natsFlow messages; natsFlows such portions may be unacknowledged.
 const natsFlow, natsFlows = 1_000, 8
 
-// natsFast publishes into one batch without an end, of which the server acknowledges portions.
+// natsFast publishes into one endless batch, which the server acknowledges in portions.
 type natsFast struct {
 	js    jetstream.JetStream
 	topic string
@@ -54,21 +53,21 @@ func (n *natsFast) send(_ context.Context, payloads [][]byte, done func(error)) 
 	}
 }
 
-// answer tells those whose messages are acknowledged, or all that it failed.
+// answer completes the portions that are acknowledged, or, after an error, all of them.
 func (n *natsFast) answer(until uint64, err error) {
 	n.mutex.Lock()
-	var told []natsPortion
+	var completed []natsPortion
 	for len(n.waiting) > 0 && (err != nil || n.waiting[0].until <= until) {
-		told = append(told, n.waiting[0])
+		completed = append(completed, n.waiting[0])
 		n.waiting = n.waiting[1:]
 	}
 	n.mutex.Unlock()
-	for _, portion := range told {
+	for _, portion := range completed {
 		portion.done(err)
 	}
 }
 
-// flush ends the batch, which acknowledges the rest.
+// flush ends the batch, so that the server acknowledges the rest.
 func (n *natsFast) flush(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, natsPatience)
 	defer cancel()

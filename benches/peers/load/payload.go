@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// stampSize is how many digits the time has at which a message was due, at its beginning.
+// stampSize is the number of hexadecimal digits at the start of a payload: when the message was due.
 const stampSize = 16
 
-// beginning is what the times count from: publishers and consumers are of one process.
+// beginning is the zero of these times. Publishers and consumers share one process.
 var beginning = time.Now()
 
-// appendPayload appends the payload of message number, which is due at some time: a line like those
-// of a log, letter by letter the one that `trunkline bench` makes.
+// appendPayload appends the payload of a message with its number and due time. It looks like a log
+// line, and is identical to what `trunkline bench` makes.
 func appendPayload(to []byte, number uint64, size int, due time.Duration) []byte {
 	end := len(to) + size
 	to = appendHex(to, uint64(due))
@@ -30,9 +30,9 @@ func appendPayload(to []byte, number uint64, size int, due time.Duration) []byte
 	return to[:end]
 }
 
-// payloads makes the payloads of messages that follow each other.
+// payloads makes the payloads of consecutive messages.
 func payloads(first uint64, count, size int, due time.Duration) [][]byte {
-	// Each is made in full and then cut, so it needs more room than it takes up.
+	// Each payload is written in whole pieces and then cut, so it needs extra room.
 	const line = 128
 	room := make([]byte, 0, count*size+line)
 	made := make([][]byte, count)
@@ -44,7 +44,7 @@ func payloads(first uint64, count, size int, due time.Duration) [][]byte {
 	return made
 }
 
-// age tells how long ago a message was due.
+// age returns how long ago a message was due; false if the payload has no time.
 func age(payload []byte) (time.Duration, bool) {
 	if len(payload) < stampSize {
 		return 0, false
@@ -64,7 +64,7 @@ func appendHex(to []byte, number uint64) []byte {
 	return to
 }
 
-// mix makes a number that looks like chance.
+// mix makes a pseudo-random number.
 func mix(number uint64) uint64 {
 	mixed := (number + 1) * 0x9E37_79B9_7F4A_7C15
 	return (mixed ^ (mixed >> 29)) * 0xBF58_476D_1CE4_E5B9

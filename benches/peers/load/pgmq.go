@@ -12,10 +12,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// pgmqRead is how many messages are read, and then deleted, at a time.
+// pgmqRead is how many messages are read and then deleted at a time.
 const pgmqRead = 1_000
 
-// A message of pgmq is JSON: each is sent as a JSON string, which the database makes.
+// Messages of pgmq are JSON: the database converts each payload to a JSON string.
 const (
 	pgmqSend = `select pgmq.send($1, to_jsonb($2::text))`
 	pgmqMany = `select count(*) from pgmq.send_batch($1, array(select to_jsonb(m) from unnest($2::text[]) as m))`
@@ -28,7 +28,7 @@ type pgmqPeer struct {
 	url  string
 }
 
-// openPgmq takes for its mode how many sessions share unary calls.
+// openPgmq takes the number of sessions that unary calls share as its mode.
 func openPgmq(target, mode string) (peer, error) {
 	sessions := 64
 	if mode != "" {
@@ -55,15 +55,7 @@ func (p *pgmqPeer) create(ctx context.Context, topic string) error {
 }
 
 func (p *pgmqPeer) shape(workload string) shape {
-	switch workload {
-	case "unary":
-		return shape{publishers: 256, batch: 1, inFlight: 1}
-	case "pipelined":
-		return shape{publishers: 64, batch: 256, inFlight: 1}
-	case "latency":
-		return shape{publishers: 1, batch: 1, inFlight: 256, parallel: true}
-	}
-	return shape{publishers: 4, batch: 1_000, inFlight: 1}
+	return synchronousShape(workload, shape{publishers: 4, batch: 1_000, inFlight: 1})
 }
 
 func (p *pgmqPeer) publisher(ctx context.Context, topic, workload string, _ int) (publisher, error) {
@@ -82,7 +74,7 @@ func (p *pgmqPeer) publisher(ctx context.Context, topic, workload string, _ int)
 	return &pgmqBatches{connection: connection, topic: topic}, err
 }
 
-// pgmqCaller sends a message a statement, over connections that all share.
+// pgmqCaller sends one message per statement, over a pool that all callers share.
 type pgmqCaller struct {
 	pool  *pgxpool.Pool
 	topic string
@@ -95,8 +87,8 @@ func (p *pgmqCaller) send(ctx context.Context, payloads [][]byte, done func(erro
 
 func (p *pgmqCaller) close() error { return nil }
 
-// pgmqPipeline sends a message a statement, each with a transaction of its own, without waiting for
-// the answers of those before it.
+// pgmqPipeline sends one message per statement, each in its own transaction, without waiting for
+// earlier answers.
 type pgmqPipeline struct {
 	connection *pgx.Conn
 	topic      string
@@ -127,7 +119,7 @@ func pgmqAnswers(pipeline *pgconn.Pipeline, count int) error {
 		}
 		rows, ok := answer.(*pgconn.ResultReader)
 		if !ok {
-			return fmt.Errorf("a %T came instead of rows", answer)
+			return fmt.Errorf("got a %T instead of rows", answer)
 		}
 		if _, err := rows.Close(); err != nil {
 			return err
@@ -141,7 +133,7 @@ func pgmqAnswers(pipeline *pgconn.Pipeline, count int) error {
 
 func (p *pgmqPipeline) close() error { return p.connection.Close(context.Background()) }
 
-// pgmqBatches sends many messages a statement.
+// pgmqBatches sends many messages per statement.
 type pgmqBatches struct {
 	connection *pgx.Conn
 	topic      string
@@ -167,7 +159,7 @@ func (p *pgmqPeer) consume(ctx context.Context, topic string, got func([]byte)) 
 	if err != nil {
 		return err
 	}
-	// What was read is deleted before the end, so not by a context that is cancelled.
+	// Messages that were read are deleted even after ctx is cancelled.
 	lasting := context.WithoutCancel(ctx)
 	defer connection.Close(lasting)
 	for ctx.Err() == nil {

@@ -17,7 +17,7 @@ type published struct {
 	Acknowledged map[string]float64 `json:"acknowledged_ms"`
 }
 
-// publishing is what all publishers of a run share.
+// publishing is the state that all publishers of a run share.
 type publishing struct {
 	plan
 	shape
@@ -28,7 +28,7 @@ type publishing struct {
 	fail  context.CancelCauseFunc
 }
 
-// publishAll publishes until the time is over and all is acknowledged.
+// publishAll publishes until the time is up and everything is acknowledged.
 func (p plan) publishAll(ctx context.Context, system peer, workload string) (*published, error) {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
@@ -48,7 +48,7 @@ func (p plan) publishAll(ctx context.Context, system peer, workload string) (*pu
 	}
 	run.began = time.Now()
 	run.ends = run.began.Add(p.duration())
-	// Several share one, as hundreds of them would take up much memory.
+	// Publishers share histograms, because hundreds of them would take a lot of memory.
 	acknowledged := make([]*times, min(run.publishers, 16))
 	for i := range acknowledged {
 		acknowledged[i] = newTimes()
@@ -77,7 +77,7 @@ func (p plan) publishAll(ctx context.Context, system peer, workload string) (*pu
 	}, nil
 }
 
-// publish is one publisher, with so many sends under way.
+// publish runs one publisher, with up to inFlight sends at a time.
 func (p *publishing) publish(ctx context.Context, to publisher, acknowledged *times) {
 	slots := make(chan struct{}, p.inFlight)
 	for {
@@ -114,7 +114,7 @@ func (p *publishing) publish(ctx context.Context, to publisher, acknowledged *ti
 			p.fail(err)
 		}
 	}
-	// All slots are free when all is acknowledged.
+	// All slots are free once everything is acknowledged.
 	for range p.inFlight {
 		select {
 		case slots <- struct{}{}:
@@ -124,7 +124,7 @@ func (p *publishing) publish(ctx context.Context, to publisher, acknowledged *ti
 	}
 }
 
-// take gives the number of the next message to publish and when it is due, which it waits for.
+// take waits until the next message is due, and returns its number and due time; false at the end.
 func (p *publishing) take(ctx context.Context) (uint64, time.Duration, bool) {
 	if ctx.Err() != nil || !time.Now().Before(p.ends) {
 		return 0, 0, false
@@ -144,12 +144,12 @@ func (p *publishing) take(ctx context.Context) (uint64, time.Duration, bool) {
 	return first, due.Sub(beginning), true
 }
 
-// sleepUntil asks the system itself to wake the thread, as `trunkline bench` does: the runtime's
-// timers may be as late as an acknowledgement takes.
+// sleepUntil lets the operating system wake the thread, as `trunkline bench` does: the Go runtime's
+// timers may be late by as much as an acknowledgement takes.
 func sleepUntil(due time.Time) {
 	for left := time.Until(due); left > 0; left = time.Until(due) {
 		wait := syscall.NsecToTimespec(left.Nanoseconds())
-		// One that a signal ended early is slept again.
+		// If a signal interrupts the sleep, the loop sleeps again.
 		_ = syscall.Nanosleep(&wait, nil)
 	}
 }

@@ -8,13 +8,13 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// rabbitPrefetch is how many messages may be with the consumer without an acknowledgement.
+// rabbitPrefetch is how many unacknowledged messages the consumer may have.
 const rabbitPrefetch = 2_000
 
-// rabbitPeer is a quorum queue.
+// rabbitPeer uses a quorum queue.
 type rabbitPeer struct {
 	url string
-	// connections are those that unary callers share, a channel each.
+	// connections are shared by the unary callers, which have a channel each.
 	connections []*amqp.Connection
 }
 
@@ -48,16 +48,8 @@ func (r *rabbitPeer) create(_ context.Context, topic string) error {
 }
 
 func (r *rabbitPeer) shape(workload string) shape {
-	switch workload {
-	case "unary":
-		return shape{publishers: 256, batch: 1, inFlight: 1}
-	case "pipelined":
-		return shape{publishers: 64, batch: 1, inFlight: 256}
-	case "latency":
-		return shape{publishers: 1, batch: 1, inFlight: 256}
-	}
-	// There are no batches: this is a message a command, with as many under way as it takes.
-	return shape{publishers: 4, batch: 100, inFlight: 20}
+	// The protocol has no batches: each command holds one message, and many are in flight.
+	return asynchronousShape(workload, shape{publishers: 4, batch: 100, inFlight: 20})
 }
 
 func (r *rabbitPeer) publisher(_ context.Context, topic, workload string, number int) (publisher, error) {
@@ -153,7 +145,7 @@ func (r *rabbitPeer) consume(ctx context.Context, topic string, got func([]byte)
 	if err != nil {
 		return err
 	}
-	// One acknowledgement stands for those before it.
+	// One acknowledgement covers all messages before it.
 	const ackEvery = rabbitPrefetch / 4
 	var last amqp.Delivery
 	unacknowledged := 0
@@ -179,7 +171,7 @@ func (r *rabbitPeer) consume(ctx context.Context, topic string, got func([]byte)
 				}
 			}
 		case <-ctx.Done():
-			// The channel's orderly end comes behind the acknowledgement.
+			// The channel closes in order, after the acknowledgement.
 			return errors.Join(acknowledge(), channel.Close())
 		}
 	}

@@ -15,7 +15,7 @@ import (
 )
 
 // rabbitSubEntry is how many messages of a batch make one entry of the stream. They are not compressed,
-// as the client is slower with any compression than without.
+// because the client is slower with every compression.
 const rabbitSubEntry = 100
 
 type rabbitStreamPeer struct {
@@ -33,9 +33,9 @@ func openRabbitStream(target, _ string) (peer, error) {
 	}
 	environment, err := stream.NewEnvironment(stream.NewEnvironmentOptions().
 		SetHost(host).SetPort(number).SetUser("guest").SetPassword("guest").
-		// Its own buffers of 8 KiB make a connection over the loopback stall: leave them to the system.
+		// The client's buffers of 8 KiB stall a loopback connection: use the system's defaults.
 		SetReadBuffer(-1).SetWriteBuffer(-1).
-		// A connection for each producer.
+		// One connection per producer.
 		SetMaxProducersPerClient(1))
 	return &rabbitStreamPeer{environment}, err
 }
@@ -47,15 +47,7 @@ func (r *rabbitStreamPeer) create(_ context.Context, topic string) error {
 }
 
 func (r *rabbitStreamPeer) shape(workload string) shape {
-	switch workload {
-	case "unary":
-		return shape{publishers: 256, batch: 1, inFlight: 1}
-	case "pipelined":
-		return shape{publishers: 64, batch: 1, inFlight: 256}
-	case "latency":
-		return shape{publishers: 1, batch: 1, inFlight: 256}
-	}
-	return shape{publishers: 4, batch: 1_000, inFlight: 16}
+	return asynchronousShape(workload, shape{publishers: 4, batch: 1_000, inFlight: 16})
 }
 
 func (r *rabbitStreamPeer) publisher(_ context.Context, topic, workload string, _ int) (publisher, error) {
@@ -79,7 +71,8 @@ type rabbitStreamPublisher struct {
 	waiting []rabbitPortion
 }
 
-// rabbitPortion is what was sent together. Confirmations are counted, as they come in order.
+// rabbitPortion is a group of messages that were sent together. Confirmations come in order, so they
+// are only counted.
 type rabbitPortion struct {
 	missing int
 	done    func(error)
@@ -100,7 +93,7 @@ func (r *rabbitStreamPublisher) send(_ context.Context, payloads [][]byte, done 
 		err = r.producer.BatchSend(messages)
 	}
 	if err != nil {
-		r.told(len(payloads), fmt.Errorf("send: %w", err))
+		r.complete(len(payloads), fmt.Errorf("send: %w", err))
 	}
 }
 
@@ -109,17 +102,17 @@ func (r *rabbitStreamPublisher) answer(confirmations stream.ChannelPublishConfir
 		confirmed := 0
 		for _, status := range statuses {
 			if !status.IsConfirmed() {
-				r.told(1, fmt.Errorf("the server refused a message: %w", status.GetError()))
+				r.complete(1, fmt.Errorf("the server refused a message: %w", status.GetError()))
 				continue
 			}
 			confirmed++
 		}
-		r.told(confirmed, nil)
+		r.complete(confirmed, nil)
 	}
 }
 
-// told takes so many messages off those that wait.
-func (r *rabbitStreamPublisher) told(count int, err error) {
+// complete removes this many messages from the waiting portions, and completes those that are done.
+func (r *rabbitStreamPublisher) complete(count int, err error) {
 	r.mutex.Lock()
 	var over []func(error)
 	for count > 0 && len(r.waiting) > 0 {

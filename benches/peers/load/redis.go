@@ -9,7 +9,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// The names that are the same in every stream.
+// Names that every stream uses.
 const (
 	redisField    = "m"
 	redisGroup    = "group"
@@ -32,7 +32,7 @@ func openRedis(target, _ string) (peer, error) {
 // connectRedis opens a client with 2^scale connections.
 func connectRedis(target string, scale int) (rueidis.Client, error) {
 	if scale == 0 {
-		scale = -1 // the client takes 0 for its default
+		scale = -1 // the client replaces 0 with its default
 	}
 	return rueidis.NewClient(rueidis.ClientOption{
 		InitAddress:       []string{target},
@@ -40,7 +40,7 @@ func connectRedis(target string, scale int) (rueidis.Client, error) {
 		DisableCache:      true,
 		AlwaysPipelining:  true,
 		PipelineMultiplex: scale,
-		// Its own default takes pipelines of more than 2,000 for blocking ones.
+		// By default, the client treats pipelines of more than 2,000 commands as blocking.
 		BlockingPipeline: 100_000,
 	})
 }
@@ -51,20 +51,12 @@ func (r *redisPeer) create(ctx context.Context, topic string) error {
 }
 
 func (r *redisPeer) shape(workload string) shape {
-	switch workload {
-	case "unary":
-		// All share one client, which sends what they give it at the same time together.
-		return shape{publishers: 256, batch: 1, inFlight: 1}
-	case "pipelined":
-		return shape{publishers: 64, batch: 256, inFlight: 1}
-	case "latency":
-		return shape{publishers: 1, batch: 1, inFlight: 256, parallel: true}
-	}
-	return shape{publishers: 4, batch: 1_000, inFlight: 2, parallel: true}
+	return synchronousShape(workload, shape{publishers: 4, batch: 1_000, inFlight: 2, parallel: true})
 }
 
 func (r *redisPeer) publisher(_ context.Context, topic, workload string, _ int) (publisher, error) {
 	if workload == "unary" {
+		// All callers share one client, which combines concurrent commands.
 		return &redisPublisher{client: r.client, topic: topic, shared: true}, nil
 	}
 	client, err := connectRedis(r.target, 0)
@@ -109,7 +101,7 @@ func (r *redisPeer) consume(ctx context.Context, topic string, got func([]byte))
 	client, release := r.client.Dedicate()
 	defer release()
 	var read []string
-	// What was read is acknowledged on the way to what comes next.
+	// Messages that were read are acknowledged in the pipeline that reads the next ones.
 	for ctx.Err() == nil {
 		var commands rueidis.Commands
 		if len(read) > 0 {
@@ -117,7 +109,7 @@ func (r *redisPeer) consume(ctx context.Context, topic string, got func([]byte))
 		}
 		commands = append(commands, r.client.B().Xreadgroup().Group(redisGroup, redisConsumer).
 			Count(redisRead).Block(100).Streams().Key(topic).Id(">").Build())
-		// Not by a context that is cancelled: the last position is to be stored.
+		// Not cancelled with ctx, so that the last position is stored.
 		answers := client.DoMulti(context.WithoutCancel(ctx), commands...)
 		if len(answers) == 2 {
 			if err := answers[0].Error(); err != nil {
@@ -141,12 +133,12 @@ func (r *redisPeer) acknowledge(topic string, read []string) rueidis.Completed {
 	return r.client.B().Xack().Key(topic).Group(redisGroup).Id(read...).Build()
 }
 
-// redisEntries hands out what was read, and tells the ids. It takes the answer apart by itself, as
+// redisEntries passes the payloads to got, and returns the ids. It parses the answer itself, because
 // the client would make a map of each entry.
 func redisEntries(answer rueidis.RedisResult, topic string, got func([]byte)) ([]string, error) {
 	streams, err := answer.AsMap()
 	if rueidis.IsRedisNil(err) {
-		return nil, nil // none came
+		return nil, nil // no messages
 	}
 	if err != nil {
 		return nil, err
@@ -174,7 +166,7 @@ func redisEntries(answer rueidis.RedisResult, topic string, got func([]byte)) ([
 			return nil, err
 		}
 		if len(fields) != 2 {
-			return nil, errors.New("an entry has other fields than were added")
+			return nil, errors.New("an entry has unexpected fields")
 		}
 		got([]byte(fields[1]))
 		read = append(read, id)

@@ -7,7 +7,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// times holds how long things took: from 1 µs to an hour, each to three digits.
+// times is a histogram of durations from 1 µs to 1 h, with three significant digits.
 type times struct {
 	mutex     sync.Mutex
 	histogram *hdrhistogram.Histogram
@@ -21,7 +21,7 @@ func (t *times) add(took time.Duration, count int) {
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
 	micros := min(max(took.Microseconds(), 1), t.histogram.HighestTrackableValue())
-	// The value is within the bounds: this cannot fail.
+	// The value is within the bounds, so this cannot fail.
 	_ = t.histogram.RecordValues(micros, int64(count))
 }
 
@@ -29,7 +29,7 @@ func (t *times) addAll(others *times) {
 	t.histogram.Merge(others.histogram)
 }
 
-// milliseconds tells the percentiles, in the words of `trunkline bench`.
+// milliseconds returns the percentiles under the names that `trunkline bench` uses.
 func (t *times) milliseconds() map[string]float64 {
 	if t.histogram.TotalCount() == 0 {
 		return nil

@@ -8,46 +8,75 @@ import (
 	"time"
 )
 
-// peer is a system that is measured, by its own client.
+// peer is a system under test, used through its own client.
 type peer interface {
-	// create makes a topic, and a consumer's position at its beginning where one has to be made.
+	// create creates a topic and, where the system needs one, a consumer's position at its start.
 	create(ctx context.Context, topic string) error
-	// shape tells by how many and in what portions the system is published to best.
+	// shape returns the shape of load with which the system publishes best.
 	shape(workload string) shape
-	// publisher opens publisher number of those that the shape asks for.
+	// publisher opens one of the publishers of the shape; they are numbered from 0.
 	publisher(ctx context.Context, topic, workload string, number int) (publisher, error)
-	// consume hands out what is there and what comes until ctx ends, with a position that outlives
-	// the consumer, and stores the last position before it returns.
+	// consume passes stored and new messages to got until ctx ends. Its position outlives the
+	// consumer; the last one is stored before consume returns.
 	consume(ctx context.Context, topic string, got func(payload []byte)) error
 	close()
 }
 
 // publisher publishes for one caller at a time.
 type publisher interface {
-	// send publishes. It calls done once, from wherever, when all is acknowledged or something failed.
+	// send publishes. It calls done once, from any goroutine, when all payloads are acknowledged or
+	// one failed.
 	send(ctx context.Context, payloads [][]byte, done func(error))
 	close() error
 }
 
-// flusher is a publisher that holds acknowledgements back until it is told that nothing more comes.
+// flusher is a publisher that holds acknowledgements back until it knows that nothing more follows.
 type flusher interface {
 	flush(ctx context.Context) error
 }
 
-// shape is how a system is published to.
+// shape is how a load is spread.
 type shape struct {
 	publishers int
 	batch      int
 	inFlight   int
-	// parallel is for clients whose send waits for the answer: each gets a goroutine.
+	// parallel gives each send a goroutine, for clients whose send waits for the answer.
 	parallel bool
+}
+
+// asynchronousShape is the shape for clients whose acknowledgements come later. batched is how the
+// system publishes batches best.
+func asynchronousShape(workload string, batched shape) shape {
+	switch workload {
+	case "unary":
+		return shape{publishers: 256, batch: 1, inFlight: 1}
+	case "pipelined":
+		return shape{publishers: 64, batch: 1, inFlight: 256}
+	case "latency":
+		return shape{publishers: 1, batch: 1, inFlight: 256}
+	}
+	return batched
+}
+
+// synchronousShape is the shape for clients whose send waits for the answer, and which pipeline the
+// payloads of one send. batched is how the system publishes batches best.
+func synchronousShape(workload string, batched shape) shape {
+	switch workload {
+	case "unary":
+		return shape{publishers: 256, batch: 1, inFlight: 1}
+	case "pipelined":
+		return shape{publishers: 64, batch: 256, inFlight: 1}
+	case "latency":
+		return shape{publishers: 1, batch: 1, inFlight: 256, parallel: true}
+	}
+	return batched
 }
 
 // result has the field names of `trunkline bench`.
 type result struct {
 	Published *published `json:"published,omitempty"`
 	Consumed  *consumed  `json:"consumed,omitempty"`
-	// CPU seconds of the server, while the workload was measured.
+	// ServerCPU is the server's CPU seconds while the workload was measured.
 	ServerCPU float64 `json:"server_cpu_seconds,omitempty"`
 }
 
@@ -60,7 +89,7 @@ func (p plan) run(ctx context.Context, system peer) (*result, error) {
 	case "both", "latency":
 		return p.both(ctx, system)
 	}
-	return nil, fmt.Errorf("there is no workload %q", p.workload)
+	return nil, fmt.Errorf("unknown workload %q", p.workload)
 }
 
 func (p plan) publish(ctx context.Context, system peer) (*result, error) {
@@ -76,7 +105,7 @@ func (p plan) publish(ctx context.Context, system peer) (*result, error) {
 	return &result{Published: stored, ServerCPU: cpu}, err
 }
 
-// catchUp publishes first, and then measures how fast all of it is read.
+// catchUp publishes first, and then measures how fast the messages are read.
 func (p plan) catchUp(ctx context.Context, system peer) (*result, error) {
 	stored, err := p.publishAll(ctx, system, "batched")
 	if err != nil {
@@ -87,12 +116,12 @@ func (p plan) catchUp(ctx context.Context, system peer) (*result, error) {
 		return nil, err
 	}
 	reading := startReading(ctx, system, p.topic, false)
-	had, err := reading.until(stored.Messages, p.duration())
+	received, err := reading.until(stored.Messages, p.duration())
 	if err != nil {
 		return nil, err
 	}
 	cpu, err := meter.read()
-	return &result{Published: stored, Consumed: had, ServerCPU: cpu}, err
+	return &result{Published: stored, Consumed: received, ServerCPU: cpu}, err
 }
 
 // both publishes while a consumer reads.
@@ -113,12 +142,12 @@ func (p plan) both(ctx context.Context, system peer) (*result, error) {
 	if err != nil {
 		return nil, err
 	}
-	had, err := reading.until(stored.Messages, p.duration())
+	received, err := reading.until(stored.Messages, p.duration())
 	if err != nil {
 		return nil, err
 	}
 	cpu, err := meter.read()
-	return &result{Published: stored, Consumed: had, ServerCPU: cpu}, err
+	return &result{Published: stored, Consumed: received, ServerCPU: cpu}, err
 }
 
 func (p plan) duration() time.Duration {
@@ -134,11 +163,11 @@ type consumed struct {
 	Delivered map[string]float64 `json:"delivered_ms,omitempty"`
 }
 
-// reading is a consumer at work.
+// reading is a running consumer.
 type reading struct {
 	began    time.Time
 	messages atomic.Uint64
-	// last is when the last message came, from when the reading began.
+	// last is when the last message came, in nanoseconds after the reading began.
 	last      atomic.Int64
 	delivered *times
 	stop      context.CancelFunc
@@ -157,41 +186,41 @@ func startReading(ctx context.Context, system peer, topic string, aged bool) *re
 			if !aged {
 				return
 			}
-			if old, told := age(payload); told {
-				r.delivered.add(old, 1)
+			if elapsed, known := age(payload); known {
+				r.delivered.add(elapsed, 1)
 			}
 		})
 	}()
 	return r
 }
 
-// failure waits for the end of the reading.
+// failure waits for the end of the reading and returns its error.
 func (r *reading) failure() error {
 	<-r.ended
 	return r.err
 }
 
-// until waits for so many messages in all, for so long at the most, and ends the reading.
+// until waits for this many messages in total, but no longer than atMost, and ends the reading.
 func (r *reading) until(messages uint64, atMost time.Duration) (*consumed, error) {
-	const look = 2 * time.Millisecond
+	const interval = 2 * time.Millisecond
 	deadline := time.Now().Add(atMost)
 	for r.messages.Load() < messages && time.Now().Before(deadline) {
 		select {
 		case <-r.ended:
 			return nil, errors.Join(errors.New("the consumer ended early"), r.err)
-		case <-time.After(look):
+		case <-time.After(interval):
 		}
 	}
-	had, took := r.messages.Load(), time.Duration(r.last.Load()).Seconds()
+	received, took := r.messages.Load(), time.Duration(r.last.Load()).Seconds()
 	r.stop()
 	if err := r.failure(); err != nil {
 		return nil, fmt.Errorf("consume: %w", err)
 	}
-	if had == 0 {
+	if received == 0 {
 		return nil, errors.New("no message was delivered")
 	}
 	return &consumed{
-		Messages: had, Seconds: took, Rate: float64(had) / took,
-		Complete: had >= messages, Delivered: r.delivered.milliseconds(),
+		Messages: received, Seconds: took, Rate: float64(received) / took,
+		Complete: received >= messages, Delivered: r.delivered.milliseconds(),
 	}, nil
 }

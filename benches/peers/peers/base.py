@@ -1,4 +1,4 @@
-"""What all systems have in common: how one is provided, started, loaded and stopped."""
+"""What all systems have in common: how a system is installed, started, measured and stopped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Failed(Exception):
 
 
 class Server:
-    """A process of ours, with whatever it starts."""
+    """A server process that this script started, with its children."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Server:
         self.stop_signal = stop_signal
         self._log = folder / "log"
         with self._log.open("ab") as log:
-            # In a session of its own: a Ctrl-C is for the script, which then stops it in order.
+            # In its own session, so that Ctrl-C reaches only the script, which then stops the server.
             self.process = subprocess.Popen(
                 [str(part) for part in command],
                 cwd=folder,
@@ -57,7 +57,7 @@ class Server:
         return self._log.read_text(errors="replace")
 
     def wait_until(self, ready: Callable[[], bool]) -> Server:
-        """Waits until it is ready; if it does not get so, it is stopped."""
+        """Waits until the server is ready; stops it if that fails."""
         deadline = time.monotonic() + START_TIMEOUT
         try:
             while not ready():
@@ -78,7 +78,7 @@ class Server:
         try:
             self.process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
-            # Its group is its own session: nobody else's processes are in it.
+            # The process group belongs to the server's own session, so this kills no other processes.
             os.killpg(self.pid, signal.SIGKILL)
             self.process.wait()
 
@@ -86,45 +86,45 @@ class Server:
 class Peer:
     """A system with one set of settings."""
 
-    #: What it is called on the command line and in the raw results.
+    #: Its name on the command line and in the raw results.
     name: str
-    #: What it is called in the report.
+    #: Its name in the report.
     title: str
     #: What is on disk when a message is acknowledged.
     durability: str
-    #: The load generator's name for it.
+    #: Its name in the load generator.
     client: str
-    #: Names of folders below a server's own that are logs which are used again and again.
+    #: Folders below the server's own that hold recycled logs.
     recycled: Sequence[str] = ()
-    #: How a workload is published or read here: for the report's notes.
+    #: How each workload publishes or reads, for the notes of the report.
     ways: Mapping[str, str] = {}
-    #: How much longer than others it is to be warmed up.
+    #: How much longer it is warmed up than other systems.
     warm_up_factor: float = 1.0
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
 
     def provide(self) -> None:
-        """Gets what is missing; raises Missing if it cannot be had."""
+        """Installs what is needed; raises Missing if that is not possible."""
         raise NotImplementedError
 
     def version(self) -> str:
         raise NotImplementedError
 
     def start(self, folder: Path) -> Server:
-        """Starts it on an empty folder; it is ready when this returns."""
+        """Starts a server with an empty folder; it is ready when this returns."""
         raise NotImplementedError
 
     def target(self, server: Server) -> str:
-        """Where the load generator finds it."""
+        """The address that the load generator connects to."""
         raise NotImplementedError
 
     def mode(self, workload: str) -> str:
-        """How the load generator is to use it, where there is a choice."""
+        """How the load generator uses the system, where there is a choice."""
         return ""
 
     def measure(self, server: Server, ask: Ask, topic: str) -> dict:
-        """Runs a workload once, and tells what the load generator found."""
+        """Runs a workload once, and returns the results of the load generator."""
         command: list[str | Path] = [
             self.tools.load, "-peer", self.client, "-target", self.target(server),
             "-workload", ask.kind, "-topic", topic, "-size", str(ask.size),
@@ -136,7 +136,7 @@ class Peer:
 
 
 class Ask:
-    """A workload, and how much of it."""
+    """A workload, with its size and duration."""
 
     def __init__(self, workload: str, seconds: float, rate: int) -> None:
         self.workload = workload
@@ -144,7 +144,7 @@ class Ask:
         self.rate = rate
         self.size = 1024 if workload == "batched-1k" else 100
         self.kind = "batched" if workload == "batched-1k" else workload
-        # What the fastest may store before it is read; whatever is slower stores what it can.
+        # The most messages to store before reading them; slower systems store fewer.
         self.most_messages = int(800_000 * seconds) if workload == "catch-up" else 0
         self.timeout = 4 * seconds + 120
 
@@ -168,13 +168,13 @@ def run_json(command: Sequence[str | Path], timeout: float, env: Mapping[str, st
 
 
 def environment(changes: Mapping[str, str | None]) -> dict[str, str]:
-    """This process's, with some variables set, and those that are None left out."""
+    """This process's environment with some variables changed; those that are None are removed."""
     changed = {**os.environ, **changes}
     return {name: value for name, value in changed.items() if value is not None}
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody listens at, no two alike."""
+    """Distinct free ports of the loopback address."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:

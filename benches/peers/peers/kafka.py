@@ -1,4 +1,4 @@
-"""Kafka: one node that is broker and controller (KRaft), from its jars."""
+"""Kafka: one node that is both broker and controller (KRaft), started from its jars."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from pathlib import Path
 from peers.base import Peer, Server, free_ports, listens
 from tools import HERE, Missing, call, need
 
-#: Those of Kafka's own start script, with a heap of its usual size.
+#: The options of Kafka's own start script, with its default heap size.
 JVM = ["-server", "-Xms1g", "-Xmx1g", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20",
        "-XX:InitiatingHeapOccupancyPercent=35", "-XX:+ExplicitGCInvokesConcurrent"]  # fmt: skip
 
 
 class Kafka(Peer):
     client = "kafka"
-    #: Further lines of the settings.
+    #: Additional lines for the settings file.
     sync = ""
-    # Its code is compiled while it runs.
+    # The JVM compiles the code while it runs.
     warm_up_factor = 2.5
     ways = {
-        "unary": "franz-go, 256 callers of one client, which sends what comes at the same time together",
-        "pipelined": "64 clients without linger, 256 messages under way on each",
-        "batched": "2 clients, linger 5 ms, batches of up to 1 MB, lz4, 32,000 messages under way on each",
+        "unary": "franz-go, 256 callers of one client, which combines concurrent sends",
+        "pipelined": "64 clients without linger, 256 messages in flight on each",
+        "batched": "2 clients, linger 5 ms, batches of up to 1 MB, lz4, 32,000 messages in flight on each",
         "catch-up": "a consumer group of one, offsets committed every 100 ms",
         "both": "published as batched, read as catch-up",
         "latency": "one client without linger",
     }
 
     def mode(self, workload: str) -> str:
-        """The compression, which is worth its while for batches."""
+        """The compression, which pays off only for batches."""
         return "none" if workload in ("unary", "pipelined", "latency") else "lz4"
 
     def provide(self) -> None:
@@ -36,7 +36,7 @@ class Kafka(Peer):
         self.jars = self.tools.maven_jars(HERE / "kafka.pom.xml", "kafka")
         found = sorted(self.jars.glob("kafka_2.13-*.jar"))
         if not found:
-            raise Missing("Maven brought no jar of Kafka's server")
+            raise Missing("Maven did not download the jar of Kafka's server")
         self.number = found[0].stem.split("-")[1]
 
     def version(self) -> str:

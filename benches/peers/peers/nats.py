@@ -13,12 +13,12 @@ class Nats(Peer):
     client = "nats"
     #: How often the server calls fsync.
     sync: str
-    #: How batches are published: async, atomic or fast, whichever is the fastest with that fsync.
+    #: How batches are published: async, atomic or fast, whichever is fastest with that fsync setting.
     batches: str
     ways = {
         "unary": "256 callers of Publish over 4 connections",
-        "pipelined": "64 connections, PublishAsync, 256 under way on each",
-        "catch-up": "a durable pull consumer, 10,000 messages ahead, one acknowledgement for 1,000 messages",
+        "pipelined": "64 connections, PublishAsync, 256 in flight on each",
+        "catch-up": "a durable pull consumer that fetches 10,000 messages ahead, one acknowledgement per 1,000 messages",
         "both": "published as batched, read as catch-up",
         "latency": "PublishAsync on one connection",
     }
@@ -36,7 +36,7 @@ class Nats(Peer):
             "jetstream {\n"
             f"  store_dir: {folder}/store\n"
             f"  sync_interval: {self.sync}\n"
-            # So much may be under way; beyond it the server refuses what is published.
+            # The most that may be in flight; the server refuses publishes beyond it.
             "  max_buffered_msgs: 1000000\n"
             "  max_buffered_size: 1GB\n"
             "  max_file_store: 50GB\n"
@@ -60,11 +60,11 @@ class NatsServer(Server):
 class NatsDefault(Nats):
     name = "nats-default"
     title = "NATS JetStream, default sync"
-    durability = "not fsynced: what came in the last two minutes may be lost"
+    durability = "not fsynced: messages of the last two minutes may be lost"
     sync = "2m"
     batches = "fast"
-    ways = {**Nats.ways, "batched": "4 connections, orbit's fast batches, an acknowledgement for 1,000 messages, "
-            "8,000 under way on each"}  # fmt: skip
+    ways = {**Nats.ways, "batched": "4 connections, orbit's fast batches, one acknowledgement per 1,000 messages, "
+            "8,000 in flight on each"}  # fmt: skip
 
 
 class NatsAlways(Nats):
@@ -73,5 +73,5 @@ class NatsAlways(Nats):
     durability = "fsynced"
     sync = "always"
     batches = "atomic"
-    ways = {**Nats.ways, "batched": "8 connections, orbit's atomic batches of 1,000, one after the other on each: "
-            "one fsync for a batch, where other ways to publish call one for each message"}  # fmt: skip
+    ways = {**Nats.ways, "batched": "8 connections, orbit's atomic batches of 1,000, one at a time on each: "
+            "one fsync per batch, where other ways of publishing call fsync for each message"}  # fmt: skip

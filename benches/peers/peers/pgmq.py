@@ -1,4 +1,4 @@
-"""pgmq: its own SQL functions, on a PostgreSQL with Trunkline's settings."""
+"""pgmq: its SQL functions, on a PostgreSQL with the same settings as Trunkline's."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Pgmq(Peer):
     recycled = ("postgres/pg_wal",)
     ways = {
         "unary": "pgx, 256 callers over a pool of 64 sessions, pgmq.send",
-        "pipelined": "64 sessions, 256 pgmq.send under way on each, each a transaction",
+        "pipelined": "64 sessions, 256 pgmq.send in flight on each, each in its own transaction",
         "batched": "4 sessions, pgmq.send_batch of 1,000",
         "catch-up": "pgmq.read of 1,000, then pgmq.delete of them",
         "both": "published as batched, read as catch-up",
-        "latency": "pgmq.send over a pool of 64 sessions; pgmq.read of what there is, without a pause",
+        "latency": "pgmq.send over a pool of 64 sessions; pgmq.read without pauses",
     }
 
     def provide(self) -> None:

@@ -1,4 +1,4 @@
-"""A PostgreSQL as Trunkline starts its own: the same binaries, the same settings."""
+"""A PostgreSQL like the private one of Trunkline: the same binaries and settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from peers.base import Failed, Server
 from tools import ROOT, call
 
-#: Those of src/embedded/cluster.rs. fsync and synchronous_commit are on, as PostgreSQL has it.
+#: The settings of src/embedded/cluster.rs. fsync and synchronous_commit are on by default.
 SETTINGS = {
     "listen_addresses": "",
     "max_connections": "200",
@@ -32,8 +32,8 @@ def version() -> str:
 
 
 def start(folder: Path) -> Server:
-    """Starts one whose socket lies in the folder."""
-    # PostgreSQL does not run as root.
+    """Starts a server with its socket in the folder."""
+    # PostgreSQL refuses to run as root.
     user = "postgres" if os.geteuid() == 0 else None
     data = folder / "postgres"
     if user:
@@ -51,7 +51,7 @@ def url(server: Server) -> str:
 
 
 def execute(server: Server, script: Path) -> None:
-    """Runs a script of statements."""
+    """Runs an SQL script."""
     call([binaries() / "psql", "-q", "-X", "-v", "ON_ERROR_STOP=1", "-d", url(server), "-f", script])
 
 
@@ -64,7 +64,7 @@ def run_as(user: str | None, command: list[str | Path], folder: Path) -> None:
 
 
 def binaries() -> Path:
-    """The folder of the server binaries."""
+    """The folder with the server binaries."""
     named = os.environ.get("TRUNKLINE_POSTGRES_BIN")
     if named:
         return Path(named)

@@ -1,4 +1,4 @@
-"""RabbitMQ: a quorum queue, and a stream."""
+"""RabbitMQ: a quorum queue and a stream."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from peers.base import Peer, Server, free_ports, listens
 from tools import call
 
-#: Where Debian's package has what its own scripts start as the account rabbitmq.
+#: The program in Debian's package that the package's scripts start as the account rabbitmq.
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 
 class RabbitMq(Peer):
-    # Its code is compiled while it runs.
+    # Erlang compiles the code while it runs.
     warm_up_factor = 1.5
 
     def provide(self) -> None:
@@ -21,7 +21,7 @@ class RabbitMq(Peer):
         self.epmd = self.tools.apt("erlang-base", "epmd")
 
     def version(self) -> str:
-        # Where it lies tells, without a node that runs.
+        # The path contains the version, so no running node is needed.
         found = re.search(r"rabbitmq_server-([0-9.]+)", str(PROGRAM.resolve()))
         erlang = call(["erl", "-noshell", "-eval", 'io:format("~s", [erlang:system_info(otp_release)]), halt().'])
         return f"RabbitMQ {found[1] if found else '?'} on Erlang {erlang}"
@@ -38,7 +38,7 @@ class RabbitMq(Peer):
             "disk_free_limit.absolute = 1GB\n"
         )
         (folder / "plugins").write_text("[rabbitmq_stream].\n")
-        # Erlang's name server: were there none, the node would start one that outlives it.
+        # Erlang's name server. Without it, the node would start one that outlives the node.
         names = {"ERL_EPMD_PORT": str(mapper), "ERL_EPMD_ADDRESS": "127.0.0.1"}
         epmd = Server([self.epmd], folder, names)
         env = {
@@ -52,7 +52,7 @@ class RabbitMq(Peer):
             "RABBITMQ_PID_FILE": str(folder / "pid"),
             "RABBITMQ_DIST_PORT": str(distribution),
             "RABBITMQ_CONF_ENV_FILE": str(folder / "none"),
-            # The script becomes the server, rather than a shell that waits for it.
+            # Makes the script exec the server instead of waiting for it.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
         try:
@@ -83,10 +83,10 @@ class RabbitQuorum(RabbitMq):
     client = "rabbitmq"
     durability = "fsynced"
     ways = {
-        "unary": "256 channels over 4 connections, each waits for its confirm",
-        "pipelined": "64 connections with a channel each, 256 confirms under way on each",
-        "batched": "no batches in the protocol: 4 connections, 2,000 confirms under way on each",
-        "catch-up": "a consumer with a prefetch of 2,000, one acknowledgement for 500 messages",
+        "unary": "256 channels over 4 connections, each of which waits for its confirm",
+        "pipelined": "64 connections with a channel each, 256 confirms in flight on each",
+        "batched": "the protocol has no batches: 4 connections, 2,000 confirms in flight on each",
+        "catch-up": "a consumer with a prefetch of 2,000, one acknowledgement per 500 messages",
         "both": "published as batched, read as catch-up",
         "latency": "one channel",
     }
@@ -101,9 +101,9 @@ class RabbitStream(RabbitMq):
     client = "rabbitmq-stream"
     durability = "not fsynced: left to the operating system"
     ways = {
-        "unary": "256 producers of a connection each, each waits for its confirm",
-        "pipelined": "64 producers of a connection each, 256 confirms under way on each",
-        "batched": "4 producers, BatchSend of 1,000 in sub-entries of 100, not compressed, 16 under way on each",
+        "unary": "256 producers with a connection each, each of which waits for its confirm",
+        "pipelined": "64 producers with a connection each, 256 confirms in flight on each",
+        "batched": "4 producers, BatchSend of 1,000 in sub-entries of 100, not compressed, 16 in flight on each",
         "catch-up": "the offset stored every 10,000 messages",
         "both": "published as batched, read as catch-up",
         "latency": "one producer, Send",

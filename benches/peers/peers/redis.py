@@ -14,17 +14,17 @@ class Redis(Peer):
     client = "redis"
     sync: str
     ways = {
-        "unary": "rueidis, 256 callers of one client, which pipelines what comes at the same time over 4 connections",
-        "pipelined": "64 connections, pipelines of 256 XADD (or redis-benchmark with the same, if that is faster)",
-        "batched": "4 connections, pipelines of 1,000 XADD, 2 under way on each (or redis-benchmark with 8 "
-        "connections, if that is faster)",
-        "catch-up": "XREADGROUP COUNT 1000, with the XACK of what was read before in the same pipeline",
+        "unary": "rueidis, 256 callers of one client, which pipelines concurrent commands over 4 connections",
+        "pipelined": "64 connections, pipelines of 256 XADD (or redis-benchmark with the same, if it is faster)",
+        "batched": "4 connections, pipelines of 1,000 XADD, 2 in flight on each (or redis-benchmark with 8 "
+        "connections, if it is faster)",
+        "catch-up": "XREADGROUP COUNT 1000, with the XACK of the previous messages in the same pipeline",
         "both": "published as batched, read as catch-up",
         "latency": "XADD one by one over one connection; XREADGROUP BLOCK",
     }
 
     def provide(self) -> None:
-        # redis-tools has the server's program, without the service that the package redis-server starts.
+        # redis-tools contains the server's program too, without the service that redis-server starts.
         program = self.tools.apt("redis-tools", "redis-check-rdb")
         self.server = self.tools.bin / "redis-server"
         if shutil.which("redis-server"):
@@ -32,7 +32,7 @@ class Redis(Peer):
         self.server.unlink(missing_ok=True)
         self.server.symlink_to(program.resolve())
         if "Redis server" not in call([self.server, "--version"]):
-            raise Missing("redis-tools brought no program that is a server too: install redis-server")
+            raise Missing("redis-tools does not contain the server's program: install redis-server")
         self.benchmark = self.tools.apt("redis-tools", "redis-benchmark")
 
     def version(self) -> str:
@@ -47,7 +47,7 @@ class Redis(Peer):
             "dir": folder,
             "appendonly": "yes",
             "appendfsync": self.sync,
-            # Neither snapshots nor rewrites of the log, which would slow it down now and then.
+            # No snapshots and no rewrites of the log, which would slow the server down at times.
             "save": "",
             "auto-aof-rewrite-percentage": 0,
         }
@@ -72,17 +72,17 @@ class Redis(Peer):
         return found
 
     def cross_check(self, server: RedisServer, size: int, topic: str, clients: int, pipeline: int, messages: int) -> float:
-        """What Redis's own load generator reaches, with payloads of the same kind."""
+        """The rate that Redis's own load generator reaches with similar payloads."""
         line = "0123456789abcdef INFO api request id=0000__rand_int__ path=/orders/74016 status=200 took=2471us; "
         payload = (line * (size // len(line) + 1))[:size]
-        told = call([self.benchmark, "-h", "127.0.0.1", "-p", str(server.port), "-c", str(clients),
+        output = call([self.benchmark, "-h", "127.0.0.1", "-p", str(server.port), "-c", str(clients),
                      "-P", str(pipeline), "-n", str(messages), "-r", "1000000000",
                      "--csv", "XADD", topic, "*", "m", payload])  # fmt: skip
-        last = told.strip().splitlines()[-1]
+        last = output.strip().splitlines()[-1]
         try:
             return float(last.rsplit('",', 7)[1].strip('",'))
         except (IndexError, ValueError) as error:
-            raise Failed(f"redis-benchmark said something else than expected: {last}") from error
+            raise Failed(f"unexpected output of redis-benchmark: {last}") from error
 
 
 class RedisServer(Server):
@@ -99,5 +99,5 @@ class RedisAlways(Redis):
 class RedisEverySecond(Redis):
     name = "redis-everysec"
     title = "Redis Streams, appendfsync everysec"
-    durability = "not fsynced: up to about two seconds may be lost"
+    durability = "not fsynced: messages of up to about two seconds may be lost"
     sync = "everysec"

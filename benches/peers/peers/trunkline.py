@@ -1,4 +1,4 @@
-"""Trunkline, beside the private PostgreSQL that it starts itself, measured by its own command."""
+"""Trunkline with the private PostgreSQL that it starts itself, measured by its own command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tools import ROOT, call, need, say
 
 
 class TrunklineServer(Server):
-    """The broker; its PostgreSQL is no child of it, and ends with it unless it is killed."""
+    """The broker. Its PostgreSQL is not a child process, and outlives it only if it is killed."""
 
     port: int
 
@@ -30,12 +30,12 @@ class Trunkline(Peer):
     durability = "committed and fsynced"
     recycled = ("data/postgres/pg_wal",)
     ways = {
-        "unary": "one connection, 256 unary calls under way",
-        "pipelined": "64 streams over 16 connections, 256 requests of one message under way on each",
-        "batched": "8 streams, requests of 1,000, 8 under way on each",
+        "unary": "one connection, 256 unary calls in flight",
+        "pipelined": "64 streams over 16 connections, 256 requests of one message in flight on each",
+        "batched": "8 streams, requests of 1,000, 8 in flight on each",
         "catch-up": "the client library's consumer, manual commit",
         "both": "published as batched, read as catch-up",
-        "latency": "one stream, a message a request",
+        "latency": "one stream, one message per request",
     }
     arguments = {
         "unary": ["publish", "--unary", "--producers", "1", "--in-flight", "256", "--batch", "1"],
@@ -54,7 +54,7 @@ class Trunkline(Peer):
             say("building trunkline")
             call([ROOT / "scripts/install-postgres"])
             call(["cargo", "build", "--release", "--locked"], cwd=ROOT)
-        # A copy: what is measured stays the same if another one is built meanwhile.
+        # A copy, so that a build in the meantime does not change the measured program.
         self.program = self.tools.bin / "trunkline"
         shutil.copy2(built, self.program)
 
