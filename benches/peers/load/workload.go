@@ -35,7 +35,8 @@ type flusher interface {
 	flush(ctx context.Context) error
 }
 
-// shape is how a load is spread.
+// shape is how a load is spread: over how many publishers, in sends of how many messages, and with
+// how many sends in flight.
 type shape struct {
 	publishers int
 	batch      int

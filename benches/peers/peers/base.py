@@ -123,19 +123,19 @@ class Peer:
         """How the load generator uses the system, where there is a choice."""
         return ""
 
-    def measure(self, server: Server, ask: Ask, topic: str) -> dict:
+    def measure(self, server: Server, load: Load, topic: str) -> dict:
         """Runs a workload once, and returns the results of the load generator."""
         command: list[str | Path] = [
             self.tools.load, "-peer", self.client, "-target", self.target(server),
-            "-workload", ask.kind, "-topic", topic, "-size", str(ask.size),
-            "-seconds", str(ask.seconds), "-rate", str(ask.rate),
-            "-messages", str(ask.most_messages), "-server-pid", str(server.pid),
-            "-mode", self.mode(ask.kind),
+            "-workload", load.kind, "-topic", topic, "-size", str(load.size),
+            "-seconds", str(load.seconds), "-rate", str(load.rate),
+            "-messages", str(load.most_messages), "-server-pid", str(server.pid),
+            "-mode", self.mode(load.kind),
         ]  # fmt: skip
-        return run_json(command, ask.timeout)
+        return run_json(command, load.timeout)
 
 
-class Ask:
+class Load:
     """A workload, with its size and duration."""
 
     def __init__(self, workload: str, seconds: float, rate: int) -> None:

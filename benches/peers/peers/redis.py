@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from peers.base import Ask, Failed, Peer, Server, free_ports, listens
+from peers.base import Failed, Load, Peer, Server, free_ports, listens
 from tools import Missing, call
 
 
@@ -59,13 +59,13 @@ class Redis(Peer):
     def target(self, server: RedisServer) -> str:
         return f"127.0.0.1:{server.port}"
 
-    def measure(self, server: RedisServer, ask: Ask, topic: str) -> dict:
-        found = super().measure(server, ask, topic)
-        clients, pipeline = {"pipelined": (64, 256), "batched": (8, 1_000)}.get(ask.kind, (0, 0))
+    def measure(self, server: RedisServer, load: Load, topic: str) -> dict:
+        found = super().measure(server, load, topic)
+        clients, pipeline = {"pipelined": (64, 256), "batched": (8, 1_000)}.get(load.kind, (0, 0))
         if clients:
             own = found["published"]["messages_per_second"]
-            messages = max(int(own * ask.seconds), clients * pipeline)
-            theirs = self.cross_check(server, ask.size, f"{topic}-check", clients, pipeline, messages)
+            messages = max(int(own * load.seconds), clients * pipeline)
+            theirs = self.cross_check(server, load.size, f"{topic}-check", clients, pipeline, messages)
             found["rates_by_client"] = {"rueidis": own, "redis-benchmark": theirs}
             found["published"]["messages_per_second"] = max(own, theirs)
             found["stored_messages"] = found["published"]["messages"] + messages

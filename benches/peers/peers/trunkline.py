@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from peers import postgres
-from peers.base import Ask, Peer, Server, free_ports, run_json
+from peers.base import Load, Peer, Server, free_ports, run_json
 from tools import ROOT, call, need, say
 
 
@@ -68,18 +68,18 @@ class Trunkline(Peer):
         server.port = port
         return server.wait_until(lambda: "listening on" in server.log())
 
-    def measure(self, server: TrunklineServer, ask: Ask, topic: str) -> dict:
-        command = [self.program, "bench", *self.arguments[ask.kind], "--size", str(ask.size),
+    def measure(self, server: TrunklineServer, load: Load, topic: str) -> dict:
+        command = [self.program, "bench", *self.arguments[load.kind], "--size", str(load.size),
                    "--output", "json", "--keep"]  # fmt: skip
-        if ask.kind == "catch-up":
-            command += ["--messages", str(ask.most_messages)]
+        if load.kind == "catch-up":
+            command += ["--messages", str(load.most_messages)]
         else:
-            command += ["--duration", f"{int(ask.seconds * 1000)}ms"]
-        if ask.kind == "latency":
-            command += ["--rate", str(ask.rate)]
+            command += ["--duration", f"{int(load.seconds * 1000)}ms"]
+        if load.kind == "latency":
+            command += ["--rate", str(load.rate)]
         socket = server.folder / "data/run"
         database = f"postgresql://trunkline@/trunkline?host={socket}"
         env = {"TRUNKLINE_ENDPOINT": f"http://127.0.0.1:{server.port}", "TRUNKLINE_DATABASE_URL": database}
-        found = run_json(command, ask.timeout, env)
+        found = run_json(command, load.timeout, env)
         found["server_cpu_seconds"] = found.get("broker_cpu_seconds", 0) + found.get("postgres_cpu_seconds", 0)
         return found

@@ -27,8 +27,7 @@ async def consume(
     """Yields a topic's messages in order, each once, without end.
 
     A message counts as handled when the caller asks for the next one. The position is committed
-    after each batch. What was handled but not committed when a process dies, its successor gets
-    again.
+    after each batch. If the process dies, the next one starts again at the committed position.
     """
     consumers = ConsumerServiceStub(channel)
     request = ConsumeRequest(topic=topic, consumer_id=consumer_id, commit_mode=COMMIT_MODE_MANUAL)

@@ -75,7 +75,7 @@ class Client:
         return Stream(self.consumers.Consume(request, timeout=timeout))
 
     def consume_for_long(self, topic: str) -> AsyncGenerator[Message]:
-        """The messages of `billing`, by the long-lived consumer of the examples."""
+        """The messages of `billing`, read by the long-lived consumer of the examples."""
         if isinstance(self.channel, grpc.aio.Channel):
             return consume_async.consume(self.channel, topic, "billing")
         return each(consume.consume(self.channel, topic, "billing"))
@@ -103,7 +103,7 @@ class Stream:
         async for frame in self._frames:
             if frame.WhichOneof("event") == event:
                 return frame
-        raise EOFError(f"the stream ended before a frame of the kind {event}")
+        raise EOFError(f"the stream ended before a frame of kind {event}")
 
     async def take(self, count: int) -> list[Message]:
         """The messages of the next batch frames, until there are at least that many."""
@@ -135,7 +135,7 @@ async def call(method: Callable[..., T], request: Request) -> T:
 
 async def each(source: Iterator[T] | AsyncIterable[T]) -> AsyncGenerator[T]:
     """Yields the items of either kind of iterator. A thread waits for a blocking one, so that the
-    test can do something else meanwhile."""
+    test can do other things meanwhile."""
     if isinstance(source, AsyncIterable):
         async for item in source:
             yield item

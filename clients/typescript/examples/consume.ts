@@ -14,8 +14,7 @@ import { mayRetry, pauseBeforeRetryMs, retryDelay } from "./retry.ts";
 /** Yields a topic's messages in order, each once, until the signal is aborted.
  *
  * A message counts as handled when the caller asks for the next one. The position is committed
- * after each batch. What was handled but not committed when a process dies, its successor gets
- * again. */
+ * after each batch. If the process dies, the next one starts again at the committed position. */
 export async function* consume(
   transport: Transport,
   topic: string,

@@ -74,7 +74,7 @@ export class Stream {
     for (let event = await this.next(); event; event = await this.next()) {
       if (event.case === kind) return event.value as Frame<K>;
     }
-    throw new Error(`the stream ended before a frame of the kind ${kind}`);
+    throw new Error(`the stream ended before a frame of kind ${kind}`);
   }
 
   /** The messages of the next batch frames, until there are at least that many. */

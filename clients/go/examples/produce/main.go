@@ -75,7 +75,7 @@ func register(conn *grpc.ClientConn, topic, id string) (*producer.Producer, erro
 // readLines makes a batch of the lines that can be read at once: a file goes in large batches, and
 // typed input line by line.
 func readLines(input io.Reader, batches chan<- []*trunkline.NewMessage) error {
-	const mostLines, mostBytes = 1000, 1 << 20
+	const maxLines, maxBytes = 1000, 1 << 20
 	reader := bufio.NewReaderSize(input, 64<<10)
 	var batch []*trunkline.NewMessage
 	size := 0
@@ -85,7 +85,7 @@ func readLines(input io.Reader, batches chan<- []*trunkline.NewMessage) error {
 			batch = append(batch, &trunkline.NewMessage{Payload: bytes.TrimSuffix(line, []byte("\n"))})
 			size += len(line)
 		}
-		full := len(batch) == mostLines || size >= mostBytes
+		full := len(batch) == maxLines || size >= maxBytes
 		if len(batch) > 0 && (full || reader.Buffered() == 0 || err != nil) {
 			batches <- batch
 			batch, size = nil, 0

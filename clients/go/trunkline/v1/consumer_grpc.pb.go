@@ -90,7 +90,7 @@ type ConsumerServiceClient interface {
 	Pull(ctx context.Context, in *PullRequest, opts ...grpc.CallOption) (*PullResponse, error)
 	// Moves a consumer's position anywhere in the log. It is the only call that
 	// can move a position back. A stream of the consumer continues from the new
-	// position at once: messages still on their way to the client are dropped,
+	// position at once: messages that the broker has not sent yet are dropped,
 	// and a repositioned frame says where the stream continues.
 	//
 	// NOT_FOUND if the topic or the consumer does not exist. OUT_OF_RANGE
@@ -268,7 +268,7 @@ type ConsumerServiceServer interface {
 	Pull(context.Context, *PullRequest) (*PullResponse, error)
 	// Moves a consumer's position anywhere in the log. It is the only call that
 	// can move a position back. A stream of the consumer continues from the new
-	// position at once: messages still on their way to the client are dropped,
+	// position at once: messages that the broker has not sent yet are dropped,
 	// and a repositioned frame says where the stream continues.
 	//
 	// NOT_FOUND if the topic or the consumer does not exist. OUT_OF_RANGE

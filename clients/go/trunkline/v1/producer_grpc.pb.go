@@ -33,10 +33,10 @@ const (
 //
 // Registers producers and publishes messages.
 //
-// A producer is an id that may publish to one topic. Where the calls below name
-// a producer, NOT_FOUND means TOPIC_NOT_FOUND if the topic does not exist, and
-// PRODUCER_NOT_FOUND if the producer is not registered on it. Errors that any
-// call may return are described in message.proto.
+// A producer is an id that may publish to one topic. NOT_FOUND below means
+// TOPIC_NOT_FOUND if the topic does not exist, and PRODUCER_NOT_FOUND if the
+// producer is not registered on it. Errors that any call may return are
+// described in message.proto.
 type ProducerServiceClient interface {
 	// Allows a producer to publish to a topic. A program that registers at every
 	// start can treat ALREADY_EXISTS as success.
@@ -165,10 +165,10 @@ type ProducerService_PublishStreamClient = grpc.BidiStreamingClient[PublishStrea
 //
 // Registers producers and publishes messages.
 //
-// A producer is an id that may publish to one topic. Where the calls below name
-// a producer, NOT_FOUND means TOPIC_NOT_FOUND if the topic does not exist, and
-// PRODUCER_NOT_FOUND if the producer is not registered on it. Errors that any
-// call may return are described in message.proto.
+// A producer is an id that may publish to one topic. NOT_FOUND below means
+// TOPIC_NOT_FOUND if the topic does not exist, and PRODUCER_NOT_FOUND if the
+// producer is not registered on it. Errors that any call may return are
+// described in message.proto.
 type ProducerServiceServer interface {
 	// Allows a producer to publish to a topic. A program that registers at every
 	// start can treat ALREADY_EXISTS as success.

@@ -34,10 +34,12 @@ const (
 //
 // Creates, describes, changes and deletes topics.
 //
-// Names of topics, producers and consumers are 1 to 255 characters of A-Z a-z
-// 0-9 . _ - and are neither "." nor "..". NOT_FOUND below has the reason
-// TOPIC_NOT_FOUND. Errors that any call may return are described in
-// message.proto.
+// Names of topics, and ids of producers and consumers, consist of 1 to 255
+// ASCII letters, digits, dots, underscores and hyphens. They must not be "." or
+// "..".
+//
+// NOT_FOUND below has the reason TOPIC_NOT_FOUND. Errors that any call may
+// return are described in message.proto.
 type TopicServiceClient interface {
 	// Creates an empty topic.
 	//
@@ -155,10 +157,12 @@ func (c *topicServiceClient) ReadMessages(ctx context.Context, in *ReadMessagesR
 //
 // Creates, describes, changes and deletes topics.
 //
-// Names of topics, producers and consumers are 1 to 255 characters of A-Z a-z
-// 0-9 . _ - and are neither "." nor "..". NOT_FOUND below has the reason
-// TOPIC_NOT_FOUND. Errors that any call may return are described in
-// message.proto.
+// Names of topics, and ids of producers and consumers, consist of 1 to 255
+// ASCII letters, digits, dots, underscores and hyphens. They must not be "." or
+// "..".
+//
+// NOT_FOUND below has the reason TOPIC_NOT_FOUND. Errors that any call may
+// return are described in message.proto.
 type TopicServiceServer interface {
 	// Creates an empty topic.
 	//

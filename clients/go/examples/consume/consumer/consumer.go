@@ -1,7 +1,7 @@
 // Package consumer reads a topic for as long as its program runs, and resumes after every break.
 //
 // Messages come in order, each once while the program lives. The position is committed after each
-// batch. What was handled but not committed when a program dies, its successor gets again.
+// batch. If the program dies, the next one starts again at the committed position.
 package consumer
 
 import (

@@ -15,7 +15,7 @@ type answer struct {
 // receive returns the answers of a stream; the last one is an error.
 func receive(stream trunkline.ProducerService_PublishStreamClient) <-chan answer {
 	// With room for all answers, so that the goroutine never blocks on a caller that has left.
-	answers := make(chan answer, underWay+1)
+	answers := make(chan answer, maxInFlight+1)
 	go func() {
 		for {
 			response, err := stream.Recv()

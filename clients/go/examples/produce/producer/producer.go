@@ -12,9 +12,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// underWay is the most requests that wait for their answers. The broker remembers at least the last
-// eight that it accepted from a producer, and recognises their repetition.
-const underWay = 8
+// maxInFlight is the maximum number of unanswered requests. The broker remembers at least the last
+// eight that it accepted from a producer, and recognises them when they are repeated.
+const maxInFlight = 8
 
 // A Producer numbers the messages that it publishes to a topic.
 type Producer struct {
@@ -78,7 +78,7 @@ func (p *Producer) publish(ctx context.Context, batches <-chan []*trunkline.NewM
 	answers := receive(stream)
 	for batches != nil || len(p.unanswered) > 0 {
 		next := batches
-		if len(p.unanswered) == underWay {
+		if len(p.unanswered) == maxInFlight {
 			next = nil
 		}
 		select {

@@ -20,9 +20,9 @@ final class Backoff {
     }
 
     Duration pauseAfter(StatusException broken) {
-        var most = Math.min(FIRST_MILLIS << Math.min(failures++, 10), LONGEST_MILLIS);
+        var longest = Math.min(FIRST_MILLIS << Math.min(failures++, 10), LONGEST_MILLIS);
         // Shortened at random, so that clients do not all reconnect at once.
-        var pause = Duration.ofMillis(ThreadLocalRandom.current().nextLong(most / 2, most));
+        var pause = Duration.ofMillis(ThreadLocalRandom.current().nextLong(longest / 2, longest));
         var wanted = wantedByTheBroker(broken);
         return wanted.compareTo(pause) > 0 ? wanted : pause;
     }

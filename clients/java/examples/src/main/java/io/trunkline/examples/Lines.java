@@ -13,8 +13,8 @@ import java.util.List;
 
 /** Lines as batches of messages: a file goes in large batches, and typed input line by line. */
 final class Lines {
-    private static final int MOST_LINES = 1_000;
-    private static final int MOST_BYTES = 1 << 20;
+    private static final int MAX_LINES = 1_000;
+    private static final int MAX_BYTES = 1 << 20;
 
     private final BufferedReader reader;
 
@@ -37,7 +37,7 @@ final class Lines {
             if (line == null) break;
             batch.add(NewMessage.newBuilder().setPayload(ByteString.copyFrom(line, ISO_8859_1)).build());
             bytes += line.length();
-        } while (batch.size() < MOST_LINES && bytes < MOST_BYTES && ready());
+        } while (batch.size() < MAX_LINES && bytes < MAX_BYTES && ready());
         return batch;
     }
 }

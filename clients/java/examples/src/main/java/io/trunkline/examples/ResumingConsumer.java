@@ -28,7 +28,7 @@ import java.util.function.Consumer;
  * Reads a topic for as long as its program runs, and resumes after every break.
  *
  * <p>Messages come in order, each once while the program lives. The position is committed after each
- * batch. What was handled but not committed when a program dies, its successor gets again.
+ * batch. If the program dies, the next one starts again at the committed position.
  */
 public final class ResumingConsumer {
     private static final System.Logger LOG = System.getLogger(ResumingConsumer.class.getName());

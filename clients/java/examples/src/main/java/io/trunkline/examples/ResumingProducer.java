@@ -32,10 +32,10 @@ final class ResumingProducer {
     private static final System.Logger LOG = System.getLogger(ResumingProducer.class.getName());
 
     /**
-     * The most requests that wait for their answers. The broker remembers at least the last eight that
-     * it accepted from a producer, and recognises their repetition.
+     * The maximum number of requests in flight. The broker remembers at least the last eight that it
+     * accepted from a producer, and recognises them when they are repeated.
      */
-    private static final int MOST_UNDER_WAY = 8;
+    private static final int MAX_IN_FLIGHT = 8;
 
     private static final long ANSWER_SECONDS = 30;
 
@@ -107,9 +107,9 @@ final class ResumingProducer {
         }
     }
 
-    /** Waits for lines only while no request is unanswered; returns none if the next answer comes first. */
+    /** Waits for lines only if every request is answered; otherwise returns those that are ready, or none. */
     private List<NewMessage> nextBatch(Lines lines) throws IOException {
-        var mayRead = unanswered.isEmpty() || unanswered.size() < MOST_UNDER_WAY && lines.ready();
+        var mayRead = unanswered.isEmpty() || unanswered.size() < MAX_IN_FLIGHT && lines.ready();
         return mayRead ? lines.nextBatch() : List.of();
     }
 
