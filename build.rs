@@ -20,20 +20,24 @@ const PROTOS: [&str; 4] = [
 
 const PACKAGE: &str = "trunkline.v1";
 
-/// Fields that broker and client library keep as the bytes they are, as they read or write them by
-/// themselves: the names in a publish request, so that none is copied, and the messages that a
-/// consumer gets, so that those that many get are encoded once.
+/// Fields that the broker and the client library leave encoded, and decode or encode themselves: the
+/// names in a publish request, so that none is copied, and the messages for a consumer, so that
+/// messages for many consumers are encoded once.
 const RAW_FIELDS: [(&str, &str); 3] =
     [("PublishRequest", "topic"), ("PublishRequest", "producer_id"), ("ConsumeResponse", "batch")];
 
-/// The map that the broker reads entry by entry, as bytes: an entry that is not UTF-8 is then
-/// refused with its field, where decoding would fail the whole request and end its stream.
+/// A map that the broker decodes entry by entry. It can so refuse an entry that is not UTF-8 by its
+/// field, whereas prost would fail the whole request and end its stream.
 const RAW_MAP: (&str, &str) = ("NewMessage", "HeadersEntry");
+
+/// Messages that the broker and the client library encode and decode themselves, each with the
+/// module for its field numbers.
+const NUMBERED: [(&str, &str); 2] = [("MessageBatch", "message_batch"), ("Message", "message")];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=migrations");
-    machine::look();
+    machine::inspect();
     let descriptors = protox::Compiler::new(["proto"])?
         .include_imports(true)
         .include_source_info(true)
@@ -41,16 +45,33 @@ fn main() -> Result<(), Box<dyn Error>> {
         .file_descriptor_set();
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("trunkline.protoset"), descriptors.encode_to_vec())?;
+    fs::write(out.join("field_numbers.rs"), field_numbers(&descriptors))?;
     tonic_prost_build::configure().bytes(".").btree_map(".").compile_fds(descriptors.clone())?;
     compile_raw(descriptors, out.join("raw"))
 }
 
-/// Compiles the services once more, with raw fields; all other messages are those of `crate::proto`.
+/// A module for each numbered message, with a constant for each of its fields.
+fn field_numbers(descriptors: &FileDescriptorSet) -> String {
+    let files = descriptors.file.iter().filter(|file| file.package() == PACKAGE);
+    let messages: Vec<_> = files.flat_map(|file| &file.message_type).collect();
+    let module = |(name, module): (&str, &str)| {
+        let message = messages.iter().find(|message| message.name() == name);
+        let fields = message.into_iter().flat_map(|message| &message.field);
+        let constants = fields.map(|field| {
+            format!("pub const {}: u32 = {};\n", field.name().to_uppercase(), field.number())
+        });
+        format!("pub mod {module} {{\n{}}}\n", constants.collect::<String>())
+    };
+    NUMBERED.map(module).concat()
+}
+
+/// Compiles the services a second time, with the raw fields. All other messages are those of
+/// `crate::proto`.
 fn compile_raw(mut descriptors: FileDescriptorSet, out: PathBuf) -> Result<(), Box<dyn Error>> {
     assert_publish_requests_are_alike(&descriptors);
     let mut config = tonic_prost_build::configure().bytes(".").btree_map(".").out_dir(&out);
     for file in descriptors.file.iter_mut().filter(|file| file.package() == PACKAGE) {
-        // It tells of no message in a map's place.
+        // Comments are keyed by paths that do not allow for a message in a map's place.
         file.source_code_info = None;
         for message in &mut file.message_type {
             if !make_raw(message) {
@@ -70,7 +91,8 @@ fn compile_raw(mut descriptors: FileDescriptorSet, out: PathBuf) -> Result<(), B
     Ok(())
 }
 
-/// Makes the fields raw that are to be; false if the message has none, nor holds one that has.
+/// Makes a message's fields raw where they are listed; returns false if neither it nor a message in it
+/// has one.
 fn make_raw(message: &mut DescriptorProto) -> bool {
     let name = message.name().to_owned();
     let raw = |field: &&mut FieldDescriptorProto| RAW_FIELDS.contains(&(&name, field.name()));
@@ -83,18 +105,18 @@ fn make_raw(message: &mut DescriptorProto) -> bool {
     some | entry.map(make_entry_raw).is_some() | publishes
 }
 
-/// The message whose map is raw: who holds it holds the raw one.
+/// The message whose map is raw: messages that hold it hold the raw one.
 fn new_message() -> String {
     format!(".{PACKAGE}.{}", RAW_MAP.0)
 }
 
-/// Makes a map's entries messages like any other, with bytes: on the wire they are the same.
+/// Makes a map's entries ordinary messages of bytes, which are encoded in the same way.
 fn make_entry_raw(entry: &mut DescriptorProto) {
     entry.options = None;
     entry.field.iter_mut().for_each(make_bytes);
 }
 
-/// On the wire strings, messages and bytes are the same.
+/// Makes a string or a message bytes, which are encoded in the same way.
 fn make_bytes(field: &mut FieldDescriptorProto) {
     field.set_type(Type::Bytes);
     field.type_name = None;
@@ -113,7 +135,7 @@ fn assert_publish_requests_are_alike(descriptors: &FileDescriptorSet) {
     );
 }
 
-/// The requests of both publishing calls have the same fields: the broker knows one of them.
+/// Gives both publishing calls one request type, as their requests have the same fields.
 fn share_publish_request(method: &mut MethodDescriptorProto) {
     if method.name() == "PublishStream" {
         method.input_type = Some(format!(".{PACKAGE}.PublishRequest"));

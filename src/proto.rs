@@ -1,4 +1,4 @@
-//! What the protos under `proto/` compile to: messages, clients and servers.
+//! The messages, clients and servers that are generated from the protos under `proto/`.
 
 #[allow(missing_docs, clippy::all)]
 mod generated {
@@ -7,9 +7,9 @@ mod generated {
 
 pub use generated::*;
 
-/// The same services with the hot calls' fields as the bytes they are on the wire, for who reads or
-/// writes them by itself: the names and headers in a publish request, the messages that a consumer
-/// gets.
+/// The same services, where some fields of the busiest calls stay encoded, so that the broker and the
+/// client library can decode or encode them themselves: the names and headers in a publish request,
+/// and the messages for a consumer.
 pub mod raw {
     #[allow(missing_docs, clippy::all)]
     mod generated {
@@ -19,21 +19,32 @@ pub mod raw {
     pub use generated::*;
 }
 
+/// The field numbers of messages that the broker and the client library encode and decode
+/// themselves, in a module for each message.
+pub mod field_numbers {
+    #[allow(missing_docs)]
+    mod generated {
+        include!(concat!(env!("OUT_DIR"), "/field_numbers.rs"));
+    }
+
+    pub use generated::*;
+}
+
 /// The compiled protos with their comments, as reflection serves them.
 pub const FILE_DESCRIPTOR_SET: &[u8] =
     include_bytes!(concat!(env!("OUT_DIR"), "/trunkline.protoset"));
 
-/// The most bytes that a message's payload, key and headers may hold together.
+/// The most bytes of a message's payload, key and headers together.
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
-/// The most messages that one publish request may hold.
+/// The most messages in one publish request.
 pub const MAX_REQUEST_MESSAGES: usize = 10_000;
 
-/// The most headers that a message may have.
+/// The most headers of a message.
 pub const MAX_HEADERS: usize = 64;
 
-/// The most bytes that a message's headers may hold together, names and values.
+/// The most bytes of a message's headers together, names and values.
 pub const MAX_HEADERS_BYTES: usize = 16 * 1024;
 
-/// The most bytes that a header's name may have.
+/// The most bytes of a header's name.
 pub const MAX_HEADER_NAME_BYTES: usize = 255;

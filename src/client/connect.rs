@@ -1,35 +1,39 @@
-//! Connections to brokers.
+//! Connections to brokers, and calls over them.
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tonic::{
-    Status,
+    Code, Request, Status,
     service::interceptor::InterceptedService,
     transport::{Channel, Endpoint},
 };
 
 use super::{
-    builder::{ClientBuilder, Credentials},
-    is_broken_connection,
+    credentials::Credentials,
+    error::{ConnectError, Error, is_broken_connection, root_cause},
 };
 use crate::proto::{
-    consumer_service_client::ConsumerServiceClient, producer_service_client::ProducerServiceClient,
-    topic_service_client::TopicServiceClient,
+    CreateTopicRequest, consumer_service_client::ConsumerServiceClient,
+    producer_service_client::ProducerServiceClient, topic_service_client::TopicServiceClient,
 };
 
-/// A connection that says who is calling.
+/// How long one of the library's own unary calls may take.
+const UNARY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A connection that sends the client's credentials with each call.
 pub type Connection = InterceptedService<Channel, Credentials>;
 
-/// A connection to a broker; cheap to clone, and made anew by itself when it breaks.
+/// A connection to a broker. It is cheap to clone, and reconnects by itself when it breaks.
 ///
-/// It may know several brokers of one database: producers and consumers go on to the next one when
-/// theirs is lost, and later calls follow them there.
+/// It may know several brokers of one database: when a producer or consumer loses its broker, it
+/// moves on to the next one, and later calls go there too.
 #[derive(Clone, Debug)]
 pub struct Client {
     brokers: Arc<Brokers>,
@@ -38,100 +42,30 @@ pub struct Client {
 #[derive(Debug)]
 struct Brokers {
     endpoints: Vec<Endpoint>,
-    /// Counts on when a broker is lost; modulo the number of brokers, the one to talk to.
+    /// Grows by one each time a broker is lost; modulo the number of endpoints, it is the index of
+    /// the broker in use.
     current: AtomicUsize,
-    /// The connection of calls, and the broker that it leads to.
+    /// The connection of unary calls, and the index of its broker.
     shared: Mutex<(usize, Connection)>,
     credentials: Credentials,
 }
 
-/// A connection of its own for a long stream.
-pub(super) struct Opened {
+/// A separate connection for a long-lived stream.
+pub(super) struct StreamConnection {
     pub(super) connection: Connection,
-    /// Which of the brokers it leads to.
+    /// Which broker it leads to, as counted by `Brokers::current`.
     pub(super) broker: usize,
 }
 
-/// Why a broker could not be connected to.
-///
-/// ```no_run
-/// # async fn example() {
-/// use trunkline::client::{Client, ConnectError};
-///
-/// match Client::connect("http://127.0.0.1:50051").await {
-///     Ok(client) => println!("{client:?}"),
-///     Err(ConnectError::Unreachable { endpoint, reason }) => println!("{endpoint}: {reason}"),
-///     Err(error) => println!("{error}"),
-/// }
-/// # }
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConnectError {
-    /// An endpoint is no URL of the form `http://HOST:PORT` or `https://HOST:PORT`.
-    #[error(
-        "read the endpoint {endpoint:?}: it must have the form http://HOST:PORT or https://HOST:PORT"
-    )]
-    Endpoint {
-        /// What was given.
-        endpoint: String,
-    },
-    /// A certificate, a key or a token cannot be used.
-    #[error("use the {what}: {reason}")]
-    Credentials {
-        /// Which of them.
-        what: &'static str,
-        /// Why not.
-        reason: String,
-    },
-    /// Nobody answers there.
-    #[error("connect to {endpoint}: {reason}")]
-    Unreachable {
-        /// Where; of several endpoints all, with commas between them.
-        endpoint: String,
-        /// Why not; of several endpoints each one's own reason.
-        reason: String,
-    },
+/// A unary request with a deadline, so that the call ends even if nobody answers.
+pub(super) fn unary<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(UNARY_TIMEOUT);
+    request
 }
 
 impl Client {
-    /// Connects to a broker, `http://127.0.0.1:50051` for example, or to the first of several that
-    /// answers, with commas between them.
-    ///
-    /// ```no_run
-    /// # async fn example() -> Result<(), trunkline::client::ConnectError> {
-    /// use trunkline::client::Client;
-    ///
-    /// let client = Client::connect("http://10.0.0.1:50051,http://10.0.0.2:50051").await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectError`] says which endpoint is not well-formed, or why none was reached.
-    pub async fn connect(endpoints: &str) -> Result<Self, ConnectError> {
-        Self::builder(endpoints).connect().await
-    }
-
-    /// A connection with more than endpoints: a token, certificates.
-    ///
-    /// ```no_run
-    /// # async fn example(token: String) -> Result<(), Box<dyn std::error::Error>> {
-    /// use trunkline::client::Client;
-    ///
-    /// let client = Client::builder("https://broker.example:50051")
-    ///     .token(token)
-    ///     .ca_certificate(std::fs::read("ca.pem")?)
-    ///     .connect()
-    ///     .await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn builder(endpoints: &str) -> ClientBuilder {
-        ClientBuilder::new(endpoints)
-    }
-
-    /// A client of some brokers: the first that answers is the one to talk to.
+    /// Connects to the first of some brokers that answers.
     pub(super) async fn to(
         endpoints: Vec<Endpoint>,
         credentials: Credentials,
@@ -158,7 +92,8 @@ impl Client {
         TopicServiceClient::new(self.connection())
     }
 
-    /// Producers: register, describe, list, unregister, and publishing by hand.
+    /// Producers: register, describe, list, unregister, and publish without a
+    /// [`Producer`](super::Producer).
     ///
     /// ```no_run
     /// # async fn example(client: trunkline::client::Client) -> Result<(), trunkline::client::Error> {
@@ -174,7 +109,8 @@ impl Client {
         ProducerServiceClient::new(self.connection())
     }
 
-    /// Consumers: register, describe, list, seek, unregister, and consuming by hand.
+    /// Consumers: register, describe, list, seek, unregister, and consume without a
+    /// [`Consumer`](super::Consumer).
     ///
     /// ```no_run
     /// # async fn example(client: trunkline::client::Client) -> Result<(), trunkline::client::Error> {
@@ -190,7 +126,7 @@ impl Client {
         ConsumerServiceClient::new(self.connection())
     }
 
-    /// The connection itself, for other services of the broker, such as its health.
+    /// The connection itself, for the broker's other services, such as its health.
     pub fn connection(&self) -> Connection {
         self.brokers.shared()
     }
@@ -199,57 +135,81 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ConnectError::Unreachable`] if none of them answers.
+    /// [`ConnectError::Unreachable`] if no broker answers.
     pub async fn another(&self) -> Result<Self, ConnectError> {
         let brokers = &self.brokers;
         Self::to(brokers.endpoints.clone(), brokers.credentials.clone()).await
     }
 
-    /// How long to wait before another try, where a broker asked for this long: another broker
-    /// need not be waited for.
-    pub(super) fn heeded(&self, asked: Duration) -> Duration {
-        if self.brokers.endpoints.len() > 1 { Duration::ZERO } else { asked }
+    /// Creates a topic unless it exists.
+    ///
+    /// ```no_run
+    /// # async fn example(client: trunkline::client::Client) -> Result<(), trunkline::client::Error> {
+    /// client.ensure_topic("orders").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if the name is malformed, [`Error::Lost`] if no broker is reached.
+    pub async fn ensure_topic(&self, topic: &str) -> Result<(), Error> {
+        let request = CreateTopicRequest { topic: topic.to_owned(), ..Default::default() };
+        let create = |connection| {
+            let request = unary(request.clone());
+            async { TopicServiceClient::new(connection).create_topic(request).await }
+        };
+        match self.call(create).await {
+            Err(status) if status.code() != Code::AlreadyExists => Err(status.into()),
+            _ => Ok(()),
+        }
     }
 
-    /// A connection of its own for a long stream: to the broker that answered last, or else to the
-    /// next one that does.
-    pub(super) async fn open(&self) -> Result<Opened, Status> {
+    /// How long to pause where a broker asked for this delay: not at all if there are several
+    /// brokers, as another one may be free.
+    pub(super) fn pause_for(&self, requested: Duration) -> Duration {
+        if self.brokers.endpoints.len() > 1 { Duration::ZERO } else { requested }
+    }
+
+    /// Opens a separate connection for a long-lived stream: to the broker in use, or else to the
+    /// next one that answers.
+    pub(super) async fn open(&self) -> Result<StreamConnection, Status> {
         let first = self.brokers.current.load(Ordering::Relaxed);
         let opened = connect(&self.brokers.endpoints, first).await;
         let (broker, channel) = opened.map_err(|error| Status::unavailable(error.to_string()))?;
         self.brokers.current.fetch_max(broker, Ordering::Relaxed);
         let credentials = self.brokers.credentials.clone();
-        Ok(Opened { connection: InterceptedService::new(channel, credentials), broker })
+        Ok(StreamConnection { connection: InterceptedService::new(channel, credentials), broker })
     }
 
-    /// A broker was lost: the next try begins with the one behind it, unless somebody else has
-    /// noticed before.
-    pub(super) fn lost(&self, broker: usize) {
+    /// Records that a broker was lost: the next try begins with the one after it, unless somebody
+    /// else has recorded it already.
+    pub(super) fn record_lost(&self, broker: usize) {
         let next = broker.wrapping_add(1);
         let current = &self.brokers.current;
         _ = current.compare_exchange(broker, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Asks a broker, and the next one if it is not there.
-    pub(super) async fn ask<T, A>(&self, ask: impl Fn(Connection) -> A) -> Result<T, Status>
+    /// Calls the broker in use, and each of the others once if the connection is broken.
+    pub(super) async fn call<T, A>(&self, call: impl Fn(Connection) -> A) -> Result<T, Status>
     where
         A: Future<Output = Result<T, Status>>,
     {
         for _ in 1..self.brokers.endpoints.len() {
             let broker = self.brokers.current.load(Ordering::Relaxed);
-            match ask(self.connection()).await {
-                Err(status) if is_broken_connection(&status) => self.lost(broker),
-                answered => return answered,
+            match call(self.connection()).await {
+                Err(status) if is_broken_connection(&status) => self.record_lost(broker),
+                answer => return answer,
             }
         }
-        ask(self.connection()).await
+        call(self.connection()).await
     }
 }
 
 impl Brokers {
     fn shared(&self) -> Connection {
         let current = self.current.load(Ordering::Relaxed) % self.endpoints.len();
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self.shared.lock();
         if shared.0 != current {
             let channel = self.endpoints[current].connect_lazy();
             *shared = (current, InterceptedService::new(channel, self.credentials.clone()));
@@ -258,7 +218,7 @@ impl Brokers {
     }
 }
 
-/// Tries each broker once, beginning with the given one; returns which it was.
+/// Tries each broker once, beginning with `first`; returns the number of the one that answered.
 async fn connect(endpoints: &[Endpoint], first: usize) -> Result<(usize, Channel), ConnectError> {
     let mut problems = Vec::new();
     for broker in first..first + endpoints.len() {
@@ -281,11 +241,4 @@ async fn connect(endpoints: &[Endpoint], first: usize) -> Result<(usize, Channel
         problems.iter().map(|(endpoint, reason)| format!("{endpoint}: {reason}")).collect();
     let (endpoints, _): (Vec<String>, Vec<String>) = problems.into_iter().unzip();
     Err(ConnectError::Unreachable { endpoint: endpoints.join(","), reason: reasons.join("; ") })
-}
-
-/// The innermost error: the outer ones of a transport only say that there was one.
-pub(super) fn root_cause<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> &'a dyn std::error::Error {
-    std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error)
 }

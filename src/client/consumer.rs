@@ -1,8 +1,7 @@
-//! A consumer: a stream of messages that goes on after a break.
+//! A consumer: a stream of messages that resumes when its connection breaks.
 
-mod batch;
-mod builder;
 mod committer;
+mod decode;
 mod event;
 mod reader;
 
@@ -13,28 +12,32 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
     vec,
 };
 
 use futures_core::Stream;
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{Error, Message};
-#[doc(hidden)]
-pub use batch::decode as decode_batch;
-pub use builder::ConsumerBuilder;
+use crate::{
+    client::{connect::Client, error::Error, message::Message},
+    proto::ConsumeRequest,
+};
 use committer::Committer;
+#[doc(hidden)]
+pub use decode::decode_batch;
 pub use event::{Commit, Event, Stop};
+use reader::ReaderSpawner;
 
-/// Events that are read ahead; the reader waits for room then, and the broker for the reader.
+/// How many events are read ahead. Beyond that the reader waits for room, and the broker for the
+/// reader.
 const READ_AHEAD: usize = 2;
 
 /// A consumer's messages, in the order of their offsets; from
 /// [`Client::consumer`](super::Client::consumer).
 ///
-/// A [`Stream`] of messages that ends only when it was asked to, or with an error for which there
-/// is no remedy. Whoever wants to know of standbys, seeks, gaps and breaks takes
-/// [`Self::next_event`].
+/// It is a [`Stream`] of messages that ends only as its [`Stop`] says, or with an error that a
+/// retry cannot remedy. [`Self::next_event`] also tells of standbys, seeks, gaps and breaks.
 ///
 /// ```no_run
 /// # async fn example(mut consumer: trunkline::client::Consumer) -> Result<(), trunkline::client::Error> {
@@ -50,35 +53,78 @@ const READ_AHEAD: usize = 2;
 /// # }
 /// ```
 ///
-/// Dropped without [`Self::close`], it forgets what was not yet committed.
+/// A consumer dropped without [`Self::close`] abandons what is not yet committed.
 #[derive(Debug)]
 pub struct Consumer {
     events: mpsc::Receiver<Result<Event, Error>>,
-    reading: JoinHandle<()>,
-    /// How often the consumer has been sought: what was read before a seek is not handed out.
+    reader: JoinHandle<()>,
+    /// How many seeks the reader has seen. Messages read before the last one are discarded.
     seeks: Arc<AtomicU32>,
+    /// Messages of the last event that were not yet handed out.
     ready: vec::IntoIter<Message>,
     commit: Commit,
     committer: Option<Committer>,
-    /// The last message handed out, if it is to be committed when the next one is asked for.
-    taken: Option<(u32, i64)>,
+    /// With [`Commit::Auto`], what to commit when the next message is asked for: the number of
+    /// seeks, and the offset after the last message handed out.
+    handed_out: Option<(u32, i64)>,
+}
+
+/// What a consumer needs to start reading.
+pub(super) struct ConsumerSpawner {
+    pub(super) client: Client,
+    pub(super) request: ConsumeRequest,
+    pub(super) commit: Commit,
+    pub(super) stop: Option<Stop>,
+    pub(super) heartbeat: Duration,
+}
+
+impl ConsumerSpawner {
+    /// Starts the reader, and the committer unless the broker commits.
+    pub(super) fn spawn(self) -> Consumer {
+        let Self { client, request, commit, stop, heartbeat } = self;
+        let committer = (commit != Commit::AtMostOnce).then(|| {
+            let ConsumeRequest { topic, consumer_id, .. } = &request;
+            Committer::spawn(topic, consumer_id)
+        });
+        let commits = committer.as_ref().map(Committer::state);
+        let seeks = Arc::new(AtomicU32::new(0));
+        let (sender, events) = mpsc::channel(READ_AHEAD);
+        let reader = ReaderSpawner {
+            client,
+            request,
+            stop,
+            heartbeat,
+            seeks: seeks.clone(),
+            commits,
+            events: sender,
+        };
+        Consumer {
+            events,
+            reader: reader.spawn(),
+            seeks,
+            ready: Vec::new().into_iter(),
+            commit,
+            committer,
+            handed_out: None,
+        }
+    }
 }
 
 impl Consumer {
-    /// Says that a message, and all before it, are dealt with. That is committed in the background,
-    /// the newest standing for all before it; [`Self::close`] waits for it.
+    /// Marks a message, and all before it, as processed. They are committed in the background, the
+    /// newest position standing for all before it; [`Self::close`] waits for that.
     ///
-    /// It has no effect on a message of before a seek, and none with [`Commit::AtMostOnce`].
+    /// This has no effect on a message from before a seek, and none with [`Commit::AtMostOnce`].
     pub fn commit(&self, message: &Message) {
         if let Some(committer) = &self.committer {
-            committer.want(message.seeks, message.offset + 1);
+            committer.request(message.seeks, message.offset + 1);
         }
     }
 
-    /// Waits for what comes next: messages as they come together, or something else that happened.
-    /// `None` when all that was asked for has been had.
+    /// Waits for the next event: messages that arrived together, or something else. `None` once the
+    /// consumer has stopped as its [`Stop`] says.
     ///
-    /// With [`Commit::Auto`], all messages of an event count as dealt with when the next one is
+    /// With [`Commit::Auto`], all messages of an event count as processed when the next event is
     /// asked for.
     ///
     /// ```no_run
@@ -103,39 +149,39 @@ impl Consumer {
     /// # Errors
     ///
     /// An error is final: [`Error::Refused`] if the topic or the consumer is gone, for example. A
-    /// break is none, and is told as [`Event::Broken`] before the next try.
+    /// broken connection is not an error but an [`Event::Broken`] before the next try.
     pub async fn next_event(&mut self) -> Option<Result<Event, Error>> {
         std::future::poll_fn(|context| self.poll_event(context)).await
     }
 
-    /// Ends the stream after committing what is dealt with, and waits until it is committed.
+    /// Commits what is processed, waits until that is stored, and ends the stream.
     ///
     /// # Errors
     ///
-    /// [`Error::Lost`] or [`Error::Refused`] if that could not be: what is not committed comes
-    /// again.
+    /// [`Error::Lost`] or [`Error::Refused`] if a commit failed: messages that are not committed
+    /// will be delivered again.
     pub async fn close(mut self) -> Result<(), Error> {
-        self.commit_taken();
-        // The stream holds the lease meanwhile: nobody else moves the position.
+        self.commit_handed_out();
+        // The stream stays open and holds the lease, so that nobody else moves the position.
         let Some(committer) = self.committer.take() else { return Ok(()) };
-        // Whatever the reader has still to tell must not keep it from looking after the stream.
-        let listening = async {
+        // Discards events, as a full queue would keep the reader from looking after the stream.
+        let discarding = async {
             while self.events.recv().await.is_some() {}
             std::future::pending().await
         };
         tokio::select! {
             finished = committer.finish() => finished,
-            () = listening => Ok(()),
+            () = discarding => Ok(()),
         }
     }
 
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Event, Error>>> {
-        self.commit_taken();
+        self.commit_handed_out();
         if self.ready.len() > 0 {
             let messages = std::mem::replace(&mut self.ready, Vec::new().into_iter());
             let messages: Vec<_> = messages.filter(|message| self.is_current(message)).collect();
             if !messages.is_empty() {
-                self.take(messages.last());
+                self.record_handed_out(messages.last());
                 return Poll::Ready(Some(Ok(Event::Messages(messages))));
             }
         }
@@ -145,7 +191,7 @@ impl Consumer {
                 if !messages.last().is_some_and(|last| self.is_current(last)) {
                     continue;
                 }
-                self.take(messages.last());
+                self.record_handed_out(messages.last());
             }
             return Poll::Ready(event);
         }
@@ -156,15 +202,16 @@ impl Consumer {
         message.seeks == self.seeks.load(Ordering::Acquire)
     }
 
-    fn take(&mut self, message: Option<&Message>) {
+    fn record_handed_out(&mut self, message: Option<&Message>) {
         if self.commit == Commit::Auto {
-            self.taken = message.map(|message| (message.seeks, message.offset + 1));
+            self.handed_out = message.map(|message| (message.seeks, message.offset + 1));
         }
     }
 
-    fn commit_taken(&mut self) {
-        if let (Some((seeks, position)), Some(committer)) = (self.taken.take(), &self.committer) {
-            committer.want(seeks, position);
+    fn commit_handed_out(&mut self) {
+        let handed_out = self.handed_out.take();
+        if let (Some((seeks, position)), Some(committer)) = (handed_out, &self.committer) {
+            committer.request(seeks, position);
         }
     }
 }
@@ -174,18 +221,18 @@ impl Stream for Consumer {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        this.commit_taken();
+        this.commit_handed_out();
         loop {
             while let Some(message) = this.ready.next() {
                 if this.is_current(&message) {
-                    this.take(Some(&message));
+                    this.record_handed_out(Some(&message));
                     return Poll::Ready(Some(Ok(message)));
                 }
             }
             match ready!(this.events.poll_recv(context)) {
                 Some(Ok(Event::Messages(messages))) => this.ready = messages.into_iter(),
                 Some(Ok(Event::Gap { from, to })) => {
-                    tracing::warn!(from, to, "messages were removed before they could be had");
+                    tracing::warn!(from, to, "messages were removed before they could be read");
                 }
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
@@ -197,7 +244,7 @@ impl Stream for Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        self.reading.abort();
+        self.reader.abort();
     }
 }
 
@@ -214,16 +261,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_read_ahead_of_a_seek_is_not_handed_out() {
+    async fn messages_read_ahead_of_a_seek_are_not_handed_out() {
         let (sender, events) = mpsc::channel(READ_AHEAD);
         let mut consumer = Consumer {
             events,
-            reading: tokio::spawn(async {}),
+            reader: tokio::spawn(async {}),
             seeks: Arc::new(AtomicU32::new(0)),
             ready: messages(0..10, 0).into_iter(),
             commit: Commit::Manual,
             committer: None,
-            taken: None,
+            handed_out: None,
         };
         assert_eq!(consumer.next().await.unwrap().unwrap().offset, 0);
         sender.send(Ok(Event::Messages(messages(10..20, 0)))).await.unwrap();

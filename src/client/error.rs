@@ -1,14 +1,13 @@
-//! What can go wrong, as a program must know it.
+//! Errors that tell a program what it can do about them.
 
 use std::{collections::HashMap, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::connect::root_cause;
 use crate::proto::PublishRefusal;
 
-/// What went wrong.
+/// Why a call of the library failed.
 ///
 /// ```no_run
 /// # async fn example(producer: trunkline::client::Producer) {
@@ -16,7 +15,7 @@ use crate::proto::PublishRefusal;
 ///
 /// match producer.publish("an order").await {
 ///     Ok(offset) => println!("stored at {offset}"),
-///     Err(error) if error.reason() == Some("PRODUCER_FENCED") => println!("there is a newer one"),
+///     Err(error) if error.reason() == Some("PRODUCER_FENCED") => println!("a newer instance took over"),
 ///     Err(Error::Refused(refusal)) => println!("{refusal}: {:?}", refusal.metadata),
 ///     Err(error) => println!("{error}"),
 /// }
@@ -24,23 +23,23 @@ use crate::proto::PublishRefusal;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A message, or an option, is one that no broker would take; it was not sent.
+    /// A message or an option that no broker would accept; nothing was sent.
     #[error("{field} {problem}")]
     Invalid {
-        /// What is wrong.
+        /// The message's part or the option.
         field: &'static str,
-        /// What is wrong with it, with the limit if there is one.
+        /// What is wrong with it, and the limit if there is one.
         problem: String,
     },
-    /// The broker refused. Of a publish nothing was stored, unless it was sent before and the
-    /// answer to that was lost.
+    /// The broker refused. A refused publish stored nothing, unless an earlier attempt stored it and
+    /// the answer to that was lost.
     #[error("{0}")]
     Refused(Refusal),
-    /// The broker was lost, and not found again in time. What waited for its answer may be stored
-    /// or not.
+    /// The broker was lost and not reached again in time. Messages without an answer may or may not
+    /// be stored.
     #[error("{reason}")]
     Lost {
-        /// What was seen last.
+        /// What went wrong last.
         reason: String,
     },
     /// The producer or consumer is closed.
@@ -54,13 +53,54 @@ pub enum Error {
 pub struct Refusal {
     /// The canonical gRPC code.
     pub code: Code,
-    /// The reason in UPPER_SNAKE, `TOPIC_NOT_FOUND` for example; empty if it is not one of
-    /// Trunkline's answers.
+    /// The reason in UPPER_SNAKE, `TOPIC_NOT_FOUND` for example; empty if the answer is not
+    /// Trunkline's.
     pub reason: String,
     /// The reason in words.
     pub message: String,
-    /// Every value that the message names.
+    /// Every value that the message mentions.
     pub metadata: HashMap<String, String>,
+}
+
+/// Why no connection to a broker was made.
+///
+/// ```no_run
+/// # async fn example() {
+/// use trunkline::client::{Client, ConnectError};
+///
+/// match Client::connect("http://127.0.0.1:50051").await {
+///     Ok(client) => println!("{client:?}"),
+///     Err(ConnectError::Unreachable { endpoint, reason }) => println!("{endpoint}: {reason}"),
+///     Err(error) => println!("{error}"),
+/// }
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// An endpoint is not a URL of the form `http://HOST:PORT` or `https://HOST:PORT`.
+    #[error(
+        "read the endpoint {endpoint:?}: it must have the form http://HOST:PORT or https://HOST:PORT"
+    )]
+    Endpoint {
+        /// The text that was given.
+        endpoint: String,
+    },
+    /// A certificate, a key or a token cannot be used.
+    #[error("use the {what}: {reason}")]
+    Credentials {
+        /// Which of them.
+        what: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// No broker answers.
+    #[error("connect to {endpoint}: {reason}")]
+    Unreachable {
+        /// The endpoint; if there are several, all of them, separated by commas.
+        endpoint: String,
+        /// Why not; if there are several endpoints, the reason of each.
+        reason: String,
+    },
 }
 
 impl Error {
@@ -93,9 +133,9 @@ impl Refusal {
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
         let info = status.get_details_error_info();
-        // What is unavailable without saying why is not there.
-        let not_there = status.code() == Code::Unavailable && info.is_none();
-        if not_there || is_broken_connection(&status) {
+        // A broker gives a reason for being unavailable; without one, no broker answered.
+        let no_broker = status.code() == Code::Unavailable && info.is_none();
+        if no_broker || is_broken_connection(&status) {
             return Self::Lost { reason: explain(&status) };
         }
         let (reason, metadata) = info.map(|info| (info.reason, info.metadata)).unwrap_or_default();
@@ -120,13 +160,13 @@ pub fn reason(status: &Status) -> Option<String> {
     status.get_details_error_info().map(|info| info.reason)
 }
 
-/// Whether a status tells of a broken connection: the transport's own errors are its source, and
-/// what a broker says has none.
+/// Whether a status stands for a broken connection. The transport's errors have a source; a status
+/// that a broker sent has none.
 pub fn is_broken_connection(status: &Status) -> bool {
     std::error::Error::source(status).is_some()
 }
 
-/// A status for people, without its code, and with the cause of a broken connection.
+/// A status as text for people: without its code, but with the cause of a broken connection.
 pub fn explain(status: &Status) -> String {
     match is_broken_connection(status) {
         true => format!("the connection to the broker is broken: {}", root_cause(status)),
@@ -134,20 +174,27 @@ pub fn explain(status: &Status) -> String {
     }
 }
 
-/// Whether the same may simply be tried again.
+/// Whether the same call may simply be retried.
 pub(super) fn is_transient(status: &Status) -> bool {
     is_broken_connection(status)
         || match status.code() {
             Code::Unavailable | Code::Cancelled => true,
-            // A broker says why. Without that, it is what something in between makes of a stream
-            // that broke.
+            // A broker gives a reason. Without one, a proxy or the transport made the status out of a
+            // broken stream.
             Code::Unknown | Code::Internal | Code::DeadlineExceeded => reason(status).is_none(),
             _ => false,
         }
 }
 
-/// How long a broker says to wait before another try.
+/// How long the broker asked to wait before the next try.
 pub(super) fn retry_delay(status: &Status) -> Duration {
     let info = status.get_details_retry_info();
     info.and_then(|info| info.retry_delay).unwrap_or_default()
+}
+
+/// The innermost error: a transport's outer errors only say that there was one.
+pub(super) fn root_cause<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> &'a dyn std::error::Error {
+    std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error)
 }

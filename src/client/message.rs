@@ -1,10 +1,10 @@
-//! Messages, as they are published and as they come.
+//! Messages, as a producer publishes them and as a consumer receives them.
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 
-use super::Error;
+use super::error::Error;
 use crate::proto::{
     self, MAX_HEADER_NAME_BYTES, MAX_HEADERS, MAX_HEADERS_BYTES, MAX_MESSAGE_BYTES, NewMessage,
 };
@@ -12,24 +12,24 @@ use crate::proto::{
 /// A message as a consumer receives it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
-    /// The message's number in its topic: dense from 0, bound to this message for ever.
+    /// The message's number in its topic. Offsets are dense, start at 0, and never change.
     pub offset: i64,
-    /// What the message says.
+    /// The content of the message.
     pub payload: Bytes,
-    /// What the message is about, if its producer said so.
+    /// What the message is about, if its producer gave a key.
     pub key: Option<Bytes>,
-    /// Names and values that travel beside the payload.
+    /// Names and values beside the payload.
     pub headers: BTreeMap<String, String>,
     /// When the message was stored, by the database's clock.
     pub publish_time: SystemTime,
-    /// Who published it.
+    /// The id of its producer.
     pub producer_id: Arc<str>,
-    /// How often the consumer had been sought when the message came: what came before a seek
-    /// cannot be committed after it.
+    /// The number of seeks before the message was read: a message from before a seek cannot be
+    /// committed after it.
     pub(super) seeks: u32,
 }
 
-/// Without the consumer it came by: as [`Client::topics`](super::Client::topics) reads it.
+/// A message that was read through [`Client::topics`](super::Client::topics), without a consumer.
 impl From<proto::Message> for Message {
     fn from(message: proto::Message) -> Self {
         let time = message.publish_time.and_then(|time| SystemTime::try_from(time).ok());
@@ -46,7 +46,7 @@ impl From<proto::Message> for Message {
 }
 
 impl NewMessage {
-    /// A message without key and headers.
+    /// A message without a key and headers.
     ///
     /// ```
     /// use trunkline::proto::NewMessage;
@@ -58,26 +58,26 @@ impl NewMessage {
         Self { payload: payload.into(), ..Self::default() }
     }
 
-    /// The same message with a key: what it is about.
+    /// Sets the key: what the message is about.
     #[must_use]
     pub fn with_key(mut self, key: impl Into<Bytes>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// The same message with one more header; of two with one name the later one stays.
+    /// Adds a header, or replaces the one of that name.
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.insert(name.into(), value.into());
         self
     }
 
-    /// Whether a broker would take the message, as [`Producer::send`](super::Producer::send)
-    /// checks it.
+    /// Checks that a broker would accept the message, as [`Producer::send`](super::Producer::send)
+    /// does.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] names the limit that the message breaks.
+    /// [`Error::Invalid`] names the limit that the message exceeds.
     pub fn check(&self) -> Result<(), Error> {
         checked_size(self).map(|_| ())
     }
@@ -101,7 +101,7 @@ impl From<&str> for NewMessage {
     }
 }
 
-/// Bytes of payload, key and headers of a message that the broker will take.
+/// Checks a message against the broker's limits; returns the bytes of its payload, key and headers.
 pub(super) fn checked_size(message: &NewMessage) -> Result<usize, Error> {
     let headers = if message.headers.is_empty() { 0 } else { checked_headers(message)? };
     let size = message.payload.len() + message.key.as_ref().map_or(0, Bytes::len) + headers;
@@ -142,28 +142,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_that_breaks_a_limit_is_told_before_it_is_sent() {
+    fn a_message_that_exceeds_a_limit_is_refused_before_it_is_sent() {
         let fits = NewMessage::new("abc").with_key("de").with_header("f", "gh");
         assert_eq!(checked_size(&fits), Ok(8));
         let largest = NewMessage::new(vec![0; MAX_MESSAGE_BYTES]);
         assert_eq!(checked_size(&largest), Ok(MAX_MESSAGE_BYTES));
-        let told = |message: NewMessage| checked_size(&message).unwrap_err().to_string();
+        let refusal = |message: NewMessage| checked_size(&message).unwrap_err().to_string();
         assert_eq!(
-            told(largest.with_key("k")),
+            refusal(largest.with_key("k")),
             "the message of 1048577 bytes is over the limit of 1048576"
         );
         let many = (0..65).fold(NewMessage::new(""), |m, n| m.with_header(n.to_string(), ""));
-        assert_eq!(told(many), "headers of 65 entries is over the limit of 64");
+        assert_eq!(refusal(many), "headers of 65 entries is over the limit of 64");
         let header = |name: &str, value: &str| NewMessage::new("").with_header(name, value);
         assert_eq!(
-            told(header(&"n".repeat(256), "")),
+            refusal(header(&"n".repeat(256), "")),
             "a header's name of 256 bytes is over the limit of 255"
         );
         assert_eq!(
-            told(header("n", &"v".repeat(16 * 1024))),
+            refusal(header("n", &"v".repeat(16 * 1024))),
             "headers of 16385 bytes is over the limit of 16384"
         );
-        assert_eq!(told(header("", "v")), "headers hold an empty name");
-        assert_eq!(told(header("n", "\0")), "headers hold a NUL character");
+        assert_eq!(refusal(header("", "v")), "headers hold an empty name");
+        assert_eq!(refusal(header("n", "\0")), "headers hold a NUL character");
     }
 }

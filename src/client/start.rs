@@ -1,4 +1,4 @@
-//! Places in a log.
+//! Where in a log to begin.
 
 use std::time::SystemTime;
 
@@ -15,20 +15,20 @@ use crate::proto::{LogEdge, read_messages_request, register_consumer_request, se
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Start {
-    /// At the oldest message that is kept.
+    /// At the oldest message kept.
     Earliest,
-    /// Behind the newest message.
+    /// After the newest message.
     Latest,
-    /// At an offset, which lies between the topic's first offset and its head.
+    /// At an offset between the topic's log start offset and its head.
     Offset(i64),
-    /// At the first message stored at this time or later; at the head if there is none.
+    /// At the first message stored at or after this time; at the head if there is none.
     Time(SystemTime),
 }
 
-/// Three requests name a place in the log, each by a oneof of its own.
-macro_rules! into_place {
-    ($($place:ty),*) => {$(
-        impl From<Start> for $place {
+/// Three requests say where to begin, each with a oneof of its own.
+macro_rules! into_oneof {
+    ($($oneof:ty),*) => {$(
+        impl From<Start> for $oneof {
             fn from(start: Start) -> Self {
                 match start {
                     Start::Earliest => Self::Edge(LogEdge::Earliest.into()),
@@ -41,4 +41,4 @@ macro_rules! into_place {
     )*};
 }
 
-into_place!(register_consumer_request::Start, seek_request::Target, read_messages_request::Start);
+into_oneof!(register_consumer_request::Start, seek_request::Target, read_messages_request::Start);

@@ -1,10 +1,8 @@
 //! Commits in the background, the newest position standing for all before it.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
@@ -12,39 +10,49 @@ use tokio::{
 };
 use tonic::Code;
 
-use super::super::{Connection, Error, backoff::Backoff, error::is_transient, reason, unary};
-use crate::proto::{CommitRequest, consumer_service_client::ConsumerServiceClient};
+use crate::{
+    client::{
+        backoff::Backoff,
+        connect::{Connection, unary},
+        error::{Error, is_transient, reason},
+    },
+    proto::{CommitRequest, consumer_service_client::ConsumerServiceClient},
+};
 
-/// Between two commits at the least: a fast consumer is not to keep the database busy with them.
+/// The least time between two commits, so that a fast consumer does not keep the database busy with
+/// them.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// How long closing waits for what is still to be committed.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long closing waits for the last commits.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is to be committed, as the stream and its reader know it.
+/// What is to be committed. The consumer requests positions, its reader reports what the stream
+/// delivers, and the committer follows both.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
+pub(super) struct CommitState {
     state: Mutex<State>,
+    /// Wakes the committer.
     changed: Notify,
-    /// Whether the last commit was not taken.
-    trouble: watch::Sender<bool>,
+    /// Whether the last commit failed.
+    failing: watch::Sender<bool>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct State {
-    /// The way to the broker that has the lease; none before there is one.
+    /// Leads to the broker that has the lease; `None` before there is a lease.
     connection: Option<Connection>,
-    /// How often the consumer has been sought; what belongs to an older count is void.
+    /// The number of seeks so far; whatever belongs to an earlier number is void.
     seeks: u32,
     epoch: i64,
-    /// The offset behind what this epoch's stream delivered: no commit may go beyond.
+    /// The offset after the last message that this epoch's stream delivered: no commit may exceed
+    /// it.
     delivered: i64,
-    /// The offset behind what was dealt with.
+    /// The offset after the last processed message.
     position: i64,
-    /// The position that the broker said it had stored.
+    /// The position that the broker has stored.
     committed: i64,
     /// No stream will get the lease any more.
-    no_more_streams: bool,
+    streams_ended: bool,
     closing: bool,
 }
 
@@ -54,9 +62,15 @@ impl State {
     }
 }
 
-impl Wanted {
-    /// A stream has the lease, or a seek began a new epoch, at a position.
-    pub(super) fn began(&self, epoch: i64, seeks: u32, position: i64, connection: Connection) {
+impl CommitState {
+    /// Records that a stream got the lease, or that a seek began a new epoch, at a position.
+    pub(super) fn begin_epoch(
+        &self,
+        epoch: i64,
+        seeks: u32,
+        position: i64,
+        connection: Connection,
+    ) {
         let mut state = self.state();
         if state.seeks != seeks {
             *state = State { seeks, closing: state.closing, ..State::default() };
@@ -66,42 +80,43 @@ impl Wanted {
         state.delivered = 0;
         state.committed = state.committed.max(position);
         drop(state);
-        // What was refused under the epoch of before may be taken now.
+        // A commit that was refused under the previous epoch may succeed now.
         self.changed.notify_one();
     }
 
-    /// Waits until commits are not taken: the stream is then to be looked after.
-    pub(super) async fn trouble(&self) {
+    /// Waits until commits fail, which means that the stream needs looking after.
+    pub(super) async fn failing(&self) {
         // The sender lives as long as this.
-        let _ = self.trouble.subscribe().wait_for(|trouble| *trouble).await;
+        let _ = self.failing.subscribe().wait_for(|failing| *failing).await;
     }
 
-    /// What the last stream left cannot be committed any more if its epoch is over.
-    pub(super) fn no_more_streams(&self) {
-        self.state().no_more_streams = true;
+    /// Records that no further stream follows: once the last epoch is over, nothing can be committed
+    /// any more.
+    pub(super) fn end_streams(&self) {
+        self.state().streams_ended = true;
         self.changed.notify_one();
     }
 
-    /// A position was stored, as the consumer stood after so many seeks.
-    fn stored(&self, seeks: u32, position: i64) {
+    /// Records that the broker stored a position that belongs to this number of seeks.
+    fn record_committed(&self, seeks: u32, position: i64) {
         let mut state = self.state();
         if state.seeks == seeks {
             state.committed = state.committed.max(position);
         }
     }
 
-    /// The stream has delivered all before this offset.
-    pub(super) fn delivered(&self, end: i64) {
+    /// Records that the stream has delivered everything before an offset.
+    pub(super) fn record_delivered(&self, end: i64) {
         let mut state = self.state();
         state.delivered = end;
-        let news = state.committable() > state.committed;
+        let pending = state.committable() > state.committed;
         drop(state);
-        if news {
+        if pending {
             self.changed.notify_one();
         }
     }
 
-    fn want(&self, seeks: u32, position: i64) {
+    fn request(&self, seeks: u32, position: i64) {
         let mut state = self.state();
         if state.seeks == seeks && position > state.position {
             state.position = position;
@@ -111,42 +126,48 @@ impl Wanted {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state.lock()
     }
 }
 
-/// The task that commits; it ends when it is finished with or dropped.
+/// The task that commits; it ends when it is finished or dropped.
 #[derive(Debug)]
 pub(super) struct Committer {
-    wanted: Arc<Wanted>,
+    state: Arc<CommitState>,
     task: JoinHandle<Result<(), Error>>,
 }
 
 impl Committer {
-    pub(super) fn start(topic: &str, consumer_id: &str) -> Self {
-        let wanted = Arc::new(Wanted::default());
+    pub(super) fn spawn(topic: &str, consumer_id: &str) -> Self {
+        let state = Arc::new(CommitState::default());
         let (topic, consumer_id) = (topic.to_owned(), consumer_id.to_owned());
         let request = CommitRequest { topic, consumer_id, epoch: 0, position: 0 };
-        let task = tokio::spawn(commit(request, wanted.clone()));
-        Self { wanted, task }
+        let task = CommitTask {
+            request,
+            state: state.clone(),
+            backoff: Backoff::default(),
+            ended_epoch: None,
+        };
+        Self { state, task: tokio::spawn(task.run()) }
     }
 
-    pub(super) fn wanted(&self) -> Arc<Wanted> {
-        self.wanted.clone()
+    pub(super) fn state(&self) -> Arc<CommitState> {
+        self.state.clone()
     }
 
-    /// Says that all messages before `position`, read after so many seeks, are dealt with.
-    pub(super) fn want(&self, seeks: u32, position: i64) {
-        self.wanted.want(seeks, position);
+    /// Requests a commit of all messages before `position`, which were read after this number of
+    /// seeks.
+    pub(super) fn request(&self, seeks: u32, position: i64) {
+        self.state.request(seeks, position);
     }
 
-    /// Waits until all that is wanted is committed.
+    /// Waits until every requested position is committed.
     pub(super) async fn finish(mut self) -> Result<(), Error> {
-        self.wanted.state().closing = true;
-        self.wanted.changed.notify_one();
-        match tokio::time::timeout(PATIENCE, &mut self.task).await {
+        self.state.state().closing = true;
+        self.state.changed.notify_one();
+        match tokio::time::timeout(FINISH_TIMEOUT, &mut self.task).await {
             Ok(Ok(finished)) => finished,
-            Ok(Err(_)) | Err(_) => Err(lost()),
+            Ok(Err(_)) | Err(_) => Err(not_committed()),
         }
     }
 }
@@ -157,68 +178,74 @@ impl Drop for Committer {
     }
 }
 
-/// Commits what is wanted as it comes; ends when the consumer is closed and all is committed, or
-/// cannot be.
-async fn commit(mut request: CommitRequest, wanted: Arc<Wanted>) -> Result<(), Error> {
-    let mut backoff = Backoff::default();
-    // An epoch that is over, for all that the broker said.
-    let mut over = None;
-    loop {
-        let state = wanted.state().clone();
-        let standing = (state.seeks, state.epoch);
-        let useful = state.committable() > state.committed && over != Some(standing);
-        let Some(connection) = state.connection.clone().filter(|_| useful) else {
-            if state.closing && state.position <= state.committed {
-                return Ok(());
+struct CommitTask {
+    request: CommitRequest,
+    state: Arc<CommitState>,
+    backoff: Backoff,
+    /// The last epoch, with its number of seeks, that the broker said is over.
+    ended_epoch: Option<(u32, i64)>,
+}
+
+impl CommitTask {
+    /// Commits until the consumer is closed and every requested position is committed or cannot be.
+    async fn run(mut self) -> Result<(), Error> {
+        loop {
+            let state = self.state.state().clone();
+            let epoch = (state.seeks, state.epoch);
+            let pending = state.committable() > state.committed && self.ended_epoch != Some(epoch);
+            match state.connection.clone().filter(|_| pending) {
+                Some(connection) => self.commit(&state, connection).await?,
+                None if state.closing && state.position <= state.committed => return Ok(()),
+                None if state.closing && state.streams_ended => return Err(not_committed()),
+                None => self.state.changed.notified().await,
             }
-            if state.closing && state.no_more_streams {
-                return Err(lost());
-            }
-            wanted.changed.notified().await;
-            continue;
-        };
-        request.epoch = state.epoch;
-        request.position = state.committable();
+        }
+    }
+
+    async fn commit(&mut self, state: &State, connection: Connection) -> Result<(), Error> {
+        self.request.epoch = state.epoch;
+        self.request.position = state.committable();
         let began = Instant::now();
         let mut consumers = ConsumerServiceClient::new(connection);
-        match consumers.commit(unary(request.clone())).await {
+        match consumers.commit(unary(self.request.clone())).await {
             Ok(_) => {
-                backoff.reset();
-                wanted.trouble.send_replace(false);
-                wanted.stored(state.seeks, request.position);
-                if !wanted.state().closing {
+                self.backoff.reset();
+                self.state.failing.send_replace(false);
+                self.state.record_committed(state.seeks, self.request.position);
+                if !self.state.state().closing {
                     tokio::time::sleep_until(began + INTERVAL).await;
                 }
             }
-            // Somebody else has gone further.
+            // The position is already further on.
             Err(status) if reason(&status).is_some_and(|reason| reason == "COMMIT_BEHIND") => {
-                wanted.stored(state.seeks, request.position);
+                self.state.record_committed(state.seeks, self.request.position);
             }
-            // One that fails is not lost: the next one, or the next epoch, stands for it.
+            // Nothing is lost: the next commit, or one under the next epoch, stands for this one.
             Err(status) if is_transient(&status) => {
-                wanted.trouble.send_replace(true);
-                pause(&wanted, &mut backoff).await;
+                self.state.failing.send_replace(true);
+                self.pause().await;
             }
-            // Another stream has the lease, or a seek is on its way here: the stream will tell.
+            // Another stream has the lease, or the frame that tells of a seek is on its way.
             Err(status) if status.code() == Code::Aborted => {
-                over = Some(standing);
-                wanted.trouble.send_replace(true);
+                self.ended_epoch = Some((state.seeks, state.epoch));
+                self.state.failing.send_replace(true);
             }
             Err(status) if state.closing => return Err(status.into()),
             Err(status) => {
                 tracing::debug!(reason = status.message(), "a commit was refused");
-                pause(&wanted, &mut backoff).await;
+                self.pause().await;
             }
         }
+        Ok(())
+    }
+
+    /// Waits before the next try, or until there is something new to try.
+    async fn pause(&mut self) {
+        let _ = tokio::time::timeout(self.backoff.next(), self.state.changed.notified()).await;
     }
 }
 
-fn lost() -> Error {
-    let reason = "not all that was dealt with could be committed: it comes again".to_owned();
-    Error::Lost { reason }
-}
-
-/// Waits before another try, or until there is something new to try.
-async fn pause(wanted: &Wanted, backoff: &mut Backoff) {
-    let _ = tokio::time::timeout(backoff.next(), wanted.changed.notified()).await;
+fn not_committed() -> Error {
+    let reason = "some processed messages could not be committed and will be delivered again";
+    Error::Lost { reason: reason.to_owned() }
 }

@@ -1,40 +1,41 @@
-//! What a consumer can be asked for, and what it tells.
+//! When a consumer commits, when it stops, and what it tells.
 
-use super::super::{Error, Message};
+use crate::client::{error::Error, message::Message};
 
 /// When a consumer's position moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Commit {
-    /// A message counts as dealt with when the next one is asked for, or when the consumer is
-    /// closed; that is committed in the background. None is passed over; after a crash the last
-    /// ones may come again.
+    /// A message counts as processed when the next one is asked for, or when the consumer is
+    /// closed. It is then committed in the background. No message is skipped; the last ones may be
+    /// delivered again after a crash.
     Auto,
-    /// When [`Consumer::commit`](super::Consumer::commit) says so. None is passed over; what was not
-    /// committed comes again after a crash.
+    /// A message is committed when [`Consumer::commit`](super::Consumer::commit) is called. No
+    /// message is skipped; messages that are not committed are delivered again after a crash.
     Manual,
-    /// Before a message is handed out, by the broker. None comes twice; what was on its way, or
-    /// read ahead, when the connection broke or the consumer was closed is not repeated.
+    /// The broker commits a message before it hands it out. No message arrives twice; messages on
+    /// their way, or read ahead, when the connection broke or the consumer was closed are not
+    /// delivered again.
     AtMostOnce,
 }
 
-/// When a consumer ends by itself; for [`ConsumerBuilder::stop`](super::ConsumerBuilder::stop).
+/// When a consumer ends by itself; for [`ConsumerBuilder::stop`](super::super::ConsumerBuilder::stop).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// When nothing is left to read.
     CaughtUp,
-    /// When all messages before an offset have been had.
+    /// When all messages before an offset have been read.
     Offset(i64),
-    /// When so many messages have been read, those that a seek then brings again included.
+    /// When this many messages have been read, counting messages that a seek brings again.
     Messages(u64),
 }
 
-/// What a consumer tells besides its messages.
+/// What happens on a consumer's stream.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The stream holds the lease.
     Attached {
-        /// The stored position. What this consumer has had already is not repeated, unless it was
-        /// sought while it was away.
+        /// The stored position. Messages that this consumer has already received are not repeated,
+        /// unless a seek moved the position while its connection was broken.
         position: i64,
     },
     /// Another stream holds the lease, and this one waits for it.
@@ -44,20 +45,20 @@ pub enum Event {
     },
     /// Messages, at least one.
     Messages(Vec<Message>),
-    /// A seek moved the position: messages follow from there.
+    /// A seek moved the position: the next messages follow from there.
     Repositioned {
         /// The offset of the next message.
         position: i64,
     },
-    /// Retention removed messages before they could be had.
+    /// Retention removed messages before they could be read.
     Gap {
-        /// The offset of the first one.
+        /// The first removed offset.
         from: i64,
-        /// The offset behind the last one.
+        /// The offset after the last removed one.
         to: i64,
     },
     /// Nothing is left to read for now.
     CaughtUp,
-    /// The broker went away or gave the lease to another stream; it is being tried again.
+    /// The broker was lost, or gave the lease to another stream; the consumer tries again.
     Broken(Error),
 }

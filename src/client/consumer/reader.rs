@@ -1,7 +1,7 @@
 //! Reads a consumer's stream, and opens it again after a break.
 //!
-//! Messages come in order and, as long as this lives, once: after a break the broker repeats what
-//! was not committed, and what was read already is passed over here.
+//! Messages come in order and, within one reader, once: after a break the broker repeats what was
+//! not committed, and the reader skips what it has already read.
 
 use std::{
     sync::{
@@ -11,25 +11,28 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 use tonic::{Status, Streaming};
 
 use super::{
-    super::{
-        Client, Connection, Error, Message,
-        backoff::Backoff,
-        connect::Opened,
-        error::{is_transient, reason, retry_delay},
-    },
-    Event, Stop, batch,
-    committer::Wanted,
+    committer::CommitState,
+    decode::decode_batch,
+    event::{Event, Stop},
 };
-use crate::proto::{
-    Attached, ConsumeRequest, Gap, OnBusy, Repositioned,
-    consume_request::Stop as ProtoStop,
-    raw::{
-        ConsumeResponse, consume_response::Event as Frame,
-        consumer_service_client::ConsumerServiceClient,
+use crate::{
+    client::{
+        backoff::Backoff,
+        connect::{Client, Connection, StreamConnection},
+        error::{Error, is_transient, reason, retry_delay},
+        message::Message,
+    },
+    proto::{
+        Attached, ConsumeRequest, Gap, OnBusy, Repositioned,
+        consume_request::Stop as ProtoStop,
+        raw::{
+            ConsumeResponse, consume_response::Event as Frame,
+            consumer_service_client::ConsumerServiceClient,
+        },
     },
 };
 
@@ -38,52 +41,57 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Events = mpsc::Sender<Result<Event, Error>>;
 
-pub(super) struct Reader {
+/// What a reader needs to start.
+pub(super) struct ReaderSpawner {
+    pub(super) client: Client,
+    pub(super) request: ConsumeRequest,
+    pub(super) stop: Option<Stop>,
+    pub(super) heartbeat: Duration,
+    /// The number of seeks, which the reader increases.
+    pub(super) seeks: Arc<AtomicU32>,
+    /// What is to be committed; `None` if the broker commits.
+    pub(super) commits: Option<Arc<CommitState>>,
+    pub(super) events: Events,
+}
+
+struct Reader {
     client: Client,
     request: ConsumeRequest,
     stop: Option<Stop>,
     /// How long a stream may be silent.
     silence: Duration,
     seeks: Arc<AtomicU32>,
-    /// What is to be committed; `None` if the broker commits.
-    wanted: Option<Arc<Wanted>>,
-    /// Where to tell what comes; `None` when all that was asked for has been told. The stream then
-    /// stays open for its lease, so that the last commits are taken, but is not read as long as
-    /// they are: whoever owns this ends it.
+    commits: Option<Arc<CommitState>>,
+    /// Where events go; `None` once the consumer has all that it asked for. The stream then stays
+    /// open to keep its lease for the last commits. It is not read while commits succeed, and ends
+    /// when the reader's task is aborted.
     events: Option<Events>,
-    /// Seeks that came when all had been told: they void commits, and nothing else.
+    /// Seeks that came after the last event: they void commits, and have no other effect.
     late_seeks: u32,
     backoff: Backoff,
-    /// The offset of the next message that was not read yet; 0 before the first.
+    /// The offset of the next message to read; 0 before the first.
     next_offset: i64,
-    /// The offset behind the last message of the stream; 0 before the first.
+    /// The offset after the stream's last message; 0 before the first.
     stream_end: i64,
-    /// The newest epoch there was; 0 before the first.
+    /// The newest epoch so far; 0 before the first.
     epoch: i64,
-    /// The stream's connection: its broker has the lease, so that commits go there, too.
+    /// The stream's connection. Commits go over it too, as its broker has the lease.
     connection: Option<Connection>,
 }
 
-/// Nobody listens, or all there was has been read.
-struct Over;
+/// Nobody listens any more, or everything asked for has been read.
+struct Finished;
 
-impl Reader {
-    pub(super) fn new(
-        client: Client,
-        request: ConsumeRequest,
-        stop: Option<Stop>,
-        heartbeat: Duration,
-        seeks: Arc<AtomicU32>,
-        wanted: Option<Arc<Wanted>>,
-        events: Events,
-    ) -> Self {
-        Self {
+impl ReaderSpawner {
+    pub(super) fn spawn(self) -> JoinHandle<()> {
+        let Self { client, request, stop, heartbeat, seeks, commits, events } = self;
+        let reader = Reader {
             client,
             request,
             stop,
             silence: 3 * heartbeat,
             seeks,
-            wanted,
+            commits,
             events: Some(events),
             late_seeks: 0,
             backoff: Backoff::default(),
@@ -91,17 +99,21 @@ impl Reader {
             stream_end: 0,
             epoch: 0,
             connection: None,
-        }
+        };
+        tokio::spawn(reader.run())
     }
+}
 
-    /// Reads until what was asked for has been had, an error is final, or nobody listens any more.
-    pub(super) async fn run(mut self) {
+impl Reader {
+    /// Reads until everything asked for has been read, an error is final, or nobody listens any
+    /// more.
+    async fn run(mut self) {
         if self.stop == Some(Stop::Messages(0)) {
             return;
         }
         loop {
             let status = match self.read().await {
-                Ok(Over) => return,
+                Ok(Finished) => return,
                 Err(status) => status,
             };
             if !may_resume(&status) {
@@ -110,52 +122,52 @@ impl Reader {
                 }
                 return;
             }
-            let asked = self.client.heeded(retry_delay(&status));
-            if self.tell(Event::Broken(status.into())).await.is_err() {
+            let requested = self.client.pause_for(retry_delay(&status));
+            if self.send(Event::Broken(status.into())).await.is_err() {
                 return;
             }
-            tokio::time::sleep(self.backoff.next_after(asked)).await;
+            tokio::time::sleep(self.backoff.next_after(requested)).await;
         }
     }
 
     /// Opens and reads one stream.
-    async fn read(&mut self) -> Result<Over, Status> {
-        let Opened { connection, broker } = self.client.open().await?;
+    async fn read(&mut self) -> Result<Finished, Status> {
+        let StreamConnection { connection, broker } = self.client.open().await?;
         let ended = self.read_over(connection).await;
         if ended.as_ref().is_err_and(is_transient) {
-            self.client.lost(broker);
+            self.client.record_lost(broker);
         }
         ended
     }
 
-    async fn read_over(&mut self, connection: Connection) -> Result<Over, Status> {
+    async fn read_over(&mut self, connection: Connection) -> Result<Finished, Status> {
         let silent = || Status::unavailable("the broker is silent");
         let opening = tokio::time::timeout(OPEN_TIMEOUT, self.open(connection));
         let mut stream = opening.await.map_err(|_| silent())??;
         self.stream_end = 0;
         loop {
-            if let Some(wanted) = self.wanted.as_ref().filter(|_| self.events.is_none())
+            if let Some(commits) = self.commits.as_ref().filter(|_| self.events.is_none())
                 && self.stream_end >= self.next_offset
             {
-                wanted.trouble().await;
+                commits.failing().await;
             }
             let frame = tokio::time::timeout(self.silence, stream.message());
             let frame = match frame.await.map_err(|_| silent())?? {
                 Some(ConsumeResponse { event: Some(frame) }) => frame,
-                // A kind of frame that this client does not know yet.
+                // A kind of frame that this version does not know.
                 Some(ConsumeResponse { event: None }) => continue,
-                None if self.request.stop.is_some() => return Ok(Over),
-                None => return Err(Status::unavailable("the broker hung up")),
+                None if self.request.stop.is_some() => return Ok(Finished),
+                None => return Err(Status::unavailable("the broker closed the stream")),
             };
             let caught_up = matches!(frame, Frame::CaughtUp(_));
-            if let Some(event) = self.take(frame)?
-                && self.tell(event).await.is_err()
+            if let Some(event) = self.observe(frame)?
+                && self.send(event).await.is_err()
             {
-                return Ok(Over);
+                return Ok(Finished);
             }
-            if self.has_all(caught_up) {
-                if self.wanted.is_none() {
-                    return Ok(Over);
+            if self.has_read_all(caught_up) {
+                if self.commits.is_none() {
+                    return Ok(Finished);
                 }
                 self.events = None;
             }
@@ -163,17 +175,18 @@ impl Reader {
     }
 
     async fn open(&mut self, connection: Connection) -> Result<Streaming<ConsumeResponse>, Status> {
-        self.request.stop = self.stop.and_then(|stop| self.asked(stop));
+        self.request.stop = self.stop.and_then(|stop| self.broker_stop(stop));
         let mut consumers = ConsumerServiceClient::new(connection.clone());
         self.connection = Some(connection);
         Ok(consumers.consume(self.request.clone()).await?.into_inner())
     }
 
-    /// How the broker is to end a stream. Where the client commits, it is not to: it would give the
-    /// lease away before the last messages are committed, and count what it repeats after a break.
-    fn asked(&self, stop: Stop) -> Option<ProtoStop> {
+    /// When the broker is to end a stream. Never, where the client commits: the broker would release
+    /// the lease before the last messages are committed, and would count messages that it repeats
+    /// after a break.
+    fn broker_stop(&self, stop: Stop) -> Option<ProtoStop> {
         match stop {
-            _ if self.wanted.is_some() => None,
+            _ if self.commits.is_some() => None,
             Stop::CaughtUp => Some(ProtoStop::UntilCaughtUp(true)),
             Stop::Offset(offset) => Some(ProtoStop::UntilOffset(offset)),
             Stop::Messages(left) => {
@@ -182,8 +195,8 @@ impl Reader {
         }
     }
 
-    /// Whether all that was asked for has been told.
-    fn has_all(&self, caught_up: bool) -> bool {
+    /// Whether everything asked for has been sent to the consumer.
+    fn has_read_all(&self, caught_up: bool) -> bool {
         match self.stop {
             Some(Stop::CaughtUp) => caught_up,
             Some(Stop::Offset(end)) => self.epoch > 0 && self.next_offset >= end,
@@ -192,29 +205,32 @@ impl Reader {
         }
     }
 
-    async fn tell(&self, event: Event) -> Result<(), Over> {
+    async fn send(&self, event: Event) -> Result<(), Finished> {
         match &self.events {
-            Some(events) => events.send(Ok(event)).await.map_err(|_| Over),
+            Some(events) => events.send(Ok(event)).await.map_err(|_| Finished),
             None => Ok(()),
         }
     }
 
-    fn take(&mut self, frame: Frame) -> Result<Option<Event>, Status> {
+    /// Records a frame; returns the event to send, if there is one.
+    fn observe(&mut self, frame: Frame) -> Result<Option<Event>, Status> {
         Ok(match frame {
             Frame::Batch(batch) => {
                 self.backoff.reset();
-                let messages = batch::decode(&batch, self.seeks.load(Ordering::Acquire));
-                self.messages(messages.map_err(|error| Status::internal(error.to_string()))?)
+                let messages = decode_batch(&batch, self.seeks.load(Ordering::Acquire));
+                self.observe_messages(
+                    messages.map_err(|error| Status::internal(error.to_string()))?,
+                )
             }
-            Frame::Attached(attached) => Some(self.attached(&attached)),
+            Frame::Attached(attached) => Some(self.observe_attached(&attached)),
             Frame::Standby(standby) => Some(Event::Standby { holder: standby.holder }),
             Frame::Repositioned(Repositioned { position, epoch, .. }) => {
-                self.sought(position);
-                self.began(epoch, position);
+                self.record_seek(position);
+                self.begin_epoch(epoch, position);
                 Some(Event::Repositioned { position })
             }
             Frame::Gap(Gap { first_offset: from, end_offset: to }) => {
-                self.delivered(to);
+                self.record_delivered(to);
                 let from = from.max(self.next_offset);
                 self.next_offset = to.max(self.next_offset);
                 (to > from).then_some(Event::Gap { from, to })
@@ -227,26 +243,27 @@ impl Reader {
         })
     }
 
-    fn attached(&mut self, attached: &Attached) -> Event {
+    fn observe_attached(&mut self, attached: &Attached) -> Event {
         let Attached { position, epoch, seek_epoch, head } = *attached;
-        // A registration that was made anew, or the topic, begins to count anew.
+        // Epochs or offsets start again if the consumer was registered anew, or the topic created
+        // anew.
         let other_log = epoch <= self.epoch || head < self.next_offset;
         if self.epoch > 0 && (seek_epoch > self.epoch || other_log) {
-            self.sought(position);
-        } else if self.epoch > 0 && position > self.next_offset && self.wanted.is_none() {
+            self.record_seek(position);
+        } else if self.epoch > 0 && position > self.next_offset && self.commits.is_none() {
             let from = self.next_offset;
-            tracing::warn!(from, to = position, "messages may have been lost on their way");
+            tracing::warn!(from, to = position, "messages may have been lost in transit");
         }
-        // Others may have read on meanwhile.
+        // Another stream may have read on meanwhile.
         self.next_offset = self.next_offset.max(position);
-        self.began(epoch, position);
-        // It has been taken over; from now on others may do the same.
+        self.begin_epoch(epoch, position);
+        // The take-over is done; if another stream takes the lease later, this one waits for it.
         self.request.on_busy = OnBusy::Wait.into();
         Event::Attached { position }
     }
 
-    /// A seek: what was read before counts no more.
-    fn sought(&mut self, position: i64) {
+    /// Records a seek: messages read before it are void.
+    fn record_seek(&mut self, position: i64) {
         match self.events {
             Some(_) => {
                 self.next_offset = position;
@@ -256,23 +273,23 @@ impl Reader {
         }
     }
 
-    fn began(&mut self, epoch: i64, position: i64) {
+    fn begin_epoch(&mut self, epoch: i64, position: i64) {
         self.epoch = epoch;
-        if let (Some(wanted), Some(connection)) = (&self.wanted, &self.connection) {
+        if let (Some(commits), Some(connection)) = (&self.commits, &self.connection) {
             let seeks = self.seeks.load(Ordering::Acquire) + self.late_seeks;
-            wanted.began(epoch, seeks, position, connection.clone());
+            commits.begin_epoch(epoch, seeks, position, connection.clone());
         }
     }
 
-    fn delivered(&self, end: i64) {
-        if let Some(wanted) = &self.wanted {
-            wanted.delivered(end);
+    fn record_delivered(&self, end: i64) {
+        if let Some(commits) = &self.commits {
+            commits.record_delivered(end);
         }
     }
 
-    fn messages(&mut self, mut messages: Vec<Message>) -> Option<Event> {
+    fn observe_messages(&mut self, mut messages: Vec<Message>) -> Option<Event> {
         self.stream_end = messages.last()?.offset + 1;
-        self.delivered(self.stream_end);
+        self.record_delivered(self.stream_end);
         if messages.first()?.offset < self.next_offset {
             messages.retain(|message| message.offset >= self.next_offset);
         }
@@ -291,14 +308,14 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        if let Some(wanted) = &self.wanted {
-            wanted.no_more_streams();
+        if let Some(commits) = &self.commits {
+            commits.end_streams();
         }
     }
 }
 
-/// Whether the stream may be opened again: after a break, and when another stream has the lease, to
-/// wait for it.
+/// Whether the stream may be opened again: after a break, or to wait for the lease when another
+/// stream has taken it.
 fn may_resume(status: &Status) -> bool {
     let lease = ["LEASE_LOST", "LEASE_TAKEN_OVER"];
     is_transient(status) || reason(status).is_some_and(|reason| lease.contains(&reason.as_str()))

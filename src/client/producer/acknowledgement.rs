@@ -1,21 +1,22 @@
-//! What becomes of a message.
+//! The broker's answer to a message.
 
 use std::sync::Arc;
 
 use tokio::sync::SetOnce;
 
-use super::super::Error;
+use crate::client::error::Error;
 
-/// What became of a request: the offset of its first message, or why it was not stored.
+/// The answer to a request: the offset of its first message, or why it was not stored.
 pub(super) type Outcome = Arc<SetOnce<Result<i64, Error>>>;
 
-/// What became of a message that was sent; from [`Producer::send`](super::Producer::send).
+/// The answer to a message that was sent; from [`Producer::send`](super::Producer::send).
 ///
-/// Dropped, it changes nothing: the message is stored all the same.
+/// Dropping it changes nothing: the message is stored all the same.
 #[derive(Clone, Debug)]
 pub struct Acknowledgement {
     /// Shared by all messages of a request.
     outcome: Outcome,
+    /// The message's index in the request.
     index: usize,
 }
 
@@ -28,17 +29,17 @@ impl Acknowledgement {
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] if it was not stored, [`Error::Lost`] if that is not known.
+    /// [`Error::Refused`] if the message was not stored, [`Error::Lost`] if that is unknown.
     pub async fn offset(&self) -> Result<i64, Error> {
-        self.of(self.outcome.wait().await)
+        self.offset_of(self.outcome.wait().await)
     }
 
-    /// The same without waiting: `None` as long as it is not known.
+    /// As [`Self::offset`], without waiting: `None` while there is no answer.
     pub fn try_offset(&self) -> Option<Result<i64, Error>> {
-        self.outcome.get().map(|outcome| self.of(outcome))
+        self.outcome.get().map(|outcome| self.offset_of(outcome))
     }
 
-    fn of(&self, outcome: &Result<i64, Error>) -> Result<i64, Error> {
+    fn offset_of(&self, outcome: &Result<i64, Error>) -> Result<i64, Error> {
         outcome.clone().map(|first| first + self.index as i64)
     }
 }

@@ -1,71 +1,52 @@
 //! Messages that wait to be sent.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::{Notify, Semaphore, SetOnce},
     time::Instant,
 };
 
 use super::{
-    super::{Error, message::checked_size},
     acknowledgement::{Acknowledgement, Outcome},
+    limits::Limits,
 };
-use crate::proto::NewMessage;
+use crate::{
+    client::{error::Error, message::checked_size},
+    proto::NewMessage,
+};
 
 /// What a message, and each of its headers, counts for besides its bytes.
 const OVERHEAD: usize = 100;
 
-/// How much may gather, and for how long.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub(super) linger: Duration,
-    pub(super) batch_messages: usize,
-    pub(super) batch_bytes: usize,
-    pub(super) buffered_bytes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            linger: Duration::from_millis(1),
-            batch_messages: 4_000,
-            batch_bytes: 1024 * 1024,
-            buffered_bytes: 32 * 1024 * 1024,
-        }
-    }
-}
-
-/// Messages of one request.
+/// The messages of one request, and the outcome that they share.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub(super) struct Request {
     pub(super) messages: Vec<NewMessage>,
     bytes: usize,
-    /// The room that its messages take.
+    /// The room that its messages take up.
     cost: usize,
+    /// When the first message came.
     pub(super) began: Instant,
     pub(super) outcome: Outcome,
 }
 
-impl Batch {
+impl Request {
     fn new(capacity: usize) -> Self {
         let messages = Vec::with_capacity(capacity);
         let outcome = Arc::new(SetOnce::new());
         Self { messages, bytes: 0, cost: 0, began: Instant::now(), outcome }
     }
 
-    /// Tells all who wait for one of the messages.
+    /// Answers everyone who waits for one of the messages.
     pub(super) fn settle(&self, outcome: Result<i64, Error>) {
         let _ = self.outcome.set(outcome);
     }
 }
 
-/// Nobody waits for ever: what is dropped without an answer may be stored or not.
-impl Drop for Batch {
+/// Nobody waits for ever: a request dropped without an answer settles as lost.
+impl Drop for Request {
     fn drop(&mut self) {
         if !self.outcome.initialized() {
             let reason = "the producer was dropped before the broker answered".to_owned();
@@ -79,35 +60,36 @@ impl Drop for Batch {
 pub(super) enum Due {
     Now,
     At(Instant),
-    /// When there is more.
+    /// Once the buffer changes.
     Later,
 }
 
-/// Messages that wait to be sent, in order; those that were sent count until they are answered.
+/// Messages that wait to be sent, in order. Messages already sent take up room until they are
+/// answered.
 #[derive(Debug)]
 pub(super) struct Buffer {
     limits: Limits,
-    /// Bytes for which there is room. Closed when nothing more is taken in.
+    /// Bytes for which there is room. Closed when the buffer accepts no more messages.
     room: Semaphore,
     state: Mutex<State>,
-    /// There is something new to look at.
+    /// Wakes the delivery: a request may be due.
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    full: VecDeque<Batch>,
-    /// What gathers, if anything does.
-    open: Option<Batch>,
-    /// Nothing lingers until so much is sent.
-    hurry: bool,
-    /// Why nothing more is taken in.
+    full: VecDeque<Request>,
+    /// The request that gathers messages, if there is one.
+    open: Option<Request>,
+    /// The open request is sent without lingering.
+    flushing: bool,
+    /// Why no more messages are accepted.
     ended: Option<Error>,
-    /// What went wrong first since the last flush.
+    /// The first error since the last flush.
     failure: Option<Error>,
-    /// What became of the newest batch that was taken to be sent.
+    /// The outcome of the newest request that was taken to be sent.
     taken: Option<Outcome>,
-    /// How many messages that one had, as the next one may.
+    /// How many messages that request had, as a guess for the next one.
     expected: usize,
 }
 
@@ -121,11 +103,11 @@ impl Buffer {
         }
     }
 
-    /// Takes a message in, after waiting for room.
+    /// Enqueues a message, after waiting for room.
     pub(super) async fn add(&self, message: NewMessage) -> Result<Acknowledgement, Error> {
         let bytes = checked_size(&message)?;
         let cost = bytes + OVERHEAD * (1 + message.headers.len());
-        // A message takes 1 MiB at most.
+        // Fits: a message has at most 1 MiB.
         let permits = cost as u32;
         let room = match self.room.try_acquire_many(permits) {
             Ok(room) => Ok(room),
@@ -140,123 +122,125 @@ impl Buffer {
         if let Some(ended) = &state.ended {
             return Err(ended.clone());
         }
-        let mut news = false;
-        if state.open.as_ref().is_some_and(|batch| !self.fits(batch, bytes)) {
+        let mut changed = false;
+        if state.open.as_ref().is_some_and(|open| !self.fits(open, bytes)) {
             state.full.extend(state.open.take());
-            news = true;
+            changed = true;
         }
         let expected = state.expected;
-        let batch = state.open.get_or_insert_with(|| {
-            news = true;
-            Batch::new(expected)
+        let open = state.open.get_or_insert_with(|| {
+            changed = true;
+            Request::new(expected)
         });
-        let acknowledgement = Acknowledgement::new(batch.outcome.clone(), batch.messages.len());
-        batch.messages.push(message);
-        batch.bytes += bytes;
-        batch.cost += cost;
-        if batch.messages.len() == self.limits.batch_messages {
+        let acknowledgement = Acknowledgement::new(open.outcome.clone(), open.messages.len());
+        open.messages.push(message);
+        open.bytes += bytes;
+        open.cost += cost;
+        if open.messages.len() == self.limits.request_messages {
             state.full.extend(state.open.take());
-            news = true;
+            changed = true;
         }
         drop(guard);
-        if news {
+        if changed {
             self.changed.notify_one();
         }
         Ok(acknowledgement)
     }
 
-    fn fits(&self, batch: &Batch, bytes: usize) -> bool {
-        batch.bytes + bytes <= self.limits.batch_bytes
+    fn fits(&self, open: &Request, bytes: usize) -> bool {
+        open.bytes + bytes <= self.limits.request_bytes
     }
 
-    /// When the next batch is to be sent; `idle` if nothing is under way.
+    /// When the next request is to be sent; `idle` if no request is unanswered.
     pub(super) fn due(&self, idle: bool) -> Due {
         let state = self.state();
         match &state.open {
             _ if !state.full.is_empty() => Due::Now,
-            Some(_) if idle || state.hurry => Due::Now,
-            Some(batch) => match batch.began + self.limits.linger {
-                over if over <= Instant::now() => Due::Now,
-                lingers => Due::At(lingers),
+            Some(_) if idle || state.flushing => Due::Now,
+            Some(open) => match open.began + self.limits.linger {
+                past if past <= Instant::now() => Due::Now,
+                later => Due::At(later),
             },
             None => Due::Later,
         }
     }
 
-    /// When the first message came that waits to be sent.
+    /// When the oldest message came that waits to be sent.
     pub(super) fn oldest(&self) -> Option<Instant> {
         let state = self.state();
-        state.full.front().or(state.open.as_ref()).map(|batch| batch.began)
+        state.full.front().or(state.open.as_ref()).map(|request| request.began)
     }
 
-    /// The next batch to be sent.
-    pub(super) fn take(&self) -> Option<Batch> {
+    /// Takes the next request to be sent.
+    pub(super) fn take(&self) -> Option<Request> {
         let mut state = self.state();
-        let batch = match state.full.pop_front() {
+        let request = match state.full.pop_front() {
             Some(full) => full,
             None => {
-                state.hurry = false;
+                state.flushing = false;
                 state.open.take()?
             }
         };
-        state.taken = Some(batch.outcome.clone());
-        state.expected = batch.messages.len();
-        Some(batch)
+        state.taken = Some(request.outcome.clone());
+        state.expected = request.messages.len();
+        Some(request)
     }
 
-    /// Waits until there may be something new to send.
+    /// Waits until a request may be due.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// A batch was answered: its room is free.
-    pub(super) fn settle(&self, batch: &Batch, outcome: Result<i64, Error>) {
+    /// Settles a request that was taken, and frees its room.
+    pub(super) fn settle(&self, request: &Request, outcome: Result<i64, Error>) {
         if let Err(error) = &outcome {
             self.state().failure.get_or_insert_with(|| error.clone());
         }
-        batch.settle(outcome);
-        self.room.add_permits(batch.cost);
+        request.settle(outcome);
+        self.room.add_permits(request.cost);
     }
 
-    /// Takes nothing more in.
+    /// Accepts no more messages.
     pub(super) fn end(&self, error: &Error) {
         self.state().ended.get_or_insert_with(|| error.clone());
         self.room.close();
     }
 
-    /// Takes nothing more in, and gives all that waits to be sent this error. What was sent is to
-    /// be settled before: whoever waits for the newest takes all others for answered.
+    /// Accepts no more messages, and settles those that wait to be sent with this error. Requests
+    /// already sent must be settled before: a flush waits for the newest outcome and takes all
+    /// older requests for answered.
     pub(super) fn fail(&self, error: &Error) {
         self.end(error);
         let mut state = self.state();
         let mut waiting = std::mem::take(&mut state.full);
         waiting.extend(state.open.take());
         if let Some(newest) = waiting.back() {
-            // Who flushes from now on waits for it, and is told.
+            // A flush from now on waits for this outcome, and so fails with the error.
             state.taken = Some(newest.outcome.clone());
             state.failure.get_or_insert_with(|| error.clone());
         }
         drop(state);
-        waiting.iter().for_each(|batch| self.settle(batch, Err(error.clone())));
+        waiting.iter().for_each(|request| self.settle(request, Err(error.clone())));
     }
 
-    /// Lets nothing linger, and returns what is to become of the newest batch: it is answered last.
+    /// Sends the open request without lingering, and returns the outcome of the newest request,
+    /// which is answered last.
     pub(super) fn flush(&self) -> Option<Outcome> {
         let mut state = self.state();
-        state.hurry = state.open.is_some();
+        state.flushing = state.open.is_some();
         let newest = state.open.as_ref().or(state.full.back());
-        let last = newest.map(|batch| batch.outcome.clone()).or(state.taken.clone());
+        let newest = newest.map(|request| request.outcome.clone()).or(state.taken.clone());
         drop(state);
         self.changed.notify_one();
-        last
+        newest
     }
 
-    /// What went wrong first, once.
+    /// Takes the first error since the last flush.
     pub(super) fn take_failure(&self) -> Option<Error> {
         self.state().failure.take()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state.lock()
     }
 }

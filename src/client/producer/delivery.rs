@@ -1,58 +1,67 @@
-//! Sends what has gathered, and sends it again after a break.
+//! Sends requests, and sends the unanswered ones again after a break.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use super::{
-    super::{
-        Client, Connection, Error, Refusal,
+use super::buffer::{Buffer, Due, Request};
+use crate::{
+    client::{
         backoff::Backoff,
-        connect::Opened,
-        error::{explain, is_transient, retry_delay},
+        connect::{Client, Connection, StreamConnection},
+        error::{Error, Refusal, explain, is_transient, retry_delay},
     },
-    buffer::{Batch, Buffer, Due},
-};
-use crate::proto::{
-    PublishReceipt, PublishStreamRequest, PublishStreamResponse,
-    producer_service_client::ProducerServiceClient, publish_stream_response::Result as Answer,
+    proto::{
+        PublishReceipt, PublishStreamRequest, PublishStreamResponse,
+        producer_service_client::ProducerServiceClient, publish_stream_response::Result as Answer,
+    },
 };
 
-/// Requests that may be under way. The broker remembers the last eight runs of messages of a
-/// producer that were stored together: no more may be unanswered, or a request that is sent again
-/// after a break might not be known any more.
+/// How many requests may be unanswered. The broker remembers a producer's last eight runs of
+/// messages that were stored together; with more, it might not recognise a request that is sent
+/// again after a break.
 const WINDOW: usize = 8;
 
-/// A broker that does not answer for so long is as good as lost.
+/// A broker that does not answer for this long is taken for lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Owns what was sent and not answered yet.
-pub(super) struct Delivery {
+/// What a delivery needs to start.
+pub(super) struct DeliverySpawner {
+    pub(super) client: Client,
+    pub(super) buffer: Arc<Buffer>,
+    /// A request without messages.
+    pub(super) template: PublishStreamRequest,
+    pub(super) next_sequence: i64,
+    /// How long to go on without progress.
+    pub(super) retry_for: Duration,
+}
+
+/// Owns the requests that were sent and not yet answered.
+struct Delivery {
     client: Client,
     buffer: Arc<Buffer>,
-    /// A request without messages.
-    request: PublishStreamRequest,
+    template: PublishStreamRequest,
     next_sequence: i64,
     /// In the order of their sequences, which follow each other.
     unanswered: VecDeque<Sent>,
     retry_for: Duration,
     backoff: Backoff,
-    /// When the last message was stored.
+    /// When a message was last stored.
     progress: Instant,
 }
 
 struct Sent {
-    batch: Batch,
+    request: Request,
     sequence: i64,
 }
 
 /// Why a stream ended.
 enum End {
-    /// It may be opened again, after as long as the broker asked for.
+    /// It may be opened again, after the pause that the broker asked for.
     Broken { reason: String, pause: Duration },
-    /// It is of no use.
+    /// Retrying is of no use.
     Failed(Error),
 }
 
@@ -71,37 +80,35 @@ impl From<Status> for End {
     }
 }
 
-/// A publish stream that is open.
-struct Stream {
+/// An open publish stream.
+struct PublishStream {
     requests: mpsc::Sender<PublishStreamRequest>,
     answers: Streaming<PublishStreamResponse>,
-    /// When it was opened, when the broker last answered, or when the first request went out that
-    /// waits for an answer: the latest of them.
-    heard: Instant,
+    /// Since when the broker owes an answer: the latest of the stream's opening, the last answer,
+    /// and the sending of a request while no other was unanswered.
+    waiting_since: Instant,
 }
 
-impl Delivery {
-    pub(super) fn new(
-        client: Client,
-        buffer: Arc<Buffer>,
-        request: PublishStreamRequest,
-        next_sequence: i64,
-        retry_for: Duration,
-    ) -> Self {
-        Self {
+impl DeliverySpawner {
+    pub(super) fn spawn(self) -> JoinHandle<()> {
+        let Self { client, buffer, template, next_sequence, retry_for } = self;
+        let delivery = Delivery {
             client,
             buffer,
-            request,
+            template,
             next_sequence,
             unanswered: VecDeque::with_capacity(WINDOW),
             retry_for,
             backoff: Backoff::default(),
             progress: Instant::now(),
-        }
+        };
+        tokio::spawn(delivery.run())
     }
+}
 
-    /// Delivers until the producer is dropped, or something happens after which nothing can be.
-    pub(super) async fn run(mut self) {
+impl Delivery {
+    /// Delivers until the producer is dropped or an error is final.
+    async fn run(mut self) {
         let error = loop {
             if self.unanswered.is_empty() && self.buffer.due(true) == Due::Later {
                 self.buffer.changed().await;
@@ -111,11 +118,11 @@ impl Delivery {
                 End::Failed(error) => break error,
                 End::Broken { reason, pause } => {
                     tracing::debug!(reason, "lost the broker");
-                    let pause = self.backoff.next_after(self.client.heeded(pause));
-                    let pause = match self.waited() {
-                        Some(waited) if waited >= self.retry_for => break Error::Lost { reason },
-                        // However long a pause is asked for: a last try is made in time.
-                        Some(waited) => pause.min(self.retry_for - waited),
+                    let pause = self.backoff.next_after(self.client.pause_for(pause));
+                    let pause = match self.stalled_for() {
+                        Some(stalled) if stalled >= self.retry_for => break Error::Lost { reason },
+                        // However long the pause would be, a last try is made in time.
+                        Some(stalled) => pause.min(self.retry_for - stalled),
                         None => pause,
                     };
                     tokio::time::sleep(pause).await;
@@ -124,27 +131,28 @@ impl Delivery {
         };
         self.buffer.end(&error);
         for sent in self.unanswered.drain(..) {
-            self.buffer.settle(&sent.batch, Err(error.clone()));
+            self.buffer.settle(&sent.request, Err(error.clone()));
         }
         self.buffer.fail(&error);
     }
 
-    /// For how long something has waited for the broker while nothing was stored, if anything does.
-    fn waited(&self) -> Option<Duration> {
-        let sent = self.unanswered.front().map(|sent| sent.batch.began);
+    /// How long the oldest waiting message has waited without any message being stored; `None` if
+    /// no message waits.
+    fn stalled_for(&self) -> Option<Duration> {
+        let sent = self.unanswered.front().map(|sent| sent.request.began);
         let since = sent.or_else(|| self.buffer.oldest())?;
         Some(since.max(self.progress).elapsed())
     }
 
-    /// Opens a stream, sends what was not answered on the one before, and goes on.
+    /// Opens a stream, sends again what the previous one left unanswered, and goes on from there.
     async fn deliver(&mut self) -> End {
-        let Opened { connection, broker } = match self.client.open().await {
+        let StreamConnection { connection, broker } = match self.client.open().await {
             Ok(opened) => opened,
             Err(status) => return status.into(),
         };
         let end = self.deliver_over(connection).await;
         if let End::Broken { .. } = &end {
-            self.client.lost(broker);
+            self.client.record_lost(broker);
         }
         end
     }
@@ -163,19 +171,19 @@ impl Delivery {
         }
     }
 
-    async fn open(&self, connection: Connection) -> Result<Stream, Status> {
+    async fn open(&self, connection: Connection) -> Result<PublishStream, Status> {
         let mut producers = ProducerServiceClient::new(connection);
-        // There is room for all that may be unanswered: sending never waits.
+        // Has room for every request that may be unanswered, so that sending never waits.
         let (requests, outgoing) = mpsc::channel(WINDOW);
         for sent in &self.unanswered {
-            let _ = requests.try_send(self.request_for(sent));
+            let _ = requests.try_send(self.encode(sent));
         }
         let answers = producers.publish_stream(ReceiverStream::new(outgoing)).await?.into_inner();
-        Ok(Stream { requests, answers, heard: Instant::now() })
+        Ok(PublishStream { requests, answers, waiting_since: Instant::now() })
     }
 
-    /// Sends what is due, or waits for an answer or for something to send.
-    async fn step(&mut self, stream: &mut Stream) -> Result<(), End> {
+    /// Sends the request that is due, or waits for an answer or for a request.
+    async fn step(&mut self, stream: &mut PublishStream) -> Result<(), End> {
         let room = self.unanswered.len() < WINDOW;
         let due = if room { self.buffer.due(self.unanswered.is_empty()) } else { Due::Later };
         if due == Due::Now {
@@ -188,48 +196,48 @@ impl Delivery {
                 _ => std::future::pending().await,
             }
         };
-        let patience = tokio::time::sleep_until(stream.heard + ANSWER_TIMEOUT);
+        let timeout = tokio::time::sleep_until(stream.waiting_since + ANSWER_TIMEOUT);
         tokio::select! {
             answer = stream.answers.message() => {
-                stream.heard = Instant::now();
-                self.take_answer(answer?)?;
+                stream.waiting_since = Instant::now();
+                self.record_answer(answer?)?;
             }
             () = lingered => {}
             () = self.buffer.changed(), if room => {}
-            () = patience, if !self.unanswered.is_empty() => {
+            () = timeout, if !self.unanswered.is_empty() => {
                 return Err(End::broken("the broker does not answer"));
             }
         }
         Ok(())
     }
 
-    fn send_next(&mut self, stream: &mut Stream) {
-        let Some(batch) = self.buffer.take() else { return };
+    fn send_next(&mut self, stream: &mut PublishStream) {
+        let Some(request) = self.buffer.take() else { return };
         if self.unanswered.is_empty() {
-            stream.heard = Instant::now();
+            stream.waiting_since = Instant::now();
         }
-        let sent = Sent { batch, sequence: self.next_sequence };
-        self.next_sequence += sent.batch.messages.len() as i64;
-        // If the stream is over, its answers end, too, and this is sent again on the next one.
-        let _ = stream.requests.try_send(self.request_for(&sent));
+        let sent = Sent { request, sequence: self.next_sequence };
+        self.next_sequence += sent.request.messages.len() as i64;
+        // If the stream has ended, its answers end as well, and the next stream sends this again.
+        let _ = stream.requests.try_send(self.encode(&sent));
         self.unanswered.push_back(sent);
     }
 
-    fn request_for(&self, sent: &Sent) -> PublishStreamRequest {
+    fn encode(&self, sent: &Sent) -> PublishStreamRequest {
         PublishStreamRequest {
-            messages: sent.batch.messages.clone(),
+            messages: sent.request.messages.clone(),
             sequence: Some(sent.sequence),
-            ..self.request.clone()
+            ..self.template.clone()
         }
     }
 
-    /// Takes the answer to the oldest request.
-    fn take_answer(&mut self, answer: Option<PublishStreamResponse>) -> Result<(), End> {
-        let answer = answer.ok_or_else(|| End::broken("the broker hung up"))?;
+    /// Records the answer to the oldest unanswered request.
+    fn record_answer(&mut self, answer: Option<PublishStreamResponse>) -> Result<(), End> {
+        let answer = answer.ok_or_else(|| End::broken("the broker closed the stream"))?;
         match answer.result {
             Some(Answer::Receipt(PublishReceipt { first_offset, .. })) => {
                 let sent = self.unanswered.pop_front().ok_or_else(unexpected)?;
-                self.buffer.settle(&sent.batch, Ok(first_offset));
+                self.buffer.settle(&sent.request, Ok(first_offset));
                 self.backoff.reset();
                 self.progress = Instant::now();
                 Ok(())
@@ -239,15 +247,15 @@ impl Delivery {
                 let (reason, pause) = (refusal.message, pause.unwrap_or_default());
                 Err(End::Broken { reason, pause })
             }
-            // Those behind it do not follow what was stored any more. To give them new sequences
-            // would not be safe: after a break, one may still be under way under its old one.
+            // The sequences of the requests after it leave a gap now. New sequences would not be
+            // safe: after a break, a request may still be under way with its old one.
             Some(Answer::Refusal(refusal)) => Err(End::Failed(refusal.into())),
             None => Err(unexpected()),
         }
     }
 }
 
-/// The producer was dropped: what was sent is settled before what was not.
+/// When the producer is dropped, requests that were sent settle before those that were not.
 impl Drop for Delivery {
     fn drop(&mut self) {
         self.unanswered.clear();
@@ -260,7 +268,7 @@ fn unexpected() -> End {
     End::Failed(Error::Refused(Refusal {
         code: Code::Internal,
         reason: String::new(),
-        message: "the broker gave an answer that is not known".to_owned(),
+        message: "the broker gave an unexpected answer".to_owned(),
         metadata: Default::default(),
     }))
 }

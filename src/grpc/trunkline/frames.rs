@@ -13,16 +13,14 @@ use prost_types::Timestamp;
 use crate::{
     broker::Messages,
     model::{Batch, Encoded, MessageRef, ProducerId},
-    proto,
+    proto::{
+        self,
+        field_numbers::{
+            message::{KEY, OFFSET, PAYLOAD, PRODUCER_ID, PUBLISH_TIME},
+            message_batch::MESSAGES,
+        },
+    },
 };
-
-/// The numbers of the fields of `MessageBatch` and `Message`.
-const MESSAGES: u32 = 1;
-const OFFSET: u32 = 1;
-const PAYLOAD: u32 = 2;
-const KEY: u32 = 3;
-const PUBLISH_TIME: u32 = 5;
-const PRODUCER_ID: u32 = 6;
 
 /// Bytes that a field's number and kind take, where the number is below 16.
 const TAG: usize = 1;

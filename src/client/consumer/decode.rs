@@ -1,5 +1,5 @@
-//! Messages out of a `MessageBatch` as it is on the wire: what follows each other from one producer
-//! repeats who published it and when, which is read once.
+//! Decodes a `MessageBatch` from its encoded form. Consecutive messages of one producer repeat its id
+//! and their time, which are decoded once.
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
@@ -9,23 +9,23 @@ use prost::{
     encoding::{WireType, decode_key, decode_varint},
 };
 
-use super::super::Message;
-use crate::proto;
+use crate::{
+    client::message::Message,
+    proto::{
+        self,
+        field_numbers::{
+            message::{KEY, OFFSET, PAYLOAD, PRODUCER_ID, PUBLISH_TIME},
+            message_batch::MESSAGES,
+        },
+    },
+};
 
-/// The numbers of the fields of `MessageBatch` and `Message`.
-const MESSAGES: u32 = 1;
-const OFFSET: u32 = 1;
-const PAYLOAD: u32 = 2;
-const KEY: u32 = 3;
-const PUBLISH_TIME: u32 = 5;
-const PRODUCER_ID: u32 = 6;
-
-/// The messages, for a consumer that has been sought so often.
-pub fn decode(batch: &Bytes, seeks: u32) -> Result<Vec<Message>, DecodeError> {
+/// Decodes the messages for a consumer that has seen this number of seeks.
+pub fn decode_batch(batch: &Bytes, seeks: u32) -> Result<Vec<Message>, DecodeError> {
     if let Some(messages) = decode_plain(batch, seeks) {
         return Ok(messages);
     }
-    // Something that this does not know, or that is broken: then it says what.
+    // A field that is unknown here is accepted; if the bytes are malformed, the error says how.
     let decoded = proto::MessageBatch::decode(batch.clone())?;
     Ok(decoded.messages.into_iter().map(|message| received(message, seeks)).collect())
 }
@@ -42,11 +42,11 @@ fn decode_plain(batch: &Bytes, seeks: u32) -> Option<Vec<Message>> {
         count += 1;
     }
     let mut messages = Vec::with_capacity(count);
-    let mut last = Shared::default();
+    let mut repeated = Repeated::default();
     let mut rest = &batch[..];
     while !rest.is_empty() {
         let one = take_message(&mut rest)?;
-        messages.push(match last.decode(batch, one, seeks) {
+        messages.push(match repeated.decode(batch, one, seeks) {
             Some(message) => message,
             None => received(proto::Message::decode(batch.slice_ref(one)).ok()?, seeks),
         });
@@ -54,7 +54,7 @@ fn decode_plain(batch: &Bytes, seeks: u32) -> Option<Vec<Message>> {
     Some(messages)
 }
 
-/// The next message as it is on the wire.
+/// Takes the next message, still encoded.
 fn take_message<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     match decode_key(rest).ok()? {
         (MESSAGES, WireType::LengthDelimited) => take_bytes(rest),
@@ -64,22 +64,21 @@ fn take_message<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 
 fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = usize::try_from(decode_varint(rest).ok()?).ok()?;
-    let (bytes, behind) = rest.split_at_checked(len)?;
-    *rest = behind;
+    let (bytes, after) = rest.split_at_checked(len)?;
+    *rest = after;
     Some(bytes)
 }
 
-/// What the last message said that the next one most often says again, read and as it is on the
-/// wire.
+/// The fields of the previous message that the next one usually repeats, encoded and decoded.
 #[derive(Default)]
-struct Shared<'a> {
+struct Repeated<'a> {
     time: Option<(&'a [u8], SystemTime)>,
     producer: Option<(&'a [u8], Arc<str>)>,
 }
 
-impl<'a> Shared<'a> {
-    /// Reads a message of which `one` is a part of `batch`; `None` if it has headers or a field
-    /// that is not known here, or is broken.
+impl<'a> Repeated<'a> {
+    /// Decodes the message that is encoded as `one`, a part of `batch`; `None` if it has headers, a
+    /// field that is unknown here, or is malformed.
     fn decode(&mut self, batch: &Bytes, one: &'a [u8], seeks: u32) -> Option<Message> {
         let (mut offset, mut payload, mut key) = (0, Bytes::new(), None);
         let (mut publish_time, mut producer) = (None, &one[..0]);
@@ -95,7 +94,7 @@ impl<'a> Shared<'a> {
                 (KEY, WireType::LengthDelimited) => {
                     key = Some(batch.slice_ref(take_bytes(&mut rest)?));
                 }
-                // A second one would have to be merged into the first.
+                // A second time would have to be merged into the first.
                 (PUBLISH_TIME, WireType::LengthDelimited) if publish_time.is_none() => {
                     publish_time = Some(self.time(take_bytes(&mut rest)?)?);
                 }
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_decoded_as_the_protos_say() {
+    fn messages_are_decoded_as_prost_decodes_them() {
         let messages = vec![
             message(0, "a"),
             proto::Message { key: Some(Bytes::new()), ..message(1, "a") },
@@ -165,31 +164,31 @@ mod tests {
         ];
         let plain: Vec<Message> = messages.iter().cloned().map(Message::from).collect();
         let bytes = encoded(messages);
-        assert_eq!(decode(&bytes, 0).unwrap(), plain);
-        assert!(decode(&bytes, 7).unwrap().iter().all(|message| message.seeks == 7));
-        assert_eq!(decode(&Bytes::new(), 0).unwrap(), []);
+        assert_eq!(decode_batch(&bytes, 0).unwrap(), plain);
+        assert!(decode_batch(&bytes, 7).unwrap().iter().all(|message| message.seeks == 7));
+        assert_eq!(decode_batch(&Bytes::new(), 0).unwrap(), []);
     }
 
     #[test]
-    fn fields_of_later_versions_are_passed_over() {
+    fn fields_of_later_versions_are_ignored() {
         // Field 15, a varint, in the message and in the batch.
         let mut one = message(4, "a").encode_to_vec();
         one.extend([0x78, 0x01]);
         let mut batch = vec![0x0a, one.len() as u8];
         batch.extend(&one);
         let expected = [Message::from(message(4, "a"))];
-        assert_eq!(decode(&batch.clone().into(), 0).unwrap(), expected);
+        assert_eq!(decode_batch(&batch.clone().into(), 0).unwrap(), expected);
         batch.extend([0x78, 0x01]);
-        assert_eq!(decode(&batch.into(), 0).unwrap(), expected);
+        assert_eq!(decode_batch(&batch.into(), 0).unwrap(), expected);
     }
 
     #[test]
-    fn what_is_cut_off_is_an_error() {
+    fn truncated_bytes_are_an_error() {
         let bytes = encoded(vec![message(4, "a")]);
         for len in 1..bytes.len() {
-            assert!(decode(&bytes.slice(..len), 0).is_err(), "{len} bytes");
+            assert!(decode_batch(&bytes.slice(..len), 0).is_err(), "{len} bytes");
         }
         let not_utf8 = [&[0x0a, 0x03, 0x32, 0x01, 0xff][..]].concat();
-        assert!(decode(&not_utf8.into(), 0).is_err());
+        assert!(decode_batch(&not_utf8.into(), 0).is_err());
     }
 }

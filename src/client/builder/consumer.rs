@@ -1,28 +1,26 @@
-//! What a consumer is asked for before it is opened.
+//! How a consumer is opened.
 
-use std::{
-    sync::{Arc, atomic::AtomicU32},
-    time::Duration,
-};
+use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tonic::Code;
 
-use super::{
-    super::{Client, Error, Start, unary},
-    Commit, Consumer, READ_AHEAD, Stop,
-    committer::Committer,
-    reader::Reader,
-};
-use crate::proto::{
-    CommitMode, ConsumeRequest, OnBusy, RegisterConsumerRequest,
-    consumer_service_client::ConsumerServiceClient,
+use crate::{
+    client::{
+        connect::{Client, unary},
+        consumer::{Commit, Consumer, ConsumerSpawner, Stop},
+        error::Error,
+        start::Start,
+    },
+    proto::{
+        CommitMode, ConsumeRequest, OnBusy, RegisterConsumerRequest,
+        consumer_service_client::ConsumerServiceClient,
+    },
 };
 
-/// How often an idle stream beats, if nothing else is said.
+/// How often an idle stream sends a heartbeat by default.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// What a [`Consumer`] is asked for.
+/// The options of a [`Consumer`]; from [`Client::consumer`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is opened"]
 pub struct ConsumerBuilder {
@@ -34,13 +32,19 @@ pub struct ConsumerBuilder {
     heartbeat: Duration,
 }
 
-impl ConsumerBuilder {
-    pub(in super::super) fn new(
-        client: Client,
-        topic: &str,
-        consumer_id: &str,
-        commit: Commit,
-    ) -> Self {
+impl Client {
+    /// A consumer of a topic, to be opened with [`ConsumerBuilder::open`]; `commit` says when its
+    /// position moves.
+    ///
+    /// ```no_run
+    /// # async fn example(client: trunkline::client::Client) -> Result<(), trunkline::client::Error> {
+    /// use trunkline::client::Commit;
+    ///
+    /// let consumer = client.consumer("orders", "billing", Commit::Auto).open().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn consumer(&self, topic: &str, consumer_id: &str, commit: Commit) -> ConsumerBuilder {
         let mode = match commit {
             Commit::AtMostOnce => CommitMode::Auto,
             Commit::Auto | Commit::Manual => CommitMode::Manual,
@@ -51,44 +55,54 @@ impl ConsumerBuilder {
             commit_mode: mode.into(),
             ..Default::default()
         };
-        let heartbeat = HEARTBEAT;
-        Self { client, request, commit, stop: None, register: None, heartbeat }
+        ConsumerBuilder {
+            client: self.clone(),
+            request,
+            commit,
+            stop: None,
+            register: None,
+            heartbeat: HEARTBEAT,
+        }
     }
+}
 
-    /// Registers the consumer at a place of the log if it is not registered; else it must be.
+impl ConsumerBuilder {
+    /// Registers the consumer at this start if it is not registered. By default, opening an
+    /// unregistered consumer is refused.
     pub fn register_at(mut self, start: Start) -> Self {
         self.register = Some(start);
         self
     }
 
-    /// Takes the lease from whoever holds it, rather than waiting for it; after that, it waits.
+    /// Takes the lease from its holder instead of waiting for it. If the lease is lost later, the
+    /// consumer waits for it.
     pub fn take_over(mut self) -> Self {
         self.request.on_busy = OnBusy::TakeOver.into();
         self
     }
 
-    /// What others are told of who holds the lease, at most 255 bytes; if not said, the client's
-    /// address and the broker's host and process.
+    /// The name by which others see the holder of the lease, at most 255 bytes. By default it is
+    /// made of the client's address and the broker's host and process.
     pub fn client_name(mut self, name: impl Into<String>) -> Self {
         self.request.client_name = name.into();
         self
     }
 
-    /// Ends by itself.
+    /// Ends the consumer by itself.
     pub fn stop(mut self, stop: Stop) -> Self {
         self.stop = Some(stop);
         self
     }
 
-    /// How many messages may be handed out beyond what is committed; any number if not said. With
-    /// [`Commit::AtMostOnce`] the broker refuses it.
+    /// How many messages may be handed out beyond the committed position; unlimited by default.
+    /// With [`Commit::AtMostOnce`] the broker refuses it.
     pub fn max_in_flight(mut self, messages: u32) -> Self {
         self.request.max_in_flight = messages.min(i32::MAX as u32) as i32;
         self
     }
 
-    /// How often an idle stream beats, 100 ms to 60 s; 15 s if not said. A stream that is silent
-    /// for three times as long is opened again.
+    /// How often an idle stream sends a heartbeat, 100 ms to 60 s; 15 s by default. A stream that
+    /// is silent for three intervals is opened again.
     pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
         self.heartbeat = interval;
         self
@@ -117,17 +131,17 @@ impl ConsumerBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if the id is empty; [`Error::Refused`] or [`Error::Lost`] if the consumer
-    /// is to be registered and cannot be. That there is no such topic or consumer, the first message
-    /// tells.
+    /// [`Error::Invalid`] if the id is empty or the heartbeat interval is out of its range;
+    /// [`Error::Refused`] or [`Error::Lost`] if the consumer is to be registered and cannot be. That
+    /// the topic or the consumer does not exist is an error of the first message.
     pub async fn open(mut self) -> Result<Consumer, Error> {
-        let bounds = Duration::from_millis(100)..=Duration::from_secs(60);
-        if !bounds.contains(&self.heartbeat) {
+        let range = Duration::from_millis(100)..=Duration::from_secs(60);
+        if !range.contains(&self.heartbeat) {
             let problem = "must be 100 ms to 60 s".to_owned();
             return Err(Error::Invalid { field: "heartbeat_interval", problem });
         }
         if self.request.consumer_id.is_empty() {
-            // A broker would register another one, under an id of its own making.
+            // The broker would register a new consumer, under an id that it generates.
             let problem = "is empty".to_owned();
             return Err(Error::Invalid { field: "consumer_id", problem });
         }
@@ -135,31 +149,8 @@ impl ConsumerBuilder {
         if let Some(start) = self.register {
             self.register(start).await?;
         }
-        let committer = (self.commit != Commit::AtMostOnce).then(|| {
-            let ConsumeRequest { topic, consumer_id, .. } = &self.request;
-            Committer::start(topic, consumer_id)
-        });
-        let wanted = committer.as_ref().map(Committer::wanted);
-        let seeks = Arc::new(AtomicU32::new(0));
-        let (sender, events) = mpsc::channel(READ_AHEAD);
-        let reader = Reader::new(
-            self.client,
-            self.request,
-            self.stop,
-            self.heartbeat,
-            seeks.clone(),
-            wanted,
-            sender,
-        );
-        Ok(Consumer {
-            events,
-            reading: tokio::spawn(reader.run()),
-            seeks,
-            ready: Vec::new().into_iter(),
-            commit: self.commit,
-            committer,
-            taken: None,
-        })
+        let Self { client, request, commit, stop, heartbeat, .. } = self;
+        Ok(ConsumerSpawner { client, request, commit, stop, heartbeat }.spawn())
     }
 
     /// Registers the consumer unless it is registered.
@@ -173,7 +164,7 @@ impl ConsumerBuilder {
             let request = unary(request.clone());
             async { ConsumerServiceClient::new(connection).register_consumer(request).await }
         };
-        match self.client.ask(register).await {
+        match self.client.call(register).await {
             Err(status) if status.code() != Code::AlreadyExists => Err(status.into()),
             _ => Ok(()),
         }
