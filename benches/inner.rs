@@ -1,7 +1,7 @@
-//! The inner steps of publishing and consuming: what a request takes to be decoded and to become
-//! part of a batch, and what a batch takes to be encoded and to be decoded by the client library.
+//! Measures the inner steps of publishing and consuming: decoding a request, adding it to a batch,
+//! encoding the batch, and decoding it in the client library.
 
-// The macro makes a public function of the group.
+// The macro makes the group a public function.
 #![allow(missing_docs)]
 
 use std::{
@@ -19,9 +19,9 @@ use trunkline::{
     proto::{self, NewMessage, raw},
 };
 
-/// Messages of a request and of a batch, each of 100 bytes.
-const OF_REQUEST: usize = 1_000;
-const OF_BATCH: usize = 8_000;
+/// The number of messages in a request and in a batch, each of 100 bytes.
+const REQUEST_MESSAGES: usize = 1_000;
+const BATCH_MESSAGES: usize = 8_000;
 
 fn payload(number: usize) -> Bytes {
     format!("{number:0100}").into()
@@ -39,38 +39,38 @@ fn request(messages: usize) -> Bytes {
 }
 
 fn batch() -> Batch {
-    let producer = ProducerId::parse("shop").expect("a good name");
+    let producer = ProducerId::parse("shop").expect("a valid name");
     Batch {
         base: Offset(1_000_000),
         published_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
-        payloads: (0..OF_BATCH).map(payload).collect(),
+        payloads: (0..BATCH_MESSAGES).map(payload).collect(),
         keys: None,
         headers: None,
-        producers: vec![ProducerRun { producer, count: OF_BATCH }],
+        producers: vec![ProducerRun { producer, count: BATCH_MESSAGES }],
         encoded: Default::default(),
     }
 }
 
 fn steps(criterion: &mut Criterion) {
     let mut steps = criterion.benchmark_group("inner");
-    for messages in [1, OF_REQUEST] {
+    for messages in [1, REQUEST_MESSAGES] {
         let bytes = request(messages);
         steps.throughput(Throughput::Elements(messages as u64));
         steps.bench_function(format!("decode a request of {messages}"), |bencher| {
             bencher.iter(|| {
                 let request = raw::PublishRequest::decode(black_box(&bytes).clone());
-                decode_publish(request.expect("a request")).expect("a good one")
+                decode_publish(request.expect("a request")).expect("a valid request")
             });
         });
     }
 
-    let request = raw::PublishRequest::decode(request(OF_REQUEST)).expect("a request");
-    let publish = decode_publish(request).expect("a good one");
-    steps.throughput(Throughput::Elements(OF_BATCH as u64));
-    steps.bench_function(format!("build a batch of {OF_BATCH}"), |bencher| {
+    let request = raw::PublishRequest::decode(request(REQUEST_MESSAGES)).expect("a request");
+    let publish = decode_publish(request).expect("a valid request");
+    steps.throughput(Throughput::Elements(BATCH_MESSAGES as u64));
+    steps.bench_function(format!("build a batch of {BATCH_MESSAGES}"), |bencher| {
         bencher.iter(|| {
             let mut draft = Draft::default();
-            for first in (0..OF_BATCH).step_by(OF_REQUEST) {
+            for first in (0..BATCH_MESSAGES).step_by(REQUEST_MESSAGES) {
                 let sequence = Some(Sequence(first as i64));
                 draft.add(&publish.producer, Epoch(0), sequence, black_box(&publish.messages));
             }
@@ -79,11 +79,11 @@ fn steps(criterion: &mut Criterion) {
     });
 
     let batch = batch();
-    steps.bench_function(format!("encode a batch of {OF_BATCH}"), |bencher| {
+    steps.bench_function(format!("encode a batch of {BATCH_MESSAGES}"), |bencher| {
         bencher.iter(|| encode_batch(black_box(&batch)));
     });
     let encoded = encode_batch(&batch).bytes;
-    steps.bench_function(format!("decode a batch of {OF_BATCH}"), |bencher| {
+    steps.bench_function(format!("decode a batch of {BATCH_MESSAGES}"), |bencher| {
         bencher.iter(|| decode_batch(black_box(&encoded), 0).expect("a batch"));
     });
     steps.finish();

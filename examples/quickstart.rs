@@ -1,4 +1,4 @@
-//! Publishes a message, and prints all that its consumer has not had yet.
+//! Publishes a message, and prints all messages that its consumer has not read yet.
 
 use std::{env, error::Error};
 
@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut consumer = client
         .consumer("orders", "barista", Commit::Manual)
         .register_at(Start::Earliest)
-        .stop(Stop::CaughtUp) // without it, it goes on as messages come, whatever breaks
+        .stop(Stop::CaughtUp) // without this, the loop waits for new messages for ever
         .open()
         .await?;
     while let Some(message) = consumer.next().await {

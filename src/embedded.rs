@@ -1,8 +1,8 @@
 //! A private PostgreSQL for a broker that was given no database.
 //!
-//! Everything lies under one folder: `postgres/` is the cluster, `run/` the Unix socket (there is
-//! no TCP), `postgres.log` the server's log. The server is a daemon of its own: it outlives a
-//! broker that is killed, and the next one takes it over.
+//! Everything is in one folder: `postgres/` is the cluster, `run/` holds the Unix socket (there is no
+//! TCP), and `postgres.log` is the server's log. The server is a separate daemon: if its broker is
+//! killed it goes on running, and the next broker takes it over.
 
 mod account;
 mod binaries;
@@ -17,22 +17,21 @@ use std::{
 };
 
 use nix::fcntl::{Flock, FlockArg};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 pub use account::Account;
 pub use binaries::Binaries;
 use cluster::Cluster;
+pub use cluster::{DATABASE, USER};
 pub use error::Error;
 
-/// The database that is made for the broker.
-pub const DATABASE: &str = "trunkline";
-
-/// The superuser of the private server.
-pub const USER: &str = "trunkline";
-
-/// A folder of PostgreSQL's binaries that goes before all others.
+/// Names a folder of PostgreSQL's binaries that takes precedence over all others.
 const BINARIES_VARIABLE: &str = "TRUNKLINE_POSTGRES_BIN";
 
-/// The folder of binaries that the variable names, if it is set; blank is not the same as not set.
+/// What must be encoded in a URL's query: everything but the unreserved characters of RFC 3986.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The folder of binaries that the variable names, if it is set. A blank value is an error.
 pub fn chosen_binaries() -> Result<Option<PathBuf>, Error> {
     match std::env::var_os(BINARIES_VARIABLE) {
         Some(dir) if dir.to_string_lossy().trim().is_empty() => Err(Error::EmptyBinariesVariable),
@@ -40,25 +39,25 @@ pub fn chosen_binaries() -> Result<Option<PathBuf>, Error> {
     }
 }
 
-/// A running private PostgreSQL. Dropped without [`Self::stop`], it goes on running, as it does
-/// when its broker is killed.
+/// A running private PostgreSQL. If this is dropped without [`Self::stop`], the server goes on
+/// running, as it does when its broker is killed.
 #[derive(Debug)]
 pub struct EmbeddedPostgres {
     data_dir: PathBuf,
     cluster: Cluster,
-    /// Held for as long as this broker uses the folder; the kernel frees it when the broker dies.
+    /// Keeps other brokers out of the folder; the kernel releases it when the broker dies.
     _lock: Flock<File>,
 }
 
 impl EmbeddedPostgres {
-    /// Starts the PostgreSQL under a folder, creates it at the first start, and takes it over if
-    /// it runs already.
+    /// Starts the PostgreSQL in a folder: creates it if there is none, and takes it over if it is
+    /// running.
     pub async fn start(data_dir: &Path) -> Result<Self, Error> {
         let chosen = chosen_binaries()?;
         Self::start_with(data_dir, chosen.as_deref()).await
     }
 
-    /// As [`Self::start`], with the binaries of a given folder.
+    /// As [`Self::start`], with the binaries in the given folder.
     pub async fn start_with(data_dir: &Path, binaries: Option<&Path>) -> Result<Self, Error> {
         create_private_dir(data_dir)?;
         let data_dir = data_dir.canonicalize().map_err(Error::file("resolve", data_dir))?;
@@ -74,8 +73,7 @@ impl EmbeddedPostgres {
 
     /// The URL of one of the server's databases.
     pub fn url(&self, database: &str) -> String {
-        let host = percent_encode(&self.socket_dir().to_string_lossy());
-        format!("postgresql://{USER}@/{database}?host={host}")
+        socket_url(self.socket_dir(), database)
     }
 
     /// The folder of the Unix socket.
@@ -83,19 +81,20 @@ impl EmbeddedPostgres {
         self.cluster.socket_dir()
     }
 
-    /// The folder of everything.
+    /// The folder that holds everything.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
     }
 
-    /// Stops the server, and waits until it has.
+    /// Stops the server, and waits until it has stopped.
     pub async fn stop(self) -> Result<(), Error> {
         self.cluster.stop().await
     }
 }
 
-/// The folder used when none is given: `trunkline-data` here. For root it is
-/// `/var/lib/trunkline` where the account that PostgreSQL must run as cannot come here.
+/// The folder used when none is given: `trunkline-data` in the current folder. If the broker runs as
+/// root, and the account that PostgreSQL must run as cannot enter the current folder, it is
+/// `/var/lib/trunkline`.
 pub fn default_data_dir() -> PathBuf {
     let here = PathBuf::from("trunkline-data");
     let reachable = std::env::current_dir()
@@ -104,15 +103,15 @@ pub fn default_data_dir() -> PathBuf {
     match reachable {
         Err(error @ Error::Unreachable { .. }) => {
             let elsewhere = PathBuf::from("/var/lib/trunkline");
-            tracing::info!(data_dir = %elsewhere.display(), reason = %error, "keep the data elsewhere");
+            tracing::info!(data_dir = %elsewhere.display(), reason = %error, "using another data folder");
             elsewhere
         }
         _ => here,
     }
 }
 
-/// Makes the folder, or takes one that is empty or a broker's: nobody else's folder is closed and
-/// given to the server's account because its name was mistaken for a broker's.
+/// Creates the folder, or accepts one that is empty or a broker's. Any other folder is refused, as its
+/// permissions and owner would be changed because somebody mistook its name.
 fn create_private_dir(path: &Path) -> Result<(), Error> {
     let mut entries = fs::read_dir(path).into_iter().flatten();
     let ours = ["broker.lock", "postgres", "postgres.new"];
@@ -127,8 +126,8 @@ fn create_private_dir(path: &Path) -> Result<(), Error> {
         .map_err(Error::file("create", path))
 }
 
-/// pg_ctl hands the path of the log to a shell, in double quotes, and lists of paths end at a
-/// NUL or a line's end.
+/// Refuses characters that PostgreSQL's tools cannot take in a path: pg_ctl passes the path of the log
+/// to a shell in double quotes, and a list of paths ends at the end of a line.
 fn check_path(path: &Path) -> Result<(), Error> {
     let text = path.to_string_lossy();
     match text
@@ -152,18 +151,10 @@ fn lock(data_dir: &Path) -> Result<Flock<File>, Error> {
         .map_err(|_| Error::InUse { data_dir: data_dir.to_owned() })
 }
 
-/// Encodes what may not stand in a URL's query.
-fn percent_encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                encoded.push(char::from(byte));
-            }
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
+fn socket_url(socket_dir: &Path, database: &str) -> String {
+    let socket_dir = socket_dir.to_string_lossy();
+    let host = utf8_percent_encode(&socket_dir, RESERVED);
+    format!("postgresql://{USER}@/{database}?host={host}")
 }
 
 #[cfg(test)]
@@ -171,7 +162,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_encoded_for_a_url() {
-        assert_eq!(percent_encode("/a b/ü"), "%2Fa%20b%2F%C3%BC");
+    fn the_path_of_the_socket_is_encoded_in_the_url() {
+        let url = socket_url(Path::new("/a b/ü-._~"), "orders");
+        assert_eq!(url, "postgresql://trunkline@/orders?host=%2Fa%20b%2F%C3%BC-._~");
     }
 }

@@ -1,7 +1,7 @@
 //! Trunkline: a streaming message broker that lives in PostgreSQL.
 //!
-//! For programs that publish and consume, the feature `client` alone is enough, and brings nothing
-//! of the broker's along:
+//! Programs that publish and consume need only the feature `client`, which leaves out the broker and
+//! its dependencies:
 //!
 //! ```toml
 //! trunkline = { version = "0.1", default-features = false, features = ["client"] }
@@ -9,7 +9,7 @@
 #![cfg_attr(feature = "client", doc = "", doc = "Begin at [`client`].")]
 
 #[cfg(all(feature = "sabotage", not(debug_assertions)))]
-compile_error!("the feature sabotage breaks promises on purpose: it is for debug builds alone");
+compile_error!("the feature sabotage breaks promises on purpose: it is for debug builds only");
 
 #[cfg(feature = "server")]
 pub mod broker;

@@ -10,18 +10,20 @@ fn main() -> io::Result<ExitCode> {
     keep_memory();
     let runtime = Runtime::new()?;
     let exit_code = runtime.block_on(cli::run(cli));
-    // A read from a terminal or a pipe that nothing more comes from would never end.
+    // Does not wait for blocking reads, as one from a terminal or a quiet pipe might never end.
     runtime.shutdown_background();
     Ok(exit_code)
 }
 
-/// Frames and batches of a megabyte come and go all the time. glibc gives free memory back to the
-/// system beyond twice the largest block that it ever took from there, and then takes it again,
-/// zeroed page by page: measured, a third of what a broker did while it read a log. A large block
-/// taken once, which no page is touched of, moves that bound out of the way: after a peak some tens of
-/// megabytes stay for each of glibc's arenas. Elsewhere it does nothing.
+/// Makes glibc keep freed memory for frames and batches, which allocate about a megabyte at a time.
+///
+/// glibc returns free memory to the system beyond twice the largest block that it has ever mapped, and
+/// then gets it back zeroed, page by page: measured, a third of a broker's work while it read a log.
+/// Mapping a large block once, without touching its pages, raises that threshold. After a peak, some
+/// tens of megabytes then stay allocated in each of glibc's arenas. With other allocators this has no
+/// effect.
 fn keep_memory() {
-    /// The bound never goes beyond twice 32 MiB.
+    /// glibc caps the threshold at twice 32 MiB.
     const LARGEST: usize = 31 * 1024 * 1024;
     drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGEST)));
 }

@@ -1,5 +1,5 @@
-//! The words of the broker. What is made here has been checked: a [`TopicName`] is a well-formed
-//! name wherever it turns up.
+//! The broker's domain types. They are checked when they are made: a [`TopicName`] is a well-formed
+//! name wherever it appears.
 
 mod draft;
 mod invalid;
@@ -17,7 +17,10 @@ mod time;
 pub use draft::{Draft, Sequences, Stamp};
 pub use invalid::InvalidInput;
 pub use labels::Labels;
-pub use message::{Batch, Encoded, Message, MessageRef, NewMessages, ProducerRun};
+pub use message::{
+    Batch, Encoded, MAX_MESSAGE_BYTES, MAX_REQUEST_MESSAGES, Message, MessageRef, NewMessages,
+    ProducerRun,
+};
 pub use name::{ConsumerId, ProducerId, TopicName};
 pub use page::{Page, PageRequest};
 pub use position::{ConsumerKey, Epoch, Offset, Sequence, Start, TopicId};
@@ -26,12 +29,3 @@ pub use record::{Consumer, Producer, Registration, Retention, SequenceRun, Topic
 #[cfg(feature = "sabotage")]
 pub use sabotage::Sabotage;
 pub use time::TimeBound;
-
-/// The most bytes that a message's payload, key and headers may hold together.
-///
-/// It lies well below the 4 MiB that a gRPC client decodes by default: a message that no client
-/// could decode would stop its consumers for ever.
-pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
-
-/// The most messages that one publish request may hold.
-pub const MAX_REQUEST_MESSAGES: usize = 10_000;

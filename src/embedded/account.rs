@@ -1,4 +1,4 @@
-//! As whom the server runs: PostgreSQL refuses root.
+//! The account that the server runs as, since PostgreSQL refuses to run as root.
 
 use std::{
     fs::{self, Metadata},
@@ -9,12 +9,12 @@ use std::{
 use nix::unistd::{Gid, Uid, User, geteuid};
 use tokio::process::Command;
 
-use super::Error;
+use super::error::Error;
 
-/// The account of the server: this process's own, unless that is root.
+/// The server's account: this process's own, unless that is root.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// Who to become, if somebody else.
+    /// The account to switch to; `None` for this process's own.
     other: Option<Other>,
 }
 
@@ -26,8 +26,8 @@ struct Other {
 }
 
 impl Account {
-    /// The account for a data folder: its owner if it has one that is not root, else `postgres`,
-    /// else `nobody`.
+    /// The account for a data folder: its owner unless that is root, otherwise `postgres`, otherwise
+    /// `nobody`.
     pub fn for_server(data_dir: &Path) -> Result<Self, Error> {
         if !geteuid().is_root() {
             return Ok(Self { other: None });
@@ -44,24 +44,25 @@ impl Account {
         Ok(Self { other: Some(Other { name: user.name, uid: user.uid, gid: user.gid }) })
     }
 
-    /// Makes a file or folder the server's.
+    /// Makes the server's account the owner of a file or folder.
     pub fn give(&self, path: &Path) -> Result<(), Error> {
         let Some(other) = &self.other else { return Ok(()) };
         chown(path, Some(other.uid.as_raw()), Some(other.gid.as_raw()))
-            .map_err(Error::file("give away", path))
+            .map_err(Error::file("change the owner of", path))
     }
 
-    /// Whether a file or folder is the server's.
+    /// Whether the server's account owns a file or folder.
     pub(super) fn owns(&self, metadata: &Metadata) -> bool {
         let uid = self.other.as_ref().map_or_else(geteuid, |other| other.uid);
         metadata.uid() == uid.as_raw()
     }
 
-    /// Checks that the server may enter all folders on the way to a path.
+    /// Checks that the server may enter every folder of a path.
     pub(super) fn check_reach(&self, path: &Path) -> Result<(), Error> {
         let Some(other) = &self.other else { return Ok(()) };
         for folder in path.ancestors() {
-            let metadata = fs::metadata(folder).map_err(Error::file("look at", folder))?;
+            let metadata =
+                fs::metadata(folder).map_err(Error::file("read the permissions of", folder))?;
             if !other.may_enter(&metadata) {
                 return Err(Error::Unreachable {
                     path: path.to_owned(),
@@ -73,7 +74,7 @@ impl Account {
         Ok(())
     }
 
-    /// A command that runs as the server.
+    /// A command that runs as the server's account.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         if let Some(other) = &self.other {
@@ -89,7 +90,7 @@ impl Other {
         if metadata.uid() == self.uid.as_raw() {
             return mode & 0o100 != 0;
         }
-        // Only the main group counts: a command started as another user has no others.
+        // Only the main group counts: a command started as another user has no other groups.
         if metadata.gid() == self.gid.as_raw() {
             return mode & 0o010 != 0;
         }

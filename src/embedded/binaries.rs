@@ -1,4 +1,4 @@
-//! Finds PostgreSQL's server binaries, where several versions may be installed.
+//! Finds PostgreSQL's server binaries among the installed versions.
 
 use std::{
     env, fs,
@@ -6,12 +6,13 @@ use std::{
     process::Command,
 };
 
-use super::Error;
+use super::error::Error;
 
 /// The oldest major version that Trunkline runs on.
 const MIN_MAJOR: u32 = 14;
 
-/// Folders in which distributions keep a folder for each version.
+/// Where distributions keep a folder for each version: the parent, the prefix of the version's folder,
+/// and the folder of binaries in it.
 const VERSIONED: [(&str, &str, &str); 6] = [
     ("/usr/lib/postgresql", "", "bin"),
     ("/usr", "pgsql-", "bin"),
@@ -21,7 +22,7 @@ const VERSIONED: [(&str, &str, &str); 6] = [
     ("/usr/local", "pgsql", "bin"),
 ];
 
-/// A folder with `initdb`, `pg_ctl` and `postgres` of one version.
+/// A folder with the `initdb`, `pg_ctl` and `postgres` of one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binaries {
     dir: PathBuf,
@@ -29,8 +30,8 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// The binaries to use for a cluster: of its own version if it exists, else the newest. A
-    /// `chosen` folder goes before all others.
+    /// Finds the binaries for a cluster: of its own version if it exists, otherwise the newest. If a
+    /// folder is `chosen`, only that one is considered.
     pub fn find(chosen: Option<&Path>, pgdata: &Path) -> Result<Self, Error> {
         let found = match chosen {
             Some(dir) => {
@@ -42,12 +43,12 @@ impl Binaries {
         choose(found, pgdata)
     }
 
-    /// Makes a cluster.
+    /// The program that creates a cluster.
     pub fn initdb(&self) -> PathBuf {
         self.dir.join("initdb")
     }
 
-    /// Starts and stops a server.
+    /// The program that starts and stops a server.
     pub fn pg_ctl(&self) -> PathBuf {
         self.dir.join("pg_ctl")
     }
@@ -71,18 +72,18 @@ impl Binaries {
 fn installed() -> Vec<Binaries> {
     let path = env::var_os("PATH").unwrap_or_default();
     let on_path = env::split_paths(&path).filter(|dir| dir.join("postgres").is_file());
-    // A link on the path leads to the folder that holds the rest.
+    // A folder on the path may hold links: the programs are together where the links lead.
     let on_path = on_path.map(|dir| match dir.join("postgres").canonicalize() {
         Ok(real) => real.parent().map(Path::to_owned).unwrap_or(dir),
         Err(_) => dir,
     });
-    let mut dirs: Vec<PathBuf> = on_path.chain(told_by_pg_config()).chain(versioned()).collect();
+    let mut dirs: Vec<PathBuf> = on_path.chain(named_by_pg_config()).chain(versioned()).collect();
     let mut seen = std::collections::HashSet::new();
     dirs.retain(|dir| seen.insert(dir.clone()));
     dirs.iter().filter_map(|dir| Binaries::in_dir(dir)).collect()
 }
 
-fn told_by_pg_config() -> Option<PathBuf> {
+fn named_by_pg_config() -> Option<PathBuf> {
     let output = Command::new("pg_config").arg("--bindir").output().ok()?;
     let dir = String::from_utf8(output.stdout).ok()?;
     Some(PathBuf::from(dir.trim()))

@@ -1,4 +1,4 @@
-//! The cluster: made, started, taken over and stopped with PostgreSQL's own tools.
+//! Creates, starts, takes over and stops the cluster with PostgreSQL's own tools.
 
 use std::{
     fs::{self, Permissions},
@@ -13,23 +13,29 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 use tracing::info;
 
 use super::{
-    DATABASE, Error, USER,
     account::Account,
     binaries::Binaries,
+    error::Error,
     postmaster::{Postmaster, SOCKET_FILE, State},
 };
 
-/// How long a server may take to get ready, or to stop.
+/// The database that is created for the broker.
+pub const DATABASE: &str = "trunkline";
+
+/// The superuser of the private server.
+pub const USER: &str = "trunkline";
+
+/// How long a server may take to become ready, or to stop.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often a server that was left running is asked whether it is ready: it sends no signal.
-const ASK_INTERVAL: Duration = Duration::from_millis(50);
+/// How often to check whether a server that was left running is ready, as it does not tell.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The longest path of a socket, less the name of the socket's file in its folder.
+/// The longest path of a socket's folder: the system limits the path of a socket to 107 bytes.
 const MAX_SOCKET_DIR: usize = 107 - "/".len() - SOCKET_FILE.len();
 
-/// Settings for a log on one machine: few checkpoints, a lock for each of some 50,000 streams, and
-/// no listening but on the socket.
+/// Settings for a log on one machine: few checkpoints, locks for some 50,000 streams, and no listening
+/// except on the socket.
 const SETTINGS: [&str; 8] = [
     "listen_addresses=",
     "port=5432",
@@ -41,7 +47,7 @@ const SETTINGS: [&str; 8] = [
     "log_checkpoints=off",
 ];
 
-/// A server that is ready.
+/// A cluster whose server is ready.
 #[derive(Debug)]
 pub(super) struct Cluster {
     binaries: Binaries,
@@ -50,13 +56,13 @@ pub(super) struct Cluster {
     socket_dir: PathBuf,
 }
 
-/// The folder of the cluster itself.
+/// The folder of the cluster's files.
 pub(super) fn pgdata(data_dir: &Path) -> PathBuf {
     data_dir.join("postgres")
 }
 
 impl Cluster {
-    /// Makes the server run, whatever it was doing before.
+    /// Starts the server, or takes it over; creates the cluster if there is none.
     pub(super) async fn start(
         data_dir: &Path,
         binaries: Binaries,
@@ -67,7 +73,7 @@ impl Cluster {
             create(data_dir, &pgdata, &binaries, &account).await?;
         }
         if let Some(socket_dir) = take_over(&pgdata).await? {
-            info!(pgdata = %pgdata.display(), "took over a PostgreSQL that was left running");
+            info!(pgdata = %pgdata.display(), "took over a running PostgreSQL");
             return Ok(Self { binaries, account, pgdata, socket_dir });
         }
         let socket_dir = socket_dir(data_dir, &account)?;
@@ -98,8 +104,8 @@ impl Cluster {
             .map(|setting| format!("-c {}", quote_for_shell(&setting)))
             .collect();
         let mut start = self.account.command(&self.binaries.pg_ctl());
-        // pg_ctl gives the server a session of its own: Ctrl-C in the broker's terminal stops the
-        // broker, which then stops the server.
+        // pg_ctl starts the server in a session of its own, so that Ctrl-C in the broker's terminal
+        // reaches only the broker, which then stops the server.
         start
             .args(["start", "--wait", "--silent"])
             .arg(format!("--timeout={}", TIMEOUT.as_secs()))
@@ -113,38 +119,39 @@ impl Cluster {
     }
 }
 
-/// Makes a cluster under another name first: one that was interrupted half-way is made anew.
+/// Creates a cluster under another name first, so that one that was interrupted half-way is created
+/// again.
 async fn create(
     data_dir: &Path,
     pgdata: &Path,
     binaries: &Binaries,
     account: &Account,
 ) -> Result<(), Error> {
-    info!(pgdata = %pgdata.display(), "create a private PostgreSQL");
+    info!(pgdata = %pgdata.display(), "creating a private PostgreSQL");
     let unfinished = data_dir.join("postgres.new");
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished).map_err(Error::file("remove", &unfinished))?;
     }
-    // Whoever can open the socket's folder, which is nobody but the owner, is let in.
+    // Needs no password: only the owner can open the socket's folder.
     let mut initdb = account.command(&binaries.initdb());
     initdb
         .args(["--auth-local=trust", "--auth-host=reject", "--encoding=UTF8", "--locale=C"])
         .args(["--data-checksums", "--no-instructions", "--username", USER, "-D"])
         .arg(&unfinished);
     run(initdb).await?;
-    // Without a server, as no client may be installed beside the binaries.
+    // Uses the single-user mode, as no client program may be installed.
     let mut single = account.command(&binaries.postgres());
     single.arg("--single").arg("-D").arg(&unfinished).arg("template1");
     run_with_input(single, &format!("create database {DATABASE}\n")).await?;
     fs::rename(&unfinished, pgdata).map_err(Error::file("rename", &unfinished))
 }
 
-/// Waits for a server that runs already to be ready, and returns its socket's folder; `None` if
-/// none runs, or once the one that was stopping has gone.
+/// Waits until a running server is ready, and returns its socket's folder; returns `None` if no server
+/// runs, or once a stopping one has gone.
 async fn take_over(pgdata: &Path) -> Result<Option<PathBuf>, Error> {
     let began = Instant::now();
     while let Some(postmaster) = Postmaster::running(pgdata) {
-        // One that was killed leaves a file that still says ready.
+        // The file of a server that was killed still says ready.
         if postmaster.state == State::Ready && postmaster.accepts_connections() {
             return Ok(Some(postmaster.socket_dir));
         }
@@ -152,12 +159,12 @@ async fn take_over(pgdata: &Path) -> Result<Option<PathBuf>, Error> {
             let seconds = TIMEOUT.as_secs();
             return Err(Error::Stuck { data_dir: pgdata.to_owned(), seconds });
         }
-        tokio::time::sleep(ASK_INTERVAL).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
     }
     Ok(None)
 }
 
-/// A folder for the socket that nobody else can open, and whose path is short enough.
+/// Creates a folder for the socket that nobody else can open, with a short enough path.
 fn socket_dir(data_dir: &Path, account: &Account) -> Result<PathBuf, Error> {
     let mut dir = data_dir.join("run");
     if dir.as_os_str().len() > MAX_SOCKET_DIR {
@@ -174,16 +181,17 @@ fn socket_dir(data_dir: &Path, account: &Account) -> Result<PathBuf, Error> {
             }
         }
     }
-    fs::set_permissions(&dir, Permissions::from_mode(0o700)).map_err(Error::file("close", &dir))?;
+    fs::set_permissions(&dir, Permissions::from_mode(0o700))
+        .map_err(Error::file("restrict the permissions of", &dir))?;
     Ok(dir)
 }
 
-/// A path as an entry of a list in a setting: quoted, as it may hold commas or spaces.
+/// Quotes a path as an entry of a list in a setting, as it may hold commas or spaces.
 fn quote_path_list(path: &Path) -> String {
     format!("\"{}\"", path.to_string_lossy().replace('"', "\"\""))
 }
 
-/// pg_ctl hands its options to a shell.
+/// Quotes an option, as pg_ctl passes its options to a shell.
 fn quote_for_shell(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
@@ -195,13 +203,13 @@ async fn run(command: Command) -> Result<(), Error> {
 async fn run_with_input(mut command: Command, input: &str) -> Result<(), Error> {
     let name = command.as_std().get_program().to_string_lossy().into_owned();
     let failed = |problem: String| Error::Command { command: name.clone(), problem };
-    // The server inherits what pg_ctl has: pipes would stay open for as long as it runs, so its
-    // errors go to a file.
-    let errors = tempfile::tempfile().map_err(|error| failed(error.to_string()))?;
-    let stderr = errors.try_clone().map_err(|error| failed(error.to_string()))?;
-    let stdout = errors.try_clone().map_err(|error| failed(error.to_string()))?;
+    // Output goes to a file: the server inherits it from pg_ctl, and would keep pipes open for as long
+    // as it runs.
+    let output = tempfile::tempfile().map_err(|error| failed(error.to_string()))?;
+    let stderr = output.try_clone().map_err(|error| failed(error.to_string()))?;
+    let stdout = output.try_clone().map_err(|error| failed(error.to_string()))?;
     let mut child = command
-        // The broker's own folder may be closed to the server's account.
+        // The server's account may not be able to enter the broker's working directory.
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(stdout)
@@ -209,25 +217,25 @@ async fn run_with_input(mut command: Command, input: &str) -> Result<(), Error> 
         .spawn()
         .map_err(|error| failed(error.to_string()))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A command that has ended says why in its errors.
+        // Fails if the command has ended, and then its output says why.
         let _ = stdin.write_all(input.as_bytes()).await;
     }
     let status = child.wait().await.map_err(|error| failed(error.to_string()))?;
     if status.success() {
         return Ok(());
     }
-    Err(failed(format!("{status}; {}", read_all(errors).trim())))
+    Err(failed(format!("{status}; {}", read_all(output).trim())))
 }
 
 fn read_all(mut file: fs::File) -> String {
     use std::io::{Read as _, Seek as _};
     let mut text = String::new();
-    // What cannot be read is not told; the status still is.
+    // If it cannot be read, the error still has the command's status.
     let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
     text
 }
 
-/// Adds what the server's log says last.
+/// Adds the last lines of the server's log to an error.
 fn with_last_lines(error: Error, log: &Path) -> Error {
     let Error::Command { command, problem } = error else { return error };
     let text = fs::read_to_string(log).unwrap_or_default();

@@ -5,9 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What went wrong, and what to do about it.
+/// Why a private PostgreSQL could not be started or stopped, and what to do about it.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // The texts say what each is.
+#[allow(missing_docs)] // The texts describe the variants.
 pub enum Error {
     #[error(
         "find PostgreSQL's server binaries (initdb, pg_ctl, postgres; version 14 or later): install them (Debian and Ubuntu: apt-get install postgresql; Fedora: dnf install postgresql-server; Alpine: apk add postgresql; macOS: brew install postgresql@17), or name their folder in TRUNKLINE_POSTGRES_BIN"
@@ -20,26 +20,26 @@ pub enum Error {
     )]
     NotInChosenDir { dir: PathBuf },
     #[error(
-        "open {data_dir}: it was made by PostgreSQL {found}, and the binaries found here are of {available}; install PostgreSQL {found} or choose another --data-dir"
+        "open {data_dir}: it was created by PostgreSQL {found}, but the installed binaries are of {available}; install PostgreSQL {found} or choose another --data-dir"
     )]
     OtherMajor { data_dir: PathBuf, found: String, available: String },
     #[error("use {data_dir}: another broker uses it")]
     InUse { data_dir: PathBuf },
     #[error(
-        "use {path}: PostgreSQL does not run as root, and {user}, as whom it runs instead, may not enter {blocked}; choose another folder with --data-dir, /var/lib/trunkline for example"
+        "use {path}: PostgreSQL does not run as root, and the account {user}, which it runs as instead, may not enter {blocked}; choose another folder with --data-dir, /var/lib/trunkline for example"
     )]
     Unreachable { path: PathBuf, user: String, blocked: PathBuf },
     #[error(
-        "find an account for PostgreSQL, which does not run as root: there is neither postgres nor nobody"
+        "find an account for PostgreSQL, which does not run as root: there is neither an account postgres nor nobody"
     )]
     NoAccount,
-    #[error("use {path}: PostgreSQL's tools cannot take a path that holds {bad:?}")]
+    #[error("use {path}: PostgreSQL's tools cannot handle a path that contains {bad:?}")]
     OddPath { path: PathBuf, bad: char },
     #[error(
-        "use {path}: it holds something else than a broker's data; choose a new or an empty folder with --data-dir"
+        "use {path}: it holds something other than a broker's data; choose a new or an empty folder with --data-dir"
     )]
     OtherUse { path: PathBuf },
-    #[error("use {path}: it belongs to somebody else")]
+    #[error("use {path}: another account owns it, or it is not a folder")]
     ForeignDir { path: PathBuf },
     #[error("{verb} {path}: {source}")]
     File { verb: &'static str, path: PathBuf, source: io::Error },
@@ -52,7 +52,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// An error of a file's, for `map_err`.
+    /// Makes an I/O error one of this file or folder, for `map_err`.
     pub(super) fn file(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { verb, path, source }

@@ -1,4 +1,4 @@
-//! What `postmaster.pid` tells of a server that may be running.
+//! Reads `postmaster.pid`, which describes a server that may be running.
 
 use std::{
     fs,
@@ -8,18 +8,18 @@ use std::{
 
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 
-/// The name of the socket in its folder: it holds the port.
+/// The name of the socket in its folder, which contains the port.
 pub(super) const SOCKET_FILE: &str = ".s.PGSQL.5432";
 
-/// A server that runs, as its `postmaster.pid` describes it.
+/// A running server, as its `postmaster.pid` describes it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Postmaster {
-    /// The folder of its socket; empty while it is not yet known.
+    /// The folder of its socket; empty as long as the file does not name it.
     pub socket_dir: PathBuf,
     pub state: State,
 }
 
-/// What the server is about.
+/// What the server is doing.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum State {
     Ready,
@@ -28,12 +28,12 @@ pub(super) enum State {
 }
 
 impl Postmaster {
-    /// The server that runs on a cluster, if one does.
+    /// The server that runs on a cluster, if any.
     pub(super) fn running(pgdata: &Path) -> Option<Self> {
         let (process, postmaster) =
             parse(&fs::read_to_string(pgdata.join("postmaster.pid")).ok()?)?;
-        // A file left behind by a crash names a process that is gone, or another's: the data
-        // folder is the process's working directory if it is the server.
+        // A file left behind by a crash names a process that is gone, or is now another program's.
+        // The server's working directory is its data folder.
         let alive = match kill(process, None) {
             Ok(()) | Err(Errno::EPERM) => true,
             Err(_) => false,
@@ -41,15 +41,15 @@ impl Postmaster {
         (alive && works_in(process, pgdata)).then_some(postmaster)
     }
 
-    /// Whether somebody listens on the server's socket.
+    /// Whether a process listens on the server's socket.
     pub(super) fn accepts_connections(&self) -> bool {
         UnixStream::connect(self.socket_dir.join(SOCKET_FILE)).is_ok()
     }
 }
 
-/// Whether a process's working directory is the cluster. Where that cannot be told, it counts as
-/// the server, one that has died but whose parent has not noticed among them: a new server would
-/// refuse to start beside it.
+/// Whether a process's working directory is the cluster's folder. A process whose working directory
+/// cannot be read counts as the server, because a new server would refuse to start beside it. That
+/// includes a server that has ended and whose parent has not yet collected it.
 fn works_in(process: Pid, pgdata: &Path) -> bool {
     match fs::read_link(format!("/proc/{process}/cwd")) {
         Ok(dir) => dir == pgdata,
@@ -57,7 +57,8 @@ fn works_in(process: Pid, pgdata: &Path) -> bool {
     }
 }
 
-/// Lines: process id, data folder, start time, port, socket folder, address, shared memory, state.
+/// Parses the lines: process id, data folder, start time, port, socket folder, address, shared memory,
+/// state.
 fn parse(text: &str) -> Option<(Pid, Postmaster)> {
     let mut lines = text.lines();
     let process = Pid::from_raw(lines.next()?.trim().parse().ok()?);

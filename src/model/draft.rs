@@ -1,60 +1,65 @@
-//! Messages on their way into a topic.
+//! Messages that are about to be stored in a topic.
 
 use std::{collections::HashMap, sync::OnceLock, time::SystemTime};
 
 use bytes::Bytes;
 
-use super::{Batch, Epoch, Labels, NewMessages, Offset, ProducerId, ProducerRun, Sequence};
+use super::{
+    labels::Labels,
+    message::{Batch, NewMessages, ProducerRun},
+    name::ProducerId,
+    position::{Epoch, Offset, Sequence},
+};
 
-/// Messages of one topic that are to be committed together, before they have offsets.
+/// Messages of one topic that are to be stored together as one batch, before they have offsets.
 #[derive(Clone, Debug, Default)]
 pub struct Draft {
-    /// A payload for each message.
+    /// The payload of each message.
     pub payloads: Vec<Bytes>,
-    /// A key, or none, for each message; `None` where no message has one.
+    /// The key of each message, if it has one; `None` if no message has a key.
     pub keys: Option<Vec<Option<Bytes>>>,
-    /// Headers for each message; `None` where no message has any.
+    /// The headers of each message; `None` if no message has any.
     pub headers: Option<Vec<Labels>>,
-    /// Who publishes what: the runs follow each other and cover the draft.
+    /// The producers of the messages: the runs follow each other and cover the draft.
     pub producers: Vec<ProducerRun>,
-    /// What the draft asks of each producer's registration, each once.
+    /// What the draft requires of each producer's registration, one entry a producer.
     pub stamps: Vec<Stamp>,
-    /// The offset that the first message must get; any if it is `None`.
+    /// The offset that the first message must get, if it matters.
     pub expected_base: Option<Offset>,
     /// Bytes of all payloads, keys and headers.
     pub bytes: usize,
-    /// Which stamp is whose.
+    /// The index of each producer's stamp.
     stamp_of: HashMap<ProducerId, usize>,
 }
 
-/// What a draft asks of a producer's registration, and leaves there.
+/// What a draft requires of a producer's registration, and writes to it.
 #[derive(Clone, Debug)]
 pub struct Stamp {
     /// The producer.
     pub producer: ProducerId,
-    /// The epoch that its registration must have.
+    /// The epoch that the registration must have.
     pub epoch: Epoch,
-    /// Where in the draft its last message is.
+    /// The index of the producer's last message in the draft.
     pub last_index: usize,
-    /// Its messages that are counted, if any are.
+    /// The producer's messages that have sequences, if any have.
     pub sequences: Option<Sequences>,
 }
 
-/// A producer's counted messages in a draft: their sequences follow each other.
+/// A producer's messages with sequences in a draft. The sequences follow each other.
 #[derive(Clone, Debug)]
 pub struct Sequences {
-    /// The sequence of the first one: what the registration must be up to.
+    /// The first sequence, which must be the registration's next.
     pub first: Sequence,
     /// The sequence that follows the last one.
     pub next: Sequence,
-    /// Sequence and place of the first message of each run of messages that no others come
-    /// between.
+    /// The runs: messages with no others between them. Each is the sequence of its first message and
+    /// that message's index in the draft.
     pub runs: Vec<(Sequence, usize)>,
 }
 
 impl Draft {
-    /// Adds the messages of one request. Those of one producer must have one epoch, and sequences
-    /// that follow each other.
+    /// Adds the messages of one request. All requests of a producer must have the same epoch and
+    /// sequences that follow each other.
     pub fn add(
         &mut self,
         producer: &ProducerId,
@@ -82,7 +87,7 @@ impl Draft {
     }
 
     fn stamp(&mut self, producer: &ProducerId, epoch: Epoch) -> &mut Stamp {
-        // Most often it is the same as before: then nothing is looked up.
+        // Usually the producer is the same as before, which saves the lookup.
         let newest = self.stamps.len().checked_sub(1);
         let same = newest.filter(|&newest| self.stamps[newest].producer == *producer);
         let index = match same.or_else(|| self.stamp_of.get(producer).copied()) {
@@ -97,7 +102,7 @@ impl Draft {
         &mut self.stamps[index]
     }
 
-    /// The batch that the draft became when it was stored.
+    /// The batch that the draft becomes once it is stored.
     pub fn stored(self, base: Offset, published_at: SystemTime) -> Batch {
         let Self { payloads, keys, headers, producers, .. } = self;
         Batch { base, published_at, payloads, keys, headers, producers, encoded: OnceLock::new() }
@@ -113,17 +118,17 @@ impl Stamp {
             return;
         };
         sequences.next = next;
-        let goes_on = sequences
+        let continues = sequences
             .runs
             .last()
             .is_some_and(|&(of_run, start_of_run)| of_run.after(start - start_of_run) == sequence);
-        if !goes_on {
+        if !continues {
             sequences.runs.push((sequence, start));
         }
     }
 }
 
-/// Adds a value to a column that stays away as long as all its values are empty.
+/// Adds a value to a column that stays `None` as long as all its values are empty.
 fn add_sparse<T: Clone + Default>(
     column: &mut Option<Vec<T>>,
     before: usize,
@@ -144,7 +149,7 @@ fn add_sparse<T: Clone + Default>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Message;
+    use crate::model::message::Message;
 
     fn messages<const N: usize>(payloads: [usize; N]) -> NewMessages {
         NewMessages::parse(payloads.map(message).into()).unwrap()
@@ -155,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_draft_has_keys_and_headers_only_when_a_message_has() {
+    fn a_draft_has_keys_and_headers_only_if_a_message_has() {
         let producer = ProducerId::stored("p");
         let mut draft = Draft::default();
         draft.add(&producer, Epoch(0), None, &messages([1, 2]));
@@ -170,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn counted_messages_make_a_run_as_long_as_nothing_comes_between() {
+    fn messages_with_sequences_form_a_run_until_others_come_between() {
         let (a, b) = (ProducerId::stored("a"), ProducerId::stored("b"));
         let mut draft = Draft::default();
         let two = messages([1, 1]);

@@ -1,25 +1,24 @@
 //! Input that is refused before anything is done with it.
 
-/// A field whose value cannot be taken, and why.
+/// A field whose value is refused, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct InvalidInput {
-    /// The field as the proto names it, `messages[3].headers` for example.
+    /// The name of the field, as a path from the request: `messages[3].headers` for example.
     pub field: String,
-    /// What is wrong with it, with the limit where there is one.
+    /// What is wrong with the value, and the limit if there is one.
     pub problem: String,
-    /// The limit that was passed, where there is one.
+    /// The limit that the value exceeds, if there is one.
     pub limit: Option<u64>,
 }
 
 impl InvalidInput {
-    /// A value that is ill-formed.
+    /// A malformed value.
     pub fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { field: field.into(), problem: problem.into(), limit: None }
     }
 
-    /// A value that is too long, too large or too many: `actual` of `unit` where `limit` are
-    /// allowed.
+    /// A value that exceeds a limit: `actual` is its size in `unit`.
     pub fn over_limit(
         field: impl Into<String>,
         actual: usize,
@@ -33,7 +32,7 @@ impl InvalidInput {
         }
     }
 
-    /// The same problem, of a field inside another one.
+    /// The same problem in a field of the field `parent`.
     pub fn within(mut self, parent: &str) -> Self {
         self.field = format!("{parent}.{}", self.field);
         self

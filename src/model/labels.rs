@@ -1,24 +1,24 @@
-//! Names and values that travel beside something: a message's headers, a topic's labels.
+//! Names and values that describe something: a message's headers, a topic's labels.
 
 use std::collections::BTreeMap;
 
-use super::InvalidInput;
+use super::invalid::InvalidInput;
 
-/// Up to 64 names with values, 16 KiB in all, none of which PostgreSQL would refuse.
+/// Up to 64 names with values, 16 KiB in total, that PostgreSQL's type `text` can hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels(BTreeMap<String, String>);
 
 impl Labels {
-    /// The most names there may be.
+    /// The most names.
     pub const MAX_ENTRIES: usize = 64;
 
-    /// The most bytes of all names and values.
+    /// The most bytes of all names and values together.
     pub const MAX_BYTES: usize = 16 * 1024;
 
     /// The most bytes of a name.
     pub const MAX_NAME_BYTES: usize = 255;
 
-    /// Checks and takes names and values that a client gave for `field`.
+    /// Checks names and values that a client gave for `field`.
     pub fn parse(field: &str, entries: BTreeMap<String, String>) -> Result<Self, InvalidInput> {
         if entries.len() > Self::MAX_ENTRIES {
             return Err(InvalidInput::over_limit(
@@ -41,7 +41,7 @@ impl Labels {
                     "bytes",
                 ));
             }
-            // PostgreSQL's text cannot hold a NUL: refused here, or it would fail the whole flush.
+            // PostgreSQL's `text` cannot hold a NUL: one that came through would fail the whole flush.
             if name.contains('\0') || value.contains('\0') {
                 return Err(InvalidInput::new(field, "holds a NUL character"));
             }
@@ -53,7 +53,7 @@ impl Labels {
         Ok(labels)
     }
 
-    /// Takes names and values that the database kept.
+    /// Accepts names and values that come from the database.
     pub(crate) fn stored(entries: BTreeMap<String, String>) -> Self {
         Self(entries)
     }
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn up_to_64_entries_and_16_kib_are_taken() {
+    fn up_to_64_entries_and_16_kib_are_accepted() {
         assert!(parse((0..64).map(|i| (format!("n{i}"), String::new()))).is_ok());
         let many = parse((0..65).map(|i| (format!("n{i}"), String::new()))).unwrap_err();
         assert_eq!(many.limit, Some(64));

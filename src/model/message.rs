@@ -1,19 +1,28 @@
-//! Messages, column by column: as they are published, stored and handed out.
+//! Messages as they are published, and column by column as they are stored and delivered.
 
 use std::{sync::OnceLock, time::SystemTime};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{InvalidInput, Labels, MAX_MESSAGE_BYTES, MAX_REQUEST_MESSAGES, Offset, ProducerId};
+use super::{invalid::InvalidInput, labels::Labels, name::ProducerId, position::Offset};
+
+/// The most bytes of a message's payload, key and headers together.
+///
+/// It is well below the 4 MiB that a gRPC client decodes by default: a message that no client could
+/// decode would stop its consumers for ever.
+pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+
+/// The most messages in one publish request.
+pub const MAX_REQUEST_MESSAGES: usize = 10_000;
 
 /// One message of a publish request.
 #[derive(Clone, Debug, Default)]
 pub struct Message {
-    /// What the message says.
+    /// The content of the message.
     pub payload: Bytes,
-    /// What the message is about, if the producer says so.
+    /// What the message is about, if the producer gives a key.
     pub key: Option<Bytes>,
-    /// Names and values that travel beside the payload.
+    /// Names and values beside the payload.
     pub headers: Labels,
 }
 
@@ -27,7 +36,7 @@ pub struct NewMessages {
 }
 
 impl NewMessages {
-    /// Checks and takes the messages of a request.
+    /// Checks the messages of a request.
     pub fn parse(messages: Vec<Message>) -> Result<Self, InvalidInput> {
         if messages.is_empty() {
             return Err(InvalidInput::new("messages", "must not be empty"));
@@ -48,7 +57,7 @@ impl NewMessages {
         Ok(Self { messages, bytes, further_requests: Vec::new() })
     }
 
-    /// How many there are; never 0.
+    /// The number of messages; never 0.
     pub fn count(&self) -> usize {
         self.messages.len()
     }
@@ -104,73 +113,73 @@ impl Message {
     }
 }
 
-/// Messages of one topic that were committed together: one row of the table `batch`.
+/// Messages of one topic that were stored together: one row of the table `batch`.
 ///
-/// Kept as columns, as they are stored. Keys and headers are absent where no message of the batch
-/// has any, which is the common case and then costs nothing.
+/// They are kept as columns, as they are stored. Keys and headers are absent if no message of the
+/// batch has any, so that this common case costs nothing.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// The offset of the first message.
     pub base: Offset,
     /// When the batch was stored, by the database's clock.
     pub published_at: SystemTime,
-    /// A payload for each message.
+    /// The payload of each message.
     pub payloads: Vec<Bytes>,
-    /// A key, or none, for each message.
+    /// The key of each message, if it has one.
     pub keys: Option<Vec<Option<Bytes>>>,
-    /// Headers for each message.
+    /// The headers of each message.
     pub headers: Option<Vec<Labels>>,
-    /// Who published what: the runs follow each other and cover the batch.
+    /// The producers of the messages: the runs follow each other and cover the batch.
     pub producers: Vec<ProducerRun>,
-    /// The messages as they go out to consumers; made by whoever first hands one out.
+    /// The messages encoded for consumers, which is done when one is first delivered.
     pub encoded: OnceLock<Encoded>,
 }
 
-/// A batch's messages one behind the other, each in the form in which it goes out.
+/// A batch's messages, encoded one after the other.
 #[derive(Clone, Debug, Default)]
 pub struct Encoded {
     /// All messages.
     pub bytes: Bytes,
-    /// Where in the bytes each message ends.
+    /// Where each message ends in the bytes.
     pub ends: Vec<usize>,
 }
 
 impl Encoded {
-    /// Some of the messages, by their places in the batch.
+    /// The messages from one index in the batch up to another.
     pub fn messages(&self, from: usize, to: usize) -> Bytes {
         let start = |index: usize| index.checked_sub(1).map_or(0, |before| self.ends[before]);
         self.bytes.slice(start(from)..start(to))
     }
 }
 
-/// Messages of one producer that follow each other.
+/// Consecutive messages of one producer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProducerRun {
-    /// Who published them.
+    /// Their producer.
     pub producer: ProducerId,
-    /// How many there are.
+    /// Their number.
     pub count: usize,
 }
 
-/// A message inside a batch.
+/// A message in a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct MessageRef<'a> {
-    /// Its number in its topic.
+    /// Its offset.
     pub offset: Offset,
-    /// What it says.
+    /// Its content.
     pub payload: &'a Bytes,
-    /// What it is about, if its producer said so.
+    /// What it is about, if its producer gave a key.
     pub key: Option<&'a Bytes>,
-    /// Names and values that travel beside the payload.
+    /// Names and values beside the payload.
     pub headers: Option<&'a Labels>,
-    /// Who published it.
+    /// Its producer.
     pub producer: &'a ProducerId,
-    /// When it was stored.
+    /// When it was stored, by the database's clock.
     pub published_at: SystemTime,
 }
 
 impl MessageRef<'_> {
-    /// Bytes that the message takes on its way to a consumer, rounded up.
+    /// An upper bound on the bytes of the encoded message.
     pub fn wire_bytes(&self) -> usize {
         /// Offset, time, field tags and lengths.
         const FRAMING: usize = 64;
@@ -190,7 +199,7 @@ impl Batch {
         self.base.after(self.payloads.len())
     }
 
-    /// Bytes of all payloads, keys, headers and names of producers.
+    /// Bytes of all payloads, keys, headers and producer ids.
     pub fn bytes(&self) -> usize {
         let sum = |values: &[Bytes]| values.iter().map(Bytes::len).sum::<usize>();
         let keys = self.keys.iter().flatten().flatten().map(Bytes::len).sum::<usize>();
@@ -199,8 +208,8 @@ impl Batch {
         sum(&self.payloads) + keys + headers + producers.sum::<usize>()
     }
 
-    /// The same batch in memory of its own: payloads and keys as they came in are parts of larger
-    /// buffers, and would keep all of those.
+    /// Copies payloads and keys into a buffer of their own, as those that came in are slices of larger
+    /// buffers and would keep them in memory.
     #[must_use]
     pub fn detached(mut self) -> Self {
         fn values(batch: &mut Batch) -> impl Iterator<Item = &mut Bytes> {
@@ -213,7 +222,7 @@ impl Batch {
         self
     }
 
-    /// The messages from an offset on, in order; all of them if the offset lies before the batch.
+    /// The messages from an offset on, in order; all of them if the offset is before the batch.
     pub fn messages_from(&self, from: Offset) -> impl Iterator<Item = MessageRef<'_>> {
         let skipped = usize::try_from(from.since(self.base)).unwrap_or(0);
         let producers = self
@@ -252,13 +261,13 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_can_be_had_in_memory_of_its_own() {
-        let came = Bytes::from_static(b"..one..key..");
+    fn a_batch_can_be_detached_from_the_buffer_that_it_came_in() {
+        let received = Bytes::from_static(b"..one..key..");
         let batch = Batch {
             base: Offset(0),
             published_at: SystemTime::UNIX_EPOCH,
-            payloads: vec![came.slice(2..5), Bytes::new()],
-            keys: Some(vec![None, Some(came.slice(7..10))]),
+            payloads: vec![received.slice(2..5), Bytes::new()],
+            keys: Some(vec![None, Some(received.slice(7..10))]),
             headers: Some(vec![
                 Labels::default(),
                 Labels::stored([("n".to_owned(), "v".to_owned())].into()),
@@ -269,7 +278,7 @@ mod tests {
         assert_eq!(batch.bytes(), 3 + 3 + 2 + 2 * 4);
         let detached = batch.clone().detached();
         assert_eq!((&detached.payloads, &detached.keys), (&batch.payloads, &batch.keys));
-        assert!(!came.as_ptr_range().contains(&detached.payloads[0].as_ptr()));
+        assert!(!received.as_ptr_range().contains(&detached.payloads[0].as_ptr()));
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
-use super::InvalidInput;
+use super::invalid::InvalidInput;
 
 const MAX_NAME_BYTES: usize = 255;
 
-/// Checks a name: 1 to 255 of `A-Za-z0-9._-`, and neither `.` nor `..`.
+/// Checks a name: 1 to 255 characters of `A-Za-z0-9._-`, and neither `.` nor `..`.
 fn parse(field: &str, text: &str) -> Result<Arc<str>, InvalidInput> {
     if text.is_empty() {
         return Err(InvalidInput::new(field, "must not be empty"));
@@ -33,12 +33,12 @@ macro_rules! name {
         pub struct $type(Arc<str>);
 
         impl $type {
-            /// Checks and takes a name that a client gave.
+            /// Checks a name that a client gave.
             pub fn parse(text: &str) -> Result<Self, InvalidInput> {
                 parse($field, text).map(Self)
             }
 
-            /// Takes a name that the database kept, and that was checked before it got there.
+            /// Accepts a name that comes from the database, where only checked names are stored.
             pub(crate) fn stored(text: &str) -> Self {
                 Self(text.into())
             }
@@ -91,14 +91,14 @@ name! {
 }
 
 impl ProducerId {
-    /// A new id for a producer that did not choose one.
+    /// A new id for a producer that chose none.
     pub fn generate() -> Self {
         Self(format!("producer-{}", uuid::Uuid::new_v4().simple()).into())
     }
 }
 
 impl ConsumerId {
-    /// A new id for a consumer that did not choose one.
+    /// A new id for a consumer that chose none.
     pub fn generate() -> Self {
         Self(format!("consumer-{}", uuid::Uuid::new_v4().simple()).into())
     }
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generated_id_is_a_good_name_and_never_the_same() {
+    fn a_generated_id_is_a_valid_and_unique_name() {
         let id = ProducerId::generate();
         assert_eq!(ProducerId::parse(id.as_str()).unwrap(), id);
         assert_ne!(ConsumerId::generate(), ConsumerId::generate());

@@ -1,24 +1,29 @@
-//! Pages of a list, bounded by number and by bytes, with tokens that only the list that gave them
-//! takes: also if a topic was deleted since and another one created under its name.
+//! Pages of a list, bounded by number and by bytes. A page token is accepted only by the list that
+//! gave it, and not after the list's topic was deleted and created again.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use super::{Consumer, InvalidInput, Producer, Topic, TopicId, TopicName};
+use super::{
+    invalid::InvalidInput,
+    name::TopicName,
+    position::TopicId,
+    record::{Consumer, Producer, Topic},
+};
 
 const DEFAULT_PAGE_SIZE: usize = 100;
 const MAX_PAGE_SIZE: usize = 1_000;
 
-/// A page ends before the entry that exceeds this: gRPC clients decode 4 MiB by default.
+/// A page ends before the entry that would exceed this, as gRPC clients decode 4 MiB by default.
 const MAX_PAGE_BYTES: usize = 1024 * 1024;
 
-/// Which page of a list is asked for.
+/// The page of a list that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageRequest {
-    /// How many entries at the most.
+    /// The most entries on it.
     pub size: usize,
-    /// The last name of the page before; empty for the first page, as no name is empty.
+    /// The last name on the previous page; empty for the first page, as no name is empty.
     pub after: String,
-    /// The topic whose list the page before belonged to, if it was a topic's list.
+    /// The topic that the previous page's list belonged to, if it was a topic's list.
     pub of: Option<TopicId>,
 }
 
@@ -29,20 +34,20 @@ pub struct Page<T> {
     pub entries: Vec<T>,
     /// The last name on this page, if there is a next one.
     pub last: Option<String>,
-    /// The topic whose list this is, if it is a topic's list.
+    /// The topic that the list belongs to, if it is a topic's list.
     pub of: Option<TopicId>,
 }
 
-/// What a list consists of.
+/// An entry of a list.
 pub trait Entry {
-    /// The name by which the list is ordered.
+    /// The name that orders the list.
     fn name(&self) -> &str;
-    /// About how many bytes it has, besides what is small.
+    /// Its approximate size in bytes, without small fields.
     fn bytes(&self) -> usize;
 }
 
 impl PageRequest {
-    /// Checks a client's size and token; `list` names the list, so that a token of another list
+    /// Checks a client's page size and token. `list` names the list, so that the token of another list
     /// is refused.
     pub fn parse(list: &str, page_size: i32, page_token: &str) -> Result<Self, InvalidInput> {
         let size = match usize::try_from(page_size) {
@@ -60,8 +65,8 @@ impl PageRequest {
             .and_then(|text| text.strip_prefix(&token_prefix(list)).map(str::to_owned))
             .and_then(|rest| {
                 let (of, after) = rest.split_once(' ')?;
-                // A list goes on after one of its names; other text may be none that the database
-                // can compare with.
+                // Every list is ordered by names. Other text may be something that the database cannot
+                // compare with them.
                 TopicName::parse(after).ok()?;
                 let of = match of {
                     NO_TOPIC => None,
@@ -73,7 +78,7 @@ impl PageRequest {
         Ok(Self { size, after, of })
     }
 
-    /// Refuses a token that was given by the list of another topic of the same name.
+    /// Refuses the token of a list whose topic was deleted, if this is another topic of that name.
     pub(crate) fn check_topic(&self, topic: TopicId) -> Result<(), InvalidInput> {
         match self.of {
             Some(of) if of != topic => {
@@ -86,8 +91,8 @@ impl PageRequest {
 }
 
 impl<T: Entry> Page<T> {
-    /// Makes a page of up to `size` entries out of those found, which go on beyond the page if the
-    /// list does.
+    /// Makes a page of up to `size` entries out of those found. If the list continues after the page,
+    /// there must be more of them than fit.
     pub(crate) fn of(mut found: Vec<T>, size: usize, of: Option<TopicId>) -> Self {
         let count = entries_that_fit(&found).min(size);
         let more = found.len() > count;
@@ -96,14 +101,14 @@ impl<T: Entry> Page<T> {
         Self { entries: found, last, of }
     }
 
-    /// Whether entries go on beyond a page of the given size.
+    /// Whether there are more entries than fit on a page of this size.
     pub(crate) fn is_filled_by(found: &[T], size: usize) -> bool {
         found.len() > size || entries_that_fit(found) < found.len()
     }
 }
 
 impl<T> Page<T> {
-    /// The token of the next page; empty on the last one.
+    /// The token of the next page; empty on the last page.
     pub fn next_token(&self, list: &str) -> String {
         let of = self.of.map_or_else(|| NO_TOPIC.to_owned(), |TopicId(id)| id.to_string());
         self.last.as_ref().map_or_else(String::new, |last| {
@@ -112,7 +117,7 @@ impl<T> Page<T> {
     }
 }
 
-/// How many of the first entries a page has room for by their bytes; at least one.
+/// How many of the first entries fit on a page by their bytes; at least one.
 fn entries_that_fit(found: &[impl Entry]) -> usize {
     let mut bytes = 0;
     let fit = found.iter().take_while(|entry| {
@@ -122,7 +127,7 @@ fn entries_that_fit(found: &[impl Entry]) -> usize {
     fit.count().max(1)
 }
 
-/// Stands in a token where the list is not a topic's.
+/// Stands for the topic in the token of a list that belongs to none.
 const NO_TOPIC: &str = "-";
 
 fn token_prefix(list: &str) -> String {
@@ -163,7 +168,7 @@ impl Entry for Consumer {
 mod tests {
     use super::*;
 
-    /// An entry of a name and a size.
+    /// An entry with a name and a size.
     struct Named(&'static str, usize);
 
     impl Entry for Named {
@@ -181,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_leads_to_the_next_page_of_its_own_list_only() {
+    fn a_token_leads_only_to_the_next_page_of_its_own_list() {
         let page = Page::of(vec![Named("a", 1), Named("b", 1), Named("c", 1)], 2, None);
         assert_eq!(names(&page), ["a", "b"]);
         let token = page.next_token("topics");
@@ -196,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_refused_once_the_topic_is_another_one() {
+    fn a_token_is_refused_after_the_topic_was_created_again() {
         let page = Page::of(vec![Named("a", 1), Named("b", 1)], 1, Some(TopicId(7)));
         let next = PageRequest::parse("producers of x", 1, &page.next_token("producers of x"));
         let next = next.unwrap();
@@ -208,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_ends_before_the_entry_that_exceeds_its_bytes() {
+    fn a_page_ends_before_the_entry_that_would_exceed_its_bytes() {
         let found = |sizes: [usize; 3]| {
             ["a", "b", "c"].into_iter().zip(sizes).map(|(name, size)| Named(name, size)).collect()
         };
@@ -227,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_a_default_and_a_most() {
+    fn page_sizes_have_a_default_and_a_maximum() {
         let size = |asked| PageRequest::parse("topics", asked, "").map(|page| page.size);
         assert_eq!((size(0), size(7), size(5_000)), (Ok(100), Ok(7), Ok(1_000)));
         assert_eq!(size(-1).unwrap_err().field, "page_size");

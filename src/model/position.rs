@@ -1,10 +1,10 @@
-//! Where things stand in a log, and who they belong to.
+//! Places in a log, and the numbers of topics and consumers.
 
 use std::fmt;
 
-use super::TimeBound;
+use super::time::TimeBound;
 
-/// The number of a message in its topic: dense, from 0.
+/// The number of a message in its topic. Offsets are dense and start at 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(pub i64);
 
@@ -14,7 +14,7 @@ impl Offset {
         Self(self.0 + count as i64)
     }
 
-    /// How many messages lie between `earlier` and this offset.
+    /// The number of messages from `earlier` up to this offset.
     pub fn since(self, earlier: Self) -> i64 {
         self.0 - earlier.0
     }
@@ -26,7 +26,7 @@ impl fmt::Display for Offset {
     }
 }
 
-/// The number of a message in its producer's own count on a topic: dense, from 0.
+/// The number that a producer gives a message on a topic. Sequences are dense and start at 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sequence(pub i64);
 
@@ -43,8 +43,8 @@ impl fmt::Display for Sequence {
     }
 }
 
-/// A fencing number: of a lease, one more at each acquisition; of a producer, one more whenever a
-/// new instance shuts the older ones out.
+/// A fencing number. A lease's grows with each acquisition, a producer's each time that a new instance
+/// fences the older ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub i64);
 
@@ -54,16 +54,16 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// The database's number of a topic; a topic that is made anew under an old name gets another.
+/// The database's number of a topic. A topic that is created again under its old name gets a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicId(pub i32);
 
-/// The database's numbers of a consumer on its topic: the two keys of its advisory lock.
+/// The database's numbers of a consumer: the two keys of its advisory lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConsumerKey {
     /// The topic's number.
     pub topic: TopicId,
-    /// The registration's number, unique in the topic.
+    /// The registration's number, unique within the topic.
     pub consumer: i32,
 }
 
@@ -72,10 +72,10 @@ pub struct ConsumerKey {
 pub enum Start {
     /// At the oldest message kept.
     Earliest,
-    /// Behind the newest message.
+    /// After the newest message.
     Latest,
     /// At this offset.
     Offset(Offset),
-    /// At the first message stored at this time or later.
+    /// At the first message stored at or after this time.
     Time(TimeBound),
 }

@@ -1,10 +1,14 @@
-//! What the catalogue tells of topics, producers and consumers.
+//! Topics, producers and consumers as the catalogue has them.
 
 use std::time::{Duration, SystemTime};
 
-use super::{ConsumerId, ConsumerKey, Epoch, Labels, Offset, ProducerId, Sequence, TopicName};
+use super::{
+    labels::Labels,
+    name::{ConsumerId, ProducerId, TopicName},
+    position::{ConsumerKey, Epoch, Offset, Sequence},
+};
 
-/// A topic as it stands.
+/// A topic.
 #[derive(Clone, Debug)]
 pub struct Topic {
     /// Its name.
@@ -17,11 +21,11 @@ pub struct Topic {
     pub created_at: SystemTime,
     /// When description or labels last changed.
     pub updated_at: SystemTime,
-    /// Offset of the oldest message kept; the head if there is none.
+    /// The log start offset: the offset of the oldest message kept, or the head if there is none.
     pub first_offset: Offset,
-    /// The offset that the next message gets.
+    /// The offset of the next message to be stored.
     pub head: Offset,
-    /// When the newest message was stored, if there was one.
+    /// When the newest message was stored; `None` if there has been none.
     pub last_published_at: Option<SystemTime>,
     /// How long messages are kept.
     pub retention: Retention,
@@ -29,33 +33,33 @@ pub struct Topic {
     pub bytes: i64,
 }
 
-/// How long messages are kept: the oldest go as soon as one of the limits is passed.
+/// How long messages are kept: the oldest are removed when any of the limits is exceeded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// How old a message may get.
+    /// The age up to which a message is kept.
     pub max_age: Option<Duration>,
-    /// How many bytes are kept.
+    /// The most bytes kept.
     pub max_bytes: Option<i64>,
-    /// How many messages are kept.
+    /// The most messages kept.
     pub max_messages: Option<i64>,
-    /// Whether what the slowest consumer has not read is kept, whatever the limits say.
+    /// Whether messages that the slowest consumer has not read are kept, whatever the limits say.
     pub keep_unread: bool,
 }
 
-/// Changes to a topic: what is `None` stays.
+/// Changes to a topic: whatever is `None` stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicChanges {
     /// The new description.
     pub description: Option<String>,
-    /// The new labels, in place of all labels of before.
+    /// The new labels, which replace all old ones.
     pub labels: Option<Labels>,
     /// The new age limit, or none.
     pub max_age: Option<Option<Duration>>,
-    /// The new limit of bytes, or none.
+    /// The new limit on bytes, or none.
     pub max_bytes: Option<Option<i64>>,
-    /// The new limit of messages, or none.
+    /// The new limit on messages, or none.
     pub max_messages: Option<Option<i64>>,
-    /// Whether what the slowest consumer has not read is kept.
+    /// Whether messages that the slowest consumer has not read are kept.
     pub keep_unread: Option<bool>,
 }
 
@@ -66,41 +70,41 @@ pub struct Producer {
     pub id: ProducerId,
     /// When it was registered.
     pub created_at: SystemTime,
-    /// When it last published, if it did.
+    /// When it last published, if it ever did.
     pub last_published_at: Option<SystemTime>,
-    /// Offset of the last message it published, if it did.
+    /// The offset of the last message that it published, if it ever did.
     pub last_offset: Option<Offset>,
-    /// How often it was fenced.
+    /// Its epoch, which grows each time it is fenced.
     pub epoch: Epoch,
-    /// Sequence of the last message it published with one, if it did.
+    /// The sequence of the last message that it published with one, if it ever did.
     pub last_sequence: Option<Sequence>,
 }
 
-/// What a publish is judged by: a producer's registration as it stands.
+/// A producer's registration, against which its publishes are checked.
 #[derive(Clone, Debug)]
 pub struct Registration {
     /// The producer.
     pub producer: ProducerId,
-    /// How often it was fenced.
+    /// Its epoch, which grows each time it is fenced.
     pub epoch: Epoch,
-    /// The sequence that its next message gets.
+    /// The sequence that its next message must have.
     pub next_sequence: Sequence,
-    /// The last runs of messages that were stored together, the newest first.
+    /// Its last runs of messages that were stored together, the newest first.
     pub recent: Vec<SequenceRun>,
 }
 
-/// Messages of one producer that follow each other in its count and in their topic.
+/// Messages of one producer whose sequences and offsets both follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SequenceRun {
-    /// The sequence of the first one.
+    /// The sequence of the first message.
     pub sequence: Sequence,
-    /// The offset of the first one.
+    /// The offset of the first message.
     pub offset: Offset,
 }
 
 impl Registration {
-    /// Where messages that were published before are stored; `None` if that is too long ago to be
-    /// known.
+    /// The offset at which messages that were published before are stored; `None` if that was too long
+    /// ago to be known.
     pub fn find_stored(&self, first: Sequence, count: usize) -> Option<Offset> {
         let mut end = self.next_sequence;
         for run in &self.recent {
@@ -121,15 +125,15 @@ pub struct Consumer {
     pub id: ConsumerId,
     /// The database's numbers for it.
     pub key: ConsumerKey,
-    /// The offset that it gets next.
+    /// Its position: the offset of the next message that it gets.
     pub position: Offset,
-    /// The offset of the oldest message kept.
+    /// The topic's log start offset.
     pub first: Offset,
-    /// The offset that the topic's next message gets.
+    /// The topic's head.
     pub head: Offset,
-    /// The number of the lease's last acquisition.
+    /// The epoch of the lease's last acquisition.
     pub epoch: Epoch,
-    /// Who holds the lease now, if anybody does.
+    /// Who holds the lease, if anybody does.
     pub holder: Option<String>,
     /// When it was registered.
     pub created_at: SystemTime,
@@ -142,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_stored_before_is_found_within_the_recent_runs() {
+    fn messages_stored_before_are_found_in_the_recent_runs() {
         let run =
             |sequence, offset| SequenceRun { sequence: Sequence(sequence), offset: Offset(offset) };
         let registration = Registration {
@@ -155,7 +159,7 @@ mod tests {
         assert_eq!(found(20, 10), Some(700));
         assert_eq!(found(25, 5), Some(705));
         assert_eq!(found(12, 3), Some(402));
-        // Across the end of a run, beyond the last one, and before the first that is known.
+        // Across the end of a run, after the last run, and before the first known one.
         assert_eq!(found(15, 10), None);
         assert_eq!(found(25, 6), None);
         assert_eq!(found(9, 1), None);

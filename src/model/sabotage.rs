@@ -1,7 +1,7 @@
-//! Promises that a broker breaks on purpose, to show that the tests notice: only there in debug
-//! builds with the feature `sabotage`, and only one of them, if it is asked for.
+//! Promises that a broker breaks on purpose, to show that the tests notice. They exist only in debug
+//! builds with the feature `sabotage`, and at most one of them is broken, on request.
 
-/// The variable that says which.
+/// The variable that names the promise to break.
 const VARIABLE: &str = "TRUNKLINE_SABOTAGE";
 
 /// A promise to break.
@@ -13,20 +13,19 @@ pub enum Sabotage {
     OffsetsFromSequence,
     /// A position is moved whatever the epoch.
     NoEpochCheck,
-    /// What no notification told is not looked for.
+    /// Messages without a notification are not looked for.
     NoPolling,
-    /// A statement that failed is passed over, and the transaction committed.
+    /// A failed statement is ignored, and its transaction committed.
     SwallowRollback,
 }
 
 impl Sabotage {
-    /// Whether this one is asked for.
+    /// Whether this promise is to be broken.
     pub fn is_on(self) -> bool {
-        let asked = std::env::var(VARIABLE).unwrap_or_default();
-        asked == self.name()
+        std::env::var(VARIABLE).is_ok_and(|named| named == self.name())
     }
 
-    /// What it is called in the variable.
+    /// Its name in the variable.
     fn name(self) -> &'static str {
         match self {
             Self::AcknowledgeBeforeCommit => "acknowledge-before-commit",

@@ -1,34 +1,34 @@
-//! Times that clients name, as they are compared with the times of messages.
+//! Times that clients give, to be compared with the times of messages.
 
 use std::time::{Duration, SystemTime};
 
-use super::InvalidInput;
+use super::invalid::InvalidInput;
 
 const YEAR_1: i64 = -62_135_596_800;
 const YEAR_10000: i64 = 253_402_300_800;
 const NANOS_PER_SECOND: i32 = 1_000_000_000;
 
-/// Splits a log into the messages stored before it and those stored at it or later.
+/// Splits a log into messages stored before this time, and messages stored at or after it.
 ///
-/// Messages carry whole microseconds, which is what PostgreSQL keeps. A bound between two of them
-/// is the same as the later one, so it is rounded up: rounded down, it would take in a message that
-/// is older than the time that was asked for.
+/// Message times are whole microseconds, as PostgreSQL keeps them. A bound between two microseconds
+/// has the same effect as the later one, so it is rounded up. Rounded down, it would let in a message
+/// from before the given time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TimeBound(SystemTime);
 
 impl TimeBound {
-    /// The bound at so many seconds since 1970 and nanoseconds after them, in the years 1 to 9999,
-    /// which protobuf and PostgreSQL both know.
+    /// The bound at this many seconds since 1970 and nanoseconds after them, within the years 1 to
+    /// 9999, which protobuf and PostgreSQL both support.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`] names the field `time` and what it may be.
+    /// [`InvalidInput`] names the field `time` and its range.
     pub fn parse(seconds: i64, nanos: i32) -> Result<Self, InvalidInput> {
         if !(YEAR_1..YEAR_10000).contains(&seconds) {
-            return Err(InvalidInput::new("time", "is no time of the years 1 to 9999"));
+            return Err(InvalidInput::new("time", "is not within the years 1 to 9999"));
         }
         let Some(nanos) = u32::try_from(nanos).ok().filter(|_| nanos < NANOS_PER_SECOND) else {
-            let problem = format!("has {nanos} nanos, and they must be 0 to 999,999,999");
+            let problem = format!("has {nanos} nanos, which must be 0 to 999,999,999");
             return Err(InvalidInput::new("time", problem));
         };
         let second = Duration::from_secs(seconds.unsigned_abs());
@@ -39,11 +39,12 @@ impl TimeBound {
         // The last nanosecond of the year 9999 becomes the first microsecond of the next year.
         let micros = Duration::from_micros(nanos.div_ceil(1_000).into());
         let bound = second.and_then(|second| second.checked_add(micros));
-        let unknown = || InvalidInput::new("time", "is no time that this machine knows");
-        bound.map(Self).ok_or_else(unknown)
+        let unsupported =
+            || InvalidInput::new("time", "is a time that this machine does not support");
+        bound.map(Self).ok_or_else(unsupported)
     }
 
-    /// The bound as a time of whole microseconds.
+    /// The bound, in whole microseconds.
     pub fn time(self) -> SystemTime {
         self.0
     }

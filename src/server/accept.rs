@@ -1,8 +1,8 @@
 //! Accepts connections, as many as there is room for.
 //!
 //! Guarantees that a lack of descriptors or memory neither ends the broker nor keeps it busy, and
-//! that connections leave descriptors for the database. It does not choose whom to refuse: who
-//! comes while there is no room is turned away.
+//! that connections leave descriptors for the database. It does not choose whom to refuse: a client
+//! that comes while there is no room is turned away.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -13,28 +13,30 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::KEEPALIVE_INTERVAL;
+/// How often a silent client is asked whether it is there. Otherwise a client that vanished would
+/// hold its lease for ever.
+pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long to wait before another try when the system has no descriptor or memory left; twice as
-/// long each time, up to the longest.
+/// How long to pause when the system has no descriptor or memory left. The pause doubles each time,
+/// up to the longest.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Accepts connections from a listener.
 pub(super) struct Acceptor {
     listener: TcpListener,
-    /// A permit for each connection that may be open.
+    /// Holds a permit for each connection that may still be opened.
     room: Arc<Semaphore>,
     max_connections: usize,
-    /// How long the next pause lasts.
+    /// The next pause.
     pause: Duration,
 }
 
-/// A connection that was accepted.
+/// An accepted connection.
 pub(super) struct Accepted {
     pub(super) stream: TcpStream,
     pub(super) peer: SocketAddr,
-    /// Makes room when it is dropped.
+    /// Makes room for another connection when it is dropped.
     pub(super) permit: OwnedSemaphorePermit,
 }
 
@@ -56,28 +58,28 @@ impl Acceptor {
                 }
             };
             self.pause = SHORTEST_PAUSE;
-            // Closed rather than left waiting, so that its client can go to another broker.
+            // Closed rather than left to wait, so that its client can go to another broker.
             let Ok(permit) = self.room.clone().try_acquire_owned() else {
                 let open = self.max_connections;
                 warn!(open, "refuse connections: the limit of open files leaves no room");
                 continue;
             };
             if let Err(error) = prepare(&stream) {
-                debug!(%peer, %error, "prepare a connection");
+                debug!(%peer, %error, "prepare connection");
                 continue;
             }
             return Accepted { stream, peer, permit };
         }
     }
 
-    /// How long to wait after an error: not at all after one of a single connection; after one of
-    /// the system, which would come again at once, longer each time.
+    /// How long to pause after an error: not at all if it concerns a single connection, and longer
+    /// each time if it concerns the system and would occur again at once.
     fn pause_after(&mut self, error: &io::Error) -> Duration {
         if is_of_one_connection(error) {
-            debug!(%error, "accept a connection");
+            debug!(%error, "accept connection");
             return Duration::ZERO;
         }
-        warn!(%error, "pause accepting connections");
+        warn!(%error, "accept connections; pausing");
         let pause = self.pause;
         self.pause = (pause * 2).min(LONGEST_PAUSE);
         pause
@@ -107,7 +109,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_comes_while_there_is_no_room_is_turned_away() {
+    async fn a_client_that_comes_while_there_is_no_room_is_turned_away() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut acceptor = Acceptor::new(listener, 1);

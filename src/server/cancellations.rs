@@ -1,43 +1,44 @@
-//! Counts the calls of a connection that its client cancels, and tells when they become a flood.
+//! Counts the calls that a connection's client cancels, and reports when they become a flood.
 //!
-//! A cancelled call costs the broker about as much as one that is answered, and its client nothing,
-//! not even one of the calls that it may have open. HTTP/2's own limit counts only calls that nobody
-//! has looked at yet: a broker that keeps pace with a flood never reaches it.
+//! A cancelled call costs the broker about as much as an answered one, and costs its client nothing,
+//! not even one of the calls that it may have open. HTTP/2's own limit counts only calls that the
+//! server has not yet accepted, so a broker that keeps pace with a flood never reaches it.
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-/// Calls that may be cancelled at once: all that a connection may have open, eight times over.
-const AT_ONCE: f64 = 16_384.0;
+/// How many calls may be cancelled in a burst: eight times as many as a connection may have open.
+const BURST: f64 = 16_384.0;
 
-/// Calls that may be cancelled as soon as they begin every second, for as long as it goes on.
+/// How many calls a second may be cancelled soon after they begin, for any length of time.
 const EACH_SECOND: f64 = 1_024.0;
 
-/// A call that was under way for longer counts against the calls that a connection may have open,
-/// and needs no other limit: clients with short deadlines cancel as many as they like.
-const AT_ONCE_CANCELLED: Duration = Duration::from_millis(10);
+/// Calls cancelled later than this are not counted, as the number of open calls limits them already:
+/// clients with short deadlines may cancel any number.
+const SOON: Duration = Duration::from_millis(10);
 
 /// The cancelled calls of one connection.
 pub(super) struct Cancellations {
-    left: Mutex<Left>,
+    allowance: Mutex<Allowance>,
     flood: CancellationToken,
 }
 
-/// How many calls may still be cancelled, as of a moment.
-struct Left {
+/// How many calls may still be cancelled, at a given time.
+struct Allowance {
     calls: f64,
     at: Instant,
 }
 
-/// A call that is under way; counted as cancelled if it is dropped soon and unanswered, or if its
-/// request was cut off before it was read: that holds also where the broker is late.
+/// A call that is under way. It counts as cancelled if it is dropped soon and unanswered. It also
+/// counts, however late the broker is, if its request was cut off before it was read.
 pub(super) struct UnderWay {
     cancellations: Arc<Cancellations>,
     answered: bool,
@@ -45,13 +46,13 @@ pub(super) struct UnderWay {
     began: Instant,
 }
 
-/// Tells of a call's request that it was cut off.
+/// Records that a call's request was cut off.
 pub(super) struct CutOff(Arc<AtomicBool>);
 
 impl Cancellations {
     pub(super) fn new() -> Arc<Self> {
-        let left = Mutex::new(Left { calls: AT_ONCE, at: Instant::now() });
-        Arc::new(Self { left, flood: CancellationToken::new() })
+        let allowance = Mutex::new(Allowance { calls: BURST, at: Instant::now() });
+        Arc::new(Self { allowance, flood: CancellationToken::new() })
     }
 
     pub(super) fn call(self: &Arc<Self>) -> UnderWay {
@@ -63,32 +64,31 @@ impl Cancellations {
         }
     }
 
-    /// Waits until more calls were cancelled than ordinary clients cancel.
+    /// Waits until more calls are cancelled than ordinary clients cancel.
     pub(super) async fn flood(&self) {
         self.flood.cancelled().await;
     }
 
     fn count(&self, now: Instant) {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        if !left.take(now) {
+        if !self.allowance.lock().take(now) {
             self.flood.cancel();
         }
     }
 }
 
-impl Left {
-    /// Takes one call; false if none was left.
+impl Allowance {
+    /// Takes one call; returns false if none was left.
     fn take(&mut self, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.calls = (self.calls + passed * EACH_SECOND).min(AT_ONCE) - 1.0;
+        self.calls = (self.calls + passed * EACH_SECOND).min(BURST) - 1.0;
         self.at = now;
         self.calls >= 0.0
     }
 }
 
 impl UnderWay {
-    /// What is told when the request is cut off: such a call is answered with an error, which
-    /// nobody hears.
+    /// For the request's body to record that it was cut off. The call is then answered with an error
+    /// that nobody receives, and so would count as answered.
     pub(super) fn cut_off(&self) -> CutOff {
         CutOff(self.cut_off.clone())
     }
@@ -99,7 +99,7 @@ impl UnderWay {
 }
 
 impl CutOff {
-    pub(super) fn tell(&self) {
+    pub(super) fn record(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
@@ -107,7 +107,7 @@ impl CutOff {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         let cut_off = self.cut_off.load(Ordering::Relaxed);
-        if cut_off || !self.answered && self.began.elapsed() < AT_ONCE_CANCELLED {
+        if cut_off || !self.answered && self.began.elapsed() < SOON {
             self.cancellations.count(Instant::now());
         }
     }
@@ -120,9 +120,9 @@ mod tests {
     #[test]
     fn bursts_and_a_steady_rate_are_fine_and_more_is_a_flood() {
         let mut now = Instant::now();
-        let mut left = Left { calls: AT_ONCE, at: now };
+        let mut left = Allowance { calls: BURST, at: now };
         assert!((0..16_384).all(|_| left.take(now)));
-        // At the steady rate for ten seconds, in steps of a millisecond.
+        // Ten seconds at the steady rate, in steps of a millisecond.
         for _ in 0..10_000 {
             now += Duration::from_millis(1);
             assert!(left.take(now));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_was_answered_does_not_count() {
+    fn an_answered_call_does_not_count() {
         let cancellations = Cancellations::new();
         (0..20_000).for_each(|_| cancellations.call().answered());
         assert!(!cancellations.flood.is_cancelled());
@@ -147,7 +147,7 @@ mod tests {
         let cancellations = Cancellations::new();
         for _ in 0..100_000 {
             let call = cancellations.call();
-            call.cut_off().tell();
+            call.cut_off().record();
             call.answered();
         }
         assert!(cancellations.flood.is_cancelled());

@@ -1,4 +1,4 @@
-//! One client's connection: HTTP/2 with limits that ordinary clients do not meet.
+//! One client's connection: HTTP/2 with limits that ordinary clients do not reach.
 
 use std::{convert::Infallible, io, time::Duration};
 
@@ -13,71 +13,84 @@ use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, service::Routes, transport::server::Connected as _};
 use tracing::{Instrument as _, debug, warn};
 
-use super::{KEEPALIVE_INTERVAL, accept::Accepted, cancellations::Cancellations, logs};
+use super::{
+    accept::{Accepted, KEEPALIVE_INTERVAL},
+    cancellations::Cancellations,
+    logs,
+};
 use crate::grpc;
 
-/// How long a silent client may take to answer when it is asked whether it is there.
+/// How long a silent client may take to answer a ping.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// How long a client may take to say that it speaks HTTP/2; keepalive begins only after that.
+/// How long a client may take to send HTTP/2's preface. Pings begin only after it.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a client begins with.
+/// The first bytes that an HTTP/2 client sends.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What a client may send ahead of being read, by stream and by connection. The default of 64 KiB
-/// is less than one batch.
+/// How many bytes a client may send before they are read, by stream and by connection. The default
+/// of 64 KiB is less than an ordinary request.
 const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 
-/// Streams that one connection may have open.
+/// How many streams a connection may have open.
 const MAX_STREAMS: u32 = 2_048;
 
-/// Streams that a client may open and cancel before the broker has looked at them; one more ends
-/// the connection. A client that cancels all its streams at once, and several times so while the
-/// broker is busy, stays below. What waits takes a few hundred bytes each. [`Cancellations`] counts
-/// those that the broker has looked at.
-const MAX_CANCELLED_UNSEEN: usize = 4 * MAX_STREAMS as usize;
+/// How many streams a client may open and cancel before the broker has accepted them; one more ends
+/// the connection. A client that cancels all its streams at once, even several times while the
+/// broker is busy, stays below. Each of these streams takes a few hundred bytes. [`Cancellations`]
+/// counts those that the broker has accepted.
+const MAX_CANCELLED_EARLY: usize = 4 * MAX_STREAMS as usize;
 
-/// Streams that the broker itself may end because of what a client did, such as sending on after
-/// the answer. They are counted over a connection's whole life, so that a low limit ends
-/// connections that live for weeks.
+/// How many streams the broker may end itself because of a fault of the client's, such as sending
+/// more after the answer. HTTP/2 counts them over a connection's whole life, so a low limit would
+/// end connections that live for weeks.
 const MAX_STREAMS_ENDED: usize = 65_536;
 
-/// The most metadata that HTTP/2 reads of one call. Far more than [`grpc::MAX_METADATA_BYTES`], so
-/// that what lies between is answered as gRPC answers, and by itself; more than this is answered by
-/// HTTP/2, which gRPC clients cannot tell apart from a broken proxy.
+/// The most metadata that HTTP/2 reads of one call. It is far more than
+/// [`grpc::MAX_METADATA_BYTES`], so that a call in between is answered by gRPC, and alone. More than
+/// this is answered by HTTP/2, which gRPC clients cannot tell apart from a broken proxy.
 const MAX_METADATA_READ: u32 = 2 * 1024 * 1024;
 
 /// When connections end.
 #[derive(Clone)]
 pub(super) struct Ending {
-    /// No more calls: those that are under way may end.
+    /// No new calls are accepted; calls that are under way may end.
     pub(super) closing: CancellationToken,
-    /// At once.
+    /// All calls are cut off at once.
     pub(super) cut_off: CancellationToken,
 }
 
-/// Serves a connection to its end.
-pub(super) async fn serve(accepted: Accepted, routes: Routes, ending: Ending) {
-    let Accepted { stream, peer, permit } = accepted;
-    let served = async {
-        let preface = tokio::select! {
-            preface = tokio::time::timeout(PREFACE_TIMEOUT, read_preface(&stream)) => preface,
-            () = ending.closing.cancelled() => return,
-        };
-        match preface {
-            Ok(Ok(preface)) => serve_http2(stream, preface, routes, &ending.closing).await,
-            Ok(Err(error)) => debug!(%peer, %error, "lose a connection before it began"),
-            Err(_) => debug!(%peer, "close a connection that says nothing"),
-        }
-    };
-    ending.cut_off.run_until_cancelled(served).await;
-    drop(permit);
+/// A connection and what its calls are routed to.
+pub(super) struct Connection {
+    pub(super) accepted: Accepted,
+    pub(super) routes: Routes,
+    pub(super) ending: Ending,
 }
 
-/// Reads what an HTTP/2 client begins with, or the first bytes that are something else, which the
-/// HTTP/2 server then refuses.
+impl Connection {
+    /// Serves the connection to its end.
+    pub(super) async fn serve(self) {
+        let Self { accepted, routes, ending } = self;
+        let Accepted { stream, peer, permit } = accepted;
+        let served = async {
+            let preface = tokio::select! {
+                preface = tokio::time::timeout(PREFACE_TIMEOUT, read_preface(&stream)) => preface,
+                () = ending.closing.cancelled() => return,
+            };
+            match preface {
+                Ok(Ok(preface)) => serve_http2(stream, preface, routes, &ending.closing).await,
+                Ok(Err(error)) => debug!(%peer, %error, "lost a connection before its preface"),
+                Err(_) => debug!(%peer, "closed a connection that sent no preface"),
+            }
+        };
+        ending.cut_off.run_until_cancelled(served).await;
+        drop(permit);
+    }
+}
+
+/// Reads the preface, or as much as shows that it is not one; the HTTP/2 server then refuses it.
 async fn read_preface(stream: &TcpStream) -> io::Result<Vec<u8>> {
     let mut read = Vec::with_capacity(PREFACE.len());
     while read.len() < PREFACE.len() && PREFACE.starts_with(&read) {
@@ -108,11 +121,11 @@ async fn serve_http2(
         let under_way = calls.call();
         let cut_off = under_way.cut_off();
         let mut request = request.map(|body| {
-            let tell = move |error| {
-                cut_off.tell();
+            let record = move |error| {
+                cut_off.record();
                 error
             };
-            Body::new(body.map_err(tell))
+            Body::new(body.map_err(record))
         });
         request.extensions_mut().insert(info.clone());
         let span = logs::request_span(&request);
@@ -140,11 +153,11 @@ async fn serve_http2(
     let ended = tokio::select! {
         ended = served => ended,
         () = cancellations.flood() => {
-            return warn!(?peer, "end a connection that is flooded with cancelled calls");
+            return warn!(?peer, "closed a connection that was flooded with cancelled calls");
         }
     };
     if let Err(error) = ended {
-        debug!(?peer, %error, cause = ?std::error::Error::source(&error), "lose a connection");
+        debug!(?peer, %error, cause = ?std::error::Error::source(&error), "lost a connection");
     }
 }
 
@@ -157,7 +170,7 @@ fn http2_server() -> http2::Builder<TokioExecutor> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(MAX_STREAMS)
-        .max_pending_accept_reset_streams(MAX_CANCELLED_UNSEEN)
+        .max_pending_accept_reset_streams(MAX_CANCELLED_EARLY)
         .max_local_error_reset_streams(MAX_STREAMS_ENDED)
         .max_header_list_size(MAX_METADATA_READ);
     server

@@ -1,4 +1,4 @@
-//! The database that a broker was told of, or a private one of its own.
+//! The broker's database: the one that the options name, or a private one.
 
 use std::{
     env::{self, VarError},
@@ -8,18 +8,18 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::{Error, options::ServeOptions};
+use super::{error::Error, options::ServeOptions};
 use crate::{
     embedded::{self, EmbeddedPostgres},
     storage::{self, Limits, Storage, redacted},
 };
 
-/// How long a database that is down at the start is waited for.
+/// How long a starting broker waits for a database that is down.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where a broker keeps everything.
+/// Where the broker keeps everything.
 pub(super) struct Database {
     url: String,
     direct_url: Option<String>,
@@ -27,9 +27,9 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// The database of the options; a private one, now started, if they name none.
+    /// The database that the options name; if they name none, starts a private one.
     pub(super) async fn provide(options: &ServeOptions) -> Result<Self, Error> {
-        // A variable that is empty is a mistake, also where another database is named.
+        // An empty variable is a mistake even if it is not needed.
         embedded::chosen_binaries()?;
         let direct_url = read_url(
             "--direct-database-url",
@@ -62,7 +62,7 @@ impl Database {
         Ok(Self { url, direct_url: None, embedded: Some(postgres) })
     }
 
-    /// Opens the database, and waits for one that is down.
+    /// Opens the database, and waits for it if it is down.
     pub(super) async fn open(&self, limits: Limits) -> Result<Storage, Error> {
         let give_up_at = Instant::now() + START_TIMEOUT;
         loop {
@@ -76,7 +76,7 @@ impl Database {
         }
     }
 
-    /// Stops the database if it is a private one.
+    /// Stops the database if it is private.
     pub(super) async fn release(self) -> Result<(), Error> {
         if let Some(postgres) = self.embedded {
             postgres.stop().await?;
@@ -85,14 +85,14 @@ impl Database {
         Ok(())
     }
 
-    /// Which database it is, without secrets.
+    /// The database's URL without secrets.
     pub(super) fn redacted(&self) -> String {
         redacted(&self.url)
     }
 }
 
-/// The URL that was given, if one was. One that is given but empty is an error: a private
-/// PostgreSQL in its place would take messages that belong elsewhere.
+/// The URL that was given, if any. An empty one is an error, because a private PostgreSQL in its place
+/// would take messages that belong elsewhere.
 fn given_url(options: &ServeOptions) -> Result<Option<String>, Error> {
     match read_url("--database-url", options.database_url_file.as_deref(), &options.database_url)? {
         Some(url) => Ok(Some(url)),
@@ -128,7 +128,7 @@ fn not_blank(given: &str, url: String) -> Result<String, Error> {
     }
 }
 
-/// Refuses a URL that cannot be used, and says where it was given.
+/// Refuses a URL that cannot be used, with the flag, variable or file that it comes from.
 fn check(url: &str, file: Option<&Path>, flag: &str, variable: &str) -> Result<(), Error> {
     storage::check_url(url).map_err(|error| {
         let given = match file {

@@ -1,28 +1,27 @@
-//! File descriptors: as many as the system allows, some of which connections never get.
+//! File descriptors: raises their limit, and keeps some from connections.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::{debug, info, warn};
 
-/// Descriptors that connections leave free besides the database's sessions: standard streams,
-/// the runtime's own, the listener, files, and requests to cancel a statement.
+/// Descriptors kept free besides those of database sessions: for the standard streams, the runtime,
+/// the listener, files, and requests to cancel a statement.
 const RESERVED: usize = 32;
 
-/// What each of the database's sessions may take: one while it is open, another while a new one
-/// replaces it.
-const A_SESSION: usize = 2;
+/// Descriptors of a database session: one while it is open, another while a new session replaces it.
+const PER_SESSION: usize = 2;
 
-/// A limit that cannot be asked for; the least that POSIX systems commonly set.
-const UNKNOWN_LIMIT: usize = 1_024;
+/// Assumed where the limit cannot be read: the lowest that POSIX systems commonly set.
+const ASSUMED_LIMIT: usize = 1_024;
 
-/// Raises the limit of open files to what the system allows. Most systems set a low one only for
-/// programs that use `select`.
+/// Raises the limit of open files to what the system allows. Most systems set a low limit only
+/// because of programs that use `select`.
 pub(super) fn raise_limit() {
     let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok(limits) => limits,
-        Err(error) => return warn!(%error, "ask for the limit of open files"),
+        Err(error) => return warn!(%error, "read the limit of open files"),
     };
     if soft >= hard {
-        return debug!(limit = soft, "the limit of open files is as high as it may be");
+        return debug!(limit = soft, "the limit of open files is already at its maximum");
     }
     match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
         Ok(()) => info!(limit = hard, before = soft, "raised the limit of open files"),
@@ -30,17 +29,17 @@ pub(super) fn raise_limit() {
     }
 }
 
-/// How many connections may be open at a time, so that `sessions` of the database always find
-/// descriptors.
+/// How many connections may be open at a time, so that there are always descriptors for this many
+/// database sessions.
 pub(super) fn max_connections(sessions: usize) -> usize {
     let limit = getrlimit(Resource::RLIMIT_NOFILE)
-        .map_or(UNKNOWN_LIMIT, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX));
+        .map_or(ASSUMED_LIMIT, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX));
     left_for_connections(limit, sessions)
 }
 
 fn left_for_connections(limit: usize, sessions: usize) -> usize {
-    let reserved = RESERVED.saturating_add(sessions.saturating_mul(A_SESSION));
-    // With a limit as low as that, the database has to do with less.
+    let reserved = RESERVED.saturating_add(sessions.saturating_mul(PER_SESSION));
+    // With a very low limit, connections get a quarter and the database makes do with less.
     limit.saturating_sub(reserved).max(limit / 4).max(1)
 }
 

@@ -1,4 +1,4 @@
-//! Health that follows the database: serving only while it answers.
+//! The gRPC health service: the broker is serving while its database answers.
 
 use std::convert::Infallible;
 
@@ -12,13 +12,14 @@ use tonic_health::{
 
 use crate::grpc;
 
+/// Reports the broker's health.
 pub(super) struct Health(HealthReporter);
 
-/// A part of the server that it can do without, for a while or for good: not to be heard here means
-/// that what other brokers store is found by polling.
+/// A service name for something that the broker can do without: while it is not serving, this broker
+/// hears no notifications, and finds what other brokers store by polling.
 pub(crate) const WAKE_UPS: &str = "wake-ups";
 
-/// The server as a whole, and each of its services.
+/// The server as a whole, which is the empty name, and each of its services.
 fn names() -> [&'static str; 4] {
     fn name<S: NamedService>(_: fn(&grpc::Services) -> S) -> &'static str {
         S::NAME
@@ -32,25 +33,26 @@ fn names() -> [&'static str; 4] {
 }
 
 impl Health {
-    /// Health that says serving: a broker is only started once the database answered.
+    /// Starts as serving, because a broker starts only once the database has answered.
     pub(super) async fn new() -> (Self, HealthServer<impl HealthService>) {
         let (reporter, service) = tonic_health::server::health_reporter();
         let health = Self(reporter);
-        health.say(ServingStatus::Serving).await;
+        health.set(ServingStatus::Serving).await;
         (health, service)
     }
 
-    /// Says whether the database answers, and whether other brokers are heard.
+    /// Keeps reporting whether the database answers, and whether notifications are heard.
     pub(super) async fn follow(
         &self,
         mut database_up: watch::Receiver<bool>,
         mut hears_others: watch::Receiver<bool>,
     ) -> Infallible {
-        let mut told = None;
+        let mut previous = None;
         loop {
             let now = (*database_up.borrow_and_update(), *hears_others.borrow_and_update());
-            // Told by what differs: of two that change at once one alone ends the wait.
-            if let Some((database_up, hears_others)) = told.replace(now) {
+            // Compared with the previous values, because only one of two concurrent changes ends the
+            // wait below.
+            if let Some((database_up, hears_others)) = previous.replace(now) {
                 if database_up != now.0 {
                     tracing::info!(database_up = now.0, "health changed");
                 }
@@ -58,7 +60,7 @@ impl Health {
                     tracing::info!(hears_others = now.1, "health changed");
                 }
             }
-            self.say(status(now.0)).await;
+            self.set(status(now.0)).await;
             self.0.set_service_status(WAKE_UPS, status(now.1)).await;
             tokio::select! {
                 Ok(()) = database_up.changed() => {}
@@ -69,11 +71,12 @@ impl Health {
         }
     }
 
-    pub(super) async fn draining(&self) {
-        self.say(ServingStatus::NotServing).await;
+    /// Reports that the broker is not serving any more.
+    pub(super) async fn drain(&self) {
+        self.set(ServingStatus::NotServing).await;
     }
 
-    /// Ends the calls that watch the health; they have been told the last state.
+    /// Ends the calls that watch the health. They have been sent the last status.
     pub(super) async fn end_watches(&self) {
         for name in names().into_iter().chain([WAKE_UPS]) {
             let mut reporter = self.0.clone();
@@ -81,13 +84,13 @@ impl Health {
         }
     }
 
-    async fn say(&self, status: ServingStatus) {
+    async fn set(&self, status: ServingStatus) {
         for name in names() {
             self.0.set_service_status(name, status).await;
         }
     }
 }
 
-fn status(well: bool) -> ServingStatus {
-    if well { ServingStatus::Serving } else { ServingStatus::NotServing }
+fn status(serving: bool) -> ServingStatus {
+    if serving { ServingStatus::Serving } else { ServingStatus::NotServing }
 }

@@ -1,4 +1,4 @@
-//! Structured logs on standard error, with a span for each request.
+//! Structured logs on standard error, with a span for each call.
 
 use tonic::codegen::http::Request;
 use tracing::{Level, Metadata, Span, Subscriber};
@@ -9,9 +9,9 @@ use tracing_subscriber::{
 };
 
 use super::{
-    Error,
+    error::Error,
+    log_dedup::LogDedup,
     options::{LogFormat, ServeOptions},
-    repeats::Repeats,
 };
 
 /// Starts the log of this process.
@@ -29,15 +29,14 @@ pub(super) fn start(options: &ServeOptions) -> Result<(), Error> {
         .with(lines)
         .with(filter)
         .with(NoPayloads)
-        .with(Repeats::default());
-    // Fails only if a log was started before, which then goes on.
+        .with(LogDedup::default());
+    // Fails only if a log was already started, which then stays in use.
     let _ = log.try_init();
     Ok(())
 }
 
-/// Keeps what libraries write at `debug` and `trace` out of the log, whatever its filter says: the
-/// frames of HTTP/2 and the parameters of statements hold keys and payloads, and startup messages
-/// hold passwords.
+/// Keeps the libraries' `debug` and `trace` lines out of the log, whatever its filter says: HTTP/2
+/// frames and statement parameters hold keys and payloads, and startup messages hold passwords.
 struct NoPayloads;
 
 impl<S: Subscriber> Layer<S> for NoPayloads {
@@ -49,14 +48,14 @@ impl<S: Subscriber> Layer<S> for NoPayloads {
 fn most_verbose(target: &str) -> Level {
     match target.split("::").next().unwrap_or_default() {
         "trunkline" => Level::TRACE,
-        // Its `info` is what the server sends as notices, which may quote a row.
+        // Its `info` lines are the server's notices, which may quote a row.
         "tokio_postgres" => Level::WARN,
         _ => Level::INFO,
     }
 }
 
-/// What the log says of the request that a line belongs to. A client's own id is taken over, so
-/// that both ends' logs can be laid side by side.
+/// The span of a call. It has the client's own request id, so that the logs of both ends can be
+/// compared.
 pub(super) fn request_span<B>(request: &Request<B>) -> Span {
     let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     let method = request.uri().path().trim_start_matches('/');

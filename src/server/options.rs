@@ -1,4 +1,4 @@
-//! What `trunkline serve` can be told: flag, then environment, then default.
+//! The options of `trunkline serve`. A flag overrides its environment variable, and that the default.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -11,13 +11,13 @@ pub struct ServeOptions {
     #[arg(long, env = "TRUNKLINE_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:50051")]
     pub listen: SocketAddr,
 
-    /// PostgreSQL to keep everything in, as postgresql://USER:PASSWORD@HOST:PORT/DATABASE.
-    /// Without it, DATABASE_URL is taken; without that too, a private PostgreSQL is started. One
-    /// that is given but empty is an error, also in a variable or a file.
+    /// PostgreSQL database that holds everything, as postgresql://USER:PASSWORD@HOST:PORT/DATABASE.
+    /// Defaults to DATABASE_URL and, without that, to a private PostgreSQL. An empty value is an
+    /// error, also in a variable or a file.
     #[arg(long, env = "TRUNKLINE_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
 
-    /// File that holds the database URL, to keep the password out of sight.
+    /// File that holds the database URL, which keeps the password out of sight.
     #[arg(
         long,
         env = "TRUNKLINE_DATABASE_URL_FILE",
@@ -26,8 +26,8 @@ pub struct ServeOptions {
     )]
     pub database_url_file: Option<PathBuf>,
 
-    /// The same database without a pooler between. To be given if the database URL leads to a
-    /// pooler in transaction mode: leases, wake-ups and migrations then go this way.
+    /// The same database without a pooler in between. Required if the database URL leads to a pooler
+    /// in transaction mode: leases, notifications and migrations then use this URL.
     #[arg(long, env = "TRUNKLINE_DIRECT_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub direct_database_url: Option<String>,
 
@@ -44,11 +44,11 @@ pub struct ServeOptions {
     #[arg(long, env = "TRUNKLINE_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// Connections that publish; topics are spread over them.
+    /// Database connections for publishing; topics are spread over them.
     #[arg(long, env = "TRUNKLINE_WRITERS", value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub writers: u16,
 
-    /// Connections for everything that is neither publishing nor a lease.
+    /// Database connections for everything but publishing and leases.
     #[arg(long, env = "TRUNKLINE_QUERY_CONNECTIONS", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub query_connections: u16,
 
@@ -57,7 +57,7 @@ pub struct ServeOptions {
     pub drain_timeout: Duration,
 
     /// What to log: error, warn, info, debug, trace, or filters such as trunkline=debug. Libraries
-    /// never write more than info, as their details would hold payloads.
+    /// never log below info, because their details contain payloads.
     #[arg(
         long,
         env = "TRUNKLINE_LOG",

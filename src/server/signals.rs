@@ -1,17 +1,17 @@
-//! SIGTERM and SIGINT: the first drains, the second ends at once.
+//! SIGTERM and SIGINT: the first signal drains the broker, the second ends it at once.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::Error;
+use super::error::Error;
 
-/// Cancelled at the first signal.
+/// Returns a token that is cancelled at the first signal.
 pub(super) fn shutdown() -> Result<CancellationToken, Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
     let shutdown = CancellationToken::new();
     let first = shutdown.clone();
-    // Ends with the process.
+    // Never joined: it ends with the process.
     tokio::spawn(async move {
         let mut next = async || {
             tokio::select! {
@@ -20,10 +20,10 @@ pub(super) fn shutdown() -> Result<CancellationToken, Error> {
             }
         };
         let signal = next().await;
-        tracing::info!(signal, "asked to stop");
+        tracing::info!(signal, "stopping");
         first.cancel();
         let signal = next().await;
-        tracing::warn!(signal, "asked again: stop at once");
+        tracing::warn!(signal, "second signal: exit at once");
         std::process::exit(130);
     });
     Ok(shutdown)

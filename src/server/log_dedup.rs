@@ -1,16 +1,16 @@
-//! Warnings and errors that are said once, not a thousand times.
+//! Suppresses repeated warnings and errors.
 //!
-//! A database that is away refuses every call, and each would say so. Of lines that differ in
-//! nothing but the numbers of what went wrong one is written in ten seconds; those between are left
-//! out, whatever request they belong to.
+//! While the database is down every call fails, and each failure would log the same line. Of lines
+//! that differ only in the numbers of their error, one is written every ten seconds. The others are
+//! suppressed, whichever call they belong to.
 
 use std::{
     collections::HashMap,
     fmt::{Debug, Write as _},
-    sync::Mutex,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tracing::{
     Event, Level, Subscriber,
     callsite::Identifier,
@@ -18,32 +18,32 @@ use tracing::{
 };
 use tracing_subscriber::layer::{Context, Layer};
 
-/// How long a line that was written is not written again.
+/// How long a line is suppressed after it was written.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Lines that are remembered; more than a broker has to say in ten seconds.
+/// How many lines are remembered: more than a broker usually logs in ten seconds.
 const REMEMBERED: usize = 256;
 
-/// Leaves repeated warnings and errors out of the log.
+/// A layer that suppresses repeated warnings and errors.
 #[derive(Default)]
-pub(super) struct Repeats {
+pub(super) struct LogDedup {
     written: Mutex<HashMap<Line, Instant>>,
 }
 
-/// Where a line comes from, and what it says but for the numbers.
+/// Where a line comes from, and its text without the numbers of the error.
 type Line = (Identifier, String);
 
-impl Repeats {
+impl LogDedup {
     /// Whether a line is to be written now.
-    fn is_news(&self, line: Line, now: Instant) -> bool {
-        let mut written = self.written.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    fn admits(&self, line: Line, now: Instant) -> bool {
+        let mut written = self.written.lock();
         if written.get(&line).is_some_and(|at| now.duration_since(*at) < QUIET) {
             return false;
         }
         if written.len() >= REMEMBERED {
             written.retain(|_, at| now.duration_since(*at) < QUIET);
         }
-        // With more than that, somebody should read them all.
+        // Lines beyond that are all written: they are worth reading.
         if written.len() < REMEMBERED {
             written.insert(line, now);
         }
@@ -51,27 +51,27 @@ impl Repeats {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Repeats {
+impl<S: Subscriber> Layer<S> for LogDedup {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         if *event.metadata().level() > Level::WARN {
             return true;
         }
         let mut words = Words::default();
         event.record(&mut words);
-        self.is_news((event.metadata().callsite(), words.0), Instant::now())
+        self.admits((event.metadata().callsite(), words.0), Instant::now())
     }
 }
 
-/// What an event says, without the digits of what went wrong.
+/// The values of an event, without the digits of its error.
 #[derive(Default)]
 struct Words(String);
 
 impl Visit for Words {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let before = self.0.len();
-        // A string takes whatever is written to it.
+        // Writing to a string cannot fail.
         let _ = write!(self.0, "{value:?} ");
-        // What went wrong is told with numbers that do not matter; what it concerns is not.
+        // Numbers in an error's text do not matter; those in what it concerns, such as a topic, do.
         if ["error", "problem", "message"].contains(&field.name())
             && self.0[before..].contains(|c: char| c.is_ascii_digit())
         {
@@ -85,10 +85,9 @@ impl Visit for Words {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io,
-        sync::{Arc, MutexGuard},
-    };
+    use std::{io, sync::Arc};
+
+    use parking_lot::MutexGuard;
 
     use tracing::{callsite::Callsite as _, metadata::Kind};
     use tracing_subscriber::{fmt, layer::SubscriberExt as _};
@@ -101,7 +100,7 @@ mod tests {
 
     impl Log {
         fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
-            self.0.lock().unwrap()
+            self.0.lock()
         }
     }
 
@@ -117,11 +116,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_again_but_for_its_numbers_is_left_out() {
+    fn lines_that_differ_only_in_the_numbers_of_an_error_are_suppressed() {
         let log = Log::default();
         let writer = log.clone();
         let lines = fmt::layer().with_writer(move || writer.clone());
-        let subscriber = tracing_subscriber::registry().with(lines).with(Repeats::default());
+        let subscriber = tracing_subscriber::registry().with(lines).with(LogDedup::default());
         tracing::subscriber::with_default(subscriber, || {
             for number in 0..100 {
                 tracing::warn!(
@@ -143,13 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn it_is_said_again_after_a_while() {
-        let repeats = Repeats::default();
+    fn a_line_is_written_again_after_a_while() {
+        let dedup = LogDedup::default();
         let callsite = tracing::callsite!(name: "line", kind: Kind::EVENT, fields: );
         let line = || (callsite.metadata().callsite(), "down".to_owned());
         let now = Instant::now();
-        assert!(repeats.is_news(line(), now));
-        assert!(!repeats.is_news(line(), now + QUIET / 2));
-        assert!(repeats.is_news(line(), now + QUIET));
+        assert!(dedup.admits(line(), now));
+        assert!(!dedup.admits(line(), now + QUIET / 2));
+        assert!(dedup.admits(line(), now + QUIET));
     }
 }

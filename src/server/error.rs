@@ -1,0 +1,88 @@
+//! Why a broker could not start or had to stop.
+
+use std::process::ExitCode;
+
+use crate::{embedded, storage};
+
+/// The exit code when the database could not be reached, as in sysexits.h.
+const EX_UNAVAILABLE: u8 = 69;
+
+/// Why a broker could not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log filter is malformed.
+    #[error("read the log filter: {0}")]
+    LogFilter(String),
+    /// The file with the database URL cannot be read.
+    #[error("read {path}: {source}")]
+    UrlFile {
+        /// The file.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A database URL is given, but it is empty.
+    #[error(
+        "read the database URL: {given} is empty; give it a URL, or leave it out for a private \
+         PostgreSQL"
+    )]
+    EmptyUrl {
+        /// The flag, variable or file.
+        given: String,
+    },
+    /// A database URL is not text.
+    #[error("read the database URL: {given} is not UTF-8")]
+    UrlNotUnicode {
+        /// The variable.
+        given: String,
+    },
+    /// A database URL is malformed or asks for something unsupported.
+    #[error("read the database URL of {given}: {problem}")]
+    DatabaseUrl {
+        /// The flag, the variable or the file that it comes from.
+        given: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A direct database URL is given without a database URL.
+    #[error(
+        "use --direct-database-url: it goes with a --database-url that leads to a pooler, and there is none"
+    )]
+    DirectUrlAlone,
+    /// The private PostgreSQL could not be started.
+    #[error("start a private PostgreSQL: {0}")]
+    Embedded(#[from] embedded::Error),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// The broker cannot listen on the address.
+    #[error("listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The broker cannot wait for signals.
+    #[error("wait for signals: {0}")]
+    Signals(std::io::Error),
+    /// The reflection service cannot be built.
+    #[error("build the reflection service: {}", storage::chain(.0))]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+impl Error {
+    /// What the process exits with: 2 for a wrong option, as clap does.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Storage(error) if error.is_transient() => EX_UNAVAILABLE.into(),
+            Self::LogFilter(_)
+            | Self::EmptyUrl { .. }
+            | Self::UrlNotUnicode { .. }
+            | Self::DatabaseUrl { .. }
+            | Self::DirectUrlAlone
+            | Self::Embedded(embedded::Error::EmptyBinariesVariable) => 2.into(),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
