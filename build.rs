@@ -26,8 +26,8 @@ const PACKAGE: &str = "trunkline.v1";
 const RAW_FIELDS: [(&str, &str); 3] =
     [("PublishRequest", "topic"), ("PublishRequest", "producer_id"), ("ConsumeResponse", "batch")];
 
-/// A map that the broker decodes entry by entry. It can so refuse an entry that is not UTF-8 by its
-/// field, whereas prost would fail the whole request and end its stream.
+/// A map that the broker decodes entry by entry. This lets it refuse an entry that is not UTF-8 with
+/// the name of its field, whereas prost would fail to decode the whole request and end its stream.
 const RAW_MAP: (&str, &str) = ("NewMessage", "HeadersEntry");
 
 /// Messages that the broker and the client library encode and decode themselves, each with the
@@ -71,7 +71,7 @@ fn compile_raw(mut descriptors: FileDescriptorSet, out: PathBuf) -> Result<(), B
     assert_publish_requests_are_alike(&descriptors);
     let mut config = tonic_prost_build::configure().bytes(".").btree_map(".").out_dir(&out);
     for file in descriptors.file.iter_mut().filter(|file| file.package() == PACKAGE) {
-        // Comments are keyed by paths that do not allow for a message in a map's place.
+        // It has no entry for the message that replaces a map.
         file.source_code_info = None;
         for message in &mut file.message_type {
             if !make_raw(message) {
@@ -91,8 +91,7 @@ fn compile_raw(mut descriptors: FileDescriptorSet, out: PathBuf) -> Result<(), B
     Ok(())
 }
 
-/// Makes a message's fields raw where they are listed; returns false if neither it nor a message in it
-/// has one.
+/// Makes a message's listed fields raw; returns whether the message, or one that it contains, has any.
 fn make_raw(message: &mut DescriptorProto) -> bool {
     let name = message.name().to_owned();
     let raw = |field: &&mut FieldDescriptorProto| RAW_FIELDS.contains(&(&name, field.name()));

@@ -25,7 +25,7 @@ use cluster::Cluster;
 pub use cluster::{DATABASE, USER};
 pub use error::Error;
 
-/// Names a folder of PostgreSQL's binaries that takes precedence over all others.
+/// Names a folder of PostgreSQL's binaries to use instead of all others.
 const BINARIES_VARIABLE: &str = "TRUNKLINE_POSTGRES_BIN";
 
 /// What must be encoded in a URL's query: everything but the unreserved characters of RFC 3986.
@@ -127,7 +127,7 @@ fn create_private_dir(path: &Path) -> Result<(), Error> {
 }
 
 /// Refuses characters that PostgreSQL's tools cannot take in a path: pg_ctl passes the path of the log
-/// to a shell in double quotes, and a list of paths ends at the end of a line.
+/// to a shell in double quotes, and a list of paths ends at a NUL or at the end of a line.
 fn check_path(path: &Path) -> Result<(), Error> {
     let text = path.to_string_lossy();
     match text

@@ -79,7 +79,7 @@ impl Acceptor {
             debug!(%error, "accept connection");
             return Duration::ZERO;
         }
-        warn!(%error, "accept connections; pausing");
+        warn!(%error, "pause accepting connections");
         let pause = self.pause;
         self.pause = (pause * 2).min(LONGEST_PAUSE);
         pause

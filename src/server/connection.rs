@@ -30,7 +30,7 @@ const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How many bytes a client may send before they are read, by stream and by connection. The default
-/// of 64 KiB is less than an ordinary request.
+/// of 64 KiB is less than one request of many messages.
 const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 

@@ -78,8 +78,8 @@ impl ClientBuilder {
         self
     }
 
-    /// The certificate, in PEM, that must have signed the broker's. By default any certificate that
-    /// the system trusts may have. For `https` only.
+    /// The authority's certificate, in PEM, that must have signed the broker's; by default, any
+    /// authority that the system trusts. For `https` only.
     pub fn ca_certificate(mut self, pem: impl AsRef<[u8]>) -> Self {
         self.ca_certificate = Some(Certificate::from_pem(pem));
         self

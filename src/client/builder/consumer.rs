@@ -88,7 +88,7 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Ends the consumer by itself.
+    /// When the consumer ends by itself; by default it never does.
     pub fn stop(mut self, stop: Stop) -> Self {
         self.stop = Some(stop);
         self
@@ -132,8 +132,8 @@ impl ConsumerBuilder {
     /// # Errors
     ///
     /// [`Error::Invalid`] if the id is empty or the heartbeat interval is out of its range;
-    /// [`Error::Refused`] or [`Error::Lost`] if the consumer is to be registered and cannot be. That
-    /// the topic or the consumer does not exist is an error of the first message.
+    /// [`Error::Refused`] or [`Error::Lost`] if the consumer is to be registered and cannot be. If the
+    /// topic or the consumer does not exist, the first message is an error instead.
     pub async fn open(mut self) -> Result<Consumer, Error> {
         let range = Duration::from_millis(100)..=Duration::from_secs(60);
         if !range.contains(&self.heartbeat) {

@@ -245,8 +245,8 @@ impl Reader {
 
     fn observe_attached(&mut self, attached: &Attached) -> Event {
         let Attached { position, epoch, seek_epoch, head } = *attached;
-        // Epochs or offsets start again if the consumer was registered anew, or the topic created
-        // anew.
+        // Epochs or offsets start again when the consumer is registered again, or the topic created
+        // again.
         let other_log = epoch <= self.epoch || head < self.next_offset;
         if self.epoch > 0 && (seek_epoch > self.epoch || other_log) {
             self.record_seek(position);
