@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Offset;
+use super::position::Offset;
 
 /// The two ends of a topic's log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

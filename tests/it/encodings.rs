@@ -346,7 +346,7 @@ async fn a_database_without_an_encoding_stores_everything() {
 #[tokio::test]
 async fn an_encoding_that_lacks_characters_is_told_at_the_start() {
     for (encoding, told) in [
-        ("LATIN1", Some("with characters that it missing are refused")),
+        ("LATIN1", Some("with characters that it lacks are refused")),
         ("SQL_ASCII", Some("text is stored there unchecked")),
         ("UTF8", None),
     ] {
