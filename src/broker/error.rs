@@ -179,6 +179,8 @@ impl From<storage::Error> for Error {
             | storage::Error::MissingPrivileges { .. }
             | storage::Error::Forbidden(_)
             | storage::Error::Migration(_)
+            | storage::Error::Fault(_)
+            | storage::Error::Failed(_)
             | storage::Error::Unexpected(_) => Self::Internal,
         };
         kind(Cause(Some(Arc::new(error))))

@@ -1,7 +1,7 @@
 //! What can go wrong in the database. The only place that reads SQLSTATE.
 
 use deadpool::managed::{PoolError, TimeoutType};
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{Severity, SqlState};
 
 use super::SESSION_TIMEOUT;
 
@@ -90,7 +90,14 @@ pub enum Error {
     /// The schema could not be brought up to date.
     #[error("migrate the schema: {0}")]
     Migration(String),
-    /// Something that should not happen.
+    /// The server met a fault of its own (XX000): nothing was done, and it may be tried again.
+    #[error("run a statement: {0}")]
+    Fault(String),
+    /// The server failed a statement for a reason that the broker does not know, as where a trigger
+    /// or a constraint that an operator added refuses a row: nothing was done.
+    #[error("run a statement: {0}")]
+    Failed(String),
+    /// Something that should not happen: the driver cannot make sense of a value or an answer.
     #[error("run a statement: {0}")]
     Unexpected(String),
 }
@@ -99,6 +106,37 @@ impl Error {
     /// Whether trying again later may help.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::ConnectionLost(_) | Self::Locked(_))
+    }
+
+    /// Whether the server itself failed a statement that it was given, and its transaction with it:
+    /// then nothing was done, and a part of the same work may succeed. Not so where the whole
+    /// server refuses work, where a lock was waited for, or where the outcome is unknown.
+    pub fn is_of_a_statement(&self) -> bool {
+        match self {
+            Self::Refused(_)
+            | Self::Fault(_)
+            | Self::Failed(_)
+            // A trigger can raise, or run into, each of these.
+            | Self::Taken
+            | Self::ParentGone
+            | Self::NumbersUsedUp
+            | Self::Forbidden(_) => true,
+            Self::Unavailable(_)
+            | Self::NoSession(_)
+            | Self::Setting(_)
+            | Self::Closed
+            | Self::ConnectionLost(_)
+            | Self::Locked(_)
+            | Self::ChangedMeanwhile
+            | Self::NewerSchema { .. }
+            | Self::Url(_)
+            | Self::Pooled
+            | Self::LocksDoNotExclude
+            | Self::DifferentDatabases
+            | Self::MissingPrivileges { .. }
+            | Self::Migration(_)
+            | Self::Unexpected(_) => false,
+        }
     }
 
     pub(super) fn unexpected(problem: impl std::fmt::Display) -> Self {
@@ -131,8 +169,13 @@ impl From<tokio_postgres::Error> for Error {
             {
                 Self::Locked(describe(&error))
             }
-            // A session that the server ends (57P..) may have committed before it ended.
-            code if code.starts_with("57P") || code.starts_with("08") => {
+            // A session that the server ends (57P.., or with any code, such as a PANIC on a full
+            // disk) may have committed before it ended. 40003 says that this is not known.
+            code if code.starts_with("57P")
+                || code.starts_with("08")
+                || code == "40003"
+                || ends_the_session(&error) =>
+            {
                 Self::ConnectionLost(describe(&error))
             }
             // A standby: it refuses to begin a transaction that writes.
@@ -144,7 +187,11 @@ impl From<tokio_postgres::Error> for Error {
             // A value of the wrong kind, such as a character that the database's encoding missing
             // (22P05), or one that is too large (54000).
             code if code.starts_with("22") || code == "54000" => Self::Refused(describe(&error)),
-            _ => Self::Unexpected(describe(&error)),
+            // Faults of the server's own, of which some pass: a row lock that meets an update which
+            // is just being rolled back may end with `new multixact has more than one updating
+            // member`. Damaged data (XX001, XX002) is not among them.
+            "XX000" => Self::Fault(describe(&error)),
+            _ => Self::Failed(describe(&error)),
         }
     }
 }
@@ -156,6 +203,8 @@ impl From<PoolError<Error>> for Error {
             PoolError::Backend(
                 Self::Unavailable(problem)
                 | Self::ConnectionLost(problem)
+                | Self::Fault(problem)
+                | Self::Failed(problem)
                 | Self::Unexpected(problem),
             ) => Self::Unavailable(problem),
             PoolError::Backend(error) => error,
@@ -186,6 +235,11 @@ pub(super) fn describe(error: &tokio_postgres::Error) -> String {
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn ends_the_session(error: &tokio_postgres::Error) -> bool {
+    let severity = error.as_db_error().and_then(|answer| answer.parsed_severity());
+    severity.is_some_and(|severity| matches!(severity, Severity::Fatal | Severity::Panic))
 }
 
 fn is_refusal_to_write(error: &tokio_postgres::Error) -> bool {

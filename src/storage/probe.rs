@@ -88,7 +88,7 @@ pub(super) async fn prove_that_databases_are_one(storage: &Storage) -> Result<()
 pub(super) async fn find_whether_notifications_arrive(storage: &Storage) -> Result<bool, Error> {
     let mut listening = match storage.open_listen_session().await {
         Ok(listening) => listening,
-        Err(Error::Unexpected(problem)) => {
+        Err(Error::Failed(problem) | Error::Fault(problem) | Error::Unexpected(problem)) => {
             tracing::debug!(problem, "listen");
             return Ok(false);
         }
@@ -118,7 +118,7 @@ pub(super) async fn find_whether_notifications_arrive(storage: &Storage) -> Resu
         heard = heard => Ok(heard),
         asked = sent => match asked {
             Ok(_) => Ok(false),
-            Err(Error::Unexpected(problem)) => {
+            Err(Error::Failed(problem) | Error::Fault(problem) | Error::Unexpected(problem)) => {
                 tracing::debug!(problem, "notify");
                 Ok(false)
             }

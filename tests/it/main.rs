@@ -58,6 +58,7 @@ mod ship_json;
 mod ship_refusals;
 mod ship_resume;
 mod sql_views;
+mod statement_errors;
 mod take_over;
 mod terminal;
 mod three_brokers;

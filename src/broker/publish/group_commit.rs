@@ -2,9 +2,12 @@
 //! it.
 //!
 //! Guarantees: every member of every group is answered once; those of a topic are stored in their
-//! order; what the database refuses is answered alone, and the rest is stored. A flush with so much
-//! that is refused that this would hold others up is not taken apart to the end: then requests with
-//! characters that nobody has asked about yet are sent back to be tried again.
+//! order; what the database refuses, or fails over, is answered alone, and the rest is stored. Only
+//! an error that proves that nothing was stored takes a flush apart: where the connection is lost,
+//! the outcome of all of it is unknown. A flush with so many errors that this would hold others up
+//! is not taken apart to the end: then requests are sent back to be tried again.
+
+use std::time::Duration;
 
 use crate::{
     broker::{
@@ -23,9 +26,18 @@ use crate::{
 /// because what they have to fit changed meanwhile.
 const MAX_ROUNDS: usize = 8;
 
-/// How many statements of one flush the database may refuse before it is no longer taken apart. To
-/// find one bad request among 8,192 takes 14 at the most.
+/// How many statements of one flush the database may refuse, or fail, before it is no longer taken
+/// apart. To find one bad request among 8,192 takes 14 at the most.
 const MAX_REFUSED: usize = 128;
+
+/// How long a group waits before each new try after a fault of the server's own. Such a fault
+/// passes when another session gets to run, as when its update is being rolled back. Everybody in
+/// the flush waits.
+const FAULT_PAUSES: [Duration; 3] =
+    [Duration::from_millis(1), Duration::from_millis(10), Duration::from_millis(50)];
+
+/// How often a flush waits so.
+const MAX_FAULTS: usize = 16;
 
 /// How often a flush asks which of its characters the database refuses: each time takes some tens of
 /// small statements, and everybody in the flush waits for them.
@@ -53,6 +65,9 @@ pub(crate) trait AppendLog: TextStore {
         producers: &[ProducerId],
     ) -> Result<Option<(Offset, Vec<Registration>)>, storage::Error>;
 
+    /// Waits.
+    async fn pause(&self, pause: Duration);
+
     /// A draft was stored, and its publishers have been answered.
     fn acknowledged(&self, draft: Draft, appended: Appended);
 }
@@ -61,8 +76,10 @@ pub(crate) trait AppendLog: TextStore {
 pub(crate) struct GroupCommit<'a, L> {
     log: &'a L,
     characters: &'a Characters,
-    /// How many statements the database refused.
+    /// How many statements the database refused or failed.
     refused: usize,
+    /// How often a group may still be tried again as it is after a fault of the server's own.
+    faults_to_outwait: usize,
     /// How often the database may still be asked which characters it can store.
     to_learn: usize,
 }
@@ -72,7 +89,8 @@ type Piece = Vec<TopicFlush>;
 
 impl<'a, L: AppendLog> GroupCommit<'a, L> {
     pub(crate) fn new(log: &'a L, characters: &'a Characters) -> Self {
-        Self { log, characters, refused: 0, to_learn: MAX_LEARNED }
+        let (faults_to_outwait, to_learn) = (MAX_FAULTS, MAX_LEARNED);
+        Self { log, characters, refused: 0, faults_to_outwait, to_learn }
     }
 
     /// Stores groups, which must come in the order of their topics' names, and answers all their
@@ -109,13 +127,11 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
                 }
                 left
             }
-            Err(error @ storage::Error::Refused(_)) => self.take_apart(groups, error).await,
+            Err(error) if error.is_of_a_statement() => self.take_apart(groups, error).await,
             // Nothing was stored: find out which of them it was.
-            Err(
-                storage::Error::Locked(_)
-                | storage::Error::ChangedMeanwhile
-                | storage::Error::Unexpected(_),
-            ) => groups.into_iter().map(|group| vec![group]).collect(),
+            Err(storage::Error::Locked(_) | storage::Error::ChangedMeanwhile) => {
+                groups.into_iter().map(|group| vec![group]).collect()
+            }
             Err(error) => refuse_all(groups, error),
         }
     }
@@ -123,6 +139,7 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
     /// Stores a group in a transaction of its own, without those of its members that do not fit;
     /// returns what is still to be stored.
     async fn store_alone(&mut self, mut group: TopicFlush) -> Vec<Piece> {
+        let mut faults = 0;
         for _ in 0..MAX_ROUNDS {
             let draft = group.draft();
             match self.log.append(&group.topic, &draft).await {
@@ -142,7 +159,15 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
                     group.refuse(&Error::TopicBusy { topic });
                     return Vec::new();
                 }
-                Err(error @ storage::Error::Refused(_)) => {
+                Err(storage::Error::Fault(problem))
+                    if faults < FAULT_PAUSES.len() && self.faults_to_outwait > 0 =>
+                {
+                    tracing::warn!(topic = %group.topic, problem, "store a batch once more");
+                    self.log.pause(FAULT_PAUSES[faults]).await;
+                    faults += 1;
+                    self.faults_to_outwait -= 1;
+                }
+                Err(error) if error.is_of_a_statement() => {
                     return self.take_apart(vec![group], error).await;
                 }
                 Err(error) => return refuse_all(vec![group], error),
@@ -178,14 +203,18 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
         }
     }
 
-    /// Takes apart what the database refused, and stored nothing of; returns the parts, which are
-    /// still to be stored. A request that is alone is answered.
+    /// Takes apart what the database refused or failed, and stored nothing of; returns the parts,
+    /// which are still to be stored. A request that is alone is answered.
     async fn take_apart(&mut self, mut groups: Piece, error: storage::Error) -> Vec<Piece> {
         self.refused += 1;
         if self.refused > MAX_REFUSED {
-            return refuse_all(groups, error);
+            tracing::warn!(%error, "send publishes back from a flush with too many errors");
+            // Some of them may be to blame for it, and nobody knows which.
+            groups.into_iter().for_each(|group| group.refuse(&Error::unavailable()));
+            return Vec::new();
         }
-        if self.refused == MAX_REFUSED || self.learn(&groups).await {
+        let of_a_value = matches!(error, storage::Error::Refused(_));
+        if self.refused == MAX_REFUSED || (of_a_value && self.learn(&groups).await) {
             // Without what is known to be refused now, the rest can be stored together.
             return vec![groups];
         }
@@ -198,10 +227,14 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
         for halves in halves {
             match halves {
                 Halves::Two(first, second) => left.extend([vec![first], vec![second]]),
-                Halves::OneRequest(group) => {
+                Halves::OneRequest(group) if of_a_value => {
                     tracing::warn!(topic = %group.topic, %error, "refuse a publish");
                     let problem = "hold a value that the database refuses";
                     group.refuse(&InvalidInput::new("messages", problem).into());
+                }
+                Halves::OneRequest(group) => {
+                    tracing::error!(topic = %group.topic, %error, "fail a publish");
+                    group.refuse(&Error::internal());
                 }
             }
         }

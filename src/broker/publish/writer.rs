@@ -172,6 +172,10 @@ impl AppendLog for LogStore {
         self.storage.find_registrations(topic, producers).await
     }
 
+    async fn pause(&self, pause: Duration) {
+        time::sleep(pause).await;
+    }
+
     fn acknowledged(&self, draft: Draft, appended: Appended) {
         let batch = draft.stored(appended.base, appended.published_at);
         let head = batch.end();

@@ -15,6 +15,7 @@ use crate::{
         Batch, Draft, Epoch, Message, NewMessages, Offset, ProducerId, Registration, Sequence,
         SequenceRun, TopicName,
     },
+    storage,
 };
 
 /// What goes wrong, or what another broker does, before a statement.
@@ -41,6 +42,8 @@ pub(crate) enum Mishap {
     Changed,
     /// Nothing is stored, as another session holds a lock.
     Locked,
+    /// Nothing is stored, as the server met a fault of its own that passes.
+    Fault,
     /// The connection is lost, before or after the commit.
     Lost {
         stored: bool,
@@ -59,6 +62,7 @@ pub(crate) fn mishap() -> impl Strategy<Value = Mishap> {
         2 => (topic, producer).prop_map(|(topic, producer)| Mishap::Register { topic, producer }),
         2 => Just(Mishap::Changed),
         1 => Just(Mishap::Locked),
+        1 => Just(Mishap::Fault),
         1 => any::<bool>().prop_map(|stored| Mishap::Lost { stored }),
     ]
 }
@@ -70,6 +74,9 @@ pub(crate) fn can_be_stored(character: char) -> bool {
 
 /// A header's value that the database refuses for no reason that its characters tell.
 pub(crate) const POISON: &str = "poison";
+
+/// A header's value over which every statement that holds it fails, as by an operator's trigger.
+pub(crate) const CURSE: &str = "curse";
 
 /// How many runs of counted messages a registration keeps.
 const RECENT_RUNS: usize = 8;
@@ -116,10 +123,18 @@ impl Database {
         Self(topics.collect())
     }
 
-    /// Whether a draft cannot be stored, whatever it is to fit.
-    pub(crate) fn refuses(draft: &Draft) -> bool {
-        let headers = draft.headers.iter().flatten().flat_map(|headers| headers.entries().values());
-        headers.into_iter().any(|value| refuses_value(value))
+    /// Fails if a draft cannot be stored, whatever it is to fit.
+    pub(crate) fn check(draft: &Draft) -> Result<(), storage::Error> {
+        let headers = draft.headers.iter().flatten();
+        for value in headers.flat_map(|headers| headers.entries().values()) {
+            if value == CURSE {
+                return Err(storage::Error::Failed("a trigger".to_owned()));
+            }
+            if refuses_value(value) {
+                return Err(storage::Error::Refused("a value".to_owned()));
+            }
+        }
+        Ok(())
     }
 
     /// All fit, and are stored, or nothing is.
@@ -187,7 +202,11 @@ impl Database {
                     registration.or_insert_with(|| new_registration(producer));
                 }
             }
-            Mishap::Nothing | Mishap::Changed | Mishap::Locked | Mishap::Lost { .. } => {}
+            Mishap::Nothing
+            | Mishap::Changed
+            | Mishap::Locked
+            | Mishap::Fault
+            | Mishap::Lost { .. } => {}
         }
     }
 

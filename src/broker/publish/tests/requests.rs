@@ -10,7 +10,7 @@ use crate::{
         pending::Answers,
         request::Publish,
         tests::{
-            database::{POISON, refuses_value},
+            database::{CURSE, POISON, refuses_value},
             writer::Driver,
         },
     },
@@ -64,6 +64,8 @@ enum Text {
     Refused(u8),
     /// Something else that it refuses.
     Poison,
+    /// Something that makes its statement fail.
+    Curse,
 }
 
 #[derive(Clone, Debug)]
@@ -116,6 +118,7 @@ fn acts(size: BoxedStrategy<(usize, usize)>) -> impl Strategy<Value = Act> {
         2 => Just(Some(Text::Good)),
         2 => (0..6u8).prop_map(|number| Some(Text::Refused(number))),
         1 => Just(Some(Text::Poison)),
+        1 => Just(Some(Text::Curse)),
     ];
     let request = (topic, producer, epoch, count, head, size, text, any::<bool>()).prop_map(
         |(topic, producer, epoch, count, head, size, text, joins)| {
@@ -145,7 +148,12 @@ pub(crate) fn plain(of: u8, id: usize, header: Option<&str>) -> Publish {
 
 /// Whether the database refuses a message, wherever it comes.
 pub(crate) fn is_refused(message: &Message) -> bool {
-    message.headers.entries().values().any(|value| refuses_value(value))
+    message.headers.entries().values().any(|value| refuses_value(value)) || is_cursed(message)
+}
+
+/// Whether every statement with a message fails.
+pub(crate) fn is_cursed(message: &Message) -> bool {
+    message.headers.entries().values().any(|value| value == CURSE)
 }
 
 /// What tells messages from all others: their keys. A request that is sent once more has the same.
@@ -236,6 +244,7 @@ impl Clients {
                     .chain(char::from_u32(0x5000 + u32::from(number)))
                     .collect(),
                 Text::Poison => POISON.to_owned(),
+                Text::Curse => CURSE.to_owned(),
             };
             last.headers = Labels::stored([("name".to_owned(), value)].into());
         }

@@ -9,7 +9,7 @@ use crate::{
             request::Publish,
             tests::{
                 Answer,
-                requests::{TOPICS, initially_registered, is_refused, topic},
+                requests::{TOPICS, initially_registered, is_cursed, is_refused, topic},
             },
         },
     },
@@ -37,8 +37,12 @@ pub(crate) enum Verdict {
     NotRegistered,
     HeadMoved(Offset),
     NoTopic,
-    /// The database refuses its value; or it is told that it would not have fitted.
-    Refused(Box<Verdict>),
+    /// The database refuses its value, or fails over it; or it is told that it would not have
+    /// fitted.
+    Refused {
+        cursed: bool,
+        otherwise: Box<Verdict>,
+    },
 }
 
 #[derive(Default)]
@@ -57,8 +61,10 @@ struct Count {
 
 impl Serial {
     pub(crate) fn judge(&mut self, publish: &Publish) -> Verdict {
-        if publish.messages.as_slice().iter().any(is_refused) {
-            return Verdict::Refused(Box::new(self.place(publish, false)));
+        let messages = publish.messages.as_slice();
+        if messages.iter().any(is_refused) {
+            let cursed = messages.iter().any(is_cursed);
+            return Verdict::Refused { cursed, otherwise: Box::new(self.place(publish, false)) };
         }
         self.place(publish, true)
     }
@@ -120,10 +126,11 @@ impl Count {
 impl Verdict {
     pub(crate) fn allows(&self, answer: &Answer) -> bool {
         match (self, answer) {
-            (Self::Refused(_), Err(Error::Invalid(invalid))) => {
+            (Self::Refused { cursed: true, .. }, Err(Error::Internal(_))) => true,
+            (Self::Refused { cursed: false, .. }, Err(Error::Invalid(invalid))) => {
                 invalid.field.starts_with("messages")
             }
-            (Self::Refused(otherwise), _) => {
+            (Self::Refused { otherwise, .. }, _) => {
                 !matches!(**otherwise, Self::Stored(_)) && otherwise.allows(answer)
             }
             (Self::Stored(first), Ok(receipt)) => receipt.first == *first && !receipt.duplicate,

@@ -4,7 +4,7 @@ use std::{
     cell::{Cell, Ref, RefCell},
     collections::VecDeque,
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use futures::FutureExt as _;
@@ -162,9 +162,8 @@ impl ModelLog {
         &self,
         drafts: &[(&TopicName, &Draft)],
     ) -> Result<Vec<Option<Appended>>, storage::Error> {
-        if drafts.iter().any(|(_, draft)| Database::refuses(draft)) {
-            self.refused.set(self.refused.get() + 1);
-            return Err(storage::Error::Refused("a value".to_owned()));
+        for (_, draft) in drafts {
+            Database::check(draft).inspect_err(|_| self.refused.set(self.refused.get() + 1))?;
         }
         let mut database = self.database.borrow_mut();
         let appended =
@@ -180,6 +179,7 @@ impl ModelLog {
         match mishap {
             Mishap::Changed => Err(storage::Error::ChangedMeanwhile),
             Mishap::Locked => Err(storage::Error::Locked(String::new())),
+            Mishap::Fault => Err(storage::Error::Fault(String::new())),
             Mishap::Lost { stored } => {
                 let stored = if stored { "stored" } else { "" };
                 Err(storage::Error::ConnectionLost(stored.to_owned()))
@@ -214,6 +214,8 @@ impl AppendLog for ModelLog {
         let _ = self.meet();
         Ok(self.database.borrow().find_registrations(topic, producers))
     }
+
+    async fn pause(&self, _: Duration) {}
 
     fn acknowledged(&self, _: Draft, _: Appended) {}
 }
