@@ -25,7 +25,9 @@ pub use name::{ConsumerId, ProducerId, TopicName};
 pub use page::{Page, PageRequest};
 pub use position::{ConsumerKey, Epoch, Offset, Sequence, Start, TopicId};
 pub use range::{LogEnds, OffsetRange};
-pub use record::{Consumer, Producer, Registration, Retention, SequenceRun, Topic, TopicChanges};
+pub use record::{
+    Consumer, Producer, Registration, Retention, SequenceRun, StoredRun, Topic, TopicChanges,
+};
 #[cfg(feature = "sabotage")]
 pub use sabotage::Sabotage;
 pub use time::TimeBound;

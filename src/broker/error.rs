@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     model::{
         ConsumerId, Epoch, InvalidInput, LogEnds, Offset, OffsetRange, ProducerId, Sequence,
-        TopicName,
+        StoredRun, TopicName,
     },
     storage,
 };
@@ -42,13 +42,17 @@ pub enum Error {
     )]
     SequenceGap { topic: TopicName, producer: ProducerId, sequence: Sequence, expected: Sequence },
     #[error(
-        "sequence {sequence} of producer {producer} on topic {topic} was passed too long ago to say where it is stored: {expected} is expected"
+        "sequence {sequence} of producer {producer} on topic {topic} was passed {}",
+        passed(*sequence, *expected, stored)
     )]
     SequencePassed {
         topic: TopicName,
         producer: ProducerId,
         sequence: Sequence,
         expected: Sequence,
+        /// What is known of the request's messages, which has more than one first offset, or is
+        /// not all of them.
+        stored: Vec<StoredRun>,
     },
     #[error("the head of topic {topic} is {head}, not {expected_head} as expected")]
     HeadMoved { topic: TopicName, expected_head: Offset, head: Offset },
@@ -153,6 +157,34 @@ impl Error {
             other => other,
         }
     }
+}
+
+/// What is known of a request that was passed, and where its producer can go on.
+fn passed(sequence: Sequence, expected: Sequence, stored: &[StoredRun]) -> String {
+    let Some(first) = stored.first() else {
+        return format!("too long ago to say where it is stored: {expected} is expected");
+    };
+    let range = |what: &str, from: i64, count: usize| match count {
+        1 => format!("{what} {from}"),
+        _ => format!("{what}s {from} to {}", from + count as i64 - 1),
+    };
+    let mut told = Vec::new();
+    if sequence < first.sequence {
+        let unknown = first.sequence.since(sequence) as usize;
+        let is = if unknown == 1 { "is" } else { "are" };
+        let range = range("sequence", sequence.0, unknown);
+        told.push(format!("where {range} {is} stored is not known any more"));
+    }
+    for StoredRun { sequence, offset, count } in stored {
+        let is = if *count == 1 { "is" } else { "are" };
+        let (sequences, offsets) =
+            (range("sequence", sequence.0, *count), range("offset", offset.0, *count));
+        told.push(format!("{sequences} {is} stored at {offsets}"));
+    }
+    format!(
+        "and cannot be answered as a repetition: {}; go on with sequence {expected}",
+        told.join(", ")
+    )
 }
 
 impl From<storage::Error> for Error {

@@ -9,7 +9,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::{
     broker::Error,
     grpc::limits::{MAX_METADATA_BYTES, MAX_REQUEST_BYTES},
-    model::{InvalidInput, LogEnds, OffsetRange},
+    model::{InvalidInput, LogEnds, OffsetRange, StoredRun},
     proto::PublishRefusal,
 };
 
@@ -49,9 +49,18 @@ fn describe(error: &Error) -> (Code, &'static str, Metadata) {
             metadata.extend(values([("sequence", sequence), ("expected", expected)]));
             (Code::OutOfRange, "SEQUENCE_GAP", metadata)
         }
-        SequencePassed { topic, producer, sequence, expected } => {
+        SequencePassed { topic, producer, sequence, expected, stored } => {
             let mut metadata = two_values(("topic", topic), ("producer_id", producer));
             metadata.extend(values([("sequence", sequence), ("expected", expected)]));
+            if !stored.is_empty() {
+                let ranges = |first: fn(&StoredRun) -> i64| {
+                    let range =
+                        |run| format!("{}-{}", first(run), first(run) + run.count as i64 - 1);
+                    stored.iter().map(range).collect::<Vec<_>>().join(",")
+                };
+                metadata.push(("stored_sequences", ranges(|run| run.sequence.0)));
+                metadata.push(("stored_offsets", ranges(|run| run.offset.0)));
+            }
             (Code::OutOfRange, "SEQUENCE_PASSED", metadata)
         }
         HeadMoved { topic, expected_head, head } => {

@@ -35,6 +35,11 @@ impl Sequence {
     pub fn after(self, count: usize) -> Self {
         Self(self.0 + count as i64)
     }
+
+    /// How many messages lie between `earlier` and this sequence.
+    pub fn since(self, earlier: Self) -> i64 {
+        self.0 - earlier.0
+    }
 }
 
 impl fmt::Display for Sequence {

@@ -102,19 +102,40 @@ pub struct SequenceRun {
     pub offset: Offset,
 }
 
+/// Messages that are stored one behind the other, in their producer's count and in their topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredRun {
+    /// The sequence of the first one.
+    pub sequence: Sequence,
+    /// The offset of the first one.
+    pub offset: Offset,
+    /// How many they are, at least one.
+    pub count: usize,
+}
+
 impl Registration {
-    /// The offset at which messages that were published before are stored; `None` if that was too long
-    /// ago to be known.
-    pub fn find_stored(&self, first: Sequence, count: usize) -> Option<Offset> {
-        let mut end = self.next_sequence;
+    /// Where those of some messages that were published before are stored, as far as that is
+    /// known, in the order of their sequences. Only the first ones may be unknown, as they were
+    /// stored too long ago, and only the last ones may be new.
+    pub fn find_stored(&self, first: Sequence, count: usize) -> Vec<StoredRun> {
+        let end = first.after(count);
+        let mut found: Vec<StoredRun> = Vec::new();
+        let mut end_of_run = self.next_sequence;
         for run in &self.recent {
-            if run.sequence <= first {
-                let skipped = usize::try_from(first.0 - run.sequence.0).ok()?;
-                return (first.after(count) <= end).then(|| run.offset.after(skipped));
+            let sequence = run.sequence.max(first);
+            let count = end_of_run.min(end).since(sequence);
+            end_of_run = run.sequence;
+            let Ok(count @ 1..) = usize::try_from(count) else { continue };
+            let offset = Offset(run.offset.0 + sequence.since(run.sequence));
+            match found.last_mut() {
+                Some(next) if next.offset == offset.after(count) => {
+                    *next = StoredRun { sequence, offset, count: count + next.count };
+                }
+                _ => found.push(StoredRun { sequence, offset, count }),
             }
-            end = run.sequence;
         }
-        None
+        found.reverse();
+        found
     }
 }
 
@@ -155,13 +176,38 @@ mod tests {
             next_sequence: Sequence(30),
             recent: vec![run(20, 700), run(10, 400)],
         };
-        let found = |first, count| registration.find_stored(Sequence(first), count).map(|o| o.0);
-        assert_eq!(found(20, 10), Some(700));
-        assert_eq!(found(25, 5), Some(705));
-        assert_eq!(found(12, 3), Some(402));
-        // Across the end of a run, after the last run, and before the first known one.
-        assert_eq!(found(15, 10), None);
-        assert_eq!(found(25, 6), None);
-        assert_eq!(found(9, 1), None);
+        let found = |first, count| {
+            let found = registration.find_stored(Sequence(first), count).into_iter();
+            found.map(|run| (run.sequence.0, run.offset.0, run.count)).collect::<Vec<_>>()
+        };
+        assert_eq!(found(20, 10), [(20, 700, 10)]);
+        assert_eq!(found(25, 5), [(25, 705, 5)]);
+        assert_eq!(found(12, 3), [(12, 402, 3)]);
+        // Across the end of a run, beyond the last one, and before the first that is known.
+        assert_eq!(found(15, 10), [(15, 405, 5), (20, 700, 5)]);
+        assert_eq!(found(25, 6), [(25, 705, 5)]);
+        assert_eq!(found(9, 1), []);
+        assert_eq!(found(9, 40), [(10, 400, 10), (20, 700, 10)]);
+        assert_eq!(found(30, 1), []);
+    }
+
+    #[test]
+    fn runs_that_follow_each_other_in_the_topic_are_found_as_one() {
+        let run =
+            |sequence, offset| SequenceRun { sequence: Sequence(sequence), offset: Offset(offset) };
+        let registration = Registration {
+            producer: ProducerId::stored("p"),
+            epoch: Epoch(0),
+            next_sequence: Sequence(30),
+            recent: vec![run(27, 107), run(20, 100), run(10, 90), run(0, 79)],
+        };
+        let stored = |sequence, offset, count| StoredRun {
+            sequence: Sequence(sequence),
+            offset: Offset(offset),
+            count,
+        };
+        assert_eq!(registration.find_stored(Sequence(15), 14), [stored(15, 95, 14)]);
+        let found = registration.find_stored(Sequence(0), 30);
+        assert_eq!(found, [stored(0, 79, 10), stored(10, 90, 20)]);
     }
 }

@@ -115,10 +115,79 @@ async fn a_gap_and_what_was_passed_long_ago_are_refused_with_what_is_expected() 
     let refused = publish(&broker, counted(1, &["x"])).await;
     let metadata = assert_refused(refused, Code::OutOfRange, "SEQUENCE_PASSED");
     assert_eq!((metadata["sequence"].as_str(), metadata["expected"].as_str()), ("1", "10"));
+    assert!(!metadata.contains_key("stored_sequences"), "{metadata:?}");
     // One that is not what it was: some of it is stored, and some is new.
     let refused = publish(&broker, counted(9, &["x", "y"])).await;
     assert_refused(refused, Code::OutOfRange, "SEQUENCE_PASSED");
     assert_eq!(broker.stored().await, 10);
+}
+
+#[tokio::test]
+async fn a_repetition_that_spans_requests_is_answered_or_told_what_is_stored() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    assert_eq!(publish(&broker, counted(0, &["a", "b"])).await.unwrap(), (0, false));
+    assert_eq!(publish(&broker, counted(2, &["c"])).await.unwrap(), (2, false));
+    assert_eq!(publish(&broker, request(&["from elsewhere"])).await.unwrap(), (3, false));
+    assert_eq!(publish(&broker, counted(3, &["d", "e"])).await.unwrap(), (4, false));
+    // At consecutive offsets, though stored one after the other.
+    assert_eq!(publish(&broker, counted(0, &["a", "b", "c"])).await.unwrap(), (0, true));
+    assert_eq!(publish(&broker, counted(1, &["b", "c"])).await.unwrap(), (1, true));
+
+    let passed = async |sequence, payloads: &[&str]| {
+        let refused = publish(&broker, counted(sequence, payloads)).await;
+        let text = refused.as_ref().unwrap_err().message().to_owned();
+        let metadata = assert_refused(refused, Code::OutOfRange, "SEQUENCE_PASSED");
+        assert_eq!(metadata["expected"], "5");
+        (metadata["stored_sequences"].clone(), metadata["stored_offsets"].clone(), text)
+    };
+    // There is no one offset behind which all of it is.
+    let (sequences, offsets, text) = passed(1, &["b", "c", "d"]).await;
+    assert_eq!((sequences.as_str(), offsets.as_str()), ("1-2,3-3", "1-2,4-4"));
+    for told in [
+        "sequences 1 to 2 are stored at offsets 1 to 2",
+        "sequence 3 is stored at offset 4",
+        "go on with sequence 5",
+    ] {
+        assert!(text.contains(told), "{text}");
+    }
+    // Half of it is new.
+    let (sequences, offsets, _) = passed(4, &["e", "f"]).await;
+    assert_eq!((sequences.as_str(), offsets.as_str()), ("4-4", "5-5"));
+    assert_eq!(stored(&broker).await, ["a", "b", "c", "from elsewhere", "d", "e"]);
+
+    // Eight stored runs are remembered: of what began before them, the rest is told.
+    for sequence in 5..12 {
+        publish(&broker, counted(sequence, &["x"])).await.unwrap();
+    }
+    let refused = publish(&broker, counted(2, &["c", "d"])).await;
+    let text = refused.as_ref().unwrap_err().message().to_owned();
+    let metadata = assert_refused(refused, Code::OutOfRange, "SEQUENCE_PASSED");
+    assert_eq!(
+        (metadata["stored_sequences"].as_str(), metadata["expected"].as_str()),
+        ("3-3", "12")
+    );
+    for told in ["where sequence 2 is stored is not known any more", "3 is stored at offset 4"] {
+        assert!(text.contains(told), "{text}");
+    }
+    // In a stream as well, where the next request can go on behind what is stored.
+    let mut stream = PublishStream::open(&broker).await;
+    stream.send(streamed(counted(11, &["x", "y"]))).await;
+    let Answer::Refusal(refusal) = stream.answer().await else { panic!("a refusal") };
+    assert_eq!(refusal.metadata["stored_offsets"], "12-12");
+    let next = refusal.metadata["expected"].parse().unwrap();
+    stream.send(streamed(counted(next, &["y"]))).await;
+    assert_eq!(stream.first_offset().await, 13);
+}
+
+/// Only the numbers are compared: the proto says so.
+#[tokio::test]
+async fn other_messages_under_stored_sequences_are_taken_for_a_repetition() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    assert_eq!(publish(&broker, counted(0, &["a", "b"])).await.unwrap(), (0, false));
+    assert_eq!(publish(&broker, counted(0, &["other"])).await.unwrap(), (0, true));
+    assert_eq!(stored(&broker).await, ["a", "b"]);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::{
             request::{Publish, Receipt},
         },
     },
-    model::{Draft, Epoch, Offset, ProducerId, Registration, Sequence, TopicName},
+    model::{Draft, Epoch, Offset, ProducerId, Registration, Sequence, StoredRun, TopicName},
 };
 
 /// A flush takes no more publishes in when it holds so many messages: larger batches were not
@@ -272,12 +272,16 @@ fn judge(
     if let Some(sequence) = *sequence
         && sequence != expected
     {
-        if let Some(first) = registration.find_stored(sequence, count) {
+        let stored = registration.find_stored(sequence, count);
+        // A receipt has one first offset, behind which all messages are.
+        if let [StoredRun { offset: first, count: found, .. }] = stored[..]
+            && found == count
+        {
             return Some(Ok(Receipt { first, count, duplicate: true }));
         }
         let (topic, producer) = (topic.clone(), producer.clone());
         return Some(Err(match sequence < expected {
-            true => Error::SequencePassed { topic, producer, sequence, expected },
+            true => Error::SequencePassed { topic, producer, sequence, expected, stored },
             false => Error::SequenceGap { topic, producer, sequence, expected },
         }));
     }

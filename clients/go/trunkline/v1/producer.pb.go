@@ -575,8 +575,10 @@ type PublishRequest struct {
 	// which starts at 0; the other messages of the request follow it. A repeated
 	// request with the same sequence is stored once, and answered with its
 	// original first offset. The broker remembers at least the last eight
-	// requests that it accepted, so leave no more than eight unanswered. If
-	// absent, a repeated request is stored again.
+	// requests that it accepted, so leave no more than eight unanswered. Only
+	// sequences are compared: other messages under stored sequences count as a
+	// repetition, and are not stored. If absent, a repeated request is stored
+	// again.
 	Sequence *int64 `protobuf:"varint,4,opt,name=sequence,proto3,oneof" json:"sequence,omitempty"`
 	// The offset that the first message must get. The request is refused with
 	// HEAD_MOVED if the topic's head is a different offset, for example because
@@ -740,8 +742,10 @@ type PublishStreamRequest struct {
 	// which starts at 0; the other messages of the request follow it. A repeated
 	// request with the same sequence is stored once, and answered with its
 	// original first offset. The broker remembers at least the last eight
-	// requests that it accepted, so leave no more than eight unanswered. If
-	// absent, a repeated request is stored again.
+	// requests that it accepted, so leave no more than eight unanswered. Only
+	// sequences are compared: other messages under stored sequences count as a
+	// repetition, and are not stored. If absent, a repeated request is stored
+	// again.
 	Sequence *int64 `protobuf:"varint,4,opt,name=sequence,proto3,oneof" json:"sequence,omitempty"`
 	// The offset that the first message must get. The request is refused with
 	// HEAD_MOVED if the topic's head is a different offset, for example because

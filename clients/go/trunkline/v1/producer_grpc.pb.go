@@ -61,12 +61,20 @@ type ProducerServiceClient interface {
 	// registered on the topic. FAILED_PRECONDITION (PRODUCER_FENCED) if
 	// producer_epoch is not the producer's current epoch, for example because a
 	// newer instance has fenced it. OUT_OF_RANGE (SEQUENCE_GAP) if the sequence
-	// is greater than the expected one, or (SEQUENCE_PASSED) if it was used too
-	// long ago for the broker to know where its messages are stored; the metadata
-	// holds the expected sequence. ABORTED (HEAD_MOVED) if the topic's head is
-	// not expected_head; the metadata holds the head. NOT_FOUND (TOPIC_NOT_FOUND)
-	// if the topic does not exist. UNAVAILABLE (TOPIC_BUSY) if another database
+	// is greater than the expected one, or (SEQUENCE_PASSED) if it is less and
+	// the request is not a repetition that can be answered: some of its messages
+	// are new, they are stored at offsets that are not consecutive, or they were
+	// stored too long ago. ABORTED (HEAD_MOVED) if the topic's head is not
+	// expected_head; the metadata holds the head. NOT_FOUND (TOPIC_NOT_FOUND) if
+	// the topic does not exist. UNAVAILABLE (TOPIC_BUSY) if another database
 	// session holds a lock on the topic; nothing was stored.
+	//
+	// The metadata of SEQUENCE_GAP and SEQUENCE_PASSED holds the next sequence
+	// (`expected`), from which the producer can continue. That of SEQUENCE_PASSED
+	// also says where messages of the request are stored, as far as the broker
+	// knows: `stored_sequences` and `stored_offsets` list the same number of
+	// ranges, each with its first and last number, such as `4-6,7-7` and
+	// `10-12,20-20`.
 	//
 	// With reason OUTCOME_UNKNOWN, the messages may be stored or not. Retrying
 	// with the same sequence stores them once; without a sequence, a retry may
@@ -193,12 +201,20 @@ type ProducerServiceServer interface {
 	// registered on the topic. FAILED_PRECONDITION (PRODUCER_FENCED) if
 	// producer_epoch is not the producer's current epoch, for example because a
 	// newer instance has fenced it. OUT_OF_RANGE (SEQUENCE_GAP) if the sequence
-	// is greater than the expected one, or (SEQUENCE_PASSED) if it was used too
-	// long ago for the broker to know where its messages are stored; the metadata
-	// holds the expected sequence. ABORTED (HEAD_MOVED) if the topic's head is
-	// not expected_head; the metadata holds the head. NOT_FOUND (TOPIC_NOT_FOUND)
-	// if the topic does not exist. UNAVAILABLE (TOPIC_BUSY) if another database
+	// is greater than the expected one, or (SEQUENCE_PASSED) if it is less and
+	// the request is not a repetition that can be answered: some of its messages
+	// are new, they are stored at offsets that are not consecutive, or they were
+	// stored too long ago. ABORTED (HEAD_MOVED) if the topic's head is not
+	// expected_head; the metadata holds the head. NOT_FOUND (TOPIC_NOT_FOUND) if
+	// the topic does not exist. UNAVAILABLE (TOPIC_BUSY) if another database
 	// session holds a lock on the topic; nothing was stored.
+	//
+	// The metadata of SEQUENCE_GAP and SEQUENCE_PASSED holds the next sequence
+	// (`expected`), from which the producer can continue. That of SEQUENCE_PASSED
+	// also says where messages of the request are stored, as far as the broker
+	// knows: `stored_sequences` and `stored_offsets` list the same number of
+	// ranges, each with its first and last number, such as `4-6,7-7` and
+	// `10-12,20-20`.
 	//
 	// With reason OUTCOME_UNKNOWN, the messages may be stored or not. Retrying
 	// with the same sequence stores them once; without a sequence, a retry may

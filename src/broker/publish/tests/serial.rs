@@ -22,10 +22,14 @@ const KNOWN_REQUESTS: usize = 8;
 #[derive(Debug)]
 pub(crate) enum Verdict {
     Stored(Offset),
-    /// It is there from before; whether that is still known is certain of the last requests only.
+    /// It is there from before, or a part of it; from which sequence on that is still known is
+    /// certain of the last requests only.
     Passed {
         first: Option<Offset>,
-        known: bool,
+        /// Where each of its messages that are there is.
+        offsets: Vec<Offset>,
+        known_from: Sequence,
+        next: Sequence,
     },
     Gap {
         next: Sequence,
@@ -55,7 +59,7 @@ pub(crate) struct Serial {
 #[derive(Default)]
 struct Count {
     offsets: Vec<Offset>,
-    requests: VecDeque<(Sequence, usize)>,
+    requests: VecDeque<Sequence>,
     some_refused: bool,
 }
 
@@ -89,8 +93,10 @@ impl Serial {
             }
             Some(sequence) if sequence < next => {
                 let first = count.find(sequence, messages.count());
-                let known = count.requests.contains(&(sequence, messages.count()));
-                return Verdict::Passed { first, known };
+                let offsets = count.offsets[sequence.0 as usize..].iter().copied();
+                let offsets = offsets.take(messages.count()).collect();
+                let known_from = count.requests.front().map_or(next, |&first| first);
+                return Verdict::Passed { first, offsets, known_from, next };
             }
             _ => {}
         }
@@ -105,7 +111,7 @@ impl Serial {
         *head = first.after(messages.count());
         if let Some(sequence) = *sequence {
             count.offsets.extend((0..messages.count()).map(|index| first.after(index)));
-            count.requests.push_back((sequence, messages.count()));
+            count.requests.push_back(sequence);
             if count.requests.len() > KNOWN_REQUESTS {
                 count.requests.pop_front();
             }
@@ -137,7 +143,22 @@ impl Verdict {
             (Self::Passed { first, .. }, Ok(receipt)) => {
                 Some(receipt.first) == *first && receipt.duplicate
             }
-            (Self::Passed { known, .. }, Err(Error::SequencePassed { .. })) => !known,
+            (
+                Self::Passed { first, offsets, known_from, next },
+                Err(Error::SequencePassed { sequence, expected, stored, .. }),
+            ) => {
+                let end = sequence.after(offsets.len());
+                let from = stored.first().map_or(end, |run| run.sequence);
+                let told = stored.iter().flat_map(|run| {
+                    (0..run.count).map(|index| (run.sequence.after(index), run.offset.after(index)))
+                });
+                let there =
+                    offsets.iter().enumerate().map(|(index, at)| (sequence.after(index), *at));
+                (first.is_none() || sequence < known_from)
+                    && expected == next
+                    && from <= end.min(*sequence.max(known_from))
+                    && told.eq(there.skip_while(|(sequence, _)| *sequence < from))
+            }
             (
                 Self::Gap { next, some_refused },
                 Err(Error::SequenceGap { expected, sequence, .. }),
