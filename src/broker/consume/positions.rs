@@ -23,7 +23,8 @@ use crate::{
     storage::{self, Advance, Storage},
 };
 
-/// Whether a position moved; if not, its epoch is over or it would have gone back.
+/// Whether a position moved; if not, its epoch is over or it would have gone back: behind the stored
+/// one, or behind a move that was queued before it.
 type Moved = Result<bool, Error>;
 
 struct Move {
@@ -136,6 +137,7 @@ impl Writer {
         let outcome = in_time(self.storage.advance_free_positions(&advances)).await;
         let outcome = outcome.map_err(logged);
         let now = Instant::now();
+        let mut order = Order::default();
         for Blocked { queued, give_up_at } in moves {
             let key = queued.advance.key;
             match &outcome {
@@ -146,7 +148,7 @@ impl Writer {
                     tracing::warn!(?key, "another session of the database holds a consumer");
                     answer([queued], Err(Error::unavailable()));
                 }
-                Ok((moved, _)) => answer_one(queued, moved),
+                Ok((moved, _)) => answer_one(queued, moved, &mut order),
                 Err(error) => answer([queued], Err(error.clone())),
             }
         }
@@ -158,21 +160,37 @@ fn logged(error: storage::Error) -> Error {
     Error::from(error).logged("store positions")
 }
 
-fn answer_one(queued: Move, moved: &HashSet<(ConsumerKey, Epoch)>) {
+fn answer_one(queued: Move, moved: &HashSet<(ConsumerKey, Epoch)>, order: &mut Order) {
     let Move { advance, reply } = queued;
-    let _ = reply.send(Ok(moved.contains(&(advance.key, advance.epoch))));
+    let advances = order.advances(&advance);
+    // A caller that has gone does not receive it.
+    let _ = reply.send(Ok(advances && moved.contains(&(advance.key, advance.epoch))));
 }
 
 type Outcome = Result<HashSet<(ConsumerKey, Epoch)>, Error>;
 
 fn answer(queued: impl IntoIterator<Item = Move>, outcome: Outcome) {
-    for Move { advance, reply } in queued {
-        let moved = match &outcome {
-            Ok(moved) => Ok(moved.contains(&(advance.key, advance.epoch))),
-            Err(error) => Err(error.clone()),
-        };
-        // A caller that has gone does not receive it.
-        let _ = reply.send(moved);
+    let mut order = Order::default();
+    for queued in queued {
+        match &outcome {
+            Ok(moved) => answer_one(queued, moved, &mut order),
+            Err(error) => drop(queued.reply.send(Err(error.clone()))),
+        }
+    }
+}
+
+/// The moves that share a statement, in the order in which they were queued. Each is answered as if
+/// it had been stored before the next one, although only the farthest of a lease was.
+#[derive(Default)]
+struct Order(HashMap<(ConsumerKey, Epoch), Offset>);
+
+impl Order {
+    /// Whether a move does not lie before an earlier one of its lease.
+    fn advances(&mut self, advance: &Advance) -> bool {
+        let farthest = self.0.entry((advance.key, advance.epoch)).or_insert(advance.position);
+        let advances = advance.position >= *farthest;
+        *farthest = advance.position.max(*farthest);
+        advances
     }
 }
 
@@ -184,7 +202,7 @@ async fn advance(
     in_time(storage.advance_positions(&advances)).await
 }
 
-/// Of several moves of one lease the farthest, which holds for all.
+/// Of several moves of one lease the farthest: the others would be passed at once.
 fn farthest(advances: impl Iterator<Item = Advance>) -> Vec<Advance> {
     let mut farthest: HashMap<(ConsumerKey, Epoch), Offset> = HashMap::new();
     for Advance { key, epoch, position } in advances {

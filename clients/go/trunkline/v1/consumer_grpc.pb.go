@@ -98,7 +98,8 @@ type ConsumerServiceClient interface {
 	// holds first_offset and head.
 	Seek(ctx context.Context, in *SeekRequest, opts ...grpc.CallOption) (*SeekResponse, error)
 	// Moves the position of a stream in manual mode, and answers once it is on
-	// disk.
+	// disk. Concurrent commits are each judged as if those that came before them
+	// were stored.
 	//
 	// ABORTED (LEASE_LOST) if the epoch is not the current one. Keep reading the
 	// stream: after a seek it continues with a repositioned frame, and if it has
@@ -276,7 +277,8 @@ type ConsumerServiceServer interface {
 	// holds first_offset and head.
 	Seek(context.Context, *SeekRequest) (*SeekResponse, error)
 	// Moves the position of a stream in manual mode, and answers once it is on
-	// disk.
+	// disk. Concurrent commits are each judged as if those that came before them
+	// were stored.
 	//
 	// ABORTED (LEASE_LOST) if the epoch is not the current one. Keep reading the
 	// stream: after a seek it continues with a repositioned frame, and if it has
