@@ -120,7 +120,10 @@ impl Writer {
                 let held_up: Vec<Blocked> = held_up.collect();
                 self.write_free(held_up).await;
             }
-            outcome => answer(queued.drain(..), outcome.map_err(logged)),
+            outcome => {
+                let (outcome, mut order) = (outcome.map_err(logged), Order::default());
+                queued.drain(..).for_each(|queued| queued.answer(outcome.as_ref(), &mut order));
+            }
         }
     }
 
@@ -146,10 +149,10 @@ impl Writer {
                 }
                 Ok((_, held)) if held.contains(&key) => {
                     tracing::warn!(?key, "another session of the database holds a consumer");
-                    answer([queued], Err(Error::unavailable()));
+                    queued.answer(Err(&Error::unavailable()), &mut order);
                 }
-                Ok((moved, _)) => answer_one(queued, moved, &mut order),
-                Err(error) => answer([queued], Err(error.clone())),
+                Ok((moved, _)) => queued.answer(Ok(moved), &mut order),
+                Err(error) => queued.answer(Err(error), &mut order),
             }
         }
     }
@@ -158,25 +161,6 @@ impl Writer {
 /// One failed statement answers many callers: it is logged here, once.
 fn logged(error: storage::Error) -> Error {
     Error::from(error).logged("store positions")
-}
-
-fn answer_one(queued: Move, moved: &HashSet<(ConsumerKey, Epoch)>, order: &mut Order) {
-    let Move { advance, reply } = queued;
-    let advances = order.advances(&advance);
-    // A caller that has gone does not receive it.
-    let _ = reply.send(Ok(advances && moved.contains(&(advance.key, advance.epoch))));
-}
-
-type Outcome = Result<HashSet<(ConsumerKey, Epoch)>, Error>;
-
-fn answer(queued: impl IntoIterator<Item = Move>, outcome: Outcome) {
-    let mut order = Order::default();
-    for queued in queued {
-        match &outcome {
-            Ok(moved) => answer_one(queued, moved, &mut order),
-            Err(error) => drop(queued.reply.send(Err(error.clone()))),
-        }
-    }
 }
 
 /// The moves that share a statement, in the order in which they were queued. Each is answered as if
@@ -191,6 +175,17 @@ impl Order {
         let advances = advance.position >= *farthest;
         *farthest = advance.position.max(*farthest);
         advances
+    }
+}
+
+impl Move {
+    /// Answers a move with the moves that its statement made, or with its error.
+    fn answer(self, outcome: Result<&HashSet<(ConsumerKey, Epoch)>, &Error>, order: &mut Order) {
+        let Self { advance, reply } = self;
+        let moved = outcome
+            .map(|moved| order.advances(&advance) && moved.contains(&(advance.key, advance.epoch)));
+        // A caller that has gone does not receive it.
+        let _ = reply.send(moved.map_err(Error::clone));
     }
 }
 
