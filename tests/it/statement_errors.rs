@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use trunkline::{
-    broker::{Answers, Broker, Error, Publish, Receipt, Run},
+    broker::{Answers, Broker, Error, Publish, Receipt},
     model::{Epoch, Message, NewMessages, Offset, ProducerId, Sequence, TopicName},
     storage::Storage,
 };
@@ -81,17 +81,17 @@ impl OneWriter {
     }
 
     /// Has requests share a flush: they wait while the writer waits for a lock.
-    async fn publish_together(&self, runs: Vec<Run>) -> Vec<Vec<Answer>> {
+    async fn publish_together(&self, publishes: Vec<Publish>) -> Vec<Vec<Answer>> {
         let mut sql = self.served.sql().await;
         let lock = sql.transaction().await.unwrap();
         let head = "select from trunkline.topic_head h join trunkline.topic on id = topic_id
             where name = 'first' for update of h";
         lock.query(head, &[]).await.unwrap();
-        let first = self.take_in(publish("first", PRODUCER, None, &["held"]).into()).await;
+        let first = self.enqueue(publish("first", PRODUCER, None, &["held"])).await;
         until("the writer waits", async || self.served.waiting_for_locks().await == 1).await;
         let mut answers = Vec::new();
-        for run in runs {
-            answers.push(self.take_in(run).await);
+        for publish in publishes {
+            answers.push(self.enqueue(publish).await);
         }
         lock.rollback().await.unwrap();
         assert!(soon("the first answer", first.wait()).await[0].is_ok());
@@ -102,8 +102,8 @@ impl OneWriter {
         all
     }
 
-    async fn take_in(&self, run: Run) -> Answers {
-        self.broker.take_in(run).await.unwrap()
+    async fn enqueue(&self, publish: Publish) -> Answers {
+        self.broker.publisher.enqueue(publish).await.unwrap()
     }
 
     /// The payloads of a topic, in their order.
@@ -136,23 +136,23 @@ async fn an_error_of_one_request_reaches_no_other_of_its_flush() {
         let one = OneWriter::start().await;
         one.execute(TRIGGER).await;
         let bad = format!("raise {error}");
-        let mut run = Run::from(publish("orders", "b", None, &["b0"]));
+        let mut run = publish("orders", "b", None, &["b0"]);
         for payloads in [["b1", "b2"], [&bad, "b3"], ["b4", "b5"]] {
-            run.add(publish("orders", "b", None, &payloads)).unwrap();
+            run.append(publish("orders", "b", None, &payloads)).unwrap();
         }
         let answers = one
             .publish_together(vec![
-                publish("orders", "a", Some(0), &["a0"]).into(),
-                publish("bills", PRODUCER, None, &["bill", &bad]).into(),
-                publish("orders", "a", Some(1), &[&bad]).into(),
+                publish("orders", "a", Some(0), &["a0"]),
+                publish("bills", PRODUCER, None, &["bill", &bad]),
+                publish("orders", "a", Some(1), &[&bad]),
                 run,
                 // It counts on from what was refused.
-                publish("orders", "a", Some(2), &["a2"]).into(),
-                publish("audit", PRODUCER, None, &["seen"]).into(),
-                publish("bills", PRODUCER, None, &["paid"]).into(),
+                publish("orders", "a", Some(2), &["a2"]),
+                publish("audit", PRODUCER, None, &["seen"]),
+                publish("bills", PRODUCER, None, &["paid"]),
             ])
             .await;
-        let refused = |answer: &Answer| matches!(answer, Err(Error::Internal));
+        let refused = |answer: &Answer| matches!(answer, Err(Error::Internal(_)));
         assert_eq!(receipt(&answers[0][0]), (0, 1), "{error}");
         assert!(refused(&answers[1][0]), "{error}: {answers:?}");
         assert!(refused(&answers[2][0]), "{error}: {answers:?}");
@@ -178,12 +178,12 @@ async fn a_flush_of_one_topic_is_taken_apart_as_well() {
     one.execute(check).await;
     let runs = (0..60).map(|number| {
         let payload = if [7, 8, 41].contains(&number) { "bad" } else { "good" };
-        publish("orders", "a", None, &[payload]).into()
+        publish("orders", "a", None, &[payload])
     });
     let answers = one.publish_together(runs.collect()).await;
     for (number, answer) in answers.iter().enumerate() {
         match [7, 8, 41].contains(&number) {
-            true => assert!(matches!(answer[0], Err(Error::Internal)), "{number}: {answer:?}"),
+            true => assert!(matches!(answer[0], Err(Error::Internal(_))), "{number}: {answer:?}"),
             false => drop(receipt(&answer[0])),
         }
     }
@@ -196,7 +196,7 @@ async fn a_fault_of_the_server_that_passes_is_seen_by_nobody() {
     for topics in [&["orders"][..], &["audit", "bills", "orders"]] {
         let one = OneWriter::start().await;
         one.execute(FAULT).await;
-        let runs = topics.iter().map(|topic| publish(topic, PRODUCER, None, &["x"]).into());
+        let runs = topics.iter().map(|topic| publish(topic, PRODUCER, None, &["x"]));
         let answers = one.publish_together(runs.collect()).await;
         for (topic, answer) in topics.iter().zip(&answers) {
             assert_eq!(receipt(&answer[0]), (0, 1), "{topic}");
@@ -222,10 +222,10 @@ async fn a_flush_whose_connection_is_lost_is_not_taken_apart() {
     )
     .await;
     let runs = ["audit", "bills", "orders", "orders"];
-    let runs = runs.map(|topic| publish(topic, PRODUCER, None, &["x"]).into());
+    let runs = runs.map(|topic| publish(topic, PRODUCER, None, &["x"]));
     let answers = one.publish_together(runs.into()).await;
     assert!(
-        answers.iter().all(|answer| matches!(answer[0], Err(Error::OutcomeUnknown))),
+        answers.iter().all(|answer| matches!(answer[0], Err(Error::OutcomeUnknown(_)))),
         "{answers:?}"
     );
     let sql = one.served.sql().await;
