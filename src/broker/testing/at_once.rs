@@ -1,31 +1,17 @@
-//! What two threads do at the same moment, tried so often that they meet where it matters.
+//! Runs two threads at the same moment, so often that they meet where it matters.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    task::{Context, Waker},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use tokio::sync::watch;
-
-use crate::{
-    broker::{
-        lease::registry::Leases, log::topics::LogReader, notify::outbox::Outbox,
-        testing::by_hand::ByHand,
-    },
-    model::{ConsumerId, Offset, TopicName},
-};
-
 const TRIES: usize = 20_000;
 
-/// How long they try; that is enough for some of these to meet.
+/// How long the threads try: long enough for some tries to meet.
 const ENOUGH: Duration = Duration::from_secs(1);
 
-/// Where two threads wait for each other; a barrier of the system's would wake one too late.
+/// Where two threads wait for each other. They spin, as a barrier of the system's wakes one too late.
 #[derive(Default)]
 struct Meeting(AtomicUsize);
 
@@ -43,8 +29,9 @@ impl Meeting {
     }
 }
 
-/// Has two threads do something at the same moment, so many times; then one of them looks.
-fn try_at_once<T>(
+/// Runs `begin` and `end` in two threads at the same moment, many times. After each time one of them
+/// runs `look`.
+pub(crate) fn try_at_once<T>(
     begin: impl Fn(usize) -> T + Sync,
     end: impl Fn(T) + Sync,
     look: impl Fn(usize) + Sync,
@@ -54,7 +41,7 @@ fn try_at_once<T>(
         for number in 0..TRIES {
             let begun = begin(number);
             meeting.meet();
-            // One of them comes now a little earlier, now a little later.
+            // One of them comes sometimes a little earlier, sometimes a little later.
             let late = if looks { number % 64 } else { 32 };
             (0..late).for_each(|_| std::hint::spin_loop());
             end(begun);
@@ -73,34 +60,4 @@ fn try_at_once<T>(
         scope.spawn(|| run(false));
         run(true);
     });
-}
-
-#[test]
-fn a_place_in_a_log_that_two_give_up_at_once_is_forgotten() {
-    let log = LogReader::of_messages(10);
-    let left = AtomicUsize::new(0);
-    let come = |number| {
-        // One reads, and the other waits for it.
-        let mut coming = Box::pin(log.begin_read(Offset(number as i64)));
-        let read = coming.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        (read, coming)
-    };
-    try_at_once(come, drop, |_| left.store(log.reads_under_way(), Ordering::SeqCst));
-    assert_eq!(left.into_inner(), 0, "entries that stayed");
-}
-
-#[test]
-fn a_consumer_that_two_leave_at_once_is_forgotten() {
-    let leases = Arc::new(Leases::new(watch::channel(None).1, Outbox::default()));
-    let (topic, consumer) = (TopicName::stored("orders"), ConsumerId::stored("billing"));
-    let left = AtomicUsize::new(0);
-    let look = |_| {
-        // A hint for nobody is kept by a slot that stayed.
-        leases.released_elsewhere(topic.clone(), consumer.clone());
-        let waiter = leases.waiter(&topic, &consumer);
-        let stayed = ByHand::new(waiter.released_elsewhere()).run().is_ready();
-        left.fetch_add(usize::from(stayed), Ordering::SeqCst);
-    };
-    try_at_once(|_| leases.waiter(&topic, &consumer), drop, look);
-    assert_eq!(left.into_inner(), 0, "entries that stayed");
 }

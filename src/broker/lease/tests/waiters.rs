@@ -1,6 +1,13 @@
 //! Seats: who waits for a consumer within a broker, and that nothing is left of those who went.
 
-use std::{collections::HashMap, sync::Arc, task::Poll};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
+};
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 use tokio::sync::{oneshot, watch};
@@ -12,7 +19,7 @@ use crate::{
             registry::{Leases, Waiter},
         },
         notify::outbox::Outbox,
-        testing::{by_hand::ByHand, check},
+        testing::{at_once::try_at_once, by_hand::ByHand, check},
     },
     model::{ConsumerId, TopicName},
 };
@@ -106,4 +113,20 @@ fn all_who_sit_at_a_consumer_share_one_turn_and_the_last_one_takes_its_place_alo
             assert!(turns.values().all(|&count| count == 1), "one turn at a time");
         }
     });
+}
+
+#[test]
+fn an_entry_that_two_waiters_leave_at_once_is_forgotten() {
+    let leases = Arc::new(Leases::new(watch::channel(None).1, Outbox::default()));
+    let (topic, consumer) = (TopicName::stored("orders"), ConsumerId::stored("billing"));
+    let left = AtomicUsize::new(0);
+    let look = |_| {
+        // A hint for nobody is kept by a slot that stayed.
+        leases.released_elsewhere(topic.clone(), consumer.clone());
+        let waiter = leases.waiter(&topic, &consumer);
+        let stayed = ByHand::new(waiter.released_elsewhere()).run().is_ready();
+        left.fetch_add(usize::from(stayed), Ordering::SeqCst);
+    };
+    try_at_once(|_| leases.waiter(&topic, &consumer), drop, look);
+    assert_eq!(left.into_inner(), 0, "entries that stayed");
 }

@@ -1,13 +1,17 @@
 //! Readers that come to the same place of a log.
 
-use std::{collections::HashMap, task::Poll};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicUsize, Ordering},
+    task::{Context, Poll, Waker},
+};
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use crate::{
     broker::{
         log::topics::{LogReader, ReadPermit},
-        testing::{by_hand::ByHand, check},
+        testing::{at_once::try_at_once, by_hand::ByHand, check},
     },
     model::Offset,
 };
@@ -87,4 +91,18 @@ fn one_reads_a_place_at_a_time_and_nobody_waits_for_ever_and_nothing_stays() {
         }
         assert_eq!(log.reads_under_way(), 0);
     });
+}
+
+#[test]
+fn a_read_that_two_readers_leave_at_once_is_forgotten() {
+    let log = LogReader::of_messages(10);
+    let left = AtomicUsize::new(0);
+    let come = |number| {
+        // One reads, and the other waits for it.
+        let mut coming = Box::pin(log.begin_read(Offset(number as i64)));
+        let read = coming.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        (read, coming)
+    };
+    try_at_once(come, drop, |_| left.store(log.reads_under_way(), Ordering::SeqCst));
+    assert_eq!(left.into_inner(), 0, "entries that stayed");
 }
