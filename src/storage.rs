@@ -5,31 +5,26 @@
 //! An error says whether nothing was written or whether that is unknown ([`Error`]).
 
 mod append;
-mod arrays;
-mod connect;
+mod column;
 mod connector;
-mod consumers;
+mod consumer;
 mod error;
 mod last_batch;
 mod lease;
-mod listen;
 mod measure;
-mod migrate;
-mod positions;
-mod privileges;
+mod notify;
+mod position;
+mod primary;
 mod probe;
-mod producers;
+mod producer;
 mod pull;
 mod read;
-mod refusal;
 mod retention;
-mod server;
+mod schema;
 mod session;
 mod settings;
-mod setup;
 mod text;
-mod topics;
-mod url;
+mod topic;
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -37,23 +32,23 @@ use std::{
 };
 
 pub use append::{Appended, Writer};
-pub use connect::Limits;
+pub use connector::{check_url, redacted};
 pub use error::Error;
 pub(crate) use error::chain;
 pub use last_batch::{FoundLog, LastBatch, MissingBatch};
 pub use lease::{ClaimToken, EpochStart, LeaseChange, LeaseSession};
-pub use listen::{ListenSession, NotificationSender, Received};
 pub use measure::{Counters, Meter};
-pub use positions::{Advance, Stored};
+pub use notify::{ListenSession, NotificationSender, Received};
+pub use position::{Advance, Stored};
+pub use primary::Server;
 pub use pull::Pulled;
 pub use read::LogSlice;
 pub use retention::Deleted;
-pub use server::Server;
+pub use session::Limits;
 pub use settings::ServerSettings;
-pub use url::{check_url, redacted};
 
 use connector::Connector;
-use server::Servers;
+use primary::Servers;
 use session::{Session, Sessions};
 
 /// A database that Trunkline keeps everything in.
@@ -86,15 +81,14 @@ impl Storage {
             None => (connector, None),
         };
         let connected = probe::in_time(direct.clone().with_settings_of_the_start()).await;
-        let direct =
-            connected.map_err(|error| privileges::of_connection(error, direct.config()))?;
+        let direct = connected.map_err(|error| schema::of_connection(error, direct.config()))?;
         let mut storage = Self::with_pools(direct, lends, limits)?;
         probe::in_time(probe::prove_that_sessions_last(&storage.direct)).await?;
         if direct_url.is_some() {
             probe::in_time(probe::prove_that_databases_are_one(&storage)).await?;
         }
         probe::in_time(probe::prove_that_sessions_are_set_up(&storage)).await?;
-        migrate::run(&storage.direct).await?;
+        schema::run(&storage.direct).await?;
         if direct_url.is_some() {
             probe::in_time(storage.require_use_of_lent_sessions()).await?;
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 
 use super::{
-    Error, Storage, arrays,
+    Error, Storage, column,
     session::{Manner, Session, Statements},
 };
 #[cfg(feature = "sabotage")]
@@ -262,6 +262,6 @@ fn newest_runs(stamps: &[Stamp]) -> Runs {
 fn headers_to_json(headers: &[Labels]) -> Result<Vec<Option<String>>, Error> {
     headers
         .iter()
-        .map(|labels| (!labels.is_empty()).then(|| arrays::labels_to_json(labels)).transpose())
+        .map(|labels| (!labels.is_empty()).then(|| column::labels_to_json(labels)).transpose())
         .collect()
 }

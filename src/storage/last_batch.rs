@@ -8,7 +8,7 @@ use tokio_postgres::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Error, Storage, setup::prepare_session};
+use super::{Error, Storage, session::prepare_session};
 use crate::model::{Offset, TopicId, TopicName};
 
 /// A lock is not waited for: a look only reads.

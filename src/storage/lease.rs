@@ -12,8 +12,8 @@ use tokio_postgres::{Client, Statement, types::ToSql};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Error, Server, Storage, connect::WRITER_LOCK_TIMEOUT, session::Statements as _,
-    setup::prepare_session,
+    Error, Server, Storage,
+    session::{Statements as _, WRITER_LOCK_TIMEOUT, prepare_session},
 };
 use crate::model::{ConsumerKey, Epoch, Offset, TopicId};
 

@@ -11,8 +11,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use super::{
     Error, Received, Storage,
     connector::Connector,
-    session::{Manner, Statements as _},
-    setup,
+    session::{self, Manner, Statements as _},
 };
 
 /// A server that takes longer to answer counts as down.
@@ -39,10 +38,10 @@ pub(super) async fn prove_that_sessions_last(direct: &Connector) -> Result<(), E
 /// Proves that sessions can be set to what statements rely on.
 pub(super) async fn prove_that_sessions_are_set_up(storage: &Storage) -> Result<(), Error> {
     let client = connect(&storage.direct).await?;
-    setup::check(&client, ANSWER_TIMEOUT).await?;
+    session::check(&client, ANSWER_TIMEOUT).await?;
     match storage.query.manner {
         Manner::Own => Ok(()),
-        Manner::Lent { .. } => setup::check_lent(storage).await,
+        Manner::Lent { .. } => session::check_lent(storage).await,
     }
 }
 

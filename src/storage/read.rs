@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 
 use super::{
     Error, Storage,
-    arrays::{self, ByteaArray},
+    column::{self, ByteaArray},
     session::Statements,
 };
 use crate::model::{
@@ -164,5 +164,5 @@ fn batch(row: &Row) -> Result<Option<Arc<Batch>>, Error> {
 }
 
 fn labels(json: Option<&str>) -> Result<Labels, Error> {
-    json.map_or_else(|| Ok(Labels::default()), arrays::labels_from_json)
+    json.map_or_else(|| Ok(Labels::default()), column::labels_from_json)
 }

@@ -7,8 +7,7 @@ use tokio_postgres::Row;
 
 use super::{
     Error, Storage,
-    connect::WRITER_LOCK_TIMEOUT,
-    session::{Parameter, Statements as _},
+    session::{Parameter, Statements as _, WRITER_LOCK_TIMEOUT},
 };
 use crate::model::{Offset, TopicId};
 

@@ -6,7 +6,9 @@ use refinery::{Migration, Target};
 use tokio_postgres::{Client, Row};
 use tracing::{info, warn};
 
-use super::{Error, connector::Connector, privileges, setup::prepare_session};
+use crate::storage::{
+    Error, connector::Connector, error, schema::privileges, session::prepare_session,
+};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -22,14 +24,14 @@ const MIGRATION_LOCK: i64 = 0x7472_756e_6b6c_696e;
 /// How long to wait for another broker that migrates.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
-pub(super) async fn run(connector: &Connector) -> Result<(), Error> {
+pub(crate) async fn run(connector: &Connector) -> Result<(), Error> {
     let (mut client, connection) = connector.connect("trunkline migrate").await?;
     let driver = tokio::spawn(connection);
     let outcome = migrate(&mut client).await;
     // The session's end frees the lock.
     drop(client);
     if let Ok(Err(error)) = driver.await {
-        warn!(error = super::error::chain(&error), "close the migrating connection");
+        warn!(error = error::chain(&error), "close the migrating connection");
     }
     outcome
 }
@@ -107,10 +109,8 @@ async fn apply_migrations(client: &mut Client) -> Result<(), Error> {
     privileges::require_migration(client).await?;
     let mut runner = embedded::migrations::runner().set_target(Target::Latest);
     runner.set_migration_table_name(HISTORY);
-    let report = runner
-        .run_async(client)
-        .await
-        .map_err(|error| Error::Migration(super::error::chain(&error)))?;
+    let report =
+        runner.run_async(client).await.map_err(|error| Error::Migration(error::chain(&error)))?;
     for migration in report.applied_migrations() {
         info!(version = migration.version(), name = migration.name(), "migrated the schema");
     }

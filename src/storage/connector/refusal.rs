@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use tokio_postgres::error::DbError;
 
-use super::{Error, error::describe};
+use crate::storage::error::{Error, describe};
 
 /// Why one server gave no session.
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     /// Its host and port.
     pub server: String,
     pub reason: Reason,
 }
 
 /// What became of a request for a session.
-pub(super) enum Reason {
+pub(crate) enum Reason {
     /// No answer in time.
     Silent(Duration),
     /// The others took all the time that there was.
@@ -35,7 +35,7 @@ impl From<tokio_postgres::Error> for Reason {
 
 impl Refusal {
     /// Whether the server does not take what the request asks for besides a session.
-    pub(super) fn is_of_the_request(&self) -> bool {
+    pub(crate) fn is_of_the_request(&self) -> bool {
         let Some(answer) = self.answer() else { return false };
         match answer.code().code() {
             // An unknown setting; its value; a setting that takes a privilege.
@@ -94,13 +94,13 @@ impl Refusal {
 }
 
 /// All servers with their reasons.
-pub(super) fn tell(refusals: &[Refusal]) -> String {
+pub(crate) fn tell(refusals: &[Refusal]) -> String {
     let all: Vec<String> = refusals.iter().map(Refusal::describe).collect();
     all.join("; ")
 }
 
 /// The error of a session that no server gave: transient if one of them may give it later.
-pub(super) fn error(refusals: &[Refusal]) -> Error {
+pub(crate) fn error(refusals: &[Refusal]) -> Error {
     if refusals.is_empty() {
         return Error::Unavailable("the database URL's hosts have no address".to_owned());
     }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio_postgres::Row;
 
 use super::{
-    Error, Storage, arrays,
-    consumers::forget_consumers_of,
-    producers::forget_producers_of,
+    Error, Storage, column,
+    consumer::forget_consumers_of,
+    producer::forget_producers_of,
     session::{Parameter, Statements as _},
 };
 use crate::model::{Labels, Offset, Retention, Topic, TopicChanges, TopicId, TopicName};
@@ -42,7 +42,7 @@ impl Storage {
                 )
                 select {TOPIC} from created, head"
         );
-        let labels = arrays::labels_to_json(labels)?;
+        let labels = column::labels_to_json(labels)?;
         let Retention { max_age, max_bytes, max_messages, keep_unread } = retention;
         let age = max_age.map(milliseconds);
         let arguments: [&dyn Parameter; 7] =
@@ -99,7 +99,7 @@ impl Storage {
         );
         let TopicChanges { description, labels, max_age, max_bytes, max_messages, keep_unread } =
             changes;
-        let labels = labels.as_ref().map(arrays::labels_to_json).transpose()?;
+        let labels = labels.as_ref().map(column::labels_to_json).transpose()?;
         let age = max_age.flatten().map(milliseconds);
         let arguments: [&dyn Parameter; 10] = [
             &name.as_str(),
@@ -163,7 +163,7 @@ fn topic(row: &Row) -> Result<Topic, Error> {
     Ok(Topic {
         name: TopicName::stored(row.get(0)),
         description: row.get(1),
-        labels: arrays::labels_from_json(row.get(2))?,
+        labels: column::labels_from_json(row.get(2))?,
         created_at: row.get(3),
         updated_at: row.get(4),
         first_offset: Offset(row.get(5)),

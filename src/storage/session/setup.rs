@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_postgres::{Client, Row, types::Type};
 
-use super::{Error, Storage, error::describe, session::Statements as _};
+use crate::storage::{Error, Storage, error::describe, session::Statements as _};
 
 /// What every transaction relies on.
 const SETTINGS: [(&str, &str); 18] = [
@@ -71,7 +71,7 @@ const SYNCHRONOUS_COMMIT: &str = "case
     then 'on' else current_setting('synchronous_commit') end";
 
 /// Options of a request for a session, the fullest first. Not every server knows every setting.
-pub(super) fn options_of_the_start(given: Option<&str>) -> [String; 2] {
+pub(crate) fn options_of_the_start(given: Option<&str>) -> [String; 2] {
     let mut options = given.unwrap_or_default().to_owned();
     let early = [
         ("statement_timeout", "0"),
@@ -89,7 +89,7 @@ pub(super) fn options_of_the_start(given: Option<&str>) -> [String; 2] {
 }
 
 /// Sets what every session of ours must have.
-pub(super) async fn prepare_session(
+pub(crate) async fn prepare_session(
     client: &Client,
     lock_timeout: Duration,
 ) -> Result<(), tokio_postgres::Error> {
@@ -97,7 +97,7 @@ pub(super) async fn prepare_session(
 }
 
 /// A statement that makes the settings of one transaction, in a session that a pooler lends.
-pub(super) fn of_transaction(lock_timeout: Duration) -> String {
+pub(crate) fn of_transaction(lock_timeout: Duration) -> String {
     statement(lock_timeout, true)
 }
 
@@ -135,7 +135,7 @@ fn wanted(of_transaction: bool) -> impl Iterator<Item = (&'static str, &'static 
 }
 
 /// Checks on a session that it can be set up, and is then set to what was asked for.
-pub(super) async fn check(client: &Client, lock_timeout: Duration) -> Result<(), Error> {
+pub(crate) async fn check(client: &Client, lock_timeout: Duration) -> Result<(), Error> {
     if let Err(error) = prepare_session(client, lock_timeout).await {
         return Err(match error.as_db_error() {
             Some(_) => find_what_cannot_be_set(client, error).await,
@@ -149,7 +149,7 @@ pub(super) async fn check(client: &Client, lock_timeout: Duration) -> Result<(),
 }
 
 /// Checks on a session that a pooler lends what its transactions are set to.
-pub(super) async fn check_lent(storage: &Storage) -> Result<(), Error> {
+pub(crate) async fn check_lent(storage: &Storage) -> Result<(), Error> {
     let rows = storage.query().await?.query(CHECK, &[&names(true)]).await?;
     let Some((name, value, found)) = find_other(&rows, true) else { return Ok(()) };
     Err(Error::Setting(format!(

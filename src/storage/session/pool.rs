@@ -15,13 +15,12 @@ use deadpool::{
 use deadpool_postgres::ClientWrapper;
 use tokio::time::Instant;
 
-use super::{
+use crate::storage::{
     Error, SESSION_TIMEOUT, Storage,
     connector::Connector,
     error::describe,
-    server::Servers,
-    session::{Manner, Sessions},
-    setup,
+    primary::Servers,
+    session::{Manner, Sessions, setup},
 };
 
 /// How many connections a broker may open, besides one for leases and one for listening.
@@ -44,7 +43,7 @@ const PUBLISHING: &str = "set plan_cache_mode = force_generic_plan;
 
 /// A publish that waits longer than this for its topic's row is refused, so that a session that
 /// sits on the row does not hold up other topics.
-pub(super) const WRITER_LOCK_TIMEOUT: Duration = Duration::from_millis(500);
+pub(crate) const WRITER_LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 /// Positions that are written together wait no longer for a consumer's row: then they are written
 /// without those of rows that others hold.
 const POSITION_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
@@ -56,14 +55,14 @@ const QUERY_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A pool of sessions of one kind.
-pub(super) type Pool = deadpool::managed::Pool<PooledSessions>;
+pub(crate) type Pool = deadpool::managed::Pool<PooledSessions>;
 
 /// A session of a pool.
-pub(super) type Object = deadpool::managed::Object<PooledSessions>;
+pub(crate) type Object = deadpool::managed::Object<PooledSessions>;
 
 impl Storage {
     /// `direct` goes straight to the server; so do the pools, unless a pooler `lends` its sessions.
-    pub(super) fn with_pools(
+    pub(crate) fn with_pools(
         direct: Connector,
         lends: Option<Connector>,
         limits: Limits,
@@ -110,7 +109,7 @@ fn pool(sessions: PooledSessions, size: usize) -> Result<Sessions, Error> {
 }
 
 /// Makes the sessions of a pool.
-pub(super) struct PooledSessions {
+pub(crate) struct PooledSessions {
     name: &'static str,
     connector: Connector,
     lock_timeout: Duration,

@@ -11,7 +11,7 @@ use tokio_postgres::{AsyncMessage, Client};
 use super::{
     Error, SESSION_TIMEOUT, Server, Storage,
     connector::{Driver, drive_while},
-    setup::prepare_session,
+    session::prepare_session,
 };
 
 /// The channel that all brokers of a database share.

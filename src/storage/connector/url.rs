@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use tokio_postgres::{Config, config::Host};
 
-use super::Error;
+use crate::storage::error::{self, Error};
 
 /// What every URL that cannot be read is answered with.
 const FORM: &str = "a database URL has the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE";
@@ -47,7 +47,7 @@ pub fn check_url(url: &str) -> Result<(), Error> {
     parse(url).map(drop)
 }
 
-pub(super) fn parse(url: &str) -> Result<Config, Error> {
+pub(crate) fn parse(url: &str) -> Result<Config, Error> {
     if let Some(asked) = parameters(url).find_map(|(name, value)| asks_for_tls(name, value)) {
         return Err(Error::Url(format!(
             "{asked} asks for TLS, which this build does not speak to PostgreSQL yet; \
@@ -106,7 +106,7 @@ fn problem(url: &str, error: &tokio_postgres::Error) -> String {
     if let Some((name, _)) = parameters(url).find(|(name, _)| NOT_SUPPORTED.contains(name)) {
         return format!("this build does not know the parameter {name}");
     }
-    let said = super::error::describe(error);
+    let said = error::describe(error);
     match said.find("invalid value for option `") {
         // These names are the driver's own.
         Some(at) => format!("{}; {FORM}", &said[at..]),

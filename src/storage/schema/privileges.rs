@@ -5,7 +5,7 @@
 
 use tokio_postgres::{Client, Config, Row};
 
-use super::{Error, Storage, session::Statements as _};
+use crate::storage::{Error, Storage, session::Statements as _};
 
 /// What a broker does with each table, by the statements of this layer. Identity columns take their
 /// numbers without a privilege, and foreign keys are checked as the tables' owner.
@@ -27,7 +27,7 @@ const HISTORY: (&str, &str) = ("schema_history", "select");
 const FUNCTIONS: [&str; 1] = ["changed_meanwhile"];
 
 /// What there is of the schema, and what the session's role may do with it.
-pub(super) struct Schema {
+pub(crate) struct Schema {
     /// Whether there is one.
     pub exists: bool,
     /// Whether it says what was migrated, and the role may read that.
@@ -36,7 +36,7 @@ pub(super) struct Schema {
 }
 
 /// Looks at the schema.
-pub(super) async fn find_schema(client: &Client) -> Result<Schema, Error> {
+pub(crate) async fn find_schema(client: &Client) -> Result<Schema, Error> {
     let statement = "-- find_schema
         select n.oid is not null, c.oid is not null,
                coalesce(has_schema_privilege(n.oid, 'usage')
@@ -49,7 +49,7 @@ pub(super) async fn find_schema(client: &Client) -> Result<Schema, Error> {
 }
 
 /// Refuses a role that may not create the schema.
-pub(super) async fn require_schema_creation(client: &Client) -> Result<(), Error> {
+pub(crate) async fn require_schema_creation(client: &Client) -> Result<(), Error> {
     let statement = "-- find_schema_creation
         select current_user::text,
                format('grant create on database %I to %I', current_database(), current_user)
@@ -63,7 +63,7 @@ pub(super) async fn require_schema_creation(client: &Client) -> Result<(), Error
 
 /// Refuses a role that may not change the schema: it must have the rights of the owner of the
 /// schema and of all that is in it.
-pub(super) async fn require_migration(client: &Client) -> Result<(), Error> {
+pub(crate) async fn require_migration(client: &Client) -> Result<(), Error> {
     let statement = "-- find_migration_privileges
         with owner (oid) as (
             select nspowner from pg_namespace where nspname = 'trunkline'
@@ -88,7 +88,7 @@ pub(super) async fn require_migration(client: &Client) -> Result<(), Error> {
 }
 
 /// Refuses a role that may not do all that a broker does with a finished schema.
-pub(super) async fn require_use(client: &Client) -> Result<(), Error> {
+pub(crate) async fn require_use(client: &Client) -> Result<(), Error> {
     let tables = [HISTORY].into_iter().chain(TABLES);
     refuse(&client.query(&missing_for_use(tables), &[]).await?)
 }
@@ -131,7 +131,7 @@ fn missing_for_use(tables: impl IntoIterator<Item = (&'static str, &'static str)
 }
 
 /// Names the statement that lets a role connect to the database: the server only refuses.
-pub(super) fn of_connection(error: Error, config: &Config) -> Error {
+pub(crate) fn of_connection(error: Error, config: &Config) -> Error {
     match (&error, config.get_user(), config.get_dbname()) {
         (Error::Forbidden(_), Some(user), Some(database)) => Error::MissingPrivileges {
             role: user.to_owned(),
@@ -151,7 +151,7 @@ fn quoted(identifier: &str) -> String {
 
 impl Storage {
     /// As [`require_use`], for sessions that a pooler lends, which may be another role's.
-    pub(super) async fn require_use_of_lent_sessions(&self) -> Result<(), Error> {
+    pub(crate) async fn require_use_of_lent_sessions(&self) -> Result<(), Error> {
         refuse(&self.query().await?.query(&missing_for_use(TABLES), &[]).await?)
     }
 
