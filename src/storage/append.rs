@@ -1,25 +1,28 @@
-//! Publishing: batches appended to topics.
+//! Appends batches to topics.
 
 #[cfg(feature = "sabotage")]
 mod sabotage;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::future::try_join_all;
 
 use super::{
     Error, Storage, column,
-    session::{Manner, Session, Statements},
+    session::{Session, Statements, within},
 };
 #[cfg(feature = "sabotage")]
 use crate::model::Sabotage;
 use crate::model::{Draft, Labels, Offset, Sequences, Stamp, TopicId, TopicName};
 
-/// How many runs of counted messages a registration keeps, to answer repeated publishes.
+/// How many runs of sequenced messages a registration keeps, to answer repeated publishes.
 const RECENT_RUNS: i32 = 8;
 
-/// A connection that publishes.
+/// How long a transaction with several batches may take.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A session that publishes.
 pub struct Writer(Session);
 
 /// Where a batch was stored.
@@ -34,21 +37,20 @@ pub struct Appended {
 }
 
 impl Storage {
-    /// A connection that publishes, as soon as one is free.
+    /// Waits for a free session that publishes.
     pub async fn writer(&self) -> Result<Writer, Error> {
-        Ok(Writer(self.writer.get().await?))
+        Ok(Writer(self.pools.writer.get().await?))
     }
 
-    /// Opens all connections that publish and has them plan their statement, so that the first
-    /// publishes need not wait for that.
+    /// Opens all sessions that publish and has them plan their statement, so that the first publishes
+    /// need not wait for that. Does nothing with pooled sessions, which keep no plans.
     pub async fn warm_up(&self) -> Result<(), Error> {
-        if let Manner::Lent { .. } = self.writer.manner {
-            // A pooler's sessions are not ours to be warmed.
+        if self.pools.writer.is_pooled() {
             return Ok(());
         }
-        let connections = self.writer.pool.status().max_size;
-        // All of them before any is given back: that one would be lent again.
-        let writers = try_join_all((0..connections).map(|_| self.writer())).await?;
+        // Takes all of them before it gives one back, or the pool would hand that one out again.
+        let sessions = self.pools.writer.size();
+        let writers = try_join_all((0..sessions).map(|_| self.writer())).await?;
         let (nowhere, nothing) = (TopicName::stored(""), Draft::default());
         try_join_all(writers.iter().map(|writer| writer.append(&nowhere, &nothing))).await?;
         Ok(())
@@ -56,10 +58,10 @@ impl Storage {
 }
 
 impl Writer {
-    /// Appends one batch, in a transaction of its own. `None`, and nothing stored, if there is no
-    /// such topic, if its head is not the expected one, or if one of the producers is not
-    /// registered on it with the draft's epoch and up to the draft's sequence;
-    /// [`Error::ChangedMeanwhile`], and nothing stored, if that changed while it was looked at.
+    /// Appends one batch, in a transaction of its own. Returns `None`, and stores nothing, if there is
+    /// no such topic, if its head is not the expected one, or if one of the producers is not
+    /// registered on it with the draft's epoch and up to the draft's sequence. Fails with
+    /// [`Error::ChangedMeanwhile`], and stores nothing, if any of that changed during the check.
     pub async fn append(
         &self,
         topic: &TopicName,
@@ -67,44 +69,39 @@ impl Writer {
     ) -> Result<Option<Appended>, Error> {
         #[cfg(feature = "sabotage")]
         if Sabotage::SwallowRollback.is_on() {
-            return sabotage::append_in_a_transaction(&self.0, topic, draft).await;
+            let append = append_batch(&self.0, topic, draft);
+            return sabotage::append_in_a_transaction(&self.0, append).await;
         }
         append_batch(&self.0, topic, draft).await
     }
 
-    /// Appends a batch to each of several topics, in one transaction and so with one flush to
-    /// disk. The topics must come in the order of their names: every broker locks them in that
-    /// order, so that no two wait for each other. An entry is `None` as in [`Writer::append`];
-    /// the others are stored all the same.
+    /// Appends a batch to each of several topics, in one transaction and so with one flush to disk,
+    /// within 15 s. The topics must be sorted by name: every broker locks them in that order, so
+    /// that no two wait for each other. An entry is `None` as in [`Writer::append`]; the others are
+    /// stored all the same.
     pub async fn append_all(
         &mut self,
         drafts: &[(&TopicName, &Draft)],
     ) -> Result<Vec<Option<Appended>>, Error> {
         #[cfg(feature = "sabotage")]
         if Sabotage::OffsetsFromSequence.is_on() {
-            // Each alone, then.
+            // The caller then appends each alone.
             return Ok(drafts.iter().map(|_| None).collect());
         }
-        self.0
-            .transact(async |transaction| {
-                // Sent one behind the other without waiting; each takes its lock in its turn.
-                let appended = try_join_all(
-                    drafts.iter().map(|(topic, draft)| append_batch(transaction, topic, draft)),
-                )
-                .await?;
-                #[cfg(feature = "sabotage")]
-                if Sabotage::SwallowRollback.is_on() {
-                    sabotage::fail_now_and_then(transaction).await;
-                }
-                Ok(appended)
-            })
-            .await
-    }
-
-    /// Gives the connection up: it is lost, though the driver may not have noticed yet, or its
-    /// answer is no longer waited for. The next publish gets a new one.
-    pub fn abandon(self) {
-        self.0.abandon();
+        let transaction = self.0.transact(async |transaction| {
+            // Sent one after another without waiting for answers. They take their locks in that
+            // order.
+            let appended = try_join_all(
+                drafts.iter().map(|(topic, draft)| append_batch(transaction, topic, draft)),
+            )
+            .await?;
+            #[cfg(feature = "sabotage")]
+            if Sabotage::SwallowRollback.is_on() {
+                sabotage::fail_now_and_then(transaction).await;
+            }
+            Ok(appended)
+        });
+        within(TRANSACTION_TIMEOUT, transaction).await
     }
 }
 
@@ -113,10 +110,11 @@ async fn append_batch(
     topic: &TopicName,
     draft: &Draft,
 ) -> Result<Option<Appended>, Error> {
-    // The producers come with their topic, so that each is found by its whole key: by the topic
-    // alone, the planner would read all that are registered on it, as long as it believes that
-    // there are few. `fit` is judged before the head is locked: what another broker commits while this one waits
-    // for the lock is met by the conditions of `seen`, which are checked again on the newest rows.
+    // The producers are joined with their topic first, so that each is found by its whole key. By the
+    // topic alone, the planner would read all that are registered on it whenever its statistics say
+    // that there are few. `fit` is evaluated before the head is locked. What another broker commits
+    // while this one waits for the lock is caught by the conditions of `seen`, which are checked
+    // again on the newest rows.
     let statement = "-- append_batch
             with publishing as materialized (
                 select id as topic_id, publishing.*
@@ -230,18 +228,19 @@ async fn append_batch(
     }))
 }
 
-/// Runs of counted messages, column by column.
+/// Runs of sequenced messages, column by column.
 #[derive(Default)]
 struct Runs {
-    /// The places of each producer's newest run and of its oldest one, counted from 1; none if it
-    /// did not count.
+    /// For each producer the position of its newest run in the columns below, counted from 1; none
+    /// if it gave no sequences.
     first: Vec<Option<i32>>,
+    /// For each producer the position of its oldest run.
     last: Vec<Option<i32>>,
     sequences: Vec<i64>,
     indexes: Vec<i32>,
 }
 
-/// The newest runs of each producer, the newest first: as many as its registration keeps.
+/// The newest runs of each producer, newest first: as many as a registration keeps.
 fn newest_runs(stamps: &[Stamp]) -> Runs {
     let mut newest = Runs::default();
     for stamp in stamps {

@@ -1,4 +1,4 @@
-//! Columns of many values: arrays of bytes without a copy for each, headers as JSON.
+//! Columns that hold many values: arrays of bytes, and labels as JSON.
 
 use std::error::Error as StdError;
 
@@ -31,7 +31,7 @@ pub(super) fn labels_to_json(labels: &Labels) -> Result<String, Error> {
     serde_json::to_string(labels.entries()).map_err(Error::unexpected)
 }
 
-/// Labels out of the text of a JSON object.
+/// Labels from the text of a JSON object.
 pub(super) fn labels_from_json(text: &str) -> Result<Labels, Error> {
     serde_json::from_str(text).map(Labels::stored).map_err(Error::unexpected)
 }

@@ -1,4 +1,4 @@
-//! The consumers of each topic, and who holds their leases.
+//! Registers, lists and forgets the consumers of topics.
 
 use std::time::SystemTime;
 
@@ -10,8 +10,8 @@ use super::{
 };
 use crate::model::{Consumer, ConsumerId, ConsumerKey, Epoch, Offset, TopicId, TopicName};
 
-/// What [`consumer`] reads. A holder is shown only while the advisory lock is held: a broker that
-/// was killed had no time to erase its name.
+/// The query that [`consumer`] reads. Shows a holder only while the advisory lock is held: a broker
+/// that was killed could not erase its name.
 const CONSUMER: &str = "
     select consumer_id, c.topic_id, c.id, position, next_offset, epoch,
            case when exists (
@@ -35,8 +35,8 @@ impl Storage {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Registers a consumer at a position; `None` if the log, or the topic, has gone from there by
-    /// now. [`Error::Taken`] if it is registered.
+    /// Registers a consumer at a position; `None` if the position is before the log start offset by
+    /// now, or the topic is gone. [`Error::Taken`] if the consumer is registered.
     pub async fn register_consumer(
         &self,
         topic: TopicId,
@@ -46,9 +46,9 @@ impl Storage {
         let mut client = self.query().await?;
         client
             .transact(async |transaction| {
-                // The head is locked against retention, which asks for the positions under its
-                // lock, and not against publishes. An id that is taken must not use up a number:
-                // there are 2^31 of them.
+                // Locks the head against retention, which reads the positions under its lock, but
+                // not against publishes. An ID that is taken must not use up a number, as there are
+                // only 2^31 of them.
                 let insert = "-- register_consumer
                     insert into trunkline.consumer_topic (topic_id, consumer_id, position)
                     select topic_id, $2, $3::bigint from trunkline.topic_head
@@ -59,8 +59,9 @@ impl Storage {
                 let parameters: [&dyn Parameter; 3] = [&topic.0, &consumer.as_str(), &position.0];
                 let inserted = transaction.execute(insert, &parameters).await? == 1;
                 if inserted {
-                    // A statement of its own: the insert may have waited until an earlier
-                    // registration of the id was forgotten, and raised the fence.
+                    // A statement of its own, so that it sees the fence as it is now: the insert may
+                    // have waited for a transaction that forgot an earlier registration of the ID,
+                    // and raised the fence.
                     let begin = "-- begin_consumer_epochs
                         update trunkline.consumer_topic
                         set epoch = consumer_epoch, seek_epoch = consumer_epoch
@@ -95,7 +96,7 @@ impl Storage {
         Ok(row.map(|row| ConsumerKey { topic: TopicId(row.get(0)), consumer: row.get(1) }))
     }
 
-    /// One consumer, if it is registered.
+    /// A consumer, if it is registered.
     pub async fn find_consumer(
         &self,
         topic: &TopicName,
@@ -108,7 +109,7 @@ impl Storage {
         Ok(row.as_ref().map(self::consumer))
     }
 
-    /// The first consumers of a topic by id that come after an id.
+    /// The first `limit` consumers of a topic, sorted by ID, whose IDs come after `after`.
     pub async fn list_consumers(
         &self,
         topic: TopicId,
@@ -135,8 +136,8 @@ pub(super) async fn forget_consumers_of(
     Ok(())
 }
 
-/// A statement that deletes registrations, and raises the fence above their epochs: whoever still
-/// holds one of those must not be taken for the holder of a later registration.
+/// A statement that deletes registrations, and raises the fence above their epochs: a holder of one
+/// of these epochs must not pass for the holder of a later registration's lease.
 fn forget_consumers(name: &str, which: &str) -> String {
     format!(
         "-- {name}

@@ -1,47 +1,47 @@
-//! What can go wrong in the database. The only place that reads SQLSTATE.
+//! What can go wrong with the database. The only place that reads SQLSTATE.
 
 use deadpool::managed::{PoolError, TimeoutType};
 use tokio_postgres::error::{Severity, SqlState};
 
-use super::SESSION_TIMEOUT;
+use super::timeout::SESSION_TIMEOUT;
 
-/// Why a statement failed, and what is known of its effect.
+/// Why a statement failed, and what is known about its effect.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No connection could be had, or the server refused the work: nothing was done.
+    /// No session could be opened, or the server refused the work: nothing was done.
     #[error("reach the database: {0}")]
     Unavailable(String),
-    /// No server gives a session, and none would if it were asked again: a wrong password, or no
-    /// such database. Nothing was done.
+    /// No server gives a session, and a retry would not help: a wrong password, or no such
+    /// database. Nothing was done.
     #[error("connect to the database: {0}")]
     NoSession(String),
-    /// A session cannot be set to what the broker relies on.
+    /// A session cannot be given a setting that the broker relies on.
     #[error("set a session up: {0}")]
     Setting(String),
-    /// The broker has closed its connections, as it is stopping: nothing was done.
+    /// The broker is stopping and has closed its connections: nothing was done.
     #[error("reach the database: its connections are closed")]
     Closed,
-    /// The connection was lost while a statement ran: it may have been done or not.
+    /// The connection was lost while a statement ran: its outcome is unknown.
     #[error("receive from the database: {0}")]
     ConnectionLost(String),
-    /// Somebody else held a lock for too long, or a deadlock was broken: nothing was done.
+    /// Another session held a lock for too long, or a deadlock was broken: nothing was done.
     #[error("lock a row: {0}")]
     Locked(String),
-    /// What a statement had checked was changed before it could write: nothing was done, and it
-    /// may be tried again at once.
+    /// What a statement had checked changed before it could write: nothing was done, and the
+    /// statement may be retried at once.
     #[error("store a batch: a producer changed meanwhile")]
     ChangedMeanwhile,
     /// The name is taken.
     #[error("store a name: it is taken")]
     Taken,
-    /// The database refuses a value that it was given: nothing was done, and trying again does not
-    /// help. Which value it is has to be found out.
+    /// The database refuses one of a statement's values, without saying which: nothing was done,
+    /// and a retry does not help.
     #[error("convert or store a value: {0}")]
     Refused(String),
-    /// What the row belongs to is gone.
-    #[error("store a row: what it belongs to is gone")]
+    /// The row that a new row refers to is gone.
+    #[error("store a row: the row that it refers to is gone")]
     ParentGone,
-    /// All numbers that identify topics, or consumers, have been given.
+    /// All numbers that identify topics, or consumers, are used up.
     #[error("store a name: there is no number left for it")]
     NumbersUsedUp,
     /// The database has a schema that this broker does not know.
@@ -57,35 +57,37 @@ pub enum Error {
     /// The URL cannot be used.
     #[error("read the database URL: {0}")]
     Url(String),
-    /// A session is not the same one from transaction to transaction.
+    /// A session does not stay the same one from transaction to transaction.
     #[error(
         "use the database: sessions do not last there, as behind a pooler in transaction mode \
-         (PgBouncer), and leases and wake-ups need some that do; give --direct-database-url \
+         (PgBouncer), but leases and notifications need sessions that do; give --direct-database-url \
          (TRUNKLINE_DIRECT_DATABASE_URL) a URL that goes straight to PostgreSQL"
     )]
     Pooled,
-    /// Two sessions had one advisory lock at the same time.
+    /// Two sessions held one advisory lock at the same time.
     #[error(
         "use the database: advisory locks do not exclude each other there, so that two streams \
-         could read for one consumer at once; run Trunkline on PostgreSQL itself"
+         could read for one consumer at the same time; run Trunkline on PostgreSQL itself"
     )]
     LocksDoNotExclude,
     /// The database URL and the direct one lead to different databases.
-    #[error("use the database: the direct database URL leads to another one than the database URL")]
-    DifferentDatabases,
-    /// The role may not do what a broker does.
     #[error(
-        "use the database: role {role} missing privileges; a superuser or the owner grants them by:\n{}",
+        "use the database: the direct database URL leads to another one than the database URL does"
+    )]
+    DifferentDatabases,
+    /// The role lacks privileges that a broker needs.
+    #[error(
+        "use the database: role {role} lacks privileges; a superuser or the owner grants them with:\n{}",
         list(.statements)
     )]
     MissingPrivileges {
-        /// The role that the broker is there.
+        /// The broker's role in the database.
         role: String,
-        /// What grants all that is missing.
+        /// Statements that grant everything that is missing.
         statements: Vec<String>,
     },
-    /// The role may not do this: nothing was done.
-    #[error("run a statement that the role of the broker has no privilege for: {0}")]
+    /// The role lacks the privilege for a statement: nothing was done.
+    #[error("run a statement that the broker's role has no privilege for: {0}")]
     Forbidden(String),
     /// The schema could not be brought up to date.
     #[error("migrate the schema: {0}")]
@@ -103,7 +105,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether trying again later may help.
+    /// Whether a later retry may help.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::ConnectionLost(_) | Self::Locked(_))
     }
@@ -147,7 +149,7 @@ impl Error {
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(state) = error.code() else {
-            // No answer from the server: a broken connection, unless a value could not be read.
+            // The error is not the server's: a broken connection, or a value that cannot be decoded.
             return if error.is_closed()
                 || std::error::Error::source(&error)
                     .is_some_and(|source| source.is::<std::io::Error>())
@@ -178,13 +180,13 @@ impl From<tokio_postgres::Error> for Error {
             {
                 Self::ConnectionLost(describe(&error))
             }
-            // A standby: it refuses to begin a transaction that writes.
+            // A standby refuses to begin a transaction that writes.
             "0A000" if is_refusal_to_write(&error) => Self::Unavailable(describe(&error)),
-            // Out of disk, memory or connections; a statement that took too long; a standby.
+            // Out of disk, memory or connections (53); a cancelled statement (57); a standby (25006).
             code if code.starts_with("53") || code.starts_with("57") || code == "25006" => {
                 Self::Unavailable(describe(&error))
             }
-            // A value of the wrong kind, such as a character that the database's encoding missing
+            // A value of the wrong kind, such as a character that the database's encoding lacks
             // (22P05), or one that is too large (54000).
             code if code.starts_with("22") || code == "54000" => Self::Refused(describe(&error)),
             // Faults of the server's own, of which some pass: a row lock that meets an update which
@@ -199,7 +201,7 @@ impl From<tokio_postgres::Error> for Error {
 impl From<PoolError<Error>> for Error {
     fn from(error: PoolError<Error>) -> Self {
         match error {
-            // Nothing was sent yet, whatever became of the connection.
+            // No statement was sent yet, so its outcome cannot be unknown.
             PoolError::Backend(
                 Self::Unavailable(problem)
                 | Self::ConnectionLost(problem)
@@ -223,7 +225,7 @@ fn list(statements: &[String]) -> String {
     lines.join("\n")
 }
 
-/// The driver's error with the server's words, for the log; never for a client.
+/// The driver's error with the server's own text, for the log. Never for a client: it may show SQL.
 pub(super) fn describe(error: &tokio_postgres::Error) -> String {
     match (error.as_db_error(), std::error::Error::source(error)) {
         (Some(answer), _) => format!("{} ({})", answer.message(), answer.code().code()),
@@ -231,7 +233,7 @@ pub(super) fn describe(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// An error with all its causes: the outermost one alone often says only that there was one.
+/// An error with all its causes: the outermost often says only that something failed.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))

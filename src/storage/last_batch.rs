@@ -1,4 +1,4 @@
-//! What a new connection finds of logs that may have lost messages.
+//! Checks over a new connection whether logs have lost messages.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,11 +11,14 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{Error, Storage, session::prepare_session};
 use crate::model::{Offset, TopicId, TopicName};
 
-/// A lock is not waited for: a look only reads.
+/// How long a check may take.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// A check only reads, so it hardly ever waits for a lock.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A batch that was stored, to be found again. Whatever else is stored in its place has another
-/// time.
+/// The last batch that is known of a log. If it is no longer there, the log has lost messages: any
+/// other batch at its offset has another time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LastBatch {
     /// The offset of its first message.
@@ -24,42 +27,53 @@ pub struct LastBatch {
     pub published_at: SystemTime,
 }
 
-/// A log as it was found.
+/// What a check found of a log.
 pub struct FoundLog {
     /// The topic's number.
     pub topic: TopicId,
     /// The topic's name.
     pub name: TopicName,
-    /// Where it ends.
+    /// The offset that the topic's next message gets.
     pub head: Offset,
-    /// The last_batch that is not there though nobody removed it.
+    /// The last batch that was asked for, if it is missing although nobody removed it.
     pub missing: Option<MissingBatch>,
     /// The numbers of the consumers registered on it.
     pub consumers: Vec<i32>,
 }
 
-/// A last_batch that is not there.
+/// A last batch that is missing.
 #[derive(Clone, Copy, Debug)]
 pub struct MissingBatch {
-    /// It.
+    /// The batch.
     pub last_batch: LastBatch,
-    /// Behind the last message that is as old as it: from there all is gone.
+    /// The first lost offset: the one after the last message that is no newer than the batch.
     pub from: Offset,
 }
 
 impl Storage {
-    /// Looks at those of the logs that exist, at each as often as it is asked for. LeaseEnd a connection
-    /// of its own: others may still lead to a server whose place another one has taken.
+    /// Checks logs: one answer for each entry whose topic exists. Uses a connection of its own, as
+    /// the sessions of the pools may still reach a server that has been replaced. Fails after 4 s.
     pub async fn check_logs(
         &self,
         logs: &[(TopicId, Option<LastBatch>)],
     ) -> Result<Vec<FoundLog>, Error> {
-        let asked_at = Instant::now();
-        let (client, connection) = self.direct.connect("trunkline query").await?;
-        // The client's end alone would not end it while an answer is due.
+        // Boxed, as it holds the future that connects.
+        let checked =
+            tokio::time::timeout(CHECK_TIMEOUT, Box::pin(self.check_logs_now(logs))).await;
+        checked
+            .unwrap_or_else(|_| Err(Error::Unavailable(format!("no answer in {CHECK_TIMEOUT:?}"))))
+    }
+
+    async fn check_logs_now(
+        &self,
+        logs: &[(TopicId, Option<LastBatch>)],
+    ) -> Result<Vec<FoundLog>, Error> {
+        let requested_at = Instant::now();
+        let (client, connection) = self.direct.connector.connect("trunkline query").await?;
+        // Dropping the client alone would not end the connection while an answer is due.
         let _driver = AbortOnDropHandle::new(tokio::spawn(connection));
         prepare_session(&client, LOCK_TIMEOUT).await?;
-        self.servers.follow(&client, asked_at).await?;
+        self.direct.primary.follow(&client, requested_at).await?;
         let topics: Vec<i32> = logs.iter().map(|(topic, _)| topic.0).collect();
         let bases: Vec<Option<i64>> =
             logs.iter().map(|(_, last_batch)| last_batch.map(|it| it.base.0)).collect();

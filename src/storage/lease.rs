@@ -1,30 +1,32 @@
 //! The session that holds a broker's advisory locks: the leases of its streams.
 //!
-//! All of a broker's leases live and die with this one connection, which is never pooled. A
-//! session may take a lock it already has: whoever calls must see to it that it asks once.
+//! All of a broker's leases live and die with this one direct session. The server lets a session
+//! take a lock again that it holds already, so the caller must make sure that only one stream asks.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Instant,
-};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::time::Instant;
 
 use tokio_postgres::{Client, Statement, types::ToSql};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     Error, Server, Storage,
-    session::{Statements as _, WRITER_LOCK_TIMEOUT, prepare_session},
+    connector::Driver,
+    error::describe,
+    session::{Statements as _, prepare_session},
+    timeout::{SESSION_TIMEOUT, WRITER_LOCK_TIMEOUT},
 };
 use crate::model::{ConsumerKey, Epoch, Offset, TopicId};
 
-/// The advisory lock under which one broker at a time removes expired messages; any constant that
-/// nobody else uses, in the space of single numbers, as the migrations' lock.
+/// The advisory lock under which one broker at a time removes expired messages: any constant that
+/// nothing else uses. Its key is one number, like that of the migrations' lock.
 const RETENTION_LOCK: i64 = 0x7472_756e_6b72_6574;
 
-/// What came of beginning an epoch.
+/// The outcome of beginning an epoch.
 #[derive(Clone, Copy, Debug)]
 pub enum EpochStart {
-    /// It has begun, which fences all earlier ones.
+    /// The epoch has begun, which fences all earlier ones.
     Epoch {
         /// The number of this acquisition.
         epoch: Epoch,
@@ -33,37 +35,51 @@ pub enum EpochStart {
         /// The epoch that the last seek began; 0 if there was none.
         seek_epoch: Epoch,
     },
-    /// A stream is taking the lease over, and this is not it.
+    /// Another stream is taking the lease over.
     Claimed,
-    /// The consumer is not registered any more.
+    /// The consumer is no longer registered.
     Gone,
 }
 
-/// How a consumer stands whose lease somebody changed from outside.
+/// The outcome of claiming a lease.
+#[derive(Clone, Debug)]
+pub enum Claim {
+    /// The claim stands.
+    Stands,
+    /// Another stream has claimed the lease since.
+    Superseded {
+        /// The holder's name of that stream.
+        by: String,
+    },
+    /// The consumer is no longer registered.
+    Gone,
+}
+
+/// What is stored about a consumer whose lease was changed from outside.
 #[derive(Clone, Debug)]
 pub struct LeaseChange {
-    /// The epoch; higher than one's own after a seek, a take-over or a pull.
+    /// The epoch. Higher than the lease's after a seek, a take-over or a pull.
     pub epoch: Epoch,
     /// The stored position.
     pub position: Offset,
-    /// Whether a stream has taken the lease over, or is at it, or has given it up again.
+    /// Whether another stream has begun to take the lease over, whatever became of that.
     pub taken: bool,
-    /// What that stream is called.
+    /// The holder's name of that stream.
     pub taker: String,
 }
 
-/// What tells a stream that takes a lease over from others that do.
+/// Identifies a stream that is taking a lease over.
 #[derive(Clone, Debug)]
 pub struct ClaimToken(String);
 
 impl ClaimToken {
-    /// A token that nobody else has.
+    /// Makes a unique token.
     pub fn generate() -> Self {
         Self(uuid::Uuid::new_v4().simple().to_string())
     }
 }
 
-/// The connection that holds a broker's leases.
+/// The session that holds a broker's leases.
 pub struct LeaseSession {
     client: Client,
     server: Server,
@@ -72,24 +88,23 @@ pub struct LeaseSession {
     begin_epoch: Statement,
     find_changes: Statement,
     lock_retention: Statement,
-    /// Whether the session has the right to remove expired messages.
+    /// Whether the session holds the right to remove expired messages.
     removes_expired: AtomicBool,
     closed: CancellationToken,
     _close: DropGuard,
 }
 
 impl Storage {
-    /// Says that a stream is taking a lease over, which ends the epoch of the holder, and keeps
-    /// everybody else from beginning one. The first time (`anew`) it goes before those that said
-    /// it earlier; to be said again every second or so until the lease is acquired. `None` if the
-    /// consumer is gone; else whether the claim stands, and who has the lease or claims it.
+    /// Claims a lease for a stream that takes it over: this ends the holder's epoch, and keeps
+    /// everyone else from beginning one. A new claim (`anew`) supersedes all earlier ones. Without
+    /// `anew` it repeats the claim, which is needed every second or so until the lease is acquired.
     pub async fn claim_lease(
         &self,
         key: ConsumerKey,
         ClaimToken(token): &ClaimToken,
         holder: &str,
         anew: bool,
-    ) -> Result<Option<(bool, String)>, Error> {
+    ) -> Result<Claim, Error> {
         let client = self.query().await?;
         let statement = "-- claim_lease
                 with claimed as (
@@ -107,10 +122,14 @@ impl Storage {
         let row = client
             .query_opt(statement, &[&key.topic.0, &key.consumer, token, &holder, &anew])
             .await?;
-        Ok(row.map(|row| (row.get(0), row.get(1))))
+        Ok(match row {
+            Some(row) if row.get(0) => Claim::Stands,
+            Some(row) => Claim::Superseded { by: row.get(1) },
+            None => Claim::Gone,
+        })
     }
 
-    /// Takes a claim back that was not used, so that others need not wait until it is void.
+    /// Withdraws a claim that was not used, so that others need not wait for it to expire.
     pub async fn withdraw_claim(
         &self,
         key: ConsumerKey,
@@ -124,30 +143,43 @@ impl Storage {
         Ok(())
     }
 
-    /// Opens the session that is to hold this broker's leases.
+    /// Opens the session that will hold this broker's leases. Fails after 5 s.
     pub async fn open_lease_session(&self) -> Result<LeaseSession, Error> {
-        let asked_at = Instant::now();
-        let (client, connection) = self.direct.connect("trunkline lease").await?;
-        self.opened.fetch_add(1, Ordering::Release);
+        let requested_at = Instant::now();
+        // Has a shorter limit of its own, so that its error says which server did not answer.
+        let (client, connection) = self.direct.open("trunkline lease").await?;
+        let prepared = self.prepare_lease_session(client, connection, requested_at);
+        let prepared = tokio::time::timeout_at(requested_at + SESSION_TIMEOUT, prepared).await;
+        prepared.unwrap_or_else(|_| {
+            Err(Error::Unavailable(format!("no session was set up in {SESSION_TIMEOUT:?}")))
+        })
+    }
+
+    async fn prepare_lease_session(
+        &self,
+        client: Client,
+        connection: Driver,
+        requested_at: Instant,
+    ) -> Result<LeaseSession, Error> {
         let closed = CancellationToken::new();
         let (driver_closed, close) = (closed.clone(), closed.clone().drop_guard());
-        // Ends when `close` is called, or the session is dropped, also while it is being opened:
-        // the connection ends, and with it the server ends the session and frees its locks.
+        // Ends when `close` is called, or the session is dropped, even while it is being opened.
+        // Then the connection ends, and with it the server ends the session and frees its locks.
         tokio::spawn(async move {
             let _closed = driver_closed.clone().drop_guard();
             tokio::select! {
                 outcome = connection => {
                     if let Err(error) = outcome {
-                        tracing::warn!(error = super::error::describe(&error), "lost the lease connection");
+                        tracing::warn!(error = describe(&error), "lost the lease connection");
                     }
                 }
                 () = driver_closed.cancelled() => {}
             }
         });
-        // All leases of this broker wait while one waits for its consumer's row.
+        // All leases of this broker wait while one of them waits for its consumer's row.
         prepare_session(&client, WRITER_LOCK_TIMEOUT).await?;
         Ok(LeaseSession {
-            server: self.servers.follow(&client, asked_at).await?,
+            server: self.direct.primary.follow(&client, requested_at.into_std()).await?,
             try_lock: client.prepare("-- try_lock\nselect pg_try_advisory_lock($1, $2)").await?,
             unlock: client.prepare("-- unlock\nselect pg_advisory_unlock($1, $2)").await?,
             begin_epoch: client
@@ -191,20 +223,20 @@ impl Storage {
 }
 
 impl LeaseSession {
-    /// Takes a consumer's lock if nobody has it.
+    /// Takes a consumer's lock if no session holds it.
     pub async fn try_lock(&self, key: ConsumerKey) -> Result<bool, Error> {
         let row = self.client.query_one(&self.try_lock, &[&key.topic.0, &key.consumer]).await?;
         Ok(row.get(0))
     }
 
-    /// Gives a consumer's lock back; false if it was not held here.
+    /// Releases a consumer's lock; false if this session did not hold it.
     pub async fn unlock(&self, key: ConsumerKey) -> Result<bool, Error> {
         let row = self.client.query_one(&self.unlock, &[&key.topic.0, &key.consumer]).await?;
         Ok(row.get(0))
     }
 
     /// Begins a new epoch under the lock; `claim` is that of a stream that takes the lease over. A
-    /// claim that was not repeated for 5 s is void: whoever made it has gone.
+    /// claim that was not repeated for 5 s has expired: the stream that made it is gone.
     pub async fn begin_epoch(
         &self,
         key: ConsumerKey,
@@ -227,10 +259,10 @@ impl LeaseSession {
         })
     }
 
-    /// How those of the leases stand that were changed from outside: their epoch is another one,
-    /// or the stored position is beyond the given one. `None` where the consumer is gone.
+    /// Finds the leases that were changed from outside: those with another epoch, or with a stored
+    /// position beyond the given one. `None` where the consumer is gone.
     ///
-    /// Asked over this session, so that an answer proves that the locks are still held.
+    /// Asks over this session, so that an answer proves that the locks are still held.
     pub async fn find_changes(
         &self,
         held: &[(ConsumerKey, Epoch, Offset)],
@@ -245,19 +277,19 @@ impl LeaseSession {
             .iter()
             .map(|row| {
                 let key = ConsumerKey { topic: TopicId(row.get(0)), consumer: row.get(1) };
-                let seen = row.get::<_, Option<i64>>(2).map(|epoch| LeaseChange {
+                let change = row.get::<_, Option<i64>>(2).map(|epoch| LeaseChange {
                     epoch: Epoch(epoch),
                     position: Offset(row.get(3)),
                     taken: row.get(4),
                     taker: row.get(5),
                 });
-                (key, seen)
+                (key, change)
             })
             .collect())
     }
 
-    /// Takes the right to remove expired messages, which one broker has at a time and keeps for as
-    /// long as its session lasts; false if another one has it.
+    /// Takes the right to remove expired messages, which one broker at a time holds for as long as
+    /// its session lasts; false if another broker holds it.
     pub async fn lock_retention(&self) -> Result<bool, Error> {
         if self.removes_expired.load(Ordering::Acquire) {
             return Ok(true);
@@ -268,12 +300,12 @@ impl LeaseSession {
         Ok(locked)
     }
 
-    /// The server that it leads to.
+    /// The server that the session reaches.
     pub fn server(&self) -> Server {
         self.server
     }
 
-    /// Cancelled when the session is over, and all its locks with it.
+    /// Cancelled when the session is over, and its locks are free.
     pub fn closed(&self) -> &CancellationToken {
         &self.closed
     }

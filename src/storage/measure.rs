@@ -1,23 +1,23 @@
-//! What the database has done so far, for measurements.
+//! Counters of what the database has done, for benchmarks.
 
-use super::{Error, connector::Connector, probe};
+use super::{Error, connector::Connector};
 
-/// Counters that only grow, but for the size; and who is there.
+/// Counters, which only grow, and gauges.
 #[derive(Clone, Copy, Debug)]
 pub struct Counters {
-    /// Bytes of write-ahead log of the whole server.
+    /// A counter: bytes of write-ahead log of the whole server.
     pub wal_bytes: i64,
-    /// Bytes that our tables take on disk, with their indexes and what they store out of line.
+    /// A gauge: bytes that our tables take on disk, with their indexes and TOAST data.
     pub disk_bytes: i64,
-    /// Batches stored in the topics that were asked for: one a topic and transaction.
+    /// Batches stored in the given topics: one a topic and transaction.
     pub batches: i64,
-    /// Sessions of brokers.
+    /// A gauge: sessions of brokers.
     pub sessions: i64,
-    /// The process that answers, a child of the server's.
+    /// The process ID of the answering backend, a child of the server's process.
     pub backend: i32,
 }
 
-/// A session that reads the counters; it ends when this is dropped.
+/// A session that reads the counters. It ends when this is dropped.
 pub struct Meter {
     client: tokio_postgres::Client,
 }
@@ -25,10 +25,10 @@ pub struct Meter {
 impl Meter {
     /// Connects to the database at `url`.
     pub async fn connect(url: &str) -> Result<Self, Error> {
-        Ok(Self { client: probe::connect(&Connector::new(url)?).await? })
+        Ok(Self { client: Connector::new(url)?.connect_client("trunkline probe").await? })
     }
 
-    /// Reads the counters; batches are those of topics whose names begin so.
+    /// Reads the counters. Counts batches only of topics whose names begin with `topics`.
     pub async fn read(&self, topics: &str) -> Result<Counters, Error> {
         let statement = "-- read_counters
             select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint,

@@ -1,4 +1,4 @@
-//! Positions moved, fenced by the lease's epoch.
+//! Moves positions, fenced by the epoch of the lease.
 
 use std::collections::HashSet;
 
@@ -7,30 +7,51 @@ use tokio_postgres::Row;
 use super::{Error, Storage, session::Statements as _};
 use crate::model::{ConsumerId, ConsumerKey, Epoch, Offset, TopicId, TopicName};
 
-/// A position to be moved by the holder of a lease.
+/// A move of a position by the holder of a lease.
 #[derive(Clone, Copy, Debug)]
 pub struct Advance {
-    /// LeaseScope position it is.
+    /// The consumer.
     pub key: ConsumerKey,
     /// The epoch of the lease.
     pub epoch: Epoch,
-    /// The offset to get next.
+    /// The new position: the offset that the consumer gets next.
     pub position: Offset,
 }
 
-/// A stored position, and what it stands beside.
+/// A stored position, with the ends of the log.
 #[derive(Clone, Copy, Debug)]
 pub struct Stored {
-    /// LeaseScope position it is.
+    /// The consumer.
     pub key: ConsumerKey,
     /// The offset that the consumer gets next.
     pub position: Offset,
-    /// The number of the lease's last acquisition.
+    /// The epoch of the lease's last acquisition.
     pub epoch: Epoch,
     /// The offset of the oldest message kept.
     pub first: Offset,
     /// The offset that the topic's next message gets.
     pub head: Offset,
+}
+
+/// The outcome of a seek.
+#[derive(Clone, Copy, Debug)]
+pub enum SeekOutcome {
+    /// The position moved.
+    Moved(ConsumerKey),
+    /// Nothing moved: messages were removed meanwhile, and the position is before the log start
+    /// offset.
+    BeforeLogStart,
+    /// The consumer is not registered.
+    NotRegistered,
+}
+
+/// The outcome of moving positions whose rows may be locked.
+#[derive(Clone, Debug, Default)]
+pub struct FreeAdvances {
+    /// The leases whose positions moved.
+    pub moved: HashSet<(ConsumerKey, Epoch)>,
+    /// The consumers whose rows other sessions have locked.
+    pub locked: HashSet<ConsumerKey>,
 }
 
 impl Storage {
@@ -57,17 +78,16 @@ impl Storage {
         }))
     }
 
-    /// Moves a position anywhere, and begins a new epoch so that nothing of before can move it any
-    /// more. `None` if the consumer is not registered; no key, and nothing moved, if the log has
-    /// gone from there by now.
+    /// Moves a position to anywhere in the log, and begins a new epoch, so that no earlier lease can
+    /// move it any more.
     pub async fn seek(
         &self,
         topic: TopicId,
         consumer: &ConsumerId,
         position: Offset,
-    ) -> Result<Option<Option<ConsumerKey>>, Error> {
+    ) -> Result<SeekOutcome, Error> {
         let client = self.query().await?;
-        // The head is locked as for a registration.
+        // Locks the head as a registration does: against retention, and not against publishes.
         let statement = "-- seek
             with head as (
                 select first_offset from trunkline.topic_head where topic_id = $1 for key share
@@ -81,13 +101,16 @@ impl Storage {
             select (select id from sought)
             from trunkline.consumer_topic where topic_id = $1 and consumer_id = $2";
         let row = client.query_opt(statement, &[&topic.0, &consumer.as_str(), &position.0]).await?;
-        let key = |consumer| ConsumerKey { topic, consumer };
-        Ok(row.map(|row| row.get::<_, Option<i32>>(0).map(key)))
+        let Some(row) = row else { return Ok(SeekOutcome::NotRegistered) };
+        Ok(match row.get(0) {
+            Some(consumer) => SeekOutcome::Moved(ConsumerKey { topic, consumer }),
+            None => SeekOutcome::BeforeLogStart,
+        })
     }
 
-    /// Moves positions, all in one statement, and returns the keys of those that moved. The others
-    /// no longer have the epoch, would have gone back, or beyond the head: a standby that was
-    /// promoted may lack what they were handed out. Each key and epoch may be given once.
+    /// Moves positions, all in one statement, and returns the leases whose positions moved. The
+    /// others no longer have the epoch, or would have moved back or beyond the head, as a promoted
+    /// standby may lack messages that were delivered. Each pair of key and epoch may be given once.
     pub async fn advance_positions(
         &self,
         advances: &[Advance],
@@ -114,12 +137,11 @@ impl Storage {
         Ok(rows.iter().map(|row| (key(row), Epoch(row.get(2)))).collect())
     }
 
-    /// The same, but for consumers whose rows other sessions hold: nobody waits for those. Returns
-    /// what moved, and whose rows are held.
+    /// As [`Self::advance_positions`], but skips consumers whose rows other sessions have locked.
     pub async fn advance_free_positions(
         &self,
         advances: &[Advance],
-    ) -> Result<(HashSet<(ConsumerKey, Epoch)>, HashSet<ConsumerKey>), Error> {
+    ) -> Result<FreeAdvances, Error> {
         let statement = "-- advance_free_positions
                 with new as (
                     select * from unnest($1::integer[], $2::integer[], $3::bigint[], $4::bigint[])
@@ -145,28 +167,23 @@ impl Storage {
                 from new join trunkline.consumer_topic using (topic_id, id)
                 where not exists (
                     select from free where free.topic_id = new.topic_id and free.id = new.id)";
-        let (mut moved, mut held) = (HashSet::new(), HashSet::new());
+        let mut outcome = FreeAdvances::default();
         for row in self.run_advance(statement, advances).await? {
             match row.get::<_, Option<i64>>(2) {
-                Some(epoch) => drop(moved.insert((key(&row), Epoch(epoch)))),
-                None => drop(held.insert(key(&row))),
+                Some(epoch) => drop(outcome.moved.insert((key(&row), Epoch(epoch)))),
+                None => drop(outcome.locked.insert(key(&row))),
             }
         }
-        Ok((moved, held))
+        Ok(outcome)
     }
 
     async fn run_advance(&self, statement: &str, advances: &[Advance]) -> Result<Vec<Row>, Error> {
-        let client = self.position.get().await?;
+        let client = self.pools.position.get().await?;
         let topics: Vec<i32> = advances.iter().map(|advance| advance.key.topic.0).collect();
         let ids: Vec<i32> = advances.iter().map(|advance| advance.key.consumer).collect();
         let epochs: Vec<i64> = advances.iter().map(|advance| advance.epoch.0).collect();
         let positions: Vec<i64> = advances.iter().map(|advance| advance.position.0).collect();
-        let rows = client.query(statement, &[&topics, &ids, &epochs, &positions]).await;
-        if let Err(Error::ConnectionLost(_)) = rows {
-            // The driver may not have noticed yet: the next move gets a new connection.
-            client.abandon();
-        }
-        rows
+        client.query(statement, &[&topics, &ids, &epochs, &positions]).await
     }
 }
 

@@ -1,22 +1,23 @@
-//! Which server the sessions lead to.
+//! Which server is the primary.
 //!
-//! After a fail-over an old primary may live on, and sessions that were opened before lead to it
-//! still: leases would be had of one server, and positions stored at another one. The session that
-//! was asked for last tells where all belong.
+//! After a fail-over the old primary may live on, and sessions that were opened before still reach
+//! it. Leases would then come from one server, and positions would be stored on another. The server
+//! that the most recently requested session reaches counts as the primary.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     time::{Instant, SystemTime},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_postgres::Client;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Error, SESSION_TIMEOUT, Storage, connector::Connector};
+use super::{Error, connector::Connector, timeout::SESSION_TIMEOUT};
 
-/// A server since it started: another one's starting time is another one, and so is its own after a
-/// restart, which no session outlives.
+/// A run of a server, identified by its start time. A restart begins another run, which no session
+/// outlives.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Server(SystemTime);
 
@@ -28,98 +29,100 @@ impl Server {
     }
 }
 
-/// Where the sessions lead, or are to lead.
-pub(super) struct Servers {
+/// The primary, and which sessions may still be used.
+pub(super) struct Primary {
     direct: Connector,
-    present: Present,
-    /// When pooled sessions were retired last.
-    retired: Mutex<Option<Instant>>,
-    /// Held by whoever asks for one more session: one finds out for all.
+    newest: NewestServer,
+    /// Sessions of the pools that were opened up to then are not used again.
+    retired_at: Mutex<Option<Instant>>,
+    /// Serialises requests for one more session: the first to hold it finds out for all.
     asking: tokio::sync::Mutex<()>,
 }
 
-impl Servers {
+impl Primary {
     pub(super) fn new(direct: Connector) -> Self {
         Self {
             direct,
-            present: Present::default(),
-            retired: Mutex::default(),
+            newest: NewestServer::default(),
+            retired_at: Mutex::default(),
             asking: Default::default(),
         }
     }
 
-    /// Has no pooled session be used again that is open by now: it may lead to a server whose place
-    /// another one has taken.
+    /// Retires all sessions of the pools that are open now: they may reach a server that has been
+    /// replaced.
     pub(super) fn retire_sessions(&self) {
-        *self.retired() = Some(Instant::now());
+        *self.retired_at.lock() = Some(Instant::now());
     }
 
-    /// Whether a session that was opened then is not to be used again.
-    pub(super) fn is_retired(&self, opened: Instant) -> bool {
-        self.retired().is_some_and(|retired| opened <= retired)
+    /// Whether a session that was opened at that time must not be used again.
+    pub(super) fn is_retired(&self, opened_at: Instant) -> bool {
+        self.retired_at.lock().is_some_and(|retired_at| opened_at <= retired_at)
     }
 
-    fn retired(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.retired.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// Goes where a session leads that was asked for at a time, unless a later one leads elsewhere:
-    /// where that is another server than before, pooled sessions are retired.
+    /// Finds the server that a session reaches, and takes it for the primary unless a session that
+    /// was requested after `requested_at` reaches another one. If the primary has changed, retires
+    /// the sessions of the pools.
     pub(super) async fn follow(
         &self,
         client: &Client,
-        asked_at: Instant,
+        requested_at: Instant,
     ) -> Result<Server, tokio_postgres::Error> {
         let server = Server::of(client).await?;
-        if self.present.tell(asked_at, server) {
-            tracing::info!("another server has taken the database's place, or it was restarted");
+        if self.newest.observe(requested_at, server) {
+            tracing::info!("the database is another server than before, or it was restarted");
             self.retire_sessions();
         }
         Ok(server)
     }
 
-    /// Whether a session that was just opened leads where the others do. It may have been asked for
-    /// long ago, so where it does not, one more is asked for, and tells.
-    pub(super) async fn are_one_with(self: &Arc<Self>, client: &Client) -> Result<bool, Error> {
+    /// Whether a new session reaches the primary. The session may have been requested long ago, so
+    /// if it does not, one more is requested, and decides.
+    pub(super) async fn is_reached_by(self: &Arc<Self>, client: &Client) -> Result<bool, Error> {
         let server = Server::of(client).await?;
-        if !self.present.is_none_but(server) {
-            // Who waits for it may give up before it tells, and the next one is to know.
-            let servers = self.clone();
-            let asking = async move { servers.ask_anew(server).await };
+        if !self.newest.is_none_but(server) {
+            // In a task of its own: the next caller needs the answer even if this one gives up.
+            let primary = self.clone();
+            let asking = async move { primary.ask_again(server).await };
             let asking = tokio::spawn(tokio::time::timeout(SESSION_TIMEOUT, asking));
             if let Ok(Ok(asked)) = asking.await {
                 asked?;
             }
         }
-        Ok(self.present.is_none_but(server))
+        Ok(self.newest.is_none_but(server))
     }
 
-    /// Asks where a new session leads, unless somebody found out meanwhile that it is there.
-    async fn ask_anew(&self, server: Server) -> Result<(), Error> {
+    /// Finds out where a new session leads, unless it turned out meanwhile that `server` is the
+    /// primary.
+    async fn ask_again(&self, server: Server) -> Result<(), Error> {
         let _alone = self.asking.lock().await;
-        if self.present.is_none_but(server) {
+        if self.newest.is_none_but(server) {
             return Ok(());
         }
-        let asked_at = Instant::now();
+        let requested_at = Instant::now();
         let (client, connection) = self.direct.connect("trunkline probe").await?;
         let _driver = AbortOnDropHandle::new(tokio::spawn(connection));
-        Ok(self.follow(&client, asked_at).await.map(drop)?)
+        Ok(self.follow(&client, requested_at).await.map(drop)?)
+    }
+
+    /// Waits until another server is the primary.
+    pub(super) async fn wait_for_other(&self, server: Server) {
+        self.newest.wait_for_other(server).await;
     }
 }
 
-/// The server that the session leads to that was asked for last.
+/// The server that the most recently requested session reaches, and when that was requested.
 #[derive(Default)]
-struct Present(watch::Sender<Option<(Instant, Server)>>);
+struct NewestServer(watch::Sender<Option<(Instant, Server)>>);
 
-impl Present {
-    /// A session that was asked for at a time leads to a server; whether it is another one than was
-    /// known.
-    fn tell(&self, asked_at: Instant, server: Server) -> bool {
+impl NewestServer {
+    /// Takes note of the server that a session reaches; true if another one was known.
+    fn observe(&self, requested_at: Instant, server: Server) -> bool {
         let mut is_another = false;
-        self.0.send_if_modified(|present| {
-            let earlier = *present;
-            if earlier.is_none_or(|(last, _)| last <= asked_at) {
-                *present = Some((asked_at, server));
+        self.0.send_if_modified(|newest| {
+            let earlier = *newest;
+            if earlier.is_none_or(|(last, _)| last <= requested_at) {
+                *newest = Some((requested_at, server));
                 is_another = earlier.is_some_and(|(_, earlier)| earlier != server);
             }
             is_another
@@ -129,28 +132,14 @@ impl Present {
 
     /// Whether no other server is known.
     fn is_none_but(&self, server: Server) -> bool {
-        self.0.borrow().is_none_or(|(_, present)| present == server)
+        self.0.borrow().is_none_or(|(_, newest)| newest == server)
     }
 
-    async fn is_another_than(&self, server: Server) {
-        let is_another = |present: &Option<(Instant, Server)>| {
-            present.is_some_and(|(_, present)| present != server)
-        };
-        // The sender lives as long as this.
+    async fn wait_for_other(&self, server: Server) {
+        let is_another =
+            |newest: &Option<(Instant, Server)>| newest.is_some_and(|(_, newest)| newest != server);
+        // Never fails, as `self` holds the sender.
         let _ = self.0.subscribe().wait_for(is_another).await;
-    }
-}
-
-impl Storage {
-    /// Has no pooled session that is open by now be used again: they may lead to a server whose
-    /// place another one has taken.
-    pub fn retire_sessions(&self) {
-        self.servers.retire_sessions();
-    }
-
-    /// Waits until another server has taken the place of the one that a session leads to.
-    pub async fn wait_for_other_primary(&self, server: Server) {
-        self.servers.present.is_another_than(server).await;
     }
 }
 
@@ -163,21 +152,21 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_session_that_was_asked_for_last_tells() {
-        let (present, start) = (Present::default(), Instant::now());
+    async fn the_session_that_was_requested_last_decides() {
+        let (newest, start) = (NewestServer::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         let server = |number| Server(SystemTime::UNIX_EPOCH + Duration::from_secs(number));
-        assert!(present.is_none_but(server(1)));
-        assert!(!present.tell(at(1), server(1)), "the first one");
-        assert!(!present.tell(at(2), server(1)));
-        let mut left = Box::pin(present.is_another_than(server(1)));
+        assert!(newest.is_none_but(server(1)));
+        assert!(!newest.observe(at(1), server(1)), "the first one");
+        assert!(!newest.observe(at(2), server(1)));
+        let mut left = Box::pin(newest.wait_for_other(server(1)));
         assert_eq!((&mut left).now_or_never(), None);
-        assert!(present.tell(at(4), server(2)));
+        assert!(newest.observe(at(4), server(2)));
         assert_eq!((&mut left).now_or_never(), Some(()));
-        assert!(present.is_none_but(server(2)) && !present.is_none_but(server(1)));
-        // Its answer took longer.
-        assert!(!present.tell(at(3), server(1)));
-        assert_eq!(present.is_another_than(server(1)).now_or_never(), Some(()));
-        assert_eq!(present.is_another_than(server(2)).now_or_never(), None);
+        assert!(newest.is_none_but(server(2)) && !newest.is_none_but(server(1)));
+        // Requested earlier, answered later.
+        assert!(!newest.observe(at(3), server(1)));
+        assert_eq!(newest.wait_for_other(server(1)).now_or_never(), Some(()));
+        assert_eq!(newest.wait_for_other(server(2)).now_or_never(), None);
     }
 }

@@ -1,27 +1,25 @@
-//! What a database is asked before it is trusted: that sessions last, that their advisory locks
-//! exclude each other, and that they receive each other's notifications.
+//! Probes a database before it is trusted: whether sessions last, advisory locks exclude each other,
+//! and notifications arrive.
 //!
-//! Poolers that lend sessions by the transaction, and servers that only speak like PostgreSQL,
-//! take the statements and do nothing: leases would then be had by everybody at once.
+//! A pooler that lends sessions by the transaction, or a server that only speaks PostgreSQL's
+//! protocol, may accept the statements and do nothing: every broker would then hold every lease.
 
 use std::time::Duration;
 
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::{
-    Error, Received, Storage,
+    Error, ListenSession, Received,
     connector::Connector,
-    session::{self, Manner, Statements as _},
+    session::{self, SessionPool, SessionSource, Statements as _},
+    timeout::ANSWER_TIMEOUT,
 };
 
-/// A server that takes longer to answer counts as down.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A notification that takes longer is worth nothing: polls come as often.
+/// A notification that takes longer is useless: polling is as fast.
 const NOTIFICATION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Proves that a session stays the same one from transaction to transaction, and that an advisory
-/// lock keeps another session out.
+/// lock excludes other sessions.
 pub(super) async fn prove_that_sessions_last(direct: &Connector) -> Result<(), Error> {
     let (first, second) = (connect(direct).await?, connect(direct).await?);
     if !sessions_last(&first, &second).await? {
@@ -35,25 +33,27 @@ pub(super) async fn prove_that_sessions_last(direct: &Connector) -> Result<(), E
     Err(Error::LocksDoNotExclude)
 }
 
-/// Proves that sessions can be set to what statements rely on.
-pub(super) async fn prove_that_sessions_are_set_up(storage: &Storage) -> Result<(), Error> {
-    let client = connect(&storage.direct).await?;
-    session::check(&client, ANSWER_TIMEOUT).await?;
-    match storage.query.manner {
-        Manner::Own => Ok(()),
-        Manner::Lent { .. } => session::check_lent(storage).await,
+/// Proves that sessions can be given the settings that statements rely on.
+pub(super) async fn prove_that_sessions_are_set_up(
+    direct: &Connector,
+    sessions: &SessionPool,
+) -> Result<(), Error> {
+    session::check_direct(&connect(direct).await?, ANSWER_TIMEOUT).await?;
+    match sessions.is_pooled() {
+        true => session::check_pooled(sessions).await,
+        false => Ok(()),
     }
 }
 
-/// Asks in an order in which a pooler cannot but lend one session to both, or two to one: whether
-/// it lends the session last used, or the one used the longest ago.
+/// Asks in an order in which a pooler must lend one session to both clients, or two sessions to one
+/// client, whether it lends the most or the least recently used session.
 async fn sessions_last(first: &Client, second: &Client) -> Result<bool, Error> {
     const SESSION: &str = "/* find_session */ select pg_backend_pid()";
     let own = ask(first, SESSION).await?;
     if ask(first, SESSION).await? != own || ask(second, SESSION).await? == own {
         return Ok(false);
     }
-    // While the other one is in a transaction, its session is not to be lent.
+    // A pooler cannot lend the second client's session while that is in a transaction.
     ask(second, "begin; set local idle_in_transaction_session_timeout = '5s'").await?;
     let others = ask(second, SESSION).await?;
     let still_own = ask(first, SESSION).await? == own;
@@ -61,14 +61,17 @@ async fn sessions_last(first: &Client, second: &Client) -> Result<bool, Error> {
     Ok(still_own && others != own)
 }
 
-/// Proves that what goes through the pooler comes to the database that the direct URL names: a
-/// lock taken here is seen there.
-pub(super) async fn prove_that_databases_are_one(storage: &Storage) -> Result<(), Error> {
-    let direct = connect(&storage.direct).await?;
+/// Proves that the pooler leads to the database that the direct URL names: a lock that is taken in a
+/// direct session can be seen in a pooled one.
+pub(super) async fn prove_that_databases_are_one(
+    direct: &Connector,
+    sessions: &SessionPool,
+) -> Result<(), Error> {
+    let direct = connect(direct).await?;
     let key = random_key();
     ask(&direct, &format!("/* mark_database */ select pg_advisory_lock({key})")).await?;
-    let seen = storage
-        .query()
+    let seen = sessions
+        .get()
         .await?
         .query_one(
             "-- find_mark
@@ -83,9 +86,11 @@ pub(super) async fn prove_that_databases_are_one(storage: &Storage) -> Result<()
     if seen.get(0) { Ok(()) } else { Err(Error::DifferentDatabases) }
 }
 
-/// Whether a session hears what another one notifies.
-pub(super) async fn find_whether_notifications_arrive(storage: &Storage) -> Result<bool, Error> {
-    let mut listening = match storage.open_listen_session().await {
+/// Whether one session receives what another one notifies.
+pub(super) async fn find_whether_notifications_arrive(
+    direct: &SessionSource,
+) -> Result<bool, Error> {
+    let mut listening = match ListenSession::open(direct).await {
         Ok(listening) => listening,
         Err(Error::Failed(problem) | Error::Fault(problem) | Error::Unexpected(problem)) => {
             tracing::debug!(problem, "listen");
@@ -93,29 +98,29 @@ pub(super) async fn find_whether_notifications_arrive(storage: &Storage) -> Resu
         }
         Err(error) => return Err(error),
     };
-    let speaking = connect(&storage.direct).await?;
+    let notifying = connect(&direct.connector).await?;
     let text = format!("probe-{}", random_key());
     let notify = format!("/* prove_notifications */ select pg_notify('trunkline', '{text}')");
-    let heard = async {
+    let arrived = async {
         loop {
             match listening.receive().await {
-                Received::Notification(heard) if heard == text => return true,
+                Received::Notification(received) if received == text => return true,
                 Received::Notification(_) => {}
                 Received::Closed(_) => return false,
             }
         }
     };
-    // Counted from when it was sent: that may take as long as it likes.
-    let sent = async {
-        let asked = ask(&speaking, &notify).await;
-        if asked.is_ok() {
+    // The limit counts from when the notification was sent, however long sending takes.
+    let timed_out = async {
+        let sent = ask(&notifying, &notify).await;
+        if sent.is_ok() {
             tokio::time::sleep(NOTIFICATION_TIMEOUT).await;
         }
-        asked
+        sent
     };
     tokio::select! {
-        heard = heard => Ok(heard),
-        asked = sent => match asked {
+        arrived = arrived => Ok(arrived),
+        sent = timed_out => match sent {
             Ok(_) => Ok(false),
             Err(Error::Failed(problem) | Error::Fault(problem) | Error::Unexpected(problem)) => {
                 tracing::debug!(problem, "notify");
@@ -126,27 +131,18 @@ pub(super) async fn find_whether_notifications_arrive(storage: &Storage) -> Resu
     }
 }
 
-/// Gives a question up that is not answered.
-pub(super) async fn in_time<T>(
-    question: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    tokio::time::timeout(ANSWER_TIMEOUT, question)
+/// Gives a probe up that takes too long: the server counts as down.
+pub(super) async fn in_time<T>(probe: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::time::timeout(ANSWER_TIMEOUT, probe)
         .await
-        .unwrap_or_else(|_| Err(Error::Unavailable("no answer in time".to_owned())))
+        .unwrap_or_else(|_| Err(Error::Unavailable(format!("no answer in {ANSWER_TIMEOUT:?}"))))
 }
 
-/// A session that ends when it is dropped.
-pub(super) async fn connect(connector: &Connector) -> Result<Client, Error> {
-    let (client, connection) = connector.connect("trunkline probe").await?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(error = super::error::describe(&error), "lose a probing connection");
-        }
-    });
-    Ok(client)
+async fn connect(connector: &Connector) -> Result<Client, Error> {
+    connector.connect_client("trunkline probe").await
 }
 
-/// Asks a question of one value, unprepared: what is asked may be an old pooler.
+/// Asks for one value by the simple query protocol, which old poolers support too.
 async fn ask(client: &Client, question: &str) -> Result<String, Error> {
     let answers = client.simple_query(question).await?;
     let value = answers.iter().find_map(|answer| match answer {
@@ -156,7 +152,7 @@ async fn ask(client: &Client, question: &str) -> Result<String, Error> {
     Ok(value.unwrap_or_default().to_owned())
 }
 
-/// A lock's key that nobody else uses at the same time: a positive number.
+/// A key for a lock that nothing else uses at the same time: a positive number.
 fn random_key() -> i64 {
     (uuid::Uuid::new_v4().as_u64_pair().0 >> 1) as i64
 }

@@ -1,4 +1,4 @@
-//! Which producers may publish to which topics.
+//! Registers, fences, lists and forgets the producers of topics.
 
 use std::time::SystemTime;
 
@@ -12,6 +12,19 @@ use crate::model::{
     Epoch, Offset, Producer, ProducerId, Registration, Sequence, SequenceRun, TopicId, TopicName,
 };
 
+/// A topic's head, with registrations of producers on it.
+#[derive(Clone, Debug)]
+pub struct Registrations {
+    /// The offset that the topic's next message gets.
+    pub head: Offset,
+    /// The registrations of those of the given producers that have one.
+    pub found: Vec<Registration>,
+}
+
+/// The columns that [`producer`] reads, of a row `p`.
+const PRODUCER: &str =
+    "p.producer_id, p.created_at, p.updated_at, p.last_offset, p.epoch, p.last_sequence";
+
 impl Storage {
     /// Registers a producer; `None` if there is no such topic, [`Error::Taken`] if it is
     /// registered.
@@ -20,27 +33,13 @@ impl Storage {
         topic: &TopicName,
         producer: &ProducerId,
     ) -> Result<Option<Producer>, Error> {
-        let mut client = self.query().await?;
-        client
-            .transact(async |transaction| {
-                let insert = "-- register_producer
-                    insert into trunkline.producer_topic (topic_id, producer_id)
-                    select id, $2 from trunkline.topic where name = $1";
-                let names: [&dyn Parameter; 2] = [&topic.as_str(), &producer.as_str()];
-                if transaction.execute(insert, &names).await? == 0 {
-                    return Ok(None);
-                }
-                begin_epochs(
-                    transaction,
-                    topic,
-                    producer,
-                    "exists (
-                    select from trunkline.forgotten_producer f
-                    where f.topic = $1 and f.producer_id = $2)",
-                )
-                .await
-            })
-            .await
+        let insert = "-- register_producer
+            insert into trunkline.producer_topic (topic_id, producer_id)
+            select id, $2 from trunkline.topic where name = $1";
+        let was_forgotten = "exists (
+            select from trunkline.forgotten_producer f
+            where f.topic = $1 and f.producer_id = $2)";
+        self.register(topic, producer, insert, was_forgotten).await
     }
 
     /// Registers a producer, or takes its next epoch if it is registered; `None` if there is no
@@ -50,18 +49,43 @@ impl Storage {
         topic: &TopicName,
         producer: &ProducerId,
     ) -> Result<Option<Producer>, Error> {
+        let insert = "-- fence_producer
+            insert into trunkline.producer_topic as p (topic_id, producer_id, epoch)
+            select id, $2, 0 from trunkline.topic where name = $1
+            on conflict (topic_id, producer_id) do update set epoch = p.epoch + 1";
+        self.register(topic, producer, insert, "true").await
+    }
+
+    /// Runs `insert`, and raises the epoch where `condition` holds to one that no earlier
+    /// registration used.
+    async fn register(
+        &self,
+        topic: &TopicName,
+        producer: &ProducerId,
+        insert: &str,
+        condition: &str,
+    ) -> Result<Option<Producer>, Error> {
         let mut client = self.query().await?;
         client
             .transact(async |transaction| {
-                let fence = "-- fence_producer
-                    insert into trunkline.producer_topic as p (topic_id, producer_id, epoch)
-                    select id, $2, 0 from trunkline.topic where name = $1
-                    on conflict (topic_id, producer_id) do update set epoch = p.epoch + 1";
                 let names: [&dyn Parameter; 2] = [&topic.as_str(), &producer.as_str()];
-                if transaction.execute(fence, &names).await? == 0 {
+                if transaction.execute(insert, &names).await? == 0 {
                     return Ok(None);
                 }
-                begin_epochs(transaction, topic, producer, "true").await
+                // A statement of its own, so that it sees the fence as it is now: the insert may have
+                // waited for a transaction that forgot an earlier registration of the ID, and raised
+                // the fence.
+                let begin = format!(
+                    "-- begin_producer_epochs
+                    update trunkline.producer_topic p
+                    set epoch = case when {condition} then greatest(epoch, producer_epoch)
+                                     else epoch end
+                    from trunkline.fence, trunkline.topic t
+                    where t.name = $1 and p.topic_id = t.id and p.producer_id = $2
+                    returning {PRODUCER}"
+                );
+                let row = transaction.query_opt(&begin, &names).await?;
+                Ok(row.as_ref().map(self::producer))
             })
             .await
     }
@@ -81,22 +105,24 @@ impl Storage {
         Ok(!forgotten.is_empty())
     }
 
-    /// A producer; `None` if it is not registered.
+    /// A producer, if it is registered.
     pub async fn find_producer(
         &self,
         topic: &TopicName,
         producer: &ProducerId,
     ) -> Result<Option<Producer>, Error> {
         let client = self.query().await?;
-        let statement = "-- find_producer
-                select producer_id, p.created_at, p.updated_at, last_offset, epoch, last_sequence
+        let statement = &format!(
+            "-- find_producer
+                select {PRODUCER}
                 from trunkline.producer_topic p join trunkline.topic on id = topic_id
-                where name = $1 and producer_id = $2";
+                where name = $1 and producer_id = $2"
+        );
         let row = client.query_opt(statement, &[&topic.as_str(), &producer.as_str()]).await?;
         Ok(row.as_ref().map(self::producer))
     }
 
-    /// The first producers of a topic by id that come after an id.
+    /// The first `limit` producers of a topic, sorted by ID, whose IDs come after `after`.
     pub async fn list_producers(
         &self,
         topic: TopicId,
@@ -104,10 +130,12 @@ impl Storage {
         limit: usize,
     ) -> Result<Vec<Producer>, Error> {
         let client = self.query().await?;
-        let statement = "-- list_producers
-                select producer_id, created_at, updated_at, last_offset, epoch, last_sequence
-                from trunkline.producer_topic
-                where topic_id = $1 and producer_id > $2 order by producer_id limit $3";
+        let statement = &format!(
+            "-- list_producers
+                select {PRODUCER}
+                from trunkline.producer_topic p
+                where topic_id = $1 and producer_id > $2 order by producer_id limit $3"
+        );
         let rows = client.query(statement, &[&topic.0, &after, &(limit as i64)]).await?;
         Ok(rows.iter().map(producer).collect())
     }
@@ -118,7 +146,7 @@ impl Storage {
         &self,
         topic: &TopicName,
         producers: &[ProducerId],
-    ) -> Result<Option<(Offset, Vec<Registration>)>, Error> {
+    ) -> Result<Option<Registrations>, Error> {
         let client = self.query().await?;
         let statement = "-- find_registrations
                 select next_offset, producer_id, epoch, coalesce(last_sequence + 1, 0),
@@ -131,31 +159,9 @@ impl Storage {
         let ids: Vec<&str> = producers.iter().map(ProducerId::as_str).collect();
         let rows = client.query(statement, &[&topic.as_str(), &ids]).await?;
         let Some(any) = rows.first() else { return Ok(None) };
-        Ok(Some((Offset(any.get(0)), rows.iter().filter_map(registration).collect())))
+        let head = Offset(any.get(0));
+        Ok(Some(Registrations { head, found: rows.iter().filter_map(registration).collect() }))
     }
-}
-
-/// Raises the epoch of a producer that was just registered, or fenced, to what no earlier
-/// registration used, where `condition` holds; returns the producer.
-///
-/// A statement of its own: the one before may have waited until an earlier registration of the id
-/// was forgotten, and raised the fence.
-async fn begin_epochs(
-    client: &impl Statements,
-    topic: &TopicName,
-    producer: &ProducerId,
-    condition: &str,
-) -> Result<Option<Producer>, Error> {
-    let statement = &format!(
-        "-- begin_producer_epochs
-        update trunkline.producer_topic p
-        set epoch = case when {condition} then greatest(epoch, producer_epoch) else epoch end
-        from trunkline.fence, trunkline.topic t
-        where t.name = $1 and p.topic_id = t.id and p.producer_id = $2
-        returning p.producer_id, p.created_at, p.updated_at, last_offset, epoch, last_sequence"
-    );
-    let row = client.query_opt(statement, &[&topic.as_str(), &producer.as_str()]).await?;
-    Ok(row.as_ref().map(self::producer))
 }
 
 /// Forgets all producers of a topic.
@@ -168,9 +174,9 @@ pub(super) async fn forget_producers_of(
     Ok(())
 }
 
-/// A statement that deletes registrations. Of those that used epochs or sequences it raises the
-/// fence above their epochs, and remembers the names for a week: an old instance must not be taken
-/// for one of a later registration.
+/// A statement that deletes registrations. For those that used epochs or sequences, it raises the
+/// fence above their epochs, and remembers their names for a week: an old instance must not pass for
+/// one of a later registration.
 fn forget_producers(name: &str, which: &str) -> String {
     format!(
         "-- {name}

@@ -1,18 +1,19 @@
-//! A pull: read at the position and move it, in one transaction under the consumer's lock.
+//! Pulls messages: reads at the position and moves it, in one transaction under the consumer's lock.
+
+use std::{sync::Arc, time::Duration};
 
 use super::{Error, Storage, read::read_batches, session::Statements as _};
 use crate::model::{Batch, ConsumerKey, Offset};
-use std::{sync::Arc, time::Duration};
 
-/// What a pull took.
+/// The messages that a pull took.
 #[derive(Debug)]
 pub struct Pulled {
-    /// The batches from the one that holds the first message on; the last one may hold messages
-    /// from `to` on, which were not taken.
+    /// The batches from the one that holds the first message on. The last one may hold messages from
+    /// `to` on, which were not taken.
     pub batches: Vec<Arc<Batch>>,
     /// The position before.
     pub position: Offset,
-    /// The offset of the first message taken: beyond the position if messages were removed.
+    /// The offset of the first message taken: after `position` if messages were removed.
     pub from: Offset,
     /// The position after.
     pub to: Offset,
@@ -21,13 +22,14 @@ pub struct Pulled {
 }
 
 impl Storage {
-    /// Takes messages from the position on, as many as `choose` says: it gets the batches and the
-    /// first offset, and returns the new position. `None` if the consumer is not registered any more;
-    /// [`Error::Locked`] if another session holds the consumer's lock for longer than `lock_wait`;
-    /// [`Error::ChangedMeanwhile`] if something else moved the position: nothing was taken.
+    /// Takes messages from the position on, as many as `choose` says, which is given the batches and
+    /// the first offset, and returns the new position. `None` if the consumer is no longer
+    /// registered. Fails, and takes nothing, with [`Error::Locked`] if another session holds the
+    /// consumer's lock for longer than `lock_wait`, and with [`Error::ChangedMeanwhile`] if
+    /// something else moved the position.
     ///
-    /// The epoch goes up, as at every acquisition: a stream that lost its lock without knowing
-    /// cannot move the position over what was pulled.
+    /// The epoch goes up, as at every acquisition: a stream that lost its lock without knowing it
+    /// cannot move the position past what was pulled.
     pub async fn pull(
         &self,
         key: ConsumerKey,
@@ -69,7 +71,7 @@ impl Storage {
                             &[&key.topic.0, &key.consumer, &to.0, &position.0],
                         )
                         .await?;
-                    // Moved between the two statements: by a seek, or by a stream whose lock was lost.
+                    // A seek, or a stream that lost its lock, moved it between the two statements.
                     if moved == 0 {
                         return Err(Error::ChangedMeanwhile);
                     }

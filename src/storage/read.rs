@@ -1,4 +1,4 @@
-//! Reading: batches from an offset on, and where logs end.
+//! Reads batches from an offset on, and the ends of logs.
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,21 +14,21 @@ use crate::model::{
     Batch, Labels, LogEnds, Offset, ProducerId, ProducerRun, TimeBound, TopicId, TopicName,
 };
 
-/// A stretch of a topic's log.
+/// A part of a topic's log.
 #[derive(Debug)]
 pub struct LogSlice {
-    /// The batches from the one that holds the asked offset on, without a gap.
+    /// The batches from the one that holds the requested offset on, without a gap.
     pub batches: Vec<Arc<Batch>>,
     /// The ends of the log when this was read.
     pub ends: LogEnds,
 }
 
-/// The most batches that one read returns, however small they are.
+/// How many batches one read returns at most, however small they are.
 const MAX_BATCHES: i64 = 512;
 
 impl Storage {
-    /// Reads from an offset on, or from the first one kept if that is later, until `max_bytes` are
-    /// passed; `None` if there is no such topic.
+    /// Reads from an offset on, or from the log start offset if that is later, until `max_bytes` are
+    /// exceeded; `None` if there is no such topic.
     pub async fn read_batches(
         &self,
         topic: TopicId,
@@ -38,7 +38,7 @@ impl Storage {
         read_batches(&self.query().await?, topic, from, max_bytes).await
     }
 
-    /// The ends of the logs of those topics that exist.
+    /// The ends of the logs of those of the topics that exist.
     pub async fn read_ends(&self, topics: &[TopicId]) -> Result<Vec<(TopicId, LogEnds)>, Error> {
         let client = self.query().await?;
         let statement = "-- read_ends
@@ -64,8 +64,8 @@ impl Storage {
     /// such topic.
     pub async fn find_offset_at(&self, topic: TopicId, time: TimeBound) -> Result<Offset, Error> {
         let client = self.query().await?;
-        // Times grow with the offsets, so halving the log finds it: all batches before `low` are
-        // older, and the one at `high`, if there is one, is not.
+        // A binary search, as times grow with the offsets: all batches before `low` are older than
+        // `time`, and the one at `high`, if there is one, is not.
         let statement = "-- find_offset_at
                 with recursive search (low, high) as (
                     select first_offset, next_offset
@@ -86,16 +86,16 @@ impl Storage {
     }
 }
 
-/// As [`Storage::read_batches`], on a given connection.
+/// As [`Storage::read_batches`], in a given session or transaction.
 pub(super) async fn read_batches(
     client: &impl Statements,
     topic: TopicId,
     from: Offset,
     max_bytes: usize,
 ) -> Result<Option<LogSlice>, Error> {
-    // The running sum of the sizes bounds the answer before any payload is unpacked. A batch that
-    // ends at or before the offset is left out, or a reader at the tail would unpack the last
-    // batch over and over.
+    // The running sum of the sizes bounds the answer before any payload is decompressed. A batch that
+    // ends at or before the offset is left out, or a reader at the tail would decompress the last
+    // batch again and again.
     let statement = "-- read_batches
             select h.next_offset, h.first_offset, b.base_offset, b.published_at, b.payloads,
                    b.keys, b.headers::text[], b.producers, b.producer_counts

@@ -1,5 +1,5 @@
-//! Messages removed: hidden at once by moving a topic's first offset, their rows deleted in small
-//! steps behind it, and the space of the rows made free for new ones.
+//! Removes messages. Raising the log start offset hides them at once; their rows are deleted later in
+//! small steps, and the space of the rows is then freed for new ones.
 
 use std::time::Duration;
 
@@ -7,37 +7,39 @@ use tokio_postgres::Row;
 
 use super::{
     Error, Storage,
-    session::{Parameter, Statements as _, WRITER_LOCK_TIMEOUT},
+    session::{Parameter, Statements as _},
+    timeout::WRITER_LOCK_TIMEOUT,
 };
 use crate::model::{Offset, TopicId};
 
-/// Batches that one step hides: adding up their sizes holds the topic's row for milliseconds.
+/// How many batches one step hides. Adding up their sizes locks the topic's row for milliseconds.
 const HIDE_STEP: i64 = 4_096;
 
-/// Batches that one step deletes.
+/// How many batches one step deletes.
 const DELETE_STEP: i64 = 256;
 
-/// A vacuum of a large table takes its time; a connection that hangs is given up some day.
+/// Long enough for a vacuum of a large table, but a connection that hangs is given up eventually.
 const VACUUM_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Rows that a step deleted.
+/// The batches that one step deleted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Deleted {
-    /// How many batches.
+    /// How many there were.
     pub batches: i64,
     /// Bytes of their payloads, keys and headers.
     pub bytes: i64,
-    /// The offset behind the last message, if there was one.
+    /// The offset after the last message, if there was one.
     pub end: Option<Offset>,
 }
 
 impl Storage {
-    /// Topics whose limits are passed, and what their first offset may be raised to for now: a few
-    /// thousand batches are looked at at a time.
+    /// Topics whose limits are exceeded, and what their log start offsets may be raised to for now, as
+    /// only a few thousand batches are considered at a time.
     pub async fn find_expired(&self) -> Result<Vec<(TopicId, Offset)>, Error> {
         let client = self.query().await?;
-        // First who has anything to remove at all, by looking at each one's oldest batch; then how
-        // much. Age and bytes both hold for the oldest batches up to a certain one.
+        // Finds first the topics that have anything to remove, by each one's oldest batch, and then
+        // how much. Both limits, of age and of bytes, are exceeded by the oldest batches up to some
+        // point.
         let statement = "-- find_expired
             with due as materialized (
                 select t.id, retention_age_ms, retention_bytes, retention_messages,
@@ -84,9 +86,9 @@ impl Storage {
         Ok(rows.iter().map(|row| (TopicId(row.get(0)), Offset(row.get(1)))).collect())
     }
 
-    /// Hides the messages before `floor`, or the first few thousand batches of them; returns the
-    /// topic's first offset. `None` if there is no such topic. With `keep_unread`, a topic that is
-    /// set to keep what its slowest consumer has not read does.
+    /// Hides the messages before `floor`, or the first few thousand batches of them; returns the new
+    /// log start offset, or `None` if there is no such topic. With `keep_unread`, respects the
+    /// topic's setting to keep what its slowest consumer has not read.
     pub async fn raise_floor(
         &self,
         topic: TopicId,
@@ -96,9 +98,9 @@ impl Storage {
         let mut client = self.query().await?;
         client
             .transact(async |transaction| {
-                // Whoever sits on the topic's row holds up this topic alone.
+                // A session that holds the topic's row must hold up this topic only.
                 transaction.limit_lock_wait(WRITER_LOCK_TIMEOUT).await?;
-                // Locked first, so that what follows is of what is there under the lock.
+                // Locks the row first, so that the next statement sees what is there under the lock.
                 let lock = "-- lock_topic_head
                     select first_offset, next_offset, deleted_until
                     from trunkline.topic_head where topic_id = $1 for update";
@@ -143,7 +145,7 @@ impl Storage {
             .await
     }
 
-    /// Topics that have hidden batches, which may be deleted, and their first offsets.
+    /// Topics with hidden batches, which may be deleted, and their log start offsets.
     pub async fn find_hidden(&self) -> Result<Vec<(TopicId, Offset)>, Error> {
         let client = self.query().await?;
         let statement = "-- find_hidden
@@ -153,12 +155,12 @@ impl Storage {
         Ok(rows.iter().map(|row| (TopicId(row.get(0)), Offset(row.get(1)))).collect())
     }
 
-    /// Deletes some of a topic's hidden batches; none if there are none left. One that holds the
-    /// first message kept stays.
+    /// Deletes some of a topic's hidden batches; none if none are left. Keeps the batch that holds the
+    /// oldest message kept.
     pub async fn delete_hidden(&self, topic: TopicId) -> Result<Deleted, Error> {
         let client = self.query().await?;
-        // The bounds are values by the time the batches are looked for: what was deleted before,
-        // and is not vacuumed yet, is not walked over again.
+        // Both bounds are known before the batches are searched for, so that the search does not walk
+        // over rows that were deleted but not vacuumed yet.
         let statement = "-- delete_hidden
             with head as materialized (
                 select first_offset, deleted_until
@@ -181,7 +183,7 @@ impl Storage {
         Ok(deleted(&client.query_one(statement, &[&topic.0, &DELETE_STEP]).await?))
     }
 
-    /// Topics that are gone, but whose batches are not.
+    /// Topics that were deleted, but whose batches may not have been.
     pub async fn find_deleted_topics(&self) -> Result<Vec<TopicId>, Error> {
         let client = self.query().await?;
         let statement = "-- find_deleted_topics\nselect topic_id from trunkline.deleted_topic";
@@ -189,8 +191,7 @@ impl Storage {
         Ok(rows.iter().map(|row| TopicId(row.get(0))).collect())
     }
 
-    /// Deletes some batches, from an offset on, of a topic that is gone; none if there are none
-    /// left.
+    /// Deletes some batches, from an offset on, of a deleted topic; none if none are left.
     pub async fn delete_remains(&self, topic: TopicId, from: Offset) -> Result<Deleted, Error> {
         let client = self.query().await?;
         let statement = "-- delete_remains
@@ -207,7 +208,7 @@ impl Storage {
         Ok(deleted(&client.query_one(statement, &parameters).await?))
     }
 
-    /// Forgets a topic that is gone, unless it has batches still.
+    /// Forgets a deleted topic, unless it still has batches.
     pub async fn forget_deleted_topic(&self, topic: TopicId) -> Result<(), Error> {
         let client = self.query().await?;
         let statement = "-- forget_deleted_topic
@@ -231,9 +232,9 @@ impl Storage {
         Ok(row.get(0))
     }
 
-    /// Makes the space of deleted batches free for new ones. The table keeps its size: giving the
-    /// end of it back would lock readers out. Does nothing where the role may not vacuum: the
-    /// server would only warn, each time.
+    /// Frees the space of deleted batches for new ones. The table keeps its size, as truncating it
+    /// would lock readers out. Does nothing where the role may not vacuum: the server would only
+    /// warn, each time.
     pub async fn vacuum_batches(&self) -> Result<(), Error> {
         if !self.may_vacuum().await? {
             return Ok(());

@@ -3,5 +3,5 @@
 mod migrate;
 mod privileges;
 
-pub(super) use migrate::run;
-pub(super) use privileges::of_connection;
+pub(super) use migrate::migrate;
+pub(super) use privileges::{explain_refusal, require_use_of_pooled_sessions};

@@ -1,10 +1,21 @@
-//! Sessions with the database: how they are made, set up and pooled, and how statements run on them.
+//! Sessions with the database: how they are opened, set up and pooled, and how statements run on
+//! them.
+//!
+//! A direct session leads straight to the server and lasts. A pooled session is lent by a pooler
+//! for one transaction at a time.
 
+mod check;
+mod opener;
+mod parameter;
 mod pool;
 mod run;
 mod setup;
+mod source;
 
+pub(super) use check::{check_direct, check_pooled};
+pub(super) use parameter::Parameter;
 pub use pool::Limits;
-pub(super) use pool::WRITER_LOCK_TIMEOUT;
-pub(super) use run::{Manner, Parameter, Session, Sessions, Statements};
-pub(super) use setup::{check, check_lent, options_of_the_start, prepare_session};
+pub(super) use pool::{Pools, SessionPool};
+pub(super) use run::{Session, Statements, within};
+pub(super) use setup::{prepare_session, startup_options};
+pub(super) use source::SessionSource;

@@ -1,24 +1,23 @@
-//! What the server is set to, as far as a broker depends on it.
+//! The server's settings that a broker depends on.
 
 use super::{Error, Storage, session::Statements as _};
 
-/// Settings, and what they leave room for.
+/// Settings of the server, and the room that they leave.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerSettings {
-    /// Whether the server waits for its disk: without, what was acknowledged may be lost.
+    /// Whether the server waits for its disk. If not, acknowledged messages may be lost.
     pub fsync: bool,
-    /// Locks that all sessions may hold together, as far as they are sure to: each stream holds
-    /// one.
+    /// How many locks all sessions together are certain to get. Each stream holds one.
     pub locks: i64,
-    /// Sessions that may still be opened.
+    /// How many more sessions may be opened.
     pub free_sessions: i64,
 }
 
 impl Storage {
     /// Asks the server for its settings.
     pub async fn server_settings(&self) -> Result<ServerSettings, Error> {
-        // `reserved_connections` came with PostgreSQL 16. The session that asks is one of the
-        // broker's, and counts as free.
+        // `reserved_connections` came with PostgreSQL 16. The session that asks counts as free, as
+        // it is one of the broker's.
         let statement = "-- server_settings
             select current_setting('fsync')::boolean,
                    current_setting('max_locks_per_transaction')::bigint

@@ -1,6 +1,9 @@
-//! Which text the database can store: one whose encoding is not UTF-8 missing characters.
+//! Which text the database can store: an encoding other than UTF-8 lacks characters.
 
-use super::{Error, Storage, session::Statements as _};
+use super::{
+    Error, Storage,
+    session::{SessionPool, Statements as _},
+};
 
 impl Storage {
     /// The encoding of the database's text, as PostgreSQL calls it.
@@ -8,9 +11,8 @@ impl Storage {
         &self.encoding
     }
 
-    /// Whether every text can be stored. A database that is SQL_ASCII converts nothing: it stores
-    /// UTF-8 as it comes, and refuses to hand out what somebody else stored there in another
-    /// encoding.
+    /// Whether every text can be stored. A SQL_ASCII database converts nothing: it stores UTF-8 as it
+    /// comes, and refuses to return what others have stored there in another encoding.
     pub fn can_store_any_text(&self) -> bool {
         matches!(self.encoding.as_str(), "UTF8" | "SQL_ASCII")
     }
@@ -27,7 +29,7 @@ impl Storage {
 }
 
 /// Asks for the encoding of the database's text.
-pub(super) async fn find_encoding(storage: &Storage) -> Result<String, Error> {
+pub(super) async fn find_encoding(sessions: &SessionPool) -> Result<String, Error> {
     let statement = "-- find_encoding\nselect current_setting('server_encoding')";
-    Ok(storage.query().await?.query_one(statement, &[]).await?.get(0))
+    Ok(sessions.get().await?.query_one(statement, &[]).await?.get(0))
 }

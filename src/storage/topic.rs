@@ -12,13 +12,13 @@ use super::{
 };
 use crate::model::{Labels, Offset, Retention, Topic, TopicChanges, TopicId, TopicName};
 
-/// What [`topic`] reads.
+/// The columns that [`topic`] reads.
 const TOPIC: &str = "name, description, labels::text, created_at, updated_at,
     first_offset, next_offset, last_published_at, bytes,
     retention_age_ms, retention_bytes, retention_messages, keep_unread";
 
 impl Storage {
-    /// Creates an empty topic; [`Error::Taken`] if there is one of that name.
+    /// Creates an empty topic; [`Error::Taken`] if the name is taken.
     pub async fn create_topic(
         &self,
         name: &TopicName,
@@ -51,7 +51,7 @@ impl Storage {
         topic(&created.ok_or(Error::Taken)?)
     }
 
-    /// One topic, if there is one of that name.
+    /// A topic by its name, if it exists.
     pub async fn find_topic(&self, name: &TopicName) -> Result<Option<Topic>, Error> {
         let client = self.query().await?;
         let statement = &format!(
@@ -63,7 +63,7 @@ impl Storage {
         client.query_opt(statement, &[&name.as_str()]).await?.as_ref().map(topic).transpose()
     }
 
-    /// The first topics by name that come after a name.
+    /// The first `limit` topics, sorted by name, whose names come after `after`.
     pub async fn list_topics(&self, after: &str, limit: usize) -> Result<Vec<Topic>, Error> {
         let client = self.query().await?;
         let statement = &format!(
@@ -76,7 +76,7 @@ impl Storage {
         rows.iter().map(topic).collect()
     }
 
-    /// Changes a topic; `None` if there is none of that name.
+    /// Changes a topic; `None` if there is no such topic.
     pub async fn update_topic(
         &self,
         name: &TopicName,
@@ -117,11 +117,11 @@ impl Storage {
         row.as_ref().map(topic).transpose()
     }
 
-    /// Deletes a topic with its registrations and positions; `None` if there is none of that name.
-    /// Its messages are hidden with it, and deleted later, in small steps.
+    /// Deletes a topic with its registrations and positions; `None` if there is no such topic. This
+    /// hides its messages, which are deleted later in small steps.
     ///
-    /// The head's row goes first: a publish that holds it is waited for, and one that waits for
-    /// it then finds the topic gone.
+    /// Deletes the head's row first: this waits for a publish that holds it, and a publish that
+    /// waits for it then finds the topic gone.
     pub async fn delete_topic(&self, name: &TopicName) -> Result<Option<TopicId>, Error> {
         let mut client = self.query().await?;
         client
@@ -137,14 +137,14 @@ impl Storage {
                     .await?;
                 let Some(head) = head else { return Ok(None) };
                 let id: i32 = head.get(0);
-                // A registration holds the topic's row: one that was begun is waited for, and deleted.
+                // Waits for registrations under way, which hold the topic's row, and deletes them too.
                 let lock = "-- lock_topic\nselect from trunkline.topic where id = $1 for update";
                 transaction.query_opt(lock, &[&id]).await?;
                 let bury =
                     "-- bury_topic\ninsert into trunkline.deleted_topic (topic_id) values ($1)";
                 transaction.execute(bury, &[&id]).await?;
-                // All registrations are locked before the fence is: whoever forgets one of them
-                // has its row when it asks for the fence.
+                // Locks all registrations before the fence: a statement that forgets one of them
+                // also locks its row first, and the fence after that.
                 let lock = "-- lock_topic_consumers
                     select from trunkline.consumer_topic where topic_id = $1
                     order by consumer_id for update";
@@ -179,7 +179,7 @@ fn topic(row: &Row) -> Result<Topic, Error> {
     })
 }
 
-/// Rounded up: no message is to expire before its time.
+/// Rounds up, so that no message expires before its time.
 fn milliseconds(age: Duration) -> i64 {
     i64::try_from(age.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }

@@ -20,7 +20,7 @@ use crate::{
         notify::outbox::LeaseScope,
     },
     model::{ConsumerKey, Offset},
-    storage::{ClaimToken, Stored},
+    storage::{Claim, ClaimToken, Stored},
 };
 
 /// How often a stream that takes over renews its claim, and checks whether the holder has released
@@ -202,12 +202,12 @@ impl Stream {
             claimed.map_err(Error::of_read)
         };
         match promptly(claiming).await? {
-            Some((true, _)) => Ok(()),
-            Some((false, by)) => {
+            Claim::Stands => Ok(()),
+            Claim::Superseded { by } => {
                 let (topic, consumer) = (topic.clone(), consumer.clone());
                 Err(Error::LeaseTakenOver { topic, consumer, by }.into())
             }
-            None => Err(self.gone_before_it_attached().await),
+            Claim::Gone => Err(self.gone_before_it_attached().await),
         }
     }
 

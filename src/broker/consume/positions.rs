@@ -41,9 +41,6 @@ struct Blocked {
 /// Moves that may wait: one for each stream, and some commits. The next one waits to be queued.
 const QUEUE_LENGTH: usize = 4_096;
 
-/// A statement without an answer for so long is given up.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-
 /// How often a row that another session holds is tried again.
 const HELD_UP_RETRY: Duration = Duration::from_millis(50);
 
@@ -137,21 +134,21 @@ impl Writer {
     /// again, until it is too late.
     async fn write_free(&mut self, moves: Vec<Blocked>) {
         let advances = farthest(moves.iter().map(|held_up| held_up.queued.advance));
-        let outcome = in_time(self.storage.advance_free_positions(&advances)).await;
+        let outcome = self.storage.advance_free_positions(&advances).await;
         let outcome = outcome.map_err(logged);
         let now = Instant::now();
         let mut order = Order::default();
         for Blocked { queued, give_up_at } in moves {
             let key = queued.advance.key;
             match &outcome {
-                Ok((_, held)) if held.contains(&key) && now < give_up_at => {
+                Ok(outcome) if outcome.locked.contains(&key) && now < give_up_at => {
                     self.held_up.push(Blocked { queued, give_up_at });
                 }
-                Ok((_, held)) if held.contains(&key) => {
+                Ok(outcome) if outcome.locked.contains(&key) => {
                     tracing::warn!(?key, "another session of the database holds a consumer");
                     queued.answer(Err(&Error::unavailable()), &mut order);
                 }
-                Ok((moved, _)) => queued.answer(Ok(moved), &mut order),
+                Ok(outcome) => queued.answer(Ok(&outcome.moved), &mut order),
                 Err(error) => queued.answer(Err(error), &mut order),
             }
         }
@@ -194,7 +191,7 @@ async fn advance(
     queued: &[Move],
 ) -> Result<HashSet<(ConsumerKey, Epoch)>, storage::Error> {
     let advances = farthest(queued.iter().map(|queued| queued.advance));
-    in_time(storage.advance_positions(&advances)).await
+    storage.advance_positions(&advances).await
 }
 
 /// Of several moves of one lease the farthest: the others would be passed at once.
@@ -211,12 +208,4 @@ fn farthest(advances: impl Iterator<Item = Advance>) -> Vec<Advance> {
     // All brokers lock rows in one order, as far as the database follows it.
     advances.sort_unstable_by_key(|advance| (advance.key.topic, advance.key.consumer));
     advances
-}
-
-async fn in_time<T>(
-    statement: impl Future<Output = Result<T, storage::Error>>,
-) -> Result<T, storage::Error> {
-    time::timeout(ANSWER_TIMEOUT, statement)
-        .await
-        .unwrap_or_else(|_| Err(storage::Error::ConnectionLost("no answer in time".to_owned())))
 }

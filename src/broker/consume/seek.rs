@@ -3,6 +3,7 @@
 use crate::{
     broker::{consume::delivery::Delivery, error::Error, notify::outbox::LeaseScope},
     model::{ConsumerId, Offset, Start, TopicName},
+    storage::SeekOutcome,
 };
 
 impl Delivery {
@@ -17,15 +18,15 @@ impl Delivery {
         loop {
             let (id, position) = self.catalogue.resolve(topic, target).await?;
             match self.storage.seek(id, consumer, position).await? {
-                Some(Some(key)) => {
+                SeekOutcome::Moved(key) => {
                     self.leases.changed(LeaseScope::Consumer(key));
                     return Ok(position);
                 }
                 // Retention has removed messages from there on meanwhile, as it does at most once a
                 // second: try again.
-                Some(None) => {}
+                SeekOutcome::BeforeLogStart => {}
                 // It may have been registered again by now.
-                None => drop(self.catalogue.position(topic, consumer).await?),
+                SeekOutcome::NotRegistered => drop(self.catalogue.position(topic, consumer).await?),
             }
         }
     }

@@ -25,9 +25,6 @@ use crate::{
 /// brokers may have acquired them.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long opening a session may take.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Keeps the lease session open.
 pub(crate) struct SessionKeeper {
     pub storage: Arc<Storage>,
@@ -114,10 +111,9 @@ impl SessionKeeper {
     async fn open(&self) -> Arc<LeaseSession> {
         let mut backoff = Backoff::new();
         loop {
-            match time::timeout(OPEN_TIMEOUT, self.storage.open_lease_session()).await {
-                Ok(Ok(session)) => return Arc::new(session),
-                Ok(Err(error)) => tracing::warn!(%error, "open a lease session"),
-                Err(_) => tracing::warn!("open a lease session: no answer in {OPEN_TIMEOUT:?}"),
+            match self.storage.open_lease_session().await {
+                Ok(session) => return Arc::new(session),
+                Err(error) => tracing::warn!(%error, "open a lease session"),
             }
             backoff.pause().await;
         }

@@ -18,8 +18,8 @@ use crate::{
             request::Publish,
         },
     },
-    model::{Draft, InvalidInput, Offset, ProducerId, Registration, TopicName},
-    storage::{self, Appended},
+    model::{Draft, InvalidInput, ProducerId, TopicName},
+    storage::{self, Appended, Registrations},
 };
 
 /// How often a group may be tried again without the publishes that turned out not to fit, or
@@ -63,7 +63,7 @@ pub(crate) trait AppendLog: TextStore {
         &self,
         topic: &TopicName,
         producers: &[ProducerId],
-    ) -> Result<Option<(Offset, Vec<Registration>)>, storage::Error>;
+    ) -> Result<Option<Registrations>, storage::Error>;
 
     /// Waits.
     async fn pause(&self, pause: Duration);
@@ -186,8 +186,8 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
     /// Answers the members that cannot be stored, or were before; `None` if nobody is left.
     async fn settle(&self, mut group: TopicFlush) -> Option<TopicFlush> {
         match self.log.find_registrations(&group.topic, &group.producers()).await {
-            Ok(Some((head, registrations))) => {
-                group.settle(head, registrations);
+            Ok(Some(Registrations { head, found })) => {
+                group.settle(head, found);
                 (!group.is_empty()).then_some(group)
             }
             Ok(None) => {

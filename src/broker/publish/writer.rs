@@ -5,9 +5,9 @@
 //! busier a topic is, the larger its batches. A refused publish stores nothing, and publishes flushed
 //! with it are unaffected.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc};
 
-use tokio::{sync::mpsc, time};
+use tokio::sync::mpsc;
 
 #[cfg(feature = "sabotage")]
 use crate::broker::{error::Error, publish::flush::TopicFlush};
@@ -23,12 +23,9 @@ use crate::{
         },
         truncation::detect::{Before, Detector},
     },
-    model::{Draft, Offset, OffsetRange, ProducerId, Registration, TopicName},
-    storage::{self, Appended, Storage},
+    model::{Draft, OffsetRange, ProducerId, TopicName},
+    storage::{self, Appended, Registrations, Storage},
 };
-
-/// A statement without an answer for so long is given up, and its connection with it.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 pub(crate) struct Writer {
     log: Arc<LogStore>,
@@ -87,22 +84,6 @@ impl Writer {
 }
 
 impl LogStore {
-    /// Runs one transaction, and gives its connection up if no answer comes.
-    async fn write<T>(
-        &self,
-        work: impl AsyncFnOnce(&mut storage::Writer) -> Result<T, storage::Error>,
-    ) -> Result<T, storage::Error> {
-        let mut writer = self.storage.writer().await?;
-        let outcome = time::timeout(ANSWER_TIMEOUT, work(&mut writer)).await;
-        let outcome = outcome.unwrap_or_else(|_| {
-            Err(storage::Error::ConnectionLost("no answer in time".to_owned()))
-        });
-        if let Err(storage::Error::ConnectionLost(_)) = outcome {
-            writer.abandon();
-        }
-        outcome
-    }
-
     fn appended(
         &self,
         topic: &TopicName,
@@ -119,15 +100,14 @@ impl LogStore {
     async fn write_what_is_acknowledged_already(&self, groups: Vec<TopicFlush>) {
         for group in groups {
             let found = self.storage.find_registrations(&group.topic, &group.producers()).await;
-            let Ok(Some((head, _))) = found else {
+            let Ok(Some(Registrations { head, .. })) = found else {
                 group.refuse(&Error::unavailable());
                 continue;
             };
             let (topic, draft) = (group.topic.clone(), group.draft());
             group.acknowledge(head);
-            if let Ok(Some(appended)) =
-                self.write(async |writer| writer.append(&topic, &draft).await).await
-            {
+            let Ok(writer) = self.storage.writer().await else { continue };
+            if let Ok(Some(appended)) = writer.append(&topic, &draft).await {
                 let batch = draft.stored(appended.base, appended.published_at);
                 self.logs.batch_stored(appended.topic, batch);
             }
@@ -142,7 +122,7 @@ impl AppendLog for LogStore {
         draft: &Draft,
     ) -> Result<Option<Appended>, storage::Error> {
         let before = self.truncation.before_append(topic);
-        let appended = self.write(async |writer| writer.append(topic, draft).await).await?;
+        let appended = self.storage.writer().await?.append(topic, draft).await?;
         if let Some(appended) = appended {
             self.appended(topic, draft, appended, before);
         }
@@ -155,7 +135,7 @@ impl AppendLog for LogStore {
     ) -> Result<Vec<Option<Appended>>, storage::Error> {
         let before: Vec<_> =
             drafts.iter().map(|(topic, _)| self.truncation.before_append(topic)).collect();
-        let all = self.write(async |writer| writer.append_all(drafts).await).await?;
+        let all = self.storage.writer().await?.append_all(drafts).await?;
         for (((topic, draft), before), appended) in drafts.iter().zip(before).zip(&all) {
             if let Some(appended) = *appended {
                 self.appended(topic, draft, appended, before);
@@ -168,7 +148,7 @@ impl AppendLog for LogStore {
         &self,
         topic: &TopicName,
         producers: &[ProducerId],
-    ) -> Result<Option<(Offset, Vec<Registration>)>, storage::Error> {
+    ) -> Result<Option<Registrations>, storage::Error> {
         self.storage.find_registrations(topic, producers).await
     }
 

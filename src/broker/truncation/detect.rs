@@ -23,9 +23,6 @@ use crate::{
     storage::{self, FoundLog, LastBatch, Storage},
 };
 
-/// How long a check may take. If the database does not answer, the next poll starts another one.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(4);
-
 /// How often to ask who was registered when messages were lost: for some minutes.
 const MAX_TRIES: usize = 100;
 
@@ -118,16 +115,10 @@ impl Detector {
             .iter()
             .flat_map(|(topic, log)| log.extents().iter().map(|extent| (*topic, extent.last_batch)))
             .collect();
-        let answer = tokio::time::timeout(CHECK_TIMEOUT, self.storage.check_logs(&questions)).await;
-        let found = match answer {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => {
+        let found = match self.storage.check_logs(&questions).await {
+            Ok(found) => found,
+            Err(error) => {
                 tracing::warn!(%error, "check for lost messages");
-                **last_failure = Some(Instant::now());
-                return false;
-            }
-            Err(_) => {
-                tracing::warn!("check for lost messages: no answer in {CHECK_TIMEOUT:?}");
                 **last_failure = Some(Instant::now());
                 return false;
             }

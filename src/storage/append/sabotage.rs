@@ -1,18 +1,16 @@
-//! Publishing as it must not be done.
+//! Publishes incorrectly, on purpose.
 
-use std::time::Duration;
-
-use super::{Appended, append_batch};
 use crate::{
-    model::{Draft, TopicName},
+    model::TopicName,
     storage::{
-        Error,
+        error::Error,
         session::{Session, Statements},
+        timeout::ANSWER_TIMEOUT,
     },
 };
 
-/// The statement that appends, at an offset that is taken in a transaction of its own, as from a
-/// sequence: others may store, and be read, in between.
+/// Changes the statement that appends, so that it stores at an offset that was taken in a transaction
+/// of its own, as from a sequence: other batches may be stored, and read, in between.
 pub(super) async fn at_an_offset_taken_before(
     client: &impl Statements,
     statement: &str,
@@ -31,22 +29,21 @@ pub(super) async fn at_an_offset_taken_before(
         .replace("next_offset - $12::integer", &taken))
 }
 
-/// Appends a batch and has another statement fail now and then, as any may.
-pub(super) async fn append_in_a_transaction(
+/// Appends a batch in a transaction whose next statement may fail.
+pub(super) async fn append_in_a_transaction<T>(
     session: &Session,
-    topic: &TopicName,
-    draft: &Draft,
-) -> Result<Option<Appended>, Error> {
-    session.run_alone("begin", Duration::MAX).await?;
-    let appended = append_batch(session, topic, draft).await;
+    append: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    session.run_alone("begin", ANSWER_TIMEOUT).await?;
+    let appended = append.await;
     if appended.is_ok() {
         fail_now_and_then(session).await;
     }
-    session.run_alone("commit", Duration::MAX).await?;
+    session.run_alone("commit", ANSWER_TIMEOUT).await?;
     appended
 }
 
-/// Runs a statement that somebody may cancel, and passes over its error.
+/// Runs a statement that a test may cancel, and ignores its error.
 pub(super) async fn fail_now_and_then(client: &impl Statements) {
     let _ = client.query_one("select pg_sleep(0.005)::text", &[]).await;
 }

@@ -1,63 +1,45 @@
-//! Opens every session with the database: nothing else connects.
+//! Connects to the primary among the servers of a URL.
 //!
-//! The servers that a URL names are tried in order, each with a head start for all that belongs to
-//! connecting: the TCP connection, the request for a session, the authentication, and the question
-//! whether the server takes writes. When that has passed, the next one is tried beside it, and the
-//! first to give a session wins. So a server that accepts connections and then says nothing, as a
-//! frozen primary does, keeps nobody from the next one, and a slow server still has its time.
+//! The servers are tried in order, each with a head start that covers everything connecting
+//! involves: the TCP connection, the request for a session, the authentication, and the question
+//! whether the server accepts writes. When the head start is over, the next server is tried
+//! concurrently, and the first session wins. So a server that accepts connections and then says
+//! nothing, as a frozen primary does, blocks no other, and a slow server still gets its time.
 
-use std::{
-    future::poll_fn,
-    net::IpAddr,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
+use parking_lot::Mutex;
 use tokio::time::Instant;
-use tokio_postgres::{
-    Client, Config, Connection, NoTls, SimpleQueryMessage, Socket,
-    config::{Host, LoadBalanceHosts, TargetSessionAttrs},
-    tls::NoTlsStream,
-};
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, config::TargetSessionAttrs};
 
 use crate::storage::{
-    connector::refusal::{self, Reason, Refusal},
-    connector::url,
-    error::Error,
-    session,
+    connector::{
+        address::{Address, find_addresses},
+        drive::{Driver, drive_while},
+        refusal::{self, Reason, Refusal},
+        url,
+    },
+    error::{Error, describe},
 };
 
-/// How long connecting may take in all. Less than [`crate::storage::SESSION_TIMEOUT`], within which a new
-/// session must also be set up, so that the error says which server did not answer.
+/// How long connecting may take in all. Less than [`crate::storage::timeout::SESSION_TIMEOUT`],
+/// within which a new session must also be set up, so that the error says which server did not
+/// answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long a name may take to be looked up.
-const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The least head start, however many servers there are: bounds how many are tried at once.
+/// The shortest head start, however many servers there are: bounds how many are tried at once.
 const SHORTEST_HEAD_START: Duration = Duration::from_millis(100);
 
 /// How long a server that did not answer is tried after the others.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// A connection that somebody has to drive.
-pub(crate) type Driver = Connection<Socket, NoTlsStream>;
-
 /// Opens sessions with the primary among the servers of a URL; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Connector {
     config: Config,
-    /// Servers that did not answer, and when.
-    silent: Arc<Mutex<Vec<(Server, Instant)>>>,
-}
-
-/// Where a server listens.
-#[derive(Clone, PartialEq)]
-enum Server {
-    Tcp { host: Option<String>, address: IpAddr, port: u16 },
-    Unix { folder: PathBuf, port: u16 },
+    /// Servers that did not answer within their head start, and when that was.
+    silent: Arc<Mutex<Vec<(Address, Instant)>>>,
 }
 
 impl Connector {
@@ -68,7 +50,7 @@ impl Connector {
             .keepalives_interval(Duration::from_secs(3))
             .keepalives_retries(3)
             .tcp_user_timeout(Duration::from_secs(14))
-            // Sessions are asked here whether they take writes.
+            // `open` asks each session itself whether it accepts writes.
             .target_session_attrs(TargetSessionAttrs::Any);
         Ok(Self { config, silent: Arc::default() })
     }
@@ -78,20 +60,19 @@ impl Connector {
         &self.config
     }
 
-    /// Requests sessions with the settings that they need from their first moment, as far as the
-    /// server takes settings with the request. Connects to find that out.
-    ///
-    /// A broker that vanishes before it has prepared a session would otherwise leave it behind for
-    /// the two hours that kernels wait, and a time limit of the role's might end the very
-    /// statement that lifts it. Poolers take no settings.
-    pub(crate) async fn with_settings_of_the_start(self) -> Result<Self, Error> {
-        for options in session::options_of_the_start(self.config.get_options()) {
-            let mut asking = self.clone();
-            asking.config.options(options);
-            match asking.try_connect("trunkline probe").await {
-                Ok(_) => return Ok(asking),
-                Err(refusals) if refusals.iter().any(Refusal::is_of_the_request) => {
-                    let problem = refusal::tell(&refusals);
+    /// Requests sessions with the first of the `candidates` for startup options that the server
+    /// accepts, or without any. Connects to find out.
+    pub(crate) async fn with_startup_options(
+        self,
+        candidates: impl IntoIterator<Item = String>,
+    ) -> Result<Self, Error> {
+        for options in candidates {
+            let mut candidate = self.clone();
+            candidate.config.options(options);
+            match candidate.try_connect("trunkline probe").await {
+                Ok(_) => return Ok(candidate),
+                Err(refusals) if refusals.iter().any(Refusal::concerns_startup_options) => {
+                    let problem = refusal::describe_all(&refusals);
                     tracing::debug!(problem, "request a session with settings");
                 }
                 Err(refusals) => return Err(refusal::error(&refusals)),
@@ -104,27 +85,41 @@ impl Connector {
         Ok(self)
     }
 
-    /// Opens a session under a name, with a server that takes writes.
+    /// Opens a session under a name, with a server that accepts writes.
     pub(crate) async fn connect(&self, name: &str) -> Result<(Client, Driver), Error> {
-        // Boxed, as the futures of all that open sessions hold it.
+        // Boxed, as it is part of every future that opens a session.
         let connecting = Box::pin(self.try_connect(name));
         connecting.await.map_err(|refusals| refusal::error(&refusals))
     }
 
+    /// Opens a session that ends when its client is dropped.
+    pub(crate) async fn connect_client(&self, name: &'static str) -> Result<Client, Error> {
+        let (client, connection) = self.connect(name).await?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(name, error = describe(&error), "lost a connection");
+            }
+        });
+        Ok(client)
+    }
+
     async fn try_connect(&self, name: &str) -> Result<(Client, Driver), Vec<Refusal>> {
         let (give_up_at, mut refusals) = (Instant::now() + CONNECT_TIMEOUT, Vec::new());
-        let mut servers = self.find_servers(&mut refusals).await.into_iter();
+        let mut servers = find_addresses(&self.config, &mut refusals).await;
+        // A stable sort: servers that answered last time keep their order.
+        servers.sort_by_key(|server| self.is_silent(server));
+        let mut servers = servers.into_iter();
         let head_start = head_start(give_up_at - Instant::now(), servers.len());
         let (mut attempts, mut unanswered) = (FuturesUnordered::new(), Vec::new());
         loop {
             if let Some(server) = servers.next() {
-                let config = self.config_of(&server, name);
+                let config = server.config(&self.config, name);
                 unanswered.push((server.clone(), Instant::now()));
                 attempts.push(async move { (server, open(&config).await) });
             } else if attempts.is_empty() {
                 return Err(refusals);
             }
-            // The last one has all the time that is left.
+            // The last server has all the time that is left.
             let next_at = Instant::now() + head_start;
             let until = if servers.len() == 0 { give_up_at } else { next_at.min(give_up_at) };
             match tokio::time::timeout_at(until, attempts.next()).await {
@@ -132,7 +127,7 @@ impl Connector {
                     unanswered.retain(|(other, _)| *other != server);
                     match answer {
                         Ok(session) => {
-                            self.note(Some(&server), &unanswered, head_start);
+                            self.note_silence(Some(&server), &unanswered, head_start);
                             return Ok(session);
                         }
                         Err(reason) => {
@@ -140,115 +135,41 @@ impl Connector {
                         }
                     }
                 }
-                // The next one begins beside those that have not answered yet.
+                // The next server is tried concurrently with those that have not answered yet.
                 Ok(None) => {}
                 Err(_) if Instant::now() < give_up_at => {}
                 Err(_) => break,
             }
         }
-        self.note(None, &unanswered, head_start);
-        let silent = |(server, since): (Server, Instant)| Refusal {
+        self.note_silence(None, &unanswered, head_start);
+        let silent = |(server, since): (Address, Instant)| Refusal {
             server: server.describe(),
             reason: Reason::Silent(since.elapsed()),
         };
         refusals.extend(unanswered.into_iter().map(silent));
         let not_tried =
-            |server: Server| Refusal { server: server.describe(), reason: Reason::NotTried };
+            |server: Address| Refusal { server: server.describe(), reason: Reason::NotTried };
         refusals.extend(servers.map(not_tried));
         Err(refusals)
     }
 
-    /// All servers in the order in which to try them. A name may stand for several.
-    async fn find_servers(&self, refusals: &mut Vec<Refusal>) -> Vec<Server> {
-        let (hosts, addresses) = (self.config.get_hosts(), self.config.get_hostaddrs());
-        let looked_up = (0..hosts.len().max(addresses.len())).map(async |index| {
-            let ports = self.config.get_ports();
-            let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
-            match (hosts.get(index), addresses.get(index)) {
-                (Some(Host::Unix(folder)), None) => {
-                    Ok(vec![Server::Unix { folder: folder.clone(), port }])
-                }
-                (Some(Host::Tcp(name)), None) => look_up(name, port).await,
-                (host, Some(&address)) => {
-                    let host = match host {
-                        Some(Host::Tcp(name)) => Some(name.clone()),
-                        _ => None,
-                    };
-                    Ok(vec![Server::Tcp { host, address, port }])
-                }
-                (None, None) => Ok(Vec::new()),
-            }
-        });
-        let mut found = futures::future::join_all(looked_up).await;
-        if self.config.get_load_balance_hosts() == LoadBalanceHosts::Random {
-            fastrand::shuffle(&mut found);
-        }
-        let mut servers: Vec<Server> = Vec::new();
-        for found in found {
-            match found {
-                Ok(found) => {
-                    for server in found {
-                        // A server that is named twice is tried once.
-                        if !servers.contains(&server) {
-                            servers.push(server);
-                        }
-                    }
-                }
-                Err(refusal) => refusals.push(refusal),
-            }
-        }
-        // A stable sort: those that answered last time keep their order.
-        servers.sort_by_key(|server| self.is_silent(server));
-        servers
-    }
-
-    fn config_of(&self, server: &Server, name: &str) -> Config {
-        let all = &self.config;
-        let mut one = Config::new();
-        match server {
-            Server::Tcp { host, address, port } => {
-                if let Some(host) = host {
-                    one.host(host);
-                }
-                one.hostaddr(*address).port(*port);
-            }
-            Server::Unix { folder, port } => {
-                one.host_path(folder).port(*port);
-            }
-        }
-        all.get_user().map(|user| one.user(user));
-        all.get_password().map(|password| one.password(password));
-        all.get_dbname().map(|database| one.dbname(database));
-        all.get_options().map(|options| one.options(options));
-        one.application_name(name)
-            .ssl_mode(all.get_ssl_mode())
-            .ssl_negotiation(all.get_ssl_negotiation())
-            .channel_binding(all.get_channel_binding())
-            .keepalives(all.get_keepalives())
-            .keepalives_idle(all.get_keepalives_idle());
-        all.get_keepalives_interval().map(|interval| one.keepalives_interval(interval));
-        all.get_keepalives_retries().map(|retries| one.keepalives_retries(retries));
-        all.get_tcp_user_timeout().map(|timeout| one.tcp_user_timeout(*timeout));
-        one
-    }
-
-    fn is_silent(&self, server: &Server) -> bool {
-        let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+    fn is_silent(&self, server: &Address) -> bool {
+        let silent = self.silent.lock();
         silent.iter().any(|(silent, since)| silent == server && since.elapsed() < SILENCE)
     }
 
     /// Notes which server answered, and which did not within their head start.
-    fn note(
+    fn note_silence(
         &self,
-        answered: Option<&Server>,
-        unanswered: &[(Server, Instant)],
+        answered: Option<&Address>,
+        unanswered: &[(Address, Instant)],
         head_start: Duration,
     ) {
         let silent_now = || {
             let silent = unanswered.iter().filter(|(_, since)| since.elapsed() >= head_start);
             silent.map(|(server, _)| server)
         };
-        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut silent = self.silent.lock();
         silent.retain(|(server, since)| {
             let is_news = Some(server) == answered || silent_now().any(|other| other == server);
             !is_news && since.elapsed() < SILENCE
@@ -257,40 +178,16 @@ impl Connector {
     }
 }
 
-/// How long a server may take before the next one is tried beside it: all are tried in half of the
-/// time, and the last one has the other half to answer.
+/// How long a server may take before the next one is tried concurrently. All servers are started
+/// within half of the time, so the last one has the other half to answer.
 fn head_start(time: Duration, servers: usize) -> Duration {
     let gaps = servers.saturating_sub(1).max(1);
     (time / 2 / u32::try_from(gaps).unwrap_or(u32::MAX)).max(SHORTEST_HEAD_START)
 }
 
-impl Server {
-    fn describe(&self) -> String {
-        match self {
-            Self::Tcp { host: Some(host), address, port } if *host != address.to_string() => {
-                format!("{host}:{port} ({address})")
-            }
-            Self::Tcp { address: IpAddr::V6(address), port, .. } => format!("[{address}]:{port}"),
-            Self::Tcp { address, port, .. } => format!("{address}:{port}"),
-            Self::Unix { folder, port } => format!("{}/.s.PGSQL.{port}", folder.display()),
-        }
-    }
-}
-
-async fn look_up(name: &str, port: u16) -> Result<Vec<Server>, Refusal> {
-    let refusal = |reason| Refusal { server: format!("{name}:{port}"), reason };
-    match tokio::time::timeout(LOOK_UP_TIMEOUT, tokio::net::lookup_host((name, port))).await {
-        Ok(Ok(found)) => Ok(found
-            .map(|found| Server::Tcp { host: Some(name.to_owned()), address: found.ip(), port })
-            .collect()),
-        Ok(Err(error)) => Err(refusal(Reason::Unknown(error.to_string()))),
-        Err(_) => Err(refusal(Reason::Silent(LOOK_UP_TIMEOUT))),
-    }
-}
-
 async fn open(config: &Config) -> Result<(Client, Driver), Reason> {
     let (client, mut connection) = config.connect(NoTls).await?;
-    // A standby tells what was, and takes nothing.
+    // A standby's data is old, and it accepts no writes.
     let question =
         async { client.simple_query("select pg_is_in_recovery()").await.map_err(Reason::from) };
     let answers = drive_while(&mut connection, question).await?;
@@ -298,26 +195,6 @@ async fn open(config: &Config) -> Result<(Client, Driver), Reason> {
         .iter()
         .any(|answer| matches!(answer, SimpleQueryMessage::Row(row) if row.get(0) == Some("t")));
     if recovers { Err(Reason::Standby) } else { Ok((client, connection)) }
-}
-
-/// Runs a request to its end on a connection that nobody else drives.
-pub(crate) async fn drive_while<T, E: From<tokio_postgres::Error>>(
-    connection: &mut Driver,
-    request: impl Future<Output = Result<T, E>>,
-) -> Result<T, E> {
-    tokio::select! {
-        answer = request => answer,
-        error = async {
-            loop {
-                match poll_fn(|context| connection.poll_message(context)).await {
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => return error,
-                    // The request then fails by itself.
-                    None => std::future::pending().await,
-                }
-            }
-        } => Err(error.into()),
-    }
 }
 
 #[cfg(test)]

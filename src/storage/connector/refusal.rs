@@ -1,4 +1,4 @@
-//! Why no session could be opened: each server's own reason.
+//! Why no session could be opened: the reason of each server.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ pub(crate) struct Refusal {
     pub reason: Reason,
 }
 
-/// What became of a request for a session.
+/// Why a request for a session failed.
 pub(crate) enum Reason {
     /// No answer in time.
     Silent(Duration),
-    /// The others took all the time that there was.
+    /// The other servers took all the time.
     NotTried,
     /// The name cannot be looked up.
-    Unknown(String),
-    /// The server takes no writes.
+    UnknownName(String),
+    /// The server accepts no writes.
     Standby,
     /// What the server, or the network, answered.
     Answer(tokio_postgres::Error),
@@ -34,28 +34,29 @@ impl From<tokio_postgres::Error> for Reason {
 }
 
 impl Refusal {
-    /// Whether the server does not take what the request asks for besides a session.
-    pub(crate) fn is_of_the_request(&self) -> bool {
+    /// Whether the server rejects a startup option of the request.
+    pub(crate) fn concerns_startup_options(&self) -> bool {
         let Some(answer) = self.answer() else { return false };
         match answer.code().code() {
-            // An unknown setting; its value; a setting that takes a privilege.
+            // An unknown setting; its value; a setting that requires a privilege.
             "42704" | "22023" | "0A000" | "42501" => true,
-            // PgBouncer gives all errors of its own this code. Only `unsupported startup
-            // parameter` stays; the others pass: its server is down, or it has too many clients.
+            // PgBouncer uses this code for all its own errors. Only `unsupported startup parameter`
+            // concerns the options. The others are transient, such as a server that is down or too
+            // many clients.
             "08P01" => answer.message().contains("startup parameter"),
             _ => false,
         }
     }
 
-    /// Whether the server would say the same next time: a wrong password, no such role, no such
-    /// database, a setting that it does not take.
+    /// Whether a retry would fail in the same way: a wrong password, an unknown role or database,
+    /// or a startup option that the server rejects.
     fn is_final(&self) -> bool {
-        self.is_of_the_request()
+        self.concerns_startup_options()
             || self.code().is_some_and(|code| code.starts_with("28") || code == "3D000")
     }
 
-    /// Whether the role may not connect to the database. The text is in the server's language, so
-    /// the function that refused it tells.
+    /// Whether the role may not connect to the database. Recognised by the server's function that
+    /// refused it, as the text is in the server's language.
     fn lacks_connect(&self) -> bool {
         self.answer().is_some_and(|answer| {
             answer.code().code() == "42501" && answer.routine() == Some("CheckMyDatabase")
@@ -77,13 +78,13 @@ impl Refusal {
         let reason = match &self.reason {
             Reason::Silent(limit) => format!("no answer in {limit:.1?}"),
             Reason::NotTried => "not tried, as there was no time left".to_owned(),
-            Reason::Unknown(problem) => problem.clone(),
+            Reason::UnknownName(problem) => problem.clone(),
             Reason::Standby => {
                 "it is a hot standby, which is read-only until it is promoted".to_owned()
             }
             Reason::Answer(error) => {
                 match (error.as_db_error(), std::error::Error::source(error)) {
-                    // The driver's own words only say that there was an error.
+                    // The driver's own text says only that there was an error.
                     (None, Some(cause)) => cause.to_string(),
                     _ => describe(error),
                 }
@@ -94,22 +95,22 @@ impl Refusal {
 }
 
 /// All servers with their reasons.
-pub(crate) fn tell(refusals: &[Refusal]) -> String {
+pub(crate) fn describe_all(refusals: &[Refusal]) -> String {
     let all: Vec<String> = refusals.iter().map(Refusal::describe).collect();
     all.join("; ")
 }
 
-/// The error of a session that no server gave: transient if one of them may give it later.
+/// The error when no server gave a session: transient if one of them may give one later.
 pub(crate) fn error(refusals: &[Refusal]) -> Error {
     if refusals.is_empty() {
         return Error::Unavailable("the database URL's hosts have no address".to_owned());
     }
     if !refusals.iter().all(Refusal::is_final) {
-        return Error::Unavailable(tell(refusals));
+        return Error::Unavailable(describe_all(refusals));
     }
     match refusals.iter().all(Refusal::lacks_connect) {
-        true => Error::Forbidden(tell(refusals)),
-        false => Error::NoSession(tell(refusals)),
+        true => Error::Forbidden(describe_all(refusals)),
+        false => Error::NoSession(describe_all(refusals)),
     }
 }
 
@@ -118,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_without_an_address_are_waited_for_and_said() {
+    fn hosts_without_an_address_are_a_transient_error() {
         let error = error(&[]);
         assert!(error.is_transient() && error.to_string().contains("no address"), "{error}");
     }

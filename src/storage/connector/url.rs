@@ -1,5 +1,5 @@
-//! Database URLs: what one may hold, and why one cannot be used. No error shows a password, or a
-//! part of one that was not percent-encoded.
+//! Database URLs: parses them, and explains why one cannot be used. No error shows a password, nor
+//! a part of one that was not percent-encoded.
 
 use std::str::FromStr;
 
@@ -7,11 +7,11 @@ use tokio_postgres::{Config, config::Host};
 
 use crate::storage::error::{self, Error};
 
-/// What every URL that cannot be read is answered with.
+/// Part of every error about a URL that cannot be read.
 const FORM: &str = "a database URL has the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE";
 
-/// Parameters of libpq that the driver does not know. Only these names are repeated to the user:
-/// any other unknown name may be the end of a password.
+/// Parameters of libpq that the driver does not know. Errors repeat only these names: any other
+/// unknown name may be the end of a password.
 const NOT_SUPPORTED: [&str; 10] = [
     "client_encoding",
     "fallback_application_name",
@@ -25,7 +25,7 @@ const NOT_SUPPORTED: [&str; 10] = [
     "servicefile",
 ];
 
-/// Parameters that say with what to do TLS.
+/// Parameters that configure TLS.
 const TLS_PARAMETERS: [&str; 9] = [
     "sslrootcert",
     "sslcert",
@@ -58,7 +58,7 @@ pub(crate) fn parse(url: &str) -> Result<Config, Error> {
     let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());
     let (number, ports) = (hosts.len().max(addresses.len()), config.get_ports().len());
     let nameless = hosts.iter().any(|host| *host == Host::Tcp(String::new()));
-    // The driver takes all up to the first @ for the user and the password.
+    // The driver takes everything up to the first @ for the user and the password.
     let misread = hosts.iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@')));
     let problem = if number == 0 || (nameless && addresses.is_empty()) {
         format!("it names no host; {FORM}")
@@ -106,15 +106,15 @@ fn problem(url: &str, error: &tokio_postgres::Error) -> String {
     if let Some((name, _)) = parameters(url).find(|(name, _)| NOT_SUPPORTED.contains(name)) {
         return format!("this build does not know the parameter {name}");
     }
-    let said = error::describe(error);
-    match said.find("invalid value for option `") {
-        // These names are the driver's own.
-        Some(at) => format!("{}; {FORM}", &said[at..]),
+    let text = error::describe(error);
+    match text.find("invalid value for option `") {
+        // The driver names only options that it knows, so this shows no part of a password.
+        Some(at) => format!("{}; {FORM}", &text[at..]),
         None => format!("special characters must be percent-encoded; {FORM}"),
     }
 }
 
-/// A parameter that cannot be kept without TLS, with its value where that is none of the user's.
+/// A parameter that requires TLS. Its value is shown only if it is one of the listed keywords.
 fn asks_for_tls(name: &str, value: &str) -> Option<String> {
     match (name, value) {
         ("sslmode", "require" | "verify-ca" | "verify-full")
@@ -125,7 +125,7 @@ fn asks_for_tls(name: &str, value: &str) -> Option<String> {
     }
 }
 
-/// The names and values behind a URL's question mark, or in a list of `NAME=VALUE`.
+/// The names and values after a URL's question mark, or in a list of `NAME=VALUE`.
 fn parameters(url: &str) -> impl Iterator<Item = (&str, &str)> {
     let (list, separator) = match url.split_once("://") {
         Some((_, rest)) => (rest.rsplit_once('?').map_or("", |(_, list)| list), '&'),
@@ -147,14 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn a_redacted_url_tells_the_database_and_no_secret() {
-        let told = redacted("postgresql://ann:s3cret@db.example:5433/log");
-        assert_eq!(told, "log on db.example port 5433 as ann");
+    fn a_redacted_url_names_the_database_and_no_secret() {
+        let shown = redacted("postgresql://ann:s3cret@db.example:5433/log");
+        assert_eq!(shown, "log on db.example port 5433 as ann");
         assert_eq!(redacted("nonsense"), "an unreadable URL");
     }
 
     #[test]
-    fn a_url_that_is_none_is_told_what_one_looks_like() {
+    fn the_error_for_a_malformed_url_says_what_a_url_looks_like() {
         for url in ["nonsense", "mysql://x", "", "postgres://", "postgresql:///db", "user=ann"] {
             assert!(refusal(url).contains(FORM), "{url}: {}", refusal(url));
         }
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_refused_by_the_parameter_that_asks_for_it() {
+    fn the_refusal_of_tls_names_the_parameter_that_asks_for_it() {
         for asked in [
             "sslmode=require",
             "sslmode=verify-ca",

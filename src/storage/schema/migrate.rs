@@ -1,4 +1,4 @@
-//! Brings the schema up to date, once, however many brokers start at the same time.
+//! Brings the schema up to date. If several brokers start at the same time, one does it.
 
 use std::time::Duration;
 
@@ -7,36 +7,40 @@ use tokio_postgres::{Client, Row};
 use tracing::{info, warn};
 
 use crate::storage::{
-    Error, connector::Connector, error, schema::privileges, session::prepare_session,
+    connector::Connector,
+    error::{Error, chain},
+    schema::privileges,
+    session::prepare_session,
 };
 
 mod embedded {
     refinery::embed_migrations!("migrations");
 }
 
-/// Where it is kept what was migrated.
+/// The table that records which migrations were applied.
 const HISTORY: &str = "trunkline.schema_history";
 
-/// The advisory lock under which one broker at a time migrates; any constant that nobody else
-/// uses. Leases use the space of two numbers, which is apart from this one.
+/// The advisory lock under which one broker at a time migrates: any constant that nothing else uses.
+/// Leases use keys of two numbers, which are a space of their own.
 const MIGRATION_LOCK: i64 = 0x7472_756e_6b6c_696e;
 
-/// How long to wait for another broker that migrates.
+/// How long to wait for another broker that is migrating.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
-pub(crate) async fn run(connector: &Connector) -> Result<(), Error> {
+/// Applies the migrations that are missing, and checks that the role may use the result.
+pub(crate) async fn migrate(connector: &Connector) -> Result<(), Error> {
     let (mut client, connection) = connector.connect("trunkline migrate").await?;
     let driver = tokio::spawn(connection);
-    let outcome = migrate(&mut client).await;
-    // The session's end frees the lock.
+    let outcome = lock_and_migrate(&mut client).await;
+    // Ending the session frees the lock.
     drop(client);
     if let Ok(Err(error)) = driver.await {
-        warn!(error = error::chain(&error), "close the migrating connection");
+        warn!(error = chain(&error), "close the migrating connection");
     }
     outcome
 }
 
-async fn migrate(client: &mut Client) -> Result<(), Error> {
+async fn lock_and_migrate(client: &mut Client) -> Result<(), Error> {
     prepare_session(client, LOCK_TIMEOUT).await?;
     client
         .batch_execute(&format!(
@@ -54,8 +58,8 @@ async fn migrate(client: &mut Client) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether nothing is to be migrated. A role that may only use the schema need not be able to do
-/// more than to find that out.
+/// Whether all migrations were applied already. Needs no privilege beyond those for using the
+/// schema.
 async fn is_current(client: &Client) -> Result<bool, Error> {
     let schema = privileges::find_schema(client).await?;
     if !schema.has_history {
@@ -78,14 +82,14 @@ async fn is_current(client: &Client) -> Result<bool, Error> {
         };
         if known.iter().find(is_this).is_none() {
             return Err(Error::Migration(format!(
-                "version {version} ({name}) of the database is not that of this broker"
+                "version {version} ({name}) of the database differs from that of this broker"
             )));
         }
     }
     Ok(applied.len() == known.len())
 }
 
-/// A migration that the database has had.
+/// A migration that was applied to the database.
 struct Applied {
     version: i32,
     name: String,
@@ -109,8 +113,7 @@ async fn apply_migrations(client: &mut Client) -> Result<(), Error> {
     privileges::require_migration(client).await?;
     let mut runner = embedded::migrations::runner().set_target(Target::Latest);
     runner.set_migration_table_name(HISTORY);
-    let report =
-        runner.run_async(client).await.map_err(|error| Error::Migration(error::chain(&error)))?;
+    let report = runner.run_async(client).await.map_err(|error| Error::Migration(chain(&error)))?;
     for migration in report.applied_migrations() {
         info!(version = migration.version(), name = migration.name(), "migrated the schema");
     }

@@ -1,14 +1,18 @@
-//! What the broker's role must be allowed to do, asked before anything is tried: whoever missing
-//! something gets all statements that grant it at once.
+//! What the broker's role must be allowed to do. Checked before anything is tried, so that one error
+//! lists all statements that grant what is missing.
 //!
-//! Needs no privilege itself: it reads the catalogues alone.
+//! Needs no privilege itself, as it reads only the catalogues.
 
 use tokio_postgres::{Client, Config, Row};
 
-use crate::storage::{Error, Storage, session::Statements as _};
+use crate::storage::{
+    Storage,
+    error::Error,
+    session::{SessionPool, Statements as _},
+};
 
-/// What a broker does with each table, by the statements of this layer. Identity columns take their
-/// numbers without a privilege, and foreign keys are checked as the tables' owner.
+/// What the statements of this layer do with each table. Identity columns take their numbers without
+/// a privilege, and foreign keys are checked as the tables' owner.
 const TABLES: [(&str, &str); 8] = [
     ("topic", "select, insert, update, delete"),
     ("topic_head", "select, insert, update, delete"),
@@ -20,22 +24,23 @@ const TABLES: [(&str, &str); 8] = [
     ("forgotten_producer", "select, insert, update, delete"),
 ];
 
-/// What the start reads besides, straight from the server.
+/// What a start reads besides, in direct sessions only.
 const HISTORY: (&str, &str) = ("schema_history", "select");
 
-/// Functions that its statements call.
+/// Functions that the statements of this layer call.
 const FUNCTIONS: [&str; 1] = ["changed_meanwhile"];
 
-/// What there is of the schema, and what the session's role may do with it.
+/// What exists of the schema, and what the session's role may do with it.
 pub(crate) struct Schema {
-    /// Whether there is one.
+    /// Whether the schema exists.
     pub exists: bool,
-    /// Whether it says what was migrated, and the role may read that.
+    /// Whether the table exists that records which migrations were applied.
     pub has_history: bool,
+    /// Whether the role may read that table.
     pub reads_history: bool,
 }
 
-/// Looks at the schema.
+/// Finds out what exists of the schema.
 pub(crate) async fn find_schema(client: &Client) -> Result<Schema, Error> {
     let statement = "-- find_schema
         select n.oid is not null, c.oid is not null,
@@ -61,8 +66,8 @@ pub(crate) async fn require_schema_creation(client: &Client) -> Result<(), Error
     refuse(&client.query(statement, &[]).await?)
 }
 
-/// Refuses a role that may not change the schema: it must have the rights of the owner of the
-/// schema and of all that is in it.
+/// Refuses a role that may not change the schema: it must have the rights of the owners of the
+/// schema and of everything in it.
 pub(crate) async fn require_migration(client: &Client) -> Result<(), Error> {
     let statement = "-- find_migration_privileges
         with owner (oid) as (
@@ -87,10 +92,15 @@ pub(crate) async fn require_migration(client: &Client) -> Result<(), Error> {
     refuse(&client.query(statement, &[]).await?)
 }
 
-/// Refuses a role that may not do all that a broker does with a finished schema.
+/// Refuses a role that may not do everything that a broker does with a migrated schema.
 pub(crate) async fn require_use(client: &Client) -> Result<(), Error> {
     let tables = [HISTORY].into_iter().chain(TABLES);
     refuse(&client.query(&missing_for_use(tables), &[]).await?)
+}
+
+/// As [`require_use`], for pooled sessions, which may belong to another role.
+pub(crate) async fn require_use_of_pooled_sessions(sessions: &SessionPool) -> Result<(), Error> {
+    refuse(&sessions.get().await?.query(&missing_for_use(TABLES), &[]).await?)
 }
 
 fn missing_for_use(tables: impl IntoIterator<Item = (&'static str, &'static str)>) -> String {
@@ -130,8 +140,8 @@ fn missing_for_use(tables: impl IntoIterator<Item = (&'static str, &'static str)
     )
 }
 
-/// Names the statement that lets a role connect to the database: the server only refuses.
-pub(crate) fn of_connection(error: Error, config: &Config) -> Error {
+/// Adds to the server's refusal of a connection the statement that grants the privilege.
+pub(crate) fn explain_refusal(error: Error, config: &Config) -> Error {
     match (&error, config.get_user(), config.get_dbname()) {
         (Error::Forbidden(_), Some(user), Some(database)) => Error::MissingPrivileges {
             role: user.to_owned(),
@@ -150,13 +160,8 @@ fn quoted(identifier: &str) -> String {
 }
 
 impl Storage {
-    /// As [`require_use`], for sessions that a pooler lends, which may be another role's.
-    pub(crate) async fn require_use_of_lent_sessions(&self) -> Result<(), Error> {
-        refuse(&self.query().await?.query(&missing_for_use(TABLES), &[]).await?)
-    }
-
     /// Whether the role may vacuum: as the owner of the table or of the database, or by the
-    /// privilege that came with PostgreSQL 17.
+    /// privilege `maintain`, which came with PostgreSQL 17.
     pub async fn may_vacuum(&self) -> Result<bool, Error> {
         let statement = "-- find_vacuum_privilege
             select pg_has_role(relowner, 'usage') or pg_has_role(datdba, 'usage')

@@ -1,65 +1,59 @@
-//! Sessions with the database: how statements are run on them, by their text.
+//! Runs statements on sessions, by their text.
 //!
-//! A session of our own is set up once, and keeps its prepared statements. One that a pooler lends
-//! us is another one in each transaction: it keeps nothing, so every transaction begins with our
-//! settings, and statements are sent unprepared, with the types of their parameters.
+//! A direct session is set up once, and keeps its prepared statements. A pooled session may be
+//! another one in each transaction and keeps nothing: every transaction begins with the settings
+//! that it relies on, and statements are sent unprepared, with the types of their parameters.
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use tokio_postgres::{
-    Row,
-    types::{ToSql, Type},
-};
+use futures::TryStreamExt as _;
+use tokio_postgres::{Row, RowStream};
 
 use crate::storage::{
-    Error,
-    session::pool::{Object, Pool},
+    error::Error,
+    session::{opener::Object, parameter::Parameter},
 };
 
-/// A statement that was waited for longer than this, and then not any more, leaves a session that
-/// may hang: whoever used it next would wait behind that statement. Before that it is answered in a
-/// moment, and a new connection would cost more.
+/// How long a statement must have run for a caller that gives it up to give its session up as well.
+/// Such a session may hang, and its next user would wait behind that statement. Before that, the
+/// answer comes in a moment, and a new connection would cost more.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Sessions of one kind.
-pub(crate) struct Sessions {
-    pub pool: Pool,
-    pub manner: Manner,
-    /// A statement without an answer for so long is given up, and its connection with it.
-    pub answer_within: Duration,
-}
-
-/// LeaseScope the sessions are.
+/// What a session is.
 #[derive(Clone)]
-pub(crate) enum Manner {
-    /// Ours for as long as we like.
-    Own,
-    /// A pooler's, which lends them by the transaction; each begins with these settings.
-    Lent {
-        /// A statement that makes the settings until the transaction's end.
+pub(crate) enum SessionKind {
+    /// Leads straight to the server, and stays the same one.
+    Direct,
+    /// Lent by a pooler, one transaction at a time.
+    Pooled {
+        /// A statement that makes the settings of a transaction, with which each begins.
         settings: Arc<str>,
     },
 }
 
-/// A session, for as long as it is needed.
+/// A session, for as long as it is needed. It goes back to its pool when it is dropped, unless it
+/// was given up.
 pub(crate) struct Session {
-    /// None once it is given up.
+    /// None only while it is dropped.
     object: Option<Object>,
-    manner: Manner,
+    kind: SessionKind,
+    /// A statement without an answer for so long is given up, and the session with it.
     answer_within: Duration,
-    /// It is not to be used again. A transaction was begun whose end the server has not confirmed:
-    /// a rollback can fail as well as a commit, when an operator cancels it, and whoever used the
-    /// session next would be in that transaction. Or an answer is no longer waited for.
-    unsettled: AtomicBool,
+    /// The session must not be used again: it is lost, the answer to a statement is no longer
+    /// waited for, or the server has not confirmed the end of a transaction. A rollback can fail as
+    /// well as a commit, when an operator cancels it, and the session's next user would be in that
+    /// transaction.
+    given_up: AtomicBool,
 }
 
-/// A statement whose answer somebody waits for.
+/// A statement whose caller waits for the answer.
 struct UnderWay<'a> {
     session: &'a Session,
     since: Instant,
@@ -69,17 +63,31 @@ struct UnderWay<'a> {
 /// Statements that are stored together or not at all.
 pub(crate) struct Transaction<'a> {
     object: &'a Object,
-    prepares: bool,
+    kind: &'a SessionKind,
     answer_within: Duration,
+}
+
+/// What a statement returned.
+pub(crate) struct Answer {
+    rows: Vec<Row>,
+    /// How many rows it changed, or returned.
+    count: u64,
 }
 
 /// What runs statements.
 pub(crate) trait Statements {
+    /// Runs a statement.
+    async fn run(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Answer, Error>;
+
     /// Runs a statement and returns its rows.
-    async fn query(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Vec<Row>, Error>;
+    async fn query(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Vec<Row>, Error> {
+        Ok(self.run(text, parameters).await?.rows)
+    }
 
     /// Runs a statement and returns how many rows it changed.
-    async fn execute(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<u64, Error>;
+    async fn execute(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<u64, Error> {
+        Ok(self.run(text, parameters).await?.count)
+    }
 
     /// Runs a statement that returns one row or none.
     async fn query_opt(
@@ -97,84 +105,74 @@ pub(crate) trait Statements {
     }
 }
 
-/// A value that a statement is given.
-pub(crate) trait Parameter: Sync {
-    fn value(&self) -> &(dyn ToSql + Sync);
-    fn sql_type(&self) -> Type;
-}
-
-impl Sessions {
-    /// A session, as soon as one is free.
-    pub(crate) async fn get(&self) -> Result<Session, Error> {
-        let object = Some(self.pool.get().await?);
-        let (manner, answer_within) = (self.manner.clone(), self.answer_within);
-        Ok(Session { object, manner, answer_within, unsettled: AtomicBool::new(false) })
-    }
-}
-
 impl Session {
+    pub(crate) fn new(object: Object, kind: SessionKind, answer_within: Duration) -> Self {
+        let given_up = AtomicBool::new(false);
+        Self { object: Some(object), kind, answer_within, given_up }
+    }
+
     /// Runs statements that are stored together or not at all: stored if `work` ends without an
-    /// error. Only then does success of the commit mean that, as an aborted transaction answers it
-    /// with a rollback, which the driver takes for success.
+    /// error. The server answers the commit of an aborted transaction with a rollback, which the
+    /// driver takes for success, so the success of the commit alone would prove nothing.
     ///
-    /// Dropped half-way, or without an answer, it gives the session up.
+    /// Gives the session up if it is dropped half-way, or if an answer does not come.
     pub(crate) async fn transact<T>(
         &mut self,
         work: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let Self { object, manner, unsettled, answer_within } = self;
+        let Self { object, kind, given_up, answer_within } = self;
         let object = object.as_ref().ok_or(Error::Closed)?;
-        unsettled.store(true, Ordering::Relaxed);
-        let transaction =
-            answer(*answer_within, Transaction::begin(object, manner, *answer_within)).await?;
+        given_up.store(true, Ordering::Relaxed);
+        let transaction = Transaction { object, kind, answer_within: *answer_within };
+        transaction.begin().await?;
         let done = work(&transaction).await;
         if let Err(Error::ConnectionLost(_)) = done {
-            // There is nobody who could be told to roll back.
+            // Nothing is left to roll back over.
             return done;
         }
         let ended = match &done {
-            Ok(_) => answer(*answer_within, transaction.commit()).await,
-            Err(_) => answer(*answer_within, transaction.rollback()).await,
+            Ok(_) => transaction.end("commit").await,
+            Err(_) => transaction.end("rollback").await,
         };
         if ended.is_ok() {
-            unsettled.store(false, Ordering::Relaxed);
+            given_up.store(false, Ordering::Relaxed);
         }
-        // An error of the work's own says more than that of the rollback.
+        // The work's own error says more than that of the rollback.
         let done = done?;
         ended?;
         Ok(done)
     }
 
-    /// Runs a statement that must not be in a transaction; gives the session up if it takes longer
-    /// than a limit of its own.
+    /// Runs a statement that must not be in a transaction, within a limit of its own; gives the
+    /// session up if it takes longer.
     pub(crate) async fn run_alone(&self, text: &str, limit: Duration) -> Result<(), Error> {
-        let ran = answer(limit, async { Ok(self.object()?.batch_execute(text).await?) }).await;
-        if let Err(Error::ConnectionLost(_)) = ran {
-            self.unsettled.store(true, Ordering::Relaxed);
-        }
+        let ran = within(limit, async { Ok(self.object()?.batch_execute(text).await?) }).await;
+        self.give_up_if_lost(&ran);
         ran
     }
 
-    /// Gives the session up: it is lost, though the driver may not have noticed yet, or its answer
-    /// is no longer waited for.
-    pub(crate) fn abandon(self) {
-        self.unsettled.store(true, Ordering::Relaxed);
-    }
-
-    /// Waits for the answer to a statement; gives the session up if none comes.
+    /// Waits for the answer to a statement; gives the session up if it does not come.
     async fn in_time<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let mut under_way = UnderWay { session: self, since: Instant::now(), answered: false };
-        let answer = tokio::time::timeout(self.answer_within, answer).await;
-        under_way.answered = answer.is_ok();
-        answer.unwrap_or_else(|_| Err(no_answer(self.answer_within)))
+        let answer = within(self.answer_within, answer).await;
+        under_way.answered = true;
+        self.give_up_if_lost(&answer);
+        answer
+    }
+
+    /// The driver may not have noticed yet that the connection is lost.
+    fn give_up_if_lost<T>(&self, outcome: &Result<T, Error>) {
+        if let Err(Error::ConnectionLost(_)) = outcome {
+            self.given_up.store(true, Ordering::Relaxed);
+        }
     }
 
     fn object(&self) -> Result<&Object, Error> {
         self.object.as_ref().ok_or(Error::Closed)
     }
 
-    /// Runs a statement in a transaction of its own. All is sent one behind the other without
-    /// waiting: it takes one round trip, and a caller that goes away leaves nothing half done.
+    /// Runs a statement in a transaction of its own. All of it is sent without waiting for answers:
+    /// it takes one round trip, and a caller that goes away leaves nothing half done.
     async fn in_transaction<T>(
         &self,
         settings: &str,
@@ -182,18 +180,17 @@ impl Session {
     ) -> Result<T, Error> {
         let begin = begin_with(settings);
         let object = self.object()?;
-        self.unsettled.store(true, Ordering::Relaxed);
+        self.given_up.store(true, Ordering::Relaxed);
         let (begun, done, ended) = futures::join!(
             object.batch_execute(&begin),
             statement,
             object.batch_execute("commit"),
         );
         if ended.is_ok() {
-            self.unsettled.store(false, Ordering::Relaxed);
+            self.given_up.store(false, Ordering::Relaxed);
         }
         begun?;
-        // An aborted transaction answers a commit with a rollback, which the driver takes for
-        // success: only after a statement without an error does success mean success.
+        // As in `transact`: the commit's success proves something only after the statement's.
         let done = done?;
         ended?;
         Ok(done)
@@ -202,10 +199,10 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if self.unsettled.load(Ordering::Relaxed)
+        if self.given_up.load(Ordering::Relaxed)
             && let Some(object) = self.object.take()
         {
-            // The connection ends, and what was under way on it with it.
+            // Ends the connection, and what is under way on it.
             drop(Object::take(object));
         }
     }
@@ -214,73 +211,42 @@ impl Drop for Session {
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         if !self.answered && self.since.elapsed() > PATIENCE {
-            self.session.unsettled.store(true, Ordering::Relaxed);
+            self.session.given_up.store(true, Ordering::Relaxed);
         }
     }
 }
 
 impl Statements for Session {
-    async fn query(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Vec<Row>, Error> {
-        let object = self.object()?;
+    async fn run(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Answer, Error> {
+        let statement = run(self.object()?, &self.kind, text, parameters);
         let answer = async {
-            match &self.manner {
-                Manner::Own => {
-                    let statement = object.prepare_cached(text).await?;
-                    Ok(object.query(&statement, &values(parameters)).await?)
-                }
-                Manner::Lent { settings } => {
-                    let parameters = typed(parameters);
-                    self.in_transaction(settings, object.query_typed(text, &parameters)).await
-                }
-            }
-        };
-        self.in_time(answer).await
-    }
-
-    async fn execute(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<u64, Error> {
-        let object = self.object()?;
-        let answer = async {
-            match &self.manner {
-                Manner::Own => {
-                    let statement = object.prepare_cached(text).await?;
-                    Ok(object.execute(&statement, &values(parameters)).await?)
-                }
-                Manner::Lent { settings } => {
-                    let parameters = typed(parameters);
-                    self.in_transaction(settings, object.execute_typed(text, &parameters)).await
-                }
+            match &self.kind {
+                SessionKind::Direct => Ok(statement.await?),
+                SessionKind::Pooled { settings } => self.in_transaction(settings, statement).await,
             }
         };
         self.in_time(answer).await
     }
 }
 
-impl<'a> Transaction<'a> {
-    /// The settings are sent with the begin: behind a pooler, the default limit for sessions that
-    /// are idle in a transaction would hold between the two.
-    async fn begin(
-        object: &'a Object,
-        manner: &Manner,
-        answer_within: Duration,
-    ) -> Result<Self, Error> {
-        match manner {
-            Manner::Own => object.batch_execute("begin").await?,
-            Manner::Lent { settings } => object.batch_execute(&begin_with(settings)).await?,
-        }
-        Ok(Self { object, prepares: matches!(manner, Manner::Own), answer_within })
+impl Transaction<'_> {
+    /// The settings are sent along with the begin: in between, the pooled session's own limit for
+    /// sessions that are idle in a transaction would apply.
+    async fn begin(&self) -> Result<(), Error> {
+        let begin = match self.kind {
+            SessionKind::Direct => "begin",
+            SessionKind::Pooled { settings } => &begin_with(settings),
+        };
+        within(self.answer_within, async { Ok(self.object.batch_execute(begin).await?) }).await
     }
 
-    async fn commit(self) -> Result<(), Error> {
-        Ok(self.object.batch_execute("commit").await?)
-    }
-
-    async fn rollback(self) -> Result<(), Error> {
-        Ok(self.object.batch_execute("rollback").await?)
+    async fn end(self, end: &str) -> Result<(), Error> {
+        within(self.answer_within, async { Ok(self.object.batch_execute(end).await?) }).await
     }
 
     /// Limits how long each of its statements waits for a lock.
     pub(crate) async fn limit_lock_wait(&self, wait: Duration) -> Result<(), Error> {
-        // 0 would be without a limit.
+        // 0 would mean no limit.
         let wait = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).max(1);
         let limit = "-- limit_lock_wait\nselect set_config('lock_timeout', $1, true)";
         self.query_one(limit, &[&wait.to_string()]).await?;
@@ -289,85 +255,49 @@ impl<'a> Transaction<'a> {
 }
 
 impl Statements for Transaction<'_> {
-    async fn query(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Vec<Row>, Error> {
-        let rows = async {
-            if self.prepares {
-                let statement = self.object.prepare_cached(text).await?;
-                Ok(self.object.query(&statement, &values(parameters)).await?)
-            } else {
-                Ok(self.object.query_typed(text, &typed(parameters)).await?)
-            }
-        };
-        answer(self.answer_within, rows).await
-    }
-
-    async fn execute(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<u64, Error> {
-        let changed = async {
-            if self.prepares {
-                let statement = self.object.prepare_cached(text).await?;
-                Ok(self.object.execute(&statement, &values(parameters)).await?)
-            } else {
-                Ok(self.object.execute_typed(text, &typed(parameters)).await?)
-            }
-        };
-        answer(self.answer_within, changed).await
+    async fn run(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Answer, Error> {
+        let statement = run(self.object, self.kind, text, parameters);
+        within(self.answer_within, async { Ok(statement.await?) }).await
     }
 }
 
-/// An answer, or the word that the connection is lost.
-async fn answer<T>(
+/// Runs a statement, prepared where the session keeps that.
+async fn run(
+    object: &Object,
+    kind: &SessionKind,
+    text: &str,
+    parameters: &[&dyn Parameter],
+) -> Result<Answer, tokio_postgres::Error> {
+    let rows: RowStream = match kind {
+        SessionKind::Direct => {
+            let statement = object.prepare_cached(text).await?;
+            object
+                .query_raw(&statement, parameters.iter().map(|parameter| parameter.value()))
+                .await?
+        }
+        SessionKind::Pooled { .. } => {
+            let parameters =
+                parameters.iter().map(|&parameter| (parameter.value(), parameter.sql_type()));
+            object.query_typed_raw(text, parameters).await?
+        }
+    };
+    let mut stream = pin!(rows);
+    let mut rows = Vec::new();
+    while let Some(row) = stream.try_next().await? {
+        rows.push(row);
+    }
+    Ok(Answer { rows, count: stream.rows_affected().unwrap_or(0) })
+}
+
+/// Waits for an answer; after the limit the connection counts as lost.
+pub(crate) async fn within<T>(
     limit: Duration,
     answer: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(no_answer(limit)))
+    let answer = tokio::time::timeout(limit, answer).await;
+    answer.unwrap_or_else(|_| Err(Error::ConnectionLost(format!("no answer in {limit:?}"))))
 }
 
 fn begin_with(settings: &str) -> String {
     format!("begin isolation level read committed, read write; {settings}")
-}
-
-fn no_answer(limit: Duration) -> Error {
-    Error::ConnectionLost(format!("no answer in {limit:?}"))
-}
-
-fn values<'a>(parameters: &[&'a dyn Parameter]) -> Vec<&'a (dyn ToSql + Sync)> {
-    parameters.iter().map(|parameter| parameter.value()).collect()
-}
-
-fn typed<'a>(parameters: &[&'a dyn Parameter]) -> Vec<(&'a (dyn ToSql + Sync), Type)> {
-    parameters.iter().map(|parameter| (parameter.value(), parameter.sql_type())).collect()
-}
-
-macro_rules! parameter {
-    ($rust:ty, $sql:ident) => {
-        impl Parameter for $rust {
-            fn value(&self) -> &(dyn ToSql + Sync) {
-                self
-            }
-
-            fn sql_type(&self) -> Type {
-                Type::$sql
-            }
-        }
-    };
-}
-
-macro_rules! parameters {
-    ($($rust:ty: $one:ident, $many:ident;)*) => {$(
-        parameter!($rust, $one);
-        parameter!(Option<$rust>, $one);
-        parameter!(Vec<$rust>, $many);
-        parameter!(Vec<Option<$rust>>, $many);
-        parameter!(Option<Vec<Option<$rust>>>, $many);
-    )*};
-}
-
-parameters! {
-    bool: BOOL, BOOL_ARRAY;
-    i32: INT4, INT4_ARRAY;
-    i64: INT8, INT8_ARRAY;
-    &str: TEXT, TEXT_ARRAY;
-    String: TEXT, TEXT_ARRAY;
-    &[u8]: BYTEA, BYTEA_ARRAY;
-    SystemTime: TIMESTAMPTZ, TIMESTAMPTZ_ARRAY;
 }

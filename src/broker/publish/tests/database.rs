@@ -15,7 +15,7 @@ use crate::{
         Batch, Draft, Epoch, Message, NewMessages, Offset, ProducerId, Registration, Sequence,
         SequenceRun, TopicName,
     },
-    storage,
+    storage::{self, Registrations},
 };
 
 /// What goes wrong, or what another broker does, before a statement.
@@ -174,10 +174,10 @@ impl Database {
         &self,
         topic: &TopicName,
         producers: &[ProducerId],
-    ) -> Option<(Offset, Vec<Registration>)> {
+    ) -> Option<Registrations> {
         let topic = self.0.get(topic)?;
         let found = producers.iter().filter_map(|producer| topic.registrations.get(producer));
-        Some((topic.head, found.cloned().collect()))
+        Some(Registrations { head: topic.head, found: found.cloned().collect() })
     }
 
     /// What another broker does.

@@ -24,8 +24,8 @@ use crate::{
             },
         },
     },
-    model::{Draft, Offset, ProducerId, Registration, TopicId, TopicName},
-    storage::{self, Appended},
+    model::{Draft, ProducerId, TopicId, TopicName},
+    storage::{self, Appended, Registrations},
 };
 
 /// More than all publishes of a case.
@@ -209,7 +209,7 @@ impl AppendLog for ModelLog {
         &self,
         topic: &TopicName,
         producers: &[ProducerId],
-    ) -> Result<Option<(Offset, Vec<Registration>)>, storage::Error> {
+    ) -> Result<Option<Registrations>, storage::Error> {
         // A question waits for no lock, and is asked again when its connection is lost.
         let _ = self.meet();
         Ok(self.database.borrow().find_registrations(topic, producers))

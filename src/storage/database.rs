@@ -1,0 +1,52 @@
+//! The database, as the broker sees it.
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use super::{
+    Error, Server,
+    session::{Pools, Session, SessionSource},
+};
+
+/// A database that Trunkline keeps everything in.
+pub struct Storage {
+    /// Leads straight to the server, for sessions that must last.
+    pub(super) direct: SessionSource,
+    pub(super) pools: Pools,
+    pub(super) notifies: bool,
+    /// The encoding of the database's text, as PostgreSQL calls it.
+    pub(super) encoding: String,
+}
+
+impl Storage {
+    /// How many sessions have been opened so far. Each is counted before it is used.
+    pub fn sessions_opened(&self) -> Arc<AtomicU64> {
+        self.direct.opened.clone()
+    }
+
+    /// Whether one session receives what another one notifies; not every kind of server delivers
+    /// notifications.
+    pub fn notifies(&self) -> bool {
+        self.notifies
+    }
+
+    /// Retires all sessions that are in the pools or in use: none is used again, as it may still
+    /// reach a server that has been replaced.
+    pub fn retire_sessions(&self) {
+        self.direct.primary.retire_sessions();
+    }
+
+    /// Waits until another server has replaced the one that a session reaches.
+    pub async fn wait_for_other_primary(&self, server: Server) {
+        self.direct.primary.wait_for_other(server).await;
+    }
+
+    /// Closes all pools. Callers that wait for a session get an error.
+    pub fn close(&self) {
+        self.pools.close();
+    }
+
+    /// A session for everything but publishing and moving positions.
+    pub(super) async fn query(&self) -> Result<Session, Error> {
+        self.pools.query.get().await
+    }
+}
