@@ -1,4 +1,4 @@
-//! What a writer writes at once: waiting publishes, merged by topic.
+//! What a writer stores at once: pending publishes, merged by topic.
 
 use std::collections::HashMap;
 
@@ -13,11 +13,11 @@ use crate::{
     model::{Draft, Epoch, Offset, ProducerId, Registration, Sequence, StoredRun, TopicName},
 };
 
-/// A flush takes no more publishes in when it holds so many messages: larger batches were not
-/// faster, and a consumer reads whole batches.
+/// A flush holds at most this many messages. Larger batches were not faster, and a consumer reads
+/// whole batches.
 const FLUSH_MESSAGES: usize = 8_192;
 
-/// A flush takes no more publishes in when it holds so many bytes.
+/// A flush holds at most this many bytes.
 const FLUSH_BYTES: usize = 2 * 1024 * 1024;
 
 /// Publishes that may all be stored in one transaction.
@@ -29,33 +29,33 @@ pub(crate) struct Flush {
     bytes: usize,
 }
 
-/// The publishes of one topic in a flush, in the order in which they were taken in.
+/// The publishes of one topic in a flush, in the order in which they were enqueued.
 pub(crate) struct TopicFlush {
     pub topic: TopicName,
     members: Vec<Pending>,
-    /// What the next member of each producer must go on from.
+    /// What the next publish of each producer must continue.
     producers: Vec<(ProducerId, Next)>,
-    place_of: HashMap<ProducerId, usize>,
+    index_of: HashMap<ProducerId, usize>,
 }
 
-/// A group that was taken apart.
+/// The two parts of a topic's publishes.
 pub(crate) enum Halves {
     Two(TopicFlush, TopicFlush),
-    /// It holds one request, which is stored whole or not at all.
+    /// A single request cannot be split: it is stored whole or not at all.
     OneRequest(TopicFlush),
 }
 
 #[derive(Clone, Copy)]
 struct Next {
     epoch: Epoch,
-    /// The sequence that follows; none if no member was counted yet.
+    /// The next sequence; `None` if no publish had one yet.
     next: Option<Sequence>,
 }
 
 impl Flush {
-    /// Whether a publish may be stored together with those that are there. What contradicts them
-    /// comes into a flush of its own, where the database judges it: a sequence that does not
-    /// follow, another epoch, an expected head that is to be compared with the stored one.
+    /// Whether a publish can be stored together with those that are here. A sequence that does not
+    /// follow, another epoch, or an expected head goes into the next flush, where the database
+    /// compares it with what is stored.
     pub(crate) fn admits(&self, publish: &Publish) -> bool {
         if self.groups.is_empty() {
             return true;
@@ -71,7 +71,7 @@ impl Flush {
             })
     }
 
-    /// The place of a topic's group. Most often it is the newest one: then nothing is looked up.
+    /// The index of a topic. Usually it is the newest one, which costs no look-up.
     fn find(&self, topic: &TopicName) -> Option<usize> {
         let newest = self.groups.len().checked_sub(1)?;
         match self.groups[newest].topic == *topic {
@@ -85,7 +85,7 @@ impl Flush {
             && self.bytes + publish.messages.bytes() <= FLUSH_BYTES
     }
 
-    /// Takes a publish in.
+    /// Adds a publish.
     pub(crate) fn add(&mut self, queued: Pending) {
         self.messages += queued.publish.messages.count();
         self.bytes += queued.publish.messages.bytes();
@@ -101,7 +101,7 @@ impl Flush {
         self.groups[group].add(queued);
     }
 
-    /// The groups in the order of their topics' names, in which all brokers lock topics.
+    /// The topics in the order of their names, in which all brokers lock them.
     pub(crate) fn into_groups(mut self) -> Vec<TopicFlush> {
         self.groups.sort_unstable_by(|a, b| a.topic.cmp(&b.topic));
         self.groups
@@ -110,15 +110,15 @@ impl Flush {
 
 impl TopicFlush {
     fn new(topic: TopicName) -> Self {
-        Self { topic, members: Vec::new(), producers: Vec::new(), place_of: HashMap::new() }
+        Self { topic, members: Vec::new(), producers: Vec::new(), index_of: HashMap::new() }
     }
 
-    /// The place of a producer; found as a topic's group is.
+    /// The index of a producer; found like a topic's.
     fn find(&self, producer: &ProducerId) -> Option<usize> {
         let newest = self.producers.len().checked_sub(1)?;
         match self.producers[newest].0 == *producer {
             true => Some(newest),
-            false => self.place_of.get(producer).copied(),
+            false => self.index_of.get(producer).copied(),
         }
     }
 
@@ -135,7 +135,7 @@ impl TopicFlush {
                 progress.next = next.or(progress.next);
             }
             None => {
-                self.place_of.insert(producer.clone(), self.producers.len());
+                self.index_of.insert(producer.clone(), self.producers.len());
                 self.producers.push((producer.clone(), Next { epoch: *epoch, next }));
             }
         }
@@ -146,7 +146,7 @@ impl TopicFlush {
         self.members.is_empty()
     }
 
-    /// All members' messages, as the one batch they are to become.
+    /// All messages, as the one batch that they are to become.
     pub(crate) fn draft(&self) -> Draft {
         let first = self.members.first().map(|member| &member.publish);
         let mut draft = Draft::default();
@@ -158,12 +158,12 @@ impl TopicFlush {
         draft
     }
 
-    /// The members' producers, each once.
+    /// The producers, each once.
     pub(crate) fn producers(&self) -> Vec<ProducerId> {
         self.producers.iter().map(|(producer, _)| producer.clone()).collect()
     }
 
-    /// Tells every member where its messages were stored.
+    /// Answers every publish with where its messages were stored.
     pub(crate) fn acknowledge(self, base: Offset) {
         let mut first = base;
         for member in self.members {
@@ -173,19 +173,19 @@ impl TopicFlush {
         }
     }
 
-    /// Tells every member that it failed.
+    /// Answers every publish with an error.
     pub(crate) fn refuse(self, error: &Error) {
         for member in self.members {
             member.answer(Err(error.clone()));
         }
     }
 
-    /// The members' publishes, in order.
+    /// The publishes, in order.
     pub(crate) fn publishes(&self) -> impl Iterator<Item = &Publish> + Clone {
         self.members.iter().map(|member| &member.publish)
     }
 
-    /// Takes the group apart: by its members first, and by the requests of the last one.
+    /// Splits the publishes into two halves, and a single publish by its requests.
     pub(crate) fn halves(self) -> Halves {
         let Self { topic, mut members, .. } = self;
         if members.len() == 1 {
@@ -199,13 +199,13 @@ impl TopicFlush {
         }
     }
 
-    /// Refuses requests one by one, for what `refusal` says; the others stay. Returns whether a
-    /// counted one was refused: what follows it does not fit then, and must be judged anew.
+    /// Refuses those requests for which `refusal` returns an error; the others stay. Returns whether
+    /// one with a sequence was refused: those that follow it leave a gap, and must be judged again.
     pub(crate) fn refuse_each(&mut self, refusal: impl Fn(&Publish) -> Option<Error>) -> bool {
         if self.publishes().all(|publish| refusal(publish).is_none()) {
             return false;
         }
-        let mut counted = false;
+        let mut leaves_gap = false;
         let mut left = Vec::with_capacity(self.members.len());
         for member in std::mem::take(&mut self.members) {
             if refusal(&member.publish).is_none() {
@@ -215,7 +215,7 @@ impl TopicFlush {
             for request in member.split() {
                 match refusal(&request.publish) {
                     Some(error) => {
-                        counted |= request.publish.sequence.is_some();
+                        leaves_gap |= request.publish.sequence.is_some();
                         request.answer(Err(error));
                     }
                     None => left.push(request),
@@ -223,7 +223,7 @@ impl TopicFlush {
             }
         }
         *self = Self::of(self.topic.clone(), left);
-        counted
+        leaves_gap
     }
 
     fn of(topic: TopicName, members: Vec<Pending>) -> Self {
@@ -232,7 +232,7 @@ impl TopicFlush {
         group
     }
 
-    /// Answers the requests that cannot be stored, or were stored before; the others stay.
+    /// Answers the requests that cannot be stored, or have been stored already; the others stay.
     pub(crate) fn settle(&mut self, head: Offset, registrations: Vec<Registration>) {
         let mut registrations: HashMap<ProducerId, Registration> = registrations
             .into_iter()
@@ -240,7 +240,7 @@ impl TopicFlush {
             .collect();
         let members = std::mem::take(&mut self.members);
         self.producers.clear();
-        self.place_of.clear();
+        self.index_of.clear();
         for member in members.into_iter().flat_map(Pending::split) {
             let registration = registrations.get_mut(&member.publish.producer);
             match judge(&member.publish, head, registration) {
@@ -251,8 +251,8 @@ impl TopicFlush {
     }
 }
 
-/// The answer to a publish that cannot be stored, or was stored before; `None` if it can be
-/// stored, and then the registration counts it in.
+/// The answer to a publish that cannot be stored, or has been stored already. `None` if it can be
+/// stored; the registration then continues after it.
 fn judge(
     publish: &Publish,
     head: Offset,

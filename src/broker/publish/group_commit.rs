@@ -1,5 +1,4 @@
-//! How a flush is stored: together if it can be, and taken apart as far as the database refuses
-//! it.
+//! Stores a flush: as a whole if possible, otherwise in parts.
 //!
 //! Guarantees: every member of every group is answered once; those of a topic are stored in their
 //! order; what the database refuses, or fails over, is answered alone, and the rest is stored. Only
