@@ -5,7 +5,7 @@
 //! busier a topic is, the larger its batches. A refused publish stores nothing, and publishes flushed
 //! with it are unaffected.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -153,7 +153,7 @@ impl AppendLog for LogStore {
     }
 
     async fn pause(&self, pause: Duration) {
-        time::sleep(pause).await;
+        tokio::time::sleep(pause).await;
     }
 
     fn acknowledged(&self, draft: Draft, appended: Appended) {
