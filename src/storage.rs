@@ -46,5 +46,5 @@ pub use producer::Registrations;
 pub use pull::Pulled;
 pub use read::LogSlice;
 pub use retention::Deleted;
-pub use session::Limits;
+pub use session::{Limits, RowLocks};
 pub use settings::ServerSettings;

@@ -2,6 +2,7 @@
 
 pub(crate) mod flush;
 pub(crate) mod group_commit;
+pub(crate) mod locked_topics;
 pub(crate) mod pending;
 pub(crate) mod queue;
 pub(crate) mod request;

@@ -75,7 +75,8 @@ impl Sweeper {
     async fn sweep(&mut self) -> Result<(), storage::Error> {
         for (topic, target) in self.storage.find_expired().await? {
             let observation = self.logs.begin();
-            let raised = self.storage.raise_floor(topic, target, true).await;
+            let raised = self.storage.raise_floor(topic, target, true);
+            let raised = self.storage.row_locks().once(raised).await;
             if let Some(Some(start)) = unless_locked(topic, raised)? {
                 observation.observe(topic, LogEnds { start, head: start });
             }
@@ -105,7 +106,8 @@ impl Sweeper {
 
     async fn delete_hidden(&mut self, topic: TopicId) -> Result<(), storage::Error> {
         loop {
-            let deleted = self.storage.delete_hidden(topic).await?;
+            let deleted = self.storage.delete_hidden(topic);
+            let deleted = self.storage.row_locks().once(deleted).await?;
             self.deleted_bytes += deleted.bytes;
             if deleted.batches == 0 {
                 return Ok(());
@@ -116,11 +118,15 @@ impl Sweeper {
     async fn delete_remains(&mut self, topic: TopicId) -> Result<(), storage::Error> {
         let mut from = Offset(0);
         loop {
-            let deleted = self.storage.delete_remains(topic, from).await?;
+            let deleted = self.storage.delete_remains(topic, from);
+            let deleted = self.storage.row_locks().once(deleted).await?;
             self.deleted_bytes += deleted.bytes;
             match deleted.end {
                 Some(end) => from = end,
-                None => return self.storage.forget_deleted_topic(topic).await,
+                None => {
+                    let forgotten = self.storage.forget_deleted_topic(topic);
+                    return self.storage.row_locks().once(forgotten).await;
+                }
             }
         }
     }

@@ -4,7 +4,8 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 use super::{
     Error, Server,
-    session::{Pools, Session, SessionSource},
+    session::{Pools, RowLocks, Session, SessionSource},
+    timeout::WRITER_LOCK_TIMEOUT,
 };
 
 /// A database that Trunkline keeps everything in.
@@ -12,6 +13,7 @@ pub struct Storage {
     /// Leads straight to the server, for sessions that must last.
     pub(super) direct: SessionSource,
     pub(super) pools: Pools,
+    pub(super) row_locks: RowLocks,
     pub(super) notifies: bool,
     /// The encoding of the database's text, as PostgreSQL calls it.
     pub(super) encoding: String,
@@ -45,8 +47,22 @@ impl Storage {
         self.pools.close();
     }
 
-    /// A session for everything but publishing and moving positions.
+    /// The permits for statements that may wait for row locks.
+    pub fn row_locks(&self) -> &RowLocks {
+        &self.row_locks
+    }
+
+    /// A session for statements that wait for no row lock. Publishes and moves of positions have
+    /// pools of their own.
     pub(super) async fn query(&self) -> Result<Session, Error> {
         self.pools.query.get().await
+    }
+
+    /// A session for statements that may wait for row locks. After the same limit as a writer's
+    /// they fail with [`Error::Locked`], so that others can use the session before a retry.
+    pub(super) async fn locking(&self) -> Result<Session, Error> {
+        let mut session = self.pools.query.get().await?;
+        session.limit_lock_wait(WRITER_LOCK_TIMEOUT);
+        Ok(session)
     }
 }

@@ -37,6 +37,8 @@ pub enum EpochStart {
     },
     /// Another stream is taking the lease over.
     Claimed,
+    /// Another session of the database holds the consumer's row.
+    RowLocked,
     /// The consumer is no longer registered.
     Gone,
 }
@@ -105,7 +107,7 @@ impl Storage {
         holder: &str,
         anew: bool,
     ) -> Result<Claim, Error> {
-        let client = self.query().await?;
+        let client = self.locking().await?;
         let statement = "-- claim_lease
                 with claimed as (
                     update trunkline.consumer_topic
@@ -135,7 +137,7 @@ impl Storage {
         key: ConsumerKey,
         ClaimToken(token): &ClaimToken,
     ) -> Result<(), Error> {
-        let client = self.query().await?;
+        let client = self.locking().await?;
         let statement = "-- withdraw_claim
                 update trunkline.consumer_topic set claimed_by = null, claimed_at = null
                 where topic_id = $1 and id = $2 and claimed_by = $3";
@@ -176,7 +178,7 @@ impl Storage {
                 () = driver_closed.cancelled() => {}
             }
         });
-        // All leases of this broker wait while one of them waits for its consumer's row.
+        // No statement of this session waits for a row lock: all leases of the broker share it.
         prepare_session(&client, WRITER_LOCK_TIMEOUT).await?;
         Ok(LeaseSession {
             server: self.direct.primary.follow(&client, requested_at.into_std()).await?,
@@ -185,16 +187,21 @@ impl Storage {
             begin_epoch: client
                 .prepare(
                     "-- begin_epoch
-                    with begun as (
-                        update trunkline.consumer_topic
+                    with free as materialized (
+                        select topic_id, id from trunkline.consumer_topic
+                        where topic_id = $1 and id = $2 for no key update skip locked
+                    ), begun as (
+                        update trunkline.consumer_topic c
                         set epoch = epoch + 1, holder = $3, updated_at = now(),
                             claimed_by = null, claimed_at = null
-                        where topic_id = $1 and id = $2
+                        from free
+                        where c.topic_id = free.topic_id and c.id = free.id
                           and (claimed_by is null or claimed_by = $4
                                or claimed_at < now() - interval '5 seconds')
                         returning epoch, position, seek_epoch
                     )
-                    select begun.epoch, begun.position, begun.seek_epoch
+                    select begun.epoch, begun.position, begun.seek_epoch,
+                           exists (select from free)
                     from trunkline.consumer_topic left join begun on true
                     where topic_id = $1 and id = $2",
                 )
@@ -235,8 +242,9 @@ impl LeaseSession {
         Ok(row.get(0))
     }
 
-    /// Begins a new epoch under the lock; `claim` is that of a stream that takes the lease over. A
-    /// claim that was not repeated for 5 s has expired: the stream that made it is gone.
+    /// Begins a new epoch under the lock, without waiting for the consumer's row. `claim` is that of
+    /// a stream that takes the lease over. A claim that was not repeated for 5 s has expired: the
+    /// stream that made it is gone.
     pub async fn begin_epoch(
         &self,
         key: ConsumerKey,
@@ -255,7 +263,8 @@ impl LeaseSession {
                 position: Offset(row.get(1)),
                 seek_epoch: Epoch(row.get(2)),
             },
-            None => EpochStart::Claimed,
+            None if row.get(3) => EpochStart::Claimed,
+            None => EpochStart::RowLocked,
         })
     }
 

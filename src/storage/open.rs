@@ -7,7 +7,7 @@ use super::{
     connector::Connector,
     primary::Primary,
     probe, schema,
-    session::{self, Limits, Pools, SessionSource},
+    session::{self, Limits, Pools, RowLocks, SessionSource},
     text,
 };
 
@@ -43,6 +43,7 @@ impl Storage {
         }
         let notifies = probe::in_time(probe::find_whether_notifications_arrive(&direct)).await?;
         let encoding = probe::in_time(text::find_encoding(&pools.query)).await?;
-        Ok(Self { direct, pools, notifies, encoding })
+        let row_locks = RowLocks::new(pools.query.size());
+        Ok(Self { direct, pools, row_locks, notifies, encoding })
     }
 }

@@ -86,7 +86,7 @@ impl Storage {
         consumer: &ConsumerId,
         position: Offset,
     ) -> Result<SeekOutcome, Error> {
-        let client = self.query().await?;
+        let client = self.locking().await?;
         // Locks the head as a registration does: against retention, and not against publishes.
         let statement = "-- seek
             with head as (

@@ -8,7 +8,6 @@ use tokio_postgres::Row;
 use super::{
     Error, Storage,
     session::{Parameter, Statements as _},
-    timeout::WRITER_LOCK_TIMEOUT,
 };
 use crate::model::{Offset, TopicId};
 
@@ -95,11 +94,9 @@ impl Storage {
         floor: Offset,
         keep_unread: bool,
     ) -> Result<Option<Offset>, Error> {
-        let mut client = self.query().await?;
+        let mut client = self.locking().await?;
         client
             .transact(async |transaction| {
-                // A session that holds the topic's row must hold up this topic only.
-                transaction.limit_lock_wait(WRITER_LOCK_TIMEOUT).await?;
                 // Locks the row first, so that the next statement sees what is there under the lock.
                 let lock = "-- lock_topic_head
                     select first_offset, next_offset, deleted_until
@@ -158,7 +155,7 @@ impl Storage {
     /// Deletes some of a topic's hidden batches; none if none are left. Keeps the batch that holds the
     /// oldest message kept.
     pub async fn delete_hidden(&self, topic: TopicId) -> Result<Deleted, Error> {
-        let client = self.query().await?;
+        let client = self.locking().await?;
         // Both bounds are known before the batches are searched for, so that the search does not walk
         // over rows that were deleted but not vacuumed yet.
         let statement = "-- delete_hidden
@@ -193,7 +190,7 @@ impl Storage {
 
     /// Deletes some batches, from an offset on, of a deleted topic; none if none are left.
     pub async fn delete_remains(&self, topic: TopicId, from: Offset) -> Result<Deleted, Error> {
-        let client = self.query().await?;
+        let client = self.locking().await?;
         let statement = "-- delete_remains
             with deleted as (
                 delete from trunkline.batch
@@ -210,7 +207,7 @@ impl Storage {
 
     /// Forgets a deleted topic, unless it still has batches.
     pub async fn forget_deleted_topic(&self, topic: TopicId) -> Result<(), Error> {
-        let client = self.query().await?;
+        let client = self.locking().await?;
         let statement = "-- forget_deleted_topic
             delete from trunkline.deleted_topic
             where topic_id = $1 and not exists (

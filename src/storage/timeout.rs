@@ -15,3 +15,6 @@ pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a publish waits for its topic's row before it is refused, so that a session that holds
 /// the row does not hold up other topics.
 pub(super) const WRITER_LOCK_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The limit for a publish to a topic whose row was found locked recently.
+pub(super) const SHORT_WRITER_LOCK_TIMEOUT: Duration = Duration::from_millis(100);

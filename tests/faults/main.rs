@@ -24,6 +24,7 @@ mod broker_faults;
 mod consumer_faults;
 mod database_faults;
 mod failover;
+mod held_rows;
 #[cfg(feature = "sabotage")]
 mod negative;
 mod network_faults;

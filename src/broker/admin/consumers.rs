@@ -27,7 +27,10 @@ impl ConsumerAdmin {
     ) -> Result<Consumer, Error> {
         loop {
             let (id, position) = self.catalogue.resolve(&topic, start).await?;
-            match self.storage.register_consumer(id, &consumer, position).await {
+            let registered = self.storage.row_locks().of_consumer(&topic, &consumer, || {
+                self.storage.register_consumer(id, &consumer, position)
+            });
+            match registered.await {
                 Ok(Some(registered)) => return Ok(registered),
                 // Retention has removed messages from there on meanwhile, as it does at most once a
                 // second: try again.
@@ -46,7 +49,11 @@ impl ConsumerAdmin {
 
     /// Forgets a consumer and its position.
     pub async fn unregister(&self, topic: TopicName, consumer: ConsumerId) -> Result<(), Error> {
-        if let Some(key) = self.storage.unregister_consumer(&topic, &consumer).await? {
+        let unregistered = self
+            .storage
+            .row_locks()
+            .of_consumer(&topic, &consumer, || self.storage.unregister_consumer(&topic, &consumer));
+        if let Some(key) = unregistered.await? {
             self.leases.changed(LeaseScope::Consumer(key));
             return Ok(());
         }

@@ -21,7 +21,10 @@ impl ProducerAdmin {
         topic: TopicName,
         producer: ProducerId,
     ) -> Result<Producer, Error> {
-        match self.storage.register_producer(&topic, &producer).await {
+        let row_locks = self.storage.row_locks();
+        let registered =
+            row_locks.of_topic(&topic, || self.storage.register_producer(&topic, &producer));
+        match registered.await {
             Ok(Some(registered)) => Ok(registered),
             Ok(None) | Err(storage::Error::ParentGone) => Err(Error::TopicNotFound { topic }),
             Err(storage::Error::Taken) => Err(Error::ProducerExists { topic, producer }),
@@ -31,7 +34,9 @@ impl ProducerAdmin {
 
     /// Allows a producer to publish to a topic, and fences its older instances.
     pub async fn fence(&self, topic: TopicName, producer: ProducerId) -> Result<Producer, Error> {
-        match self.storage.fence_producer(&topic, &producer).await {
+        let row_locks = self.storage.row_locks();
+        let fenced = row_locks.of_topic(&topic, || self.storage.fence_producer(&topic, &producer));
+        match fenced.await {
             Ok(Some(registered)) => Ok(registered),
             Ok(None) | Err(storage::Error::ParentGone) => Err(Error::TopicNotFound { topic }),
             Err(error) => Err(error.into()),
@@ -40,7 +45,10 @@ impl ProducerAdmin {
 
     /// Withdraws a producer's right to publish.
     pub async fn unregister(&self, topic: TopicName, producer: ProducerId) -> Result<(), Error> {
-        if self.storage.unregister_producer(&topic, &producer).await? {
+        let row_locks = self.storage.row_locks();
+        let unregistered =
+            row_locks.of_topic(&topic, || self.storage.unregister_producer(&topic, &producer));
+        if unregistered.await? {
             return Ok(());
         }
         self.catalogue.topic(&topic).await?;

@@ -53,7 +53,11 @@ impl TopicAdmin {
     ) -> Result<Topic, Error> {
         self.check_text("description", [description].into_iter()).await?;
         self.check_text("labels", texts(labels)).await?;
-        match self.storage.create_topic(&topic, description, labels, retention).await {
+        let created = self
+            .storage
+            .row_locks()
+            .of_topic(&topic, || self.storage.create_topic(&topic, description, labels, retention));
+        match created.await {
             Err(storage::Error::Taken) => Err(Error::TopicExists { topic }),
             Err(storage::Error::NumbersUsedUp) => Err(Error::NumbersUsedUp { what: "topic" }),
             other => Ok(other?),
@@ -87,7 +91,9 @@ impl TopicAdmin {
         let TopicChanges { description, labels, .. } = changes;
         self.check_text("description", description.iter().map(String::as_str)).await?;
         self.check_text("labels", labels.iter().flat_map(texts)).await?;
-        self.storage.update_topic(&topic, changes).await?.ok_or(Error::TopicNotFound { topic })
+        let row_locks = self.storage.row_locks();
+        let updated = row_locks.of_topic(&topic, || self.storage.update_topic(&topic, changes));
+        updated.await?.ok_or(Error::TopicNotFound { topic })
     }
 
     async fn check_text<'t>(
@@ -113,7 +119,8 @@ impl TopicAdmin {
         };
         loop {
             // A lost connection leaves nothing uncertain: the log start offset only grows.
-            let start = match self.storage.raise_floor(id, target, false).await {
+            let raised = self.storage.raise_floor(id, target, false);
+            let start = match self.storage.row_locks().once_of_topic(&topic, raised).await {
                 Ok(Some(start)) => start,
                 Ok(None) => return Err(Error::TopicNotFound { topic }),
                 Err(storage::Error::Locked(_)) => return Err(Error::TopicBusy { topic }),
@@ -128,7 +135,9 @@ impl TopicAdmin {
 
     /// Deletes a topic with its registrations and messages.
     pub async fn delete(&self, topic: TopicName) -> Result<(), Error> {
-        let Some(id) = self.storage.delete_topic(&topic).await? else {
+        let row_locks = self.storage.row_locks();
+        let deleted = row_locks.of_topic(&topic, || self.storage.delete_topic(&topic));
+        let Some(id) = deleted.await? else {
             return Err(Error::TopicNotFound { topic });
         };
         self.truncation.topic_deleted(id);

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     broker::{
@@ -30,6 +30,11 @@ const TAKE_OVER_POLL: Duration = Duration::from_millis(250);
 /// How long a new stream waits for the lease session: longer than the longest pause before that is
 /// opened again.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a new stream waits for its consumer's row while another session of the database holds
+/// it, and how often it tries.
+const ROW_TIMEOUT: Duration = Duration::from_millis(500);
+const ROW_RETRY: Duration = Duration::from_millis(50);
 
 /// How long a stream that ends waits for its claim to be withdrawn.
 const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
@@ -143,7 +148,11 @@ impl Stream {
             tracing::info!(%topic, %consumer, by = holder, %epoch, %position, "took a lease over");
         } else {
             // A claim that cannot be withdrawn expires within seconds, so do not wait long.
-            let withdrawing = self.delivery.storage.withdraw_claim(stored.key, &claim);
+            let Consume { topic, consumer, .. } = &self.request;
+            let storage = &self.delivery.storage;
+            let withdrawing = storage
+                .row_locks()
+                .of_consumer(topic, consumer, || storage.withdraw_claim(stored.key, &claim));
             match tokio::time::timeout(WITHDRAW_TIMEOUT, withdrawing).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(%error, "withdraw a claim"),
@@ -198,8 +207,11 @@ impl Stream {
     async fn claim(&self, key: ConsumerKey, claim: &ClaimToken, is_new: bool) -> Result<(), End> {
         let Consume { topic, consumer, holder, .. } = &self.request;
         let claiming = async {
-            let claimed = self.delivery.storage.claim_lease(key, claim, holder, is_new).await;
-            claimed.map_err(Error::of_read)
+            let storage = &self.delivery.storage;
+            let claimed = storage
+                .row_locks()
+                .of_consumer(topic, consumer, || storage.claim_lease(key, claim, holder, is_new));
+            claimed.await.map_err(Error::of_read)
         };
         match promptly(claiming).await? {
             Claim::Stands => Ok(()),
@@ -214,15 +226,27 @@ impl Stream {
     async fn acquire(
         &mut self,
         waiter: &Arc<Waiter>,
-        permit: Permit,
+        mut permit: Permit,
         key: ConsumerKey,
         claim: Option<&ClaimToken>,
     ) -> Result<Attempt, End> {
-        self.observation = self.delivery.logs.begin();
-        match waiter.acquire(permit, key, &self.request.holder, claim).await? {
-            Acquisition::Acquired(lease, position) => Ok(Attempt::Acquired((lease, position))),
-            Acquisition::Busy(permit) => Ok(Attempt::Busy(permit)),
-            Acquisition::Unregistered => Err(self.gone_before_it_attached().await),
+        let give_up_at = Instant::now() + ROW_TIMEOUT;
+        loop {
+            self.observation = self.delivery.logs.begin();
+            match waiter.acquire(permit, key, &self.request.holder, claim).await? {
+                Acquisition::Acquired(lease, position) => {
+                    return Ok(Attempt::Acquired((lease, position)));
+                }
+                Acquisition::Busy(permit) => return Ok(Attempt::Busy(permit)),
+                Acquisition::RowLocked(still_ours) => permit = still_ours,
+                Acquisition::Unregistered => return Err(self.gone_before_it_attached().await),
+            }
+            if Instant::now() >= give_up_at {
+                tracing::warn!(?key, "another session of the database holds a consumer");
+                return Err(Error::unavailable().into());
+            }
+            // Waits here, not on the session that all leases share.
+            self.unless_ended(None, tokio::time::sleep(ROW_RETRY)).await?;
         }
     }
 

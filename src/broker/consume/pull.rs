@@ -47,8 +47,11 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait before another try, after something else moved the position.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long a pull waits for one on another broker to end.
+/// How long a pull waits for one on another broker to end, or for its consumer's row.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
+
+/// How much of that it may wait on a session at a time.
+const SESSION_LOCK_WAIT: Duration = Duration::from_millis(100);
 
 impl Delivery {
     /// Takes the next messages, and moves the position past them.
@@ -98,10 +101,20 @@ impl Delivery {
         };
         let limits = FrameLimits::of_answer(*max_messages);
         let choose = |batches: &[_], from| end_of_fit(batches.iter(), from, limits);
-        let lock_wait = || pull.until(Instant::now() + LOCK_WAIT).duration_since(Instant::now());
         let outcome = loop {
             let key = self.catalogue.position(topic, consumer).await?.key;
-            let outcome = self.storage.pull(key, limits.bytes, lock_wait(), choose).await;
+            let lock_until = pull.until(Instant::now() + LOCK_WAIT);
+            let take = || {
+                let left = lock_until.duration_since(Instant::now());
+                self.storage.pull(key, limits.bytes, left.min(SESSION_LOCK_WAIT), choose)
+            };
+            let outcome = match take().await {
+                Err(storage::Error::Locked(_)) => {
+                    let row_locks = self.storage.row_locks();
+                    row_locks.of_consumer_until(lock_until, topic, consumer, take).await
+                }
+                outcome => outcome,
+            };
             // Something else moved the position, or the consumer was unregistered, and perhaps
             // registered again.
             let changed = matches!(outcome, Ok(None) | Err(storage::Error::ChangedMeanwhile));

@@ -17,7 +17,11 @@ impl Delivery {
     ) -> Result<Offset, Error> {
         loop {
             let (id, position) = self.catalogue.resolve(topic, target).await?;
-            match self.storage.seek(id, consumer, position).await? {
+            let sought = self
+                .storage
+                .row_locks()
+                .of_consumer(topic, consumer, || self.storage.seek(id, consumer, position));
+            match sought.await? {
                 SeekOutcome::Moved(key) => {
                     self.leases.changed(LeaseScope::Consumer(key));
                     return Ok(position);

@@ -100,6 +100,8 @@ pub(crate) enum Acquisition {
     Acquired(Box<Lease>, Offset),
     /// Another broker has the lock, or another stream claims it; the permit is still ours.
     Busy(Permit),
+    /// Another session of the database holds the consumer's row; the permit is still ours.
+    RowLocked(Permit),
     /// The consumer is not registered any more.
     Unregistered,
 }
@@ -249,6 +251,7 @@ impl Waiter {
                 unlock(&session, key).await;
                 return match other.map_err(Error::of_read)? {
                     EpochStart::Gone => Ok(Acquisition::Unregistered),
+                    EpochStart::RowLocked => Ok(Acquisition::RowLocked(permit)),
                     EpochStart::Claimed | EpochStart::Epoch { .. } => Ok(Acquisition::Busy(permit)),
                 };
             }

@@ -14,6 +14,7 @@ use crate::{
         error::Error,
         publish::{
             flush::{Halves, TopicFlush},
+            locked_topics::LockedTopics,
             request::Publish,
         },
     },
@@ -44,11 +45,12 @@ const MAX_LEARNED: usize = 8;
 
 /// What a flush is stored in: the database, or a model of it.
 pub(crate) trait AppendLog: TextStore {
-    /// As [`storage::Writer::append`].
+    /// As [`storage::Writer::append`]; in a `hurry`, as after [`storage::Writer::hurry`].
     async fn append(
         &self,
         topic: &TopicName,
         draft: &Draft,
+        hurry: bool,
     ) -> Result<Option<Appended>, storage::Error>;
 
     /// As [`storage::Writer::append_all`].
@@ -75,6 +77,9 @@ pub(crate) trait AppendLog: TextStore {
 pub(crate) struct GroupCommit<'a, L> {
     log: &'a L,
     characters: &'a Characters,
+    locked: &'a mut LockedTopics,
+    /// Whether the flush has waited for a locked topic already: its next waits are short.
+    hurry: bool,
     /// How many statements the database refused or failed.
     refused: usize,
     /// How often a group may still be tried again as it is after a fault of the server's own.
@@ -87,17 +92,30 @@ pub(crate) struct GroupCommit<'a, L> {
 type Piece = Vec<TopicFlush>;
 
 impl<'a, L: AppendLog> GroupCommit<'a, L> {
-    pub(crate) fn new(log: &'a L, characters: &'a Characters) -> Self {
-        let (faults_to_outwait, to_learn) = (MAX_FAULTS, MAX_LEARNED);
-        Self { log, characters, refused: 0, faults_to_outwait, to_learn }
+    pub(crate) fn new(
+        log: &'a L,
+        characters: &'a Characters,
+        locked: &'a mut LockedTopics,
+    ) -> Self {
+        Self {
+            log,
+            characters,
+            locked,
+            hurry: false,
+            refused: 0,
+            faults_to_outwait: MAX_FAULTS,
+            to_learn: MAX_LEARNED,
+        }
     }
 
     /// Stores groups, which must come in the order of their topics' names, and answers all their
     /// members.
     pub(crate) async fn store(mut self, groups: Piece) {
+        let (locked, groups) = self.locked.part(groups, |group| &group.topic);
         let mut next = Some(groups);
-        // What is left after that, the last one first.
-        let mut pieces = Vec::new();
+        // What is left after that, the last one first. Topics that were found locked recently come
+        // last, so that no other topic waits for them.
+        let mut pieces: Vec<Piece> = locked.into_iter().map(|group| vec![group]).collect();
         while let Some(piece) = next.take().or_else(|| pieces.pop()) {
             let mut piece = self.without_refused(piece).await;
             let left = match piece.len() {
@@ -127,8 +145,12 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
                 left
             }
             Err(error) if error.is_of_a_statement() => self.take_apart(groups, error).await,
-            // Nothing was stored: find out which of them it was.
-            Err(storage::Error::Locked(_) | storage::Error::ChangedMeanwhile) => {
+            // Nothing was stored: find out which topic is locked. It has had its full wait already.
+            Err(storage::Error::Locked(_)) => {
+                self.hurry = true;
+                groups.into_iter().map(|group| vec![group]).collect()
+            }
+            Err(storage::Error::ChangedMeanwhile) => {
                 groups.into_iter().map(|group| vec![group]).collect()
             }
             Err(error) => refuse_all(groups, error),
@@ -141,8 +163,10 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
         let mut faults = 0;
         for _ in 0..MAX_ROUNDS {
             let draft = group.draft();
-            match self.log.append(&group.topic, &draft).await {
+            let hurry = self.hurry || self.locked.has(&group.topic);
+            match self.log.append(&group.topic, &draft, hurry).await {
                 Ok(Some(appended)) => {
+                    self.locked.forget(&group.topic);
                     self.acknowledge(group, draft, appended);
                     return Vec::new();
                 }
@@ -155,6 +179,7 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
                 Err(storage::Error::Locked(problem)) => {
                     tracing::warn!(topic = %group.topic, problem, "refuse publishes to a locked topic");
                     let topic = group.topic.clone();
+                    self.locked.remember(&topic);
                     group.refuse(&Error::TopicBusy { topic });
                     return Vec::new();
                 }

@@ -19,6 +19,7 @@ use crate::{
         publish::{
             flush::Flush,
             group_commit::{AppendLog, GroupCommit},
+            locked_topics::LockedTopics,
             pending::Pending,
         },
         truncation::detect::{Before, Detector},
@@ -49,6 +50,7 @@ impl Writer {
     /// Writes until the queue is closed and empty.
     pub(crate) async fn run(mut self) {
         let mut waiting = VecDeque::new();
+        let mut locked = LockedTopics::default();
         let mut taken = Vec::new();
         loop {
             if waiting.is_empty() {
@@ -63,7 +65,7 @@ impl Writer {
                 self.log.write_what_is_acknowledged_already(groups).await;
                 continue;
             }
-            GroupCommit::new(&*self.log, &self.log.characters).store(groups).await;
+            GroupCommit::new(&*self.log, &self.log.characters, &mut locked).store(groups).await;
         }
     }
 
@@ -120,9 +122,14 @@ impl AppendLog for LogStore {
         &self,
         topic: &TopicName,
         draft: &Draft,
+        hurry: bool,
     ) -> Result<Option<Appended>, storage::Error> {
         let before = self.truncation.before_append(topic);
-        let appended = self.storage.writer().await?.append(topic, draft).await?;
+        let mut writer = self.storage.writer().await?;
+        if hurry {
+            writer.hurry();
+        }
+        let appended = writer.append(topic, draft).await?;
         if let Some(appended) = appended {
             self.appended(topic, draft, appended, before);
         }

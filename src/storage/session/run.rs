@@ -17,7 +17,7 @@ use futures::TryStreamExt as _;
 use tokio_postgres::{Row, RowStream};
 
 use crate::storage::{
-    error::Error,
+    error::{Error, describe},
     session::{opener::Object, parameter::Parameter},
 };
 
@@ -46,6 +46,8 @@ pub(crate) struct Session {
     kind: SessionKind,
     /// A statement without an answer for so long is given up, and the session with it.
     answer_within: Duration,
+    /// How long each statement waits for a lock; `None` is the pool's own limit.
+    lock_wait: Option<Duration>,
     /// The session must not be used again: it is lost, the answer to a statement is no longer
     /// waited for, or the server has not confirmed the end of a transaction. A rollback can fail as
     /// well as a commit, when an operator cancels it, and the session's next user would be in that
@@ -108,7 +110,12 @@ pub(crate) trait Statements {
 impl Session {
     pub(crate) fn new(object: Object, kind: SessionKind, answer_within: Duration) -> Self {
         let given_up = AtomicBool::new(false);
-        Self { object: Some(object), kind, answer_within, given_up }
+        Self { object: Some(object), kind, answer_within, lock_wait: None, given_up }
+    }
+
+    /// Limits how long each statement waits for a lock, until the session goes back to its pool.
+    pub(crate) fn limit_lock_wait(&mut self, wait: Duration) {
+        self.lock_wait = Some(wait);
     }
 
     /// Runs statements that are stored together or not at all: stored if `work` ends without an
@@ -120,19 +127,20 @@ impl Session {
         &mut self,
         work: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let Self { object, kind, given_up, answer_within } = self;
+        let begin = self.begin();
+        let Self { object, kind, given_up, answer_within, .. } = self;
         let object = object.as_ref().ok_or(Error::Closed)?;
         given_up.store(true, Ordering::Relaxed);
         let transaction = Transaction { object, kind, answer_within: *answer_within };
-        transaction.begin().await?;
+        transaction.execute_alone(&begin).await?;
         let done = work(&transaction).await;
         if let Err(Error::ConnectionLost(_)) = done {
             // Nothing is left to roll back over.
             return done;
         }
         let ended = match &done {
-            Ok(_) => transaction.end("commit").await,
-            Err(_) => transaction.end("rollback").await,
+            Ok(_) => transaction.execute_alone("commit").await,
+            Err(_) => transaction.execute_alone("rollback").await,
         };
         if ended.is_ok() {
             given_up.store(false, Ordering::Relaxed);
@@ -171,14 +179,28 @@ impl Session {
         self.object.as_ref().ok_or(Error::Closed)
     }
 
+    /// The statement that begins a transaction. The settings are sent along with it: in between, a
+    /// pooled session's own limit for sessions that are idle in a transaction would apply.
+    fn begin(&self) -> String {
+        let mut begin = match &self.kind {
+            SessionKind::Direct => "begin".to_owned(),
+            SessionKind::Pooled { settings } => {
+                format!("begin isolation level read committed, read write; {settings}")
+            }
+        };
+        if let Some(wait) = self.lock_wait {
+            begin.push_str(&format!("; set local lock_timeout = {}", lock_timeout(wait)));
+        }
+        begin
+    }
+
     /// Runs a statement in a transaction of its own. All of it is sent without waiting for answers:
     /// it takes one round trip, and a caller that goes away leaves nothing half done.
     async fn in_transaction<T>(
         &self,
-        settings: &str,
         statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Error> {
-        let begin = begin_with(settings);
+        let begin = self.begin();
         let object = self.object()?;
         self.given_up.store(true, Ordering::Relaxed);
         let (begun, done, ended) = futures::join!(
@@ -189,7 +211,14 @@ impl Session {
         if ended.is_ok() {
             self.given_up.store(false, Ordering::Relaxed);
         }
-        begun?;
+        if let Err(error) = begun {
+            // A statement that succeeded outside the transaction may be committed, but without the
+            // settings that it relies on.
+            return Err(match done {
+                Ok(_) => Error::ConnectionLost(describe(&error)),
+                Err(_) => error.into(),
+            });
+        }
         // As in `transact`: the commit's success proves something only after the statement's.
         let done = done?;
         ended?;
@@ -218,11 +247,17 @@ impl Drop for UnderWay<'_> {
 
 impl Statements for Session {
     async fn run(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Answer, Error> {
-        let statement = run(self.object()?, &self.kind, text, parameters);
+        let object = self.object()?;
+        let statement = run(object, &self.kind, text, parameters);
         let answer = async {
             match &self.kind {
-                SessionKind::Direct => Ok(statement.await?),
-                SessionKind::Pooled { settings } => self.in_transaction(settings, statement).await,
+                SessionKind::Direct if self.lock_wait.is_none() => Ok(statement.await?),
+                SessionKind::Direct => {
+                    // Prepared first: otherwise the commit would be sent before the statement.
+                    object.prepare_cached(text).await?;
+                    self.in_transaction(statement).await
+                }
+                SessionKind::Pooled { .. } => self.in_transaction(statement).await,
             }
         };
         self.in_time(answer).await
@@ -230,26 +265,15 @@ impl Statements for Session {
 }
 
 impl Transaction<'_> {
-    /// The settings are sent along with the begin: in between, the pooled session's own limit for
-    /// sessions that are idle in a transaction would apply.
-    async fn begin(&self) -> Result<(), Error> {
-        let begin = match self.kind {
-            SessionKind::Direct => "begin",
-            SessionKind::Pooled { settings } => &begin_with(settings),
-        };
-        within(self.answer_within, async { Ok(self.object.batch_execute(begin).await?) }).await
-    }
-
-    async fn end(self, end: &str) -> Result<(), Error> {
-        within(self.answer_within, async { Ok(self.object.batch_execute(end).await?) }).await
+    /// Runs the statement that begins or ends the transaction.
+    async fn execute_alone(&self, text: &str) -> Result<(), Error> {
+        within(self.answer_within, async { Ok(self.object.batch_execute(text).await?) }).await
     }
 
     /// Limits how long each of its statements waits for a lock.
     pub(crate) async fn limit_lock_wait(&self, wait: Duration) -> Result<(), Error> {
-        // 0 would mean no limit.
-        let wait = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).max(1);
         let limit = "-- limit_lock_wait\nselect set_config('lock_timeout', $1, true)";
-        self.query_one(limit, &[&wait.to_string()]).await?;
+        self.query_one(limit, &[&lock_timeout(wait).to_string()]).await?;
         Ok(())
     }
 }
@@ -298,6 +322,7 @@ pub(crate) async fn within<T>(
     answer.unwrap_or_else(|_| Err(Error::ConnectionLost(format!("no answer in {limit:?}"))))
 }
 
-fn begin_with(settings: &str) -> String {
-    format!("begin isolation level read committed, read write; {settings}")
+/// A time as `lock_timeout` takes it, in milliseconds. 0 would mean no limit.
+fn lock_timeout(wait: Duration) -> i64 {
+    i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).max(1)
 }

@@ -208,7 +208,12 @@ impl Fault {
             Self::CutClients(broker, after) => run.to_broker[broker].cut("", Some(after)),
             Self::HoldClients(broker) => run.to_broker[broker].set("", Mode::Hold),
             Self::HoldRow => {
-                let hold = "begin; select 1 from trunkline.topic_head for update;
+                // Skips rows that others hold: they may wait for rows that this transaction holds.
+                let hold = "begin;
+                    select 1 from trunkline.topic_head for update skip locked;
+                    select 1 from trunkline.topic for update skip locked;
+                    select 1 from trunkline.consumer_topic for update skip locked;
+                    select 1 from trunkline.producer_topic for update skip locked;
                     select pg_sleep(1.5); rollback";
                 // It may be ended by what else breaks.
                 let _ = run.sql().await.batch_execute(hold).await;

@@ -16,6 +16,7 @@ use crate::{
         publish::{
             flush::Flush,
             group_commit::{AppendLog, GroupCommit},
+            locked_topics::LockedTopics,
             pending::{Answers, Caller, Pending},
             request::Publish,
             tests::{
@@ -34,6 +35,7 @@ const ROOM: usize = 100_000;
 pub(crate) struct Driver {
     log: ModelLog,
     characters: Characters,
+    locked: LockedTopics,
     queue: VecDeque<Pending>,
     room: Arc<Semaphore>,
     pub flushes: Vec<Written>,
@@ -73,6 +75,7 @@ impl Driver {
                 questions: Cell::default(),
             },
             characters: Characters::new("LATIN1", false),
+            locked: LockedTopics::default(),
             queue: VecDeque::new(),
             room: Arc::new(Semaphore::new(ROOM)),
             flushes: Vec::new(),
@@ -133,7 +136,7 @@ impl Driver {
             transactions,
             refused,
         };
-        let stored = GroupCommit::new(&self.log, &self.characters).store(groups);
+        let stored = GroupCommit::new(&self.log, &self.characters, &mut self.locked).store(groups);
         stored.now_or_never().expect("the model answers at once");
         written.transactions = self.log.transactions.get() - transactions;
         written.refused = self.log.refused.get() - refused;
@@ -194,6 +197,7 @@ impl AppendLog for ModelLog {
         &self,
         topic: &TopicName,
         draft: &Draft,
+        _hurry: bool,
     ) -> Result<Option<Appended>, storage::Error> {
         Ok(self.transaction(&[(topic, draft)])?[0])
     }
