@@ -1,140 +1,38 @@
-//! `trunkline bench`: what a broker can do, measured from the outside.
+//! `trunkline bench`: measures a broker from the outside.
 //!
-//! Each run makes topics of its own and deletes them at the end. What the broker and PostgreSQL
-//! take for it is told where they can be seen: the database by its URL, the processes where they
-//! run on this machine.
+//! Each run creates topics of its own and deletes them at the end. It also reports what the broker
+//! and PostgreSQL use meanwhile, where that can be seen: the database by its URL, the processes if
+//! they run on this machine.
 
+mod arguments;
 mod consume;
-mod histogram;
+mod environment;
 mod idle;
+mod latencies;
 mod live;
 mod meter;
 mod pace;
 mod payload;
+#[cfg(target_os = "linux")]
+mod process;
 mod publish;
+mod publishers;
 mod report;
+mod schedule;
 mod topics;
 
-use std::{sync::Arc, time::Duration};
-
-use clap::{Args, Subcommand};
+use std::sync::Arc;
 
 use super::failure::Failure;
 use crate::{client::Client, proto::LogEdge};
-use consume::Reading;
-use live::Live;
+pub(super) use arguments::BenchCommand;
+use arguments::{Amount, PublishArgs, ReadArgs};
+use consume::OpenConsumers;
+use environment::Environment;
+use live::LiveDisplay;
 use meter::Meters;
-use payload::Payload;
-use publish::{Amount, Publishing};
-use report::{Report, ReportArgs};
+use report::Report;
 use topics::Topics;
-
-/// Measure what the broker can do.
-#[derive(Debug, Subcommand)]
-pub(super) enum BenchCommand {
-    /// Publish, and measure the rate and how long acknowledgements take.
-    Publish(PublishArgs),
-    /// Publish some messages first, then measure how fast consumers catch up.
-    Consume(ConsumeArgs),
-    /// Publish and consume at the same time.
-    Both(BothArgs),
-    /// Publish at a fixed rate, and measure the time to delivery.
-    Latency(LatencyArgs),
-    /// Publish to consumers that each get every message, and measure the deliveries.
-    Fanout(FanoutArgs),
-    /// Open streams that wait, and measure what they cost and how long a message takes to all.
-    Idle(IdleArgs),
-}
-
-/// What is published, and by how many.
-#[derive(Args, Clone, Debug)]
-pub(super) struct LoadArgs {
-    /// Topics, over which producers and consumers are spread.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    topics: u32,
-    /// Bytes of a message's payload, from 32.
-    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(32..=1_048_576))]
-    size: u32,
-    /// What the payload is made of: lines like a log's, random text or one and the same letter.
-    #[arg(long, value_enum, default_value_t)]
-    payload: Payload,
-    #[command(flatten)]
-    report: ReportArgs,
-}
-
-#[derive(Args, Clone, Debug)]
-pub(super) struct PublishArgs {
-    #[command(flatten)]
-    load: LoadArgs,
-    #[command(flatten)]
-    publishing: Publishing,
-    #[command(flatten)]
-    amount: Amount,
-}
-
-#[derive(Args, Clone, Debug)]
-pub(super) struct ConsumeArgs {
-    #[command(flatten)]
-    load: LoadArgs,
-    #[command(flatten)]
-    reading: Reading,
-    /// Messages to publish first, in all.
-    #[arg(long, value_name = "N", default_value_t = 2_000_000)]
-    messages: u64,
-}
-
-#[derive(Args, Clone, Debug)]
-pub(super) struct BothArgs {
-    #[command(flatten)]
-    load: LoadArgs,
-    #[command(flatten)]
-    publishing: Publishing,
-    #[command(flatten)]
-    amount: Amount,
-    #[command(flatten)]
-    reading: Reading,
-}
-
-#[derive(Args, Clone, Debug)]
-pub(super) struct LatencyArgs {
-    #[command(flatten)]
-    load: LoadArgs,
-    /// Messages a second, in all.
-    #[arg(long, value_name = "N", default_value = "1000", value_parser = publish::parse_rate)]
-    rate: f64,
-    /// How long to publish.
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
-    duration: Duration,
-    /// How long to publish before that, unmeasured: the first messages wait for statements to be
-    /// planned and for files to be made.
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
-    warm_up: Duration,
-}
-
-#[derive(Args, Clone, Debug)]
-pub(super) struct FanoutArgs {
-    #[command(flatten)]
-    load: LoadArgs,
-    #[command(flatten)]
-    publishing: Publishing,
-    #[command(flatten)]
-    amount: Amount,
-    /// Consumers, each with a position of its own.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    consumers: u32,
-}
-
-#[derive(Args, Clone, Debug)]
-pub(super) struct IdleArgs {
-    #[command(flatten)]
-    load: LoadArgs,
-    /// Streams to open.
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    streams: u32,
-    /// How long to let them wait.
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
-    duration: Duration,
-}
 
 pub(super) async fn run(
     client: &Client,
@@ -152,112 +50,104 @@ async fn measure(client: &Client, endpoint: &str, command: BenchCommand) -> Resu
     let prefix = topics::prefix();
     let meters = Meters::open(endpoint, load.report.database_url.as_deref(), &prefix).await?;
     let topics = Topics::create(client, &prefix, load.topics).await?;
-    let live = Arc::new(Live::default());
-    let bench = Bench { client, topics: &topics, load: &load, meters: &meters, live: &live };
-    let measured = live.show(bench.run(command)).await;
-    // Kept or not, or to be deleted by hand, what was measured is told.
+    let live = Arc::new(LiveDisplay::default());
+    let environment =
+        Environment { client, topics: &topics, load: &load, meters: &meters, live: &live };
+    let measured = live.show(run_kind(&environment, command)).await;
+    // The measurements are printed even if the topics cannot be deleted.
     let deleted = if load.report.keep { Ok(()) } else { topics.delete(client).await };
     measured?.print(&load.report)?;
     deleted
 }
 
-impl BenchCommand {
-    fn load(&self) -> &LoadArgs {
-        match self {
-            Self::Publish(args) => &args.load,
-            Self::Consume(args) => &args.load,
-            Self::Both(args) => &args.load,
-            Self::Latency(args) => &args.load,
-            Self::Fanout(args) => &args.load,
-            Self::Idle(args) => &args.load,
+async fn run_kind(environment: &Environment<'_>, command: BenchCommand) -> Result<Report, Failure> {
+    match command {
+        BenchCommand::Publish { publish, .. } => publish_only(environment, &publish).await,
+        BenchCommand::Consume { read, messages, .. } => {
+            consume_only(environment, &read, messages).await
+        }
+        BenchCommand::Both { publish, read, .. } => {
+            let readers = Readers { args: &read, copies: 1 };
+            publish_to(environment, "both", &publish, &readers).await
+        }
+        BenchCommand::Latency { rate, duration, warm_up, .. } => {
+            let producers = environment.producers("warmer", 1).await?;
+            let warming = PublishArgs::one_by_one(rate, Amount::lasting(warm_up));
+            publish::run(environment, producers, &warming).await?;
+            let publish = PublishArgs::one_by_one(rate, Amount::lasting(duration));
+            let readers = Readers { args: &ReadArgs::by(1), copies: 1 };
+            publish_to(environment, "latency", &publish, &readers).await
+        }
+        BenchCommand::Fanout { publish, consumers, .. } => {
+            let copies = u64::from(consumers.div_ceil(environment.load.topics));
+            let readers = Readers { args: &ReadArgs::by(consumers), copies };
+            publish_to(environment, "fanout", &publish, &readers).await
+        }
+        BenchCommand::Idle { streams, duration, .. } => {
+            let outcome = idle::run(environment, streams, duration).await?;
+            let mut report = Report::new("idle", environment.load);
+            report.idle(&outcome);
+            Ok(report)
         }
     }
 }
 
-/// What all kinds of runs need.
-struct Bench<'a> {
-    client: &'a Client,
-    topics: &'a Topics,
-    load: &'a LoadArgs,
-    meters: &'a Meters,
-    live: &'a Arc<Live>,
+async fn publish_only(
+    environment: &Environment<'_>,
+    args: &PublishArgs,
+) -> Result<Report, Failure> {
+    let producers = environment.producers("producer", args.producers).await?;
+    let before = environment.meters.read().await?;
+    let published = publish::run(environment, producers, args).await?;
+    let mut report = Report::new("publish", environment.load);
+    report.published(&published);
+    report.costs(&before, &environment.meters.read().await?, published.messages);
+    Ok(report)
 }
 
-impl Bench<'_> {
-    async fn run(&self, command: BenchCommand) -> Result<Report, Failure> {
-        match command {
-            BenchCommand::Publish(args) => self.publish(&args).await,
-            BenchCommand::Consume(args) => self.consume(&args).await,
-            BenchCommand::Both(args) => {
-                self.both(&args.publishing, &args.amount, &args.reading, 1, "both").await
-            }
-            BenchCommand::Latency(args) => {
-                let publishing = Publishing::one_by_one(args.rate);
-                let warming = self.topics.producers(self.client, "warmer", 1).await?;
-                let warm_up = Amount::lasting(args.warm_up);
-                publish::run(self, warming, &publishing, &warm_up).await?;
-                let amount = Amount::lasting(args.duration);
-                self.both(&publishing, &amount, &Reading::default(), 1, "latency").await
-            }
-            BenchCommand::Fanout(args) => {
-                let reading = Reading::by(args.consumers);
-                let copies = u64::from(args.consumers.div_ceil(self.load.topics));
-                self.both(&args.publishing, &args.amount, &reading, copies, "fanout").await
-            }
-            BenchCommand::Idle(args) => idle::run(self, args.streams, args.duration).await,
-        }
-    }
+async fn consume_only(
+    environment: &Environment<'_>,
+    args: &ReadArgs,
+    messages: u64,
+) -> Result<Report, Failure> {
+    let publish = PublishArgs::fast(Amount::of(messages));
+    let producers = environment.producers("producer", publish.producers).await?;
+    let published = publish::run(environment, producers, &publish).await?;
+    let consumers = environment.consumers(LogEdge::Earliest, args.consumers).await?;
+    let before = environment.meters.read().await?;
+    let open = OpenConsumers::open(environment, consumers, args).await?;
+    let consumed = open.until_caught_up().await?;
+    let mut report = Report::new("consume", environment.load);
+    report.stored_before(published.messages);
+    // How long the messages were stored says nothing about delivery.
+    report.consumed(&consumed, None);
+    report.costs(&before, &environment.meters.read().await?, consumed.messages);
+    Ok(report)
+}
 
-    async fn publish(&self, args: &PublishArgs) -> Result<Report, Failure> {
-        let producers =
-            self.topics.producers(self.client, "producer", args.publishing.producers).await?;
-        let before = self.meters.read().await?;
-        let published = publish::run(self, producers, &args.publishing, &args.amount).await?;
-        let mut report = Report::new("publish", self.load);
-        report.published(&published);
-        report.costs(&before, &self.meters.read().await?, published.messages);
-        Ok(report)
-    }
+/// Consumers that wait for messages.
+struct Readers<'a> {
+    args: &'a ReadArgs,
+    /// The number of consumers that get each message.
+    copies: u64,
+}
 
-    async fn consume(&self, args: &ConsumeArgs) -> Result<Report, Failure> {
-        let publishing = Publishing::default();
-        let producers =
-            self.topics.producers(self.client, "producer", publishing.producers).await?;
-        let amount = Amount::of(args.messages);
-        let published = publish::run(self, producers, &publishing, &amount).await?;
-        let consumers =
-            self.topics.consumers(self.client, LogEdge::Earliest, args.reading.consumers).await?;
-        let before = self.meters.read().await?;
-        let opened = consume::open(self, consumers, &args.reading).await?;
-        let consumed = opened.until_caught_up().await?;
-        let mut report = Report::new("consume", self.load);
-        report.filled(published.messages);
-        report.consumed(&consumed, false);
-        report.costs(&before, &self.meters.read().await?, consumed.messages);
-        Ok(report)
-    }
-
-    /// Publishes to consumers that are there, of which so many get each message.
-    async fn both(
-        &self,
-        publishing: &Publishing,
-        amount: &Amount,
-        reading: &Reading,
-        copies: u64,
-        kind: &'static str,
-    ) -> Result<Report, Failure> {
-        let producers =
-            self.topics.producers(self.client, "producer", publishing.producers).await?;
-        let consumers =
-            self.topics.consumers(self.client, LogEdge::Latest, reading.consumers).await?;
-        let before = self.meters.read().await?;
-        let opened = consume::open(self, consumers, reading).await?;
-        let published = publish::run(self, producers, publishing, amount).await?;
-        let consumed = opened.until_all(published.messages * copies).await?;
-        let mut report = Report::new(kind, self.load);
-        report.published(&published);
-        report.consumed(&consumed, true);
-        report.costs(&before, &self.meters.read().await?, published.messages);
-        Ok(report)
-    }
+/// Publishes to consumers that are reading already.
+async fn publish_to(
+    environment: &Environment<'_>,
+    kind: &'static str,
+    publish: &PublishArgs,
+    readers: &Readers<'_>,
+) -> Result<Report, Failure> {
+    let producers = environment.producers("producer", publish.producers).await?;
+    let consumers = environment.consumers(LogEdge::Latest, readers.args.consumers).await?;
+    let before = environment.meters.read().await?;
+    let open = OpenConsumers::open(environment, consumers, readers.args).await?;
+    let published = publish::run(environment, producers, publish).await?;
+    let consumed = open.until_all(published.messages * readers.copies).await?;
+    let mut report = Report::new(kind, environment.load);
+    report.published(&published);
+    report.consumed(&consumed, Some(&consumed.delivered));
+    report.costs(&before, &environment.meters.read().await?, published.messages);
+    Ok(report)
 }

@@ -1,18 +1,18 @@
-//! `trunkline consume`: prints messages, and commits only those that have arrived.
+//! `trunkline consume`: prints messages, and commits those that have arrived.
 
 use std::io;
 
 use clap::Args;
 
 use super::{
-    failure::{Failure, say},
+    failure::{Failure, print_notice},
     format::FormatArgs,
     printer::Printer,
     start,
 };
 use crate::client::{Client, Commit, Consumer, Error, Event, Message, Start, Stop};
 
-/// Print messages, each a line, and go on as they come.
+/// Print messages, one a line, and wait for more.
 #[derive(Args, Debug)]
 pub(super) struct Consume {
     /// The topic's name.
@@ -20,26 +20,26 @@ pub(super) struct Consume {
     /// The consumer's id.
     #[arg(long, value_name = "ID")]
     consumer: String,
-    /// Create the topic if it is missing, and register the consumer if it is not.
+    /// Create the topic and register the consumer if they do not exist.
     #[arg(long)]
     register: bool,
-    /// Where a consumer that is registered now starts: earliest, latest, an offset, or @TIME as
-    /// RFC 3339 or as an age (@15m).
+    /// Where a newly registered consumer starts: earliest, latest, an offset, or @TIME: RFC 3339 or
+    /// an age (@15m).
     #[arg(long, default_value = "earliest", value_name = "START", requires = "register", value_parser = start::parse)]
     from: Start,
-    /// End after so many messages.
+    /// Stop after this many messages.
     #[arg(short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// End when nothing is left to read.
+    /// Stop when there is nothing left to read.
     #[arg(long, conflicts_with_all = ["count", "until_offset"])]
     until_caught_up: bool,
-    /// End when all messages before this offset are printed.
+    /// Stop when all messages before this offset have been printed.
     #[arg(long, value_name = "OFFSET", conflicts_with = "count", value_parser = clap::value_parser!(i64).range(0..))]
     until_offset: Option<i64>,
-    /// Take the lease from whoever holds it, rather than waiting for it.
+    /// Take the lease from its holder instead of waiting for it.
     #[arg(long)]
     take_over: bool,
-    /// What others are told of who holds the lease.
+    /// The name shown to others while this client holds the lease.
     #[arg(long, value_name = "NAME")]
     client_name: Option<String>,
     #[command(flatten)]
@@ -53,7 +53,7 @@ pub(super) async fn run(client: &Client, options: Consume) -> Result<(), Failure
         ended = print_all(&mut consumer, &mut printer, &options) => ended,
         _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
     };
-    // However it ended, what has arrived is committed.
+    // Commits what has arrived, whatever the outcome.
     let close = async {
         commit(&consumer, printer.finish().await);
         consumer.close().await.map_err(Failure::from)
@@ -99,11 +99,12 @@ async fn print_all(
     printer: &mut Printer,
     options: &Consume,
 ) -> Result<(), Failure> {
-    let mut waiting = false;
+    // Whether the user has been told that no messages are coming.
+    let mut is_waiting = false;
     loop {
         let event = tokio::select! {
             event = consumer.next_event() => event,
-            () = printer.look_again() => {
+            () = printer.next_check() => {
                 commit(consumer, printer.arrived());
                 continue;
             }
@@ -112,13 +113,13 @@ async fn print_all(
         let Some(event) = event else { return Ok(()) };
         match event? {
             Event::Attached { .. } => {
-                if std::mem::take(&mut waiting) {
-                    say("attached");
+                if std::mem::take(&mut is_waiting) {
+                    print_notice("attached");
                 }
             }
             Event::Standby { holder } => {
-                waiting = true;
-                say(&format!("waiting as standby: the lease is held by {holder}"));
+                is_waiting = true;
+                print_notice(&format!("waiting as standby: the lease is held by {holder}"));
             }
             Event::Messages(messages) => {
                 let printed = printer.print(&options.topic, messages, &options.format);
@@ -126,21 +127,23 @@ async fn print_all(
                 printed?;
             }
             Event::Repositioned { position } => {
-                say(&format!("a seek moved the position: going on at offset {position}"));
+                print_notice(&format!(
+                    "a seek moved the position: continuing at offset {position}"
+                ));
             }
             Event::Gap { from, to } => {
-                say(&format!("offsets {from} to {} are not kept any more", to - 1));
+                print_notice(&format!("offsets {from} to {} are no longer kept", to - 1));
             }
             Event::CaughtUp => {}
-            // Whoever took the lease did so on purpose: this one has had its turn.
+            // A take-over is deliberate, so this consumer does not compete for the lease again.
             Event::Broken(error @ Error::Refused(_))
                 if error.reason() == Some("LEASE_TAKEN_OVER") =>
             {
                 return Err(error.into());
             }
             Event::Broken(error) => {
-                if !std::mem::replace(&mut waiting, true) {
-                    say(&format!("lost the broker, trying again: {error}"));
+                if !std::mem::replace(&mut is_waiting, true) {
+                    print_notice(&format!("lost the broker, trying again: {error}"));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! `trunkline consumer`: those who read a topic.
+//! `trunkline consumer`: registers, describes and moves the consumers of a topic.
 
 use std::io;
 
@@ -7,9 +7,11 @@ use serde_json::json;
 
 use super::{
     failure::Failure,
-    output::{Output, Table, describe, tell},
-    render::{json_time, time},
+    output::{OutputArgs, Table, describe, print_line},
+    pages::for_each_page,
+    registration::{ListRegistrations, NewRegistration, Registration},
     start,
+    timestamp::{json_time, time},
 };
 use crate::{
     client::{Client, Start},
@@ -19,58 +21,35 @@ use crate::{
     },
 };
 
-/// Register, list, describe and move those who read a topic.
+/// Register, list, describe and move the consumers of a topic.
 #[derive(Debug, Subcommand)]
 pub(super) enum ConsumerCommand {
     /// Give a consumer a position in a topic.
     Register {
-        /// The topic's name.
-        #[arg(long)]
-        topic: String,
-        /// The id to register; without one, a new one is made and printed.
-        id: Option<String>,
-        /// Where to start: earliest, latest, an offset, or @TIME as RFC 3339 or as an age (@15m).
+        #[command(flatten)]
+        registration: NewRegistration,
+        /// Where to start: earliest, latest, an offset, or @TIME: RFC 3339 or an age (@15m).
         #[arg(long, default_value = "earliest", value_name = "START", value_parser = start::parse)]
         from: Start,
     },
-    /// Move a consumer's position anywhere in the log; a stream of it goes on from there.
+    /// Move a consumer's position anywhere in the log; its stream continues from there.
     Seek {
-        /// The topic's name.
-        #[arg(long)]
-        topic: String,
-        /// The consumer's id.
-        id: String,
-        /// Where to go on: earliest, latest, an offset, or @TIME as RFC 3339 or as an age (@15m).
+        #[command(flatten)]
+        registration: Registration,
+        /// Where to continue: earliest, latest, an offset, or @TIME: RFC 3339 or an age (@15m).
         #[arg(long, value_name = "START", value_parser = start::parse)]
         to: Start,
     },
-    /// Forget a consumer and its position.
-    Unregister {
-        /// The topic's name.
-        #[arg(long)]
-        topic: String,
-        /// The id that was registered.
-        id: String,
-    },
+    /// Remove a consumer and its position.
+    Unregister(Registration),
     /// List a topic's consumers by id.
-    List {
-        /// The topic's name.
-        #[arg(long)]
-        topic: String,
-        /// How to print.
-        #[arg(short, long, value_enum, default_value_t)]
-        output: Output,
-    },
-    /// Describe a consumer: where it stands, how far behind, who holds it.
+    List(ListRegistrations),
+    /// Describe a consumer: its position, its lag, and who holds its lease.
     Describe {
-        /// The topic's name.
-        #[arg(long)]
-        topic: String,
-        /// The consumer's id.
-        id: String,
-        /// How to print.
-        #[arg(short, long, value_enum, default_value_t)]
-        output: Output,
+        #[command(flatten)]
+        registration: Registration,
+        #[command(flatten)]
+        output: OutputArgs,
     },
 }
 
@@ -78,7 +57,7 @@ pub(super) async fn run(client: &Client, command: ConsumerCommand) -> Result<(),
     let mut consumers = client.consumers();
     let mut out = io::stdout();
     match command {
-        ConsumerCommand::Register { topic, id, from } => {
+        ConsumerCommand::Register { registration: NewRegistration { topic, id }, from } => {
             let request = RegisterConsumerRequest {
                 topic: topic.clone(),
                 consumer_id: id.unwrap_or_default(),
@@ -86,35 +65,36 @@ pub(super) async fn run(client: &Client, command: ConsumerCommand) -> Result<(),
             };
             let consumer = consumers.register_consumer(request).await?.into_inner().consumer;
             let Consumer { consumer_id: id, position, .. } = consumer.unwrap_or_default();
-            tell(
+            print_line(
                 &mut out,
                 &format!("registered consumer {id} on topic {topic} at offset {position}"),
             )?;
         }
-        ConsumerCommand::Seek { topic, id, to } => {
+        ConsumerCommand::Seek { registration: Registration { topic, id }, to } => {
             let request = SeekRequest {
                 topic: topic.clone(),
                 consumer_id: id.clone(),
                 target: Some(to.into()),
             };
             let position = consumers.seek(request).await?.into_inner().position;
-            tell(
+            print_line(
                 &mut out,
-                &format!("consumer {id} on topic {topic} goes on at offset {position}"),
+                &format!("consumer {id} on topic {topic} continues at offset {position}"),
             )?;
         }
-        ConsumerCommand::Unregister { topic, id } => {
-            let (of_topic, consumer_id) = (topic.clone(), id.clone());
-            let request = UnregisterConsumerRequest { topic: of_topic, consumer_id };
+        ConsumerCommand::Unregister(Registration { topic, id }) => {
+            let request =
+                UnregisterConsumerRequest { topic: topic.clone(), consumer_id: id.clone() };
             consumers.unregister_consumer(request).await?;
-            tell(&mut out, &format!("unregistered consumer {id} from topic {topic}"))?;
+            print_line(&mut out, &format!("unregistered consumer {id} from topic {topic}"))?;
         }
-        ConsumerCommand::List { topic, output } => {
+        ConsumerCommand::List(ListRegistrations { topic, output }) => {
             let mut table =
                 Table::new(&["CONSUMER", "POSITION", "HEAD", "LAG", "LAST ACTIVITY", "HOLDER"]);
-            let mut request = ListConsumersRequest { topic, ..Default::default() };
-            loop {
-                let page = consumers.list_consumers(request.clone()).await?.into_inner();
+            for_each_page(async |page_token| {
+                let topic = topic.clone();
+                let request = ListConsumersRequest { topic, page_token, ..Default::default() };
+                let page = consumers.list_consumers(request).await?.into_inner();
                 for consumer in page.consumers {
                     let object = object(&consumer);
                     table.row(
@@ -129,14 +109,12 @@ pub(super) async fn run(client: &Client, command: ConsumerCommand) -> Result<(),
                         object,
                     );
                 }
-                request.page_token = page.next_page_token;
-                if request.page_token.is_empty() {
-                    break;
-                }
-            }
+                Ok(page.next_page_token)
+            })
+            .await?;
             table.print(&mut out, output)?;
         }
-        ConsumerCommand::Describe { topic, id, output } => {
+        ConsumerCommand::Describe { registration: Registration { topic, id }, output } => {
             let request = GetConsumerRequest { topic, consumer_id: id };
             let consumer = consumers.get_consumer(request).await?.into_inner().consumer;
             let consumer = consumer.unwrap_or_default();

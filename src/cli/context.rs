@@ -1,5 +1,5 @@
-//! `trunkline context`: named brokers, kept in `trunkline/config.toml` where the user's
-//! configuration lies (`$XDG_CONFIG_HOME`, or else `~/.config`).
+//! `trunkline context`: named brokers, stored in `trunkline/config.toml` in the user's
+//! configuration folder (`$XDG_CONFIG_HOME`, or else `~/.config`).
 
 use std::{
     collections::BTreeMap,
@@ -15,32 +15,31 @@ use serde_json::json;
 
 use super::{
     failure::Failure,
-    output::{Output, Table, tell},
+    output::{OutputArgs, Table, print_line},
 };
 use crate::client::Client;
 
-/// Name brokers, and choose the one to talk to.
+/// Name brokers, and choose the one to use.
 #[derive(Debug, Subcommand)]
 pub(super) enum ContextCommand {
-    /// Name a broker, or rename what a name stands for; the first one is used from then on.
+    /// Name a broker, or change the broker of a name; the first name added becomes the one in use.
     Add {
         /// The name.
         name: String,
-        /// Where the broker listens; of several, with commas between them, the first that answers.
+        /// The broker's address; of several, separated by commas, the first that answers is used.
         url: String,
     },
-    /// Use a named broker wherever no other is given.
+    /// Use a named broker by default.
     Use {
         /// The name.
         name: String,
     },
     /// List the names.
     List {
-        /// How to print.
-        #[arg(short, long, value_enum, default_value_t)]
-        output: Output,
+        #[command(flatten)]
+        output: OutputArgs,
     },
-    /// Forget a name.
+    /// Remove a name.
     Remove {
         /// The name.
         name: String,
@@ -73,13 +72,13 @@ pub(super) fn run(command: ContextCommand) -> Result<(), Failure> {
             contexts.current.get_or_insert_with(|| name.clone());
             contexts.contexts.insert(name.clone(), Context { endpoint: url.clone() });
             contexts.save()?;
-            tell(&mut out, &format!("context {name} is {url}"))?;
+            print_line(&mut out, &format!("context {name} is {url}"))?;
         }
         ContextCommand::Use { name } => {
             contexts.endpoint(Some(&name))?;
             contexts.current = Some(name.clone());
             contexts.save()?;
-            tell(&mut out, &format!("context {name} is in use"))?;
+            print_line(&mut out, &format!("context {name} is in use"))?;
         }
         ContextCommand::List { output } => {
             let mut table = Table::new(&["", "NAME", "ENDPOINT"]);
@@ -95,14 +94,14 @@ pub(super) fn run(command: ContextCommand) -> Result<(), Failure> {
             contexts.contexts.remove(&name);
             contexts.current.take_if(|current| *current == name);
             contexts.save()?;
-            tell(&mut out, &format!("context {name} is forgotten"))?;
+            print_line(&mut out, &format!("removed context {name}"))?;
         }
     }
     Ok(())
 }
 
 impl Contexts {
-    /// Those of the file; none if there is no file.
+    /// Reads the file; there are no contexts if there is no file.
     pub(super) fn load() -> Result<Self, Failure> {
         let path = path()?;
         let text = match fs::read_to_string(&path) {
@@ -113,18 +112,18 @@ impl Contexts {
         toml::from_str(&text).map_err(|error| failed("read", &path, &error.message()))
     }
 
-    /// The endpoint of a context; of the one in use, if none is named and one is.
+    /// The endpoint of a context; without a name, that of the context in use, if there is one.
     pub(super) fn endpoint(&self, name: Option<&str>) -> Result<Option<String>, Failure> {
         let Some(name) = name.or(self.current.as_deref()) else { return Ok(None) };
         let context = self.contexts.get(name).ok_or_else(|| {
             Failure::usage(format!(
-                "there is no context {name}: `trunkline context list` tells which there are"
+                "there is no context {name}: `trunkline context list` lists the contexts"
             ))
         })?;
         Ok(Some(context.endpoint.clone()))
     }
 
-    /// Writes the file anew, in one step.
+    /// Replaces the file atomically.
     fn save(&self) -> Result<(), Failure> {
         let path = path()?;
         let write = || {

@@ -1,4 +1,4 @@
-//! Which broker to talk to.
+//! Chooses the broker to use.
 
 use std::env;
 
@@ -8,18 +8,18 @@ use super::{context::Contexts, failure::Failure};
 
 const DEFAULT: &str = "http://127.0.0.1:50051";
 
-/// Which broker to talk to: what a flag says goes before what the environment does, and that before
-/// the context in use.
+/// The broker to use: flags take precedence over the environment, and the environment over the
+/// context in use.
 #[derive(Args, Debug)]
 pub(super) struct EndpointArgs {
-    /// Where the broker listens; of several, with commas between them, the first that answers.
+    /// The broker's address; of several, separated by commas, the first that answers is used.
     /// [env: TRUNKLINE_ENDPOINT] [default: that of the context in use, or else
     /// http://127.0.0.1:50051]
-    // Read here: to clap, the environment would contradict the other flag.
+    // The environment is read below: clap would report a conflict with the other flag.
     #[arg(long, global = true, value_name = "URL")]
     endpoint: Option<String>,
 
-    /// The name of a context whose broker to talk to. [env: TRUNKLINE_CONTEXT]
+    /// The name of the context whose broker to use. [env: TRUNKLINE_CONTEXT]
     #[arg(long, global = true, value_name = "NAME", conflicts_with = "endpoint")]
     context: Option<String>,
 }
@@ -38,8 +38,8 @@ impl EndpointArgs {
     }
 }
 
-/// What a variable says; one that is set to nothing is a mistake in whatever set it, and not the
-/// same as none.
+/// The value of an environment variable. An empty value is refused: it is a mistake, and differs
+/// from an unset variable.
 fn variable(name: &str) -> Result<Option<String>, Failure> {
     match env::var(name) {
         Ok(value) if value.trim().is_empty() => {

@@ -1,4 +1,4 @@
-//! How the command ends when it did not do all it was asked to.
+//! The errors that end the command, and their exit codes.
 
 use std::{io, io::Write as _, process::ExitCode};
 
@@ -7,13 +7,13 @@ use tonic::{Code, Status};
 use super::escape::printable;
 use crate::client::{ConnectError, Error, Refusal};
 
-/// What went wrong, and the exit code that says so.
+/// An error that ends the command.
 #[derive(Debug)]
 pub(super) struct Failure {
     exit_code: u8,
-    /// One line for standard error; none where nothing needs to be said.
+    /// One line for standard error, if there is anything to print.
     message: Option<String>,
-    /// The reason that a broker gave.
+    /// The reason code of a broker's refusal.
     reason: Option<String>,
 }
 
@@ -32,7 +32,7 @@ impl Failure {
         Self::new(REFUSED, message)
     }
 
-    /// The command line says something that cannot be.
+    /// The command line is wrong.
     pub(super) fn usage(message: impl Into<String>) -> Self {
         Self::new(USAGE, message)
     }
@@ -42,64 +42,64 @@ impl Failure {
         Self::new(UNAVAILABLE, message)
     }
 
-    /// Ctrl-C.
+    /// The user pressed Ctrl-C.
     pub(super) fn interrupted() -> Self {
         Self { exit_code: INTERRUPTED, message: None, reason: None }
     }
 
-    /// Whether no broker could be reached.
+    /// Whether the failure is that no broker could be reached.
     pub(super) fn is_unavailable(&self) -> bool {
         self.exit_code == UNAVAILABLE
     }
 
-    /// Whether it was Ctrl-C.
+    /// Whether the failure is an interruption by Ctrl-C.
     pub(super) fn is_interruption(&self) -> bool {
         self.exit_code == INTERRUPTED
     }
 
-    /// The reason that a broker gave, if it was one that refused.
+    /// The reason code of the broker, if a broker refused.
     pub(super) fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }
 
-    /// The same, with more to say of what was done before.
-    pub(super) fn after(mut self, done: &str) -> Self {
+    /// The same failure, whose message also says what was done before it.
+    pub(super) fn after(mut self, summary: &str) -> Self {
         self.message = Some(match self.message {
-            Some(message) => format!("{message}; {done}"),
-            None => done.to_owned(),
+            Some(message) => format!("{message}; {summary}"),
+            None => summary.to_owned(),
         });
         self
     }
 
-    /// Says it, and gives the exit code.
+    /// Prints the message, and returns the exit code.
     pub(super) fn report(self) -> ExitCode {
         if let Some(message) = self.message {
-            say(&message);
+            print_notice(&message);
         }
         self.exit_code.into()
     }
 }
 
-/// Says a line on standard error, which may be gone.
-pub(super) fn say(message: &str) {
+/// Prints a line on standard error, which may be closed.
+pub(super) fn print_notice(message: &str) {
     let _ = writeln!(io::stderr(), "trunkline: {}", printable(message));
 }
 
-/// What to do about a refusal, where there is something.
+/// What the user can do about a refusal, if anything.
 fn remedy(refusal: &Refusal) -> Option<&'static str> {
     Some(match refusal.reason.as_str() {
-        "TOPIC_NOT_FOUND" => "`trunkline topic list` tells which there are",
-        "CONSUMER_NOT_FOUND" => "`trunkline consumer register` or --register makes it",
+        "TOPIC_NOT_FOUND" => "`trunkline topic list` lists the topics",
+        "CONSUMER_NOT_FOUND" => "`trunkline consumer register` or --register creates it",
         "PRODUCER_NOT_FOUND" | "PRODUCER_NOT_REGISTERED" => {
-            "`trunkline producer register` or --register makes it"
+            "`trunkline producer register` or --register creates it"
         }
         "LEASE_HELD" | "LEASE_TAKEN_OVER" => "--take-over takes the lease",
-        "PRODUCER_FENCED" => "another instance of this producer has been opened since",
+        "PRODUCER_FENCED" => "another instance of this producer has been opened since then",
         "SEQUENCE_GAP" | "SEQUENCE_PASSED" => {
-            "another program publishes as this producer: give each an id of its own"
+            "another program publishes as this producer: give each program its own producer id"
         }
         "" if refusal.code == Code::Unimplemented => {
-            "what answers there is not this version of Trunkline"
+            "the server at the endpoint is not this version of Trunkline"
         }
         _ => return None,
     })
@@ -137,13 +137,14 @@ impl From<ConnectError> for Failure {
                 Self::usage(error.to_string())
             }
             ConnectError::Unreachable { .. } => Self::unavailable(format!(
-                "{error}: is a broker running there? `trunkline serve` starts one, --endpoint names another"
+                "{error}: is a broker running there? `trunkline serve` starts one, --endpoint selects another"
             )),
         }
     }
 }
 
-/// Writing to standard output failed. A reader that has gone, such as `head`, had enough.
+/// A failure to write to standard output. A reader that closes the pipe, such as `head`, has read all
+/// it wants, so that is a success.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {

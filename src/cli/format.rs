@@ -1,32 +1,32 @@
-//! How a message is printed, as the user says it.
+//! The formats in which messages are printed.
 
 use std::io::{self, Write};
 
 use clap::Args;
 
-use super::render;
+use super::timestamp;
 use crate::client::Message;
 
-/// How to print messages; without a word of it, the payload and a line's end.
+/// How to print messages; by default, the payload and a line feed.
 #[derive(Args, Debug, Default)]
 pub(super) struct FormatArgs {
-    /// Print each message as a JSON object with offset, key, headers, time, producer and payload.
+    /// Print each message as a JSON object with its offset, key, headers, time, producer and payload.
     #[arg(long, conflicts_with = "format")]
     pub(super) json: bool,
 
-    /// Print each message in this form: %o offset, %t time, %T milliseconds since 1970, %k key,
+    /// Print each message in this format: %o offset, %t time, %T milliseconds since 1970, %k key,
     /// %h headers, %p payload, %s the payload's size, %P producer, %c topic, %% a percent sign;
-    /// \n, \t, \0, \\ and \xHH as usual. The payload and the key are printed byte for byte.
+    /// \n, \t, \r, \0, \\ and \xHH as usual. The payload and the key are printed byte for byte.
     #[arg(short, long, value_name = "FORMAT", value_parser = Format::parse)]
     pub(super) format: Option<Format>,
 }
 
-/// A form that messages are printed in.
+/// A parsed `--format`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Format(Vec<Piece>);
+pub(super) struct Format(Vec<Element>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Piece {
+enum Element {
     Text(Vec<u8>),
     Offset,
     Time,
@@ -41,27 +41,27 @@ enum Piece {
 
 impl Format {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let mut pieces = Vec::new();
+        let mut elements = Vec::new();
         let mut literal = Vec::new();
         let mut rest = text.chars();
         while let Some(c) = rest.next() {
-            let piece = match c {
+            let element = match c {
                 '%' => match rest.next() {
                     Some('%') => {
                         literal.push(b'%');
                         continue;
                     }
-                    Some('o') => Piece::Offset,
-                    Some('t') => Piece::Time,
-                    Some('T') => Piece::Milliseconds,
-                    Some('k') => Piece::Key,
-                    Some('h') => Piece::Headers,
-                    Some('p') => Piece::Payload,
-                    Some('s') => Piece::Size,
-                    Some('P') => Piece::Producer,
-                    Some('c') => Piece::Topic,
-                    Some(other) => return Err(format!("%{other} stands for nothing; see --help")),
-                    None => return Err("a percent sign at the end is written %%".to_owned()),
+                    Some('o') => Element::Offset,
+                    Some('t') => Element::Time,
+                    Some('T') => Element::Milliseconds,
+                    Some('k') => Element::Key,
+                    Some('h') => Element::Headers,
+                    Some('p') => Element::Payload,
+                    Some('s') => Element::Size,
+                    Some('P') => Element::Producer,
+                    Some('c') => Element::Topic,
+                    Some(other) => return Err(format!("%{other} has no meaning; see --help")),
+                    None => return Err("write a percent sign as %%".to_owned()),
                 },
                 '\\' => {
                     literal.push(escaped(&mut rest)?);
@@ -73,17 +73,17 @@ impl Format {
                 }
             };
             if !literal.is_empty() {
-                pieces.push(Piece::Text(std::mem::take(&mut literal)));
+                elements.push(Element::Text(std::mem::take(&mut literal)));
             }
-            pieces.push(piece);
+            elements.push(element);
         }
         if !literal.is_empty() {
-            pieces.push(Piece::Text(literal));
+            elements.push(Element::Text(literal));
         }
-        if pieces.is_empty() {
-            return Err("it is empty, and would print nothing; see --help".to_owned());
+        if elements.is_empty() {
+            return Err("an empty format prints nothing; see --help".to_owned());
         }
-        Ok(Self(pieces))
+        Ok(Self(elements))
     }
 
     pub(super) fn print(
@@ -92,30 +92,30 @@ impl Format {
         topic: &str,
         message: &Message,
     ) -> io::Result<()> {
-        self.0.iter().try_for_each(|piece| match piece {
-            Piece::Text(text) => out.write_all(text),
-            Piece::Offset => write!(out, "{}", message.offset),
-            Piece::Time => {
-                write!(out, "{}", render::micros(message.publish_time))
+        self.0.iter().try_for_each(|element| match element {
+            Element::Text(text) => out.write_all(text),
+            Element::Offset => write!(out, "{}", message.offset),
+            Element::Time => {
+                write!(out, "{}", timestamp::micros(message.publish_time))
             }
-            Piece::Milliseconds => {
+            Element::Milliseconds => {
                 let since = message.publish_time.duration_since(std::time::SystemTime::UNIX_EPOCH);
                 write!(out, "{}", since.unwrap_or_default().as_millis())
             }
-            Piece::Key => out.write_all(message.key.as_deref().unwrap_or_default()),
-            Piece::Headers => {
+            Element::Key => out.write_all(message.key.as_deref().unwrap_or_default()),
+            Element::Headers => {
                 let headers = message.headers.iter().map(|(name, value)| format!("{name}={value}"));
                 write!(out, "{}", headers.collect::<Vec<_>>().join(","))
             }
-            Piece::Payload => out.write_all(&message.payload),
-            Piece::Size => write!(out, "{}", message.payload.len()),
-            Piece::Producer => write!(out, "{}", message.producer_id),
-            Piece::Topic => write!(out, "{topic}"),
+            Element::Payload => out.write_all(&message.payload),
+            Element::Size => write!(out, "{}", message.payload.len()),
+            Element::Producer => write!(out, "{}", message.producer_id),
+            Element::Topic => write!(out, "{topic}"),
         })
     }
 }
 
-/// The byte that stands behind a backslash.
+/// The byte that an escape sequence stands for; `rest` begins after the backslash.
 fn escaped(rest: &mut std::str::Chars<'_>) -> Result<u8, String> {
     match rest.next() {
         Some('n') => Ok(b'\n'),
@@ -126,10 +126,10 @@ fn escaped(rest: &mut std::str::Chars<'_>) -> Result<u8, String> {
         Some('x') => {
             let digits: String = rest.take(2).collect();
             let byte = u8::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 2);
-            byte.ok_or_else(|| format!("\\x{digits} is no byte: give two hexadecimal digits"))
+            byte.ok_or_else(|| format!("\\x{digits} is not a byte: give two hexadecimal digits"))
         }
-        Some(other) => Err(format!("\\{other} stands for nothing; see --help")),
-        None => Err("a backslash at the end is written \\\\".to_owned()),
+        Some(other) => Err(format!("\\{other} has no meaning; see --help")),
+        None => Err("write a backslash as \\\\".to_owned()),
     }
 }
 
@@ -156,14 +156,14 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_printed_in_the_form_that_is_given() {
+    fn a_message_is_printed_in_the_given_format() {
         assert_eq!(print(r"%o %t %k %p\n"), "7 1970-01-01T00:00:01.500000Z k hello\n");
         assert_eq!(print(r"%c\t%P\t%h\t%s\t%T\\"), "orders\tshop\ta=b,c=d\t5\t1500\\");
         assert_eq!(print(r"100%% ü\x41\0"), "100% üA\0");
     }
 
     #[test]
-    fn what_stands_for_nothing_is_refused() {
+    fn an_invalid_format_is_refused() {
         for bad in ["", "%", "%z", r"\", r"\q", r"\x4", r"\xzz"] {
             assert!(Format::parse(bad).is_err(), "{bad}");
         }

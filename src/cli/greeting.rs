@@ -1,4 +1,4 @@
-//! Whether it is a broker that answers.
+//! Checks that the server at an endpoint is a broker.
 
 use std::time::Duration;
 
@@ -10,25 +10,25 @@ use crate::client::{Client, is_broken_connection};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Asks what answers at an endpoint whether it is a broker: else the first call would end with
-/// whatever a stranger says to it, or not at all.
+/// Checks that the server at an endpoint is a broker. Without this, another server could answer the
+/// first call with a meaningless error, or never.
 pub(super) async fn greet(client: &Client, endpoint: &str) -> Result<(), Failure> {
     let service = "trunkline.v1.TopicService".to_owned();
     let mut health = HealthClient::new(client.connection());
     let answer = tokio::time::timeout(DEADLINE, health.check(HealthCheckRequest { service })).await;
     let problem = match answer {
         Ok(Err(status)) => match status.code() {
-            Code::NotFound | Code::Unimplemented => "what answers there is no Trunkline broker",
+            Code::NotFound | Code::Unimplemented => "the server there is not a Trunkline broker",
             _ if is_broken_connection(&status) => {
-                "what listens there does not speak gRPC, or has gone"
+                "the server there does not speak gRPC, or has closed the connection"
             }
-            // It is one that is not well, as the call itself will tell.
+            // A broker with a problem, which the call itself will report.
             _ => return Ok(()),
         },
         Ok(Ok(_)) => return Ok(()),
-        Err(_) => "what listens there does not answer",
+        Err(_) => "the server there does not answer",
     };
     Err(Failure::unavailable(format!(
-        "talk to {endpoint}: {problem}; --endpoint names another broker"
+        "talk to {endpoint}: {problem}; --endpoint selects another broker"
     )))
 }

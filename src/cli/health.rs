@@ -1,4 +1,4 @@
-//! `trunkline health`: for people, and for a container's health check.
+//! `trunkline health`: checks whether a broker is serving, for people and for containers.
 
 use std::{io::Write as _, time::Duration};
 
@@ -9,29 +9,38 @@ use tonic_health::pb::{
 use super::{failure::Failure, greeting::greet};
 use crate::{client::Client, server::health::WAKE_UPS};
 
-/// A broker that takes longer to answer is not healthy.
+/// A broker that takes longer than this to answer is unhealthy.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 pub(super) async fn check(endpoint: &str) -> Result<(), Failure> {
     match tokio::time::timeout(DEADLINE, ask(endpoint)).await {
-        Ok(answer) => {
-            let (serving, wake_ups) = answer?;
+        Ok(health) => {
+            let HealthStatus { broker, wake_ups } = health?;
             let mut out = std::io::stdout();
-            writeln!(out, "{}", serving.as_str_name())?;
-            if serving == ServingStatus::Serving && wake_ups != ServingStatus::Serving {
-                writeln!(out, "polling mode: what other brokers store is found within a second")?;
+            writeln!(out, "{}", broker.as_str_name())?;
+            if broker == ServingStatus::Serving && wake_ups != ServingStatus::Serving {
+                writeln!(
+                    out,
+                    "polling mode: messages stored by other brokers are found within a second"
+                )?;
             }
-            match serving {
+            match broker {
                 ServingStatus::Serving => Ok(()),
-                _ => Err(Failure::refused("the broker does not serve; its log tells why")),
+                _ => Err(Failure::refused("the broker is not serving; its log says why")),
             }
         }
         Err(_) => Err(Failure::unavailable(format!("no answer from {endpoint} in {DEADLINE:?}"))),
     }
 }
 
-/// How the broker is, and how its wake-ups are.
-async fn ask(endpoint: &str) -> Result<(ServingStatus, ServingStatus), Failure> {
+/// What a broker's health service answers.
+struct HealthStatus {
+    broker: ServingStatus,
+    /// Whether other brokers' notifications arrive.
+    wake_ups: ServingStatus,
+}
+
+async fn ask(endpoint: &str) -> Result<HealthStatus, Failure> {
     let client = Client::connect(endpoint).await?;
     greet(&client, endpoint).await?;
     let health = HealthClient::new(client.connection());
@@ -39,5 +48,5 @@ async fn ask(endpoint: &str) -> Result<(ServingStatus, ServingStatus), Failure> 
         let request = HealthCheckRequest { service: service.to_owned() };
         Ok::<_, Failure>(health.clone().check(request).await?.into_inner().status())
     };
-    Ok((status("").await?, status(WAKE_UPS).await?))
+    Ok(HealthStatus { broker: status("").await?, wake_ups: status(WAKE_UPS).await? })
 }

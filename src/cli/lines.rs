@@ -1,19 +1,19 @@
-//! Lines out of chunks of bytes, without a copy for each.
+//! Cuts chunks of bytes into lines without copying each line.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-/// Cuts what is read into lines. A line ends with `\n`, which is not part of it; a `\r` before it
-/// is. Of a line over the limit only its beginning is kept, so memory stays bounded.
+/// Cuts its input into lines. A line ends with `\n`, which is not part of it; a `\r` before that is.
+/// Only the beginning of a line over the limit is kept, so memory stays bounded.
 pub(super) struct Lines {
     buffer: BytesMut,
-    /// How much of the buffer is known to hold no line end.
+    /// The length of the buffer's beginning that is known to contain no line end.
     searched: usize,
     limit: usize,
-    /// Where the buffer begins in the input.
+    /// The offset of the buffer in the input.
     offset: u64,
-    /// How many lines came before.
+    /// The number of lines before the buffer.
     number: u64,
-    /// The line over the limit whose end has not come yet.
+    /// A line over the limit whose end has not been read yet.
     long: Option<Long>,
 }
 
@@ -22,53 +22,53 @@ struct Long {
     kept: Bytes,
 }
 
-/// What [`Lines`] cuts.
+/// What [`Lines`] cuts its input into.
 #[derive(Debug, PartialEq)]
 pub(super) enum Piece {
     Line(Line),
-    /// Some of a line over the limit, which follows once its end has come.
+    /// Part of a line over the limit; the line itself follows once its end has been read.
     Overflow(Bytes),
 }
 
 /// A line and its place in the input.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Line {
-    /// The line, or its beginning if it is longer than the limit.
+    /// The line, or the beginning of a line over the limit.
     pub(super) bytes: Bytes,
-    /// How long the whole line is, without its end.
+    /// The length of the whole line, without its end.
     pub(super) length: u64,
     /// Counts from 1.
     pub(super) number: u64,
     /// The offset of its first byte.
     pub(super) start: u64,
-    /// The offset behind its end.
+    /// The offset after its end.
     pub(super) end: u64,
 }
 
 impl Line {
-    /// Whether all of the line is here.
+    /// Whether `bytes` is the whole line.
     pub(super) fn is_whole(&self) -> bool {
         self.bytes.len() as u64 == self.length
     }
 }
 
 impl Lines {
-    /// Lines of an input that is read from an offset on, behind so many lines.
+    /// Lines of an input that is read from `offset` on, after `number` lines.
     pub(super) fn starting_at(offset: u64, number: u64, limit: usize) -> Self {
         Self { buffer: BytesMut::new(), searched: 0, limit, offset, number, long: None }
     }
 
-    /// Where to read more into.
+    /// The buffer to read more input into.
     pub(super) fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
 
-    /// How many lines have been cut, those before the first included.
+    /// The number of lines so far, including those before the starting offset.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// The next piece, if there is one without reading more.
+    /// The next piece of what has been read, if there is one.
     pub(super) fn next_piece(&mut self) -> Option<Piece> {
         let rest = &self.buffer[self.searched..];
         let end = memchr::memchr(b'\n', rest).map(|at| self.searched + at);
@@ -87,7 +87,7 @@ impl Lines {
         Some(Piece::Line(line))
     }
 
-    /// The last line, if it has no end.
+    /// The last line of the input, if it has no line end.
     pub(super) fn last_line(&mut self) -> Option<Line> {
         if self.buffer.is_empty() && self.long.is_none() {
             return None;
@@ -110,7 +110,7 @@ impl Lines {
         self.buffer.split_to(length).freeze()
     }
 
-    /// The line whose content ends so far into the buffer.
+    /// Cuts the line that ends after `content` bytes of the buffer.
     fn cut_line(&mut self, content: usize) -> Line {
         self.number += 1;
         let start = self.offset;
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_cut_wherever_the_chunks_end() {
+    fn lines_do_not_depend_on_where_chunks_end() {
         let texts = |chunks: &[&str]| {
             cut(chunks, 100).into_iter().map(|(text, ..)| text).collect::<Vec<_>>()
         };
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_line_over_the_limit_the_beginning_is_kept_and_all_of_it_is_handed_on() {
+    fn a_line_over_the_limit_keeps_its_beginning_and_overflows_whole() {
         let line = |text: &str, length, start, end| (text.to_owned(), length, start, end);
         for chunks in [
             &["ok\n12345678\nend\n"][..],

@@ -2,22 +2,30 @@
 
 use std::io::{self, Write};
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use serde_json::Value;
+use unicode_width::UnicodeWidthStr as _;
 
 use super::escape::{printable, write_pretty_json};
 
-/// How to print.
+/// How to print a list or a description.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct OutputArgs {
+    /// The output format.
+    #[arg(short, long = "output", value_name = "OUTPUT", value_enum, default_value_t)]
+    pub(super) format: OutputFormat,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum Output {
+pub(super) enum OutputFormat {
     /// Aligned columns.
     #[default]
     Table,
-    /// A JSON array of objects; of one thing, an object.
+    /// A JSON array of objects for a list, an object for a description.
     Json,
 }
 
-/// Rows under a header, each column as wide as its widest cell; and the same as JSON objects.
+/// Rows under a header, with aligned columns; and the same rows as JSON objects.
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
     objects: Vec<Value>,
@@ -29,16 +37,16 @@ impl Table {
         Self { rows: vec![header], objects: Vec::new() }
     }
 
-    /// Adds a row, and the object that says the same.
+    /// Adds a row, and the same row as an object.
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N], object: Value) {
         self.rows.push(cells.iter().map(|cell| printable(cell).into_owned()).collect());
         self.objects.push(object);
     }
 
-    pub(super) fn print(self, out: &mut impl Write, output: Output) -> io::Result<()> {
-        match output {
-            Output::Json => print_json(out, &Value::from(self.objects)),
-            Output::Table => self.print_rows(out),
+    pub(super) fn print(self, out: &mut impl Write, output: OutputArgs) -> io::Result<()> {
+        match output.format {
+            OutputFormat::Json => print_json(out, &Value::from(self.objects)),
+            OutputFormat::Table => self.print_rows(out),
         }
     }
 
@@ -46,11 +54,11 @@ impl Table {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+            cells.map(|cell| cell.width()).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         for row in &self.rows {
-            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+            let cells = row.iter().zip(&widths).map(|(cell, width)| pad(cell, *width));
             let line = cells.collect::<Vec<_>>().join("  ");
             writeln!(out, "{}", line.trim_end())?;
         }
@@ -58,14 +66,19 @@ impl Table {
     }
 }
 
-/// Prints what there is to say of one thing: a line each, or an object.
+/// Text followed by blanks, so that it takes as many columns of a terminal.
+fn pad(text: &str, width: usize) -> String {
+    text.to_owned() + &" ".repeat(width.saturating_sub(text.width()))
+}
+
+/// Prints a description: a line for each name and value, or the object.
 pub(super) fn describe(
     out: &mut impl Write,
-    output: Output,
+    output: OutputArgs,
     lines: &[(&str, String)],
     object: &Value,
 ) -> io::Result<()> {
-    if output == Output::Json {
+    if output.format == OutputFormat::Json {
         return print_json(out, object);
     }
     let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 3;
@@ -76,9 +89,9 @@ pub(super) fn describe(
     out.flush()
 }
 
-/// Says that something was done.
-pub(super) fn tell(out: &mut impl Write, what: &str) -> io::Result<()> {
-    writeln!(out, "{}", printable(what))
+/// Prints one line, such as a confirmation.
+pub(super) fn print_line(out: &mut impl Write, line: &str) -> io::Result<()> {
+    writeln!(out, "{}", printable(line))
 }
 
 fn print_json(out: &mut impl Write, value: &Value) -> io::Result<()> {
@@ -92,7 +105,10 @@ mod tests {
 
     use super::*;
 
-    fn print(output: Output) -> String {
+    const TABLE: OutputArgs = OutputArgs { format: OutputFormat::Table };
+    const JSON: OutputArgs = OutputArgs { format: OutputFormat::Json };
+
+    fn print(output: OutputArgs) -> String {
         let mut table = Table::new(&["NAME", "HEAD"]);
         table.row(["orders".to_owned(), "5".to_owned()], json!({ "name": "orders" }));
         table.row(["a".to_owned(), "12".to_owned()], json!({ "name": "a" }));
@@ -103,36 +119,45 @@ mod tests {
 
     #[test]
     fn columns_are_aligned() {
-        assert_eq!(print(Output::Table), "NAME    HEAD\norders  5\na       12\n");
+        assert_eq!(print(TABLE), "NAME    HEAD\norders  5\na       12\n");
+    }
+
+    #[test]
+    fn a_wide_character_counts_as_two_columns() {
+        let mut table = Table::new(&["NAME", "HEAD"]);
+        table.row(["日本語".to_owned(), "5".to_owned()], Value::Null);
+        let mut out = Vec::new();
+        table.print(&mut out, TABLE).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "NAME    HEAD\n日本語  5\n");
     }
 
     #[test]
     fn a_list_is_an_array_of_objects() {
-        let list: Value = serde_json::from_str(&print(Output::Json)).unwrap();
+        let list: Value = serde_json::from_str(&print(JSON)).unwrap();
         assert_eq!(list, json!([{ "name": "orders" }, { "name": "a" }]));
     }
 
     #[test]
-    fn what_a_terminal_would_act_upon_is_shown_as_what_it_is() {
+    fn control_characters_are_shown_escaped() {
         let mut table = Table::new(&["CONSUMER", "HOLDER"]);
         table.row(["c".to_owned(), "\u{1b}[2J\nfake  row".to_owned()], Value::Null);
         table.row(["long-name".to_owned(), "h".to_owned()], Value::Null);
         let mut out = Vec::new();
-        table.print(&mut out, Output::Table).unwrap();
+        table.print(&mut out, TABLE).unwrap();
         let expected = "CONSUMER   HOLDER\nc          \\u{1b}[2J\\nfake  row\nlong-name  h\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
         let mut out = Vec::new();
         let lines = [("description", "one\u{9b}\n two\t".to_owned())];
-        describe(&mut out, Output::Table, &lines, &Value::Null).unwrap();
+        describe(&mut out, TABLE, &lines, &Value::Null).unwrap();
         let expected = "description:  one\\u{9b}\\n two\\t\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 
     #[test]
-    fn values_of_a_description_are_aligned() {
+    fn the_values_of_a_description_are_aligned() {
         let mut out = Vec::new();
         let lines = [("name", "orders".to_owned()), ("first offset", "7".to_owned())];
-        describe(&mut out, Output::Table, &lines, &Value::Null).unwrap();
+        describe(&mut out, TABLE, &lines, &Value::Null).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "name:          orders\nfirst offset:  7\n");
     }
 }

@@ -1,4 +1,4 @@
-//! The pipe that standard output may be, as its reader on the other end uses it.
+//! Standard output as a pipe: how much its reader has read, and whether it has closed its end.
 
 use std::{
     fs::File,
@@ -12,7 +12,7 @@ use rustix::{
     io::ioctl_fionread,
 };
 
-/// How often a pipe is asked for its reader while nothing is written, which alone would tell.
+/// How often to check that a pipe still has a reader: only a failing write would reveal it otherwise.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Standard output, if it is a pipe.
@@ -25,23 +25,23 @@ impl Pipe {
         Ok(Self(is_pipe.then_some(file)))
     }
 
-    /// Bytes that were written, but not read yet. Those of other programs that write to the same
-    /// pipe count too.
+    /// The number of bytes that were written but not read yet. Bytes that other programs wrote to the
+    /// same pipe are included.
     pub(super) fn unread(&self) -> u64 {
-        // Where a system cannot tell, what is written counts as read.
+        // If the system cannot tell, written bytes count as read.
         self.0.as_ref().and_then(|pipe| ioctl_fionread(pipe).ok()).unwrap_or(0)
     }
 
-    /// Whether nobody can read what is written.
+    /// Whether the pipe has no reader left.
     pub(super) fn is_reader_gone(&self) -> bool {
         let Some(pipe) = &self.0 else { return false };
-        // An error shows itself without being asked for.
+        // `poll` reports errors without being asked for them.
         let mut asked = [PollFd::new(pipe, PollFlags::empty())];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut asked, Some(&at_once)).is_ok() && asked[0].revents().contains(PollFlags::ERR)
     }
 
-    /// Waits until the reader has gone; for ever, if there is none.
+    /// Waits until the pipe has no reader left; for ever if standard output is not a pipe.
     pub(super) async fn reader_gone(&self) {
         if self.0.is_none() {
             std::future::pending().await
@@ -52,7 +52,7 @@ impl Pipe {
     }
 }
 
-/// Standard output without a buffer: what is written is taken by the system, or was not written.
+/// Standard output without a buffer: the system has taken whatever a write returns as written.
 pub(super) fn standard_output() -> io::Result<File> {
     Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
 }

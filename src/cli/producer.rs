@@ -1,4 +1,4 @@
-//! `trunkline producer`: those who may publish to a topic.
+//! `trunkline producer`: registers and describes the producers of a topic.
 
 use std::io;
 
@@ -7,8 +7,10 @@ use serde_json::json;
 
 use super::{
     failure::Failure,
-    output::{Output, Table, describe, tell},
-    render::{json_time, time},
+    output::{OutputArgs, Table, describe, print_line},
+    pages::for_each_page,
+    registration::{ListRegistrations, NewRegistration, Registration},
+    timestamp::{json_time, time},
 };
 use crate::{
     client::Client,
@@ -18,47 +20,27 @@ use crate::{
     },
 };
 
-/// Register, list and describe those who may publish to a topic.
+/// Register, list and describe the producers of a topic.
 #[derive(Debug, Subcommand)]
 pub(super) enum ProducerCommand {
     /// Allow a producer to publish to a topic.
     Register {
-        /// The topic's name.
-        #[arg(long)]
-        topic: String,
-        /// The id to register; without one, a new one is made and printed.
-        id: Option<String>,
-        /// Register it again if it is registered, and shut its older instances out.
+        #[command(flatten)]
+        registration: NewRegistration,
+        /// If the id is registered already, register it anew and fence its older instances.
         #[arg(long)]
         fence: bool,
     },
-    /// Take the right to publish away.
-    Unregister {
-        /// The topic's name.
-        #[arg(long)]
-        topic: String,
-        /// The id that was registered.
-        id: String,
-    },
+    /// Remove a producer's permission to publish.
+    Unregister(Registration),
     /// List a topic's producers by id.
-    List {
-        /// The topic's name.
-        #[arg(long)]
-        topic: String,
-        /// How to print.
-        #[arg(short, long, value_enum, default_value_t)]
-        output: Output,
-    },
+    List(ListRegistrations),
     /// Describe a producer: its epoch, and how far it has published.
     Describe {
-        /// The topic's name.
-        #[arg(long)]
-        topic: String,
-        /// The producer's id.
-        id: String,
-        /// How to print.
-        #[arg(short, long, value_enum, default_value_t)]
-        output: Output,
+        #[command(flatten)]
+        registration: Registration,
+        #[command(flatten)]
+        output: OutputArgs,
     },
 }
 
@@ -66,26 +48,33 @@ pub(super) async fn run(client: &Client, command: ProducerCommand) -> Result<(),
     let mut producers = client.producers();
     let mut out = io::stdout();
     match command {
-        ProducerCommand::Register { topic, id, fence } => {
-            let (of_topic, producer_id) = (topic.clone(), id.unwrap_or_default());
-            let request = RegisterProducerRequest { topic: of_topic, producer_id, fence };
+        ProducerCommand::Register { registration: NewRegistration { topic, id }, fence } => {
+            let request = RegisterProducerRequest {
+                topic: topic.clone(),
+                producer_id: id.unwrap_or_default(),
+                fence,
+            };
             let registered = producers.register_producer(request).await?.into_inner();
             let Producer { producer_id: id, epoch, .. } = registered.producer.unwrap_or_default();
             let with_epoch = if fence { format!(" with epoch {epoch}") } else { String::new() };
-            tell(&mut out, &format!("registered producer {id} on topic {topic}{with_epoch}"))?;
+            print_line(
+                &mut out,
+                &format!("registered producer {id} on topic {topic}{with_epoch}"),
+            )?;
         }
-        ProducerCommand::Unregister { topic, id } => {
-            let (of_topic, producer_id) = (topic.clone(), id.clone());
-            let request = UnregisterProducerRequest { topic: of_topic, producer_id };
+        ProducerCommand::Unregister(Registration { topic, id }) => {
+            let request =
+                UnregisterProducerRequest { topic: topic.clone(), producer_id: id.clone() };
             producers.unregister_producer(request).await?;
-            tell(&mut out, &format!("unregistered producer {id} from topic {topic}"))?;
+            print_line(&mut out, &format!("unregistered producer {id} from topic {topic}"))?;
         }
-        ProducerCommand::List { topic, output } => {
+        ProducerCommand::List(ListRegistrations { topic, output }) => {
             let mut table =
                 Table::new(&["PRODUCER", "EPOCH", "LAST OFFSET", "LAST PUBLISHED", "REGISTERED"]);
-            let mut request = ListProducersRequest { topic, ..Default::default() };
-            loop {
-                let page = producers.list_producers(request.clone()).await?.into_inner();
+            for_each_page(async |page_token| {
+                let topic = topic.clone();
+                let request = ListProducersRequest { topic, page_token, ..Default::default() };
+                let page = producers.list_producers(request).await?.into_inner();
                 for producer in page.producers {
                     let object = object(&producer);
                     let last = number(producer.last_offset);
@@ -100,14 +89,12 @@ pub(super) async fn run(client: &Client, command: ProducerCommand) -> Result<(),
                         object,
                     );
                 }
-                request.page_token = page.next_page_token;
-                if request.page_token.is_empty() {
-                    break;
-                }
-            }
+                Ok(page.next_page_token)
+            })
+            .await?;
             table.print(&mut out, output)?;
         }
-        ProducerCommand::Describe { topic, id, output } => {
+        ProducerCommand::Describe { registration: Registration { topic, id }, output } => {
             let request = GetProducerRequest { topic, producer_id: id };
             let producer = producers.get_producer(request).await?.into_inner().producer;
             let producer = producer.unwrap_or_default();
@@ -138,7 +125,7 @@ fn object(producer: &Producer) -> serde_json::Value {
     })
 }
 
-/// A number for people; a dash where there is none.
+/// A number for people; a dash if there is none.
 fn number(number: Option<i64>) -> String {
     number.map_or("-".to_owned(), |number| number.to_string())
 }

@@ -1,18 +1,14 @@
-//! Messages and times as they are printed.
+//! Messages as they are printed.
 
-use std::{
-    io::{self, Write},
-    time::SystemTime,
-};
+use std::io::{self, Write};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use prost_types::Timestamp;
 use serde_json::{Value, json};
 
-use super::{escape, format::FormatArgs};
+use super::{escape, format::FormatArgs, timestamp};
 use crate::client::Message;
 
-/// Prints messages in the form that was asked for: without one, each payload as a line.
+/// Prints messages in the given format; by default, each payload as a line.
 pub(super) fn messages(
     out: &mut impl Write,
     topic: &str,
@@ -22,7 +18,7 @@ pub(super) fn messages(
     messages.iter().try_for_each(|one| message(out, topic, one, format))
 }
 
-/// Prints a message, byte for byte as it came: what reads it may be a program.
+/// Prints a message unescaped, byte for byte: a program may read it.
 pub(super) fn message(
     out: &mut impl Write,
     topic: &str,
@@ -39,19 +35,19 @@ pub(super) fn message(
     }
 }
 
-/// A message as a JSON object; what `produce --json` reads.
+/// A message as the JSON object that `produce --json` reads.
 fn object(message: &Message) -> Value {
     json!({
         "offset": message.offset,
         "key": message.key.as_deref().map(text_or_base64),
         "headers": message.headers,
-        "time": micros(message.publish_time),
+        "time": timestamp::micros(message.publish_time),
         "producer": &*message.producer_id,
         "payload": text_or_base64(&message.payload),
     })
 }
 
-/// Bytes as a string if they are one, else as `{"base64": …}`.
+/// Bytes as a string if they are UTF-8, else as `{"base64": …}`.
 fn text_or_base64(bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => Value::from(text),
@@ -59,43 +55,15 @@ fn text_or_base64(bytes: &[u8]) -> Value {
     }
 }
 
-/// A time for people; a dash where there is none.
-pub(super) fn time(time: Option<Timestamp>) -> String {
-    rfc3339(time).unwrap_or_else(|| "-".to_owned())
-}
-
-/// A time for programs; null where there is none.
-pub(super) fn json_time(time: Option<Timestamp>) -> Value {
-    rfc3339(time).map_or(Value::Null, Value::from)
-}
-
-fn rfc3339(time: Option<Timestamp>) -> Option<String> {
-    let time = known(SystemTime::try_from(time?).ok()?)?;
-    Some(humantime::format_rfc3339_millis(time).to_string())
-}
-
-/// When a message was stored, in microseconds; a dash if that is not from 1970 to 9999.
-pub(super) fn micros(time: SystemTime) -> String {
-    match known(time) {
-        Some(time) => humantime::format_rfc3339_micros(time).to_string(),
-        None => "-".to_owned(),
-    }
-}
-
-/// A time that can be printed; a clock that is wrong, or a broker, may tell others.
-fn known(time: SystemTime) -> Option<SystemTime> {
-    const YEAR_10000: u64 = 253_402_300_800;
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    (since.as_secs() < YEAR_10000).then_some(time)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
     use crate::proto;
 
     #[test]
-    fn bytes_that_are_no_text_are_told_in_base64() {
+    fn bytes_that_are_not_text_are_printed_in_base64() {
         let message = Message::from(proto::Message {
             offset: 7,
             payload: vec![0xff, 0x00].into(),

@@ -1,4 +1,4 @@
-//! How long messages are kept, as the command line says it.
+//! The flags and the printing of a topic's retention limits.
 
 use std::time::Duration;
 
@@ -11,23 +11,36 @@ use crate::proto::Retention;
 /// How long a topic keeps its messages.
 #[derive(Args, Debug)]
 pub(super) struct RetentionArgs {
-    /// How old a message may get, such as 7d or 12h; "forever" lifts the limit.
+    /// The maximum age of messages, such as 7d or 12h; "forever" removes the limit.
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     retention_age: Option<Limit<Duration>>,
-    /// How much is kept, such as 10GiB; "forever" lifts the limit.
+    /// The maximum size of the topic, such as 10GiB; "forever" removes the limit.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     retention_bytes: Option<Limit<i64>>,
-    /// How many messages are kept; "forever" lifts the limit.
+    /// The maximum number of messages; "forever" removes the limit.
     #[arg(long, value_name = "N", value_parser = parse_count)]
     retention_messages: Option<Limit<i64>>,
-    /// Keep what the slowest consumer has not read, whatever the limits say.
+    /// Keep messages that the slowest consumer has not read, even beyond the limits.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     keep_unread: Option<bool>,
 }
 
-/// A limit, or none.
+/// A limit as a flag sets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Limit<T>(Option<T>);
+enum Limit<T> {
+    /// No limit.
+    Forever,
+    UpTo(T),
+}
+
+impl<T> Limit<T> {
+    fn into_option(self) -> Option<T> {
+        match self {
+            Self::Forever => None,
+            Self::UpTo(limit) => Some(limit),
+        }
+    }
+}
 
 const FOREVER: &str = "forever";
 
@@ -48,8 +61,8 @@ fn parse_count(text: &str) -> Result<Limit<i64>, String> {
 
 fn parse<T>(text: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<Limit<T>, String> {
     match text {
-        FOREVER => Ok(Limit(None)),
-        text => parse(text).map(|limit| Limit(Some(limit))),
+        FOREVER => Ok(Limit::Forever),
+        text => parse(text).map(Limit::UpTo),
     }
 }
 
@@ -57,27 +70,33 @@ fn positive(number: i64) -> Result<i64, String> {
     if number > 0 { Ok(number) } else { Err("must be more than 0".to_owned()) }
 }
 
+/// The limits that the flags set.
+pub(super) struct RetentionUpdate {
+    pub(super) retention: Retention,
+    /// The paths of the proto's fields that were set.
+    pub(super) paths: Vec<String>,
+}
+
 impl RetentionArgs {
-    /// The limits that were named, and which of the proto's fields they are.
-    pub(super) fn into_proto(self) -> (Retention, Vec<String>) {
-        let mut named = Vec::new();
+    pub(super) fn into_update(self) -> RetentionUpdate {
+        let mut paths = Vec::new();
         let mut name = |field: &str, given: bool| {
             if given {
-                named.push(format!("retention.{field}"));
+                paths.push(format!("retention.{field}"));
             }
         };
         name("max_age", self.retention_age.is_some());
         name("max_bytes", self.retention_bytes.is_some());
         name("max_messages", self.retention_messages.is_some());
         name("keep_unread", self.keep_unread.is_some());
-        let age = self.retention_age.and_then(|Limit(age)| age);
+        let age = self.retention_age.and_then(Limit::into_option);
         let retention = Retention {
             max_age: age.and_then(|age| age.try_into().ok()),
-            max_bytes: self.retention_bytes.and_then(|Limit(bytes)| bytes).unwrap_or(0),
-            max_messages: self.retention_messages.and_then(|Limit(count)| count).unwrap_or(0),
+            max_bytes: self.retention_bytes.and_then(Limit::into_option).unwrap_or(0),
+            max_messages: self.retention_messages.and_then(Limit::into_option).unwrap_or(0),
             keep_unread: self.keep_unread.unwrap_or(false),
         };
-        (retention, named)
+        RetentionUpdate { retention, paths }
     }
 }
 
@@ -96,11 +115,11 @@ pub(super) fn describe(retention: &Retention) -> String {
     if limits.is_empty() {
         limits.push(FOREVER.to_owned());
     }
-    let unread = if retention.keep_unread { "; what is not read is kept" } else { "" };
+    let unread = if retention.keep_unread { "; unread messages are kept" } else { "" };
     limits.join(", ") + unread
 }
 
-/// A topic's limits for programs: null where there is none.
+/// A topic's limits for programs; null where there is none.
 pub(super) fn object(retention: &Retention) -> Value {
     let age = retention.max_age.and_then(|age| Duration::try_from(age).ok());
     let limit = |limit: i64| (limit > 0).then_some(limit);
@@ -118,10 +137,10 @@ mod tests {
 
     #[test]
     fn limits_are_ages_sizes_numbers_or_forever() {
-        assert_eq!(parse_age("7d"), Ok(Limit(Some(Duration::from_secs(7 * 86_400)))));
-        assert_eq!(parse_size("10GiB"), Ok(Limit(Some(10 << 30))));
-        assert_eq!(parse_count("5"), Ok(Limit(Some(5))));
-        assert_eq!(parse_count("forever"), Ok(Limit(None)));
+        assert_eq!(parse_age("7d"), Ok(Limit::UpTo(Duration::from_secs(7 * 86_400))));
+        assert_eq!(parse_size("10GiB"), Ok(Limit::UpTo(10 << 30)));
+        assert_eq!(parse_count("5"), Ok(Limit::UpTo(5)));
+        assert_eq!(parse_count("forever"), Ok(Limit::Forever));
         assert!(parse_age("soon").is_err() && parse_size("many").is_err());
         for bad in ["0", "-1", "1.5", ""] {
             assert!(parse_count(bad).is_err(), "{bad}");
@@ -130,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_told_to_people() {
+    fn limits_are_described_for_people() {
         assert_eq!(describe(&Retention::default()), "forever");
         let retention = Retention {
             max_age: Some(prost_types::Duration { seconds: 86_400, nanos: 0 }),
@@ -138,6 +157,6 @@ mod tests {
             max_messages: 7,
             keep_unread: true,
         };
-        assert_eq!(describe(&retention), "1day, 1.0 MiB, 7 messages; what is not read is kept");
+        assert_eq!(describe(&retention), "1day, 1.0 MiB, 7 messages; unread messages are kept");
     }
 }

@@ -1,4 +1,4 @@
-//! Places in a log, as the command line says them.
+//! Parses positions in a log.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,7 +6,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::client::Start;
 
-/// `earliest`, `latest`, an offset, or `@` and a time.
+/// Parses `earliest`, `latest`, an offset, or `@` and a time.
 pub(super) fn parse(text: &str) -> Result<Start, String> {
     match text {
         "earliest" => return Ok(Start::Earliest),
@@ -22,33 +22,33 @@ pub(super) fn parse(text: &str) -> Result<Start, String> {
     }
 }
 
-/// A time in any form of RFC 3339, or an age.
+/// Parses a time in any form of RFC 3339, or an age.
 fn parse_time(text: &str) -> Result<SystemTime, String> {
     if let Some(time) = parse_rfc3339(text) {
         return Ok(time);
     }
-    let no_time = || {
+    let not_a_time = || {
         format!(
-            "{text:?} is no time: give RFC 3339 (@2026-11-24T10:00:00Z, \
+            "{text:?} is not a time: give RFC 3339 (@2026-11-24T10:00:00Z, \
              @2026-11-24T10:00:00.5+01:00) or an age (@15m)"
         )
     };
-    let age = humantime::parse_duration(text).map_err(|_| no_time())?;
+    let age = humantime::parse_duration(text).map_err(|_| not_a_time())?;
     let now = SystemTime::now();
-    now.checked_sub(age).ok_or_else(|| format!("{text:?} lies too far back"))
+    now.checked_sub(age).ok_or_else(|| format!("{text:?} is too far back"))
 }
 
-/// A time in RFC 3339, of which the zone may be missing: that means UTC. A leap second counts as
-/// the last nanosecond before the next second, as no clock of a database knows it.
+/// Parses RFC 3339, where a missing zone means UTC. A leap second counts as the last nanosecond
+/// before the next second, as databases have no leap seconds.
 fn parse_rfc3339(text: &str) -> Option<SystemTime> {
-    // The parser takes any character there.
+    // The parser accepts any character between the date and the time.
     if !matches!(text.as_bytes().get(10)?, b'T' | b't' | b' ') {
         return None;
     }
     let with_zone = |zone| OffsetDateTime::parse(&format!("{text}{zone}"), &Rfc3339).ok();
     let time = SystemTime::from(with_zone("").or_else(|| with_zone("Z"))?);
-    // The parser drops what is finer than nanoseconds, and a message that is older than the time
-    // is none at or after it.
+    // The parser drops digits finer than nanoseconds. Rounding up keeps out a message that is older
+    // than the given time.
     let rest = Duration::from_nanos(u64::from(has_more_than_nanoseconds(text)));
     time.checked_add(rest)
 }
@@ -101,7 +101,7 @@ mod tests {
             "@2025-11-24T16:00:00.0Z",
             "@2025-11-24T16:00:00.000000000000Z",
             "@2025-11-24 18:00:00.000+02:00",
-            // Without a zone it is UTC, as it always was here.
+            // Without a zone it is UTC.
             "@2025-11-24T16:00:00",
             "@2025-11-24 16:00:00",
         ] {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_finer_than_nanoseconds_is_rounded_up() {
+    fn digits_finer_than_nanoseconds_are_rounded_up() {
         assert_eq!(time("@2025-11-24T16:00:00.0000000001Z"), after_1970(1_764_000_000, 1));
         assert_eq!(time("@2025-11-24T16:00:00.9999999991Z"), after_1970(1_764_000_001, 0));
         assert_eq!(time("@2025-11-24T16:00:00.123456789Z"), after_1970(1_764_000_000, 123_456_789));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_told_so() {
+    fn an_invalid_time_is_refused() {
         for bad in [
             "@",
             "@yesterday",

@@ -1,4 +1,4 @@
-//! `trunkline topic tail`: the newest messages, without a consumer.
+//! `trunkline topic tail`: prints the newest messages without a consumer.
 
 use std::time::Duration;
 
@@ -6,24 +6,24 @@ use clap::Args;
 use tokio::time::MissedTickBehavior;
 
 use super::{
-    failure::{Failure, say},
+    failure::{Failure, print_notice},
     format::FormatArgs,
-    reading,
+    reading::{self, PageReader},
 };
 use crate::client::{Client, Start};
 
-/// How often a topic is asked for what has come.
+/// How often to ask a topic for new messages.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Print the newest messages without a consumer, and those that come, if asked to.
+/// Print the newest messages without a consumer, and optionally those that follow.
 #[derive(Args, Debug)]
 pub(super) struct Tail {
     /// The topic's name.
     name: String,
-    /// How many of the newest messages to print.
+    /// The number of newest messages to print.
     #[arg(short = 'n', value_name = "N", default_value_t = 10)]
     count: u32,
-    /// Go on with what comes, until Ctrl-C.
+    /// Also print new messages as they arrive, until Ctrl-C.
     #[arg(short = 'F', long)]
     follow: bool,
     #[command(flatten)]
@@ -42,25 +42,28 @@ async fn print(client: &Client, tail: &Tail) -> Result<(), Failure> {
     let mut client = client.clone();
     let topic = reading::topic(&client, name).await?;
     let first = topic.first_offset.max(topic.head - i64::from(*count));
-    let mut next = Start::Offset(first);
-    let mut left = u64::try_from(topic.head - first).unwrap_or(0);
-    let mut lost = false;
-    // Asking needs no registration, and leaves nothing behind however this ends.
+    let left = u64::try_from(topic.head - first).unwrap_or(0);
+    let mut reader = PageReader { topic: name, format, from: Start::Offset(first), left };
+    let mut has_lost_broker = false;
+    // Polling needs no registration, and leaves nothing behind however this ends.
     let mut poll = tokio::time::interval(POLL_INTERVAL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        match reading::print(&client, name, &mut next, &mut left, format).await {
+        match reader.print(&client).await {
             Ok(()) if !follow => return Ok(()),
-            Ok(()) => (left, lost) = (u64::MAX, false),
-            // Retention has gone past: what is left comes next.
+            Ok(()) => {
+                reader.left = u64::MAX;
+                has_lost_broker = false;
+            }
+            // Retention has removed the next messages: continue with the first one that is left.
             Err(failure) if failure.reason() == Some("OFFSET_OUT_OF_RANGE") => {
-                next = Start::Earliest;
+                reader.from = Start::Earliest;
             }
             Err(failure) if *follow && failure.is_unavailable() => {
-                if !std::mem::replace(&mut lost, true) {
-                    say("lost the broker, trying again");
+                if !std::mem::replace(&mut has_lost_broker, true) {
+                    print_notice("lost the broker, trying again");
                 }
-                // There may be another one.
+                // Another broker of the endpoint may be reachable.
                 client = client.another().await.unwrap_or(client);
             }
             Err(failure) => return Err(failure),

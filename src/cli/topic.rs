@@ -1,4 +1,4 @@
-//! `trunkline topic`: topics made, described, changed, read and removed.
+//! `trunkline topic`: creates, describes, changes, reads and deletes topics.
 
 use std::io;
 
@@ -10,13 +10,14 @@ use serde_json::json;
 use super::{
     failure::Failure,
     format::FormatArgs,
-    output::{Output, Table, describe, tell},
-    parse_pair, reading,
-    render::{json_time, time},
-    retention::{self, RetentionArgs},
+    name_value::{self, NameValue},
+    output::{OutputArgs, Table, describe, print_line},
+    pages::for_each_page,
+    reading::{self, PageReader},
+    retention::{self, RetentionArgs, RetentionUpdate},
     start,
     tail::{self, Tail},
-    unique_pairs,
+    timestamp::{json_time, time},
 };
 use crate::{
     client::{Client, Start},
@@ -33,37 +34,34 @@ pub(super) enum TopicCommand {
         /// Free text for people.
         #[arg(long, default_value = "")]
         description: String,
-        /// A name and a value for tools; may be given several times.
-        #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_pair)]
-        labels: Vec<(String, String)>,
+        /// A name and a value for tools; may be repeated.
+        #[arg(long = "label", value_name = "NAME=VALUE")]
+        labels: Vec<NameValue>,
         #[command(flatten)]
         retention: RetentionArgs,
     },
     /// List topics by name.
     List {
-        /// How to print.
-        #[arg(short, long, value_enum, default_value_t)]
-        output: Output,
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Describe a topic.
     Describe {
         /// The topic's name.
         name: String,
-        /// How to print.
-        #[arg(short, long, value_enum, default_value_t)]
-        output: Output,
+        #[command(flatten)]
+        output: OutputArgs,
     },
-    /// Change a topic: what is not named stays.
+    /// Change a topic; anything not given stays as it is.
     Update {
         /// The topic's name.
         name: String,
         /// Free text for people.
         #[arg(long)]
         description: Option<String>,
-        /// A name and a value for tools, in place of all labels of before; may be given several
-        /// times.
-        #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_pair)]
-        labels: Vec<(String, String)>,
+        /// A name and a value for tools; replaces all existing labels; may be repeated.
+        #[arg(long = "label", value_name = "NAME=VALUE")]
+        labels: Vec<NameValue>,
         #[command(flatten)]
         retention: RetentionArgs,
     },
@@ -71,24 +69,24 @@ pub(super) enum TopicCommand {
     Trim {
         /// The topic's name.
         name: String,
-        /// Remove all before this offset, or stored before @TIME as RFC 3339 or as an age (@15m).
+        /// Remove messages before this offset, or stored before @TIME: RFC 3339 or an age (@15m).
         #[arg(long, value_name = "OFFSET|@TIME", value_parser = start::parse)]
         before: Start,
     },
-    /// Print messages without a consumer: nothing moves.
+    /// Print messages without a consumer; no position moves.
     Read {
         /// The topic's name.
         name: String,
-        /// Where to start: earliest, latest, an offset, or @TIME as RFC 3339 or as an age (@15m).
+        /// Where to start: earliest, latest, an offset, or @TIME: RFC 3339 or an age (@15m).
         #[arg(long, default_value = "earliest", value_name = "START", value_parser = start::parse)]
         from: Start,
-        /// End after so many messages; at the head at the latest.
+        /// Stop after this many messages, or at the head.
         #[arg(short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         count: Option<u64>,
         #[command(flatten)]
         format: FormatArgs,
     },
-    /// Print the newest messages without a consumer, and those that come, if asked to.
+    /// Print the newest messages without a consumer, and optionally those that follow.
     Tail(Tail),
     /// Delete a topic with its messages, registrations and positions.
     Delete {
@@ -102,27 +100,28 @@ pub(super) async fn run(client: &Client, command: TopicCommand) -> Result<(), Fa
     let mut out = io::stdout();
     match command {
         TopicCommand::Create { name, description, labels, retention } => {
-            let labels = unique_pairs("--label", &labels)?;
-            let (topic, retention) = (name.clone(), Some(retention.into_proto().0));
-            let request = proto::CreateTopicRequest { topic, description, labels, retention };
+            let request = proto::CreateTopicRequest {
+                topic: name.clone(),
+                description,
+                labels: name_value::unique("--label", &labels)?,
+                retention: Some(retention.into_update().retention),
+            };
             topics.create_topic(request).await?;
-            tell(&mut out, &format!("created topic {name}"))?;
+            print_line(&mut out, &format!("created topic {name}"))?;
         }
         TopicCommand::List { output } => {
             let mut table = Table::new(&["NAME", "FIRST", "HEAD", "LAST PUBLISHED"]);
-            let mut request = proto::ListTopicsRequest::default();
-            loop {
-                let page = topics.list_topics(request.clone()).await?.into_inner();
+            for_each_page(async |page_token| {
+                let request = proto::ListTopicsRequest { page_token, ..Default::default() };
+                let page = topics.list_topics(request).await?.into_inner();
                 for topic in page.topics {
                     let object = object(&topic);
                     let (first, head) = (topic.first_offset.to_string(), topic.head.to_string());
                     table.row([topic.name, first, head, time(topic.last_publish_time)], object);
                 }
-                request.page_token = page.next_page_token;
-                if request.page_token.is_empty() {
-                    break;
-                }
-            }
+                Ok(page.next_page_token)
+            })
+            .await?;
             table.print(&mut out, output)?;
         }
         TopicCommand::Describe { name, output } => {
@@ -144,12 +143,12 @@ pub(super) async fn run(client: &Client, command: TopicCommand) -> Result<(), Fa
             describe(&mut out, output, &lines, &object(&topic))?;
         }
         TopicCommand::Update { name, description, labels, retention } => {
-            let labels = unique_pairs("--label", &labels)?;
-            let (retention, mut paths) = retention.into_proto();
+            let labels = name_value::unique("--label", &labels)?;
+            let RetentionUpdate { retention, mut paths } = retention.into_update();
             paths.extend(description.is_some().then(|| "description".to_owned()));
             paths.extend((!labels.is_empty()).then(|| "labels".to_owned()));
             if paths.is_empty() {
-                return Err(Failure::usage("name something to change; --help lists what can"));
+                return Err(Failure::usage("nothing to change; --help lists what can be changed"));
             }
             let request = proto::UpdateTopicRequest {
                 topic: name.clone(),
@@ -159,7 +158,7 @@ pub(super) async fn run(client: &Client, command: TopicCommand) -> Result<(), Fa
                 update_mask: Some(FieldMask { paths }),
             };
             topics.update_topic(request).await?;
-            tell(&mut out, &format!("changed topic {name}"))?;
+            print_line(&mut out, &format!("changed topic {name}"))?;
         }
         TopicCommand::Trim { name, before } => {
             let before = match before {
@@ -170,18 +169,17 @@ pub(super) async fn run(client: &Client, command: TopicCommand) -> Result<(), Fa
             };
             let request = proto::TrimTopicRequest { topic: name.clone(), before: Some(before) };
             let first = topics.trim_topic(request).await?.into_inner().first_offset;
-            tell(&mut out, &format!("trimmed topic {name}: it begins at offset {first}"))?;
+            print_line(&mut out, &format!("trimmed topic {name}: it begins at offset {first}"))?;
         }
         TopicCommand::Read { name, from, count, format } => {
-            let mut from = from;
-            let mut left = count.unwrap_or(u64::MAX);
-            let printing = reading::print(client, &name, &mut from, &mut left, &format);
-            reading::while_read(printing).await?;
+            let left = count.unwrap_or(u64::MAX);
+            let mut reader = PageReader { topic: &name, format: &format, from, left };
+            reading::while_read(reader.print(client)).await?;
         }
         TopicCommand::Tail(tail) => tail::run(client, tail).await?,
         TopicCommand::Delete { name } => {
             topics.delete_topic(proto::DeleteTopicRequest { topic: name.clone() }).await?;
-            tell(&mut out, &format!("deleted topic {name}"))?;
+            print_line(&mut out, &format!("deleted topic {name}"))?;
         }
     }
     Ok(())

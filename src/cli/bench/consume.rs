@@ -1,4 +1,4 @@
-//! Consumers of a run.
+//! The consumers of a run.
 
 use std::{
     sync::{
@@ -8,127 +8,100 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::{Args, ValueEnum};
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::failure::Failure, Bench, histogram::Times, live::Live, payload, topics::Registered,
+    super::failure::Failure, arguments::ReadArgs, environment::Environment, latencies::Latencies,
+    live::LiveDisplay, payload, topics::RegisteredId,
 };
-use crate::client::{Commit, Consumer, Event, Message};
+use crate::client::{Consumer, Event, Message};
 
-/// How many messages of those that come together are looked at for their age.
-const LOOKED_AT: usize = 8;
+/// How many messages of a frame have their age measured.
+const SAMPLED: usize = 8;
 
-/// How long the last messages are waited for without one coming.
+/// How long to wait for the next of the last messages.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How messages are consumed.
-#[derive(Args, Clone, Debug)]
-pub(super) struct Reading {
-    /// Consumers, each with a position of its own: every one gets all messages of its topic.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub(super) consumers: u32,
-    /// When positions move.
-    #[arg(long, value_enum, default_value_t)]
-    commit: CommitArg,
-}
-
-/// When positions move.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum CommitArg {
-    /// As the consumer commits, at least once.
-    #[default]
-    Manual,
-    /// Before messages are handed out, at most once.
-    AtMostOnce,
-}
-
-impl Default for Reading {
-    fn default() -> Self {
-        Self::by(1)
-    }
-}
-
-impl Reading {
-    pub(super) fn by(consumers: u32) -> Self {
-        Self { consumers, commit: CommitArg::Manual }
-    }
-}
 
 /// What was consumed.
 #[derive(Debug, Default)]
-pub(super) struct Consumed {
+pub(super) struct ConsumeOutcome {
     pub(super) messages: u64,
     pub(super) bytes: u64,
     pub(super) consumers: usize,
     pub(super) took: Duration,
-    /// From when a message was due to its delivery.
-    pub(super) delivered: Times,
+    /// The time from when a message was due to its delivery.
+    pub(super) delivered: Latencies,
 }
 
-/// Consumers that read.
-pub(super) struct Opened {
-    tasks: JoinSet<Result<Consumed, Failure>>,
+/// Consumers that are reading.
+pub(super) struct OpenConsumers {
+    tasks: JoinSet<Result<ConsumeOutcome, Failure>>,
     shared: Arc<Shared>,
 }
 
+/// What the tasks of all consumers share.
 #[derive(Default)]
 struct Shared {
+    /// Messages delivered to all consumers so far.
     messages: AtomicU64,
+    /// Wakes the waiter when `messages` has grown.
     more: Notify,
-    /// Each ends at the end of its log.
-    at_the_end: CancellationToken,
-    enough: CancellationToken,
+    /// Stops each consumer once it has caught up.
+    stop_at_head: CancellationToken,
+    /// Stops all consumers.
+    stop: CancellationToken,
 }
 
-/// Opens the consumers, which read from now on; each has attached before this returns.
-pub(super) async fn open(
-    bench: &Bench<'_>,
-    consumers: Vec<Registered>,
-    reading: &Reading,
-) -> Result<Opened, Failure> {
-    let commit = match reading.commit {
-        CommitArg::Manual => Commit::Manual,
-        CommitArg::AtMostOnce => Commit::AtMostOnce,
-    };
-    let shared = Arc::new(Shared::default());
-    let began = Instant::now();
-    let mut tasks = JoinSet::new();
-    for Registered { topic, id } in consumers {
-        let mut consumer = bench.client.consumer(&topic, &id, commit).open().await?;
-        while !matches!(consumer.next_event().await.transpose()?, Some(Event::Attached { .. })) {}
-        tasks.spawn(read(consumer, began, shared.clone(), bench.live.clone()));
+impl OpenConsumers {
+    /// Opens the consumers, which read from then on; all are attached when this returns.
+    pub(super) async fn open(
+        environment: &Environment<'_>,
+        consumers: Vec<RegisteredId>,
+        args: &ReadArgs,
+    ) -> Result<Self, Failure> {
+        let shared = Arc::new(Shared::default());
+        let start = Instant::now();
+        let mut tasks = JoinSet::new();
+        for RegisteredId { topic, id } in consumers {
+            let mut consumer =
+                environment.client.consumer(&topic, &id, args.commit()).open().await?;
+            loop {
+                let event = consumer.next_event().await.transpose()?;
+                if matches!(event, Some(Event::Attached { .. })) {
+                    break;
+                }
+            }
+            tasks.spawn(read(consumer, start, shared.clone(), environment.live.clone()));
+        }
+        Ok(Self { tasks, shared })
     }
-    Ok(Opened { tasks, shared })
-}
 
-impl Opened {
-    /// Waits until all have come to the end of their logs.
-    pub(super) async fn until_caught_up(self) -> Result<Consumed, Failure> {
-        self.shared.at_the_end.cancel();
+    /// Waits until all consumers have caught up.
+    pub(super) async fn until_caught_up(self) -> Result<ConsumeOutcome, Failure> {
+        self.shared.stop_at_head.cancel();
         self.finish().await
     }
 
-    /// Waits until so many messages have been had in all.
-    pub(super) async fn until_all(self, messages: u64) -> Result<Consumed, Failure> {
-        let mut had = 0;
-        while had < messages {
+    /// Waits until a number of messages has been delivered to all consumers together.
+    pub(super) async fn until_all(self, messages: u64) -> Result<ConsumeOutcome, Failure> {
+        let mut before = 0;
+        while before < messages {
             let more = self.shared.more.notified();
-            let now = self.shared.messages.load(Ordering::Acquire);
-            if now == had && tokio::time::timeout(PATIENCE, more).await.is_err() {
+            let delivered = self.shared.messages.load(Ordering::Acquire);
+            if delivered == before && tokio::time::timeout(PATIENCE, more).await.is_err() {
                 return Err(Failure::refused(format!(
-                    "{now} of {messages} deliveries came, and then none for {PATIENCE:?}"
+                    "received {delivered} of {messages} deliveries, and then none for {PATIENCE:?}"
                 )));
             }
-            had = now;
+            before = delivered;
         }
-        self.shared.enough.cancel();
+        self.shared.stop.cancel();
         self.finish().await
     }
 
-    async fn finish(mut self) -> Result<Consumed, Failure> {
-        let mut all = Consumed { consumers: self.tasks.len(), ..Default::default() };
+    async fn finish(mut self) -> Result<ConsumeOutcome, Failure> {
+        let mut all = ConsumeOutcome { consumers: self.tasks.len(), ..Default::default() };
         while let Some(ended) = self.tasks.join_next().await {
             let consumed = ended.map_err(|error| Failure::refused(error.to_string()))??;
             all.messages += consumed.messages;
@@ -142,23 +115,23 @@ impl Opened {
 
 async fn read(
     mut consumer: Consumer,
-    began: Instant,
+    start: Instant,
     shared: Arc<Shared>,
-    live: Arc<Live>,
-) -> Result<Consumed, Failure> {
-    let mut consumed = Consumed::default();
+    live: Arc<LiveDisplay>,
+) -> Result<ConsumeOutcome, Failure> {
+    let mut consumed = ConsumeOutcome::default();
     let mut caught_up = false;
     loop {
         let event = tokio::select! {
             event = consumer.next_event() => event.transpose()?,
-            () = shared.enough.cancelled() => break,
-            () = shared.at_the_end.cancelled(), if caught_up => break,
+            () = shared.stop.cancelled() => break,
+            () = shared.stop_at_head.cancelled(), if caught_up => break,
         };
         match event {
             Some(Event::Messages(messages)) => {
                 caught_up = false;
                 consumed.add(&messages);
-                consumed.took = began.elapsed();
+                consumed.took = start.elapsed();
                 live.consumed(messages.len() as u64);
                 shared.messages.fetch_add(messages.len() as u64, Ordering::AcqRel);
                 shared.more.notify_one();
@@ -176,11 +149,11 @@ async fn read(
     Ok(consumed)
 }
 
-impl Consumed {
+impl ConsumeOutcome {
     fn add(&mut self, messages: &[Message]) {
         self.messages += messages.len() as u64;
         self.bytes += messages.iter().map(|message| message.payload.len() as u64).sum::<u64>();
-        let step = messages.len().div_ceil(LOOKED_AT).max(1);
+        let step = messages.len().div_ceil(SAMPLED).max(1);
         for message in messages.iter().step_by(step) {
             if let Some(age) = payload::age(&message.payload) {
                 self.delivered.add(age, step as u64);

@@ -1,4 +1,4 @@
-//! How a run is getting on, on a terminal.
+//! Shows a run's progress on a terminal.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -7,14 +7,14 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// What has been acknowledged and delivered so far.
+/// Counts acknowledged and delivered messages, and shows them.
 #[derive(Debug, Default)]
-pub(super) struct Live {
+pub(super) struct LiveDisplay {
     published: AtomicU64,
     consumed: AtomicU64,
 }
 
-impl Live {
+impl LiveDisplay {
     pub(super) fn published(&self, count: u64) {
         self.published.fetch_add(count, Ordering::Relaxed);
     }
@@ -23,35 +23,33 @@ impl Live {
         self.consumed.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Shows it until something is over; only if standard error is a terminal.
-    pub(super) async fn show<T>(&self, until: impl Future<Output = T>) -> T {
+    /// Shows the counts until a future completes; only if standard error is a terminal.
+    pub(super) async fn show<T>(&self, run: impl Future<Output = T>) -> T {
         const TICK: Duration = Duration::from_millis(200);
         let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}");
         let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner());
         let bar = ProgressBar::new_spinner().with_style(style);
         let mut tick = tokio::time::interval(TICK);
-        let mut before = (0, 0);
-        let mut until = std::pin::pin!(until);
+        let (mut published_before, mut consumed_before) = (0, 0);
+        let mut run = std::pin::pin!(run);
         loop {
             tokio::select! {
-                over = &mut until => {
+                outcome = &mut run => {
                     bar.finish_and_clear();
-                    return over;
+                    return outcome;
                 }
                 _ = tick.tick() => {}
             }
-            let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
-            let now = (load(&self.published), load(&self.consumed));
+            let published = self.published.load(Ordering::Relaxed);
+            let consumed = self.consumed.load(Ordering::Relaxed);
             let rate = |now: u64, before: u64| (now - before) as f64 / TICK.as_secs_f64();
             bar.set_message(format!(
-                "published {} ({:.0}/s), consumed {} ({:.0}/s)",
-                now.0,
-                rate(now.0, before.0),
-                now.1,
-                rate(now.1, before.1),
+                "published {published} ({:.0}/s), consumed {consumed} ({:.0}/s)",
+                rate(published, published_before),
+                rate(consumed, consumed_before),
             ));
             bar.tick();
-            before = now;
+            (published_before, consumed_before) = (published, consumed);
         }
     }
 }

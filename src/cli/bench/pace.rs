@@ -1,4 +1,4 @@
-//! When messages are due, at a rate.
+//! Paces requests at a rate.
 
 use std::{
     sync::{
@@ -11,30 +11,32 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-/// Requests at even distances, which all publishers share. One that is late does not put off those
-/// that follow: they are due when they are, and their times say so.
+/// Makes requests due at equal intervals, for all publishers together. A late request does not delay
+/// the ones after it: they stay due at their own times, from which latencies are measured.
 ///
-/// A thread of its own tells when one is due: the runtime's timers know milliseconds only, as much
-/// as an acknowledgement takes.
+/// A dedicated thread releases the requests, as the runtime's timers have a resolution of a
+/// millisecond, which is as long as an acknowledgement takes.
 pub(super) struct Pace {
-    began: Instant,
-    apart: Duration,
+    start: Instant,
+    interval: Duration,
+    /// One permit for each request that is due and not yet taken.
     due: Semaphore,
+    /// The number of requests taken so far.
     taken: AtomicU64,
 }
 
 impl Pace {
-    pub(super) fn start(began: Instant, apart: Duration) -> Arc<Self> {
-        // Fewer than one apart would be all at once, without an end.
-        let apart = apart.max(Duration::from_nanos(1));
+    pub(super) fn start(start: Instant, interval: Duration) -> Arc<Self> {
+        // With an interval of 0, all requests of all time would be due at once.
+        let interval = interval.max(Duration::from_nanos(1));
         let pace =
-            Arc::new(Self { began, apart, due: Semaphore::new(0), taken: AtomicU64::new(0) });
-        let of_thread = Arc::downgrade(&pace);
-        thread::spawn(move || keep(&of_thread));
+            Arc::new(Self { start, interval, due: Semaphore::new(0), taken: AtomicU64::new(0) });
+        let for_thread = Arc::downgrade(&pace);
+        thread::spawn(move || release(&for_thread));
         pace
     }
 
-    /// Waits for the next request to be due, and tells when it was.
+    /// Waits until the next request is due, and returns the time at which it was.
     pub(super) async fn next(&self) -> Instant {
         if let Ok(due) = self.due.acquire().await {
             due.forget();
@@ -43,23 +45,23 @@ impl Pace {
     }
 
     fn time_of(&self, number: u64) -> Instant {
-        self.began + self.apart.mul_f64(number as f64)
+        self.start + self.interval.mul_f64(number as f64)
     }
 }
 
-/// Lets requests go when they are due, for as long as somebody wants them.
+/// Releases requests when they are due, until the pace is dropped.
 #[allow(clippy::disallowed_methods)] // No task runs on this thread.
-fn keep(pace: &Weak<Pace>) {
-    let mut let_go = 0;
+fn release(pace: &Weak<Pace>) {
+    let mut released = 0;
     while let Some(pace) = pace.upgrade() {
-        let next = pace.time_of(let_go);
+        let next = pace.time_of(released);
         let now = Instant::now();
         if now >= next {
-            // As many as may have become due in one sleep, but not all that a long break left.
-            let due = (let_go..).take(1_024).take_while(|&number| pace.time_of(number) <= now);
+            // Limits the requests that are released at once after a long break.
+            let due = (released..).take(1_024).take_while(|&number| pace.time_of(number) <= now);
             let due = due.count();
             pace.due.add_permits(due);
-            let_go += due as u64;
+            released += due as u64;
         } else {
             drop(pace);
             thread::sleep(next - now);
@@ -72,12 +74,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn requests_are_due_at_even_distances_and_never_before() {
-        let began = Instant::now();
-        let pace = Pace::start(began, Duration::from_micros(500));
+    async fn requests_are_released_at_equal_intervals_and_never_early() {
+        let start = Instant::now();
+        let pace = Pace::start(start, Duration::from_micros(500));
         for number in 0..20 {
             let due = pace.next().await;
-            assert_eq!(due, began + Duration::from_micros(500 * number));
+            assert_eq!(due, start + Duration::from_micros(500 * number));
             assert!(Instant::now() >= due);
         }
     }

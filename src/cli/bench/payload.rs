@@ -1,6 +1,7 @@
-//! Payloads that are told apart, and that compress like those of real life.
+//! Payloads that differ from each other, compress like real ones, and contain a time.
 
 use std::{
+    ops::Range,
     sync::LazyLock,
     time::{Duration, Instant},
 };
@@ -8,37 +9,38 @@ use std::{
 use bytes::Bytes;
 use clap::ValueEnum;
 
-/// What a payload is made of.
+/// What a payload consists of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Payload {
-    /// Lines like those of a log.
+    /// Lines like a log's.
     #[default]
     Log,
     /// Random text, which hardly compresses.
     Random,
-    /// One and the same letter, which compresses to nothing.
+    /// One repeated letter, which compresses to almost nothing.
     Constant,
 }
 
-/// Digits of the time at which a message was due, at its beginning.
+/// The number of digits at a payload's beginning that say when its message was due.
 const STAMP: usize = 16;
 
-/// What the times count from: publishers and consumers are of one process.
+/// The origin of the times in payloads: publishers and consumers are in the same process.
 static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Payload {
-    /// The payloads of so many messages from `first` on, all due at one time. They share one
-    /// buffer, and nothing is formatted the general way: what is measured is the broker.
+    /// The payloads of the messages with the given numbers, all due at the same time. They share one
+    /// buffer and are formatted without `std::fmt`, so that they take little of the CPU that is
+    /// measured.
     pub(super) fn make(
         self,
-        first: u64,
-        count: u64,
+        numbers: Range<u64>,
         size: usize,
         due: Instant,
     ) -> impl Iterator<Item = Bytes> {
         let due = (due - *BEGINNING).as_nanos() as u64;
-        let mut text = Vec::with_capacity(count as usize * size + 128);
-        for number in first..first + count {
+        let count = (numbers.end - numbers.start) as usize;
+        let mut text = Vec::with_capacity(count * size + 128);
+        for number in numbers {
             let end = text.len() + size;
             put_hex(due, &mut text);
             text.push(b' ');
@@ -49,27 +51,26 @@ impl Payload {
         (0..count).map(move |_| text.split_to(size))
     }
 
-    /// Appends until at least `end`.
+    /// Appends text until the buffer has at least `end` bytes.
     fn fill(self, number: u64, end: usize, text: &mut Vec<u8>) {
-        let mut state = number;
+        let mut random = fastrand::Rng::with_seed(number);
         match self {
             Self::Log => {
+                let mut digits = itoa::Buffer::new();
                 while text.len() < end {
-                    let mixed = mix(state);
+                    let id = random.u64(..);
                     text.extend_from_slice(b"INFO api request id=");
-                    put_hex(mixed, text);
+                    put_hex(id, text);
                     text.extend_from_slice(b" path=/orders/");
-                    put_decimal(mixed % 100_003, text);
+                    text.extend_from_slice(digits.format(id % 100_003).as_bytes());
                     text.extend_from_slice(b" status=200 took=");
-                    put_decimal(mixed >> 52, text);
+                    text.extend_from_slice(digits.format(id >> 52).as_bytes());
                     text.extend_from_slice(b"us; ");
-                    state = state.wrapping_add(1 << 32);
                 }
             }
             Self::Random => {
                 while text.len() < end {
-                    state = mix(state.wrapping_add(1));
-                    put_hex(state, text);
+                    put_hex(random.u64(..), text);
                 }
             }
             Self::Constant => text.resize(end.max(text.len()), b'x'),
@@ -83,21 +84,6 @@ fn put_hex(number: u64, text: &mut Vec<u8>) {
     text.extend((0..STAMP as u32).map(digit));
 }
 
-/// Appends a number's digits.
-fn put_decimal(mut number: u64, text: &mut Vec<u8>) {
-    let mut digits = [0; 20];
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    text.extend_from_slice(&digits[start..]);
-}
-
 /// How long ago a message was due.
 pub(super) fn age(payload: &[u8]) -> Option<Duration> {
     let stamp = std::str::from_utf8(payload.get(..STAMP)?).ok()?;
@@ -105,22 +91,16 @@ pub(super) fn age(payload: &[u8]) -> Option<Duration> {
     Some(BEGINNING.elapsed().saturating_sub(due))
 }
 
-/// A number that looks like chance.
-fn mix(number: u64) -> u64 {
-    let mixed = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_has_its_size_and_tells_when_it_was_due() {
+    fn a_payload_has_the_given_size_and_due_time() {
         LazyLock::force(&BEGINNING);
         for payload in [Payload::Log, Payload::Random, Payload::Constant] {
             for size in [32, 100, 1_000] {
-                let made: Vec<Bytes> = payload.make(7, 3, size, Instant::now()).collect();
+                let made: Vec<Bytes> = payload.make(7..10, size, Instant::now()).collect();
                 assert_eq!(made.len(), 3);
                 for made in &made {
                     assert_eq!(made.len(), size);
@@ -129,7 +109,7 @@ mod tests {
                 assert!(size < 100 || payload == Payload::Constant || made[0] != made[1]);
             }
         }
-        let line = Payload::Log.make(0, 1, 100, *BEGINNING).next().unwrap();
+        let line = Payload::Log.make(0..1, 100, *BEGINNING).next().unwrap();
         let line = std::str::from_utf8(&line).unwrap();
         let begins = "0000000000000000 INFO api request id=";
         assert!(line.starts_with(begins) && line[53..].starts_with(" path=/orders/"), "{line}");

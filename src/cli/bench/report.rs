@@ -1,39 +1,21 @@
-//! What a run found, for people and for programs.
+//! The report of a run, for people and for programs.
 
 use std::{io, time::Duration};
 
 use bytesize::ByteSize;
-use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::{
-        failure::Failure,
-        output::{Output, describe},
-    },
-    LoadArgs,
-    consume::Consumed,
-    histogram::Times,
-    meter::Taken,
-    publish::Published,
+    super::{failure::Failure, output::describe},
+    arguments::{LoadArgs, ReportArgs},
+    consume::ConsumeOutcome,
+    idle::IdleOutcome,
+    latencies::Latencies,
+    meter::Usage,
+    publish::PublishOutcome,
 };
 
-/// How to tell what was found.
-#[derive(Args, Clone, Debug)]
-pub(super) struct ReportArgs {
-    /// How to print.
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(super) output: Output,
-    /// The broker's database, to tell what PostgreSQL takes: its log, its disk, its transactions
-    /// and, on this machine, its CPU.
-    #[arg(long, env = "TRUNKLINE_DATABASE_URL", value_name = "URL", hide_env_values = true)]
-    pub(super) database_url: Option<String>,
-    /// Keep the run's topics; else they are deleted.
-    #[arg(long)]
-    pub(super) keep: bool,
-}
-
-/// What was found.
+/// The measurements of a run.
 pub(super) struct Report {
     lines: Vec<(&'static str, String)>,
     object: Map<String, Value>,
@@ -43,8 +25,8 @@ impl Report {
     pub(super) fn new(kind: &str, load: &LoadArgs) -> Self {
         let LoadArgs { topics, size, payload, .. } = load;
         let mut report = Self { lines: Vec::new(), object: Map::new() };
-        let what = format!("{kind}: {topics} topics, payloads of {size} B ({payload:?})");
-        report.line("run", what);
+        let run = format!("{kind}: {topics} topics, payloads of {size} B ({payload:?})");
+        report.line("run", run);
         report.value("kind", json!(kind));
         report.value("topics", json!(topics));
         report.value("payload_bytes", json!(size));
@@ -52,23 +34,22 @@ impl Report {
         report
     }
 
-    /// Messages that were there before anything was measured.
-    pub(super) fn filled(&mut self, messages: u64) {
+    /// Adds the number of messages that were stored before the measurement.
+    pub(super) fn stored_before(&mut self, messages: u64) {
         self.line("stored before", format!("{messages} messages"));
         self.value("stored_before", json!(messages));
     }
 
-    pub(super) fn published(&mut self, published: &Published) {
-        let Published { messages, bytes, requests, unanswered, took, acknowledged, how } =
-            published;
-        self.line("publishers", how.clone());
+    pub(super) fn published(&mut self, outcome: &PublishOutcome) {
+        let PublishOutcome { messages, bytes, requests, unanswered, took, acknowledged, .. } =
+            outcome;
+        self.line("publishers", outcome.description.clone());
         self.line("published", rate(*messages, *bytes, *took));
         let requests_a_second = *requests as f64 / seconds(*took);
         self.line("requests", format!("{requests} ({requests_a_second:.0}/s)"));
-        self.line("acknowledged", acknowledged.told());
+        self.line("acknowledged", acknowledged.describe());
         if *unanswered > 0 {
-            let told = format!("{unanswered} requests, which were given up at the end");
-            self.line("unanswered", told);
+            self.line("unanswered", format!("{unanswered} requests, abandoned at the end"));
         }
         self.value(
             "published",
@@ -83,9 +64,9 @@ impl Report {
         );
     }
 
-    /// `aged` if the messages' ages say something.
-    pub(super) fn consumed(&mut self, consumed: &Consumed, aged: bool) {
-        let Consumed { messages, bytes, consumers, took, delivered } = consumed;
+    /// Adds what was consumed, and the time to delivery where that is meaningful.
+    pub(super) fn consumed(&mut self, outcome: &ConsumeOutcome, delivered: Option<&Latencies>) {
+        let ConsumeOutcome { messages, bytes, consumers, took, .. } = outcome;
         self.line("consumers", consumers.to_string());
         self.line("consumed", rate(*messages, *bytes, *took));
         let mut object = json!({
@@ -93,26 +74,30 @@ impl Report {
             "messages_per_second": *messages as f64 / seconds(*took),
             "bytes_per_second": *bytes as f64 / seconds(*took),
         });
-        if aged && !delivered.is_empty() {
-            self.line("delivered", delivered.told());
+        if let Some(delivered) = delivered.filter(|delivered| !delivered.is_empty()) {
+            self.line("delivered", delivered.describe());
             object["delivered_ms"] = delivered.object();
         }
         self.value("consumed", object);
     }
 
-    /// What was taken between two looks, for so many messages.
-    pub(super) fn costs(&mut self, before: &Taken, after: &Taken, messages: u64) {
+    /// Adds what was used between two moments, for a number of messages.
+    pub(super) fn costs(&mut self, before: &Usage, after: &Usage, messages: u64) {
         let per_message = |bytes: i64| bytes as f64 / messages.max(1) as f64;
         if let (Some(before), Some(after)) = (before.broker_cpu, after.broker_cpu) {
-            self.cpu("broker", after.saturating_sub(before));
+            let used = seconds(after.saturating_sub(before));
+            self.line("broker CPU", format!("{used:.2} s"));
+            self.value("broker_cpu_seconds", json!(used));
         }
         if let (Some(before), Some(after)) = (before.postgres_cpu, after.postgres_cpu) {
-            self.cpu("postgres", after.saturating_sub(before));
+            let used = seconds(after.saturating_sub(before));
+            self.line("postgres CPU", format!("{used:.2} s"));
+            self.value("postgres_cpu_seconds", json!(used));
         }
         let (Some(before), Some(after)) = (before.database, after.database) else { return };
         let wal = per_message(after.wal_bytes - before.wal_bytes);
         let disk = per_message(after.disk_bytes - before.disk_bytes);
-        let stored = format!("{wal:.0} B of log and {disk:.0} B of tables a message");
+        let stored = format!("{wal:.0} B of WAL and {disk:.0} B of tables a message");
         let mut object = json!({ "wal_bytes_per_message": wal, "disk_bytes_per_message": disk });
         let batches = after.batches - before.batches;
         if batches > 0 {
@@ -126,20 +111,14 @@ impl Report {
         self.value("database", object);
     }
 
-    /// Streams that waited: looks before they were opened, before they waited, and after that.
-    pub(super) fn idle(
-        &mut self,
-        streams: u32,
-        opened: Duration,
-        woken: &Times,
-        [before, resting, rested]: [&Taken; 3],
-    ) {
-        self.line("streams", format!("{streams}, opened in {:.2} s", seconds(opened)));
-        self.line("a message to all", woken.told());
+    pub(super) fn idle(&mut self, outcome: &IdleOutcome) {
+        let IdleOutcome { streams, opening, woken, before, opened, rested } = outcome;
+        self.line("streams", format!("{streams}, opened in {:.2} s", seconds(*opening)));
+        self.line("message to all", woken.describe());
         let mut object = json!({
-            "streams": streams, "opened_seconds": seconds(opened), "woken_ms": woken.object(),
+            "streams": streams, "opened_seconds": seconds(*opening), "woken_ms": woken.object(),
         });
-        if let (Some(before), Some(after)) = (before.broker_memory, resting.broker_memory) {
+        if let (Some(before), Some(after)) = (before.broker_memory, opened.broker_memory) {
             let (grown, after) = (ByteSize(after.saturating_sub(before)), ByteSize(after));
             self.line("broker memory", format!("{after}, {grown} of it for the streams"));
             object["broker_bytes"] = json!(after.0);
@@ -149,21 +128,17 @@ impl Report {
             self.line("sessions", counters.sessions.to_string());
             object["sessions"] = json!(counters.sessions);
         }
-        let waited = rested.at - resting.at;
-        let looks = [
-            ("broker at rest", "broker_cpu_share", resting.broker_cpu.zip(rested.broker_cpu)),
-            (
-                "postgres at rest",
-                "postgres_cpu_share",
-                resting.postgres_cpu.zip(rested.postgres_cpu),
-            ),
-        ];
-        for (line, field, look) in looks {
-            if let Some((before, after)) = look {
-                let share = seconds(after.saturating_sub(before)) / seconds(waited);
-                self.line(line, format!("{:.1} % of a core", share * 100.0));
-                object[field] = json!(share);
-            }
+        let share = |before: Option<Duration>, after: Option<Duration>| {
+            let used = after?.saturating_sub(before?);
+            Some(seconds(used) / seconds(rested.at - opened.at))
+        };
+        if let Some(share) = share(opened.broker_cpu, rested.broker_cpu) {
+            self.line("broker at rest", format!("{:.1} % of a core", share * 100.0));
+            object["broker_cpu_share"] = json!(share);
+        }
+        if let Some(share) = share(opened.postgres_cpu, rested.postgres_cpu) {
+            self.line("postgres at rest", format!("{:.1} % of a core", share * 100.0));
+            object["postgres_cpu_share"] = json!(share);
         }
         self.value("idle", object);
     }
@@ -172,12 +147,6 @@ impl Report {
         let lines = std::mem::take(&mut self.lines);
         let object = Value::Object(self.object);
         Ok(describe(&mut io::stdout(), args.output, &lines, &object)?)
-    }
-
-    fn cpu(&mut self, whose: &'static str, took: Duration) {
-        let line = if whose == "broker" { "broker CPU" } else { "postgres CPU" };
-        self.line(line, format!("{:.2} s", seconds(took)));
-        self.value(&format!("{whose}_cpu_seconds"), json!(seconds(took)));
     }
 
     fn line(&mut self, name: &'static str, value: String) {

@@ -1,4 +1,4 @@
-//! Topics of a run, and who is registered on them.
+//! The topics of a run, and the producers and consumers registered on them.
 
 use std::time::SystemTime;
 
@@ -14,10 +14,10 @@ use crate::{
     },
 };
 
-/// Calls that are under way at a time.
+/// The number of concurrent calls.
 const IN_FLIGHT: usize = 32;
 
-/// What the names of a run's topics begin with, and no other's.
+/// A prefix that only the names of this run's topics have.
 pub(super) fn prefix() -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     format!("bench-{}-{}-", now.as_millis(), std::process::id())
@@ -28,9 +28,9 @@ pub(super) struct Topics {
     names: Vec<String>,
 }
 
-/// An id on a topic.
+/// The id of a producer or consumer, registered on a topic.
 #[derive(Clone, Debug)]
-pub(super) struct Registered {
+pub(super) struct RegisteredId {
     pub(super) topic: String,
     pub(super) id: String,
 }
@@ -46,16 +46,16 @@ impl Topics {
         Ok(Self { names })
     }
 
-    /// Registers so many producers, spread over the topics.
+    /// Registers `count` producers, spread over the topics.
     pub(super) async fn producers(
         &self,
         client: &Client,
         name: &str,
         count: u32,
-    ) -> Result<Vec<Registered>, Failure> {
+    ) -> Result<Vec<RegisteredId>, Failure> {
         let producers = self.spread(name, count);
-        let register = async |producer: &Registered| {
-            let Registered { topic, id } = producer.clone();
+        let register = async |producer: &RegisteredId| {
+            let RegisteredId { topic, id } = producer.clone();
             let request = RegisterProducerRequest { topic, producer_id: id, fence: false };
             client.producers().register_producer(request).await.map(|_| ())
         };
@@ -63,16 +63,16 @@ impl Topics {
         Ok(producers)
     }
 
-    /// Registers so many consumers, spread over the topics.
+    /// Registers `count` consumers, spread over the topics.
     pub(super) async fn consumers(
         &self,
         client: &Client,
         start: LogEdge,
         count: u32,
-    ) -> Result<Vec<Registered>, Failure> {
+    ) -> Result<Vec<RegisteredId>, Failure> {
         let consumers = self.spread("consumer", count);
-        let register = async |consumer: &Registered| {
-            let Registered { topic, id } = consumer.clone();
+        let register = async |consumer: &RegisteredId| {
+            let RegisteredId { topic, id } = consumer.clone();
             let request = RegisterConsumerRequest {
                 topic,
                 consumer_id: id,
@@ -92,14 +92,14 @@ impl Topics {
         all(self.names.iter().map(delete)).await
     }
 
-    fn spread(&self, what: &str, count: u32) -> Vec<Registered> {
+    fn spread(&self, what: &str, count: u32) -> Vec<RegisteredId> {
         let topics = self.names.iter().cycle();
         let ids = (0..count).map(|number| format!("{what}-{number}"));
-        topics.zip(ids).map(|(topic, id)| Registered { topic: topic.clone(), id }).collect()
+        topics.zip(ids).map(|(topic, id)| RegisteredId { topic: topic.clone(), id }).collect()
     }
 }
 
-/// Makes all calls, some at a time.
+/// Makes all calls, [`IN_FLIGHT`] at a time.
 async fn all(
     calls: impl Iterator<Item = impl Future<Output = Result<(), Status>>>,
 ) -> Result<(), Failure> {

@@ -1,4 +1,4 @@
-//! What becomes of lines that cannot be messages.
+//! Counts and keeps lines that cannot be messages.
 
 use std::{
     fs::{File, OpenOptions},
@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::{
     super::{failure::Failure, lines::Line},
+    line_id::LineId,
     message::cut_payload,
     problem::{Problem, ascii_excerpt},
 };
@@ -18,32 +19,35 @@ use crate::{
     proto::{MAX_MESSAGE_BYTES, NewMessage},
 };
 
-/// How many lines are named at the end.
+/// How many lines are named at the end of a run.
 const NAMED: usize = 20;
 
-/// Lines that were skipped or cut, and where they are kept.
+/// Lines that were skipped or cut.
 pub(super) struct BadLines {
     sink: Sink,
     skipped: Tally,
     cut: Tally,
     first_problem: Option<String>,
+    /// The names of the inputs.
+    names: Vec<String>,
 }
 
-/// Where bad lines go.
+/// Where bad lines are kept.
 pub(super) enum Sink {
     Nowhere,
-    /// The end of a file: each line as it was read, however long.
+    /// At the end of a file: each line as it was read, however long.
     File {
         path: PathBuf,
         out: BufWriter<File>,
         is_synced: bool,
     },
-    /// Another topic: each line as far as a message has room, with headers that say what it is.
+    /// In another topic: as much of each line as a message has room for, with headers that describe
+    /// the line.
     Topic(Producer),
 }
 
 impl Sink {
-    /// Appends to a file, which is made if it is missing.
+    /// Appends to a file, which is created if it does not exist.
     pub(super) fn file(path: PathBuf) -> Result<Self, Failure> {
         let opened = OpenOptions::new().create(true).append(true).open(&path);
         let file = opened
@@ -53,51 +57,50 @@ impl Sink {
 }
 
 impl BadLines {
-    pub(super) fn to(sink: Sink) -> Self {
-        Self { sink, skipped: Tally::default(), cut: Tally::default(), first_problem: None }
+    pub(super) fn new(sink: Sink, names: Vec<String>) -> Self {
+        let (skipped, cut) = (Tally::default(), Tally::default());
+        Self { sink, skipped, cut, first_problem: None, names }
     }
 
-    /// Some of a line over the limit.
+    /// Keeps a part of a line over the limit.
     pub(super) fn overflow(&mut self, bytes: &Bytes) -> Result<(), Failure> {
         self.write(bytes)
     }
 
-    /// A line is skipped. What its topic says of it is to be waited for.
+    /// Counts and keeps a skipped line; returns the acknowledgement to wait for, if any.
     pub(super) async fn skip(
         &mut self,
         file: usize,
-        name: &str,
         line: &Line,
         problem: &Problem,
     ) -> Result<Option<Acknowledgement>, Failure> {
-        self.skipped.add(file, line.number);
+        self.skipped.add(LineId { file, number: line.number });
         if self.first_problem.is_none() {
             self.first_problem = Some(problem.to_string());
         }
-        self.keep(name, line, &problem.to_string()).await
+        self.keep(file, line, &problem.to_string()).await
     }
 
-    /// A line was cut. What its topic says of it is to be waited for.
+    /// Counts and keeps a cut line; returns the acknowledgement to wait for, if any.
     pub(super) async fn cut(
         &mut self,
         file: usize,
-        name: &str,
         line: &Line,
     ) -> Result<Option<Acknowledgement>, Failure> {
-        self.cut.add(file, line.number);
-        self.keep(name, line, "is longer than the limit, and was cut to it").await
+        self.cut.add(LineId { file, number: line.number });
+        self.keep(file, line, "is longer than the limit, and was cut to it").await
     }
 
     async fn keep(
         &mut self,
-        name: &str,
+        file: usize,
         line: &Line,
         problem: &str,
     ) -> Result<Option<Acknowledgement>, Failure> {
         match &self.sink {
             Sink::Nowhere => Ok(None),
             Sink::File { .. } => {
-                // Of a line over the limit, all has been written as it was read.
+                // A line over the limit has been written already, piece by piece.
                 if line.is_whole() {
                     self.write(&line.bytes)?;
                 }
@@ -106,7 +109,7 @@ impl BadLines {
             }
             Sink::Topic(producer) => {
                 let mut message = NewMessage::new(line.bytes.clone())
-                    .with_header("file", ascii_excerpt(name, 1_000))
+                    .with_header("file", ascii_excerpt(&self.names[file], 1_000))
                     .with_header("line", line.number.to_string())
                     .with_header("line-bytes", line.length.to_string())
                     .with_header("problem", ascii_excerpt(problem, 1_000));
@@ -124,7 +127,7 @@ impl BadLines {
         out.write_all(bytes).map_err(|error| failed(path, &error))
     }
 
-    /// Brings the file to the disk: what is passed over is kept by then.
+    /// Syncs the file to disk, so that skipped lines are kept before the ledger passes over them.
     pub(super) fn sync(&mut self) -> Result<(), Failure> {
         let Sink::File { path, out, is_synced } = &mut self.sink else { return Ok(()) };
         if !*is_synced {
@@ -135,7 +138,7 @@ impl BadLines {
         Ok(())
     }
 
-    /// Waits until the topic has what was sent to it.
+    /// Waits until all bad lines are kept.
     pub(super) async fn flush(&mut self) -> Result<(), Failure> {
         match &self.sink {
             Sink::Topic(producer) => Ok(producer.flush().await?),
@@ -143,18 +146,18 @@ impl BadLines {
         }
     }
 
-    /// Which lines they were, for people; nothing, if there were none.
-    pub(super) fn told(&self, names: &[String]) -> Option<String> {
-        let mut told = Vec::new();
+    /// The skipped and cut lines, for people; `None` if there were none.
+    pub(super) fn summary(&self) -> Option<String> {
+        let mut summary = Vec::new();
         if self.skipped.count > 0 {
             let problem = self.first_problem.as_deref().unwrap_or_default();
-            let skipped = self.skipped.told("skipped", names);
-            told.push(format!("{skipped}; the first one: {problem}"));
+            let skipped = self.skipped.summary("skipped", &self.names);
+            summary.push(format!("{skipped}; the first one: {problem}"));
         }
         if self.cut.count > 0 {
-            told.push(self.cut.told("cut to the limit", names));
+            summary.push(self.cut.summary("cut to the limit", &self.names));
         }
-        (!told.is_empty()).then(|| told.join("; "))
+        (!summary.is_empty()).then(|| summary.join("; "))
     }
 }
 
@@ -162,36 +165,35 @@ fn failed(path: &std::path::Path, error: &std::io::Error) -> Failure {
     Failure::refused(format!("write {}: {error}", path.display()))
 }
 
-/// How many lines, and which came first.
+/// A number of lines, the first of which are named.
 #[derive(Default)]
 struct Tally {
     count: u64,
-    /// File and number.
-    first: Vec<(usize, u64)>,
+    first: Vec<LineId>,
 }
 
 impl Tally {
-    fn add(&mut self, file: usize, number: u64) {
+    fn add(&mut self, line: LineId) {
         self.count += 1;
         if self.first.len() < NAMED {
-            self.first.push((file, number));
+            self.first.push(line);
         }
     }
 
-    fn told(&self, done: &str, names: &[String]) -> String {
+    fn summary(&self, done: &str, names: &[String]) -> String {
         let lines = if self.count == 1 { "line" } else { "lines" };
-        let files = self.first.chunk_by(|(one, _), (other, _)| one == other).map(|numbers| {
-            let name = numbers.first().map_or("", |&(file, _)| &names[file]);
-            let numbers: Vec<_> = numbers.iter().map(|(_, number)| number.to_string()).collect();
+        let files = self.first.chunk_by(|one, other| one.file == other.file).map(|lines| {
+            let name = lines.first().map_or("", |line| &names[line.file]);
+            let numbers: Vec<_> = lines.iter().map(|line| line.number.to_string()).collect();
             format!("{} of {name}", numbers.join(", "))
         });
-        let mut told =
+        let mut summary =
             format!("{} {lines} {done}: {}", self.count, files.collect::<Vec<_>>().join(", "));
         let more = self.count - self.first.len() as u64;
         if more > 0 {
-            told.push_str(&format!(" and {more} more"));
+            summary.push_str(&format!(" and {more} more"));
         }
-        told
+        summary
     }
 }
 
@@ -203,14 +205,14 @@ mod tests {
     fn the_first_lines_are_named() {
         let names = ["a".to_owned(), "b".to_owned()];
         let mut tally = Tally::default();
-        tally.add(0, 7);
-        assert_eq!(tally.told("skipped", &names), "1 line skipped: 7 of a");
-        tally.add(0, 9);
-        tally.add(1, 1);
-        assert_eq!(tally.told("skipped", &names), "3 lines skipped: 7, 9 of a, 1 of b");
-        (2..100).for_each(|number| tally.add(1, number));
-        let told = tally.told("skipped", &names);
-        assert!(told.starts_with("101 lines skipped: 7, 9 of a, 1, 2, 3"), "{told}");
-        assert!(told.ends_with("18 of b and 81 more"), "{told}");
+        tally.add(LineId { file: 0, number: 7 });
+        assert_eq!(tally.summary("skipped", &names), "1 line skipped: 7 of a");
+        tally.add(LineId { file: 0, number: 9 });
+        tally.add(LineId { file: 1, number: 1 });
+        assert_eq!(tally.summary("skipped", &names), "3 lines skipped: 7, 9 of a, 1 of b");
+        (2..100).for_each(|number| tally.add(LineId { file: 1, number }));
+        let summary = tally.summary("skipped", &names);
+        assert!(summary.starts_with("101 lines skipped: 7, 9 of a, 1, 2, 3"), "{summary}");
+        assert!(summary.ends_with("18 of b and 81 more"), "{summary}");
     }
 }

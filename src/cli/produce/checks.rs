@@ -1,4 +1,4 @@
-//! What is checked of a run before anything is registered, shut out or sent.
+//! Checks a run before anything is registered, fenced or sent.
 
 use std::{
     fs,
@@ -8,16 +8,16 @@ use std::{
 
 use tonic::Code;
 
-use super::{super::failure::Failure, Produce, identity::Inode, input::Input};
+use super::{super::failure::Failure, identity::Inode, input::Input, options::Produce};
 use crate::{
     client::Client,
     proto::{GetProducerRequest, MAX_REQUEST_MESSAGES, Producer},
 };
 
-/// The longest that a line may wait for others.
+/// The maximum of `--linger`.
 const MAX_LINGER: Duration = Duration::from_secs(600);
 
-/// Refuses what no producer can be opened with.
+/// Refuses options that a producer does not accept.
 pub(super) fn options(options: &Produce) -> Result<(), Failure> {
     if !(1..=MAX_REQUEST_MESSAGES).contains(&options.batch) {
         return Err(Failure::usage("--batch must be 1 to 10,000"));
@@ -28,8 +28,8 @@ pub(super) fn options(options: &Produce) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The registration as it is; none, if it is missing and is to be made. That for bad lines must be
-/// there as well. Nothing changes by asking.
+/// The producer's registration; `None` if it is missing and the run creates it. Also checks the
+/// registration on the topic for bad lines. Changes nothing.
 pub(super) async fn registration(
     client: &Client,
     options: &Produce,
@@ -55,8 +55,7 @@ async fn find(
     }
 }
 
-/// Refuses files that would be read and written at the same time, and inputs that cannot be told
-/// apart.
+/// Refuses files that would be both read and written, and inputs that cannot be distinguished.
 pub(super) fn files(options: &Produce, inputs: &[Input]) -> Result<(), Failure> {
     let written = [("--bad-lines-file", &options.bad_lines_file), ("--state", &options.state)];
     for (flag, path) in written {
@@ -67,7 +66,7 @@ pub(super) fn files(options: &Produce, inputs: &[Input]) -> Result<(), Failure> 
         }
     }
     if let Some(state) = &options.state {
-        apart(options, state)?;
+        bad_lines_file(options, state)?;
     }
     if !options.resume {
         return Ok(());
@@ -75,15 +74,15 @@ pub(super) fn files(options: &Produce, inputs: &[Input]) -> Result<(), Failure> 
     let has_stream = inputs.iter().any(|input| input.file().is_none());
     if has_stream && (inputs.len() > 1 || options.state.is_some()) {
         return Err(Failure::usage(
-            "standard input, pipes and devices have no place that can be kept: with --resume, name \
-             one of them alone, without --state",
+            "standard input, pipes and devices have no position that can be stored: with \
+             --resume, one of them must be the only input, without --state",
         ));
     }
     given_once(inputs)
 }
 
 /// Refuses a file for bad lines that is the state file.
-pub(super) fn apart(options: &Produce, state: &Path) -> Result<(), Failure> {
+pub(super) fn bad_lines_file(options: &Produce, state: &Path) -> Result<(), Failure> {
     match &options.bad_lines_file {
         Some(bad_lines) if is_same(bad_lines, state) => Err(Failure::usage(format!(
             "--bad-lines-file names the state file {}",
@@ -108,17 +107,17 @@ fn inode(path: &Path) -> Option<Inode> {
     fs::metadata(path).ok().as_ref().and_then(Inode::of_data)
 }
 
-/// Whether two paths name one file, or will once it is made.
+/// Whether two paths name the same file, or will once it is created.
 fn is_same(one: &Path, other: &Path) -> bool {
     match (fs::metadata(one), fs::metadata(other)) {
         (Ok(one), Ok(other)) => Inode::from(&one) == Inode::from(&other),
-        (Err(_), Err(_)) => future_place(one) == future_place(other),
+        (Err(_), Err(_)) => future_path(one) == future_path(other),
         _ => false,
     }
 }
 
-/// Where a file will lie that is not there yet: a link may lead to it, and so may its folder.
-fn future_place(path: &Path) -> PathBuf {
+/// The canonical path of a file that does not exist yet: the path and its folder may be links.
+fn future_path(path: &Path) -> PathBuf {
     let folder = |path: &Path| match path.parent() {
         Some(folder) if folder != Path::new("") => folder.to_owned(),
         _ => PathBuf::from("."),
@@ -136,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_of_one_file_are_the_same_also_before_it_is_made() {
+    fn paths_of_the_same_file_are_recognised_even_before_it_exists() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         std::os::unix::fs::symlink(folder.path(), path("folder")).unwrap();

@@ -1,9 +1,9 @@
-//! Which file a file is, and a place in it that can be recognised.
+//! Recognises files, and positions in them.
 //!
-//! A path names whatever lies there now: a rotated log keeps its path and is another file. An inode
-//! is given to another file once its own is gone, and keeps its number when its content is
-//! replaced. So a file is known by its inode together with hashes of its beginning and of the line
-//! before the place.
+//! A path alone does not identify a file: after a rotation, a log's path names a new file. Nor does
+//! an inode: its number is reused once its file is gone, and stays the same when the content is
+//! replaced. So a file is recognised by its inode together with hashes of its beginning and of the
+//! line before the position.
 
 use std::{
     fs::{File, Metadata},
@@ -16,8 +16,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// How much of a file's beginning, and of a line, is hashed.
-pub(super) const PRINT_BYTES: usize = 4096;
+/// How many bytes of a file's beginning, and of a line, are hashed.
+pub(super) const FINGERPRINT_BYTES: usize = 4096;
 
 /// A file's number on its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -28,10 +28,10 @@ pub(super) struct Inode {
 }
 
 impl Inode {
-    /// That of no file: they are numbered from 1.
+    /// The inode of no file: inodes are numbered from 1.
     pub(super) const NONE: Self = Self { device: 0, inode: 0 };
 
-    /// That of a file or pipe, in which what is written is what is read; nothing of a device.
+    /// The inode of a file or pipe, where readers get what writers write; `None` for a device.
     pub(super) fn of_data(metadata: &Metadata) -> Option<Self> {
         let kind = metadata.file_type();
         (kind.is_file() || kind.is_fifo()).then(|| Self::from(metadata))
@@ -47,23 +47,23 @@ impl From<&Metadata> for Inode {
 /// The hash of a part of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Print {
+pub(super) struct Fingerprint {
     start: u64,
     bytes: usize,
     sha256: String,
 }
 
-impl Print {
-    /// Of bytes that lie at an offset; of a long part, its beginning stands for it.
+impl Fingerprint {
+    /// The hash of the bytes at an offset, or of the beginning of a long part.
     pub(super) fn of(start: u64, part: &[u8]) -> Self {
-        let part = &part[..part.len().min(PRINT_BYTES)];
+        let part = &part[..part.len().min(FINGERPRINT_BYTES)];
         let sha256 = STANDARD_NO_PAD.encode(Sha256::digest(part));
         Self { start, bytes: part.len(), sha256 }
     }
 
     fn matches(&self, file: &File) -> io::Result<bool> {
-        // What a damaged state says is no reason to allocate it.
-        if self.bytes > PRINT_BYTES {
+        // A damaged state must not cause a large allocation.
+        if self.bytes > FINGERPRINT_BYTES {
             return Ok(false);
         }
         let mut part = vec![0; self.bytes];
@@ -75,39 +75,41 @@ impl Print {
     }
 }
 
-/// A place in a file: behind a line, or, where its last line was shipped unfinished, in one.
+/// A position in a file: after a line, or within its last line if that was shipped unfinished.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Position {
-    /// Bytes before it.
+    /// The number of bytes before it.
     pub(super) offset: u64,
-    /// Lines before it.
+    /// The number of lines before it.
     pub(super) lines: u64,
-    /// The line before it; none at the beginning.
-    pub(super) last_line: Option<Print>,
+    /// The line before it; `None` at the beginning.
+    pub(super) last_line: Option<Fingerprint>,
 }
 
-/// Whether a file has the content that a position was reached over.
-pub(super) fn leads_to(file: &File, head: Option<&Print>, at: &Position) -> io::Result<bool> {
+/// Whether a file has the content that led to a position: its beginning, and the line before the
+/// position.
+pub(super) fn leads_to(file: &File, head: Option<&Fingerprint>, at: &Position) -> io::Result<bool> {
     if file.metadata()?.len() < at.offset {
         return Ok(false);
     }
-    for print in [head, at.last_line.as_ref()].into_iter().flatten() {
-        if !print.matches(file)? {
+    for fingerprint in [head, at.last_line.as_ref()].into_iter().flatten() {
+        if !fingerprint.matches(file)? {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-/// The beginning of a file, as far as its hash goes.
+/// Reads the part of a file's beginning that is hashed, at most up to an offset.
 pub(super) fn read_head(file: &File, up_to: u64) -> io::Result<Vec<u8>> {
-    let mut head = vec![0; PRINT_BYTES.min(usize::try_from(up_to).unwrap_or(PRINT_BYTES))];
+    let mut head =
+        vec![0; FINGERPRINT_BYTES.min(usize::try_from(up_to).unwrap_or(FINGERPRINT_BYTES))];
     file.read_exact_at(&mut head, 0)?;
     Ok(head)
 }
 
-/// Whether a place lies in the middle of a line.
+/// Whether an offset is within a line.
 pub(super) fn is_inside_line(file: &File, offset: u64) -> io::Result<bool> {
     let mut before = [b'\n'];
     if offset > 0 {
@@ -116,7 +118,7 @@ pub(super) fn is_inside_line(file: &File, offset: u64) -> io::Result<bool> {
     Ok(before != [b'\n'])
 }
 
-/// Where a file lies that was at `path` and may have been renamed since, as a rotated log is.
+/// The path of a file that was at `path` and may have been renamed in its folder, as rotated logs are.
 pub(super) fn find_beside(path: &Path, sought: Inode) -> Option<PathBuf> {
     let entries = std::fs::read_dir(path.parent()?).ok()?;
     entries.flatten().map(|entry| entry.path()).find(|path| {
@@ -134,15 +136,15 @@ mod tests {
     fn position(text: &str, lines: u64, last: &str) -> Position {
         let offset = text.len() as u64;
         let start = offset - last.len() as u64;
-        Position { offset, lines, last_line: Some(Print::of(start, last.as_bytes())) }
+        Position { offset, lines, last_line: Some(Fingerprint::of(start, last.as_bytes())) }
     }
 
     #[test]
-    fn a_file_is_known_by_its_beginning_and_the_line_before_the_place() {
+    fn a_file_is_recognised_by_its_beginning_and_the_line_before_the_position() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let at = position("one\ntwo\n", 2, "two\n");
-        let head = Print::of(0, b"one\ntwo\n");
+        let head = Fingerprint::of(0, b"one\ntwo\n");
         for (content, known) in [
             ("one\ntwo\n", true),
             ("one\ntwo\nthree", true),
@@ -154,7 +156,7 @@ mod tests {
             let file = File::open(&path).unwrap();
             assert_eq!(leads_to(&file, Some(&head), &at).unwrap(), known, "{content}");
         }
-        // Another beginning, with the same last line.
+        // A different beginning, with the same last line.
         fs::write(&path, "two\ntwo\n").unwrap();
         let file = File::open(&path).unwrap();
         assert!(!leads_to(&file, Some(&head), &at).unwrap());

@@ -1,4 +1,4 @@
-//! Where lines come from.
+//! Opens the inputs, and reads lines from them.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -15,55 +15,57 @@ use super::{
         failure::Failure,
         lines::{Line, Lines, Piece},
     },
-    identity::{self, Inode, PRINT_BYTES, Position},
+    identity::{self, FINGERPRINT_BYTES, Inode, Position},
 };
 
 const READ_BYTES: usize = 256 * 1024;
 
-/// What is given on the command line, opened.
+/// An input of the command line, opened.
 pub(super) struct Input {
     pub(super) name: String,
-    /// Which file or pipe it is; nothing of a device, which may well be written to as well.
+    /// The inode of a file or pipe; `None` for a device, which may be an input and an output.
     pub(super) inode: Option<Inode>,
     kind: Kind,
 }
 
 enum Kind {
     File(RegularFile),
-    /// Standard input, a pipe or a device: it can be read once, from wherever it is.
+    /// Standard input, a pipe or a device: it can be read only once, from its current position.
     Stream(Box<dyn AsyncRead + Unpin + Send>),
 }
 
-/// A file whose place can be kept.
+/// A file, in which a position can be stored and found again.
 pub(super) struct RegularFile {
     pub(super) file: File,
     pub(super) inode: Inode,
-    /// Where it really lies.
+    /// Its canonical path.
     pub(super) path: PathBuf,
     pub(super) size: u64,
 }
 
-/// Opens all files before a line of any is sent.
+/// Opens all inputs.
 pub(super) async fn open_all(files: &[OsString]) -> Result<Vec<Input>, Failure> {
     let mut inputs = Vec::new();
     for file in files {
         let name = file.to_string_lossy().into_owned();
-        let (inode, kind) = match file.as_os_str() == OsStr::new("-") {
-            true => (stdin_inode(), Kind::Stream(Box::new(tokio::io::stdin()))),
-            false => open(file, &name).await?,
-        };
-        inputs.push(Input { name, inode, kind });
+        inputs.push(match file.as_os_str() == OsStr::new("-") {
+            true => {
+                let kind = Kind::Stream(Box::new(tokio::io::stdin()));
+                Input { name, inode: stdin_inode(), kind }
+            }
+            false => open(file, name).await?,
+        });
     }
     Ok(inputs)
 }
 
-/// Standard input may be a file as well.
+/// The inode of standard input, which may be a file as well.
 fn stdin_inode() -> Option<Inode> {
     let stdin = io::stdin().as_fd().try_clone_to_owned().ok()?;
     Inode::of_data(&File::from(stdin).metadata().ok()?)
 }
 
-async fn open(path: &OsStr, name: &str) -> Result<(Option<Inode>, Kind), Failure> {
+async fn open(path: &OsStr, name: String) -> Result<Input, Failure> {
     let failed = |error| Failure::refused(format!("open {name}: {error}"));
     let opened = tokio::fs::File::open(path).await.map_err(failed)?;
     let metadata = opened.metadata().await.map_err(failed)?;
@@ -71,7 +73,8 @@ async fn open(path: &OsStr, name: &str) -> Result<(Option<Inode>, Kind), Failure
         return Err(Failure::refused(format!("open {name}: it is a folder")));
     }
     if !metadata.is_file() {
-        return Ok((Inode::of_data(&metadata), Kind::Stream(Box::new(opened))));
+        let (inode, kind) = (Inode::of_data(&metadata), Kind::Stream(Box::new(opened)));
+        return Ok(Input { name, inode, kind });
     }
     let file = RegularFile {
         file: opened.into_std().await,
@@ -79,11 +82,11 @@ async fn open(path: &OsStr, name: &str) -> Result<(Option<Inode>, Kind), Failure
         path: std::fs::canonicalize(path).map_err(failed)?,
         size: metadata.len(),
     };
-    Ok((Some(file.inode), Kind::File(file)))
+    Ok(Input { name, inode: Some(file.inode), kind: Kind::File(file) })
 }
 
 impl Input {
-    /// The file, if it is one.
+    /// The file, if the input is one.
     pub(super) fn file(&self) -> Option<&RegularFile> {
         match &self.kind {
             Kind::File(file) => Some(file),
@@ -91,7 +94,8 @@ impl Input {
         }
     }
 
-    /// The same file, to be read besides, one reader after the other; nothing of a stream.
+    /// The same file for another reader, to be used before or after this one but not at the same time;
+    /// `None` for a stream.
     pub(super) fn reopened(&self) -> io::Result<Option<Self>> {
         let Kind::File(RegularFile { file, inode, path, size }) = &self.kind else {
             return Ok(None);
@@ -101,7 +105,7 @@ impl Input {
         Ok(Some(Self { name: self.name.clone(), inode: self.inode, kind }))
     }
 
-    /// Its lines from a position on; from a stream, from wherever it is.
+    /// The lines of a file from a position on, or of a stream from its current position.
     pub(super) fn read_from(self, at: &Position, limit: usize) -> Result<Source, Failure> {
         let Self { name, kind, .. } = self;
         let mut source = Source {
@@ -124,42 +128,49 @@ impl Input {
     }
 }
 
-/// Lines of an input.
+/// The lines of an input.
 pub(super) struct Source {
     pub(super) name: String,
     pub(super) is_file: bool,
-    /// How many bytes there are to read, if that is known.
+    /// The number of bytes to read, if it is known.
     pub(super) bytes: Option<u64>,
     reader: Box<dyn AsyncRead + Unpin + Send>,
-    /// Where it lies and which one it is, if it is a file.
-    origin: Option<(PathBuf, Inode)>,
+    /// The file, if it is one.
+    origin: Option<FileOrigin>,
     lines: Lines,
-    /// The beginning of the file, up to [`PRINT_BYTES`] of it.
+    /// The first bytes of the file, at most [`FINGERPRINT_BYTES`].
     head: Vec<u8>,
-    /// Whether what comes first is the rest of a line that was shipped unfinished.
+    /// Whether the first line is the rest of a line that was shipped unfinished.
     is_inside_line: bool,
+}
+
+/// Which file is read.
+#[derive(Clone)]
+struct FileOrigin {
+    path: PathBuf,
+    inode: Inode,
 }
 
 impl Source {
     fn seek(&mut self, file: RegularFile, at: &Position, limit: usize) -> io::Result<()> {
         let RegularFile { mut file, inode, path, size } = file;
-        self.origin = Some((path, inode));
+        self.origin = Some(FileOrigin { path, inode });
         self.is_file = true;
         self.bytes = Some(size.saturating_sub(at.offset));
         self.head = identity::read_head(&file, at.offset)?;
         self.is_inside_line = identity::is_inside_line(&file, at.offset)?;
         file.seek(SeekFrom::Start(at.offset))?;
-        // The rest of a line has that line's number.
+        // The rest of a line has the number of that line.
         let number = at.lines.saturating_sub(u64::from(self.is_inside_line));
         self.lines = Lines::starting_at(at.offset, number, limit);
         self.reader = Box::new(tokio::fs::File::from_std(file));
         Ok(())
     }
 
-    /// Reads a file again from a line on; returns whether it could be.
+    /// Reads a file again from a line on; returns false for a stream, or if the path is another file now.
     pub(super) fn go_back(&mut self, start: u64, number: u64, limit: usize) -> io::Result<bool> {
-        let Some((path, inode)) = self.origin.clone() else { return Ok(false) };
-        // Opened anew: what still reads the file of before moves no place in this one.
+        let Some(FileOrigin { path, inode }) = self.origin.clone() else { return Ok(false) };
+        // Opened anew, as a read of the old file may still be in progress and would move its position.
         let file = File::open(&path)?;
         let metadata = file.metadata()?;
         if Inode::from(&metadata) != inode {
@@ -173,36 +184,36 @@ impl Source {
         Ok(true)
     }
 
-    /// Reads more; returns how many bytes, 0 at the end.
+    /// Reads more input; returns the number of bytes, 0 at the end.
     pub(super) async fn fill(&mut self) -> io::Result<usize> {
         let buffer = self.lines.buffer();
         buffer.reserve(READ_BYTES);
         let before = buffer.len();
         let read = self.reader.read_buf(buffer).await?;
-        if self.is_file && self.head.len() < PRINT_BYTES {
+        if self.is_file && self.head.len() < FINGERPRINT_BYTES {
             let more = &buffer[before..];
-            let missing = PRINT_BYTES - self.head.len();
+            let missing = FINGERPRINT_BYTES - self.head.len();
             self.head.extend_from_slice(&more[..more.len().min(missing)]);
         }
         Ok(read)
     }
 
-    /// The next piece of what was read, if there is one.
+    /// The next piece of what has been read, if there is one.
     pub(super) fn next_piece(&mut self) -> Option<Piece> {
         self.lines.next_piece()
     }
 
-    /// The last line, if it has no end.
+    /// The last line, if it has no line end.
     pub(super) fn last_line(&mut self) -> Option<Line> {
         self.lines.last_line()
     }
 
-    /// The number of the line that is cut next.
+    /// The number of the next line.
     pub(super) fn next_number(&self) -> u64 {
         self.lines.number() + 1
     }
 
-    /// Whether what comes first is the rest of a line; said once.
+    /// Whether the first line is the rest of a line; true once at most.
     pub(super) fn take_inside_line(&mut self) -> bool {
         std::mem::take(&mut self.is_inside_line)
     }

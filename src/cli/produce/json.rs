@@ -1,4 +1,4 @@
-//! Lines of JSON: the command's own form, and what other tools write.
+//! Lines of JSON: the command's own format, and those of other tools.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
@@ -18,8 +18,8 @@ use crate::proto::NewMessage;
 const FOREIGN: &str = "; for what other tools write, --payload-field names the field that is the \
                        payload, and --json-payload takes the whole line";
 
-/// The form that `consume --json` prints. Offset, time and producer are what the broker gives a
-/// message: they are read and not used.
+/// The format that `consume --json` prints. The broker assigns offset, time and producer, so they are
+/// accepted and ignored.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Object {
@@ -36,16 +36,24 @@ struct Object {
     _producer: Option<String>,
 }
 
-/// The object, and nothing else: on its own it would be read from an array as well, by position.
+/// An [`Object`] that is not read from an array: derived code also accepts fields by position.
 struct ObjectAlone(Object);
 
-/// Bytes, as text or in base64.
+/// Bytes, as text or as base64.
 struct Data(Bytes);
 
-/// Headers of which each has a name of its own.
+/// Bytes that are not text.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Base64<'a> {
+    #[serde(borrow)]
+    base64: Cow<'a, str>,
+}
+
+/// Headers with unique names.
 struct Headers(BTreeMap<String, String>);
 
-/// Reads a line of the command's own form.
+/// Reads a line of the command's own format.
 pub(super) fn message(line: &[u8]) -> Result<NewMessage, Problem> {
     let ObjectAlone(object) = serde_json::from_slice(line).map_err(|error| {
         let foreign = error.is_data() && starts_with_field_problem(&error.to_string());
@@ -63,8 +71,8 @@ fn starts_with_field_problem(text: &str) -> bool {
     text.starts_with("unknown field") || text.starts_with("missing field")
 }
 
-/// Reads an object of whatever form, of which one field is the payload and another one may be the
-/// key. A string is taken as it is, anything else as the JSON that it is written in.
+/// Reads an object of any format, of which one field is the payload and another may be the key. A
+/// string becomes its text, any other value stays JSON.
 pub(super) fn field_message(
     line: &[u8],
     payload_field: &str,
@@ -76,8 +84,8 @@ pub(super) fn field_message(
     Ok(NewMessage { payload, key, ..NewMessage::default() })
 }
 
-/// Takes a whole line as the payload, once it is known to be JSON; of an object, one field may be
-/// the key.
+/// Checks that a whole line is JSON, and makes it the payload; one field of an object may be the
+/// key.
 pub(super) fn whole_message(line: Bytes, key_field: Option<&str>) -> Result<NewMessage, Problem> {
     if let Err(error) = std::str::from_utf8(&line) {
         let mut problem = Problem::new("read JSON: it is not UTF-8");
@@ -95,14 +103,14 @@ pub(super) fn whole_message(line: Bytes, key_field: Option<&str>) -> Result<NewM
     Ok(NewMessage { payload: line, key, ..NewMessage::default() })
 }
 
-/// What was asked for of an object.
+/// The requested fields of an object.
 #[derive(Default)]
 struct Fields {
     payload: Option<Bytes>,
     key: Option<Bytes>,
 }
 
-/// Reads an object. A field that is the key must be there, but may be null: then there is no key.
+/// Reads an object. The key's field is required, but may be null, which means no key.
 fn fields(
     line: &[u8],
     payload_field: Option<&str>,
@@ -164,7 +172,7 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
     }
 }
 
-/// A string's text, or the JSON of anything else; nothing of null.
+/// The text of a string, or the JSON of any other value; `None` for null.
 fn text_or_json(value: &RawValue) -> Result<Option<Bytes>, serde_json::Error> {
     let json = value.get();
     match json.as_bytes().first() {
@@ -213,25 +221,12 @@ impl<'de> Deserialize<'de> for Data {
                 Ok(Data(text.into()))
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Data, A::Error> {
-                let mut bytes = None;
-                while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-                    match &*name {
-                        "base64" if bytes.is_some() => {
-                            return Err(A::Error::duplicate_field("base64"));
-                        }
-                        "base64" => {
-                            let text = map.next_value::<Cow<'de, str>>()?;
-                            let decoded = STANDARD.decode(text.as_bytes());
-                            bytes = Some(decoded.map_err(|error| {
-                                A::Error::custom(format_args!("decode base64: {error}"))
-                            })?);
-                        }
-                        name => return Err(A::Error::unknown_field(name, &["base64"])),
-                    }
-                }
-                let bytes = bytes.ok_or_else(|| A::Error::missing_field("base64"))?;
-                Ok(Data(bytes.into()))
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Data, A::Error> {
+                let Base64 { base64 } = Base64::deserialize(MapAccessDeserializer::new(map))?;
+                let decoded = STANDARD
+                    .decode(base64.as_bytes())
+                    .map_err(|error| A::Error::custom(format_args!("decode base64: {error}")))?;
+                Ok(Data(decoded.into()))
             }
         }
 
@@ -270,16 +265,16 @@ impl<'de> Deserialize<'de> for Headers {
 mod tests {
     use super::*;
 
-    fn told(problem: Problem) -> String {
+    fn describe(problem: Problem) -> String {
         format!("{}: {problem}", problem.column.map_or("-".to_owned(), |at| at.to_string()))
     }
 
     fn refused(line: &str) -> String {
-        told(message(line.as_bytes()).expect_err(line))
+        describe(message(line.as_bytes()).expect_err(line))
     }
 
     #[test]
-    fn what_consume_prints_is_read() {
+    fn the_output_of_consume_is_read() {
         let line = r#"{"offset":7,"key":"k","headers":{"a":"b"},"time":"1970-01-01T00:00:00Z","producer":"p","payload":{"base64":"/wA="}}"#;
         let expected = NewMessage::new(vec![0xff, 0]).with_key("k").with_header("a", "b");
         assert_eq!(message(line.as_bytes()), Ok(expected));
@@ -290,16 +285,16 @@ mod tests {
     }
 
     #[test]
-    fn what_would_lose_something_is_refused_with_its_column() {
+    fn json_that_would_lose_data_is_refused_with_its_column() {
         for (line, problem) in [
             (r#"{"log":"a","stream":"stdout"}"#, "unknown field `log`"),
             (r#"{"Payload":"x"}"#, "unknown field `Payload`"),
             (r#"{}"#, "missing field `payload`"),
             (r#"{"key":"k"}"#, "missing field `payload`"),
         ] {
-            let told = refused(line);
-            assert!(told.contains(problem) && told.contains("--payload-field"), "{told}");
-            assert!(!told.starts_with('-'), "{told}");
+            let text = refused(line);
+            assert!(text.contains(problem) && text.contains("--payload-field"), "{text}");
+            assert!(!text.starts_with('-'), "{text}");
         }
         for (line, problem) in [
             ("", "EOF"),
@@ -321,9 +316,9 @@ mod tests {
             (r#"{"payload":"a"} x"#, "trailing characters"),
             (r#"{"payload":"\ud800"}"#, "hex escape"),
         ] {
-            let told = refused(line);
-            assert!(told.contains(problem), "{line}: {told}");
-            assert!(!told.contains(" at line 1") && !told.starts_with('-'), "{told}");
+            let text = refused(line);
+            assert!(text.contains(problem), "{line}: {text}");
+            assert!(!text.contains(" at line 1") && !text.starts_with('-'), "{text}");
         }
         assert!(refused(r#"{"payload":"a"} x"#).starts_with("17: "));
         assert!(message(b"{\"payload\":\"\xff\"}").is_err());
@@ -348,8 +343,8 @@ mod tests {
             (r#"{"log":"a","id":1}}"#, "trailing characters"),
             (r#"{"log":"a","id":1"#, "EOF"),
         ] {
-            let told = told(read(line).expect_err(line));
-            assert!(told.contains(problem), "{line}: {told}");
+            let text = describe(read(line).expect_err(line));
+            assert!(text.contains(problem), "{line}: {text}");
         }
         // One field may be both.
         let both = field_message(br#"{"a":"x"}"#, "a", Some("a"));
@@ -357,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_line_is_the_payload_if_it_is_json() {
+    fn a_whole_line_of_json_is_the_payload() {
         let line = r#"{"b": 1, "id": "k"}"#;
         assert_eq!(whole_message(line.into(), None), Ok(NewMessage::new(line)));
         assert_eq!(whole_message(line.into(), Some("id")), Ok(NewMessage::new(line).with_key("k")));
@@ -366,7 +361,7 @@ mod tests {
             assert!(whole_message(line.into(), None).is_err(), "{line}");
         }
         assert!(whole_message("7".into(), Some("id")).is_err());
-        let told = told(whole_message(Bytes::from_static(b"\"\xff\""), None).unwrap_err());
-        assert_eq!(told, "2: read JSON: it is not UTF-8");
+        let text = describe(whole_message(Bytes::from_static(b"\"\xff\""), None).unwrap_err());
+        assert_eq!(text, "2: read JSON: it is not UTF-8");
     }
 }

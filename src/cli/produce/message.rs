@@ -1,4 +1,4 @@
-//! Messages out of lines.
+//! Turns lines into messages.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::{super::lines::Line, json, problem::Problem};
 use crate::proto::{MAX_MESSAGE_BYTES, NewMessage};
 
-/// The header of a line that was cut: how many bytes it had.
+/// The header of a cut line that contains the length of the whole line.
 const CUT_HEADER: &str = "line-bytes";
 
-/// What a line is made of.
+/// What a line consists of.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Form {
@@ -20,47 +20,47 @@ pub(super) enum Form {
     Payload,
     /// A key and a payload.
     Keyed { separator: String },
-    /// An object as `consume --json` prints it.
+    /// A JSON object as `consume --json` prints it.
     Json,
-    /// An object of which one field is the payload.
+    /// A JSON object, of which one field is the payload.
     JsonField { payload: String, key: Option<String> },
-    /// JSON, which is the payload.
+    /// JSON, all of which is the payload.
     WholeJson { key: Option<String> },
 }
 
 impl Form {
-    /// Whether the payload is text as it stands, of which a part is as good.
+    /// Whether the payload is plain text, so that it can be cut.
     pub(super) fn is_plain(&self) -> bool {
         matches!(self, Self::Payload | Self::Keyed { .. })
     }
 }
 
-/// What becomes of a line that cannot be a message.
+/// What to do with a line that cannot be a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum OnBadLine {
-    /// It ends the run; what came before it is stored.
+    /// Stop the run; the lines before it are stored.
     #[default]
     Stop,
-    /// It is skipped, and named at the end.
+    /// Skip it, and name it at the end.
     Skip,
-    /// A line over the limit is cut to it; any other is skipped.
+    /// Cut a line over the limit to it; skip any other.
     Cut,
-    /// A line over the limit is cut to it; any other ends the run. What a log is shipped with unless
-    /// told otherwise, as one long line is not to end that for good.
+    /// Cut a line over the limit to it; stop at any other. The default with `--resume`, so that one
+    /// long line does not stop the shipping of a log for good.
     #[value(skip)]
     CutOrStop,
 }
 
 impl OnBadLine {
-    /// Whether a line that cannot be a message, and cannot be cut either, ends the run.
+    /// Whether a line that can neither be a message nor be cut stops the run.
     pub(super) fn stops(self) -> bool {
         matches!(self, Self::Stop | Self::CutOrStop)
     }
 }
 
-/// How lines become messages. Kept with the place in a file, as only the same rule finds the same
-/// messages in it again.
+/// How lines become messages. It is stored with the position in a file, as only the same rule turns
+/// the same lines into the same messages.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rule {
@@ -72,31 +72,31 @@ pub(super) struct Rule {
 
 /// A line's message.
 #[derive(Debug, PartialEq)]
-pub(super) struct Shaped {
+pub(super) struct ShapedMessage {
     pub(super) message: NewMessage,
     /// Whether the line was cut to the limit.
-    pub(super) cut: bool,
+    pub(super) is_cut: bool,
 }
 
 impl Rule {
-    /// How much of a line is looked at: in JSON, bytes may take more room than they have.
+    /// How many bytes of a line are read: JSON may take more bytes than the payload in it.
     pub(super) fn max_line_bytes(&self) -> usize {
         match &self.form {
             Form::Payload => MAX_MESSAGE_BYTES,
             Form::Keyed { separator } => MAX_MESSAGE_BYTES + separator.len(),
             Form::Json | Form::JsonField { .. } => 8 * MAX_MESSAGE_BYTES,
-            // All of it is the payload.
+            // The whole line is the payload.
             Form::WholeJson { .. } => MAX_MESSAGE_BYTES,
         }
     }
 
-    /// What is wrong with a line over the limit.
+    /// The problem with a line over the limit.
     pub(super) fn too_long(&self) -> Problem {
         Problem::new(&format!("is longer than the limit of {} bytes", self.max_line_bytes()))
     }
 
-    /// A line's message, or what is wrong with the line.
-    pub(super) fn shape(&self, line: &Line) -> Result<Shaped, Problem> {
+    /// A line's message, or the problem with the line.
+    pub(super) fn shape(&self, line: &Line) -> Result<ShapedMessage, Problem> {
         let cuts = matches!(self.on_bad_line, OnBadLine::Cut | OnBadLine::CutOrStop);
         let may_cut = cuts && self.form.is_plain();
         let limit = self.max_line_bytes();
@@ -107,12 +107,12 @@ impl Rule {
         let mut message = self.message(line.bytes.slice(..line.bytes.len().min(limit)))?;
         if !self.headers.is_empty() {
             let own = std::mem::replace(&mut message.headers, self.headers.clone());
-            // What a line says itself goes before what is said of all.
+            // A line's own headers take precedence.
             message.headers.extend(own);
         }
         let fits = is_whole.then(|| message.check());
         match fits {
-            Some(Ok(())) => return Ok(Shaped { message, cut: false }),
+            Some(Ok(())) => return Ok(ShapedMessage { message, is_cut: false }),
             Some(Err(error)) if !may_cut || !is_too_large(&message) => {
                 return Err(Problem::new(&error.to_string()));
             }
@@ -120,7 +120,7 @@ impl Rule {
         }
         cut(&mut message, line.length);
         message.check().map_err(|error| Problem::new(&error.to_string()))?;
-        Ok(Shaped { message, cut: true })
+        Ok(ShapedMessage { message, is_cut: true })
     }
 
     fn message(&self, line: Bytes) -> Result<NewMessage, Problem> {
@@ -136,17 +136,17 @@ impl Rule {
 
 fn split(line: &Bytes, separator: &str) -> Result<NewMessage, Problem> {
     let separator = separator.as_bytes();
-    // Windows of no bytes cannot be made; the command line refuses an empty separator.
+    // The size of windows must not be 0; the command line refuses an empty separator.
     let mut windows = line.windows(separator.len().max(1));
     let Some(at) = windows.position(|window| window == separator) else {
         let separator = String::from_utf8_lossy(separator);
-        return Err(Problem::new(&format!("holds no key separator {separator:?}")));
+        return Err(Problem::new(&format!("contains no key separator {separator:?}")));
     };
     let payload = line.slice(at + separator.len()..);
     Ok(NewMessage { payload, key: Some(line.slice(..at)), ..NewMessage::default() })
 }
 
-/// Bytes of a message besides its payload.
+/// The size of a message without its payload.
 fn overhead(message: &NewMessage) -> usize {
     let headers = message.headers.iter().map(|(name, value)| name.len() + value.len());
     message.key.as_ref().map_or(0, Bytes::len) + headers.sum::<usize>()
@@ -156,14 +156,14 @@ fn is_too_large(message: &NewMessage) -> bool {
     overhead(message) + message.payload.len() > MAX_MESSAGE_BYTES
 }
 
-/// Cuts the payload to what there is room for, and says in a header how long the line was.
+/// Cuts the payload so that the message fits, and adds a header with the line's length.
 fn cut(message: &mut NewMessage, line_bytes: u64) {
     message.headers.insert(CUT_HEADER.to_owned(), line_bytes.to_string());
     let room = MAX_MESSAGE_BYTES.saturating_sub(overhead(message));
     cut_payload(&mut message.payload, room);
 }
 
-/// Cuts bytes to so many, or a few less where that would split a character of UTF-8.
+/// Cuts a payload to `room` bytes, or up to three fewer so as not to split a UTF-8 character.
 pub(super) fn cut_payload(payload: &mut Bytes, room: usize) {
     let continues = |at: usize| payload.get(at).is_some_and(|byte| byte & 0xc0 == 0x80);
     let end = (room.saturating_sub(3)..=room).rev().find(|&at| !continues(at));
@@ -183,7 +183,7 @@ mod tests {
         Form::Keyed { separator: separator.to_owned() }
     }
 
-    /// A line as it is cut, of which so many bytes are kept.
+    /// A line, of which `kept` bytes are in memory.
     fn line(text: impl Into<Bytes>, kept: usize) -> Line {
         let mut bytes = text.into();
         let length = bytes.len() as u64;
@@ -193,7 +193,7 @@ mod tests {
 
     fn message(rule: &Rule, text: &'static str) -> Result<NewMessage, String> {
         let shaped = rule.shape(&line(text, usize::MAX)).map_err(|problem| problem.to_string())?;
-        assert!(!shaped.cut);
+        assert!(!shaped.is_cut);
         Ok(shaped.message)
     }
 
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_stay_as_they_are() {
+    fn bytes_are_not_changed() {
         let plain = rule(Form::Payload, &[], OnBadLine::Stop);
         let bytes = Bytes::from_static(b"\0\xff\xfe\r");
         let shaped = plain.shape(&line(bytes.clone(), usize::MAX)).unwrap();
@@ -216,29 +216,29 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_a_line_go_before_those_of_all() {
+    fn headers_of_a_line_take_precedence() {
         let json = rule(Form::Json, &[("a", "all"), ("b", "all")], OnBadLine::Stop);
         let expected = NewMessage::new("x").with_header("a", "own").with_header("b", "all");
         assert_eq!(message(&json, r#"{"payload":"x","headers":{"a":"own"}}"#), Ok(expected));
     }
 
     #[test]
-    fn what_breaks_a_limit_is_told() {
+    fn a_line_that_breaks_a_limit_is_refused() {
         let plain = rule(Form::Payload, &[("", "v")], OnBadLine::Skip);
         assert!(message(&plain, "x").unwrap_err().contains("empty name"));
         let plain = rule(Form::Payload, &[], OnBadLine::Skip);
         let long = line(vec![b'x'; MAX_MESSAGE_BYTES + 1], MAX_MESSAGE_BYTES);
-        let told = plain.shape(&long).unwrap_err().to_string();
-        assert_eq!(told, "is longer than the limit of 1048576 bytes");
+        let problem = plain.shape(&long).unwrap_err().to_string();
+        assert_eq!(problem, "is longer than the limit of 1048576 bytes");
     }
 
     #[test]
     fn a_line_over_the_limit_is_cut_to_it() {
         let plain = rule(Form::Payload, &[("from", "here")], OnBadLine::Cut);
-        // Over the limit by itself, and only with its header.
+        // Over the limit without its header, and only with it.
         for length in [3 * MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES] {
             let shaped = plain.shape(&line(vec![b'x'; length], MAX_MESSAGE_BYTES)).unwrap();
-            assert!(shaped.cut);
+            assert!(shaped.is_cut);
             assert_eq!(shaped.message.headers["line-bytes"], length.to_string());
             let size = overhead(&shaped.message) + shaped.message.payload.len();
             assert_eq!(size, MAX_MESSAGE_BYTES);
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(shaped.message.key.as_deref(), Some(&b"k"[..]));
         let none = keyed.shape(&line(vec![b'x'; 2 * MAX_MESSAGE_BYTES], keyed.max_line_bytes()));
         assert!(none.unwrap_err().to_string().contains("no key separator"));
-        // A part of JSON is none.
+        // JSON cannot be cut.
         let json = rule(Form::Json, &[], OnBadLine::Cut);
         let long = line(vec![b' '; 9 * MAX_MESSAGE_BYTES], json.max_line_bytes());
         assert!(json.shape(&long).unwrap_err().to_string().contains("is longer"));
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_is_kept_as_json() {
+    fn a_rule_is_stored_as_json() {
         for form in [Form::Payload, keyed(":"), Form::WholeJson { key: None }] {
             let rule = rule(form, &[("a", "b")], OnBadLine::Cut);
             let text = serde_json::to_string(&rule).unwrap();

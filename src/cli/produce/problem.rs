@@ -1,14 +1,16 @@
-//! What is wrong with a line.
+//! The problem with a bad line.
 
 use std::fmt;
 
-/// Text of a line may be in it: it is cut to this many characters.
+use super::super::escape::printable;
+
+/// A problem may quote the line, so it is cut to this many characters.
 const MAX_CHARS: usize = 300;
 
 /// Why a line cannot be a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
-    /// Where in the line, if that is known; counts from 1.
+    /// The column in the line, if known; counts from 1.
     pub(super) column: Option<usize>,
     text: String,
 }
@@ -18,15 +20,15 @@ impl Problem {
         Self { column: None, text: excerpt(text, MAX_CHARS) }
     }
 
-    /// Whether it goes on from the line that it is about: "line 7 is longer than …".
+    /// Whether the text is a predicate of the line, as in "line 7 is longer than …".
     pub(super) fn is_predicate(&self) -> bool {
         self.text.starts_with("is longer")
     }
 
-    /// An error of a line of JSON, with what may help against it.
+    /// The problem with a line of JSON, followed by a hint.
     pub(super) fn of_json(error: &serde_json::Error, help: &str) -> Self {
         let text = error.to_string();
-        // The text tells of a line that is always the first.
+        // The parser sees one line only, so its line number means nothing.
         let place = format!(" at line {} column {}", error.line(), error.column());
         let text = text.strip_suffix(&place).unwrap_or(&text);
         let column = (error.line() > 0).then(|| error.column().max(1));
@@ -40,23 +42,15 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The beginning of a text, with control characters escaped: it may come from anywhere.
+/// The beginning of a text, with control characters escaped, as it may come from anyone.
 pub(super) fn excerpt(text: &str, max_chars: usize) -> String {
-    let mut excerpt = String::new();
-    for (at, c) in text.chars().enumerate() {
-        match c {
-            _ if at == max_chars => {
-                excerpt.push('…');
-                break;
-            }
-            c if c.is_control() => excerpt.extend(c.escape_default()),
-            c => excerpt.push(c),
-        }
+    match text.char_indices().nth(max_chars) {
+        Some((end, _)) => format!("{}…", printable(&text[..end])),
+        None => printable(text).into_owned(),
     }
-    excerpt
 }
 
-/// The same in ASCII, which every database can store.
+/// The same as [`excerpt`] in ASCII, which every database can store.
 pub(super) fn ascii_excerpt(text: &str, max_chars: usize) -> String {
     let mut ascii = String::new();
     for c in excerpt(text, max_chars).chars() {

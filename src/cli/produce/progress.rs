@@ -1,4 +1,4 @@
-//! How far it has come, on a terminal.
+//! Shows the progress of a run on a terminal.
 
 use std::time::{Duration, Instant};
 
@@ -6,17 +6,17 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::input::Source;
 
-/// A bar on standard error, which shows itself only if that is a terminal, and only of a run that
-/// takes longer than a moment.
-pub(super) struct Progress {
+/// A progress bar on standard error. It appears only if that is a terminal, and only if the run takes
+/// longer than [`DELAY`].
+pub(super) struct ShippingProgress {
     bar: ProgressBar,
-    began: Instant,
+    start: Instant,
     shown: bool,
 }
 
-const MOMENT: Duration = Duration::from_millis(500);
+const DELAY: Duration = Duration::from_millis(500);
 
-impl Progress {
+impl ShippingProgress {
     pub(super) fn start(sources: &[Source]) -> Self {
         let total: Option<u64> = sources.iter().map(|source| source.bytes).sum();
         let (bar, style) = match total {
@@ -28,12 +28,12 @@ impl Progress {
         let style = ProgressStyle::with_template(style);
         let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_draw_target(ProgressDrawTarget::hidden());
-        Self { bar, began: Instant::now(), shown: false }
+        Self { bar, start: Instant::now(), shown: false }
     }
 
-    /// So many more bytes were read, and so many messages are acknowledged by now.
+    /// Adds bytes that were read, and sets the number of messages that are acknowledged by now.
     pub(super) fn read(&mut self, bytes: usize, acknowledged: u64) {
-        if !self.shown && self.began.elapsed() > MOMENT {
+        if !self.shown && self.start.elapsed() > DELAY {
             self.shown = true;
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
@@ -44,7 +44,7 @@ impl Progress {
     }
 
     pub(super) fn elapsed(&self) -> Duration {
-        self.began.elapsed()
+        self.start.elapsed()
     }
 
     pub(super) fn finish(&self) {

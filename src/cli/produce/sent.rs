@@ -1,99 +1,70 @@
-//! Lines that were sent or passed over, and how far they are dealt with.
+//! Keeps track of the lines that were sent or passed over, and of their acknowledgements.
 
 use std::{collections::VecDeque, time::Duration};
 
-use bytes::Bytes;
-
-use super::{
-    super::lines::Line,
-    identity::{PRINT_BYTES, Position, Print},
-};
+use super::{line_id::LineId, line_mark::LineMark};
 use crate::client::{Acknowledgement, Error};
 
 #[derive(Default)]
 pub(super) struct Sent {
-    /// In order; as many as the producer's buffer has room for.
-    waiting: VecDeque<Entry>,
+    /// Lines in order, at most as many as the producer's buffer has room for.
+    waiting: VecDeque<SentLine>,
     acknowledged: u64,
-    /// How many of them were acknowledged to instances of the producer before this one.
+    /// How many of them were acknowledged to earlier instances of the producer.
     acknowledged_before: u64,
     last_offset: i64,
-    /// File and number of the last line that was acknowledged.
-    last: Option<(usize, u64)>,
-    /// The last line that is dealt with, as all before it are.
-    reached: Option<Mark>,
+    /// The last line that was acknowledged.
+    last: Option<LineId>,
+    /// The last line that is settled, as are all lines before it.
+    reached: Option<LineMark>,
 }
 
-struct Entry {
-    /// What is waited for; nothing, if the line was passed over.
+/// A line that was sent or passed over.
+struct SentLine {
+    /// The acknowledgement of the line's message, if it was sent.
     answer: Option<Acknowledgement>,
-    /// What is waited for as well: that a bad line is kept elsewhere.
+    /// The acknowledgement of the topic that keeps bad lines, if the line was sent there.
     kept: Option<Acknowledgement>,
-    mark: Mark,
+    mark: LineMark,
 }
 
-impl Entry {
-    /// An answer that has not come yet, if there is one.
+impl SentLine {
+    /// An acknowledgement that has not come yet, if there is one.
     fn awaited(&self) -> Option<&Acknowledgement> {
         let answers = [&self.answer, &self.kept].into_iter().flatten();
         answers.into_iter().find(|answer| answer.try_offset().is_none())
     }
 }
 
-/// A line and its place.
-#[derive(Clone)]
-pub(super) struct Mark {
-    pub(super) file: usize,
-    pub(super) number: u64,
-    pub(super) start: u64,
-    end: u64,
-    /// Its beginning, where its place is to be kept.
-    beginning: Bytes,
-    /// Whether all of it is in its beginning, but for its end.
-    is_whole: bool,
-}
-
-impl Mark {
-    pub(super) fn new(file: usize, line: &Line, is_kept: bool) -> Self {
-        let kept = if is_kept { line.bytes.len().min(PRINT_BYTES) } else { 0 };
-        let beginning = line.bytes.slice(..kept);
-        let is_whole = kept as u64 == line.length;
-        let Line { number, start, end, .. } = *line;
-        Self { file, number, start, end, beginning, is_whole }
-    }
-
-    /// The place behind the line.
-    pub(super) fn position(&self) -> Position {
-        let mut part = self.beginning.to_vec();
-        if self.is_whole && self.start + (part.len() as u64) < self.end {
-            part.push(b'\n');
-        }
-        let last_line = Some(Print::of(self.start, &part));
-        Position { offset: self.end, lines: self.number, last_line }
-    }
+/// A request that the broker refused for one of its messages.
+pub(super) struct RefusedRequest {
+    /// The first line that is not stored.
+    pub(super) first: LineMark,
+    /// The line whose message was refused.
+    pub(super) refused: LineMark,
 }
 
 impl Sent {
-    /// A line was sent, and may be kept elsewhere as well.
+    /// Adds a line that was sent, and maybe kept elsewhere as well.
     pub(super) fn push(
         &mut self,
         acknowledgement: Acknowledgement,
         kept: Option<Acknowledgement>,
-        mark: Mark,
+        mark: LineMark,
     ) {
-        self.waiting.push_back(Entry { answer: Some(acknowledgement), kept, mark });
+        self.waiting.push_back(SentLine { answer: Some(acknowledgement), kept, mark });
     }
 
-    /// A line was passed over, and may be kept elsewhere.
-    pub(super) fn pass(&mut self, kept: Option<Acknowledgement>, mark: Mark) {
+    /// Adds a line that was passed over, and maybe kept elsewhere.
+    pub(super) fn pass_over(&mut self, kept: Option<Acknowledgement>, mark: LineMark) {
         match self.waiting.back_mut() {
-            // Of many that wait for nothing, one stands for all.
+            // Consecutive lines that wait for nothing need only one entry.
             Some(last) if kept.is_none() && last.awaited().is_none() => last.mark = mark,
-            _ => self.waiting.push_back(Entry { answer: None, kept, mark }),
+            _ => self.waiting.push_back(SentLine { answer: None, kept, mark }),
         }
     }
 
-    /// Takes the answers that have come.
+    /// Takes the acknowledgements that have come; fails with the first refusal.
     pub(super) fn take_answers(&mut self) -> Result<(), Error> {
         while let Some(entry) = self.waiting.front() {
             if entry.awaited().is_some() {
@@ -106,7 +77,7 @@ impl Sent {
             let Some(entry) = self.waiting.pop_front() else { break };
             if let Some(offset) = offset {
                 self.last_offset = offset;
-                self.last = Some((entry.mark.file, entry.mark.number));
+                self.last = Some(entry.mark.id);
                 self.acknowledged += 1;
             }
             self.reached = Some(entry.mark);
@@ -114,64 +85,66 @@ impl Sent {
         Ok(())
     }
 
-    /// Waits until a line is refused; for ever, if none is.
+    /// Waits until a line is refused; for ever if none is.
     pub(super) async fn failed(&mut self) -> Error {
         loop {
             if let Err(error) = self.take_answers() {
                 return error;
             }
-            match self.waiting.front().and_then(Entry::awaited) {
-                // What comes of it is taken above.
+            match self.waiting.front().and_then(SentLine::awaited) {
+                // The outcome is taken above.
                 Some(answer) => _ = answer.offset().await,
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// How many messages are acknowledged.
+    /// The number of acknowledged messages.
     pub(super) fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
 
-    /// The last line that is dealt with, as all before it are.
-    pub(super) fn reached(&self) -> Option<&Mark> {
+    /// The last line that is settled, as are all lines before it.
+    pub(super) fn reached(&self) -> Option<&LineMark> {
         self.reached.as_ref()
     }
 
-    /// How many messages are acknowledged to this instance of the producer.
-    pub(super) fn acknowledged_now(&self) -> u64 {
+    /// The number of messages acknowledged to this instance of the producer.
+    pub(super) fn acknowledged_to_this_instance(&self) -> u64 {
         self.acknowledged - self.acknowledged_before
     }
 
-    /// The first line of a request that was refused, and the one of its message of an index: what
-    /// came before the request is acknowledged.
-    pub(super) fn refused(&self, index: usize) -> Option<(Mark, Mark)> {
+    /// The request at the front, which was refused for its message at `index`; all requests before it
+    /// are acknowledged.
+    pub(super) fn refused(&self, index: usize) -> Option<RefusedRequest> {
         let mut sent = self.waiting.iter().filter(|entry| entry.answer.is_some());
         let refused = sent.nth(index)?;
-        Some((self.waiting.front()?.mark.clone(), refused.mark.clone()))
+        let first = self.waiting.front()?.mark.clone();
+        Some(RefusedRequest { first, refused: refused.mark.clone() })
     }
 
-    /// What waits is dealt with anew, by another instance of the producer.
+    /// Forgets lines that are not settled: another instance of the producer sends them again.
     pub(super) fn forget_waiting(&mut self) {
         self.waiting.clear();
         self.acknowledged_before = self.acknowledged;
     }
 
-    /// Whether all lines are dealt with.
+    /// Whether all lines are settled.
     pub(super) fn is_settled(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// How far it went, for people.
-    pub(super) fn told(&self, names: &[String], took: Duration) -> String {
-        let Some((file, number)) = self.last else {
+    /// What was acknowledged, for people.
+    pub(super) fn summary(&self, names: &[String], took: Duration) -> String {
+        let Some(LineId { file, number }) = self.last else {
             return "no message was acknowledged".to_owned();
         };
         let (lines, seconds) = (self.acknowledged, took.as_secs_f64());
         let rate = lines as f64 / seconds.max(0.000_001);
         let (name, offset) = (&names[file], self.last_offset);
         format!(
-            "{lines} messages acknowledged in {seconds:.2} s ({rate:.0}/s), up to line {number} of {name}, last offset {offset}"
+            "{lines} messages acknowledged in {seconds:.2} s ({rate:.0}/s), up to line {number} of \
+             {name}, last offset {offset}"
         )
     }
 }

@@ -1,23 +1,23 @@
-//! How long things took.
+//! The distribution of latencies.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-/// Times from 1 µs to an hour, each to three digits.
+/// Latencies from 1 µs to an hour, to three significant digits.
 #[derive(Clone, Debug)]
-pub(super) struct Times(Histogram<u64>);
+pub(super) struct Latencies(Histogram<u64>);
 
-impl Default for Times {
+impl Default for Latencies {
     fn default() -> Self {
-        // The bounds are good ones: this cannot fail.
+        // It fails for invalid bounds only.
         let histogram = Histogram::new_with_bounds(1, 3_600_000_000, 3);
         Self(histogram.unwrap_or_else(|_| unreachable!()))
     }
 }
 
-impl Times {
+impl Latencies {
     pub(super) fn add(&mut self, took: Duration, count: u64) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.0.saturating_record_n(micros.max(1), count);
@@ -32,14 +32,14 @@ impl Times {
         self.0.is_empty()
     }
 
-    /// For people: the median, and how long the slowest took.
-    pub(super) fn told(&self) -> String {
+    /// The percentiles for people.
+    pub(super) fn describe(&self) -> String {
         let at = |percent| milliseconds(self.0.value_at_percentile(percent));
         let [p50, p90, p99, p999] = [50.0, 90.0, 99.0, 99.9].map(at);
         format!("p50 {p50:.2} ms, p90 {p90:.2} ms, p99 {p99:.2} ms, p99.9 {p999:.2} ms")
     }
 
-    /// For programs, in milliseconds.
+    /// The percentiles for programs, in milliseconds.
     pub(super) fn object(&self) -> Value {
         let at = |percent| milliseconds(self.0.value_at_percentile(percent));
         json!({
@@ -58,16 +58,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_told_by_percentile() {
-        let mut times = Times::default();
-        assert!(times.is_empty());
-        times.add(Duration::from_millis(1), 99);
-        let mut more = Times::default();
+    fn latencies_are_reported_by_percentile() {
+        let mut latencies = Latencies::default();
+        assert!(latencies.is_empty());
+        latencies.add(Duration::from_millis(1), 99);
+        let mut more = Latencies::default();
         more.add(Duration::from_millis(100), 1);
-        times.add_all(&more);
-        let told = times.object();
-        assert!((told["p50"].as_f64().unwrap() - 1.0).abs() < 0.01, "{told}");
-        assert!((told["max"].as_f64().unwrap() - 100.0).abs() < 0.1, "{told}");
-        assert!(times.told().starts_with("p50 1.00 ms, p90 1.00 ms"), "{}", times.told());
+        latencies.add_all(&more);
+        let object = latencies.object();
+        assert!((object["p50"].as_f64().unwrap() - 1.0).abs() < 0.01, "{object}");
+        assert!((object["max"].as_f64().unwrap() - 100.0).abs() < 0.1, "{object}");
+        assert!(
+            latencies.describe().starts_with("p50 1.00 ms, p90 1.00 ms"),
+            "{}",
+            latencies.describe()
+        );
     }
 }

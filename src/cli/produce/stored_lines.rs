@@ -1,59 +1,61 @@
-//! Lines that are stored already, and how it is made sure that they are the same ones.
+//! Lines that are stored already, and a check that the inputs still have the same lines.
 
-use super::{super::failure::Failure, ledger::Unsettled, message::Rule, problem::excerpt};
+use super::{super::failure::Failure, message::Rule, problem::excerpt, resume_points::Unsettled};
 use crate::{
     client::Client,
     proto::{Message, NewMessage, Producer, ReadMessagesRequest, read_messages_request::Start},
 };
 
-/// So many characters of a message are shown.
+/// How many characters of a message are shown.
 const SHOWN: usize = 60;
 
-/// Lines to pass over.
+/// Lines to pass over, as they are stored already.
 #[derive(Clone)]
-pub(super) struct Passing {
+pub(super) struct StoredLines {
+    /// The number of lines that are left.
     left: u64,
     rule: Rule,
-    /// The producer's last message, which the last of the lines is to be, if that can be known.
+    /// The producer's last message, if it is known to be the last of the lines.
     last_message: Option<Message>,
     pub(super) origin: Origin,
 }
 
-/// How it is known that there are lines to pass over.
+/// How the number of stored lines is known.
 #[derive(Clone, Copy)]
 pub(super) enum Origin {
-    /// From nothing but the number of messages that the producer has stored.
+    /// Only from the number of messages that the producer has stored.
     AllInputs { stored: u64 },
-    /// From what is written down of a file, and from the number of messages beyond.
+    /// From the state of a file, and the number of messages stored after it was written.
     File,
 }
 
-impl Passing {
-    /// So many lines of all inputs together, of which the last one is known.
+impl StoredLines {
+    /// The first lines of all inputs together, the last of which is `last_message`.
     pub(super) fn of_all_inputs(stored: u64, rule: Rule, last_message: Message) -> Self {
         let origin = Origin::AllInputs { stored };
         Self { left: stored, rule, last_message: Some(last_message), origin }
     }
 
-    /// Lines of a file that are stored beyond what was written down.
+    /// Lines of a file that were stored after its state was written.
     pub(super) fn of_file(unsettled: Unsettled, last_message: Option<Message>) -> Self {
         let Unsettled { count, rule, is_last } = unsettled;
         let last_message = last_message.filter(|_| is_last);
         Self { left: count, rule, last_message, origin: Origin::File }
     }
 
-    /// How lines became the messages that are stored.
+    /// How lines became the stored messages.
     pub(super) fn rule(&self) -> &Rule {
         &self.rule
     }
 
-    /// Whether bad lines among them may not have been dealt with.
-    pub(super) fn hands_on_bad_lines(&self) -> bool {
+    /// Whether bad lines among them are to be kept, as the earlier run may not have kept them.
+    pub(super) fn keeps_bad_lines(&self) -> bool {
         matches!(self.origin, Origin::File)
     }
 
-    /// Passes over a line; returns whether it was the last one.
-    pub(super) fn pass(
+    /// Counts off a line; returns whether it was the last one. Fails if the last one is not the
+    /// producer's last message.
+    pub(super) fn count_off(
         &mut self,
         message: &NewMessage,
         number: u64,
@@ -80,7 +82,7 @@ impl Passing {
         }
     }
 
-    /// The inputs ended before so many lines had come.
+    /// The failure of a run whose inputs have fewer lines than are stored.
     pub(super) fn ended_early(&self, names: &[String]) -> Failure {
         let problem = match self.origin {
             Origin::AllInputs { stored } => format!(
@@ -100,7 +102,7 @@ impl Passing {
     }
 }
 
-/// The last message that a producer has published, if it is still kept.
+/// A producer's last message, if it is still kept.
 pub(super) async fn last_message(
     client: &Client,
     producer: &Producer,

@@ -1,0 +1,167 @@
+//! The command line: its global flags and its subcommands.
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use super::{
+    bench::BenchCommand, consume::Consume, consumer::ConsumerCommand, context::ContextCommand,
+    empty_values::refuse_empty_values, endpoint::EndpointArgs, produce::Produce,
+    producer::ProducerCommand, topic::TopicCommand,
+};
+use crate::server::options::ServeOptions;
+
+/// A streaming message broker that lives in PostgreSQL.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    propagate_version = true,
+    after_help = "Exit codes: 0 success, 1 refused or failed, 2 usage error, 69 no broker (for \
+                  serve: no database) is reachable, 130 interrupted by Ctrl-C."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub(super) endpoint: EndpointArgs,
+
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run a broker.
+    Serve(ServeOptions),
+    /// Create, list, describe, change, trim, read and delete topics.
+    #[command(subcommand)]
+    Topic(TopicCommand),
+    /// Register, list and describe the producers of a topic.
+    #[command(subcommand)]
+    Producer(ProducerCommand),
+    /// Register, list, describe and move the consumers of a topic.
+    #[command(subcommand)]
+    Consumer(ConsumerCommand),
+    /// Publish lines, each as a message.
+    Produce(Produce),
+    /// Print messages, one a line, and wait for more.
+    Consume(Consume),
+    /// Check whether the broker is serving.
+    Health,
+    /// Measure the performance of a broker.
+    #[command(subcommand)]
+    Bench(Box<BenchCommand>),
+    /// Name brokers, and choose the one to use.
+    #[command(subcommand)]
+    Context(ContextCommand),
+    /// Print a shell's completion script.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// Parses the command line; if that fails, prints the error and exits.
+pub fn parse() -> Cli {
+    let mut command = command();
+    let matches = command.get_matches_mut();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit())
+}
+
+/// A script that makes a shell complete this command.
+pub(super) fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(), "trunkline", &mut script);
+    script
+}
+
+fn command() -> clap::Command {
+    refuse_empty_values(Cli::command())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Arg, Error, error::ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+
+    /// Parses an empty value of an argument of the subcommand at `path`.
+    fn parse_empty_value(path: &[&str], arg: &Arg) -> Result<(), Error> {
+        let mut words: Vec<String> = path.iter().map(|word| (*word).to_owned()).collect();
+        match (arg.get_long(), arg.get_index()) {
+            (Some(long), _) => words.push(format!("--{long}=")),
+            (None, Some(index)) => {
+                words.extend((1..index).map(|_| "x".to_owned()));
+                words.push(String::new());
+            }
+            (None, None) => {
+                let short = arg.get_short().unwrap_or_else(|| panic!("{arg} has no name"));
+                words.extend([format!("-{short}"), String::new()]);
+            }
+        }
+        command().try_get_matches_from(words).map(|_| ())
+    }
+
+    /// Calls `check` for every argument that takes a value, with the path of its subcommand.
+    fn walk(command: &clap::Command, path: &[&str], check: &mut impl FnMut(&[&str], &Arg)) {
+        for arg in command.get_arguments().filter(|arg| arg.get_action().takes_values()) {
+            check(path, arg);
+        }
+        for subcommand in command.get_subcommands() {
+            walk(subcommand, &[path, &[subcommand.get_name()]].concat(), check);
+        }
+    }
+
+    #[test]
+    fn only_the_listed_arguments_accept_an_empty_value() {
+        let (mut refused, mut accepted) = (0, Vec::new());
+        let mut command = command();
+        command.build();
+        walk(&command, &["trunkline"], &mut |path, arg| {
+            if path.contains(&"help") {
+                return;
+            }
+            match parse_empty_value(path, arg) {
+                // Values are parsed before missing arguments are noticed.
+                Err(error)
+                    if [ErrorKind::ValueValidation, ErrorKind::InvalidValue]
+                        .contains(&error.kind()) =>
+                {
+                    let text = error.to_string();
+                    let long = arg.get_long().map(|long| format!("--{long}"));
+                    let name = long.unwrap_or_else(|| arg.to_string());
+                    assert!(text.contains(&name), "{path:?} {arg}: {text}");
+                    refused += 1;
+                }
+                _ => accepted.push(format!("{} {}", path.join(" "), arg.get_id())),
+            }
+        });
+        assert_eq!(
+            accepted,
+            ["trunkline topic create description", "trunkline topic update description"]
+        );
+        assert!(refused > 60, "{refused}");
+    }
+
+    #[test]
+    fn white_space_counts_as_empty_except_in_a_key_separator() {
+        let parse = |words: &[&str]| {
+            let words = [&["trunkline"], words].concat();
+            command().try_get_matches_from(words).map(|_| ())
+        };
+        for blank in ["", " ", "\n", "\t "] {
+            let text = parse(&["serve", "--database-url", blank]).unwrap_err().to_string();
+            assert!(text.contains("--database-url") && text.contains("empty"), "{text}");
+            assert!(text.contains("TRUNKLINE_DATABASE_URL"), "{text}");
+            let text = parse(&["serve", "--data-dir", blank]).unwrap_err().to_string();
+            assert!(text.contains("--data-dir") && text.contains("TRUNKLINE_DATA_DIR"), "{text}");
+        }
+        parse(&["produce", "t", "--producer", "p", "--key-separator", " "]).unwrap();
+        parse(&["produce", "t", "--producer", "p", "--key-separator", "\t"]).unwrap();
+        parse(&["topic", "update", "t", "--description", ""]).unwrap();
+    }
+}
