@@ -32,7 +32,7 @@ use environment::Environment;
 use live::LiveDisplay;
 use meter::Meters;
 use report::Report;
-use topics::Topics;
+use topics::BenchTopics;
 
 pub(super) async fn run(
     client: &Client,
@@ -49,7 +49,7 @@ async fn measure(client: &Client, endpoint: &str, command: BenchCommand) -> Resu
     let load = command.load().clone();
     let prefix = topics::prefix();
     let meters = Meters::open(endpoint, load.report.database_url.as_deref(), &prefix).await?;
-    let topics = Topics::create(client, &prefix, load.topics).await?;
+    let topics = BenchTopics::create(client, &prefix, load.topics).await?;
     let live = Arc::new(LiveDisplay::default());
     let environment =
         Environment { client, topics: &topics, load: &load, meters: &meters, live: &live };

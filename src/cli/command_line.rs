@@ -4,8 +4,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
-    bench::BenchCommand, consume::Consume, consumer::ConsumerCommand, context::ContextCommand,
-    empty_values::refuse_empty_values, endpoint::EndpointArgs, produce::Produce,
+    bench::BenchCommand, consume::ConsumeArgs, consumer::ConsumerCommand, context::ContextCommand,
+    empty_values::refuse_empty_values, endpoint::EndpointArgs, produce::ProduceArgs,
     producer::ProducerCommand, topic::TopicCommand,
 };
 use crate::server::options::ServeOptions;
@@ -42,9 +42,9 @@ pub(super) enum Command {
     #[command(subcommand)]
     Consumer(ConsumerCommand),
     /// Publish lines, each as a message.
-    Produce(Produce),
+    Produce(ProduceArgs),
     /// Print messages, one a line, and wait for more.
-    Consume(Consume),
+    Consume(ConsumeArgs),
     /// Check whether the broker is serving.
     Health,
     /// Measure the performance of a broker.

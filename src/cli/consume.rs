@@ -14,7 +14,7 @@ use crate::client::{Client, Commit, Consumer, Error, Event, Message, Start, Stop
 
 /// Print messages, one a line, and wait for more.
 #[derive(Args, Debug)]
-pub(super) struct Consume {
+pub(super) struct ConsumeArgs {
     /// The topic's name.
     topic: String,
     /// The consumer's id.
@@ -46,7 +46,7 @@ pub(super) struct Consume {
     format: FormatArgs,
 }
 
-pub(super) async fn run(client: &Client, options: Consume) -> Result<(), Failure> {
+pub(super) async fn run(client: &Client, options: ConsumeArgs) -> Result<(), Failure> {
     let mut printer = Printer::open()?;
     let mut consumer = open(client, &options).await?;
     let ended = tokio::select! {
@@ -65,7 +65,7 @@ pub(super) async fn run(client: &Client, options: Consume) -> Result<(), Failure
     ended.and(closed)
 }
 
-async fn open(client: &Client, options: &Consume) -> Result<Consumer, Failure> {
+async fn open(client: &Client, options: &ConsumeArgs) -> Result<Consumer, Failure> {
     let stop = match (options.count, options.until_offset) {
         (Some(count), _) => Some(Stop::Messages(count)),
         (None, Some(end)) => Some(Stop::Offset(end)),
@@ -97,9 +97,9 @@ fn commit(consumer: &Consumer, arrived: Option<Message>) {
 async fn print_all(
     consumer: &mut Consumer,
     printer: &mut Printer,
-    options: &Consume,
+    options: &ConsumeArgs,
 ) -> Result<(), Failure> {
-    // Whether the user has been told that no messages are coming.
+    // Whether the last notice said that messages have to wait.
     let mut is_waiting = false;
     loop {
         let event = tokio::select! {
@@ -108,7 +108,9 @@ async fn print_all(
                 commit(consumer, printer.arrived());
                 continue;
             }
-            () = printer.reader_gone() => return Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
+            () = printer.reader_gone() => {
+                return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
+            }
         };
         let Some(event) = event else { return Ok(()) };
         match event? {

@@ -7,9 +7,11 @@ use serde_json::json;
 
 use super::{
     failure::Failure,
-    output::{OutputArgs, Table, describe, print_line},
+    output::{Table, describe, print_line},
     pages::for_each_page,
-    registration::{ListRegistrations, NewRegistration, Registration},
+    registration::{
+        DescribeRegistrationArgs, ListRegistrationsArgs, NewRegistrationArgs, RegistrationArgs,
+    },
     start,
     timestamp::{json_time, time},
 };
@@ -27,7 +29,7 @@ pub(super) enum ConsumerCommand {
     /// Give a consumer a position in a topic.
     Register {
         #[command(flatten)]
-        registration: NewRegistration,
+        registration: NewRegistrationArgs,
         /// Where to start: earliest, latest, an offset, or @TIME: RFC 3339 or an age (@15m).
         #[arg(long, default_value = "earliest", value_name = "START", value_parser = start::parse)]
         from: Start,
@@ -35,29 +37,24 @@ pub(super) enum ConsumerCommand {
     /// Move a consumer's position anywhere in the log; its stream continues from there.
     Seek {
         #[command(flatten)]
-        registration: Registration,
+        registration: RegistrationArgs,
         /// Where to continue: earliest, latest, an offset, or @TIME: RFC 3339 or an age (@15m).
         #[arg(long, value_name = "START", value_parser = start::parse)]
         to: Start,
     },
     /// Remove a consumer and its position.
-    Unregister(Registration),
+    Unregister(RegistrationArgs),
     /// List a topic's consumers by id.
-    List(ListRegistrations),
+    List(ListRegistrationsArgs),
     /// Describe a consumer: its position, its lag, and who holds its lease.
-    Describe {
-        #[command(flatten)]
-        registration: Registration,
-        #[command(flatten)]
-        output: OutputArgs,
-    },
+    Describe(DescribeRegistrationArgs),
 }
 
 pub(super) async fn run(client: &Client, command: ConsumerCommand) -> Result<(), Failure> {
     let mut consumers = client.consumers();
     let mut out = io::stdout();
     match command {
-        ConsumerCommand::Register { registration: NewRegistration { topic, id }, from } => {
+        ConsumerCommand::Register { registration: NewRegistrationArgs { topic, id }, from } => {
             let request = RegisterConsumerRequest {
                 topic: topic.clone(),
                 consumer_id: id.unwrap_or_default(),
@@ -70,7 +67,7 @@ pub(super) async fn run(client: &Client, command: ConsumerCommand) -> Result<(),
                 &format!("registered consumer {id} on topic {topic} at offset {position}"),
             )?;
         }
-        ConsumerCommand::Seek { registration: Registration { topic, id }, to } => {
+        ConsumerCommand::Seek { registration: RegistrationArgs { topic, id }, to } => {
             let request = SeekRequest {
                 topic: topic.clone(),
                 consumer_id: id.clone(),
@@ -82,13 +79,13 @@ pub(super) async fn run(client: &Client, command: ConsumerCommand) -> Result<(),
                 &format!("consumer {id} on topic {topic} continues at offset {position}"),
             )?;
         }
-        ConsumerCommand::Unregister(Registration { topic, id }) => {
+        ConsumerCommand::Unregister(RegistrationArgs { topic, id }) => {
             let request =
                 UnregisterConsumerRequest { topic: topic.clone(), consumer_id: id.clone() };
             consumers.unregister_consumer(request).await?;
             print_line(&mut out, &format!("unregistered consumer {id} from topic {topic}"))?;
         }
-        ConsumerCommand::List(ListRegistrations { topic, output }) => {
+        ConsumerCommand::List(ListRegistrationsArgs { topic, output }) => {
             let mut table =
                 Table::new(&["CONSUMER", "POSITION", "HEAD", "LAG", "LAST ACTIVITY", "HOLDER"]);
             for_each_page(async |page_token| {
@@ -114,7 +111,8 @@ pub(super) async fn run(client: &Client, command: ConsumerCommand) -> Result<(),
             .await?;
             table.print(&mut out, output)?;
         }
-        ConsumerCommand::Describe { registration: Registration { topic, id }, output } => {
+        ConsumerCommand::Describe(DescribeRegistrationArgs { registration, output }) => {
+            let RegistrationArgs { topic, id } = registration;
             let request = GetConsumerRequest { topic, consumer_id: id };
             let consumer = consumers.get_consumer(request).await?.into_inner().consumer;
             let consumer = consumer.unwrap_or_default();

@@ -137,14 +137,15 @@ impl From<ConnectError> for Failure {
                 Self::usage(error.to_string())
             }
             ConnectError::Unreachable { .. } => Self::unavailable(format!(
-                "{error}: is a broker running there? `trunkline serve` starts one, --endpoint selects another"
+                "{error}: is a broker running there? `trunkline serve` starts one, --endpoint selects \
+                 another"
             )),
         }
     }
 }
 
-/// A failure to write to standard output. A reader that closes the pipe, such as `head`, has read all
-/// it wants, so that is a success.
+/// A failure to write to standard output. A reader that closes the pipe, such as `head`, has read
+/// all it wants, so that is a success.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {

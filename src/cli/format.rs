@@ -10,7 +10,8 @@ use crate::client::Message;
 /// How to print messages; by default, the payload and a line feed.
 #[derive(Args, Debug, Default)]
 pub(super) struct FormatArgs {
-    /// Print each message as a JSON object with its offset, key, headers, time, producer and payload.
+    /// Print each message as a JSON object with its offset, key, headers, time, producer and
+    /// payload.
     #[arg(long, conflicts_with = "format")]
     pub(super) json: bool,
 

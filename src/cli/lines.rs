@@ -2,7 +2,8 @@
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-/// Cuts its input into lines. A line ends with `\n`, which is not part of it; a `\r` before that is.
+/// Cuts its input into lines. A line ends with `\n`, which is not part of it; a `\r` before that
+/// is part of it.
 /// Only the beginning of a line over the limit is kept, so memory stays bounded.
 pub(super) struct Lines {
     buffer: BytesMut,
@@ -24,7 +25,7 @@ struct Long {
 
 /// What [`Lines`] cuts its input into.
 #[derive(Debug, PartialEq)]
-pub(super) enum Piece {
+pub(super) enum LinePiece {
     Line(Line),
     /// Part of a line over the limit; the line itself follows once its end has been read.
     Overflow(Bytes),
@@ -69,12 +70,12 @@ impl Lines {
     }
 
     /// The next piece of what has been read, if there is one.
-    pub(super) fn next_piece(&mut self) -> Option<Piece> {
+    pub(super) fn next_piece(&mut self) -> Option<LinePiece> {
         let rest = &self.buffer[self.searched..];
         let end = memchr::memchr(b'\n', rest).map(|at| self.searched + at);
         let content = end.unwrap_or(self.buffer.len());
         if content > self.limit || (self.long.is_some() && content > 0) {
-            return Some(Piece::Overflow(self.overflow(content)));
+            return Some(LinePiece::Overflow(self.overflow(content)));
         }
         if end.is_none() {
             self.searched = self.buffer.len();
@@ -84,7 +85,7 @@ impl Lines {
         self.buffer.advance(1);
         self.offset += 1;
         line.end += 1;
-        Some(Piece::Line(line))
+        Some(LinePiece::Line(line))
     }
 
     /// The last line of the input, if it has no line end.
@@ -128,21 +129,21 @@ impl Lines {
 mod tests {
     use super::*;
 
-    fn pieces(chunks: &[&str], limit: usize) -> Vec<Piece> {
+    fn pieces(chunks: &[&str], limit: usize) -> Vec<LinePiece> {
         let mut lines = Lines::starting_at(0, 0, limit);
         let mut pieces = Vec::new();
         for chunk in chunks {
             lines.buffer().extend_from_slice(chunk.as_bytes());
             pieces.extend(std::iter::from_fn(|| lines.next_piece()));
         }
-        pieces.extend(lines.last_line().map(Piece::Line));
+        pieces.extend(lines.last_line().map(LinePiece::Line));
         pieces
     }
 
     fn cut(chunks: &[&str], limit: usize) -> Vec<(String, u64, u64, u64)> {
         let lines = pieces(chunks, limit).into_iter().filter_map(|piece| match piece {
-            Piece::Line(line) => Some(line),
-            Piece::Overflow(_) => None,
+            LinePiece::Line(line) => Some(line),
+            LinePiece::Overflow(_) => None,
         });
         let text = |line: &Line| String::from_utf8(line.bytes.to_vec()).unwrap();
         lines.map(|line| (text(&line), line.length, line.start, line.end)).collect()
@@ -164,7 +165,7 @@ mod tests {
         let mut lines = Lines::starting_at(10, 3, 100);
         lines.buffer().extend_from_slice(b"ab\n\nc");
         let mut next = || match lines.next_piece() {
-            Some(Piece::Line(line)) => Some((line.number, line.start, line.end)),
+            Some(LinePiece::Line(line)) => Some((line.number, line.start, line.end)),
             _ => None,
         };
         assert_eq!((next(), next(), next()), (Some((4, 10, 13)), Some((5, 13, 14)), None));
@@ -186,8 +187,8 @@ mod tests {
             let overflow: Vec<u8> = pieces(chunks, 4)
                 .into_iter()
                 .filter_map(|piece| match piece {
-                    Piece::Overflow(bytes) => Some(bytes),
-                    Piece::Line(_) => None,
+                    LinePiece::Overflow(bytes) => Some(bytes),
+                    LinePiece::Line(_) => None,
                 })
                 .flatten()
                 .collect();

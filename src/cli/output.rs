@@ -12,7 +12,7 @@ use super::escape::{printable, write_pretty_json};
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct OutputArgs {
     /// The output format.
-    #[arg(short, long = "output", value_name = "OUTPUT", value_enum, default_value_t)]
+    #[arg(short = 'o', long = "output", value_name = "OUTPUT", value_enum, default_value_t)]
     pub(super) format: OutputFormat,
 }
 

@@ -9,7 +9,7 @@ pub(super) async fn for_each_page(
     let mut token = String::new();
     loop {
         token = list(token).await?;
-        // The last page has no successor.
+        // The last page names no next one.
         if token.is_empty() {
             return Ok(());
         }

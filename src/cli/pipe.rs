@@ -12,7 +12,8 @@ use rustix::{
     io::ioctl_fionread,
 };
 
-/// How often to check that a pipe still has a reader: only a failing write would reveal it otherwise.
+/// How often to check that a pipe still has a reader: only a failing write would reveal it
+/// otherwise.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Standard output, if it is a pipe.
@@ -25,8 +26,8 @@ impl Pipe {
         Ok(Self(is_pipe.then_some(file)))
     }
 
-    /// The number of bytes that were written but not read yet. Bytes that other programs wrote to the
-    /// same pipe are included.
+    /// The number of bytes that were written but not read yet. Bytes that other programs wrote to
+    /// the same pipe are included.
     pub(super) fn unread(&self) -> u64 {
         // If the system cannot tell, written bytes count as read.
         self.0.as_ref().and_then(|pipe| ioctl_fionread(pipe).ok()).unwrap_or(0)
@@ -52,7 +53,7 @@ impl Pipe {
     }
 }
 
-/// Standard output without a buffer: the system has taken whatever a write returns as written.
+/// Standard output without a buffer: a write returns how many bytes the system has taken.
 pub(super) fn standard_output() -> io::Result<File> {
     Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
 }

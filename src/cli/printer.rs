@@ -1,8 +1,8 @@
 //! Prints messages, and keeps track of which have arrived.
 //!
-//! On a terminal or in a file, a message has arrived when the system has taken its last byte. A pipe
-//! holds 64 KiB or more, which are lost if its reader exits early, as `head` does. In a pipe, a
-//! message has arrived when its last byte has been read.
+//! On a terminal or in a file, a message has arrived when the system has taken its last byte. A
+//! pipe holds 64 KiB or more, which are lost if its reader exits early, as `head` does. In a pipe,
+//! a message has arrived when its last byte has been read.
 
 use std::{
     collections::VecDeque,
@@ -35,8 +35,8 @@ pub(super) struct Printer {
     rendered: Vec<u8>,
     /// The number of bytes that the system has taken.
     written: u64,
-    /// Groups of messages, the last of which have not arrived yet. All but the first group have at
-    /// least one unread byte, so there are no more groups than a pipe holds bytes.
+    /// Groups of messages that have not arrived completely. All but the first group have at least
+    /// one unread byte, so there are no more groups than a pipe holds bytes.
     unread: VecDeque<PrintedGroup>,
 }
 
@@ -134,14 +134,14 @@ impl Printer {
         }
     }
 
-    /// Waits until standard output has lost its reader, even while nothing is printed; for ever if it
-    /// is not a pipe.
+    /// Waits until standard output has lost its reader, even while nothing is printed; for ever if
+    /// it is not a pipe.
     pub(super) async fn reader_gone(&self) {
         self.pipe.reader_gone().await;
     }
 
-    /// Waits for the reader to empty the pipe, and returns the last message that has arrived. What is
-    /// left in the pipe counts as arrived unless the reader has gone.
+    /// Waits for the reader to empty the pipe, and returns the last message that has arrived. What
+    /// is left in the pipe counts as arrived unless the reader has gone.
     pub(super) async fn finish(&mut self) -> Option<Message> {
         let pipe = &self.pipe;
         let reading = async {

@@ -31,14 +31,14 @@ use super::failure::Failure;
 use crate::client::Client;
 use bad_lines::{BadLines, Sink};
 use message::Rule;
-pub(super) use options::Produce;
+pub(super) use options::ProduceArgs;
 use progress::ShippingProgress;
 use refused_lines::RefusedLines;
-use resume::{Opened, Plan, Resuming};
-use sent::Sent;
+use resume::{OpenedProducer, Plan, Resuming};
+use sent::SentLines;
 use shipping::{CurrentInput, Shipping};
 
-pub(super) async fn run(client: &Client, options: Produce) -> Result<(), Failure> {
+pub(super) async fn run(client: &Client, options: ProduceArgs) -> Result<(), Failure> {
     let rule = options.rule()?;
     let inputs = input::open_all(&options.files).await?;
     checks::options(&options)?;
@@ -46,7 +46,7 @@ pub(super) async fn run(client: &Client, options: Produce) -> Result<(), Failure
     let file = options.bad_lines_file.clone().map(Sink::file).transpose()?;
     let registration = checks::registration(client, &options).await?;
     let resuming = Resuming { client, options: &options, rule: &rule, inputs: &inputs };
-    let Opened { producer, plan } = match options.resume {
+    let OpenedProducer { producer, plan } = match options.resume {
         true => resuming.resume(registration).await?,
         false => resuming.start_over().await?,
     };
@@ -75,7 +75,7 @@ pub(super) async fn run(client: &Client, options: Produce) -> Result<(), Failure
         ledger,
         stored_lines,
         last_message,
-        sent: Sent::default(),
+        sent: SentLines::default(),
         lines_before: 0,
         unfinished: Vec::new(),
         refused: RefusedLines::default(),

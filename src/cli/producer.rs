@@ -7,9 +7,11 @@ use serde_json::json;
 
 use super::{
     failure::Failure,
-    output::{OutputArgs, Table, describe, print_line},
+    output::{Table, describe, print_line},
     pages::for_each_page,
-    registration::{ListRegistrations, NewRegistration, Registration},
+    registration::{
+        DescribeRegistrationArgs, ListRegistrationsArgs, NewRegistrationArgs, RegistrationArgs,
+    },
     timestamp::{json_time, time},
 };
 use crate::{
@@ -26,29 +28,24 @@ pub(super) enum ProducerCommand {
     /// Allow a producer to publish to a topic.
     Register {
         #[command(flatten)]
-        registration: NewRegistration,
+        registration: NewRegistrationArgs,
         /// If the id is registered already, register it anew and fence its older instances.
         #[arg(long)]
         fence: bool,
     },
     /// Remove a producer's permission to publish.
-    Unregister(Registration),
+    Unregister(RegistrationArgs),
     /// List a topic's producers by id.
-    List(ListRegistrations),
+    List(ListRegistrationsArgs),
     /// Describe a producer: its epoch, and how far it has published.
-    Describe {
-        #[command(flatten)]
-        registration: Registration,
-        #[command(flatten)]
-        output: OutputArgs,
-    },
+    Describe(DescribeRegistrationArgs),
 }
 
 pub(super) async fn run(client: &Client, command: ProducerCommand) -> Result<(), Failure> {
     let mut producers = client.producers();
     let mut out = io::stdout();
     match command {
-        ProducerCommand::Register { registration: NewRegistration { topic, id }, fence } => {
+        ProducerCommand::Register { registration: NewRegistrationArgs { topic, id }, fence } => {
             let request = RegisterProducerRequest {
                 topic: topic.clone(),
                 producer_id: id.unwrap_or_default(),
@@ -62,13 +59,13 @@ pub(super) async fn run(client: &Client, command: ProducerCommand) -> Result<(),
                 &format!("registered producer {id} on topic {topic}{with_epoch}"),
             )?;
         }
-        ProducerCommand::Unregister(Registration { topic, id }) => {
+        ProducerCommand::Unregister(RegistrationArgs { topic, id }) => {
             let request =
                 UnregisterProducerRequest { topic: topic.clone(), producer_id: id.clone() };
             producers.unregister_producer(request).await?;
             print_line(&mut out, &format!("unregistered producer {id} from topic {topic}"))?;
         }
-        ProducerCommand::List(ListRegistrations { topic, output }) => {
+        ProducerCommand::List(ListRegistrationsArgs { topic, output }) => {
             let mut table =
                 Table::new(&["PRODUCER", "EPOCH", "LAST OFFSET", "LAST PUBLISHED", "REGISTERED"]);
             for_each_page(async |page_token| {
@@ -94,7 +91,8 @@ pub(super) async fn run(client: &Client, command: ProducerCommand) -> Result<(),
             .await?;
             table.print(&mut out, output)?;
         }
-        ProducerCommand::Describe { registration: Registration { topic, id }, output } => {
+        ProducerCommand::Describe(DescribeRegistrationArgs { registration, output }) => {
+            let RegistrationArgs { topic, id } = registration;
             let request = GetProducerRequest { topic, producer_id: id };
             let producer = producers.get_producer(request).await?.into_inner().producer;
             let producer = producer.unwrap_or_default();

@@ -6,7 +6,7 @@ use super::output::OutputArgs;
 
 /// A producer or consumer to register on a topic.
 #[derive(Args, Debug)]
-pub(super) struct NewRegistration {
+pub(super) struct NewRegistrationArgs {
     /// The topic's name.
     #[arg(long)]
     pub(super) topic: String,
@@ -16,7 +16,7 @@ pub(super) struct NewRegistration {
 
 /// A producer or consumer that is registered on a topic.
 #[derive(Args, Debug)]
-pub(super) struct Registration {
+pub(super) struct RegistrationArgs {
     /// The topic's name.
     #[arg(long)]
     pub(super) topic: String,
@@ -26,10 +26,19 @@ pub(super) struct Registration {
 
 /// The producers or consumers of a topic.
 #[derive(Args, Debug)]
-pub(super) struct ListRegistrations {
+pub(super) struct ListRegistrationsArgs {
     /// The topic's name.
     #[arg(long)]
     pub(super) topic: String,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+/// A producer or consumer to describe.
+#[derive(Args, Debug)]
+pub(super) struct DescribeRegistrationArgs {
+    #[command(flatten)]
+    pub(super) registration: RegistrationArgs,
     #[command(flatten)]
     pub(super) output: OutputArgs,
 }

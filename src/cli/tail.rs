@@ -17,7 +17,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Print the newest messages without a consumer, and optionally those that follow.
 #[derive(Args, Debug)]
-pub(super) struct Tail {
+pub(super) struct TailArgs {
     /// The topic's name.
     name: String,
     /// The number of newest messages to print.
@@ -30,22 +30,22 @@ pub(super) struct Tail {
     format: FormatArgs,
 }
 
-pub(super) async fn run(client: &Client, tail: Tail) -> Result<(), Failure> {
+pub(super) async fn run(client: &Client, tail: TailArgs) -> Result<(), Failure> {
     tokio::select! {
         ended = reading::while_read(print(client, &tail)) => ended,
         _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
     }
 }
 
-async fn print(client: &Client, tail: &Tail) -> Result<(), Failure> {
-    let Tail { name, count, follow, format } = tail;
+async fn print(client: &Client, tail: &TailArgs) -> Result<(), Failure> {
+    let TailArgs { name, count, follow, format } = tail;
     let mut client = client.clone();
     let topic = reading::topic(&client, name).await?;
     let first = topic.first_offset.max(topic.head - i64::from(*count));
     let left = u64::try_from(topic.head - first).unwrap_or(0);
     let mut reader = PageReader { topic: name, format, from: Start::Offset(first), left };
     let mut has_lost_broker = false;
-    // Polling needs no registration, and leaves nothing behind however this ends.
+    // Polling needs no registration, so it leaves nothing behind, whatever the outcome.
     let mut poll = tokio::time::interval(POLL_INTERVAL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

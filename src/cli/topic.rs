@@ -16,7 +16,7 @@ use super::{
     reading::{self, PageReader},
     retention::{self, RetentionArgs, RetentionUpdate},
     start,
-    tail::{self, Tail},
+    tail::{self, TailArgs},
     timestamp::{json_time, time},
 };
 use crate::{
@@ -87,7 +87,7 @@ pub(super) enum TopicCommand {
         format: FormatArgs,
     },
     /// Print the newest messages without a consumer, and optionally those that follow.
-    Tail(Tail),
+    Tail(TailArgs),
     /// Delete a topic with its messages, registrations and positions.
     Delete {
         /// The topic's name.

@@ -53,7 +53,7 @@ async fn what_is_refused_is_one_clear_line_and_an_exit_code() {
     assert_eq!(missing.code(), 1);
     assert_eq!(
         missing.stderr,
-        "trunkline: topic nope does not exist (TOPIC_NOT_FOUND): `trunkline topic list` tells which there are\n"
+        "trunkline: topic nope does not exist (TOPIC_NOT_FOUND): `trunkline topic list` lists the topics\n"
     );
     let missing = on!(broker, "consume", "nope", "--consumer", "c");
     assert_eq!((missing.code(), missing.stderr.lines().count()), (1, 1), "{missing:?}");

@@ -97,7 +97,7 @@ async fn keys_and_headers_are_given_and_printed() {
     let without = produce(&broker, &["--key-separator", "::"], "a::b\nno key\nc::d\n").await;
     assert_eq!(without.code(), 1, "{without:?}");
     let told = &without.stderr;
-    assert!(told.contains("line 2 of -: holds no key separator \"::\""), "{told}");
+    assert!(told.contains("line 2 of -: contains no key separator \"::\""), "{told}");
     assert!(
         told.contains("1 messages acknowledged") && told.contains("up to line 1 of -"),
         "{told}"
@@ -312,7 +312,7 @@ async fn what_is_no_broker_is_told_so() {
     let serving = tokio::spawn(server.serve_with_incoming(incoming));
     let failed = Trunkline::run(&["--endpoint", &endpoint, "topic", "list"]).await;
     assert_eq!((failed.code(), failed.stderr.lines().count()), (69, 1), "{failed:?}");
-    assert!(failed.stderr.contains("is no Trunkline broker"), "{failed:?}");
+    assert!(failed.stderr.contains("is not a Trunkline broker"), "{failed:?}");
     serving.abort();
 }
 

@@ -591,6 +591,6 @@ async fn the_command_tells_of_a_gap_and_goes_on() {
     ])
     .await;
     assert_eq!((read.code(), read.stdout.as_str()), (0, "c\n"), "{read:?}");
-    assert!(read.stderr.contains("offsets 0 to 1 are not kept any more"), "{read:?}");
+    assert!(read.stderr.contains("offsets 0 to 1 are no longer kept"), "{read:?}");
     assert_eq!(broker.position("orders", "billing").await, 3);
 }

@@ -191,7 +191,7 @@ async fn the_command_seeks_under_a_running_consume() {
     assert_eq!(sought.code(), 0, "{sought:?}");
     assert!(sought.stdout.contains("offset 3"), "{sought:?}");
     let line = soon("a word", reader.stderr.next_line()).await.unwrap().unwrap();
-    assert!(line.contains("going on at offset 3"), "{line}");
+    assert!(line.contains("continuing at offset 3"), "{line}");
     for expected in ["d", "e"] {
         let line = soon("a line", reader.stdout.next_line()).await.unwrap();
         assert_eq!(line.as_deref(), Some(expected));

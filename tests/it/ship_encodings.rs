@@ -85,7 +85,7 @@ async fn a_run_that_stops_names_the_line_and_stores_what_came_before() {
     let told = shipper.ship_input(&skip, format!("{good}{bad}{good}")).await;
     assert_eq!(told.code(), 1, "{told:?}");
     assert!(told.stderr.contains("line 2 of -"), "{told:?}");
-    assert!(told.stderr.contains("nothing is stored of the lines from "), "{told:?}");
+    assert!(told.stderr.contains("no line is stored from line "), "{told:?}");
 }
 
 #[tokio::test]

@@ -70,7 +70,7 @@ async fn a_run_that_is_refused_shuts_nobody_out() {
     let skip = ["--on-bad-line", "skip"];
     for (words, code, named) in [
         (&["--resume", "live.log", "live.log"][..], 2, "is given twice"),
-        (&["--resume", "live.log", "-"], 2, "have no place"),
+        (&["--resume", "live.log", "-"], 2, "have no position"),
         (&["--batch", "0", "live.log"], 2, "--batch must be"),
         (&["--batch", "10001", "live.log"], 2, "--batch must be"),
         (&["--linger", "11m", "live.log"], 2, "--linger must be"),

@@ -49,7 +49,10 @@ async fn a_rotated_log_is_shipped_from_its_beginning() {
     shipper.rename("app.log", "app.log.1");
     shipper.write("app.log", "new1\nnew2\nnew3\nnew4\nnew5\n");
     let told = shipper.ship_well(&["--resume", "app.log"]).await;
-    assert!(told.contains("is another file") && told.contains("up to 5 bytes"), "{told}");
+    assert!(
+        told.contains("is not the file that was shipped before") && told.contains("up to 5 bytes"),
+        "{told}"
+    );
     let new = ["new1", "new2", "new3", "new4", "new5"];
     assert_eq!(shipper.stored().await[3..], new);
     // The rest can be had, and nothing comes twice.
@@ -61,7 +64,7 @@ async fn a_rotated_log_is_shipped_from_its_beginning() {
         let before = shipper.stored().await.len();
         shipper.write("app.log", content);
         let told = shipper.ship_well(&["--resume", "app.log"]).await;
-        assert!(told.contains("has been cut off or replaced"), "{told}");
+        assert!(told.contains("has been truncated or replaced"), "{told}");
         let lines: Vec<_> = content.lines().collect();
         assert_eq!(shipper.stored().await[before..], lines);
     }
@@ -75,7 +78,7 @@ async fn a_file_with_the_same_beginning_and_another_line_before_the_place_is_ano
     shipper.ship_well(&["--resume", "app.log"]).await;
     shipper.write("app.log", format!("{header}b\nc\n"));
     let told = shipper.ship_well(&["--resume", "app.log"]).await;
-    assert!(told.contains("has been cut off or replaced"), "{told}");
+    assert!(told.contains("has been truncated or replaced"), "{told}");
     assert_eq!(shipper.stored().await[3..], ["b", "c"]);
 }
 
@@ -144,7 +147,7 @@ async fn the_copy_of_a_truncated_log_is_known_by_itself() {
         let told = shipper.ship_badly(&["--resume", "app.log.1"]).await;
         assert!(told.contains("--same-file") && told.contains("--restart"), "{told}");
         let told = shipper.ship_well(&["--resume", "app.log"]).await;
-        assert!(told.contains("has been cut off or replaced"), "{told}");
+        assert!(told.contains("has been truncated or replaced"), "{told}");
         shipper.append("app.log", "new2\n");
         shipper.ship_well(&["--resume", "app.log"]).await;
         let told = shipper.ship_badly(&["--resume", "app.log.1"]).await;
@@ -164,7 +167,7 @@ async fn a_copy_of_a_log_that_is_there_still_is_a_file_of_its_own() {
     shipper.ship_well(&["--resume", "app.log"]).await;
     shipper.write("other.log", "one\ntwo\n");
     let told = shipper.ship_well(&["--resume", "other.log"]).await;
-    assert!(told.contains("which has them still: from its beginning"), "{told}");
+    assert!(told.contains("which still has them: shipping it from its beginning"), "{told}");
     assert_eq!(shipper.stored().await, ["one", "one", "two"]);
 }
 
@@ -209,7 +212,7 @@ async fn without_a_state_the_last_message_is_compared() {
     let trim = ["--endpoint", &shipper.broker.endpoint, "topic", "trim", "app", "--before", "4"];
     Trunkline::run(&trim).await.assert().success();
     let told = shipper.ship_badly(&["--resume", "--state", "newer.json", "app.log"]).await;
-    assert!(told.contains("the last message is not kept any more"), "{told}");
+    assert!(told.contains("the last message is no longer kept"), "{told}");
     shipper.ship_well(&["--resume", "--state", "newer.json", "--restart", "app.log"]).await;
     assert_eq!(shipper.stored().await, ["one", "two", "three", "four"]);
 }
@@ -286,7 +289,7 @@ async fn of_two_runs_at_a_time_the_second_one_is_refused() {
     let lock = fs::File::open(shipper.path("state.json.lock")).unwrap();
     lock.lock().unwrap();
     let told = shipper.ship_badly(&["--resume", "--state", "state.json", "app.log"]).await;
-    assert!(told.contains("another produce --resume of this producer runs"), "{told}");
+    assert!(told.contains("another produce --resume of this producer is running"), "{told}");
 }
 
 /// However often it is killed, and wherever: with bad lines in between, and over two files.
@@ -365,7 +368,7 @@ async fn a_log_that_is_truncated_after_a_kill_is_shipped_once() {
     assert!(stored < old.len(), "it was killed on its way");
     copytruncate(&shipper, "new\n");
     let told = shipper.ship_badly(&["--resume", "app.log.1"]).await;
-    assert!(told.contains("--same-file goes on behind them"), "{told}");
+    assert!(told.contains("--same-file continues after them"), "{told}");
     shipper.ship_well(&["--resume", "app.log"]).await;
     shipper.ship_well(&["--resume", "--same-file", "app.log", "app.log.1"]).await;
     let all = shipper.stored().await;

@@ -225,7 +225,7 @@ enum CommitArg {
 }
 
 impl ReadArgs {
-    /// `consumers` that commit.
+    /// Consumers that commit what they have read.
     pub(super) fn by(consumers: u32) -> Self {
         Self { consumers, commit: CommitArg::Manual }
     }

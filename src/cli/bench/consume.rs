@@ -37,12 +37,12 @@ pub(super) struct ConsumeOutcome {
 /// Consumers that are reading.
 pub(super) struct OpenConsumers {
     tasks: JoinSet<Result<ConsumeOutcome, Failure>>,
-    shared: Arc<Shared>,
+    shared: Arc<SharedProgress>,
 }
 
 /// What the tasks of all consumers share.
 #[derive(Default)]
-struct Shared {
+struct SharedProgress {
     /// Messages delivered to all consumers so far.
     messages: AtomicU64,
     /// Wakes the waiter when `messages` has grown.
@@ -60,7 +60,7 @@ impl OpenConsumers {
         consumers: Vec<RegisteredId>,
         args: &ReadArgs,
     ) -> Result<Self, Failure> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(SharedProgress::default());
         let start = Instant::now();
         let mut tasks = JoinSet::new();
         for RegisteredId { topic, id } in consumers {
@@ -116,7 +116,7 @@ impl OpenConsumers {
 async fn read(
     mut consumer: Consumer,
     start: Instant,
-    shared: Arc<Shared>,
+    shared: Arc<SharedProgress>,
     live: Arc<LiveDisplay>,
 ) -> Result<ConsumeOutcome, Failure> {
     let mut consumed = ConsumeOutcome::default();

@@ -7,13 +7,13 @@ use super::{
     arguments::LoadArgs,
     live::LiveDisplay,
     meter::Meters,
-    topics::{RegisteredId, Topics},
+    topics::{BenchTopics, RegisteredId},
 };
 use crate::{client::Client, proto::LogEdge};
 
 pub(super) struct Environment<'a> {
     pub(super) client: &'a Client,
-    pub(super) topics: &'a Topics,
+    pub(super) topics: &'a BenchTopics,
     pub(super) load: &'a LoadArgs,
     pub(super) meters: &'a Meters,
     pub(super) live: &'a Arc<LiveDisplay>,

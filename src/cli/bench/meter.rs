@@ -1,4 +1,5 @@
-//! Measures what a run uses: of the database, if its URL is known, and of processes on this machine.
+//! Measures what a run uses: of the database, if its URL is known, and of processes on this
+//! machine.
 
 use std::time::{Duration, Instant};
 

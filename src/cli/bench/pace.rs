@@ -11,8 +11,8 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-/// Makes requests due at equal intervals, for all publishers together. A late request does not delay
-/// the ones after it: they stay due at their own times, from which latencies are measured.
+/// Makes requests due at equal intervals, for all publishers together. A late request does not
+/// delay the ones after it: they stay due at their own times, from which latencies are measured.
 ///
 /// A dedicated thread releases the requests, as the runtime's timers have a resolution of a
 /// millisecond, which is as long as an acknowledgement takes.

@@ -28,8 +28,8 @@ const STAMP: usize = 16;
 static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Payload {
-    /// The payloads of the messages with the given numbers, all due at the same time. They share one
-    /// buffer and are formatted without `std::fmt`, so that they take little of the CPU that is
+    /// The payloads of the messages with the given numbers, all due at the same time. They share
+    /// one buffer and are formatted without `std::fmt`, so that they take little of the CPU that is
     /// measured.
     pub(super) fn make(
         self,

@@ -12,7 +12,7 @@ pub(super) fn cpu(pid: i32) -> Option<Duration> {
     Some(own_cpu(&stat(pid)?))
 }
 
-/// The CPU time that a process and its children have used, those that have ended included.
+/// The CPU time that a process and its children have used, including children that have ended.
 pub(super) fn cpu_with_children(pid: i32) -> Option<Duration> {
     let parent = stat(pid)?;
     let ended = ticks(u64::try_from(parent.cutime + parent.cstime).unwrap_or(0));

@@ -9,7 +9,7 @@ use super::{
     arguments::PublishArgs,
     environment::Environment,
     latencies::Latencies,
-    publishers::{Answered, Publisher},
+    publishers::{Answered, LoadPublisher},
     schedule::Schedule,
     topics::RegisteredId,
 };
@@ -46,7 +46,7 @@ pub(super) async fn run(
     let schedule = Schedule::start(environment.load, args, start);
     let mut tasks = JoinSet::new();
     for (producer, client) in producers.into_iter().zip(connections.iter().cycle()) {
-        let publisher = Publisher {
+        let publisher = LoadPublisher {
             client: client.clone(),
             producer,
             in_flight: args.in_flight as usize,

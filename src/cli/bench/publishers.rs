@@ -17,7 +17,7 @@ use crate::{
 
 /// A publisher, which sends what the schedule says.
 #[derive(Clone)]
-pub(super) struct Publisher {
+pub(super) struct LoadPublisher {
     pub(super) client: Client,
     pub(super) producer: RegisteredId,
     /// How many requests may be unanswered.
@@ -26,7 +26,7 @@ pub(super) struct Publisher {
     pub(super) live: Arc<LiveDisplay>,
 }
 
-/// What a publisher has got answers for.
+/// The answered requests of a publisher.
 #[derive(Default)]
 pub(super) struct Answered {
     pub(super) messages: u64,
@@ -37,7 +37,7 @@ pub(super) struct Answered {
     pub(super) latencies: Latencies,
 }
 
-/// A message that the client library was given.
+/// A message that was passed to the client library.
 struct SentMessage {
     due: Instant,
     acknowledgement: Acknowledgement,
@@ -49,7 +49,7 @@ struct SentRequest {
     count: u64,
 }
 
-impl Publisher {
+impl LoadPublisher {
     /// Makes unary calls, one at a time.
     pub(super) async fn call(self) -> Result<Answered, Failure> {
         let mut answered = Answered::default();
@@ -76,7 +76,7 @@ impl Publisher {
         Ok(answered)
     }
 
-    /// Gives the client library a message at a time.
+    /// Passes messages one at a time to the client library.
     pub(super) async fn use_library(self) -> Result<Answered, Failure> {
         let RegisteredId { topic, id } = &self.producer;
         let producer = self.client.producer(topic, id).open().await?;

@@ -24,7 +24,7 @@ pub(super) fn prefix() -> String {
 }
 
 /// Topics that only this run uses.
-pub(super) struct Topics {
+pub(super) struct BenchTopics {
     names: Vec<String>,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct RegisteredId {
     pub(super) id: String,
 }
 
-impl Topics {
+impl BenchTopics {
     pub(super) async fn create(client: &Client, prefix: &str, count: u32) -> Result<Self, Failure> {
         let names: Vec<String> = (0..count).map(|number| format!("{prefix}{number}")).collect();
         let create = async |topic: &String| {

@@ -1,4 +1,4 @@
-//! Stores how far a run has shipped its files.
+//! Records in the ledger how far a run has shipped its files.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use super::{
 };
 
 impl Shipping {
-    /// Stores that lines of the current file are about to be sent, before the first one is.
+    /// Records that lines of the current file are about to be sent, before the first one is.
     pub(super) fn begin(&mut self) -> Result<(), Failure> {
         if std::mem::replace(&mut self.current.has_begun, true) {
             return Ok(());
@@ -27,7 +27,7 @@ impl Shipping {
         Ok(())
     }
 
-    /// Stores how far the current file is shipped; more of it may be in flight if `is_shipping`.
+    /// Records how far the current file is shipped; more of it may be in flight if `is_shipping`.
     pub(super) fn checkpoint(&mut self, is_shipping: bool) -> Result<(), Failure> {
         let sequence = self.sequence();
         let input = self.current.index;
@@ -45,8 +45,8 @@ impl Shipping {
         Ok(())
     }
 
-    /// Waits until the whole current file is stored, and stores that in the ledger: at any time,
-    /// lines in flight are of one file only.
+    /// Waits until the broker has stored the whole current file, and records that. So lines in
+    /// flight are always of one file.
     pub(super) async fn end_input(&mut self) -> Result<(), Failure> {
         let is_passed_over = match &self.stored_lines {
             Some(lines) => match lines.origin {
@@ -68,7 +68,7 @@ impl Shipping {
         self.checkpoint(false)
     }
 
-    /// Stores the ends of the files that were passed over whole.
+    /// Records the ends of the files that were passed over whole.
     pub(super) fn checkpoint_passed_over(&mut self) -> Result<(), Failure> {
         let sequence = self.sequence();
         let Some(ledger) = &mut self.ledger else { return Ok(()) };
@@ -80,7 +80,7 @@ impl Shipping {
         Ok(())
     }
 
-    /// Stores how far the run came.
+    /// Records how far the run came.
     pub(super) fn close_ledger(&mut self) -> Result<(), Failure> {
         let is_settled = self.sent.is_settled();
         self.checkpoint(self.current.has_begun && !is_settled)?;

@@ -8,7 +8,12 @@ use std::{
 
 use tonic::Code;
 
-use super::{super::failure::Failure, identity::Inode, input::Input, options::Produce};
+use super::{
+    super::failure::Failure,
+    identity::{Inode, folder},
+    input::Input,
+    options::ProduceArgs,
+};
 use crate::{
     client::Client,
     proto::{GetProducerRequest, MAX_REQUEST_MESSAGES, Producer},
@@ -18,7 +23,7 @@ use crate::{
 const MAX_LINGER: Duration = Duration::from_secs(600);
 
 /// Refuses options that a producer does not accept.
-pub(super) fn options(options: &Produce) -> Result<(), Failure> {
+pub(super) fn options(options: &ProduceArgs) -> Result<(), Failure> {
     if !(1..=MAX_REQUEST_MESSAGES).contains(&options.batch) {
         return Err(Failure::usage("--batch must be 1 to 10,000"));
     }
@@ -32,7 +37,7 @@ pub(super) fn options(options: &Produce) -> Result<(), Failure> {
 /// registration on the topic for bad lines. Changes nothing.
 pub(super) async fn registration(
     client: &Client,
-    options: &Produce,
+    options: &ProduceArgs,
 ) -> Result<Option<Producer>, Failure> {
     let found = find(client, options, &options.topic).await?;
     if let Some(topic) = &options.bad_lines_topic {
@@ -43,7 +48,7 @@ pub(super) async fn registration(
 
 async fn find(
     client: &Client,
-    options: &Produce,
+    options: &ProduceArgs,
     topic: &str,
 ) -> Result<Option<Producer>, Failure> {
     let (topic, producer_id) = (topic.to_owned(), options.producer.clone());
@@ -56,7 +61,7 @@ async fn find(
 }
 
 /// Refuses files that would be both read and written, and inputs that cannot be distinguished.
-pub(super) fn files(options: &Produce, inputs: &[Input]) -> Result<(), Failure> {
+pub(super) fn files(options: &ProduceArgs, inputs: &[Input]) -> Result<(), Failure> {
     let written = [("--bad-lines-file", &options.bad_lines_file), ("--state", &options.state)];
     for (flag, path) in written {
         let inode = path.as_deref().and_then(inode);
@@ -82,7 +87,7 @@ pub(super) fn files(options: &Produce, inputs: &[Input]) -> Result<(), Failure> 
 }
 
 /// Refuses a file for bad lines that is the state file.
-pub(super) fn bad_lines_file(options: &Produce, state: &Path) -> Result<(), Failure> {
+pub(super) fn bad_lines_file(options: &ProduceArgs, state: &Path) -> Result<(), Failure> {
     match &options.bad_lines_file {
         Some(bad_lines) if is_same(bad_lines, state) => Err(Failure::usage(format!(
             "--bad-lines-file names the state file {}",
@@ -118,15 +123,11 @@ fn is_same(one: &Path, other: &Path) -> bool {
 
 /// The canonical path of a file that does not exist yet: the path and its folder may be links.
 fn future_path(path: &Path) -> PathBuf {
-    let folder = |path: &Path| match path.parent() {
-        Some(folder) if folder != Path::new("") => folder.to_owned(),
-        _ => PathBuf::from("."),
-    };
     let path = match fs::read_link(path) {
         Ok(target) => folder(path).join(target),
         Err(_) => path.to_owned(),
     };
-    let real = fs::canonicalize(folder(&path)).unwrap_or_else(|_| folder(&path));
+    let real = fs::canonicalize(folder(&path)).unwrap_or_else(|_| folder(&path).to_owned());
     real.join(path.file_name().unwrap_or_default())
 }
 

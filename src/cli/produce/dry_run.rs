@@ -4,7 +4,7 @@
 use super::{
     super::{
         failure::Failure,
-        lines::{Line, Piece},
+        lines::{Line, LinePiece},
     },
     input::{Input, Source},
     resume_points::ResumePoint,
@@ -57,7 +57,7 @@ async fn pass_over(mut source: Source, stored_lines: &mut StoredLines) -> Result
         let read =
             read.map_err(|error| Failure::refused(format!("read {}: {error}", source.name)))?;
         while let Some(piece) = source.next_piece() {
-            if let Piece::Line(line) = piece
+            if let LinePiece::Line(line) = piece
                 && is_last(&line)?
             {
                 return Ok(true);

@@ -118,7 +118,16 @@ pub(super) fn is_inside_line(file: &File, offset: u64) -> io::Result<bool> {
     Ok(before != [b'\n'])
 }
 
-/// The path of a file that was at `path` and may have been renamed in its folder, as rotated logs are.
+/// The folder of a file.
+pub(super) fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// The path of a file that was at `path` and may have been renamed in its folder, as rotated logs
+/// are.
 pub(super) fn find_beside(path: &Path, sought: Inode) -> Option<PathBuf> {
     let entries = std::fs::read_dir(path.parent()?).ok()?;
     entries.flatten().map(|entry| entry.path()).find(|path| {

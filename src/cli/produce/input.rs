@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use super::{
     super::{
         failure::Failure,
-        lines::{Line, Lines, Piece},
+        lines::{Line, LinePiece, Lines},
     },
     identity::{self, FINGERPRINT_BYTES, Inode, Position},
 };
@@ -94,8 +94,8 @@ impl Input {
         }
     }
 
-    /// The same file for another reader, to be used before or after this one but not at the same time;
-    /// `None` for a stream.
+    /// The same file for another reader, to be used before or after this one but not at the same
+    /// time; `None` for a stream.
     pub(super) fn reopened(&self) -> io::Result<Option<Self>> {
         let Kind::File(RegularFile { file, inode, path, size }) = &self.kind else {
             return Ok(None);
@@ -167,10 +167,12 @@ impl Source {
         Ok(())
     }
 
-    /// Reads a file again from a line on; returns false for a stream, or if the path is another file now.
+    /// Reads a file again from a line on; returns false for a stream, or if the path is another
+    /// file now.
     pub(super) fn go_back(&mut self, start: u64, number: u64, limit: usize) -> io::Result<bool> {
         let Some(FileOrigin { path, inode }) = self.origin.clone() else { return Ok(false) };
-        // Opened anew, as a read of the old file may still be in progress and would move its position.
+        // Opened anew, as a read of the old file may still be in progress and would move its
+        // position.
         let file = File::open(&path)?;
         let metadata = file.metadata()?;
         if Inode::from(&metadata) != inode {
@@ -199,7 +201,7 @@ impl Source {
     }
 
     /// The next piece of what has been read, if there is one.
-    pub(super) fn next_piece(&mut self) -> Option<Piece> {
+    pub(super) fn next_piece(&mut self) -> Option<LinePiece> {
         self.lines.next_piece()
     }
 

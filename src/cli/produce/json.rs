@@ -18,11 +18,11 @@ use crate::proto::NewMessage;
 const FOREIGN: &str = "; for what other tools write, --payload-field names the field that is the \
                        payload, and --json-payload takes the whole line";
 
-/// The format that `consume --json` prints. The broker assigns offset, time and producer, so they are
-/// accepted and ignored.
+/// The format that `consume --json` prints. The broker assigns offset, time and producer, so they
+/// are accepted and ignored.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Object {
+struct MessageObject {
     payload: Data,
     #[serde(default)]
     key: Option<Data>,
@@ -36,8 +36,9 @@ struct Object {
     _producer: Option<String>,
 }
 
-/// An [`Object`] that is not read from an array: derived code also accepts fields by position.
-struct ObjectAlone(Object);
+/// A [`MessageObject`] that is not read from an array: derived code also accepts fields by
+/// position.
+struct MessageObjectAlone(MessageObject);
 
 /// Bytes, as text or as base64.
 struct Data(Bytes);
@@ -55,11 +56,11 @@ struct Headers(BTreeMap<String, String>);
 
 /// Reads a line of the command's own format.
 pub(super) fn message(line: &[u8]) -> Result<NewMessage, Problem> {
-    let ObjectAlone(object) = serde_json::from_slice(line).map_err(|error| {
+    let MessageObjectAlone(object) = serde_json::from_slice(line).map_err(|error| {
         let foreign = error.is_data() && starts_with_field_problem(&error.to_string());
         Problem::of_json(&error, if foreign { FOREIGN } else { "" })
     })?;
-    let Object { payload, key, headers, .. } = object;
+    let MessageObject { payload, key, headers, .. } = object;
     Ok(NewMessage {
         payload: payload.0,
         key: key.map(|key| key.0),
@@ -182,19 +183,19 @@ fn text_or_json(value: &RawValue) -> Result<Option<Bytes>, serde_json::Error> {
     }
 }
 
-impl<'de> Deserialize<'de> for ObjectAlone {
+impl<'de> Deserialize<'de> for MessageObjectAlone {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct ObjectVisitor;
 
         impl<'de> Visitor<'de> for ObjectVisitor {
-            type Value = ObjectAlone;
+            type Value = MessageObjectAlone;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ObjectAlone, A::Error> {
-                Object::deserialize(MapAccessDeserializer::new(map)).map(ObjectAlone)
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<MessageObjectAlone, A::Error> {
+                MessageObject::deserialize(MapAccessDeserializer::new(map)).map(MessageObjectAlone)
             }
         }
 

@@ -1,4 +1,4 @@
-//! Which lines of which files are stored.
+//! Records which lines of which files are stored.
 
 use super::{
     super::failure::{Failure, print_notice},
@@ -7,7 +7,7 @@ use super::{
     input::{Input, RegularFile},
     message::Rule,
     resume_points::{Choices, ResumePoint, Search},
-    state::State,
+    state::ProducerState,
     state_file::StateFile,
 };
 use crate::proto::Producer;
@@ -15,7 +15,7 @@ use crate::proto::Producer;
 /// The state of the files, brought in line with what the broker has stored.
 pub(super) struct Ledger {
     file: StateFile,
-    state: State,
+    state: ProducerState,
     settings: LedgerSettings,
     inputs: Vec<TrackedInput>,
     /// Whether the state accounts for what the producer has stored.
@@ -31,7 +31,7 @@ pub(super) struct LedgerSettings {
     pub(super) choices: Choices,
 }
 
-/// An input whose position is stored.
+/// An input whose position is recorded.
 struct TrackedInput {
     inode: Inode,
     path: String,
@@ -55,7 +55,7 @@ impl Ledger {
         producer: &Producer,
         settings: LedgerSettings,
     ) -> Result<Self, Failure> {
-        let new = State::new(producer);
+        let new = ProducerState::new(producer);
         let saved = saved_state(&file, &new)?;
         let is_known = saved.as_ref().is_some_and(|state| !state.files.is_empty());
         let state = saved.unwrap_or(new);
@@ -138,13 +138,13 @@ impl Ledger {
         files.iter().map(|file| search.resume_point(*file)).collect()
     }
 
-    /// Stores that lines after a position are about to be sent. All lines before it are settled.
+    /// Records that lines after a position are about to be sent. All lines before it are settled.
     pub(super) fn begin(&mut self, at: Checkpoint<'_>) -> Result<(), Failure> {
         let began = RunStart { sequence: at.sequence, position: at.position.clone() };
         self.save(at, Some(began), true)
     }
 
-    /// Stores that all lines up to a position are settled; more may be in flight if `is_shipping`.
+    /// Records that all lines up to a position are settled; more may be in flight if `is_shipping`.
     pub(super) fn advance(&mut self, at: Checkpoint<'_>, is_shipping: bool) -> Result<(), Failure> {
         self.save(at, None, is_shipping)
     }
@@ -162,7 +162,7 @@ impl Ledger {
         self.file.save(&self.state)
     }
 
-    /// Stores that nothing is in flight.
+    /// Records that nothing is in flight.
     pub(super) fn close(&mut self, sequence: i64) -> Result<(), Failure> {
         self.state.next_sequence = sequence;
         self.state.shipping = false;
@@ -198,7 +198,7 @@ impl Ledger {
 }
 
 /// The saved state, if it is of the same registration.
-fn saved_state(file: &StateFile, new: &State) -> Result<Option<State>, Failure> {
+fn saved_state(file: &StateFile, new: &ProducerState) -> Result<Option<ProducerState>, Failure> {
     file.check_owner(&new.topic, &new.producer)?;
     let Some(saved) = file.saved() else { return Ok(None) };
     if saved.registered != new.registered {

@@ -13,7 +13,7 @@ use super::{
     message::{Form, OnBadLine, Rule},
 };
 use crate::{
-    client::{Client, Producer},
+    client::{Client, Producer, ProducerBuilder},
     proto::NewMessage,
 };
 
@@ -22,7 +22,7 @@ use crate::{
 /// Messages are numbered, so that each line is stored once even if the broker is lost meanwhile. A
 /// producer has one live instance: opening another instance of the same id fences the first one.
 #[derive(Args, Debug)]
-pub(in super::super) struct Produce {
+pub(in super::super) struct ProduceArgs {
     /// The topic's name.
     pub(super) topic: String,
     /// The producer's id.
@@ -100,7 +100,7 @@ pub(in super::super) struct Produce {
     pub(super) files: Vec<OsString>,
 }
 
-impl Produce {
+impl ProduceArgs {
     /// How lines become messages.
     pub(super) fn rule(&self) -> Result<Rule, Failure> {
         let form = self.form()?;
@@ -148,16 +148,11 @@ impl Produce {
 
     /// Opens the producer, which fences its older instances.
     pub(super) async fn open_producer(&self, client: &Client) -> Result<Producer, Failure> {
-        let mut producer = client
+        let builder = client
             .producer(&self.topic, &self.producer)
             .linger(self.linger)
-            .max_batch_messages(self.batch)
-            .retry_for(self.retry_for);
-        if self.register {
-            client.ensure_topic(&self.topic).await?;
-            producer = producer.register();
-        }
-        Ok(producer.open().await?)
+            .max_batch_messages(self.batch);
+        self.open(client, &self.topic, builder).await
     }
 
     /// Opens a producer on the topic for bad lines, if there is one.
@@ -166,11 +161,21 @@ impl Produce {
         client: &Client,
     ) -> Result<Option<Producer>, Failure> {
         let Some(topic) = &self.bad_lines_topic else { return Ok(None) };
-        let mut producer = client.producer(topic, &self.producer).retry_for(self.retry_for);
+        let builder = client.producer(topic, &self.producer);
+        Ok(Some(self.open(client, topic, builder).await?))
+    }
+
+    async fn open(
+        &self,
+        client: &Client,
+        topic: &str,
+        builder: ProducerBuilder,
+    ) -> Result<Producer, Failure> {
+        let mut builder = builder.retry_for(self.retry_for);
         if self.register {
             client.ensure_topic(topic).await?;
-            producer = producer.register();
+            builder = builder.register();
         }
-        Ok(Some(producer.open().await?))
+        Ok(builder.open().await?)
     }
 }

@@ -6,8 +6,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::input::Source;
 
-/// A progress bar on standard error. It appears only if that is a terminal, and only if the run takes
-/// longer than [`DELAY`].
+/// A progress bar on standard error. It appears only if that is a terminal, and only if the run
+/// takes longer than [`DELAY`].
 pub(super) struct ShippingProgress {
     bar: ProgressBar,
     start: Instant,

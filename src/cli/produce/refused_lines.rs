@@ -17,8 +17,8 @@ impl RefusedLines {
         self.lines.push(RefusedLine { number, problem });
     }
 
-    /// Why the broker refused a line, if it did; the line is forgotten, as it is added again if it is
-    /// refused again.
+    /// Why the broker refused a line, if it did; the line is forgotten, as it is added again if it
+    /// is refused again.
     pub(super) fn take(&mut self, number: u64) -> Option<Problem> {
         let at = self.lines.iter().position(|line| line.number == number)?;
         Some(self.lines.swap_remove(at).problem)

@@ -1,7 +1,7 @@
 //! Rereads a file after the broker has refused one of its lines.
 //!
-//! Some lines can be refused by the broker only: a header may contain a character that the
-//! database's encoding lacks. The broker then refuses the whole request, and the sequences of later
+//! Only the broker can refuse some lines: a header may contain a character that the database's
+//! encoding lacks. The broker then refuses the whole request, and the sequences of later
 //! requests no longer follow the stored ones. So the file is read again from its first line that is
 //! not stored, and this time the line is treated as a bad line.
 

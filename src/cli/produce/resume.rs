@@ -11,7 +11,7 @@ use super::{
     input::Input,
     ledger::{Ledger, LedgerSettings},
     message::Rule,
-    options::Produce,
+    options::ProduceArgs,
     resume_points::{Choices, ResumePoint},
     state::registered,
     state_file::StateFile,
@@ -25,20 +25,20 @@ use crate::{
 /// What a run is to resume.
 pub(super) struct Resuming<'a> {
     pub(super) client: &'a Client,
-    pub(super) options: &'a Produce,
+    pub(super) options: &'a ProduceArgs,
     pub(super) rule: &'a Rule,
     pub(super) inputs: &'a [Input],
 }
 
 /// An open producer, and what it has published of the inputs before.
-pub(super) struct Opened {
+pub(super) struct OpenedProducer {
     pub(super) producer: Producer,
     pub(super) plan: Plan,
 }
 
 /// Where a run continues.
 pub(super) struct Plan {
-    /// Stores how far the files are shipped, if they all are files.
+    /// Records how far the files are shipped, if all inputs are files.
     pub(super) ledger: Option<Ledger>,
     /// Where each input is continued.
     pub(super) resume_points: Vec<ResumePoint>,
@@ -50,17 +50,17 @@ pub(super) struct Plan {
 
 impl Resuming<'_> {
     /// Opens a producer that ships all inputs from their beginning.
-    pub(super) async fn start_over(&self) -> Result<Opened, Failure> {
+    pub(super) async fn start_over(&self) -> Result<OpenedProducer, Failure> {
         let producer = self.options.open_producer(self.client).await?;
-        Ok(Opened { producer, plan: self.plan_from_beginning() })
+        Ok(OpenedProducer { producer, plan: self.plan_from_beginning() })
     }
 
-    /// Opens a producer that continues where an earlier one ended. Where that is gets decided
-    /// before, from the registration: a run that is refused must not fence a live instance.
+    /// Opens a producer that continues where an earlier one ended. First finds out where that is,
+    /// from the registration: a run that is refused must not fence a live instance.
     pub(super) async fn resume(
         &self,
         registration: Option<proto::Producer>,
-    ) -> Result<Opened, Failure> {
+    ) -> Result<OpenedProducer, Failure> {
         // The position in a stream cannot be stored, so its earlier lines are read again.
         let is_stored = self.inputs.iter().all(|input| input.file().is_some());
         let given = match &self.options.state {
@@ -89,7 +89,7 @@ impl Resuming<'_> {
             // Messages that an older instance had in flight have been stored meanwhile.
             false => self.plan(plan.ledger.map(Ledger::into_file), opened).await?,
         };
-        Ok(Opened { producer, plan })
+        Ok(OpenedProducer { producer, plan })
     }
 
     /// Locks and reads a state file.
@@ -164,7 +164,7 @@ impl Resuming<'_> {
 }
 
 /// Registers the producer, which does not fence other instances.
-async fn register(client: &Client, options: &Produce) -> Result<proto::Producer, Failure> {
+async fn register(client: &Client, options: &ProduceArgs) -> Result<proto::Producer, Failure> {
     let (topic, producer_id) = (options.topic.clone(), options.producer.clone());
     client.ensure_topic(&topic).await?;
     let request = RegisterProducerRequest {

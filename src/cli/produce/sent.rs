@@ -6,7 +6,7 @@ use super::{line_id::LineId, line_mark::LineMark};
 use crate::client::{Acknowledgement, Error};
 
 #[derive(Default)]
-pub(super) struct Sent {
+pub(super) struct SentLines {
     /// Lines in order, at most as many as the producer's buffer has room for.
     waiting: VecDeque<SentLine>,
     acknowledged: u64,
@@ -44,7 +44,7 @@ pub(super) struct RefusedRequest {
     pub(super) refused: LineMark,
 }
 
-impl Sent {
+impl SentLines {
     /// Adds a line that was sent, and maybe kept elsewhere as well.
     pub(super) fn push(
         &mut self,
@@ -114,8 +114,8 @@ impl Sent {
         self.acknowledged - self.acknowledged_before
     }
 
-    /// The request at the front, which was refused for its message at `index`; all requests before it
-    /// are acknowledged.
+    /// The request at the front, which was refused for its message at `index`; all requests before
+    /// it are acknowledged.
     pub(super) fn refused(&self, index: usize) -> Option<RefusedRequest> {
         let mut sent = self.waiting.iter().filter(|entry| entry.answer.is_some());
         let refused = sent.nth(index)?;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{
     super::{
         failure::{Failure, print_notice},
-        lines::{Line, Piece},
+        lines::{Line, LinePiece},
     },
     line_id::LineId,
     line_mark::LineMark,
@@ -17,12 +17,12 @@ use super::{
 };
 use crate::client::Error;
 
-/// How often to store how far a file is shipped.
+/// How often to record how far a file is shipped.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// When a bad line is kept.
 #[derive(PartialEq)]
-enum Kept {
+enum KeptWhen {
     Before,
     Now,
 }
@@ -40,8 +40,8 @@ impl Shipping {
             };
             while let Some(piece) = self.sources[index].next_piece() {
                 match piece {
-                    Piece::Line(line) => self.take_line(line).await?,
-                    Piece::Overflow(bytes) => self.take_overflow(&bytes)?,
+                    LinePiece::Line(line) => self.take_line(line).await?,
+                    LinePiece::Overflow(bytes) => self.take_overflow(&bytes)?,
                 }
             }
             if read == 0 {
@@ -110,11 +110,11 @@ impl Shipping {
                 Err(self.stopped_at(line.number, &problem))
             }
             Err(problem) => match self.record_kept(line.number) {
-                Kept::Before => {
+                KeptWhen::Before => {
                     self.sent.pass_over(None, mark);
                     Ok(())
                 }
-                Kept::Now => self.skip(&line, &problem, mark).await,
+                KeptWhen::Now => self.skip(&line, &problem, mark).await,
             },
         }
     }
@@ -127,7 +127,7 @@ impl Shipping {
     ) -> Result<(), Failure> {
         self.begin()?;
         let mut kept = None;
-        if shaped.is_cut && self.record_kept(line.number) == Kept::Now {
+        if shaped.is_cut && self.record_kept(line.number) == KeptWhen::Now {
             kept = self.bad_lines.cut(self.current.index, line).await?;
         }
         match self.producer.send(shaped.message).await {
@@ -173,8 +173,8 @@ impl Shipping {
     }
 
     /// Skips a line that the broker has refused, or stops at it. First waits until all lines before
-    /// it are stored: by the rule alone the line would be a message, so a later run must not have to
-    /// count off messages across it.
+    /// it are stored: by the rule alone the line would be a message, so a later run must not have
+    /// to count off messages across it.
     async fn take_refused(
         &mut self,
         line: &Line,
@@ -194,11 +194,11 @@ impl Shipping {
     }
 
     /// Records that a bad line is kept, which it may be already if its file is being reread.
-    fn record_kept(&mut self, number: u64) -> Kept {
+    fn record_kept(&mut self, number: u64) -> KeptWhen {
         let id = self.line_id(number);
         let is_kept = self.last_kept.is_some_and(|last| id <= last);
         self.last_kept = self.last_kept.max(Some(id));
-        if is_kept { Kept::Before } else { Kept::Now }
+        if is_kept { KeptWhen::Before } else { KeptWhen::Now }
     }
 
     fn line_id(&self, number: u64) -> LineId {

@@ -1,12 +1,12 @@
-//! The state of a run, from its inputs to its topic.
+//! The state of a run that ships lines from its inputs to its topic.
 
 use std::time::Instant;
 
 use super::{
     super::failure::Failure, bad_lines::BadLines, input::Source, ledger::Ledger, line_id::LineId,
-    line_mark::LineMark, message::Rule, options::Produce, problem::Problem,
+    line_mark::LineMark, message::Rule, options::ProduceArgs, problem::Problem,
     progress::ShippingProgress, refused_lines::RefusedLines, resume_points::ResumePoint,
-    sent::Sent, stored_lines::StoredLines,
+    sent::SentLines, stored_lines::StoredLines,
 };
 use crate::{
     client::{Client, Producer},
@@ -15,7 +15,7 @@ use crate::{
 
 pub(super) struct Shipping {
     pub(super) client: Client,
-    pub(super) options: Produce,
+    pub(super) options: ProduceArgs,
     pub(super) producer: Producer,
     /// How lines become messages.
     pub(super) rule: Rule,
@@ -28,7 +28,7 @@ pub(super) struct Shipping {
     pub(super) sources: Vec<Source>,
     /// Where each input is continued.
     pub(super) resume_points: Vec<ResumePoint>,
-    /// Stores how far the files are shipped, with `--resume`.
+    /// Records how far the files are shipped, with `--resume`.
     pub(super) ledger: Option<Ledger>,
     /// Whether a last line without a line end is left to a later run.
     pub(super) leaves_unfinished: bool,
@@ -38,7 +38,7 @@ pub(super) struct Shipping {
     pub(super) last_message: Option<Message>,
     pub(super) bad_lines: BadLines,
     pub(super) progress: ShippingProgress,
-    pub(super) sent: Sent,
+    pub(super) sent: SentLines,
     /// The number of lines that were published before this run.
     pub(super) lines_before: u64,
     /// Last lines that were left to a later run, for people.
@@ -55,10 +55,10 @@ pub(super) struct CurrentInput {
     pub(super) index: usize,
     /// Whether the ledger says that lines of this input are in flight.
     pub(super) has_begun: bool,
-    /// When the ledger was last written.
+    /// When the ledger was last saved.
     pub(super) written: Option<Instant>,
-    /// The ends of inputs that were passed over whole. They are stored only once it is certain that
-    /// these are the right inputs.
+    /// The ends of inputs that were passed over whole. They are recorded only once it is certain
+    /// that these are the right inputs.
     pub(super) passed_over: Vec<LineMark>,
 }
 

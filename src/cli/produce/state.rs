@@ -18,7 +18,7 @@ const MAX_OTHER_FILES: usize = 256;
 /// What is stored of a producer.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct State {
+pub(super) struct ProducerState {
     pub(super) version: u32,
     pub(super) topic: String,
     pub(super) producer: String,
@@ -34,7 +34,7 @@ pub(super) struct State {
     pub(super) files: Vec<FileState>,
 }
 
-impl State {
+impl ProducerState {
     pub(super) fn new(producer: &Producer) -> Self {
         Self {
             version: VERSION,

@@ -12,7 +12,8 @@ use etcetera::BaseStrategy as _;
 
 use super::{
     super::failure::Failure,
-    state::{State, VERSION, registered},
+    identity::folder,
+    state::{ProducerState, VERSION, registered},
 };
 use crate::proto::Producer;
 
@@ -21,7 +22,7 @@ pub(super) struct StateFile {
     path: PathBuf,
     /// The lock is released when the process ends, even if it is killed.
     _lock: File,
-    saved: Option<State>,
+    saved: Option<ProducerState>,
 }
 
 impl StateFile {
@@ -64,7 +65,7 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed("read", &error)),
         };
-        if let Some(State { version, .. }) = &saved
+        if let Some(ProducerState { version, .. }) = &saved
             && *version != VERSION
         {
             return Err(failed("read", &format!("its version is {version}, not {VERSION}")));
@@ -77,7 +78,7 @@ impl StateFile {
     }
 
     /// The saved state, if there is one.
-    pub(super) fn saved(&self) -> Option<&State> {
+    pub(super) fn saved(&self) -> Option<&ProducerState> {
         self.saved.as_ref()
     }
 
@@ -97,7 +98,7 @@ impl StateFile {
     }
 
     /// Replaces the file, and syncs it to disk.
-    pub(super) fn save(&mut self, state: &State) -> Result<(), Failure> {
+    pub(super) fn save(&mut self, state: &ProducerState) -> Result<(), Failure> {
         if self.saved.as_ref() == Some(state) {
             return Ok(());
         }
@@ -119,13 +120,6 @@ impl StateFile {
     }
 }
 
-fn folder(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,7 +130,8 @@ mod tests {
         let path = dir.path().join("new/state.json");
         let mut file = StateFile::open(path.clone()).unwrap();
         assert!(file.saved().is_none());
-        let state = State::new(&Producer { producer_id: "p".to_owned(), ..Default::default() });
+        let state =
+            ProducerState::new(&Producer { producer_id: "p".to_owned(), ..Default::default() });
         file.save(&state).unwrap();
         assert!(StateFile::open(path.clone()).is_err(), "it is locked");
         drop(file);
