@@ -5,6 +5,7 @@ mod checkpoint;
 mod checks;
 mod dry_run;
 mod file_state;
+mod foreign_json;
 mod identity;
 mod input;
 mod json;

@@ -530,7 +530,7 @@ async fn the_command_sets_limits_and_trims() {
         run(&["topic", "create", "orders", "--retention-age", "7d", "--keep-unread"]).await;
     assert_eq!(created.code(), 0, "{created:?}");
     let described = run(&["topic", "describe", "orders"]).await;
-    assert!(described.stdout.contains("7days; what is not read is kept"), "{described:?}");
+    assert!(described.stdout.contains("7days; unread messages are kept"), "{described:?}");
     let updated = run(&[
         "topic",
         "update",

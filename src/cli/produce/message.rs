@@ -6,7 +6,7 @@ use bytes::Bytes;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::{super::lines::Line, json, problem::Problem};
+use super::{super::lines::Line, foreign_json, json, problem::Problem};
 use crate::proto::{MAX_MESSAGE_BYTES, NewMessage};
 
 /// The header of a cut line that contains the length of the whole line.
@@ -128,8 +128,10 @@ impl Rule {
             Form::Payload => Ok(NewMessage { payload: line, ..NewMessage::default() }),
             Form::Keyed { separator } => split(&line, separator),
             Form::Json => json::message(&line),
-            Form::JsonField { payload, key } => json::field_message(&line, payload, key.as_deref()),
-            Form::WholeJson { key } => json::whole_message(line, key.as_deref()),
+            Form::JsonField { payload, key } => {
+                foreign_json::field_message(&line, payload, key.as_deref())
+            }
+            Form::WholeJson { key } => foreign_json::whole_message(line, key.as_deref()),
         }
     }
 }

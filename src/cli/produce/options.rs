@@ -18,9 +18,6 @@ use crate::{
 };
 
 /// Publish lines, each as a message.
-///
-/// Messages are numbered, so that each line is stored once even if the broker is lost meanwhile. A
-/// producer has one live instance: opening another instance of the same id fences the first one.
 #[derive(Args, Debug)]
 pub(in super::super) struct ProduceArgs {
     /// The topic's name.
