@@ -1,8 +1,8 @@
 //! `trunkline bench`: measures a broker from the outside.
 //!
 //! Each run creates topics of its own and deletes them at the end. It also reports what the broker
-//! and PostgreSQL use meanwhile, where that can be seen: the database by its URL, the processes if
-//! they run on this machine.
+//! and PostgreSQL use during the run, where that can be seen: the database by its URL, the processes
+//! if they run on this machine.
 
 mod arguments;
 mod consume;

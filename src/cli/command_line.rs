@@ -43,9 +43,9 @@ pub(super) enum Command {
     Consumer(ConsumerCommand),
     /// Publish lines, each as a message.
     ///
-    /// Messages are numbered, so that each line is stored once even if the broker is lost meanwhile.
-    /// A producer has one live instance: opening another instance of the same id fences the first
-    /// one.
+    /// Messages are numbered, so that each line is stored once even if the broker is lost during the
+    /// run. A producer has one live instance: opening another instance of the same id fences the
+    /// first one.
     Produce(ProduceArgs),
     /// Print messages, one a line, and wait for more.
     Consume(ConsumeArgs),

@@ -29,7 +29,7 @@ pub(super) enum ProducerCommand {
     Register {
         #[command(flatten)]
         registration: NewRegistrationArgs,
-        /// If the id is registered already, register it anew and fence its older instances.
+        /// If the id is registered already, register it again and fence its older instances.
         #[arg(long)]
         fence: bool,
     },

@@ -239,7 +239,7 @@ async fn a_topic_that_was_made_anew_gets_all_again() {
     let delete = ["--endpoint", &shipper.broker.endpoint, "topic", "delete", "app"];
     Trunkline::run(&delete).await.assert().success();
     let told = shipper.ship_well(&resume).await;
-    assert!(told.contains("was registered anew"), "{told}");
+    assert!(told.contains("was registered again"), "{told}");
     assert_eq!(shipper.stored().await, ["one", "two"]);
     // The state of another producer is not taken for this one's.
     let other = shipper.arguments(&resume).join(" ").replace("--producer h", "--producer i");

@@ -171,7 +171,7 @@ impl Source {
     /// file now.
     pub(super) fn go_back(&mut self, start: u64, number: u64, limit: usize) -> io::Result<bool> {
         let Some(FileOrigin { path, inode }) = self.origin.clone() else { return Ok(false) };
-        // Opened anew, as a read of the old file may still be in progress and would move its
+        // Opened again, as a read of the old file may still be in progress and would move its
         // position.
         let file = File::open(&path)?;
         let metadata = file.metadata()?;

@@ -204,7 +204,7 @@ fn saved_state(file: &StateFile, new: &ProducerState) -> Result<Option<ProducerS
     if saved.registered != new.registered {
         let (id, path) = (&new.producer, file.path().display());
         print_notice(&format!(
-            "producer {id} was registered anew, so the state in {path} is ignored"
+            "producer {id} was registered again, so the state in {path} is ignored"
         ));
         return Ok(None);
     }

@@ -77,7 +77,7 @@ impl Shipping {
         match self.producer.first_sequence() == expected {
             true => Ok(()),
             false => Err(Failure::refused(
-                "another program has published as this producer meanwhile: give each program its own \
+                "another program has also published as this producer: give each program its own \
                  producer id",
             )),
         }

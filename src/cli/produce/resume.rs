@@ -81,12 +81,14 @@ impl Resuming<'_> {
         let producer = self.options.open_producer(self.client).await?;
         let opened = producer.registration();
         if registered(opened) != registered(&registration) {
-            return Err(Failure::refused("the producer was registered anew meanwhile: try again"));
+            return Err(Failure::refused(
+                "the producer has been registered again: run the command again",
+            ));
         }
         let progress = |producer: &proto::Producer| (producer.next_sequence, producer.last_offset);
         let plan = match progress(opened) == progress(&registration) {
             true => plan,
-            // Messages that an older instance had in flight have been stored meanwhile.
+            // Messages that an older instance had in flight have been stored in the meantime.
             false => self.plan(plan.ledger.map(Ledger::into_file), opened).await?,
         };
         Ok(OpenedProducer { producer, plan })

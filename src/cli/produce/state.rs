@@ -23,7 +23,7 @@ pub(super) struct ProducerState {
     pub(super) topic: String,
     pub(super) producer: String,
     /// When the producer was registered, in microseconds since 1970. A producer that is registered
-    /// anew, or on another database, starts with a new state.
+    /// again, or on another database, starts with a new state.
     pub(super) registered: i64,
     /// The sequence after the last message that is accounted for.
     pub(super) next_sequence: i64,
