@@ -14,7 +14,7 @@ TITLES = {
     "pipelined": "Publish, one message per request, 64 connections or streams with many in flight",
     "batched": "Publish, batched",
     "batched-1k": "Publish, batched, payloads of 1 KiB",
-    "catch-up": "Catch up: one consumer reads the stored messages",
+    "catch-up": "Catch up: one consumer reads what is stored",
     "both": "Publish and consume at the same time",
     "latency": "Latency at a fixed rate",
 }
@@ -78,18 +78,17 @@ def markdown(found: dict) -> str:
         "# Trunkline beside other systems",
         "",
         f"Made by [`benches/peers/run`](peers/README.md) on {found['date']}: {options['rounds']} rounds of "
-        f"{options['seconds']:g} s per workload. Figures are medians, with the smallest and largest in parentheses. All "
-        "in one run, workload by workload, one server at a time, each started with an empty folder and warmed up. "
-        "Payloads are 100 bytes and look like log lines, unless stated otherwise.",
+        f"{options['seconds']:g} s per workload, medians, with the smallest and the largest in brackets. All in one run, "
+        "workload by workload, one server at a time, each started anew on an empty folder and warmed up. Payloads are "
+        "100 bytes like the lines of a log, unless stated otherwise.",
         "",
-        "**Trunkline ÷ it** is Trunkline's rate divided by that system's: above 1, Trunkline is faster; below 1, it is "
-        "slower.",
+        "**Trunkline ÷ it** is Trunkline's rate divided by that system's: above 1 Trunkline is faster, below 1 it is slower.",
         "",
         "| machine | |",
         "|---|---|",
         *(f"| {name} | {value} |" for name, value in found["machine"].items()),
         f"| before each measurement: fsync | {fsync_range(found)} |",
-        f"| before each measurement: cores used by other processes | {others(found)} |",
+        f"| before each measurement: cores taken by other processes | {others(found)} |",
         "",
         "| system | version | on disk when a message is acknowledged |",
         "|---|---|---|",
@@ -154,14 +153,15 @@ def latency_table(found: dict, runs: Runs) -> list[str]:
         ])  # fmt: skip
     head = ["system", "durable", "messages/s reached", "delivered p50 ms", "p99 ms", "acknowledged p50 ms", "p99 ms",
             "delivered p50: it ÷ Trunkline", "p99: it ÷ Trunkline"]  # fmt: skip
-    return [*table(head, rows), "", "Measured from when each message was due. In the last two columns, too, a value above "
-            "1 means that Trunkline is faster, below 1 that it is slower."]  # fmt: skip
+    return [*table(head, rows), "", "Measured from when each message was due. In the last two columns, unlike with "
+            "rates, the other system's time is divided by Trunkline's: above 1 Trunkline is quicker, below 1 it is "
+            "slower."]  # fmt: skip
 
 
 def starred(rows: list[list[str]]) -> list[str]:
     if not any("*" in cell for row in rows for cell in row):
         return []
-    return ["", "\\* The consumer had not read all stored messages when its time was up; the rate counts what it read."]
+    return ["", "\\* The consumer had not read everything when its time was over; the rate is that of what it read."]
 
 
 def present(found: dict, runs: Runs) -> Iterable[tuple[str, dict]]:
@@ -209,7 +209,7 @@ def fsync_range(found: dict) -> str:
     times = [run["fsync_ms"] for run in found["runs"] if "fsync_ms" in run]
     if not times:
         return "not measured"
-    return f"{statistics.median(times):.2f} ms, the median ({min(times):.2f}–{max(times):.2f})"
+    return f"{statistics.median(times):.2f} ms (median; {min(times):.2f}–{max(times):.2f})"
 
 
 def others(found: dict) -> str:
@@ -218,7 +218,7 @@ def others(found: dict) -> str:
     if not shares:
         return "not measured"
     loud = sum(share > 0.1 for share in shares)
-    return f"{statistics.median(shares):.0%}, the median; more than 10% before {loud} of {len(shares)}"
+    return f"{statistics.median(shares):.0%} (median); more than 10% before {loud} of {len(shares)}"
 
 
 def clients(go_mod: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ class Kafka(Peer):
     # The JVM compiles the code while it runs.
     warm_up_factor = 2.5
     ways = {
-        "unary": "franz-go, 256 callers of one client, which combines concurrent sends",
+        "unary": "franz-go, 256 callers of one client, which combines simultaneous calls",
         "pipelined": "64 clients without linger, 256 messages in flight on each",
         "batched": "2 clients, linger 5 ms, batches of up to 1 MB, lz4, 32,000 messages in flight on each",
         "catch-up": "a consumer group of one, offsets committed every 100 ms",

@@ -18,7 +18,7 @@ class Nats(Peer):
     ways = {
         "unary": "256 callers of Publish over 4 connections",
         "pipelined": "64 connections, PublishAsync, 256 in flight on each",
-        "catch-up": "a durable pull consumer that fetches 10,000 messages ahead, one acknowledgement per 1,000 messages",
+        "catch-up": "a durable pull consumer, 10,000 messages ahead, one acknowledgement for 1,000 messages",
         "both": "published as batched, read as catch-up",
         "latency": "PublishAsync on one connection",
     }
@@ -60,10 +60,10 @@ class NatsServer(Server):
 class NatsDefault(Nats):
     name = "nats-default"
     title = "NATS JetStream, default sync"
-    durability = "not fsynced: messages of the last two minutes may be lost"
+    durability = "not fsynced: the last two minutes may be lost"
     sync = "2m"
     batches = "fast"
-    ways = {**Nats.ways, "batched": "4 connections, orbit's fast batches, one acknowledgement per 1,000 messages, "
+    ways = {**Nats.ways, "batched": "4 connections, orbit's fast batches, an acknowledgement for 1,000 messages, "
             "8,000 in flight on each"}  # fmt: skip
 
 
@@ -73,5 +73,5 @@ class NatsAlways(Nats):
     durability = "fsynced"
     sync = "always"
     batches = "atomic"
-    ways = {**Nats.ways, "batched": "8 connections, orbit's atomic batches of 1,000, one at a time on each: "
-            "one fsync per batch, where other ways of publishing call fsync for each message"}  # fmt: skip
+    ways = {**Nats.ways, "batched": "8 connections, orbit's atomic batches of 1,000, one after the other on each: "
+            "one fsync per batch, where other ways to publish call one per message"}  # fmt: skip

@@ -19,11 +19,11 @@ class Pgmq(Peer):
     recycled = ("postgres/pg_wal",)
     ways = {
         "unary": "pgx, 256 callers over a pool of 64 sessions, pgmq.send",
-        "pipelined": "64 sessions, 256 pgmq.send in flight on each, each in its own transaction",
+        "pipelined": "64 sessions, 256 pgmq.send in flight on each, each a transaction",
         "batched": "4 sessions, pgmq.send_batch of 1,000",
         "catch-up": "pgmq.read of 1,000, then pgmq.delete of them",
         "both": "published as batched, read as catch-up",
-        "latency": "pgmq.send over a pool of 64 sessions; pgmq.read without pauses",
+        "latency": "pgmq.send over a pool of 64 sessions; pgmq.read of whatever is there, without a pause",
     }
 
     def provide(self) -> None:

@@ -83,10 +83,10 @@ class RabbitQuorum(RabbitMq):
     client = "rabbitmq"
     durability = "fsynced"
     ways = {
-        "unary": "256 channels over 4 connections, each of which waits for its confirm",
+        "unary": "256 channels over 4 connections, each waits for its confirm",
         "pipelined": "64 connections with a channel each, 256 confirms in flight on each",
-        "batched": "the protocol has no batches: 4 connections, 2,000 confirms in flight on each",
-        "catch-up": "a consumer with a prefetch of 2,000, one acknowledgement per 500 messages",
+        "batched": "no batches in the protocol: 4 connections, 2,000 confirms in flight on each",
+        "catch-up": "a consumer with a prefetch of 2,000, one acknowledgement for 500 messages",
         "both": "published as batched, read as catch-up",
         "latency": "one channel",
     }
@@ -101,8 +101,8 @@ class RabbitStream(RabbitMq):
     client = "rabbitmq-stream"
     durability = "not fsynced: left to the operating system"
     ways = {
-        "unary": "256 producers with a connection each, each of which waits for its confirm",
-        "pipelined": "64 producers with a connection each, 256 confirms in flight on each",
+        "unary": "256 producers of a connection each, each waits for its confirm",
+        "pipelined": "64 producers of a connection each, 256 confirms in flight on each",
         "batched": "4 producers, BatchSend of 1,000 in sub-entries of 100, not compressed, 16 in flight on each",
         "catch-up": "the offset stored every 10,000 messages",
         "both": "published as batched, read as catch-up",

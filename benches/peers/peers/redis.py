@@ -14,11 +14,11 @@ class Redis(Peer):
     client = "redis"
     sync: str
     ways = {
-        "unary": "rueidis, 256 callers of one client, which pipelines concurrent commands over 4 connections",
-        "pipelined": "64 connections, pipelines of 256 XADD (or redis-benchmark with the same, if it is faster)",
+        "unary": "rueidis, 256 callers of one client, which pipelines simultaneous calls over 4 connections",
+        "pipelined": "64 connections, pipelines of 256 XADD (or redis-benchmark with the same, if that is faster)",
         "batched": "4 connections, pipelines of 1,000 XADD, 2 in flight on each (or redis-benchmark with 8 "
-        "connections, if it is faster)",
-        "catch-up": "XREADGROUP COUNT 1000, with the XACK of the previous messages in the same pipeline",
+        "connections, if that is faster)",
+        "catch-up": "XREADGROUP COUNT 1000, with the XACK of the previous read in the same pipeline",
         "both": "published as batched, read as catch-up",
         "latency": "XADD one by one over one connection; XREADGROUP BLOCK",
     }
@@ -99,5 +99,5 @@ class RedisAlways(Redis):
 class RedisEverySecond(Redis):
     name = "redis-everysec"
     title = "Redis Streams, appendfsync everysec"
-    durability = "not fsynced: messages of up to about two seconds may be lost"
+    durability = "not fsynced: up to about two seconds may be lost"
     sync = "everysec"
