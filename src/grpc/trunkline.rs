@@ -4,6 +4,7 @@ pub(crate) mod consumers;
 pub(crate) mod decode;
 mod encode;
 pub(crate) mod frames;
+mod page_token;
 pub(crate) mod producers;
 mod publish_stream;
 pub(crate) mod topics;

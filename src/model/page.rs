@@ -1,11 +1,7 @@
-//! Pages of a list, bounded by number and by bytes. A page token is accepted only by the list that
-//! gave it, and not after the list's topic was deleted and created again.
-
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+//! Pages of a list, bounded by number and by bytes.
 
 use super::{
     invalid::InvalidInput,
-    name::TopicName,
     position::TopicId,
     record::{Consumer, Producer, Topic},
 };
@@ -47,38 +43,13 @@ pub trait Entry {
 }
 
 impl PageRequest {
-    /// Checks a client's page size and token. `list` names the list, so that the token of another list
-    /// is refused.
-    pub fn parse(list: &str, page_size: i32, page_token: &str) -> Result<Self, InvalidInput> {
-        let size = match usize::try_from(page_size) {
-            Err(_) => return Err(InvalidInput::new("page_size", "must not be negative")),
-            Ok(0) => DEFAULT_PAGE_SIZE,
-            Ok(size) => size.min(MAX_PAGE_SIZE),
-        };
-        if page_token.is_empty() {
-            return Ok(Self { size, after: String::new(), of: None });
-        }
-        let (of, after) = URL_SAFE_NO_PAD
-            .decode(page_token)
-            .ok()
-            .and_then(|bytes| String::from_utf8(bytes).ok())
-            .and_then(|text| text.strip_prefix(&token_prefix(list)).map(str::to_owned))
-            .and_then(|rest| {
-                let (of, after) = rest.split_once(' ')?;
-                // Every list is ordered by names. Other text may be something that the database cannot
-                // compare with them.
-                TopicName::parse(after).ok()?;
-                let of = match of {
-                    NO_TOPIC => None,
-                    id => Some(TopicId(id.parse().ok()?)),
-                };
-                Some((of, after.to_owned()))
-            })
-            .ok_or_else(|| InvalidInput::new("page_token", "was not given by this list"))?;
-        Ok(Self { size, after, of })
+    /// The first page, of at most `size` entries; 0 stands for the default.
+    pub(crate) fn first(size: usize) -> Self {
+        let size = if size == 0 { DEFAULT_PAGE_SIZE } else { size.min(MAX_PAGE_SIZE) };
+        Self { size, after: String::new(), of: None }
     }
 
-    /// Refuses the token of a list whose topic was deleted, if this is another topic of that name.
+    /// Refuses a page of a list whose topic was deleted, if this is another topic of that name.
     pub(crate) fn check_topic(&self, topic: TopicId) -> Result<(), InvalidInput> {
         match self.of {
             Some(of) if of != topic => {
@@ -107,16 +78,6 @@ impl<T: Entry> Page<T> {
     }
 }
 
-impl<T> Page<T> {
-    /// The token of the next page; empty on the last page.
-    pub fn next_token(&self, list: &str) -> String {
-        let of = self.of.map_or_else(|| NO_TOPIC.to_owned(), |TopicId(id)| id.to_string());
-        self.last.as_ref().map_or_else(String::new, |last| {
-            URL_SAFE_NO_PAD.encode(format!("{}{of} {last}", token_prefix(list)))
-        })
-    }
-}
-
 /// How many of the first entries fit on a page by their bytes; at least one.
 fn entries_that_fit(found: &[impl Entry]) -> usize {
     let mut bytes = 0;
@@ -125,13 +86,6 @@ fn entries_that_fit(found: &[impl Entry]) -> usize {
         bytes <= MAX_PAGE_BYTES
     });
     fit.count().max(1)
-}
-
-/// Stands for the topic in the token of a list that belongs to none.
-const NO_TOPIC: &str = "-";
-
-fn token_prefix(list: &str) -> String {
-    format!("2 {list} ")
 }
 
 impl Entry for Topic {
@@ -186,29 +140,11 @@ mod tests {
     }
 
     #[test]
-    fn a_token_leads_only_to_the_next_page_of_its_own_list() {
-        let page = Page::of(vec![Named("a", 1), Named("b", 1), Named("c", 1)], 2, None);
-        assert_eq!(names(&page), ["a", "b"]);
-        let token = page.next_token("topics");
-        assert_eq!(PageRequest::parse("topics", 2, &token).unwrap().after, "b");
-        assert!(PageRequest::parse("producers of x", 2, &token).is_err());
-        assert!(PageRequest::parse("topics", 2, "no token").is_err());
-        for no_name in ["\0", "\u{20ac}", ""] {
-            let forged = Page::of(vec![Named(no_name, 1), Named("z", 1)], 1, None);
-            assert!(PageRequest::parse("topics", 2, &forged.next_token("topics")).is_err());
-        }
-        assert_eq!(Page::of(vec![Named("a", 1)], 2, None).next_token("topics"), "");
-    }
-
-    #[test]
-    fn a_token_is_refused_after_the_topic_was_created_again() {
-        let page = Page::of(vec![Named("a", 1), Named("b", 1)], 1, Some(TopicId(7)));
-        let next = PageRequest::parse("producers of x", 1, &page.next_token("producers of x"));
-        let next = next.unwrap();
-        assert_eq!((next.after.as_str(), next.of), ("a", Some(TopicId(7))));
+    fn a_page_is_refused_after_its_topic_was_created_again() {
+        let first = PageRequest::first(1);
+        let next = PageRequest { after: "a".to_owned(), of: Some(TopicId(7)), ..first.clone() };
         assert_eq!(next.check_topic(TopicId(7)), Ok(()));
         assert_eq!(next.check_topic(TopicId(8)).unwrap_err().field, "page_token");
-        let first = PageRequest::parse("producers of x", 1, "").unwrap();
         assert_eq!(first.check_topic(TopicId(8)), Ok(()));
     }
 
@@ -229,12 +165,5 @@ mod tests {
             let page = Page::of(entries, 3, None);
             assert_eq!((names(&page), page.last.as_deref()), (expected, last), "{sizes:?}");
         }
-    }
-
-    #[test]
-    fn page_sizes_have_a_default_and_a_maximum() {
-        let size = |asked| PageRequest::parse("topics", asked, "").map(|page| page.size);
-        assert_eq!((size(0), size(7), size(5_000)), (Ok(100), Ok(7), Ok(1_000)));
-        assert_eq!(size(-1).unwrap_err().field, "page_size");
     }
 }

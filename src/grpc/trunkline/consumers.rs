@@ -11,9 +11,9 @@ use crate::{
     grpc::{
         deadline, peer,
         status::refuse,
-        trunkline::{decode, encode},
+        trunkline::{decode, encode, page_token},
     },
-    model::{ConsumerId, PageRequest, TopicName},
+    model::{ConsumerId, TopicName},
     proto::{
         self,
         raw::{ConsumeResponse, consumer_service_server::ConsumerService},
@@ -61,9 +61,9 @@ impl ConsumerService for Consumers {
         let proto::ListConsumersRequest { topic, page_size, page_token } = request.get_ref();
         let topic = TopicName::parse(topic).map_err(refuse)?;
         let list = format!("consumers of {topic}");
-        let page = PageRequest::parse(&list, *page_size, page_token).map_err(refuse)?;
+        let page = page_token::decode(&list, *page_size, page_token).map_err(refuse)?;
         let page = self.0.consumers.list(&topic, &page).await.map_err(refuse)?;
-        let next_page_token = page.next_token(&list);
+        let next_page_token = page_token::encode(&list, &page);
         let consumers =
             page.entries.into_iter().map(|entry| encode::consumer(&topic, entry)).collect();
         Ok(Response::new(proto::ListConsumersResponse { consumers, next_page_token }))

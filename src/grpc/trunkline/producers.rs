@@ -10,9 +10,9 @@ use crate::{
     grpc::{
         peer,
         status::refuse,
-        trunkline::{decode, encode, publish_stream},
+        trunkline::{decode, encode, page_token, publish_stream},
     },
-    model::{PageRequest, ProducerId, TopicName},
+    model::{ProducerId, TopicName},
     proto::{
         self,
         raw::{PublishRequest, producer_service_server::ProducerService},
@@ -76,9 +76,9 @@ impl ProducerService for Producers {
         let proto::ListProducersRequest { topic, page_size, page_token } = request.get_ref();
         let topic = TopicName::parse(topic).map_err(refuse)?;
         let list = format!("producers of {topic}");
-        let page = PageRequest::parse(&list, *page_size, page_token).map_err(refuse)?;
+        let page = page_token::decode(&list, *page_size, page_token).map_err(refuse)?;
         let page = self.0.producers.list(&topic, &page).await.map_err(refuse)?;
-        let next_page_token = page.next_token(&list);
+        let next_page_token = page_token::encode(&list, &page);
         let producers =
             page.entries.into_iter().map(|entry| encode::producer(&topic, entry)).collect();
         Ok(Response::new(proto::ListProducersResponse { producers, next_page_token }))

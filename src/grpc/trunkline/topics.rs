@@ -10,9 +10,9 @@ use crate::{
     grpc::{
         peer,
         status::refuse,
-        trunkline::{decode, encode},
+        trunkline::{decode, encode, page_token},
     },
-    model::{PageRequest, TopicName},
+    model::TopicName,
     proto::{self, raw::topic_service_server::TopicService},
 };
 
@@ -54,9 +54,9 @@ impl TopicService for Topics {
         request: Request<proto::ListTopicsRequest>,
     ) -> Result<Response<proto::ListTopicsResponse>, Status> {
         let proto::ListTopicsRequest { page_size, page_token } = request.get_ref();
-        let page = PageRequest::parse(LIST, *page_size, page_token).map_err(refuse)?;
+        let page = page_token::decode(LIST, *page_size, page_token).map_err(refuse)?;
         let page = self.0.topics.list(&page).await.map_err(refuse)?;
-        let next_page_token = page.next_token(LIST);
+        let next_page_token = page_token::encode(LIST, &page);
         let topics = page.entries.into_iter().map(encode::topic).collect();
         Ok(Response::new(proto::ListTopicsResponse { topics, next_page_token }))
     }
