@@ -110,8 +110,8 @@ pub fn default_data_dir() -> PathBuf {
     }
 }
 
-/// Creates the folder, or accepts one that is empty or a broker's. Any other folder is refused, as its
-/// permissions and owner would be changed because somebody mistook its name.
+/// Creates the folder, or accepts one that is empty or a broker's. Any other folder is refused: its
+/// name may be a mistake, and its owner and permissions would change.
 fn create_private_dir(path: &Path) -> Result<(), Error> {
     let mut entries = fs::read_dir(path).into_iter().flatten();
     let ours = ["broker.lock", "postgres", "postgres.new"];

@@ -37,7 +37,7 @@ const READ_AHEAD: usize = 2;
 /// [`Client::consumer`](super::Client::consumer).
 ///
 /// It is a [`Stream`] of messages that ends only as its [`Stop`] says, or with an error that a
-/// retry cannot remedy. [`Self::next_event`] also tells of standbys, seeks, gaps and breaks.
+/// retry cannot remedy. [`Self::next_event`] also reports standbys, seeks, gaps and breaks.
 ///
 /// ```no_run
 /// # async fn example(mut consumer: trunkline::client::Consumer) -> Result<(), trunkline::client::Error> {

@@ -28,7 +28,7 @@ pub const USER: &str = "trunkline";
 /// How long a server may take to become ready, or to stop.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often to check whether a server that was left running is ready, as it does not tell.
+/// How often to poll a server that was left running until it is ready.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The longest path of a socket's folder: the system limits the path of a socket to 107 bytes.
@@ -139,7 +139,7 @@ async fn create(
         .args(["--data-checksums", "--no-instructions", "--username", USER, "-D"])
         .arg(&unfinished);
     run(initdb).await?;
-    // Uses the single-user mode, as no client program may be installed.
+    // Uses the single-user mode, because PostgreSQL's client programs may not be installed.
     let mut single = account.command(&binaries.postgres());
     single.arg("--single").arg("-D").arg(&unfinished).arg("template1");
     run_with_input(single, &format!("create database {DATABASE}\n")).await?;

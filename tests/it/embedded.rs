@@ -109,7 +109,7 @@ async fn a_folder_of_another_major_version_is_refused() {
     fs::write(folder.path().join("postgres/PG_VERSION"), "9\n").unwrap();
     let error = EmbeddedPostgres::start(&folder.path()).await.unwrap_err();
     assert!(matches!(&error, Error::OtherMajor { found, .. } if found == "9"), "{error}");
-    assert!(error.to_string().contains("made by PostgreSQL 9"), "{error}");
+    assert!(error.to_string().contains("created by PostgreSQL 9"), "{error}");
 }
 
 #[tokio::test]

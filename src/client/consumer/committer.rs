@@ -225,7 +225,7 @@ impl CommitTask {
                 self.state.failing.send_replace(true);
                 self.pause().await;
             }
-            // Another stream has the lease, or the frame that tells of a seek is on its way.
+            // Another stream has the lease, or the frame that announces a seek is on its way.
             Err(status) if status.code() == Code::Aborted => {
                 self.ended_epoch = Some((state.seeks, state.epoch));
                 self.state.failing.send_replace(true);

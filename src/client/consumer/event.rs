@@ -1,4 +1,4 @@
-//! When a consumer commits, when it stops, and what it tells.
+//! When a consumer commits and stops, and what happens on its stream.
 
 use crate::client::{error::Error, message::Message};
 
