@@ -347,7 +347,7 @@ async fn a_database_without_an_encoding_stores_everything() {
 async fn an_encoding_that_lacks_characters_is_told_at_the_start() {
     for (encoding, told) in [
         ("LATIN1", Some("with characters that it lacks are refused")),
-        ("SQL_ASCII", Some("text is stored there unchecked")),
+        ("SQL_ASCII", Some("it stores text unchecked")),
         ("UTF8", None),
     ] {
         let database = TestDatabase::create_encoded(encoding).await;
