@@ -51,6 +51,8 @@ pub fn inspect() {
     set_cfg("has_script", script.is_some());
     set_cfg("has_faketime", faketime.is_some());
     set_cfg("has_basebackup", has_basebackup());
+    let dumps = ["psql", "pg_dump", "pg_restore"].iter().all(|name| program(name).is_some());
+    set_cfg("has_pg_dump", dumps);
     set_cfg("can_partition", partitions);
     set_cfg("can_mount", has_capability(CAP_SYS_ADMIN) && program("mount").is_some());
     set_cfg(

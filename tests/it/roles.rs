@@ -1,6 +1,6 @@
 //! Roles with no more rights than they use, and what is said where one is missing.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio_postgres::error::SqlState;
 use trunkline::{
@@ -8,7 +8,9 @@ use trunkline::{
     storage::{Error, Limits, Storage},
 };
 
-use crate::support::{PRODUCER, TestBroker, TestDatabase, Trunkline, connect, soon, until};
+use crate::support::{
+    Document, PRODUCER, TestBroker, TestDatabase, Trunkline, connect, soon, until,
+};
 
 const LIMITS: Limits = Limits { writers: 1, queries: 2 };
 
@@ -26,15 +28,12 @@ async fn role(database: &TestDatabase, name: &str) -> String {
 
 /// The SQL of docs/roles.md, block by block, with roles of the test's own.
 fn documented(database: &TestDatabase) -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/roles.md");
-    let text = fs::read_to_string(path).unwrap();
-    let blocks = text.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let own = |block: &str| {
-        ["owner", "broker", "reader"].iter().fold(block.to_owned(), |block, name| {
+    let own = |block: String| {
+        ["owner", "broker", "reader"].iter().fold(block, |block, name| {
             block.replace(&format!("trunkline_{name}"), &format!("{name}_{}", database.name))
         })
     };
-    blocks.map(own).collect()
+    Document::read("docs/roles.md").blocks_in("sql").into_iter().map(own).collect()
 }
 
 /// A database with the documented roles, and the broker's and the reader's names.

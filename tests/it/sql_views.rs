@@ -1,11 +1,12 @@
 //! What people read by SQL: the right rows, and from no more batches than hold them.
 
-use std::{fs, path::Path};
-
 use tokio_postgres::{Client, error::SqlState};
 use trunkline::storage::{Limits, Storage};
 
-use crate::support::{TestBroker, TestDatabase, connect, until};
+use crate::support::{Document, TestBroker, TestDatabase, connect, until};
+
+/// The pages whose queries are run here.
+pub const DOCUMENTS: [&str; 2] = ["README.md", "docs/sql.md"];
 
 /// A topic `big` of 300 batches of ten messages, a second apart and each too large for its row; and
 /// a topic `empty`.
@@ -126,10 +127,8 @@ async fn the_documented_queries_run() {
         .await
         .unwrap();
     let mut queries = 0;
-    for document in ["README.md", "docs/sql.md"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
-        let text = fs::read_to_string(path).unwrap();
-        for block in text.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+    for document in DOCUMENTS {
+        for block in Document::read(document).blocks_in("sql") {
             for query in block.split_terminator(";\n") {
                 let (_, batches, unpacked) = measured(&sql, query).await;
                 assert!(batches <= 25 && unpacked <= 6, "{query}");
