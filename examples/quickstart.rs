@@ -1,4 +1,4 @@
-//! Publishes a message, and prints all messages that its consumer has not read yet.
+//! Publishes a message, and prints every message that its consumer has not received yet.
 
 use std::{env, error::Error};
 

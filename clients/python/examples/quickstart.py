@@ -1,4 +1,4 @@
-"""Publishes a message, and prints all that its consumer has not had yet."""
+"""Publishes a message and prints all that its consumer has not received yet."""
 
 import os
 from collections.abc import Callable

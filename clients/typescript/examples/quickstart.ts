@@ -1,4 +1,4 @@
-// Publishes a message, and prints all that its consumer has not had yet.
+// Publishes a message and prints all that its consumer has not received yet.
 
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";

@@ -3,6 +3,7 @@
 
 use std::{fs, path::Path, process::Output, time::Duration};
 
+use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::blocks;
@@ -15,67 +16,126 @@ pub(super) const DOCUMENTS: [&str; 5] =
 /// How long a command that goes on until it is stopped is watched.
 const WATCHED: Duration = Duration::from_secs(3);
 
-/// The exit code of `timeout` where its command still ran.
+/// The exit code of `timeout` if its command still ran.
 const STILL_RAN: i32 = 124;
 
-/// The commands of a block, without what is said of them.
+/// The commands of a block, without its comments.
 pub(super) fn of(block: &str) -> Vec<String> {
-    let lines = block.lines().map(|line| line.split("  # ").next().unwrap_or_default());
-    let lines = lines.map(|line| line.split("   #").next().unwrap_or_default().trim());
+    let lines = block.lines().map(|line| line.split("  #").next().unwrap_or_default().trim());
     lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
 }
 
 #[tokio::test]
 async fn the_commands_of_the_readme_run() {
-    assert_eq!(run("README.md").await, 8);
+    assert_eq!(Reader::new().await.follow("README.md").await, 8);
 }
 
 #[tokio::test]
 #[cfg_attr(not(has_pg_dump), ignore = "psql is not on this machine")]
 async fn the_commands_of_the_tour_run() {
-    assert_eq!(run("docs/tour.md").await, 25);
+    assert_eq!(Reader::new().await.follow("docs/tour.md").await, 25);
 }
 
 #[tokio::test]
 #[cfg_attr(not(has_pg_dump), ignore = "pg_dump and pg_restore are not on this machine")]
-async fn the_commands_of_operations_run() {
-    assert_eq!(run("docs/operations.md").await, 5);
+async fn the_commands_of_operations_run_and_restore_a_backup() {
+    let reader = Reader::new().await;
+    reader.broker.topic("orders").await;
+    reader.broker.consumer("orders", "billing").await;
+    reader.broker.publish("orders", ["a", "b", "c"]).await;
+    reader.broker.pull("orders", "billing", 1).await.unwrap();
+    assert_eq!(reader.follow("docs/operations.md").await, 5);
+    let restored = TestBroker::start_on(reader.another.into()).await;
+    assert_eq!(restored.consume("orders", "billing").await.payloads(2).await, ["b", "c"]);
 }
 
 #[tokio::test]
 async fn the_commands_of_performance_run() {
-    assert_eq!(run("docs/performance.md").await, 2);
+    assert_eq!(Reader::new().await.follow("docs/performance.md").await, 2);
 }
 
 #[tokio::test]
 async fn the_commands_of_roles_run() {
-    assert_eq!(run("docs/roles.md").await, 1);
+    assert_eq!(Reader::new().await.follow("docs/roles.md").await, 1);
 }
 
-/// Runs the commands of a page; how many there were.
-async fn run(page: &str) -> usize {
-    let broker = TestBroker::start().await;
-    let another = TestDatabase::create_empty().await;
-    let folder = tempfile::tempdir().unwrap();
-    fs::copy(root().join("README.md"), folder.path().join("README.md")).unwrap();
-    fs::write(folder.path().join("app.log"), "one\ntwo\n").unwrap();
-    let commands: Vec<String> =
-        Document::read(page).blocks_in("sh").iter().flat_map(|block| of(block)).collect();
-    let commands: Vec<_> =
-        commands.into_iter().filter(|it| blocks::not_run(it).is_none()).collect();
-    for command in &commands {
-        let is_endless = goes_on(command);
-        let script = put_in(command, &broker, &another);
-        let output =
-            soon(command, shell(&script, is_endless, &broker, &another, folder.path())).await;
-        let expected = if is_endless { STILL_RAN } else { 0 };
-        assert_eq!(output.status.code(), Some(expected), "{page}: {command}\n{output:?}");
-        if command.contains("trunkline serve") {
-            let printed = String::from_utf8_lossy(&output.stdout);
-            assert!(printed.starts_with("listening on "), "{page}: {command}\n{output:?}");
-        }
+/// Somebody who does what a page says.
+struct Reader {
+    broker: TestBroker,
+    /// A database without the schema.
+    another: TestDatabase,
+    folder: TempDir,
+}
+
+impl Reader {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::copy(root().join("README.md"), folder.path().join("README.md")).unwrap();
+        fs::write(folder.path().join("app.log"), "one\ntwo\n").unwrap();
+        let (broker, another) = (TestBroker::start().await, TestDatabase::create_empty().await);
+        Self { broker, another, folder }
     }
-    commands.len()
+
+    /// Runs the commands of a page; returns how many there were.
+    async fn follow(&self, page: &str) -> usize {
+        let blocks = Document::read(page).blocks_in("sh");
+        let commands = blocks.iter().flat_map(|block| of(block));
+        let commands: Vec<_> = commands.filter(|it| blocks::not_run(it).is_none()).collect();
+        for command in &commands {
+            let expected = if goes_on(command) { STILL_RAN } else { 0 };
+            let output = soon(command, self.run(command)).await;
+            assert_eq!(output.status.code(), Some(expected), "{page}: {command}\n{output:?}");
+            if command.contains("trunkline serve") {
+                let printed = String::from_utf8_lossy(&output.stdout);
+                assert!(printed.starts_with("listening on "), "{page}: {command}\n{output:?}");
+            }
+        }
+        commands.len()
+    }
+
+    async fn run(&self, command: &str) -> Output {
+        let mut shell = match goes_on(command) {
+            // It interrupts what the shell has started as well.
+            true => {
+                let mut shell = Command::new("timeout");
+                shell.args(["--signal=INT", &WATCHED.as_secs().to_string(), "bash"]);
+                shell
+            }
+            false => Command::new("bash"),
+        };
+        let program = Path::new(env!("CARGO_BIN_EXE_trunkline")).parent().unwrap();
+        let path = std::env::var("PATH").unwrap();
+        let folder = self.folder.path();
+        shell
+            .args(["-euo", "pipefail", "-c", &self.put_in(command)])
+            .current_dir(folder)
+            .env_remove("TRUNKLINE_DATABASE_URL")
+            .env_remove("TRUNKLINE_CONTEXT")
+            .env("PATH", format!("{}:{path}", program.display()))
+            .env("TRUNKLINE_ENDPOINT", &self.broker.endpoint)
+            .env("XDG_CONFIG_HOME", folder.join("config"))
+            .env("XDG_STATE_HOME", folder.join("state"))
+            .env("DATABASE_URL", &self.broker.database.url)
+            .env("NEW_DATABASE_URL", &self.another.url)
+            .kill_on_drop(true);
+        shell.output().await.unwrap()
+    }
+
+    /// A command with what is in another place here.
+    fn put_in(&self, command: &str) -> String {
+        let (here, another) = (&self.broker.database.url, &self.another.url);
+        [
+            ("http://127.0.0.1:50051", &*self.broker.endpoint),
+            ("host=$PWD/trunkline-data/run user=trunkline dbname=trunkline", here),
+            ("postgresql://me:secret@db.example/mine", another),
+            ("postgresql://trunkline_owner:secret@db.example/mine", another),
+            ("trunkline serve ", "trunkline serve --listen 127.0.0.1:0 --log warn "),
+            // Long enough to measure something.
+            ("--duration 10s", "--duration 1s"),
+        ]
+        .iter()
+        .fold(command.to_owned(), |command, (there, here)| command.replace(there, here))
+    }
 }
 
 /// Whether a command goes on until it is stopped.
@@ -85,52 +145,4 @@ fn goes_on(command: &str) -> bool {
         || has("tail -f ")
         || has(" -F")
         || has("trunkline consume ") && !has(" -n ") && !has(" --until-")
-}
-
-/// A command with what is in another place here.
-fn put_in(command: &str, broker: &TestBroker, another: &TestDatabase) -> String {
-    [
-        ("http://127.0.0.1:50051", broker.endpoint.as_str()),
-        ("host=$PWD/trunkline-data/run user=trunkline dbname=trunkline", &broker.database.url),
-        ("postgresql://me:secret@db.example/mine", &another.url),
-        ("postgresql://trunkline_owner:secret@db.example/mine", &another.url),
-        ("trunkline serve ", "trunkline serve --listen 127.0.0.1:0 --log warn "),
-        // Long enough to measure something.
-        ("--duration 10s", "--duration 1s"),
-    ]
-    .iter()
-    .fold(command.to_owned(), |command, (there, here)| command.replace(there, here))
-}
-
-async fn shell(
-    script: &str,
-    is_endless: bool,
-    broker: &TestBroker,
-    another: &TestDatabase,
-    folder: &Path,
-) -> Output {
-    let mut command = match is_endless {
-        // It interrupts what the script has started as well.
-        true => {
-            let mut command = Command::new("timeout");
-            command.args(["--signal=INT", &WATCHED.as_secs().to_string(), "bash"]);
-            command
-        }
-        false => Command::new("bash"),
-    };
-    let program = Path::new(env!("CARGO_BIN_EXE_trunkline")).parent().unwrap();
-    let path = std::env::var("PATH").unwrap();
-    command
-        .args(["-euo", "pipefail", "-c", script])
-        .current_dir(folder)
-        .env_remove("TRUNKLINE_DATABASE_URL")
-        .env_remove("TRUNKLINE_CONTEXT")
-        .env("PATH", format!("{}:{path}", program.display()))
-        .env("TRUNKLINE_ENDPOINT", &broker.endpoint)
-        .env("XDG_CONFIG_HOME", folder.join("config"))
-        .env("XDG_STATE_HOME", folder.join("state"))
-        .env("DATABASE_URL", &broker.database.url)
-        .env("NEW_DATABASE_URL", &another.url)
-        .kill_on_drop(true);
-    command.output().await.unwrap()
 }

@@ -1,4 +1,4 @@
-// Quickstart publishes a message, and prints all that the consumer has not had yet.
+// Quickstart publishes a message and prints all that the consumer has not received yet.
 package main
 
 import (
@@ -53,7 +53,7 @@ func main() {
 	}
 }
 
-// check ends the program on an error, unless it says that an earlier run has made this already.
+// check ends the program on an error, unless an earlier run has created this already.
 func check(err error) {
 	if err != nil && status.Code(err) != codes.AlreadyExists {
 		log.Fatal(err)
