@@ -4,9 +4,9 @@
 mod blocks;
 mod commands;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs};
 
-use crate::support::{Document, root};
+use crate::support::{Document, Trunkline, root};
 
 /// The most that a README takes to be read.
 const MAX_README_BYTES: usize = 9 * 1024;
@@ -57,4 +57,54 @@ fn anchors_are_those_of_github() {
     let text = "# A `b` and C's *d*\n```sh\n# no heading\n```\n## Same\n## Same\n#none\n";
     let document = Document { path: "x.md".to_owned(), text: text.to_owned() };
     assert_eq!(document.anchors(), ["a-b-and-cs-d", "same", "same-1"]);
+}
+
+/// A reader of the README looks a promise up in the semantics, which says where it ends.
+#[test]
+fn the_readme_and_the_semantics_promise_the_same() {
+    let promises = |path| {
+        let text = Document::read(path).text;
+        let numbered = text.lines().filter_map(|line| line.split_once(". **"));
+        let numbered = numbered.filter(|(number, _)| number.parse::<u8>().is_ok());
+        let title = |(number, rest): (&str, &str)| {
+            let title = rest.split("**").next().unwrap().trim_end_matches(['.', ':']);
+            format!("{number}. {title}")
+        };
+        numbered.map(title).collect::<Vec<_>>()
+    };
+    assert_eq!(promises("README.md"), promises("docs/semantics.md"));
+    assert_eq!(promises("README.md").len(), 8);
+}
+
+#[test]
+fn every_reason_of_an_error_is_documented() {
+    let text = Document::read("docs/semantics.md").text;
+    let (_, errors) = text.split_once("\n## Errors\n").unwrap();
+    let (errors, _) = errors.split_once("\n## ").unwrap();
+    let rows = errors.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+    let documented: BTreeSet<&str> =
+        rows.flat_map(|(_, reasons)| reasons.split('`').skip(1).step_by(2)).collect();
+    let source = fs::read_to_string(root().join("src/grpc/status.rs")).unwrap();
+    let literals = source.split('"').skip(1).step_by(2);
+    // Two are no reasons, but kinds of preconditions.
+    let is_reason = |text: &&str| {
+        text.len() > 1
+            && text.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+            && !["LEASE", "EPOCH"].contains(text)
+    };
+    let given: BTreeSet<&str> = literals.filter(is_reason).collect();
+    assert_eq!(documented, given);
+}
+
+#[tokio::test]
+async fn every_flag_and_variable_of_the_broker_is_documented() {
+    let text = Document::read("docs/configuration.md").text;
+    let help = Trunkline::run(&["serve", "--help"]).await.stdout;
+    let words = help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'));
+    let named = words.filter(|word| word.starts_with("TRUNKLINE_") || word.starts_with("--"));
+    let missing: BTreeSet<&str> = named
+        .filter(|word| !["--help", "--version"].contains(word))
+        .filter(|word| !text.contains(&format!("`{word}`")))
+        .collect();
+    assert!(missing.is_empty(), "docs/configuration.md does not name {missing:?}");
 }
