@@ -1,4 +1,4 @@
-//! Publishes a message, and prints every message that its consumer has not received yet.
+//! Publishes a message and prints every message that the consumer has not received yet.
 
 use std::{env, error::Error};
 

@@ -1,4 +1,4 @@
-// Publishes a message and prints all that its consumer has not received yet.
+// Publishes a message and prints every message that the consumer has not received yet.
 
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";

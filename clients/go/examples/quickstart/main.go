@@ -1,4 +1,4 @@
-// Quickstart publishes a message and prints all that the consumer has not received yet.
+// Quickstart publishes a message and prints every message that the consumer has not received yet.
 package main
 
 import (

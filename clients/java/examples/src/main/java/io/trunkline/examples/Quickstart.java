@@ -9,7 +9,7 @@ import io.grpc.StatusRuntimeException;
 import io.trunkline.v1.*;
 import java.util.concurrent.TimeUnit;
 
-/** Publishes a message and prints all that the consumer has not received yet. */
+/** Publishes a message and prints every message that the consumer has not received yet. */
 public final class Quickstart {
     public static void main(String[] arguments) {
         var target = System.getenv().getOrDefault("TRUNKLINE_TARGET", "127.0.0.1:50051");
