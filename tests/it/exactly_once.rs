@@ -1,83 +1,15 @@
 //! Publishes that are repeated, counted, fenced, and made for a certain head.
 
-use std::{process::Stdio, sync::Arc};
+use std::sync::Arc;
 
-use tokio::{io::AsyncWriteExt as _, process::Command, task::JoinSet};
-use tonic::{Code, Status};
+use tokio::task::JoinSet;
+use tonic::Code;
 use trunkline::proto::{self, publish_stream_response::Result as Answer};
 
 use crate::support::{
-    PublishStream, TestBroker, TestDatabase, Trunkline, assert_field, assert_refused, info, soon,
-    until,
+    PublishStream, TestBroker, TestDatabase, assert_field, assert_refused,
+    sequenced::{counted, publish, request, stored, streamed},
 };
-
-fn request(payloads: &[&str]) -> proto::PublishRequest {
-    proto::PublishRequest {
-        topic: "orders".to_owned(),
-        producer_id: "producer".to_owned(),
-        messages: payloads
-            .iter()
-            .map(|payload| proto::NewMessage {
-                payload: payload.to_string().into(),
-                ..Default::default()
-            })
-            .collect(),
-        ..Default::default()
-    }
-}
-
-fn counted(sequence: i64, payloads: &[&str]) -> proto::PublishRequest {
-    proto::PublishRequest { sequence: Some(sequence), ..request(payloads) }
-}
-
-fn streamed(request: proto::PublishRequest) -> proto::PublishStreamRequest {
-    let proto::PublishRequest {
-        topic,
-        producer_id,
-        messages,
-        sequence,
-        expected_head,
-        producer_epoch,
-    } = request;
-    proto::PublishStreamRequest {
-        topic,
-        producer_id,
-        messages,
-        sequence,
-        expected_head,
-        producer_epoch,
-    }
-}
-
-async fn publish(
-    broker: &TestBroker,
-    request: proto::PublishRequest,
-) -> Result<(i64, bool), Status> {
-    let response = broker.producers().publish(request).await?.into_inner();
-    Ok((response.first_offset, response.duplicate))
-}
-
-async fn fence(broker: &TestBroker) -> proto::Producer {
-    let request = proto::RegisterProducerRequest {
-        topic: "orders".to_owned(),
-        producer_id: "producer".to_owned(),
-        fence: true,
-    };
-    let response = broker.producers().register_producer(request).await.unwrap();
-    response.into_inner().producer.unwrap()
-}
-
-async fn stored(broker: &TestBroker) -> Vec<String> {
-    let sql = broker.sql().await;
-    let rows = sql
-        .query(
-            "select convert_from(payload, 'utf8') from trunkline.message order by \"offset\"",
-            &[],
-        )
-        .await
-        .unwrap();
-    rows.iter().map(|row| row.get(0)).collect()
-}
 
 #[tokio::test]
 async fn a_repeated_publish_is_stored_once_and_answered_with_its_offset() {
@@ -303,119 +235,6 @@ async fn many_requests_of_one_producer_in_one_flush_are_found_again() {
 }
 
 #[tokio::test]
-async fn an_instance_that_was_fenced_is_refused_from_then_on() {
-    let broker = TestBroker::start().await;
-    let other = broker.start_another().await;
-    broker.topic("orders").await;
-    publish(&broker, counted(0, &["old"])).await.unwrap();
-
-    let producer = fence(&other).await;
-    assert_eq!((producer.epoch, producer.last_sequence), (1, Some(0)));
-    assert_eq!(producer.next_sequence, 1);
-    for broker in [&broker, &other] {
-        let refused = publish(broker, counted(1, &["old"])).await;
-        let metadata = assert_refused(refused, Code::FailedPrecondition, "PRODUCER_FENCED");
-        assert_eq!((metadata["epoch"].as_str(), metadata["current_epoch"].as_str()), ("0", "1"));
-        // Whether it counts or not.
-        let refused = publish(broker, request(&["old"])).await;
-        assert_refused(refused, Code::FailedPrecondition, "PRODUCER_FENCED");
-    }
-    let new = |sequence| proto::PublishRequest { producer_epoch: 1, ..counted(sequence, &["new"]) };
-    // The count goes on: what the old instance stored is known to the new one.
-    assert_eq!(publish(&broker, new(0)).await.unwrap(), (0, true));
-    assert_eq!(publish(&broker, new(1)).await.unwrap(), (1, false));
-    assert_eq!(stored(&broker).await, ["old", "new"]);
-
-    // A first registration may fence too: there is nobody to shut out.
-    let request = proto::RegisterProducerRequest {
-        topic: "orders".to_owned(),
-        producer_id: "fresh".to_owned(),
-        fence: true,
-    };
-    let fresh = broker.producers().register_producer(request).await.unwrap().into_inner();
-    assert_eq!(fresh.producer.unwrap().epoch, 0);
-    let request = proto::RegisterProducerRequest {
-        topic: "missing".to_owned(),
-        producer_id: "fresh".to_owned(),
-        fence: true,
-    };
-    let refused = broker.producers().register_producer(request).await;
-    assert_refused(refused, Code::NotFound, "TOPIC_NOT_FOUND");
-}
-
-#[tokio::test]
-async fn instances_in_one_flush_are_told_apart() {
-    let broker = TestBroker::start().await;
-    broker.topic("orders").await;
-    fence(&broker).await;
-    let mut stream = PublishStream::open(&broker).await;
-    for round in 0..20 {
-        stream.send(streamed(counted(round, &["old"]))).await;
-        let new = proto::PublishRequest { producer_epoch: 1, ..counted(round, &["new"]) };
-        stream.send(streamed(new)).await;
-    }
-    for round in 0..20 {
-        let Answer::Refusal(refusal) = stream.answer().await else { panic!("the old one") };
-        assert_eq!(refusal.reason, "PRODUCER_FENCED");
-        let Answer::Receipt(receipt) = stream.answer().await else { panic!("the new one") };
-        assert_eq!(receipt.first_offset, round);
-    }
-}
-
-#[tokio::test]
-async fn a_publish_for_another_head_is_refused_and_stores_nothing() {
-    let broker = TestBroker::start().await;
-    broker.topic("orders").await;
-    let at = |expected_head, payload| proto::PublishRequest {
-        expected_head: Some(expected_head),
-        ..request(&[payload])
-    };
-    assert_eq!(publish(&broker, at(0, "a")).await.unwrap(), (0, false));
-    let refused = publish(&broker, at(0, "b")).await;
-    let metadata = assert_refused(refused, Code::Aborted, "HEAD_MOVED");
-    assert_eq!((metadata["expected_head"].as_str(), metadata["head"].as_str()), ("0", "1"));
-    let refused = publish(&broker, at(5, "b")).await;
-    assert_refused(refused, Code::Aborted, "HEAD_MOVED");
-    assert_eq!(publish(&broker, at(1, "b")).await.unwrap(), (1, false));
-    assert_eq!(stored(&broker).await, ["a", "b"]);
-
-    // A repeated one was right when it was stored.
-    let both = proto::PublishRequest { sequence: Some(0), ..at(2, "c") };
-    assert_eq!(publish(&broker, both.clone()).await.unwrap(), (2, false));
-    assert_eq!(publish(&broker, both).await.unwrap(), (2, true));
-}
-
-#[tokio::test]
-async fn of_many_that_expect_one_head_one_wins_on_whatever_broker() {
-    let broker = Arc::new(TestBroker::start().await);
-    let other = Arc::new(broker.start_another().await);
-    broker.topic("orders").await;
-    for round in 0..10 {
-        let mut racing = JoinSet::new();
-        for racer in 0..10 {
-            let broker = if racer % 2 == 0 { broker.clone() } else { other.clone() };
-            racing.spawn(async move {
-                let request =
-                    proto::PublishRequest { expected_head: Some(round), ..request(&["x"]) };
-                match publish(&broker, request).await {
-                    Ok((offset, _)) => {
-                        assert_eq!(offset, round);
-                        true
-                    }
-                    Err(status) => {
-                        assert_eq!(info(&status, Code::Aborted, "HEAD_MOVED")["topic"], "orders");
-                        false
-                    }
-                }
-            });
-        }
-        let won = racing.join_all().await.into_iter().filter(|won| *won).count();
-        assert_eq!(won, 1, "round {round}");
-    }
-    assert_eq!(broker.stored().await, 10);
-}
-
-#[tokio::test]
 async fn ill_formed_numbers_are_refused() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
@@ -427,39 +246,6 @@ async fn ill_formed_numbers_are_refused() {
     let bad = proto::PublishRequest { producer_epoch: -1, ..request(&["x"]) };
     assert_field(publish(&broker, bad).await, "producer_epoch", None);
     assert_eq!(broker.stored().await, 0);
-}
-
-#[tokio::test]
-async fn the_command_fences() {
-    let broker = TestBroker::start().await;
-    broker.topic("orders").await;
-    let run = async |arguments: &[&str], input: &str| {
-        let arguments = [&["--endpoint", &broker.endpoint], arguments].concat();
-        Trunkline::run_with_input(&arguments, input.as_bytes()).await
-    };
-    let register = ["producer", "register", "--topic", "orders", "producer", "--fence"];
-    let registered = run(&register, "").await;
-    assert_eq!(registered.code(), 0, "{registered:?}");
-    assert!(registered.stdout.contains("with epoch 1"), "{registered:?}");
-    let produce = ["produce", "orders", "--producer", "producer"];
-    // It takes a new epoch, and is the only instance from then on.
-    let mut old = Command::new(env!("CARGO_BIN_EXE_trunkline"));
-    old.args(["--endpoint", &broker.endpoint]).args(produce).kill_on_drop(true);
-    let mut old = old.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = old.stdin.take().unwrap();
-    lines.write_all(b"a\n").await.unwrap();
-    until("the line is stored", async || broker.stored().await == 1).await;
-    let produced = run(&produce, "b\n").await;
-    assert_eq!(produced.code(), 0, "{produced:?}");
-    lines.write_all(b"old\n").await.unwrap();
-    let refused = soon("the older one ends", old.wait_with_output()).await.unwrap();
-    let told = String::from_utf8_lossy(&refused.stderr);
-    assert_eq!((refused.status.code(), told.lines().count()), (Some(1), 1), "{told}");
-    assert!(told.contains("(PRODUCER_FENCED): another instance"), "{told}");
-    assert!(told.contains("1 messages acknowledged"), "{told}");
-    let listed = run(&["producer", "list", "--topic", "orders"], "").await;
-    assert!(listed.stdout.contains("producer  3      1"), "{listed:?}");
-    assert_eq!(stored(&broker).await, ["a", "b"]);
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use trunkline::{
     storage::Storage,
 };
 
-use super::{TestDatabase, TestStream, cluster::LIMITS, soon, until};
+use super::{TestDatabase, TestStream, cluster::LIMITS, payload, soon, until};
 
 /// The producer that [`TestBroker::topic`] registers.
 pub const PRODUCER: &str = "producer";
@@ -100,6 +100,17 @@ impl TestBroker {
     /// Creates a topic, and registers [`PRODUCER`] on it.
     pub async fn topic(&self, topic: &str) {
         let request = proto::CreateTopicRequest { topic: topic.to_owned(), ..Default::default() };
+        self.topics().create_topic(request).await.unwrap();
+        self.producer(topic, PRODUCER).await;
+    }
+
+    /// Creates a topic with limits, and registers [`PRODUCER`] on it.
+    pub async fn topic_with_retention(&self, topic: &str, retention: proto::Retention) {
+        let request = proto::CreateTopicRequest {
+            topic: topic.to_owned(),
+            retention: Some(retention),
+            ..Default::default()
+        };
         self.topics().create_topic(request).await.unwrap();
         self.producer(topic, PRODUCER).await;
     }
@@ -230,6 +241,19 @@ impl TestBroker {
     pub async fn delete_topic(&self, topic: &str) {
         let request = proto::DeleteTopicRequest { topic: topic.to_owned() };
         self.topics().delete_topic(request).await.unwrap();
+    }
+
+    /// The payloads of a topic's first page of messages.
+    pub async fn read_payloads(&self, topic: &str) -> Vec<String> {
+        let request = proto::ReadMessagesRequest { topic: topic.to_owned(), ..Default::default() };
+        let page = self.topics().read_messages(request).await.unwrap().into_inner();
+        page.messages.iter().map(payload).collect()
+    }
+
+    /// Waits until a topic's log starts at an offset.
+    pub async fn log_starts_at(&self, topic: &str, offset: i64) {
+        let started = async || self.get_topic(topic).await.first_offset == offset;
+        until("the log start offset moves", started).await;
     }
 
     /// Removes all messages before an offset; returns the first one kept.

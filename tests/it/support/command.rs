@@ -16,7 +16,7 @@ use tokio::{
     process::{Child, ChildStderr, ChildStdout, Command},
 };
 
-use super::{DEADLINE, soon};
+use super::{DEADLINE, TestBroker, soon};
 
 /// A running command; killed when it is dropped.
 pub struct Trunkline {
@@ -185,6 +185,19 @@ impl Trunkline {
 
     pub async fn wait(&mut self) -> ExitStatus {
         soon("the process's end", self.child.wait()).await.unwrap()
+    }
+}
+
+impl TestBroker {
+    /// Runs a command against this broker to its end.
+    pub async fn run(&self, arguments: &[&str]) -> Finished {
+        self.run_with_input(arguments, "").await
+    }
+
+    /// Runs a command against this broker to its end, with something to read.
+    pub async fn run_with_input(&self, arguments: &[&str], input: &str) -> Finished {
+        let arguments = [&["--endpoint", &self.endpoint], arguments].concat();
+        Trunkline::run_with_input(&arguments, input.as_bytes()).await
     }
 }
 
