@@ -1,4 +1,4 @@
-//! Topics and lists: every call, and every way to refuse it.
+//! Calls that manage topics, lists of everything, and every way to refuse them.
 
 use std::collections::BTreeMap;
 
@@ -16,16 +16,16 @@ fn labels(entries: impl IntoIterator<Item = (String, String)>) -> BTreeMap<Strin
 }
 
 #[tokio::test]
-async fn a_topic_is_created_described_changed_and_deleted() {
+async fn a_topic_can_be_created_described_updated_and_deleted() {
     let broker = TestBroker::start().await;
     let mut topics = broker.topics();
-    let asked = proto::CreateTopicRequest {
+    let request = proto::CreateTopicRequest {
         topic: "orders".to_owned(),
         description: "what was ordered".to_owned(),
         labels: labels([("team".to_owned(), "sales".to_owned())]),
         retention: None,
     };
-    let created = topics.create_topic(asked).await.unwrap().into_inner().topic.unwrap();
+    let created = topics.create_topic(request).await.unwrap().into_inner().topic.unwrap();
     assert_eq!(
         (created.name.as_str(), created.description.as_str()),
         ("orders", "what was ordered")
@@ -70,14 +70,14 @@ async fn a_topic_is_created_described_changed_and_deleted() {
         let metadata = assert_refused(outcome, Code::NotFound, "TOPIC_NOT_FOUND");
         assert_eq!(metadata["topic"], "orders");
     }
-    // Nothing of the old one survives.
+    // Nothing of the old topic survives.
     broker.topic("orders").await;
     assert_eq!(broker.publish("orders", ["first again"]).await, 0);
     assert_eq!(broker.stored().await, 1);
 }
 
 #[tokio::test]
-async fn a_topic_that_is_ill_formed_or_exists_is_not_created() {
+async fn creating_a_topic_that_is_invalid_or_exists_is_refused() {
     let broker = TestBroker::start().await;
     let mut topics = broker.topics();
     topics.create_topic(create("orders")).await.unwrap();
@@ -123,9 +123,9 @@ async fn a_topic_that_is_ill_formed_or_exists_is_not_created() {
 }
 
 #[tokio::test]
-async fn no_page_of_a_list_is_more_than_a_client_takes() {
+async fn no_page_of_a_list_exceeds_the_message_size_limit_of_clients() {
     let broker = TestBroker::start().await;
-    // The largest topics that there may be.
+    // Topics of the largest size that is allowed.
     let sql = broker.sql().await;
     sql.batch_execute(
         "with made as (
@@ -155,9 +155,9 @@ async fn no_page_of_a_list_is_more_than_a_client_takes() {
 }
 
 #[tokio::test]
-async fn lists_come_in_pages_by_name() {
+async fn lists_are_paged_and_sorted_by_name() {
     let broker = TestBroker::start().await;
-    // Byte order, whatever the database's collation is.
+    // In byte order, whatever the database's collation.
     for topic in ["b", "B", "a", "c-1", "c.1"] {
         broker.topics().create_topic(create(topic)).await.unwrap();
     }
@@ -199,7 +199,7 @@ async fn lists_come_in_pages_by_name() {
     let last = broker.producers().list_producers(second).await.unwrap().into_inner();
     assert_eq!((last.producers[0].producer_id.as_str(), last.next_page_token.as_str()), ("p3", ""));
 
-    // A token of another list is refused.
+    // A page token of another list is refused.
     let crossed = proto::ListConsumersRequest {
         topic: "a".to_owned(),
         page_size: 2,

@@ -1,4 +1,4 @@
-//! Streams that end by themselves, and reads without a consumer.
+//! Streams with a stop condition, and reads without a consumer.
 
 use tonic::{Code, Status};
 use trunkline::{
@@ -12,6 +12,7 @@ use crate::support::{
     TestBroker, TestStream, Trunkline, assert_field, assert_refused, payload, soon, until,
 };
 
+/// A broker whose topic has two batches, of two and three messages.
 async fn with_five_messages() -> TestBroker {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
@@ -31,27 +32,27 @@ fn payloads(messages: &[proto::Message]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_stream_until_caught_up_ends_well_behind_the_last_message() {
+async fn a_stream_until_caught_up_ends_after_the_last_message() {
     let broker = with_five_messages().await;
     let mut stream = consume(&broker, Stop::UntilCaughtUp(true)).await;
     let (messages, head) = stream.read_to_end().await;
     assert_eq!((payloads(&messages).join(""), head), ("abcde".to_owned(), 5));
     assert!(stream.read_until_it_ends().await.is_empty());
     assert_eq!(broker.position("orders", "billing").await, 5);
-    // Nothing is left to read.
+    // No message is left to read.
     let mut stream = consume(&broker, Stop::UntilCaughtUp(true)).await;
     assert!(stream.read_until_it_ends().await.is_empty());
 }
 
 #[tokio::test]
-async fn a_stream_until_an_offset_ends_well_before_it() {
+async fn a_stream_until_an_offset_ends_before_that_offset() {
     let broker = with_five_messages().await;
     let messages = consume(&broker, Stop::UntilOffset(4)).await.read_until_it_ends().await;
     assert_eq!(payloads(&messages), ["a", "b", "c", "d"]);
     assert_eq!(broker.position("orders", "billing").await, 4);
-    // What lies before the position is had already.
+    // An offset before the position has been reached already.
     assert!(consume(&broker, Stop::UntilOffset(2)).await.read_until_it_ends().await.is_empty());
-    // What lies beyond the head is waited for.
+    // An offset beyond the head is waited for.
     let mut stream = consume(&broker, Stop::UntilOffset(7)).await;
     assert_eq!(stream.payloads(1).await, ["e"]);
     let Event::CaughtUp(_) = stream.next().await else { panic!("caught up expected") };
@@ -60,12 +61,12 @@ async fn a_stream_until_an_offset_ends_well_before_it() {
 }
 
 #[tokio::test]
-async fn a_stream_of_so_many_messages_ends_well_behind_them_and_frees_the_lease() {
+async fn a_stream_with_a_maximum_of_messages_ends_after_them_and_frees_the_lease() {
     let broker = with_five_messages().await;
     let messages = consume(&broker, Stop::MaxMessages(3)).await.read_until_it_ends().await;
     assert_eq!(payloads(&messages), ["a", "b", "c"]);
     let mut stream = consume(&broker, Stop::MaxMessages(3)).await;
-    // Before the next one is opened, which would else be as likely to have the lease.
+    // Shows that this stream has the lease before the next one asks for it.
     assert_eq!(stream.payloads(2).await, ["d", "e"]);
     let mut next = broker.consume("orders", "billing").await;
     broker.publish("orders", ["f", "g"]).await;
@@ -74,7 +75,7 @@ async fn a_stream_of_so_many_messages_ends_well_behind_them_and_frees_the_lease(
 }
 
 #[tokio::test]
-async fn a_stop_that_is_ill_formed_is_refused() {
+async fn an_invalid_stop_condition_is_refused() {
     let broker = with_five_messages().await;
     let refused = async |stop| -> Result<(), Status> {
         let request = TestBroker::request("orders", "billing");
@@ -84,7 +85,7 @@ async fn a_stop_that_is_ill_formed_is_refused() {
     assert_field(refused(Stop::MaxMessages(0)).await, "max_messages", None);
     assert_field(refused(Stop::MaxMessages(-1)).await, "max_messages", None);
     assert_field(refused(Stop::UntilOffset(-1)).await, "until_offset", None);
-    // Not to stop when caught up is not to stop.
+    // `until_caught_up: false` is the same as no stop condition.
     let mut stream = consume(&broker, Stop::UntilCaughtUp(false)).await;
     stream.read_to_end().await;
     broker.publish("orders", ["f"]).await;
@@ -96,7 +97,7 @@ fn read(start: Option<Start>, max_messages: i32) -> proto::ReadMessagesRequest {
 }
 
 #[tokio::test]
-async fn messages_are_read_in_pages_and_nothing_moves() {
+async fn messages_are_read_in_pages_and_no_position_moves() {
     let broker = with_five_messages().await;
     let mut topics = broker.topics();
     let mut start = None;
@@ -112,7 +113,7 @@ async fn messages_are_read_in_pages_and_nothing_moves() {
     assert!(all.iter().enumerate().all(|(number, message)| message.offset == number as i64));
     assert!(all.iter().all(|message| message.producer_id == "producer"));
     assert_eq!(broker.position("orders", "billing").await, 0);
-    // A stream that holds the lease is not in the way, nor are messages that it has had.
+    // Reading works while a stream holds the lease, also for messages that the stream has received.
     let mut stream = broker.consume("orders", "billing").await;
     stream.read_to_end().await;
     let second_batch = all[2].publish_time;
@@ -129,7 +130,7 @@ async fn messages_are_read_in_pages_and_nothing_moves() {
 }
 
 #[tokio::test]
-async fn a_page_of_large_messages_fits_a_default_client() {
+async fn a_page_of_large_messages_fits_the_default_limit_of_clients() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let large = "x".repeat(1024 * 1024);
@@ -147,7 +148,7 @@ async fn a_page_of_large_messages_fits_a_default_client() {
 }
 
 #[tokio::test]
-async fn a_read_out_of_the_log_or_of_nothing_is_refused() {
+async fn a_read_outside_the_log_or_of_no_topic_is_refused() {
     let broker = with_five_messages().await;
     broker.trim("orders", 2).await;
     let mut topics = broker.topics();
@@ -165,16 +166,14 @@ async fn a_read_out_of_the_log_or_of_nothing_is_refused() {
     assert_field(unknown, "edge", None);
     let bad_name = proto::ReadMessagesRequest { topic: "a b".to_owned(), ..read(None, 1) };
     assert_field(topics.read_messages(bad_name).await, "topic", None);
-    let nowhere = proto::ReadMessagesRequest { topic: "nope".to_owned(), ..read(None, 1) };
-    assert_refused(topics.read_messages(nowhere).await, Code::NotFound, "TOPIC_NOT_FOUND");
+    let no_topic = proto::ReadMessagesRequest { topic: "nope".to_owned(), ..read(None, 1) };
+    assert_refused(topics.read_messages(no_topic).await, Code::NotFound, "TOPIC_NOT_FOUND");
 }
 
 #[tokio::test]
-async fn the_command_ends_where_it_is_told_and_peeks() {
+async fn the_command_stops_where_it_is_told_to_and_reads_without_a_consumer() {
     let broker = with_five_messages().await;
-    let run = async |arguments: &[&str]| {
-        Trunkline::run(&[&["--endpoint", &broker.endpoint], arguments].concat()).await
-    };
+    let run = async |arguments: &[&str]| broker.run(arguments).await;
     let consume = ["consume", "orders", "--consumer", "billing"];
     let ended = run(&[&consume[..], &["--until-offset", "2"]].concat()).await;
     assert_eq!((ended.code(), ended.stdout.as_str()), (0, "a\nb\n"), "{ended:?}");
@@ -186,7 +185,7 @@ async fn the_command_ends_where_it_is_told_and_peeks() {
     let both = run(&[&consume[..], &["-n", "1", "--until-caught-up"]].concat()).await;
     assert_eq!(both.code(), 2, "{both:?}");
 
-    // A consume that takes over ends the one that holds the lease with a clear word.
+    // A command that takes over ends the one that held the lease, which says so.
     let mut holder = Trunkline::spawn(
         &[&["--endpoint", &broker.endpoint], &consume[..], &["--client-name", "first"]].concat(),
     );
@@ -202,13 +201,16 @@ async fn the_command_ends_where_it_is_told_and_peeks() {
             .concat())
         .await;
     assert_eq!(taken.code(), 0, "{taken:?}");
-    let word = soon("the last word", holder.stderr.next_line()).await.unwrap().unwrap();
-    assert!(word.contains("taken over by second") && word.contains("LEASE_TAKEN_OVER"), "{word}");
+    let error = soon("the error", holder.stderr.next_line()).await.unwrap().unwrap();
+    assert!(
+        error.contains("taken over by second") && error.contains("LEASE_TAKEN_OVER"),
+        "{error}"
+    );
     assert_eq!(holder.wait().await.code(), Some(1));
 }
 
 #[tokio::test]
-async fn a_stream_until_caught_up_ends_with_all_it_may_have_in_flight() {
+async fn a_stream_until_caught_up_ends_although_its_last_messages_are_not_committed() {
     let broker = with_five_messages().await;
     for max_in_flight in [5, 6] {
         let mut stream = broker
@@ -221,7 +223,7 @@ async fn a_stream_until_caught_up_ends_with_all_it_may_have_in_flight() {
             .await;
         assert_eq!(stream.read_until_it_ends().await.len(), 5);
     }
-    // With less room it ends when the rest has come.
+    // With a smaller limit it ends once a commit made room for the rest.
     let mut stream = broker
         .open(proto::ConsumeRequest {
             commit_mode: proto::CommitMode::Manual.into(),
@@ -236,25 +238,25 @@ async fn a_stream_until_caught_up_ends_with_all_it_may_have_in_flight() {
 }
 
 #[tokio::test]
-async fn messages_that_a_seek_held_back_do_not_count() {
+async fn messages_that_a_seek_discarded_do_not_count_towards_the_maximum() {
     const COUNT: usize = 150;
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
-    // Far more than fits between broker and client, so that frames wait in the broker.
+    // Much more than fits between broker and client, so that frames wait in the broker.
     let payload = "x".repeat(256 * 1024);
     for _ in 0..10 {
         broker.publish("orders", [payload.as_str(); 16]).await;
     }
     let mut stream = consume(&broker, Stop::MaxMessages(COUNT as i64)).await;
-    let before = stream.batch().await.len();
+    let before = stream.next_messages().await.len();
     let target = proto::seek_request::Target::Offset(0);
     broker.seek("orders", "billing", target).await.unwrap();
     assert_eq!(before + stream.read_until_it_ends().await.len(), COUNT);
 }
 
 #[tokio::test]
-async fn a_consumer_of_so_many_messages_has_them_all_though_its_stream_breaks() {
+async fn a_consumer_with_a_maximum_of_messages_gets_them_all_although_its_stream_breaks() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -266,7 +268,7 @@ async fn a_consumer_of_so_many_messages_has_them_all_though_its_stream_breaks() 
         let client::Event::Messages(messages) = event.unwrap() else { continue };
         offsets.extend(messages.iter().map(|message| message.offset));
         if offsets.len() == 40 {
-            // 30 of them will come again.
+            // The other 30 will come again.
             consumer.commit(&messages[9]);
             until("the commit arrives", async || broker.position("orders", "billing").await == 10)
                 .await;
@@ -278,7 +280,7 @@ async fn a_consumer_of_so_many_messages_has_them_all_though_its_stream_breaks() 
 }
 
 #[tokio::test]
-async fn the_lease_is_free_when_a_stream_has_ended() {
+async fn the_lease_is_free_once_a_stream_has_ended() {
     let broker = with_five_messages().await;
     for _ in 0..30 {
         let mut stream = broker
@@ -288,7 +290,7 @@ async fn the_lease_is_free_when_a_stream_has_ended() {
                 ..TestBroker::request("orders", "billing")
             })
             .await;
-        // A lease that is not free would end it with an error.
+        // If the lease were not free, the stream would end with an error.
         stream.read_until_it_ends().await;
     }
 }

@@ -1,5 +1,4 @@
-//! What holds for every call: its deadline, its metadata, and how it is refused when it cannot be
-//! read.
+//! What every call has in common: deadlines, metadata, and refusals of malformed requests.
 
 use futures_util::future::join_all;
 use prost::Message as _;
@@ -34,7 +33,7 @@ async fn refused(
 ) -> Status {
     let answer = soon(method, client.call(method, headers, &[message])).await;
     assert_eq!(answer.http_status, 200, "{method}");
-    answer.status.unwrap_or_else(|| panic!("{method} is not refused"))
+    answer.status.unwrap_or_else(|| panic!("{method} was not refused"))
 }
 
 fn publish(payload: &str) -> proto::PublishRequest {
@@ -46,9 +45,16 @@ fn publish(payload: &str) -> proto::PublishRequest {
     }
 }
 
-/// Every unary call of the broker's services, and whether it changes anything.
-fn unary_calls() -> Vec<(String, Vec<u8>, bool)> {
-    // The first two fields of most requests: a topic, and an id.
+struct UnaryCall {
+    method: String,
+    request: Vec<u8>,
+    /// Whether it changes anything.
+    changes: bool,
+}
+
+/// Every unary call of the broker's services.
+fn unary_calls() -> Vec<UnaryCall> {
+    // Most requests begin with the same two fields: a topic and an id.
     let topic = proto::GetTopicRequest { topic: "orders".to_owned() }.encode_to_vec();
     let producer =
         proto::GetProducerRequest { topic: "orders".to_owned(), producer_id: PRODUCER.to_owned() };
@@ -93,7 +99,10 @@ fn unary_calls() -> Vec<(String, Vec<u8>, bool)> {
         (CONSUMERS, "Pull", consumer.clone(), true),
         (CONSUMERS, "UnregisterConsumer", consumer, true),
     ]
-    .map(|(service, method, message, changes)| (format!("{service}/{method}"), message, changes))
+    .map(|(service, method, request, changes)| {
+        let method = format!("{service}/{method}");
+        UnaryCall { method, request, changes }
+    })
     .into()
 }
 
@@ -106,26 +115,28 @@ async fn every_unary_call_is_answered_at_its_deadline() {
     sql.batch_execute(lock).await.unwrap();
     let calls = unary_calls();
     let client = &client;
-    let answers = join_all(calls.iter().map(|(method, message, _)| async move {
-        refused(client, method, &timeout("300m"), message).await
+    let answers = join_all(calls.iter().map(|call| async move {
+        refused(client, &call.method, &timeout("300m"), &call.request).await
     }));
     let answers = answers.await;
     sql.batch_execute("rollback").await.unwrap();
-    for ((method, _, changes), status) in calls.iter().zip(answers) {
-        // A pull may know that it took nothing.
-        let knows = !changes || (method.ends_with("Pull") && !status.message().contains("unknown"));
-        let reason = if knows { "DEADLINE_EXCEEDED" } else { "OUTCOME_UNKNOWN" };
+    for (call, status) in calls.iter().zip(answers) {
+        // A pull may be sure that it took nothing.
+        let pull_took_nothing =
+            call.method.ends_with("Pull") && !status.message().contains("unknown");
+        let changed_nothing = !call.changes || pull_took_nothing;
+        let reason = if changed_nothing { "DEADLINE_EXCEEDED" } else { "OUTCOME_UNKNOWN" };
         info(&status, Code::DeadlineExceeded, reason);
     }
-    // The connection has gone through all that.
-    let (list, request, _) = &calls[1];
-    let answer = client.call(list, &timeout("20S"), &[request]).await;
-    assert!(client.lives());
+    // The connection is still usable.
+    let list = &calls[1];
+    let answer = client.call(&list.method, &timeout("20S"), &[&list.request]).await;
+    assert!(client.is_open());
     assert_eq!(answer.status.map(|status| status.code()), Some(Code::Ok));
 }
 
 #[tokio::test]
-async fn a_deadline_that_has_passed_and_one_that_cannot_be_read_begin_nothing() {
+async fn a_call_with_a_passed_or_malformed_deadline_does_nothing() {
     let (broker, client) = with_consumer().await;
     let method = format!("{PRODUCERS}/Publish");
     let request = publish("a").encode_to_vec();
@@ -139,7 +150,7 @@ async fn a_deadline_that_has_passed_and_one_that_cannot_be_read_begin_nothing() 
 }
 
 #[tokio::test]
-async fn a_request_that_does_not_come_is_answered_at_its_deadline() {
+async fn a_call_whose_request_never_arrives_is_answered_at_its_deadline() {
     let (_broker, client) = with_consumer().await;
     let method = format!("{PRODUCERS}/Publish");
     let (response, _body) = client.begin(&method, &timeout("300m")).await;
@@ -149,7 +160,7 @@ async fn a_request_that_does_not_come_is_answered_at_its_deadline() {
 }
 
 #[tokio::test]
-async fn metadata_goes_through_up_to_its_limit_and_is_refused_beyond() {
+async fn metadata_is_accepted_up_to_its_limit_and_refused_beyond_it() {
     let (broker, client) = with_consumer().await;
     let mut stream = broker.consume("orders", "billing").await;
     stream.attached().await;
@@ -157,17 +168,17 @@ async fn metadata_goes_through_up_to_its_limit_and_is_refused_beyond() {
     let request = proto::GetTopicRequest { topic: "orders".to_owned() }.encode_to_vec();
     let header = |bytes: usize| [("x-baggage", "v".repeat(bytes))];
     let small: Vec<_> = (0..300).map(|_| ("x-entry", "v".repeat(20))).collect();
-    for fine in [&small[..], &header(60_000)] {
-        let answer = client.call(&method, fine, &[&request]).await;
+    for accepted in [&small[..], &header(60_000)] {
+        let answer = client.call(&method, accepted, &[&request]).await;
         assert_eq!(answer.status.map(|status| status.code()), Some(Code::Ok));
     }
     let many: Vec<_> = (0..2_000).map(|_| ("x-entry", "v".repeat(20))).collect();
-    for much in [&many[..], &header(66_000), &header(1_000_000)] {
-        let status = refused(&client, &method, much, &request).await;
+    for too_large in [&many[..], &header(66_000), &header(1_000_000)] {
+        let status = refused(&client, &method, too_large, &request).await;
         let metadata = info(&status, Code::ResourceExhausted, "METADATA_TOO_LARGE");
         assert_eq!(metadata["limit"], (64 * 1024).to_string());
     }
-    // Beyond what is read at all HTTP/2 answers, and the connection lives on.
+    // Beyond what the broker reads at all, HTTP/2 answers, and the connection stays open.
     let (response, _body) = client.begin(&method, &header(2_500_000)).await;
     let answer = soon("an answer", response).await;
     assert!(answer.is_err() || answer.unwrap().status() == 431);
@@ -177,7 +188,7 @@ async fn metadata_goes_through_up_to_its_limit_and_is_refused_beyond() {
     assert_eq!(stream.payloads(1).await, ["a"]);
 }
 
-/// A request with one header, whose name and value are replaced by bytes that are not UTF-8.
+/// A request whose header has bytes that are not UTF-8 in place of its name or value.
 fn with_bad_header(at: &[u8]) -> Vec<u8> {
     let mut request = publish("a");
     request.messages[0].headers.insert("nn".to_owned(), "vv".to_owned());
@@ -188,7 +199,7 @@ fn with_bad_header(at: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_header_that_is_not_utf8_is_refused_in_its_place() {
+async fn a_header_that_is_not_utf8_is_refused_and_named() {
     let (broker, client) = with_consumer().await;
     for part in [b"nn", b"vv"] {
         let bad = with_bad_header(part);
@@ -217,7 +228,7 @@ async fn a_header_that_is_not_utf8_is_refused_in_its_place() {
 }
 
 #[tokio::test]
-async fn headers_arrive_as_they_were_given() {
+async fn headers_arrive_unchanged() {
     let (broker, _client) = with_consumer().await;
     let mut request = publish("a");
     let headers = [("n\u{e4}me", "v\u{20ac}lue"), ("empty", ""), ("z", "1")];
@@ -229,9 +240,9 @@ async fn headers_arrive_as_they_were_given() {
 }
 
 #[tokio::test]
-async fn a_request_that_cannot_be_decoded_is_an_invalid_argument() {
+async fn a_request_that_cannot_be_decoded_is_refused_as_invalid() {
     let (_broker, client) = with_consumer().await;
-    // Field 1, of 2 bytes.
+    // Field 1, with a length of 2 bytes.
     let not_utf8 = b"\x0a\x02\xff\xfe";
     for (service, method) in [
         (TOPICS, "GetTopic"),
@@ -246,11 +257,11 @@ async fn a_request_that_cannot_be_decoded_is_an_invalid_argument() {
     ] {
         let method = format!("{service}/{method}");
         let status = refused(&client, &method, &[], not_utf8).await;
-        // A publish without messages has more than one fault.
+        // This publish has no messages either, and may be refused for that.
         if !method.ends_with("/Publish") {
             assert_field(Err::<(), _>(status), "topic", None);
         }
-        // No field has number 0, and none ends before it is over.
+        // A field number of 0, and a field that is shorter than its length says.
         for garbage in [&b"\0\0\0"[..], b"\x0a\x7f"] {
             let status = refused(&client, &method, &[], garbage).await;
             assert_eq!(status.code(), Code::InvalidArgument, "{method}: {status:?}");
@@ -264,5 +275,5 @@ async fn a_request_that_cannot_be_decoded_is_an_invalid_argument() {
     let answer = client.call(&method, &[], &[&good, b"\0\0\0"]).await;
     info(&answer.status.unwrap(), Code::InvalidArgument, "MALFORMED_REQUEST");
     assert_eq!(answer.messages.len(), 1);
-    assert!(client.lives());
+    assert!(client.is_open());
 }

@@ -1,5 +1,4 @@
-//! Errors say what the matter is: which server, which setting, which parameter, in the server's
-//! own words.
+//! Errors name their cause: the server, setting or parameter, in the server's own words.
 
 use std::{fs, time::Instant};
 
@@ -15,24 +14,24 @@ use crate::support::{
 
 async fn error(url: &str) -> storage::Error {
     match Storage::open(url, None, LIMITS).await {
-        Ok(_) => panic!("refused expected"),
+        Ok(_) => panic!("a refusal expected"),
         Err(error) => error,
     }
 }
 
-/// Starts a broker that cannot start, and that does not try for long.
+/// Runs a broker that cannot start, and checks that it gives up soon.
 async fn serve(arguments: &[&str]) -> Finished {
-    let began = Instant::now();
+    let started = Instant::now();
     let arguments = [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
     let finished = Trunkline::run(&arguments).await;
-    assert!(began.elapsed() < DEADLINE / 2, "{finished:?}");
+    assert!(started.elapsed() < DEADLINE / 2, "{finished:?}");
     assert!(!finished.stderr.contains("s3cret"), "{finished:?}");
     assert!(!finished.stderr.contains("wait for the database"), "{finished:?}");
     finished
 }
 
 #[tokio::test]
-async fn a_url_that_cannot_be_used_is_a_usage_error_that_says_where_it_is_from() {
+async fn an_unusable_database_url_is_a_usage_error_that_names_its_source() {
     for (url, problem) in [
         ("mysql://u:s3cret@h/d", "it does not begin with postgresql://"),
         ("postgres://", "it names no host"),
@@ -44,8 +43,8 @@ async fn a_url_that_cannot_be_used_is_a_usage_error_that_says_where_it_is_from()
     ] {
         let finished = serve(&["--database-url", url]).await;
         assert_eq!(finished.code(), 2, "{finished:?}");
-        let said = format!("read the database URL of --database-url: {problem}");
-        assert!(finished.stderr.contains(&said), "{url}: {finished:?}");
+        let text = format!("read the database URL of --database-url: {problem}");
+        assert!(finished.stderr.contains(&text), "{url}: {finished:?}");
     }
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("url");
@@ -61,7 +60,7 @@ async fn a_url_that_cannot_be_used_is_a_usage_error_that_says_where_it_is_from()
 }
 
 #[tokio::test]
-async fn tls_that_is_only_preferred_is_done_without() {
+async fn a_database_url_that_only_prefers_tls_is_accepted() {
     let database = TestDatabase::create().await;
     let separator = if database.url.contains('?') { '&' } else { '?' };
     let url = format!("{}{separator}sslmode=prefer", database.url);
@@ -69,7 +68,7 @@ async fn tls_that_is_only_preferred_is_done_without() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_told_with_each_host_and_its_own_reason() {
+async fn a_failed_connection_is_reported_with_each_host_and_its_reason() {
     let error = error("postgresql://u@127.0.0.1:1,no-such-host.invalid:2,127.0.0.1:3/d").await;
     assert!(error.is_transient(), "{error}");
     let text = error.to_string();
@@ -79,7 +78,7 @@ async fn a_refused_connection_is_told_with_each_host_and_its_own_reason() {
 }
 
 #[tokio::test]
-async fn no_such_role_or_database_or_password_ends_the_start_at_once() {
+async fn a_wrong_role_database_or_password_ends_the_start_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let postgres = EmbeddedPostgres::start(dir.path()).await.unwrap();
     let sql = connect(&postgres.url(DATABASE)).await;
@@ -91,26 +90,26 @@ async fn no_such_role_or_database_or_password_ends_the_start_at_once() {
     let socket = postgres.socket_dir().display();
     let server = format!("{socket}/.s.PGSQL.5432: ");
     let wrong = format!("host={socket} user=ann password=s3cret dbname={DATABASE}");
-    until("the rules are read", async || {
-        // Without a password the driver does not even ask.
+    until("the server has read the rules", async || {
+        // The server accepted any password before it read them.
         tokio_postgres::connect(&wrong, tokio_postgres::NoTls).await.is_err()
     })
     .await;
-    for (url, said) in [
+    for (url, text) in [
         (wrong.clone(), "password authentication failed for user \"ann\" (28P01)"),
         (format!("host={socket} user=nobody dbname={DATABASE}"), "role \"nobody\" does not exist"),
         (postgres.url("nowhere"), "database \"nowhere\" does not exist (3D000)"),
     ] {
         let finished = serve(&["--database-url", &url]).await;
         assert_eq!(finished.code(), 1, "{finished:?}");
-        let said = format!("trunkline: connect to the database: {server}{said}");
-        assert!(finished.stderr.contains(&said), "{said}: {finished:?}");
+        let text = format!("trunkline: connect to the database: {server}{text}");
+        assert!(finished.stderr.contains(&text), "{text}: {finished:?}");
     }
     postgres.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_hot_standby_is_waited_for_and_the_log_says_that_it_is_one() {
+async fn a_broker_waits_for_a_hot_standby_and_logs_that_it_is_one() {
     let dir = tempfile::tempdir().unwrap();
     let postgres = EmbeddedPostgres::start(dir.path()).await.unwrap();
     let url = postgres.url(DATABASE);
@@ -132,7 +131,7 @@ async fn a_hot_standby_is_waited_for_and_the_log_says_that_it_is_one() {
 }
 
 #[tokio::test]
-async fn what_keeps_a_running_broker_from_its_database_is_logged_in_the_server_s_words() {
+async fn a_running_broker_logs_in_the_servers_words_why_it_cannot_reach_its_database() {
     let database = TestDatabase::create_empty().await;
     let (name, role) = (&database.name, format!("role_{}", database.name));
     let sql = database.sql().await;
@@ -154,27 +153,27 @@ async fn what_keeps_a_running_broker_from_its_database_is_logged_in_the_server_s
         ),
         ("nologin", "is not permitted to log in (28000)"),
     ] {
-        // Apart: what is changed holds from the end of its transaction, and sessions that are opened
-        // before would stay.
+        // In two transactions: the change takes effect at the end of its own, and a session that
+        // was opened before that would stay.
         sql.batch_execute(&format!("alter role {role} {change}")).await.unwrap();
         sql.batch_execute(&end_sessions).await.unwrap();
         until("a call is refused", async || Trunkline::run(&list).await.code() != 0).await;
         let line = loop {
-            let line = soon("the log tells", broker.stderr.next_line()).await.unwrap().unwrap();
+            let line = soon("a log line", broker.stderr.next_line()).await.unwrap().unwrap();
             if line.contains("refuse a call") && line.contains(words) {
                 break line;
             }
         };
         assert!(!line.contains("hook") && !line.contains("db error"), "{line}");
     }
-    let mend = format!("alter role {role} reset session_replication_role; alter role {role} login");
-    sql.batch_execute(&mend).await.unwrap();
-    until("the broker goes on", async || Trunkline::run(&list).await.code() == 0).await;
+    let undo = format!("alter role {role} reset session_replication_role; alter role {role} login");
+    sql.batch_execute(&undo).await.unwrap();
+    until("the broker recovers", async || Trunkline::run(&list).await.code() == 0).await;
     broker.kill().await;
 }
 
 #[tokio::test]
-async fn a_client_says_which_broker_it_could_not_reach_and_why() {
+async fn a_client_reports_which_broker_it_could_not_reach_and_why() {
     let Err(ConnectError::Unreachable { endpoint, reason }) =
         Client::connect("http://127.0.0.1:1,http://127.0.0.1:2").await
     else {
@@ -188,12 +187,12 @@ async fn a_client_says_which_broker_it_could_not_reach_and_why() {
     let broker = TestBroker::start().await;
     let client = Client::connect(&broker.endpoint).await.unwrap();
     broker.stop().await;
-    let mut said = String::new();
+    let mut text = String::new();
     until("the connection is broken", async || {
         let request = trunkline::proto::ListTopicsRequest::default();
         let status = client.topics().list_topics(request).await.unwrap_err();
-        said = trunkline::client::explain(&status);
-        said.contains("the connection to the broker is broken: Connection refused")
+        text = trunkline::client::explain(&status);
+        text.contains("the connection to the broker is broken: Connection refused")
     })
     .await;
 }

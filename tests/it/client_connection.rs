@@ -1,4 +1,4 @@
-//! How the library comes to a broker: endpoints, tokens, certificates.
+//! How the client library connects: endpoints, tokens, certificates.
 
 use rcgen::{CertificateParams, CertifiedIssuer, Issuer, KeyPair};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
@@ -7,7 +7,7 @@ use trunkline::client::{Client, Commit, ConnectError};
 use crate::support::{ScriptedBroker, soon};
 
 #[tokio::test]
-async fn an_endpoint_that_is_none_is_refused() {
+async fn an_invalid_endpoint_is_refused() {
     for bad in [
         "",
         "nonsense",
@@ -24,7 +24,7 @@ async fn an_endpoint_that_is_none_is_refused() {
 }
 
 #[tokio::test]
-async fn of_several_brokers_the_first_that_answers_is_taken_and_the_next_one_when_it_is_lost() {
+async fn a_client_uses_the_first_broker_that_answers_and_fails_over_to_the_next() {
     let mut first = ScriptedBroker::start().await;
     let mut second = ScriptedBroker::start().await;
     let endpoints = format!("http://127.0.0.1:1, {}, {}", first.endpoint, second.endpoint);
@@ -49,13 +49,13 @@ async fn a_token_is_sent_with_every_call() {
     client.producer("orders", "shop").open().await.unwrap();
     let authorization = broker.state.authorization.lock().unwrap().clone();
     assert_eq!(authorization.as_deref(), Some("Bearer secret"));
-    assert!(!format!("{client:?}").contains("secret"), "it must not come into a log");
+    assert!(!format!("{client:?}").contains("secret"), "a token must not reach a log");
     let bad = Client::builder(&broker.endpoint).token("sec\nret").connect().await.unwrap_err();
     assert!(bad.to_string().starts_with("use the token: "), "{bad}");
     assert!(!bad.to_string().contains("ret"), "{bad}");
 }
 
-/// A broker that wants certificates, and one of a client that it knows.
+/// A broker that requires certificates, the CA's certificate, and a client's certificate and key.
 async fn encrypted() -> (ScriptedBroker, String, (String, String)) {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::new(Vec::new()).unwrap();
@@ -77,7 +77,7 @@ async fn encrypted() -> (ScriptedBroker, String, (String, String)) {
 }
 
 #[tokio::test]
-async fn an_encrypted_connection_proves_both_sides() {
+async fn an_encrypted_connection_authenticates_both_sides() {
     let (mut broker, ca, (certificate, key)) = encrypted().await;
     let client = Client::builder(&broker.endpoint)
         .ca_certificate(&ca)
@@ -86,7 +86,7 @@ async fn an_encrypted_connection_proves_both_sides() {
         .await
         .unwrap();
     client.producer("orders", "shop").open().await.unwrap();
-    // A stream of its own is encrypted, too.
+    // A consumer has its own connection, which is encrypted, too.
     let _consumer = client.consumer("orders", "billing", Commit::Manual).open().await.unwrap();
     broker.consume().await;
 

@@ -5,27 +5,23 @@ use std::{collections::HashSet, time::Duration};
 use tokio_stream::StreamExt as _;
 use tonic::Code;
 use trunkline::{
-    client::{Client, Commit, Consumer, Error, Event, Start, Stop},
+    client::{Client, Commit, Error, Event, Start, Stop},
     proto::{NewMessage, seek_request::Target},
 };
 
-use crate::support::{TestBroker, soon, until};
+use crate::support::{
+    TestBroker,
+    library_consumer::{next, next_event},
+    soon, until,
+};
 
-/// A client that knows both brokers.
+/// A client with the endpoints of both brokers.
 async fn client_of(first: &TestBroker, second: &TestBroker) -> Client {
     Client::connect(&format!("{},{}", first.endpoint, second.endpoint)).await.unwrap()
 }
 
-async fn next_offset(consumer: &mut Consumer) -> i64 {
-    soon("a message", consumer.next()).await.unwrap().unwrap().offset
-}
-
-async fn event(consumer: &mut Consumer) -> Event {
-    soon("an event", consumer.next_event()).await.unwrap().unwrap()
-}
-
 #[tokio::test]
-async fn what_is_published_is_consumed_as_it_was() {
+async fn published_messages_are_consumed_unchanged() {
     let broker = TestBroker::start().await;
     let client = &broker.client;
     client.ensure_topic("orders").await.unwrap();
@@ -43,12 +39,12 @@ async fn what_is_published_is_consumed_as_it_was() {
         .open()
         .await
         .unwrap();
-    let first = soon("a message", consumer.next()).await.unwrap().unwrap();
+    let first = next(&mut consumer).await;
     assert_eq!((first.offset, &first.payload[..]), (0, "grüße".as_bytes()));
     assert_eq!(first.key.as_deref(), Some("schlüssel".as_bytes()));
     assert_eq!((first.headers["name"].as_str(), &*first.producer_id), ("wert", "shop"));
     assert!(first.publish_time.elapsed().unwrap() < Duration::from_secs(60));
-    let second = soon("a message", consumer.next()).await.unwrap().unwrap();
+    let second = next(&mut consumer).await;
     assert!(second.payload == large);
     consumer.commit(&second);
     assert!(soon("the end", consumer.next()).await.is_none());
@@ -57,7 +53,7 @@ async fn what_is_published_is_consumed_as_it_was() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_told() {
+async fn missing_topics_producers_and_consumers_are_reported() {
     let broker = TestBroker::start().await;
     let client = &broker.client;
     let refused = |error: Error| (error.code(), error.reason().unwrap_or_default().to_owned());
@@ -74,7 +70,7 @@ async fn what_is_not_there_is_told() {
     assert_eq!(refused(error), (Some(Code::OutOfRange), "OFFSET_OUT_OF_RANGE".to_owned()));
     let bad = client.ensure_topic("a b").await.unwrap_err();
     assert_eq!(refused(bad), (Some(Code::InvalidArgument), "INVALID_FIELD".to_owned()));
-    // A topic that is deleted ends those who are at it.
+    // Deleting a topic ends its producers.
     let producer = client.producer("orders", "shop").register().open().await.unwrap();
     soon("an offset", producer.publish("a")).await.unwrap();
     broker.delete_topic("orders").await;
@@ -83,7 +79,7 @@ async fn what_is_not_there_is_told() {
 }
 
 #[tokio::test]
-async fn a_newer_instance_of_a_producer_shuts_the_older_one_out() {
+async fn a_newer_instance_of_a_producer_fences_the_older_one() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let open = || broker.client.producer("orders", "shop").register().open();
@@ -98,7 +94,7 @@ async fn a_newer_instance_of_a_producer_shuts_the_older_one_out() {
 }
 
 #[tokio::test]
-async fn everything_is_stored_once_though_sessions_and_brokers_are_lost() {
+async fn every_message_is_stored_once_although_sessions_and_brokers_are_lost() {
     const MESSAGES: usize = 3_000;
     let first = TestBroker::start().await;
     let second = first.start_another().await;
@@ -111,18 +107,18 @@ async fn everything_is_stored_once_though_sessions_and_brokers_are_lost() {
     for number in 0..MESSAGES {
         sent.push(producer.send(number.to_string()).await.unwrap());
         if number % 500 == 250 {
-            // What is under way is lost with its session.
+            // Requests in flight fail with their session.
             second.end_sessions("trunkline writer").await;
         }
         if number == MESSAGES / 2 {
             soon("the first broker stops", first.take().unwrap().stop()).await;
         }
     }
-    soon("all is stored", producer.close()).await.unwrap();
+    soon("all messages are stored", producer.close()).await.unwrap();
     let mut offsets = HashSet::new();
     for (number, sent) in sent.iter().enumerate() {
         let offset = sent.try_offset().unwrap().unwrap();
-        assert!(offsets.insert(offset), "{number} has the offset of another one");
+        assert!(offsets.insert(offset), "message {number} has the offset of another one");
     }
     let sql = second.sql().await;
     let rows = "select convert_from(payload, 'utf8') from trunkline.message order by \"offset\"";
@@ -133,7 +129,7 @@ async fn everything_is_stored_once_though_sessions_and_brokers_are_lost() {
 }
 
 #[tokio::test]
-async fn a_consumer_goes_on_at_another_broker_without_a_gap() {
+async fn a_consumer_continues_on_another_broker_without_a_gap() {
     const MESSAGES: i64 = 2_000;
     for commit in [Commit::Manual, Commit::Auto] {
         let first = TestBroker::start().await;
@@ -148,7 +144,7 @@ async fn a_consumer_goes_on_at_another_broker_without_a_gap() {
             second.try_publish("orders", "producer", payloads).await.unwrap();
         }
         for expected in 0..MESSAGES {
-            let message = soon("a message", consumer.next()).await.unwrap().unwrap();
+            let message = next(&mut consumer).await;
             assert_eq!(message.offset, expected);
             if commit == Commit::Manual {
                 consumer.commit(&message);
@@ -165,7 +161,7 @@ async fn a_consumer_goes_on_at_another_broker_without_a_gap() {
 }
 
 #[tokio::test]
-async fn at_most_once_never_repeats() {
+async fn at_most_once_never_repeats_a_message() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let payloads: Vec<String> = (0..500).map(|n| n.to_string()).collect();
@@ -174,21 +170,21 @@ async fn at_most_once_never_repeats() {
         let consumer = broker.client.consumer("orders", "billing", Commit::AtMostOnce);
         consumer.register_at(Start::Earliest).stop(Stop::Messages(100)).open()
     };
-    let mut seen = 0;
+    let mut next_expected = 0;
     for _ in 0..3 {
         let mut consumer = open().await.unwrap();
         for _ in 0..50 {
-            let offset = next_offset(&mut consumer).await;
-            assert!(offset >= seen, "{offset} came again");
-            seen = offset + 1;
+            let offset = next(&mut consumer).await.offset;
+            assert!(offset >= next_expected, "{offset} came again");
+            next_expected = offset + 1;
         }
-        // Dropped without a word: what was on its way does not come again.
+        // Dropped without closing: messages in flight do not come again.
         drop(consumer);
     }
 }
 
 #[tokio::test]
-async fn standbys_take_overs_and_seeks_are_told() {
+async fn a_consumer_reports_standby_take_over_and_seek() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -196,20 +192,20 @@ async fn standbys_take_overs_and_seeks_are_told() {
     let builder =
         |name: &str| broker.client.consumer("orders", "billing", Commit::Manual).client_name(name);
     let mut first = builder("first").open().await.unwrap();
-    assert_eq!(event(&mut first).await, Event::Attached { position: 0 });
+    assert_eq!(next_event(&mut first).await, Event::Attached { position: 0 });
     let mut second = builder("second").open().await.unwrap();
-    assert_eq!(event(&mut second).await, Event::Standby { holder: "first".to_owned() });
+    assert_eq!(next_event(&mut second).await, Event::Standby { holder: "first".to_owned() });
     let mut third = builder("third").take_over().open().await.unwrap();
     loop {
-        // It may stand by for a moment, until the first one has let go.
-        match event(&mut third).await {
+        // It may be on standby until the first consumer has released the lease.
+        match next_event(&mut third).await {
             Event::Standby { .. } => {}
             other => break assert_eq!(other, Event::Attached { position: 0 }),
         }
     }
-    // The one that lost it waits for it again.
+    // The consumer that lost the lease waits for it again.
     loop {
-        match event(&mut first).await {
+        match next_event(&mut first).await {
             Event::Broken(error) => {
                 assert_eq!(error.reason(), Some("LEASE_TAKEN_OVER"));
                 break;
@@ -219,53 +215,59 @@ async fn standbys_take_overs_and_seeks_are_told() {
         }
     }
     drop(second);
-    let Event::Messages(messages) = event(&mut third).await else { panic!("messages expected") };
+    let Event::Messages(messages) = next_event(&mut third).await else {
+        panic!("messages expected")
+    };
     let last = messages.last().unwrap();
     assert_eq!(last.offset, 2);
     third.commit(last);
-    until("it is committed", async || broker.position("orders", "billing").await == 3).await;
+    until("the commit is stored", async || broker.position("orders", "billing").await == 3).await;
     broker.seek("orders", "billing", Target::Offset(1)).await.unwrap();
     loop {
-        match event(&mut third).await {
+        match next_event(&mut third).await {
             Event::CaughtUp => {}
             other => break assert_eq!(other, Event::Repositioned { position: 1 }),
         }
     }
     third.commit(last);
-    assert_eq!(next_offset(&mut third).await, 1);
-    assert_eq!(broker.position("orders", "billing").await, 1, "what was before the seek is void");
+    assert_eq!(next(&mut third).await.offset, 1);
+    assert_eq!(
+        broker.position("orders", "billing").await,
+        1,
+        "messages from before the seek cannot be committed"
+    );
     soon("the close", third.close()).await.unwrap();
-    // Now the first one has it, from the position that was sought.
+    // The first consumer gets the lease next, at the position of the seek.
     loop {
-        match event(&mut first).await {
+        match next_event(&mut first).await {
             Event::Attached { position } => break assert_eq!(position, 1),
             Event::Standby { .. } => {}
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(next_offset(&mut first).await, 1);
+    assert_eq!(next(&mut first).await.offset, 1);
 }
 
 #[tokio::test]
-async fn a_seek_while_nobody_listens_is_followed() {
+async fn a_seek_takes_effect_while_the_stream_is_broken() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.publish("orders", ["a", "b", "c"]).await;
     let consumer = broker.client.consumer("orders", "billing", Commit::Manual);
     let mut consumer = consumer.register_at(Start::Earliest).open().await.unwrap();
     for offset in 0..3 {
-        assert_eq!(next_offset(&mut consumer).await, offset);
+        assert_eq!(next(&mut consumer).await.offset, offset);
     }
-    // Nothing is committed; the position is sought to where it is, while the stream is broken.
+    // Nothing is committed, and the seek goes to the current position while the stream is broken.
     broker.end_sessions("trunkline lease").await;
     broker.seek("orders", "billing", Target::Offset(0)).await.unwrap();
     for offset in 0..3 {
-        assert_eq!(next_offset(&mut consumer).await, offset);
+        assert_eq!(next(&mut consumer).await.offset, offset);
     }
 }
 
 #[tokio::test]
-async fn one_producer_is_shared_by_many_tasks() {
+async fn many_tasks_can_share_one_producer() {
     const TASKS: usize = 200;
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
@@ -282,7 +284,7 @@ async fn one_producer_is_shared_by_many_tasks() {
 }
 
 #[tokio::test]
-async fn two_that_end_by_themselves_share_the_work_and_repeat_nothing() {
+async fn two_consumers_with_stop_conditions_share_the_messages_and_repeat_none() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -293,20 +295,20 @@ async fn two_that_end_by_themselves_share_the_work_and_repeat_nothing() {
         consumer.stop(Stop::Messages(5)).open()
     };
     let mut first = open().await.unwrap();
-    assert_eq!(event(&mut first).await, Event::Attached { position: 0 });
+    assert_eq!(next_event(&mut first).await, Event::Attached { position: 0 });
     let mut second = open().await.unwrap();
-    assert!(matches!(event(&mut second).await, Event::Standby { .. }));
+    assert!(matches!(next_event(&mut second).await, Event::Standby { .. }));
     let mut last = None;
     while let Some(message) = soon("the end", first.next()).await {
         last = Some(message.unwrap());
     }
-    // The other one waits until this one has committed.
+    // The second consumer waits until the first has committed.
     let last = last.unwrap();
     assert_eq!(last.offset, 4);
     first.commit(&last);
     soon("the close", first.close()).await.unwrap();
     for offset in 5..10 {
-        let message = soon("a message", second.next()).await.unwrap().unwrap();
+        let message = next(&mut second).await;
         assert_eq!(message.offset, offset);
         second.commit(&message);
     }
@@ -316,42 +318,42 @@ async fn two_that_end_by_themselves_share_the_work_and_repeat_nothing() {
 }
 
 #[tokio::test]
-async fn no_more_is_in_flight_than_was_asked_for() {
+async fn no_more_messages_than_the_limit_are_in_flight() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.publish("orders", ["a", "b", "c", "d", "e"]).await;
     let consumer = broker.client.consumer("orders", "billing", Commit::Manual);
     let consumer = consumer.register_at(Start::Earliest).max_in_flight(2).open().await;
     let mut consumer = consumer.unwrap();
-    let mut had = Vec::new();
+    let mut received = Vec::new();
     for offset in 0..2 {
-        let message = soon("a message", consumer.next()).await.unwrap().unwrap();
+        let message = next(&mut consumer).await;
         assert_eq!(message.offset, offset);
-        had.push(message);
+        received.push(message);
     }
     let third = tokio::time::timeout(Duration::from_millis(100), consumer.next()).await;
     assert!(third.is_err(), "two are not committed");
-    consumer.commit(&had[0]);
-    assert_eq!(next_offset(&mut consumer).await, 2);
+    consumer.commit(&received[0]);
+    assert_eq!(next(&mut consumer).await.offset, 2);
     assert_eq!(broker.position("orders", "billing").await, 1);
 }
 
 #[tokio::test]
-async fn calls_follow_to_the_broker_that_is_there() {
+async fn calls_fail_over_to_the_broker_that_is_left() {
     let first = TestBroker::start().await;
     let second = first.start_another().await;
     let client = client_of(&first, &second).await;
     client.ensure_topic("orders").await.unwrap();
     soon("the first broker stops", first.stop()).await;
     let producer = client.producer("orders", "shop").register();
-    let producer = soon("it opens", producer.open()).await.unwrap();
+    let producer = soon("the producer opens", producer.open()).await.unwrap();
     assert_eq!(soon("an offset", producer.publish("a")).await, Ok(0));
     client.ensure_topic("more").await.unwrap();
 }
 
-/// Whoever publishes and consumes in tasks of its own must be able to.
+/// The library's futures must be `Send`.
 #[tokio::test]
-async fn everything_can_be_done_in_a_task_that_is_spawned() {
+async fn producers_and_consumers_work_in_spawned_tasks() {
     let broker = TestBroker::start().await;
     let client = broker.client.clone();
     let task = tokio::spawn(async move {

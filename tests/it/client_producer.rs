@@ -1,4 +1,4 @@
-//! The library's producer, against a server that answers what the test says.
+//! The client library's producer, against a scripted broker.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -18,7 +18,7 @@ async fn open(broker: &ScriptedBroker) -> Producer {
     builder(broker).await.open().await.unwrap()
 }
 
-/// A producer whose batches hold one message: each is a request of its own.
+/// A producer that sends each message in its own request.
 async fn open_with_single_messages(broker: &ScriptedBroker) -> Producer {
     builder(broker).await.max_batch_messages(1).open().await.unwrap()
 }
@@ -32,7 +32,7 @@ fn refusal(error: &Error) -> (Code, &str) {
 }
 
 #[tokio::test]
-async fn a_message_is_given_its_offset_and_the_next_sequence() {
+async fn a_message_gets_the_next_sequence_and_its_offset() {
     let mut broker = ScriptedBroker::start().await;
     *broker.state.producer.lock().unwrap() =
         Some(proto::Producer { epoch: 4, next_sequence: 7, ..Default::default() });
@@ -45,20 +45,24 @@ async fn a_message_is_given_its_offset_and_the_next_sequence() {
     let mut stream = broker.publish_stream().await;
     let request = stream.request().await;
     assert_eq!((request.topic.as_str(), request.producer_id.as_str()), ("orders", "shop"));
-    assert_eq!((request.sequence, request.producer_epoch), (Some(7), 5), "fenced at its opening");
+    assert_eq!(
+        (request.sequence, request.producer_epoch),
+        (Some(7), 5),
+        "opening a producer fences"
+    );
     assert_eq!(request.messages[0].headers["name"], "value");
     stream.receipt(40, false).await;
     assert_eq!(soon("the offset", publishing).await.unwrap(), Ok(40));
 }
 
 #[tokio::test]
-async fn messages_gather_while_requests_are_under_way_and_share_one() {
+async fn messages_are_batched_while_a_request_is_in_flight() {
     let mut broker = ScriptedBroker::start().await;
     let producer = builder(&broker).await.linger(Duration::from_secs(60)).open().await.unwrap();
     let first = producer.send("0").await.unwrap();
     let mut stream = broker.publish_stream().await;
     assert_eq!(stream.payloads().await, (0, vec!["0".to_owned()]));
-    // They linger while the first one is under way, and go together when it is answered.
+    // They linger while the first request is in flight, and share a request once it is answered.
     let mut sent = Vec::new();
     for number in 1..=5 {
         sent.push(producer.send(number.to_string()).await.unwrap());
@@ -75,21 +79,21 @@ async fn messages_gather_while_requests_are_under_way_and_share_one() {
 }
 
 #[tokio::test]
-async fn a_batch_that_is_full_does_not_linger() {
+async fn a_full_batch_does_not_linger() {
     let mut broker = ScriptedBroker::start().await;
     let producer = builder(&broker).await.linger(Duration::from_secs(60)).max_batch_messages(2);
     let producer = producer.max_batch_bytes(10).open().await.unwrap();
     producer.send("first").await.unwrap();
     let mut stream = broker.publish_stream().await;
     assert_eq!(stream.payloads().await.1, ["first"]);
-    // Two messages, or 10 bytes, or one that is larger than that.
+    // A batch is full with two messages, with 10 bytes, or with one message larger than that.
     for payload in ["a", "b", "c", "123456789", "12", "more than ten bytes", "d", "e"] {
         producer.send(payload).await.unwrap();
     }
     for expected in [&["a", "b"][..], &["c", "123456789"], &["12"], &["more than ten bytes"]] {
         assert_eq!(stream.payloads().await.1, expected);
     }
-    // The last ones wait until they are flushed.
+    // The last messages wait for a flush.
     let flushing = tokio::spawn(async move { producer.flush().await });
     assert_eq!(stream.payloads().await.1, ["d", "e"]);
     for offset in 0..6 {
@@ -99,7 +103,7 @@ async fn a_batch_that_is_full_does_not_linger() {
 }
 
 #[tokio::test]
-async fn what_is_refused_ends_the_producer_with_all_that_waits() {
+async fn a_refusal_ends_the_producer_and_everything_that_waits() {
     for code in [
         Code::NotFound,
         Code::PermissionDenied,
@@ -124,15 +128,15 @@ async fn what_is_refused_ends_the_producer_with_all_that_waits() {
             assert_eq!((error.code(), error.reason()), (Some(code), Some("SOME_REASON")));
         }
         let later = producer.publish("later").await.unwrap_err();
-        assert_eq!(refusal(&later), (code, "SOME_REASON"), "of all that follows");
-        // Whoever flushes is told, each of them.
+        assert_eq!(refusal(&later), (code, "SOME_REASON"), "later messages fail the same way");
+        // Each flush reports it.
         assert_eq!(refusal(&producer.flush().await.unwrap_err()), (code, "SOME_REASON"));
         assert_eq!(refusal(&producer.close().await.unwrap_err()), (code, "SOME_REASON"));
     }
 }
 
 #[tokio::test]
-async fn what_was_not_answered_is_sent_again_under_its_old_sequences() {
+async fn unanswered_requests_are_resent_with_their_original_sequences() {
     let mut broker = ScriptedBroker::start().await;
     let producer = open_with_single_messages(&broker).await;
     let mut sent = Vec::new();
@@ -145,7 +149,7 @@ async fn what_was_not_answered_is_sent_again_under_its_old_sequences() {
     }
     stream.receipt(0, false).await;
     assert_eq!(soon("an offset", sent[0].offset()).await, Ok(0));
-    // It hangs up without a word, drains, cannot reach its database, or loses it in mid-request.
+    // The broker disconnects without a status, or refuses for a reason that may pass.
     drop(stream);
     let mut stream = broker.publish_stream().await;
     for refused in ["DATABASE_UNAVAILABLE", "OUTCOME_UNKNOWN", "TOPIC_BUSY", "DRAINING"] {
@@ -154,7 +158,7 @@ async fn what_was_not_answered_is_sent_again_under_its_old_sequences() {
         stream.refuse(Code::Unavailable, refused).await;
         stream = broker.publish_stream().await;
     }
-    stream.end(Status::unavailable("it drains")).await;
+    stream.end(Status::unavailable("the broker drains")).await;
     let mut stream = broker.publish_stream().await;
     // What was stored before the break is answered as a duplicate.
     stream.receipt(1, true).await;
@@ -163,18 +167,18 @@ async fn what_was_not_answered_is_sent_again_under_its_old_sequences() {
     for (offset, sent) in sent.iter().enumerate() {
         assert_eq!(soon("an offset", sent.offset()).await, Ok(offset as i64));
     }
-    let behind = producer.send("d").await.unwrap();
+    let later = producer.send("d").await.unwrap();
     assert_eq!(stream.payloads().await, (2, vec!["c".to_owned()]));
     assert_eq!(stream.payloads().await, (3, vec!["d".to_owned()]));
     stream.receipt(3, false).await;
-    assert_eq!(soon("an offset", behind.offset()).await, Ok(3));
+    assert_eq!(soon("an offset", later.offset()).await, Ok(3));
 }
 
 #[tokio::test]
-async fn a_broker_that_stays_away_is_given_up_and_the_outcome_is_not_known() {
+async fn a_producer_gives_up_an_unreachable_broker_and_the_outcome_is_unknown() {
     let mut broker = ScriptedBroker::start().await;
-    let patience = Duration::from_millis(300);
-    let producer = builder(&broker).await.retry_for(patience).open().await.unwrap();
+    let retry_for = Duration::from_millis(300);
+    let producer = builder(&broker).await.retry_for(retry_for).open().await.unwrap();
     let sent = producer.send("a").await.unwrap();
     broker.publish_stream().await.request().await;
     drop(broker);
@@ -185,17 +189,17 @@ async fn a_broker_that_stays_away_is_given_up_and_the_outcome_is_not_known() {
 }
 
 #[tokio::test]
-async fn at_most_eight_requests_are_under_way_and_memory_is_bounded() {
-    const ROOM: usize = 2 * 1024 * 1024;
+async fn at_most_eight_requests_are_in_flight_and_the_buffer_is_bounded() {
+    const BUFFER: usize = 2 * 1024 * 1024;
     const MESSAGE: usize = 64 * 1024 - 100;
     let mut broker = ScriptedBroker::start().await;
-    let producer = builder(&broker).await.max_batch_messages(1).max_buffered_bytes(ROOM);
+    let producer = builder(&broker).await.max_batch_messages(1).max_buffered_bytes(BUFFER);
     let producer = producer.open().await.unwrap();
     let payload = vec![b'x'; MESSAGE];
-    for _ in 0..ROOM / (MESSAGE + 100) {
+    for _ in 0..BUFFER / (MESSAGE + 100) {
         producer.send(payload.clone()).await.unwrap();
     }
-    // There is no more room: the next one waits until an answer comes.
+    // The buffer is full: the next message waits for an answer.
     let mut waiting = Box::pin(producer.send(payload.clone()));
     assert!(futures_util::poll!(&mut waiting).is_pending());
     let mut stream = broker.publish_stream().await;
@@ -205,14 +209,18 @@ async fn at_most_eight_requests_are_under_way_and_memory_is_bounded() {
     assert!(futures_util::poll!(&mut waiting).is_pending());
     let ninth = stream.request();
     let ninth = tokio::time::timeout(Duration::from_millis(100), ninth).await;
-    assert!(ninth.is_err(), "a ninth request before the first is answered");
+    assert!(ninth.is_err(), "a ninth request was sent before the first was answered");
     stream.receipt(0, false).await;
-    soon("room", waiting).await.unwrap();
-    assert_eq!(stream.request().await.sequence, Some(8), "one answered, one more sent");
+    soon("room in the buffer", waiting).await.unwrap();
+    assert_eq!(
+        stream.request().await.sequence,
+        Some(8),
+        "an answer makes room for one more request"
+    );
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_known_ends_the_producer() {
+async fn an_unknown_answer_ends_the_producer() {
     let mut broker = ScriptedBroker::start().await;
     let producer = open(&broker).await;
     let sent = producer.send("a").await.unwrap();
@@ -223,7 +231,7 @@ async fn an_answer_that_is_not_known_ends_the_producer() {
 }
 
 #[tokio::test]
-async fn a_stream_that_ends_for_good_ends_the_producer_with_its_status() {
+async fn a_stream_with_a_permanent_error_ends_the_producer_with_its_status() {
     let mut broker = ScriptedBroker::start().await;
     let producer = open(&broker).await;
     let sent = producer.send("a").await.unwrap();
@@ -235,7 +243,7 @@ async fn a_stream_that_ends_for_good_ends_the_producer_with_its_status() {
 }
 
 #[tokio::test]
-async fn what_breaks_a_limit_is_refused_here_and_holds_nothing_up() {
+async fn a_message_over_the_limit_is_refused_locally_and_delays_no_other() {
     let mut broker = ScriptedBroker::start().await;
     let producer = open(&broker).await;
     let large = producer.publish(vec![0; 1024 * 1024 + 1]).await.unwrap_err();
@@ -249,24 +257,24 @@ async fn what_breaks_a_limit_is_refused_here_and_holds_nothing_up() {
 }
 
 #[tokio::test]
-async fn options_that_cannot_be_are_refused() {
+async fn options_out_of_range_are_refused() {
     let broker = ScriptedBroker::start().await;
-    let told = async |builder: ProducerBuilder| builder.open().await.unwrap_err().to_string();
+    let error = async |builder: ProducerBuilder| builder.open().await.unwrap_err().to_string();
     let new = builder(&broker).await;
     for messages in [0, 10_001] {
-        let told = told(new.clone().max_batch_messages(messages)).await;
-        assert_eq!(told, "max_batch_messages must be 1 to 10,000");
+        let error = error(new.clone().max_batch_messages(messages)).await;
+        assert_eq!(error, "max_batch_messages must be 1 to 10,000");
     }
     for bytes in [0, 8 * 1024 * 1024 + 1] {
-        let told = told(new.clone().max_batch_bytes(bytes)).await;
-        assert_eq!(told, "max_batch_bytes must be 1 B to 8 MiB");
+        let error = error(new.clone().max_batch_bytes(bytes)).await;
+        assert_eq!(error, "max_batch_bytes must be 1 B to 8 MiB");
     }
-    let told = told(new.clone().max_buffered_bytes(1024)).await;
-    assert_eq!(told, "max_buffered_bytes must be 2 MiB to 1 GiB");
+    let error = error(new.clone().max_buffered_bytes(1024)).await;
+    assert_eq!(error, "max_buffered_bytes must be 2 MiB to 1 GiB");
 }
 
 #[tokio::test]
-async fn who_is_not_registered_is_only_registered_if_asked_to() {
+async fn a_producer_is_registered_only_on_request() {
     let broker = ScriptedBroker::start().await;
     *broker.state.producer.lock().unwrap() = None;
     let error = builder(&broker).await.open().await.unwrap_err();
@@ -277,21 +285,21 @@ async fn who_is_not_registered_is_only_registered_if_asked_to() {
 }
 
 #[tokio::test]
-async fn what_was_never_sent_is_given_up_as_well() {
+async fn a_message_that_was_never_sent_is_given_up_as_well() {
     let broker = ScriptedBroker::start().await;
-    // Longer than the longest pause between two tries.
-    let patience = Duration::from_secs(6);
-    let producer = builder(&broker).await.retry_for(patience).open().await.unwrap();
+    // Longer than the longest pause between two attempts.
+    let retry_for = Duration::from_secs(6);
+    let producer = builder(&broker).await.retry_for(retry_for).open().await.unwrap();
     drop(broker);
     let lost = soon("the error", producer.publish("a")).await.unwrap_err();
     assert!(matches!(lost, Error::Lost { .. }), "{lost:?}");
 }
 
 #[tokio::test]
-async fn a_broker_that_only_refuses_for_now_is_given_up_in_the_end() {
+async fn a_producer_gives_up_a_broker_that_keeps_refusing_temporarily() {
     let mut broker = ScriptedBroker::start().await;
-    let patience = Duration::from_secs(6);
-    let producer = builder(&broker).await.retry_for(patience).open().await.unwrap();
+    let retry_for = Duration::from_secs(6);
+    let producer = builder(&broker).await.retry_for(retry_for).open().await.unwrap();
     let sent = producer.send("a").await.unwrap();
     let refusing = async {
         loop {
@@ -308,7 +316,7 @@ async fn a_broker_that_only_refuses_for_now_is_given_up_in_the_end() {
 }
 
 #[tokio::test]
-async fn whoever_waits_for_a_message_of_a_dropped_producer_is_told() {
+async fn waiting_for_a_message_fails_when_its_producer_is_dropped() {
     let mut broker = ScriptedBroker::start().await;
     let producer = builder(&broker).await.linger(Duration::from_secs(60)).open().await.unwrap();
     let sent = producer.send("sent").await.unwrap();
@@ -321,19 +329,19 @@ async fn whoever_waits_for_a_message_of_a_dropped_producer_is_told() {
 }
 
 #[tokio::test]
-async fn an_idle_producer_has_all_its_patience_left() {
+async fn idle_time_does_not_count_towards_the_retry_time() {
     let mut broker = ScriptedBroker::start().await;
-    let patience = Duration::from_millis(500);
-    let producer = builder(&broker).await.retry_for(patience).open().await.unwrap();
+    let retry_for = Duration::from_millis(500);
+    let producer = builder(&broker).await.retry_for(retry_for).open().await.unwrap();
     let first = producer.send("a").await.unwrap();
     let mut stream = broker.publish_stream().await;
     stream.request().await;
     stream.receipt(0, false).await;
     assert_eq!(soon("an offset", first.offset()).await, Ok(0));
-    // Nothing to do for longer than a broker may stay away.
-    let idle = tokio::time::timeout(2 * patience, stream.request()).await;
+    // Idle for longer than the producer retries.
+    let idle = tokio::time::timeout(2 * retry_for, stream.request()).await;
     assert!(idle.is_err(), "there is nothing to send");
-    stream.end(Status::unavailable("it drains")).await;
+    stream.end(Status::unavailable("the broker drains")).await;
     let second = producer.send("b").await.unwrap();
     let mut stream = broker.publish_stream().await;
     assert_eq!(stream.payloads().await, (1, vec!["b".to_owned()]));

@@ -1,4 +1,4 @@
-//! The `trunkline` command as a client: what it reads and prints, and how it fails.
+//! The `trunkline` command as a client: its output, and how it fails.
 
 use serde_json::{Value, json};
 use tokio::{
@@ -9,14 +9,15 @@ use tokio::{
 
 use crate::support::{TestBroker, Trunkline, orders::produce, soon};
 
+/// Runs a command, and parses its standard output.
 async fn parsed(broker: &TestBroker, arguments: &[&str]) -> Value {
-    let told = broker.run(arguments).await;
-    assert_eq!(told.code(), 0, "{told:?}");
-    serde_json::from_str(&told.stdout).unwrap()
+    let ran = broker.run(arguments).await;
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    serde_json::from_str(&ran.stdout).unwrap()
 }
 
 #[tokio::test]
-async fn lists_and_descriptions_are_told_in_json() {
+async fn lists_and_descriptions_are_printed_in_json() {
     let broker = TestBroker::start().await;
     let create = ["topic", "create", "orders", "--label", "a=b", "--retention-messages", "7"];
     broker.run(&create).await.assert().success();
@@ -67,7 +68,7 @@ async fn lists_and_descriptions_are_told_in_json() {
 }
 
 #[tokio::test]
-async fn the_newest_messages_are_shown_and_what_comes() {
+async fn topic_tail_prints_the_newest_messages_and_follows_new_ones() {
     let broker = TestBroker::start().await;
     let lines: String = (0..20).map(|number| format!("{number}\n")).collect();
     produce(&broker, &[], &lines).await.assert().success();
@@ -93,29 +94,29 @@ async fn the_newest_messages_are_shown_and_what_comes() {
     assert_eq!(line().await, "new");
     following.signal(nix::sys::signal::Signal::SIGINT);
     assert_eq!(following.wait().await.code(), Some(130));
-    assert!(broker.no_consumers("orders").await, "nothing is left behind");
+    assert!(broker.no_consumers("orders").await, "no consumer is left behind");
 }
 
 #[tokio::test]
-async fn shells_are_told_how_to_complete() {
+async fn completions_are_printed_for_shells() {
     for (shell, sign) in
         [("bash", "complete -F"), ("zsh", "#compdef trunkline"), ("fish", "complete -c trunkline")]
     {
-        let told = Trunkline::run(&["completions", shell]).await;
-        assert_eq!(told.code(), 0, "{told:?}");
-        assert!(told.stdout.contains(sign), "{shell}");
-        assert!(told.stdout.contains("produce") && told.stdout.contains("until-caught-up"));
+        let ran = Trunkline::run(&["completions", shell]).await;
+        assert_eq!(ran.code(), 0, "{ran:?}");
+        assert!(ran.stdout.contains(sign), "{shell}");
+        assert!(ran.stdout.contains("produce") && ran.stdout.contains("until-caught-up"));
     }
     assert_eq!(Trunkline::run(&["completions", "tcsh"]).await.code(), 2);
 }
 
 #[tokio::test]
-async fn what_is_no_broker_is_told_so() {
-    // Nobody there.
+async fn an_endpoint_without_a_broker_is_reported() {
+    // Nothing listens.
     let nobody = Trunkline::run(&["--endpoint", "http://127.0.0.1:1", "topic", "list"]).await;
     assert!(nobody.stderr.contains("is a broker running there?"), "{nobody:?}");
-    // Somebody who speaks something else, and somebody who is silent.
-    for (answer, told) in [
+    // A server that speaks another protocol, and one that is silent.
+    for (answer, expected_text) in [
         (&b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"[..], "does not speak gRPC"),
         (b"", "does not answer"),
     ] {
@@ -129,12 +130,12 @@ async fn what_is_no_broker_is_told_so() {
         for command in [&["topic", "list"][..]] {
             let failed = Trunkline::run(&[&["--endpoint", &endpoint], command].concat()).await;
             assert_eq!((failed.code(), failed.stderr.lines().count()), (69, 1), "{failed:?}");
-            assert!(failed.stderr.contains(told), "{failed:?}");
+            assert!(failed.stderr.contains(expected_text), "{failed:?}");
             assert!(failed.stderr.contains(&endpoint), "{failed:?}");
         }
         serving.abort();
     }
-    // Somebody who speaks gRPC, but not this.
+    // A gRPC server with other services.
     let (_, health) = tonic_health::server::health_reporter();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -148,7 +149,7 @@ async fn what_is_no_broker_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_had_enough_ends_every_printing_command_cleanly() {
+async fn every_command_ends_cleanly_when_its_reader_closes_the_pipe() {
     let broker = TestBroker::start().await;
     let lines: String = (0..50_000).map(|number| format!("{number}\n")).collect();
     produce(&broker, &[], &lines).await.assert().success();

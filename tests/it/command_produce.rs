@@ -1,4 +1,4 @@
-//! `trunkline produce`: what it reads, how it survives, and how it fails.
+//! `trunkline produce`: its input, its progress, retries and errors.
 
 use std::{fs, process::Stdio, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn keys_and_headers_are_given_and_printed() {
+async fn keys_and_headers_are_published_and_printed() {
     let broker = TestBroker::start().await;
     let options = ["--key-separator", ":", "--header", "a=b", "--header", "c=d=e"];
     produce(&broker, &options, "k1:v1\n:v:2\n").await.assert().success();
@@ -26,11 +26,11 @@ async fn keys_and_headers_are_given_and_printed() {
 
     let without = produce(&broker, &["--key-separator", "::"], "a::b\nno key\nc::d\n").await;
     assert_eq!(without.code(), 1, "{without:?}");
-    let told = &without.stderr;
-    assert!(told.contains("line 2 of -: contains no key separator \"::\""), "{told}");
+    let stderr = &without.stderr;
+    assert!(stderr.contains("line 2 of -: contains no key separator \"::\""), "{stderr}");
     assert!(
-        told.contains("1 messages acknowledged") && told.contains("up to line 1 of -"),
-        "{told}"
+        stderr.contains("1 messages acknowledged") && stderr.contains("up to line 1 of -"),
+        "{stderr}"
     );
     for bad in [
         &["--header", "nothing"][..],
@@ -47,7 +47,7 @@ async fn keys_and_headers_are_given_and_printed() {
 }
 
 #[tokio::test]
-async fn what_consume_prints_in_json_produce_reads() {
+async fn produce_reads_the_json_that_consume_prints() {
     let broker = TestBroker::start().await;
     let input = concat!(
         r#"{"payload":"grüße","key":"k","headers":{"a":"b"}}"#,
@@ -72,14 +72,14 @@ async fn what_consume_prints_in_json_produce_reads() {
     assert_eq!(all[4]["payload"], json!({ "base64": "/wD+" }));
     let bad = produce(&broker, &["--json"], "{\"payload\":\"\"}\n{\"payload\": 7}\n").await;
     assert_eq!(bad.code(), 1, "{bad:?}");
-    let told =
+    let expected =
         "line 2, column 13, of -: read JSON: invalid type: integer `7`, expected a string or";
-    assert!(bad.stderr.contains(told), "{bad:?}");
+    assert!(bad.stderr.contains(expected), "{bad:?}");
     assert_eq!(bad.stderr.lines().count(), 1, "{bad:?}");
 }
 
 #[tokio::test]
-async fn requests_hold_as_many_lines_as_they_are_told_to() {
+async fn the_batch_option_is_checked_and_loses_no_line() {
     let broker = TestBroker::start().await;
     let lines: String = (0..100).map(|number| format!("{number}\n")).collect();
     produce(&broker, &["--batch", "10"], &lines).await.assert().success();
@@ -90,22 +90,25 @@ async fn requests_hold_as_many_lines_as_they_are_told_to() {
 }
 
 #[tokio::test]
-async fn the_same_file_given_again_is_not_stored_twice() {
+async fn resuming_the_same_file_stores_no_line_twice() {
     let broker = TestBroker::start().await;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("log");
     fs::write(&file, "one\ntwo\n").unwrap();
     let options = ["--resume", file.to_str().unwrap()];
     produce(&broker, &options, "").await.assert().success();
-    // It has grown meanwhile.
+    // The file has grown.
     fs::write(&file, "one\ntwo\nthree\nfour\n").unwrap();
     let again = produce(&broker, &options, "").await;
     assert!(again.stderr.contains("2 messages acknowledged"), "{again:?}");
     assert!(again.stderr.contains("up to line 4 of "), "{again:?}");
     assert_eq!(read(&broker, &[]).await, "one\ntwo\nthree\nfour\n");
     let nothing = produce(&broker, &options, "").await;
-    let told = &nothing.stderr;
-    assert!(told.contains("4 lines were published before; no message was acknowledged"), "{told}");
+    let stderr = &nothing.stderr;
+    assert!(
+        stderr.contains("4 lines were published before; no message was acknowledged"),
+        "{stderr}"
+    );
 }
 
 #[tokio::test]
@@ -123,7 +126,7 @@ async fn files_that_cannot_be_read_are_named() {
 }
 
 #[tokio::test]
-async fn produce_survives_a_broker_that_comes_back_and_tells_of_one_that_does_not() {
+async fn produce_survives_a_lost_session_and_gives_up_a_broker_that_is_gone() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
@@ -133,7 +136,7 @@ async fn produce_survives_a_broker_that_comes_back_and_tells_of_one_that_does_no
     let mut stdin = produce.stdin.take().unwrap();
     stdin.write_all(b"one\ntwo\n").await.unwrap();
     until("two lines are stored", async || broker.stored().await == 2).await;
-    // What is under way is lost; the lines are stored once all the same.
+    // Requests in flight fail, but every line is stored exactly once.
     broker.end_sessions("trunkline writer").await;
     stdin.write_all(b"three\n").await.unwrap();
     until("the third line is stored", async || broker.stored().await == 3).await;
@@ -142,16 +145,16 @@ async fn produce_survives_a_broker_that_comes_back_and_tells_of_one_that_does_no
     stdin.write_all(b"four\n").await.unwrap();
     let ended = soon("produce gives up", produce.wait_with_output()).await.unwrap();
     assert_eq!(ended.status.code(), Some(69), "{ended:?}");
-    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(told.contains("3 messages acknowledged"), "{told}");
-    assert!(told.contains("up to line 3 of -, last offset 2"), "{told}");
+    let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains("3 messages acknowledged"), "{stderr}");
+    assert!(stderr.contains("up to line 3 of -, last offset 2"), "{stderr}");
     drop(stdin);
     let stored = "select count(*) from trunkline.message";
     assert_eq!(database.sql().await.query_one(stored, &[]).await.unwrap().get::<_, i64>(0), 3);
 }
 
-/// Runs a command on a terminal of its own, as `script` makes one.
+/// A command in a pseudo-terminal that `script` creates.
 fn on_a_terminal(command: &str) -> Command {
     let mut script = Command::new("script");
     script.args(["--quiet", "--flush", "--return", "--command", command, "/dev/null"]);
@@ -160,10 +163,7 @@ fn on_a_terminal(command: &str) -> Command {
 }
 
 #[tokio::test]
-#[cfg_attr(
-    not(has_script),
-    ignore = "there is no `script` on this machine to make a terminal with"
-)]
+#[cfg_attr(not(has_script), ignore = "there is no `script` on this machine to create a terminal")]
 async fn a_long_produce_shows_its_progress_on_a_terminal() {
     let broker = TestBroker::start().await;
     let dir = tempfile::tempdir().unwrap();
@@ -177,7 +177,7 @@ async fn a_long_produce_shows_its_progress_on_a_terminal() {
     );
     let mut produce = on_a_terminal(&command).spawn().unwrap();
     let mut shown = produce.stdout.take().unwrap();
-    // Opened for both: to wait for a reader would block this process if none came.
+    // Opened for reading, too, so that opening does not block until there is a reader.
     let mut options = tokio::fs::OpenOptions::new();
     let mut lines = options.read(true).write(true).open(&pipe).await.unwrap();
     let writing = async {
@@ -190,18 +190,18 @@ async fn a_long_produce_shows_its_progress_on_a_terminal() {
     let mut printed = Vec::new();
     let showing = async {
         while !String::from_utf8_lossy(&printed).contains(" messages acknowledged, ") {
-            assert!(shown.read_buf(&mut printed).await.unwrap() > 0, "it ended");
+            assert!(shown.read_buf(&mut printed).await.unwrap() > 0, "the command ended");
         }
     };
-    let seen = async {
+    let progress = async {
         tokio::select! {
             () = showing => {}
             () = writing => {}
         }
     };
-    soon("the progress is shown", seen).await;
+    soon("the progress is shown", progress).await;
     drop(lines);
-    soon("the rest", shown.read_to_end(&mut printed)).await.unwrap();
+    soon("the rest of the output", shown.read_to_end(&mut printed)).await.unwrap();
     let printed = String::from_utf8_lossy(&printed);
     assert!(printed.contains("messages acknowledged in "), "{printed}");
     assert!(soon("the end", produce.wait()).await.unwrap().success());

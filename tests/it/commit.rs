@@ -1,4 +1,4 @@
-//! Commits: what moves a position, and what does not.
+//! Commits: which ones move the position, and which are refused.
 
 use tonic::Code;
 use trunkline::proto;
@@ -14,7 +14,7 @@ async fn with_three_messages() -> TestBroker {
 }
 
 #[tokio::test]
-async fn a_commit_moves_the_position_and_again_changes_nothing() {
+async fn a_commit_moves_the_position_and_repeating_it_changes_nothing() {
     let broker = with_three_messages().await;
     let mut stream = broker.consume_manually("orders", "billing").await;
     stream.messages(3).await;
@@ -25,7 +25,7 @@ async fn a_commit_moves_the_position_and_again_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_commit_beyond_what_was_delivered_is_refused() {
+async fn a_commit_beyond_the_delivered_messages_is_refused() {
     let broker = with_three_messages().await;
     let mut stream = broker.consume_manually("orders", "billing").await;
     stream.messages(3).await;
@@ -48,7 +48,7 @@ async fn a_commit_without_the_lease_is_refused() {
     let metadata = assert_refused(second.commit_with(epoch, 1).await, Code::Aborted, "LEASE_LOST");
     assert_eq!(metadata["epoch"], epoch.to_string());
     assert_eq!(broker.position("orders", "billing").await, 0);
-    // The same on a broker that holds no lease of this consumer.
+    // The same holds on a broker that does not hold the lease.
     let other = broker.start_another().await;
     let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
     let request = proto::CommitRequest { topic, consumer_id, epoch, position: 1 };
@@ -63,7 +63,7 @@ async fn a_commit_without_the_lease_is_refused() {
 }
 
 #[tokio::test]
-async fn a_commit_that_is_ill_formed_or_of_nobody_is_refused() {
+async fn a_commit_that_is_invalid_or_of_no_consumer_is_refused() {
     let broker = with_three_messages().await;
     let request = |topic: &str, id: &str, epoch, position| proto::CommitRequest {
         topic: topic.to_owned(),
@@ -78,8 +78,8 @@ async fn a_commit_that_is_ill_formed_or_of_nobody_is_refused() {
     assert_field(consumers.commit(request("orders", "billing", 1, -1)).await, "position", None);
     let nobody = consumers.commit(request("orders", "nobody", 1, 1)).await;
     assert_refused(nobody, Code::NotFound, "CONSUMER_NOT_FOUND");
-    let nowhere = consumers.commit(request("nope", "billing", 1, 1)).await;
-    assert_refused(nowhere, Code::NotFound, "TOPIC_NOT_FOUND");
+    let no_topic = consumers.commit(request("nope", "billing", 1, 1)).await;
+    assert_refused(no_topic, Code::NotFound, "TOPIC_NOT_FOUND");
     let never_attached = consumers.commit(request("orders", "billing", 1, 1)).await;
     assert_refused(never_attached, Code::Aborted, "LEASE_LOST");
 }

@@ -1,4 +1,4 @@
-//! A database URL with several servers, of which some say nothing.
+//! Database URLs with several servers, some of which do not answer.
 
 use std::{
     net::TcpListener,
@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{PRODUCER, TestBroker, TestDatabase, Trunkline};
 
-/// A database behind servers that listen on these ports of the loopback.
-fn behind(ports: &[u16], database: &TestDatabase) -> String {
+/// The URL of a database, after servers on these ports of the loopback interface.
+fn url_after(ports: &[u16], database: &TestDatabase) -> String {
     let hosts = "127.0.0.1,".repeat(ports.len());
     let ports: String = ports.iter().map(|port| format!("{port},")).collect();
     format!(
@@ -26,27 +26,27 @@ fn behind(ports: &[u16], database: &TestDatabase) -> String {
     )
 }
 
-/// As a frozen primary does: the kernel accepts, and nobody answers.
+/// A frozen primary behaves like this: its kernel accepts connections, and nothing answers.
 #[tokio::test]
-async fn hosts_that_accept_and_say_nothing_keep_no_broker_from_the_next_one() {
+async fn a_broker_gets_past_hosts_that_accept_connections_and_do_not_answer() {
     let database = TestDatabase::create().await;
     let silent: Vec<TcpListener> =
         (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let ports: Vec<u16> =
         silent.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
     for ports in [&ports[..1], &ports] {
-        let began = Instant::now();
-        let url = behind(ports, &database);
+        let started = Instant::now();
+        let url = url_after(ports, &database);
         let (mut broker, _) =
             Trunkline::serve(&["--listen", "127.0.0.1:0", "--database-url", &url]).await;
-        let took = began.elapsed();
+        let took = started.elapsed();
         assert!(took < Duration::from_secs(10), "{} silent: {took:?}", ports.len());
         broker.kill().await;
     }
 }
 
 #[tokio::test]
-async fn a_single_server_that_says_nothing_is_named() {
+async fn a_single_server_that_does_not_answer_is_named_in_the_log() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
     let url = format!("postgresql://u@{address}/d");
@@ -57,7 +57,7 @@ async fn a_single_server_that_says_nothing_is_named() {
     broker.kill().await;
 }
 
-/// Passes all on until it is frozen: then it accepts and holds what comes, and says nothing.
+/// Forwards everything until it is frozen; from then on it accepts connections and stays silent.
 struct FreezingProxy {
     port: u16,
     frozen: CancellationToken,
@@ -71,15 +71,15 @@ impl FreezingProxy {
         let socket = database.socket_dir.join(".s.PGSQL.5432");
         let frozen = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let freezes = frozen.clone();
+        let freeze = frozen.clone();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((mut client, _)) = listener.accept().await {
-                let (socket, freezes) = (socket.clone(), freezes.clone());
+                let (socket, freeze) = (socket.clone(), freeze.clone());
                 connections.spawn(async move {
                     let mut server = UnixStream::connect(&socket).await.unwrap();
                     tokio::select! {
-                        () = freezes.cancelled() => std::future::pending().await,
+                        () = freeze.cancelled() => std::future::pending().await,
                         _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
                     }
                 });
@@ -90,10 +90,10 @@ impl FreezingProxy {
 }
 
 #[tokio::test]
-async fn a_running_broker_goes_over_from_a_server_that_freezes() {
+async fn a_running_broker_fails_over_from_a_server_that_freezes() {
     let database = Arc::new(TestDatabase::create().await);
     let proxy = FreezingProxy::start(&database).await;
-    let url = behind(&[proxy.port], &database);
+    let url = url_after(&[proxy.port], &database);
     let drain = Duration::from_secs(5);
     let broker = TestBroker::start_with(database, &url, None, drain).await;
     broker.topic("orders").await;
@@ -104,14 +104,14 @@ async fn a_running_broker_goes_over_from_a_server_that_freezes() {
     drop(stream);
 
     proxy.frozen.cancel();
-    // Each of the two sessions that publish is given up after ten seconds.
+    // Each of the two writer sessions is abandoned after ten seconds.
     let publishing = async {
         while broker.try_publish("orders", PRODUCER, ["after"]).await.is_err() {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(45), publishing).await.unwrap();
-    // So is each of those that read, of which there is one or two.
+    // So is each of the one or two query sessions.
     let reading = async {
         let request = || trunkline::proto::GetConsumerRequest {
             topic: "orders".to_owned(),

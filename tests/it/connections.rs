@@ -1,4 +1,4 @@
-//! Connections: how many there may be, what ends one, and what does not.
+//! Connections of clients: their limit, and what closes them.
 
 use std::{
     sync::{Arc, Mutex},
@@ -20,13 +20,13 @@ use crate::support::{
 const PUBLISH: &str = "trunkline.v1.ProducerService/Publish";
 const CONSUME: &str = "trunkline.v1.ConsumerService/Consume";
 
-/// Reads until a payload comes on a stream; panics if the connection ends before.
-async fn payload_comes(connection: &mut RawHttp2, stream: u32, payload: &str) {
+/// Reads until a payload arrives on a stream; panics if the connection ends before that.
+async fn receive_payload(connection: &mut RawHttp2, stream: u32, payload: &str) {
     loop {
-        let frame = connection.next().await.expect("the connection lives");
+        let frame = connection.next().await.expect("the connection stays open");
         assert_ne!(frame.kind, http2::GOAWAY, "{:?}", String::from_utf8_lossy(&frame.payload));
-        let holds = frame.payload.windows(payload.len()).any(|part| part == payload.as_bytes());
-        if frame.kind == http2::DATA && frame.stream == stream && holds {
+        let found = frame.payload.windows(payload.len()).any(|part| part == payload.as_bytes());
+        if frame.kind == http2::DATA && frame.stream == stream && found {
             return;
         }
     }
@@ -40,23 +40,23 @@ async fn cancelled_calls_do_not_end_the_streams_of_their_connection() {
     let mut connection = RawHttp2::connect(&broker.endpoint).await;
     let consume = TestBroker::request("orders", "billing").encode_to_vec();
     let stream = connection.call(CONSUME, &consume);
-    for (turn, cancelled) in [50, 2_000, 50, 2_000, 4_000, 50].into_iter().enumerate() {
+    for (round, cancelled) in [50, 2_000, 50, 2_000, 4_000, 50].into_iter().enumerate() {
         for _ in 0..cancelled {
             connection.cancelled_call(PUBLISH);
         }
         assert!(connection.flush().await);
-        let payload = format!("after turn {turn}");
+        let payload = format!("after round {round}");
         broker.publish("orders", [payload.as_str()]).await;
-        payload_comes(&mut connection, stream, &payload).await;
+        receive_payload(&mut connection, stream, &payload).await;
     }
 }
 
 #[tokio::test]
-async fn a_flood_of_cancelled_calls_ends_its_connection_alone() {
+async fn a_flood_of_cancelled_calls_ends_only_its_own_connection() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let mut flood = RawHttp2::connect(&broker.endpoint).await;
-    soon("the flood's end", async {
+    soon("the end of the flooded connection", async {
         loop {
             for _ in 0..1_000 {
                 flood.cancelled_call(PUBLISH);
@@ -71,7 +71,7 @@ async fn a_flood_of_cancelled_calls_ends_its_connection_alone() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_no_http2_is_closed_at_once() {
+async fn a_connection_that_does_not_speak_http2_is_closed_at_once() {
     let broker = TestBroker::start().await;
     let address = broker.endpoint.strip_prefix("http://").unwrap();
     for greeting in
@@ -80,14 +80,14 @@ async fn a_connection_that_is_no_http2_is_closed_at_once() {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(greeting.as_bytes()).await.unwrap();
         let mut rest = Vec::new();
-        // Well before the limit for those that say nothing.
+        // Well before the time limit for silent connections.
         let reading = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest));
-        let _ = reading.await.unwrap_or_else(|_| panic!("{greeting:?} is not refused"));
+        let _ = reading.await.unwrap_or_else(|_| panic!("{greeting:?} was not refused"));
     }
 }
 
 #[tokio::test]
-async fn an_idle_connection_of_a_live_client_stays_and_a_silent_one_goes() {
+async fn an_idle_connection_of_a_live_client_stays_open_and_a_silent_one_is_closed() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let address = broker.endpoint.strip_prefix("http://").unwrap();
@@ -95,7 +95,7 @@ async fn an_idle_connection_of_a_live_client_stays_and_a_silent_one_goes() {
     let mut silent = TcpStream::connect(address).await.unwrap();
     let mut slow = TcpStream::connect(address).await.unwrap();
     slow.write_all(b"PRI * HTTP").await.unwrap();
-    // Speaks HTTP/2, and does not answer when it is asked whether it is there.
+    // This one speaks HTTP/2 and does not answer pings.
     let mut deaf = TcpStream::connect(address).await.unwrap();
     deaf.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     for stream in [&mut silent, &mut slow, &mut deaf] {
@@ -106,13 +106,13 @@ async fn an_idle_connection_of_a_live_client_stays_and_a_silent_one_goes() {
     idle.get_topic(request).await.unwrap();
 }
 
-/// Seconds of processor time that a process took.
+/// The processor time that a process has used, in seconds.
 fn processor_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // Behind the name, which may hold anything.
+    // The fields follow the name, which may contain anything.
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    // The kernel's unit for user space is a hundredth on every platform that Linux has.
+    // Linux reports hundredths of a second to user space on every platform.
     ticks as f64 / 100.0
 }
 
@@ -148,11 +148,11 @@ async fn silent_connections_leave_room_for_the_database_and_for_clients() {
         silent.push(TcpStream::connect(address).await.unwrap());
     }
     let before = processor_seconds(pid);
-    let began = std::time::Instant::now();
-    // Publishes go on, one after the other, for as long as it takes to tell a busy loop.
+    let started = std::time::Instant::now();
+    // Publishes go on, one after the other, for long enough to detect a busy loop.
     let mut published = 0;
     let mut tick = tokio::time::interval(Duration::from_millis(50));
-    while began.elapsed() < Duration::from_secs(3) {
+    while started.elapsed() < Duration::from_secs(3) {
         let publish = proto::PublishRequest {
             topic: "orders".to_owned(),
             producer_id: PRODUCER.to_owned(),
@@ -171,9 +171,9 @@ async fn silent_connections_leave_room_for_the_database_and_for_clients() {
     };
     assert_eq!(refusals, 1, "{:?}", log.lock().unwrap());
 
-    until("a new client gets in", async || Client::connect(&endpoint).await.is_ok()).await;
+    until("a new client can connect", async || Client::connect(&endpoint).await.is_ok()).await;
     drop(client);
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), Signal::SIGTERM).unwrap();
-    let mut broker = soon("the log's end", reading).await.unwrap();
+    let mut broker = soon("the end of the log", reading).await.unwrap();
     assert!(broker.wait().await.success());
 }

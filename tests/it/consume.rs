@@ -1,4 +1,4 @@
-//! Streams: frames, leases, and the ways they end.
+//! Streams: their frames, their leases, and how they end.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use trunkline::proto::{self, OnBusy, consume_response::Event};
 use crate::support::{TestBroker, assert_field, assert_refused, info, until};
 
 #[tokio::test]
-async fn a_stream_attaches_delivers_says_that_it_caught_up_and_goes_on() {
+async fn a_stream_attaches_delivers_messages_and_reports_that_it_caught_up() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -16,17 +16,17 @@ async fn a_stream_attaches_delivers_says_that_it_caught_up_and_goes_on() {
     let mut stream = broker.consume("orders", "billing").await;
     let attached = stream.attached().await;
     assert_eq!((attached.position, attached.head, attached.epoch), (0, 2, 1));
-    let Event::Batch(batch) = stream.next().await else { panic!("a batch expected") };
+    let Event::Batch(batch) = stream.next().await else { panic!("messages expected") };
     assert_eq!(batch.messages.len(), 2);
     let Event::CaughtUp(caught_up) = stream.next().await else { panic!("caught up expected") };
     assert_eq!(caught_up.head, 2);
     broker.publish("orders", ["c"]).await;
-    let Event::Batch(batch) = stream.next().await else { panic!("a batch expected") };
+    let Event::Batch(batch) = stream.next().await else { panic!("messages expected") };
     assert_eq!((batch.messages[0].offset, batch.messages.len()), (2, 1));
 }
 
 #[tokio::test]
-async fn a_message_arrives_without_waiting_for_the_poll() {
+async fn a_message_arrives_without_waiting_for_the_next_poll() {
     let broker = TestBroker::start().await;
     let other = broker.start_another().await;
     broker.topic("orders").await;
@@ -34,18 +34,18 @@ async fn a_message_arrives_without_waiting_for_the_poll() {
         broker.consumer("orders", id).await;
         let mut stream = at.consume("orders", id).await;
         stream.read_to_end().await;
-        // Polls come once a second: ten messages one after the other would take several.
-        let began = Instant::now();
+        // Brokers poll once a second: ten messages in succession would take several seconds.
+        let started = Instant::now();
         for number in 0..10 {
             broker.publish("orders", ["x"]).await;
-            stream.batch().await;
-            assert!(began.elapsed() < Duration::from_secs(5), "message {number} to {id} is late");
+            stream.next_messages().await;
+            assert!(started.elapsed() < Duration::from_secs(5), "message {number} to {id} is late");
         }
     }
 }
 
 #[tokio::test]
-async fn a_standby_is_told_the_holder_and_takes_over_when_it_goes() {
+async fn a_standby_is_told_the_holder_and_gets_the_lease_when_it_disconnects() {
     let broker = TestBroker::start().await;
     let other = broker.start_another().await;
     broker.topic("orders").await;
@@ -57,11 +57,11 @@ async fn a_standby_is_told_the_holder_and_takes_over_when_it_goes() {
         let mut standby = standby_at.consume("orders", "billing").await;
         assert_eq!(standby.standby().await, name);
         drop(holder);
-        let began = Instant::now();
+        let started = Instant::now();
         assert_eq!(standby.attached().await.epoch, epoch + 1);
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
         drop(standby);
-        until("the lease is given back", async || {
+        until("the lease is released", async || {
             broker.get_consumer("orders", "billing").await.holder.is_empty()
         })
         .await;
@@ -69,7 +69,7 @@ async fn a_standby_is_told_the_holder_and_takes_over_when_it_goes() {
 }
 
 #[tokio::test]
-async fn standbys_take_over_in_the_order_they_came() {
+async fn standbys_get_the_lease_in_the_order_of_their_arrival() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -88,7 +88,7 @@ async fn standbys_take_over_in_the_order_they_came() {
 }
 
 #[tokio::test]
-async fn a_standby_that_goes_away_leaves_nothing_behind() {
+async fn a_standby_that_disconnects_leaves_nothing_behind() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -99,15 +99,9 @@ async fn a_standby_that_goes_away_leaves_nothing_behind() {
     drop(standby);
     drop(holder);
     let mut next = broker.consume("orders", "billing").await;
-    loop {
-        match next.next().await {
-            Event::Standby(_) | Event::Heartbeat(_) => {}
-            Event::Attached(_) => break,
-            other => panic!("{other:?}"),
-        }
-    }
+    next.attaches().await;
     drop(next);
-    broker.no_lock_is_left().await;
+    broker.all_leases_are_free().await;
 }
 
 #[tokio::test]
@@ -123,14 +117,14 @@ async fn a_stream_of_a_deleted_topic_ends_not_found() {
     assert_eq!(metadata["topic"], "orders");
 }
 
-/// The refusal of a stream, at once or as its first frame.
+/// The refusal of a stream, by the call or in place of its first frame.
 async fn refusal(broker: &TestBroker, request: proto::ConsumeRequest) -> Result<(), Status> {
     let mut stream = broker.consumers().consume(request).await?.into_inner();
-    stream.message().await.map(|frame| panic!("refused expected, not {frame:?}"))
+    stream.message().await.map(|frame| panic!("a refusal expected, not {frame:?}"))
 }
 
 #[tokio::test]
-async fn a_stream_that_is_ill_formed_or_of_nobody_is_refused() {
+async fn a_stream_that_is_invalid_or_of_no_consumer_is_refused() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -143,8 +137,8 @@ async fn a_stream_that_is_ill_formed_or_of_nobody_is_refused() {
         (metadata["topic"].as_str(), metadata["consumer_id"].as_str()),
         ("orders", "nobody")
     );
-    let nowhere = refusal(&broker, request("nope", "billing")).await;
-    assert_refused(nowhere, Code::NotFound, "TOPIC_NOT_FOUND");
+    let no_topic = refusal(&broker, request("nope", "billing")).await;
+    assert_refused(no_topic, Code::NotFound, "TOPIC_NOT_FOUND");
 
     let good = request("orders", "billing");
     let unknown = proto::ConsumeRequest { commit_mode: 9, ..good.clone() };
@@ -165,7 +159,7 @@ async fn a_stream_that_is_ill_formed_or_of_nobody_is_refused() {
 }
 
 #[tokio::test]
-async fn a_thousand_idle_streams_use_a_handful_of_connections() {
+async fn a_thousand_idle_streams_share_a_few_database_sessions() {
     const STREAMS: usize = 1_000;
     let broker = TestBroker::start().await;
     broker.topic("orders").await;

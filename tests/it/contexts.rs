@@ -1,4 +1,4 @@
-//! Contexts: names for brokers in the configuration of the command.
+//! Contexts: names for brokers in the command's configuration.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use tokio::process::Command;
 use crate::support::{TestBroker, Trunkline, soon};
 
 #[tokio::test]
-async fn contexts_name_brokers() {
+async fn a_context_names_a_broker() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let dir = tempfile::tempdir().unwrap();
@@ -16,7 +16,7 @@ async fn contexts_name_brokers() {
     run(&["context", "list"]).await.assert().success().stdout("  NAME  ENDPOINT\n");
     run(&["context", "add", "here", &broker.endpoint]).await.assert().success();
     run(&["context", "add", "nowhere", "http://127.0.0.1:1"]).await.assert().success();
-    // The first one is in use.
+    // The first context that was added is in use.
     let listed = run(&["topic", "list", "-o", "json"]).await;
     assert!(listed.stdout.contains("\"orders\""), "{listed:?}");
     let contexts = run(&["context", "list", "-o", "json"]).await;
@@ -28,7 +28,7 @@ async fn contexts_name_brokers() {
     assert_eq!(contexts, expected);
     run(&["context", "use", "nowhere"]).await.assert().success();
     assert_eq!(run(&["topic", "list"]).await.code(), 69);
-    // What the command line says goes before.
+    // Options take precedence.
     run(&["topic", "list", "--context", "here"]).await.assert().success();
     run(&["topic", "list", "--endpoint", &broker.endpoint]).await.assert().success();
     let with_variable = async |variable: &str, value: &str, arguments: &[&str]| {
@@ -54,9 +54,9 @@ async fn contexts_name_brokers() {
         &["context", "remove", "nowhere"],
         &["topic", "list", "--context", "nowhere"],
     ] {
-        let told = run(unknown).await;
-        assert_eq!((told.code(), told.stderr.lines().count()), (2, 1), "{told:?}");
-        assert!(told.stderr.contains("there is no context nowhere"), "{told:?}");
+        let refused = run(unknown).await;
+        assert_eq!((refused.code(), refused.stderr.lines().count()), (2, 1), "{refused:?}");
+        assert!(refused.stderr.contains("there is no context nowhere"), "{refused:?}");
     }
     fs::write(dir.path().join("trunkline/config.toml"), "contexts = 7").unwrap();
     let broken = run(&["topic", "list"]).await;

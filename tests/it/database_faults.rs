@@ -1,4 +1,4 @@
-//! A database that goes away: at the start, and while the broker runs.
+//! Database outages, at the broker's start and while it runs.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use trunkline::{
     proto::{self, consume_response::Event},
 };
 
-use crate::support::{Finished, LIMITS, TestBroker, Trunkline, info, retry_delay, soon, until};
+use crate::support::{LIMITS, TestBroker, Trunkline, info, retry_delay, soon, until};
 
 async fn health(client: &Client) -> ServingStatus {
     let answer =
@@ -32,7 +32,7 @@ async fn publish(client: &Client) -> Result<i64, Status> {
 }
 
 #[tokio::test]
-async fn a_broker_outlives_its_database_and_goes_on_when_it_is_back() {
+async fn a_broker_survives_a_database_outage_and_recovers() {
     let dir = tempfile::tempdir().unwrap();
     let postgres = EmbeddedPostgres::start(dir.path()).await.unwrap();
     let url = postgres.url(DATABASE);
@@ -57,7 +57,8 @@ async fn a_broker_outlives_its_database_and_goes_on_when_it_is_back() {
     let mut stream = client.consumers().consume(request()).await.unwrap().into_inner();
 
     postgres.stop().await.unwrap();
-    until("health tells", async || health(&client).await == ServingStatus::NotServing).await;
+    until("health reports the outage", async || health(&client).await == ServingStatus::NotServing)
+        .await;
     let status = loop {
         if let Err(status) = soon("the stream ends", stream.message()).await {
             break status;
@@ -73,9 +74,10 @@ async fn a_broker_outlives_its_database_and_goes_on_when_it_is_back() {
     info(&status, Code::Unavailable, "DATABASE_UNAVAILABLE");
 
     let postgres = EmbeddedPostgres::start(dir.path()).await.unwrap();
-    until("health tells", async || health(&client).await == ServingStatus::Serving).await;
-    until("publishing goes on", async || publish(&client).await.is_ok()).await;
-    until("consuming goes on", async || {
+    until("health reports the recovery", async || health(&client).await == ServingStatus::Serving)
+        .await;
+    until("publishing works again", async || publish(&client).await.is_ok()).await;
+    until("consuming works again", async || {
         let mut stream = client.consumers().consume(request()).await.unwrap().into_inner();
         matches!(soon("a frame", stream.message()).await, Ok(Some(_)))
     })
@@ -85,14 +87,14 @@ async fn a_broker_outlives_its_database_and_goes_on_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_publish_whose_session_is_lost_midway_says_that_its_outcome_is_unknown() {
+async fn a_publish_whose_session_is_lost_has_an_unknown_outcome() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let mut locking = broker.sql().await;
     let lock = locking.transaction().await.unwrap();
     lock.execute("update trunkline.topic_head set next_offset = next_offset", &[]).await.unwrap();
     let sql = broker.sql().await;
-    let end_the_writer = until("the waiting writer is ended", async || {
+    let end_the_writer = until("the waiting writer is terminated", async || {
         let ended = "select pg_terminate_backend(pid) from pg_stat_activity
             where datname = current_database() and application_name = 'trunkline writer'
               and wait_event_type = 'Lock'";
@@ -107,9 +109,9 @@ async fn a_publish_whose_session_is_lost_midway_says_that_its_outcome_is_unknown
     assert_eq!(broker.publish("orders", ["second"]).await, 0);
 }
 
-/// Behind a statement that hangs, another one would wait as long.
+/// Another statement on the same session would wait behind the one that hangs.
 #[tokio::test]
-async fn connections_that_calls_were_given_up_on_are_not_used_again() {
+async fn sessions_with_an_abandoned_statement_are_not_reused() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let mut locking = broker.sql().await;
@@ -127,16 +129,13 @@ async fn connections_that_calls_were_given_up_on_are_not_used_again() {
     futures::future::join_all(calls).await;
     let request = proto::GetTopicRequest { topic: "orders".to_owned() };
     soon("another call is answered", broker.client.topics().get_topic(request)).await.unwrap();
-    let hanging = "select count(*) from pg_stat_activity
-        where datname = current_database() and application_name = 'trunkline query'
-          and wait_event_type = 'Lock'";
-    let hanging: i64 = lock.query_one(hanging, &[]).await.unwrap().get(0);
+    let hanging = broker.sessions_waiting_for_locks("trunkline query").await;
     assert_eq!(hanging, LIMITS.queries as i64, "a call waited behind others");
     lock.rollback().await.unwrap();
 }
 
 #[tokio::test]
-async fn sessions_that_an_operator_ends_are_opened_again() {
+async fn sessions_that_an_operator_terminates_are_replaced() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -151,20 +150,20 @@ async fn sessions_that_an_operator_ends_are_opened_again() {
     )
     .await
     .unwrap();
-    // A session may be found dead only when it is used: nothing is then stored.
+    // A broker may notice a dead session only when it uses it: then nothing is stored.
     let mut offset = None;
-    until("publishing goes on", async || {
+    until("publishing works again", async || {
         offset = broker.try_publish("orders", "producer", ["second"]).await.ok();
         offset.is_some()
     })
     .await;
     assert_eq!(offset.unwrap().first_offset, 1);
-    until("the catalogue answers", async || {
+    until("the catalogue can be read again", async || {
         let get = proto::GetTopicRequest { topic: "orders".to_owned() };
         broker.topics().get_topic(get).await.is_ok()
     })
     .await;
-    // The stream may have met a dead session, and then said so.
+    // The stream may have met a dead session, and ended with an error.
     until("the message is delivered", async || match stream.try_next().await {
         Ok(Event::Batch(batch)) => batch.messages[0].payload == "second",
         Ok(_) => false,
@@ -179,7 +178,7 @@ async fn sessions_that_an_operator_ends_are_opened_again() {
 
 /// The more often it is lost, the longer the broker waits before it opens another one.
 #[tokio::test]
-async fn a_stream_waits_while_the_session_of_the_leases_is_opened_again() {
+async fn a_stream_waits_while_the_lease_session_is_reopened() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -193,7 +192,7 @@ async fn a_stream_waits_while_the_session_of_the_leases_is_opened_again() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_if_no_session_for_the_leases_can_be_had() {
+async fn a_stream_ends_if_no_lease_session_can_be_opened() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -214,7 +213,7 @@ async fn a_stream_ends_if_no_session_for_the_leases_can_be_had() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_broker_s_own_tells_a_client_no_sql() {
+async fn an_internal_error_shows_no_sql_to_a_client() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let sql = broker.sql().await;
@@ -225,19 +224,14 @@ async fn an_error_of_the_broker_s_own_tells_a_client_no_sql() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_down_at_the_start_is_waited_for() {
+async fn a_broker_waits_for_a_database_that_is_down_at_its_start() {
     let dir = tempfile::tempdir().unwrap();
     let postgres = EmbeddedPostgres::start(dir.path()).await.unwrap();
     let url = postgres.url(DATABASE);
     postgres.stop().await.unwrap();
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--database-url", &url];
     let mut broker = Trunkline::spawn(&arguments);
-    loop {
-        let line = soon("a line of the log", broker.stderr.next_line()).await.unwrap().unwrap();
-        if line.contains("wait for the database") {
-            break;
-        }
-    }
+    broker.log_line("wait for the database").await;
     let postgres = EmbeddedPostgres::start(dir.path()).await.unwrap();
     let ready = soon("the ready line", broker.stdout.next_line()).await.unwrap().unwrap();
     assert!(ready.starts_with("listening on 127.0.0.1:"), "{ready}");
@@ -252,18 +246,17 @@ async fn a_database_that_stays_down_ends_the_start_with_69_after_30_s() {
     let host = dir.path().to_str().unwrap().replace('/', "%2F");
     let url = format!("postgresql://u:s3cret@/d?host={host}");
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--database-url", &url];
-    let ended = async { Trunkline::run_patiently(&arguments, Duration::from_secs(45)).await };
-    let finished: Finished = ended.await;
+    let finished = Trunkline::run_patiently(&arguments, Duration::from_secs(45)).await;
     assert_eq!(finished.code(), 69, "{finished:?}");
     let last = finished.stderr.lines().last().unwrap();
     assert!(last.starts_with("trunkline: reach the database: "), "{last}");
-    // It tries each second, and says so each ten.
+    // It tries once a second, and logs that every ten seconds.
     assert!(finished.stderr.matches("wait for the database").count() >= 3, "{finished:?}");
     assert!(!finished.stderr.contains("s3cret"), "{finished:?}");
 }
 
 #[tokio::test]
-async fn a_url_that_is_no_url_ends_the_start_at_once() {
+async fn an_invalid_database_url_ends_the_start_at_once() {
     let finished = Trunkline::run(&["serve", "--database-url", "nonsense"]).await;
     assert_eq!(finished.code(), 2, "{finished:?}");
     assert!(finished.stderr.contains("read the database URL"), "{finished:?}");

@@ -1,4 +1,4 @@
-//! The caller's deadline, which a stream keeps as well as a call.
+//! Deadlines that callers set for streams, take-overs and pulls.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ async fn with_consumer() -> TestBroker {
     broker
 }
 
-fn within<T>(deadline: Duration, message: T) -> Request<T> {
+fn with_deadline<T>(deadline: Duration, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(deadline);
     request
@@ -24,14 +24,15 @@ fn within<T>(deadline: Duration, message: T) -> Request<T> {
 async fn a_stream_ends_at_its_deadline_and_frees_the_lease() {
     let broker = with_consumer().await;
     let deadline = Duration::from_millis(500);
-    let began = Instant::now();
-    let mut stream = broker.open(within(deadline, TestBroker::request("orders", "billing"))).await;
+    let started = Instant::now();
+    let mut stream =
+        broker.open(with_deadline(deadline, TestBroker::request("orders", "billing"))).await;
     stream.attached().await;
     broker.publish("orders", ["a"]).await;
     assert_eq!(stream.payloads(1).await, ["a"]);
     info(&stream.ended().await, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
-    assert!(began.elapsed() >= deadline);
-    // On its way back the lease may take a moment; a standby gets it then.
+    assert!(started.elapsed() >= deadline);
+    // Releasing the lease may take a moment; a standby gets it then.
     let mut next = broker.consume("orders", "billing").await;
     broker.publish("orders", ["b"]).await;
     assert_eq!(next.payloads(1).await, ["b"]);
@@ -43,12 +44,13 @@ async fn a_standby_and_a_take_over_end_at_their_deadlines() {
     let mut holder = broker.consume("orders", "billing").await;
     holder.attached().await;
     let deadline = Duration::from_millis(300);
-    let mut standby = broker.open(within(deadline, TestBroker::request("orders", "billing"))).await;
+    let mut standby =
+        broker.open(with_deadline(deadline, TestBroker::request("orders", "billing"))).await;
     standby.standby().await;
     info(&standby.ended().await, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
     drop(holder);
 
-    // A lock that is not a stream's cannot be taken over.
+    // A lock that no stream holds cannot be taken over.
     let sql = broker.sql().await;
     let lock = "select pg_advisory_lock(topic_id, id) from trunkline.consumer_topic";
     crate::support::until("the lock is free", async || {
@@ -58,11 +60,11 @@ async fn a_standby_and_a_take_over_end_at_their_deadlines() {
     })
     .await;
     sql.batch_execute(lock).await.unwrap();
-    let taking = proto::ConsumeRequest {
+    let take_over = proto::ConsumeRequest {
         on_busy: OnBusy::TakeOver.into(),
         ..TestBroker::request("orders", "billing")
     };
-    let mut taker = broker.open(within(deadline, taking)).await;
+    let mut taker = broker.open(with_deadline(deadline, take_over)).await;
     taker.standby().await;
     info(&taker.ended().await, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
 }
@@ -75,17 +77,11 @@ async fn a_client_that_does_not_read_loses_the_lease_at_its_deadline() {
         broker.publish("orders", [payload.as_str(); 16]).await;
     }
     let deadline = Duration::from_millis(500);
-    let mut stopped = broker.open(within(deadline, TestBroker::request("orders", "billing"))).await;
+    let mut stopped =
+        broker.open(with_deadline(deadline, TestBroker::request("orders", "billing"))).await;
     stopped.attached().await;
     let mut next = broker.consume("orders", "billing").await;
-    soon("the lease changes hands", async {
-        loop {
-            if let proto::consume_response::Event::Attached(_) = next.next().await {
-                return;
-            }
-        }
-    })
-    .await;
+    soon("the standby attaches", next.attaches()).await;
 }
 
 #[tokio::test]
@@ -95,14 +91,15 @@ async fn a_pull_stops_waiting_at_its_deadline_and_takes_nothing() {
     let wait = Some(prost_types::Duration { seconds: 30, nanos: 0 });
     let pull = proto::PullRequest { topic, consumer_id, max_messages: 1, wait };
     let refused =
-        soon("an answer", broker.consumers().pull(within(Duration::from_secs(1), pull))).await;
+        soon("an answer", broker.consumers().pull(with_deadline(Duration::from_secs(1), pull)))
+            .await;
     assert_refused(refused, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
     broker.publish("orders", ["a"]).await;
     assert_eq!(broker.pull("orders", "billing", 1).await.unwrap().messages.len(), 1);
 }
 
 #[tokio::test]
-async fn a_pull_that_waits_its_turn_ends_at_its_deadline() {
+async fn a_pull_that_waits_for_the_lease_ends_at_its_deadline() {
     let broker = with_consumer().await;
     let sql = broker.sql().await;
     let lock = "select pg_advisory_lock(topic_id, id) from trunkline.consumer_topic";
@@ -111,15 +108,15 @@ async fn a_pull_that_waits_its_turn_ends_at_its_deadline() {
         let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
         proto::PullRequest { topic, consumer_id, ..Default::default() }
     };
-    // Behind another session, and then behind a standby of this broker.
+    // First behind another session, then behind a standby of this broker.
     let deadline = Duration::from_millis(900);
-    let refused = soon("an answer", broker.consumers().pull(within(deadline, pull()))).await;
+    let refused = soon("an answer", broker.consumers().pull(with_deadline(deadline, pull()))).await;
     assert_refused(refused, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
     let mut standby = broker.consume("orders", "billing").await;
     standby.standby().await;
-    let refused = soon("an answer", broker.consumers().pull(within(deadline, pull()))).await;
+    let refused = soon("an answer", broker.consumers().pull(with_deadline(deadline, pull()))).await;
     assert_refused(refused, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
-    // Without a deadline, the lock is waited for a second, and the holder named.
+    // Without a deadline, a pull waits for one second, and the refusal names the holder.
     drop(standby);
     let refused = soon("an answer", broker.consumers().pull(pull())).await;
     assert_refused(refused, Code::FailedPrecondition, "LEASE_HELD");

@@ -1,4 +1,4 @@
-//! A topic's end: what becomes of those who read and write it, and of its name.
+//! Deleting topics: what happens to their streams, publishes and names.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn streams_standbys_and_pulls_of_a_deleted_topic_end_not_found_on_every_broker() {
+async fn streams_standbys_and_pulls_of_a_deleted_topic_end_on_every_broker() {
     let broker = TestBroker::start().await;
     let other = broker.start_another().await;
     broker.topic("orders").await;
@@ -31,7 +31,7 @@ async fn streams_standbys_and_pulls_of_a_deleted_topic_end_not_found_on_every_br
     let pull = proto::PullRequest { topic, consumer_id, max_messages: 1, wait };
     let mut consumers = other.consumers();
     let pulling = tokio::spawn(async move { consumers.pull(pull).await });
-    // A stream that is behind, and one whose client does not read.
+
     broker.delete_topic("orders").await;
     for stream in [&mut here, &mut there, &mut standby_here, &mut standby_there] {
         let metadata = info(&stream.ended().await, Code::NotFound, "TOPIC_NOT_FOUND");
@@ -43,7 +43,7 @@ async fn streams_standbys_and_pulls_of_a_deleted_topic_end_not_found_on_every_br
 }
 
 #[tokio::test]
-async fn publishes_that_are_under_way_are_stored_before_the_end_or_refused_after_it() {
+async fn concurrent_publishes_are_stored_before_the_deletion_or_refused_after_it() {
     let broker = Arc::new(TestBroker::start().await);
     let other = Arc::new(broker.start_another().await);
     broker.topic("orders").await;
@@ -67,12 +67,12 @@ async fn publishes_that_are_under_way_are_stored_before_the_end_or_refused_after
         messages: vec![message("x")],
         ..Default::default()
     };
-    until("publishes are under way", async || broker.get_topic("orders").await.head > 100).await;
+    until("publishes are in flight", async || broker.get_topic("orders").await.head > 100).await;
     broker.delete_topic("orders").await;
     while let Some(ended) = publishers.join_next().await {
         info(&ended.unwrap(), Code::NotFound, "TOPIC_NOT_FOUND");
     }
-    // A stream goes on with other topics.
+    // A publish stream goes on with other topics.
     stream.send(request("orders")).await;
     stream.send(request("bills")).await;
     let Answer::Refusal(refusal) = stream.answer().await else { panic!("a refusal expected") };
@@ -81,20 +81,20 @@ async fn publishes_that_are_under_way_are_stored_before_the_end_or_refused_after
 }
 
 #[tokio::test]
-async fn a_topic_made_anew_begins_at_0_and_knows_nothing_of_the_old_one() {
+async fn a_recreated_topic_starts_at_offset_0_and_inherits_nothing() {
     let broker = TestBroker::start().await;
     let other = broker.start_another().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
     broker.publish("orders", ["old", "older"]).await;
-    let counted = |sequence| proto::PublishRequest {
+    let sequenced = |sequence| proto::PublishRequest {
         topic: "orders".to_owned(),
         producer_id: PRODUCER.to_owned(),
-        messages: vec![message("counted")],
+        messages: vec![message("sequenced")],
         sequence: Some(sequence),
         ..Default::default()
     };
-    broker.producers().publish(counted(0)).await.unwrap();
+    broker.producers().publish(sequenced(0)).await.unwrap();
     let mut stream = other.consume("orders", "billing").await;
     stream.messages(3).await;
 
@@ -103,19 +103,19 @@ async fn a_topic_made_anew_begins_at_0_and_knows_nothing_of_the_old_one() {
     broker.topics().create_topic(request).await.unwrap();
     let unregistered = broker.try_publish("orders", PRODUCER, ["new"]).await;
     assert_refused(unregistered, Code::PermissionDenied, "PRODUCER_NOT_REGISTERED");
-    // The old registration counted: what an instance of it still sends is not taken for new.
+    // A late publish of the old registration is not taken for one of the new registration.
     let producer_epoch = broker.register_producer("orders", PRODUCER).await.epoch;
-    let late = broker.producers().publish(counted(1)).await;
+    let late = broker.producers().publish(sequenced(1)).await;
     assert_refused(late, Code::FailedPrecondition, "PRODUCER_FENCED");
     let new = |request| proto::PublishRequest { producer_epoch, ..request };
-    let uncounted =
-        proto::PublishRequest { messages: vec![message("new")], sequence: None, ..counted(0) };
-    for (request, offset) in [(uncounted, 0), (counted(0), 1)] {
+    let unsequenced =
+        proto::PublishRequest { messages: vec![message("new")], sequence: None, ..sequenced(0) };
+    for (request, offset) in [(unsequenced, 0), (sequenced(0), 1)] {
         let published = other.producers().publish(new(request)).await.unwrap().into_inner();
         assert_eq!((published.first_offset, published.duplicate), (offset, false));
     }
 
-    // The old stream does not go over to the new topic.
+    // The old stream does not continue on the new topic.
     assert_eq!(stream.ended().await.code(), Code::NotFound);
     let gone = broker.pull("orders", "billing", 1).await;
     assert_refused(gone, Code::NotFound, "CONSUMER_NOT_FOUND");
@@ -123,9 +123,9 @@ async fn a_topic_made_anew_begins_at_0_and_knows_nothing_of_the_old_one() {
     let mut stream = other.consume("orders", "billing").await;
     let attached = stream.attached().await;
     assert_eq!((attached.position, attached.head), (0, 2));
-    assert_eq!(stream.payloads(2).await, ["new", "counted"]);
+    assert_eq!(stream.payloads(2).await, ["new", "sequenced"]);
 
-    // What is left of the old one goes bit by bit.
+    // The old messages are deleted bit by bit.
     let sql = broker.sql().await;
     until("the old messages are deleted", async || {
         let left = "select (select count(*) from trunkline.batch b
@@ -138,7 +138,7 @@ async fn a_topic_made_anew_begins_at_0_and_knows_nothing_of_the_old_one() {
 }
 
 #[tokio::test]
-async fn a_topic_that_comes_and_goes_leaves_no_stream_and_no_lock_behind() {
+async fn creating_and_deleting_a_topic_repeatedly_leaves_no_stream_and_no_lock_behind() {
     let broker = TestBroker::start().await;
     let other = broker.start_another().await;
     for round in 0..10 {
@@ -151,11 +151,11 @@ async fn a_topic_that_comes_and_goes_leaves_no_stream_and_no_lock_behind() {
         broker.delete_topic("orders").await;
         info(&stream.ended().await, Code::NotFound, "TOPIC_NOT_FOUND");
     }
-    broker.no_lock_is_left().await;
+    broker.all_leases_are_free().await;
 }
 
 #[tokio::test]
-async fn a_registration_that_is_under_way_is_waited_for_and_deleted_with_its_topic() {
+async fn a_deletion_waits_for_a_concurrent_registration_and_deletes_it_too() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let mut sql = broker.sql().await;

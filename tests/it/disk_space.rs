@@ -1,4 +1,4 @@
-//! Space on disk that removed messages give back.
+//! Removed messages free their space on disk.
 
 use trunkline::{
     model::{Offset, TopicId},
@@ -9,7 +9,7 @@ use trunkline::{
 use crate::support::{LIMITS, TestBroker, TestDatabase, until};
 
 #[tokio::test]
-async fn a_deleted_topic_is_not_forgotten_while_it_has_messages() {
+async fn a_deleted_topic_is_remembered_while_it_has_messages() {
     let database = TestDatabase::create().await;
     let storage = Storage::open(&database.url, None, LIMITS).await.unwrap();
     let sql = database.sql().await;
@@ -25,7 +25,7 @@ async fn a_deleted_topic_is_not_forgotten_while_it_has_messages() {
     let topic = TopicId(7);
     let first = storage.delete_remains(topic, Offset(0)).await.unwrap();
     assert_eq!((first.batches, first.bytes, first.end), (256, 512, Some(Offset(512))));
-    // Another broker that is at it too may find nothing where this one has just been.
+    // Another broker that deletes them at the same time may find nothing left and try this.
     storage.forget_deleted_topic(topic).await.unwrap();
     assert_eq!(storage.find_deleted_topics().await.unwrap(), [topic]);
     let rest = storage.delete_remains(topic, Offset(512)).await.unwrap();
@@ -35,9 +35,9 @@ async fn a_deleted_topic_is_not_forgotten_while_it_has_messages() {
     assert!(storage.find_deleted_topics().await.unwrap().is_empty());
 }
 
-/// Ten times the retained volume goes through a topic; the tables stay as they were.
+/// Ten times the retained volume goes through a topic, and the tables do not grow.
 #[tokio::test]
-async fn space_is_used_again() {
+async fn freed_space_is_reused() {
     const KEPT: i64 = 8 * 1024 * 1024;
     const MESSAGE: usize = 32 * 1024;
     let broker = TestBroker::start().await;
@@ -51,7 +51,7 @@ async fn space_is_used_again() {
         sql.query_one(size, &[]).await.unwrap().get(0)
     };
     let mut seed = 1_u64;
-    // Text that does not compress, or the size would say nothing.
+    // Text that does not compress, as the size would say nothing otherwise.
     let mut noise = || -> String {
         std::iter::repeat_with(|| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -63,11 +63,11 @@ async fn space_is_used_again() {
     let kept = KEPT / MESSAGE as i64;
     let mut sizes = Vec::new();
     for _ in 0..20 {
-        // Half of what is kept, in each round.
+        // Each round publishes half of what is kept.
         for _ in 0..kept / 4 {
             broker.publish("orders", [noise().as_str(), &noise()]).await;
         }
-        until("what is too much is deleted", async || {
+        until("everything over the limit is deleted", async || {
             let topic = broker.get_topic("orders").await;
             topic.first_offset >= topic.head - kept - 2
                 && broker.batches().await <= (topic.head - topic.first_offset) / 2 + 1
@@ -76,11 +76,11 @@ async fn space_is_used_again() {
         sizes.push(size().await);
     }
     println!("bytes on disk after each {} published: {sizes:?}", KEPT / 2);
-    assert!(sizes[2] > KEPT, "it compresses: {sizes:?}");
+    assert!(sizes[2] > KEPT, "the text compresses: {sizes:?}");
     let (early, late) = sizes.split_at(10);
     let (early, late) = (early.iter().max().unwrap(), late.iter().max().unwrap());
-    // A vacuum that finds the table locked, or its rows still in some snapshot (autovacuum reads
-    // it too), is made up for in the next round: it costs the space of one round, and only once.
+    // A vacuum may find the table locked, or its rows still visible to a snapshot (autovacuum
+    // holds one, too). The next round makes up for it, so this costs the space of one round, once.
     let one_round = KEPT / 2;
     assert!(*late <= early + early / 20 + one_round, "the tables grow: {sizes:?}");
     assert!(*late <= 3 * KEPT, "the tables are too large: {sizes:?}");

@@ -1,4 +1,4 @@
-//! The stop: answers what was taken in, ends what is open, and does not hang.
+//! Draining: a broker answers what it accepted, ends what is open, and does not hang.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use trunkline::proto::{NewMessage, PublishStreamRequest, consume_response::Event
 use crate::support::{TestBroker, TestDatabase, info, retry_delay, soon, until};
 
 #[tokio::test]
-async fn a_stop_ends_streams_with_a_status_and_gives_the_leases_back() {
+async fn a_stop_ends_streams_with_a_status_and_releases_their_leases() {
     let broker = TestBroker::start().await;
     let other = broker.start_another().await;
     broker.topic("orders").await;
@@ -33,9 +33,9 @@ async fn a_stop_ends_streams_with_a_status_and_gives_the_leases_back() {
     let watched = watched.get_mut();
     assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
 
-    let began = Instant::now();
+    let started = Instant::now();
     let stopped = broker.shut_down();
-    let health = soon("health tells", watched.message()).await.unwrap().unwrap();
+    let health = soon("health reports it", watched.message()).await.unwrap().unwrap();
     assert_eq!(health.status(), ServingStatus::NotServing);
     let status = stream.ended().await;
     info(&status, Code::Unavailable, "DRAINING");
@@ -43,16 +43,16 @@ async fn a_stop_ends_streams_with_a_status_and_gives_the_leases_back() {
     let status = soon("the publish stream ends", answers.message()).await.unwrap_err();
     info(&status, Code::Unavailable, "DRAINING");
     soon("the broker stops", stopped).await.unwrap().unwrap();
-    // Far from the deadline of five seconds, though streams and a watch were open.
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    // Well within the drain timeout of five seconds, although streams and a watch were open.
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
 
     let mut next = other.consume("orders", "billing").await;
     next.attached().await;
 }
 
-/// It is stored that they are handed out, so they must be.
+/// The stored position will say that they were delivered, so they must be.
 #[tokio::test]
-async fn a_stop_hands_out_messages_whose_position_is_being_stored() {
+async fn a_stop_delivers_messages_whose_position_is_being_stored() {
     let broker = TestBroker::start().await;
     let mut streams = Vec::new();
     for topic in ["orders", "idle"] {
@@ -62,18 +62,16 @@ async fn a_stop_hands_out_messages_whose_position_is_being_stored() {
         stream.attached().await;
         streams.push(stream);
     }
-    let (mut locking, sql) = (broker.sql().await, broker.sql().await);
+    let mut locking = broker.sql().await;
     let lock = locking.transaction().await.unwrap();
     lock.execute("select from trunkline.consumer_topic for update", &[]).await.unwrap();
     broker.publish("orders", ["a"]).await;
-    let waits = "select count(*) from pg_stat_activity where datname = current_database()
-        and application_name = 'trunkline position' and wait_event_type = 'Lock'";
     until("the position is being stored", async || {
-        sql.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 1
+        broker.sessions_waiting_for_locks("trunkline position").await == 1
     })
     .await;
     let stopped = broker.shut_down();
-    // By then the other one has been told, too.
+    // Once the idle stream has ended, the other one has been told to end, too.
     info(&streams[1].ended().await, Code::Unavailable, "DRAINING");
     lock.rollback().await.unwrap();
     assert_eq!(streams[0].payloads(1).await, ["a"]);
@@ -81,10 +79,9 @@ async fn a_stop_hands_out_messages_whose_position_is_being_stored() {
     soon("the broker stops", stopped).await.unwrap().unwrap();
 }
 
-/// The next messages are read while a position is stored; who gets the ones before does not wait
-/// for that.
+/// A stream reads ahead while it stores a position, and what it delivers must not wait for that.
 #[tokio::test]
-async fn a_stop_hands_out_what_is_stored_though_the_next_read_hangs() {
+async fn a_stop_delivers_what_the_stored_position_covers_although_the_next_read_hangs() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -97,34 +94,32 @@ async fn a_stop_hands_out_what_is_stored_though_the_next_read_hangs() {
     let lock = locking.transaction().await.unwrap();
     lock.batch_execute("lock table trunkline.batch in access exclusive mode").await.unwrap();
     let reading = tokio::spawn(async move {
-        let mut handed_out = 1;
+        let mut delivered = 1;
         loop {
             match stream.try_next().await {
-                Ok(Event::Batch(batch)) => handed_out += batch.messages.len() as i64,
+                Ok(Event::Batch(batch)) => delivered += batch.messages.len() as i64,
                 Ok(_) => {}
-                Err(status) => return (handed_out, status),
+                Err(status) => return (delivered, status),
             }
         }
     });
-    let hangs = "select count(*) from pg_stat_activity where datname = current_database()
-        and application_name = 'trunkline query' and wait_event_type = 'Lock'";
     until("the next read hangs", async || {
-        sql.query_one(hangs, &[]).await.unwrap().get::<_, i64>(0) > 0
+        broker.sessions_waiting_for_locks("trunkline query").await > 0
     })
     .await;
     let stopped = broker.shut_down();
-    let (handed_out, status) = soon("the stream ends", reading).await.unwrap();
+    let (delivered, status) = soon("the stream ends", reading).await.unwrap();
     info(&status, Code::Unavailable, "DRAINING");
     lock.rollback().await.unwrap();
     let position = "select position from trunkline.consumer_topic";
     let stored: i64 = sql.query_one(position, &[]).await.unwrap().get(0);
-    assert_eq!(stored, handed_out);
-    assert!(handed_out < 20, "nothing hung");
+    assert_eq!(stored, delivered);
+    assert!(delivered < 20, "no read hung");
     soon("the broker stops", stopped).await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_cannot_hold_the_stop_up() {
+async fn a_client_that_does_not_read_cannot_delay_the_stop() {
     let database = std::sync::Arc::new(TestDatabase::create().await);
     let url = database.url.clone();
     let broker = TestBroker::start_with(database, &url, None, Duration::from_millis(500)).await;
@@ -134,17 +129,14 @@ async fn a_client_that_does_not_read_cannot_hold_the_stop_up() {
         broker.try_publish("orders", "producer", [vec![b'x'; 1_000_000]]).await.unwrap();
     }
     let _unread = broker.consume("orders", "slow").await;
-    crate::support::until("the stream is full", async || {
-        broker.position("orders", "slow").await >= 5
-    })
-    .await;
-    let began = Instant::now();
+    until("the stream is full", async || broker.position("orders", "slow").await >= 5).await;
+    let started = Instant::now();
     soon("the broker stops", broker.shut_down()).await.unwrap().unwrap();
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
 #[tokio::test]
-async fn publishes_that_were_taken_in_are_stored_before_the_end() {
+async fn accepted_publishes_are_stored_before_a_broker_stops() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let database = broker.database.clone();

@@ -1,4 +1,4 @@
-//! The private PostgreSQL.
+//! The embedded PostgreSQL.
 
 use std::{
     fs,
@@ -13,15 +13,15 @@ use trunkline::{
     storage::{Limits, Storage},
 };
 
-use crate::support::{Trunkline, connect, soon, until};
+use crate::support::{Trunkline, connect, until};
 
-/// A folder whose server ends with the test, however the test ends.
+/// A data folder whose server is stopped when the test ends, however it ends.
 struct Folder(tempfile::TempDir);
 
 impl Folder {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        // The server's account must be able to come here.
+        // The server may run as another user, which must be able to enter.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         Self(dir)
     }
@@ -40,7 +40,8 @@ impl Drop for Folder {
     }
 }
 
-async fn count(postgres: &EmbeddedPostgres) -> i64 {
+/// Counts the calls of this function since the server was created.
+async fn count_calls(postgres: &EmbeddedPostgres) -> i64 {
     let sql = connect(&postgres.url(DATABASE)).await;
     sql.batch_execute("create table if not exists kept (n int); insert into kept values (1)")
         .await
@@ -49,18 +50,18 @@ async fn count(postgres: &EmbeddedPostgres) -> i64 {
 }
 
 #[tokio::test]
-async fn it_keeps_its_data_between_runs() {
+async fn the_embedded_postgres_keeps_its_data_between_runs() {
     let folder = Folder::new();
     for run in 1..=2 {
         let postgres = EmbeddedPostgres::start(&folder.path()).await.unwrap();
-        assert_eq!(count(&postgres).await, run);
+        assert_eq!(count_calls(&postgres).await, run);
         postgres.stop().await.unwrap();
     }
     assert!(!folder.path().join("postgres/postmaster.pid").exists());
 }
 
 #[tokio::test]
-async fn it_listens_on_its_socket_alone_which_nobody_else_can_open() {
+async fn the_embedded_postgres_listens_only_on_a_private_socket() {
     let folder = Folder::new();
     let postgres = EmbeddedPostgres::start(&folder.path()).await.unwrap();
     let sql = connect(&postgres.url(DATABASE)).await;
@@ -76,18 +77,18 @@ async fn it_listens_on_its_socket_alone_which_nobody_else_can_open() {
 }
 
 #[tokio::test]
-async fn one_that_was_left_running_is_taken_over() {
+async fn a_server_that_was_left_running_is_reused() {
     let folder = Folder::new();
     let left = EmbeddedPostgres::start(&folder.path()).await.unwrap();
     let started = "select pg_postmaster_start_time()";
     let sql = connect(&left.url(DATABASE)).await;
     let before: std::time::SystemTime = sql.query_one(started, &[]).await.unwrap().get(0);
-    // As a broker that is killed leaves it: running, and the folder's lock free.
+    // As after a broker was killed: the server runs, and the folder's lock is free.
     drop(left);
     let taken = EmbeddedPostgres::start(&folder.path()).await.unwrap();
     let sql = connect(&taken.url(DATABASE)).await;
     let after: std::time::SystemTime = sql.query_one(started, &[]).await.unwrap().get(0);
-    assert_eq!(before, after, "the same server");
+    assert_eq!(before, after, "it is the same server");
     taken.stop().await.unwrap();
     assert!(!folder.path().join("postgres/postmaster.pid").exists());
 }
@@ -113,24 +114,24 @@ async fn a_folder_of_another_major_version_is_refused() {
 }
 
 #[tokio::test]
-async fn a_folder_without_binaries_is_refused_by_name() {
+async fn a_binaries_folder_without_postgres_is_refused() {
     let folder = Folder::new();
     let empty = tempfile::tempdir().unwrap();
     let error = EmbeddedPostgres::start_with(&folder.path(), Some(empty.path())).await.unwrap_err();
     assert!(matches!(error, Error::NotInChosenDir { .. }), "{error}");
     assert!(error.to_string().contains("TRUNKLINE_POSTGRES_BIN"), "{error}");
-    let hint = Error::NoBinaries.to_string();
-    assert!(hint.contains("apt-get install postgresql"), "{hint}");
+    let advice = Error::NoBinaries.to_string();
+    assert!(advice.contains("apt-get install postgresql"), "{advice}");
 }
 
 #[tokio::test]
-async fn a_creation_that_was_interrupted_is_done_again() {
+async fn an_interrupted_creation_is_repeated() {
     let folder = Folder::new();
     let unfinished = folder.path().join("postgres.new");
     fs::create_dir_all(unfinished.join("base")).unwrap();
     fs::write(unfinished.join("PG_VERSION"), "15\n").unwrap();
     let postgres = EmbeddedPostgres::start(&folder.path()).await.unwrap();
-    assert_eq!(count(&postgres).await, 1);
+    assert_eq!(count_calls(&postgres).await, 1);
     postgres.stop().await.unwrap();
 }
 
@@ -140,13 +141,13 @@ async fn long_paths_and_odd_names_work() {
     for name in ["with space, comma & it's odd", &"long-name-".repeat(12)] {
         let data_dir = folder.0.path().join(name);
         let postgres = EmbeddedPostgres::start(&data_dir).await.unwrap();
-        assert_eq!(count(&postgres).await, 1);
+        assert_eq!(count_calls(&postgres).await, 1);
         postgres.stop().await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_folder_of_something_else_is_left_as_it_is() {
+async fn a_folder_with_other_contents_is_left_untouched() {
     let folder = Folder::new();
     fs::create_dir(folder.path()).unwrap();
     fs::write(folder.path().join("letter"), "dear").unwrap();
@@ -158,7 +159,7 @@ async fn a_folder_of_something_else_is_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_path_that_a_shell_would_read_otherwise_is_refused() {
+async fn a_path_with_special_characters_of_a_shell_is_refused() {
     let folder = Folder::new();
     for bad in ["a\"b", "$HOME", "`id`", "back\\slash"] {
         let error = EmbeddedPostgres::start(&folder.0.path().join(bad)).await.unwrap_err();
@@ -167,8 +168,8 @@ async fn a_path_that_a_shell_would_read_otherwise_is_refused() {
 }
 
 #[tokio::test]
-#[cfg_attr(not(is_root), ignore = "only root's server runs as somebody else")]
-async fn root_is_told_which_folder_keeps_postgres_out() {
+#[cfg_attr(not(is_root), ignore = "the server runs as another user only if the test runs as root")]
+async fn root_is_told_which_folder_the_postgres_user_cannot_enter() {
     let folder = Folder::new();
     let closed = folder.0.path().join("closed");
     fs::create_dir(&closed).unwrap();
@@ -179,7 +180,7 @@ async fn root_is_told_which_folder_keeps_postgres_out() {
 }
 
 #[tokio::test]
-async fn a_socket_folder_that_was_planted_is_refused() {
+async fn a_socket_folder_that_is_a_symbolic_link_is_refused() {
     let folder = Folder::new();
     let data_dir = folder.path();
     EmbeddedPostgres::start(&data_dir).await.unwrap().stop().await.unwrap();
@@ -190,7 +191,7 @@ async fn a_socket_folder_that_was_planted_is_refused() {
 }
 
 #[tokio::test]
-async fn settings_that_leave_too_little_are_told_at_the_start() {
+async fn unsafe_and_insufficient_settings_are_logged_at_the_start() {
     let folder = Folder::new();
     let postgres = EmbeddedPostgres::start(&folder.path()).await.unwrap();
     let url = postgres.url(DATABASE);
@@ -206,17 +207,9 @@ async fn settings_that_leave_too_little_are_told_at_the_start() {
     let listen = ["--listen", "127.0.0.1:0", "--database-url", &url];
     let many = ["--query-connections", "256"];
     let (mut broker, _) = Trunkline::serve(&[&listen[..], &many[..]].concat()).await;
-    for told in ["fsync is off", "max_connections leaves too few sessions"] {
-        // A server without lz4 is told of too.
-        let found = async {
-            loop {
-                let line = broker.stderr.next_line().await.unwrap().unwrap();
-                if line.contains("WARN") && line.contains(told) {
-                    return;
-                }
-            }
-        };
-        soon(told, found).await;
+    for warning in ["fsync is off", "max_connections leaves too few sessions"] {
+        let line = broker.log_line(warning).await;
+        assert!(line.contains("WARN"), "{line}");
     }
     broker.signal(Signal::SIGTERM);
     assert!(broker.wait().await.success());
@@ -226,7 +219,7 @@ async fn settings_that_leave_too_little_are_told_at_the_start() {
     let settings = storage.server_settings().await.unwrap();
     assert!(!settings.fsync);
     assert_eq!(settings.locks, 256 * 200);
-    // Three are kept for superusers, and some sessions are open.
+    // Three sessions are reserved for superusers, and some are open.
     assert!((1..197).contains(&settings.free_sessions), "{settings:?}");
     storage.close();
     postgres.stop().await.unwrap();

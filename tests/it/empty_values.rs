@@ -1,4 +1,4 @@
-//! What is given but empty is an error, and never the same as what is not given.
+//! A value that is given but empty is an error; it never counts as not given.
 
 use std::fs;
 
@@ -7,93 +7,93 @@ use trunkline::client::{Client, Commit, ConnectError, Error, Start};
 
 use crate::support::{Finished, TestBroker, TestDatabase, Trunkline};
 
-/// Runs `serve` in a folder of its own, with variables; ends it if it comes up.
+/// Runs `serve` in a folder, with environment variables.
 async fn serve(
     folder: &std::path::Path,
     variables: &[(&str, &str)],
     arguments: &[&str],
 ) -> Finished {
     let mut command = Trunkline::command(&["serve"]);
-    // Whatever goes wrong here, no server is left behind.
+    // If the command starts despite the empty value, this keeps it from leaving a server behind.
     command.env("TRUNKLINE_POSTGRES_BIN", "/nonexistent");
     command.args(arguments).envs(variables.iter().copied()).current_dir(folder);
     Trunkline::finish(command).await
 }
 
 #[track_caller]
-fn assert_refused(told: &Finished, named: &str) {
-    assert_eq!(told.code(), 2, "{named}: {told:?}");
-    assert!(told.stderr.contains(named), "{named}: {told:?}");
-    assert!(!told.stdout.contains("listening"), "{told:?}");
+fn assert_refused(finished: &Finished, name: &str) {
+    assert_eq!(finished.code(), 2, "{name}: {finished:?}");
+    assert!(finished.stderr.contains(name), "{name}: {finished:?}");
+    assert!(!finished.stdout.contains("listening"), "{finished:?}");
 }
 
 #[tokio::test]
-async fn an_empty_database_url_starts_no_private_postgres() {
+async fn an_empty_database_url_does_not_start_the_embedded_postgres() {
     let folder = tempfile::tempdir().unwrap();
     for blank in ["", " ", "\n", " \n\t\n"] {
         let file = folder.path().join("url");
         fs::write(&file, blank).unwrap();
         let file = file.to_str().unwrap();
         for flag in ["--database-url", "--direct-database-url"] {
-            let told = serve(folder.path(), &[], &[flag, blank]).await;
-            assert_refused(&told, flag);
-            let told = serve(folder.path(), &[], &[&format!("{flag}-file"), file]).await;
-            assert_refused(&told, file);
+            let finished = serve(folder.path(), &[], &[flag, blank]).await;
+            assert_refused(&finished, flag);
+            let finished = serve(folder.path(), &[], &[&format!("{flag}-file"), file]).await;
+            assert_refused(&finished, file);
         }
         for variable in ["TRUNKLINE_DATABASE_URL", "TRUNKLINE_DIRECT_DATABASE_URL", "DATABASE_URL"]
         {
-            let told = serve(folder.path(), &[(variable, blank)], &[]).await;
-            assert_refused(&told, variable);
+            let finished = serve(folder.path(), &[(variable, blank)], &[]).await;
+            assert_refused(&finished, variable);
         }
-        // It hides no variable that is set, either.
+        // An empty variable is refused even if another one is set.
         let set = ("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/x");
-        let told = serve(folder.path(), &[("TRUNKLINE_DATABASE_URL", blank), set], &[]).await;
-        assert_refused(&told, "TRUNKLINE_DATABASE_URL");
+        let finished = serve(folder.path(), &[("TRUNKLINE_DATABASE_URL", blank), set], &[]).await;
+        assert_refused(&finished, "TRUNKLINE_DATABASE_URL");
     }
     let left: Vec<_> =
         fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, ["url"], "no folder was made for a PostgreSQL");
+    assert_eq!(left, ["url"], "no data folder was created");
 }
 
 #[tokio::test]
-async fn every_variable_of_serve_that_is_set_but_empty_is_named() {
+async fn every_variable_of_serve_that_is_set_but_empty_is_refused_by_name() {
     let help = Trunkline::run(&["serve", "--help"]).await;
-    let named = help.stdout.split("[env: ").skip(1).filter_map(|rest| {
+    let name = help.stdout.split("[env: ").skip(1).filter_map(|rest| {
         let end = rest.find(['=', ']'])?;
         Some(rest[..end].trim())
     });
-    // Those of all other commands, which `serve` does not read.
+    // Global variables that `serve` does not read.
     let of_clients = ["TRUNKLINE_ENDPOINT", "TRUNKLINE_CONTEXT"];
-    let variables: Vec<&str> = named.filter(|name| !of_clients.contains(name)).collect();
+    let variables: Vec<&str> = name.filter(|name| !of_clients.contains(name)).collect();
     assert!(variables.len() >= 11, "{variables:?}");
     let folder = tempfile::tempdir().unwrap();
     for variable in variables {
-        let told = serve(folder.path(), &[(variable, "")], &[]).await;
+        let finished = serve(folder.path(), &[(variable, "")], &[]).await;
         let flag = variable.trim_start_matches("TRUNKLINE_").to_lowercase().replace('_', "-");
-        assert_refused(&told, &format!("--{flag}"));
+        assert_refused(&finished, &format!("--{flag}"));
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[tokio::test]
-async fn a_blank_folder_is_none() {
+async fn a_blank_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     for blank in ["", " ", "\t"] {
-        let told = serve(folder.path(), &[], &["--data-dir", blank]).await;
-        assert_refused(&told, "--data-dir");
-        let told = serve(folder.path(), &[("TRUNKLINE_DATA_DIR", blank)], &[]).await;
-        assert_refused(&told, "TRUNKLINE_DATA_DIR");
-        let told = serve(folder.path(), &[("TRUNKLINE_POSTGRES_BIN", blank)], &[]).await;
-        assert_refused(&told, "TRUNKLINE_POSTGRES_BIN");
+        let finished = serve(folder.path(), &[], &["--data-dir", blank]).await;
+        assert_refused(&finished, "--data-dir");
+        let finished = serve(folder.path(), &[("TRUNKLINE_DATA_DIR", blank)], &[]).await;
+        assert_refused(&finished, "TRUNKLINE_DATA_DIR");
+        let finished = serve(folder.path(), &[("TRUNKLINE_POSTGRES_BIN", blank)], &[]).await;
+        assert_refused(&finished, "TRUNKLINE_POSTGRES_BIN");
         let url = ["--database-url", "postgresql://nobody@127.0.0.1:1/x"];
-        let told = serve(folder.path(), &[("TRUNKLINE_POSTGRES_BIN", blank)], &url).await;
-        assert_refused(&told, "TRUNKLINE_POSTGRES_BIN");
+        let finished = serve(folder.path(), &[("TRUNKLINE_POSTGRES_BIN", blank)], &url).await;
+        assert_refused(&finished, "TRUNKLINE_POSTGRES_BIN");
     }
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "no folder was made");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "no folder was created");
 }
 
 #[tokio::test]
-async fn a_url_from_a_file_may_end_with_a_line() {
+async fn a_database_url_in_a_file_may_be_surrounded_by_newlines() {
     let database = TestDatabase::create().await;
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), format!("\n{}\n\n", database.url)).unwrap();
@@ -110,7 +110,7 @@ async fn a_url_from_a_file_may_end_with_a_line() {
 }
 
 #[tokio::test]
-async fn an_empty_endpoint_or_context_leads_nowhere() {
+async fn empty_arguments_and_variables_of_client_commands_are_refused() {
     let with = async |variables: &[(&str, &str)], arguments: &[&str]| {
         let mut command: Command = Trunkline::command(arguments);
         command.envs(variables.iter().copied());
@@ -128,7 +128,7 @@ async fn an_empty_endpoint_or_context_leads_nowhere() {
         ("--producer", &["produce", "t", "--producer", "", "--register"]),
         ("--header", &["produce", "t", "--producer", "p", "--header", ""]),
         ("[FILE]", &["produce", "t", "--producer", "p", ""]),
-        // Without an id one is made; with an empty one none is.
+        // Without an id the broker generates one, but not for an empty id.
         ("[ID]", &["consumer", "register", "--topic", "t", ""]),
         ("[ID]", &["producer", "register", "--topic", "t", ""]),
         ("<NAME>", &["context", "add", "", "http://127.0.0.1:1"]),
@@ -139,40 +139,40 @@ async fn an_empty_endpoint_or_context_leads_nowhere() {
 }
 
 #[tokio::test]
-async fn an_empty_endpoint_of_a_context_is_told() {
+async fn an_empty_endpoint_of_a_context_is_refused() {
     let config = tempfile::tempdir().unwrap();
     fs::create_dir(config.path().join("trunkline")).unwrap();
     let file = config.path().join("trunkline/config.toml");
-    for (text, named) in [
+    for (text, name) in [
         ("current = \"a\"\n[contexts.a]\nendpoint = \"\"\n", "endpoint \"\""),
         ("current = \"\"\n", "there is no context"),
     ] {
         fs::write(&file, text).unwrap();
-        let told = Trunkline::run_configured(config.path(), &["topic", "list"]).await;
-        assert_refused(&told, named);
+        let finished = Trunkline::run_configured(config.path(), &["topic", "list"]).await;
+        assert_refused(&finished, name);
     }
 }
 
 #[tokio::test]
-async fn the_library_takes_no_empty_ids_and_credentials() {
+async fn the_library_refuses_empty_ids_and_credentials() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let client = Client::connect(&broker.endpoint).await.unwrap();
     let consumer = client.consumer("orders", "", Commit::Manual).register_at(Start::Earliest);
     let refused = consumer.open().await.unwrap_err();
     assert!(matches!(&refused, Error::Invalid { field: "consumer_id", .. }), "{refused}");
-    assert!(broker.no_consumers("orders").await, "none was made");
+    assert!(broker.no_consumers("orders").await, "no consumer was registered");
     let refused = client.producer("orders", "").register().open().await.unwrap_err();
     assert!(matches!(&refused, Error::Invalid { field: "producer_id", .. }), "{refused}");
-    for (builder, named) in [
+    for (builder, name) in [
         (Client::builder(&broker.endpoint).token(" "), "token"),
         (Client::builder("https://127.0.0.1:1").ca_certificate("\n"), "CA certificate"),
     ] {
         match builder.check() {
             Err(ConnectError::Credentials { what, reason }) => {
-                assert_eq!((what, reason.as_str()), (named, "it is empty"));
+                assert_eq!((what, reason.as_str()), (name, "it is empty"));
             }
-            other => panic!("{named}: {other:?}"),
+            other => panic!("{name}: {other:?}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Databases that are not UTF-8: what they cannot store is refused by its field, alone.
+//! Databases that are not UTF-8 refuse exactly the fields that they cannot store.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -16,8 +16,8 @@ use crate::support::{
     assert_refused, message, soon, until,
 };
 
-/// LATIN1 and EUC_JP both lack the euro; LATIN1 has the u with dots, and EUC_JP the kana.
-const LACKED: &str = "3 \u{20ac}";
+/// LATIN1 and EUC_JP both lack the euro sign; LATIN1 has the u umlaut, and EUC_JP has kana.
+const NOT_STORABLE: &str = "3 \u{20ac}";
 
 async fn start_on(encoding: &str) -> TestBroker {
     TestBroker::start_on(Arc::new(TestDatabase::create_encoded(encoding).await)).await
@@ -31,7 +31,7 @@ fn with_header(text: &str) -> proto::NewMessage {
     proto::NewMessage { headers: labels("price", text), ..message("x") }
 }
 
-/// A request with a message for each header; an empty one stands for none.
+/// A publish with one message for each header; an empty text means no header.
 fn publish(topic: &str, producer: &str, sequence: Option<i64>, headers: &[&str]) -> Publish {
     let message = |header: &&str| Message {
         payload: "x".into(),
@@ -54,11 +54,11 @@ fn publish(topic: &str, producer: &str, sequence: Option<i64>, headers: &[&str])
 fn field(outcome: &Result<Receipt, Error>) -> &str {
     match outcome {
         Err(Error::Invalid(invalid)) => &invalid.field,
-        other => panic!("not a refusal of a field: {other:?}"),
+        other => panic!("a refusal of a field expected, not {other:?}"),
     }
 }
 
-/// A broker with one writer, so that what waits for it shares a flush.
+/// A broker with one writer, so that publishes that wait for it share a flush.
 struct OneWriter {
     served: TestBroker,
     broker: Arc<Broker>,
@@ -74,8 +74,8 @@ impl OneWriter {
         Self { served, broker: Broker::start(storage, 1).await.unwrap() }
     }
 
-    /// Has requests share a flush: they wait while the writer waits for a lock.
-    async fn publish_together(&self, runs: Vec<Publish>) -> Vec<Vec<Result<Receipt, Error>>> {
+    /// Makes publishes share a flush: they are enqueued while the writer waits for a lock.
+    async fn publish_together(&self, publishes: Vec<Publish>) -> Vec<Vec<Result<Receipt, Error>>> {
         let mut sql = self.served.sql().await;
         let lock = sql.transaction().await.unwrap();
         let head = "select from trunkline.topic_head h join trunkline.topic on id = topic_id
@@ -84,8 +84,8 @@ impl OneWriter {
         let first = self.enqueue(publish("first", PRODUCER, None, &[""])).await;
         until("the writer waits", async || self.served.waiting_for_locks().await == 1).await;
         let mut answers = Vec::new();
-        for run in runs {
-            answers.push(self.enqueue(run).await);
+        for publish in publishes {
+            answers.push(self.enqueue(publish).await);
         }
         lock.rollback().await.unwrap();
         assert!(soon("the first answer", first.wait()).await[0].is_ok());
@@ -100,7 +100,7 @@ impl OneWriter {
         self.broker.publisher.enqueue(publish).await.unwrap()
     }
 
-    /// The producers of a topic's batches, message by message.
+    /// The producer of each of a topic's messages.
     async fn stored(&self, topic: &str) -> Vec<String> {
         let stored = "select producer_id from trunkline.message where topic = $1
             order by \"offset\"";
@@ -115,23 +115,23 @@ impl OneWriter {
 }
 
 #[tokio::test]
-async fn what_shares_a_flush_with_refused_requests_is_stored_in_its_order() {
+async fn requests_that_share_a_flush_with_refused_ones_are_stored_in_order() {
     let one = OneWriter::start("LATIN1").await;
     for producer in ["a", "b", "c", "d"] {
         one.served.producer("orders", producer).await;
     }
     let mut run = publish("orders", "c", None, &["gr\u{fc}n"]);
-    for header in ["", LACKED, ""] {
+    for header in ["", NOT_STORABLE, ""] {
         run.append(publish("orders", "c", None, &["", header])).unwrap();
     }
     let answers = one
         .publish_together(vec![
             publish("orders", "a", Some(0), &[""]),
-            publish("bills", PRODUCER, None, &["", LACKED]),
-            publish("orders", "b", None, &["", "", LACKED]),
-            publish("orders", "a", Some(1), &[LACKED]),
+            publish("bills", PRODUCER, None, &["", NOT_STORABLE]),
+            publish("orders", "b", None, &["", "", NOT_STORABLE]),
+            publish("orders", "a", Some(1), &[NOT_STORABLE]),
             run,
-            // It counts on from what was refused.
+            // Its sequence follows the refused one.
             publish("orders", "a", Some(2), &[""]),
             publish("audit", PRODUCER, None, &["\u{fc}"]),
             publish("bills", PRODUCER, None, &[""]),
@@ -147,8 +147,8 @@ async fn what_shares_a_flush_with_refused_requests_is_stored_in_its_order() {
     assert_eq!(field(&answers[2][0]), "messages[2].headers");
     assert_eq!(field(&answers[3][0]), "messages[0].headers");
     let text = answers[3][0].as_ref().unwrap_err().to_string();
-    for told in ["'\u{20ac}'", "U+20AC", "LATIN1"] {
-        assert!(text.contains(told), "{text}");
+    for part in ["'\u{20ac}'", "U+20AC", "LATIN1"] {
+        assert!(text.contains(part), "{text}");
     }
     assert_eq!(stored(&answers[4][0]), receipt(1, 1));
     assert_eq!(stored(&answers[4][1]), receipt(2, 2));
@@ -164,17 +164,17 @@ async fn what_shares_a_flush_with_refused_requests_is_stored_in_its_order() {
     assert_eq!(field(&answers[8][0]), "messages[1].headers");
     assert_eq!(stored(&answers[9][0]), receipt(6, 1));
     assert_eq!(one.stored("orders").await, ["a", "c", "c", "c", "c", "c", "b"]);
-    // What was refused is taken out before the rest is stored: it is one batch, not many.
+    // The refused requests are removed before the rest is stored, which is one batch, not many.
     assert_eq!(one.served.batches().await, 4);
 
-    // The refused sequence is free for what can be stored.
+    // The refused sequence can be used again.
     let again = one.enqueue(publish("orders", "a", Some(1), &["", ""])).await;
     assert_eq!(stored(&soon("an answer", again.wait()).await[0]), receipt(7, 2));
     one.stop().await;
 }
 
 #[tokio::test]
-async fn whatever_else_the_database_refuses_is_found_by_halving() {
+async fn a_request_that_the_database_refuses_for_another_reason_is_found_by_halving() {
     let one = OneWriter::start("UTF8").await;
     let sql = one.served.sql().await;
     sql.batch_execute(
@@ -196,7 +196,7 @@ async fn whatever_else_the_database_refuses_is_found_by_halving() {
     let poisoned = [7, 8, 41];
     let mut runs: Vec<Publish> = (0..60)
         .map(|number| {
-            let header = if poisoned.contains(&number) { "poison" } else { LACKED };
+            let header = if poisoned.contains(&number) { "poison" } else { NOT_STORABLE };
             publish("orders", &format!("p{number}"), Some(0), &["", header])
         })
         .collect();
@@ -215,7 +215,7 @@ async fn whatever_else_the_database_refuses_is_found_by_halving() {
 }
 
 #[tokio::test]
-async fn producers_with_bad_headers_harm_no_others() {
+async fn producers_with_bad_headers_do_not_affect_others() {
     const ROUNDS: usize = 40;
     let broker = Arc::new(start_on("LATIN1").await);
     for topic in ["bills", "orders"] {
@@ -224,11 +224,11 @@ async fn producers_with_bad_headers_harm_no_others() {
     let mut calls = tokio::task::JoinSet::new();
     for number in 0..8 {
         let topic = if number % 2 == 0 { "orders" } else { "bills" };
-        let text = if number < 4 { LACKED.to_owned() } else { "gr\u{fc}n".to_owned() };
+        let text = if number < 4 { NOT_STORABLE.to_owned() } else { "gr\u{fc}n".to_owned() };
         let broker = broker.clone();
         calls.spawn(async move {
             for round in 0..ROUNDS {
-                // Some send another bad character each time.
+                // One producer sends another bad character each time.
                 let other = char::from_u32(0x4e00 + (number * ROUNDS + round) as u32).unwrap();
                 let text = if number == 1 { format!("{other}") } else { text.clone() };
                 let request = proto::PublishRequest {
@@ -247,7 +247,7 @@ async fn producers_with_bad_headers_harm_no_others() {
     }
     let mut stream = PublishStream::open(&broker).await;
     for round in 0..ROUNDS {
-        let text = if round % 3 == 1 { LACKED } else { "\u{fc}" };
+        let text = if round % 3 == 1 { NOT_STORABLE } else { "\u{fc}" };
         let (topic, producer_id) = ("orders".to_owned(), PRODUCER.to_owned());
         let messages = vec![with_header(text)];
         let request = PublishStreamRequest { topic, producer_id, messages, ..Default::default() };
@@ -264,7 +264,7 @@ async fn producers_with_bad_headers_harm_no_others() {
             }
         }
     }
-    while let Some(call) = soon("a call's end", calls.join_next()).await {
+    while let Some(call) = soon("the end of a call", calls.join_next()).await {
         call.unwrap();
     }
     let streamed = (0..ROUNDS).filter(|round| round % 3 != 1).count();
@@ -272,8 +272,8 @@ async fn producers_with_bad_headers_harm_no_others() {
 }
 
 #[tokio::test]
-async fn descriptions_labels_and_client_names_are_refused_by_their_field() {
-    for (encoding, had) in [("LATIN1", "gr\u{fc}n"), ("EUC_JP", "\u{304b}\u{306a}")] {
+async fn descriptions_labels_and_client_names_are_refused_by_field() {
+    for (encoding, storable) in [("LATIN1", "gr\u{fc}n"), ("EUC_JP", "\u{304b}\u{306a}")] {
         let broker = start_on(encoding).await;
         let create = async |description: &str, labels: BTreeMap<String, String>| {
             let (topic, description) = ("orders".to_owned(), description.to_owned());
@@ -281,12 +281,15 @@ async fn descriptions_labels_and_client_names_are_refused_by_their_field() {
                 proto::CreateTopicRequest { topic, description, labels, ..Default::default() };
             broker.topics().create_topic(request).await
         };
-        assert_field(create(LACKED, BTreeMap::new()).await, "description", None);
-        assert_field(create(had, labels("price", LACKED)).await, "labels", None);
-        assert_field(create(had, labels(LACKED, "price")).await, "labels", None);
-        create(had, labels(had, had)).await.unwrap();
+        assert_field(create(NOT_STORABLE, BTreeMap::new()).await, "description", None);
+        assert_field(create(storable, labels("price", NOT_STORABLE)).await, "labels", None);
+        assert_field(create(storable, labels(NOT_STORABLE, "price")).await, "labels", None);
+        create(storable, labels(storable, storable)).await.unwrap();
         let topic = broker.get_topic("orders").await;
-        assert_eq!((topic.description.as_str(), topic.labels), (had, labels(had, had)));
+        assert_eq!(
+            (topic.description.as_str(), topic.labels),
+            (storable, labels(storable, storable))
+        );
 
         let update = async |description: &str, labels: BTreeMap<String, String>| {
             let (topic, description) = ("orders".to_owned(), description.to_owned());
@@ -294,9 +297,9 @@ async fn descriptions_labels_and_client_names_are_refused_by_their_field() {
                 proto::UpdateTopicRequest { topic, description, labels, ..Default::default() };
             broker.topics().update_topic(request).await
         };
-        assert_field(update(LACKED, BTreeMap::new()).await, "description", None);
-        assert_field(update("", labels("price", LACKED)).await, "labels", None);
-        update("plain", labels("price", had)).await.unwrap();
+        assert_field(update(NOT_STORABLE, BTreeMap::new()).await, "description", None);
+        assert_field(update("", labels("price", NOT_STORABLE)).await, "labels", None);
+        update("plain", labels("price", storable)).await.unwrap();
 
         broker.consumer("orders", "billing").await;
         for on_busy in [proto::OnBusy::Wait, proto::OnBusy::Fail, proto::OnBusy::TakeOver] {
@@ -305,14 +308,14 @@ async fn descriptions_labels_and_client_names_are_refused_by_their_field() {
                 on_busy: on_busy.into(),
                 ..TestBroker::request("orders", "billing")
             };
-            let mut refused = broker.open(named(LACKED)).await;
+            let mut refused = broker.open(named(NOT_STORABLE)).await;
             assert_field(Err::<(), Status>(refused.ended().await), "client_name", None);
-            let mut stream = broker.open(named(had)).await;
+            let mut stream = broker.open(named(storable)).await;
             stream.attached().await;
             let holder = broker.get_consumer("orders", "billing").await.holder;
-            assert_eq!(holder.as_str(), had);
+            assert_eq!(holder.as_str(), storable);
             drop(stream);
-            broker.no_lock_is_left().await;
+            broker.all_leases_are_free().await;
         }
     }
 }
@@ -325,14 +328,14 @@ async fn a_database_without_an_encoding_stores_everything() {
     let request = proto::PublishRequest {
         topic: "orders".to_owned(),
         producer_id: PRODUCER.to_owned(),
-        messages: vec![with_header(LACKED)],
+        messages: vec![with_header(NOT_STORABLE)],
         ..Default::default()
     };
     broker.producers().publish(request).await.unwrap();
     let mut stream = broker.consume("orders", "billing").await;
-    assert_eq!(stream.messages(1).await[0].headers, labels("price", LACKED));
+    assert_eq!(stream.messages(1).await[0].headers, labels("price", NOT_STORABLE));
 
-    // What is not UTF-8 was stored by somebody else, and no client of the broker's is to blame.
+    // Text that is not UTF-8 was not stored by a broker, so reading it is an internal error.
     let sql = broker.sql().await;
     sql.batch_execute(
         "update trunkline.topic set description = convert_from('\\xfc', 'SQL_ASCII')",
@@ -344,8 +347,8 @@ async fn a_database_without_an_encoding_stores_everything() {
 }
 
 #[tokio::test]
-async fn an_encoding_that_lacks_characters_is_told_at_the_start() {
-    for (encoding, told) in [
+async fn an_encoding_other_than_utf8_is_logged_at_the_start() {
+    for (encoding, warning) in [
         ("LATIN1", Some("with characters that it lacks are refused")),
         ("SQL_ASCII", Some("it stores text unchecked")),
         ("UTF8", None),
@@ -359,10 +362,10 @@ async fn an_encoding_that_lacks_characters_is_told_at_the_start() {
             lines.push(line);
         }
         let about: Vec<_> = lines.iter().filter(|line| line.contains("encoding is not")).collect();
-        match told {
-            Some(told) => {
+        match warning {
+            Some(warning) => {
                 assert!(about.len() == 1, "{lines:?}");
-                assert!(about[0].contains(told) && about[0].contains(encoding), "{about:?}");
+                assert!(about[0].contains(warning) && about[0].contains(encoding), "{about:?}");
                 assert!(about[0].contains("WARN"), "{about:?}");
             }
             None => assert!(about.is_empty(), "{about:?}"),

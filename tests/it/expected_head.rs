@@ -1,4 +1,4 @@
-//! Publishes that expect a certain head.
+//! Publishes that are conditional on the head.
 
 use std::sync::Arc;
 
@@ -8,34 +8,34 @@ use trunkline::proto;
 
 use crate::support::{
     TestBroker, assert_refused, info,
-    sequenced::{publish, request, stored},
+    sequenced::{duplicate_of, publish, request, stored_at, stored_payloads},
 };
 
 #[tokio::test]
-async fn a_publish_for_another_head_is_refused_and_stores_nothing() {
+async fn a_publish_that_expects_another_head_is_refused_and_stores_nothing() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let at = |expected_head, payload| proto::PublishRequest {
         expected_head: Some(expected_head),
         ..request(&[payload])
     };
-    assert_eq!(publish(&broker, at(0, "a")).await.unwrap(), (0, false));
+    assert_eq!(publish(&broker, at(0, "a")).await.unwrap(), stored_at(0));
     let refused = publish(&broker, at(0, "b")).await;
     let metadata = assert_refused(refused, Code::Aborted, "HEAD_MOVED");
     assert_eq!((metadata["expected_head"].as_str(), metadata["head"].as_str()), ("0", "1"));
     let refused = publish(&broker, at(5, "b")).await;
     assert_refused(refused, Code::Aborted, "HEAD_MOVED");
-    assert_eq!(publish(&broker, at(1, "b")).await.unwrap(), (1, false));
-    assert_eq!(stored(&broker).await, ["a", "b"]);
+    assert_eq!(publish(&broker, at(1, "b")).await.unwrap(), stored_at(1));
+    assert_eq!(stored_payloads(&broker).await, ["a", "b"]);
 
-    // A repeated one was right when it was stored.
+    // A repetition succeeds, as the expected head was right when the message was stored.
     let both = proto::PublishRequest { sequence: Some(0), ..at(2, "c") };
-    assert_eq!(publish(&broker, both.clone()).await.unwrap(), (2, false));
-    assert_eq!(publish(&broker, both).await.unwrap(), (2, true));
+    assert_eq!(publish(&broker, both.clone()).await.unwrap(), stored_at(2));
+    assert_eq!(publish(&broker, both).await.unwrap(), duplicate_of(2));
 }
 
 #[tokio::test]
-async fn of_many_that_expect_one_head_one_wins_on_whatever_broker() {
+async fn if_several_publishes_expect_the_same_head_one_succeeds_across_brokers() {
     let broker = Arc::new(TestBroker::start().await);
     let other = Arc::new(broker.start_another().await);
     broker.topic("orders").await;
@@ -47,8 +47,8 @@ async fn of_many_that_expect_one_head_one_wins_on_whatever_broker() {
                 let request =
                     proto::PublishRequest { expected_head: Some(round), ..request(&["x"]) };
                 match publish(&broker, request).await {
-                    Ok((offset, _)) => {
-                        assert_eq!(offset, round);
+                    Ok(receipt) => {
+                        assert_eq!(receipt, stored_at(round));
                         true
                     }
                     Err(status) => {

@@ -1,4 +1,4 @@
-//! Instances of a producer that a newer one shuts out.
+//! Instances of a producer that a newer instance fences.
 
 use std::process::Stdio;
 
@@ -8,35 +8,38 @@ use trunkline::proto::{self, publish_stream_response::Result as Answer};
 
 use crate::support::{
     PublishStream, TestBroker, assert_refused,
-    sequenced::{counted, fence, publish, request, stored, streamed},
+    sequenced::{
+        duplicate_of, fence, publish, request, sequenced, stored_at, stored_payloads, streamed,
+    },
     soon, until,
 };
 
 #[tokio::test]
-async fn an_instance_that_was_fenced_is_refused_from_then_on() {
+async fn a_fenced_instance_is_refused_by_every_broker() {
     let broker = TestBroker::start().await;
     let other = broker.start_another().await;
     broker.topic("orders").await;
-    publish(&broker, counted(0, &["old"])).await.unwrap();
+    publish(&broker, sequenced(0, &["old"])).await.unwrap();
 
     let producer = fence(&other).await;
     assert_eq!((producer.epoch, producer.last_sequence), (1, Some(0)));
     assert_eq!(producer.next_sequence, 1);
     for broker in [&broker, &other] {
-        let refused = publish(broker, counted(1, &["old"])).await;
+        let refused = publish(broker, sequenced(1, &["old"])).await;
         let metadata = assert_refused(refused, Code::FailedPrecondition, "PRODUCER_FENCED");
         assert_eq!((metadata["epoch"].as_str(), metadata["current_epoch"].as_str()), ("0", "1"));
-        // Whether it counts or not.
+        // With or without a sequence.
         let refused = publish(broker, request(&["old"])).await;
         assert_refused(refused, Code::FailedPrecondition, "PRODUCER_FENCED");
     }
-    let new = |sequence| proto::PublishRequest { producer_epoch: 1, ..counted(sequence, &["new"]) };
-    // The count goes on: what the old instance stored is known to the new one.
-    assert_eq!(publish(&broker, new(0)).await.unwrap(), (0, true));
-    assert_eq!(publish(&broker, new(1)).await.unwrap(), (1, false));
-    assert_eq!(stored(&broker).await, ["old", "new"]);
+    let new =
+        |sequence| proto::PublishRequest { producer_epoch: 1, ..sequenced(sequence, &["new"]) };
+    // The new instance continues the sequences of the old one.
+    assert_eq!(publish(&broker, new(0)).await.unwrap(), duplicate_of(0));
+    assert_eq!(publish(&broker, new(1)).await.unwrap(), stored_at(1));
+    assert_eq!(stored_payloads(&broker).await, ["old", "new"]);
 
-    // A first registration may fence too: there is nobody to shut out.
+    // A first registration may fence, too, although there is no other instance.
     let request = proto::RegisterProducerRequest {
         topic: "orders".to_owned(),
         producer_id: "fresh".to_owned(),
@@ -54,26 +57,30 @@ async fn an_instance_that_was_fenced_is_refused_from_then_on() {
 }
 
 #[tokio::test]
-async fn instances_in_one_flush_are_told_apart() {
+async fn old_and_new_instances_in_one_flush_are_distinguished() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     fence(&broker).await;
     let mut stream = PublishStream::open(&broker).await;
     for round in 0..20 {
-        stream.send(streamed(counted(round, &["old"]))).await;
-        let new = proto::PublishRequest { producer_epoch: 1, ..counted(round, &["new"]) };
+        stream.send(streamed(sequenced(round, &["old"]))).await;
+        let new = proto::PublishRequest { producer_epoch: 1, ..sequenced(round, &["new"]) };
         stream.send(streamed(new)).await;
     }
     for round in 0..20 {
-        let Answer::Refusal(refusal) = stream.answer().await else { panic!("the old one") };
+        let Answer::Refusal(refusal) = stream.answer().await else {
+            panic!("the old instance is refused")
+        };
         assert_eq!(refusal.reason, "PRODUCER_FENCED");
-        let Answer::Receipt(receipt) = stream.answer().await else { panic!("the new one") };
+        let Answer::Receipt(receipt) = stream.answer().await else {
+            panic!("the new instance is accepted")
+        };
         assert_eq!(receipt.first_offset, round);
     }
 }
 
 #[tokio::test]
-async fn the_command_fences() {
+async fn the_command_fences_older_instances() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let register = ["producer", "register", "--topic", "orders", "producer", "--fence"];
@@ -81,7 +88,7 @@ async fn the_command_fences() {
     assert_eq!(registered.code(), 0, "{registered:?}");
     assert!(registered.stdout.contains("with epoch 1"), "{registered:?}");
     let produce = ["produce", "orders", "--producer", "producer"];
-    // It takes a new epoch, and is the only instance from then on.
+    // `produce` takes a new epoch, and is the only instance from then on.
     let mut old = Command::new(env!("CARGO_BIN_EXE_trunkline"));
     old.args(["--endpoint", &broker.endpoint]).args(produce).kill_on_drop(true);
     let mut old = old.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -91,12 +98,12 @@ async fn the_command_fences() {
     let produced = broker.run_with_input(&produce, "b\n").await;
     assert_eq!(produced.code(), 0, "{produced:?}");
     lines.write_all(b"old\n").await.unwrap();
-    let refused = soon("the older one ends", old.wait_with_output()).await.unwrap();
-    let told = String::from_utf8_lossy(&refused.stderr);
-    assert_eq!((refused.status.code(), told.lines().count()), (Some(1), 1), "{told}");
-    assert!(told.contains("(PRODUCER_FENCED): another instance"), "{told}");
-    assert!(told.contains("1 messages acknowledged"), "{told}");
+    let refused = soon("the older instance ends", old.wait_with_output()).await.unwrap();
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!((refused.status.code(), stderr.lines().count()), (Some(1), 1), "{stderr}");
+    assert!(stderr.contains("(PRODUCER_FENCED): another instance"), "{stderr}");
+    assert!(stderr.contains("1 messages acknowledged"), "{stderr}");
     let listed = broker.run(&["producer", "list", "--topic", "orders"]).await;
     assert!(listed.stdout.contains("producer  3      1"), "{listed:?}");
-    assert_eq!(stored(&broker).await, ["a", "b"]);
+    assert_eq!(stored_payloads(&broker).await, ["a", "b"]);
 }

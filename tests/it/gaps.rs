@@ -3,19 +3,19 @@
 use tonic::Code;
 use trunkline::proto::{self, CommitMode, consume_response::Event};
 
-use crate::support::{TestBroker, Trunkline, assert_refused, until};
+use crate::support::{TestBroker, assert_refused, until};
 
 #[tokio::test]
-async fn a_consumer_that_registers_or_seeks_while_the_floor_rises_begins_at_the_floor() {
+async fn registering_and_seeking_wait_for_a_concurrent_trim_and_respect_it() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.publish("orders", ["a", "b", "c"]).await;
     broker.consumer("orders", "seeking").await;
     // As retention does it, but slower.
     let mut sql = broker.sql().await;
-    let raising = sql.transaction().await.unwrap();
+    let trimming = sql.transaction().await.unwrap();
     let lock = "select from trunkline.topic_head for update";
-    raising.query(lock, &[]).await.unwrap();
+    trimming.query(lock, &[]).await.unwrap();
     let (topic, consumer_id) = ("orders".to_owned(), "new".to_owned());
     let register = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
     let mut consumers = broker.consumers();
@@ -25,9 +25,9 @@ async fn a_consumer_that_registers_or_seeks_while_the_floor_rises_begins_at_the_
     let seek = proto::SeekRequest { topic, consumer_id, target };
     let mut consumers = broker.consumers();
     let seeking = tokio::spawn(async move { consumers.seek(seek).await });
-    until("both wait", async || broker.waiting_for_locks().await == 2).await;
-    raising.batch_execute("update trunkline.topic_head set first_offset = 2").await.unwrap();
-    raising.commit().await.unwrap();
+    until("both calls wait", async || broker.waiting_for_locks().await == 2).await;
+    trimming.batch_execute("update trunkline.topic_head set first_offset = 2").await.unwrap();
+    trimming.commit().await.unwrap();
     let registered = registering.await.unwrap().unwrap().into_inner().consumer.unwrap();
     assert_eq!(registered.position, 2);
     assert_refused(seeking.await.unwrap(), Code::OutOfRange, "OFFSET_OUT_OF_RANGE");
@@ -35,7 +35,7 @@ async fn a_consumer_that_registers_or_seeks_while_the_floor_rises_begins_at_the_
 }
 
 #[tokio::test]
-async fn a_consumer_below_the_floor_is_told_of_the_gap_and_goes_on() {
+async fn a_consumer_below_the_log_start_is_told_the_gap_and_continues_after_it() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     for id in ["auto", "manual", "puller"] {
@@ -56,7 +56,7 @@ async fn a_consumer_below_the_floor_is_told_of_the_gap_and_goes_on() {
     assert_eq!(manual.gap().await, (0, 3));
     assert_eq!(manual.payloads(1).await, ["d"]);
     assert_eq!(broker.position("orders", "manual").await, 0);
-    // What was removed may be committed, as what was delivered.
+    // Removed messages may be committed like delivered ones.
     manual.commit(3).await.unwrap();
     manual.commit(4).await.unwrap();
 
@@ -66,7 +66,7 @@ async fn a_consumer_below_the_floor_is_told_of_the_gap_and_goes_on() {
 }
 
 #[tokio::test]
-async fn a_gap_up_to_the_head_moves_a_consumer_there() {
+async fn a_gap_up_to_the_head_moves_the_consumer_to_the_head() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     for id in ["auto", "puller"] {
@@ -90,7 +90,7 @@ async fn a_gap_up_to_the_head_moves_a_consumer_there() {
 }
 
 #[tokio::test]
-async fn a_stream_that_retention_overtakes_gets_a_gap_on_whatever_broker_it_is() {
+async fn a_stream_that_retention_overtakes_gets_a_gap_on_any_broker() {
     let broker = TestBroker::start().await;
     let other = broker.start_another().await;
     broker.topic("orders").await;
@@ -108,8 +108,8 @@ async fn a_stream_that_retention_overtakes_gets_a_gap_on_whatever_broker_it_is()
     }
     assert_eq!(stream.payloads(1).await, ["a"]);
     broker.trim("orders", 3).await;
-    // The other broker's poll tells it.
-    until("the other broker has heard of it", async || {
+    // The other broker learns it from its poll.
+    until("the other broker knows the log start", async || {
         let request =
             proto::ReadMessagesRequest { topic: "orders".to_owned(), ..Default::default() };
         let page = other.topics().read_messages(request).await.unwrap().into_inner();
@@ -117,7 +117,7 @@ async fn a_stream_that_retention_overtakes_gets_a_gap_on_whatever_broker_it_is()
     })
     .await;
     stream.commit(1).await.unwrap();
-    // It may have read ahead before the messages were removed; what follows is in order, and once.
+    // The stream may have read ahead before the trim; what follows is in order, without repeats.
     let mut next = 1;
     while next < 5 {
         match stream.next().await {
@@ -136,22 +136,14 @@ async fn a_stream_that_retention_overtakes_gets_a_gap_on_whatever_broker_it_is()
 }
 
 #[tokio::test]
-async fn the_command_tells_of_a_gap_and_goes_on() {
+async fn the_command_reports_a_gap_and_continues() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
     broker.publish("orders", ["a", "b", "c"]).await;
     broker.trim("orders", 2).await;
-    let read = Trunkline::run(&[
-        "--endpoint",
-        &broker.endpoint,
-        "consume",
-        "orders",
-        "--consumer",
-        "billing",
-        "--until-caught-up",
-    ])
-    .await;
+    let consume = ["consume", "orders", "--consumer", "billing", "--until-caught-up"];
+    let read = broker.run(&consume).await;
     assert_eq!((read.code(), read.stdout.as_str()), (0, "c\n"), "{read:?}");
     assert!(read.stderr.contains("offsets 0 to 1 are no longer kept"), "{read:?}");
     assert_eq!(broker.position("orders", "billing").await, 3);

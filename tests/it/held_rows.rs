@@ -1,4 +1,4 @@
-//! Rows that another session of the database holds: whoever does not need them goes on.
+//! Rows that another database session locks do not delay consumers that do not need them.
 
 use std::{
     pin::pin,
@@ -16,20 +16,20 @@ use crate::support::{LIMITS, PRODUCER, TestBroker, assert_refused, message, payl
 /// Rows are held for longer.
 const BOUND: Duration = Duration::from_secs(2);
 
-/// A session that holds a consumer's row until it is dropped.
-async fn hold(broker: &TestBroker, topic: &str) -> tokio_postgres::Client {
+/// A session that locks the rows of a topic's consumers until it is dropped.
+async fn lock_consumers(broker: &TestBroker, topic: &str) -> tokio_postgres::Client {
     let sql = broker.sql().await;
-    let hold = format!(
+    let lock = format!(
         "begin;
          select 1 from trunkline.consumer_topic
          where topic_id = (select id from trunkline.topic where name = '{topic}') for update"
     );
-    sql.batch_execute(&hold).await.unwrap();
+    sql.batch_execute(&lock).await.unwrap();
     sql
 }
 
 #[tokio::test]
-async fn a_consumer_whose_row_is_held_holds_up_no_other() {
+async fn a_consumer_whose_row_is_locked_delays_no_other() {
     let broker = TestBroker::start().await;
     for topic in ["held", "free"] {
         broker.topic(topic).await;
@@ -39,25 +39,25 @@ async fn a_consumer_whose_row_is_held_holds_up_no_other() {
     let mut free = broker.consume("free", "billing").await;
     held.attached().await;
     free.attached().await;
-    let holder = hold(&broker, "held").await;
+    let locking = lock_consumers(&broker, "held").await;
     broker.publish("held", ["first"]).await;
-    // Far less than the row is held.
-    let going_on = async {
+    // The time limit is much shorter than the lock lasts.
+    let others = async {
         for number in 0..20 {
             let sent = format!("message {number}");
             broker.publish("free", [sent.as_str()]).await;
-            assert_eq!(payload(&free.batch().await[0]), sent);
+            assert_eq!(payload(&free.next_messages().await[0]), sent);
         }
     };
-    tokio::time::timeout(Duration::from_secs(4), going_on).await.expect("the other one goes on");
+    tokio::time::timeout(Duration::from_secs(4), others).await.expect("the other consumer goes on");
     assert_eq!(broker.position("held", "billing").await, 0);
-    holder.batch_execute("commit").await.unwrap();
+    locking.batch_execute("commit").await.unwrap();
     assert_eq!(held.payloads(1).await, ["first"]);
     assert_eq!(broker.position("held", "billing").await, 1);
 }
 
 #[tokio::test]
-async fn a_row_that_is_held_for_long_ends_only_its_own_consumer() {
+async fn a_row_that_is_locked_for_long_affects_only_its_own_consumer() {
     let broker = TestBroker::start().await;
     for topic in ["held", "free"] {
         broker.topic(topic).await;
@@ -68,17 +68,19 @@ async fn a_row_that_is_held_for_long_ends_only_its_own_consumer() {
     stream.messages(1).await;
     let mut free = broker.consume("free", "billing").await;
     free.attached().await;
-    let holder = hold(&broker, "held").await;
-    // What is not known to be stored is not acknowledged.
-    let refused = soon("the commit's answer", stream.commit(1)).await;
+    let locking = lock_consumers(&broker, "held").await;
+    // A commit is not acknowledged unless it is known to be stored.
+    let refused = soon("the answer to the commit", stream.commit(1)).await;
     assert_refused(refused, Code::Unavailable, "DATABASE_UNAVAILABLE");
-    // Others attach meanwhile, on the session that this one's lease is on.
+    // Others can attach meanwhile, although all leases share one session.
     let attaching = async {
         broker.consumer("free", "another").await;
         broker.consume("free", "another").await.attached().await
     };
-    tokio::time::timeout(Duration::from_secs(4), attaching).await.expect("another one attaches");
-    holder.batch_execute("commit").await.unwrap();
+    tokio::time::timeout(Duration::from_secs(4), attaching)
+        .await
+        .expect("another consumer attaches");
+    locking.batch_execute("commit").await.unwrap();
     assert_eq!(stream.commit(1).await.unwrap(), 1);
 }
 
@@ -92,7 +94,7 @@ async fn commits_that_share_a_statement_are_answered_as_if_each_had_come_alone()
     stream.messages(6).await;
     // Both wait for the row, in this order, and are written together when it is free.
     let commit_both = async |first, second| {
-        let holder = hold(&broker, "held").await;
+        let holder = lock_consumers(&broker, "held").await;
         let mut first = pin!(stream.commit(first));
         let tried = "select exists (
             select from pg_stat_activity writer, pg_stat_activity holder
@@ -147,7 +149,7 @@ async fn a_position_whose_row_is_let_go_is_stored_while_others_keep_moving() {
         stream.attached().await;
         moving.push(stream);
     }
-    let holder = hold(&broker, "held").await;
+    let holder = lock_consumers(&broker, "held").await;
     let keep_moving = join_all(moving.iter().map(async |stream| {
         loop {
             stream.commit(0).await.unwrap();
@@ -220,7 +222,7 @@ async fn streams_that_open_on_held_rows_keep_no_other_from_its_lease() {
         broker.consumer("held", consumer).await;
     }
     broker.consumer("free", "billing").await;
-    let holder = hold(&broker, "held").await;
+    let holder = lock_consumers(&broker, "held").await;
     let opening = join_all(consumers.iter().map(async |consumer| {
         loop {
             let status = broker.consume("held", consumer).await.ended().await;

@@ -1,33 +1,22 @@
-//! A test that cannot run here is ignored, and says why; none returns early and counts as passed.
+//! A test that cannot run on this machine is ignored with a reason, and never returns early.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => sources(&path, found),
-            false => found.push(path),
-        }
-    }
-}
+use crate::support::files_below;
 
 #[test]
 fn no_test_passes_without_having_run() {
-    // In two pieces, as this file is read too.
+    // In two pieces, as this file is searched, too.
     let signs = [["else { retu", "rn };"].concat(), ["println!(\"ski", "pped"].concat()];
-    let mut files = Vec::new();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for folder in ["tests", "src"] {
-        sources(&root.join(folder), &mut files);
-    }
+    let files = ["tests", "src"].map(|folder| files_below(&root.join(folder)));
     let mut tests = 0;
-    for path in files {
+    for path in files.into_iter().flatten() {
         let text = fs::read_to_string(&path).unwrap();
-        // A test's body, up to the brace at the margin or as deep as the attribute.
+        // A test's body ends at a closing brace at the margin or one level deeper.
         for test in text.split("::test").skip(1).chain(text.split("#[test]").skip(1)) {
             let body = test.lines().skip(1).take_while(|line| *line != "}" && *line != "    }");
             for line in body {

@@ -1,4 +1,4 @@
-//! What the log says, and what it never says.
+//! What the log contains, and what it must never contain.
 
 use tokio::sync::mpsc;
 use trunkline::{client::Client, proto};
@@ -12,9 +12,9 @@ async fn broker_with_log(filter: &str, url: &str) -> (Client, mpsc::Receiver<Str
         &["--listen", "127.0.0.1:0", "--drain-timeout", "1s", "--database-url", url],
     )
     .await;
-    let (lines, log) = mpsc::channel(100_000); // More than a test's broker says.
+    let (lines, log) = mpsc::channel(100_000); // More lines than a test's broker writes.
     tokio::spawn(async move {
-        // The broker whole, as it is killed when it is dropped.
+        // Moved in as a whole, as dropping it kills the broker.
         let mut broker = broker;
         while let Ok(Some(line)) = broker.stderr.next_line().await {
             if lines.send(line).await.is_err() {
@@ -25,7 +25,7 @@ async fn broker_with_log(filter: &str, url: &str) -> (Client, mpsc::Receiver<Str
     (Client::connect(&endpoint).await.unwrap(), log)
 }
 
-/// All lines up to the one that holds a text.
+/// All lines up to the first that contains a text.
 async fn lines_until(log: &mut mpsc::Receiver<String>, last: &str) -> Vec<String> {
     let mut lines = Vec::new();
     soon(last, async {
@@ -36,7 +36,7 @@ async fn lines_until(log: &mut mpsc::Receiver<String>, last: &str) -> Vec<String
                 return;
             }
         }
-        panic!("the log ends without {last:?}: {lines:#?}");
+        panic!("the log ended without {last:?}: {lines:#?}");
     })
     .await;
     lines
@@ -48,11 +48,11 @@ async fn create(client: &Client, topic: &str) {
 }
 
 #[tokio::test]
-async fn no_level_writes_what_messages_hold() {
+async fn no_log_level_writes_message_contents_or_passwords() {
     let database = TestDatabase::create().await;
     let password = "unspoken-password";
-    let joint = if database.url.contains('?') { '&' } else { '?' };
-    let url = format!("{}{joint}password={password}", database.url);
+    let separator = if database.url.contains('?') { '&' } else { '?' };
+    let url = format!("{}{separator}password={password}", database.url);
     let filter = "trace,h2=trace,hyper=trace,tonic=trace,tokio_postgres=trace";
     let (client, mut log) = broker_with_log(filter, &url).await;
     create(&client, "orders").await;
@@ -90,17 +90,17 @@ async fn no_level_writes_what_messages_hold() {
     let lines = lines_until(&mut log, "the-last-line").await;
     assert!(lines.iter().any(|line| line.contains("DEBUG") || line.contains("TRACE")), "{lines:?}");
     for secret in secrets.iter().chain([&password]) {
-        // As an array of numbers, as some print bytes.
+        // Also as an array of numbers, as `Debug` prints bytes.
         let numbers = format!("{:?}", secret.as_bytes());
         let numbers = numbers.trim_matches(['[', ']']);
-        let telling: Vec<_> =
+        let leaks: Vec<_> =
             lines.iter().filter(|line| line.contains(secret) || line.contains(numbers)).collect();
-        assert!(telling.is_empty(), "{secret} is in {telling:#?}");
+        assert!(leaks.is_empty(), "{secret} is in {leaks:#?}");
     }
 }
 
 #[tokio::test]
-async fn every_administrative_act_leaves_one_line() {
+async fn every_administrative_action_is_logged_once() {
     let database = TestDatabase::create().await;
     let (client, mut log) = broker_with_log("info", &database.url).await;
     let topic = || "orders".to_owned();
@@ -161,7 +161,7 @@ async fn every_administrative_act_leaves_one_line() {
     create(&client, "the-last-line").await;
 
     let lines = lines_until(&mut log, "the-last-line").await;
-    for (act, also) in [
+    for (action, also) in [
         ("created a topic", "client=\"127.0.0.1:"),
         ("changed a topic", "client=\"127.0.0.1:"),
         ("registered a producer", "producer=producer"),
@@ -174,11 +174,11 @@ async fn every_administrative_act_leaves_one_line() {
         ("unregistered a consumer", "consumer=billing"),
         ("deleted a topic", "client=\"127.0.0.1:"),
     ] {
-        let marked: Vec<_> = lines
+        let matching: Vec<_> = lines
             .iter()
-            .filter(|line| line.contains(&format!(" {act}")) && line.contains("topic=orders"))
+            .filter(|line| line.contains(&format!(" {action}")) && line.contains("topic=orders"))
             .collect();
-        assert_eq!(marked.len(), 1, "{act}: {lines:#?}");
-        assert!(marked[0].contains(" INFO ") && marked[0].contains(also), "{}", marked[0]);
+        assert_eq!(matching.len(), 1, "{action}: {lines:#?}");
+        assert!(matching[0].contains(" INFO ") && matching[0].contains(also), "{}", matching[0]);
     }
 }

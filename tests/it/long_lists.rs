@@ -1,14 +1,14 @@
-//! Lists whose entries are as large as they may be: every page fits what a client takes by default.
+//! Lists of the largest possible entries: every page fits the default limit of clients.
 
 use prost::Message as _;
 use trunkline::proto;
 
 use crate::support::TestBroker;
 
-/// What gRPC clients take by default.
+/// The default message size limit of gRPC clients.
 const DEFAULT_LIMIT: usize = 4 * 1024 * 1024;
 
-/// The largest page that there may be.
+/// The largest page size.
 const PAGE_SIZE: i32 = 1_000;
 
 fn longest_name(number: i32) -> String {
@@ -16,12 +16,12 @@ fn longest_name(number: i32) -> String {
 }
 
 #[tokio::test]
-async fn a_thousand_topics_with_the_largest_labels_are_listed_each_once() {
+async fn a_thousand_topics_with_the_largest_labels_are_each_listed_once() {
     let broker = TestBroker::start().await;
     broker.topic("pattern").await;
     let sql = broker.sql().await;
-    // 16 KiB of labels as the database keeps them, in a half of them as control characters, which
-    // take six times as much room in JSON.
+    // Each has 16 KiB of labels. In half of the topics these are control characters, which take six
+    // times as much space in JSON.
     let insert = r#"
         with topic as (
             insert into trunkline.topic (name, description, labels)
@@ -53,7 +53,7 @@ async fn a_thousand_topics_with_the_largest_labels_are_listed_each_once() {
 }
 
 #[tokio::test]
-async fn the_longest_pages_of_producers_and_consumers_fit() {
+async fn the_largest_pages_of_producers_and_consumers_fit() {
     let broker = TestBroker::start().await;
     let topic = longest_name(0);
     broker.topic(&topic).await;

@@ -1,6 +1,6 @@
-//! Tests against a real server and a real PostgreSQL, each with a database of its own.
+//! Tests against a real server and a real PostgreSQL, each with its own database.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails says where")]
+#![expect(clippy::unwrap_used, reason = "a panic shows where a test fails")]
 
 mod support;
 
@@ -44,17 +44,16 @@ mod ignored;
 mod layers;
 mod logging;
 mod long_lists;
-mod loss;
 mod poolers;
 mod promises;
 mod publish;
 mod pull;
 mod reflection;
-mod registered_anew;
 mod registration;
+mod request_groups;
+mod reregistration;
 mod retention;
 mod roles;
-mod runs;
 mod schema;
 mod seek;
 mod session_settings;
@@ -63,6 +62,7 @@ mod ship_bad_lines;
 mod ship_defaults;
 mod ship_encodings;
 mod ship_json;
+mod ship_killed;
 mod ship_refusals;
 mod ship_resume;
 mod sql_views;
@@ -72,4 +72,5 @@ mod terminal;
 mod three_brokers;
 mod times;
 mod trim;
+mod truncation;
 mod written_out;

@@ -1,4 +1,4 @@
-//! What stands between a broker and PostgreSQL, or in its place.
+//! Poolers in front of PostgreSQL, and servers that lack some of its features.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 use trunkline::{
-    proto::{self, consume_response::Event, seek_request::Target},
+    proto::{self, seek_request::Target},
     storage::{self, Storage},
 };
 
@@ -17,21 +17,21 @@ use crate::support::{
 
 async fn refusal(url: &str, direct_url: Option<&str>) -> String {
     match Storage::open(url, direct_url, LIMITS).await {
-        Ok(_) => panic!("refused expected"),
+        Ok(_) => panic!("a refusal expected"),
         Err(error) => error.to_string(),
     }
 }
 
 #[tokio::test]
 #[cfg_attr(not(has_pgbouncer), ignore = "PgBouncer is not on this machine (package pgbouncer)")]
-async fn a_pooler_in_transaction_mode_is_refused_with_the_advice_that_helps() {
+async fn a_pooler_in_transaction_mode_is_refused_with_advice() {
     let database = TestDatabase::create().await;
     for (sessions, round_robin) in [(4, false), (4, true), (2, true), (1, false)] {
         let pooler = Pooler::start(&database, sessions, round_robin).await;
         let url = pooler.url(&database);
         let advice = refusal(&url, None).await;
         assert!(advice.contains("--direct-database-url"), "{sessions} {round_robin}: {advice}");
-        // Nor does it help to give it twice.
+        // It does not help to give the pooler's URL as the direct one, too.
         let advice = refusal(&url, Some(&url)).await;
         assert!(advice.contains("--direct-database-url"), "{sessions} {round_robin}: {advice}");
     }
@@ -43,7 +43,7 @@ async fn a_pooler_in_transaction_mode_is_refused_with_the_advice_that_helps() {
     assert!(served.stderr.contains("TRUNKLINE_DIRECT_DATABASE_URL"), "{served:?}");
 }
 
-/// A broker behind a pooler with fewer sessions than the broker has connections.
+/// A broker behind a pooler that has fewer sessions than the broker has connections.
 async fn pooled() -> (TestBroker, Pooler) {
     let database = Arc::new(TestDatabase::create().await);
     let pooler = Pooler::start(&database, 3, true).await;
@@ -55,7 +55,7 @@ async fn pooled() -> (TestBroker, Pooler) {
 
 #[tokio::test]
 #[cfg_attr(not(has_pgbouncer), ignore = "PgBouncer is not on this machine (package pgbouncer)")]
-async fn behind_a_pooler_messages_are_published_and_consumed_as_ever() {
+async fn behind_a_pooler_publishing_and_consuming_work() {
     let (broker, _pooler) = pooled().await;
     let broker = Arc::new(broker);
     let other = broker.start_another().await;
@@ -63,7 +63,8 @@ async fn behind_a_pooler_messages_are_published_and_consumed_as_ever() {
         broker.topic(topic).await;
         broker.consumer(topic, "reader").await;
     }
-    // Many at once, of two topics in one flush, and to a broker without the pooler, too.
+    // Many publishes at once, with two topics in a flush; one consumer is on a broker without the
+    // pooler.
     let mut orders = broker.consume("orders", "reader").await;
     let mut bills = other.consume("bills", "reader").await;
     let mut publishing = JoinSet::new();
@@ -86,7 +87,7 @@ async fn behind_a_pooler_messages_are_published_and_consumed_as_ever() {
     }
     assert_eq!(broker.position("orders", "reader").await, 640);
 
-    // What cannot be stored is refused, and harms nobody in its flush.
+    // Publishes are refused as without a pooler.
     let stranger = broker.try_publish("orders", "stranger", ["x"]).await;
     assert_refused(stranger, Code::PermissionDenied, "PRODUCER_NOT_REGISTERED");
     let request = proto::PublishRequest {
@@ -95,7 +96,7 @@ async fn behind_a_pooler_messages_are_published_and_consumed_as_ever() {
         messages: vec![proto::NewMessage {
             key: Some("key".into()),
             headers: [("name".to_owned(), "value".to_owned())].into(),
-            ..message("counted")
+            ..message("sequenced")
         }],
         sequence: Some(0),
         ..Default::default()
@@ -104,9 +105,9 @@ async fn behind_a_pooler_messages_are_published_and_consumed_as_ever() {
         let published = broker.producers().publish(request.clone()).await.unwrap().into_inner();
         assert_eq!((published.first_offset, published.duplicate), (640, duplicate));
     }
-    let counted = orders.messages(1).await;
-    assert_eq!(counted[0].key.as_deref(), Some(&b"key"[..]));
-    assert_eq!(counted[0].headers["name"], "value");
+    let sequenced = orders.messages(1).await;
+    assert_eq!(sequenced[0].key.as_deref(), Some(&b"key"[..]));
+    assert_eq!(sequenced[0].headers["name"], "value");
     let late = proto::PublishRequest { expected_head: Some(7), sequence: None, ..request };
     assert_refused(broker.producers().publish(late).await, Code::Aborted, "HEAD_MOVED");
     let mut stream = PublishStream::open(&broker).await;
@@ -127,7 +128,7 @@ async fn behind_a_pooler_messages_are_published_and_consumed_as_ever() {
 
 #[tokio::test]
 #[cfg_attr(not(has_pgbouncer), ignore = "PgBouncer is not on this machine (package pgbouncer)")]
-async fn behind_a_pooler_leases_positions_and_topics_behave_as_ever() {
+async fn behind_a_pooler_leases_positions_and_retention_work() {
     let (broker, _pooler) = pooled().await;
     let other = broker.start_another().await;
     broker.topic("orders").await;
@@ -149,7 +150,7 @@ async fn behind_a_pooler_leases_positions_and_topics_behave_as_ever() {
     let pulled = broker.pull("orders", "billing", 1).await;
     assert_refused(pulled, Code::FailedPrecondition, "LEASE_HELD");
     drop(back);
-    until("the lease is given back", async || {
+    until("the lease is released", async || {
         broker.get_consumer("orders", "billing").await.holder.is_empty()
     })
     .await;
@@ -161,29 +162,29 @@ async fn behind_a_pooler_leases_positions_and_topics_behave_as_ever() {
     assert_eq!(stream.payloads(2).await, ["c", "d"]);
     let sql = broker.sql().await;
     sql.batch_execute("update trunkline.topic set retention_messages = 1").await.unwrap();
-    until("the rest expires", async || broker.get_topic("orders").await.first_offset == 3).await;
+    broker.log_starts_at("orders", 3).await;
     broker.delete_topic("orders").await;
     info(&stream.ended().await, Code::NotFound, "TOPIC_NOT_FOUND");
 }
 
 #[tokio::test]
 #[cfg_attr(not(has_pgbouncer), ignore = "PgBouncer is not on this machine (package pgbouncer)")]
-async fn behind_a_pooler_a_publish_waits_for_the_disk_even_where_the_default_is_not_to() {
+async fn behind_a_pooler_a_publish_waits_for_the_disk_whatever_the_servers_default() {
     let (broker, _pooler) = pooled().await;
     broker.topic("orders").await;
     let sql = broker.sql().await;
-    // What each publish's transaction is set to when it commits, in sessions begun from now on.
+    // Records the settings of each publish when it commits, in sessions opened from now on.
     sql.batch_execute(&format!(
         "alter database {} set synchronous_commit = off;
-         create table seen (setting text, timeout text);
-         create function look() returns trigger language plpgsql as $$
+         create table recorded (setting text, timeout text);
+         create function record_settings() returns trigger language plpgsql as $$
          begin
-             insert into seen values
+             insert into recorded values
                  (current_setting('synchronous_commit'), current_setting('lock_timeout'));
              return null;
          end $$;
-         create constraint trigger look after insert on trunkline.batch
-             deferrable initially deferred for each row execute function look();
+         create constraint trigger record_settings after insert on trunkline.batch
+         deferrable initially deferred for each row execute function record_settings();
          select pg_terminate_backend(pid) from pg_stat_activity
          where datname = current_database() and pid <> pg_backend_pid()",
         broker.database.name
@@ -194,46 +195,48 @@ async fn behind_a_pooler_a_publish_waits_for_the_disk_even_where_the_default_is_
         broker.try_publish("orders", PRODUCER, ["x"]).await.is_ok()
     })
     .await;
-    let rows = sql.query("select distinct setting, timeout from seen", &[]).await.unwrap();
-    let seen: Vec<(&str, &str)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    assert_eq!(seen, [("on", "500ms")]);
+    let rows = sql.query("select distinct setting, timeout from recorded", &[]).await.unwrap();
+    let recorded: Vec<(&str, &str)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(recorded, [("on", "500ms")]);
 }
 
-/// PgBouncer gives its errors one code, whether they pass or stay.
+/// PgBouncer uses one code for all its errors, temporary and permanent.
 #[tokio::test]
 #[cfg_attr(not(has_pgbouncer), ignore = "PgBouncer is not on this machine (package pgbouncer)")]
-async fn a_pooler_whose_server_is_not_to_be_had_is_waited_for() {
+async fn a_broker_waits_for_a_pooler_that_cannot_reach_its_server() {
     let (database, elsewhere) = (TestDatabase::create().await, TestDatabase::create().await);
     let pooler = Pooler::start_in_mode("session", &database, 20, false).await;
     let url = pooler.url(&database);
     let sql = elsewhere.sql().await;
     let (name, allow) = (&database.name, "with allow_connections");
     sql.batch_execute(&format!("alter database {name} {allow} false")).await.unwrap();
-    let Err(error) = Storage::open(&url, None, LIMITS).await else { panic!("error expected") };
+    let Err(error) = Storage::open(&url, None, LIMITS).await else { panic!("an error expected") };
     assert!(error.is_transient(), "{error}");
     assert!(error.to_string().contains("(08P01)"), "{error}");
     sql.batch_execute(&format!("alter database {name} {allow} true")).await.unwrap();
-    until("the pooler tries again", async || match Storage::open(&url, None, LIMITS).await {
-        Ok(storage) => {
-            storage.close();
-            true
-        }
-        Err(error) => {
-            assert!(error.is_transient(), "{error}");
-            false
+    until("the pooler reaches the server again", async || {
+        match Storage::open(&url, None, LIMITS).await {
+            Ok(storage) => {
+                storage.close();
+                true
+            }
+            Err(error) => {
+                assert!(error.is_transient(), "{error}");
+                false
+            }
         }
     })
     .await;
 }
 
-/// It takes no settings with the request for a session.
+/// Even though it accepts no settings in the startup packet.
 #[tokio::test]
 #[cfg_attr(not(has_pgbouncer), ignore = "PgBouncer is not on this machine (package pgbouncer)")]
-async fn behind_a_pooler_in_session_mode_nothing_else_is_needed() {
+async fn behind_a_pooler_in_session_mode_no_direct_url_is_needed() {
     let database = Arc::new(TestDatabase::create().await);
     let pooler = Pooler::start_in_mode("session", &database, 20, false).await;
     let drain = Duration::from_secs(5);
-    // Nor where the last of several hosts, which alone is heard, says something else.
+    // Several hosts, as only the error of the last one is reported.
     let url = pooler.url(&database).replace(" port=6432", ",/nowhere port=6432,6432");
     let broker = TestBroker::start_with(database, &url, None, drain).await;
     broker.topic("orders").await;
@@ -244,13 +247,13 @@ async fn behind_a_pooler_in_session_mode_nothing_else_is_needed() {
     assert_eq!(stream.payloads(1).await, ["a"]);
 }
 
-/// Else a broker that vanishes just then leaves a session behind for hours.
+/// Otherwise a broker that vanishes before its first statement leaves a session behind for hours.
 #[tokio::test]
-async fn sessions_have_keepalives_from_their_first_moment() {
+async fn keepalives_are_set_in_the_startup_packet() {
     let first = TestBroker::start().await;
     let proxy = DeafProxy::start(&first.database).await;
     let drain = Duration::from_secs(5);
-    // What a user asks for stays.
+    // The options in the user's URL are kept.
     let url = format!("{}?options=-c%20work_mem%3D5MB", proxy.url);
     let broker = TestBroker::start_with(first.database.clone(), &url, None, drain).await;
     broker.topic("orders").await;
@@ -280,19 +283,19 @@ async fn a_direct_url_to_another_database_is_refused() {
     let (one, another) = (TestDatabase::create().await, TestDatabase::create().await);
     let refused = refusal(&one.url, Some(&another.url)).await;
     assert!(refused.contains("another one"), "{refused}");
-    // And one alone names nothing.
+    // A direct URL alone is not enough.
     let direct = ["serve", "--listen", "127.0.0.1:0", "--direct-database-url", &one.url];
     let refused = Trunkline::run(&direct).await;
     assert_eq!(refused.code(), 2, "{refused:?}");
     assert!(refused.stderr.contains("--database-url"), "{refused:?}");
 }
 
-/// As on servers that know the functions but do nothing in them.
+/// Some servers have the functions of advisory locks, but they do nothing.
 #[tokio::test]
-async fn locks_that_do_not_exclude_are_refused() {
+async fn a_server_whose_advisory_locks_do_not_exclude_is_refused() {
     let database = TestDatabase::create().await;
     let sql = database.sql().await;
-    // Sessions look for it in no other schema.
+    // In `pg_catalog`, as sessions do not search other schemas.
     sql.batch_execute(
         "alter function pg_catalog.pg_try_advisory_lock(bigint) rename to real_try_advisory_lock;
          create function pg_catalog.pg_try_advisory_lock(bigint) returns boolean
@@ -303,12 +306,12 @@ async fn locks_that_do_not_exclude_are_refused() {
     match Storage::open(&database.url, None, LIMITS).await {
         Err(storage::Error::LocksDoNotExclude) => {}
         Err(error) => panic!("{error}"),
-        Ok(_) => panic!("refused expected"),
+        Ok(_) => panic!("a refusal expected"),
     }
 }
 
 #[tokio::test]
-async fn without_notifications_a_broker_polls_and_says_so() {
+async fn without_notifications_a_broker_polls_and_reports_it() {
     let first = TestBroker::start().await;
     let deaf = DeafProxy::start(&first.database).await;
     let drain = Duration::from_secs(5);
@@ -317,13 +320,18 @@ async fn without_notifications_a_broker_polls_and_says_so() {
         let request = HealthCheckRequest { service: service.to_owned() };
         broker.health().check(request).await.unwrap().into_inner().status()
     };
-    until("it listens", async || health(&first, "wake-ups").await == ServingStatus::Serving).await;
+    until("the first broker listens", async || {
+        health(&first, "wake-ups").await == ServingStatus::Serving
+    })
+    .await;
     assert_eq!(health(&polling, "").await, ServingStatus::Serving);
-    until("it is said", async || health(&polling, "wake-ups").await == ServingStatus::NotServing)
-        .await;
-    let told = Trunkline::run(&["--endpoint", &polling.endpoint, "health"]).await;
-    assert_eq!(told.code(), 0, "{told:?}");
-    assert!(told.stdout.starts_with("SERVING\npolling mode"), "{told:?}");
+    until("polling is reported", async || {
+        health(&polling, "wake-ups").await == ServingStatus::NotServing
+    })
+    .await;
+    let reported = polling.run(&["health"]).await;
+    assert_eq!(reported.code(), 0, "{reported:?}");
+    assert!(reported.stdout.starts_with("SERVING\npolling mode"), "{reported:?}");
 
     first.topic("orders").await;
     first.consumer("orders", "billing").await;
@@ -331,7 +339,7 @@ async fn without_notifications_a_broker_polls_and_says_so() {
     stream.read_to_end().await;
     first.publish("orders", ["a"]).await;
     assert_eq!(stream.payloads(1).await, ["a"]);
-    // Seeks, take-overs and a topic's end are found as well.
+    // Polling also finds seeks, take-overs and deleted topics.
     first.seek("orders", "billing", Target::Offset(0)).await.unwrap();
     assert_eq!(stream.repositioned().await.position, 0);
     let mut taker = first.take_over("orders", "billing", "taker").await;
@@ -341,13 +349,7 @@ async fn without_notifications_a_broker_polls_and_says_so() {
     let mut standby = polling.consume("orders", "billing").await;
     standby.standby().await;
     drop(taker);
-    loop {
-        match standby.next().await {
-            Event::Attached(_) => break,
-            Event::Standby(_) | Event::Heartbeat(_) => {}
-            other => panic!("{other:?}"),
-        }
-    }
+    standby.attaches().await;
     first.delete_topic("orders").await;
     info(&standby.ended().await, Code::NotFound, "TOPIC_NOT_FOUND");
 }

@@ -1,4 +1,4 @@
-//! The promises of the README, each a test named like it.
+//! The promises of the README.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::support::{TestBroker, TestDatabase, Trunkline, assert_refused, info, 
 
 /// Promise 1: a publish is acknowledged only after its transaction committed.
 #[tokio::test]
-async fn what_was_acknowledged_survives_a_kill_of_the_broker_and_of_postgres() {
+async fn acknowledged_messages_survive_a_kill_of_the_broker_and_of_postgres() {
     let dir = tempfile::tempdir().unwrap();
     let data_dir = dir.path().join("data");
     let serve = ["--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()];
@@ -20,7 +20,7 @@ async fn what_was_acknowledged_survives_a_kill_of_the_broker_and_of_postgres() {
     let produced = Trunkline::run_with_input(&produce, lines.as_bytes()).await;
     assert_eq!(produced.code(), 0, "{produced:?}");
 
-    // Postgres first, with all its processes, as a crash of the machine would: then the broker.
+    // PostgreSQL first, then the broker.
     let postmaster = std::fs::read_to_string(data_dir.join("postgres/postmaster.pid")).unwrap();
     let postmaster = postmaster.lines().next().unwrap().parse().unwrap();
     let postmaster = nix::unistd::Pid::from_raw(postmaster);
@@ -47,32 +47,33 @@ async fn what_was_acknowledged_survives_a_kill_of_the_broker_and_of_postgres() {
 
 /// Promise 1: `synchronous_commit` is forced on, whatever the server's default is.
 #[tokio::test]
-async fn a_publish_waits_for_the_disk_even_where_the_default_is_not_to() {
+async fn a_publish_waits_for_the_disk_whatever_the_servers_default() {
     let database = Arc::new(TestDatabase::create().await);
     let sql = database.sql().await;
     let name = &database.name;
     sql.batch_execute(&format!("alter database {name} set synchronous_commit = off"))
         .await
         .unwrap();
-    // What the publishing session is set to, noted by the publish itself.
+    // Records the setting of the publishing session during the publish.
     sql.batch_execute(
-        "create table noted (setting text);
-         create function note() returns trigger language plpgsql as $$
-         begin insert into noted values (current_setting('synchronous_commit')); return new; end $$;
-         create trigger note after insert on trunkline.batch for each row execute function note()",
+        "create table recorded (setting text);
+        create function record_setting() returns trigger language plpgsql as $$
+         begin insert into recorded values (current_setting('synchronous_commit')); return new; end $$;
+         create trigger record_setting after insert on trunkline.batch
+         for each row execute function record_setting()",
     )
     .await
     .unwrap();
     let broker = TestBroker::start_on(database).await;
     broker.topic("orders").await;
     broker.publish("orders", ["first"]).await;
-    let noted = sql.query_one("select setting from noted", &[]).await.unwrap();
-    assert_eq!(noted.get::<_, &str>(0), "on");
+    let recorded = sql.query_one("select setting from recorded", &[]).await.unwrap();
+    assert_eq!(recorded.get::<_, &str>(0), "on");
 }
 
 /// Promise 2: offsets are dense in commit order, and a consumer sees n before n + 1.
 #[tokio::test]
-async fn offsets_are_dense_and_consumers_see_them_in_order_whoever_publishes() {
+async fn offsets_are_dense_and_consumers_receive_them_in_order() {
     let broker = Arc::new(TestBroker::start().await);
     let other = Arc::new(broker.start_another().await);
     broker.topic("orders").await;
@@ -93,7 +94,7 @@ async fn offsets_are_dense_and_consumers_see_them_in_order_whoever_publishes() {
                 offsets.push((answer.first_offset, payloads[0].clone()));
                 offsets.push((answer.first_offset + 1, payloads[1].clone()));
             }
-            assert!(offsets.is_sorted(), "one publisher's offsets grow");
+            assert!(offsets.is_sorted(), "the offsets of one publisher grow");
             offsets
         });
     }
@@ -104,17 +105,19 @@ async fn offsets_are_dense_and_consumers_see_them_in_order_whoever_publishes() {
     assert_eq!(acknowledged.len(), 1_600);
     assert_eq!(acknowledged.keys().copied().collect::<Vec<_>>(), (0..1_600).collect::<Vec<_>>());
 
-    let seen = live.messages(1_600).await;
-    for (offset, message) in (0..).zip(&seen) {
+    let received = live.messages(1_600).await;
+    for (offset, message) in (0..).zip(&received) {
         assert_eq!(message.offset, offset);
         assert_eq!(acknowledged[&offset].as_bytes(), &message.payload[..]);
     }
-    assert!(seen.is_sorted_by_key(|message| message.publish_time.map(|t| (t.seconds, t.nanos))));
+    assert!(
+        received.is_sorted_by_key(|message| message.publish_time.map(|t| (t.seconds, t.nanos)))
+    );
 }
 
 /// Promise 2: a consumer never sees an uncommitted message.
 #[tokio::test]
-async fn a_message_whose_transaction_is_not_committed_is_seen_by_nobody() {
+async fn no_consumer_sees_a_message_before_its_transaction_commits() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "live").await;
@@ -133,7 +136,7 @@ async fn a_message_whose_transaction_is_not_committed_is_seen_by_nobody() {
     assert!(messages.is_empty());
     assert_eq!(head, 0);
     transaction.commit().await.unwrap();
-    // Committed behind the broker's back: the poll finds it.
+    // The broker did not store it, so the poll finds it.
     assert_eq!(live.payloads(1).await, ["x"]);
 }
 
@@ -164,7 +167,7 @@ async fn only_one_stream_at_a_time_has_the_lease_across_all_brokers() {
     assert_eq!(standby.attached().await.epoch, epoch + 1);
 }
 
-/// Promise 3: whoever lost the lease cannot move the position any more.
+/// Promise 3: a stream that lost the lease can no longer move the position.
 #[tokio::test]
 async fn a_consumer_that_lost_its_lease_cannot_move_the_position() {
     let broker = TestBroker::start().await;
@@ -172,14 +175,14 @@ async fn a_consumer_that_lost_its_lease_cannot_move_the_position() {
     broker.consumer("orders", "billing").await;
     broker.publish("orders", ["first", "second"]).await;
     let mut stale = broker.consume_manually("orders", "billing").await;
-    stale.batch().await;
+    stale.next_messages().await;
 
-    // The lock goes without the holder's doing: its session ends, as when a network breaks.
+    // The lock is lost with its session, as when the network breaks.
     broker.end_sessions("trunkline lease").await;
     let status = stale.ended().await;
     info(&status, Code::Unavailable, "DATABASE_UNAVAILABLE");
     let mut owner = broker.consume_manually("orders", "billing").await;
-    owner.batch().await;
+    owner.next_messages().await;
     assert!(owner.epoch > stale.epoch);
 
     let metadata = assert_refused(stale.commit(1).await, Code::Aborted, "LEASE_LOST");
@@ -189,15 +192,15 @@ async fn a_consumer_that_lost_its_lease_cannot_move_the_position() {
     assert_eq!(broker.position("orders", "billing").await, 1);
 }
 
-/// Promise 3: the epoch fences, not the lock alone.
+/// Promise 3: the epoch fences, not only the lock.
 #[tokio::test]
-async fn a_stream_whose_epoch_is_over_ends_aborted_though_it_has_the_lock() {
+async fn a_stream_with_an_old_epoch_ends_although_it_has_the_lock() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
     let mut stale = broker.consume("orders", "billing").await;
     stale.attached().await;
-    // Another broker's stream begins a new epoch, though it cannot have the lock.
+    // Another broker claims a new epoch, although it cannot get the lock.
     let sql = broker.sql().await;
     sql.batch_execute(
         "update trunkline.consumer_topic
@@ -214,7 +217,7 @@ async fn a_stream_whose_epoch_is_over_ends_aborted_though_it_has_the_lock() {
 
 /// Promise 4, auto commit: the position moves before a frame leaves.
 #[tokio::test]
-async fn in_auto_mode_a_message_is_handed_out_at_most_once() {
+async fn in_auto_mode_a_message_is_delivered_at_most_once() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -228,9 +231,9 @@ async fn in_auto_mode_a_message_is_handed_out_at_most_once() {
     assert_eq!(stream.payloads(1).await, ["third"]);
 }
 
-/// Promise 4, manual commit: every message is handed out until its position is committed.
+/// Promise 4, manual commit: a message is delivered until its position is committed.
 #[tokio::test]
-async fn in_manual_mode_a_message_is_handed_out_until_it_is_committed() {
+async fn in_manual_mode_a_message_is_delivered_until_it_is_committed() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -259,9 +262,9 @@ async fn a_position_never_goes_back() {
     assert_eq!(broker.position("orders", "billing").await, 2);
 }
 
-/// Promise 5: who is not registered cannot publish, and nothing of its request is stored.
+/// Promise 5: a producer that is not registered cannot publish, and its request stores nothing.
 #[tokio::test]
-async fn an_unregistered_producer_stores_nothing_and_harms_nobody_in_its_flush() {
+async fn an_unregistered_producer_stores_nothing_and_does_not_affect_others_in_its_flush() {
     let broker = Arc::new(TestBroker::start().await);
     broker.topic("orders").await;
     broker.topic("bills").await;
@@ -289,7 +292,7 @@ async fn an_unregistered_producer_stores_nothing_and_harms_nobody_in_its_flush()
     let strangers = "select count(*) from trunkline.message where producer_id <> 'producer'";
     assert_eq!(sql.query_one(strangers, &[]).await.unwrap().get::<_, i64>(0), 0);
 
-    // Not from a cache: the right is gone the moment it is taken away.
+    // Registrations are not cached: unregistering takes effect at once.
     let (topic, producer_id) = ("orders".to_owned(), "producer".to_owned());
     let request = proto::UnregisterProducerRequest { topic, producer_id };
     broker.producers().unregister_producer(request).await.unwrap();
@@ -297,26 +300,26 @@ async fn an_unregistered_producer_stores_nothing_and_harms_nobody_in_its_flush()
     assert_refused(refused, Code::PermissionDenied, "PRODUCER_NOT_REGISTERED");
 }
 
-/// Promise 7: the first frame comes at once, and an idle stream beats.
+/// Promise 7: the first frame comes at once, and an idle stream sends heartbeats.
 #[tokio::test]
 async fn no_stream_is_silent() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
     let heartbeat_interval = Some(Duration::from_millis(100).try_into().unwrap());
-    let beating =
+    let with_heartbeats =
         || proto::ConsumeRequest { heartbeat_interval, ..TestBroker::request("orders", "billing") };
-    let mut holder = broker.open(beating()).await;
+    let mut holder = broker.open(with_heartbeats()).await;
     holder.attached().await;
     assert!(matches!(holder.next().await, Event::CaughtUp(_)));
-    let mut standby = broker.open(beating()).await;
+    let mut standby = broker.open(with_heartbeats()).await;
     assert!(!standby.standby().await.is_empty());
     for stream in [&mut holder, &mut standby] {
         for _ in 0..3 {
             assert!(matches!(stream.next().await, Event::Heartbeat(_)));
         }
     }
-    // Every stream ends with a status that says what to do next.
+    // Every stream ends with a status that says when to retry.
     let stopped = broker.shut_down();
     for stream in [&mut holder, &mut standby] {
         let status = stream.ended().await;
@@ -328,7 +331,7 @@ async fn no_stream_is_silent() {
 
 /// Promise 8: different topics never wait for each other.
 #[tokio::test]
-async fn a_topic_that_somebody_locks_holds_up_no_other_topic() {
+async fn a_locked_topic_delays_no_other_topic() {
     let broker = TestBroker::start().await;
     for number in 0..8 {
         broker.topic(&format!("topic-{number}")).await;
@@ -342,15 +345,15 @@ async fn a_topic_that_somebody_locks_holds_up_no_other_topic() {
     )
     .await
     .unwrap();
-    let held_up = broker.try_publish("topic-0", "producer", ["held up"]);
+    let locked = broker.try_publish("topic-0", "producer", ["locked"]);
     let others = async {
         for number in 1..8 {
             broker.publish(&format!("topic-{number}"), ["free"]).await;
         }
     };
-    let (held_up, ()) =
-        soon("all publishes are answered", async { tokio::join!(held_up, others) }).await;
-    let metadata = assert_refused(held_up, Code::Unavailable, "TOPIC_BUSY");
+    let (locked, ()) =
+        soon("all publishes are answered", async { tokio::join!(locked, others) }).await;
+    let metadata = assert_refused(locked, Code::Unavailable, "TOPIC_BUSY");
     assert_eq!(metadata["topic"], "topic-0");
     lock.rollback().await.unwrap();
     assert_eq!(broker.publish("topic-0", ["free again"]).await, 0);
@@ -358,7 +361,7 @@ async fn a_topic_that_somebody_locks_holds_up_no_other_topic() {
 
 /// Promise 8: different consumers of one topic never wait for each other.
 #[tokio::test]
-async fn a_consumer_that_does_not_read_holds_up_no_other_consumer() {
+async fn a_consumer_that_does_not_read_delays_no_other_consumer() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     for consumer in ["slow", "fast"] {
@@ -367,11 +370,14 @@ async fn a_consumer_that_does_not_read_holds_up_no_other_consumer() {
     let _slow = broker.consume("orders", "slow").await;
     let mut fast = broker.consume("orders", "fast").await;
     fast.attached().await;
-    // More than all windows and queues on the way to the slow one hold together.
+    // More than all windows and queues on the way to the slow consumer hold.
     const MESSAGES: usize = 80;
     for _ in 0..MESSAGES {
         broker.try_publish("orders", "producer", [vec![b'x'; 512 * 1024]]).await.unwrap();
     }
     assert_eq!(fast.messages(MESSAGES).await.len(), MESSAGES);
-    assert!(broker.position("orders", "slow").await < MESSAGES as i64, "the slow one is held back");
+    assert!(
+        broker.position("orders", "slow").await < MESSAGES as i64,
+        "the slow consumer has not received everything"
+    );
 }

@@ -8,13 +8,11 @@ use trunkline::proto::{
     self, NewMessage, PublishStreamRequest, publish_stream_response::Result as Answer,
 };
 
-use crate::support::{PublishStream, TestBroker, assert_field, assert_refused, info, soon};
+use crate::support::{
+    PublishStream, TestBroker, assert_field, assert_refused, info, message, soon, until,
+};
 
 const MIB: usize = 1024 * 1024;
-
-fn message(payload: impl Into<Bytes>) -> NewMessage {
-    NewMessage { payload: payload.into(), ..Default::default() }
-}
 
 fn streamed(topic: &str, producer: &str, messages: Vec<NewMessage>) -> PublishStreamRequest {
     let (topic, producer_id) = (topic.to_owned(), producer.to_owned());
@@ -33,7 +31,7 @@ async fn publish(
 }
 
 #[tokio::test]
-async fn a_message_comes_back_with_all_it_was_published_with() {
+async fn a_message_is_consumed_as_it_was_published() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -43,31 +41,31 @@ async fn a_message_comes_back_with_all_it_was_published_with() {
     ]
     .into();
     let published = vec![
-        NewMessage { key: Some("k1".into()), headers, ..message("with all") },
+        NewMessage { key: Some("k1".into()), headers, ..message("with everything") },
         message(vec![0u8, 255, 0]),
         NewMessage { key: Some(Bytes::new()), ..message("") },
     ];
     let answer = publish(&broker, "orders", "producer", published.clone()).await.unwrap();
     assert_eq!((answer.first_offset, answer.count), (0, 3));
 
-    // Read from the database, and from what the broker kept of the newest batches.
+    // First read from the database, then from the broker's batch cache.
     let mut late = broker.consume_manually("orders", "billing").await;
     let stored = late.messages(3).await;
     publish(&broker, "orders", "producer", published.clone()).await.unwrap();
     let live = late.messages(3).await;
-    for (offset, (seen, sent)) in
+    for (offset, (received, sent)) in
         stored.iter().chain(&live).zip(published.iter().cycle()).enumerate()
     {
-        assert_eq!(seen.offset, offset as i64);
-        assert_eq!((&seen.payload, &seen.key), (&sent.payload, &sent.key));
-        assert_eq!(seen.headers, sent.headers);
-        assert_eq!(seen.producer_id, "producer");
-        assert!(seen.publish_time.is_some());
+        assert_eq!(received.offset, offset as i64);
+        assert_eq!((&received.payload, &received.key), (&sent.payload, &sent.key));
+        assert_eq!(received.headers, sent.headers);
+        assert_eq!(received.producer_id, "producer");
+        assert!(received.publish_time.is_some());
     }
 }
 
 #[tokio::test]
-async fn messages_are_rows_of_a_view() {
+async fn the_message_view_has_a_row_for_each_message() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.producer("orders", "second").await;
@@ -102,7 +100,7 @@ async fn messages_are_rows_of_a_view() {
 }
 
 #[tokio::test]
-async fn a_publish_that_is_ill_formed_stores_nothing() {
+async fn an_invalid_publish_stores_nothing() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let refuse = async |messages, field: &str, limit| {
@@ -128,8 +126,8 @@ async fn a_publish_that_is_ill_formed_stores_nothing() {
 
     assert_field(publish(&broker, "", "producer", vec![message("x")]).await, "topic", None);
     assert_field(publish(&broker, "orders", "", vec![message("x")]).await, "producer_id", None);
-    let nowhere = publish(&broker, "nope", "producer", vec![message("x")]).await;
-    let metadata = assert_refused(nowhere, Code::NotFound, "TOPIC_NOT_FOUND");
+    let no_topic = publish(&broker, "nope", "producer", vec![message("x")]).await;
+    let metadata = assert_refused(no_topic, Code::NotFound, "TOPIC_NOT_FOUND");
     assert_eq!(metadata["topic"], "nope");
     let stranger = publish(&broker, "orders", "stranger", vec![message("x")]).await;
     let metadata = assert_refused(stranger, Code::PermissionDenied, "PRODUCER_NOT_REGISTERED");
@@ -139,11 +137,11 @@ async fn a_publish_that_is_ill_formed_stores_nothing() {
     );
 
     assert_eq!(broker.stored().await, 0);
-    assert_eq!(broker.publish("orders", ["first"]).await, 0, "no offset is spent");
+    assert_eq!(broker.publish("orders", ["first"]).await, 0, "no offset was used");
 }
 
 #[tokio::test]
-async fn a_request_over_the_decode_limit_is_refused_with_the_limit() {
+async fn a_request_over_the_size_limit_is_refused_with_the_limit() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let too_large = || vec![message(vec![0; MIB]); 17];
@@ -162,14 +160,14 @@ async fn a_request_over_the_decode_limit_is_refused_with_the_limit() {
 }
 
 #[tokio::test]
-async fn the_largest_message_and_request_go_through_to_a_default_client() {
+async fn the_largest_messages_and_requests_reach_a_client_with_default_limits() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
     let large = vec![message(vec![7; MIB]); 15];
     assert_eq!(publish(&broker, "orders", "producer", large).await.unwrap().count, 15);
     publish(&broker, "orders", "producer", vec![message(""); 10_000]).await.unwrap();
-    // Both streams and pulls stay below the 4 MiB that such a client decodes.
+    // Frames and pulls stay below the 4 MiB that such a client decodes.
     let mut stream = broker.consume_manually("orders", "billing").await;
     let messages = stream.messages(10_015).await;
     assert_eq!(messages.iter().filter(|message| message.payload.len() == MIB).count(), 15);
@@ -177,7 +175,7 @@ async fn the_largest_message_and_request_go_through_to_a_default_client() {
     let mut pulled = 0;
     while pulled < 10_015 {
         let answer = broker.pull("orders", "billing", 10_000).await;
-        // The stream's lease may be on its way back.
+        // The stream may not have released its lease yet.
         let Ok(answer) = answer else { continue };
         assert!(!answer.messages.is_empty());
         pulled += answer.messages.len();
@@ -185,7 +183,7 @@ async fn the_largest_message_and_request_go_through_to_a_default_client() {
 }
 
 #[tokio::test]
-async fn a_stream_answers_each_request_in_order_and_outlives_refusals() {
+async fn a_publish_stream_answers_requests_in_order_and_survives_refusals() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.topic("bills").await;
@@ -217,7 +215,7 @@ async fn a_stream_answers_each_request_in_order_and_outlives_refusals() {
 }
 
 #[tokio::test]
-async fn many_requests_in_flight_keep_their_order() {
+async fn many_requests_in_flight_are_stored_in_order() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let PublishStream { requests, mut answers } = PublishStream::open(&broker).await;
@@ -243,13 +241,13 @@ async fn many_requests_in_flight_keep_their_order() {
 }
 
 #[tokio::test]
-async fn a_publish_whose_caller_has_gone_is_stored_all_the_same() {
+async fn a_publish_is_stored_even_if_its_client_disconnects() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let stream = PublishStream::open(&broker).await;
     stream.send(streamed("orders", "producer", vec![message("a")])).await;
-    // The answer is never read, and the connection is closed.
-    crate::support::until("the message is stored", async || broker.stored().await == 1).await;
+    // The answer is never read, and the stream is closed.
+    until("the message is stored", async || broker.stored().await == 1).await;
     drop(stream);
     assert_eq!(broker.publish("orders", ["b"]).await, 1);
 }

@@ -1,4 +1,4 @@
-//! Pulls: messages for clients that ask.
+//! Pulls: unary calls that take the next messages.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ async fn a_pull_takes_the_next_messages_and_moves_the_position() {
 }
 
 #[tokio::test]
-async fn a_pull_waits_for_a_message_as_long_as_it_was_told() {
+async fn a_pull_waits_for_a_message_for_the_requested_time() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -47,7 +47,7 @@ async fn a_pull_waits_for_a_message_as_long_as_it_was_told() {
 }
 
 #[tokio::test]
-async fn pulls_of_one_consumer_queue_up_and_hand_each_message_out_once() {
+async fn concurrent_pulls_of_one_consumer_deliver_each_message_once() {
     let broker = Arc::new(TestBroker::start().await);
     let other = Arc::new(broker.start_another().await);
     broker.topic("orders").await;
@@ -82,12 +82,12 @@ async fn a_pull_is_refused_while_a_stream_holds_the_lease() {
         let metadata = assert_refused(refused, Code::FailedPrecondition, "LEASE_HELD");
         assert_eq!(metadata["holder"], holder);
     }
-    // And what a pull took, a stream of before cannot take again.
+    // The refused pulls took nothing.
     assert_eq!(broker.position("orders", "billing").await, 0);
 }
 
 #[tokio::test]
-async fn a_pull_that_is_ill_formed_or_of_nobody_is_refused() {
+async fn a_pull_that_is_invalid_or_of_no_consumer_is_refused() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -102,6 +102,6 @@ async fn a_pull_that_is_ill_formed_or_of_nobody_is_refused() {
     }
     let nobody = broker.pull("orders", "nobody", 1).await;
     assert_refused(nobody, Code::NotFound, "CONSUMER_NOT_FOUND");
-    let nowhere = broker.pull("nope", "billing", 1).await;
-    assert_refused(nowhere, Code::NotFound, "TOPIC_NOT_FOUND");
+    let no_topic = broker.pull("nope", "billing", 1).await;
+    assert_refused(no_topic, Code::NotFound, "TOPIC_NOT_FOUND");
 }

@@ -1,4 +1,4 @@
-//! What a client without the protos sees, and what a probe is told.
+//! Reflection, health checks and the service config.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,8 @@ use crate::support::TestBroker;
 const SERVICES: [&str; 3] =
     ["trunkline.v1.ConsumerService", "trunkline.v1.ProducerService", "trunkline.v1.TopicService"];
 
-/// The two versions of reflection differ in their package alone.
+/// Lists the services, or finds the files of a symbol. The two versions of reflection differ only
+/// in their package.
 macro_rules! reflect {
     ($version:ident, $broker:expr, $request:expr) => {{
         use $version::server_reflection_request::MessageRequest;
@@ -43,11 +44,11 @@ macro_rules! reflect {
 }
 
 #[tokio::test]
-async fn both_versions_of_reflection_list_the_services_and_describe_fields_with_comments() {
+async fn both_versions_of_reflection_list_services_and_describe_fields_with_comments() {
     let broker = TestBroker::start().await;
-    let asked = Some("trunkline.v1.Consumer");
+    let symbol = Some("trunkline.v1.Consumer");
     let lists = [reflect!(v1, broker, None::<&str>).0, reflect!(v1alpha, broker, None::<&str>).0];
-    let files = [reflect!(v1, broker, asked).1, reflect!(v1alpha, broker, asked).1];
+    let files = [reflect!(v1, broker, symbol).1, reflect!(v1alpha, broker, symbol).1];
     for list in lists {
         for service in SERVICES.iter().chain(&["grpc.health.v1.Health"]) {
             assert!(list.iter().any(|name| name == service), "{service} in {list:?}");
@@ -64,7 +65,7 @@ async fn both_versions_of_reflection_list_the_services_and_describe_fields_with_
 }
 
 #[tokio::test]
-async fn reflection_describes_the_details_of_errors() {
+async fn reflection_describes_error_details() {
     let broker = TestBroker::start().await;
     for symbol in ["google.rpc.ErrorInfo", "google.rpc.BadRequest", "google.rpc.RetryInfo"] {
         let files = reflect!(v1, broker, Some(symbol)).1;
@@ -73,7 +74,7 @@ async fn reflection_describes_the_details_of_errors() {
 }
 
 #[tokio::test]
-async fn health_tells_of_the_server_and_of_each_service() {
+async fn health_reports_the_server_and_each_service() {
     let broker = TestBroker::start().await;
     let mut health = broker.health();
     for service in SERVICES.iter().chain(&[""]) {
@@ -86,7 +87,7 @@ async fn health_tells_of_the_server_and_of_each_service() {
 }
 
 #[test]
-fn the_service_config_names_every_unary_call_once_and_retries_only_what_may_be() {
+fn the_service_config_names_every_unary_call_once_and_retries_only_safe_calls() {
     let set = prost_types::FileDescriptorSet::decode(trunkline::proto::FILE_DESCRIPTOR_SET);
     let mut calls = BTreeSet::new();
     for file in set.unwrap().file {
@@ -107,10 +108,10 @@ fn the_service_config_names_every_unary_call_once_and_retries_only_what_may_be()
         for name in method_config["name"].as_array().unwrap() {
             let of = |field: &str| name[field].as_str().unwrap().to_owned();
             let (service, method) = (of("service"), of("method"));
-            // Of the others a second try may do something that was not asked for.
-            let harmless =
+            // Repeating any other call may do something that was not requested.
+            let safe_to_retry =
                 ["Get", "List", "Read", "Commit"].iter().any(|verb| method.starts_with(verb));
-            assert_eq!(retried, harmless, "{method}");
+            assert_eq!(retried, safe_to_retry, "{method}");
             assert!(named.insert((service, method.clone())), "{method} is named twice");
         }
     }

@@ -1,9 +1,9 @@
-//! Producers and consumers: every call, and every way to refuse it.
+//! Calls that manage producers and consumers, and every way to refuse them.
 
 use tonic::Code;
 use trunkline::proto::{self, register_consumer_request::Start};
 
-use crate::support::{TestBroker, assert_field, assert_refused};
+use crate::support::{TestBroker, assert_field, assert_refused, info};
 
 fn register_producer(topic: &str, id: &str) -> proto::RegisterProducerRequest {
     proto::RegisterProducerRequest {
@@ -23,7 +23,7 @@ fn register_consumer(
 }
 
 #[tokio::test]
-async fn a_producer_is_registered_listed_and_unregistered() {
+async fn a_producer_can_be_registered_listed_and_unregistered() {
     let broker = TestBroker::start().await;
     let create = proto::CreateTopicRequest { topic: "orders".to_owned(), ..Default::default() };
     broker.topics().create_topic(create).await.unwrap();
@@ -32,14 +32,14 @@ async fn a_producer_is_registered_listed_and_unregistered() {
     let registered = registered.into_inner().producer.unwrap();
     assert_eq!((registered.topic.as_str(), registered.producer_id.as_str()), ("orders", "web"));
     assert!(registered.last_offset.is_none() && registered.last_publish_time.is_none());
-    let given = producers.register_producer(register_producer("orders", "")).await.unwrap();
-    let given = given.into_inner().producer.unwrap().producer_id;
-    assert!(given.starts_with("producer-"));
-    broker.try_publish("orders", &given, ["a", "b"]).await.unwrap();
+    let generated = producers.register_producer(register_producer("orders", "")).await.unwrap();
+    let generated = generated.into_inner().producer.unwrap().producer_id;
+    assert!(generated.starts_with("producer-"));
+    broker.try_publish("orders", &generated, ["a", "b"]).await.unwrap();
 
     let list = proto::ListProducersRequest { topic: "orders".to_owned(), ..Default::default() };
     let listed = producers.list_producers(list).await.unwrap().into_inner().producers;
-    assert_eq!(listed[0].producer_id, given);
+    assert_eq!(listed[0].producer_id, generated);
     assert_eq!(listed[0].last_offset, Some(1));
     assert!(listed[0].last_publish_time.is_some());
     assert_eq!((listed[1].producer_id.as_str(), listed[1].last_offset), ("web", None));
@@ -52,16 +52,16 @@ async fn a_producer_is_registered_listed_and_unregistered() {
     assert_eq!(found.unwrap(), listed[1]);
     let nobody = producers.get_producer(get("orders", "nobody")).await;
     assert_refused(nobody, Code::NotFound, "PRODUCER_NOT_FOUND");
-    let nowhere = producers.get_producer(get("nope", "web")).await;
-    assert_refused(nowhere, Code::NotFound, "TOPIC_NOT_FOUND");
+    let no_topic = producers.get_producer(get("nope", "web")).await;
+    assert_refused(no_topic, Code::NotFound, "TOPIC_NOT_FOUND");
     assert_field(producers.get_producer(get("a b", "web")).await, "topic", None);
     assert_field(producers.get_producer(get("orders", "")).await, "producer_id", None);
 
     let again = producers.register_producer(register_producer("orders", "web")).await;
     let metadata = assert_refused(again, Code::AlreadyExists, "PRODUCER_EXISTS");
     assert_eq!((metadata["topic"].as_str(), metadata["producer_id"].as_str()), ("orders", "web"));
-    let nowhere = producers.register_producer(register_producer("nope", "web")).await;
-    assert_refused(nowhere, Code::NotFound, "TOPIC_NOT_FOUND");
+    let no_topic = producers.register_producer(register_producer("nope", "web")).await;
+    assert_refused(no_topic, Code::NotFound, "TOPIC_NOT_FOUND");
     let bad = producers.register_producer(register_producer("orders", "a b")).await;
     assert_field(bad, "producer_id", None);
     let long = producers.register_producer(register_producer("orders", &"x".repeat(256))).await;
@@ -74,8 +74,8 @@ async fn a_producer_is_registered_listed_and_unregistered() {
     producers.unregister_producer(unregister("orders", "web")).await.unwrap();
     let again = producers.unregister_producer(unregister("orders", "web")).await;
     assert_refused(again, Code::NotFound, "PRODUCER_NOT_FOUND");
-    let nowhere = producers.unregister_producer(unregister("nope", "web")).await;
-    assert_refused(nowhere, Code::NotFound, "TOPIC_NOT_FOUND");
+    let no_topic = producers.unregister_producer(unregister("nope", "web")).await;
+    assert_refused(no_topic, Code::NotFound, "TOPIC_NOT_FOUND");
     assert_field(
         producers.unregister_producer(unregister("orders", "")).await,
         "producer_id",
@@ -84,7 +84,7 @@ async fn a_producer_is_registered_listed_and_unregistered() {
 }
 
 #[tokio::test]
-async fn a_consumer_starts_where_it_was_told_to() {
+async fn a_consumer_starts_where_it_is_told_to() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.publish("orders", ["a", "b"]).await;
@@ -114,12 +114,13 @@ async fn a_consumer_starts_where_it_was_told_to() {
         assert_eq!(registered.lag, 5 - position);
         assert_eq!((registered.epoch, registered.holder.as_str()), (0, ""));
     }
-    let given = broker.consumers().register_consumer(register_consumer("orders", "", None)).await;
-    assert!(given.unwrap().into_inner().consumer.unwrap().consumer_id.starts_with("consumer-"));
+    let generated =
+        broker.consumers().register_consumer(register_consumer("orders", "", None)).await;
+    assert!(generated.unwrap().into_inner().consumer.unwrap().consumer_id.starts_with("consumer-"));
 }
 
 #[tokio::test]
-async fn a_consumer_that_is_ill_formed_or_exists_is_not_registered() {
+async fn registering_a_consumer_that_is_invalid_or_exists_is_refused() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.publish("orders", ["a", "b"]).await;
@@ -149,11 +150,11 @@ async fn a_consumer_that_is_ill_formed_or_exists_is_not_registered() {
     assert_eq!((of("offset"), of("first_offset"), of("head")), ("3", "0", "2"));
     let list = proto::ListConsumersRequest { topic: "orders".to_owned(), ..Default::default() };
     let listed = broker.consumers().list_consumers(list).await.unwrap().into_inner();
-    assert_eq!(listed.consumers.len(), 1, "nothing of what was refused is stored");
+    assert_eq!(listed.consumers.len(), 1, "refused registrations store nothing");
 }
 
 #[tokio::test]
-async fn a_consumer_is_described_and_unregistered() {
+async fn a_consumer_can_be_described_and_unregistered() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -172,8 +173,8 @@ async fn a_consumer_is_described_and_unregistered() {
     };
     let mut consumers = broker.consumers();
     consumers.unregister_consumer(unregister("orders", "billing")).await.unwrap();
-    // An idle stream learns of it by itself.
-    crate::support::info(&stream.ended().await, Code::NotFound, "CONSUMER_NOT_FOUND");
+    // Its idle stream ends.
+    info(&stream.ended().await, Code::NotFound, "CONSUMER_NOT_FOUND");
 
     let again = consumers.unregister_consumer(unregister("orders", "billing")).await;
     let metadata = assert_refused(again, Code::NotFound, "CONSUMER_NOT_FOUND");
@@ -181,8 +182,8 @@ async fn a_consumer_is_described_and_unregistered() {
         (metadata["topic"].as_str(), metadata["consumer_id"].as_str()),
         ("orders", "billing")
     );
-    let nowhere = consumers.unregister_consumer(unregister("nope", "billing")).await;
-    assert_refused(nowhere, Code::NotFound, "TOPIC_NOT_FOUND");
+    let no_topic = consumers.unregister_consumer(unregister("nope", "billing")).await;
+    assert_refused(no_topic, Code::NotFound, "TOPIC_NOT_FOUND");
     assert_field(
         consumers.unregister_consumer(unregister("orders", "")).await,
         "consumer_id",
@@ -194,8 +195,8 @@ async fn a_consumer_is_described_and_unregistered() {
     };
     let gone = consumers.get_consumer(get("orders", "billing")).await;
     assert_refused(gone, Code::NotFound, "CONSUMER_NOT_FOUND");
-    let nowhere = consumers.get_consumer(get("nope", "billing")).await;
-    assert_refused(nowhere, Code::NotFound, "TOPIC_NOT_FOUND");
+    let no_topic = consumers.get_consumer(get("nope", "billing")).await;
+    assert_refused(no_topic, Code::NotFound, "TOPIC_NOT_FOUND");
     assert_field(consumers.get_consumer(get("", "billing")).await, "topic", None);
     assert_field(consumers.get_consumer(get("orders", "?")).await, "consumer_id", None);
 }

@@ -1,4 +1,4 @@
-//! What topics keep, what becomes of consumers that come too late, and of the space.
+//! Retention: what topics keep, and how limits are changed.
 
 use prost_types::FieldMask;
 use tonic::{Code, Status};
@@ -7,7 +7,7 @@ use trunkline::proto::{self, Retention, trim_topic_request::Before};
 use crate::support::{TestBroker, assert_field, assert_refused, until};
 
 #[tokio::test]
-async fn a_topic_keeps_so_many_messages() {
+async fn a_topic_keeps_its_maximum_of_messages() {
     let broker = TestBroker::start().await;
     broker
         .topic_with_retention("orders", Retention { max_messages: 4, ..Default::default() })
@@ -15,7 +15,7 @@ async fn a_topic_keeps_so_many_messages() {
     broker.publish("orders", ["a", "b", "c"]).await;
     broker.publish("orders", ["d", "e", "f"]).await;
     broker.publish("orders", ["g"]).await;
-    // To the message, also in the middle of what was stored together.
+    // Exact to the message, also within a batch.
     broker.log_starts_at("orders", 3).await;
     assert_eq!(broker.read_payloads("orders").await, ["d", "e", "f", "g"]);
     broker.publish("orders", ["h"]).await;
@@ -31,7 +31,7 @@ async fn a_topic_keeps_so_many_messages() {
 }
 
 #[tokio::test]
-async fn a_topic_keeps_so_many_bytes() {
+async fn a_topic_keeps_its_maximum_of_bytes() {
     let broker = TestBroker::start().await;
     broker
         .topic_with_retention("orders", Retention { max_bytes: 2_500, ..Default::default() })
@@ -41,13 +41,13 @@ async fn a_topic_keeps_so_many_bytes() {
         broker.publish("orders", [kilobyte.as_str()]).await;
     }
     broker.log_starts_at("orders", 3).await;
-    // Never less than the limit, as long as there is more.
+    // It keeps whole messages that together reach the limit.
     assert_eq!(broker.get_topic("orders").await.bytes, 3_000);
     until("the rows are deleted", async || broker.batches().await == 3).await;
 }
 
 #[tokio::test]
-async fn a_topic_keeps_messages_for_so_long() {
+async fn a_topic_keeps_messages_up_to_their_maximum_age() {
     let broker = TestBroker::start().await;
     let max_age = Some(prost_types::Duration { seconds: 3_600, nanos: 0 });
     broker.topic_with_retention("orders", Retention { max_age, ..Default::default() }).await;
@@ -62,7 +62,7 @@ async fn a_topic_keeps_messages_for_so_long() {
     .unwrap();
     broker.log_starts_at("orders", 2).await;
     assert_eq!(broker.read_payloads("orders").await, ["c"]);
-    // The last one goes too, and the offsets go on.
+    // The last message expires as well, and offsets continue.
     sql.batch_execute("update trunkline.batch set published_at = now() - interval '61 minutes'")
         .await
         .unwrap();
@@ -72,7 +72,7 @@ async fn a_topic_keeps_messages_for_so_long() {
 }
 
 #[tokio::test]
-async fn what_the_slowest_consumer_has_not_read_is_kept_if_so_said() {
+async fn keep_unread_keeps_what_the_slowest_consumer_has_not_read() {
     let broker = TestBroker::start().await;
     let retention = Retention { max_messages: 2, keep_unread: true, ..Default::default() };
     broker.topic_with_retention("orders", retention).await;
@@ -84,7 +84,7 @@ async fn what_the_slowest_consumer_has_not_read_is_kept_if_so_said() {
     broker.log_starts_at("orders", 3).await;
     broker.pull("orders", "slow", 3).await.unwrap();
     broker.log_starts_at("orders", 4).await;
-    // A consumer that is no longer there keeps nothing.
+    // A consumer that is unregistered no longer keeps messages.
     broker.consumer("orders", "never").await;
     broker.publish("orders", ["g", "h"]).await;
     let (topic, consumer_id) = ("orders".to_owned(), "never".to_owned());
@@ -96,9 +96,9 @@ async fn what_the_slowest_consumer_has_not_read_is_kept_if_so_said() {
     broker.log_starts_at("orders", 6).await;
 }
 
-/// A limit that the oldest batch only just keeps is no reason to remove what everybody has read.
+/// The oldest batch is needed to reach the limit, so it stays although all have read it.
 #[tokio::test]
-async fn what_the_limits_keep_is_kept_though_everybody_has_read_it() {
+async fn messages_within_the_limits_are_kept_although_every_consumer_has_read_them() {
     let broker = TestBroker::start().await;
     let retention = Retention { max_bytes: 1_000, keep_unread: true, ..Default::default() };
     broker.topic_with_retention("orders", retention).await;
@@ -109,13 +109,13 @@ async fn what_the_limits_keep_is_kept_though_everybody_has_read_it() {
         broker.publish("orders", [payload.as_str()]).await;
     }
     assert_eq!(broker.pull("orders", "reader", 3).await.unwrap().position, 3);
-    // Two rounds of another topic tell that this one was looked at in between.
-    for floor in [1, 2] {
+    // Two rounds of another topic show that retention has checked this topic in between.
+    for start in [1, 2] {
         broker.publish("bills", ["x"]).await;
-        if floor == 1 {
+        if start == 1 {
             broker.publish("bills", ["x"]).await;
         }
-        broker.log_starts_at("bills", floor).await;
+        broker.log_starts_at("bills", start).await;
     }
     assert_eq!(broker.get_topic("orders").await.first_offset, 0);
     broker.publish("orders", [payload.as_str()]).await;
@@ -123,7 +123,7 @@ async fn what_the_limits_keep_is_kept_though_everybody_has_read_it() {
 }
 
 #[tokio::test]
-async fn a_topic_that_somebody_locks_does_not_keep_others_from_expiring() {
+async fn a_locked_topic_does_not_keep_others_from_expiring() {
     let broker = TestBroker::start().await;
     for name in ["bills", "orders"] {
         broker
@@ -146,7 +146,7 @@ async fn a_topic_that_somebody_locks_does_not_keep_others_from_expiring() {
 }
 
 #[tokio::test]
-async fn limits_may_be_changed_one_by_one_and_lifted() {
+async fn limits_can_be_changed_one_by_one_and_lifted() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.publish("orders", ["a", "b", "c"]).await;
@@ -191,7 +191,7 @@ async fn limits_may_be_changed_one_by_one_and_lifted() {
 }
 
 #[tokio::test]
-async fn one_broker_at_a_time_removes_and_another_takes_its_place() {
+async fn one_broker_at_a_time_runs_the_retention_and_another_replaces_it() {
     let first = TestBroker::start().await;
     let second = first.start_another().await;
     first.topic_with_retention("orders", Retention { max_messages: 1, ..Default::default() }).await;
@@ -205,7 +205,7 @@ async fn one_broker_at_a_time_removes_and_another_takes_its_place() {
     first.stop().await;
     second.publish("orders", ["c", "d"]).await;
     second.log_starts_at("orders", 3).await;
-    // And when its session is lost, it gets the right back with a new one.
+    // After its session was lost, it continues with a new one.
     second.end_sessions("trunkline lease").await;
     second.publish("orders", ["e"]).await;
     second.log_starts_at("orders", 4).await;

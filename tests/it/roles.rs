@@ -1,4 +1,4 @@
-//! Roles with no more rights than they use, and what is said where one is missing.
+//! Roles with minimal privileges, and the advice when a privilege is missing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,9 +8,7 @@ use trunkline::{
     storage::{Error, Limits, Storage},
 };
 
-use crate::support::{
-    Document, PRODUCER, TestBroker, TestDatabase, Trunkline, connect, soon, until,
-};
+use crate::support::{Document, PRODUCER, TestBroker, TestDatabase, Trunkline, connect, until};
 
 const LIMITS: Limits = Limits { writers: 1, queries: 2 };
 
@@ -19,14 +17,14 @@ fn url_as(database: &TestDatabase, role: &str) -> String {
     database.url.replacen(&format!("//{}@", database.user), &format!("//{role}@"), 1)
 }
 
-/// A role of the test's own: roles belong to the whole server.
+/// Creates a role with a unique name, as roles belong to the whole server.
 async fn role(database: &TestDatabase, name: &str) -> String {
     let role = format!("{name}_{}", database.name);
     database.sql().await.batch_execute(&format!("create role {role} login")).await.unwrap();
     role
 }
 
-/// The SQL of docs/roles.md, block by block, with roles of the test's own.
+/// The SQL blocks of docs/roles.md, with unique role names.
 fn documented(database: &TestDatabase) -> Vec<String> {
     let own = |block: String| {
         ["owner", "broker", "reader"].iter().fold(block, |block, name| {
@@ -36,8 +34,14 @@ fn documented(database: &TestDatabase) -> Vec<String> {
     Document::read("docs/roles.md").blocks_in("sql").into_iter().map(own).collect()
 }
 
-/// A database with the documented roles, and the broker's and the reader's names.
-async fn with_documented_roles() -> (Arc<TestDatabase>, String, String) {
+/// A database with the roles of the documentation.
+struct Documented {
+    database: Arc<TestDatabase>,
+    broker: String,
+    reader: String,
+}
+
+async fn with_documented_roles() -> Documented {
     let database = Arc::new(TestDatabase::create_empty().await);
     let [roles, for_broker, for_reader] = documented(&database).try_into().unwrap();
     database.sql().await.batch_execute(&roles).await.unwrap();
@@ -46,13 +50,14 @@ async fn with_documented_roles() -> (Arc<TestDatabase>, String, String) {
     let as_owner = connect(&owner).await;
     as_owner.batch_execute(&for_broker).await.unwrap();
     as_owner.batch_execute(&for_reader).await.unwrap();
-    let (broker, reader) =
-        (format!("broker_{}", database.name), format!("reader_{}", database.name));
-    (database, broker, reader)
+    let broker = format!("broker_{}", database.name);
+    let reader = format!("reader_{}", database.name);
+    Documented { database, broker, reader }
 }
 
+/// The statements that a refusal says would grant the missing privileges.
 fn missing(outcome: Result<Storage, Error>) -> Vec<String> {
-    let Err(error) = outcome else { panic!("refusal expected") };
+    let Err(error) = outcome else { panic!("a refusal expected") };
     assert!(!error.is_transient());
     match error {
         Error::MissingPrivileges { statements, .. } => statements,
@@ -61,8 +66,8 @@ fn missing(outcome: Result<Storage, Error>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_documented_broker_may_do_all_that_a_broker_does() {
-    let (database, role, _) = with_documented_roles().await;
+async fn the_documented_broker_role_can_do_everything_a_broker_does() {
+    let Documented { database, broker: role, .. } = with_documented_roles().await;
     let url = url_as(&database, &role);
     let broker = TestBroker::start_with(database, &url, None, Duration::from_secs(5)).await;
     broker.topic("orders").await;
@@ -80,7 +85,7 @@ async fn the_documented_broker_may_do_all_that_a_broker_does() {
     drop((held, taken));
     until("the lease is free", async || broker.pull("orders", "billing", 1).await.is_ok()).await;
 
-    // By hand and by a limit; the rows go.
+    // Trimming and retention delete rows.
     assert_eq!(broker.trim("orders", 3).await, 3);
     let request = proto::UpdateTopicRequest {
         topic: "orders".to_owned(),
@@ -92,7 +97,7 @@ async fn the_documented_broker_may_do_all_that_a_broker_does() {
     };
     broker.topics().update_topic(request).await.unwrap();
     broker.publish("orders", ["e", "f"]).await;
-    until("the oldest are deleted", async || broker.batches().await == 1).await;
+    until("the oldest batches are deleted", async || broker.batches().await == 1).await;
 
     let fence = proto::RegisterProducerRequest {
         topic: "orders".to_owned(),
@@ -109,7 +114,7 @@ async fn the_documented_broker_may_do_all_that_a_broker_does() {
     broker.consumer("orders", "billing").await;
     broker.delete_topic("orders").await;
     let sql = broker.sql().await;
-    until("the remains are deleted", async || {
+    until("the remains of the topic are deleted", async || {
         let left = "select (select count(*) from trunkline.batch)
                         + (select count(*) from trunkline.deleted_topic)";
         sql.query_one(left, &[]).await.unwrap().get::<_, i64>(0) == 0
@@ -119,8 +124,8 @@ async fn the_documented_broker_may_do_all_that_a_broker_does() {
 }
 
 #[tokio::test]
-async fn the_documented_reader_may_use_views_and_functions_and_nothing_else() {
-    let (database, _, role) = with_documented_roles().await;
+async fn the_documented_reader_role_can_use_views_and_functions_and_nothing_else() {
+    let Documented { database, reader: role, .. } = with_documented_roles().await;
     let broker = TestBroker::start_on(database.clone()).await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -151,7 +156,7 @@ async fn the_documented_reader_may_use_views_and_functions_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_role_that_owns_the_schema_need_not_create_schemas() {
+async fn a_role_that_owns_the_schema_needs_no_right_to_create_schemas() {
     let database = TestDatabase::create_empty().await;
     let owner = role(&database, "owner").await;
     let schema = format!("create schema trunkline authorization {owner}");
@@ -164,7 +169,7 @@ async fn a_role_that_owns_the_schema_need_not_create_schemas() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_use_a_finished_schema_is_told_all_statements_that_let_it() {
+async fn a_role_without_privileges_on_the_schema_is_told_every_grant_it_needs() {
     let database = TestDatabase::create().await;
     let app = role(&database, "app").await;
     let sql = database.sql().await;
@@ -173,7 +178,7 @@ async fn a_role_that_may_not_use_a_finished_schema_is_told_all_statements_that_l
     let statements = missing(Storage::open(&url_as(&database, &app), None, LIMITS).await);
     let batch = format!("grant select, insert, delete on trunkline.batch to {app}");
     assert!(statements.contains(&batch), "{statements:?}");
-    // Where one alone is missing, that one alone is asked for.
+    // If one privilege is missing, only that one is listed.
     for statement in &statements {
         let (what, whose) = statement.rsplit_once(" to ").unwrap();
         let revoke = format!("{} from {whose}", what.replacen("grant", "revoke", 1));
@@ -183,27 +188,19 @@ async fn a_role_that_may_not_use_a_finished_schema_is_told_all_statements_that_l
     }
     sql.batch_execute(&statements.join(";")).await.unwrap();
     let storage = Storage::open(&url_as(&database, &app), None, LIMITS).await.unwrap();
-    // Without an error, and without a word of the server's each time.
+    // Vacuuming is skipped without an error and without warnings of the server.
     assert!(!storage.may_vacuum().await.unwrap());
     storage.vacuum_batches().await.unwrap();
     storage.close();
     let url = url_as(&database, &app);
     let arguments = ["--database-url", &url, "--listen", "127.0.0.1:0"];
     let (mut broker, _) = Trunkline::serve(&arguments).await;
-    soon("a warning", async {
-        while let Some(line) = broker.stderr.next_line().await.unwrap() {
-            if line.contains("may not vacuum trunkline.batch") {
-                return;
-            }
-        }
-        panic!("the broker ended");
-    })
-    .await;
+    broker.log_line("may not vacuum trunkline.batch").await;
 }
 
 #[tokio::test]
-async fn a_privilege_that_is_revoked_meanwhile_is_told_as_such() {
-    let (database, role, _) = with_documented_roles().await;
+async fn a_privilege_that_is_revoked_while_the_broker_runs_is_reported() {
+    let Documented { database, broker: role, .. } = with_documented_roles().await;
     let storage = Storage::open(&url_as(&database, &role), None, LIMITS).await.unwrap();
     let revoke = format!("revoke select on trunkline.topic_head from {role}");
     database.sql().await.batch_execute(&revoke).await.unwrap();
@@ -215,7 +212,7 @@ async fn a_privilege_that_is_revoked_meanwhile_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_create_the_schema_is_told_what_lets_it() {
+async fn a_role_that_may_not_create_the_schema_is_told_the_grant_it_needs() {
     let database = TestDatabase::create_empty().await;
     let app = role(&database, "app").await;
     let url = url_as(&database, &app);
@@ -229,7 +226,7 @@ async fn a_role_that_may_not_create_the_schema_is_told_what_lets_it() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_migrate_is_told_whose_rights_it_needs() {
+async fn a_role_that_may_not_migrate_is_told_which_role_may() {
     let database = TestDatabase::create_empty().await;
     let (owner, app) = (role(&database, "owner").await, role(&database, "app").await);
     let sql = database.sql().await;
@@ -247,7 +244,7 @@ async fn a_role_that_may_not_migrate_is_told_whose_rights_it_needs() {
         [format!("/* or start a broker as {owner} once */ grant {owner} to {app}")]
     );
 
-    // A superuser's rights are not to be given away.
+    // The rights of a superuser are not offered.
     let database = TestDatabase::create().await;
     database.sql().await.batch_execute(behind).await.unwrap();
     let statements = missing(Storage::open(&url_as(&database, &app), None, LIMITS).await);
@@ -256,7 +253,7 @@ async fn a_role_that_may_not_migrate_is_told_whose_rights_it_needs() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_connect_is_told_what_lets_it() {
+async fn a_role_that_may_not_connect_is_told_the_grant_it_needs() {
     let database = TestDatabase::create().await;
     let app = role(&database, "app").await;
     let revoke = format!("revoke connect on database {} from public", database.name);
@@ -266,48 +263,48 @@ async fn a_role_that_may_not_connect_is_told_what_lets_it() {
     assert_eq!(statements, [grant]);
 }
 
-/// The server refuses both with one code.
+/// The server uses the same code as for missing privileges.
 #[tokio::test]
-async fn a_role_that_may_not_set_what_its_url_asks_for_is_told_so_in_the_server_s_words() {
+async fn a_role_that_may_not_set_an_option_of_its_url_is_told_in_the_servers_words() {
     let database = TestDatabase::create().await;
     let app = role(&database, "app").await;
     let url = url_as(&database, &app);
     let separator = if url.contains('?') { '&' } else { '?' };
     let url = format!("{url}{separator}options=-c%20log_statement%3Dall");
-    let Err(error) = Storage::open(&url, None, LIMITS).await else { panic!("refusal expected") };
+    let Err(error) = Storage::open(&url, None, LIMITS).await else { panic!("a refusal expected") };
     assert!(!error.is_transient(), "{error}");
     let text = error.to_string();
     assert!(text.contains("permission denied to set parameter \"log_statement\""), "{text}");
     assert!(!text.contains("grant"), "{text}");
 }
 
-/// Sessions that a pooler lends may be another role's, and the schema's history is read directly.
+/// Pooled sessions may belong to another role, and the schema's history is read directly.
 #[tokio::test]
-async fn the_role_of_lent_sessions_needs_no_history() {
-    let (database, role, _) = with_documented_roles().await;
+async fn the_role_of_pooled_sessions_does_not_need_the_schema_history() {
+    let Documented { database, broker: role, .. } = with_documented_roles().await;
     let revoke = format!("revoke select on trunkline.schema_history from {role}");
     database.sql().await.batch_execute(&revoke).await.unwrap();
     let url = url_as(&database, &role);
     Storage::open(&url, Some(&database.url), LIMITS).await.unwrap().close();
-    // Whereas a broker that goes straight to the server with it does.
+    // A broker that connects to the server directly does need it.
     Storage::open(&url, None, LIMITS).await.err().unwrap();
 }
 
 #[tokio::test]
-async fn a_migration_that_is_not_this_brokers_is_refused() {
+async fn a_schema_with_another_migration_is_refused() {
     let database = TestDatabase::create().await;
     let change = "update trunkline.schema_history set checksum = '1' where version = 2";
     database.sql().await.batch_execute(change).await.unwrap();
     let Err(error) = Storage::open(&database.url, None, LIMITS).await else {
-        panic!("refusal expected")
+        panic!("a refusal expected")
     };
     assert!(matches!(error, Error::Migration(_)), "{error}");
     assert!(error.to_string().contains("version 2"), "{error}");
 }
 
-/// A table that a later version adds must be granted.
+/// A table that a later version adds must be granted, too.
 #[tokio::test]
-async fn the_documentation_names_every_table() {
+async fn the_documented_grants_cover_every_table() {
     let database = TestDatabase::create().await;
     let documented = documented(&database).concat();
     let tables = "select relname::text from pg_class

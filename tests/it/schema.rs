@@ -1,4 +1,4 @@
-//! The schema: made once, told in the database itself, and refused if it is not known.
+//! The schema: created once, documented in the database, and refused if it is not known.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::support::{TestBroker, TestDatabase};
 const LIMITS: Limits = Limits { writers: 1, queries: 1 };
 
 #[tokio::test]
-async fn brokers_that_start_at_once_make_the_schema_once() {
+async fn brokers_that_start_at_the_same_time_create_the_schema_once() {
     let database = TestDatabase::create_empty().await;
     let open = || Storage::open(&database.url, None, LIMITS);
     let (a, b, c) = tokio::join!(open(), open(), open());
@@ -18,7 +18,7 @@ async fn brokers_that_start_at_once_make_the_schema_once() {
     }
     let applied = "select count(*), max(version)::bigint from trunkline.schema_history";
     let applied = database.sql().await.query_one(applied, &[]).await.unwrap();
-    assert_eq!(applied.get::<_, i64>(0), applied.get::<_, i64>(1), "each version once");
+    assert_eq!(applied.get::<_, i64>(0), applied.get::<_, i64>(1), "each version is applied once");
 }
 
 #[tokio::test]
@@ -37,7 +37,7 @@ async fn a_schema_of_a_newer_broker_is_refused() {
     .await
     .unwrap();
     let Err(error) = Storage::open(&database.url, None, LIMITS).await else {
-        panic!("refusal expected")
+        panic!("a refusal expected")
     };
     assert!(matches!(error, Error::NewerSchema { found: 999, known: k } if k == known), "{error}");
     assert!(!error.is_transient());
@@ -45,9 +45,9 @@ async fn a_schema_of_a_newer_broker_is_refused() {
 }
 
 #[tokio::test]
-async fn every_table_and_column_says_what_it_is() {
+async fn every_table_and_column_has_a_comment() {
     let database = TestDatabase::create().await;
-    let silent = database
+    let without_comment = database
         .sql()
         .await
         .query(
@@ -62,27 +62,27 @@ async fn every_table_and_column_says_what_it_is() {
         )
         .await
         .unwrap();
-    let silent: Vec<&str> = silent.iter().map(|row| row.get(0)).collect();
-    assert!(silent.is_empty(), "{silent:?}");
+    let without_comment: Vec<&str> = without_comment.iter().map(|row| row.get(0)).collect();
+    assert!(without_comment.is_empty(), "{without_comment:?}");
 }
 
 #[tokio::test]
-async fn a_url_that_cannot_be_read_is_refused_without_telling_it() {
+async fn a_malformed_url_is_refused_without_showing_its_password() {
     let Err(error) = Storage::open("postgresql://u:s3cret@h:port/d", None, LIMITS).await else {
-        panic!("refusal expected")
+        panic!("a refusal expected")
     };
     assert!(matches!(error, Error::Url(_)), "{error}");
     assert!(!error.to_string().contains("s3cret"), "{error}");
 }
 
 #[tokio::test]
-async fn every_session_says_whose_it_is() {
+async fn every_session_has_an_application_name() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
     broker.publish("orders", ["a"]).await;
     let mut stream = broker.consume("orders", "billing").await;
-    stream.batch().await;
+    stream.next_messages().await;
     let names = broker
         .sql()
         .await

@@ -1,4 +1,4 @@
-//! Seeks: the only way back, also for streams that are under way.
+//! Seeks: the only way to move a position back, also under open streams.
 
 use std::time::SystemTime;
 
@@ -7,6 +7,7 @@ use trunkline::proto::{self, LogEdge, consume_response::Event, seek_request::Tar
 
 use crate::support::{TestBroker, Trunkline, assert_field, assert_refused, info, soon};
 
+/// A broker whose topic has two batches, of two and three messages.
 async fn with_five_messages() -> TestBroker {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
@@ -17,10 +18,10 @@ async fn with_five_messages() -> TestBroker {
 }
 
 #[tokio::test]
-async fn a_position_goes_to_either_end_to_an_offset_and_to_a_time() {
+async fn a_seek_goes_to_either_end_to_an_offset_or_to_a_time() {
     let broker = with_five_messages().await;
     let sql = broker.sql().await;
-    let between: SystemTime =
+    let second_batch: SystemTime =
         sql.query_one("select max(published_at) from trunkline.batch", &[]).await.unwrap().get(0);
     let hour = std::time::Duration::from_secs(3_600);
     for (target, expected) in [
@@ -29,9 +30,9 @@ async fn a_position_goes_to_either_end_to_an_offset_and_to_a_time() {
         (Target::Offset(3), 3),
         (Target::Offset(5), 5),
         (Target::Offset(0), 0),
-        (Target::Time(between.into()), 2),
-        (Target::Time((between + hour).into()), 5),
-        (Target::Time((between - hour).into()), 0),
+        (Target::Time(second_batch.into()), 2),
+        (Target::Time((second_batch + hour).into()), 5),
+        (Target::Time((second_batch - hour).into()), 0),
     ] {
         assert_eq!(broker.seek("orders", "billing", target).await.unwrap(), expected);
         assert_eq!(broker.position("orders", "billing").await, expected);
@@ -41,7 +42,7 @@ async fn a_position_goes_to_either_end_to_an_offset_and_to_a_time() {
 }
 
 #[tokio::test]
-async fn a_seek_moves_a_live_stream_at_once_on_whatever_broker_it_is() {
+async fn a_seek_moves_an_open_stream_at_once_on_any_broker() {
     let broker = with_five_messages().await;
     let other = broker.start_another().await;
     let mut stream = broker.consume("orders", "billing").await;
@@ -60,7 +61,7 @@ async fn a_seek_moves_a_live_stream_at_once_on_whatever_broker_it_is() {
 }
 
 #[tokio::test]
-async fn a_commit_of_before_a_seek_is_refused() {
+async fn a_commit_from_before_a_seek_is_refused() {
     let broker = with_five_messages().await;
     let mut stream = broker.consume_manually("orders", "billing").await;
     stream.messages(5).await;
@@ -78,11 +79,11 @@ async fn a_commit_of_before_a_seek_is_refused() {
 }
 
 #[tokio::test]
-async fn frames_of_before_a_seek_do_not_come_after_it() {
+async fn no_frame_from_before_a_seek_comes_after_it() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
-    // Far more than fits between broker and client, so that frames wait in the broker.
+    // Much more than fits between broker and client, so that frames wait in the broker.
     let payload = "x".repeat(256 * 1024);
     for _ in 0..10 {
         broker.publish("orders", [payload.as_str(); 16]).await;
@@ -90,11 +91,11 @@ async fn frames_of_before_a_seek_do_not_come_after_it() {
     let mut stream = broker.consume_manually("orders", "billing").await;
     let mut next = 0;
     for target in [100, 20, 150] {
-        let first = stream.batch().await;
+        let first = stream.next_messages().await;
         assert_eq!(first[0].offset, next);
         next = first.last().unwrap().offset + 1;
         broker.seek("orders", "billing", Target::Offset(target)).await.unwrap();
-        // What is on the wire comes still, in order; then the new place, and nothing else.
+        // Frames in flight still arrive, in order; then the new position, and nothing else.
         loop {
             match stream.next().await {
                 Event::Batch(batch) => {
@@ -114,7 +115,7 @@ async fn frames_of_before_a_seek_do_not_come_after_it() {
 }
 
 #[tokio::test]
-async fn a_standby_begins_where_a_seek_moved_the_position() {
+async fn a_standby_starts_at_the_position_of_a_seek() {
     let broker = with_five_messages().await;
     let mut holder = broker.consume("orders", "billing").await;
     holder.read_to_end().await;
@@ -126,12 +127,12 @@ async fn a_standby_begins_where_a_seek_moved_the_position() {
     broker.seek("orders", "billing", Target::Offset(4)).await.unwrap();
     drop(holder);
     let attached = standby.attaches().await;
-    // The holder may have handed the last one out before it went.
+    // The holder may have delivered the last message before it disconnected.
     assert!([4, 5].contains(&attached.position), "{attached:?}");
 }
 
 #[tokio::test]
-async fn a_seek_out_of_the_log_or_of_nobody_is_refused() {
+async fn a_seek_outside_the_log_or_of_no_consumer_is_refused() {
     let broker = with_five_messages().await;
     broker.trim("orders", 2).await;
     for offset in [1, 6] {
@@ -150,12 +151,12 @@ async fn a_seek_out_of_the_log_or_of_nobody_is_refused() {
     assert_field(seek("orders", "billing", no_time).await, "time", None);
     let nobody = seek("orders", "nobody", Target::Offset(2)).await;
     assert_refused(nobody, Code::NotFound, "CONSUMER_NOT_FOUND");
-    let nowhere = seek("nope", "billing", Target::Offset(2)).await;
-    assert_refused(nowhere, Code::NotFound, "TOPIC_NOT_FOUND");
+    let no_topic = seek("nope", "billing", Target::Offset(2)).await;
+    assert_refused(no_topic, Code::NotFound, "TOPIC_NOT_FOUND");
 }
 
 #[tokio::test]
-async fn without_a_target_a_seek_goes_to_the_oldest_message() {
+async fn a_seek_without_a_target_goes_to_the_oldest_message() {
     let broker = with_five_messages().await;
     broker.seek("orders", "billing", Target::Offset(5)).await.unwrap();
     broker.trim("orders", 1).await;
@@ -165,7 +166,7 @@ async fn without_a_target_a_seek_goes_to_the_oldest_message() {
 }
 
 #[tokio::test]
-async fn a_stream_of_a_consumer_that_is_unregistered_ends_not_found() {
+async fn a_stream_ends_when_its_consumer_is_unregistered() {
     let broker = with_five_messages().await;
     let other = broker.start_another().await;
     let mut stream = broker.consume("orders", "billing").await;
@@ -177,7 +178,7 @@ async fn a_stream_of_a_consumer_that_is_unregistered_ends_not_found() {
 }
 
 #[tokio::test]
-async fn the_command_seeks_under_a_running_consume() {
+async fn the_command_seeks_while_another_command_consumes() {
     let broker = with_five_messages().await;
     let on = ["--endpoint", &broker.endpoint];
     let mut reader =
@@ -187,32 +188,32 @@ async fn the_command_seeks_under_a_running_consume() {
         assert_eq!(line.as_deref(), Some(expected));
     }
     let seek = ["consumer", "seek", "--topic", "orders", "billing", "--to", "3"];
-    let sought = Trunkline::run(&[&on[..], &seek].concat()).await;
+    let sought = broker.run(&seek).await;
     assert_eq!(sought.code(), 0, "{sought:?}");
     assert!(sought.stdout.contains("offset 3"), "{sought:?}");
-    let line = soon("a word", reader.stderr.next_line()).await.unwrap().unwrap();
+    let line = soon("a line of standard error", reader.stderr.next_line()).await.unwrap().unwrap();
     assert!(line.contains("continuing at offset 3"), "{line}");
     for expected in ["d", "e"] {
         let line = soon("a line", reader.stdout.next_line()).await.unwrap();
         assert_eq!(line.as_deref(), Some(expected));
     }
     let seek = ["consumer", "seek", "--topic", "orders", "billing", "--to", "9"];
-    let refused = Trunkline::run(&[&on[..], &seek].concat()).await;
+    let refused = broker.run(&seek).await;
     assert_eq!(refused.code(), 1, "{refused:?}");
     assert!(refused.stderr.contains("OFFSET_OUT_OF_RANGE"), "{refused:?}");
 }
 
 #[tokio::test]
-async fn a_stream_that_attaches_is_told_of_the_last_seek() {
+async fn an_attached_frame_reports_the_last_seek() {
     let broker = with_five_messages().await;
     let mut first = broker.consume_manually("orders", "billing").await;
     let attached = first.attached().await;
     assert_eq!((attached.epoch, attached.seek_epoch), (1, 0));
     drop(first);
     let again = broker.consume_manually("orders", "billing").await.attaches().await;
-    assert_eq!(again.seek_epoch, 0, "nobody sought");
+    assert_eq!(again.seek_epoch, 0, "there was no seek");
     broker.seek("orders", "billing", Target::Offset(0)).await.unwrap();
     let sought = broker.consume_manually("orders", "billing").await.attaches().await;
-    assert_eq!(sought.seek_epoch, again.epoch + 1, "later than all it had");
+    assert_eq!(sought.seek_epoch, again.epoch + 1, "the seek is later than the last stream");
     assert!(sought.epoch > sought.seek_epoch);
 }

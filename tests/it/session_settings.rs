@@ -1,4 +1,4 @@
-//! Settings that an operator may have made for a database or a role, and that must not matter.
+//! Settings of a database or a role that must not affect a broker.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use trunkline::storage::{self, Storage};
 
 use crate::support::{LIMITS, PRODUCER, Pooler, TestBroker, TestDatabase, until};
 
-/// Every setting that sessions rely on, as bad as it may be.
+/// Gives every setting that sessions rely on the worst possible value.
 async fn set_for_the_database(database: &TestDatabase) {
     let sql = database.sql().await;
     for setting in [
@@ -43,8 +43,13 @@ async fn set_for_the_database(database: &TestDatabase) {
     }
 }
 
-/// A role of a test's own, which may create a schema and nothing more, and its URL.
-async fn role(database: &TestDatabase, attributes: &str) -> (String, String) {
+/// A new role that may only create a schema, and a URL with it.
+struct Role {
+    name: String,
+    url: String,
+}
+
+async fn role(database: &TestDatabase, attributes: &str) -> Role {
     let (name, role) = (&database.name, format!("role_{}", database.name));
     let sql = database.sql().await;
     sql.batch_execute(&format!(
@@ -53,19 +58,20 @@ async fn role(database: &TestDatabase, attributes: &str) -> (String, String) {
     .await
     .unwrap();
     let url = format!("host={} user={role} dbname={name}", database.socket_dir.display());
-    (role, url)
+    Role { name: role, url }
 }
 
-/// The broker's sessions that last, each with its process.
-const LASTING: &str = "select array_agg(application_name || ' ' || pid order by application_name)
+/// The broker's permanent sessions, each with its process id.
+const PERMANENT_SESSIONS: &str =
+    "select array_agg(application_name || ' ' || pid order by application_name)
     from pg_stat_activity
     where datname = $1 and application_name in (
         'trunkline writer', 'trunkline lease', 'trunkline listen', 'trunkline position')";
 
 #[tokio::test]
-async fn no_setting_of_the_database_or_the_role_matters() {
+async fn no_setting_of_the_database_or_the_role_affects_a_broker() {
     let (database, elsewhere) = (TestDatabase::create_empty().await, TestDatabase::create().await);
-    let (role, url) = role(&database, "superuser").await;
+    let Role { name: role, url } = role(&database, "superuser").await;
     set_for_the_database(&database).await;
     let sql = elsewhere.sql().await;
     for setting in [
@@ -87,9 +93,10 @@ async fn no_setting_of_the_database_or_the_role_matters() {
     assert_eq!(stream.payloads(1).await, ["first"]);
     until("the position is stored", async || broker.position("orders", "billing").await == 1).await;
 
-    let sessions = sql.query_one(LASTING, &[&name]).await.unwrap().get::<_, Vec<String>>(0);
-    // One session of the writers has published, and has been idle since.
-    until("a session was idle for five times as long as the limit", async || {
+    let sessions =
+        sql.query_one(PERMANENT_SESSIONS, &[&name]).await.unwrap().get::<_, Vec<String>>(0);
+    // One writer session has published, and has been idle since then.
+    until("a session was idle for five times the limit", async || {
         let idle = "select exists (
             select from pg_stat_activity
             where datname = $1 and application_name = 'trunkline writer'
@@ -99,7 +106,7 @@ async fn no_setting_of_the_database_or_the_role_matters() {
     .await;
     assert_eq!(broker.publish("orders", ["second"]).await, 1);
     assert_eq!(stream.payloads(1).await, ["second"]);
-    let now = sql.query_one(LASTING, &[&name]).await.unwrap().get::<_, Vec<String>>(0);
+    let now = sql.query_one(PERMANENT_SESSIONS, &[&name]).await.unwrap().get::<_, Vec<String>>(0);
     assert!(sessions.iter().all(|session| now.contains(session)), "{sessions:?}, then {now:?}");
 
     broker.stop().await;
@@ -109,7 +116,7 @@ async fn no_setting_of_the_database_or_the_role_matters() {
 
 #[tokio::test]
 #[cfg_attr(not(has_pgbouncer), ignore = "PgBouncer is not on this machine")]
-async fn behind_a_pooler_no_setting_of_the_database_matters_either() {
+async fn behind_a_pooler_no_setting_of_the_database_affects_a_broker() {
     let database = Arc::new(TestDatabase::create().await);
     let pooler = Pooler::start(&database, 3, true).await;
     set_for_the_database(&database).await;
@@ -126,11 +133,11 @@ async fn behind_a_pooler_no_setting_of_the_database_matters_either() {
     assert_eq!(stream.payloads(1).await, ["x"]);
 }
 
-/// It takes a privilege to set it back, so it is said who set it.
+/// The broker's role lacks the privilege to reset it, so the error names where it was set.
 #[tokio::test]
-async fn a_setting_that_cannot_be_set_is_named_with_who_set_it() {
+async fn a_setting_that_cannot_be_reset_is_named_with_its_source() {
     let database = TestDatabase::create_empty().await;
-    let (role, url) = role(&database, "").await;
+    let Role { name: role, url } = role(&database, "").await;
     let sql = database.sql().await;
     for (whose, source) in [
         (format!("role {role}"), format!("alter role {role} set")),
@@ -141,7 +148,7 @@ async fn a_setting_that_cannot_be_set_is_named_with_who_set_it() {
         let refused = match Storage::open(&url, None, LIMITS).await {
             Err(storage::Error::Setting(refused)) => refused,
             Err(error) => panic!("{error}"),
-            Ok(_) => panic!("refused expected"),
+            Ok(_) => panic!("a refusal expected"),
         };
         let named = format!("session_replication_role ({source} session_replication_role=replica)");
         assert!(refused.contains(&named), "{refused}");

@@ -34,7 +34,7 @@ async fn brokers_share_topics_consumers_and_leases() {
 }
 
 #[tokio::test]
-async fn a_broker_that_loses_its_listening_connection_still_hears_by_polling_and_listens_again() {
+async fn a_broker_that_loses_its_listening_session_polls_and_listens_again() {
     let first = TestBroker::start().await;
     let second = first.start_another().await;
     first.topic("orders").await;
@@ -56,7 +56,7 @@ async fn a_broker_that_loses_its_listening_connection_still_hears_by_polling_and
 }
 
 #[tokio::test]
-async fn a_wake_up_that_is_not_true_keeps_nobody_waiting() {
+async fn a_false_notification_delays_no_message() {
     let first = TestBroker::start().await;
     let second = first.start_another().await;
     first.topic("orders").await;
@@ -64,9 +64,9 @@ async fn a_wake_up_that_is_not_true_keeps_nobody_waiting() {
     let mut stream = second.consume("orders", "reader").await;
     stream.read_to_end().await;
     let sql = first.sql().await;
-    let lie =
+    let false_notification =
         "select pg_notify('trunkline', 'somebody h' || id || '=1000000') from trunkline.topic";
-    sql.execute(lie, &[]).await.unwrap();
+    sql.execute(false_notification, &[]).await.unwrap();
     for payload in ["a", "b"] {
         first.publish("orders", [payload]).await;
         assert_eq!(stream.payloads(1).await, [payload]);

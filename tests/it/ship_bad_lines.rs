@@ -1,8 +1,8 @@
-//! `produce --on-bad-line`: a line that cannot be a message ends nothing, if so asked for.
+//! `produce --on-bad-line`: lines that cannot be messages are skipped or cut on request.
 
 use std::fs;
 
-use crate::support::Shipper;
+use crate::support::{Shipper, soon};
 
 const LIMIT: usize = 1024 * 1024;
 
@@ -14,14 +14,17 @@ fn with_a_long_line() -> String {
 async fn a_line_over_the_limit_is_skipped() {
     let shipper = Shipper::start().await;
     shipper.write("app.log", with_a_long_line());
-    let told = shipper.ship_badly(&["--resume", "--on-bad-line", "stop", "app.log"]).await;
-    assert!(told.contains("line 2 of ") && told.contains("is longer than the limit of"), "{told}");
+    let stderr = shipper.ship_in_vain(&["--resume", "--on-bad-line", "stop", "app.log"]).await;
+    assert!(
+        stderr.contains("line 2 of ") && stderr.contains("is longer than the limit of"),
+        "{stderr}"
+    );
     assert_eq!(shipper.stored().await, ["before"]);
     let skip = ["--resume", "--on-bad-line", "skip", "app.log"];
-    let told = shipper.ship_well(&skip).await;
-    assert!(told.contains("1 line skipped: 2 of "), "{told}");
+    let stderr = shipper.ship_well(&skip).await;
+    assert!(stderr.contains("1 line skipped: 2 of "), "{stderr}");
     assert_eq!(shipper.stored().await, ["before", "after"]);
-    // It is not met again, also not when it comes last.
+    // A skipped line is not reported again, even if it is the last one.
     assert!(!shipper.ship_well(&skip).await.contains("skipped"));
     shipper.append("app.log", &format!("{}\n", "y".repeat(LIMIT + 1)));
     assert!(shipper.ship_well(&skip).await.contains("1 line skipped: 4 of "));
@@ -40,13 +43,13 @@ async fn a_line_over_the_limit_is_cut() {
     let headers = "a=b,line-bytes=1098576";
     let room = LIMIT - headers.len() + 3;
     assert_eq!(sizes, ["6|a=b".to_owned(), format!("{room}|{headers}"), "5|a=b".to_owned()]);
-    // All of it is kept.
+    // The whole line is kept in the file.
     let bad = fs::read_to_string(shipper.path("bad.txt")).unwrap();
     assert!(bad == format!("{}\n", input.lines().nth(1).unwrap()));
 }
 
 #[tokio::test]
-async fn bad_lines_are_named_and_kept() {
+async fn bad_lines_are_reported_and_kept_in_a_file_or_topic() {
     let shipper = Shipper::start().await;
     let mut input = String::new();
     let mut bad = String::new();
@@ -60,10 +63,10 @@ async fn bad_lines_are_named_and_kept() {
     }
     shipper.write("app.log", &input);
     let words = ["--json", "--on-bad-line", "cut", "--bad-lines-file", "bad.txt", "app.log"];
-    let told = shipper.ship_well(&words).await;
-    assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(told.contains("30 lines skipped: 2, 4, 6, 8"), "{told}");
-    assert!(told.contains("40 of ") && told.contains(" and 10 more; the first one: read JSON"));
+    let stderr = shipper.ship_well(&words).await;
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains("30 lines skipped: 2, 4, 6, 8"), "{stderr}");
+    assert!(stderr.contains("40 of ") && stderr.contains(" and 10 more; the first one: read JSON"));
     assert_eq!(shipper.broker.stored().await, 30);
     assert_eq!(fs::read_to_string(shipper.path("bad.txt")).unwrap(), bad);
 
@@ -84,9 +87,9 @@ async fn bad_lines_are_named_and_kept() {
     }
 }
 
-/// The line is longer than the memory that the command may have.
+/// The line is larger than the memory limit of the command.
 #[tokio::test]
-async fn a_line_without_an_end_takes_no_memory() {
+async fn a_huge_line_is_not_held_in_memory() {
     let shipper = Shipper::start().await;
     let arguments = shipper.arguments(&["--on-bad-line", "skip"]);
     let script = format!(
@@ -95,13 +98,13 @@ async fn a_line_without_an_end_takes_no_memory() {
         arguments.join(" ")
     );
     let shell = tokio::process::Command::new("bash").args(["-c", &script]).output();
-    let output = crate::support::soon("the end", shell).await.unwrap();
+    let output = soon("the end", shell).await.unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(shipper.stored().await, ["before", "after"]);
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_text_are_shipped_as_they_are() {
+async fn bytes_that_are_not_text_are_shipped_unchanged() {
     let shipper = Shipper::start().await;
     shipper.write("app.log", b"a\0b\n\xff\xfe\nwindows\r\n\n");
     shipper.ship_well(&["app.log"]).await;

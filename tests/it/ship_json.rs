@@ -1,11 +1,11 @@
-//! `produce --json`, and what other tools write: nothing is dropped without being asked for.
+//! `produce --json`, and JSON of other tools: no field is dropped unless requested.
 
 use crate::support::Shipper;
 
 #[tokio::test]
-async fn objects_that_say_something_else_are_refused() {
+async fn objects_of_another_form_are_refused() {
     let shipper = Shipper::start().await;
-    for (line, told) in [
+    for (line, problem) in [
         (
             r#"{"log":"user 42 paid\n","stream":"stdout"}"#,
             "column 6, of -: read JSON: unknown field",
@@ -23,7 +23,7 @@ async fn objects_that_say_something_else_are_refused() {
         let refused = shipper.ship_input(&["--json"], input).await;
         assert_eq!((refused.code(), refused.stderr.lines().count()), (1, 1), "{refused:?}");
         assert!(refused.stderr.contains("line 2, column "), "{refused:?}");
-        assert!(refused.stderr.contains(told), "{refused:?}");
+        assert!(refused.stderr.contains(problem), "{refused:?}");
         assert!(refused.stderr.contains("1 messages acknowledged"), "{refused:?}");
         let stored = shipper.stored().await;
         assert_eq!(stored[before..], ["good"]);
@@ -31,7 +31,7 @@ async fn objects_that_say_something_else_are_refused() {
 }
 
 #[tokio::test]
-async fn all_that_is_printed_is_read_again() {
+async fn printed_json_can_be_shipped_again() {
     let shipper = Shipper::start().await;
     let lines = concat!(
         r#"{"payload":{"base64":"/wD+"},"key":{"base64":""},"headers":{"ä":"\u0007"}}"#,
@@ -41,8 +41,7 @@ async fn all_that_is_printed_is_read_again() {
     );
     shipper.ship_input(&["--json"], lines).await.assert().success();
     let first = shipper.read("app", &["-f", r"%k|%h|%s|%p\x1e"]).await;
-    let read = ["--endpoint", &shipper.broker.endpoint, "topic", "read", "app", "--json"];
-    let printed = crate::support::Trunkline::run(&read).await.stdout;
+    let printed = shipper.broker.run(&["topic", "read", "app", "--json"]).await.stdout;
     assert_eq!(printed.lines().count(), 2);
     shipper.ship_input(&["--json"], printed).await.assert().success();
     let all = shipper.read("app", &["-f", r"%k|%h|%s|%p\x1e"]).await;
@@ -50,7 +49,7 @@ async fn all_that_is_printed_is_read_again() {
 }
 
 #[tokio::test]
-async fn what_other_tools_write_is_taken_by_a_field_or_whole() {
+async fn json_of_other_tools_is_shipped_by_field_or_as_a_whole() {
     let shipper = Shipper::start().await;
     let lines = "{\"log\":\"paid\\n\",\"id\":7}\n{\"log\":{\"a\": 1.0},\"id\":\"k\"}\n";
     let field = ["--payload-field", "log", "--key-field", "id"];
@@ -67,14 +66,17 @@ async fn what_other_tools_write_is_taken_by_a_field_or_whole() {
         format!("k|{second}"),
     ];
     assert_eq!(shipper.read("app", &["-f", r"%k|%p\x1e"]).await, expected);
-    for (words, line, told) in [
+    for (words, line, problem) in [
         (&["--payload-field", "log"][..], "{\"msg\":1}", "its field \"log\" is missing or null"),
         (&["--json-payload"], "{\"log\":", "read JSON: EOF"),
         (&["--json-payload", "--key-field", "id"], "{}", "missing field `id`"),
     ] {
         let refused = shipper.ship_input(words, line).await;
         assert_eq!(refused.code(), 1, "{refused:?}");
-        assert!(refused.stderr.contains("line 1") && refused.stderr.contains(told), "{refused:?}");
+        assert!(
+            refused.stderr.contains("line 1") && refused.stderr.contains(problem),
+            "{refused:?}"
+        );
     }
     for words in [
         &["--key-field", "id"][..],

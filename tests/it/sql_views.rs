@@ -1,15 +1,15 @@
-//! What people read by SQL: the right rows, and from no more batches than hold them.
+//! The SQL views and functions return the right rows, and read no more batches than needed.
 
 use tokio_postgres::{Client, error::SqlState};
-use trunkline::storage::{Limits, Storage};
+use trunkline::storage::Storage;
 
-use crate::support::{Document, TestBroker, TestDatabase, connect, until};
+use crate::support::{Document, LIMITS, TestBroker, TestDatabase, until};
 
 /// The pages whose queries are run here.
 pub const DOCUMENTS: [&str; 2] = ["README.md", "docs/sql.md"];
 
-/// A topic `big` of 300 batches of ten messages, a second apart and each too large for its row; and
-/// a topic `empty`.
+/// A topic `big` of 300 batches of ten messages, one batch a second, each too large to be stored in
+/// its row; and a topic `empty`.
 async fn big_topic() -> (TestDatabase, Client) {
     let database = TestDatabase::create().await;
     let sql = database.sql().await;
@@ -32,8 +32,15 @@ async fn big_topic() -> (TestDatabase, Client) {
     (database, sql)
 }
 
-/// Rows of batches, and pieces of what is stored beside them, that this session has read.
-async fn read_so_far(sql: &Client) -> (i64, i64) {
+/// What a session has read.
+struct Read {
+    /// Rows of batches.
+    batches: i64,
+    /// Chunks of values that are stored out of line.
+    chunks: i64,
+}
+
+async fn read_so_far(sql: &Client) -> Read {
     let statement = "select
             sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))
                 filter (where schemaname = 'trunkline')::bigint,
@@ -43,28 +50,41 @@ async fn read_so_far(sql: &Client) -> (i64, i64) {
         where relid in (select unnest(array[oid, reltoastrelid]) from pg_class
                         where oid = 'trunkline.batch'::regclass)";
     let row = sql.query_one(statement, &[]).await.unwrap();
-    (row.get(0), row.get(1))
+    Read { batches: row.get(0), chunks: row.get(1) }
 }
 
-/// What a query returns as text, how many batches it looked at, and how many it unpacked.
-async fn measured(sql: &Client, query: &str) -> (Vec<String>, i64, i64) {
-    // The counters go elsewhere at a transaction's end.
+struct Measured {
+    /// The result, as text.
+    rows: Vec<String>,
+    /// The batches that the query read.
+    batches: i64,
+    /// The batches that it also unpacked.
+    unpacked: i64,
+}
+
+async fn measured(sql: &Client, query: &str) -> Measured {
+    // PostgreSQL resets these counters at the end of a transaction.
     sql.batch_execute("begin").await.unwrap();
-    let (_, before) = read_so_far(sql).await;
-    // How many pieces a batch is stored in.
+    let start = read_so_far(sql).await;
+    // Counts the chunks of one batch.
     let one = "select octet_length(payloads[1]) from trunkline.batch where base_offset = 0";
     sql.query(one, &[]).await.unwrap();
-    let (rows_before, pieces_before) = read_so_far(sql).await;
-    let pieces = (pieces_before - before).max(1);
+    let before = read_so_far(sql).await;
+    let chunks_of_one = (before.chunks - start.chunks).max(1);
     let text = format!("select (result)::text from ({query}) result");
     let rows = sql.query(&text, &[]).await.unwrap();
-    let (rows_after, pieces_after) = read_so_far(sql).await;
+    let after = read_so_far(sql).await;
     sql.batch_execute("rollback").await.unwrap();
-    let rows = rows.iter().map(|row| row.get(0)).collect();
-    (rows, rows_after - rows_before, (pieces_after - pieces_before + pieces - 1) / pieces)
+    let chunks = after.chunks - before.chunks;
+    Measured {
+        rows: rows.iter().map(|row| row.get(0)).collect(),
+        batches: after.batches - before.batches,
+        unpacked: (chunks + chunks_of_one - 1) / chunks_of_one,
+    }
 }
 
-async fn offsets(sql: &Client, query: &str) -> Vec<i64> {
+/// The first column of a query's result.
+async fn integers(sql: &Client, query: &str) -> Vec<i64> {
     let rows = sql.query(query, &[]).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }
@@ -84,7 +104,7 @@ async fn a_query_reads_only_the_batches_it_needs() {
             (r#"select "offset", payload from trunkline.read('big', 1495, 20)"#, 20, 5, 3),
             (r#"select count(*) from trunkline.read('big', 1495, 20)"#, 1, 5, 3),
             (r#"select max("offset") from trunkline.read('big', 2995)"#, 1, 3, 1),
-            // Halving the log takes a look at nine or ten batches, twice.
+            // A binary search of the log reads nine or ten batches, twice.
             (
                 "select payload from trunkline.read_since('big', '2026-01-01 00:01:00Z',
                                                           '2026-01-01 00:01:03Z')",
@@ -94,7 +114,7 @@ async fn a_query_reads_only_the_batches_it_needs() {
             ),
             ("select trunkline.offset_at('big', '2026-01-01 00:04:59Z')", 1, 12, 0),
             ("select head - 1 as max, messages from trunkline.topics where topic = 'big'", 1, 0, 0),
-            // The view looks at all batches of the topic, and unpacks those of the time.
+            // The view reads all batches of the topic, and unpacks those of the requested time.
             (
                 "select payload from trunkline.message
                  where topic = 'big' and published_at >= '2026-01-01 00:04:58Z'",
@@ -103,25 +123,25 @@ async fn a_query_reads_only_the_batches_it_needs() {
                 2,
             ),
         ] {
-            let (found, looked_at, took) = measured(&sql, query).await;
-            assert_eq!(found.len(), rows, "{query}");
-            assert!(looked_at <= batches, "{query}: {looked_at} batches");
-            assert!(took <= unpacked, "{query}: {took} batches unpacked");
+            let measured = measured(&sql, query).await;
+            assert_eq!(measured.rows.len(), rows, "{query}");
+            assert!(measured.batches <= batches, "{query}: {} batches", measured.batches);
+            assert!(measured.unpacked <= unpacked, "{query}: {} unpacked", measured.unpacked);
         }
     }
 }
 
 #[tokio::test]
-async fn the_view_does_not_unpack_batches_that_are_hidden() {
+async fn the_view_does_not_unpack_hidden_batches() {
     let (_database, sql) = big_topic().await;
     let hide = "update trunkline.topic_head set first_offset = 2985 where next_offset = 3000";
     sql.batch_execute(hide).await.unwrap();
-    let (rows, _, unpacked) = measured(&sql, "select payload from trunkline.message").await;
-    assert_eq!((rows.len(), unpacked), (15, 2));
+    let measured = measured(&sql, "select payload from trunkline.message").await;
+    assert_eq!((measured.rows.len(), measured.unpacked), (15, 2));
 }
 
 #[tokio::test]
-async fn the_documented_queries_run() {
+async fn the_documented_queries_read_few_batches() {
     let (_database, sql) = big_topic().await;
     sql.batch_execute("update trunkline.topic set name = 'access' where name = 'big'")
         .await
@@ -130,8 +150,8 @@ async fn the_documented_queries_run() {
     for document in DOCUMENTS {
         for block in Document::read(document).blocks_in("sql") {
             for query in block.split_terminator(";\n") {
-                let (_, batches, unpacked) = measured(&sql, query).await;
-                assert!(batches <= 25 && unpacked <= 6, "{query}");
+                let measured = measured(&sql, query).await;
+                assert!(measured.batches <= 25 && measured.unpacked <= 6, "{query}");
                 queries += 1;
             }
         }
@@ -140,9 +160,9 @@ async fn the_documented_queries_run() {
 }
 
 #[tokio::test]
-async fn functions_find_what_the_view_shows() {
+async fn functions_return_the_same_messages_as_the_view() {
     let (_database, sql) = big_topic().await;
-    // The first message kept lies within a batch; those before are deleted, or are to be.
+    // The log starts within a batch; earlier batches are deleted, or about to be.
     sql.batch_execute(
         "delete from trunkline.batch where base_offset < 1000;
          update trunkline.topic_head set first_offset = 1025, deleted_until = 1000
@@ -184,9 +204,9 @@ async fn functions_find_what_the_view_shows() {
         ("newest(null)", "limit 0"),
         ("read_since(null, now())", "limit 0"),
     ] {
-        let (found, ..) = measured(&sql, &format!("select * from trunkline.{function}")).await;
+        let found = measured(&sql, &format!("select * from trunkline.{function}")).await.rows;
         let view = format!("select * from trunkline.message where topic = 'big' {of_view}");
-        let (expected, ..) = measured(&sql, &view).await;
+        let expected = measured(&sql, &view).await.rows;
         assert_eq!(found, expected, "{function}");
     }
     for function in [
@@ -196,7 +216,7 @@ async fn functions_find_what_the_view_shows() {
         "read_since('empty', now())",
     ] {
         let query = format!(r#"select "offset" from trunkline.{function}"#);
-        assert!(offsets(&sql, &query).await.is_empty(), "{function}");
+        assert!(integers(&sql, &query).await.is_empty(), "{function}");
     }
     for (arguments, offset) in [
         ("'big', '-infinity'", 1025),
@@ -206,15 +226,15 @@ async fn functions_find_what_the_view_shows() {
         ("'empty', now()", 0),
     ] {
         let query = format!("select trunkline.offset_at({arguments})");
-        assert_eq!(offsets(&sql, &query).await, [offset], "{arguments}");
+        assert_eq!(integers(&sql, &query).await, [offset], "{arguments}");
     }
-    // An argument that the planner cannot see through.
+    // An argument that the planner does not know.
     let query = r#"select "offset" from trunkline.newest((select name from trunkline.topic where name = 'big'), 1)"#;
-    assert_eq!(offsets(&sql, query).await, [2999]);
+    assert_eq!(integers(&sql, query).await, [2999]);
 }
 
 #[tokio::test]
-async fn a_topic_that_does_not_exist_and_a_negative_limit_are_errors() {
+async fn a_missing_topic_and_a_negative_limit_are_errors() {
     let (_database, sql) = big_topic().await;
     for function in [
         "newest('no')",
@@ -240,7 +260,7 @@ async fn a_topic_that_does_not_exist_and_a_negative_limit_are_errors() {
     }
 }
 
-/// Bytes, and the text that they are; none if they are no text.
+/// Bytes and their text, if they are text.
 const BYTES: [(&[u8], Option<&str>); 12] = [
     (b"", Some("")),
     (b"abc", Some("abc")),
@@ -257,13 +277,13 @@ const BYTES: [(&[u8], Option<&str>); 12] = [
 ];
 
 #[tokio::test]
-async fn bytes_that_are_no_text_are_null_as_text() {
+async fn bytes_that_are_not_text_are_shown_as_null() {
     let (_database, sql) = big_topic().await;
     for (bytes, text) in BYTES {
         let row = sql.query_one("select trunkline.to_text($1)", &[&bytes]).await.unwrap();
         assert_eq!(row.get::<_, Option<&str>>(0), text, "{bytes:x?}");
     }
-    // What the server itself takes for text, and what not: every beginning, with what may follow.
+    // Compared with the server's own check: every first byte, with the edge cases that may follow.
     let differing = r"
         with edge (byte) as (
             select unnest(array[0, 65, 127, 128, 143, 144, 159, 160, 191, 192, 223, 224, 240, 255])
@@ -273,9 +293,9 @@ async fn bytes_that_are_no_text_are_null_as_text() {
             from generate_series(0, 255) a, edge b, edge c, edge d
         )
         select count(*) from string
-        where trunkline.to_text(bytes) is distinct from pg_temp.judged(bytes)";
+        where trunkline.to_text(bytes) is distinct from pg_temp.checked(bytes)";
     sql.batch_execute(
-        "create function pg_temp.judged(bytes bytea) returns text language plpgsql as $$
+        "create function pg_temp.checked(bytes bytea) returns text language plpgsql as $$
          begin
              return convert_from(bytes, 'UTF8');
          exception when character_not_in_repertoire then
@@ -284,20 +304,14 @@ async fn bytes_that_are_no_text_are_null_as_text() {
     )
     .await
     .unwrap();
-    assert_eq!(offsets(&sql, differing).await, [0]);
+    assert_eq!(integers(&sql, differing).await, [0]);
 }
 
 #[tokio::test]
-async fn a_character_that_the_databases_encoding_lacks_is_null_as_text() {
-    let server = TestDatabase::create_empty().await;
-    let name = format!("{}_latin1", server.name);
-    let create = format!(
-        "create database {name} template template0 encoding 'LATIN1' lc_collate 'C' lc_ctype 'C'"
-    );
-    server.sql().await.batch_execute(&create).await.unwrap();
-    let url = server.url.replacen(&format!("/{}?", server.name), &format!("/{name}?"), 1);
-    Storage::open(&url, None, Limits { writers: 1, queries: 1 }).await.unwrap().close();
-    let sql = connect(&url).await;
+async fn characters_that_the_databases_encoding_lacks_are_shown_as_null() {
+    let database = TestDatabase::create_encoded("LATIN1").await;
+    Storage::open(&database.url, None, LIMITS).await.unwrap().close();
+    let sql = database.sql().await;
     for (bytes, text) in BYTES {
         let text = text.filter(|text| text.chars().all(|one| u32::from(one) < 256));
         let row = sql.query_one("select trunkline.to_text($1)", &[&bytes]).await.unwrap();
@@ -306,7 +320,7 @@ async fn a_character_that_the_databases_encoding_lacks_is_null_as_text() {
 }
 
 #[tokio::test]
-async fn the_views_show_topics_consumers_and_producers_as_they_are() {
+async fn the_views_show_topics_consumers_and_producers() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.topic("empty").await;
@@ -324,11 +338,11 @@ async fn the_views_show_topics_consumers_and_producers_as_they_are() {
     let topics = "select topic, first_offset, head, messages, last_published_at is not null
                   from trunkline.topics order by topic";
     let rows = sql.query(topics, &[]).await.unwrap();
-    let seen: Vec<(&str, i64, i64, i64, bool)> = rows
+    let shown: Vec<(&str, i64, i64, i64, bool)> = rows
         .iter()
         .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4)))
         .collect();
-    assert_eq!(seen, [("empty", 0, 0, 0, false), ("orders", 1, 4, 3, true)]);
+    assert_eq!(shown, [("empty", 0, 0, 0, false), ("orders", 1, 4, 3, true)]);
 
     let consumers = "select consumer, position, lag_messages, lag_seconds, holder is not null
                      from trunkline.consumers order by consumer";
@@ -336,27 +350,27 @@ async fn the_views_show_topics_consumers_and_producers_as_they_are() {
                 where base_offset = 0";
     sql.batch_execute(aged).await.unwrap();
     let rows = sql.query(consumers, &[]).await.unwrap();
-    let seen: Vec<(&str, i64, i64, bool)> =
+    let shown: Vec<(&str, i64, i64, bool)> =
         rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(4))).collect();
-    assert_eq!(seen, [("billing", 4, 0, true), ("idle", 0, 0, false), ("late", 0, 3, false)]);
+    assert_eq!(shown, [("billing", 4, 0, true), ("idle", 0, 0, false), ("late", 0, 3, false)]);
     let lags: Vec<f64> = rows.iter().map(|row| row.get(3)).collect();
     assert_eq!(lags[..2], [0.0, 0.0]);
     assert!((3_600.0..3_700.0).contains(&lags[2]), "{lags:?}");
 
     drop(stream);
-    broker.no_lock_is_left().await;
+    broker.all_leases_are_free().await;
     let holder = "select count(holder) from trunkline.consumers";
-    assert_eq!(offsets(&sql, holder).await, [0]);
+    assert_eq!(integers(&sql, holder).await, [0]);
 
     let producers = "select topic, producer, last_offset from trunkline.producers order by topic";
     let rows = sql.query(producers, &[]).await.unwrap();
-    let seen: Vec<(&str, &str, Option<i64>)> =
+    let shown: Vec<(&str, &str, Option<i64>)> =
         rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
-    assert_eq!(seen, [("empty", "producer", None), ("orders", "producer", Some(3))]);
+    assert_eq!(shown, [("empty", "producer", None), ("orders", "producer", Some(3))]);
 }
 
 #[tokio::test]
-async fn a_lag_is_found_without_unpacking_a_message() {
+async fn a_lag_is_calculated_without_unpacking_a_batch() {
     let (_database, sql) = big_topic().await;
     sql.batch_execute(
         "insert into trunkline.consumer_topic (topic_id, consumer_id, position)
@@ -366,9 +380,9 @@ async fn a_lag_is_found_without_unpacking_a_message() {
     .await
     .unwrap();
     let query = "select consumer, lag_messages, lag_seconds, holder from trunkline.consumers";
-    let (rows, looked_at, unpacked) = measured(&sql, query).await;
-    assert_eq!(rows.len(), 11);
-    // One each, but for the one that has had all.
-    assert!(looked_at <= 10, "{looked_at} batches");
-    assert_eq!(unpacked, 0);
+    let measured = measured(&sql, query).await;
+    assert_eq!(measured.rows.len(), 11);
+    // One batch for each consumer, except for the one without a lag.
+    assert!(measured.batches <= 10, "{} batches", measured.batches);
+    assert_eq!(measured.unpacked, 0);
 }

@@ -1,4 +1,4 @@
-//! Leases taken over: by whom, from whom, and what becomes of the others.
+//! Take-overs of leases, and their effect on holders and standbys.
 
 use std::{
     sync::Arc,
@@ -19,21 +19,21 @@ async fn with_consumer() -> TestBroker {
 }
 
 #[tokio::test]
-async fn a_take_over_ends_the_holder_within_a_second_on_whatever_broker_it_is() {
+async fn a_take_over_ends_the_holder_within_a_second_on_any_broker() {
     let broker = with_consumer().await;
     let other = broker.start_another().await;
     broker.publish("orders", ["a", "b"]).await;
-    // The fastest of several: a machine that is busy with other tests may take its time once.
+    // The fastest of several, as a busy machine may be slow once.
     let mut fastest = [Duration::MAX; 2];
     for round in 0..6 {
-        let taking = [&broker, &other][round % 2];
+        let taking_broker = [&broker, &other][round % 2];
         let mut holder = broker.consume_manually("orders", "billing").await;
         holder.messages(2).await;
         let name = format!("taker {round}");
-        let began = Instant::now();
-        let mut taker = taking.take_over("orders", "billing", &name).await;
+        let started = Instant::now();
+        let mut taker = taking_broker.take_over("orders", "billing", &name).await;
         let metadata = info(&holder.ended().await, Code::Aborted, "LEASE_TAKEN_OVER");
-        fastest[round % 2] = fastest[round % 2].min(began.elapsed());
+        fastest[round % 2] = fastest[round % 2].min(started.elapsed());
         assert_eq!(
             (metadata["holder"].as_str(), metadata["topic"].as_str()),
             (name.as_str(), "orders")
@@ -41,7 +41,7 @@ async fn a_take_over_ends_the_holder_within_a_second_on_whatever_broker_it_is() 
         let attached = taker.attaches().await;
         assert!(attached.epoch > holder.epoch && attached.position == 0, "{attached:?}");
         assert_eq!(broker.get_consumer("orders", "billing").await.holder, name);
-        // Whatever broker it comes to, a late commit is refused.
+        // A late commit is refused by every broker.
         assert_refused(holder.commit(1).await, Code::Aborted, "LEASE_LOST");
         let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
         let late = proto::CommitRequest { topic, consumer_id, epoch: holder.epoch, position: 1 };
@@ -49,7 +49,7 @@ async fn a_take_over_ends_the_holder_within_a_second_on_whatever_broker_it_is() 
         assert_eq!(broker.position("orders", "billing").await, 0);
         assert_eq!(taker.payloads(2).await, ["a", "b"]);
         drop(taker);
-        until("the lease is given back", async || {
+        until("the lease is released", async || {
             broker.get_consumer("orders", "billing").await.holder.is_empty()
         })
         .await;
@@ -58,14 +58,14 @@ async fn a_take_over_ends_the_holder_within_a_second_on_whatever_broker_it_is() 
 }
 
 #[tokio::test]
-async fn a_free_lease_is_taken_without_a_wait() {
+async fn taking_over_a_free_lease_does_not_wait() {
     let broker = with_consumer().await;
     let mut taker = broker.take_over("orders", "billing", "").await;
     assert_eq!(taker.attached().await.epoch, 1);
 }
 
 #[tokio::test]
-async fn a_client_name_is_told_wherever_a_holder_is() {
+async fn a_client_name_is_shown_wherever_a_holder_is() {
     let broker = with_consumer().await;
     let other = broker.start_another().await;
     let named = proto::ConsumeRequest {
@@ -88,7 +88,7 @@ async fn a_client_name_is_told_wherever_a_holder_is() {
 }
 
 #[tokio::test]
-async fn who_takes_over_goes_before_all_who_wait() {
+async fn a_take_over_goes_before_all_standbys() {
     let broker = with_consumer().await;
     let other = broker.start_another().await;
     let mut holder = broker.consume("orders", "billing").await;
@@ -97,7 +97,7 @@ async fn who_takes_over_goes_before_all_who_wait() {
     here.standby().await;
     let mut there = other.consume("orders", "billing").await;
     there.standby().await;
-    // Where a standby has this broker's turn, it gives the turn up.
+    // A standby that is first in its broker's queue gives way.
     let mut taker = other.take_over("orders", "billing", "taker").await;
     taker.attaches().await;
     info(&holder.ended().await, Code::Aborted, "LEASE_TAKEN_OVER");
@@ -105,7 +105,7 @@ async fn who_takes_over_goes_before_all_who_wait() {
     assert_eq!(taker.payloads(1).await, ["a"]);
     assert_eq!(broker.get_consumer("orders", "billing").await.holder, "taker");
     taker.commit(1).await.unwrap();
-    // When it goes, those who waited go on.
+    // When the taker disconnects, the standbys are next.
     drop(taker);
     let first = tokio::select! {
         attached = here.attaches() => attached,
@@ -115,7 +115,7 @@ async fn who_takes_over_goes_before_all_who_wait() {
 }
 
 #[tokio::test]
-async fn of_many_that_take_over_at_once_one_has_it_in_the_end() {
+async fn if_many_streams_take_over_at_once_one_has_the_lease_in_the_end() {
     const STREAMS: usize = 8;
     let broker = Arc::new(with_consumer().await);
     let other = Arc::new(broker.start_another().await);
@@ -145,7 +145,7 @@ async fn of_many_that_take_over_at_once_one_has_it_in_the_end() {
 }
 
 #[tokio::test]
-async fn in_auto_mode_nothing_comes_twice_through_a_take_over() {
+async fn in_auto_mode_no_message_comes_twice_across_take_overs() {
     const MESSAGES: usize = 3_000;
     let broker = Arc::new(with_consumer().await);
     let other = broker.start_another().await;
@@ -155,16 +155,16 @@ async fn in_auto_mode_nothing_comes_twice_through_a_take_over() {
             publisher.publish("orders", ["x"; 10]).await;
         }
     });
-    let taking = || proto::ConsumeRequest {
+    let take_over = || proto::ConsumeRequest {
         on_busy: OnBusy::TakeOver.into(),
         ..TestBroker::request("orders", "billing")
     };
     let mut offsets = Vec::new();
-    let mut stream = broker.open(taking()).await;
+    let mut stream = broker.open(take_over()).await;
     for at in [&other, &broker, &other, &broker] {
         offsets.extend(stream.messages(200).await.iter().map(|message| message.offset));
-        let mut next = at.open(taking()).await;
-        // What was on its way still comes, up to the end.
+        let mut next = at.open(take_over()).await;
+        // Frames in flight still arrive before the stream ends.
         loop {
             match stream.try_next().await {
                 Ok(Event::Batch(batch)) => {
@@ -181,16 +181,16 @@ async fn in_auto_mode_nothing_comes_twice_through_a_take_over() {
         stream = next;
     }
     while offsets.last() != Some(&(MESSAGES as i64 - 1)) {
-        offsets.extend(stream.batch().await.iter().map(|message| message.offset));
+        offsets.extend(stream.next_messages().await.iter().map(|message| message.offset));
     }
     publishing.await.unwrap();
     assert!(offsets.is_sorted_by(|one, next| one < next), "a message came twice");
 }
 
 #[tokio::test]
-async fn a_take_over_that_is_given_up_leaves_nothing_behind() {
+async fn an_abandoned_take_over_leaves_nothing_behind() {
     let broker = with_consumer().await;
-    // Somebody else's lock, which no claim can end.
+    // No broker holds this lock, so no claim can end it.
     let sql = broker.sql().await;
     let lock = "select pg_advisory_lock(topic_id, id) from trunkline.consumer_topic";
     sql.batch_execute(lock).await.unwrap();
@@ -208,7 +208,7 @@ async fn a_take_over_that_is_given_up_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_claim_of_a_broker_that_died_is_void_after_five_seconds() {
+async fn the_claim_of_a_dead_broker_is_void_after_five_seconds() {
     let broker = with_consumer().await;
     let sql = broker.sql().await;
     sql.batch_execute(
@@ -224,7 +224,7 @@ async fn a_claim_of_a_broker_that_died_is_void_after_five_seconds() {
 }
 
 #[tokio::test]
-async fn a_holder_that_hears_late_of_a_take_over_that_was_given_up_is_ended_all_the_same() {
+async fn a_holder_ends_even_if_it_learns_late_of_an_abandoned_take_over() {
     let broker = with_consumer().await;
     broker.publish("orders", ["a", "b"]).await;
     let mut holder = broker.consume_manually("orders", "billing").await;
@@ -236,7 +236,7 @@ async fn a_holder_that_hears_late_of_a_take_over_that_was_given_up_is_ended_all_
     )
     .await
     .unwrap();
-    // To go on as after a seek would hand out again what the client has.
+    // Going on as after a seek would deliver the client's messages again.
     let metadata = info(&holder.ended().await, Code::Aborted, "LEASE_TAKEN_OVER");
     assert_eq!(metadata["holder"], "one that left");
     let mut next = broker.consume_manually("orders", "billing").await;

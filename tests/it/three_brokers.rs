@@ -1,8 +1,8 @@
-//! The main job on three brokers over one database, one of which is killed midway.
+//! The main use with three brokers on one database, one of which is killed midway.
 //!
-//! Each consumer has two processes, on two brokers: one reads, the other is its standby. Each
-//! producer counts its messages, and goes to the next broker with the same request when its own
-//! does not answer.
+//! Each consumer has two processes on two brokers: one reads, the other is its standby. Each
+//! producer uses sequences, and sends the same request to the next broker when its own does not
+//! answer.
 
 use std::{
     collections::BTreeMap,
@@ -18,23 +18,18 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use trunkline::{client::Client, proto};
 
-use crate::support::{TestDatabase, Trunkline, message, soon, until, write_log_file};
+use crate::support::{
+    TestDatabase, Trunkline,
+    logs::{LINES, Line, SHIPMENTS, STREAMING, assert_lines, lines_of, log_file, write_log_files},
+    message, soon, until,
+};
 
-const LINES: usize = 5_000;
 const REQUEST_LINES: usize = 50;
 
-/// Which producer ships to which topic: two share one.
-const SHIPMENTS: [(&str, &str); 4] =
-    [("web", "access"), ("api", "access"), ("auth", "security"), ("batch", "jobs")];
+/// The lines that a consumer received, by offset.
+type Received = BTreeMap<i64, Line>;
 
-/// Consumers that hold a stream.
-const STREAMING: [(&str, &str); 4] =
-    [("access", "dashboard"), ("access", "archive"), ("security", "alerts"), ("jobs", "reports")];
-
-/// What a consumer got, by offset: who published it, and what it says.
-type Received = BTreeMap<i64, (String, String)>;
-
-/// Publishes a file line by line, at whatever broker answers.
+/// Publishes a file through any broker that answers; returns how often it moved to another one.
 async fn ship(
     endpoints: Vec<String>,
     first: usize,
@@ -66,7 +61,7 @@ async fn ship(
                         client = Some(connected);
                         published
                     }
-                    Err(_) => Err(Status::unavailable("nobody there")),
+                    Err(_) => Err(Status::unavailable("no broker there")),
                 },
             };
             match published {
@@ -93,7 +88,7 @@ async fn publish(
     Ok(client.producers().publish(request).await?.into_inner())
 }
 
-/// Reads what `consume --json` prints into what its consumer got.
+/// Collects the output of `consume --json`.
 async fn read(endpoint: &str, topic: &str, id: &str, received: Arc<Mutex<Received>>) {
     let arguments =
         ["--endpoint", endpoint, "consume", topic, "--consumer", id, "--register", "--json"];
@@ -105,11 +100,12 @@ async fn read(endpoint: &str, topic: &str, id: &str, received: Arc<Mutex<Receive
         assert!(offset >= next, "offset {offset} comes after {next} to one process");
         next = offset + 1;
         let text = |name: &str| message[name].as_str().unwrap().to_owned();
-        received.lock().unwrap().insert(offset, (text("producer"), text("payload")));
+        let line = Line { producer: text("producer"), text: text("payload") };
+        received.lock().unwrap().insert(offset, line);
     }
 }
 
-/// Takes all there is, at a broker that is not killed.
+/// Pulls a number of messages from a broker that is not killed.
 async fn pull(endpoint: &str, topic: &str, id: &str, count: usize) -> Received {
     let client = Client::connect(endpoint).await.unwrap();
     let mut received = Received::new();
@@ -123,34 +119,23 @@ async fn pull(endpoint: &str, topic: &str, id: &str, count: usize) -> Received {
         let pulled = client.consumers().pull(request).await.unwrap().into_inner();
         for message in pulled.messages {
             assert_eq!(message.offset, received.len() as i64);
-            let line = String::from_utf8(message.payload.to_vec()).unwrap();
-            received.insert(message.offset, (message.producer_id, line));
+            let text = String::from_utf8(message.payload.to_vec()).unwrap();
+            received.insert(message.offset, Line { producer: message.producer_id, text });
         }
     }
     received
 }
 
-/// Checks that offsets are dense, and that each file of the topic came whole, once, in its order.
-fn assert_whole(dir: &Path, topic: &str, received: &Received) {
+/// Checks that offsets are dense, and that every line of each file was received once, in order.
+fn assert_complete(dir: &Path, topic: &str, received: &Received) {
     assert!(received.keys().copied().eq(0..received.len() as i64), "offsets are dense");
-    for (program, _) in SHIPMENTS.iter().filter(|(_, to)| *to == topic) {
-        let lines = received.values().filter(|(producer, _)| producer == program);
-        let lines: Vec<&str> = lines.map(|(_, line)| line.as_str()).collect();
-        let file = fs::read_to_string(dir.join(program)).unwrap();
-        assert!(lines == file.lines().collect::<Vec<_>>(), "{program} in {topic}");
-    }
-}
-
-fn count_of(topic: &str) -> usize {
-    SHIPMENTS.iter().filter(|(_, to)| *to == topic).count() * LINES
+    assert_lines(dir, topic, received.values());
 }
 
 #[tokio::test]
-async fn three_brokers_do_the_job_though_one_is_killed_midway() {
+async fn three_brokers_deliver_every_line_although_one_is_killed_midway() {
     let dir = tempfile::tempdir().unwrap();
-    for (program, _) in SHIPMENTS {
-        write_log_file(&dir.path().join(program), program, LINES);
-    }
+    write_log_files(dir.path());
     let database = TestDatabase::create().await;
     let mut brokers = Vec::new();
     let mut endpoints = Vec::new();
@@ -174,7 +159,7 @@ async fn three_brokers_do_the_job_though_one_is_killed_midway() {
     let poller = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
     client.consumers().register_consumer(poller).await.unwrap();
 
-    // Each consumer's first process reads; the second one, elsewhere, stands by.
+    // Each consumer's first process reads; the second one, on another broker, is its standby.
     let mut readers = JoinSet::new();
     let mut all_received = Vec::new();
     for (number, (topic, id)) in STREAMING.into_iter().enumerate() {
@@ -183,7 +168,7 @@ async fn three_brokers_do_the_job_though_one_is_killed_midway() {
         for place in [number, number + 1] {
             let (endpoint, received) = (endpoints[place % 3].clone(), received.clone());
             readers.spawn(async move { read(&endpoint, topic, id, received).await });
-            until("the first one has the lease", async || {
+            until("the first process has the lease", async || {
                 let (topic, consumer_id) = (topic.to_owned(), id.to_owned());
                 let request = proto::GetConsumerRequest { topic, consumer_id };
                 let found = client.consumers().get_consumer(request).await;
@@ -198,7 +183,7 @@ async fn three_brokers_do_the_job_though_one_is_killed_midway() {
     let mut shipping = JoinSet::new();
     for (number, (program, topic)) in SHIPMENTS.into_iter().enumerate() {
         let (endpoints, acknowledged) = (endpoints.clone(), acknowledged.clone());
-        let file = dir.path().join(program);
+        let file = log_file(dir.path(), program);
         shipping.spawn(async move {
             ship(endpoints, number, topic, program, &file, &acknowledged).await
         });
@@ -207,35 +192,36 @@ async fn three_brokers_do_the_job_though_one_is_killed_midway() {
         let endpoint = endpoints[2].clone();
         tokio::spawn(async move { pull(&endpoint, "jobs", "poller", LINES).await })
     };
-    until("half of it is shipped", async || {
+    until("half of the lines are shipped", async || {
         acknowledged.load(Ordering::Relaxed) >= SHIPMENTS.len() * LINES / 2
     })
     .await;
     brokers[0].kill().await;
 
     let mut moves = 0;
-    while let Some(shipped) = soon("all is shipped", shipping.join_next()).await {
+    while let Some(shipped) = soon("all lines are shipped", shipping.join_next()).await {
         moves += shipped.unwrap();
     }
-    assert!(moves > 0, "nobody was at the broker that was killed");
+    assert!(moves > 0, "no producer used the broker that was killed");
     for (topic, received) in &all_received {
-        until("all lines have come", async || received.lock().unwrap().len() == count_of(topic))
+        until("all lines are received", async || received.lock().unwrap().len() == lines_of(topic))
             .await;
-        assert_whole(dir.path(), topic, &received.lock().unwrap());
+        assert_complete(dir.path(), topic, &received.lock().unwrap());
     }
-    assert_whole(dir.path(), "jobs", &soon("all is pulled", pulling).await.unwrap());
+    assert_complete(dir.path(), "jobs", &soon("all lines are pulled", pulling).await.unwrap());
 
-    // One that joins late, at a broker that saw it all, and the table itself say the same.
+    // A late consumer on a surviving broker and the table itself show the same.
     let late = Arc::new(Mutex::new(Received::new()));
     let (endpoint, received) = (endpoints[1].clone(), late.clone());
     readers.spawn(async move { read(&endpoint, "access", "late", received).await });
-    until("all lines have come", async || late.lock().unwrap().len() == count_of("access")).await;
-    assert_whole(dir.path(), "access", &late.lock().unwrap());
+    until("all lines are received", async || late.lock().unwrap().len() == lines_of("access"))
+        .await;
+    assert_complete(dir.path(), "access", &late.lock().unwrap());
     let sql = database.sql().await;
     let rows = "select topic, count(*), max(\"offset\") + 1 from trunkline.message group by topic";
     for row in sql.query(rows, &[]).await.unwrap() {
         let (topic, count, head) =
             (row.get::<_, &str>(0), row.get::<_, i64>(1), row.get::<_, i64>(2));
-        assert_eq!((count, head), (count_of(topic) as i64, count), "{topic}");
+        assert_eq!((count, head), (lines_of(topic) as i64, count), "{topic}");
     }
 }

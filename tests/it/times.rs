@@ -1,4 +1,4 @@
-//! Times that clients name are as fine as they say them, and messages are found from there on.
+//! Times in requests are exact to the nanosecond.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,9 +8,10 @@ use trunkline::{
     proto::{self, Retention, register_consumer_request, seek_request, trim_topic_request::Before},
 };
 
-use crate::support::{TestBroker, Trunkline};
+use crate::support::TestBroker;
 
-/// Three batches of a message each, whose times end in 123456, 123457 and 999999 microseconds.
+/// A broker with three batches of one message each, at 123456, 123457 and 999999 microseconds after
+/// a second; and that second.
 async fn with_times() -> (TestBroker, i64) {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
@@ -18,7 +19,7 @@ async fn with_times() -> (TestBroker, i64) {
     for message in ["a", "b", "c"] {
         broker.publish("orders", [message]).await;
     }
-    // Whole seconds of before 2000 and 1970 are counted from the other side by PostgreSQL and here.
+
     let second = 1_764_000_000;
     set_times(&broker, second).await;
     (broker, second)
@@ -31,7 +32,7 @@ async fn set_times(broker: &TestBroker, second: i64) {
     sql.execute(set, &[&second]).await.unwrap();
 }
 
-/// What a time in nanoseconds behind the second is the bound of.
+/// Nanoseconds after the second, and the offset of the first message that is not older.
 const BOUNDS: [(i32, i64); 9] = [
     (0, 0),
     (123_456_000, 0),
@@ -45,16 +46,16 @@ const BOUNDS: [(i32, i64); 9] = [
 ];
 
 #[tokio::test]
-async fn a_nanosecond_later_is_later_in_every_call() {
+async fn every_call_is_exact_to_the_nanosecond() {
     let (broker, second) = with_times().await;
-    // Also where the clock of PostgreSQL, or of a system, counts the other way.
+    // Also before 2000 and 1970, the epochs of PostgreSQL and of Unix, where counts are negative.
     for second in [second, 900_000_000, -1, -86_400, 0] {
         set_times(&broker, second).await;
         for (nanos, offset) in BOUNDS {
             let time = Timestamp { seconds: second, nanos };
-            let told = format!("{second} s {nanos} ns");
+            let time_text = format!("{second} s {nanos} ns");
             let sought = broker.seek("orders", "c", seek_request::Target::Time(time)).await;
-            assert_eq!(sought.unwrap(), offset, "{told}");
+            assert_eq!(sought.unwrap(), offset, "{time_text}");
             let read = proto::ReadMessagesRequest {
                 topic: "orders".to_owned(),
                 start: Some(proto::read_messages_request::Start::Time(time)),
@@ -62,7 +63,7 @@ async fn a_nanosecond_later_is_later_in_every_call() {
             };
             let page = broker.topics().read_messages(read).await.unwrap().into_inner();
             let first = page.messages.first().map_or(3, |message| message.offset);
-            assert_eq!(first, offset, "{told}");
+            assert_eq!(first, offset, "{time_text}");
             let register = proto::RegisterConsumerRequest {
                 topic: "orders".to_owned(),
                 consumer_id: format!("c{second}-{nanos}"),
@@ -70,13 +71,13 @@ async fn a_nanosecond_later_is_later_in_every_call() {
             };
             let registered = broker.consumers().register_consumer(register).await.unwrap();
             let position = registered.into_inner().consumer.unwrap().position;
-            assert_eq!(position, offset, "{told}");
+            assert_eq!(position, offset, "{time_text}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_trim_removes_what_is_older_by_less_than_a_microsecond() {
+async fn a_trim_is_exact_to_the_nanosecond() {
     let (broker, seconds) = with_times().await;
     for (nanos, offset) in BOUNDS {
         let before = Some(Before::Time(Timestamp { seconds, nanos }));
@@ -87,7 +88,7 @@ async fn a_trim_removes_what_is_older_by_less_than_a_microsecond() {
 }
 
 #[tokio::test]
-async fn the_library_names_times_by_the_nanosecond() {
+async fn the_library_passes_times_exact_to_the_nanosecond() {
     let (broker, second) = with_times().await;
     let client = Client::connect(&broker.endpoint).await.unwrap();
     let time = SystemTime::UNIX_EPOCH + Duration::new(second as u64, 123_456_001);
@@ -103,11 +104,9 @@ async fn the_library_names_times_by_the_nanosecond() {
 }
 
 #[tokio::test]
-async fn the_command_takes_every_form_of_rfc_3339_wherever_it_takes_a_time() {
+async fn the_command_accepts_every_form_of_rfc_3339_wherever_it_accepts_a_time() {
     let (broker, _) = with_times().await;
-    let run = async |arguments: &[&str]| {
-        Trunkline::run(&[&["--endpoint", &broker.endpoint], arguments].concat()).await
-    };
+    let run = async |arguments: &[&str]| broker.run(arguments).await;
     // The time of the second message: 2025-11-24T16:00:00.123457Z.
     for time in [
         "@2025-11-24T16:00:00.123457Z",
@@ -139,14 +138,14 @@ async fn the_command_takes_every_form_of_rfc_3339_wherever_it_takes_a_time() {
     assert_eq!((too_old.code(), too_old.stderr.lines().count()), (1, 1), "{too_old:?}");
     assert!(too_old.stderr.contains("years 1 to 9999"), "{too_old:?}");
     for bad in ["@2025-11-24", "@2025-11-24T16:00:00+0200", "@16:00", "@"] {
-        let told = run(&["topic", "read", "orders", "--from", bad]).await;
-        assert_eq!(told.code(), 2, "{told:?}");
-        assert!(told.stderr.contains("RFC 3339"), "{told:?}");
+        let refused = run(&["topic", "read", "orders", "--from", bad]).await;
+        assert_eq!(refused.code(), 2, "{refused:?}");
+        assert!(refused.stderr.contains("RFC 3339"), "{refused:?}");
     }
 }
 
 #[tokio::test]
-async fn a_retention_age_is_never_cut_short() {
+async fn a_retention_age_is_rounded_up() {
     let broker = TestBroker::start().await;
     let max_age = Some(prost_types::Duration { seconds: 3_600, nanos: 1 });
     let request = proto::CreateTopicRequest {

@@ -1,4 +1,4 @@
-//! Topics that are trimmed on request.
+//! Trimming topics on request.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ async fn trim(broker: &TestBroker, topic: &str, before: Option<Before>) -> Resul
 }
 
 #[tokio::test]
-async fn a_topic_is_trimmed_to_the_message() {
+async fn a_trim_is_exact_to_the_message() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.publish("orders", ["a", "b", "c"]).await;
@@ -26,7 +26,7 @@ async fn a_topic_is_trimmed_to_the_message() {
     assert_eq!(trim(&broker, "orders", Some(Before::Offset(0))).await.unwrap(), 0);
     assert_eq!(trim(&broker, "orders", Some(Before::Offset(2))).await.unwrap(), 2);
     assert_eq!(broker.read_payloads("orders").await, ["c", "d"]);
-    // The floor never falls.
+    // The log start offset never moves back.
     assert_eq!(trim(&broker, "orders", Some(Before::Offset(1))).await.unwrap(), 2);
     assert_eq!(trim(&broker, "orders", Some(Before::Time(second.into()))).await.unwrap(), 3);
     let later = second + Duration::from_secs(3_600);
@@ -44,12 +44,12 @@ async fn a_topic_is_trimmed_to_the_message() {
     let no_time = prost_types::Timestamp { seconds: 0, nanos: -1 };
     assert_field(trim(&broker, "orders", Some(Before::Time(no_time))).await, "time", None);
     assert_field(trim(&broker, "a b", Some(Before::Offset(1))).await, "topic", None);
-    let nowhere = trim(&broker, "nope", Some(Before::Offset(1))).await;
-    assert_refused(nowhere, Code::NotFound, "TOPIC_NOT_FOUND");
+    let no_topic = trim(&broker, "nope", Some(Before::Offset(1))).await;
+    assert_refused(no_topic, Code::NotFound, "TOPIC_NOT_FOUND");
 }
 
 #[tokio::test]
-async fn trimming_much_does_not_hold_up_publishes() {
+async fn trimming_many_batches_does_not_delay_publishes() {
     const BATCHES: i64 = 20_000;
     let broker = Arc::new(TestBroker::start().await);
     broker.topic("orders").await;
@@ -71,14 +71,14 @@ async fn trimming_much_does_not_hold_up_publishes() {
     .unwrap();
     let trimming = broker.clone();
     let trimming = tokio::spawn(async move { trimming.trim("orders", BATCHES).await });
-    // A publish that waits half a second for the topic's row is refused.
+    // A publish that waits half a second for the topic's row would be refused.
     let mut published = 0;
     while !trimming.is_finished() || published < 10 {
         broker.publish("orders", ["y"]).await;
         published += 1;
     }
     assert_eq!(trimming.await.unwrap(), BATCHES);
-    until("what was trimmed is deleted", async || broker.batches().await == published).await;
+    until("the trimmed batches are deleted", async || broker.batches().await == published).await;
     assert_eq!(broker.get_topic("orders").await.bytes, published);
 }
 

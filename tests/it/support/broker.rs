@@ -1,4 +1,4 @@
-//! A broker in the test's own process, with clients.
+//! A broker in the test's process, and the calls that tests make on it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,12 +32,12 @@ pub struct TestBroker {
 }
 
 impl TestBroker {
-    /// A broker on a database of its own.
+    /// Starts a broker on a new database.
     pub async fn start() -> Self {
         Self::start_on(Arc::new(TestDatabase::create().await)).await
     }
 
-    /// A broker on a database that others may share.
+    /// Starts a broker on a database that other brokers may share.
     pub async fn start_on(database: Arc<TestDatabase>) -> Self {
         let url = database.url.clone();
         Self::start_with(database, &url, None, Duration::from_secs(5)).await
@@ -60,18 +60,18 @@ impl TestBroker {
         Self { database, endpoint, client, shutdown: shutdown.drop_guard(), served }
     }
 
-    /// A broker that shares this one's database.
+    /// Starts another broker on the same database.
     pub async fn start_another(&self) -> Self {
         Self::start_on(self.database.clone()).await
     }
 
-    /// Begins to drain.
+    /// Starts to drain; the handle ends when the broker has stopped.
     pub fn shut_down(self) -> JoinHandle<Result<(), server::Error>> {
         drop(self.shutdown);
         self.served
     }
 
-    /// Drains, and waits for the end.
+    /// Drains, and waits until the broker has stopped.
     pub async fn stop(self) {
         soon("the broker stops", self.shut_down()).await.unwrap().unwrap();
     }
@@ -88,7 +88,7 @@ impl TestBroker {
         self.client.producers()
     }
 
-    /// Limited as a client in another language is by default.
+    /// Limits messages to 4 MiB, the default of gRPC clients in most languages.
     pub fn consumers(&self) -> ConsumerServiceClient<Connection> {
         self.client.consumers().max_decoding_message_size(4 * 1024 * 1024)
     }
@@ -104,7 +104,7 @@ impl TestBroker {
         self.producer(topic, PRODUCER).await;
     }
 
-    /// Creates a topic with limits, and registers [`PRODUCER`] on it.
+    /// Creates a topic with a retention, and registers [`PRODUCER`] on it.
     pub async fn topic_with_retention(&self, topic: &str, retention: proto::Retention) {
         let request = proto::CreateTopicRequest {
             topic: topic.to_owned(),
@@ -126,7 +126,7 @@ impl TestBroker {
         registered.into_inner().producer.unwrap()
     }
 
-    /// Registers a consumer at the earliest message.
+    /// Registers a consumer that starts at the earliest message.
     pub async fn consumer(&self, topic: &str, id: &str) {
         let (topic, consumer_id) = (topic.to_owned(), id.to_owned());
         let request = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
@@ -154,18 +154,18 @@ impl TestBroker {
         Ok(self.producers().publish(request).await?.into_inner())
     }
 
-    /// A stream in auto mode that waits for the lease.
+    /// Opens a stream in auto mode that waits for the lease.
     pub async fn consume(&self, topic: &str, consumer: &str) -> TestStream {
         self.open(Self::request(topic, consumer)).await
     }
 
-    /// A stream in manual mode that waits for the lease.
+    /// Opens a stream in manual mode that waits for the lease.
     pub async fn consume_manually(&self, topic: &str, consumer: &str) -> TestStream {
         let commit_mode = proto::CommitMode::Manual.into();
         self.open(proto::ConsumeRequest { commit_mode, ..Self::request(topic, consumer) }).await
     }
 
-    /// A stream that takes the lease over, under a name of its own.
+    /// Opens a stream in manual mode that takes over the lease, with a client name.
     pub async fn take_over(&self, topic: &str, consumer: &str, name: &str) -> TestStream {
         self.open(proto::ConsumeRequest {
             commit_mode: proto::CommitMode::Manual.into(),
@@ -180,7 +180,7 @@ impl TestBroker {
         let request = request.into_request();
         let (topic, consumer) =
             (request.get_ref().topic.clone(), request.get_ref().consumer_id.clone());
-        // A connection of its own, so that dropping the stream is a client that goes away.
+        // Each stream has its own connection, so dropping it looks like a client that disconnects.
         let client = Client::connect(&self.endpoint).await.unwrap();
         let mut consumers = client.consumers().max_decoding_message_size(4 * 1024 * 1024);
         let stream = consumers.consume(request).await.unwrap().into_inner();
@@ -202,13 +202,13 @@ impl TestBroker {
         response.into_inner().consumer.unwrap()
     }
 
-    /// How many batches are stored.
+    /// The number of stored batches.
     pub async fn batches(&self) -> i64 {
         let count = "select count(*) from trunkline.batch";
         self.sql().await.query_one(count, &[]).await.unwrap().get(0)
     }
 
-    /// Whether nobody is registered as a consumer of a topic.
+    /// Whether a topic has no registered consumers.
     pub async fn no_consumers(&self, topic: &str) -> bool {
         let request = proto::ListConsumersRequest { topic: topic.to_owned(), ..Default::default() };
         self.consumers().list_consumers(request).await.unwrap().into_inner().consumers.is_empty()
@@ -243,7 +243,7 @@ impl TestBroker {
         self.topics().delete_topic(request).await.unwrap();
     }
 
-    /// The payloads of a topic's first page of messages.
+    /// The payloads on the first page of a topic's messages.
     pub async fn read_payloads(&self, topic: &str) -> Vec<String> {
         let request = proto::ReadMessagesRequest { topic: topic.to_owned(), ..Default::default() };
         let page = self.topics().read_messages(request).await.unwrap().into_inner();
@@ -256,7 +256,7 @@ impl TestBroker {
         until("the log start offset moves", started).await;
     }
 
-    /// Removes all messages before an offset; returns the first one kept.
+    /// Trims a topic to an offset; returns its log start offset.
     pub async fn trim(&self, topic: &str, offset: i64) -> i64 {
         let before = Some(proto::trim_topic_request::Before::Offset(offset));
         let request = proto::TrimTopicRequest { topic: topic.to_owned(), before };
@@ -274,7 +274,7 @@ impl TestBroker {
         Ok(self.consumers().seek(request).await?.into_inner().position)
     }
 
-    /// Ends the sessions of that name, of all brokers of the database.
+    /// Terminates the sessions with an application name, of every broker on the database.
     pub async fn end_sessions(&self, application: &str) {
         let sql = self.sql().await;
         let ended = "select pg_terminate_backend(pid) from pg_stat_activity
@@ -282,7 +282,15 @@ impl TestBroker {
         sql.query(ended, &[&application]).await.unwrap();
     }
 
-    /// How many sessions of the database wait for a lock.
+    /// The number of a broker's sessions of one kind that wait for a lock.
+    pub async fn sessions_waiting_for_locks(&self, application: &str) -> i64 {
+        let sql = self.sql().await;
+        let waiting = "select count(*) from pg_stat_activity where datname = current_database()
+    and application_name = $1 and wait_event_type = 'Lock'";
+        sql.query_one(waiting, &[&application]).await.unwrap().get(0)
+    }
+
+    /// The number of the database's sessions that wait for a lock.
     pub async fn waiting_for_locks(&self) -> i64 {
         let sql = self.sql().await;
         let waiting = "select count(*) from pg_stat_activity
@@ -290,11 +298,11 @@ impl TestBroker {
         sql.query_one(waiting, &[]).await.unwrap().get(0)
     }
 
-    /// Waits until no lease is held or waited for: no lock of two numbers is there. One of one number
-    /// goes with the retention.
-    pub async fn no_lock_is_left(&self) {
+    /// Waits until no lease is held or waited for. A lease is an advisory lock with two keys; the
+    /// retention's lock has one.
+    pub async fn all_leases_are_free(&self) {
         let sql = self.sql().await;
-        until("no lock is left", async || {
+        until("all leases are free", async || {
             let locks = "select count(*) from pg_locks where locktype = 'advisory' and objsubid = 2
                 and database = (select oid from pg_database where datname = current_database())";
             sql.query_one(locks, &[]).await.unwrap().get::<_, i64>(0) == 0
@@ -302,7 +310,7 @@ impl TestBroker {
         .await;
     }
 
-    /// How many messages the database holds.
+    /// The number of stored messages, of all topics.
     pub async fn stored(&self) -> i64 {
         let sql = self.sql().await;
         sql.query_one("select count(*) from trunkline.message", &[]).await.unwrap().get(0)

@@ -1,4 +1,4 @@
-//! One PostgreSQL for the whole run, and a database of its own for each test.
+//! One PostgreSQL server for the whole test run, and a database for each test.
 
 use std::{
     path::PathBuf,
@@ -20,16 +20,17 @@ const TEMPLATE: &str = "trunkline_template";
 static CLUSTER: OnceCell<EmbeddedPostgres> = OnceCell::const_new();
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
-/// A database with the newest schema that only one test uses.
+/// A test's own database.
 pub struct TestDatabase {
     pub name: String,
     pub url: String,
-    /// The folder of the server's socket.
+    /// The folder of the server's Unix socket.
     pub socket_dir: PathBuf,
     pub user: String,
 }
 
 impl TestDatabase {
+    /// A database with the current schema.
     pub async fn create() -> Self {
         Self::create_like(TEMPLATE).await
     }
@@ -39,7 +40,7 @@ impl TestDatabase {
         Self::create_like("template0").await
     }
 
-    /// A database of an encoding, without the schema.
+    /// A database with a given encoding, without the schema.
     pub async fn create_encoded(encoding: &str) -> Self {
         Self::create_like(&format!("template0 encoding '{encoding}' lc_collate 'C' lc_ctype 'C'"))
             .await
@@ -54,13 +55,13 @@ impl TestDatabase {
         Self { url: cluster.url(&name), name, socket_dir, user: USER.to_owned() }
     }
 
-    /// A session of the test's own.
+    /// Opens a session for the test.
     pub async fn sql(&self) -> tokio_postgres::Client {
         connect(&self.url).await
     }
 }
 
-/// A session, driven until its client is dropped.
+/// Opens a session, which lasts until its client is dropped.
 pub async fn connect(url: &str) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -74,7 +75,7 @@ async fn start() -> EmbeddedPostgres {
     let sql = connect(&cluster.url("postgres")).await;
     sql.batch_execute(&format!("create database {TEMPLATE}")).await.unwrap();
     Storage::open(&cluster.url(TEMPLATE), None, LIMITS).await.unwrap().close();
-    // A database that somebody is connected to cannot be cloned.
+    // PostgreSQL does not clone a database while sessions are connected to it.
     super::until("the template's sessions end", async || {
         let count = "select count(*) from pg_stat_activity where datname = $1";
         sql.query_one(count, &[&TEMPLATE]).await.unwrap().get::<_, i64>(0) == 0
@@ -83,8 +84,8 @@ async fn start() -> EmbeddedPostgres {
     cluster
 }
 
-/// A test process may end in many ways, none of which runs code of ours: a shell waits for the
-/// end of a pipe that only this process holds, and then ends the server that was started here.
+/// Stops the server when the test process ends, however it ends. None of our code runs then, so
+/// a shell waits until the pipe that only this process holds is closed, and then kills the server.
 fn stop_when_this_process_ends(dir: PathBuf) {
     let script = r#"
         trap '' INT TERM HUP
@@ -103,6 +104,6 @@ fn stop_when_this_process_ends(dir: PathBuf) {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // Held, pipe and all, until the process ends: the watcher outlives it.
+    // Never dropped, so that the pipe stays open until the process ends.
     std::mem::forget(watcher);
 }

@@ -1,4 +1,4 @@
-//! The `trunkline` command as a process of its own.
+//! The `trunkline` command, run as a process.
 
 use std::{
     path::Path,
@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{DEADLINE, TestBroker, soon};
 
-/// A running command; killed when it is dropped.
+/// A running command; killed when dropped.
 pub struct Trunkline {
     child: Child,
     pub stdout: Lines<BufReader<ChildStdout>>,
@@ -34,7 +34,7 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// What is to be asserted of it.
+    /// Starts assertions about the outcome.
     pub fn assert(self) -> Assert {
         let (status, stdout, stderr) = (self.status, self.stdout.into(), self.stderr.into());
         Output { status, stdout, stderr }.assert()
@@ -52,26 +52,26 @@ fn command(arguments: &[&str]) -> Command {
     {
         command.env_remove(variable);
     }
-    // Whoever runs the tests may have contexts of their own.
+    // Keeps the contexts of the user who runs the tests out of them.
     command.env("XDG_CONFIG_HOME", "/nonexistent");
-    // No two tests share a registration of a producer, which the states are kept by.
+    // State files are named after a producer's registration, which no two tests share.
     command.env("XDG_STATE_HOME", env!("CARGO_TARGET_TMPDIR"));
     command.args(arguments).kill_on_drop(true);
     command
 }
 
 impl Trunkline {
-    /// A command that is not started yet, for whoever sets more than its arguments.
+    /// A command that is not started yet, to set more than its arguments.
     pub fn command(arguments: &[&str]) -> Command {
         command(arguments)
     }
 
-    /// Runs such a command to its end.
+    /// Runs a prepared command to its end.
     pub async fn finish(command: Command) -> Finished {
         finish(command, b"", DEADLINE).await
     }
 
-    /// Runs a command to its end, with its configuration in a folder.
+    /// Runs a command to its end, with a configuration folder.
     pub async fn run_configured(config: &Path, arguments: &[&str]) -> Finished {
         let mut command = command(arguments);
         command.env("XDG_CONFIG_HOME", config);
@@ -95,11 +95,12 @@ impl Trunkline {
         Self { child, stdout, stderr }
     }
 
-    /// The next line of the log that holds a text; passes over others.
+    /// The next log line that contains a text; skips others.
     pub async fn log_line(&mut self, text: &str) -> String {
-        soon("a line of the log", async {
+        soon("a log line", async {
             loop {
-                let line = self.stderr.next_line().await.unwrap().expect("the log goes on");
+                let line =
+                    self.stderr.next_line().await.unwrap().expect("the log does not end yet");
                 if line.contains(text) {
                     return line;
                 }
@@ -108,12 +109,12 @@ impl Trunkline {
         .await
     }
 
-    /// Starts a broker, and returns it with its endpoint once it is ready.
+    /// Starts a broker; returns it with its endpoint once it is ready.
     pub async fn serve(arguments: &[&str]) -> (Self, String) {
         Self::spawn(&[&["serve", "--log", "warn"], arguments].concat()).ready().await
     }
 
-    /// Starts a broker that may never have more than so many files open.
+    /// Starts a broker with a limit on its open files.
     pub async fn serve_with_files(files: u32, arguments: &[&str]) -> (Self, String) {
         let broker = command(&[&["serve", "--log", "warn"], arguments].concat());
         let broker = broker.as_std();
@@ -130,7 +131,7 @@ impl Trunkline {
         Self::spawn_command(limited).ready().await
     }
 
-    /// Starts a broker with a log of its own.
+    /// Starts a broker with a log filter.
     pub async fn serve_with_log(log: &str, arguments: &[&str]) -> (Self, String) {
         Self::spawn(&[&["serve", "--log", log], arguments].concat()).ready().await
     }
@@ -152,17 +153,17 @@ impl Trunkline {
         Self::run_with_input(arguments, b"").await
     }
 
-    /// Runs a command that takes longer than a test usually waits.
+    /// Runs a command that may take longer than the usual deadline.
     pub async fn run_patiently(arguments: &[&str], patience: Duration) -> Finished {
         finish(command(arguments), b"", patience).await
     }
 
-    /// Runs a command to its end, with something to read.
+    /// Runs a command to its end, with its standard input.
     pub async fn run_with_input(arguments: &[&str], input: &[u8]) -> Finished {
         finish(command(arguments), input, DEADLINE).await
     }
 
-    /// Runs a command to its end with its output in a file.
+    /// Runs a command to its end, with its standard output in a file.
     pub async fn run_into(arguments: &[&str], path: &Path) -> ExitStatus {
         let out = std::fs::File::create(path).unwrap();
         let mut child = command(arguments).stdin(Stdio::null()).stdout(out).spawn().unwrap();
@@ -178,7 +179,7 @@ impl Trunkline {
         kill(Pid::from_raw(id as i32), signal).unwrap();
     }
 
-    /// Ends the process with SIGKILL, and waits for its end.
+    /// Kills the process with SIGKILL, and waits until it has ended.
     pub async fn kill(&mut self) {
         self.child.kill().await.unwrap();
     }
@@ -194,10 +195,10 @@ impl TestBroker {
         self.run_with_input(arguments, "").await
     }
 
-    /// Runs a command against this broker to its end, with something to read.
-    pub async fn run_with_input(&self, arguments: &[&str], input: &str) -> Finished {
+    /// Runs a command against this broker to its end, with its standard input.
+    pub async fn run_with_input(&self, arguments: &[&str], input: impl AsRef<[u8]>) -> Finished {
         let arguments = [&["--endpoint", &self.endpoint], arguments].concat();
-        Trunkline::run_with_input(&arguments, input.as_bytes()).await
+        Trunkline::run_with_input(&arguments, input.as_ref()).await
     }
 }
 
@@ -211,7 +212,7 @@ async fn finish(mut command: Command, input: &[u8], patience: Duration) -> Finis
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
     let writing = tokio::spawn(async move {
-        // The command may end before it has read all.
+        // The command may end before it has read all of its input.
         let _ = stdin.write_all(&input).await;
     });
     let output = tokio::time::timeout(patience, child.wait_with_output()).await;

@@ -1,5 +1,5 @@
-//! A way to a database on which no notification arrives, as on servers that know no NOTIFY. It
-//! also notes how sessions are asked for.
+//! A proxy to a database that drops notifications, as poolers and servers without NOTIFY do. It
+//! also records the startup packets of sessions.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,10 +11,10 @@ use tokio::{
 
 use super::TestDatabase;
 
-/// Passes all on but notifications; ends when it is dropped.
+/// Forwards everything but notifications; stops when dropped.
 pub struct DeafProxy {
     pub url: String,
-    /// What each session was asked for with: names and values, each with a zero behind it.
+    /// The startup packet of each session: names and values, each terminated by a zero byte.
     pub requests: Arc<Mutex<Vec<String>>>,
     _tasks: JoinSet<()>,
 }
@@ -28,23 +28,23 @@ impl DeafProxy {
         let socket = database.socket_dir.join(".s.PGSQL.5432");
         let requests = Arc::<Mutex<Vec<String>>>::default();
         let mut tasks = JoinSet::new();
-        let noted = requests.clone();
+        let recorded = requests.clone();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let server = UnixStream::connect(&socket).await.unwrap();
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
-                connections.spawn(pass_all(from_client, to_server, noted.clone()));
-                connections.spawn(pass_all_but_notifications(from_server, to_client));
+                connections.spawn(forward(from_client, to_server, recorded.clone()));
+                connections.spawn(forward_without_notifications(from_server, to_client));
             }
         });
         Self { url, requests, _tasks: tasks }
     }
 }
 
-/// A client begins with a length that counts itself, and a request.
-async fn pass_all(
+/// Records the startup packet, a length that includes itself and a body, and forwards everything.
+async fn forward(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     requests: Arc<Mutex<Vec<String>>>,
@@ -56,14 +56,14 @@ async fn pass_all(
     }
     requests.lock().unwrap().push(String::from_utf8_lossy(&request).into_owned());
     let request = [&length.to_be_bytes(), request.as_slice()].concat();
-    // Either end may go away at any time.
+    // Either end may disconnect at any time.
     let _ = to.write_all(&request).await;
     let _ = tokio::io::copy(&mut from, &mut to).await;
     let _ = to.shutdown().await;
 }
 
-/// Every message of a server is a letter, a length that counts itself, and a body.
-async fn pass_all_but_notifications(
+/// Every message of a server is a letter, a length that includes itself, and a body.
+async fn forward_without_notifications(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
 ) {

@@ -1,4 +1,4 @@
-//! HTTP/2 written by hand, for what a well-behaved library does not send.
+//! Hand-written HTTP/2, for frames that a well-behaved library does not send.
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -20,7 +20,7 @@ const ACK: u8 = 1;
 
 const CANCEL: u32 = 8;
 
-/// A connection that writes whatever it is told.
+/// A connection that checks nothing of what it sends.
 pub struct RawHttp2 {
     stream: TcpStream,
     outgoing: Vec<u8>,
@@ -42,7 +42,7 @@ impl RawHttp2 {
         connection
     }
 
-    /// Writes a whole call; returns its stream.
+    /// Queues a whole call; returns the id of its stream.
     pub fn call(&mut self, method: &str, message: &[u8]) -> u32 {
         let stream = self.headers(method);
         let mut data = vec![0];
@@ -52,14 +52,14 @@ impl RawHttp2 {
         stream
     }
 
-    /// Writes a call that is cancelled at once.
+    /// Queues a call that is cancelled at once.
     pub fn cancelled_call(&mut self, method: &str) {
         let stream = self.headers(method);
         self.frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes());
     }
 
     fn headers(&mut self, method: &str) -> u32 {
-        // Indexed ":method: POST" and ":scheme: http"; the rest as literals that are not indexed.
+        // ":method: POST" and ":scheme: http" by index; the rest as literals that are not indexed.
         let mut block = vec![0x83, 0x86, 0x04];
         let text = |block: &mut Vec<u8>, text: &str| {
             block.push(u8::try_from(text.len()).unwrap());
@@ -86,13 +86,14 @@ impl RawHttp2 {
         self.outgoing.extend(payload);
     }
 
-    /// Sends what was written; false if the other end has gone.
+    /// Sends what is queued; returns false if the peer is gone.
     pub async fn flush(&mut self) -> bool {
         let outgoing = std::mem::take(&mut self.outgoing);
         soon("room in the socket", self.stream.write_all(&outgoing)).await.is_ok()
     }
 
-    /// The next frame that matters; `None` at the end of the connection.
+    /// The next frame other than SETTINGS and PING, which it answers; `None` at the end of the
+    /// connection.
     pub async fn next(&mut self) -> Option<Frame> {
         loop {
             let mut head = [0; 9];

@@ -1,4 +1,4 @@
-//! The library's consumer of a scripted broker.
+//! The client library's consumer, against a scripted broker.
 
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
@@ -18,7 +18,7 @@ pub async fn open(broker: &ScriptedBroker, commit: Commit) -> Consumer {
     builder(broker, commit).await.open().await.unwrap()
 }
 
-/// A consumer whose stream has attached at offset 0 in epoch 1, and been sent some messages.
+/// A consumer whose stream is attached at offset 0 in epoch 1 and was sent some messages.
 pub async fn reading(
     commit: Commit,
     offsets: std::ops::Range<i64>,
@@ -27,7 +27,7 @@ pub async fn reading(
     let consumer = open(&broker, commit).await;
     let stream = broker.consume().await;
     stream.attach(0, 1).await;
-    stream.batch(offsets).await;
+    stream.messages(offsets).await;
     (broker, consumer, stream)
 }
 
@@ -43,14 +43,14 @@ pub fn status(code: Code, reason: &str) -> Status {
     Status::with_error_details(code, "refused", details)
 }
 
-pub async fn event(consumer: &mut Consumer) -> Event {
+pub async fn next_event(consumer: &mut Consumer) -> Event {
     soon("an event", consumer.next_event()).await.unwrap().unwrap()
 }
 
-/// The next messages; passes over all other events.
+/// The next messages; skips other events.
 pub async fn messages(consumer: &mut Consumer) -> Vec<Message> {
     loop {
-        if let Event::Messages(messages) = event(consumer).await {
+        if let Event::Messages(messages) = next_event(consumer).await {
             return messages;
         }
     }

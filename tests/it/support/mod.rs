@@ -1,12 +1,13 @@
-//! What the tests stand on.
+//! What the tests share: brokers, databases, commands, streams, deadlines.
 
 mod broker;
 mod cluster;
 mod command;
 mod deaf;
+mod files;
 pub mod http2;
 pub mod library_consumer;
-mod logs;
+pub mod logs;
 mod markdown;
 pub mod orders;
 mod pooler;
@@ -24,8 +25,8 @@ pub use broker::{PRODUCER, TestBroker, message};
 pub use cluster::{LIMITS, TestDatabase, connect};
 pub use command::{Finished, Trunkline};
 pub use deaf::DeafProxy;
+pub use files::files_below;
 pub use http2::RawHttp2;
-pub use logs::write_log_file;
 pub use markdown::{Block, Document, root};
 pub use pooler::Pooler;
 pub use publish_stream::PublishStream;
@@ -35,24 +36,24 @@ pub use shipper::Shipper;
 pub use status::{assert_field, assert_refused, info, retry_delay};
 pub use stream::{TestStream, payload};
 
-/// How long a test waits for what must come.
+/// How long a test waits for anything that must happen.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Waits for what must come.
+/// Waits for a future until the deadline.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(DEADLINE, future).await {
         Ok(value) => value,
-        Err(_) => panic!("{what}: not in {DEADLINE:?}"),
+        Err(_) => panic!("{what}: not within {DEADLINE:?}"),
     }
 }
 
-/// Asks again until the answer is yes: for what sends no signal, such as a view of the database.
-pub async fn until(what: &str, mut asked: impl AsyncFnMut() -> bool) {
+/// Polls a condition until it holds, for what sends no signal, such as a view of the database.
+pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     soon(what, async {
         let mut tick = tokio::time::interval(Duration::from_millis(20));
         loop {
             tick.tick().await;
-            if asked().await {
+            if condition().await {
                 return;
             }
         }

@@ -1,4 +1,4 @@
-//! PgBouncer, as Debian ships it, in front of a test's database.
+//! Debian's PgBouncer in front of a test's database.
 
 use std::{
     fs,
@@ -14,27 +14,28 @@ use tempfile::TempDir;
 
 use super::{TestDatabase, until};
 
-/// A pooler; killed when it is dropped.
+/// A running pooler; killed when dropped.
 pub struct Pooler {
     child: Child,
     dir: TempDir,
 }
 
 impl Pooler {
-    /// Starts one in transaction mode with so many sessions for each database.
+    /// Starts a pooler in transaction mode with a number of sessions for each database.
     pub async fn start(database: &TestDatabase, sessions: u32, round_robin: bool) -> Self {
         Self::start_in_mode("transaction", database, sessions, round_robin).await
     }
 
-    /// The same; in session mode, each client has one as long as it stays.
+    /// Starts a pooler in a mode. In session mode a client keeps its session until it disconnects.
     pub async fn start_in_mode(
         mode: &str,
         database: &TestDatabase,
         sessions: u32,
         round_robin: bool,
     ) -> Self {
-        let program = find_program().expect("PgBouncer, which was there when this was built");
-        // As root, the server runs as another user, who alone may open its socket.
+        let program = find_program().expect("PgBouncer was installed when the tests were built");
+        // When the tests run as root, the server runs as another user, and only that user may open
+        // its socket.
         let owner = fs::metadata(&database.socket_dir).unwrap();
         let dir = tempfile::Builder::new().prefix("trunkline-pooler-").tempdir().unwrap();
         std::os::unix::fs::chown(dir.path(), Some(owner.uid()), Some(owner.gid())).unwrap();
@@ -69,7 +70,7 @@ impl Pooler {
         pooler
     }
 
-    /// The way to a database through the pooler.
+    /// The URL of a database through the pooler.
     pub fn url(&self, database: &TestDatabase) -> String {
         let (dir, user) = (self.dir.path().display(), &database.user);
         format!("host={dir} port=6432 user={user} dbname={}", database.name)

@@ -1,4 +1,4 @@
-//! A stream of publishes, answered one by one with a deadline.
+//! A publish stream whose answers are awaited with a deadline.
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;

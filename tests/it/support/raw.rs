@@ -1,4 +1,4 @@
-//! Calls without a gRPC library: nothing is checked, cut short or answered on this side.
+//! Calls without a gRPC library: this side checks, truncates and answers nothing by itself.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::{
@@ -12,16 +12,16 @@ use tonic::Status;
 
 use super::soon;
 
-/// A connection that calls are made on; its clones share it.
+/// A connection to a broker.
 pub struct RawClient {
     requests: SendRequest<Bytes>,
     driver: AbortOnDropHandle<()>,
 }
 
-/// An answer as it came.
+/// An answer as it arrived.
 pub struct Answer {
     pub http_status: u16,
-    /// The gRPC status; there is none where HTTP answered by itself.
+    /// The gRPC status; none if HTTP refused the call by itself.
     pub status: Option<Status>,
     pub messages: Vec<Bytes>,
 }
@@ -32,18 +32,18 @@ impl RawClient {
         let stream = TcpStream::connect(address).await.unwrap();
         let (requests, connection) = h2::client::handshake(stream).await.unwrap();
         let driver = tokio::spawn(async {
-            // Its end shows in the calls.
+            // Calls report its end.
             let _ = connection.await;
         });
         Self { requests, driver: AbortOnDropHandle::new(driver) }
     }
 
-    /// Whether the connection is still there.
-    pub fn lives(&self) -> bool {
+    /// Whether the connection is still open.
+    pub fn is_open(&self) -> bool {
         !self.driver.is_finished()
     }
 
-    /// Begins a call, and sends nothing but its headers.
+    /// Starts a call, and sends only its headers.
     pub async fn begin(
         &self,
         method: &str,
@@ -59,7 +59,7 @@ impl RawClient {
         requests.send_request(request.body(()).unwrap(), false).unwrap()
     }
 
-    /// Calls with messages as they are on the wire.
+    /// Makes a call with encoded messages.
     pub async fn call(
         &self,
         method: &str,
@@ -67,7 +67,7 @@ impl RawClient {
         messages: &[&[u8]],
     ) -> Answer {
         let (response, mut body) = self.begin(method, headers).await;
-        // Fails if the call was answered before.
+        // Fails if the call was answered already.
         let _ = body.send_data(frames(messages), true);
         read(soon("an answer", response).await.unwrap()).await
     }
@@ -77,7 +77,7 @@ pub async fn read(response: Response<h2::RecvStream>) -> Answer {
     let http_status = response.status().as_u16();
     let (parts, mut body) = response.into_parts();
     let mut bytes = BytesMut::new();
-    while let Some(data) = soon("the answer's rest", body.data()).await {
+    while let Some(data) = soon("the rest of the answer", body.data()).await {
         let Ok(data) = data else { break };
         body.flow_control().release_capacity(data.len()).unwrap();
         bytes.extend_from_slice(&data);
@@ -88,7 +88,7 @@ pub async fn read(response: Response<h2::RecvStream>) -> Answer {
     Answer { http_status, status, messages: messages(bytes.freeze()) }
 }
 
-/// Messages as gRPC frames them.
+/// Messages with gRPC's framing.
 fn frames(messages: &[&[u8]]) -> Bytes {
     let mut framed = BytesMut::new();
     for message in messages {

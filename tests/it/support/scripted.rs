@@ -1,5 +1,5 @@
-//! A server that answers what the test says: each stream and each commit that a client opens is
-//! handed to the test, which plays the broker.
+//! A server whose answers the test scripts: it hands every stream and every commit of a client to
+//! the test, which plays the broker.
 
 use std::sync::{
     Arc, Mutex,
@@ -19,7 +19,7 @@ use super::soon;
 
 type Answered<T> = Result<Response<T>, Status>;
 
-/// The scripted broker, as the test sees it.
+/// The test's side of the server.
 pub struct ScriptedBroker {
     pub endpoint: String,
     publishes: mpsc::Receiver<ScriptedPublish>,
@@ -29,14 +29,14 @@ pub struct ScriptedBroker {
     serving: JoinHandle<()>,
 }
 
-/// What the unary calls answer, and what they were asked.
+/// What unary calls are answered, and what they asked.
 #[derive(Default)]
 pub struct State {
-    /// The producer as it stands; `None` if it is not registered.
+    /// The current registration of the producer, if any.
     pub producer: Mutex<Option<proto::Producer>>,
-    /// How often it was registered.
+    /// How often the producer was registered.
     pub registered: AtomicU32,
-    /// The last call's `authorization`.
+    /// The `authorization` of the last call.
     pub authorization: Mutex<Option<String>>,
 }
 
@@ -63,7 +63,7 @@ impl ScriptedBroker {
         Self::start_with(Server::builder(), "http", "127.0.0.1").await
     }
 
-    /// With a server that may want certificates, under a name that they may hold.
+    /// Starts a server that may require certificates, under a host name that they may contain.
     pub async fn start_with(mut server: Server, scheme: &str, host: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("{scheme}://{host}:{}", listener.local_addr().unwrap().port());
@@ -102,7 +102,7 @@ impl ScriptedBroker {
         soon("a commit", self.commits.recv()).await.unwrap()
     }
 
-    /// A commit, which is answered as one that was stored.
+    /// The next commit, which is answered as stored.
     pub async fn stored_commit(&mut self) -> CommitRequest {
         let commit = self.commit().await;
         let request = commit.request.clone();
@@ -176,8 +176,8 @@ impl ScriptedConsume {
         self.frame(Event::Attached(attached)).await;
     }
 
-    /// Messages of the offsets, whose payloads are the offsets, too.
-    pub async fn batch(&self, offsets: std::ops::Range<i64>) {
+    /// Sends a frame of messages with these offsets, which are also their payloads.
+    pub async fn messages(&self, offsets: std::ops::Range<i64>) {
         let messages = offsets
             .map(|offset| proto::Message {
                 offset,
@@ -188,8 +188,8 @@ impl ScriptedConsume {
         self.frame(Event::Batch(proto::MessageBatch { messages })).await;
     }
 
-    /// A frame of a kind that the client does not know.
-    pub async fn unknown(&self) {
+    /// Sends a frame of a kind that the client does not know.
+    pub async fn unknown_frame(&self) {
         self.frames.send(Ok(ConsumeResponse { event: None })).await.unwrap();
     }
 
@@ -198,16 +198,16 @@ impl ScriptedConsume {
         self.frames.send(Err(status)).await.unwrap();
     }
 
-    /// Waits until the client hangs up.
-    pub async fn hung_up(&self) {
-        soon("the client hangs up", self.frames.closed()).await;
+    /// Waits until the client disconnects.
+    pub async fn client_disconnects(&self) {
+        soon("the client disconnects", self.frames.closed()).await;
     }
 }
 
 impl ScriptedCommit {
     pub fn answer(self, answer: Result<(), Status>) {
         let position = self.request.position;
-        // A client that was closed waits no more.
+        // A client that was closed no longer waits for the answer.
         let _ = self.answer.send(answer.map(|()| CommitResponse { position }));
     }
 }
@@ -304,7 +304,7 @@ impl consumer_service_server::ConsumerService for Consumers {
         &self,
         _: Request<proto::RegisterConsumerRequest>,
     ) -> Answered<proto::RegisterConsumerResponse> {
-        Err(Status::already_exists("it is registered"))
+        Err(Status::already_exists("it is registered already"))
     }
 
     async fn unregister_consumer(

@@ -1,9 +1,24 @@
-//! Publishes to the topic `orders`, with and without a sequence.
+//! Publishes to the topic `orders`, with and without sequences.
 
 use tonic::Status;
 use trunkline::proto;
 
 use super::TestBroker;
+
+/// Where a publish was stored, now or earlier.
+#[derive(Debug, PartialEq)]
+pub struct Receipt {
+    pub first_offset: i64,
+    pub duplicate: bool,
+}
+
+pub fn stored_at(first_offset: i64) -> Receipt {
+    Receipt { first_offset, duplicate: false }
+}
+
+pub fn duplicate_of(first_offset: i64) -> Receipt {
+    Receipt { first_offset, duplicate: true }
+}
 
 pub fn request(payloads: &[&str]) -> proto::PublishRequest {
     proto::PublishRequest {
@@ -20,7 +35,7 @@ pub fn request(payloads: &[&str]) -> proto::PublishRequest {
     }
 }
 
-pub fn counted(sequence: i64, payloads: &[&str]) -> proto::PublishRequest {
+pub fn sequenced(sequence: i64, payloads: &[&str]) -> proto::PublishRequest {
     proto::PublishRequest { sequence: Some(sequence), ..request(payloads) }
 }
 
@@ -46,9 +61,10 @@ pub fn streamed(request: proto::PublishRequest) -> proto::PublishStreamRequest {
 pub async fn publish(
     broker: &TestBroker,
     request: proto::PublishRequest,
-) -> Result<(i64, bool), Status> {
-    let response = broker.producers().publish(request).await?.into_inner();
-    Ok((response.first_offset, response.duplicate))
+) -> Result<Receipt, Status> {
+    let proto::PublishResponse { first_offset, duplicate, .. } =
+        broker.producers().publish(request).await?.into_inner();
+    Ok(Receipt { first_offset, duplicate })
 }
 
 pub async fn fence(broker: &TestBroker) -> proto::Producer {
@@ -61,7 +77,7 @@ pub async fn fence(broker: &TestBroker) -> proto::Producer {
     response.into_inner().producer.unwrap()
 }
 
-pub async fn stored(broker: &TestBroker) -> Vec<String> {
+pub async fn stored_payloads(broker: &TestBroker) -> Vec<String> {
     let sql = broker.sql().await;
     let rows = sql
         .query(

@@ -1,11 +1,11 @@
-//! What a refusal must have: its code, exactly one reason, and every value its text names.
+//! Checks of refusals: their code, their one reason, and the values they report.
 
 use std::{collections::HashMap, fmt::Debug, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-/// The metadata of a refusal with the given code and reason.
+/// Checks a refusal's code and reason; returns its metadata.
 #[track_caller]
 pub fn assert_refused<T: Debug>(
     outcome: Result<T, Status>,
@@ -15,17 +15,17 @@ pub fn assert_refused<T: Debug>(
     info(&outcome.unwrap_err(), code, reason)
 }
 
-/// The metadata of a status with the given code and reason.
+/// Checks a status's code and reason; returns its metadata.
 #[track_caller]
 pub fn info(status: &Status, code: Code, reason: &str) -> HashMap<String, String> {
     assert_eq!(status.code(), code, "{status:?}");
-    let info = status.get_details_error_info().expect("every error has its ErrorInfo");
+    let info = status.get_details_error_info().expect("every error has an ErrorInfo");
     assert_eq!((info.domain.as_str(), info.reason.as_str()), ("trunkline", reason));
     assert!(!status.message().to_lowercase().contains("select "), "SQL leaks: {status:?}");
     info.metadata
 }
 
-/// Checks a refusal of a field, which is named with its limit.
+/// Checks that a refusal names an invalid field and its limit.
 #[track_caller]
 pub fn assert_field<T: Debug>(outcome: Result<T, Status>, field: &str, limit: Option<u64>) {
     let status = outcome.unwrap_err();

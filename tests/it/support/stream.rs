@@ -1,4 +1,4 @@
-//! A consumer's stream, read frame by frame with a deadline.
+//! A consumer's stream whose frames are awaited with a deadline.
 
 use tonic::{Status, Streaming};
 use trunkline::{
@@ -51,7 +51,7 @@ impl TestStream {
         }
     }
 
-    /// The next attached frame; passes over those of a standby.
+    /// The next attached frame; skips the frames of a standby.
     pub async fn attaches(&mut self) -> Attached {
         loop {
             match self.next().await {
@@ -62,7 +62,7 @@ impl TestStream {
         }
     }
 
-    /// The holder that a standby is told.
+    /// The lease holder that a standby frame names.
     pub async fn standby(&mut self) -> String {
         match self.next().await {
             Event::Standby(standby) => standby.holder,
@@ -70,8 +70,8 @@ impl TestStream {
         }
     }
 
-    /// The next messages; passes over all other frames.
-    pub async fn batch(&mut self) -> Vec<Message> {
+    /// The messages of the next frame that has any; skips others.
+    pub async fn next_messages(&mut self) -> Vec<Message> {
         loop {
             if let Event::Batch(batch) = self.next().await {
                 return batch.messages;
@@ -79,11 +79,11 @@ impl TestStream {
         }
     }
 
-    /// At least `count` messages, as many frames as it takes.
+    /// At least `count` messages, from as many frames as it takes.
     pub async fn messages(&mut self, count: usize) -> Vec<Message> {
         let mut messages = Vec::new();
         while messages.len() < count {
-            messages.extend(self.batch().await);
+            messages.extend(self.next_messages().await);
         }
         messages
     }
@@ -93,7 +93,7 @@ impl TestStream {
         self.messages(count).await.iter().map(payload).collect()
     }
 
-    /// All messages up to the end of the log, and the head there.
+    /// All messages up to the head, and the head.
     pub async fn read_to_end(&mut self) -> (Vec<Message>, i64) {
         let mut messages = Vec::new();
         loop {
@@ -105,7 +105,7 @@ impl TestStream {
         }
     }
 
-    /// Where a seek moved the stream; passes over frames of before.
+    /// The next repositioned frame; skips the frames from before the seek.
     pub async fn repositioned(&mut self) -> Repositioned {
         loop {
             if let Event::Repositioned(repositioned) = self.next().await {
@@ -114,7 +114,7 @@ impl TestStream {
         }
     }
 
-    /// The messages that were removed before the stream came to them: from and to before.
+    /// The range of a gap frame: its first offset and its end.
     pub async fn gap(&mut self) -> (i64, i64) {
         match self.next().await {
             Event::Gap(Gap { first_offset, end_offset }) => (first_offset, end_offset),
@@ -122,11 +122,11 @@ impl TestStream {
         }
     }
 
-    /// All messages up to the stream's end, which must be a good one.
+    /// All messages up to the end of the stream, which must not be an error.
     pub async fn read_until_it_ends(&mut self) -> Vec<Message> {
         let mut messages = Vec::new();
         loop {
-            match soon("a frame or the end", self.stream.message()).await.unwrap() {
+            match soon("a frame or the end of the stream", self.stream.message()).await.unwrap() {
                 Some(ConsumeResponse { event: Some(Event::Batch(batch)) }) => {
                     messages.extend(batch.messages);
                 }
@@ -136,8 +136,8 @@ impl TestStream {
         }
     }
 
-    /// Waits for a beat; any message before it is one too many.
-    pub async fn beats_without_messages(&mut self) -> i64 {
+    /// The position of the next heartbeat; fails if messages come before it.
+    pub async fn heartbeat_without_messages(&mut self) -> i64 {
         loop {
             match self.next().await {
                 Event::Heartbeat(heartbeat) => return heartbeat.position,
@@ -147,7 +147,7 @@ impl TestStream {
         }
     }
 
-    /// The status that ends the stream; passes over frames before it.
+    /// The status that ends the stream; skips the frames before it.
     pub async fn ended(&mut self) -> Status {
         let ends = async {
             loop {
@@ -158,7 +158,7 @@ impl TestStream {
                 }
             }
         };
-        // Of the whole, as heartbeats would keep it going.
+        // One deadline for the whole, as heartbeats keep arriving.
         soon("the stream's end", ends).await
     }
 

@@ -1,13 +1,13 @@
-//! A database that comes back without messages that it had acknowledged, as a standby that was
-//! behind does, or a backup.
+//! A database that comes back without messages that were acknowledged, such as a standby that
+//! was behind, or a backup.
 
 use tonic::Code;
 use trunkline::proto::{self, consume_response::Event};
 
 use crate::support::{TestBroker, info, until};
 
-/// Ten messages, of which the last five are gone, and the positions that stood behind them.
-async fn lose_messages(broker: &TestBroker) {
+/// Truncates the log to five messages, and moves positions beyond its end back.
+async fn truncate(broker: &TestBroker) {
     let sql = broker.sql().await;
     sql.batch_execute(
         "begin;
@@ -20,6 +20,7 @@ async fn lose_messages(broker: &TestBroker) {
     .unwrap();
 }
 
+/// A broker whose topic has ten messages in two batches, and two consumers.
 async fn with_ten_messages() -> TestBroker {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
@@ -33,9 +34,9 @@ async fn with_ten_messages() -> TestBroker {
 }
 
 #[tokio::test]
-async fn each_consumer_is_told_once_of_messages_that_were_lost() {
+async fn each_consumer_is_told_of_a_truncation_once() {
     let broker = with_ten_messages().await;
-    lose_messages(&broker).await;
+    truncate(&broker).await;
     for consumer in ["billing", "shipping"] {
         let mut stream = broker.consume("orders", consumer).await;
         let metadata = info(&stream.ended().await, Code::DataLoss, "MESSAGES_LOST");
@@ -51,17 +52,17 @@ async fn each_consumer_is_told_once_of_messages_that_were_lost() {
 }
 
 #[tokio::test]
-async fn a_stream_that_stands_behind_what_was_lost_ends() {
+async fn a_stream_that_has_read_the_lost_messages_ends() {
     let broker = with_ten_messages().await;
     let mut stream = broker.consume("orders", "billing").await;
     assert_eq!(stream.payloads(10).await.len(), 10);
-    lose_messages(&broker).await;
-    // Nothing wakes it but the poll.
+    truncate(&broker).await;
+    // Only the poll finds the truncation.
     let metadata = info(&stream.ended().await, Code::DataLoss, "MESSAGES_LOST");
     assert_eq!((&*metadata["first_offset"], &*metadata["end_offset"]), ("5", "10"));
     broker.publish("orders", ["new"]).await;
     let mut next = None;
-    until("the consumer goes on", async || {
+    until("the consumer can go on", async || {
         let mut stream = broker.consume("orders", "billing").await;
         loop {
             match stream.try_next().await {
@@ -70,7 +71,7 @@ async fn a_stream_that_stands_behind_what_was_lost_ends() {
                     return true;
                 }
                 Ok(_) => {}
-                // The poll has found it too.
+                // The poll has found the truncation as well.
                 Err(status) => {
                     info(&status, Code::DataLoss, "MESSAGES_LOST");
                     return false;
@@ -82,25 +83,25 @@ async fn a_stream_that_stands_behind_what_was_lost_ends() {
     assert_eq!(next.unwrap(), "new");
 }
 
-/// Neither asked again for its position, nor stands behind what was lost.
+/// Neither of them has read the lost messages.
 #[tokio::test]
-async fn a_slow_stream_and_a_standby_are_told_when_they_read_on() {
+async fn a_slow_stream_and_a_standby_are_told_of_a_truncation_when_they_read_on() {
     let broker = with_ten_messages().await;
-    let few = |consumer| proto::ConsumeRequest {
+    let three_in_flight = |consumer| proto::ConsumeRequest {
         commit_mode: proto::CommitMode::Manual.into(),
         max_in_flight: 3,
         ..TestBroker::request("orders", consumer)
     };
-    let mut slow = broker.open(few("billing")).await;
-    let mut holder = broker.open(few("shipping")).await;
+    let mut slow = broker.open(three_in_flight("billing")).await;
+    let mut holder = broker.open(three_in_flight("shipping")).await;
     for stream in [&mut slow, &mut holder] {
         assert_eq!(stream.payloads(3).await.len(), 3);
     }
-    let mut standby = broker.open(few("shipping")).await;
+    let mut standby = broker.open(three_in_flight("shipping")).await;
     standby.standby().await;
     broker.consumer("orders", "another").await;
-    lose_messages(&broker).await;
-    // By then it is known.
+    truncate(&broker).await;
+    // Once this stream has ended, the broker knows of the truncation.
     let mut another = broker.consume("orders", "another").await;
     info(&another.ended().await, Code::DataLoss, "MESSAGES_LOST");
     slow.commit(3).await.unwrap();
@@ -111,46 +112,46 @@ async fn a_slow_stream_and_a_standby_are_told_when_they_read_on() {
     }
 }
 
-/// The head alone does not tell: it is as far as it was, and farther.
+/// The head alone does not show it: it is beyond the old head again.
 #[tokio::test]
-async fn a_loss_is_found_though_others_were_given_the_offsets_since() {
+async fn a_truncation_is_found_although_the_offsets_were_given_to_other_messages() {
     let broker = with_ten_messages().await;
     broker.publish("orders", ["x"; 2]).await;
-    lose_messages(&broker).await;
-    // One that was not there, and knows of nothing.
+    truncate(&broker).await;
+    // A broker that was not there before, and does not know the old head.
     let other = broker.start_another().await;
     for _ in 0..3 {
         other.publish("orders", ["new"; 5]).await;
     }
-    // What serves the other database are other sessions.
-    let end = "select pg_terminate_backend(pid) from pg_stat_activity
-        where datname = current_database() and application_name like 'trunkline%'";
-    broker.sql().await.query(end, &[]).await.unwrap();
-    let mut told = None;
+    // After a failover all sessions are new.
+    let terminate = "select pg_terminate_backend(pid) from pg_stat_activity
+    where datname = current_database() and application_name like 'trunkline%'";
+    broker.sql().await.query(terminate, &[]).await.unwrap();
+    let mut ended = None;
     until("the consumer is told", async || {
         let request = TestBroker::request("orders", "billing");
         let Ok(stream) = broker.consumers().consume(request).await else { return false };
         let mut stream = stream.into_inner();
-        // It may be let in, and read, before anybody has looked.
+        // The stream may attach and read before the broker has checked.
         loop {
             match stream.message().await {
                 Ok(_) => {}
                 Err(status) if status.code() == Code::Unavailable => return false,
                 Err(status) => {
-                    told = Some(status);
+                    ended = Some(status);
                     return true;
                 }
             }
         }
     })
     .await;
-    let metadata = info(&told.unwrap(), Code::DataLoss, "MESSAGES_LOST");
+    let metadata = info(&ended.unwrap(), Code::DataLoss, "MESSAGES_LOST");
     assert_eq!((&*metadata["first_offset"], &*metadata["end_offset"]), ("5", "12"));
 }
 
-/// Its position would lie beyond the head, and what others publish then would be passed over.
+/// The position would be beyond the head, and the consumer would skip what is published next.
 #[tokio::test]
-async fn what_was_lost_cannot_be_committed() {
+async fn lost_messages_cannot_be_committed() {
     let broker = with_ten_messages().await;
     let request = proto::ConsumeRequest {
         commit_mode: proto::CommitMode::Manual.into(),
@@ -158,7 +159,7 @@ async fn what_was_lost_cannot_be_committed() {
     };
     let mut stream = broker.open(request).await;
     assert_eq!(stream.payloads(10).await.len(), 10);
-    lose_messages(&broker).await;
+    truncate(&broker).await;
     let refused = stream.commit(10).await.unwrap_err();
     let metadata = info(&refused, Code::OutOfRange, "COMMIT_BEYOND");
     assert_eq!((&*metadata["asked"], &*metadata["delivered"]), ("10", "5"));
@@ -166,19 +167,19 @@ async fn what_was_lost_cannot_be_committed() {
 }
 
 #[tokio::test]
-async fn a_pull_is_told_too() {
+async fn a_pull_is_told_of_a_truncation() {
     let broker = with_ten_messages().await;
     assert_eq!(broker.pull("orders", "billing", 10).await.unwrap().messages.len(), 10);
-    lose_messages(&broker).await;
+    truncate(&broker).await;
     let lost = broker.pull("orders", "billing", 10).await.unwrap_err();
     info(&lost, Code::DataLoss, "MESSAGES_LOST");
     broker.publish("orders", ["new"]).await;
     assert_eq!(broker.pull("orders", "billing", 10).await.unwrap().messages.len(), 1);
 }
 
-/// Only a part of the database was put back.
+/// As after only a part of the database was restored.
 #[tokio::test]
-async fn a_position_beyond_the_head_is_a_loss() {
+async fn a_position_beyond_the_head_is_reported_as_a_truncation() {
     let broker = with_ten_messages().await;
     let sql = broker.sql().await;
     sql.batch_execute("update trunkline.consumer_topic set position = 12").await.unwrap();

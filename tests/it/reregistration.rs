@@ -1,5 +1,5 @@
-//! What was forgotten and registered again: no number that fences comes again, and no caller is told
-//! of a registration that another one removed.
+//! Consumers, producers and topics that are removed and registered again: no epoch is used twice,
+//! and no call acts on a registration other than its own.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -52,31 +52,31 @@ async fn publish(
 }
 
 #[tokio::test]
-async fn the_epochs_of_a_forgotten_consumer_never_come_again() {
+async fn the_epochs_of_an_unregistered_consumer_are_never_used_again() {
     let broker = TestBroker::start().await;
     let other = broker.start_another().await;
     broker.topic("orders").await;
     broker.publish("orders", ["a", "b", "c"]).await;
-    let mut given = HashSet::new();
+    let mut used = HashSet::new();
     for round in 0..4 {
         broker.consumer("orders", "billing").await;
         let mut stream = broker.consume_manually("orders", "billing").await;
         stream.messages(3).await;
-        assert!(given.insert(stream.epoch), "epoch {} came again", stream.epoch);
-        // Each old epoch is refused by the broker that has the stream, and by another one.
-        for stale in given.iter().filter(|epoch| **epoch != stream.epoch) {
+        assert!(used.insert(stream.epoch), "epoch {} was used again", stream.epoch);
+        // Old epochs are refused by the broker that has the stream, and by another one.
+        for stale in used.iter().filter(|epoch| **epoch != stream.epoch) {
             for broker in [&broker, &other] {
                 assert_refused(commit(broker, *stale, 3).await, Code::Aborted, "LEASE_LOST");
             }
         }
         assert_eq!(broker.position("orders", "billing").await, 0);
-        // The epoch goes up in other ways as well before it is forgotten.
+        // Every other round raises the epoch by a seek as well.
         if round % 2 == 0 {
             broker.seek("orders", "billing", Target::Offset(1)).await.unwrap();
-            given.insert(stream.repositioned().await.epoch);
+            used.insert(stream.repositioned().await.epoch);
         }
         match round {
-            // Forgotten with its topic.
+            // The consumer is removed with its topic.
             2 => {
                 broker.delete_topic("orders").await;
                 broker.topic("orders").await;
@@ -85,12 +85,12 @@ async fn the_epochs_of_a_forgotten_consumer_never_come_again() {
             _ => unregister_consumer(&broker).await,
         }
         drop(stream);
-        broker.no_lock_is_left().await;
+        broker.all_leases_are_free().await;
     }
 }
 
 #[tokio::test]
-async fn a_client_that_comes_back_to_a_new_registration_is_told_that_it_was_sought() {
+async fn a_client_that_returns_to_a_new_registration_sees_a_seek() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.publish("orders", ["a", "b", "c"]).await;
@@ -105,15 +105,15 @@ async fn a_client_that_comes_back_to_a_new_registration_is_told_that_it_was_soug
     assert!(after.epoch > after.seek_epoch, "{after:?}");
 }
 
-/// Each way in which a producer's instance may be known: by its epoch alone, or by its count too.
+/// With and without sequences, and with and without fencing.
 #[tokio::test]
-async fn an_old_instance_never_publishes_as_a_later_registration() {
+async fn an_old_instance_cannot_publish_under_a_later_registration() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     publish(&broker, 0, Some(0)).await.unwrap();
-    let mut given = HashSet::from([0]);
+    let mut used = HashSet::from([0]);
     for round in 0..6 {
-        // Forgotten alone, or with its topic.
+        // The producer is removed alone, or with its topic.
         match round % 3 {
             2 => {
                 broker.delete_topic("orders").await;
@@ -133,35 +133,35 @@ async fn an_old_instance_never_publishes_as_a_later_registration() {
         };
         let found = broker.producers().get_producer(request).await.unwrap().into_inner();
         let epoch = found.producer.unwrap().epoch;
-        assert!(given.insert(epoch), "epoch {epoch} came again in round {round}");
-        for stale in given.iter().filter(|given| **given != epoch) {
+        assert!(used.insert(epoch), "epoch {epoch} was used again in round {round}");
+        for stale in used.iter().filter(|used| **used != epoch) {
             for sequence in [Some(0), Some(1), None] {
                 let refused = publish(&broker, *stale, sequence).await;
                 assert_refused(refused, Code::FailedPrecondition, "PRODUCER_FENCED");
             }
         }
-        // The count begins anew, and the epoch is the one that the registration was given.
+        // Sequences start again, in the epoch of the new registration.
         publish(&broker, epoch, Some(0)).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_producer_that_used_no_numbers_needs_none_after_it_was_registered_again() {
+async fn a_producer_without_epochs_and_sequences_needs_none_after_it_is_reregistered() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     publish(&broker, 0, None).await.unwrap();
     unregister_producer(&broker).await;
-    // Another one leaves its numbers behind meanwhile.
-    broker.producer("orders", "counts").await;
+    // Another producer that was fenced does not change that.
+    broker.producer("orders", "fenced").await;
     let fence = proto::RegisterProducerRequest {
         topic: "orders".to_owned(),
-        producer_id: "counts".to_owned(),
+        producer_id: "fenced".to_owned(),
         fence: true,
     };
     broker.producers().register_producer(fence).await.unwrap();
     let request = proto::UnregisterProducerRequest {
         topic: "orders".to_owned(),
-        producer_id: "counts".to_owned(),
+        producer_id: "fenced".to_owned(),
     };
     broker.producers().unregister_producer(request).await.unwrap();
     assert_eq!(register(&broker, false).await.epoch, 0);
@@ -169,13 +169,13 @@ async fn a_producer_that_used_no_numbers_needs_none_after_it_was_registered_agai
 }
 
 #[tokio::test]
-async fn names_of_forgotten_producers_are_kept_for_a_week() {
+async fn unregistered_producers_are_remembered_for_a_week() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let sql = broker.sql().await;
-    let known = async || {
-        let known = "select producer_id from trunkline.forgotten_producer order by 1";
-        let rows = sql.query(known, &[]).await.unwrap();
+    let remembered = async || {
+        let remembered = "select producer_id from trunkline.forgotten_producer order by 1";
+        let rows = sql.query(remembered, &[]).await.unwrap();
         rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>()
     };
     publish(&broker, 0, Some(0)).await.unwrap();
@@ -188,15 +188,15 @@ async fn names_of_forgotten_producers_are_kept_for_a_week() {
     )
     .await
     .unwrap();
-    // Also the name itself that is forgotten once more.
+    // Including a name that is unregistered once more.
     let epoch = register(&broker, false).await.epoch;
     publish(&broker, epoch, Some(0)).await.unwrap();
     unregister_producer(&broker).await;
-    assert_eq!(known().await, ["newer", PRODUCER]);
+    assert_eq!(remembered().await, ["newer", PRODUCER]);
 }
 
 #[tokio::test]
-async fn a_page_token_ends_with_its_topic() {
+async fn a_page_token_is_invalid_after_its_topic_is_recreated() {
     let broker = TestBroker::start().await;
     let mut tokens: Vec<String> = Vec::new();
     for round in 0..2 {
@@ -233,7 +233,7 @@ async fn a_page_token_ends_with_its_topic() {
 }
 
 #[tokio::test]
-async fn a_standby_goes_over_to_a_registration_that_was_made_anew() {
+async fn a_standby_continues_with_a_new_registration() {
     let broker = TestBroker::start().await;
     let other = broker.start_another().await;
     broker.topic("orders").await;
@@ -242,7 +242,7 @@ async fn a_standby_goes_over_to_a_registration_that_was_made_anew() {
     let before = holder.attached().await;
     let mut standby = other.consume_manually("orders", "billing").await;
     standby.standby().await;
-    // At once: else the standby may find that there is no such consumer for a moment.
+    // In one transaction, as the standby must not see a moment without the consumer.
     let sql = broker.sql().await;
     sql.batch_execute(
         "begin;
@@ -258,10 +258,10 @@ async fn a_standby_goes_over_to_a_registration_that_was_made_anew() {
     assert!(after.epoch > before.epoch, "{after:?}");
 }
 
-/// Many clients register, unregister and use one id at the same time: every answer is one that the
-/// call documents, and no epoch is given twice.
+/// Many clients register, unregister and use one id at the same time: every call gets a documented
+/// answer, and no epoch is used twice.
 #[tokio::test]
-async fn whoever_races_with_registrations_gets_an_answer_that_makes_sense() {
+async fn calls_that_race_with_registrations_get_documented_answers() {
     let broker = Arc::new(TestBroker::start().await);
     broker.topic("orders").await;
     broker.publish("orders", ["a", "b", "c"]).await;
@@ -300,28 +300,28 @@ async fn whoever_races_with_registrations_gets_an_answer_that_makes_sense() {
             epochs
         });
     }
-    let mut given = HashSet::new();
+    let mut used = HashSet::new();
     while let Some(epochs) = soon("the clients end", racing.join_next()).await {
         for epoch in epochs.unwrap() {
-            // The first registrations begin at 0, as long as no epoch was used.
-            assert!(epoch == 0 || given.insert(epoch), "epoch {epoch} was given twice");
+            // Registrations start at 0 as long as no epoch was used.
+            assert!(epoch == 0 || used.insert(epoch), "epoch {epoch} was given twice");
         }
     }
 }
 
 #[tokio::test]
-async fn what_is_there_already_uses_up_no_number() {
+async fn refused_creations_do_not_use_up_ids() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
     let sql = broker.sql().await;
-    let numbers = async || {
+    let last_ids = async || {
         let last = "select (select last_value from trunkline.topic_id_seq),
                            (select last_value from trunkline.consumer_topic_id_seq)";
         let row = sql.query_one(last, &[]).await.unwrap();
         (row.get::<_, i64>(0), row.get::<_, i64>(1))
     };
-    let before = numbers().await;
+    let before = last_ids().await;
     for _ in 0..3 {
         let request =
             proto::CreateTopicRequest { topic: "orders".to_owned(), ..Default::default() };
@@ -335,11 +335,11 @@ async fn what_is_there_already_uses_up_no_number() {
         let refused = broker.consumers().register_consumer(request).await;
         assert_refused(refused, Code::AlreadyExists, "CONSUMER_EXISTS");
     }
-    assert_eq!(numbers().await, before);
+    assert_eq!(last_ids().await, before);
 }
 
 #[tokio::test]
-async fn at_the_end_of_the_numbers_what_exists_goes_on() {
+async fn when_ids_are_used_up_existing_topics_and_consumers_still_work() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     broker.consumer("orders", "billing").await;
@@ -350,7 +350,7 @@ async fn at_the_end_of_the_numbers_what_exists_goes_on() {
     )
     .await
     .unwrap();
-    // The last ones are as good as any.
+    // The last ids work.
     broker.topic("last").await;
     broker.consumer("last", "last").await;
     broker.publish("last", ["a"]).await;
@@ -370,7 +370,7 @@ async fn at_the_end_of_the_numbers_what_exists_goes_on() {
     let metadata = assert_refused(refused, Code::ResourceExhausted, "NUMBERS_USED_UP");
     assert_eq!(metadata["what"], "consumer");
 
-    // What is there is found to be there, and works.
+    // Existing names are still found and work.
     let request = proto::CreateTopicRequest { topic: "orders".to_owned(), ..Default::default() };
     let refused = broker.topics().create_topic(request).await;
     assert_refused(refused, Code::AlreadyExists, "TOPIC_EXISTS");
