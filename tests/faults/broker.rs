@@ -1,4 +1,4 @@
-//! Brokers as processes of their own.
+//! Brokers, run as processes.
 
 use std::{
     fs::{self, File},
@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::support::{free_port, soon};
 
-/// A broker that may be killed, stopped and started again at its address.
+/// A broker that can be killed, stopped and restarted at the same address.
 pub struct Broker {
     pub name: String,
     port: u16,
@@ -29,11 +29,10 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts a broker on a database, with variables in its environment; its log goes to a file of
-    /// its own in a folder.
+    /// Starts a broker on a database with environment variables, and writes its log to a folder.
     pub async fn start(name: &str, url: &str, dir: &Path, environment: &[(&str, &str)]) -> Self {
         let log = dir.join(format!("{name}.log"));
-        // That of an earlier run does not count.
+        // The log of an earlier run must not count.
         let _ = fs::remove_file(&log);
         let pairs = environment.iter().map(|(key, value)| ((*key).into(), (*value).into()));
         let mut broker = Self {
@@ -48,7 +47,7 @@ impl Broker {
         broker
     }
 
-    /// Starts it at the address it had, and waits until it is ready.
+    /// Restarts the broker at the same address, and waits until it is ready.
     pub async fn start_again(&mut self) {
         self.spawn();
         let stdout = self.child.as_mut().unwrap().stdout.take().unwrap();
@@ -90,20 +89,20 @@ impl Broker {
         self.child.is_some()
     }
 
-    /// Ends it with SIGKILL, and waits for its end.
+    /// Kills the broker with SIGKILL, and waits until it has ended.
     pub async fn kill(&mut self) {
-        self.child.take().expect("it runs").kill().await.unwrap();
+        self.child.take().expect("the broker runs").kill().await.unwrap();
     }
 
-    /// Asks it to stop; it has to within 10 s, and with success.
+    /// Stops the broker with SIGTERM; it must exit with success within 10 s.
     pub async fn try_stop(&mut self) -> Result<(), String> {
         self.signal(Signal::SIGTERM);
         self.has_stopped().await
     }
 
-    /// Waits until it has stopped as it was asked to.
+    /// Waits until the broker has exited with success, after SIGTERM.
     pub async fn has_stopped(&mut self) -> Result<(), String> {
-        let mut child = self.child.take().expect("it runs");
+        let mut child = self.child.take().expect("the broker runs");
         match tokio::time::timeout(Duration::from_secs(10), child.wait()).await {
             Ok(status) if status.as_ref().is_ok_and(ExitStatus::success) => Ok(()),
             Ok(status) => Err(format!("stopped with {status:?}")),
@@ -115,19 +114,19 @@ impl Broker {
         kill(Pid::from_raw(self.id()), signal).unwrap();
     }
 
-    /// Its process.
+    /// The id of the process.
     pub fn id(&self) -> i32 {
-        self.child.as_ref().and_then(Child::id).expect("it runs") as i32
+        self.child.as_ref().and_then(Child::id).expect("the broker runs") as i32
     }
 
-    /// The memory that it has now, in MiB.
+    /// The resident memory, in MiB.
     pub fn memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
     }
 
-    /// What it logged so far.
+    /// The log so far.
     pub fn log_text(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }

@@ -1,12 +1,12 @@
-//! Judges a history: whether the brokers kept their promises through the faults.
+//! Checks whether the brokers kept their promises, according to a history.
 //!
-//! Guarantees that what is told is a fault of the brokers, or of what wrote the history (`C0`): an
-//! operation of which nobody can say whether it was done excuses whatever it may have caused, now
-//! or later. Does not judge whether anybody got on (that takes a clock and a bound), nor whether a
-//! message could be seen between its commit and its answer.
+//! There are no false positives: every violation is the brokers' fault, or a fault of the program
+//! that wrote the history (`C0`). An operation with an unknown outcome excuses anything it may have
+//! caused, then or later. The checks do not cover progress, which needs a clock and a bound, nor
+//! whether a message was visible between its commit and its answer.
 //!
-//! Nothing is taken apart message by message: the time it takes goes with the number of lines and
-//! of runs.
+//! They work on runs rather than single messages, in time proportional to the number of lines and
+//! runs.
 
 mod attempts;
 mod bound;
@@ -26,12 +26,12 @@ mod once;
 mod operations;
 mod order;
 mod overlap;
-mod passed;
 mod piece;
 mod positions;
 mod ranges;
 mod reading;
 mod sequences;
+mod skipped;
 mod stale;
 #[cfg(test)]
 mod story;
@@ -40,29 +40,28 @@ mod well_formed;
 
 pub use figures::Figures;
 pub use kept::LostOffsets;
-pub use passed::MOST_IN_A_FRAME;
+pub use skipped::MAX_IN_A_FRAME;
 
 use crate::history::Event;
 use findings::Findings;
 use index::Index;
 
-/// A promise that was not kept.
+/// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// Which check found it: `C1` and so on; `C0` if the history contradicts itself.
+pub struct Violation {
+    /// The check that found it, such as `C1`; `C0` if the history contradicts itself.
     pub check: &'static str,
-    /// A sentence that names the operations and lines to be looked up; lines count from 1.
-    pub what: String,
+    /// A sentence that names the operations and lines concerned; lines count from 1.
+    pub text: String,
 }
 
-/// What a history shows.
+/// The result of the checks.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// None, if all promises were kept.
-    pub found: Vec<Found>,
-    /// Where acknowledged messages are not there.
+    pub violations: Vec<Violation>,
+    /// The offsets of acknowledged messages that are not stored.
     pub lost: Vec<LostOffsets>,
-    /// How much was tried, so that a run that tried nothing does not pass for a good one.
+    /// How much was tried, so that a run that tried nothing does not count as a success.
     pub figures: Figures,
 }
 
@@ -71,33 +70,33 @@ type Check = fn(&Index<'_>, &mut Findings);
 const CHECKS: [(&str, Check); 17] = [
     ("C0", well_formed::every_line_belongs_to_its_operation),
     ("C1", kept::acknowledged_values_are_kept),
-    ("C1", covered::what_was_committed_was_handed_out),
-    ("C1", passed::no_stream_passes_over_more_than_was_under_way),
-    ("C2", invented::nothing_is_stored_that_was_not_published),
+    ("C1", covered::committed_messages_were_delivered),
+    ("C1", skipped::no_stream_skips_more_than_was_in_flight),
+    ("C2", invented::only_published_values_are_stored),
     ("C3", bound::each_offset_is_bound_to_one_value),
     ("C4", dense::tables_are_dense),
-    ("C4", heads::heads_and_floors_only_rise),
+    ("C4", heads::log_ends_only_rise),
     ("C5", once::values_are_stored_once),
-    ("C6", order::publishes_are_stored_in_their_order),
+    ("C6", order::publishes_are_stored_in_order),
     ("C6", sequences::sequences_are_stored_without_holes),
-    ("C6", contiguous::streams_go_on_where_they_stand),
-    ("C7", positions::positions_go_back_by_seek_only),
+    ("C6", contiguous::streams_are_contiguous),
+    ("C7", positions::only_seeks_move_positions_back),
     ("C8", stale::old_epochs_move_nothing),
-    ("C9", overlap::one_stream_moves_a_position),
-    ("C11", visible::nothing_is_seen_before_it_was_asked_for),
+    ("C9", overlap::one_stream_at_a_time_moves_a_position),
+    ("C11", visible::nothing_is_delivered_before_its_publish),
     ("C12", fresh::fresh_reads_equal_the_table),
 ];
 
-/// Judges a whole history.
+/// Runs all checks on a history.
 pub fn check(events: &[Event]) -> Report {
     let index = Index::of(events);
-    let found = CHECKS.iter().flat_map(|(name, check)| {
+    let violations = CHECKS.iter().flat_map(|(name, check)| {
         let mut findings = Findings::of(name);
         check(&index, &mut findings);
-        findings.told()
+        findings.into_violations()
     });
     Report {
-        found: found.collect(),
+        violations: violations.collect(),
         lost: kept::lost_offsets(&index),
         figures: Figures::of(&index),
     }
@@ -108,14 +107,14 @@ mod tests {
     use super::story::Story;
 
     #[test]
-    fn a_history_of_nothing_shows_nothing() {
+    fn an_empty_history_has_no_violations_and_no_figures() {
         let report = super::check(&[]);
-        assert_eq!((report.found, report.figures), (Vec::new(), Default::default()));
+        assert_eq!((report.violations, report.figures), (Vec::new(), Default::default()));
     }
 
-    /// As many lines as a soak has in a minute or two: what is quadratic would not end.
+    /// As many lines as one or two minutes of a soak: a quadratic check would not finish.
     #[test]
-    fn a_long_history_is_judged_soon() {
+    fn a_long_history_is_checked_quickly() {
         let rounds = if cfg!(debug_assertions) { 15_000 } else { 30_000 };
         let mut story = Story::new();
         for round in 0..rounds {
@@ -132,7 +131,7 @@ mod tests {
             story.delivered(stream, &[(at, producer, value, 10)]);
             story.commit_accepted("manual", round as i64 + 1, at + 10);
             story.position("manual", at + 10, round as i64 + 1);
-            story.ends(0, at + 10);
+            story.log_ends(0, at + 10);
             story.left(stream);
         }
         let runs: Vec<_> = (0..rounds)

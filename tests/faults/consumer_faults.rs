@@ -1,4 +1,4 @@
-//! Consumers whose holder vanishes, who stop reading, and who fight for one lease.
+//! Consumers whose holder vanishes, clients that stop reading, and competition for one lease.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,7 +17,7 @@ use crate::{
     support::{soon, until, within},
 };
 
-/// A stream of a consumer named as its topic.
+/// A stream of the consumer that is named like its topic.
 struct Stream {
     frames: Streaming<ConsumeResponse>,
     _client: Client,
@@ -33,11 +33,12 @@ impl Stream {
             on_busy: on_busy.into(),
             ..Default::default()
         };
-        let frames = soon("a stream opens", client.consumers().consume(request)).await.unwrap();
+        let frames = soon("the stream opens", client.consumers().consume(request)).await.unwrap();
         Self { frames: frames.into_inner(), _client: client }
     }
 
-    async fn is_standby(&mut self) {
+    /// Waits until the stream is a standby.
+    async fn until_standby(&mut self) {
         loop {
             let frame = soon("a frame", self.frames.message()).await.unwrap().unwrap();
             if let Some(Event::Standby(_)) = frame.event {
@@ -47,7 +48,7 @@ impl Stream {
     }
 
     /// Waits until the stream has the lease; returns its epoch.
-    async fn is_attached(&mut self) -> i64 {
+    async fn until_attached(&mut self) -> i64 {
         loop {
             let frame = soon("a frame", self.frames.message()).await.unwrap().unwrap();
             if let Some(Event::Attached(attached)) = frame.event {
@@ -57,7 +58,7 @@ impl Stream {
     }
 }
 
-/// Two brokers, a topic, and a consumer of the topic's name.
+/// Two brokers, and a topic with a consumer of the same name.
 async fn prepare(name: &str) -> Run {
     let postgres = Postgres::start(&[]).await;
     let run = Run::prepare(name, &Setup::default(), postgres).await;
@@ -68,7 +69,7 @@ async fn prepare(name: &str) -> Run {
 async fn add_consumer(run: &Run, topic: &str) {
     let client = run.client(0).await;
     let request = proto::CreateTopicRequest { topic: topic.to_owned(), ..Default::default() };
-    // It may be there.
+    // The topic may exist already.
     let _ = client.topics().create_topic(request).await;
     let request = proto::RegisterConsumerRequest {
         topic: topic.to_owned(),
@@ -79,61 +80,62 @@ async fn add_consumer(run: &Run, topic: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_standby_takes_over_within_two_seconds_of_a_broker_s_death() {
+async fn a_standby_gets_the_lease_within_2_s_of_a_brokers_death() {
     let mut run = prepare("take-over-after-death").await;
     for dying in [0, 1, 0, 1] {
         let mut holder = Stream::open(&run, dying, "contested", OnBusy::Wait).await;
-        holder.is_attached().await;
+        holder.until_attached().await;
         let mut standby = Stream::open(&run, 1 - dying, "contested", OnBusy::Wait).await;
-        standby.is_standby().await;
+        standby.until_standby().await;
         run.brokers[dying].kill().await;
-        let began = Instant::now();
-        within(Duration::from_secs(2), "the standby takes over", standby.is_attached()).await;
-        println!("took over in {:?}", began.elapsed());
+        let started = Instant::now();
+        within(Duration::from_secs(2), "the standby gets the lease", standby.until_attached())
+            .await;
+        println!("got the lease in {:?}", started.elapsed());
         run.brokers[dying].start_again().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_standby_takes_over_within_20_s_of_a_client_that_vanished() {
+async fn a_standby_gets_the_lease_within_20_s_of_a_client_that_vanished() {
     let run = prepare("take-over-after-client").await;
     let mut holder = Stream::open(&run, 0, "contested", OnBusy::Wait).await;
-    holder.is_attached().await;
+    holder.until_attached().await;
     let mut standby = Stream::open(&run, 1, "contested", OnBusy::Wait).await;
-    standby.is_standby().await;
-    // Neither an end nor an answer comes from it any more.
+    standby.until_standby().await;
+    // From now on neither an end nor an answer comes from the client.
     run.to_broker[0].set("", Mode::Hold);
-    let began = Instant::now();
-    within(Duration::from_secs(20), "the standby takes over", standby.is_attached()).await;
-    println!("took over in {:?}", began.elapsed());
+    let started = Instant::now();
+    within(Duration::from_secs(20), "the standby gets the lease", standby.until_attached()).await;
+    println!("got the lease in {:?}", started.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(
     not(can_partition),
-    ignore = "packets cannot be dropped here, for which nft must be allowed to (package nftables)"
+    ignore = "packets cannot be dropped, as nft is missing or not permitted (package nftables)"
 )]
-async fn a_standby_takes_over_within_20_s_of_a_broker_that_vanished() {
+async fn a_standby_gets_the_lease_within_20_s_of_a_broker_that_vanished() {
     let run = prepare("take-over-after-partition").await;
     let mut holder = Stream::open(&run, 0, "contested", OnBusy::Wait).await;
-    holder.is_attached().await;
+    holder.until_attached().await;
     let mut standby = Stream::open(&run, 1, "contested", OnBusy::Wait).await;
-    standby.is_standby().await;
-    let _partition = Partition::of(run.address_of(0)).expect("a partition");
-    let began = Instant::now();
-    within(Duration::from_secs(20), "the standby takes over", standby.is_attached()).await;
-    println!("took over in {:?}", began.elapsed());
+    standby.until_standby().await;
+    let _partition = Partition::of(run.address_of(0)).expect("the kernel can drop packets");
+    let started = Instant::now();
+    within(Duration::from_secs(20), "the standby gets the lease", standby.until_attached()).await;
+    println!("got the lease in {:?}", started.elapsed());
 }
 
-/// A client of a registration that is gone can move nothing, whatever dies in between.
+/// A client of a removed registration can move nothing, whichever broker dies in between.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_is_registered_anew_while_brokers_die() {
-    let mut run = prepare("registered-anew").await;
+async fn a_consumer_is_reregistered_while_brokers_die() {
+    let mut run = prepare("reregistered").await;
     let mut stale = Vec::new();
     for dying in [0, 1, 0, 1] {
         let other = 1 - dying;
         let mut holder = Stream::open(&run, dying, "contested", OnBusy::TakeOver).await;
-        stale.push(holder.is_attached().await);
+        stale.push(holder.until_attached().await);
         run.brokers[dying].kill().await;
         let client = run.client(other).await;
         let (topic, consumer_id) = ("contested".to_owned(), "contested".to_owned());
@@ -146,7 +148,7 @@ async fn a_consumer_is_registered_anew_while_brokers_die() {
         let register = proto::RegisterConsumerRequest { topic, consumer_id, start };
         client.consumers().register_consumer(register).await.unwrap();
         let mut holder = Stream::open(&run, other, "contested", OnBusy::Wait).await;
-        let epoch = holder.is_attached().await;
+        let epoch = holder.until_attached().await;
         run.brokers[dying].start_again().await;
         for broker in [other, dying] {
             let client = run.client(broker).await;
@@ -165,19 +167,19 @@ async fn a_consumer_is_registered_anew_while_brokers_die() {
     }
 }
 
-/// A dozen of them: what is kept for each is bounded, and the others go on.
+/// A broker's memory for them is bounded, and other clients are not affected.
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_stop_reading() {
+async fn a_dozen_clients_stop_reading() {
     /// More than a broker keeps for all streams together.
     const MIB: usize = 200;
-    /// How much more it may have when twice as many wait.
-    const MOST: u64 = 48;
+    /// By how many MiB a broker may grow when twice as much waits.
+    const MAX_GROWTH: u64 = 48;
     let run = Run::start("clients-stop-reading", Setup::default()).await;
-    run.works(500).await;
+    run.work_until_stored(500).await;
     let pace = async || {
-        let began = Instant::now();
-        run.works(2_000).await;
-        2_000 * 1_000 / began.elapsed().as_millis()
+        let started = Instant::now();
+        run.work_until_stored(2_000).await;
+        2_000 * 1_000 / started.elapsed().as_millis()
     };
     let before = pace().await;
     run.fault("clients stop reading", true);
@@ -185,14 +187,14 @@ async fn clients_stop_reading() {
     let mut memory = Vec::new();
     for _ in 0..2 {
         stopped.more(MIB).await;
-        run.works(500).await;
-        run.reaches_everybody_within(Duration::from_secs(30)).await;
+        run.work_until_stored(500).await;
+        run.all_delivered_within(Duration::from_secs(30)).await;
         memory.push(run.memory());
     }
     println!("messages/s before, and while they wait: {before}, {}", pace().await);
     println!("MiB of each broker when {MIB} MiB wait, and twice as many: {memory:?}");
     for (before, after) in memory[0].iter().zip(&memory[1]) {
-        assert!(*after < before + MOST, "{memory:?} MiB");
+        assert!(*after < before + MAX_GROWTH, "{memory:?} MiB");
     }
     stopped.end().await;
     run.fault("clients stop reading", false);
@@ -200,19 +202,19 @@ async fn clients_stop_reading() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_clients_fight_for_a_consumer_on_one_broker() {
-    fight("fight-on-one", 1).await;
+async fn two_clients_compete_for_a_consumer_on_one_broker() {
+    compete("compete-on-one", 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_clients_fight_for_a_consumer_on_two_brokers() {
-    fight("fight-on-two", 2).await;
+async fn two_clients_compete_for_a_consumer_on_two_brokers() {
+    compete("compete-on-two", 2).await;
 }
 
-/// The one that has it loses it at once, again and again, and still everything arrives.
-async fn fight(name: &str, brokers: usize) {
+/// Each loses the lease soon after it got it, and still everything is delivered.
+async fn compete(name: &str, brokers: usize) {
     let run = Run::start(name, Setup { brokers, ..Setup::default() }).await;
-    run.fault("clients take a consumer over again and again", true);
+    run.fault("two clients take over a consumer repeatedly", true);
     let (topic, consumer) = ("hot".to_owned(), "stolen".to_owned());
     let clients = [run.client(0).await, run.client(brokers - 1).await];
     let mut attached = 0;
@@ -226,7 +228,7 @@ async fn fight(name: &str, brokers: usize) {
         };
         let stream = clients[round % 2].consumers().consume(request).await;
         let mut stream = stream.unwrap().into_inner();
-        // It may lose it before it has it.
+        // The stream may end before it has the lease.
         while let Ok(Some(frame)) = soon("a frame", stream.message()).await {
             if let Some(Event::Attached(_)) = frame.event {
                 attached += 1;
@@ -234,26 +236,29 @@ async fn fight(name: &str, brokers: usize) {
             }
         }
     }
-    run.fault("clients take a consumer over again and again", false);
-    assert!(attached > 20, "had it {attached} times");
-    run.works(500).await;
+    run.fault("two clients take over a consumer repeatedly", false);
+    assert!(attached > 20, "the lease changed only {attached} times");
+    run.work_until_stored(500).await;
     run.finish().await;
 }
 
-/// Only the messages' own time is the clock's, and that is PostgreSQL's.
+/// A broker's clock must not matter: the time of messages is PostgreSQL's.
 #[tokio::test(flavor = "multi_thread")]
-#[cfg_attr(not(has_faketime), ignore = "no clock jumps without libfaketime (package libfaketime)")]
-async fn the_clock_of_a_broker_jumps() {
-    let clock = Clock::new().expect("libfaketime, which was there when this was built");
+#[cfg_attr(
+    not(has_faketime),
+    ignore = "clocks cannot jump without libfaketime (package libfaketime)"
+)]
+async fn the_clocks_of_brokers_jump() {
+    let clock = Clock::new().expect("libfaketime was installed when the tests were built");
     let environment = clock.environment();
     let setup = Setup { environment: &environment, ..Setup::default() };
     let run = Run::start("clock-jumps", setup).await;
-    run.works(500).await;
+    run.work_until_stored(500).await;
     for (jump, days) in [("+1h", 0), ("-1d", -1), ("+3d", 3), ("+0", 0)] {
         run.fault("the clock of the brokers jumps", true);
-        clock.is_ahead_by(jump);
-        run.works(500).await;
-        // What it logs has the time that it believes in.
+        clock.shift(jump);
+        run.work_until_stored(500).await;
+        // Its log has the time of its clock.
         run.end_sessions("trunkline listen").await;
         let date = date_in(days);
         until("the clock has jumped", async || run.brokers[0].log_text().contains(&date)).await;
@@ -262,7 +267,7 @@ async fn the_clock_of_a_broker_jumps() {
     run.finish().await;
 }
 
-/// A date so many days from now, as a log writes it.
+/// The date a number of days from now, in the format of the log.
 fn date_in(days: i64) -> String {
     let now = SystemTime::now();
     let away = Duration::from_secs(days.unsigned_abs() * 24 * 3600);

@@ -1,9 +1,9 @@
-//! What was asked of the brokers and what came of it, as JSON lines: all that the checks know.
+//! What clients asked the brokers and what came of it, as JSON lines: all that the checks know.
 //!
 //! An operation begins with `invoke` and ends with `ok`, with `fail` if it certainly had no effect,
-//! or with `info` if nobody can say. A stream is one operation: its frames are noted in between.
-//! What is read from the tables, before and at the end, is noted too, so that a file of a run can
-//! be checked again.
+//! or with `info` if the outcome is unknown. A stream is one operation: its frames are noted in
+//! between. Everything that is read from the tables, during the run and at its end, is noted as
+//! well, so that the file of a run can be checked again.
 
 use std::{
     fs::File,
@@ -21,99 +21,99 @@ use serde::{Deserialize, Serialize};
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// Nanoseconds since the run began, of one clock that never goes back. Lines are in its order.
+    /// Nanoseconds since the start of the run, by a monotonic clock. Lines are in this order.
     pub at: u64,
-    /// Who it is: a producer, a stream's client, somebody who looks at the tables, or the run.
+    /// A producer, a stream's client, the observer of the tables, or the run itself.
     pub client: Arc<str>,
-    /// Which of the run's operations; what begins one and what ends it share the number.
+    /// The number of the operation, shared by its start and its end.
     pub op: u64,
     pub stage: Stage,
     #[serde(flatten)]
     pub what: What,
 }
 
-/// How far an operation is.
+/// The stage of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
-    /// It begins.
+    /// It starts.
     Invoke,
     /// It was done.
     Ok,
     /// It was certainly not done.
     Fail,
-    /// It may have been done or not.
+    /// Its outcome is unknown.
     Info,
-    /// Something was seen meanwhile.
+    /// An observation in between.
     Note,
 }
 
-/// What is asked, answered or seen.
+/// What was asked, answered or observed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum What {
-    /// Invoke: values are to be stored, under consecutive sequences if the first one is given.
-    /// A retry of the same values is an operation of its own.
+    /// Invoke: publishes values, with consecutive sequences if the first one is given. A retry is
+    /// another operation.
     Publish { topic: Arc<str>, values: Values, sequence: Option<i64> },
-    /// Ok: they are, at consecutive offsets.
+    /// Ok: they are stored at consecutive offsets.
     Published { first_offset: i64, duplicate: bool },
 
-    /// Note: a consumer is registered, and begins at an offset.
+    /// Note: a consumer was registered at a position.
     Registered { topic: Arc<str>, consumer: Arc<str>, position: i64 },
 
-    /// Note: a topic keeps no more than so many messages, before any is published.
+    /// Note, before any publish: a topic has a maximum number of messages.
     Keeps { topic: Arc<str>, messages: i64 },
 
-    /// Invoke: a stream is asked for.
+    /// Invoke: opens a stream.
     Consume { topic: Arc<str>, consumer: Arc<str>, manual: bool, take_over: bool },
-    /// Note: the stream has the lease, and goes on from a position.
+    /// Note: the stream got the lease, and starts at a position.
     Attached { position: i64, head: i64, epoch: i64, seek_epoch: i64 },
     /// Note: a seek moved the stream.
     Repositioned { position: i64, epoch: i64 },
-    /// Note: messages came, at consecutive offsets.
+    /// Note: messages arrived, at consecutive offsets.
     Delivered { runs: Vec<Run> },
-    /// Note: messages were removed before they were handed out; the stream goes on at `to`.
+    /// Note: messages were removed before they were delivered; the stream continues at `to`.
     Gap { from: i64, to: i64 },
-    /// Note: nothing is left to read.
+    /// Note: the stream reached the head.
     CaughtUp { head: i64 },
-    /// Ok: the stream ended by itself or its client left it.
+    /// Ok: the stream ended, or its client left it.
     Left,
 
-    /// Invoke: a stream's client moves the position.
+    /// Invoke: a stream's client commits a position.
     Commit { topic: Arc<str>, consumer: Arc<str>, epoch: i64, position: i64 },
-    /// Ok: it is moved.
+    /// Ok: it is stored.
     Committed,
 
-    /// Invoke: somebody moves the position anywhere, also back.
+    /// Invoke: moves the position anywhere, also back.
     Seek { topic: Arc<str>, consumer: Arc<str> },
-    /// Ok: it stands there.
+    /// Ok: the new position.
     Sought { position: i64 },
 
-    /// Invoke: messages before an offset are to be removed.
+    /// Invoke: removes messages before an offset.
     Trim { topic: Arc<str>, before: i64 },
-    /// Ok: the oldest one that is left, or the head.
+    /// Ok: the log start offset.
     Trimmed { first_offset: i64 },
 
-    /// Fail or info, of any operation; of a stream, which ends with it.
+    /// Fail or info, of any operation; it ends a stream.
     Refused { code: String, reason: String, message: String },
 
-    /// Note: a row of the tables, read in a transaction that began after the line before it of the
+    /// Note: a row of the tables, read in a transaction that began after the previous line of the
     /// same client.
     Position { topic: Arc<str>, consumer: Arc<str>, position: i64, epoch: i64 },
-    /// Note: the same of a topic.
-    Ends { topic: Arc<str>, first: i64, head: i64 },
+    /// Note: the same for a topic's log.
+    LogEnds { topic: Arc<str>, first: i64, head: i64 },
 
-    /// Note: a fault begins or ends.
+    /// Note: a fault starts or ends.
     Fault { name: String, begins: bool },
 
-    /// Note, at the end, after all faults were healed and all clients had gone: all of a topic's
-    /// messages in the tables, in their order.
+    /// Note, at the end, after all faults were healed and all clients had ended: all messages of a
+    /// topic in the tables, in order.
     Table { topic: Arc<str>, first: i64, head: i64, runs: Vec<Run> },
-    /// Note, at the end: what a new consumer of one broker got from the oldest message on.
+    /// Note, at the end: what a new consumer on a broker got from the oldest message on.
     FreshRead { topic: Arc<str>, broker: String, runs: Vec<Run> },
 }
 
-/// Consecutive values of one producer: each value is published by nobody else.
+/// Consecutive values of one producer; no other producer publishes them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Values {
     pub producer: Arc<str>,
@@ -123,8 +123,8 @@ pub struct Values {
 
 /// Consecutive values at consecutive offsets.
 ///
-/// A message whose payload is not the one of its value, or that names another producer than its
-/// value's, is told as one of producer `corrupt`.
+/// A message whose payload or producer does not belong to its value is noted as one of the producer
+/// `corrupt`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
     pub offset: i64,
@@ -133,7 +133,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// The offset behind the last one.
+    /// The offset after the last one.
     pub fn end(&self) -> i64 {
         self.offset + self.values.count
     }
@@ -153,9 +153,9 @@ pub fn add(runs: &mut Vec<Run>, offset: i64, producer: &str, value: i64) {
     runs.push(Run { offset, values });
 }
 
-/// A history that is being written; shared by all clients of a run.
+/// A history that all clients of a run write.
 pub struct History {
-    began: Instant,
+    started: Instant,
     operations: AtomicU64,
     lines: Mutex<Lines>,
     path: PathBuf,
@@ -167,46 +167,46 @@ struct Lines {
 }
 
 impl History {
-    /// A new one, also in a file.
+    /// Creates a history, and its file.
     pub fn create(path: &Path) -> Arc<Self> {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         let file = BufWriter::new(File::create(path).unwrap());
         Arc::new(Self {
-            began: Instant::now(),
+            started: Instant::now(),
             operations: AtomicU64::new(1),
             lines: Mutex::new(Lines { events: Vec::new(), file }),
             path: path.to_owned(),
         })
     }
 
-    /// Begins an operation; returns its number.
+    /// Starts an operation; returns its number.
     pub fn invoke(&self, client: &Arc<str>, what: What) -> u64 {
         let op = self.operations.fetch_add(1, Ordering::Relaxed);
         self.write(client, op, Stage::Invoke, what);
         op
     }
 
-    /// Something was seen outside of all operations.
+    /// Notes an observation outside of all operations.
     pub fn note(&self, client: &Arc<str>, what: What) {
         self.write(client, 0, Stage::Note, what);
     }
 
     pub fn write(&self, client: &Arc<str>, op: u64, stage: Stage, what: What) {
         let mut lines = self.lines.lock().unwrap();
-        // Taken under the lock: the lines are in the order of their times.
-        let at = self.began.elapsed().as_nanos() as u64;
+        // Read under the lock, so that the lines are in the order of their times.
+        let at = self.started.elapsed().as_nanos() as u64;
         let event = Event { at, client: client.clone(), op, stage, what };
         serde_json::to_writer(&mut lines.file, &event).unwrap();
         lines.file.write_all(b"\n").unwrap();
         lines.events.push(event);
     }
 
-    /// Where the file is.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// All lines so far; the file holds them too.
+    /// All lines so far, which are also in the file.
     pub fn events(&self) -> Vec<Event> {
         let mut lines = self.lines.lock().unwrap();
         lines.file.flush().unwrap();

@@ -1,10 +1,10 @@
-//! Faults: brokers and PostgreSQL servers are killed, stopped, starved and cut off while clients
-//! work, and what the clients were told is then held against what is stored.
+//! Fault injection: brokers and PostgreSQL servers are killed, suspended, starved and disconnected
+//! while clients work, and what the clients were told is then compared with what is stored.
 //!
-//! Every run writes a history, whatever it does follows from a seed, and ends with the checks C1 to
-//! C12 of [`check`]. All traffic stays on the loopback.
+//! Every run follows from a seed, writes a history, and ends with the checks C1 to C12 of
+//! [`check`]. All traffic stays on the loopback interface.
 
-#![expect(clippy::unwrap_used, reason = "a run that fails says where")]
+#![expect(clippy::unwrap_used, reason = "a panic shows where a run fails")]
 
 mod broker;
 mod check;
@@ -24,6 +24,7 @@ mod broker_faults;
 mod consumer_faults;
 mod database_faults;
 mod failover;
+mod failover_single_topic;
 mod held_rows;
 #[cfg(feature = "sabotage")]
 mod negative;

@@ -1,5 +1,5 @@
-//! Promises broken on purpose, each of which the checks must notice: what they find in the other
-//! runs, which is nothing, then means something.
+//! Promises that are broken on purpose: the checks must notice each, which shows that they would
+//! find violations in the other runs.
 
 use std::time::Duration;
 
@@ -20,10 +20,10 @@ async fn start_as(name: &str, sabotage: &str) -> Run {
     Run::start(name, Setup { environment: &environment, ..Setup::default() }).await
 }
 
-/// Ends a run, in which one of the checks at least must have found something.
+/// Finishes a run in which at least one of the checks must find a violation.
 async fn assert_caught(run: Run, checks: &[&str]) {
     let name = run.name.clone();
-    // What is stuck then is stuck for ever.
+    // A short time, as whatever is stuck stays stuck.
     let (_, found) = run.judge_within(Duration::from_secs(6)).await;
     let caught: Vec<_> =
         found.iter().filter(|found| checks.iter().any(|check| found.starts_with(check))).collect();
@@ -34,11 +34,11 @@ async fn assert_caught(run: Run, checks: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acknowledgement_before_the_commit_is_caught() {
     let mut run = start("acknowledge-before-commit").await;
-    run.works(500).await;
+    run.work_until_stored(500).await;
     for _ in 0..3 {
         run.postgres.stop_immediately().await;
         run.postgres.start_again().await;
-        run.works(200).await;
+        run.work_until_stored(200).await;
     }
     assert_caught(run, &["C1:"]).await;
 }
@@ -46,31 +46,31 @@ async fn an_acknowledgement_before_the_commit_is_caught() {
 #[tokio::test(flavor = "multi_thread")]
 async fn offsets_from_a_sequence_are_caught() {
     let run = start("offsets-from-sequence").await;
-    run.works(2_000).await;
+    run.work_until_stored(2_000).await;
     run.end_sessions("trunkline writer").await;
-    run.works(500).await;
+    run.work_until_stored(500).await;
     assert_caught(run, &["C4:", "C6:"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_position_moved_whatever_the_epoch_is_caught() {
+async fn a_position_moved_without_an_epoch_check_is_caught() {
     let run = start("no-epoch-check").await;
-    run.works(3_000).await;
-    // Two clients take a consumer from each other all the time.
-    run.goes_on_for(Duration::from_secs(2)).await;
+    run.work_until_stored(3_000).await;
+    // Meanwhile two clients take over a consumer from each other.
+    run.work_for(Duration::from_secs(2)).await;
     assert_caught(run, &["C8:", "C9:"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn notifications_without_a_poll_are_caught() {
+async fn missing_polls_are_caught() {
     let run = start("no-polling").await;
-    run.works(500).await;
+    run.work_until_stored(500).await;
     for proxy in &run.to_postgres {
         proxy.set("trunkline listen", Mode::Refuse);
         proxy.cut("trunkline listen", None);
     }
-    run.works(500).await;
-    // Somebody is behind, and stays there.
+    run.work_until_stored(500).await;
+    // Some consumer stays behind.
     assert_caught(
         run,
         &["C10: hot/", "C10: side-", "C10: trimmed/", "C10: sized/", "C10: sought/"],
@@ -81,29 +81,29 @@ async fn notifications_without_a_poll_are_caught() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_taken_for_a_commit_is_caught() {
     let run = start("swallow-rollback").await;
-    run.works(200).await;
+    run.work_until_stored(200).await;
     let sql = run.sql().await;
     let cancel = "select pg_cancel_backend(pid) from pg_stat_activity
         where application_name = 'trunkline writer' and state = 'active'";
     for _ in 0..200 {
         sql.query(cancel, &[]).await.unwrap();
-        run.goes_on_for(Duration::from_millis(10)).await;
+        run.work_for(Duration::from_millis(10)).await;
     }
     assert_caught(run, &["C1:"]).await;
 }
 
-/// The checks see a fence as well as its lack: a broker that sleeps through a take-over.
+/// The counterpart of the run in which a broker resumes after others took its leases.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_wakes_up_without_an_epoch_check_is_caught() {
-    let run = start_as("sabotage-no-epoch-check-at-wake-up", "no-epoch-check").await;
-    run.works(1_000).await;
-    // Each time somebody has to be at work who does not know yet.
+async fn a_broker_that_resumes_without_an_epoch_check_is_caught() {
+    let run = start_as("sabotage-no-epoch-check-at-resume", "no-epoch-check").await;
+    run.work_until_stored(1_000).await;
+    // Repeated, as a client must be using the old lease just then.
     for number in [0, 1, 0, 1, 0, 1, 0, 1] {
         run.brokers[number].signal(Signal::SIGSTOP);
         run.end_sessions_of(number).await;
-        run.works(300).await;
+        run.work_until_stored(300).await;
         run.brokers[number].signal(Signal::SIGCONT);
-        run.works(300).await;
+        run.work_until_stored(300).await;
     }
     assert_caught(run, &["C7:", "C8:", "C9:"]).await;
 }

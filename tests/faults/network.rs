@@ -1,7 +1,7 @@
-//! Addresses of the loopback, and partitions by the kernel: packets to and from one are dropped.
+//! Loopback addresses, and partitions by the kernel, which drops packets to and from an address.
 //!
-//! Unlike a proxy, the kernels of both ends then find out by themselves, as between two machines:
-//! by keepalives and by what is never acknowledged.
+//! Unlike with a proxy, the kernels of both ends notice the partition themselves, as between two
+//! machines: by keepalives and by missing acknowledgements.
 
 use std::{
     net::Ipv4Addr,
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-/// Addresses of the loopback that no other run uses at the same time.
+/// Loopback addresses that no other run uses at the same time.
 pub struct Network([u8; 2]);
 
 impl Network {
@@ -25,15 +25,14 @@ impl Network {
     }
 }
 
-/// An address that no packet comes to or from; heals when it is dropped, and by itself after a
-/// minute.
+/// A partition of one address; heals when dropped, and by itself after a minute.
 pub struct Partition {
-    /// The kernel's name for it.
+    /// The name of the kernel's table.
     table: String,
 }
 
 impl Partition {
-    /// Drops all packets of an address; `None`, after saying so, where that cannot be done.
+    /// Drops all packets of an address; prints why and returns `None` if that is impossible.
     pub fn of(address: Ipv4Addr) -> Option<Self> {
         let table = format!("trunkline_faults_{}", address.to_bits());
         let rules = format!(
@@ -49,7 +48,7 @@ impl Partition {
         match nft(&rules) {
             Ok(()) => Some(Self { table }),
             Err(problem) => {
-                crate::support::say(&format!(
+                crate::support::print_always(&format!(
                     "skipped: no partition by the kernel, as nft says: {problem}"
                 ));
                 None
@@ -58,7 +57,7 @@ impl Partition {
     }
 }
 
-/// A partition that nobody heals, as its process was killed, is over after this.
+/// Ends a partition whose process was killed before it healed it.
 const LONGEST: Duration = Duration::from_secs(60);
 
 impl Drop for Partition {
@@ -80,10 +79,10 @@ fn path() -> String {
     format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
 }
 
-/// How many connections to an address are established, as the kernel of this side believes.
+/// The number of established connections to an address, according to the kernel of this side.
 pub fn connections_to(address: Ipv4Addr) -> usize {
     const ESTABLISHED: &str = "01";
-    // As the kernel writes it: the bytes of the address as a number of this machine.
+    // The kernel prints the bytes of the address as a number in native byte order.
     let remote = format!("{:08X}:", u32::from_ne_bytes(address.octets()));
     let connections = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let fields = connections.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());

@@ -1,6 +1,6 @@
-//! A PostgreSQL server of a run's own, to be killed, restarted, starved and failed over.
+//! A run's own PostgreSQL server, which can be killed, restarted, starved and failed over.
 //!
-//! It is a child of this process, and ends with its run: no pg_ctl stands in between.
+//! It is a child of this process without pg_ctl in between, and ends with its run.
 
 use std::{
     fs::{self, File, Permissions},
@@ -31,7 +31,7 @@ use crate::{
 const USER: &str = "trunkline";
 const DATABASE: &str = "postgres";
 
-/// What all servers of the runs have: little memory, and no waiting for a connection's end.
+/// The settings of all servers.
 const SETTINGS: [&str; 7] = [
     "listen_addresses=127.0.0.1",
     "shared_buffers=64MB",
@@ -42,16 +42,16 @@ const SETTINGS: [&str; 7] = [
     "wal_level=replica",
 ];
 
-/// What those have whose disk is small: no more of the log of changes than they need.
+/// Settings for a small disk: as little write-ahead log as possible.
 const SMALL: [&str; 2] = ["max_wal_size=32MB", "min_wal_size=8MB"];
 const SMALL_SEGMENTS: &str = "--wal-segsize=1";
 
 pub struct Postgres {
     binaries: Binaries,
     account: Account,
-    /// Where all lies; removed at the end.
+    /// Holds everything; removed at the end.
     dir: TempDir,
-    /// Where its log of changes lies, if that has a disk of its own.
+    /// Holds the write-ahead log, if that has its own disk.
     wal: Option<TempDir>,
     pgdata: PathBuf,
     port: u16,
@@ -60,24 +60,24 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// A new server with settings of its own, such as `max_connections=20`.
+    /// Starts a new server with additional settings, such as `max_connections=20`.
     pub async fn start(settings: &[&str]) -> Self {
-        Self::new(tempdir(), settings).begin(&[]).await
+        Self::new(tempdir(), settings).create(&[]).await
     }
 
-    /// A new server whose files lie on a small disk.
+    /// Starts a new server on a small disk.
     pub async fn start_on(disk: &Tmpfs, settings: &[&str]) -> Self {
         let settings = [&SMALL[..], settings].concat();
-        Self::new(disk.tempdir(), &settings).begin(&[SMALL_SEGMENTS]).await
+        Self::new(disk.tempdir(), &settings).create(&[SMALL_SEGMENTS]).await
     }
 
-    /// A new server whose log of changes lies on a small disk, and that of its standbys, too.
+    /// Starts a new server with its write-ahead log on a small disk, and that of its standbys, too.
     pub async fn start_with_wal_on(disk: &Tmpfs, settings: &[&str]) -> Self {
-        // A standby that was made just now begins where its copy ended.
+        // A new standby still needs the log from the end of its copy on.
         let settings = [&SMALL[..], &["wal_keep_size=128MB"], settings].concat();
         let mut postgres = Self::new(tempdir(), &settings);
         postgres.put_wal_on(disk.path());
-        postgres.begin(&[SMALL_SEGMENTS]).await
+        postgres.create(&[SMALL_SEGMENTS]).await
     }
 
     fn put_wal_on(&mut self, disk: &Path) {
@@ -86,13 +86,13 @@ impl Postgres {
         self.wal = Some(dir);
     }
 
-    /// The option of initdb and of pg_basebackup that says so.
+    /// The option of initdb and pg_basebackup for the disk of the write-ahead log.
     fn waldir(&self) -> Option<String> {
         self.wal.as_ref().map(|dir| format!("--waldir={}", dir.path().join("wal").display()))
     }
 
-    /// Makes its files, with options of initdb, and starts it.
-    async fn begin(mut self, initdb: &[&str]) -> Self {
+    /// Creates the files, with additional options of initdb, and starts the server.
+    async fn create(mut self, initdb: &[&str]) -> Self {
         let mut make = self.account.command(&self.binaries.initdb());
         make.args([
             "--auth=trust",
@@ -107,15 +107,15 @@ impl Postgres {
         .arg("-D")
         .arg(&self.pgdata);
         run(make).await;
-        // Brokers come from addresses of their own.
+        // Brokers connect from various loopback addresses.
         let access = "host all,replication all 127.0.0.0/8 trust\n";
         append(&self.pgdata.join("pg_hba.conf"), access);
         self.start_again().await;
         self
     }
 
-    /// A standby that follows this server under a name; `None`, after saying so, if PostgreSQL's
-    /// client programs are not beside the server's.
+    /// Starts a standby of this server under a name; prints why and returns `None` if there is no
+    /// pg_basebackup beside the server.
     pub async fn start_standby(&self, name: &str) -> Option<Self> {
         let mut standby = Self::new(tempdir(), &[]);
         standby.settings.clone_from(&self.settings);
@@ -124,8 +124,8 @@ impl Postgres {
         }
         let program = self.binaries.postgres().with_file_name("pg_basebackup");
         if !program.exists() {
-            crate::support::say(&format!(
-                "skipped: no standby can be made, as there is no {}",
+            crate::support::print_always(&format!(
+                "skipped: no standby can be created, as there is no {}",
                 program.display()
             ));
             return None;
@@ -160,19 +160,19 @@ impl Postgres {
         Self { binaries, account, dir, wal: None, pgdata, port, settings, child: None }
     }
 
-    /// Starts it, after whatever it went through, and waits until it answers.
+    /// Starts the server again, and waits until it is ready.
     pub async fn start_again(&mut self) {
         self.spawn();
-        self.answers().await;
+        self.until_ready().await;
     }
 
-    /// Waits until it answers, and starts it again if it has ended by itself.
+    /// Waits until the server is ready, and starts it again if it has exited.
     pub async fn recovers(&mut self) {
         until("PostgreSQL recovers", async || {
             if self.has_ended() {
                 self.spawn();
             }
-            self.says_something().await
+            self.responds().await
         })
         .await;
     }
@@ -199,8 +199,8 @@ impl Postgres {
         self.child = Some(child);
     }
 
-    /// Has commits wait for a standby that follows under a name.
-    pub async fn waits_for(&self, standby: &str) {
+    /// Makes commits wait for the standby with a name.
+    pub async fn make_synchronous(&self, standby: &str) {
         let sql = self.sql().await;
         let wait = format!("alter system set synchronous_standby_names = '{standby}'");
         sql.batch_execute(&wait).await.unwrap();
@@ -213,26 +213,26 @@ impl Postgres {
         .await;
     }
 
-    /// Makes a standby a primary.
+    /// Promotes a standby.
     pub async fn promote(&self) {
         let sql = self.sql().await;
         let promoted = sql.query_one("select pg_promote(true, 20)", &[]).await.unwrap();
-        assert!(promoted.get::<_, bool>(0), "the standby does not become a primary");
+        assert!(promoted.get::<_, bool>(0), "the standby was not promoted");
     }
 
-    /// Waits until it answers.
-    pub async fn answers(&self) {
-        until("PostgreSQL answers", async || self.says_something().await).await;
+    /// Waits until the server answers.
+    pub async fn until_ready(&self) {
+        until("PostgreSQL answers", async || self.responds().await).await;
     }
 
-    async fn says_something(&self) -> bool {
+    async fn responds(&self) -> bool {
         match self.try_connect().await {
             Ok(sql) => sql.simple_query("select 1").await.is_ok(),
             Err(_) => false,
         }
     }
 
-    /// A session of the run's own, straight to the server.
+    /// Opens a session directly to the server.
     pub async fn sql(&self) -> tokio_postgres::Client {
         self.try_connect().await.unwrap()
     }
@@ -241,51 +241,51 @@ impl Postgres {
         connect(&self.url()).await
     }
 
-    /// Ends it at once, as a crash would; what was not flushed is lost.
+    /// Ends the server at once like a crash; what was not flushed is lost.
     pub async fn stop_immediately(&mut self) {
         self.stop(Signal::SIGQUIT).await;
     }
 
-    /// Ends the postmaster with SIGKILL; its processes notice and go.
+    /// Kills the postmaster with SIGKILL; its processes notice and exit.
     pub async fn kill(&mut self) {
         self.stop(Signal::SIGKILL).await;
-        // The next start would meet a process that has not noticed yet.
+        // Otherwise the next start could find the socket of a process that has not noticed yet.
         let port = self.port;
         let socket = self.dir.path().join(format!(".s.PGSQL.{port}"));
         let _ = fs::remove_file(socket);
     }
 
-    /// Ends all its processes at once, as a machine does that loses its power. A process that
-    /// outlives its postmaster for a moment shows a commit that waits for a standby before it ends.
+    /// Kills all processes at once, as when the machine loses power. A process that outlived the
+    /// postmaster for a moment could show a commit that still waits for a standby.
     pub async fn lose_power(&mut self) {
         self.signal_all(Signal::SIGKILL);
         self.stop(Signal::SIGKILL).await;
     }
 
-    /// Stops or continues the postmaster and all its processes.
+    /// Sends a signal to the postmaster and all its processes.
     pub fn signal_all(&self, signal: Signal) {
         let postmaster = self.id();
         for process in children(postmaster).into_iter().chain([postmaster]) {
-            // It may have ended by itself meanwhile.
+            // The process may have ended meanwhile.
             let _ = kill(Pid::from_raw(process), signal);
         }
     }
 
     async fn stop(&mut self, signal: Signal) {
-        let mut child = self.child.take().expect("it runs");
+        let mut child = self.child.take().expect("the server runs");
         kill(Pid::from_raw(child.id().unwrap() as i32), signal).unwrap();
         crate::support::soon("PostgreSQL ends", child.wait()).await.unwrap();
     }
 
-    /// Whether it has ended by itself.
+    /// Whether the server has exited by itself.
     pub fn has_ended(&mut self) -> bool {
         let Some(child) = &mut self.child else { return true };
         child.try_wait().unwrap().is_some()
     }
 
-    /// The process of the postmaster.
+    /// The process id of the postmaster.
     pub fn id(&self) -> i32 {
-        self.child.as_ref().and_then(Child::id).expect("it runs") as i32
+        self.child.as_ref().and_then(Child::id).expect("the server runs") as i32
     }
 
     pub fn port(&self) -> u16 {
@@ -296,7 +296,7 @@ impl Postgres {
         url_at(self.port)
     }
 
-    /// Where the server writes what goes wrong.
+    /// The path of the server's log.
     pub fn log(&self) -> PathBuf {
         self.dir.path().join("postgres.log")
     }
@@ -304,29 +304,29 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // A run that failed may have left it standing still.
+        // A failed run may have left the server suspended.
         if self.child.as_ref().and_then(Child::id).is_some() {
             self.signal_all(Signal::SIGCONT);
             let id = Pid::from_raw(self.id());
             let _ = kill(id, Signal::SIGQUIT);
-            // Its files are removed next, which it must not write to any more.
+            // The files are removed next, so the server must have ended.
             let _ = waitid(Id::Pid(id), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
         }
     }
 }
 
-/// A URL of the brokers' database at a port of this machine: the server's own, or a proxy's.
+/// A URL of the brokers' database at a local port of the server or a proxy.
 pub fn url_at(port: u16) -> String {
     url_of("127.0.0.1", port)
 }
 
-/// The same, at other hosts: the first one that answers counts.
+/// A URL with other hosts, of which the first one that answers is used.
 pub fn url_of(hosts: &str, port: u16) -> String {
     let hosts: Vec<String> = hosts.split(',').map(|host| format!("{host}:{port}")).collect();
     format!("postgresql://{USER}@{}/{DATABASE}", hosts.join(","))
 }
 
-/// A session that is driven until its client is dropped.
+/// Opens a session, which lasts until its client is dropped.
 pub async fn connect(url: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
     let mut config: tokio_postgres::Config = url.parse()?;
     config.connect_timeout(Duration::from_secs(2)).application_name("faults");
@@ -345,7 +345,7 @@ fn append(path: &Path, text: &str) {
     file.write_all(text.as_bytes()).unwrap();
 }
 
-/// The processes that a process has started.
+/// The child processes of a process.
 fn children(parent: i32) -> Vec<i32> {
     let path = format!("/proc/{parent}/task/{parent}/children");
     let text = fs::read_to_string(path).unwrap_or_default();

@@ -1,8 +1,8 @@
-//! A TCP proxy that breaks connections, each kind by itself.
+//! A TCP proxy that breaks connections by kind.
 //!
-//! A broker names its connections to PostgreSQL (`trunkline writer`, `trunkline lease`, …) in their
-//! first packet, so that one proxy before the server can tell them apart. Connections of anything
-//! else, such as a gRPC client's, are all of one kind.
+//! A broker names its connections to PostgreSQL (`trunkline writer`, `trunkline lease`, …) in the
+//! startup packet, so that a proxy in front of the server can distinguish them. All other
+//! connections, such as those of gRPC clients, are of one kind.
 
 use std::{
     collections::HashMap,
@@ -21,118 +21,118 @@ use tokio::{
     task::JoinSet,
 };
 
-/// All kinds of connections that a proxy has seen.
+/// All kinds of connections that have gone through a proxy.
 pub const ALL: &str = "*";
 
-/// What becomes of the bytes of a kind of connection.
+/// What a proxy does with the bytes of a kind of connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
-    /// They are passed on.
+    /// Forwards them.
     Pass,
-    /// They are passed on, each piece so much later.
+    /// Forwards each chunk after a delay.
     Delay(Duration),
-    /// They are kept, as are the connections' ends, in both directions.
+    /// Holds them back in both directions, and also does not close connections.
     Hold,
-    /// New connections are reset.
+    /// Resets new connections.
     Refuse,
 }
 
-/// How a kind of connection is treated.
+/// How a proxy treats a kind of connection.
 #[derive(Clone, Copy, Debug)]
-struct Way {
+struct Treatment {
     mode: Mode,
-    /// How often connections were cut; each cut ends those that were open.
+    /// The number of cuts so far; each applies to the connections that were open.
     cuts: u64,
-    /// After how many more bytes to the client; at once if none.
+    /// How many more bytes to the client the last cut lets pass; `None` cuts at once.
     cut_after: Option<usize>,
 }
 
-type Ways = Arc<Mutex<HashMap<String, watch::Sender<Way>>>>;
+type Treatments = Arc<Mutex<HashMap<String, watch::Sender<Treatment>>>>;
 
-/// Which kinds there are.
+/// How a proxy distinguishes kinds of connections.
 #[derive(Clone, Copy, PartialEq)]
-enum Told {
-    /// By the application's name in PostgreSQL's first packet.
+enum Kinds {
+    /// By the application name in PostgreSQL's startup packet.
     ByName,
-    /// One kind, with an empty name.
-    No,
+    /// All are of one kind, with an empty name.
+    One,
 }
 
-/// Passes connections on to a port; ends when it is dropped.
+/// Forwards connections to a port; stops when dropped.
 pub struct Proxy {
     port: u16,
     target: watch::Sender<u16>,
-    ways: Ways,
+    treatments: Treatments,
     _tasks: JoinSet<()>,
 }
 
 impl Proxy {
-    /// A proxy before a PostgreSQL, which comes to it from an address of the loopback of its own.
+    /// Starts a proxy in front of PostgreSQL that connects from a given loopback address.
     pub async fn before_postgres(target: u16, source: Ipv4Addr) -> Self {
-        Self::start(target, source, Told::ByName).await
+        Self::start(target, source, Kinds::ByName).await
     }
 
-    /// A proxy before a broker.
+    /// Starts a proxy in front of a broker.
     pub async fn before_broker(target: u16) -> Self {
-        Self::start(target, Ipv4Addr::LOCALHOST, Told::No).await
+        Self::start(target, Ipv4Addr::LOCALHOST, Kinds::One).await
     }
 
-    async fn start(target: u16, source: Ipv4Addr, told: Told) -> Self {
+    async fn start(target: u16, source: Ipv4Addr, kinds: Kinds) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (target, _) = watch::channel(target);
-        let ways = Ways::default();
+        let treatments = Treatments::default();
         let route = Route { target: target.subscribe(), source };
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, route, ways.clone(), told));
-        Self { port, target, ways, _tasks: tasks }
+        tasks.spawn(accept(listener, route, treatments.clone(), kinds));
+        Self { port, target, treatments, _tasks: tasks }
     }
 
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Where new connections lead from now on.
-    pub fn lead_to(&self, port: u16) {
+    /// Changes the port that new connections are forwarded to.
+    pub fn retarget(&self, port: u16) {
         self.target.send_replace(port);
     }
 
-    /// Treats all connections of a kind, also new ones, in this way; [`ALL`] are all kinds seen.
+    /// Sets the mode of a kind of connection, open and new; or of [`ALL`] kinds so far.
     pub fn set(&self, kind: &str, mode: Mode) {
-        self.change(kind, |way| way.mode = mode);
+        self.change(kind, |treatment| treatment.mode = mode);
     }
 
-    /// Resets the open connections of a kind, each once so many more bytes have come back over it:
-    /// the bytes behind those are lost. Without a number, at once.
+    /// Resets the open connections of a kind, each after this many more bytes of answers, or at
+    /// once. Further bytes are lost.
     pub fn cut(&self, kind: &str, after: Option<usize>) {
-        self.change(kind, |way| {
-            way.cuts += 1;
-            way.cut_after = after;
+        self.change(kind, |treatment| {
+            treatment.cuts += 1;
+            treatment.cut_after = after;
         });
     }
 
-    /// Passes everything on again, and cuts nothing that was not cut yet.
+    /// Forwards everything again, and cancels cuts that have not happened yet.
     pub fn heal(&self) {
-        self.change(ALL, |way| {
-            way.mode = Mode::Pass;
-            way.cut_after = Some(usize::MAX);
+        self.change(ALL, |treatment| {
+            treatment.mode = Mode::Pass;
+            treatment.cut_after = Some(usize::MAX);
         });
     }
 
-    fn change(&self, kind: &str, change: impl Fn(&mut Way)) {
-        let mut ways = self.ways.lock().unwrap();
+    fn change(&self, kind: &str, change: impl Fn(&mut Treatment)) {
+        let mut treatments = self.treatments.lock().unwrap();
         match kind {
-            ALL => ways.values().for_each(|way| way.send_modify(&change)),
-            kind => ways.entry(kind.to_owned()).or_insert_with(way).send_modify(change),
+            ALL => treatments.values().for_each(|treatment| treatment.send_modify(&change)),
+            kind => treatments.entry(kind.to_owned()).or_insert_with(untreated).send_modify(change),
         }
     }
 }
 
-fn way() -> watch::Sender<Way> {
-    watch::Sender::new(Way { mode: Mode::Pass, cuts: 0, cut_after: None })
+fn untreated() -> watch::Sender<Treatment> {
+    watch::Sender::new(Treatment { mode: Mode::Pass, cuts: 0, cut_after: None })
 }
 
-/// Whence and whither connections are passed on.
+/// Where connections are forwarded to, and from which address.
 #[derive(Clone)]
 struct Route {
     target: watch::Receiver<u16>,
@@ -148,96 +148,102 @@ impl Route {
     }
 }
 
-async fn accept(listener: TcpListener, route: Route, ways: Ways, told: Told) {
+async fn accept(listener: TcpListener, route: Route, treatments: Treatments, kinds: Kinds) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((client, _)) = accepted else { continue };
-                connections.spawn(pass(client, route.clone(), ways.clone(), told));
+                connections.spawn(pass(client, route.clone(), treatments.clone(), kinds));
             }
             Some(_) = connections.join_next() => {}
         }
     }
 }
 
-/// Serves one connection. It ends when both directions have, or when it is cut.
-async fn pass(mut client: TcpStream, route: Route, ways: Ways, told: Told) {
-    let first = match told {
-        Told::ByName => match first_packet(&mut client).await {
+/// Serves one connection until both directions have ended, or it is cut.
+async fn pass(mut client: TcpStream, route: Route, treatments: Treatments, kinds: Kinds) {
+    let first = match kinds {
+        Kinds::ByName => match first_packet(&mut client).await {
             Ok(packet) => packet,
             Err(_) => return,
         },
-        Told::No => Vec::new(),
+        Kinds::One => Vec::new(),
     };
     let kind = application_name(&first);
-    let way = ways.lock().unwrap().entry(kind).or_insert_with(way).subscribe();
-    if way.borrow().mode == Mode::Refuse {
+    let treatment = treatments.lock().unwrap().entry(kind).or_insert_with(untreated).subscribe();
+    if treatment.borrow().mode == Mode::Refuse {
         return reset_on_close(&client);
     }
     let Ok(mut server) = route.connect().await else {
         return reset_on_close(&client);
     };
-    // The first packet says who it is, and nothing that could be cut.
+    // The startup packet is forwarded whole.
     if server.write_all(&first).await.is_err() {
         return;
     }
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let cuts = way.borrow().cuts;
-    let asking = Pump { from: from_client, to: to_server, way: way.clone(), cuts, answers: false };
-    let answering = Pump { from: from_server, to: to_client, way, cuts, answers: true };
-    // When one is cut, what is dropped here closes both sockets.
-    let _ = tokio::try_join!(asking.run(), answering.run());
+    let cuts = treatment.borrow().cuts;
+    let requests = Pump {
+        from: from_client,
+        to: to_server,
+        treatment: treatment.clone(),
+        cuts,
+        carries_answers: false,
+    };
+    let answers = Pump { from: from_server, to: to_client, treatment, cuts, carries_answers: true };
+    // If one direction is cut, dropping both closes the sockets.
+    let _ = tokio::try_join!(requests.run(), answers.run());
 }
 
-/// Passes one direction on.
+/// Forwards one direction.
 struct Pump {
     from: OwnedReadHalf,
     to: OwnedWriteHalf,
-    way: watch::Receiver<Way>,
-    /// The number of cuts that do not concern this connection.
+    treatment: watch::Receiver<Treatment>,
+    /// The number of cuts before this connection was opened.
     cuts: u64,
-    answers: bool,
+    carries_answers: bool,
 }
 
 /// The connection is to be reset.
 struct Cut;
 
 impl Pump {
-    /// Returns its sockets when one side has ended and the other was told.
+    /// Returns the sockets once one end has closed and the other was told.
     async fn run(mut self) -> Result<(OwnedReadHalf, OwnedWriteHalf), Cut> {
         let mut buffer = vec![0; 64 * 1024];
-        // Since which cut how much was passed.
+        // The latest cut, and the bytes forwarded since then.
         let (mut cut, mut passed) = (self.cuts, 0);
         loop {
-            let way = *self.way.borrow_and_update();
+            let treatment = *self.treatment.borrow_and_update();
             let mut room = usize::MAX;
-            if way.cuts > self.cuts {
-                if way.cuts > cut {
-                    (cut, passed) = (way.cuts, 0);
+            if treatment.cuts > self.cuts {
+                if treatment.cuts > cut {
+                    (cut, passed) = (treatment.cuts, 0);
                 }
-                match way.cut_after {
-                    Some(after) if self.answers => room = after.saturating_sub(passed),
+                match treatment.cut_after {
+                    Some(after) if self.carries_answers => room = after.saturating_sub(passed),
                     Some(_) => {}
                     None => return Err(self.cut()),
                 }
             }
-            if way.mode == Mode::Hold {
-                changed(&mut self.way).await;
+            if treatment.mode == Mode::Hold {
+                changed(&mut self.treatment).await;
                 continue;
             }
             let read = tokio::select! {
                 read = self.from.read(&mut buffer) => read.unwrap_or(0),
-                () = changed(&mut self.way) => continue,
+                () = changed(&mut self.treatment) => continue,
             };
-            if let Mode::Delay(time) = way.mode {
+            if let Mode::Delay(time) = treatment.mode {
                 tokio::time::sleep(time).await;
             }
-            // What is held now was read before anybody knew.
-            while self.way.borrow().mode == Mode::Hold {
-                changed(&mut self.way).await;
+            // The mode may have changed to `Hold` after these bytes were read.
+            while self.treatment.borrow().mode == Mode::Hold {
+                changed(&mut self.treatment).await;
             }
             if read == 0 {
                 let _ = self.to.shutdown().await;
@@ -260,20 +266,20 @@ impl Pump {
     }
 }
 
-/// Waits until the way is another one.
-async fn changed(way: &mut watch::Receiver<Way>) {
-    if way.changed().await.is_err() {
-        // The run ends, and this task with it.
+/// Waits until the treatment changes.
+async fn changed(treatment: &mut watch::Receiver<Treatment>) {
+    if treatment.changed().await.is_err() {
+        // The run is ending, and this task with it.
         std::future::pending::<()>().await;
     }
 }
 
-/// Has a socket's end say that what was under way is lost.
+/// Makes closing a socket reset its connection.
 fn reset_on_close(socket: &TcpStream) {
     let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
-/// PostgreSQL's first packet: a length that counts itself, and a body.
+/// PostgreSQL's startup packet: a length that includes itself, and a body.
 async fn first_packet(client: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let length = client.read_u32().await?;
     let mut packet = length.to_be_bytes().to_vec();
@@ -282,8 +288,8 @@ async fn first_packet(client: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     Ok(packet)
 }
 
-/// The application's name in the first packet: names and values, each up to a zero, behind the
-/// length and the version. Empty if there is none.
+/// The application name in the startup packet, or an empty text. After the length and the version
+/// come names and values, each terminated by a zero byte.
 fn application_name(packet: &[u8]) -> String {
     let mut words = packet.get(8..).unwrap_or_default().split(|byte| *byte == 0);
     while let Some(name) = words.next() {

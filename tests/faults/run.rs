@@ -1,4 +1,4 @@
-//! A run: servers, brokers and clients, which work while something breaks, and the verdict.
+//! A run: servers, brokers and clients that work while something breaks, and the verdict.
 
 mod clients;
 mod healed;
@@ -29,28 +29,28 @@ use crate::{
     network::Network,
     postgres::{self, Postgres, url_at, url_of},
     proxy::Proxy,
-    support::{comes_true_within, until},
+    support::{holds_within, until},
     verdict,
     workload::{Clients, World},
 };
 
-/// How soon all that was published must have reached everybody, once nothing is broken any more.
+/// How soon every consumer must have every message once nothing is broken any more.
 const HEALED_WITHIN: Duration = Duration::from_secs(20);
 
-/// What a run begins with.
+/// How a run is set up.
 pub struct Setup<'a> {
     pub brokers: usize,
     /// Settings of the server, such as `max_connections=20`.
     pub postgres: &'a [&'a str],
-    /// Variables of the brokers' environment.
+    /// Environment variables of the brokers.
     pub environment: &'a [(&'a str, &'a str)],
     pub seed: u64,
-    /// How much longer producers rest than they need to.
-    pub leisure: u64,
-    /// Whether a fault of the run keeps a broker from beating.
+    /// The factor by which producers pause longer.
+    pub slowdown: u64,
+    /// Whether a fault of the run may prevent heartbeats.
     pub may_be_silent: bool,
-    /// Where the first broker finds PostgreSQL itself, and no proxy before it.
-    pub straight_to: Option<&'a str>,
+    /// Hosts at which the first broker connects to PostgreSQL without a proxy.
+    pub direct_hosts: Option<&'a str>,
 }
 
 impl Default for Setup<'_> {
@@ -60,57 +60,59 @@ impl Default for Setup<'_> {
             postgres: &[],
             environment: &[],
             seed: 1,
-            leisure: 1,
+            slowdown: 1,
             may_be_silent: false,
-            straight_to: None,
+            direct_hosts: None,
         }
     }
 }
 
-/// The topics that the clients work on, which are checked at the end.
+/// The topics of the clients, which are checked at the end.
 pub const TOPICS: [&str; 6] = ["hot", "side-0", "side-1", "trimmed", "sized", "sought"];
 
-/// The one of them that keeps no more than so many messages.
+/// The topic with a maximum number of messages.
 const LIMITED: &str = "side-1";
 const LIMIT: i64 = 500;
 
-/// Servers, brokers, and clients at work.
+/// Servers, brokers and working clients.
 pub struct Run {
     pub name: String,
-    /// Before their PostgreSQL: they end first.
+    /// Declared before PostgreSQL so that they are dropped first.
     pub brokers: Vec<Broker>,
     pub postgres: Postgres,
-    /// Between each broker and PostgreSQL.
+    /// The proxy between each broker and PostgreSQL.
     pub to_postgres: Vec<Proxy>,
-    /// Between the clients and each broker.
+    /// The proxy between the clients and each broker.
     pub to_broker: Vec<Proxy>,
     pub world: Arc<World>,
     pub dir: PathBuf,
-    makers: Clients,
+    /// Clients that publish, seek or trim.
+    writers: Clients,
+    /// Clients that consume or observe.
     readers: Clients,
-    began: Instant,
-    /// When a fault ended last.
-    mended_at: Mutex<Option<Instant>>,
+    started: Instant,
+    /// When the last fault ended.
+    healed_at: Mutex<Option<Instant>>,
     run: Arc<str>,
-    /// Whence its brokers come to PostgreSQL.
+    /// The addresses from which the brokers connect to PostgreSQL.
     network: Network,
 }
 
 impl Run {
-    /// Starts servers and brokers, and has clients work on them.
+    /// Starts a server, brokers and clients.
     pub async fn start(name: &str, setup: Setup<'_>) -> Self {
         let postgres = Postgres::start(setup.postgres).await;
         Self::start_on(name, setup, postgres).await
     }
 
-    /// The same, on a server that runs.
+    /// Starts brokers and clients on a running server.
     pub async fn start_on(name: &str, setup: Setup<'_>, postgres: Postgres) -> Self {
         let mut run = Self::prepare(name, &setup, postgres).await;
-        run.set_the_clients_to_work().await;
+        run.start_clients().await;
         run
     }
 
-    /// Starts brokers on a server that runs; no client works yet.
+    /// Starts brokers on a running server, without clients.
     pub async fn prepare(name: &str, setup: &Setup<'_>, postgres: Postgres) -> Self {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults").join(name);
         fs::create_dir_all(&dir).unwrap();
@@ -119,7 +121,7 @@ impl Run {
         let network = Network::new();
         for number in 0..setup.brokers {
             let proxy = Proxy::before_postgres(postgres.port(), network.address_of(number)).await;
-            let url = match setup.straight_to {
+            let url = match setup.direct_hosts {
                 Some(hosts) if number == 0 => url_of(hosts, postgres.port()),
                 _ => url_at(proxy.port()),
             };
@@ -134,10 +136,10 @@ impl Run {
             ports: to_broker.iter().map(Proxy::port).collect(),
             database: watch::Sender::new(postgres.url()),
             seed: setup.seed,
-            leisure: setup.leisure,
+            slowdown: setup.slowdown,
             may_be_silent: setup.may_be_silent,
-            enough: CancellationToken::new(),
-            read: CancellationToken::new(),
+            stop_writing: CancellationToken::new(),
+            stop_reading: CancellationToken::new(),
             alarms: Default::default(),
         };
         Self {
@@ -148,17 +150,17 @@ impl Run {
             to_broker,
             world: Arc::new(world),
             dir,
-            makers: JoinSet::new(),
+            writers: JoinSet::new(),
             readers: JoinSet::new(),
-            began: Instant::now(),
-            mended_at: Mutex::default(),
+            started: Instant::now(),
+            healed_at: Mutex::default(),
             run: "run".into(),
             network,
         }
     }
 
-    /// Lets the clients work until so many more messages were acknowledged.
-    pub async fn works(&self, messages: i64) {
+    /// Lets the clients work until this many more messages are stored.
+    pub async fn work_until_stored(&self, messages: i64) {
         let mut goal = None;
         until("messages are stored", async || {
             let heads = self.heads().await;
@@ -168,48 +170,48 @@ impl Run {
         .await;
     }
 
-    /// Lets the clients work, or try to, for some time.
-    pub async fn goes_on_for(&self, time: Duration) {
+    /// Lets the clients work, or try to, for a time.
+    pub async fn work_for(&self, time: Duration) {
         tokio::time::sleep(time).await;
     }
 
-    /// Whence a broker comes to PostgreSQL.
+    /// The address from which a broker connects to PostgreSQL.
     pub fn address_of(&self, broker: usize) -> Ipv4Addr {
         self.network.address_of(broker)
     }
 
-    /// The brokers find another server at the end of their way, and so do all who look.
-    pub fn lead_to(&mut self, postgres: Postgres) -> Postgres {
-        self.to_postgres.iter().for_each(|proxy| proxy.lead_to(postgres.port()));
+    /// Redirects the brokers and the observer to another server; returns the old one.
+    pub fn switch_to(&mut self, postgres: Postgres) -> Postgres {
+        self.to_postgres.iter().for_each(|proxy| proxy.retarget(postgres.port()));
         self.world.database.send_replace(postgres.url());
         std::mem::replace(&mut self.postgres, postgres)
     }
 
-    /// A client of a broker, over the way that may be broken.
+    /// A client of a broker, through the proxy.
     pub async fn client(&self, broker: usize) -> Client {
         let endpoint = format!("http://127.0.0.1:{}", self.to_broker[broker].port());
         Client::connect(&endpoint).await.unwrap()
     }
 
-    /// The memory that each broker has now, in MiB.
+    /// The resident memory of each broker, in MiB.
     pub fn memory(&self) -> Vec<u64> {
         self.brokers.iter().map(Broker::memory).collect()
     }
 
-    /// A fault begins, or ends: it is noted.
+    /// Notes that a fault starts or ends.
     pub fn fault(&self, name: &str, begins: bool) {
         let name = name.to_owned();
         self.world.history.note(&self.run, What::Fault { name, begins });
-        *self.mended_at.lock().unwrap() = Some(Instant::now());
+        *self.healed_at.lock().unwrap() = Some(Instant::now());
     }
 
-    /// A session at the present server.
+    /// Opens a session to the current server.
     pub async fn sql(&self) -> tokio_postgres::Client {
         let url = self.world.database.borrow().clone();
         postgres::connect(&url).await.unwrap()
     }
 
-    /// How many messages were stored; `None` while nobody can be asked.
+    /// The number of messages stored so far; `None` while the server does not answer.
     async fn heads(&self) -> Option<i64> {
         let sum = "select coalesce(sum(next_offset), 0)::bigint from trunkline.topic_head";
         let url = self.world.database.borrow().clone();
@@ -217,37 +219,40 @@ impl Run {
         Some(sql.query_one(sum, &[]).await.ok()?.get(0))
     }
 
-    /// Heals what is broken, waits until all has reached everybody, and judges.
+    /// Heals everything, waits until all messages are delivered, and fails if a promise was broken.
     pub async fn finish(self) -> Report {
         let name = self.name.clone();
         let path = self.world.history.path().to_owned();
         let (report, found) = self.judge().await;
-        let figures = &report.figures;
-        println!("{name}: {figures:?}");
-        let again = format!("the history is {}", path.display());
-        assert!(found.is_empty(), "{name}: {again}\n{}", found.join("\n"));
+        println!("{name}: {:?}", report.figures);
+        assert!(
+            found.is_empty(),
+            "{name}: the history is {}\n{}",
+            path.display(),
+            found.join("\n")
+        );
         report
     }
 
-    /// The same; returns what was found, instead of failing for it.
+    /// Like `finish`, but returns what was found instead of failing.
     pub async fn judge(self) -> (Report, Vec<String>) {
         self.judge_within(HEALED_WITHIN).await
     }
 
-    /// The same, with a time of its own for all to arrive.
+    /// Like `judge`, with a time limit for the delivery.
     pub async fn judge_within(mut self, time: Duration) -> (Report, Vec<String>) {
         let mut found = Vec::new();
         self.heal().await;
-        // Of the last fault, however long the clients went on since.
-        let deadline = self.mended_at.lock().unwrap().unwrap_or_else(Instant::now) + time;
-        self.world.enough.cancel();
-        if let Err(problem) = self.all_has_arrived(deadline).await {
+        // Counted from the end of the last fault, however long the clients have worked since.
+        let deadline = self.healed_at.lock().unwrap().unwrap_or_else(Instant::now) + time;
+        self.world.stop_writing.cancel();
+        if let Err(problem) = self.all_arrived(deadline).await {
             found.push(format!("C10: {problem}"));
         }
-        self.world.read.cancel();
-        found.extend(ended_badly(&mut self.readers).await);
+        self.world.stop_reading.cancel();
+        found.extend(panics_of(&mut self.readers).await);
         for broker in &self.brokers {
-            found.extend(verdict::does_not_work(broker).await);
+            found.extend(verdict::work_problems(broker).await);
         }
         found.extend(self.retention_works().await.err().map(|what| format!("C10: {what}")));
         found.extend(self.leaks().await.into_iter().map(|what| format!("C10: {what}")));
@@ -257,27 +262,27 @@ impl Run {
                 found.push(format!("C10: {} {problem}", broker.name));
             }
             let log = broker.log_text();
-            found.extend(verdict::said_too_often(&broker.name, &log));
-            found.extend(verdict::went_wrong(&broker.name, &log));
+            found.extend(verdict::repeated_too_often(&broker.name, &log));
+            found.extend(verdict::errors_logged(&broker.name, &log));
         }
         let events = self.world.history.events();
         let report = check::check(&events);
-        found.extend(report.found.iter().map(|found| format!("{}: {}", found.check, found.what)));
-        found.extend(verdict::codes_not_allowed(&events));
-        found.extend(verdict::did_nothing(&events));
+        found.extend(report.violations.iter().map(|one| format!("{}: {}", one.check, one.text)));
+        found.extend(verdict::unexpected_codes(&events));
+        found.extend(verdict::idle_clients(&events));
         found.append(&mut self.world.alarms.lock().unwrap());
-        verdict::note_figures(&self.dir, &self.name, &report.figures, self.began.elapsed());
+        verdict::note_figures(&self.dir, &self.name, &report.figures, self.started.elapsed());
         (report, found)
     }
 
-    /// Waits until whatever is stored by now has reached everybody.
-    pub async fn reaches_everybody_within(&self, time: Duration) {
+    /// Waits until everything that is stored by now has been delivered to every consumer.
+    pub async fn all_delivered_within(&self, time: Duration) {
         let sql = self.sql().await;
         let heads = "select topic_id, next_offset from trunkline.topic_head";
         let rows = sql.query(heads, &[]).await.unwrap();
         let (topics, heads): (Vec<i32>, Vec<i64>) =
             rows.iter().map(|row| (row.get::<_, i32>(0), row.get::<_, i64>(1))).unzip();
-        // Whoever is moved about may be anywhere; whoever is slow, far behind.
+        // A consumer that is sought may be anywhere, and a slow one far behind.
         let behind = "select format('%s is at %s of %s (held by %L, claimed by %L)',
                 consumer_id, position, head, holder, claimant)
             from trunkline.consumer_topic c
@@ -285,15 +290,15 @@ impl Run {
             where position < head and consumer_id not in ('sought', 'slow', 'behind')
               and consumer_id not like 'stopped-%'";
         let mut left = Vec::new();
-        let all = comes_true_within(time, async || {
+        let all = holds_within(time, async || {
             let rows = sql.query(behind, &[&topics, &heads]).await.unwrap();
             left = rows.iter().map(|row| row.get::<_, String>(0)).collect();
             left.is_empty()
         });
-        assert!(all.await, "not in {time:?}: {}", left.join(", "));
+        assert!(all.await, "not delivered within {time:?}: {}", left.join(", "));
     }
 
-    /// Undoes all that a fault may have left.
+    /// Undoes everything that a fault may have left behind.
     async fn heal(&mut self) {
         self.to_postgres.iter().chain(&self.to_broker).for_each(Proxy::heal);
         for broker in &mut self.brokers {
@@ -301,12 +306,12 @@ impl Run {
                 broker.start_again().await;
             }
         }
-        self.postgres.answers().await;
+        self.postgres.until_ready().await;
     }
 }
 
-/// Waits for tasks to end, and tells of those that panicked.
-async fn ended_badly(clients: &mut Clients) -> Vec<String> {
+/// Waits until tasks end; returns the panics.
+async fn panics_of(clients: &mut Clients) -> Vec<String> {
     let mut bad = Vec::new();
     while let Some(ended) = clients.join_next().await {
         if let Err(problem) = ended {
@@ -316,7 +321,7 @@ async fn ended_badly(clients: &mut Clients) -> Vec<String> {
     bad
 }
 
-/// Adds a line to a file that many runs add to.
+/// Appends a line to a file that many runs share.
 pub fn append_line(path: &Path, line: &str) {
     let mut file = fs::File::options().create(true).append(true).open(path).unwrap();
     writeln!(file, "{line}").unwrap();

@@ -1,7 +1,7 @@
-//! All faults mixed, for as long as one likes: three brokers, faults by chance, two at a time now
-//! and then, and the checks at the end.
+//! All faults in random order, for any time, on three brokers: sometimes two at a time, and the
+//! checks at the end.
 //!
-//! What happens follows from the seed; when it happens also depends on the machine.
+//! The seed determines what happens; when it happens also depends on the machine.
 
 mod fault;
 
@@ -16,18 +16,18 @@ use crate::{
     tmpfs::Tmpfs,
 };
 
-/// A soak takes many minutes: its clients work at a pace at which all of it can be read again.
-const LEISURE: u64 = 5;
+/// A soak takes many minutes, so its clients are slow enough that everything can be read again.
+const SLOWDOWN: u64 = 5;
 
-/// Each of them once, more or less.
+/// Long enough for each fault to happen about once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_soak() {
     soak("soak-short", 80, 7).await;
 }
 
-/// As long as the variables say: `make soak`.
+/// Runs for as long as the environment says: `make soak`.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes as long as one likes: make soak SECONDS=… SEED=…"]
+#[ignore = "runs as long as requested: make soak SECONDS=… SEED=…"]
 async fn a_long_soak() {
     let number = |name: &str, default| {
         std::env::var(name).ok().map_or(default, |text| text.parse::<u64>().expect(name))
@@ -41,35 +41,35 @@ async fn a_long_soak() {
 
 async fn soak(name: &str, seconds: u64, seed: u64) {
     let mut site = prepare(name, seed).await;
-    let mut chances = site.run.world.chances("faults");
-    let (mut deck, mut put_off) = (Vec::new(), None);
+    let mut rng = site.run.world.rng("faults");
+    let (mut deck, mut postponed) = (Vec::new(), None);
     let end = Instant::now() + Duration::from_secs(seconds);
-    site.run.works(200).await;
+    site.run.work_until_stored(200).await;
     while Instant::now() < end {
-        let first = put_off.take().unwrap_or_else(|| Fault::draw(&mut deck, &mut chances));
-        let second = (chances.u8(..3) == 0).then(|| Fault::draw(&mut deck, &mut chances));
-        // What does not go with the first comes next.
-        put_off = second.filter(|second| !first.goes_with(*second));
-        let second = second.filter(|second| first.goes_with(*second));
+        let first = postponed.take().unwrap_or_else(|| Fault::draw(&mut deck, &mut rng));
+        let second = (rng.u8(..3) == 0).then(|| Fault::draw(&mut deck, &mut rng));
+        // A fault that is incompatible with the first one comes next.
+        postponed = second.filter(|second| !first.is_compatible_with(*second));
+        let second = second.filter(|second| first.is_compatible_with(*second));
         println!("{:>4} s left: {first:?} {second:?}", (end - Instant::now()).as_secs());
         let mut faults: Vec<Fault> = second.into_iter().chain([first]).collect();
-        faults.sort_by_key(Fault::turn);
-        let mut broken = Vec::new();
+        faults.sort_by_key(Fault::order);
+        let mut begun = Vec::new();
         for fault in faults {
-            broken.push((fault, fault.begin(&mut site).await));
+            begun.push((fault, fault.begin(&mut site).await));
         }
-        site.run.goes_on_for(Duration::from_millis(chances.u64(..5_000))).await;
-        // Mended in the opposite order, as one may stand on the other.
-        while let Some((fault, left)) = broken.pop() {
-            fault.end(&mut site, left).await;
+        site.run.work_for(Duration::from_millis(rng.u64(..5_000))).await;
+        // Healed in the opposite order, as one may depend on the other.
+        while let Some((fault, leftover)) = begun.pop() {
+            fault.end(&mut site, leftover).await;
         }
-        site.run.works(100).await;
+        site.run.work_until_stored(100).await;
     }
     println!("MiB of each broker: {:?}", site.run.memory());
     site.run.finish().await;
 }
 
-/// Three brokers whose clocks can jump, and a server whose log of changes has a small disk.
+/// Three brokers whose clocks can jump, and a server with its write-ahead log on a small disk.
 async fn prepare(name: &str, seed: u64) -> Site {
     let disk = Tmpfs::mount("1g");
     let postgres = match &disk {
@@ -82,7 +82,7 @@ async fn prepare(name: &str, seed: u64) -> Site {
         brokers: BROKERS,
         environment: environment.as_ref().map_or(&[], |variables| variables),
         seed,
-        leisure: LEISURE,
+        slowdown: SLOWDOWN,
         may_be_silent: true,
         ..Setup::default()
     };

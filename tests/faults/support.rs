@@ -1,4 +1,4 @@
-//! Waits with a deadline, and ports that nobody uses.
+//! Waits with a deadline, and free ports.
 
 use std::{
     io::Write as _,
@@ -7,57 +7,57 @@ use std::{
     time::Duration,
 };
 
-/// How long a run waits for what must come.
+/// How long a run waits for anything that must happen.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Says something that is read though the test passes.
-pub fn say(what: &str) {
-    // What is printed is kept back then, but not what is written.
+/// Prints a line that is shown even if the test passes.
+pub fn print_always(what: &str) {
+    // The test harness captures `eprintln!`, but not direct writes.
     let _ = writeln!(std::io::stderr(), "{what}");
 }
 
-/// Waits for what must come.
+/// Waits for a future until the deadline.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     within(DEADLINE, what, future).await
 }
 
-/// Waits for what must come in a time of its own.
+/// Waits for a future with a time limit.
 pub async fn within<T>(time: Duration, what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(time, future).await {
         Ok(value) => value,
-        Err(_) => panic!("{what}: not in {time:?}"),
+        Err(_) => panic!("{what}: not within {time:?}"),
     }
 }
 
-/// Asks again until the answer is yes: for what sends no signal.
-pub async fn until(what: &str, asked: impl AsyncFnMut() -> bool) {
-    until_within(DEADLINE, what, asked).await;
+/// Polls a condition until it holds, for what sends no signal.
+pub async fn until(what: &str, condition: impl AsyncFnMut() -> bool) {
+    until_within(DEADLINE, what, condition).await;
 }
 
-/// Asks again until the answer is yes, for a time of its own.
-pub async fn until_within(time: Duration, what: &str, asked: impl AsyncFnMut() -> bool) {
-    assert!(comes_true_within(time, asked).await, "{what}: not in {time:?}");
+/// Polls a condition until it holds, with a time limit.
+pub async fn until_within(time: Duration, what: &str, condition: impl AsyncFnMut() -> bool) {
+    assert!(holds_within(time, condition).await, "{what}: not within {time:?}");
 }
 
-/// Asks again until the answer is yes; false if it is not in time.
-pub async fn comes_true_within(time: Duration, mut asked: impl AsyncFnMut() -> bool) -> bool {
-    let asking = async {
+/// Polls a condition until it holds; false if it does not within the time.
+pub async fn holds_within(time: Duration, mut condition: impl AsyncFnMut() -> bool) -> bool {
+    let polling = async {
         let mut tick = tokio::time::interval(Duration::from_millis(20));
         loop {
             tick.tick().await;
-            if asked().await {
+            if condition().await {
                 return;
             }
         }
     };
-    tokio::time::timeout(time, asking).await.is_ok()
+    tokio::time::timeout(time, polling).await.is_ok()
 }
 
-/// A port of this machine's loopback for somebody who listens there, goes, and comes back: none
-/// that the kernel gives to connections, which would take it meanwhile.
+/// A loopback port for a process that may restart there: outside the range from which the kernel
+/// picks ports of connections, as one of those could take it meanwhile.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Other processes of this kind begin elsewhere.
+    // Other test processes start elsewhere.
     let first = std::process::id().wrapping_mul(61);
     loop {
         let port = 12_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;

@@ -1,4 +1,4 @@
-//! A small file system of a run's own, that can be filled.
+//! A small file system that can be filled.
 
 use std::{
     fs::{self, File},
@@ -9,16 +9,16 @@ use std::{
 
 use tempfile::TempDir;
 
-/// A file system in memory; unmounted when it is dropped.
+/// A file system in memory; unmounted when dropped.
 pub struct Tmpfs {
     dir: TempDir,
 }
 
-/// What takes all that is left of a file system; removed when it is dropped.
+/// A file that takes all free space; removed when dropped.
 pub struct Filler(PathBuf);
 
 impl Tmpfs {
-    /// One of a size such as `64m`; `None`, after saying so, where that cannot be done.
+    /// Mounts a file system of a size such as `64m`; prints why and returns `None` if that fails.
     pub fn mount(size: &str) -> Option<Self> {
         let dir = tempfile::Builder::new().prefix("trunkline-faults-disk-").tempdir().unwrap();
         let options = format!("size={size},mode=755");
@@ -30,14 +30,14 @@ impl Tmpfs {
             Ok(output) if output.status.success() => Some(Self { dir }),
             Ok(output) => {
                 let problem = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                crate::support::say(&format!(
-                    "skipped: no disk can be full, as mount says: {problem}"
+                crate::support::print_always(&format!(
+                    "skipped: no disk can be filled, as mount failed: {problem}"
                 ));
                 None
             }
             Err(error) => {
-                crate::support::say(&format!(
-                    "skipped: no disk can be full, as there is no mount: {error}"
+                crate::support::print_always(&format!(
+                    "skipped: no disk can be filled, as there is no mount: {error}"
                 ));
                 None
             }
@@ -48,12 +48,12 @@ impl Tmpfs {
         self.dir.path()
     }
 
-    /// A folder on it.
+    /// A folder on the file system.
     pub fn tempdir(&self) -> TempDir {
         tempfile::Builder::new().prefix("cluster-").tempdir_in(self.path()).unwrap()
     }
 
-    /// Takes all that is left.
+    /// Takes all free space.
     pub fn fill(&self) -> Filler {
         let path = self.path().join("filler");
         let mut file = File::create(&path).unwrap();
@@ -66,7 +66,7 @@ impl Tmpfs {
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
-        // By then all who used it have ended; if not, it goes with the last of them.
+        // Lazily, in case a process still uses it.
         let _ = Command::new("umount").arg("--lazy").arg(self.path()).status();
     }
 }

@@ -1,32 +1,32 @@
-//! What a value looks like as a message, so that whoever reads one can tell whether it is whole.
+//! Values as messages, so that a reader can tell whether a message is intact.
 //!
-//! The key holds the value's producer and number. The payload follows from them: its size and its
-//! bytes, from 1 B to 1 MiB.
+//! The key holds the value's producer and number, which determine the payload: its bytes, and its
+//! size from 1 B to 1 MiB.
 
 use bytes::Bytes;
 use trunkline::proto;
 
 use crate::history::{self, Run};
 
-/// How large a producer's messages are.
+/// The sizes of a producer's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sizes {
-    /// Up to some hundred bytes.
+    /// Up to a few hundred bytes.
     Small,
-    /// From 1 B to 1 MiB, the larger the rarer.
+    /// From 1 B to 1 MiB; larger ones are rarer.
     All,
 }
 
-/// The largest payload that a broker takes, less the key.
+/// The largest payload that a broker accepts, less the key.
 const LARGEST: u64 = 1024 * 1024 - 64;
 
-/// After so many bytes a payload repeats itself: it has to be made again by whoever reads it.
+/// The length after which a payload repeats itself, as every reader has to regenerate it.
 const BLOCK: usize = 512;
 
-/// A producer whose name ends so has messages of all sizes.
+/// The suffix of producers with messages of all sizes.
 const ALL_SIZES: &str = "-all";
 
-/// The name of a producer with messages of some sizes.
+/// The name of a producer for the sizes of its messages.
 pub fn producer_name(name: &str, sizes: Sizes) -> String {
     match sizes {
         Sizes::Small => name.to_owned(),
@@ -40,7 +40,7 @@ pub fn message(producer: &str, number: i64) -> proto::NewMessage {
     proto::NewMessage { payload: payload(producer, number), key: Some(key), ..Default::default() }
 }
 
-/// Adds the value of a message to runs; a message that is not whole as one of `corrupt`.
+/// Adds the value of a message to runs; a damaged message as one of the producer `corrupt`.
 pub fn add(runs: &mut Vec<Run>, message: &proto::Message) {
     let key = message.key.as_deref().unwrap_or_default();
     let (producer, number) =
@@ -48,7 +48,7 @@ pub fn add(runs: &mut Vec<Run>, message: &proto::Message) {
     history::add(runs, message.offset, producer, number);
 }
 
-/// The producer and the number of a value, if its message is whole.
+/// The producer and number of a value, if its message is intact.
 pub fn parse<'a>(key: &'a [u8], producer_id: &str, payload: &[u8]) -> Option<(&'a str, i64)> {
     let (producer, number) = std::str::from_utf8(key).ok()?.rsplit_once('/')?;
     let number = number.parse().ok()?;
@@ -60,7 +60,7 @@ fn payload(producer: &str, number: i64) -> Bytes {
     let seed = producer.bytes().fold(number as u64, |seed, byte| mix(seed ^ u64::from(byte)));
     let size = match producer.ends_with(ALL_SIZES) {
         false => 1 + seed % 300,
-        // As many below 1 KiB as above: the exponent is drawn, then the size.
+        // As many below 1 KiB as above: first the exponent is chosen, then the size.
         true => (1 + mix(seed) % (1 << (seed % 21))).min(LARGEST),
     };
     let size = size as usize;
@@ -75,7 +75,7 @@ fn payload(producer: &str, number: i64) -> Bytes {
     bytes.into()
 }
 
-/// A number that follows from another and looks like chance (splitmix64).
+/// A pseudo-random number from another one (splitmix64).
 fn mix(seed: u64) -> u64 {
     let mut word = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

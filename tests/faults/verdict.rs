@@ -1,4 +1,4 @@
-//! What a run ends with: the tables as they are, what was said too often, and the figures.
+//! The end of a run: reads the tables, checks logs and clients, and writes the figures.
 
 use std::{
     collections::BTreeMap,
@@ -23,19 +23,21 @@ use crate::{
     history::{self, Event as Line, Run, What},
     postgres,
     run::append_line,
-    support::{comes_true_within, within},
+    support::{holds_within, within},
     values,
     workload::World,
 };
 
-/// How long it may take to read a topic, after a soak.
+/// How long reading a topic may take after a soak.
 const READ_WITHIN: Duration = Duration::from_secs(300);
 
-/// How often a broker may say the same in a minute, whatever breaks: warnings, and what else it
-/// tells, such as that its health has changed.
-const OFTEN: [usize; 2] = [7, 20];
+/// How often a broker may log the same warning within a minute, whatever breaks.
+const MAX_WARNINGS: usize = 7;
 
-/// Notes what is stored, and what each broker tells of it.
+/// The same for other lines, such as changes of its health.
+const MAX_NEWS: usize = 20;
+
+/// Notes what is stored, and what each broker delivers of it.
 pub async fn read_everything(world: &World, name: &Arc<str>, brokers: &[Broker], topics: &[&str]) {
     let sql = postgres::connect(&world.database.borrow().clone()).await.unwrap();
     for topic in topics {
@@ -62,7 +64,7 @@ pub async fn read_everything(world: &World, name: &Arc<str>, brokers: &[Broker],
     }
 }
 
-/// What a new consumer gets.
+/// What a new consumer of a broker gets.
 async fn read(broker: &Broker, topic: &str) -> Result<Vec<Run>, Status> {
     let client = Client::connect(&broker.endpoint()).await.unwrap();
     let consumer = format!("fresh-{}", broker.name);
@@ -88,7 +90,7 @@ async fn read(broker: &Broker, topic: &str) -> Result<Vec<Run>, Status> {
     Ok(runs)
 }
 
-/// What the tables hold, from the oldest message kept on.
+/// The contents of the tables, from the log start on.
 async fn table(sql: &tokio_postgres::Client, topic: &str, first: i64) -> Vec<Run> {
     let rows = "select base_offset, payloads, keys, producers, producer_counts
         from trunkline.batch b join trunkline.topic t on t.id = b.topic_id
@@ -106,7 +108,7 @@ async fn table(sql: &tokio_postgres::Client, topic: &str, first: i64) -> Vec<Run
         });
         for (((offset, payload), key), producer) in (base..).zip(payloads).zip(keys).zip(producers)
         {
-            // The oldest batch may reach below the oldest message kept.
+            // The oldest batch may start before the log start.
             if offset >= first {
                 let value = values::parse(key, producer, payload);
                 let (producer, number) = value.unwrap_or(("corrupt", offset));
@@ -117,49 +119,48 @@ async fn table(sql: &tokio_postgres::Client, topic: &str, first: i64) -> Vec<Run
     runs
 }
 
-/// What a log says more often within a minute than anybody wants to read.
-pub fn said_too_often(broker: &str, log: &str) -> Vec<String> {
-    let [warnings, news] = OFTEN;
-    // What was said when in the last minute, and the most that it ever was.
-    let mut said: BTreeMap<String, (Vec<SystemTime>, usize)> = BTreeMap::new();
+/// The lines that a broker logged too often within a minute.
+pub fn repeated_too_often(broker: &str, log: &str) -> Vec<String> {
+    // For each line, its times within the last minute, and the most within any minute.
+    let mut repeated: BTreeMap<String, (Vec<SystemTime>, usize)> = BTreeMap::new();
     for line in log.lines() {
         let Some((time, words)) = line.split_once(' ') else { continue };
-        // A line that goes on is said with the one before.
+        // A line without a time continues the one before.
         let Ok(time) = humantime::parse_rfc3339(time) else { continue };
-        // Without the numbers of what went wrong.
+        // Numbers in the error do not make it another line.
         let problem = words.find("error=").or(words.find("problem=")).unwrap_or(words.len());
         let (what, why) = words.split_at(problem);
         let why = why.chars().map(|c| if c.is_ascii_digit() { '0' } else { c });
         let words = what.chars().chain(why).collect();
-        let (lately, most) = said.entry(words).or_default();
-        // A clock that jumped back begins another minute.
+        let (lately, most) = repeated.entry(words).or_default();
+        // A clock that jumps back starts another minute.
         lately.retain(|before| {
             time.duration_since(*before).is_ok_and(|since| since <= Duration::from_secs(60))
         });
         lately.push(time);
         *most = lately.len().max(*most);
     }
-    let too_often = said
-        .into_iter()
-        .map(|(words, (_, most))| (words, most))
-        .filter(|(words, most)| *most > if words.contains(" INFO ") { news } else { warnings });
+    let too_often =
+        repeated.into_iter().map(|(words, (_, most))| (words, most)).filter(|(words, most)| {
+            *most > if words.contains(" INFO ") { MAX_NEWS } else { MAX_WARNINGS }
+        });
     too_often
-        .map(|(words, most)| format!("log: {broker} said {most} times in a minute: {words}"))
+        .map(|(words, most)| format!("log: {broker} logged {most} times in a minute: {words}"))
         .collect()
 }
 
-/// What a broker never says, whatever breaks: that it met an error of its own.
-pub fn went_wrong(broker: &str, log: &str) -> Vec<String> {
+/// Errors and panics that a broker logged, which it must never do, whatever breaks.
+pub fn errors_logged(broker: &str, log: &str) -> Vec<String> {
     let wrong = log.lines().filter(|line| line.contains(" ERROR ") || line.contains("panicked at"));
-    wrong.take(5).map(|line| format!("log: {broker} said: {line}")).collect()
+    wrong.take(5).map(|line| format!("log: {broker} logged: {line}")).collect()
 }
 
-/// A broker that does not take and hand on messages by itself, now that nothing is broken: the
-/// clients of the run would have gone to another one.
-pub async fn does_not_work(broker: &Broker) -> Vec<String> {
+/// Why a broker does not work by itself now that nothing is broken, as the clients of the run would
+/// have moved to another one.
+pub async fn work_problems(broker: &Broker) -> Vec<String> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let mut found = Vec::new();
-    // Topics are spread over the writers by their names.
+    // The name of a topic selects its writer.
     for _ in 0..4 {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let topic = format!("{}-works-{number}", broker.name);
@@ -172,34 +173,34 @@ pub async fn does_not_work(broker: &Broker) -> Vec<String> {
     }
     for what in ["hears_others", "database_up"] {
         let is_up = async || !is_not(broker, what);
-        // What was cut last may be on its way back.
-        if !comes_true_within(Duration::from_secs(5), is_up).await {
-            found.push(format!("C10: {} says {what}=false still", broker.name));
+        // A connection that was cut last may not be open again yet.
+        if !holds_within(Duration::from_secs(5), is_up).await {
+            found.push(format!("C10: {} still reports {what}=false", broker.name));
         }
     }
     found
 }
 
-/// Whether a broker's log said last that something is not so.
+/// Whether the last log line about a state says false.
 fn is_not(broker: &Broker, what: &str) -> bool {
     let log = broker.log_text();
     let last = log.lines().rev().find(|line| line.contains(&format!("{what}=")));
     last.is_some_and(|line| line.contains(&format!("{what}=false")))
 }
 
-/// Publishes a message to a topic of its own; returns how many are read.
+/// Publishes a message to a new topic; returns how many are read.
 async fn publish_and_read(broker: &Broker, topic: &str) -> Result<i64, String> {
     let client = Client::connect(&broker.endpoint()).await.map_err(|error| error.to_string())?;
     client.ensure_topic(topic).await.map_err(|error| error.to_string())?;
-    let producer = client.producer(topic, "somebody").register().open().await;
+    let producer = client.producer(topic, "probe").register().open().await;
     let producer = producer.map_err(|error| error.to_string())?;
-    producer.publish(values::message("somebody", 0)).await.map_err(|error| error.to_string())?;
+    producer.publish(values::message("probe", 0)).await.map_err(|error| error.to_string())?;
     let runs = read(broker, topic).await.map_err(|status| format!("{status:?}"))?;
     Ok(runs.iter().map(|run| run.values.count).sum())
 }
 
-/// Clients that nothing came of: a run in which nobody did anything shows nothing.
-pub fn did_nothing(events: &[Line]) -> Vec<String> {
+/// Clients none of whose operations succeeded, as a run in which nothing happened proves nothing.
+pub fn idle_clients(events: &[Line]) -> Vec<String> {
     let mut did: BTreeMap<&str, bool> = BTreeMap::new();
     for event in events {
         match &event.what {
@@ -215,47 +216,48 @@ pub fn did_nothing(events: &[Line]) -> Vec<String> {
             _ => {}
         }
     }
-    let nothing = did.iter().filter(|(_, did)| !**did);
-    nothing.map(|(client, _)| format!("nothing came of all that {client} did")).collect()
+    let idle = did.iter().filter(|(_, did)| !**did);
+    idle.map(|(client, _)| format!("no operation of {client} succeeded")).collect()
 }
 
-/// Who does something. Clients that differ by a number count as one: of two of a consumer one may
-/// wait for the other all the time.
+/// The name of a client without its number: of two clients of a consumer, one may wait for the
+/// other all the time.
 fn whose(event: &Line) -> &str {
     event.client.trim_end_matches(|c: char| c.is_ascii_digit())
 }
 
-/// What a fault may lead to: all of it says that, and how, to try again. Besides, requests that
-/// were under way behind a refused one leave a gap.
+/// Statuses that a fault may lead to: all mean that the call may be retried. Requests in flight
+/// after a refused one may also find a gap.
 const ALLOWED: [(&str, &str); 8] = [
     ("Unavailable", ""),
     ("Aborted", ""),
     ("ResourceExhausted", ""),
     ("DeadlineExceeded", ""),
     ("OutOfRange", "SEQUENCE_GAP"),
-    // What the client's own side says of a connection that broke.
+    // Reported by the client's side for a broken connection.
     ("TRANSPORT", ""),
     ("LIBRARY", ""),
     ("Cancelled", ""),
 ];
 
-/// Refusals that a fault must not lead to: whoever meets one cannot know what to do.
-pub fn codes_not_allowed(events: &[Line]) -> Vec<String> {
-    let mut met: BTreeMap<String, usize> = BTreeMap::new();
+/// Refusals that a fault must not lead to, as a client cannot know how to handle them.
+pub fn unexpected_codes(events: &[Line]) -> Vec<String> {
+    let mut refusals: BTreeMap<String, usize> = BTreeMap::new();
     for event in events {
         if let What::Refused { code, reason, message } = &event.what
             && !ALLOWED
                 .iter()
                 .any(|(allowed, only)| code == allowed && (only.is_empty() || reason == only))
         {
-            *met.entry(format!("code: {} met {code} {reason}: {message}", event.client))
+            *refusals
+                .entry(format!("code: {} got {code} {reason}: {message}", event.client))
                 .or_default() += 1;
         }
     }
-    met.into_iter().map(|(what, count)| format!("{what} ({count} times)")).collect()
+    refusals.into_iter().map(|(what, count)| format!("{what} ({count} times)")).collect()
 }
 
-/// Keeps the figures of a run beside those of the others.
+/// Appends the figures of a run to a file.
 pub fn note_figures(dir: &Path, name: &str, figures: &Figures, took: Duration) {
     let Figures {
         operations,
@@ -277,9 +279,9 @@ pub fn note_figures(dir: &Path, name: &str, figures: &Figures, took: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use super::said_too_often;
+    use super::repeated_too_often;
 
-    /// A log whose lines have these seconds of a day, and days.
+    /// A log with lines at these seconds and days.
     fn log(times: &[(u64, u64)]) -> String {
         let line = |(second, day): &(u64, u64)| {
             format!(
@@ -292,15 +294,15 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_too_often_though_the_run_is_long() {
+    fn a_burst_is_found_however_long_the_run_is() {
         let burst: Vec<_> = (0..8).map(|second| (second, 1)).chain([(3_000, 1)]).collect();
-        let found = said_too_often("a", &log(&burst));
-        assert_eq!(found, ["log: a said 8 times in a minute:  WARN hear error=os 0"]);
+        let found = repeated_too_often("a", &log(&burst));
+        assert_eq!(found, ["log: a logged 8 times in a minute:  WARN hear error=os 0"]);
     }
 
     #[test]
-    fn seven_a_minute_are_not_also_where_the_clock_jumps() {
+    fn seven_lines_a_minute_are_allowed_even_if_the_clock_jumps() {
         let times = [(0, 1), (0, 4), (5, 4)].into_iter().chain((0..40).map(|it| (9 * it, 1)));
-        assert_eq!(said_too_often("a", &log(&times.collect::<Vec<_>>())), [""; 0]);
+        assert_eq!(repeated_too_often("a", &log(&times.collect::<Vec<_>>())), [""; 0]);
     }
 }

@@ -1,8 +1,7 @@
-//! Clients that work while things break: what each does follows from a seed, and all of it is
-//! written to the history.
+//! Clients that work while things break. Their actions follow from a seed, and are written to the
+//! history.
 //!
-//! A client names the broker that it works with; when that one does not answer as it should, the
-//! client goes to the next one, as programs do.
+//! A client starts with one broker, and moves to the next one when that does not answer properly.
 
 mod consumer;
 mod flood;
@@ -37,35 +36,35 @@ pub use flood::flood;
 pub use library::LibraryProducer;
 pub use observer::observe;
 pub use piped::PipedProducer;
-pub use producer::{Counting, UnaryProducer};
-pub use seeker::seek_about;
-pub use trimmer::trim_behind;
+pub use producer::{Sequencing, UnaryProducer};
+pub use seeker::seek_repeatedly;
+pub use trimmer::trim_repeatedly;
 
 use crate::history::{History, Stage, What};
 
 /// How long a client waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a producer that was told to stop goes on trying to have its last values stored.
-const LAST_TRIES: Duration = Duration::from_secs(30);
+/// How long a producer that was told to stop keeps retrying its last values.
+const FINAL_RETRIES: Duration = Duration::from_secs(30);
 
 /// What all clients of a run share.
 pub struct World {
     pub history: Arc<History>,
-    /// Where the brokers are to be reached.
+    /// The ports of the brokers.
     pub ports: Vec<u16>,
-    /// Where the tables are to be read; it changes when a server fails over.
+    /// The URL of the database, which changes with a failover.
     pub database: watch::Sender<String>,
     pub seed: u64,
-    /// How much longer producers rest than they need to.
-    pub leisure: u64,
-    /// Whether a fault of the run keeps a broker from beating.
+    /// The factor by which producers pause longer.
+    pub slowdown: u64,
+    /// Whether a fault of the run may prevent heartbeats.
     pub may_be_silent: bool,
-    /// Tells whoever makes messages, or moves or removes something, to come to an end.
-    pub enough: CancellationToken,
-    /// Tells whoever reads to come to an end.
-    pub read: CancellationToken,
-    /// What must not happen to a client, other than what a check of the history finds.
+    /// Stops the clients that publish, seek or trim.
+    pub stop_writing: CancellationToken,
+    /// Stops the clients that consume or observe.
+    pub stop_reading: CancellationToken,
+    /// Problems of clients that the checks of the history do not find.
     pub alarms: Mutex<Vec<String>>,
 }
 
@@ -74,34 +73,34 @@ impl World {
         self.alarms.lock().unwrap().push(what);
     }
 
-    /// Chances of a client's own: the same in every run with the seed.
-    pub fn chances(&self, client: &str) -> Rng {
+    /// A client's random numbers, which follow from the seed.
+    pub fn rng(&self, client: &str) -> Rng {
         Rng::with_seed(client.bytes().fold(self.seed, |seed, byte| {
             seed.wrapping_mul(0x0100_0000_01b3).wrapping_add(u64::from(byte))
         }))
     }
 }
 
-/// A client's way to the brokers.
-pub struct Way {
+/// A client's connection to one of the brokers.
+pub struct BrokerConnection {
     ports: Vec<u16>,
-    place: usize,
+    current: usize,
     channel: Option<Channel>,
 }
 
-impl Way {
-    /// One that begins with a broker.
+impl BrokerConnection {
+    /// Starts with a broker.
     pub fn new(world: &World, first: usize) -> Self {
-        Self { ports: world.ports.clone(), place: first % world.ports.len(), channel: None }
+        Self { ports: world.ports.clone(), current: first % world.ports.len(), channel: None }
     }
 
-    /// A connection to the present broker.
+    /// Connects to the current broker, or returns the open connection.
     pub async fn channel(&mut self) -> Result<Channel, Status> {
         if let Some(channel) = &self.channel {
             return Ok(channel.clone());
         }
         let endpoint =
-            Endpoint::from_shared(format!("http://127.0.0.1:{}", self.ports[self.place]));
+            Endpoint::from_shared(format!("http://127.0.0.1:{}", self.ports[self.current]));
         let endpoint = endpoint
             .unwrap()
             .connect_timeout(Duration::from_secs(2))
@@ -125,37 +124,37 @@ impl Way {
         Ok(TopicServiceClient::new(self.channel().await?))
     }
 
-    /// Goes to the next broker after a moment, if the present one is the reason.
-    pub async fn move_on(&mut self, refused: &What, chances: &mut Rng) {
+    /// Pauses, and moves to the next broker if the current one is the reason for a refusal.
+    pub async fn move_on(&mut self, refused: &What, rng: &mut Rng) {
         if let What::Refused { code, .. } = refused
             && ["TRANSPORT", "Unavailable", "DeadlineExceeded"].contains(&code.as_str())
         {
             self.channel = None;
-            self.place = (self.place + 1) % self.ports.len();
+            self.current = (self.current + 1) % self.ports.len();
         }
-        rest(chances, 10, 150).await;
+        pause(rng, 10, 150).await;
     }
 
-    /// Drops the connection, and goes to a broker by chance.
-    pub fn leave(&mut self, chances: &mut Rng) {
+    /// Closes the connection, and moves to a random broker.
+    pub fn leave(&mut self, rng: &mut Rng) {
         self.channel = None;
-        self.place = chances.usize(..self.ports.len());
+        self.current = rng.usize(..self.ports.len());
     }
 }
 
-/// A request that the broker need not answer after [`PATIENCE`].
-pub fn patient<T>(message: T) -> Request<T> {
+/// A request with a deadline of [`TIMEOUT`].
+pub fn with_deadline<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request.set_timeout(PATIENCE);
+    request.set_timeout(TIMEOUT);
     request
 }
 
-/// What an operation ended with, and whether it certainly had no effect.
+/// The refusal that ends an operation, and whether the operation certainly had no effect.
 pub fn refused(status: &Status) -> (Stage, What) {
     let info = status.get_details_error_info();
     let message = status.message().to_owned();
     let Some(info) = info else {
-        // Only the client's own library says something without a reason.
+        // A status without a reason comes from the client's own library.
         let code = match status.source().is_some() || status.code() == Code::Cancelled {
             true => "TRANSPORT".to_owned(),
             false => format!("{:?}", status.code()),
@@ -166,7 +165,7 @@ pub fn refused(status: &Status) -> (Stage, What) {
     (stage, What::Refused { code: format!("{:?}", status.code()), reason: info.reason, message })
 }
 
-/// Whether an operation that was refused for a reason certainly had no effect.
+/// Whether an operation refused with this reason certainly had no effect.
 fn stage_of(reason: &str) -> Stage {
     match reason {
         "OUTCOME_UNKNOWN" | "DEADLINE_EXCEEDED" => Stage::Info,
@@ -174,10 +173,10 @@ fn stage_of(reason: &str) -> Stage {
     }
 }
 
-/// Does nothing for some milliseconds.
-pub async fn rest(chances: &mut Rng, least: u64, most: u64) {
-    tokio::time::sleep(Duration::from_millis(chances.u64(least..=most))).await;
+/// Pauses for a random number of milliseconds.
+pub async fn pause(rng: &mut Rng, least: u64, most: u64) {
+    tokio::time::sleep(Duration::from_millis(rng.u64(least..=most))).await;
 }
 
-/// Tasks of clients.
+/// The tasks of clients.
 pub type Clients = JoinSet<()>;

@@ -212,11 +212,11 @@ async fn lists_are_paged_and_sorted_by_name() {
     assert_eq!(ids, ["p1", "p2"]);
     let negative = proto::ListConsumersRequest { page_size: -5, ..first.clone() };
     assert_field(broker.consumers().list_consumers(negative).await, "page_size", None);
-    let nowhere = proto::ListConsumersRequest { topic: "nope".to_owned(), ..first };
-    let outcome = broker.consumers().list_consumers(nowhere).await;
+    let no_topic = proto::ListConsumersRequest { topic: "nope".to_owned(), ..first };
+    let outcome = broker.consumers().list_consumers(no_topic).await;
     assert_refused(outcome, Code::NotFound, "TOPIC_NOT_FOUND");
-    let nowhere = proto::ListProducersRequest { topic: "nope".to_owned(), ..Default::default() };
-    let outcome = broker.producers().list_producers(nowhere).await;
+    let no_topic = proto::ListProducersRequest { topic: "nope".to_owned(), ..Default::default() };
+    let outcome = broker.producers().list_producers(no_topic).await;
     assert_refused(outcome, Code::NotFound, "TOPIC_NOT_FOUND");
     let negative = proto::ListProducersRequest {
         topic: "a".to_owned(),

@@ -126,8 +126,8 @@ async fn the_default_output_is_a_table_and_bad_options_are_refused() {
         let ran = Trunkline::run(&[&on[..], bad].concat()).await;
         assert_eq!(ran.code(), 2, "{bad:?}: {ran:?}");
     }
-    let nowhere = ["--messages", "1", "--database-url", "postgresql://nobody@127.0.0.1:1/x"];
-    let ran = Trunkline::run(&[&on[..], &nowhere].concat()).await;
+    let no_database = ["--messages", "1", "--database-url", "postgresql://nobody@127.0.0.1:1/x"];
+    let ran = Trunkline::run(&[&on[..], &no_database].concat()).await;
     assert_eq!((ran.code(), ran.stderr.lines().count()), (1, 1), "{ran:?}");
     assert_eq!(count_topics(&broker).await, 0, "nothing was started");
 }

@@ -12,16 +12,6 @@ use crate::support::{
     TestBroker, TestStream, Trunkline, assert_field, assert_refused, payload, soon, until,
 };
 
-/// A broker whose topic has two batches, of two and three messages.
-async fn with_five_messages() -> TestBroker {
-    let broker = TestBroker::start().await;
-    broker.topic("orders").await;
-    broker.consumer("orders", "billing").await;
-    broker.publish("orders", ["a", "b"]).await;
-    broker.publish("orders", ["c", "d", "e"]).await;
-    broker
-}
-
 async fn consume(broker: &TestBroker, stop: Stop) -> TestStream {
     let request = TestBroker::request("orders", "billing");
     broker.open(proto::ConsumeRequest { stop: Some(stop), ..request }).await
@@ -33,7 +23,7 @@ fn payloads(messages: &[proto::Message]) -> Vec<String> {
 
 #[tokio::test]
 async fn a_stream_until_caught_up_ends_after_the_last_message() {
-    let broker = with_five_messages().await;
+    let broker = TestBroker::with_five_messages().await;
     let mut stream = consume(&broker, Stop::UntilCaughtUp(true)).await;
     let (messages, head) = stream.read_to_end().await;
     assert_eq!((payloads(&messages).join(""), head), ("abcde".to_owned(), 5));
@@ -46,7 +36,7 @@ async fn a_stream_until_caught_up_ends_after_the_last_message() {
 
 #[tokio::test]
 async fn a_stream_until_an_offset_ends_before_that_offset() {
-    let broker = with_five_messages().await;
+    let broker = TestBroker::with_five_messages().await;
     let messages = consume(&broker, Stop::UntilOffset(4)).await.read_until_it_ends().await;
     assert_eq!(payloads(&messages), ["a", "b", "c", "d"]);
     assert_eq!(broker.position("orders", "billing").await, 4);
@@ -62,7 +52,7 @@ async fn a_stream_until_an_offset_ends_before_that_offset() {
 
 #[tokio::test]
 async fn a_stream_with_a_maximum_of_messages_ends_after_them_and_frees_the_lease() {
-    let broker = with_five_messages().await;
+    let broker = TestBroker::with_five_messages().await;
     let messages = consume(&broker, Stop::MaxMessages(3)).await.read_until_it_ends().await;
     assert_eq!(payloads(&messages), ["a", "b", "c"]);
     let mut stream = consume(&broker, Stop::MaxMessages(3)).await;
@@ -76,7 +66,7 @@ async fn a_stream_with_a_maximum_of_messages_ends_after_them_and_frees_the_lease
 
 #[tokio::test]
 async fn an_invalid_stop_condition_is_refused() {
-    let broker = with_five_messages().await;
+    let broker = TestBroker::with_five_messages().await;
     let refused = async |stop| -> Result<(), Status> {
         let request = TestBroker::request("orders", "billing");
         let request = proto::ConsumeRequest { stop: Some(stop), ..request };
@@ -98,7 +88,7 @@ fn read(start: Option<Start>, max_messages: i32) -> proto::ReadMessagesRequest {
 
 #[tokio::test]
 async fn messages_are_read_in_pages_and_no_position_moves() {
-    let broker = with_five_messages().await;
+    let broker = TestBroker::with_five_messages().await;
     let mut topics = broker.topics();
     let mut start = None;
     let mut all = Vec::new();
@@ -149,7 +139,7 @@ async fn a_page_of_large_messages_fits_the_default_limit_of_clients() {
 
 #[tokio::test]
 async fn a_read_outside_the_log_or_of_no_topic_is_refused() {
-    let broker = with_five_messages().await;
+    let broker = TestBroker::with_five_messages().await;
     broker.trim("orders", 2).await;
     let mut topics = broker.topics();
     for offset in [1, 6] {
@@ -172,7 +162,7 @@ async fn a_read_outside_the_log_or_of_no_topic_is_refused() {
 
 #[tokio::test]
 async fn the_command_stops_where_it_is_told_to_and_reads_without_a_consumer() {
-    let broker = with_five_messages().await;
+    let broker = TestBroker::with_five_messages().await;
     let run = async |arguments: &[&str]| broker.run(arguments).await;
     let consume = ["consume", "orders", "--consumer", "billing"];
     let ended = run(&[&consume[..], &["--until-offset", "2"]].concat()).await;
@@ -211,7 +201,7 @@ async fn the_command_stops_where_it_is_told_to_and_reads_without_a_consumer() {
 
 #[tokio::test]
 async fn a_stream_until_caught_up_ends_although_its_last_messages_are_not_committed() {
-    let broker = with_five_messages().await;
+    let broker = TestBroker::with_five_messages().await;
     for max_in_flight in [5, 6] {
         let mut stream = broker
             .open(proto::ConsumeRequest {
@@ -281,7 +271,7 @@ async fn a_consumer_with_a_maximum_of_messages_gets_them_all_although_its_stream
 
 #[tokio::test]
 async fn the_lease_is_free_once_a_stream_has_ended() {
-    let broker = with_five_messages().await;
+    let broker = TestBroker::with_five_messages().await;
     for _ in 0..30 {
         let mut stream = broker
             .open(proto::ConsumeRequest {

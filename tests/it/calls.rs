@@ -193,8 +193,8 @@ fn with_bad_header(at: &[u8]) -> Vec<u8> {
     let mut request = publish("a");
     request.messages[0].headers.insert("nn".to_owned(), "vv".to_owned());
     let mut bytes = request.encode_to_vec();
-    let place = bytes.windows(2).position(|part| part == at).unwrap();
-    bytes[place..place + 2].copy_from_slice(b"\xff\xfe");
+    let index = bytes.windows(2).position(|part| part == at).unwrap();
+    bytes[index..index + 2].copy_from_slice(b"\xff\xfe");
     bytes
 }
 

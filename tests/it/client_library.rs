@@ -57,8 +57,8 @@ async fn missing_topics_producers_and_consumers_are_reported() {
     let broker = TestBroker::start().await;
     let client = &broker.client;
     let refused = |error: Error| (error.code(), error.reason().unwrap_or_default().to_owned());
-    let nowhere = client.producer("nope", "shop").register().open().await.unwrap_err();
-    assert_eq!(refused(nowhere), (Some(Code::NotFound), "TOPIC_NOT_FOUND".to_owned()));
+    let no_topic = client.producer("nope", "shop").register().open().await.unwrap_err();
+    assert_eq!(refused(no_topic), (Some(Code::NotFound), "TOPIC_NOT_FOUND".to_owned()));
     broker.topic("orders").await;
     let stranger = client.producer("orders", "stranger").open().await.unwrap_err();
     assert_eq!(refused(stranger), (Some(Code::NotFound), "PRODUCER_NOT_FOUND".to_owned()));

@@ -45,7 +45,7 @@ async fn a_message_arrives_without_waiting_for_the_next_poll() {
 }
 
 #[tokio::test]
-async fn a_standby_is_told_the_holder_and_gets_the_lease_when_it_disconnects() {
+async fn a_standby_is_told_the_holder_and_succeeds_it() {
     let broker = TestBroker::start().await;
     let other = broker.start_another().await;
     broker.topic("orders").await;

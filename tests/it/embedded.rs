@@ -85,11 +85,11 @@ async fn a_server_that_was_left_running_is_reused() {
     let before: std::time::SystemTime = sql.query_one(started, &[]).await.unwrap().get(0);
     // As after a broker was killed: the server runs, and the folder's lock is free.
     drop(left);
-    let taken = EmbeddedPostgres::start(&folder.path()).await.unwrap();
-    let sql = connect(&taken.url(DATABASE)).await;
+    let reused = EmbeddedPostgres::start(&folder.path()).await.unwrap();
+    let sql = connect(&reused.url(DATABASE)).await;
     let after: std::time::SystemTime = sql.query_one(started, &[]).await.unwrap().get(0);
     assert_eq!(before, after, "it is the same server");
-    taken.stop().await.unwrap();
+    reused.stop().await.unwrap();
     assert!(!folder.path().join("postgres/postmaster.pid").exists());
 }
 

@@ -7,19 +7,9 @@ use trunkline::proto::{self, LogEdge, consume_response::Event, seek_request::Tar
 
 use crate::support::{TestBroker, Trunkline, assert_field, assert_refused, info, soon};
 
-/// A broker whose topic has two batches, of two and three messages.
-async fn with_five_messages() -> TestBroker {
-    let broker = TestBroker::start().await;
-    broker.topic("orders").await;
-    broker.consumer("orders", "billing").await;
-    broker.publish("orders", ["a", "b"]).await;
-    broker.publish("orders", ["c", "d", "e"]).await;
-    broker
-}
-
 #[tokio::test]
 async fn a_seek_goes_to_either_end_to_an_offset_or_to_a_time() {
-    let broker = with_five_messages().await;
+    let broker = TestBroker::with_five_messages().await;
     let sql = broker.sql().await;
     let second_batch: SystemTime =
         sql.query_one("select max(published_at) from trunkline.batch", &[]).await.unwrap().get(0);
@@ -43,7 +33,7 @@ async fn a_seek_goes_to_either_end_to_an_offset_or_to_a_time() {
 
 #[tokio::test]
 async fn a_seek_moves_an_open_stream_at_once_on_any_broker() {
-    let broker = with_five_messages().await;
+    let broker = TestBroker::with_five_messages().await;
     let other = broker.start_another().await;
     let mut stream = broker.consume("orders", "billing").await;
     stream.read_to_end().await;
@@ -62,7 +52,7 @@ async fn a_seek_moves_an_open_stream_at_once_on_any_broker() {
 
 #[tokio::test]
 async fn a_commit_from_before_a_seek_is_refused() {
-    let broker = with_five_messages().await;
+    let broker = TestBroker::with_five_messages().await;
     let mut stream = broker.consume_manually("orders", "billing").await;
     stream.messages(5).await;
     let before = stream.epoch;
@@ -116,7 +106,7 @@ async fn no_frame_from_before_a_seek_comes_after_it() {
 
 #[tokio::test]
 async fn a_standby_starts_at_the_position_of_a_seek() {
-    let broker = with_five_messages().await;
+    let broker = TestBroker::with_five_messages().await;
     let mut holder = broker.consume("orders", "billing").await;
     holder.read_to_end().await;
     let mut standby = broker.consume("orders", "billing").await;
@@ -133,7 +123,7 @@ async fn a_standby_starts_at_the_position_of_a_seek() {
 
 #[tokio::test]
 async fn a_seek_outside_the_log_or_of_no_consumer_is_refused() {
-    let broker = with_five_messages().await;
+    let broker = TestBroker::with_five_messages().await;
     broker.trim("orders", 2).await;
     for offset in [1, 6] {
         let refused = broker.seek("orders", "billing", Target::Offset(offset)).await;
@@ -157,7 +147,7 @@ async fn a_seek_outside_the_log_or_of_no_consumer_is_refused() {
 
 #[tokio::test]
 async fn a_seek_without_a_target_goes_to_the_oldest_message() {
-    let broker = with_five_messages().await;
+    let broker = TestBroker::with_five_messages().await;
     broker.seek("orders", "billing", Target::Offset(5)).await.unwrap();
     broker.trim("orders", 1).await;
     let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
@@ -167,7 +157,7 @@ async fn a_seek_without_a_target_goes_to_the_oldest_message() {
 
 #[tokio::test]
 async fn a_stream_ends_when_its_consumer_is_unregistered() {
-    let broker = with_five_messages().await;
+    let broker = TestBroker::with_five_messages().await;
     let other = broker.start_another().await;
     let mut stream = broker.consume("orders", "billing").await;
     stream.read_to_end().await;
@@ -179,7 +169,7 @@ async fn a_stream_ends_when_its_consumer_is_unregistered() {
 
 #[tokio::test]
 async fn the_command_seeks_while_another_command_consumes() {
-    let broker = with_five_messages().await;
+    let broker = TestBroker::with_five_messages().await;
     let on = ["--endpoint", &broker.endpoint];
     let mut reader =
         Trunkline::spawn(&[&on[..], &["consume", "orders", "--consumer", "billing"]].concat());
@@ -205,7 +195,7 @@ async fn the_command_seeks_while_another_command_consumes() {
 
 #[tokio::test]
 async fn an_attached_frame_reports_the_last_seek() {
-    let broker = with_five_messages().await;
+    let broker = TestBroker::with_five_messages().await;
     let mut first = broker.consume_manually("orders", "billing").await;
     let attached = first.attached().await;
     assert_eq!((attached.epoch, attached.seek_epoch), (1, 0));

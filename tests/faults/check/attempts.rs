@@ -1,4 +1,4 @@
-//! Which values were tried to be published, and what came of it.
+//! Attempts to publish values, and their outcomes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,18 +7,18 @@ use super::{
     piece::Piece,
 };
 
-/// Consecutive values of one producer on one topic that were tried together each time.
+/// Consecutive values of one producer on one topic that took part in the same attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempted {
     pub first: i64,
-    /// The value behind the last one.
+    /// The value after the last one.
     pub end: i64,
-    /// How many attempts were acknowledged, ended unknown, and failed.
+    /// The number of attempts that were acknowledged, have an unknown outcome, and failed.
     pub acknowledged: u32,
     pub unknown: u32,
     pub failed: u32,
-    /// What is to be added to a value to get its sequence, if it was given one each time; of the
-    /// last attempt that may have stored it.
+    /// The difference between a value's sequence and the value, in the last attempt that may have
+    /// stored it; `None` if any attempt had no sequence.
     pub sequenced: Option<i64>,
     /// The first attempt.
     pub op: u64,
@@ -30,7 +30,7 @@ impl Attempted {
         (self.end - self.first) as u64
     }
 
-    /// How often at most it may be stored.
+    /// How often each value may be stored.
     pub fn copies(&self) -> u32 {
         match self.sequenced {
             Some(_) => 1,
@@ -38,18 +38,18 @@ impl Attempted {
         }
     }
 
-    /// Whether it is certainly not stored.
+    /// Whether the values are certainly not stored.
     pub fn all_failed(&self) -> bool {
         self.acknowledged + self.unknown == 0
     }
 
-    /// Whether only the tables know if it is stored.
+    /// Whether only the tables can tell if the values are stored.
     pub fn is_unknown(&self) -> bool {
         self.acknowledged == 0 && self.unknown > 0
     }
 }
 
-/// By topic and producer; each by value.
+/// All attempts by topic and producer, each list in the order of its values.
 #[derive(Debug, Default)]
 pub struct Attempts<'a> {
     pub all: BTreeMap<(&'a str, &'a str), Vec<Attempted>>,
@@ -70,7 +70,7 @@ impl<'a> Attempts<'a> {
         Self { all: all.collect() }
     }
 
-    /// A piece's values in parts that were tried together; with nothing, where they never were.
+    /// Splits a piece into parts with the same attempts; `None` for values that were never tried.
     pub fn parts(
         &self,
         topic: &'a str,
@@ -99,7 +99,7 @@ impl<'a> Attempts<'a> {
     }
 }
 
-/// Sweeps over the values: between two edges all of them were tried by the same publishes.
+/// Sweeps over the values: between two edges they all took part in the same publishes.
 fn between_edges(publishes: &[Publish<'_>], mut edges: Vec<(i64, usize, bool)>) -> Vec<Attempted> {
     edges.sort_unstable();
     let (mut all, mut trying, mut from) = (Vec::new(), BTreeSet::new(), 0);
@@ -127,7 +127,7 @@ fn attempted<'a>(
     let (acknowledged, unknown, failed) = (
         with(|outcome| matches!(outcome, Outcome::Done(_))),
         with(|outcome| matches!(outcome, Outcome::Unknown)),
-        with(|outcome| matches!(outcome, Outcome::Undone)),
+        with(|outcome| matches!(outcome, Outcome::NotDone)),
     );
     let offset = |publish: &Publish<'_>| Some(publish.sequence? - publish.values.first);
     let sequenced = match trying.clone().all(|publish| publish.sequence.is_some()) {
@@ -147,7 +147,7 @@ mod tests {
         history::Event,
     };
 
-    /// Each part's first value, length, attempts by their outcome, and whether it is sequenced.
+    /// Each part's first value, count, attempts by outcome, and whether it has sequences.
     fn parts(events: &[Event], first: i64, count: i64) -> Vec<(i64, i64, [u32; 3], bool)> {
         let index = Index::of(events);
         let piece = Piece { offset: 100, producer: "p", value: first, count };
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_that_overlap_are_told_apart() {
+    fn overlapping_attempts_are_distinguished() {
         let mut story = Story::new();
         let (first, second) =
             (story.publish("p", 0, 10, Some(0)), story.publish("p", 5, 10, Some(5)));
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn one_attempt_without_a_sequence_makes_values_unsequenced() {
+    fn an_attempt_without_a_sequence_makes_its_values_unsequenced() {
         let mut story = Story::new();
         story.publish("p", 0, 1, Some(0));
         story.publish("p", 0, 1, None);

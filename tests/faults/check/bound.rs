@@ -1,5 +1,5 @@
-//! C3: an offset is bound to one value for ever: answers, streams, fresh reads and the table agree,
-//! and what was handed out is in the table or was removed.
+//! C3: an offset is bound to one value forever: answers, streams, fresh reads and the table agree,
+//! and whatever was delivered is in the table or was removed.
 
 use std::collections::BTreeMap;
 
@@ -17,19 +17,19 @@ pub fn each_offset_is_bound_to_one_value(index: &Index<'_>, findings: &mut Findi
         compare_with_table(index, topic, piece, &who, false, findings);
         compare_with_others(index, topic, piece, &who, &mut removed, findings);
     }
-    for seen in index.seen() {
-        let (topic, piece, who) = (seen.topic, seen.piece, || seen.to_string());
+    for observed in index.observations() {
+        let (topic, piece, who) = (observed.topic, observed.piece, || observed.to_string());
         compare_with_table(index, topic, piece, &who, true, findings);
         compare_with_others(index, topic, piece, &who, &mut removed, findings);
     }
-    for seen in index.seen().filter(|seen| seen.is_corrupt()) {
-        findings.tell(|| format!("{seen}: it is not what its producer sent"));
+    for observed in index.observations().filter(|observed| observed.is_corrupt()) {
+        findings.report(|| format!("{observed}: this is not what its producer sent"));
     }
     for (topic, contents) in &index.topics {
         let pieces = contents.log.iter().flat_map(|log| &log.pieces);
         for piece in pieces.filter(|piece| piece.producer == CORRUPT) {
             findings
-                .tell(|| format!("the table of {topic} has {piece}, not what its producer sent"));
+                .report(|| format!("the table of {topic} has {piece}, not what its producer sent"));
         }
     }
 }
@@ -39,45 +39,45 @@ fn compare_with_table<'a>(
     topic: &'a str,
     piece: Piece<'a>,
     who: &dyn Fn() -> String,
-    seen: bool,
+    observed: bool,
     findings: &mut Findings,
 ) {
     let Some(log) = &index.topics[topic].log else { return };
     for (part, there) in log.contradict(piece) {
         match there {
             Some(there) => {
-                findings.tell(|| format!("{}, but the table of {topic} has {there}", who()));
+                findings.report(|| format!("{}, but the table of {topic} has {there}", who()));
             }
-            None if seen => findings
-                .tell(|| format!("{}, but the table of {topic} does not have {part}", who())),
-            // An answer without its messages is a loss, which is a finding of its own.
+            None if observed => findings
+                .report(|| format!("{}, but the table of {topic} does not have {part}", who())),
+            // A lost message is reported by another check.
             None => {}
         }
     }
 }
 
-/// What the table does not hold any more is compared with who said it first.
+/// Compares removed messages with the first report of them.
 fn compare_with_others<'a>(
     index: &Index<'a>,
     topic: &'a str,
     piece: Piece<'a>,
     who: &dyn Fn() -> String,
-    removed: &mut BTreeMap<&'a str, Said<'a>>,
+    removed: &mut BTreeMap<&'a str, Reported<'a>>,
     findings: &mut Findings,
 ) {
-    let floor = index.topics[topic].log.as_ref().map_or(i64::MAX, |log| log.first);
-    let said = removed.entry(topic).or_default();
-    for (part, before) in said.add(piece.between(0, floor)) {
-        findings.tell(|| format!("{}: {part} was told as {before} before", who()));
+    let log_start = index.topics[topic].log.as_ref().map_or(i64::MAX, |log| log.first);
+    let reported = removed.entry(topic).or_default();
+    for (part, before) in reported.add(piece.between(0, log_start)) {
+        findings.report(|| format!("{}: {part} was reported as {before} before", who()));
     }
 }
 
-/// Pieces by offset that do not overlap.
+/// Pieces that do not overlap, by offset.
 #[derive(Default)]
-struct Said<'a>(BTreeMap<i64, Piece<'a>>);
+struct Reported<'a>(BTreeMap<i64, Piece<'a>>);
 
-impl<'a> Said<'a> {
-    /// Keeps what is new; returns what was told otherwise, and how.
+impl<'a> Reported<'a> {
+    /// Keeps the new parts; returns the parts that contradict earlier ones, with those.
     fn add(&mut self, piece: Piece<'a>) -> Vec<(Piece<'a>, Piece<'a>)> {
         let (mut contradicted, mut new, mut from) = (Vec::new(), Vec::new(), piece.offset);
         if piece.count <= 0 {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn all_agree() {
+    fn answers_streams_fresh_reads_and_the_table_agree() {
         let mut story = published();
         deliver(&mut story, "c", &[(5, "p", 5, 5), (10, "q", 0, 10)]);
         story.table(0, 20, &TABLE);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn all_agree_on_what_was_removed() {
+    fn streams_agree_on_removed_messages() {
         let mut story = published();
         deliver(&mut story, "c", &[(5, "p", 5, 5), (10, "q", 0, 10)]);
         deliver(&mut story, "d", &TABLE);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_got_what_the_table_does_not_have() {
+    fn a_stream_that_contradicts_the_table_is_found() {
         let mut story = published();
         deliver(&mut story, "c", &[(9, "q", 0, 2)]);
         story.table(0, 20, &TABLE);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_got_more_than_the_table_has() {
+    fn a_stream_with_more_messages_than_the_table_is_found() {
         let mut story = published();
         deliver(&mut story, "c", &TABLE);
         story.table(0, 19, &[(0, "p", 0, 10), (10, "q", 0, 9)]);
@@ -163,17 +163,18 @@ mod tests {
     }
 
     #[test]
-    fn streams_contradict_each_other_on_what_was_removed() {
+    fn streams_that_contradict_each_other_on_removed_messages_are_found() {
         let mut story = published();
         deliver(&mut story, "c", &[(8, "p", 8, 2), (10, "q", 0, 3)]);
         deliver(&mut story, "d", &[(9, "p", 8, 1)]);
         story.trim(20);
         story.table(20, 20, &[]);
-        story.assert_only("C3", "value 8 of p at offset 9 was told as value 9 of p at offset 9");
+        story
+            .assert_only("C3", "value 8 of p at offset 9 was reported as value 9 of p at offset 9");
     }
 
     #[test]
-    fn an_answer_contradicts_another_one() {
+    fn an_answer_that_contradicts_another_one_is_found() {
         let mut story = published();
         story.publish_at("r", 0, 1, 3);
         story.trim(20);
@@ -182,14 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_contradicts_the_table() {
+    fn an_answer_that_contradicts_the_table_is_found() {
         let mut story = published();
         story.table(0, 20, &[(0, "p", 0, 9), (9, "q", 0, 10), (19, "p", 9, 1)]);
         story.assert_finds("C3", "operation 2 was answered");
     }
 
     #[test]
-    fn a_fresh_read_contradicts_the_table() {
+    fn a_fresh_read_that_contradicts_the_table_is_found() {
         let mut story = published();
         story.table(0, 20, &TABLE);
         story.fresh("a", &[(0, "p", 0, 9), (9, "q", 0, 1), (10, "q", 0, 10)]);
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_what_their_producer_sent() {
+    fn a_message_that_its_producer_did_not_send_is_found() {
         let mut story = published();
         story.table(0, 21, &[TABLE[0], TABLE[1], (20, "corrupt", 0, 1)]);
         story.assert_only("C3", "the table of t has value 0 of corrupt at offset 20");

@@ -1,5 +1,5 @@
-//! C1, for streams whose clients commit: nothing was passed over. Each message from where a consumer
-//! began up to its committed position was handed out to one of its streams, or told to be removed.
+//! C1, for streams whose clients commit: nothing was skipped. Each message between a consumer's
+//! start and its committed position was delivered to one of its streams, or reported as removed.
 
 use crate::history::What;
 
@@ -10,17 +10,17 @@ use super::{
     ranges::{missing, union},
 };
 
-pub fn what_was_committed_was_handed_out(index: &Index<'_>, findings: &mut Findings) {
+pub fn committed_messages_were_delivered(index: &Index<'_>, findings: &mut Findings) {
     for ((topic, name), consumer) in &index.consumers {
-        // After a seek nobody knows what is due, nor in auto mode what was on its way to a client
-        // that died.
+        // After a seek it is unknown which messages are due, and in auto mode which ones were in
+        // flight to a client that disconnected.
         if consumer.is_sought() || !consumer.is_all(true) {
             continue;
         }
-        for (from, end, op) in passed_over(consumer) {
-            findings.tell(|| {
+        for Skipped { range: (from, end), op } in skipped(consumer) {
+            findings.report(|| {
                 format!(
-                    "offsets {from} to {} of {topic} were never handed out to consumer {name}, \
+                    "offsets {from} to {} of {topic} were never delivered to consumer {name}, \
                      whose position was moved past them by operation {op}",
                     end - 1
                 )
@@ -29,16 +29,24 @@ pub fn what_was_committed_was_handed_out(index: &Index<'_>, findings: &mut Findi
     }
 }
 
-fn passed_over(consumer: &Consumer<'_>) -> Vec<(i64, i64, u64)> {
-    let began = consumer.attached().into_iter().min_by_key(|attached| attached.epoch);
-    let highest = consumer.accepted().max_by_key(|(_, commit)| commit.position);
-    let (Some(began), Some((_, highest))) = (began, highest) else { return Vec::new() };
-    let handed_out = union(consumer.streams.iter().flat_map(told).collect());
-    let missing = missing((began.position, highest.position), &handed_out);
-    missing.into_iter().map(|(from, end)| (from, end, highest.op)).collect()
+/// Offsets that were committed and never delivered.
+struct Skipped {
+    range: (i64, i64),
+    /// The operation that committed them.
+    op: u64,
 }
 
-fn told(stream: &Stream<'_>) -> Vec<(i64, i64)> {
+fn skipped(consumer: &Consumer<'_>) -> Vec<Skipped> {
+    let start = consumer.attached().into_iter().min_by_key(|attached| attached.epoch);
+    let highest = consumer.accepted().max_by_key(|(_, commit)| commit.position);
+    let (Some(start), Some((_, highest))) = (start, highest) else { return Vec::new() };
+    let accounted = union(consumer.streams.iter().flat_map(accounted_for).collect());
+    let missing = missing((start.position, highest.position), &accounted);
+    missing.into_iter().map(|range| Skipped { range, op: highest.op }).collect()
+}
+
+/// The offsets that a stream delivered, or reported as removed.
+fn accounted_for(stream: &Stream<'_>) -> Vec<(i64, i64)> {
     let gaps = stream.frames.iter().filter_map(|(_, frame)| match frame {
         What::Gap { from, to } => Some((*from, *to)),
         _ => None,
@@ -51,7 +59,7 @@ fn told(stream: &Stream<'_>) -> Vec<(i64, i64)> {
 mod tests {
     use crate::check::story::Story;
 
-    /// 20 messages, the first 5 of which are delivered to an earlier stream.
+    /// 20 messages, the first 5 of which were delivered to an earlier stream.
     fn delivered() -> Story {
         let mut story = Story::new();
         story.publish_at("p", 0, 20, 0);
@@ -64,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_and_gaps_cover_what_was_committed() {
+    fn deliveries_and_gaps_cover_the_committed_messages() {
         let mut story = delivered();
         let trim = story.trim(10);
         story.trimmed(trim, 10);
@@ -78,18 +86,18 @@ mod tests {
     }
 
     #[test]
-    fn what_no_stream_had_was_passed_over() {
+    fn committed_messages_that_no_stream_delivered_are_found() {
         let mut story = delivered();
         let second = story.consume("c", true);
         story.attached(second, 8, 2);
         story.delivered(second, &[(8, "p", 8, 12)]);
         story.commit_accepted("c", 2, 20);
         story.table(0, 20, &[(0, "p", 0, 20)]);
-        story.assert_only("C1", "offsets 5 to 7 of t were never handed out to consumer c");
+        story.assert_only("C1", "offsets 5 to 7 of t were never delivered to consumer c");
     }
 
     #[test]
-    fn after_a_seek_nothing_is_due() {
+    fn after_a_seek_no_message_is_due() {
         let mut story = delivered();
         let seek = story.seek("c");
         story.sought(seek, 8);
@@ -102,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seek_that_was_certainly_not_done_is_no_excuse() {
+    fn a_seek_that_certainly_failed_is_no_excuse() {
         let mut story = delivered();
         let seek = story.seek("c");
         story.refused(seek);
@@ -112,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn an_auto_stream_may_lose_what_was_on_its_way() {
+    fn an_auto_stream_may_lose_messages_in_flight() {
         let mut story = Story::new();
         story.publish_at("p", 0, 20, 0);
         for (from, epoch, manual) in [(0, 1, false), (8, 2, true)] {

@@ -1,33 +1,33 @@
-//! C4: the table of each topic holds one message at each offset from its floor up to its head.
+//! C4: the table of each topic holds one message at each offset from its log start to its head.
 
 use super::{findings::Findings, index::Index, log::Log};
 
 pub fn tables_are_dense(index: &Index<'_>, findings: &mut Findings) {
     for (topic, contents) in &index.topics {
         let Some(Log { first, head, pieces }) = &contents.log else {
-            findings.tell(|| format!("nobody looked at the table of {topic} at the end"));
+            findings.report(|| format!("the table of {topic} was not read at the end"));
             continue;
         };
         let mut expected = *first;
         for piece in pieces {
             if piece.offset > expected {
                 let (from, to) = (expected, piece.offset - 1);
-                findings.tell(|| format!("the table of {topic} lacks offsets {from} to {to}"));
+                findings.report(|| format!("the table of {topic} lacks offsets {from} to {to}"));
             }
             if piece.offset < expected {
-                findings.tell(|| {
+                findings.report(|| {
                     let last = expected.min(piece.end()) - 1;
                     let from = piece.offset;
                     format!(
                         "the table of {topic} holds two messages at offsets {from} to {last}: \
-                         also {piece}"
+                        also {piece}"
                     )
                 });
             }
             expected = expected.max(piece.end());
         }
         if expected != *head {
-            findings.tell(|| {
+            findings.report(|| {
                 format!("the table of {topic} ends at offset {expected}, but its head is {head}")
             });
         }
@@ -45,14 +45,14 @@ mod tests {
     }
 
     #[test]
-    fn a_table_without_holes_is_dense() {
+    fn a_table_without_holes_passes() {
         let mut story = published();
         story.table(0, 20, &[(0, "p", 0, 7), (7, "p", 7, 13)]);
         story.assert_clean();
     }
 
     #[test]
-    fn hidden_rows_may_be_there_still() {
+    fn hidden_rows_may_still_exist() {
         let mut story = published();
         story.trim(10);
         story.table(10, 20, &[(5, "p", 5, 15)]);
@@ -60,8 +60,8 @@ mod tests {
     }
 
     #[test]
-    fn each_topic_has_a_table() {
-        published().assert_only("C4", "nobody looked at the table of t");
+    fn a_topic_without_a_table_is_found() {
+        published().assert_only("C4", "the table of t was not read at the end");
     }
 
     #[test]
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_message_is_missing() {
+    fn a_missing_oldest_message_is_found() {
         let mut story = published();
         story.table(0, 20, &[(1, "p", 1, 19)]);
         story.assert_only("C4", "the table of t lacks offsets 0 to 0");
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_head_lies_behind_the_last_message() {
+    fn a_head_that_is_not_after_the_last_message_is_found() {
         for head in [19, 21] {
             let mut story = published();
             story.table(0, head, &[(0, "p", 0, 20)]);
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_within_others_are_told_once() {
+    fn overlapping_messages_are_reported_once() {
         let mut story = published();
         story.table(0, 18, &[(0, "p", 0, 10), (2, "p", 18, 2), (10, "p", 10, 8)]);
         story.assert_finds("C4", "the table of t holds two messages at offsets 2 to 3");

@@ -1,31 +1,31 @@
-//! How much a history tried, and what came of it.
+//! How much a history tried, and with which outcomes.
 
 use super::{attempts::Attempted, index::Index, kept, once, piece::Piece};
 
 /// Counts of operations, messages and faults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// Operations that were begun.
+    /// Operations that were started.
     pub operations: u64,
-    /// Values of which an attempt was answered to be stored.
+    /// Values with an acknowledged attempt.
     pub acknowledged: u64,
-    /// Values of which no attempt was, but one may have been.
+    /// Values without an acknowledged attempt, but with one of unknown outcome.
     pub unknown: u64,
-    /// Values of which all attempts certainly failed.
+    /// Values whose attempts all certainly failed.
     pub refused: u64,
-    /// Unknown values that the tables have.
+    /// Unknown values that are in the tables.
     pub recovered: u64,
-    /// Messages that came to streams, each time they did.
+    /// Deliveries of messages to streams.
     pub delivered: u64,
-    /// Acknowledged values that are not where the answer said.
+    /// Acknowledged values that are not at the offset of the answer.
     pub lost: u64,
-    /// Messages in the tables whose value another one has too, beyond the first one.
+    /// Additional messages in the tables with the same value as another.
     pub duplicates: u64,
-    /// Commits that were accepted.
+    /// Accepted commits.
     pub commits: u64,
-    /// Leases that were acquired after another one of the same consumer.
+    /// Leases that followed another one of the same consumer.
     pub take_overs: u64,
-    /// Faults that were begun.
+    /// Faults that were started.
     pub faults: u64,
 }
 
@@ -85,7 +85,7 @@ mod tests {
     use crate::check::story::Story;
 
     #[test]
-    fn all_is_counted() {
+    fn everything_is_counted() {
         let mut story = Story::new();
         story.fault(true);
         let known = story.publish("p", 0, 10, None);

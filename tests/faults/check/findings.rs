@@ -1,38 +1,39 @@
-//! What one check found, and only so much of it as somebody would read.
+//! The violations that one check found, limited to a readable number.
 
-use super::Found;
+use super::Violation;
 
-/// One broken promise mostly breaks for many messages.
-const TOLD: usize = 10;
+/// The maximum per check, as a broken promise usually affects many messages.
+const LIMIT: usize = 10;
 
-/// Collects the sentences of one check.
+/// Collects the violations of one check.
 pub struct Findings {
     check: &'static str,
-    told: Vec<Found>,
+    violations: Vec<Violation>,
+    /// How many were omitted.
     more: u64,
 }
 
 impl Findings {
     pub fn of(check: &'static str) -> Self {
-        Self { check, told: Vec::new(), more: 0 }
+        Self { check, violations: Vec::new(), more: 0 }
     }
 
-    /// Makes the sentence only if it is going to be told.
-    pub fn tell(&mut self, sentence: impl FnOnce() -> String) {
-        if self.told.len() < TOLD {
-            self.told.push(Found { check: self.check, what: sentence() });
+    /// Adds a violation; formats the sentence only if it is kept.
+    pub fn report(&mut self, sentence: impl FnOnce() -> String) {
+        if self.violations.len() < LIMIT {
+            self.violations.push(Violation { check: self.check, text: sentence() });
         } else {
             self.more += 1;
         }
     }
 
-    /// The sentences, and how many were left out.
-    pub fn told(mut self) -> Vec<Found> {
+    /// The violations, and how many were omitted.
+    pub fn into_violations(mut self) -> Vec<Violation> {
         if self.more > 0 {
-            let what = format!("and {} more of this kind", self.more);
-            self.told.push(Found { check: self.check, what });
+            let text = format!("and {} more of this kind", self.more);
+            self.violations.push(Violation { check: self.check, text });
         }
-        self.told
+        self.violations
     }
 }
 
@@ -41,13 +42,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_too_much_to_read_is_counted() {
+    fn violations_over_the_limit_are_counted() {
         let mut findings = Findings::of("C1");
-        (0..TOLD).for_each(|number| findings.tell(|| number.to_string()));
-        findings.tell(|| unreachable!());
-        findings.tell(|| unreachable!());
-        let told = findings.told();
-        assert_eq!(told.len(), TOLD + 1);
-        assert_eq!(told[TOLD].what, "and 2 more of this kind");
+        (0..LIMIT).for_each(|number| findings.report(|| number.to_string()));
+        findings.report(|| unreachable!());
+        findings.report(|| unreachable!());
+        let violations = findings.into_violations();
+        assert_eq!(violations.len(), LIMIT + 1);
+        assert_eq!(violations[LIMIT].text, "and 2 more of this kind");
     }
 }

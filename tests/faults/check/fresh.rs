@@ -1,4 +1,4 @@
-//! C12: a new consumer of any broker gets exactly what the table holds.
+//! C12: a new consumer on any broker gets exactly what the table holds.
 
 use super::{
     findings::Findings,
@@ -14,15 +14,15 @@ pub fn fresh_reads_equal_the_table(index: &Index<'_>, findings: &mut Findings) {
             let same = read.iter().zip(&log.pieces).take_while(|(read, held)| read == held).count();
             let (read, held) = (read.get(same), log.pieces.get(same));
             if read != held {
-                findings.tell(|| {
-                    let told = |piece: Option<&Piece<'_>>| {
+                findings.report(|| {
+                    let describe = |piece: Option<&Piece<'_>>| {
                         piece.map_or("nothing more".to_owned(), Piece::to_string)
                     };
                     format!(
                         "a fresh read of {topic} from broker {broker}, in line {line}, got {} \
                          where the table has {}",
-                        told(read),
-                        told(held)
+                        describe(read),
+                        describe(held)
                     )
                 });
             }
@@ -34,7 +34,7 @@ pub fn fresh_reads_equal_the_table(index: &Index<'_>, findings: &mut Findings) {
 mod tests {
     use crate::check::story::Story;
 
-    /// Twelve messages, of which the first two were trimmed.
+    /// Twelve messages, the first two of which were trimmed.
     fn trimmed() -> Story {
         let mut story = Story::new();
         story.publish_at("p", 0, 10, 0);
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_may_be_cut_anywhere() {
+    fn runs_may_be_split_anywhere() {
         let mut story = trimmed();
         story.fresh("a", &[(2, "p", 2, 8), (10, "q", 0, 2)]);
         story.fresh("b", &[(2, "p", 2, 3), (5, "p", 5, 5), (10, "q", 0, 1), (11, "q", 1, 1)]);
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_missing() {
+    fn a_missing_end_is_found() {
         let mut story = trimmed();
         story.fresh("a", &[(2, "p", 2, 8)]);
         story.assert_only(
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beginning_is_missing() {
+    fn a_missing_start_is_found() {
         let mut story = trimmed();
         story.fresh("a", &[(3, "p", 3, 7), (10, "q", 0, 2)]);
         story.assert_only(
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_more_than_the_table_has() {
+    fn more_messages_than_in_the_table_are_found() {
         let mut story = trimmed();
         story.fresh("b", &[(1, "p", 1, 9), (10, "q", 0, 2)]);
         story.assert_only("C12", "from broker b, in line 7, got values 1 to 9");
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_another_one() {
+    fn another_value_is_found() {
         let mut story = trimmed();
         story.fresh("a", &[(2, "p", 2, 8), (10, "q", 1, 1), (11, "q", 0, 1)]);
         story

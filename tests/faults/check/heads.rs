@@ -1,5 +1,5 @@
-//! C4: a topic's head and its floor only rise, and the floor no further than somebody asked, or than
-//! the topic's limit allows.
+//! C4: a topic's head and log start only rise, and the log start no further than a trim requested
+//! or the topic's limit allows.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,63 +10,70 @@ use super::{
     index::{Index, Topic},
     known::Known,
     log::Log,
-    operations::{Ends, Line, Look},
+    operations::{Line, LogEnds, RowRead},
 };
 
-pub fn heads_and_floors_only_rise(index: &Index<'_>, findings: &mut Findings) {
+pub fn log_ends_only_rise(index: &Index<'_>, findings: &mut Findings) {
     let mut known = known_heads(index);
     for (topic, contents) in &index.topics {
         let known = known.remove(topic).unwrap_or_default();
-        looks_only_rise(topic, contents, &known, findings);
+        row_reads_only_rise(topic, contents, &known, findings);
         let Some(Log { first, head, .. }) = &contents.log else { continue };
         let kept = contents.keeps.map_or(0, |keeps| head - keeps);
-        let looked = contents.looks.iter().map(|Look { line, row, .. }| (row.head, *line));
+        let rows = contents.row_reads.iter().map(|RowRead { line, row, .. }| (row.head, *line));
         let highest =
-            known.at_last().map(|(line, head)| (head, line)).into_iter().chain(looked).max();
+            known.highest().map(|(line, head)| (head, line)).into_iter().chain(rows).max();
         if let Some((seen, line)) = highest
             && seen > *head
         {
-            findings.tell(|| {
+            findings.report(|| {
                 format!("the head of {topic} is {head}, but was known to be {seen} in line {line}")
             });
         }
-        judge_floor(topic, contents, (*first, kept), findings);
+        check_log_start(topic, contents, *first, kept, findings);
     }
 }
 
-/// `kept` is from where on messages must be kept that nobody asked to remove.
-fn judge_floor(
+/// `kept` is the first offset that must be kept unless it was trimmed.
+fn check_log_start(
     topic: &str,
     contents: &Topic<'_>,
-    (first, kept): (i64, i64),
+    first: i64,
+    kept: i64,
     findings: &mut Findings,
 ) {
-    let asked = contents.trims.iter().map(|trim| trim.before).max().unwrap_or(0).max(kept).max(0);
-    if first > asked {
-        findings.tell(|| {
-            format!("the floor of {topic} is {first}, but nobody trimmed it beyond {asked}")
+    let allowed = contents.trims.iter().map(|trim| trim.before).max().unwrap_or(0).max(kept).max(0);
+    if first > allowed {
+        findings.report(|| {
+            format!("the log of {topic} starts at {first}, but was trimmed only to {allowed}")
         });
     }
-    let looked = contents.looks.iter().map(|look| (look.row.first, "line", look.line as u64));
+    let rows = contents
+        .row_reads
+        .iter()
+        .map(|row_read| (row_read.row.first, "line", row_read.line as u64));
     let trimmed =
         contents.trims.iter().filter_map(|trim| Some((trim.first?, "operation", trim.op)));
-    if let Some((seen, kind, number)) = looked.chain(trimmed).max()
+    if let Some((seen, kind, number)) = rows.chain(trimmed).max()
         && seen > first
     {
-        findings
-            .tell(|| format!("the floor of {topic} is {first}, but was {seen} in {kind} {number}"));
+        findings.report(|| {
+            format!(
+                "the log of {topic} starts at {first}, but started at {seen} in {kind} {number}"
+            )
+        });
     }
 }
 
-/// What one client reads of the tables never goes back, nor behind what anybody knew before.
-fn looks_only_rise(topic: &str, contents: &Topic<'_>, known: &Known, findings: &mut Findings) {
-    let mut last: HashMap<&str, &Look<'_, Ends>> = HashMap::new();
-    for look in &contents.looks {
-        let Look { client, since, line, row } = look;
-        if let Some(before) = last.insert(client, look)
+/// The rows that one client reads never go back, nor behind what any client knew before.
+fn row_reads_only_rise(topic: &str, contents: &Topic<'_>, known: &Known, findings: &mut Findings) {
+    let mut last: HashMap<&str, &RowRead<'_, LogEnds>> = HashMap::new();
+    for row_read in &contents.row_reads {
+        let RowRead { client, since, line, row } = row_read;
+        if let Some(before) = last.insert(client, row_read)
             && (row.head < before.row.head || row.first < before.row.first)
         {
-            findings.tell(|| {
+            findings.report(|| {
                 let (was, is, earlier) = (before.row, row, before.line);
                 format!(
                     "{client} found {topic} from {} to {} in line {line}, but from {} to {} \
@@ -78,7 +85,7 @@ fn looks_only_rise(topic: &str, contents: &Topic<'_>, known: &Known, findings: &
         if let Some((earlier, head)) = known.by(*since)
             && row.head < head
         {
-            findings.tell(|| {
+            findings.report(|| {
                 format!(
                     "{client} found the head of {topic} at {} in line {line}, but it was known to \
                      be {head} in line {earlier}",
@@ -89,21 +96,21 @@ fn looks_only_rise(topic: &str, contents: &Topic<'_>, known: &Known, findings: &
     }
 }
 
-/// What clients were told of the topics' heads.
+/// The heads that clients were told, by topic.
 fn known_heads<'a>(index: &Index<'a>) -> BTreeMap<&'a str, Known> {
     let mut known: BTreeMap<&'a str, Vec<(Line, i64)>> = BTreeMap::new();
-    for (publish, line, said) in index.acknowledged() {
-        known.entry(publish.topic).or_default().push((line, said.end()));
+    for (publish, line, stored) in index.acknowledged() {
+        known.entry(publish.topic).or_default().push((line, stored.end()));
     }
     for stream in index.consumers.values().flat_map(|consumer| &consumer.streams) {
-        let told = stream.frames.iter().filter_map(|(line, frame)| match frame {
+        let heads = stream.frames.iter().filter_map(|(line, frame)| match frame {
             What::Attached { head, .. } | What::CaughtUp { head } => Some((*line, *head)),
             What::Delivered { runs } => Some((*line, runs.last()?.end())),
             _ => None,
         });
-        known.entry(stream.topic).or_default().extend(told);
+        known.entry(stream.topic).or_default().extend(heads);
     }
-    known.into_iter().map(|(topic, told)| (topic, Known::of(told))).collect()
+    known.into_iter().map(|(topic, heads)| (topic, Known::of(heads))).collect()
 }
 
 #[cfg(test)]
@@ -113,57 +120,58 @@ mod tests {
     fn published() -> Story {
         let mut story = Story::new();
         let publish = story.publish("p", 0, 20, None);
-        story.ends(0, 0);
-        story.ends(0, 20);
+        story.log_ends(0, 0);
+        story.log_ends(0, 20);
         story.stored(publish, 0);
         story
     }
 
     #[test]
-    fn heads_and_floors_rise() {
+    fn rising_log_ends_pass() {
         let mut story = published();
         let trim = story.trim(10);
-        story.ends(10, 20);
+        story.log_ends(10, 20);
         story.trimmed(trim, 10);
-        story.ends(10, 20);
+        story.log_ends(10, 20);
         story.table(10, 20, &[(10, "p", 10, 10)]);
         story.assert_clean();
     }
 
     #[test]
-    fn a_head_goes_back() {
+    fn a_head_that_goes_back_is_found() {
         let mut story = published();
         story.publish("p", 20, 10, None);
-        story.ends(0, 30);
-        story.ends(0, 20);
+        story.log_ends(0, 30);
+        story.log_ends(0, 20);
         story.table(0, 30, &[(0, "p", 0, 30)]);
-        story.assert_only("C4", "looker found t from 0 to 20 in line 7, but from 0 to 30 before");
+        story.assert_only("C4", "observer found t from 0 to 20 in line 7, but from 0 to 30 before");
     }
 
     #[test]
-    fn a_floor_goes_back() {
+    fn a_log_start_that_goes_back_is_found() {
         let mut story = published();
         story.trim(10);
-        story.ends(10, 20);
-        story.ends(5, 20);
+        story.log_ends(10, 20);
+        story.log_ends(5, 20);
         story.table(10, 20, &[(10, "p", 10, 10)]);
-        story.assert_only("C4", "looker found t from 5 to 20 in line 7, but from 10 to 20 before");
+        story
+            .assert_only("C4", "observer found t from 5 to 20 in line 7, but from 10 to 20 before");
     }
 
     #[test]
-    fn a_look_misses_what_was_acknowledged_before_it() {
+    fn a_row_behind_an_earlier_acknowledgement_is_found() {
         let mut story = Story::new();
         story.publish_at("p", 0, 20, 0);
-        // May have been read before the answer.
-        story.ends(0, 0);
+        // This row may have been read before the answer.
+        story.log_ends(0, 0);
         story.table(0, 20, &[(0, "p", 0, 20)]);
         story.assert_clean();
-        story.ends(0, 0);
+        story.log_ends(0, 0);
         story.assert_only("C4", "found the head of t at 0 in line 5, but it was known to be 20");
     }
 
     #[test]
-    fn the_last_head_is_the_highest() {
+    fn a_final_head_behind_an_earlier_one_is_found() {
         let attached = What::Attached { position: 0, head: 21, epoch: 1, seek_epoch: 0 };
         for frame in [attached, What::CaughtUp { head: 21 }] {
             let mut story = published();
@@ -175,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_stored_and_handed_out_lies_before_the_head() {
+    fn a_head_before_delivered_messages_is_found() {
         let mut story = published();
         let stream = story.consume("c", false);
         story.attached(stream, 0, 1);
@@ -185,27 +193,27 @@ mod tests {
     }
 
     #[test]
-    fn nobody_trimmed_so_far() {
+    fn a_log_that_starts_after_every_trim_is_found() {
         let mut story = published();
         story.table(1, 20, &[(1, "p", 1, 19)]);
-        story.assert_only("C4", "the floor of t is 1, but nobody trimmed it beyond 0");
+        story.assert_only("C4", "the log of t starts at 1, but was trimmed only to 0");
         let mut story = published();
         story.trim(4);
         story.table(5, 20, &[(5, "p", 5, 15)]);
-        story.assert_only("C4", "the floor of t is 5, but nobody trimmed it beyond 4");
+        story.assert_only("C4", "the log of t starts at 5, but was trimmed only to 4");
     }
 
     #[test]
-    fn what_was_trimmed_is_there_again() {
+    fn trimmed_messages_that_reappear_are_found() {
         let mut story = published();
         let trim = story.trim(4);
         story.trimmed(trim, 4);
         story.table(3, 20, &[(3, "p", 3, 17)]);
-        story.assert_only("C4", "the floor of t is 3, but was 4 in operation 2");
+        story.assert_only("C4", "the log of t starts at 3, but started at 4 in operation 2");
     }
 
     #[test]
-    fn a_limit_removes_what_is_beyond_it() {
+    fn retention_may_remove_only_messages_over_the_limit() {
         for (first, clean) in [(12, true), (13, false)] {
             let mut story = Story::new();
             story.keeps(8);
@@ -215,7 +223,7 @@ mod tests {
                 true => story.assert_clean(),
                 false => {
                     story
-                        .assert_only("C4", "the floor of t is 13, but nobody trimmed it beyond 12");
+                        .assert_only("C4", "the log of t starts at 13, but was trimmed only to 12");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! A history, put in order once for all checks.
+//! A history, indexed once for all checks.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::{
     attempts::Attempts,
     log::Log,
     operations::{
-        Attached, Commit, Ends, Line, Look, Outcome, Position, Publish, Seek, Stream, Trim,
+        Attached, Commit, Line, LogEnds, Outcome, Position, Publish, RowRead, Seek, Stream, Trim,
     },
     piece::{CORRUPT, Piece},
     reading::Reading,
@@ -18,26 +18,26 @@ use super::{
 pub struct Index<'a> {
     pub operations: u64,
     pub faults: u64,
-    /// Lines that contradict others, or have no place here.
-    pub misfits: Vec<String>,
-    /// In the order of their invokes.
+    /// Lines that contradict others, or do not belong in a history.
+    pub contradictions: Vec<String>,
+    /// In the order of their invocations.
     pub publishes: Vec<Publish<'a>>,
     pub topics: BTreeMap<&'a str, Topic<'a>>,
     /// By topic and name.
     pub consumers: BTreeMap<(&'a str, &'a str), Consumer<'a>>,
     pub attempts: Attempts<'a>,
-    /// What the tables hold, by topic and producer; each by value.
+    /// The contents of the tables by topic and producer, each list in the order of its values.
     pub stored: BTreeMap<(&'a str, &'a str), Vec<Piece<'a>>>,
 }
 
 #[derive(Debug, Default)]
 pub struct Topic<'a> {
-    /// None, if nobody looked.
+    /// `None` if the table was not read.
     pub log: Option<Log<'a>>,
     pub fresh_reads: Vec<FreshRead<'a>>,
-    pub looks: Vec<Look<'a, Ends>>,
+    pub row_reads: Vec<RowRead<'a, LogEnds>>,
     pub trims: Vec<Trim>,
-    /// How many messages it keeps at the most, if there is a limit.
+    /// The maximum number of messages, if there is a limit.
     pub keeps: Option<i64>,
 }
 
@@ -50,12 +50,12 @@ pub struct FreshRead<'a> {
 
 #[derive(Debug, Default)]
 pub struct Consumer<'a> {
-    /// Where it began, if that was told.
-    pub began: Option<i64>,
+    /// Its first position, if known.
+    pub start: Option<i64>,
     pub streams: Vec<Stream<'a>>,
     pub commits: Vec<Commit>,
     pub seeks: Vec<Seek>,
-    pub looks: Vec<Look<'a, Position>>,
+    pub row_reads: Vec<RowRead<'a, Position>>,
 }
 
 impl Consumer<'_> {
@@ -66,12 +66,12 @@ impl Consumer<'_> {
         attached
     }
 
-    /// Those that were done, each with the line of its answer.
+    /// The accepted commits, each with the line of its answer.
     pub fn accepted(&self) -> impl Iterator<Item = (Line, &Commit)> {
         self.commits.iter().filter_map(|commit| Some((commit.outcome.done()?, commit)))
     }
 
-    /// Where the first seek begins that may have moved the position.
+    /// The invocation of the first seek that may have moved the position.
     pub fn first_seek(&self) -> Option<Line> {
         let moving = |seek: &&Seek| seek.outcome.may_be_done();
         self.seeks.iter().filter(moving).map(|seek| seek.invoked).min()
@@ -81,16 +81,15 @@ impl Consumer<'_> {
         self.first_seek().is_some()
     }
 
-    /// Whether all its streams move the position in the same way: at their clients' commits, or by
-    /// themselves.
+    /// Whether all its streams have the same commit mode: manual or automatic.
     pub fn is_all(&self, manual: bool) -> bool {
         self.streams.iter().all(|stream| stream.manual == manual)
     }
 }
 
-/// What a client was handed out.
+/// Messages that a client received.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
+pub struct Observation<'a> {
     pub line: Line,
     pub by: Reader<'a>,
     pub topic: &'a str,
@@ -118,25 +117,26 @@ impl<'a> Index<'a> {
         index
     }
 
-    /// All that clients were handed out, also the corrupt.
-    pub fn seen(&self) -> impl Iterator<Item = Seen<'a>> {
+    /// Everything that clients received, including corrupt messages.
+    pub fn observations(&self) -> impl Iterator<Item = Observation<'a>> {
         let streams = self.consumers.values().flat_map(|consumer| &consumer.streams);
         let streamed = streams.flat_map(|stream| {
             let by = Reader::Stream { op: stream.op, consumer: stream.consumer };
-            let seen = move |(line, piece)| Seen { line, by, topic: stream.topic, piece };
+            let seen = move |(line, piece)| Observation { line, by, topic: stream.topic, piece };
             stream.delivered().map(seen)
         });
         let read = self.topics.iter().flat_map(|(topic, Topic { fresh_reads, .. })| {
             fresh_reads.iter().flat_map(move |read| {
                 let by = Reader::FreshRead { broker: read.broker };
-                let seen = move |piece: &_| Seen { line: read.line, by, topic, piece: *piece };
+                let seen =
+                    move |piece: &_| Observation { line: read.line, by, topic, piece: *piece };
                 read.pieces.iter().map(seen)
             })
         });
         streamed.chain(read)
     }
 
-    /// The acknowledged publishes, each with what its answer says.
+    /// The acknowledged publishes, each with the line and the content of its answer.
     pub fn acknowledged(&self) -> impl Iterator<Item = (&Publish<'a>, Line, Piece<'a>)> {
         self.publishes.iter().filter_map(|publish| {
             let Outcome::Done(line) = publish.outcome else { return None };
@@ -145,13 +145,13 @@ impl<'a> Index<'a> {
     }
 }
 
-impl Seen<'_> {
+impl Observation<'_> {
     pub fn is_corrupt(&self) -> bool {
         self.piece.producer == CORRUPT
     }
 }
 
-impl std::fmt::Display for Seen<'_> {
+impl std::fmt::Display for Observation<'_> {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { line, by, topic, piece } = self;
         match by {

@@ -1,4 +1,4 @@
-//! C2: nothing is stored or handed out that was never published, or whose publishes all certainly
+//! C2: nothing is stored or delivered that was never published, or whose publishes all certainly
 //! failed.
 
 use std::fmt::Display;
@@ -9,10 +9,10 @@ use super::{
     piece::{CORRUPT, Piece},
 };
 
-pub fn nothing_is_stored_that_was_not_published(index: &Index<'_>, findings: &mut Findings) {
+pub fn only_published_values_are_stored(index: &Index<'_>, findings: &mut Findings) {
     for (topic, contents) in &index.topics {
         for piece in contents.log.iter().flat_map(|log| &log.pieces) {
-            judge(
+            check_piece(
                 index,
                 topic,
                 *piece,
@@ -21,28 +21,28 @@ pub fn nothing_is_stored_that_was_not_published(index: &Index<'_>, findings: &mu
             );
         }
     }
-    for seen in index.seen() {
-        judge(index, seen.topic, seen.piece, &seen, findings);
+    for observed in index.observations() {
+        check_piece(index, observed.topic, observed.piece, &observed, findings);
     }
 }
 
-fn judge<'a>(
+fn check_piece<'a>(
     index: &Index<'a>,
     topic: &'a str,
     piece: Piece<'a>,
-    where_it_is: &dyn Display,
+    source: &dyn Display,
     findings: &mut Findings,
 ) {
-    // Nobody knows whose they were: a finding of its own.
+    // Their producer is unknown; another check reports them.
     if piece.producer == CORRUPT {
         return;
     }
     for (part, attempted) in index.attempts.parts(topic, piece) {
         match attempted {
-            None => findings.tell(|| format!("{where_it_is}: {part} was never published there")),
-            Some(tried) if tried.all_failed() => findings.tell(|| {
+            None => findings.report(|| format!("{source}: {part} was never published there")),
+            Some(tried) if tried.all_failed() => findings.report(|| {
                 let op = tried.op;
-                format!("{where_it_is}: {part} failed to be published, first by operation {op}")
+                format!("{source}: {part} failed to be published, first by operation {op}")
             }),
             Some(_) => {}
         }
@@ -54,7 +54,7 @@ mod tests {
     use crate::check::story::Story;
 
     #[test]
-    fn what_may_have_been_stored_may_be_there() {
+    fn values_of_unknown_outcome_may_be_stored() {
         let mut story = Story::new();
         let (first, second) = (story.publish("p", 0, 5, None), story.publish("p", 0, 5, None));
         let running = story.publish("p", 5, 5, None);
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_is_in_the_table() {
+    fn a_stored_value_whose_publishes_failed_is_found() {
         let mut story = Story::new();
         story.publish_at("p", 0, 5, 0);
         for _ in 0..2 {
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_is_handed_out() {
+    fn a_delivered_value_whose_publish_failed_is_found() {
         let mut story = Story::new();
         let publish = story.publish("p", 0, 1, None);
         story.refused(publish);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_published_is_read() {
+    fn a_value_that_was_never_published_is_found() {
         let mut story = Story::new();
         story.publish_at("p", 0, 5, 0);
         story.table(0, 5, &[(0, "p", 0, 5)]);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_belongs_to_its_topic() {
+    fn a_value_in_another_topic_is_found() {
         let mut story = Story::new();
         story.on("u");
         story.publish_at("p", 0, 1, 0);

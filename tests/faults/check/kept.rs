@@ -1,12 +1,12 @@
-//! C1: no acknowledged message is lost: each is where its answer said, or was removed by a trim.
+//! C1: no acknowledged message is lost: each is at the offset of its answer, or was trimmed.
 
 use std::collections::BTreeMap;
 
 use super::{findings::Findings, index::Index, operations::Publish, piece::Piece, ranges::union};
 
 pub fn acknowledged_values_are_kept(index: &Index<'_>, findings: &mut Findings) {
-    for (publish, lost, there) in losses(index) {
-        findings.tell(|| {
+    for Loss { publish, lost, there } in losses(index) {
+        findings.report(|| {
             let Publish { op, topic, .. } = publish;
             let there = there.map_or("nothing".to_owned(), |there| there.to_string());
             let again = index.stored.get(&(*topic, lost.producer)).into_iter().flatten();
@@ -23,43 +23,49 @@ pub fn acknowledged_values_are_kept(index: &Index<'_>, findings: &mut Findings) 
     }
 }
 
-/// How many acknowledged values are not where an answer said.
+/// The number of acknowledged values that are not at the offset of an answer.
 pub fn count_lost(index: &Index<'_>) -> u64 {
     let mut lost: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (publish, piece, _) in losses(index) {
+    for Loss { publish, lost: piece, .. } in losses(index) {
         let values = (piece.value, piece.value_end());
         lost.entry((publish.topic, piece.producer)).or_default().push(values);
     }
     lost.into_values().flat_map(union).map(|(first, end)| (end - first) as u64).sum()
 }
 
-/// The offsets that were told to whoever published what is not there.
+/// The offsets of acknowledged messages that are not stored.
 pub fn lost_offsets(index: &Index<'_>) -> Vec<LostOffsets> {
-    let offsets = |(publish, piece, _): Loss<'_, '_>| LostOffsets {
-        topic: publish.topic.to_owned(),
-        first: piece.offset,
-        end: piece.end(),
+    let offsets = |loss: Loss<'_, '_>| LostOffsets {
+        topic: loss.publish.topic.to_owned(),
+        first: loss.lost.offset,
+        end: loss.lost.end(),
     };
     losses(index).map(offsets).collect()
 }
 
-/// Offsets whose messages were acknowledged and are not there.
+/// Offsets whose messages were acknowledged and are not stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LostOffsets {
     pub topic: String,
     pub first: i64,
-    /// Behind the last one.
+    /// The offset after the last one.
     pub end: i64,
 }
 
-type Loss<'i, 'a> = (&'i Publish<'a>, Piece<'a>, Option<Piece<'a>>);
+/// Acknowledged messages that are not stored.
+struct Loss<'i, 'a> {
+    publish: &'i Publish<'a>,
+    lost: Piece<'a>,
+    /// What the table has at their offsets.
+    there: Option<Piece<'a>>,
+}
 
-/// A topic without a table is a finding of its own.
+/// A topic without a table is reported by another check.
 fn losses<'i, 'a>(index: &'i Index<'a>) -> impl Iterator<Item = Loss<'i, 'a>> {
-    index.acknowledged().flat_map(|(publish, _, said)| {
+    index.acknowledged().flat_map(|(publish, _, stored)| {
         let log = index.topics.get(publish.topic).and_then(|topic| topic.log.as_ref());
-        let contradicted = log.map(|log| log.contradict(said)).unwrap_or_default();
-        contradicted.into_iter().map(move |(lost, there)| (publish, lost, there))
+        let contradicted = log.map(|log| log.contradict(stored)).unwrap_or_default();
+        contradicted.into_iter().map(move |(lost, there)| Loss { publish, lost, there })
     })
 }
 
@@ -68,7 +74,7 @@ mod tests {
     use super::LostOffsets;
     use crate::check::story::Story;
 
-    /// Values 0 to 9 at offsets 0 to 9, and 10 to 19 behind them.
+    /// Values 0 to 9 at offsets 0 to 9, and 10 to 19 after them.
     fn acknowledged() -> Story {
         let mut story = Story::new();
         story.publish_at("p", 0, 10, 0);
@@ -77,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn all_is_there() {
+    fn stored_messages_pass() {
         let mut story = acknowledged();
         story.table(0, 20, &[(0, "p", 0, 20)]);
         story.assert_clean();
@@ -85,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_trimmed_is_not_lost() {
+    fn trimmed_messages_are_not_lost() {
         let mut story = acknowledged();
         let trim = story.trim(12);
         story.unknown(trim);
@@ -94,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_log_is_lost() {
+    fn a_lost_end_of_the_log_is_found() {
         let mut story = acknowledged();
         story.table(0, 17, &[(0, "p", 0, 17)]);
         story
@@ -105,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn another_value_is_in_the_place() {
+    fn another_value_at_the_offset_is_found() {
         let mut story = acknowledged();
         story.publish_at("q", 0, 1, 20);
         story.table(0, 21, &[(0, "p", 0, 4), (4, "q", 0, 1), (5, "p", 5, 15), (20, "p", 4, 1)]);
@@ -116,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duplicate_s_answer_is_a_promise_too() {
+    fn the_answer_to_a_duplicate_is_a_promise_too() {
         let mut story = Story::new();
         let publish = story.publish("p", 0, 2, Some(0));
         story.stored_again(publish, 0);
@@ -126,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn values_lost_twice_count_once() {
+    fn values_lost_twice_are_counted_once() {
         let mut story = Story::new();
         let (first, again) = (story.publish("p", 0, 2, Some(0)), story.publish("p", 0, 2, Some(0)));
         story.stored(first, 0);

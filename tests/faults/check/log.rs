@@ -1,13 +1,13 @@
-//! A topic's messages as the tables hold them at the end.
+//! A topic's log as stored at the end of a run.
 
 use super::piece::{Piece, join};
 
 #[derive(Debug)]
 pub struct Log<'a> {
-    /// The floor: what lay below it was removed.
+    /// The log start offset; earlier messages were removed.
     pub first: i64,
     pub head: i64,
-    /// By offset, from the floor on. Rows below it are hidden, and may be there still.
+    /// By offset, from the log start on. Earlier rows are hidden, and may still exist.
     pub pieces: Vec<Piece<'a>>,
 }
 
@@ -18,11 +18,11 @@ impl<'a> Log<'a> {
         Self { first, head, pieces: join(pieces) }
     }
 
-    /// The parts of what was said of offsets from the floor on that are not so, each with what is
-    /// there instead, if anything is.
-    pub fn contradict(&self, said: Piece<'a>) -> Vec<(Piece<'a>, Option<Piece<'a>>)> {
+    /// The parts of a reported piece that are not stored like that, each with what is stored
+    /// instead, if anything. Ignores removed offsets.
+    pub fn contradict(&self, reported: Piece<'a>) -> Vec<(Piece<'a>, Option<Piece<'a>>)> {
         let mut contradicted = Vec::new();
-        let (mut from, end) = (said.offset.max(self.first), said.end());
+        let (mut from, end) = (reported.offset.max(self.first), reported.end());
         let start = self.pieces.partition_point(|piece| piece.end() <= from);
         for piece in self.pieces[start..].iter().take_while(|piece| piece.offset < end) {
             let there = piece.between(from, end);
@@ -30,16 +30,16 @@ impl<'a> Log<'a> {
                 continue;
             }
             if from < there.offset {
-                contradicted.push((said.between(from, there.offset), None));
+                contradicted.push((reported.between(from, there.offset), None));
             }
-            let same = said.between(there.offset, there.end());
+            let same = reported.between(there.offset, there.end());
             if same != there {
                 contradicted.push((same, Some(there)));
             }
             from = there.end();
         }
         if from < end {
-            contradicted.push((said.between(from, end), None));
+            contradicted.push((reported.between(from, end), None));
         }
         contradicted
     }
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_and_what_was_removed_is_not_contradicted() {
+    fn stored_and_removed_messages_are_not_contradicted() {
         let runs = [piece(0, "p", 0, 10), piece(10, "q", 0, 5), piece(15, "p", 10, 5)];
         let log = Log::new(5, 20, runs.into_iter());
         assert_eq!(log.contradict(piece(0, "p", 0, 10)), []);
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn each_part_is_contradicted_by_what_is_there() {
+    fn each_part_is_contradicted_by_what_is_stored() {
         let runs = [piece(0, "p", 0, 10), piece(12, "q", 0, 5)];
         let log = Log::new(0, 17, runs.into_iter());
         let contradicted = [

@@ -1,5 +1,5 @@
-//! C5: a value is stored once, if it was always published with a sequence; else no more often than
-//! it may have been.
+//! C5: a value is stored once if it was always published with a sequence, and otherwise no more
+//! often than its attempts allow.
 
 use super::{
     attempts::Attempted,
@@ -11,10 +11,10 @@ use super::{
 pub fn values_are_stored_once(index: &Index<'_>, findings: &mut Findings) {
     for Copies { topic, piece, copies, elsewhere } in copies(index) {
         for (part, attempted) in index.attempts.parts(topic, piece) {
-            // What was never stored by right is a finding of its own.
+            // A value that must not be stored at all is reported by another check.
             let allowed = attempted.map_or(0, Attempted::copies).max(1) as usize;
             if copies > allowed {
-                findings.tell(|| {
+                findings.report(|| {
                     let offset = elsewhere.offset_of(part.value);
                     let op = attempted.map_or(0, |tried| tried.op);
                     format!(
@@ -28,7 +28,7 @@ pub fn values_are_stored_once(index: &Index<'_>, findings: &mut Findings) {
     }
 }
 
-/// How many messages are copies of others.
+/// The number of messages that are copies of others.
 pub fn count_duplicates(index: &Index<'_>) -> u64 {
     copies(index).map(|more| more.piece.count as u64 * (more.copies as u64 - 1)).sum()
 }
@@ -46,21 +46,21 @@ fn copies<'a>(index: &Index<'a>) -> impl Iterator<Item = Copies<'a>> {
     stored.flat_map(|((topic, _), pieces)| copies_among(topic, pieces))
 }
 
-/// Sweeps over the values, with the pieces at hand that have them.
+/// Sweeps over the values, keeping the pieces that contain the current ones.
 fn copies_among<'a>(topic: &'a str, pieces: &[Piece<'a>]) -> Vec<Copies<'a>> {
     let mut edges: Vec<_> = pieces.iter().map(|piece| piece.value_end()).collect();
     edges.extend(pieces.iter().map(|piece| piece.value));
     edges.sort_unstable();
-    let (mut found, mut at_hand, mut next) = (Vec::new(), Vec::<Piece<'a>>::new(), 0);
+    let (mut found, mut current, mut next) = (Vec::new(), Vec::<Piece<'a>>::new(), 0);
     for edge in edges.windows(2).filter(|edge| edge[0] < edge[1]) {
-        at_hand.retain(|piece| piece.value_end() > edge[0]);
+        current.retain(|piece| piece.value_end() > edge[0]);
         while let Some(piece) = pieces.get(next).filter(|piece| piece.value <= edge[0]) {
-            at_hand.push(*piece);
+            current.push(*piece);
             next += 1;
         }
-        if let [one, other, ..] = at_hand[..] {
+        if let [one, other, ..] = current[..] {
             let piece = one.between(one.offset_of(edge[0]), one.offset_of(edge[1]));
-            found.push(Copies { topic, piece, copies: at_hand.len(), elsewhere: other });
+            found.push(Copies { topic, piece, copies: current.len(), elsewhere: other });
         }
     }
     found
@@ -71,7 +71,7 @@ mod tests {
     use crate::check::story::Story;
 
     #[test]
-    fn a_retry_without_a_sequence_may_be_stored_again() {
+    fn a_retry_without_a_sequence_may_be_stored_twice() {
         let mut story = Story::new();
         let (first, second) = (story.publish("p", 0, 5, None), story.publish("p", 0, 5, None));
         story.unknown(first);
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_retry_with_a_sequence_is_stored_again() {
+    fn a_retry_with_a_sequence_that_is_partly_stored_twice_is_found() {
         let mut story = Story::new();
         story.publish("p", 0, 5, Some(0));
         story.publish("p", 2, 3, Some(2));
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_published_once_is_stored_once() {
+    fn a_value_published_once_and_stored_twice_is_found() {
         let mut story = Story::new();
         story.publish_at("p", 0, 5, 0);
         story.table(0, 10, &[(0, "p", 0, 5), (5, "p", 0, 5)]);
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_certainly_failed_allows_no_copy() {
+    fn a_certain_failure_does_not_allow_a_copy() {
         let mut story = Story::new();
         let (first, second) = (story.publish("p", 0, 1, None), story.publish("p", 0, 1, None));
         story.refused(first);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn three_copies_are_two_too_many() {
+    fn copies_are_counted() {
         let mut story = Story::new();
         let (first, second) = (story.publish("p", 0, 1, None), story.publish("p", 0, 2, None));
         story.unknown(first);

@@ -1,20 +1,20 @@
-//! What was asked, each with what came of it.
+//! Operations, and their outcomes.
 
 use crate::history::{Values, What};
 
 use super::piece::Piece;
 
-/// The number of a line of the history, from 1; lines are in the order of their times.
+/// The number of a line in the history, from 1; lines are in order of time.
 pub type Line = usize;
 
-/// What came of an operation.
+/// The outcome of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was done, and its client knew at this line.
+    /// It was done, and its client learned it at this line.
     Done(Line),
     /// It was certainly not done.
-    Undone,
-    /// It may have been done, and may be yet: a broker goes on with what its client gave up.
+    NotDone,
+    /// It may have been done, or may still be: a broker continues what its client gave up.
     Unknown,
 }
 
@@ -22,13 +22,20 @@ impl Outcome {
     pub fn done(self) -> Option<Line> {
         match self {
             Self::Done(line) => Some(line),
-            Self::Undone | Self::Unknown => None,
+            Self::NotDone | Self::Unknown => None,
         }
     }
 
     pub fn may_be_done(self) -> bool {
-        self != Self::Undone
+        self != Self::NotDone
     }
+}
+
+/// The answer to a publish.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored {
+    pub first_offset: i64,
+    pub duplicate: bool,
 }
 
 #[derive(Debug)]
@@ -40,14 +47,14 @@ pub struct Publish<'a> {
     pub values: &'a Values,
     pub sequence: Option<i64>,
     pub outcome: Outcome,
-    /// Where the answer says that the values are, and whether they were there before.
-    pub stored: Option<(i64, bool)>,
+    /// What the answer says, if there is one.
+    pub stored: Option<Stored>,
 }
 
 impl<'a> Publish<'a> {
-    /// What the answer says.
+    /// The values at the offsets of the answer.
     pub fn acknowledged(&self) -> Option<Piece<'a>> {
-        let (offset, _) = self.stored?;
+        let offset = self.stored?.first_offset;
         let Values { producer, first, count } = self.values;
         Some(Piece { offset, producer, value: *first, count: *count })
     }
@@ -58,16 +65,15 @@ pub struct Stream<'a> {
     pub op: u64,
     pub invoked: Line,
     pub ended: Option<Line>,
-    /// Whether the broker ended it, and said why: its client then had all that it sent.
-    pub is_told_why: bool,
+    /// Whether the broker ended it with a reason, so that its client received everything sent.
+    pub has_reason: bool,
     pub topic: &'a str,
     pub consumer: &'a str,
     pub manual: bool,
-    /// In their order.
     pub frames: Vec<(Line, &'a What)>,
 }
 
-/// That a stream got a lease.
+/// An attached frame: the stream got the lease.
 #[derive(Clone, Copy, Debug)]
 pub struct Attached {
     pub op: u64,
@@ -121,13 +127,13 @@ pub struct Seek {
 pub struct Trim {
     pub op: u64,
     pub before: i64,
-    /// What its answer says is the oldest message left.
+    /// The log start offset in the answer.
     pub first: Option<i64>,
 }
 
-/// A row of the tables that somebody read, after the line `since` and before `line`.
+/// A row that a client read from the tables, between the lines `since` and `line`.
 #[derive(Debug)]
-pub struct Look<'a, T> {
+pub struct RowRead<'a, T> {
     pub client: &'a str,
     pub since: Line,
     pub line: Line,
@@ -141,7 +147,7 @@ pub struct Position {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Ends {
+pub struct LogEnds {
     pub first: i64,
     pub head: i64,
 }

@@ -1,63 +1,71 @@
-//! C6: what a client publishes on a topic is stored in its order, and what anybody publishes lies
-//! behind what was acknowledged before.
+//! C6: a client's publishes to a topic are stored in order, and every publish is stored after what
+//! was acknowledged before it began.
 
 use std::collections::HashMap;
 
 use super::{
     findings::Findings,
     index::Index,
-    operations::{Line, Publish},
+    operations::{Line, Publish, Stored},
 };
 
-pub fn publishes_are_stored_in_their_order(index: &Index<'_>, findings: &mut Findings) {
-    each_client_s_order(index, findings);
-    order_of_answers(index, findings);
+pub fn publishes_are_stored_in_order(index: &Index<'_>, findings: &mut Findings) {
+    check_order_of_each_client(index, findings);
+    check_order_of_answers(index, findings);
 }
 
-/// Not of what was stored before: it lies where an earlier attempt put it.
-fn each_client_s_order(index: &Index<'_>, findings: &mut Findings) {
+/// Ignores duplicates, which are where an earlier attempt stored them.
+fn check_order_of_each_client(index: &Index<'_>, findings: &mut Findings) {
     let mut ends: HashMap<(&str, &str), (i64, u64)> = HashMap::new();
-    for (publish, _, said) in index.acknowledged() {
-        let Publish { op, client, topic, stored: Some((_, false)), .. } = publish else { continue };
-        let (end, earlier) = ends.entry((client, topic)).or_insert((said.offset, *op));
-        if said.offset < *end {
-            findings.tell(|| {
+    for (publish, _, stored) in index.acknowledged() {
+        let Publish { op, client, topic, stored: Some(Stored { duplicate: false, .. }), .. } =
+            publish
+        else {
+            continue;
+        };
+        let (end, earlier) = ends.entry((client, topic)).or_insert((stored.offset, *op));
+        if stored.offset < *end {
+            findings.report(|| {
                 format!(
-                    "{client} had {said} stored on {topic} by operation {op}, though its operation \
+                    "{client} had {stored} stored on {topic} by operation {op}, although its operation \
                      {earlier}, which began before, was stored up to offset {}",
                     *end - 1
                 )
             });
         }
-        if said.end() > *end {
-            (*end, *earlier) = (said.end(), *op);
+        if stored.end() > *end {
+            (*end, *earlier) = (stored.end(), *op);
         }
     }
 }
 
-fn order_of_answers(index: &Index<'_>, findings: &mut Findings) {
+fn check_order_of_answers(index: &Index<'_>, findings: &mut Findings) {
     let mut answers: Vec<(Line, &Publish<'_>, i64)> =
-        index.acknowledged().map(|(publish, line, said)| (line, publish, said.end())).collect();
+        index.acknowledged().map(|(publish, line, stored)| (line, publish, stored.end())).collect();
     answers.sort_by_key(|(line, ..)| *line);
     let mut answers = answers.into_iter().peekable();
     let mut highest: HashMap<&str, (i64, &Publish<'_>)> = HashMap::new();
-    // The publishes are in the order of their invokes.
-    for (publish, _, said) in index.acknowledged() {
+    // The publishes are in the order of their invocations.
+    for (publish, _, stored) in index.acknowledged() {
         while let Some((_, earlier, end)) = answers.next_if(|(line, ..)| *line < publish.invoked) {
             let known = highest.entry(earlier.topic).or_insert((end, earlier));
             if end > known.0 {
                 *known = (end, earlier);
             }
         }
-        let Publish { op, client, topic, stored: Some((_, false)), .. } = publish else { continue };
+        let Publish { op, client, topic, stored: Some(Stored { duplicate: false, .. }), .. } =
+            publish
+        else {
+            continue;
+        };
         if let Some((end, earlier)) = highest.get(topic)
-            && said.offset < *end
-            // A finding above.
+            && stored.offset < *end
+            // Reported by the other check.
             && earlier.client != *client
         {
-            findings.tell(|| {
+            findings.report(|| {
                 format!(
-                    "operation {op} had {said} stored on {topic}, though operation {} was \
+                    "operation {op} had {stored} stored on {topic}, although operation {} was \
                      answered before it began, and was stored up to offset {}",
                     earlier.op,
                     end - 1
@@ -72,7 +80,7 @@ mod tests {
     use crate::check::story::Story;
 
     #[test]
-    fn a_client_s_order_is_kept() {
+    fn publishes_in_order_pass() {
         let mut story = Story::new();
         let (first, second) =
             (story.publish("p", 0, 2, Some(0)), story.publish("p", 2, 2, Some(2)));
@@ -87,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_publish_lies_before_an_earlier_one() {
+    fn a_later_publish_stored_before_an_earlier_one_is_found() {
         let mut story = Story::new();
         let (first, second) = (story.publish("p", 0, 2, None), story.publish("p", 2, 2, None));
         story.stored(first, 2);
@@ -100,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn topics_have_no_common_order() {
+    fn topics_are_not_ordered_relative_to_each_other() {
         let mut story = Story::new();
         story.publish("q", 0, 5, None);
         story.publish_at("p", 0, 2, 5);
@@ -112,19 +120,19 @@ mod tests {
     }
 
     #[test]
-    fn a_publish_lies_before_what_was_acknowledged_when_it_began() {
+    fn a_publish_stored_before_what_was_acknowledged_when_it_began_is_found() {
         let mut story = Story::new();
         story.publish_at("p", 0, 2, 1);
         story.publish_at("q", 0, 1, 0);
         story.table(0, 3, &[(0, "q", 0, 1), (1, "p", 0, 2)]);
         story.assert_only(
             "C6",
-            "operation 2 had value 0 of q at offset 0 stored on t, though operation 1",
+            "operation 2 had value 0 of q at offset 0 stored on t, although operation 1",
         );
     }
 
     #[test]
-    fn who_began_before_the_answer_may_lie_before_it() {
+    fn a_publish_that_began_before_the_answer_may_be_stored_before_it() {
         let mut story = Story::new();
         let (first, second) = (story.publish("p", 0, 2, None), story.publish("q", 0, 1, None));
         story.stored(first, 1);
@@ -134,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_before_the_last_counts_too() {
+    fn every_earlier_publish_counts_not_only_the_last() {
         let mut story = Story::new();
         story.publish("q", 0, 2, None);
         let all: Vec<_> = (0..3).map(|value| story.publish("p", value, 1, None)).collect();

@@ -1,30 +1,34 @@
-//! C9: streams that overlap never both move the position: what one committed is where the next one
-//! begins or before, and in auto mode no message is handed out twice.
+//! C9: overlapping streams never both move the position: no stream commits beyond the start of a
+//! later one, and in auto mode no message is delivered twice.
 //!
-//! Of consumers that were never sought: after a seek all may come again.
+//! Only for consumers that were never sought, as a seek may repeat messages.
 
 use super::{
     findings::Findings,
     index::{Consumer, Index},
 };
 
-pub fn one_stream_moves_a_position(index: &Index<'_>, findings: &mut Findings) {
+pub fn one_stream_at_a_time_moves_a_position(index: &Index<'_>, findings: &mut Findings) {
     for ((topic, name), consumer) in &index.consumers {
         if consumer.is_sought() {
             continue;
         }
         let who = format!("consumer {name} on {topic}");
-        commits_lie_before_the_next_stream(&who, consumer, findings);
+        check_commits_precede_later_streams(&who, consumer, findings);
         if consumer.is_all(false) {
-            nothing_is_handed_out_twice(&who, consumer, findings);
+            check_nothing_is_delivered_twice(&who, consumer, findings);
         }
     }
 }
 
-fn commits_lie_before_the_next_stream(who: &str, consumer: &Consumer<'_>, findings: &mut Findings) {
+fn check_commits_precede_later_streams(
+    who: &str,
+    consumer: &Consumer<'_>,
+    findings: &mut Findings,
+) {
     let mut attached = consumer.attached();
     attached.sort_by_key(|attached| attached.epoch);
-    // For each epoch the lowest position that it or a later one began at.
+    // For each epoch, the lowest position at which it or a later one began.
     let mut lowest = attached.clone();
     for number in (1..lowest.len()).rev() {
         if lowest[number].position < lowest[number - 1].position {
@@ -34,10 +38,10 @@ fn commits_lie_before_the_next_stream(who: &str, consumer: &Consumer<'_>, findin
     for (_, commit) in consumer.accepted() {
         let next = attached.partition_point(|attached| attached.epoch <= commit.epoch);
         if let Some(later) = lowest.get(next).filter(|later| later.position < commit.position) {
-            findings.tell(|| {
+            findings.report(|| {
                 format!(
-                    "operation {} moved the position of {who} to {} under epoch {}, but operation \
-                     {} began at {} under the later epoch {}",
+                    "operation {} moved the position of {who} to {} in epoch {}, but operation \
+                    {} began at {} in the later epoch {}",
                     commit.op, commit.position, commit.epoch, later.op, later.position, later.epoch
                 )
             });
@@ -45,7 +49,7 @@ fn commits_lie_before_the_next_stream(who: &str, consumer: &Consumer<'_>, findin
     }
 }
 
-fn nothing_is_handed_out_twice(who: &str, consumer: &Consumer<'_>, findings: &mut Findings) {
+fn check_nothing_is_delivered_twice(who: &str, consumer: &Consumer<'_>, findings: &mut Findings) {
     let delivered = consumer.streams.iter().flat_map(|stream| {
         stream.delivered().map(|(line, piece)| (piece.offset, piece.end(), stream.op, line))
     });
@@ -56,7 +60,7 @@ fn nothing_is_handed_out_twice(who: &str, consumer: &Consumer<'_>, findings: &mu
         let (from, end, op, line) = *again;
         let (_, before, other, earlier) = furthest;
         if from < before {
-            findings.tell(|| {
+            findings.report(|| {
                 let last = end.min(before) - 1;
                 format!(
                     "{who} got offsets {from} to {last} twice: in line {earlier}, by operation \
@@ -82,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_take_turns() {
+    fn streams_that_follow_each_other_pass() {
         let mut story = published();
         for (epoch, from) in [(1, 0), (2, 10)] {
             for (consumer, manual) in [("manual", true), ("auto", false)] {
@@ -96,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_commit_moves_the_position_behind_the_next_stream_s_back() {
+    fn a_late_commit_beyond_the_start_of_the_next_stream_is_found() {
         let mut story = published();
         let (first, second) = (story.consume("c", true), story.consume("c", true));
         story.attached(first, 0, 1);
@@ -108,13 +112,13 @@ mod tests {
         story.attached(third, 10, 3);
         story.assert_only(
             "C9",
-            "operation 4 moved the position of consumer c on t to 10 under epoch 1",
+            "operation 4 moved the position of consumer c on t to 10 in epoch 1",
         );
-        story.assert_only("C9", "but operation 3 began at 5 under the later epoch 2");
+        story.assert_only("C9", "but operation 3 began at 5 in the later epoch 2");
     }
 
     #[test]
-    fn a_message_is_handed_out_twice() {
+    fn a_message_delivered_twice_is_found() {
         let mut story = published();
         let (first, second) = (story.consume("c", false), story.consume("c", false));
         story.attached(first, 0, 1);
@@ -128,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_seek_or_in_manual_mode_messages_come_again() {
+    fn after_a_seek_or_in_manual_mode_messages_may_be_repeated() {
         for manual in [true, false] {
             let mut story = published();
             let (first, second) = (story.consume("c", manual), story.consume("c", manual));
@@ -147,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_but_one_begins_behind_a_commit() {
+    fn a_commit_beyond_the_start_of_any_later_stream_is_found() {
         let mut story = published();
         let first = story.consume("c", true);
         story.attached(first, 0, 1);
@@ -157,11 +161,11 @@ mod tests {
             let stream = story.consume("c", true);
             story.attached(stream, position, epoch);
         }
-        story.assert_finds("C9", "but operation 5 began at 5 under the later epoch 3");
+        story.assert_finds("C9", "but operation 5 began at 5 in the later epoch 3");
     }
 
     #[test]
-    fn the_furthest_delivery_counts() {
+    fn deliveries_are_compared_with_the_furthest_earlier_one() {
         let mut story = published();
         for (epoch, from, count) in [(1, 0, 10), (2, 2, 2), (3, 5, 1)] {
             let stream = story.consume("c", false);

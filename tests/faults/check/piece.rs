@@ -1,10 +1,10 @@
-//! A part of a run: consecutive values at consecutive offsets.
+//! Part of a run: consecutive values at consecutive offsets.
 
 use std::fmt;
 
 use crate::history::Run;
 
-/// The producer of messages that are not what their publisher sent.
+/// The producer of messages that differ from what was sent.
 pub const CORRUPT: &str = "corrupt";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,30 +16,29 @@ pub struct Piece<'a> {
 }
 
 impl<'a> Piece<'a> {
-    /// The offset behind the last one.
+    /// The offset after the last one.
     pub fn end(&self) -> i64 {
         self.offset + self.count
     }
 
-    /// The value behind the last one.
+    /// The value after the last one.
     pub fn value_end(&self) -> i64 {
         self.value + self.count
     }
 
-    /// What of it lies at offsets from `from` on and before `end`; nothing, if its count is not
-    /// positive.
+    /// The part from offset `from` to before `end`; empty if its count is not positive.
     pub fn between(self, from: i64, end: i64) -> Self {
         let offset = self.offset.max(from);
         let count = self.end().min(end) - offset;
         Self { offset, value: self.value + offset - self.offset, count, ..self }
     }
 
-    /// Where one of its values is.
+    /// The offset of one of its values.
     pub fn offset_of(&self, value: i64) -> i64 {
         self.offset + value - self.value
     }
 
-    fn goes_on_from(&self, before: &Self) -> bool {
+    fn continues(&self, before: &Self) -> bool {
         self.offset == before.end()
             && self.producer == before.producer
             && self.value == before.value_end()
@@ -72,12 +71,12 @@ impl fmt::Display for Piece<'_> {
     }
 }
 
-/// Joins pieces that go on from each other: batches and frames cut runs anywhere.
+/// Joins pieces that continue each other, as batches and frames split runs anywhere.
 pub fn join<'a>(pieces: impl IntoIterator<Item = Piece<'a>>) -> Vec<Piece<'a>> {
     let mut joined: Vec<Piece<'a>> = Vec::new();
     for piece in pieces.into_iter().filter(|piece| piece.count > 0) {
         match joined.last_mut() {
-            Some(last) if piece.goes_on_from(last) => last.count += piece.count,
+            Some(last) if piece.continues(last) => last.count += piece.count,
             _ => joined.push(piece),
         }
     }
@@ -99,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_that_go_on_are_joined() {
+    fn pieces_that_continue_each_other_are_joined() {
         let next = Piece { offset: 14, value: 9, ..PIECE };
         assert_eq!(join([PIECE, next]), [Piece { count: 8, ..PIECE }]);
         for other in [

@@ -1,5 +1,4 @@
-//! C7: a position never goes back but by a seek: nothing finds it behind where it was known to
-//! stand before.
+//! C7: only a seek moves a position back: it is never observed behind where it was known to be.
 
 use std::collections::HashMap;
 
@@ -7,24 +6,24 @@ use super::{
     findings::Findings,
     index::{Consumer, Index},
     known::Known,
-    operations::{Line, Look, Outcome, Position},
+    operations::{Line, Outcome, Position, RowRead},
 };
 
-pub fn positions_go_back_by_seek_only(index: &Index<'_>, findings: &mut Findings) {
+pub fn only_seeks_move_positions_back(index: &Index<'_>, findings: &mut Findings) {
     for ((topic, name), consumer) in &index.consumers {
         let who = format!("consumer {name} on {topic}");
-        looks_go_back_by_seek_only(&who, consumer, findings);
-        nothing_finds_it_behind_what_is_known(&who, consumer, findings);
+        check_rows(&who, consumer, findings);
+        check_known_positions(&who, consumer, findings);
     }
 }
 
-fn looks_go_back_by_seek_only(who: &str, consumer: &Consumer<'_>, findings: &mut Findings) {
-    let mut last: HashMap<&str, &Look<'_, Position>> = HashMap::new();
-    for look in &consumer.looks {
-        let Some(before) = last.insert(look.client, look) else { continue };
-        let (was, is, lines) = (before.row, look.row, (before.line, look.line));
-        if is.position < was.position && !was_sought(consumer, before.since, look.line) {
-            findings.tell(|| {
+fn check_rows(who: &str, consumer: &Consumer<'_>, findings: &mut Findings) {
+    let mut last: HashMap<&str, &RowRead<'_, Position>> = HashMap::new();
+    for row_read in &consumer.row_reads {
+        let Some(before) = last.insert(row_read.client, row_read) else { continue };
+        let (was, is, lines) = (before.row, row_read.row, (before.line, row_read.line));
+        if is.position < was.position && !was_sought(consumer, before.since, row_read.line) {
+            findings.report(|| {
                 format!(
                     "the position of {who} was {} in line {} and {} in line {}, without a seek",
                     was.position, lines.0, is.position, lines.1
@@ -32,7 +31,7 @@ fn looks_go_back_by_seek_only(who: &str, consumer: &Consumer<'_>, findings: &mut
             });
         }
         if is.epoch < was.epoch {
-            findings.tell(|| {
+            findings.report(|| {
                 format!(
                     "the epoch of {who} was {} in line {} and {} in line {}",
                     was.epoch, lines.0, is.epoch, lines.1
@@ -42,35 +41,34 @@ fn looks_go_back_by_seek_only(who: &str, consumer: &Consumer<'_>, findings: &mut
     }
 }
 
-/// Whether a seek may have moved the position after the line `since` and before `until`. The row
-/// before may have been read long before its line: hence from where that read may have begun.
+/// Whether a seek may have moved the position between the lines `since` and `until`. The earlier
+/// row may have been read long before its line, so `since` is when that read may have begun.
 fn was_sought(consumer: &Consumer<'_>, since: Line, until: Line) -> bool {
     consumer.seeks.iter().any(|seek| {
         seek.invoked < until
             && match seek.outcome {
                 Outcome::Done(line) => line > since,
                 Outcome::Unknown => true,
-                Outcome::Undone => false,
+                Outcome::NotDone => false,
             }
     })
 }
 
-/// Until the first seek: a position that is found after a line is not behind what was known there.
-fn nothing_finds_it_behind_what_is_known(
-    who: &str,
-    consumer: &Consumer<'_>,
-    findings: &mut Findings,
-) {
+/// Until the first seek, a position observed after a line is not behind what was known there.
+fn check_known_positions(who: &str, consumer: &Consumer<'_>, findings: &mut Findings) {
     let until = consumer.first_seek().unwrap_or(Line::MAX);
     let known = known_positions(consumer);
     let attached = consumer.attached().into_iter();
     let attached = attached.map(|attached| (attached.invoked, attached.line, attached.position));
-    let looks = consumer.looks.iter().map(|look| (look.since, look.line, look.row.position));
-    for (since, line, position) in attached.chain(looks).filter(|(_, line, _)| *line < until) {
+    let row_reads = consumer
+        .row_reads
+        .iter()
+        .map(|row_read| (row_read.since, row_read.line, row_read.row.position));
+    for (since, line, position) in attached.chain(row_reads).filter(|(_, line, _)| *line < until) {
         if let Some((earlier, known)) = known.by(since)
             && position < known
         {
-            findings.tell(|| {
+            findings.report(|| {
                 format!(
                     "the position of {who} was {position} in line {line}, but known to be {known} \
                      in line {earlier}, without a seek"
@@ -80,7 +78,7 @@ fn nothing_finds_it_behind_what_is_known(
     }
 }
 
-/// What clients knew of a position.
+/// The positions that clients knew.
 fn known_positions(consumer: &Consumer<'_>) -> Known {
     let mut known: Vec<_> =
         consumer.accepted().map(|(line, commit)| (line, commit.position)).collect();
@@ -95,7 +93,7 @@ fn known_positions(consumer: &Consumer<'_>) -> Known {
 mod tests {
     use crate::check::story::Story;
 
-    /// A consumer whose position is at 10 by commit.
+    /// A consumer whose committed position is 10.
     fn committed() -> Story {
         let mut story = Story::new();
         story.publish_at("p", 0, 20, 0);
@@ -109,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_go_on() {
+    fn rising_positions_pass() {
         let mut story = committed();
         story.position("c", 10, 1);
         story.commit("c", 1, 12);
@@ -120,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_row_may_have_been_read_before_the_answer() {
+    fn a_row_may_have_been_read_before_the_answer() {
         let mut story = committed();
         story.position("c", 0, 1);
         story.assert_clean();
@@ -132,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_goes_back() {
+    fn a_row_that_goes_back_is_found() {
         let mut story = committed();
         story.position("c", 15, 1);
         story.position("c", 12, 1);
@@ -140,14 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn a_seek_moves_a_row_back() {
+    fn a_seek_may_move_a_row_back() {
         let mut story = committed();
         story.position("c", 15, 1);
         let seek = story.seek("c");
         story.position("c", 3, 2);
         story.sought(seek, 3);
         story.assert_clean();
-        // It is over by now.
+        // By now the seek is over.
         story.position("c", 3, 2);
         story.position("c", 3, 2);
         story.position("c", 2, 2);
@@ -155,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seek_that_nobody_knows_of_excuses_for_ever_and_a_refused_one_never() {
+    fn a_seek_of_unknown_outcome_excuses_forever_and_a_refused_one_never() {
         for (refused, clean) in [(false, true), (true, false)] {
             let mut story = committed();
             let seek = story.seek("c");
@@ -182,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_goes_back() {
+    fn an_epoch_that_goes_back_is_found() {
         let mut story = committed();
         story.seek("c");
         story.position("c", 10, 3);
@@ -191,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_attaches_behind_a_commit() {
+    fn a_stream_that_attaches_behind_a_commit_is_found() {
         let mut story = committed();
         let stream = story.consume("c", true);
         story.attached(stream, 9, 2);
@@ -199,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_attaches_behind_what_was_handed_out() {
+    fn a_stream_that_attaches_behind_delivered_messages_is_found() {
         let mut story = committed();
         let stream = story.consume("auto", false);
         story.attached(stream, 0, 1);
@@ -210,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_seek_a_stream_attaches_anywhere() {
+    fn after_a_seek_a_stream_may_attach_anywhere() {
         let mut story = committed();
         let seek = story.seek("c");
         story.sought(seek, 5);
@@ -220,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_from_before_a_seek_may_be_told_after_it() {
+    fn a_row_from_before_a_seek_may_be_noted_after_it() {
         let mut story = committed();
         let seek = story.seek("c");
         story.sought(seek, 3);

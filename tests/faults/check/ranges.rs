@@ -1,6 +1,6 @@
-//! Ranges of numbers, each from its first one to behind its last one.
+//! Half-open ranges of numbers.
 
-/// All numbers that are in any of them, in ranges that do not touch.
+/// The union of ranges, as ranges that do not touch.
 pub fn union(mut ranges: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
     ranges.sort_unstable();
     let mut joined: Vec<(i64, i64)> = Vec::new();
@@ -13,7 +13,7 @@ pub fn union(mut ranges: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
     joined
 }
 
-/// What is missing of a range in ranges that do not touch, by their order.
+/// The parts of a range that are not in sorted ranges that do not touch.
 pub fn missing((from, end): (i64, i64), joined: &[(i64, i64)]) -> Vec<(i64, i64)> {
     let mut missing = Vec::new();
     let mut at = from;
@@ -34,13 +34,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_joined_where_they_touch() {
+    fn touching_ranges_are_joined() {
         let ranges = vec![(5, 7), (0, 2), (1, 3), (3, 4), (9, 9)];
         assert_eq!(union(ranges), [(0, 4), (5, 7)]);
     }
 
     #[test]
-    fn what_is_missing_lies_between_them() {
+    fn the_missing_parts_are_between_the_ranges() {
         let ranges = [(0, 4), (5, 7)];
         assert_eq!(missing((1, 9), &ranges), [(4, 5), (7, 9)]);
         assert_eq!(missing((-2, 3), &ranges), [(-2, 0)]);

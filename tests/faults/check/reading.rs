@@ -1,7 +1,6 @@
-//! Reads a history's lines once, and puts each where it belongs.
+//! Builds the index from the lines of a history.
 //!
-//! What contradicts another line is kept as a misfit: left out in silence, it could make a bad
-//! history pass.
+//! Lines that contradict others are kept: ignoring them could make a bad history pass.
 
 use std::collections::HashMap;
 
@@ -10,11 +9,13 @@ use crate::history::{Event, Stage, What};
 use super::{
     index::{FreshRead, Index},
     log::Log,
-    operations::{Commit, Ends, Line, Look, Outcome, Position, Publish, Seek, Stream, Trim},
+    operations::{
+        Commit, Line, LogEnds, Outcome, Position, Publish, RowRead, Seek, Stored, Stream, Trim,
+    },
     piece::Piece,
 };
 
-/// Where an operation was put: its owner, and its index among the owner's.
+/// Where an operation is in the index: its owner, and its number among the owner's.
 #[derive(Clone, Copy)]
 enum Place<'a> {
     Publish(usize),
@@ -26,9 +27,9 @@ enum Place<'a> {
 
 pub struct Reading<'a> {
     index: Index<'a>,
-    /// By number, with the line of the end.
+    /// The started operations by number, each with the line of its end.
     begun: HashMap<u64, (Place<'a>, Option<Line>)>,
-    /// Each client's last line.
+    /// The last line of each client.
     last: HashMap<&'a str, Line>,
 }
 
@@ -44,8 +45,8 @@ impl<'a> Reading<'a> {
             };
             if let Err(why) = fits {
                 let Event { op, client, .. } = event;
-                let misfit = format!("line {line}, of {client}'s operation {op}: {why}");
-                reading.index.misfits.push(misfit);
+                let contradiction = format!("line {line}, of {client}'s operation {op}: {why}");
+                reading.index.contradictions.push(contradiction);
             }
             reading.last.insert(&event.client, line);
         }
@@ -66,9 +67,9 @@ impl<'a> Reading<'a> {
                 index.topics.entry(topic).or_default();
                 let key = (&**topic, &**consumer);
                 let (ended, manual, frames) = (None, *manual, Vec::new());
-                let is_told_why = false;
+                let has_reason = false;
                 let stream =
-                    Stream { op, invoked, ended, is_told_why, topic, consumer, manual, frames };
+                    Stream { op, invoked, ended, has_reason, topic, consumer, manual, frames };
                 Place::Stream(
                     key,
                     push(&mut index.consumers.entry(key).or_default().streams, stream),
@@ -91,37 +92,37 @@ impl<'a> Reading<'a> {
                 let trim = Trim { op, before: *before, first: None };
                 Place::Trim(topic, push(&mut index.topics.entry(topic).or_default().trims, trim))
             }
-            _ => return Err("nothing begins with this"),
+            _ => return Err("no operation starts like this"),
         };
         index.operations += 1;
         match self.begun.insert(op, (place, None)) {
             None => Ok(()),
-            Some(_) => Err("another operation has the number"),
+            Some(_) => Err("another operation has the same number"),
         }
     }
 
     fn end(&mut self, line: Line, event: &'a Event) -> Result<(), &'static str> {
         let index = &mut self.index;
         let Some((place, ended)) = self.begun.get_mut(&event.op) else {
-            return Err("it ends without having begun");
+            return Err("it ends without having started");
         };
         if ended.replace(line).is_some() {
-            return Err("it ends once more");
+            return Err("it ends again");
         }
         if let Place::Stream(key, number) = *place {
             let stream = &mut index.consumers.get_mut(&key).unwrap().streams[number];
             stream.ended = Some(line);
-            stream.is_told_why = matches!(
+            stream.has_reason = matches!(
                 &event.what,
                 What::Refused { reason, .. } if !reason.is_empty()
             );
         }
         let outcome = match event.stage {
             Stage::Ok => Outcome::Done(line),
-            Stage::Fail => Outcome::Undone,
+            Stage::Fail => Outcome::NotDone,
             Stage::Info | Stage::Invoke | Stage::Note => Outcome::Unknown,
         };
-        // An answer that does not fit leaves the outcome unknown.
+        // An answer to another kind of operation leaves the outcome unknown.
         match (*place, outcome, &event.what) {
             (
                 Place::Publish(number),
@@ -129,7 +130,9 @@ impl<'a> Reading<'a> {
                 What::Published { first_offset, duplicate },
             ) => {
                 let publish = &mut index.publishes[number];
-                (publish.outcome, publish.stored) = (outcome, Some((*first_offset, *duplicate)));
+                let (first_offset, duplicate) = (*first_offset, *duplicate);
+                publish.outcome = outcome;
+                publish.stored = Some(Stored { first_offset, duplicate });
             }
             (Place::Commit(key, number), Outcome::Done(_), What::Committed) => {
                 index.consumers.get_mut(&key).unwrap().commits[number].outcome = outcome;
@@ -141,7 +144,7 @@ impl<'a> Reading<'a> {
                 index.topics.get_mut(topic).unwrap().trims[number].first = Some(*first_offset);
             }
             (Place::Stream(..), Outcome::Done(_), What::Left) => {}
-            (_, Outcome::Done(_), _) => return Err("the answer is not one to what was asked"),
+            (_, Outcome::Done(_), _) => return Err("the answer is for another kind of operation"),
             (Place::Publish(number), ..) => index.publishes[number].outcome = outcome,
             (Place::Commit(key, number), ..) => {
                 index.consumers.get_mut(&key).unwrap().commits[number].outcome = outcome;
@@ -149,7 +152,7 @@ impl<'a> Reading<'a> {
             (Place::Seek(key, number), ..) => {
                 index.consumers.get_mut(&key).unwrap().seeks[number].outcome = outcome;
             }
-            // What is left of them is known from what was seen.
+            // Their effects are known from other lines.
             (Place::Stream(..) | Place::Trim(..), ..) => {}
         }
         Ok(())
@@ -172,16 +175,17 @@ impl<'a> Reading<'a> {
             },
             What::Position { topic, consumer, position, epoch } => {
                 let row = Position { position: *position, epoch: *epoch };
-                let looks = &mut index.consumers.entry((topic, consumer)).or_default().looks;
-                looks.push(Look { client, since, line, row });
+                let row_reads =
+                    &mut index.consumers.entry((topic, consumer)).or_default().row_reads;
+                row_reads.push(RowRead { client, since, line, row });
             }
-            What::Ends { topic, first, head } => {
-                let row = Ends { first: *first, head: *head };
-                let looks = &mut index.topics.entry(topic).or_default().looks;
-                looks.push(Look { client, since, line, row });
+            What::LogEnds { topic, first, head } => {
+                let row = LogEnds { first: *first, head: *head };
+                let row_reads = &mut index.topics.entry(topic).or_default().row_reads;
+                row_reads.push(RowRead { client, since, line, row });
             }
             What::Registered { topic, consumer, position } => {
-                index.consumers.entry((topic, consumer)).or_default().began = Some(*position);
+                index.consumers.entry((topic, consumer)).or_default().start = Some(*position);
             }
             What::Keeps { topic, messages } => {
                 index.topics.entry(topic).or_default().keeps = Some(*messages);
@@ -191,7 +195,7 @@ impl<'a> Reading<'a> {
                 let log = Log::new(*first, *head, runs.iter().map(Piece::from));
                 let known = index.topics.entry(topic).or_default().log.replace(log);
                 if known.is_some() {
-                    return Err("the topic's table was told before");
+                    return Err("the table of the topic was noted before");
                 }
             }
             What::FreshRead { topic, broker, runs } => {
@@ -199,7 +203,7 @@ impl<'a> Reading<'a> {
                 let read = FreshRead { line, broker, pieces };
                 index.topics.entry(topic).or_default().fresh_reads.push(read);
             }
-            _ => return Err("it cannot be noted"),
+            _ => return Err("this cannot be a note"),
         }
         Ok(())
     }

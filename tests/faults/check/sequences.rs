@@ -1,5 +1,5 @@
-//! C6: what a producer published with sequences is stored in their order and without holes: a later
-//! one is refused as long as an earlier one is not stored.
+//! C6: values with sequences are stored in their order and without holes, as a sequence is refused
+//! until the one before it is stored.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use super::{attempts::Attempted, findings::Findings, index::Index};
 pub fn sequences_are_stored_without_holes(index: &Index<'_>, findings: &mut Findings) {
     for (topic, contents) in &index.topics {
         let Some(log) = &contents.log else { continue };
-        // Sequence and value that each producer's next message is to have.
+        // The sequence and value that each producer's next message must have.
         let mut next: HashMap<&str, (i64, i64)> = HashMap::new();
         if log.first == 0 {
             next.extend(first_of_each(index, topic));
@@ -20,15 +20,15 @@ pub fn sequences_are_stored_without_holes(index: &Index<'_>, findings: &mut Find
                 let Some((sequence, value)) = next.insert(part.producer, after) else { continue };
                 let is = part.value + shift;
                 if part.value < value {
-                    findings.tell(|| {
+                    findings.report(|| {
                         let last = value - 1;
-                        format!("the table of {topic} has {part} behind its value {last}")
+                        format!("the table of {topic} has {part} after its value {last}")
                     });
                 } else if is != sequence {
-                    findings.tell(|| {
+                    findings.report(|| {
                         format!(
-                            "the table of {topic} has {part}, which has sequence {is}, where \
-                             sequence {sequence} is to follow"
+                            "the table of {topic} has {part} with sequence {is}, where sequence \
+                            {sequence} must follow"
                         )
                     });
                 }
@@ -37,7 +37,7 @@ pub fn sequences_are_stored_without_holes(index: &Index<'_>, findings: &mut Find
     }
 }
 
-/// The first sequence of each producer, and its value.
+/// The first sequence of each producer, and the value with it.
 fn first_of_each<'a>(index: &Index<'a>, topic: &str) -> Vec<(&'a str, (i64, i64))> {
     let of_topic = index.attempts.all.iter().filter(|((of, _), _)| *of == topic);
     let first = |tried: &[Attempted]| {
@@ -52,7 +52,7 @@ fn first_of_each<'a>(index: &Index<'a>, topic: &str) -> Vec<(&'a str, (i64, i64)
 mod tests {
     use crate::check::story::Story;
 
-    /// Three requests of five values each, of which nobody knows more.
+    /// Three requests of five values each, of unknown outcome.
     fn published() -> Story {
         let mut story = Story::new();
         for first in [0, 5, 10] {
@@ -64,14 +64,14 @@ mod tests {
     }
 
     #[test]
-    fn the_last_ones_may_be_missing() {
+    fn the_last_requests_may_be_missing() {
         let mut story = published();
         story.table(0, 15, &[(0, "p", 0, 5), (5, "q", 0, 5), (10, "p", 5, 5)]);
         story.assert_clean();
     }
 
     #[test]
-    fn the_first_ones_may_be_trimmed() {
+    fn the_first_values_may_be_trimmed() {
         let mut story = published();
         story.trim(7);
         story.table(7, 15, &[(7, "p", 7, 8)]);
@@ -79,32 +79,32 @@ mod tests {
     }
 
     #[test]
-    fn one_is_missing() {
+    fn a_missing_request_is_found() {
         let mut story = published();
         story.table(0, 10, &[(0, "p", 0, 5), (5, "p", 10, 5)]);
-        story.assert_only("C6", "which has sequence 10, where sequence 5 is to follow");
+        story.assert_only("C6", "with sequence 10, where sequence 5 must follow");
     }
 
     #[test]
-    fn the_first_one_is_missing() {
+    fn a_missing_first_request_is_found() {
         let mut story = published();
         story.table(0, 5, &[(0, "p", 5, 5)]);
-        story.assert_only("C6", "which has sequence 5, where sequence 0 is to follow");
+        story.assert_only("C6", "with sequence 5, where sequence 0 must follow");
     }
 
     #[test]
-    fn they_are_out_of_order() {
+    fn requests_out_of_order_are_found() {
         let mut story = published();
         story.trim(1);
         story.table(1, 15, &[(1, "p", 1, 4), (5, "p", 10, 5), (10, "p", 5, 5)]);
         story.assert_only(
             "C6",
-            "the table of t has values 5 to 9 of p at offsets 10 to 14 behind its",
+            "the table of t has values 5 to 9 of p at offsets 10 to 14 after its",
         );
     }
 
     #[test]
-    fn a_refused_value_s_sequence_goes_to_the_next_one() {
+    fn the_sequence_of_a_refused_value_may_be_reused() {
         let mut story = Story::new();
         let (first, second) =
             (story.publish("p", 0, 5, Some(0)), story.publish("p", 5, 5, Some(0)));

@@ -1,4 +1,4 @@
-//! Histories written tersely, for the tests of the checks. Topic `t`, unless another one is named.
+//! Builds short histories by hand, for the tests of the checks. The topic is `t` unless changed.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use crate::history::{Event, Run, Stage, Values, What};
 
 use super::{Figures, LostOffsets, check};
 
-/// Offset, producer, first value, count.
-pub type Told<'a> = (i64, &'a str, i64, i64);
+/// A run: its offset, producer, first value and count.
+pub type ShortRun<'a> = (i64, &'a str, i64, i64);
 
 pub struct Story {
     events: Vec<Event>,
@@ -20,7 +20,7 @@ impl Story {
         Self { events: Vec::new(), operations: 0, topic: "t".into() }
     }
 
-    /// What follows is about another topic.
+    /// Switches to another topic.
     pub fn on(&mut self, topic: &str) {
         self.topic = topic.into();
     }
@@ -60,7 +60,7 @@ impl Story {
         self.end(op, Stage::Ok, What::Published { first_offset, duplicate: true });
     }
 
-    /// Publishes values without a sequence, and is answered.
+    /// Publishes values without a sequence, with an acknowledgement.
     pub fn publish_at(&mut self, producer: &str, first: i64, count: i64, offset: i64) {
         let publish = self.publish(producer, first, count, None);
         self.stored(publish, offset);
@@ -91,7 +91,7 @@ impl Story {
         self.frame(op, What::Repositioned { position, epoch });
     }
 
-    pub fn delivered(&mut self, op: u64, runs: &[Told<'_>]) {
+    pub fn delivered(&mut self, op: u64, runs: &[ShortRun<'_>]) {
         self.frame(op, What::Delivered { runs: all(runs) });
     }
 
@@ -113,7 +113,7 @@ impl Story {
         self.write("run", 0, Stage::Note, What::Keeps { topic, messages });
     }
 
-    /// The broker ends a stream, and says why.
+    /// The broker ends a stream with a reason.
     pub fn ended(&mut self, op: u64, reason: &str) {
         let (code, message) = ("Unavailable".into(), String::new());
         self.end(op, Stage::Fail, What::Refused { code, reason: reason.into(), message });
@@ -152,24 +152,24 @@ impl Story {
 
     pub fn position(&mut self, consumer: &str, position: i64, epoch: i64) {
         let (topic, consumer) = (self.topic.clone(), consumer.into());
-        self.write("looker", 0, Stage::Note, What::Position { topic, consumer, position, epoch });
+        self.write("observer", 0, Stage::Note, What::Position { topic, consumer, position, epoch });
     }
 
-    pub fn ends(&mut self, first: i64, head: i64) {
+    pub fn log_ends(&mut self, first: i64, head: i64) {
         let topic = self.topic.clone();
-        self.write("looker", 0, Stage::Note, What::Ends { topic, first, head });
+        self.write("observer", 0, Stage::Note, What::LogEnds { topic, first, head });
     }
 
     pub fn fault(&mut self, begins: bool) {
         self.write("run", 0, Stage::Note, What::Fault { name: "kill".into(), begins });
     }
 
-    pub fn table(&mut self, first: i64, head: i64, runs: &[Told<'_>]) {
+    pub fn table(&mut self, first: i64, head: i64, runs: &[ShortRun<'_>]) {
         let (topic, runs) = (self.topic.clone(), all(runs));
         self.write("run", 0, Stage::Note, What::Table { topic, first, head, runs });
     }
 
-    pub fn fresh(&mut self, broker: &str, runs: &[Told<'_>]) {
+    pub fn fresh(&mut self, broker: &str, runs: &[ShortRun<'_>]) {
         let (topic, broker, runs) = (self.topic.clone(), broker.into(), all(runs));
         self.write("run", 0, Stage::Note, What::FreshRead { topic, broker, runs });
     }
@@ -186,28 +186,28 @@ impl Story {
         check(&self.events).lost
     }
 
-    /// What the check of this name found.
+    /// The violations that a check found.
     pub fn found(&self, name: &str) -> Vec<String> {
-        let found = check(&self.events).found.into_iter();
-        found.filter(|found| found.check == name).map(|found| found.what).collect()
+        let violations = check(&self.events).violations.into_iter();
+        violations.filter(|one| one.check == name).map(|one| one.text).collect()
     }
 
     pub fn assert_clean(&self) {
-        assert_eq!(check(&self.events).found, []);
+        assert_eq!(check(&self.events).violations, []);
     }
 
-    /// One check alone finds something, and a sentence has these words.
+    /// Checks that only one check finds violations, one of which contains these words.
     pub fn assert_only(&self, name: &str, words: &str) {
-        let found = check(&self.events).found;
-        let mut others = found.iter().filter(|found| found.check != name);
+        let violations = check(&self.events).violations;
+        let mut others = violations.iter().filter(|one| one.check != name);
         assert_eq!(others.next(), None);
         self.assert_finds(name, words);
     }
 
-    /// A check finds something, and a sentence has these words.
+    /// Checks that a check finds a violation that contains these words.
     pub fn assert_finds(&self, name: &str, words: &str) {
         let found = self.found(name);
-        assert!(found.iter().any(|what| what.contains(words)), "{name} found {found:?}");
+        assert!(found.iter().any(|text| text.contains(words)), "{name} found {found:?}");
     }
 }
 
@@ -216,10 +216,10 @@ fn refusal() -> What {
     What::Refused { code, reason, message }
 }
 
-fn all(told: &[Told<'_>]) -> Vec<Run> {
-    let run = |&(offset, producer, first, count): &Told<'_>| Run {
+fn all(runs: &[ShortRun<'_>]) -> Vec<Run> {
+    let run = |&(offset, producer, first, count): &ShortRun<'_>| Run {
         offset,
         values: Values { producer: producer.into(), first, count },
     };
-    told.iter().map(run).collect()
+    runs.iter().map(run).collect()
 }

@@ -1,15 +1,15 @@
-//! C11: nothing is handed out before anybody asked for it to be stored.
+//! C11: no message is delivered before its publish began.
 
 use super::{findings::Findings, index::Index};
 
-pub fn nothing_is_seen_before_it_was_asked_for(index: &Index<'_>, findings: &mut Findings) {
-    for seen in index.seen() {
-        for (part, attempted) in index.attempts.parts(seen.topic, seen.piece) {
-            if let Some(tried) = attempted.filter(|tried| tried.invoked > seen.line) {
-                findings.tell(|| {
+pub fn nothing_is_delivered_before_its_publish(index: &Index<'_>, findings: &mut Findings) {
+    for observed in index.observations() {
+        for (part, attempted) in index.attempts.parts(observed.topic, observed.piece) {
+            if let Some(tried) = attempted.filter(|tried| tried.invoked > observed.line) {
+                findings.report(|| {
                     let (op, invoked) = (tried.op, tried.invoked);
                     format!(
-                        "{seen}: {part} was first published by operation {op} in line {invoked}"
+                        "{observed}: {part} was first published by operation {op} in line {invoked}"
                     )
                 });
             }
@@ -22,7 +22,7 @@ mod tests {
     use crate::check::story::Story;
 
     #[test]
-    fn a_message_is_seen_before_its_publish_is_answered() {
+    fn a_message_may_be_delivered_before_its_publish_is_answered() {
         let mut story = Story::new();
         let publish = story.publish("p", 0, 2, None);
         let stream = story.consume("c", false);
@@ -34,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_seen_before_its_publish() {
+    fn a_message_delivered_before_its_publish_is_found() {
         let mut story = Story::new();
         let stream = story.consume("c", false);
         story.attached(stream, 0, 1);
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fresh_read_sees_a_message_before_its_publish() {
+    fn a_fresh_read_of_a_message_before_its_publish_is_found() {
         let mut story = Story::new();
         story.fresh("a", &[(0, "p", 0, 1)]);
         story.publish_at("p", 0, 1, 0);

@@ -1,10 +1,11 @@
-//! C0: the history does not contradict itself. A fault of who wrote it, not of the brokers.
+//! C0: the history does not contradict itself. A violation is a fault of its writer, not of the
+//! brokers.
 
 use super::{findings::Findings, index::Index};
 
 pub fn every_line_belongs_to_its_operation(index: &Index<'_>, findings: &mut Findings) {
-    for misfit in &index.misfits {
-        findings.tell(|| misfit.clone());
+    for contradiction in &index.contradictions {
+        findings.report(|| contradiction.clone());
     }
 }
 
@@ -16,43 +17,43 @@ mod tests {
     };
 
     #[test]
-    fn operations_begin_and_end_once() {
+    fn an_operation_that_ends_twice_is_found() {
         let mut story = Story::new();
         let publish = story.publish("p", 0, 1, None);
         story.stored(publish, 0);
         story.table(0, 1, &[(0, "p", 0, 1)]);
         story.assert_clean();
         story.stored(publish, 0);
-        story.assert_only("C0", "operation 1: it ends once more");
+        story.assert_only("C0", "operation 1: it ends again");
     }
 
     #[test]
-    fn an_end_needs_a_beginning() {
+    fn an_end_without_a_start_is_found() {
         let mut story = Story::new();
         story.stored(7, 0);
-        story.assert_only("C0", "operation 7: it ends without having begun");
+        story.assert_only("C0", "operation 7: it ends without having started");
     }
 
     #[test]
-    fn a_number_is_of_one_operation() {
+    fn two_operations_with_the_same_number_are_found() {
         let mut story = Story::new();
         let trim = story.trim(0);
         let again = What::Trim { topic: "t".into(), before: 0 };
         story.write("run", trim, Stage::Invoke, again);
         story.table(0, 0, &[]);
-        story.assert_only("C0", "another operation has the number");
+        story.assert_only("C0", "another operation has the same number");
     }
 
     #[test]
-    fn an_answer_fits_its_question() {
+    fn an_answer_to_another_kind_of_operation_is_found() {
         let mut story = Story::new();
         let seek = story.seek("c");
         story.committed(seek);
-        story.assert_only("C0", "the answer is not one to what was asked");
+        story.assert_only("C0", "the answer is for another kind of operation");
     }
 
     #[test]
-    fn a_frame_is_a_stream_s() {
+    fn a_frame_without_a_stream_is_found() {
         let mut story = Story::new();
         let seek = story.seek("c");
         story.attached(seek, 0, 1);
@@ -60,19 +61,19 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_of_a_stage_that_they_can_have() {
+    fn a_line_with_an_impossible_stage_is_found() {
         let mut story = Story::new();
         story.write("run", 1, Stage::Invoke, What::Left);
         story.write("run", 2, Stage::Note, What::Committed);
-        story.assert_only("C0", "nothing begins with this");
-        story.assert_only("C0", "it cannot be noted");
+        story.assert_only("C0", "no operation starts like this");
+        story.assert_only("C0", "this cannot be a note");
     }
 
     #[test]
-    fn a_topic_has_one_table() {
+    fn a_second_table_of_a_topic_is_found() {
         let mut story = Story::new();
         story.table(0, 0, &[]);
         story.table(0, 0, &[]);
-        story.assert_only("C0", "the topic's table was told before");
+        story.assert_only("C0", "the table of the topic was noted before");
     }
 }

@@ -1,4 +1,4 @@
-//! The clients of a run: what they work on, and what they are like.
+//! The clients of a run: what they work on, and how they behave.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use crate::{
     history::What,
     values::{Sizes, producer_name},
     workload::{
-        ConsumerClient, Counting, LibraryProducer, PipedProducer, UnaryProducer, observe,
-        seek_about, trim_behind,
+        ConsumerClient, LibraryProducer, PipedProducer, Sequencing, UnaryProducer, observe,
+        seek_repeatedly, trim_repeatedly,
     },
 };
 
 impl Run {
-    /// Makes the topics and their producers and consumers, and sets them to work.
-    pub(super) async fn set_the_clients_to_work(&mut self) {
+    /// Creates the topics and their producers and consumers, and starts the clients.
+    pub(super) async fn start_clients(&mut self) {
         let client = Client::connect(&self.brokers[0].endpoint()).await.unwrap();
         for topic in TOPICS {
             let retention = (topic == LIMITED)
@@ -27,28 +27,28 @@ impl Run {
         }
         let keeps = What::Keeps { topic: LIMITED.into(), messages: LIMIT };
         self.world.history.note(&self.run, keeps);
-        let counted = [
-            ("hot", "hot-a", Sizes::Small, Counting::Sequence),
-            ("hot", "hot-b", Sizes::Small, Counting::Sequence),
-            ("hot", "hot-once", Sizes::Small, Counting::None),
-            ("side-0", "side-a", Sizes::Small, Counting::Sequence),
-            ("side-1", "side-b", Sizes::Small, Counting::None),
-            ("trimmed", "trimmed-a", Sizes::Small, Counting::Sequence),
-            ("sized", "sized-a", Sizes::All, Counting::Sequence),
-            ("sized", "sized-once", Sizes::All, Counting::None),
-            ("sought", "sought-a", Sizes::Small, Counting::Sequence),
+        let producers = [
+            ("hot", "hot-a", Sizes::Small, Sequencing::With),
+            ("hot", "hot-b", Sizes::Small, Sequencing::With),
+            ("hot", "hot-once", Sizes::Small, Sequencing::Without),
+            ("side-0", "side-a", Sizes::Small, Sequencing::With),
+            ("side-1", "side-b", Sizes::Small, Sequencing::Without),
+            ("trimmed", "trimmed-a", Sizes::Small, Sequencing::With),
+            ("sized", "sized-a", Sizes::All, Sequencing::With),
+            ("sized", "sized-once", Sizes::All, Sequencing::Without),
+            ("sought", "sought-a", Sizes::Small, Sequencing::With),
         ];
-        for (number, (topic, name, sizes, counting)) in counted.into_iter().enumerate() {
+        for (number, (topic, name, sizes, sequencing)) in producers.into_iter().enumerate() {
             let name: Arc<str> = producer_name(name, sizes).into();
             register(&client, topic, &name).await;
-            let producer = UnaryProducer { topic: topic.into(), name, sizes, counting };
-            self.makers.spawn(producer.run(self.world.clone(), number));
+            let producer = UnaryProducer { topic: topic.into(), name, sizes, sequencing };
+            self.writers.spawn(producer.run(self.world.clone(), number));
         }
         register(&client, "hot", "hot-piped").await;
         let piped = PipedProducer { topic: "hot".into(), name: "hot-piped".into() };
-        self.makers.spawn(piped.run(self.world.clone(), 0));
+        self.writers.spawn(piped.run(self.world.clone(), 0));
         let library = LibraryProducer { topic: "hot".into(), name: "hot-library".into() };
-        self.makers.spawn(library.run(self.world.clone()));
+        self.writers.spawn(library.run(self.world.clone()));
 
         let plain = ConsumerClient {
             topic: "hot".into(),
@@ -57,40 +57,45 @@ impl Run {
             manual: true,
             take_over: false,
             leaves: false,
-            rests: 0,
+            max_rest: 0,
         };
         let consumers = [
-            // Consumer, its clients, and what they are like.
+            // The consumer, the number of its clients, and how they behave.
             ("manual", 2, ConsumerClient { ..plain.clone() }),
             ("auto", 2, ConsumerClient { manual: false, leaves: true, ..plain.clone() }),
             ("stolen", 2, ConsumerClient { take_over: true, leaves: true, ..plain.clone() }),
-            ("slow", 1, ConsumerClient { manual: false, rests: 20, ..plain.clone() }),
+            ("slow", 1, ConsumerClient { manual: false, max_rest: 20, ..plain.clone() }),
             ("side", 1, ConsumerClient { topic: "side-0".into(), leaves: true, ..plain.clone() }),
             ("side", 1, ConsumerClient { topic: "side-1".into(), manual: false, ..plain.clone() }),
             ("trimmed", 1, ConsumerClient { topic: "trimmed".into(), ..plain.clone() }),
-            ("behind", 1, ConsumerClient { topic: "trimmed".into(), rests: 200, ..plain.clone() }),
+            (
+                "behind",
+                1,
+                ConsumerClient { topic: "trimmed".into(), max_rest: 200, ..plain.clone() },
+            ),
             ("sized", 2, ConsumerClient { topic: "sized".into(), leaves: true, ..plain.clone() }),
             ("sought", 1, ConsumerClient { topic: "sought".into(), ..plain.clone() }),
         ];
-        for (consumer, clients, like) in consumers {
+        for (consumer, clients, behaviour) in consumers {
             let request = proto::RegisterConsumerRequest {
-                topic: like.topic.to_string(),
+                topic: behaviour.topic.to_string(),
                 consumer_id: consumer.to_owned(),
                 start: None,
             };
             client.consumers().register_consumer(request).await.unwrap();
-            let (topic, name) = (like.topic.clone(), consumer.into());
+            let (topic, name) = (behaviour.topic.clone(), consumer.into());
             let registered = What::Registered { topic, consumer: name, position: 0 };
             self.world.history.note(&self.run, registered);
             for number in 0..clients {
-                let name = format!("{}-{consumer}-{number}", like.topic).into();
-                let client = ConsumerClient { consumer: consumer.into(), name, ..like.clone() };
+                let name = format!("{}-{consumer}-{number}", behaviour.topic).into();
+                let client =
+                    ConsumerClient { consumer: consumer.into(), name, ..behaviour.clone() };
                 self.readers.spawn(client.run(self.world.clone(), number));
             }
         }
         self.readers.spawn(observe(self.world.clone()));
-        self.makers.spawn(seek_about(self.world.clone(), "sought".into(), "sought".into()));
-        self.makers.spawn(trim_behind(self.world.clone(), "trimmed".into()));
+        self.writers.spawn(seek_repeatedly(self.world.clone(), "sought".into(), "sought".into()));
+        self.writers.spawn(trim_repeatedly(self.world.clone(), "trimmed".into()));
     }
 }
 

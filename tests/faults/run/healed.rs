@@ -1,22 +1,22 @@
-//! Whether a run has healed: everything has arrived, and nothing is left of clients that have gone.
+//! Whether a run has healed: everything is delivered, and nothing is left of ended clients.
 
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
 };
 
-use super::{LIMIT, LIMITED, Run, ended_badly};
-use crate::support::comes_true_within;
+use super::{LIMIT, LIMITED, Run, panics_of};
+use crate::support::holds_within;
 
 impl Run {
-    /// Waits until producers have their answers, and consumers all messages.
-    pub(super) async fn all_has_arrived(&mut self, deadline: Instant) -> Result<(), String> {
-        match tokio::time::timeout_at(deadline.into(), ended_badly(&mut self.makers)).await {
+    /// Waits until all producers have their answers, and all consumers every message.
+    pub(super) async fn all_arrived(&mut self, deadline: Instant) -> Result<(), String> {
+        match tokio::time::timeout_at(deadline.into(), panics_of(&mut self.writers)).await {
             Ok(bad) if bad.is_empty() => {}
             Ok(bad) => return Err(bad.join(", ")),
             Err(_) => {
-                let count = self.makers.len();
-                self.makers.abort_all();
+                let count = self.writers.len();
+                self.writers.abort_all();
                 return Err(format!("{count} producers have no answer"));
             }
         }
@@ -31,19 +31,19 @@ impl Run {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                let told = rows.iter().map(|row| {
+                let behind = rows.iter().map(|row| {
                     let (who, position, head): (String, i64, i64) =
                         (row.get(0), row.get(1), row.get(2));
                     let holder: String = row.get(3);
                     format!("{who} is at {position} of {head} (held by {holder:?})")
                 });
-                return Err(told.collect::<Vec<_>>().join(", "));
+                return Err(behind.collect::<Vec<_>>().join(", "));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Waits until retention has removed what a topic does not keep.
+    /// Waits until retention has removed the messages over the limit.
     pub(super) async fn retention_works(&self) -> Result<(), String> {
         let kept = "select next_offset - first_offset from trunkline.topic_head h
             join trunkline.topic t on t.id = h.topic_id where name = $1";
@@ -52,23 +52,23 @@ impl Run {
             let row = sql.query_one(kept, &[&LIMITED]).await;
             row.is_ok_and(|row| row.get::<_, i64>(0) <= LIMIT)
         };
-        match comes_true_within(Duration::from_secs(5), removes).await {
+        match holds_within(Duration::from_secs(5), removes).await {
             true => Ok(()),
             false => Err(format!("{LIMITED} keeps more than {LIMIT} messages")),
         }
     }
 
-    /// What is left of clients that have gone: locks, transactions, sessions.
+    /// What is left of ended clients: locks, transactions, sessions.
     pub(super) async fn leaks(&self) -> Vec<String> {
         let sql = self.sql().await;
         let mut leaks = Vec::new();
-        // The lock of retention is kept by one broker as long as it lives.
+        // One broker keeps the lock of the retention, which has one key.
         let locks = "select count(*) from pg_locks where locktype = 'advisory' and objsubid = 2";
         let idle = "select count(*) from pg_stat_activity where state like 'idle in transaction%'";
         for (what, count) in [("leases", locks), ("idle transactions", idle)] {
             let none =
                 async || sql.query_one(count, &[]).await.is_ok_and(|row| row.get::<_, i64>(0) == 0);
-            if !comes_true_within(Duration::from_secs(5), none).await {
+            if !holds_within(Duration::from_secs(5), none).await {
                 leaks.push(format!("{what} are left"));
             }
         }
@@ -89,15 +89,14 @@ impl Run {
                 row.get::<_, i64>(1) <= most * brokers
             })
         };
-        // A server notices a client that was cut off only in time.
-        if !comes_true_within(Duration::from_secs(25), enough).await {
+        // A server needs some time to notice a client that was cut off.
+        if !holds_within(Duration::from_secs(25), enough).await {
             let each = "select format('%s of %s: %s for %s, after %s', application_name,
                     client_addr, state, now() - state_change, left(query, 60))
                 from pg_stat_activity where application_name like 'trunkline%' order by 1";
             let rows = sql.query(each, &[]).await.unwrap();
-            let told: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
-            let told = told.join("\n    ");
-            leaks.push(format!("sessions are left:\n    {told}"));
+            let left: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+            leaks.push(format!("sessions are left:\n    {}", left.join("\n    ")));
         }
         leaks
     }

@@ -1,4 +1,4 @@
-//! What a server has only so much of, all of it taken by others.
+//! Limited resources of a server, exhausted by others.
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -8,13 +8,13 @@ use nix::{
 use super::Run;
 use crate::support::until;
 
-/// How many connections the brokers and the run may keep while all are taken: one that is tried
-/// again and again gets through now and then.
+/// How many connections may stay with the brokers and the run, as repeated attempts to connect
+/// succeed now and then.
 const LEFT: usize = 6;
 
 impl Run {
-    /// Takes all locks that there are, and ends the sessions that hold leases: the brokers need
-    /// some for new ones. They are free again when what is returned is dropped.
+    /// Takes all locks, and terminates the lease sessions, so that the brokers need locks for new
+    /// ones. Dropping the result frees the locks.
     pub async fn fill_the_lock_table(&self) -> tokio_postgres::Client {
         let sql = self.sql().await;
         let find = "select pid from pg_stat_activity where application_name = 'trunkline lease'";
@@ -24,22 +24,22 @@ impl Run {
             !leases.is_empty()
         })
         .await;
-        // Taken in pieces: the last piece of a size fails as a whole.
+        // In decreasing numbers, as a statement that runs out of locks fails as a whole.
         for piece in [1_000, 100, 10, 1] {
             let lock = format!(
                 "select count(pg_advisory_lock(7777, (random() * 1e9)::int)) from generate_series(1, {piece})"
             );
             while sql.simple_query(&lock).await.is_ok() {}
         }
-        // There is no room any more to ask the server for that.
+        // By signal, as the server has no locks left for `pg_terminate_backend`.
         for lease in leases {
             let _ = kill(Pid::from_raw(lease.get(0)), Signal::SIGTERM);
         }
         sql
     }
 
-    /// Ends the brokers' sessions, and takes their connections before they do; these are free again
-    /// when what is returned is dropped.
+    /// Terminates the brokers' sessions, and takes their connections before the brokers can reopen
+    /// them. Dropping the result frees the connections.
     pub async fn take_all_connections(&self) -> Vec<tokio_postgres::Client> {
         let sql = self.sql().await;
         let most: String = sql.query_one("show max_connections", &[]).await.unwrap().get(0);

@@ -1,4 +1,4 @@
-//! Clients that stop reading, while more and more waits for them.
+//! Clients that stop reading while more and more messages wait for them.
 
 use tonic::{Code, Status, Streaming};
 use trunkline::{
@@ -9,12 +9,12 @@ use trunkline::{
 use super::Run;
 use crate::support::{DEADLINE, soon, until};
 
-/// As large as messages get, nearly: the key and the headers count too.
+/// Slightly less than the limit of 1 MiB, which also covers key and headers.
 const MIB: usize = 1024 * 1024 - 1024;
 
 const TOPIC: &str = "heavy";
 
-/// A dozen streams of a topic of their own, which nobody reads, and the producer that fills it.
+/// A dozen streams that are not read, and the producer that fills their topic.
 pub struct Stopped {
     client: Client,
     producer: Producer,
@@ -24,8 +24,8 @@ pub struct Stopped {
 impl Stopped {
     pub async fn begin(run: &Run) -> Self {
         let client = run.client(0).await;
-        // What broke before may be on its way back.
-        tried(async || client.ensure_topic(TOPIC).await).await;
+        // An earlier fault may not be healed completely.
+        retry(async || client.ensure_topic(TOPIC).await).await;
         let producer = client.producer(TOPIC, TOPIC).register();
         let producer = producer.retry_for(DEADLINE).open().await.unwrap();
         let mut streams = Vec::new();
@@ -36,10 +36,10 @@ impl Stopped {
                 consumer_id: consumer.clone(),
                 start: None,
             };
-            tried(async || {
+            retry(async || {
                 let registered = client.consumers().register_consumer(request.clone()).await;
                 match registered {
-                    // An earlier try may have been done.
+                    // An earlier attempt may have succeeded.
                     Err(status) if status.code() == Code::AlreadyExists => Ok(()),
                     registered => registered.map(drop),
                 }
@@ -51,9 +51,9 @@ impl Stopped {
                 consumer_id: consumer,
                 ..Default::default()
             };
-            let stream = tried(async || {
+            let stream = retry(async || {
                 let mut stream = client.consumers().consume(request.clone()).await?.into_inner();
-                let first = soon("a first frame", stream.message()).await?.unwrap();
+                let first = soon("the first frame", stream.message()).await?.unwrap();
                 assert!(matches!(first.event, Some(Event::Attached(_))));
                 Ok::<_, Status>(stream)
             })
@@ -63,7 +63,7 @@ impl Stopped {
         Self { client, producer, streams }
     }
 
-    /// So many more MiB wait for each of them.
+    /// Publishes this many more MiB for each stream.
     pub async fn more(&self, mib: usize) {
         for _ in 0..mib {
             self.producer.send(vec![7; MIB]).await.unwrap();
@@ -71,7 +71,7 @@ impl Stopped {
         self.producer.flush().await.unwrap();
     }
 
-    /// Ends them; each had messages to read all the time.
+    /// Ends the streams, each of which must have messages to read.
     pub async fn end(mut self) {
         for (stream, _) in &mut self.streams {
             let messages = async {
@@ -91,10 +91,10 @@ impl Stopped {
     }
 }
 
-/// Tries again until it is done.
-async fn tried<T, E>(mut work: impl AsyncFnMut() -> Result<T, E>) -> T {
+/// Repeats a call until it succeeds.
+async fn retry<T, E>(mut work: impl AsyncFnMut() -> Result<T, E>) -> T {
     let mut done = None;
-    until("it is done", async || {
+    until("the call succeeds", async || {
         done = work().await.ok();
         done.is_some()
     })

@@ -1,4 +1,4 @@
-//! What breaks in a soak, and how it is mended.
+//! The faults of a soak, and how they are healed.
 
 use std::time::Duration;
 
@@ -16,24 +16,24 @@ use crate::{
 
 pub const BROKERS: usize = 3;
 
-/// Where it breaks.
+/// Everything that faults break.
 pub struct Site {
     pub run: Run,
-    /// What the server's log of changes lies on; none where there can be no such disk.
+    /// The disk of the server's write-ahead log, if file systems can be mounted.
     pub disk: Option<Tmpfs>,
-    /// The brokers' clock; none where it cannot jump.
+    /// The brokers' clock, if it can jump.
     pub clock: Option<Clock>,
-    /// How many standbys there were.
+    /// The number of standbys so far.
     pub standbys: u32,
 }
 
-/// What a fault leaves behind, until it is mended.
-pub enum Left {
+/// What a fault keeps until it is healed.
+pub enum Leftover {
     Nothing,
-    /// What is as it was once this is dropped.
+    /// Dropping this heals the fault.
     Taken(Box<dyn Send>),
     Streams(Box<Stopped>),
-    /// One that lives on though another has taken its place.
+    /// An old primary that lives on.
     Primary(Box<Postgres>),
 }
 
@@ -41,7 +41,7 @@ pub enum Left {
 pub enum Fault {
     KillBroker(usize),
     StopBroker(usize),
-    /// Its sessions end while it stands still, so that its leases go to others.
+    /// Suspends a broker and terminates its sessions, so that others take its leases.
     FenceBroker(usize),
     DrainBroker(usize),
     EndSessions(&'static str),
@@ -57,32 +57,32 @@ pub enum Fault {
     CutClients(usize, usize),
     HoldClients(usize),
     HoldRow,
-    /// There is no room for the server's log of changes.
+    /// The disk of the write-ahead log is full.
     FillDisk,
     FillLockTable,
     TakeConnections,
-    /// The kernel drops what goes between a broker's proxy and the server.
+    /// The kernel drops packets between a broker's proxy and the server.
     Part(usize),
     JumpClocks(&'static str),
     StopReading,
     /// The primary dies, and its synchronous standby is promoted.
     FailOver,
-    /// The same, and the primary lives on.
+    /// The same, but the primary lives on.
     FailOverTooEarly,
 }
 
-const KINDS_OF_FAULTS: u8 = 25;
+const FAULTS: u8 = 25;
 
 impl Fault {
-    /// The next fault: of a deck of all of them, shuffled anew when it is through.
-    pub fn draw(deck: &mut Vec<u8>, chances: &mut Rng) -> Self {
+    /// Draws the next fault from a shuffled deck of all faults, which is refilled when empty.
+    pub fn draw(deck: &mut Vec<u8>, rng: &mut Rng) -> Self {
         if deck.is_empty() {
-            deck.extend(0..KINDS_OF_FAULTS);
-            chances.shuffle(deck);
+            deck.extend(0..FAULTS);
+            rng.shuffle(deck);
         }
         let number = deck.pop();
-        let kind = KINDS[chances.usize(..KINDS.len())];
-        let broker = chances.usize(..BROKERS);
+        let kind = KINDS[rng.usize(..KINDS.len())];
+        let broker = rng.usize(..BROKERS);
         match number.unwrap_or(0) {
             0 => Self::KillBroker(broker),
             1 => Self::StopBroker(broker),
@@ -93,27 +93,27 @@ impl Fault {
             6 => Self::KillBackend(kind),
             7 => Self::RestartPostgres,
             8 => Self::StopPostgres,
-            9 => Self::CutAnswers(broker, kind, chances.usize(..300)),
+            9 => Self::CutAnswers(broker, kind, rng.usize(..300)),
             10 => Self::ResetAll(broker),
             11 => Self::HoldConnections(broker, kind),
             12 => Self::RefuseConnections(broker, kind),
-            13 => Self::Delay(broker, chances.u64(5..200)),
-            14 => Self::CutClients(broker, chances.usize(..3_000)),
+            13 => Self::Delay(broker, rng.u64(5..200)),
+            14 => Self::CutClients(broker, rng.usize(..3_000)),
             15 => Self::HoldClients(broker),
             16 => Self::HoldRow,
             17 => Self::FillDisk,
             18 => Self::FillLockTable,
             19 => Self::TakeConnections,
             20 => Self::Part(broker),
-            21 => Self::JumpClocks(["+1h", "-1d", "+3d"][chances.usize(..3)]),
+            21 => Self::JumpClocks(["+1h", "-1d", "+3d"][rng.usize(..3)]),
             22 => Self::StopReading,
             23 => Self::FailOver,
             _ => Self::FailOverTooEarly,
         }
     }
 
-    /// Whether it and another one break things that have nothing to do with each other.
-    pub fn goes_with(self, other: Self) -> bool {
+    /// Whether this fault and another one can be combined.
+    pub fn is_compatible_with(self, other: Self) -> bool {
         let of_broker = |fault| match fault {
             Self::KillBroker(broker)
             | Self::StopBroker(broker)
@@ -122,14 +122,14 @@ impl Fault {
             _ => None,
         };
         let alone = |fault| fault == Self::StopReading;
-        let asked_twice = self.asks_the_server() && other.asks_the_server();
+        let both_ask = self.asks_the_server() && other.asks_the_server();
         let same_broker = of_broker(self).is_some() && of_broker(self) == of_broker(other);
-        !(alone(self) || alone(other) || asked_twice || same_broker)
+        !(alone(self) || alone(other) || both_ask || same_broker)
     }
 
-    /// When it begins beside another one; it is mended in the opposite order. A broker is stopped,
-    /// or killed, while it works and the server answers, and is started again when it can work.
-    pub fn turn(&self) -> u8 {
+    /// The order of combined faults, which are healed in the opposite order. A broker is stopped or
+    /// killed while the server answers, and is started again after the server is healed.
+    pub fn order(&self) -> u8 {
         match self {
             Self::KillBroker(_) | Self::DrainBroker(_) | Self::FenceBroker(_) => 0,
             _ if self.breaks_the_server() => 2,
@@ -137,7 +137,7 @@ impl Fault {
         }
     }
 
-    /// Whether nobody can be asked while it lasts.
+    /// Whether the server does not answer during the fault.
     fn breaks_the_server(self) -> bool {
         matches!(
             self,
@@ -150,7 +150,7 @@ impl Fault {
         )
     }
 
-    /// Whether it needs the server to break something, or to mend it.
+    /// Whether starting or healing the fault needs the server.
     fn asks_the_server(self) -> bool {
         self.breaks_the_server()
             || matches!(
@@ -165,14 +165,14 @@ impl Fault {
             )
     }
 
-    pub async fn begin(self, site: &mut Site) -> Left {
+    pub async fn begin(self, site: &mut Site) -> Leftover {
         let run = &mut site.run;
         run.fault(&format!("{self:?}"), true);
         match self {
             Self::KillBroker(broker) => run.brokers[broker].kill().await,
             Self::StopBroker(broker) => run.brokers[broker].signal(Signal::SIGSTOP),
             Self::FenceBroker(broker) => {
-                // What broke before may have left it without any.
+                // Another fault may have left the broker without sessions.
                 run.has_sessions(broker).await;
                 run.brokers[broker].signal(Signal::SIGSTOP);
                 run.end_sessions_of(broker).await;
@@ -189,7 +189,7 @@ impl Fault {
                 }
             }
             Self::KillBackend(kind) => {
-                // What else breaks may have left none.
+                // Another fault may have left no such session.
                 run.kill_backend(kind).await;
             }
             Self::RestartPostgres => run.postgres.stop_immediately().await,
@@ -215,64 +215,66 @@ impl Fault {
                     select 1 from trunkline.consumer_topic for update skip locked;
                     select 1 from trunkline.producer_topic for update skip locked;
                     select pg_sleep(1.5); rollback";
-                // It may be ended by what else breaks.
+                // Another fault may terminate this session.
                 let _ = run.sql().await.batch_execute(hold).await;
             }
             Self::FillDisk => return site.fill_the_disk().await,
             Self::FillLockTable => {
-                return Left::Taken(Box::new(run.fill_the_lock_table().await));
+                return Leftover::Taken(Box::new(run.fill_the_lock_table().await));
             }
             Self::TakeConnections => {
-                return Left::Taken(Box::new(run.take_all_connections().await));
+                return Leftover::Taken(Box::new(run.take_all_connections().await));
             }
             Self::Part(broker) => {
                 if let Some(partition) = Partition::of(run.address_of(broker)) {
-                    return Left::Taken(Box::new(partition));
+                    return Leftover::Taken(Box::new(partition));
                 }
             }
             Self::JumpClocks(time) => {
                 if let Some(clock) = &site.clock {
-                    clock.is_ahead_by(time);
+                    clock.shift(time);
                 }
             }
             Self::StopReading => {
                 let stopped = Stopped::begin(run).await;
                 stopped.more(20).await;
-                return Left::Streams(Box::new(stopped));
+                return Leftover::Streams(Box::new(stopped));
             }
             Self::FailOver | Self::FailOverTooEarly => return self.fail_over(site).await,
         }
-        Left::Nothing
+        Leftover::Nothing
     }
 
-    /// Makes a standby, and puts it in the place of its primary.
-    async fn fail_over(self, site: &mut Site) -> Left {
+    /// Creates a standby, and replaces the primary with it.
+    async fn fail_over(self, site: &mut Site) -> Leftover {
         let run = &mut site.run;
         site.standbys += 1;
         let name = format!("standby_{}", site.standbys);
-        let Some(standby) = run.postgres.start_standby(&name).await else { return Left::Nothing };
-        run.postgres.waits_for(&name).await;
-        run.works(100).await;
+        let Some(standby) = run.postgres.start_standby(&name).await else {
+            return Leftover::Nothing;
+        };
+        run.postgres.make_synchronous(&name).await;
+        run.work_until_stored(100).await;
         if self == Self::FailOver {
             run.postgres.lose_power().await;
             standby.promote().await;
-            run.lead_to(standby);
-            return Left::Nothing;
+            run.switch_to(standby);
+            return Leftover::Nothing;
         }
         run.postgres.signal_all(Signal::SIGSTOP);
         standby.promote().await;
-        let primary = run.lead_to(standby);
+        let primary = run.switch_to(standby);
         primary.signal_all(Signal::SIGCONT);
-        Left::Primary(Box::new(primary))
+        Leftover::Primary(Box::new(primary))
     }
 
-    pub async fn end(self, site: &mut Site, left: Left) {
+    pub async fn end(self, site: &mut Site, leftover: Leftover) {
         let run = &mut site.run;
-        match left {
-            Left::Streams(stopped) => stopped.end().await,
-            Left::Primary(mut primary) => primary.lose_power().await,
-            Left::Taken(taken) => drop(taken),
-            Left::Nothing => {}
+        match leftover {
+            Leftover::Streams(stopped) => stopped.end().await,
+            Leftover::Primary(mut primary) => primary.lose_power().await,
+            Leftover::Taken(taken) => drop(taken),
+            Leftover::Nothing => {}
         }
         match self {
             Self::KillBroker(broker) | Self::DrainBroker(broker) => {
@@ -283,8 +285,8 @@ impl Fault {
             }
             Self::RestartPostgres => run.postgres.start_again().await,
             Self::StopPostgres => run.postgres.signal_all(Signal::SIGCONT),
-            Self::KillBackend(_) | Self::TakeConnections => run.postgres.answers().await,
-            // A server that could not write its log of changes has ended by itself.
+            Self::KillBackend(_) | Self::TakeConnections => run.postgres.until_ready().await,
+            // A server that could not write its write-ahead log has exited.
             Self::FillDisk => run.postgres.recovers().await,
             Self::HoldConnections(broker, kind) | Self::RefuseConnections(broker, kind) => {
                 run.to_postgres[broker].set(kind, Mode::Pass);
@@ -293,7 +295,7 @@ impl Fault {
             Self::HoldClients(broker) => run.to_broker[broker].set("", Mode::Pass),
             Self::JumpClocks(_) => {
                 if let Some(clock) = &site.clock {
-                    clock.is_ahead_by("+0");
+                    clock.shift("+0");
                 }
             }
             Self::EndSessions(_)
@@ -313,17 +315,17 @@ impl Fault {
 }
 
 impl Site {
-    /// Fills the disk, and has the server notice: what it had put by is used up, too.
-    async fn fill_the_disk(&self) -> Left {
-        let Some(disk) = &self.disk else { return Left::Nothing };
+    /// Fills the disk, and makes the server write until it has used up its reserved segments, too.
+    async fn fill_the_disk(&self) -> Leftover {
+        let Some(disk) = &self.disk else { return Leftover::Nothing };
         let sql = self.run.sql().await;
         let filler = disk.fill();
         let write = "select pg_logical_emit_message(false, 'faults', repeat('x', 1000000)), pg_switch_wal()";
         for _ in 0..1_000 {
             if sql.simple_query(write).await.is_err() {
-                return Left::Taken(Box::new(filler));
+                return Leftover::Taken(Box::new(filler));
             }
         }
-        panic!("the server finds room on a disk that is full");
+        panic!("the server can still write although the disk is full");
     }
 }

@@ -1,4 +1,4 @@
-//! A client that holds a consumer's stream, and opens it again whenever it ends.
+//! A client that reads a consumer's stream, and reopens it whenever it ends.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,21 +6,21 @@ use fastrand::Rng;
 use tonic::{Status, Streaming};
 use trunkline::proto::{self, CommitMode, ConsumeResponse, OnBusy, consume_response::Event};
 
-use super::{Way, World, patient, refused, rest};
+use super::{BrokerConnection, World, pause, refused, with_deadline};
 use crate::{
-    check::MOST_IN_A_FRAME,
+    check::MAX_IN_A_FRAME,
     history::{Stage, What},
     values,
 };
 
-/// A stream that says nothing for so long is left: it was asked to beat once a second, and a
-/// database that does not answer is no reason not to.
+/// A stream that is silent for this long is left: it must send a heartbeat every second, even if
+/// the database does not answer.
 const SILENCE: Duration = Duration::from_secs(8);
 
-/// How many frames a client that commits takes before it does, at the most.
-const MOST_UNCOMMITTED: u32 = 3;
+/// The most frames that a client in manual mode receives before it commits.
+const MAX_UNCOMMITTED: u32 = 3;
 
-/// A client that holds a consumer's stream.
+/// A client that reads a consumer's stream.
 #[derive(Clone)]
 pub struct ConsumerClient {
     pub topic: Arc<str>,
@@ -28,39 +28,39 @@ pub struct ConsumerClient {
     pub name: Arc<str>,
     pub manual: bool,
     pub take_over: bool,
-    /// Whether it leaves its stream now and then, and comes back at a broker by chance.
+    /// Whether it leaves its stream now and then, and continues on a random broker.
     pub leaves: bool,
-    /// How many milliseconds it rests after a frame at the most.
-    pub rests: u64,
+    /// The longest pause after a frame, in milliseconds.
+    pub max_rest: u64,
 }
 
-/// Where a stream stands.
+/// The state of a stream.
 #[derive(Clone, Copy, Default)]
-struct Standing {
+struct StreamState {
     epoch: i64,
     delivered: i64,
     committed: i64,
 }
 
 impl ConsumerClient {
-    /// Reads until all is read.
+    /// Reads until reading stops.
     pub async fn run(self, world: Arc<World>, first: usize) {
-        let mut chances = world.chances(&self.name);
-        let mut way = Way::new(&world, first);
-        while !world.read.is_cancelled() {
+        let mut rng = world.rng(&self.name);
+        let mut connection = BrokerConnection::new(&world, first);
+        while !world.stop_reading.is_cancelled() {
             let (topic, consumer) = (self.topic.clone(), self.consumer.clone());
             let (manual, take_over) = (self.manual, self.take_over);
-            let asked = What::Consume { topic, consumer, manual, take_over };
-            let op = world.history.invoke(&self.name, asked);
-            let mut standing = Standing::default();
+            let invocation = What::Consume { topic, consumer, manual, take_over };
+            let op = world.history.invoke(&self.name, invocation);
+            let mut state = StreamState::default();
             let ended = tokio::select! {
-                ended = self.read(&world, &mut way, op, &mut standing, &mut chances) => ended,
-                () = world.read.cancelled() => Ok(()),
+                ended = self.read(&world, &mut connection, op, &mut state, &mut rng) => ended,
+                () = world.stop_reading.cancelled() => Ok(()),
             };
             let what = match ended {
                 Ok(()) => {
                     world.history.write(&self.name, op, Stage::Ok, What::Left);
-                    way.leave(&mut chances);
+                    connection.leave(&mut rng);
                     What::Left
                 }
                 Err(status) => {
@@ -69,31 +69,31 @@ impl ConsumerClient {
                     what
                 }
             };
-            // One that lost its stream may not know it yet, and commit what it has.
-            if self.manual && standing.delivered > standing.committed && chances.bool() {
-                self.commit(&world, &mut way, &mut standing).await;
+            // A client may commit before it knows that it lost its stream.
+            if self.manual && state.delivered > state.committed && rng.bool() {
+                self.commit(&world, &mut connection, &mut state).await;
             }
-            way.move_on(&what, &mut chances).await;
+            connection.move_on(&what, &mut rng).await;
         }
     }
 
-    /// Reads one stream: until its end, or until the client has enough of it.
+    /// Reads one stream until it ends or the client leaves it.
     async fn read(
         &self,
         world: &World,
-        way: &mut Way,
+        connection: &mut BrokerConnection,
         op: u64,
-        standing: &mut Standing,
-        chances: &mut Rng,
+        state: &mut StreamState,
+        rng: &mut Rng,
     ) -> Result<(), Status> {
-        let opened = tokio::time::timeout(SILENCE, self.open(way, chances)).await;
+        let opened = tokio::time::timeout(SILENCE, self.open(connection, rng)).await;
         let Ok(opened) = opened else {
-            self.heard_nothing(world, op);
+            self.report_silence(world, op);
             return Ok(());
         };
         let mut stream = opened?;
         let mut frames_left = match self.leaves {
-            true => chances.usize(1..100),
+            true => rng.usize(1..100),
             false => usize::MAX,
         };
         let mut uncommitted = 0;
@@ -101,46 +101,46 @@ impl ConsumerClient {
             frames_left -= 1;
             let frame = tokio::time::timeout(SILENCE, stream.message()).await;
             let Ok(frame) = frame else {
-                self.heard_nothing(world, op);
+                self.report_silence(world, op);
                 return Ok(());
             };
             let Some(event) = frame?.map(|frame| frame.event) else {
-                world.alarm(format!("{} was told that it has all ({op})", self.name));
+                world.alarm(format!("the stream of {} ended without a status ({op})", self.name));
                 return Ok(());
             };
             let note = |what| world.history.write(&self.name, op, Stage::Note, what);
             match event {
                 Some(Event::Attached(proto::Attached { position, head, epoch, seek_epoch })) => {
                     note(What::Attached { position, head, epoch, seek_epoch });
-                    *standing = Standing { epoch, delivered: position, committed: position };
+                    *state = StreamState { epoch, delivered: position, committed: position };
                 }
                 Some(Event::Repositioned(proto::Repositioned { position, epoch, .. })) => {
                     note(What::Repositioned { position, epoch });
-                    *standing = Standing { epoch, delivered: position, committed: position };
+                    *state = StreamState { epoch, delivered: position, committed: position };
                 }
                 Some(Event::Batch(batch)) => {
                     let mut runs = Vec::new();
                     batch.messages.iter().for_each(|message| values::add(&mut runs, message));
-                    standing.delivered = runs.last().map_or(standing.delivered, |run| run.end());
+                    state.delivered = runs.last().map_or(state.delivered, |run| run.end());
                     note(What::Delivered { runs });
-                    // At the end it may catch up.
-                    if !world.enough.is_cancelled() {
-                        rest(chances, 0, self.rests).await;
+                    // At the end of a run it must catch up.
+                    if !world.stop_writing.is_cancelled() {
+                        pause(rng, 0, self.max_rest).await;
                     }
                 }
                 Some(Event::Gap(proto::Gap { first_offset, end_offset })) => {
                     note(What::Gap { from: first_offset, to: end_offset });
-                    standing.delivered = end_offset;
+                    state.delivered = end_offset;
                 }
                 Some(Event::CaughtUp(proto::CaughtUp { head })) => note(What::CaughtUp { head }),
                 Some(Event::Heartbeat(_) | Event::Standby(_)) | None => {}
             }
-            // Not after each frame: some of what was delivered is delivered again. But soon: where
-            // a frame comes once a second, whoever waits for the position would wait too long.
-            if self.manual && standing.delivered > standing.committed {
+            // Not after each frame, so that some messages are delivered again; but soon, as frames
+            // may come only once a second, and runs wait for the position.
+            if self.manual && state.delivered > state.committed {
                 uncommitted += 1;
-                if chances.u8(..4) > 0 || uncommitted == MOST_UNCOMMITTED {
-                    self.commit(world, way, standing).await;
+                if rng.u8(..4) > 0 || uncommitted == MAX_UNCOMMITTED {
+                    self.commit(world, connection, state).await;
                     uncommitted = 0;
                 }
             }
@@ -150,10 +150,10 @@ impl ConsumerClient {
 
     async fn open(
         &self,
-        way: &mut Way,
-        chances: &mut Rng,
+        connection: &mut BrokerConnection,
+        rng: &mut Rng,
     ) -> Result<Streaming<ConsumeResponse>, Status> {
-        // Whoever commits each few messages and never opens another stream falls behind.
+        // A client that commits every few messages and never reopens its stream falls behind.
         let few = if self.leaves { 7 } else { 100 };
         let request = proto::ConsumeRequest {
             topic: self.topic.to_string(),
@@ -163,35 +163,40 @@ impl ConsumerClient {
             heartbeat_interval: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
             client_name: self.name.to_string(),
             max_batch_messages: match self.manual {
-                true => chances.choice([0, 0, few, 500]).unwrap(),
-                false => chances.choice([few, MOST_IN_A_FRAME]).unwrap(),
+                true => rng.choice([0, 0, few, 500]).unwrap(),
+                false => rng.choice([few, MAX_IN_A_FRAME]).unwrap(),
             },
             ..Default::default()
         };
-        Ok(way.consumers().await?.consume(request).await?.into_inner())
+        Ok(connection.consumers().await?.consume(request).await?.into_inner())
     }
 
-    fn heard_nothing(&self, world: &World, op: u64) {
+    fn report_silence(&self, world: &World, op: u64) {
         if !world.may_be_silent {
-            world.alarm(format!("{} heard nothing for {SILENCE:?} ({op})", self.name));
+            world.alarm(format!("{} received nothing for {SILENCE:?} ({op})", self.name));
         }
     }
 
-    async fn commit(&self, world: &World, way: &mut Way, standing: &mut Standing) {
-        let Standing { epoch, delivered: position, .. } = *standing;
+    async fn commit(
+        &self,
+        world: &World,
+        connection: &mut BrokerConnection,
+        state: &mut StreamState,
+    ) {
+        let StreamState { epoch, delivered: position, .. } = *state;
         let (topic, consumer) = (self.topic.clone(), self.consumer.clone());
-        let asked = What::Commit { topic, consumer, epoch, position };
-        let op = world.history.invoke(&self.name, asked);
+        let invocation = What::Commit { topic, consumer, epoch, position };
+        let op = world.history.invoke(&self.name, invocation);
         let request = proto::CommitRequest {
             topic: self.topic.to_string(),
             consumer_id: self.consumer.to_string(),
             epoch,
             position,
         };
-        match async { way.consumers().await?.commit(patient(request)).await }.await {
+        match async { connection.consumers().await?.commit(with_deadline(request)).await }.await {
             Ok(_) => {
                 world.history.write(&self.name, op, Stage::Ok, What::Committed);
-                standing.committed = position;
+                state.committed = position;
             }
             Err(status) => {
                 let (stage, what) = refused(&status);

@@ -1,18 +1,18 @@
-//! More publishes at once than a broker takes in.
+//! More concurrent publishes than a broker accepts.
 
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use trunkline::proto::producer_service_client::ProducerServiceClient;
 
-use super::{Way, World, producer::publish};
+use super::{BrokerConnection, World, producer::publish};
 use crate::history::Values;
 
-/// Requests of one connection; a broker takes no more than 2,048.
-const OF_A_CONNECTION: i64 = 2_000;
+/// Requests per connection, of which a broker accepts 2,048.
+const PER_CONNECTION: i64 = 2_000;
 
-/// Publishes so many messages of a producer to a broker, each by a request of its own and all at
-/// once; returns how many were acknowledged.
+/// Publishes a producer's values to a broker, each in its own request and all at once; returns how
+/// many were acknowledged.
 pub async fn flood(
     world: Arc<World>,
     broker: usize,
@@ -20,12 +20,12 @@ pub async fn flood(
     values: std::ops::Range<i64>,
 ) -> usize {
     let mut requests = JoinSet::new();
-    let mut way = Way::new(&world, broker);
+    let mut connection = BrokerConnection::new(&world, broker);
     for number in values.clone() {
-        if (number - values.start) % OF_A_CONNECTION == 0 {
-            way = Way::new(&world, broker);
+        if (number - values.start) % PER_CONNECTION == 0 {
+            connection = BrokerConnection::new(&world, broker);
         }
-        let channel = way.channel().await.unwrap();
+        let channel = connection.channel().await.unwrap();
         requests.spawn(publish_one(world.clone(), channel, topic.clone(), name.clone(), number));
     }
     requests.join_all().await.into_iter().filter(|acknowledged| *acknowledged).count()
@@ -38,7 +38,7 @@ async fn publish_one(
     name: Arc<str>,
     number: i64,
 ) -> bool {
-    // As there is no order among requests of many at once.
+    // Each request counts as a client, as concurrent requests have no order.
     let client: Arc<str> = format!("{name}-{number}").into();
     let values = Values { producer: name, first: number, count: 1 };
     let published = publish(&world, &client, &topic, (&values, None), async |request| {

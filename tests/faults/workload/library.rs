@@ -1,55 +1,55 @@
-//! A producer of the client library: a message at a time, batched by the library.
+//! A producer of the client library, which batches single messages.
 
 use std::{sync::Arc, time::Duration};
 
 use tonic::Code;
 use trunkline::client::{Acknowledgement, Client, Error, Producer};
 
-use super::{World, rest};
+use super::{World, pause};
 use crate::{
     history::{Stage, Values, What},
     values,
 };
 
-/// What a broker may answer while something is broken.
+/// Codes that a broker may answer while something is broken.
 const RETRYABLE: [Code; 4] =
     [Code::Unavailable, Code::Aborted, Code::ResourceExhausted, Code::DeadlineExceeded];
 
-/// A producer of the client library. One that fails is opened anew; what it had under way is not
-/// sent again, as nobody knows what became of it.
+/// A producer of the client library. It is reopened when it fails; requests in flight are not
+/// repeated, as their outcome is unknown.
 pub struct LibraryProducer {
     pub topic: Arc<str>,
     pub name: Arc<str>,
 }
 
 impl LibraryProducer {
-    /// Publishes until it is enough.
+    /// Publishes until writing stops.
     pub async fn run(self, world: Arc<World>) {
-        let mut chances = world.chances(&self.name);
+        let mut rng = world.rng(&self.name);
         let endpoints: Vec<String> =
             world.ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
         let endpoints = endpoints.join(",");
         let mut next = 0;
-        while !world.enough.is_cancelled() {
+        while !world.stop_writing.is_cancelled() {
             let Some(producer) = self.open(&world, &endpoints).await else {
-                rest(&mut chances, 50, 200).await;
+                pause(&mut rng, 50, 200).await;
                 continue;
             };
-            while !world.enough.is_cancelled() {
+            while !world.stop_writing.is_cancelled() {
                 let mut sent = Vec::new();
-                for _ in 0..chances.usize(1..=40) {
+                for _ in 0..rng.usize(1..=40) {
                     let values = Values { producer: self.name.clone(), first: next, count: 1 };
                     next += 1;
                     let message = values::message(&self.name, values.first);
                     let topic = self.topic.clone();
-                    let asked = What::Publish { topic, values, sequence: None };
-                    let op = world.history.invoke(&self.name, asked);
+                    let invocation = What::Publish { topic, values, sequence: None };
+                    let op = world.history.invoke(&self.name, invocation);
                     sent.push((op, producer.send(message).await));
                 }
                 if !self.settle(&world, sent).await {
                     break;
                 }
-                rest(&mut chances, 5, 40 * world.leisure).await;
+                pause(&mut rng, 5, 40 * world.slowdown).await;
             }
         }
     }
@@ -68,7 +68,7 @@ impl LibraryProducer {
         }
     }
 
-    /// Writes what became of messages; false if the producer is to be opened anew.
+    /// Writes the outcomes of messages; false if the producer must be reopened.
     async fn settle(
         &self,
         world: &World,
@@ -95,7 +95,7 @@ impl LibraryProducer {
     }
 }
 
-/// What the library says of a message: the broker's refusal, or that nobody can say.
+/// The broker's refusal, or an error of the library.
 fn refused(error: &Error) -> What {
     let (code, reason) = match error {
         Error::Refused(refusal) => (format!("{:?}", refusal.code), refusal.reason.clone()),

@@ -1,4 +1,4 @@
-//! A producer that has many requests under way on one stream.
+//! A producer with many requests in flight on one stream.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -12,101 +12,101 @@ use trunkline::proto::{
 };
 
 use super::{
-    LAST_TRIES, PATIENCE, Way, World,
+    BrokerConnection, FINAL_RETRIES, TIMEOUT, World, pause,
     producer::{is_final, messages},
-    refused, rest, stage_of,
+    refused, stage_of,
 };
 use crate::history::{Stage, Values, What};
 
-/// Requests that may be under way.
+/// The most requests in flight.
 const WINDOW: usize = 16;
 
-/// A producer with a stream and sequences: whatever was refused, or never answered, is sent again
-/// in its order.
+/// A producer with a stream and sequences. Requests that were refused or not answered are sent
+/// again in order.
 pub struct PipedProducer {
     pub topic: Arc<str>,
     pub name: Arc<str>,
 }
 
-/// What is under way, in order: the operation and its values.
-type UnderWay = VecDeque<(u64, Values)>;
+/// The operations in flight with their values, in order.
+type InFlight = VecDeque<(u64, Values)>;
 
 impl PipedProducer {
-    /// Publishes until it is enough.
+    /// Publishes until writing stops.
     pub async fn run(self, world: Arc<World>, first: usize) {
-        let mut chances = world.chances(&self.name);
-        let mut way = Way::new(&world, first);
+        let mut rng = world.rng(&self.name);
+        let mut connection = BrokerConnection::new(&world, first);
         let mut next = 0;
         let mut again: VecDeque<Values> = VecDeque::new();
         let mut give_up_at = None;
-        while !world.enough.is_cancelled() || !again.is_empty() {
-            if world.enough.is_cancelled() {
-                let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + LAST_TRIES);
+        while !world.stop_writing.is_cancelled() || !again.is_empty() {
+            if world.stop_writing.is_cancelled() {
+                let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + FINAL_RETRIES);
                 if give_up_at < Instant::now() {
                     return world.alarm(format!("{} is stuck", self.name));
                 }
             }
             if let Err(what) =
-                self.stream(&world, &mut way, &mut next, &mut again, &mut chances).await
+                self.stream(&world, &mut connection, &mut next, &mut again, &mut rng).await
             {
                 if is_final(&what) {
                     return world.alarm(format!("{} ends with {what:?}", self.name));
                 }
-                way.move_on(&what, &mut chances).await;
+                connection.move_on(&what, &mut rng).await;
             }
         }
     }
 
-    /// Publishes on one stream, until it breaks, something is refused, or it is enough; what is to
-    /// be sent again is left in `again`.
+    /// Publishes on one stream until it breaks, a request is refused, or writing stops. Leaves the
+    /// values to send again in `again`.
     async fn stream(
         &self,
         world: &World,
-        way: &mut Way,
+        connection: &mut BrokerConnection,
         next: &mut i64,
         again: &mut VecDeque<Values>,
-        chances: &mut Rng,
+        rng: &mut Rng,
     ) -> Result<(), What> {
         let (requests, outgoing) = mpsc::channel(WINDOW);
         let opened = async {
             let stream = ReceiverStream::new(outgoing);
-            Ok(way.producers().await?.publish_stream(stream).await?.into_inner())
+            Ok(connection.producers().await?.publish_stream(stream).await?.into_inner())
         };
-        let opened = tokio::time::timeout(PATIENCE, opened).await.unwrap_or_else(|_| silent());
+        let opened = tokio::time::timeout(TIMEOUT, opened).await.unwrap_or_else(|_| silent());
         let mut answers = opened.map_err(|status| refused(&status).1)?;
-        let mut under_way = UnderWay::new();
+        let mut in_flight = InFlight::new();
         let mut problem = None;
         loop {
-            let sends = under_way.len() < WINDOW
+            let sends = in_flight.len() < WINDOW
                 && problem.is_none()
-                && (!world.enough.is_cancelled() || !again.is_empty());
+                && (!world.stop_writing.is_cancelled() || !again.is_empty());
             if sends {
                 let values = again.pop_front().unwrap_or_else(|| {
-                    let count = chances.i64(1..=10);
+                    let count = rng.i64(1..=10);
                     *next += count;
                     Values { producer: self.name.clone(), first: *next - count, count }
                 });
-                under_way.push_back((self.invoke(world, &values), values.clone()));
+                in_flight.push_back((self.invoke(world, &values), values.clone()));
                 if requests.send(self.request(&values)).await.is_ok() {
-                    rest(chances, 0, 4 * world.leisure).await;
-                    // Answers that are there are taken before more is sent.
-                    if under_way.len() < WINDOW / 2 {
+                    pause(rng, 0, 4 * world.slowdown).await;
+                    // With many in flight, answers are read before more is sent.
+                    if in_flight.len() < WINDOW / 2 {
                         continue;
                     }
                 }
             }
-            if under_way.is_empty() {
+            if in_flight.is_empty() {
                 return problem.map_or(Ok(()), Err);
             }
-            match self.answer(world, &mut answers, &mut under_way).await {
+            match self.answer(world, &mut answers, &mut in_flight).await {
                 Ok(()) => {}
-                // Those behind it are answered too.
+                // The requests after it are answered, too.
                 Err(Refusal::One(what, values)) => {
                     again.push_back(values);
                     problem.get_or_insert(what);
                 }
                 Err(Refusal::All(what)) => {
-                    again.extend(under_way.into_iter().map(|(_, values)| values));
+                    again.extend(in_flight.into_iter().map(|(_, values)| values));
                     again.make_contiguous().sort_by_key(|values| values.first);
                     return Err(problem.unwrap_or(what));
                 }
@@ -114,14 +114,14 @@ impl PipedProducer {
         }
     }
 
-    /// Takes one answer.
+    /// Receives one answer.
     async fn answer(
         &self,
         world: &World,
         answers: &mut Streaming<PublishStreamResponse>,
-        under_way: &mut UnderWay,
+        in_flight: &mut InFlight,
     ) -> Result<(), Refusal> {
-        let answer = tokio::time::timeout(PATIENCE, answers.message()).await;
+        let answer = tokio::time::timeout(TIMEOUT, answers.message()).await;
         let answer = answer.unwrap_or_else(|_| silent()).and_then(|answer| {
             answer
                 .and_then(|answer| answer.result)
@@ -129,14 +129,15 @@ impl PipedProducer {
         });
         match answer {
             Ok(Answer::Receipt(receipt)) => {
-                let (op, _) = under_way.pop_front().expect("one answer each");
+                let (op, _) = in_flight.pop_front().expect("there is one answer for each request");
                 let (first_offset, duplicate) = (receipt.first_offset, receipt.duplicate);
                 let published = What::Published { first_offset, duplicate };
                 world.history.write(&self.name, op, Stage::Ok, published);
                 Ok(())
             }
             Ok(Answer::Refusal(PublishRefusal { code, reason, message, .. })) => {
-                let (op, values) = under_way.pop_front().expect("one answer each");
+                let (op, values) =
+                    in_flight.pop_front().expect("there is one answer for each request");
                 let code = format!("{:?}", tonic::Code::from(code));
                 let stage = stage_of(&reason);
                 let what = What::Refused { code, reason, message };
@@ -145,8 +146,8 @@ impl PipedProducer {
             }
             Err(status) => {
                 let (_, what) = refused(&status);
-                // What was under way may have been stored, whatever ended the stream.
-                for (op, _) in &*under_way {
+                // Requests in flight may have been stored, whatever ended the stream.
+                for (op, _) in &*in_flight {
                     world.history.write(&self.name, *op, Stage::Info, what.clone());
                 }
                 Err(Refusal::All(what))
@@ -171,9 +172,10 @@ impl PipedProducer {
     }
 }
 
-/// Why something must be sent again.
 enum Refusal {
+    /// Of one request.
     One(What, Values),
+    /// Of everything in flight.
     All(What),
 }
 

@@ -6,19 +6,19 @@ use tokio::time::Instant;
 use tonic::{Response, Status};
 use trunkline::proto;
 
-use super::{LAST_TRIES, Way, World, patient, refused, rest};
+use super::{BrokerConnection, FINAL_RETRIES, World, pause, refused, with_deadline};
 use crate::{
     history::{Stage, Values, What},
     values::{self, Sizes},
 };
 
-/// Whether a producer's messages are counted.
+/// Whether a producer uses sequences.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Counting {
-    /// With a sequence, so that each request is tried again until it is stored.
-    Sequence,
-    /// Without: what failed is not tried again, and the next values follow.
-    None,
+pub enum Sequencing {
+    /// Each request has a sequence and is retried until it is stored.
+    With,
+    /// Failed requests are not retried, and the next values follow.
+    Without,
 }
 
 /// A producer that waits for each answer.
@@ -26,18 +26,18 @@ pub struct UnaryProducer {
     pub topic: Arc<str>,
     pub name: Arc<str>,
     pub sizes: Sizes,
-    pub counting: Counting,
+    pub sequencing: Sequencing,
 }
 
 impl UnaryProducer {
-    /// Publishes until it is enough.
+    /// Publishes until writing stops.
     pub async fn run(self, world: Arc<World>, first: usize) {
-        let mut chances = world.chances(&self.name);
-        let mut way = Way::new(&world, first);
+        let mut rng = world.rng(&self.name);
+        let mut connection = BrokerConnection::new(&world, first);
         let mut next = 0;
         let mut give_up_at = None;
-        while !world.enough.is_cancelled() {
-            let count = chances.i64(
+        while !world.stop_writing.is_cancelled() {
+            let count = rng.i64(
                 1..=match self.sizes {
                     Sizes::Small => 30,
                     Sizes::All => 3,
@@ -45,12 +45,12 @@ impl UnaryProducer {
             );
             let values = Values { producer: self.name.clone(), first: next, count };
             next += count;
-            while let Err(refused) = self.publish(&world, &mut way, &values).await {
-                let stopped = world.enough.is_cancelled();
-                let give_up_at =
-                    stopped.then(|| *give_up_at.get_or_insert_with(|| Instant::now() + LAST_TRIES));
-                if self.counting == Counting::None {
-                    way.move_on(&refused, &mut chances).await;
+            while let Err(refused) = self.publish(&world, &mut connection, &values).await {
+                let stopped = world.stop_writing.is_cancelled();
+                let give_up_at = stopped
+                    .then(|| *give_up_at.get_or_insert_with(|| Instant::now() + FINAL_RETRIES));
+                if self.sequencing == Sequencing::Without {
+                    connection.move_on(&refused, &mut rng).await;
                     break;
                 }
                 if is_final(&refused) {
@@ -59,22 +59,27 @@ impl UnaryProducer {
                 if give_up_at.is_some_and(|at| at < Instant::now()) {
                     return world.alarm(format!("{} is stuck with {refused:?}", self.name));
                 }
-                way.move_on(&refused, &mut chances).await;
+                connection.move_on(&refused, &mut rng).await;
             }
-            rest(&mut chances, world.leisure, 20 * world.leisure).await;
+            pause(&mut rng, world.slowdown, 20 * world.slowdown).await;
         }
     }
 
-    async fn publish(&self, world: &World, way: &mut Way, values: &Values) -> Result<(), What> {
-        let sequence = (self.counting == Counting::Sequence).then_some(values.first);
+    async fn publish(
+        &self,
+        world: &World,
+        connection: &mut BrokerConnection,
+        values: &Values,
+    ) -> Result<(), What> {
+        let sequence = (self.sequencing == Sequencing::With).then_some(values.first);
         publish(world, &self.name, &self.topic, (values, sequence), async |request| {
-            way.producers().await?.publish(patient(request)).await
+            connection.producers().await?.publish(with_deadline(request)).await
         })
         .await
     }
 }
 
-/// Publishes values as a client, in a way of its own, and writes what came of it.
+/// Publishes values as a client through a given call, and writes the outcome.
 pub(super) async fn publish(
     world: &World,
     client: &Arc<str>,
@@ -82,8 +87,8 @@ pub(super) async fn publish(
     (values, sequence): (&Values, Option<i64>),
     send: impl AsyncFnOnce(proto::PublishRequest) -> Result<Response<proto::PublishResponse>, Status>,
 ) -> Result<(), What> {
-    let asked = What::Publish { topic: topic.clone(), values: values.clone(), sequence };
-    let op = world.history.invoke(client, asked);
+    let invocation = What::Publish { topic: topic.clone(), values: values.clone(), sequence };
+    let op = world.history.invoke(client, invocation);
     let request = proto::PublishRequest {
         topic: topic.to_string(),
         producer_id: values.producer.to_string(),
@@ -113,7 +118,7 @@ pub(super) fn messages(values: &Values) -> Vec<proto::NewMessage> {
         .collect()
 }
 
-/// Whether another try of a counted request must end in the same way.
+/// Whether a retry of a request with a sequence must fail in the same way.
 pub(super) fn is_final(refused: &What) -> bool {
     let What::Refused { reason, .. } = refused else { return false };
     [

@@ -1,36 +1,36 @@
-//! Somebody who moves a consumer about.
+//! A client that seeks a consumer repeatedly.
 
 use std::sync::Arc;
 
 use trunkline::proto::{self, seek_request::Target};
 
-use super::{Way, World, patient, refused, rest};
+use super::{BrokerConnection, World, pause, refused, with_deadline};
 use crate::history::{Stage, What};
 
-/// How far back a seek goes at the most: what it goes back by has to be read again before the end.
-const FAR: i64 = 3_000;
+/// The furthest that a seek goes back, as those messages must be read again before the end.
+const MAX_BACK: i64 = 3_000;
 
-/// Moves a consumer to the ends of its topic, and between them, until it is enough.
-pub async fn seek_about(world: Arc<World>, topic: Arc<str>, consumer: Arc<str>) {
+/// Moves a consumer to the ends of its topic, and in between, until writing stops.
+pub async fn seek_repeatedly(world: Arc<World>, topic: Arc<str>, consumer: Arc<str>) {
     let name: Arc<str> = "seeker".into();
-    let mut chances = world.chances(&name);
-    let mut way = Way::new(&world, 0);
+    let mut rng = world.rng(&name);
+    let mut connection = BrokerConnection::new(&world, 0);
     let mut last = 0;
-    while !world.enough.is_cancelled() {
-        rest(&mut chances, 100, 600).await;
-        let target = match chances.u8(..4) {
-            0 if last < FAR => Target::Edge(proto::LogEdge::Earliest.into()),
+    while !world.stop_writing.is_cancelled() {
+        pause(&mut rng, 100, 600).await;
+        let target = match rng.u8(..4) {
+            0 if last < MAX_BACK => Target::Edge(proto::LogEdge::Earliest.into()),
             1 => Target::Edge(proto::LogEdge::Latest.into()),
-            _ => Target::Offset(chances.i64((last - FAR).max(0)..=last)),
+            _ => Target::Offset(rng.i64((last - MAX_BACK).max(0)..=last)),
         };
-        let asked = What::Seek { topic: topic.clone(), consumer: consumer.clone() };
-        let op = world.history.invoke(&name, asked);
+        let invocation = What::Seek { topic: topic.clone(), consumer: consumer.clone() };
+        let op = world.history.invoke(&name, invocation);
         let request = proto::SeekRequest {
             topic: topic.to_string(),
             consumer_id: consumer.to_string(),
             target: Some(target),
         };
-        match async { way.consumers().await?.seek(patient(request)).await }.await {
+        match async { connection.consumers().await?.seek(with_deadline(request)).await }.await {
             Ok(sought) => {
                 let position = sought.into_inner().position;
                 last = last.max(position);
@@ -39,7 +39,7 @@ pub async fn seek_about(world: Arc<World>, topic: Arc<str>, consumer: Arc<str>) 
             Err(status) => {
                 let (stage, what) = refused(&status);
                 world.history.write(&name, op, stage, what.clone());
-                way.move_on(&what, &mut chances).await;
+                connection.move_on(&what, &mut rng).await;
             }
         }
     }

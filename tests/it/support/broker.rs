@@ -43,6 +43,17 @@ impl TestBroker {
         Self::start_with(database, &url, None, Duration::from_secs(5)).await
     }
 
+    /// A broker with the topic `orders`, which has two batches, of two and three messages, and the
+    /// consumer `billing`.
+    pub async fn with_five_messages() -> Self {
+        let broker = Self::start().await;
+        broker.topic("orders").await;
+        broker.consumer("orders", "billing").await;
+        broker.publish("orders", ["a", "b"]).await;
+        broker.publish("orders", ["c", "d", "e"]).await;
+        broker
+    }
+
     pub async fn start_with(
         database: Arc<TestDatabase>,
         url: &str,

@@ -1,6 +1,6 @@
-//! C1, for all streams until the first seek: the first one begins where the consumer was
-//! registered, and one that moves the position by itself passes over no more than was on its way to
-//! a client that has gone.
+//! C1, for all streams until the first seek: the first one starts where the consumer was
+//! registered, and a stream in auto mode skips no more than was in flight to a client that
+//! disconnected.
 
 use crate::history::What;
 
@@ -11,26 +11,26 @@ use super::{
     operations::{Attached, Line, Stream},
 };
 
-/// What streams ask for at the most that move the position by themselves.
-pub const MOST_IN_A_FRAME: i32 = 500;
+/// The most messages in a frame that streams in auto mode request.
+pub const MAX_IN_A_FRAME: i32 = 500;
 
-pub fn no_stream_passes_over_more_than_was_under_way(index: &Index<'_>, findings: &mut Findings) {
+pub fn no_stream_skips_more_than_was_in_flight(index: &Index<'_>, findings: &mut Findings) {
     for ((topic, name), consumer) in &index.consumers {
         let until = consumer.first_seek().unwrap_or(Line::MAX);
-        let (had, mut before) = (how_far_it_came(consumer), None);
+        let (reached, mut before) = (positions_reached(consumer), None);
         for attached in consumer.attached().into_iter().filter(|it| it.line < until) {
-            let had = match had.by(attached.line - 1) {
-                Some((_, had)) => Some(had),
-                None => consumer.began,
+            let reached = match reached.by(attached.line - 1) {
+                Some((_, reached)) => Some(reached),
+                None => consumer.start,
             };
-            let most = before.map_or(Some(0), |before| under_way(consumer, before, attached.line));
-            if let (Some(had), Some(most)) = (had, most)
-                && attached.position > had + most
+            let most = before.map_or(Some(0), |before| in_flight(consumer, before, attached.line));
+            if let (Some(reached), Some(most)) = (reached, most)
+                && attached.position > reached + most
             {
-                findings.tell(|| {
+                findings.report(|| {
                     format!(
-                        "consumer {name} on {topic} goes on at {} in line {}, but had come to {had}, \
-                         and {most} messages at the most were on their way",
+                        "consumer {name} on {topic} continues at {} in line {}, but had reached {reached}, \
+                        and at most {most} messages were in flight",
                         attached.position, attached.line
                     )
                 });
@@ -41,7 +41,7 @@ pub fn no_stream_passes_over_more_than_was_under_way(index: &Index<'_>, findings
 }
 
 /// How far the streams of a consumer had come by each line.
-fn how_far_it_came(consumer: &Consumer<'_>) -> Known {
+fn positions_reached(consumer: &Consumer<'_>) -> Known {
     let frames = consumer.streams.iter().flat_map(|stream| &stream.frames);
     let ends = frames.filter_map(|(line, frame)| match frame {
         What::Attached { position, .. } => Some((*line, *position)),
@@ -52,27 +52,27 @@ fn how_far_it_came(consumer: &Consumer<'_>) -> Known {
     Known::of(ends.collect())
 }
 
-/// How many messages may have been on their way to a stream that had ended before a line; `None` if
-/// nobody can say, as its client left it, or lost it.
-fn under_way(consumer: &Consumer<'_>, before: Attached, line: Line) -> Option<i64> {
-    // They are in the order of their beginnings, as their numbers are.
-    let place = consumer.streams.binary_search_by_key(&before.op, |stream| stream.op).ok()?;
-    let stream = &consumer.streams[place];
-    let Stream { ended, is_told_why, manual, .. } = stream;
-    // Whose position is its client's to move passes over nothing at all.
+/// How many messages may have been in flight to a stream that ended before a line; `None` if that
+/// is unknown, as the client left the stream or lost it.
+fn in_flight(consumer: &Consumer<'_>, before: Attached, line: Line) -> Option<i64> {
+    // Streams and their operation numbers are in the order of their invocations.
+    let index = consumer.streams.binary_search_by_key(&before.op, |stream| stream.op).ok()?;
+    let stream = &consumer.streams[index];
+    let Stream { ended, has_reason, manual, .. } = stream;
+    // A stream in manual mode skips nothing.
     if *manual {
         return consumer.is_all(true).then_some(0);
     }
-    // One frame, the position of which was being stored.
-    (ended.is_some_and(|ended| ended < line) && *is_told_why).then_some(MOST_IN_A_FRAME.into())
+    // One frame, whose position was being stored.
+    (ended.is_some_and(|ended| ended < line) && *has_reason).then_some(MAX_IN_A_FRAME.into())
 }
 
 #[cfg(test)]
 mod tests {
     use crate::check::story::Story;
 
-    /// 2,000 messages, 10 of which are handed out to a stream that moves the position by itself.
-    fn handed_out() -> (Story, u64) {
+    /// 2,000 messages, 10 of which were delivered to a stream in auto mode.
+    fn delivered() -> (Story, u64) {
         let mut story = Story::new();
         story.publish_at("p", 0, 2_000, 0);
         story.table(0, 2_000, &[(0, "p", 0, 2_000)]);
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_stream_begins_where_the_consumer_does() {
+    fn a_first_stream_that_starts_elsewhere_than_its_consumer_is_found() {
         for manual in [true, false] {
             let mut story = Story::new();
             story.publish_at("p", 0, 20, 0);
@@ -91,27 +91,27 @@ mod tests {
             story.registered("c", 2);
             let stream = story.consume("c", manual);
             story.attached(stream, 3, 1);
-            story.assert_only("C1", "goes on at 3 in line 6, but had come to 2, and 0 messages");
+            story.assert_only("C1", "continues at 3 in line 6, but had reached 2, and at most 0");
         }
     }
 
     #[test]
-    fn a_stream_that_its_broker_ended_passes_over_a_frame() {
+    fn a_stream_that_its_broker_ended_may_skip_one_frame() {
         for (position, clean) in [(510, true), (511, false)] {
-            let (mut story, stream) = handed_out();
+            let (mut story, stream) = delivered();
             story.ended(stream, "DRAINING");
             let stream = story.consume("c", false);
             story.attached(stream, position, 2);
             match clean {
                 true => story.assert_clean(),
-                false => story.assert_only("C1", "goes on at 511 in line 9, but had come to 10"),
+                false => story.assert_only("C1", "continues at 511 in line 9, but had reached 10"),
             }
         }
     }
 
     #[test]
-    fn a_client_that_leaves_loses_what_is_on_its_way() {
-        let (mut story, stream) = handed_out();
+    fn a_client_that_leaves_may_lose_messages_in_flight() {
+        let (mut story, stream) = delivered();
         story.left(stream);
         let stream = story.consume("c", false);
         story.attached(stream, 1_500, 2);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_seek_a_stream_begins_anywhere() {
+    fn after_a_seek_a_stream_may_start_anywhere() {
         let mut story = Story::new();
         story.publish_at("p", 0, 20, 0);
         story.table(0, 20, &[(0, "p", 0, 20)]);
