@@ -43,14 +43,14 @@ impl Storage {
         Ok(Writer(self.pools.writer.get().await?))
     }
 
-    /// Opens all sessions that publish and has them plan their statement, so that the first publishes
-    /// need not wait for that. Does nothing with pooled sessions, which keep no plans.
+    /// Opens all sessions that publish and has them plan their statement, so that the first
+    /// publishes need not wait for that. Does nothing with pooled sessions, which keep no plans.
     pub async fn warm_up(&self) -> Result<(), Error> {
         if self.pools.writer.is_pooled() {
             return Ok(());
         }
         // Takes all of them before it gives one back, or the pool would hand that one out again.
-        let sessions = self.pools.writer.size();
+        let sessions = self.pools.writer.max_size();
         let writers = try_join_all((0..sessions).map(|_| self.writer())).await?;
         let (nowhere, nothing) = (TopicName::stored(""), Draft::default());
         try_join_all(writers.iter().map(|writer| writer.append(&nowhere, &nothing))).await?;
@@ -64,8 +64,8 @@ impl Writer {
         self.0.limit_lock_wait(SHORT_WRITER_LOCK_TIMEOUT);
     }
 
-    /// Appends one batch, in a transaction of its own. Returns `None`, and stores nothing, if there is
-    /// no such topic, if its head is not the expected one, or if one of the producers is not
+    /// Appends one batch, in a transaction of its own. Returns `None`, and stores nothing, if there
+    /// is no such topic, if its head is not the expected one, or if one of the producers is not
     /// registered on it with the draft's epoch and up to the draft's sequence. Fails with
     /// [`Error::ChangedMeanwhile`], and stores nothing, if any of that changed during the check.
     pub async fn append(
@@ -116,11 +116,11 @@ async fn append_batch(
     topic: &TopicName,
     draft: &Draft,
 ) -> Result<Option<Appended>, Error> {
-    // The producers are joined with their topic first, so that each is found by its whole key. By the
-    // topic alone, the planner would read all that are registered on it whenever its statistics say
-    // that there are few. `fit` is evaluated before the head is locked. What another broker commits
-    // while this one waits for the lock is caught by the conditions of `seen`, which are checked
-    // again on the newest rows.
+    // The producers are joined with their topic first, so that each is found by its whole key. By
+    // the topic alone, the planner would read all that are registered on it whenever its statistics
+    // say that there are few. `fit` is evaluated before the head is locked. What another broker
+    // commits while this one waits for the lock is caught by the conditions of `seen`, which are
+    // checked again on the newest rows.
     let statement = "-- append_batch
             with publishing as materialized (
                 select id as topic_id, publishing.*

@@ -59,9 +59,9 @@ impl Storage {
                 let parameters: [&dyn Parameter; 3] = [&topic.0, &consumer.as_str(), &position.0];
                 let inserted = transaction.execute(insert, &parameters).await? == 1;
                 if inserted {
-                    // A statement of its own, so that it sees the fence as it is now: the insert may
-                    // have waited for a transaction that forgot an earlier registration of the ID,
-                    // and raised the fence.
+                    // A statement of its own, so that it sees the fence as it is now: the insert
+                    // may have waited for a transaction that forgot an earlier registration of the
+                    // ID, and raised the fence.
                     let begin = "-- begin_consumer_epochs
                         update trunkline.consumer_topic
                         set epoch = consumer_epoch, seek_epoch = consumer_epoch

@@ -149,7 +149,8 @@ impl Error {
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(state) = error.code() else {
-            // The error is not the server's: a broken connection, or a value that cannot be decoded.
+            // The error is not the server's: a broken connection, or a value that cannot be
+            // decoded.
             return if error.is_closed()
                 || std::error::Error::source(&error)
                     .is_some_and(|source| source.is::<std::io::Error>())
@@ -182,7 +183,8 @@ impl From<tokio_postgres::Error> for Error {
             }
             // A standby refuses to begin a transaction that writes.
             "0A000" if is_refusal_to_write(&error) => Self::Unavailable(describe(&error)),
-            // Out of disk, memory or connections (53); a cancelled statement (57); a standby (25006).
+            // Out of disk, memory or connections (53); a cancelled statement (57); a standby
+            // (25006).
             code if code.starts_with("53") || code.starts_with("57") || code == "25006" => {
                 Self::Unavailable(describe(&error))
             }

@@ -52,7 +52,8 @@ pub struct MissingBatch {
 
 impl Storage {
     /// Checks logs: one answer for each entry whose topic exists. Uses a connection of its own, as
-    /// the sessions of the pools may still reach a server that has been replaced. Fails after 4 s.
+    /// the sessions of the pools may still reach a server that has been replaced. Gives up after 4
+    /// s.
     pub async fn check_logs(
         &self,
         logs: &[(TopicId, Option<LastBatch>)],

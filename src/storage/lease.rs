@@ -50,7 +50,7 @@ pub enum Claim {
     Stands,
     /// Another stream has claimed the lease since.
     Superseded {
-        /// The holder's name of that stream.
+        /// The name that this stream goes by as a holder.
         by: String,
     },
     /// The consumer is no longer registered.
@@ -66,7 +66,7 @@ pub struct LeaseChange {
     pub position: Offset,
     /// Whether another stream has begun to take the lease over, whatever became of that.
     pub taken: bool,
-    /// The holder's name of that stream.
+    /// The name that this stream goes by as a holder.
     pub taker: String,
 }
 
@@ -145,7 +145,7 @@ impl Storage {
         Ok(())
     }
 
-    /// Opens the session that will hold this broker's leases. Fails after 5 s.
+    /// Opens the session that will hold this broker's leases. Gives up after 5 s.
     pub async fn open_lease_session(&self) -> Result<LeaseSession, Error> {
         let requested_at = Instant::now();
         // Has a shorter limit of its own, so that its error says which server did not answer.

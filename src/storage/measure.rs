@@ -9,7 +9,7 @@ pub struct Counters {
     pub wal_bytes: i64,
     /// A gauge: bytes that our tables take on disk, with their indexes and TOAST data.
     pub disk_bytes: i64,
-    /// Batches stored in the given topics: one a topic and transaction.
+    /// Batches stored in the given topics: one per topic and transaction.
     pub batches: i64,
     /// A gauge: sessions of brokers.
     pub sessions: i64,

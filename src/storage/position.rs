@@ -78,8 +78,8 @@ impl Storage {
         }))
     }
 
-    /// Moves a position to anywhere in the log, and begins a new epoch, so that no earlier lease can
-    /// move it any more.
+    /// Moves a position to anywhere in the log, and begins a new epoch, so that no earlier lease
+    /// can move it any more.
     pub async fn seek(
         &self,
         topic: TopicId,

@@ -1,5 +1,5 @@
-//! Probes a database before it is trusted: whether sessions last, advisory locks exclude each other,
-//! and notifications arrive.
+//! Probes a database before it is trusted: whether sessions last, advisory locks exclude each
+//! other, and notifications arrive.
 //!
 //! A pooler that lends sessions by the transaction, or a server that only speaks PostgreSQL's
 //! protocol, may accept the statements and do nothing: every broker would then hold every lease.
@@ -45,8 +45,8 @@ pub(super) async fn prove_that_sessions_are_set_up(
     }
 }
 
-/// Asks in an order in which a pooler must lend one session to both clients, or two sessions to one
-/// client, whether it lends the most or the least recently used session.
+/// Asks in an order in which any pooler must lend one session to both clients, or two sessions to
+/// one client, whether it prefers the most recently used session or the least recently used one.
 async fn sessions_last(first: &Client, second: &Client) -> Result<bool, Error> {
     const SESSION: &str = "/* find_session */ select pg_backend_pid()";
     let own = ask(first, SESSION).await?;
@@ -61,8 +61,8 @@ async fn sessions_last(first: &Client, second: &Client) -> Result<bool, Error> {
     Ok(still_own && others != own)
 }
 
-/// Proves that the pooler leads to the database that the direct URL names: a lock that is taken in a
-/// direct session can be seen in a pooled one.
+/// Proves that the pooler leads to the database that the direct URL names: a lock that is taken in
+/// a direct session can be seen in a pooled one.
 pub(super) async fn prove_that_databases_are_one(
     direct: &Connector,
     sessions: &SessionPool,

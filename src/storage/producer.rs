@@ -72,9 +72,9 @@ impl Storage {
                 if transaction.execute(insert, &names).await? == 0 {
                     return Ok(None);
                 }
-                // A statement of its own, so that it sees the fence as it is now: the insert may have
-                // waited for a transaction that forgot an earlier registration of the ID, and raised
-                // the fence.
+                // A statement of its own, so that it sees the fence as it is now: the insert may
+                // have waited for a transaction that forgot an earlier registration of the ID, and
+                // raised the fence.
                 let begin = format!(
                     "-- begin_producer_epochs
                     update trunkline.producer_topic p
@@ -175,8 +175,8 @@ pub(super) async fn forget_producers_of(
 }
 
 /// A statement that deletes registrations. For those that used epochs or sequences, it raises the
-/// fence above their epochs, and remembers their names for a week: an old instance must not pass for
-/// one of a later registration.
+/// fence above their epochs, and remembers their names for a week: an old instance must not pass
+/// for one of a later registration.
 fn forget_producers(name: &str, which: &str) -> String {
     format!(
         "-- {name}

@@ -1,4 +1,5 @@
-//! Pulls messages: reads at the position and moves it, in one transaction under the consumer's lock.
+//! Pulls messages: reads at the position and moves it, in one transaction under the consumer's
+//! lock.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,8 +9,8 @@ use crate::model::{Batch, ConsumerKey, Offset};
 /// The messages that a pull took.
 #[derive(Debug)]
 pub struct Pulled {
-    /// The batches from the one that holds the first message on. The last one may hold messages from
-    /// `to` on, which were not taken.
+    /// The batches from the one that holds the first message on. The last one may hold messages
+    /// from `to` on, which were not taken.
     pub batches: Vec<Arc<Batch>>,
     /// The position before.
     pub position: Offset,
@@ -22,8 +23,8 @@ pub struct Pulled {
 }
 
 impl Storage {
-    /// Takes messages from the position on, as many as `choose` says, which is given the batches and
-    /// the first offset, and returns the new position. `None` if the consumer is no longer
+    /// Takes messages from the position on, as many as `choose` says, which is given the batches
+    /// and the first offset, and returns the new position. `None` if the consumer is no longer
     /// registered. Fails, and takes nothing, with [`Error::Locked`] if another session holds the
     /// consumer's lock for longer than `lock_wait`, and with [`Error::ChangedMeanwhile`] if
     /// something else moved the position.

@@ -27,8 +27,8 @@ pub struct LogSlice {
 const MAX_BATCHES: i64 = 512;
 
 impl Storage {
-    /// Reads from an offset on, or from the log start offset if that is later, until `max_bytes` are
-    /// exceeded; `None` if there is no such topic.
+    /// Reads from an offset on, or from the log start offset if that is later, until `max_bytes`
+    /// are exceeded; `None` if there is no such topic.
     pub async fn read_batches(
         &self,
         topic: TopicId,
@@ -93,9 +93,9 @@ pub(super) async fn read_batches(
     from: Offset,
     max_bytes: usize,
 ) -> Result<Option<LogSlice>, Error> {
-    // The running sum of the sizes bounds the answer before any payload is decompressed. A batch that
-    // ends at or before the offset is left out, or a reader at the tail would decompress the last
-    // batch again and again.
+    // The running sum of the sizes bounds the answer before any payload is decompressed. A batch
+    // that ends at or before the offset is left out, or a reader at the tail would decompress the
+    // last batch again and again.
     let statement = "-- read_batches
             select h.next_offset, h.first_offset, b.base_offset, b.published_at, b.payloads,
                    b.keys, b.headers::text[], b.producers, b.producer_counts

@@ -1,5 +1,5 @@
-//! Removes messages. Raising the log start offset hides them at once; their rows are deleted later in
-//! small steps, and the space of the rows is then freed for new ones.
+//! Removes messages. Raising the log start offset hides them at once; their rows are deleted later
+//! in small steps, and the space of the rows is then freed for new ones.
 
 use std::time::Duration;
 
@@ -32,8 +32,8 @@ pub struct Deleted {
 }
 
 impl Storage {
-    /// Topics whose limits are exceeded, and what their log start offsets may be raised to for now, as
-    /// only a few thousand batches are considered at a time.
+    /// Topics whose limits are exceeded, and what their log start offsets may be raised to for now,
+    /// as only a few thousand batches are considered at a time.
     pub async fn find_expired(&self) -> Result<Vec<(TopicId, Offset)>, Error> {
         let client = self.query().await?;
         // Finds first the topics that have anything to remove, by each one's oldest batch, and then
@@ -85,8 +85,8 @@ impl Storage {
         Ok(rows.iter().map(|row| (TopicId(row.get(0)), Offset(row.get(1)))).collect())
     }
 
-    /// Hides the messages before `floor`, or the first few thousand batches of them; returns the new
-    /// log start offset, or `None` if there is no such topic. With `keep_unread`, respects the
+    /// Hides the messages before `floor`, or the first few thousand batches of them; returns the
+    /// new log start offset, or `None` if there is no such topic. With `keep_unread`, respects the
     /// topic's setting to keep what its slowest consumer has not read.
     pub async fn raise_floor(
         &self,
@@ -97,7 +97,8 @@ impl Storage {
         let mut client = self.locking().await?;
         client
             .transact(async |transaction| {
-                // Locks the row first, so that the next statement sees what is there under the lock.
+                // Locks the row first, so that the next statement sees what is there under the
+                // lock.
                 let lock = "-- lock_topic_head
                     select first_offset, next_offset, deleted_until
                     from trunkline.topic_head where topic_id = $1 for update";
@@ -152,12 +153,12 @@ impl Storage {
         Ok(rows.iter().map(|row| (TopicId(row.get(0)), Offset(row.get(1)))).collect())
     }
 
-    /// Deletes some of a topic's hidden batches; none if none are left. Keeps the batch that holds the
-    /// oldest message kept.
+    /// Deletes some of a topic's hidden batches; none if none are left. Keeps the batch that holds
+    /// the oldest message kept.
     pub async fn delete_hidden(&self, topic: TopicId) -> Result<Deleted, Error> {
         let client = self.locking().await?;
-        // Both bounds are known before the batches are searched for, so that the search does not walk
-        // over rows that were deleted but not vacuumed yet.
+        // Both bounds are known before the batches are searched for, so that the search does not
+        // walk over rows that were deleted but not vacuumed yet.
         let statement = "-- delete_hidden
             with head as materialized (
                 select first_offset, deleted_until

@@ -11,8 +11,8 @@ impl Storage {
         &self.encoding
     }
 
-    /// Whether every text can be stored. A SQL_ASCII database converts nothing: it stores UTF-8 as it
-    /// comes, and refuses to return what others have stored there in another encoding.
+    /// Whether every text can be stored. A SQL_ASCII database converts nothing: it stores UTF-8 as
+    /// it comes, and refuses to return what others have stored there in another encoding.
     pub fn can_store_any_text(&self) -> bool {
         matches!(self.encoding.as_str(), "UTF8" | "SQL_ASCII")
     }

@@ -137,7 +137,8 @@ impl Storage {
                     .await?;
                 let Some(head) = head else { return Ok(None) };
                 let id: i32 = head.get(0);
-                // Waits for registrations under way, which hold the topic's row, and deletes them too.
+                // Waits for registrations under way, which hold the topic's row, and deletes them
+                // too.
                 let lock = "-- lock_topic\nselect from trunkline.topic where id = $1 for update";
                 transaction.query_opt(lock, &[&id]).await?;
                 let bury =

@@ -9,8 +9,8 @@ use crate::{
     },
 };
 
-/// Changes the statement that appends, so that it stores at an offset that was taken in a transaction
-/// of its own, as from a sequence: other batches may be stored, and read, in between.
+/// Changes the statement that appends, so that it stores at an offset that was taken in a
+/// transaction of its own, as from a sequence: other batches may be stored, and read, in between.
 pub(super) async fn at_an_offset_taken_before(
     client: &impl Statements,
     statement: &str,

@@ -20,8 +20,8 @@ mod embedded {
 /// The table that records which migrations were applied.
 const HISTORY: &str = "trunkline.schema_history";
 
-/// The advisory lock under which one broker at a time migrates: any constant that nothing else uses.
-/// Leases use keys of two numbers, which are a space of their own.
+/// The advisory lock under which one broker at a time migrates: any constant that nothing else
+/// uses. Leases use keys of two numbers, which are a space of their own.
 const MIGRATION_LOCK: i64 = 0x7472_756e_6b6c_696e;
 
 /// How long to wait for another broker that is migrating.

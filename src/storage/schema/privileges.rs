@@ -1,5 +1,5 @@
-//! What the broker's role must be allowed to do. Checked before anything is tried, so that one error
-//! lists all statements that grant what is missing.
+//! What the broker's role must be allowed to do. Checked before anything is tried, so that one
+//! error lists all statements that grant what is missing.
 //!
 //! Needs no privilege itself, as it reads only the catalogues.
 
@@ -11,8 +11,8 @@ use crate::storage::{
     session::{SessionPool, Statements as _},
 };
 
-/// What the statements of this layer do with each table. Identity columns take their numbers without
-/// a privilege, and foreign keys are checked as the tables' owner.
+/// What the statements of this layer do with each table. Identity columns take their numbers
+/// without a privilege, and foreign keys are checked as the tables' owner.
 const TABLES: [(&str, &str); 8] = [
     ("topic", "select, insert, update, delete"),
     ("topic_head", "select, insert, update, delete"),

@@ -1,4 +1,4 @@
-//! Checks at the start that sessions can be set up, and names the setting that cannot be made.
+//! Checks at the start that sessions can be set up, and names the setting that is refused.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ fn find_deviation(
     })
 }
 
-/// Names the setting that the server refuses, which it finds by making each alone.
+/// Finds the setting that the server refuses, by making each on its own.
 async fn find_what_cannot_be_set(client: &Client, error: tokio_postgres::Error) -> Error {
     for (name, value) in refusable() {
         let alone = format!(

@@ -117,7 +117,7 @@ impl SessionPool {
     }
 
     /// How many sessions there may be.
-    pub(crate) fn size(&self) -> usize {
+    pub(crate) fn max_size(&self) -> usize {
         self.pool.status().max_size
     }
 

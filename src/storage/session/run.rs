@@ -21,19 +21,19 @@ use crate::storage::{
     session::{opener::Object, parameter::Parameter},
 };
 
-/// How long a statement must have run for a caller that gives it up to give its session up as well.
-/// Such a session may hang, and its next user would wait behind that statement. Before that, the
-/// answer comes in a moment, and a new connection would cost more.
+/// A caller that gives a statement up after this long gives up its session too: the session may
+/// hang, and its next user would wait behind that statement. Before that, the answer is likely to
+/// come in a moment, and a new connection would cost more.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a session is.
+/// How a session reaches the server.
 #[derive(Clone)]
 pub(crate) enum SessionKind {
     /// Leads straight to the server, and stays the same one.
     Direct,
     /// Lent by a pooler, one transaction at a time.
     Pooled {
-        /// A statement that makes the settings of a transaction, with which each begins.
+        /// The statement that sets a transaction up, sent along with each begin.
         settings: Arc<str>,
     },
 }
@@ -76,7 +76,7 @@ pub(crate) struct Answer {
     count: u64,
 }
 
-/// What runs statements.
+/// Runs statements: a session, or a transaction in one.
 pub(crate) trait Statements {
     /// Runs a statement.
     async fn run(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Answer, Error>;
@@ -118,9 +118,9 @@ impl Session {
         self.lock_wait = Some(wait);
     }
 
-    /// Runs statements that are stored together or not at all: stored if `work` ends without an
-    /// error. The server answers the commit of an aborted transaction with a rollback, which the
-    /// driver takes for success, so the success of the commit alone would prove nothing.
+    /// Runs the statements of `work` in one transaction, which is committed if `work` succeeds. The
+    /// server answers the commit of an aborted transaction with a rollback, which the driver takes
+    /// for success, so the success of the commit alone would prove nothing.
     ///
     /// Gives the session up if it is dropped half-way, or if an answer does not come.
     pub(crate) async fn transact<T>(
@@ -135,7 +135,7 @@ impl Session {
         transaction.execute_alone(&begin).await?;
         let done = work(&transaction).await;
         if let Err(Error::ConnectionLost(_)) = done {
-            // Nothing is left to roll back over.
+            // There is no connection left to roll back on.
             return done;
         }
         let ended = match &done {
@@ -285,7 +285,7 @@ impl Statements for Transaction<'_> {
     }
 }
 
-/// Runs a statement, prepared where the session keeps that.
+/// Runs a statement: prepared in a direct session, unprepared in a pooled one.
 async fn run(
     object: &Object,
     kind: &SessionKind,

@@ -39,8 +39,8 @@ const SETTINGS: [(&str, &str); 18] = [
     ("plan_cache_mode", "auto"),
 ];
 
-/// What direct sessions rely on besides. Transactions of pooled sessions state these properties when
-/// they begin, and the pooler decides when its sessions end.
+/// What direct sessions rely on besides. Transactions of pooled sessions state these properties
+/// when they begin, and the pooler decides when its sessions end.
 const DIRECT_SETTINGS: [(&str, &str); 5] = [
     ("idle_session_timeout", "0"),
     ("default_transaction_read_only", "off"),
@@ -91,7 +91,7 @@ pub(crate) fn startup_options(given: Option<&str>) -> [String; 2] {
     [format!("{options} -c transaction_timeout=0"), options]
 }
 
-/// Makes the settings of a direct session.
+/// Sets a direct session up.
 pub(crate) async fn prepare_session(
     client: &Client,
     lock_timeout: Duration,
@@ -99,7 +99,7 @@ pub(crate) async fn prepare_session(
     client.batch_execute(&statement(lock_timeout, false)).await
 }
 
-/// A statement that makes the settings of one transaction, in a pooled session.
+/// The statement that sets up one transaction of a pooled session.
 pub(crate) fn transaction_settings(lock_timeout: Duration) -> String {
     statement(lock_timeout, true)
 }
