@@ -107,7 +107,7 @@ impl Writer {
             }
             Ok(appended)
         });
-        within(TRANSACTION_TIMEOUT, transaction).await
+        within(TRANSACTION_TIMEOUT, Box::pin(transaction)).await
     }
 }
 

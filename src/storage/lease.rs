@@ -150,7 +150,7 @@ impl Storage {
         let requested_at = Instant::now();
         // Has a shorter limit of its own, so that its error says which server did not answer.
         let (client, connection) = self.direct.open("trunkline lease").await?;
-        let prepared = self.prepare_lease_session(client, connection, requested_at);
+        let prepared = Box::pin(self.prepare_lease_session(client, connection, requested_at));
         let prepared = tokio::time::timeout_at(requested_at + SESSION_TIMEOUT, prepared).await;
         prepared.unwrap_or_else(|_| {
             Err(Error::Unavailable(format!("no session was set up in {SESSION_TIMEOUT:?}")))

@@ -43,7 +43,7 @@ impl Storage {
         }
         let notifies = probe::in_time(probe::find_whether_notifications_arrive(&direct)).await?;
         let encoding = probe::in_time(text::find_encoding(&pools.query)).await?;
-        let row_locks = RowLocks::new(pools.query.size());
+        let row_locks = RowLocks::new(pools.query.max_size());
         Ok(Self { direct, pools, row_locks, notifies, encoding })
     }
 }

@@ -13,15 +13,18 @@ use crate::support::TestBroker;
 /// A broker with three batches of one message each, at 123456, 123457 and 999999 microseconds after
 /// a second; and that second.
 async fn with_times() -> (TestBroker, i64) {
-    let broker = TestBroker::start().await;
-    broker.topic("orders").await;
-    broker.consumer("orders", "c").await;
+    let publishing = TestBroker::start().await;
+    publishing.topic("orders").await;
+    publishing.consumer("orders", "c").await;
     for message in ["a", "b", "c"] {
-        broker.publish("orders", [message]).await;
+        publishing.publish("orders", [message]).await;
     }
-
     let second = 1_764_000_000;
-    set_times(&broker, second).await;
+    set_times(&publishing, second).await;
+    // The broker that published knows when its last batch was stored: it would take the log for a
+    // truncated one.
+    let broker = publishing.start_another().await;
+    publishing.stop().await;
     (broker, second)
 }
 

@@ -69,7 +69,7 @@ impl Connector {
         for options in candidates {
             let mut candidate = self.clone();
             candidate.config.options(options);
-            match candidate.try_connect("trunkline probe").await {
+            match Box::pin(candidate.try_connect("trunkline probe")).await {
                 Ok(_) => return Ok(candidate),
                 Err(refusals) if refusals.iter().any(Refusal::concerns_startup_options) => {
                     let problem = refusal::describe_all(&refusals);

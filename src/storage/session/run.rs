@@ -248,7 +248,8 @@ impl Drop for UnderWay<'_> {
 impl Statements for Session {
     async fn run(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Answer, Error> {
         let object = self.object()?;
-        let statement = run(object, &self.kind, text, parameters);
+        // Boxed, as the futures around it would each hold it twice.
+        let statement = Box::pin(run(object, &self.kind, text, parameters));
         let answer = async {
             match &self.kind {
                 SessionKind::Direct if self.lock_wait.is_none() => Ok(statement.await?),
@@ -280,7 +281,8 @@ impl Transaction<'_> {
 
 impl Statements for Transaction<'_> {
     async fn run(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Answer, Error> {
-        let statement = run(self.object, self.kind, text, parameters);
+        // Boxed, as the futures around it would each hold it twice.
+        let statement = Box::pin(run(self.object, self.kind, text, parameters));
         within(self.answer_within, async { Ok(statement.await?) }).await
     }
 }
