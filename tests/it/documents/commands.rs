@@ -40,13 +40,18 @@ async fn the_commands_of_the_tour_run() {
 #[cfg_attr(not(has_pg_dump), ignore = "pg_dump and pg_restore are not on this machine")]
 async fn the_commands_of_operations_run_and_restore_a_backup() {
     let reader = Reader::new().await;
-    reader.broker.topic("orders").await;
-    reader.broker.consumer("orders", "billing").await;
-    reader.broker.publish("orders", ["a", "b", "c"]).await;
-    reader.broker.pull("orders", "billing", 1).await.unwrap();
+    for command in [
+        "seq 3 | trunkline produce orders --producer shop --register",
+        "trunkline consume orders --consumer billing --register -n 1",
+    ] {
+        let output = soon(command, reader.run(command)).await;
+        assert!(output.status.success(), "{command}: {output:?}");
+    }
     assert_eq!(reader.follow("docs/operations.md").await, 5);
-    let restored = TestBroker::start_on(reader.another.into()).await;
-    assert_eq!(restored.consume("orders", "billing").await.payloads(2).await, ["b", "c"]);
+    let restored = "select (select count(*) from trunkline.message),
+                           (select position from trunkline.consumers where consumer = 'billing')";
+    let row = reader.another.sql().await.query_one(restored, &[]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (3, 1));
 }
 
 #[tokio::test]
