@@ -5,15 +5,16 @@ use std::{collections::BTreeMap, sync::Arc};
 use nix::sys::signal::Signal;
 use tonic::{Code, Status};
 use trunkline::{
-    broker::{Answers, Broker, Error, Publish, Receipt},
-    model::{Epoch, Labels, Message, NewMessages, Offset, ProducerId, Sequence, TopicName},
+    broker::{Error, Publish, Receipt},
+    model::{Labels, Message, Offset, Sequence},
     proto::{self, PublishStreamRequest, publish_stream_response::Result as Answer},
-    storage::Storage,
 };
 
 use crate::support::{
-    LIMITS, PRODUCER, PublishStream, TestBroker, TestDatabase, Trunkline, assert_field,
-    assert_refused, message, soon, until,
+    PRODUCER, PublishStream, TestBroker, TestDatabase, Trunkline, assert_field, assert_refused,
+    message,
+    one_writer::{OneWriter, publish_of},
+    soon,
 };
 
 /// LATIN1 and EUC_JP both lack the euro sign; LATIN1 has the u umlaut, and EUC_JP has kana.
@@ -41,14 +42,7 @@ fn publish(topic: &str, producer: &str, sequence: Option<i64>, headers: &[&str])
         },
         ..Message::default()
     };
-    Publish {
-        topic: TopicName::parse(topic).unwrap(),
-        producer: ProducerId::parse(producer).unwrap(),
-        epoch: Epoch(0),
-        sequence: sequence.map(Sequence),
-        expected_head: None,
-        messages: NewMessages::parse(headers.iter().map(message).collect()).unwrap(),
-    }
+    publish_of(topic, producer, sequence, headers.iter().map(message).collect())
 }
 
 fn field(outcome: &Result<Receipt, Error>) -> &str {
@@ -58,65 +52,20 @@ fn field(outcome: &Result<Receipt, Error>) -> &str {
     }
 }
 
-/// A broker with one writer, so that publishes that wait for it share a flush.
-struct OneWriter {
-    served: TestBroker,
-    broker: Arc<Broker>,
+async fn start_one_writer(encoding: &str) -> OneWriter {
+    OneWriter::start_beside(start_on(encoding).await).await
 }
 
-impl OneWriter {
-    async fn start(encoding: &str) -> Self {
-        let served = start_on(encoding).await;
-        for topic in ["audit", "bills", "first", "orders"] {
-            served.topic(topic).await;
-        }
-        let storage = Storage::open(&served.database.url, None, LIMITS).await.unwrap();
-        Self { served, broker: Broker::start(storage, 1).await.unwrap() }
-    }
-
-    /// Makes publishes share a flush: they are enqueued while the writer waits for a lock.
-    async fn publish_together(&self, publishes: Vec<Publish>) -> Vec<Vec<Result<Receipt, Error>>> {
-        let mut sql = self.served.sql().await;
-        let lock = sql.transaction().await.unwrap();
-        let head = "select from trunkline.topic_head h join trunkline.topic on id = topic_id
-            where name = 'first' for update of h";
-        lock.query(head, &[]).await.unwrap();
-        let first = self.enqueue(publish("first", PRODUCER, None, &[""])).await;
-        until("the writer waits", async || self.served.waiting_for_locks().await == 1).await;
-        let mut answers = Vec::new();
-        for publish in publishes {
-            answers.push(self.enqueue(publish).await);
-        }
-        lock.rollback().await.unwrap();
-        assert!(soon("the first answer", first.wait()).await[0].is_ok());
-        let mut all = Vec::new();
-        for answers in answers {
-            all.push(soon("the answers", answers.wait()).await);
-        }
-        all
-    }
-
-    async fn enqueue(&self, publish: Publish) -> Answers {
-        self.broker.publisher.enqueue(publish).await.unwrap()
-    }
-
-    /// The producer of each of a topic's messages.
-    async fn stored(&self, topic: &str) -> Vec<String> {
-        let stored = "select producer_id from trunkline.message where topic = $1
-            order by \"offset\"";
-        let rows = self.served.sql().await.query(stored, &[&topic]).await.unwrap();
-        rows.iter().map(|row| row.get(0)).collect()
-    }
-
-    async fn stop(self) {
-        self.broker.drain();
-        self.broker.stop().await;
-    }
+/// The producer of each of a topic's messages.
+async fn stored_producers(one: &OneWriter, topic: &str) -> Vec<String> {
+    let stored = "select producer_id from trunkline.message where topic = $1 order by \"offset\"";
+    let rows = one.served.sql().await.query(stored, &[&topic]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
 }
 
 #[tokio::test]
 async fn requests_that_share_a_flush_with_refused_ones_are_stored_in_order() {
-    let one = OneWriter::start("LATIN1").await;
+    let one = start_one_writer("LATIN1").await;
     for producer in ["a", "b", "c", "d"] {
         one.served.producer("orders", producer).await;
     }
@@ -163,7 +112,7 @@ async fn requests_that_share_a_flush_with_refused_ones_are_stored_in_order() {
     assert_eq!(stored(&answers[7][0]), receipt(0, 1));
     assert_eq!(field(&answers[8][0]), "messages[1].headers");
     assert_eq!(stored(&answers[9][0]), receipt(6, 1));
-    assert_eq!(one.stored("orders").await, ["a", "c", "c", "c", "c", "c", "b"]);
+    assert_eq!(stored_producers(&one, "orders").await, ["a", "c", "c", "c", "c", "c", "b"]);
     // The refused requests are removed before the rest is stored, which is one batch, not many.
     assert_eq!(one.served.batches().await, 4);
 
@@ -175,7 +124,7 @@ async fn requests_that_share_a_flush_with_refused_ones_are_stored_in_order() {
 
 #[tokio::test]
 async fn a_request_that_the_database_refuses_for_another_reason_is_found_by_halving() {
-    let one = OneWriter::start("UTF8").await;
+    let one = start_one_writer("UTF8").await;
     let sql = one.served.sql().await;
     sql.batch_execute(
         "create function refuse() returns trigger language plpgsql as $$
@@ -210,7 +159,7 @@ async fn a_request_that_the_database_refuses_for_another_reason_is_found_by_halv
     }
     let good = (0..60).filter(|number| !poisoned.contains(number));
     let good: Vec<_> = good.flat_map(|number| vec![format!("p{number}"); 2]).collect();
-    assert_eq!(one.stored("orders").await, good);
+    assert_eq!(stored_producers(&one, "orders").await, good);
     one.stop().await;
 }
 

@@ -9,6 +9,7 @@ mod bench;
 mod bench_pressure;
 mod bounded_reads;
 mod calls;
+mod calls_beside_held_rows;
 mod causes;
 mod client_commits;
 mod client_connection;

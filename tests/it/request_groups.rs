@@ -2,21 +2,14 @@
 
 use trunkline::{
     broker::{Broker, Error, Publish, Receipt},
-    model::{Epoch, Message, NewMessages, Offset, ProducerId, Sequence, TopicName},
+    model::{Message, Offset},
     storage::Storage,
 };
 
-use crate::support::{LIMITS, PRODUCER, TestBroker, soon};
+use crate::support::{LIMITS, PRODUCER, TestBroker, one_writer::publish_of, soon};
 
 fn publish(producer: &str, sequence: i64, count: usize) -> Publish {
-    Publish {
-        topic: TopicName::parse("orders").unwrap(),
-        producer: ProducerId::parse(producer).unwrap(),
-        epoch: Epoch(0),
-        sequence: Some(Sequence(sequence)),
-        expected_head: None,
-        messages: NewMessages::parse(vec![Message::default(); count]).unwrap(),
-    }
+    publish_of("orders", producer, Some(sequence), vec![Message::default(); count])
 }
 
 /// Requests of these counts of messages, whose sequences follow one another.

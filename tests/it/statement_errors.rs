@@ -1,34 +1,34 @@
-//! Statements that PostgreSQL fails while they store a flush: only the request that causes the
-//! error is refused, whatever the error is.
-
-use std::sync::Arc;
+//! PostgreSQL errors while a flush is stored: only the request that causes the error is refused,
+//! whatever the error is.
 
 use trunkline::{
-    broker::{Answers, Broker, Error, Publish, Receipt},
-    model::{Epoch, Message, NewMessages, Offset, ProducerId, Sequence, TopicName},
-    storage::Storage,
+    broker::{Error, Publish, Receipt},
+    model::{Message, Offset, Sequence},
 };
 
-use crate::support::{LIMITS, PRODUCER, TestBroker, soon, until};
+use crate::support::{
+    PRODUCER, TestBroker,
+    one_writer::{OneWriter, publish_of},
+};
 
 type Answer = Result<Receipt, Error>;
 
-/// Fails a batch that holds a payload like `raise P0001`, with that SQLSTATE.
+/// Fails a batch that has a payload such as `raise P0001`, with that SQLSTATE.
 const TRIGGER: &str = "
     create function fail() returns trigger language plpgsql as $$
     declare
-        told text;
+        bad text;
     begin
-        select convert_from(payload, 'utf8') into told
+        select convert_from(payload, 'utf8') into bad
         from unnest(new.payloads) payload where convert_from(payload, 'utf8') like 'raise %' limit 1;
         if found then
-            raise exception 'an operator''s trigger says no' using errcode = split_part(told, ' ', 2);
+            raise exception 'an operator''s trigger says no' using errcode = split_part(bad, ' ', 2);
         end if;
         return new;
     end $$;
     create trigger fail before insert on trunkline.batch for each row execute function fail();";
 
-/// Fails the first three batches, as a fault of the server's own does that passes.
+/// Fails the first three batches, like a transient internal error of the server.
 const FAULT: &str = "
     create sequence tries;
     create function fault() returns trigger language plpgsql as $$
@@ -47,77 +47,28 @@ fn publish(topic: &str, producer: &str, sequence: Option<i64>, payloads: &[&str]
         payload: payload.as_bytes().to_vec().into(),
         ..Message::default()
     });
-    Publish {
-        topic: TopicName::parse(topic).unwrap(),
-        producer: ProducerId::parse(producer).unwrap(),
-        epoch: Epoch(0),
-        sequence: sequence.map(Sequence),
-        expected_head: None,
-        messages: NewMessages::parse(messages.collect()).unwrap(),
-    }
+    publish_of(topic, producer, sequence, messages.collect())
 }
 
-/// A broker with one writer, so that what waits for it shares a flush.
-struct OneWriter {
-    served: TestBroker,
-    broker: Arc<Broker>,
+/// A broker with one writer, and the producers `a` and `b` of `orders`.
+async fn start() -> OneWriter {
+    let one = OneWriter::start_beside(TestBroker::start().await).await;
+    for producer in ["a", "b"] {
+        one.served.producer("orders", producer).await;
+    }
+    one
 }
 
-impl OneWriter {
-    async fn start() -> Self {
-        let served = TestBroker::start().await;
-        for topic in ["audit", "bills", "first", "orders"] {
-            served.topic(topic).await;
-        }
-        for producer in ["a", "b"] {
-            served.producer("orders", producer).await;
-        }
-        let storage = Storage::open(&served.database.url, None, LIMITS).await.unwrap();
-        Self { served, broker: Broker::start(storage, 1).await.unwrap() }
-    }
+async fn execute(one: &OneWriter, sql: &str) {
+    one.served.sql().await.batch_execute(sql).await.unwrap();
+}
 
-    async fn execute(&self, sql: &str) {
-        self.served.sql().await.batch_execute(sql).await.unwrap();
-    }
-
-    /// Has requests share a flush: they wait while the writer waits for a lock.
-    async fn publish_together(&self, publishes: Vec<Publish>) -> Vec<Vec<Answer>> {
-        let mut sql = self.served.sql().await;
-        let lock = sql.transaction().await.unwrap();
-        let head = "select from trunkline.topic_head h join trunkline.topic on id = topic_id
-            where name = 'first' for update of h";
-        lock.query(head, &[]).await.unwrap();
-        let first = self.enqueue(publish("first", PRODUCER, None, &["held"])).await;
-        until("the writer waits", async || self.served.waiting_for_locks().await == 1).await;
-        let mut answers = Vec::new();
-        for publish in publishes {
-            answers.push(self.enqueue(publish).await);
-        }
-        lock.rollback().await.unwrap();
-        assert!(soon("the first answer", first.wait()).await[0].is_ok());
-        let mut all = Vec::new();
-        for answers in answers {
-            all.push(soon("the answers", answers.wait()).await);
-        }
-        all
-    }
-
-    async fn enqueue(&self, publish: Publish) -> Answers {
-        self.broker.publisher.enqueue(publish).await.unwrap()
-    }
-
-    /// The payloads of a topic, in their order.
-    async fn stored(&self, topic: &str) -> Vec<String> {
-        let stored = "select convert_from(payload, 'utf8') from trunkline.message where topic = $1
-            order by \"offset\"";
-        let rows = self.served.sql().await.query(stored, &[&topic]).await.unwrap();
-        rows.iter().map(|row| row.get(0)).collect()
-    }
-
-    async fn stop(self) {
-        self.broker.drain();
-        self.broker.stop().await;
-    }
+/// The payloads of a topic, in order.
+async fn stored(one: &OneWriter, topic: &str) -> Vec<String> {
+    let stored = "select convert_from(payload, 'utf8') from trunkline.message where topic = $1
+        order by \"offset\"";
+    let rows = one.served.sql().await.query(stored, &[&topic]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
 }
 
 fn receipt(answer: &Answer) -> (i64, usize) {
@@ -127,26 +78,26 @@ fn receipt(answer: &Answer) -> (i64, usize) {
 }
 
 #[tokio::test]
-async fn an_error_of_one_request_reaches_no_other_of_its_flush() {
-    // An exception of a trigger, a check, a null, a key that is taken, a row that is gone, a
-    // privilege, a table that is missing, a fault of the server's own; a value that is refused.
+async fn an_error_of_one_request_affects_no_other_in_its_flush() {
+    // In this order: a trigger's exception; a violated check, not-null, unique and foreign-key
+    // constraint; a missing privilege and table; a data exception; two internal errors.
     let errors =
         ["P0001", "23514", "23502", "23505", "23503", "42501", "42P01", "2200H", "XX000", "XX001"];
     for error in errors {
-        let one = OneWriter::start().await;
-        one.execute(TRIGGER).await;
+        let one = start().await;
+        execute(&one, TRIGGER).await;
         let bad = format!("raise {error}");
-        let mut run = publish("orders", "b", None, &["b0"]);
+        let mut group = publish("orders", "b", None, &["b0"]);
         for payloads in [["b1", "b2"], [&bad, "b3"], ["b4", "b5"]] {
-            run.append(publish("orders", "b", None, &payloads)).unwrap();
+            group.append(publish("orders", "b", None, &payloads)).unwrap();
         }
         let answers = one
             .publish_together(vec![
                 publish("orders", "a", Some(0), &["a0"]),
                 publish("bills", PRODUCER, None, &["bill", &bad]),
                 publish("orders", "a", Some(1), &[&bad]),
-                run,
-                // It counts on from what was refused.
+                group,
+                // Its sequence follows the refused one.
                 publish("orders", "a", Some(2), &["a2"]),
                 publish("audit", PRODUCER, None, &["seen"]),
                 publish("bills", PRODUCER, None, &["paid"]),
@@ -165,52 +116,53 @@ async fn an_error_of_one_request_reaches_no_other_of_its_flush() {
         assert!(leaves_a_gap, "{error}: {answers:?}");
         assert_eq!(receipt(&answers[5][0]), (0, 1), "{error}");
         assert_eq!(receipt(&answers[6][0]), (0, 1), "{error}");
-        assert_eq!(one.stored("orders").await, ["a0", "b0", "b1", "b2", "b4", "b5"], "{error}");
-        assert_eq!(one.stored("bills").await, ["paid"], "{error}");
+        assert_eq!(stored(&one, "orders").await, ["a0", "b0", "b1", "b2", "b4", "b5"], "{error}");
+        assert_eq!(stored(&one, "bills").await, ["paid"], "{error}");
         one.stop().await;
     }
 }
 
 #[tokio::test]
-async fn a_flush_of_one_topic_is_taken_apart_as_well() {
-    let one = OneWriter::start().await;
+async fn a_flush_of_one_topic_is_also_split() {
+    let one = start().await;
     let check = "alter table trunkline.batch add check (not 'bad'::bytea = any (payloads))";
-    one.execute(check).await;
-    let runs = (0..60).map(|number| {
+    execute(&one, check).await;
+    let publishes = (0..60).map(|number| {
         let payload = if [7, 8, 41].contains(&number) { "bad" } else { "good" };
         publish("orders", "a", None, &[payload])
     });
-    let answers = one.publish_together(runs.collect()).await;
+    let answers = one.publish_together(publishes.collect()).await;
     for (number, answer) in answers.iter().enumerate() {
         match [7, 8, 41].contains(&number) {
             true => assert!(matches!(answer[0], Err(Error::Internal(_))), "{number}: {answer:?}"),
             false => drop(receipt(&answer[0])),
         }
     }
-    assert_eq!(one.stored("orders").await, ["good"; 57]);
+    assert_eq!(stored(&one, "orders").await, ["good"; 57]);
     one.stop().await;
 }
 
 #[tokio::test]
-async fn a_fault_of_the_server_that_passes_is_seen_by_nobody() {
+async fn a_transient_error_of_the_server_is_invisible_to_clients() {
     for topics in [&["orders"][..], &["audit", "bills", "orders"]] {
-        let one = OneWriter::start().await;
-        one.execute(FAULT).await;
-        let runs = topics.iter().map(|topic| publish(topic, PRODUCER, None, &["x"]));
-        let answers = one.publish_together(runs.collect()).await;
+        let one = start().await;
+        execute(&one, FAULT).await;
+        let publishes = topics.iter().map(|topic| publish(topic, PRODUCER, None, &["x"]));
+        let answers = one.publish_together(publishes.collect()).await;
         for (topic, answer) in topics.iter().zip(&answers) {
             assert_eq!(receipt(&answer[0]), (0, 1), "{topic}");
-            assert_eq!(one.stored(topic).await, ["x"], "{topic}");
+            assert_eq!(stored(&one, topic).await, ["x"], "{topic}");
         }
         one.stop().await;
     }
 }
 
-/// What is unknown is not tried again: it could be stored twice.
+/// A flush with an unknown outcome is not retried, as it could be stored twice.
 #[tokio::test]
-async fn a_flush_whose_connection_is_lost_is_not_taken_apart() {
-    let one = OneWriter::start().await;
-    one.execute(
+async fn a_flush_whose_connection_is_lost_is_not_split() {
+    let one = start().await;
+    execute(
+        &one,
         "create sequence tries;
          create function lose() returns trigger language plpgsql as $$
          begin
@@ -221,9 +173,9 @@ async fn a_flush_whose_connection_is_lost_is_not_taken_apart() {
              when (new.payloads <> array['held'::bytea]) execute function lose();",
     )
     .await;
-    let runs = ["audit", "bills", "orders", "orders"];
-    let runs = runs.map(|topic| publish(topic, PRODUCER, None, &["x"]));
-    let answers = one.publish_together(runs.into()).await;
+    let topics = ["audit", "bills", "orders", "orders"];
+    let publishes = topics.map(|topic| publish(topic, PRODUCER, None, &["x"]));
+    let answers = one.publish_together(publishes.into()).await;
     assert!(
         answers.iter().all(|answer| matches!(answer[0], Err(Error::OutcomeUnknown(_)))),
         "{answers:?}"

@@ -9,6 +9,7 @@ pub mod http2;
 pub mod library_consumer;
 pub mod logs;
 mod markdown;
+pub mod one_writer;
 pub mod orders;
 mod pooler;
 mod publish_stream;
