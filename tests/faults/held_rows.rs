@@ -1,4 +1,4 @@
-//! A transaction holds rows of a topic for long: work that does not need them goes on.
+//! A transaction that holds rows of a topic for long delays only calls that need these rows.
 
 use std::time::{Duration, Instant};
 
@@ -10,25 +10,26 @@ use trunkline::{
 
 use crate::{
     run::{Run, Setup, register},
-    support::{say, soon},
+    support::{print_always, soon},
 };
 
-/// The longest wait for what needs none of the held rows, which others' short tries may delay. Rows
-/// are held for longer.
+/// The longest that calls which need none of the held rows may take, as the short attempts of others
+/// may delay them. Rows are held for longer.
 const BOUND: Duration = Duration::from_secs(2);
 
 /// How long rows are held.
 const HELD_FOR: Duration = Duration::from_secs(3);
 
-/// Topics of this test. Rows of the first are held, as are those of the workload's busiest topic.
+/// The topics of this test. Rows of the first one are held, as are those of the workload's busiest
+/// topic.
 const HELD: &str = "held";
 const FREE: &str = "free";
 
-/// Promise 8: nobody waits for somebody else's topic, nor for another consumer of the same topic.
+/// Promise 8: no client waits for another topic, nor for another consumer of the same topic.
 #[tokio::test(flavor = "multi_thread")]
-async fn somebody_holds_rows_that_others_need() {
+async fn held_rows_delay_only_calls_that_need_them() {
     let run = Run::start("rows-held", Setup::default()).await;
-    run.works(500).await;
+    run.work_until_stored(500).await;
     let client = run.client(0).await;
     for topic in [HELD, FREE] {
         let request = proto::CreateTopicRequest { topic: topic.to_owned(), ..Default::default() };
@@ -56,23 +57,23 @@ async fn somebody_holds_rows_that_others_need() {
             HELD,
         ),
     ];
-    for (what, rows, goes_on) in held {
+    for (what, rows, free) in held {
         let mut sql = run.sql().await;
         let transaction = sql.transaction().await.unwrap();
         let hold = format!("select 1 from {rows} for update");
-        assert!(!transaction.query(&hold, &[]).await.unwrap().is_empty(), "{what} are there");
+        assert!(!transaction.query(&hold, &[]).await.unwrap().is_empty(), "there are no {what}");
         let fault = format!("a transaction holds {what}");
         run.fault(&fault, true);
-        let mut asking = ask_for_what_is_held(&run).await;
+        let mut calling = call_for_held_rows(&run).await;
         let (first, second) = (run.client(0).await, run.client(1).await);
         tokio::join!(
-            goes_on_beside(&first, (goes_on, "free-0"), what),
-            goes_on_beside(&second, (goes_on, "free-1"), what),
+            assert_not_delayed(&first, (free, "free-0"), what),
+            assert_not_delayed(&second, (free, "free-1"), what),
         );
-        asking.shutdown().await;
+        calling.shutdown().await;
         transaction.rollback().await.unwrap();
         run.fault(&fault, false);
-        run.works(300).await;
+        run.work_until_stored(300).await;
     }
     for topic in [HELD, FREE] {
         let request = proto::DeleteTopicRequest { topic: topic.to_owned() };
@@ -81,26 +82,26 @@ async fn somebody_holds_rows_that_others_need() {
     run.finish().await;
 }
 
-/// Clients of each broker that need held rows: more of them than the broker has sessions.
-async fn ask_for_what_is_held(run: &Run) -> JoinSet<()> {
-    let mut asking = JoinSet::new();
+/// Clients of each broker that need held rows, more than the broker has sessions.
+async fn call_for_held_rows(run: &Run) -> JoinSet<()> {
+    let mut calling = JoinSet::new();
     for broker in 0..run.brokers.len() {
         let client = run.client(broker).await;
         for number in 0..12 {
             let client = client.clone();
-            asking.spawn(async move {
+            calling.spawn(async move {
                 loop {
-                    ask(&client, number).await;
+                    call_for_row(&client, number).await;
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             });
         }
     }
-    asking
+    calling
 }
 
-/// Makes a call that needs rows that are, or may be, held. Other tests check the outcome.
-async fn ask(client: &Client, number: usize) {
+/// Makes a call that needs a row that may be held. Other tests check the outcome.
+async fn call_for_row(client: &Client, number: usize) {
     let (topic, consumer_id) = (HELD.to_owned(), "held".to_owned());
     match number % 4 {
         0 | 1 => {
@@ -125,8 +126,8 @@ async fn ask(client: &Client, number: usize) {
     }
 }
 
-/// Publishes, consumes, describes and registers, and asserts that none of it takes too long.
-async fn goes_on_beside(client: &Client, (topic, consumer): (&str, &str), held: &str) {
+/// Publishes, consumes, describes and registers, and asserts that no call takes too long.
+async fn assert_not_delayed(client: &Client, (topic, consumer): (&str, &str), held: &str) {
     let request = proto::ConsumeRequest {
         topic: topic.to_owned(),
         consumer_id: consumer.to_owned(),
@@ -141,8 +142,8 @@ async fn goes_on_beside(client: &Client, (topic, consumer): (&str, &str), held: 
     ) {}
     let mut took = |what, since: Instant| slowest = slowest.max((since.elapsed(), what));
     took("attach", since);
-    let began = Instant::now();
-    while began.elapsed() < HELD_FOR {
+    let start = Instant::now();
+    while start.elapsed() < HELD_FOR {
         let since = Instant::now();
         let publish = proto::PublishRequest {
             topic: topic.to_owned(),
@@ -153,7 +154,7 @@ async fn goes_on_beside(client: &Client, (topic, consumer): (&str, &str), held: 
         let published = soon("a publish", client.producers().publish(publish)).await;
         let offset = published.unwrap().into_inner().first_offset;
         took("publish", since);
-        // It comes once its position is stored.
+        // The message is delivered once its position is stored.
         let since = Instant::now();
         loop {
             let frame = soon("a frame", stream.message()).await.unwrap().unwrap();
@@ -169,12 +170,12 @@ async fn goes_on_beside(client: &Client, (topic, consumer): (&str, &str), held: 
         soon("a topic", client.topics().get_topic(get)).await.unwrap();
         took("describe", since);
         let since = Instant::now();
-        let (consumer_id, start) = (format!("{consumer}-{offset}"), None);
+        let consumer_id = format!("{consumer}-{offset}");
         let register =
-            proto::RegisterConsumerRequest { topic: topic.to_owned(), consumer_id, start };
+            proto::RegisterConsumerRequest { topic: topic.to_owned(), consumer_id, start: None };
         soon("a consumer", client.consumers().register_consumer(register)).await.unwrap();
         took("register", since);
     }
-    assert!(slowest.0 < BOUND, "beside held {held}: {slowest:?}");
-    say(&format!("beside held {held}, the slowest: {slowest:?}"));
+    assert!(slowest.0 < BOUND, "while {held} are held: {slowest:?}");
+    print_always(&format!("while {held} are held, the slowest call: {slowest:?}"));
 }
