@@ -117,7 +117,7 @@ impl Library {
     }
 
     fn lookup(&self, path: &[String], hops: usize) -> Option<Module> {
-        assert!(hops < 20, "re-exports of {} go round", path.join("::"));
+        assert!(hops < 20, "re-exports of {} form a cycle", path.join("::"));
         let depth =
             (0..=path.len()).rev().find(|&depth| self.files.contains_key(&path[..depth]))?;
         let (module, rest) = path.split_at(depth);
@@ -257,15 +257,15 @@ fn no_two_files_import_each_other() {
     let library = Library::read();
     let imports: BTreeMap<_, _> =
         library.files.keys().map(|module| (module, library.imports(module))).collect();
-    let mut circles = Vec::new();
+    let mut cycles = Vec::new();
     for (one, imported) in &imports {
         for other in imported.iter().filter(|other| one < other) {
             if imports[other].contains(*one) {
-                circles.push(format!("{} ⇄ {}", one.join("::"), other.join("::")));
+                cycles.push(format!("{} ⇄ {}", one.join("::"), other.join("::")));
             }
         }
     }
-    assert!(circles.is_empty(), "{circles:#?}");
+    assert!(cycles.is_empty(), "{cycles:#?}");
 }
 
 #[test]
