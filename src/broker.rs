@@ -42,7 +42,7 @@ pub use consume::{
     request::{CommitMode, Consume, Frame, OnBusy, Stop},
 };
 pub use error::Error;
-pub use log::messages::{FrameLimits, Messages};
+pub use log::messages::{BatchPart, FrameLimits, Messages};
 pub use publish::{
     pending::Answers,
     queue::Publisher,

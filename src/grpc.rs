@@ -1,4 +1,4 @@
-//! The broker's services on the wire: decode, call, encode.
+//! The broker's gRPC services: decode, call, encode.
 
 mod call;
 mod deadline;
@@ -28,23 +28,23 @@ use trunkline::{consumers::Consumers, producers::Producers, topics::Topics};
 pub struct Services(Arc<Broker>);
 
 impl Services {
-    /// Puts a broker on the wire.
+    /// Serves a broker.
     pub fn new(broker: Arc<Broker>) -> Self {
         Self(broker)
     }
 
-    /// Topics.
+    /// The service for topics.
     pub fn topics(&self) -> TopicServiceServer<Topics> {
         TopicServiceServer::new(Topics(self.0.clone())).max_decoding_message_size(MAX_REQUEST_BYTES)
     }
 
-    /// Producers.
+    /// The service for producers.
     pub fn producers(&self) -> ProducerServiceServer<Producers> {
         ProducerServiceServer::new(Producers(self.0.clone()))
             .max_decoding_message_size(MAX_REQUEST_BYTES)
     }
 
-    /// Consumers.
+    /// The service for consumers.
     pub fn consumers(&self) -> ConsumerServiceServer<Consumers> {
         ConsumerServiceServer::new(Consumers(self.0.clone()))
             .max_decoding_message_size(MAX_REQUEST_BYTES)

@@ -1,20 +1,20 @@
-//! How often to poll, and how soon to try again.
+//! How often to poll, and how soon to retry.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
-/// How often the tables are polled for what no notification said: heads that moved, leases that ended,
+/// How often the tables are polled for what notifications missed: heads that moved, leases that ended,
 /// locks that were released, and whether the database answers at all.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Pauses between tries that double from 50 ms to 2 s. Jitter shortens each by up to half, so that
-/// brokers that failed together do not try again together.
+/// Pauses between retries, doubling from 50 ms to 2 s. Jitter shortens each by up to half, so that
+/// brokers that failed together do not retry together.
 pub(crate) struct Backoff(ExponentialBackoff);
 
 impl Backoff {
     pub(crate) fn new() -> Self {
-        // Jitter lengthens a pause to at most twice the length that it has here.
+        // `backon`'s jitter lengthens a pause to at most twice the delay given here.
         let pauses = ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(25))
             .with_max_delay(Duration::from_secs(1))
@@ -30,9 +30,9 @@ impl Backoff {
         }
     }
 
-    /// Waits before the next try.
+    /// Waits before the next retry.
     pub(crate) async fn pause(&mut self) {
-        // There is no last try.
+        // The sequence of pauses never ends.
         let pause = self.0.next().unwrap_or(Duration::from_secs(2));
         tokio::time::sleep(pause).await;
     }

@@ -1,4 +1,4 @@
-//! The calls that are under way, and the broker's refusal of new ones while it drains.
+//! The calls that are under way. New ones are refused while the broker drains.
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -22,7 +22,7 @@ impl Calls {
         &self.draining
     }
 
-    /// Counts a call, or the part of a call that outlives its request, until it ends.
+    /// Spawns a call, or the part of a call that outlives its request, and counts it until it ends.
     pub(crate) fn spawn(&self, call: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(call);
     }

@@ -1,4 +1,5 @@
-//! Finds the topics, producers and consumers that calls name, or says which of them does not exist.
+//! Finds the topics, producers and consumers that calls name, or reports which of them does not
+//! exist.
 
 use std::sync::Arc;
 
@@ -49,7 +50,7 @@ impl Catalogue {
             Start::Offset(offset) => offset,
             Start::Time(time) => {
                 let found = self.storage.find_offset_at(id, time).await.map_err(Error::of_read)?;
-                // The batch that is found may begin with messages that were removed.
+                // The batch found may begin with messages that were removed.
                 found.max(ends.start)
             }
         };
@@ -86,27 +87,27 @@ impl Catalogue {
         self.or_not_found(found, topic, || Self::no_consumer(topic, consumer)).await
     }
 
-    /// Why a consumer that was there is not any more: it was unregistered, or its topic deleted.
+    /// Why a consumer no longer exists: it was unregistered, or its topic was deleted.
     pub(crate) async fn why_gone(&self, topic: &TopicName, consumer: &ConsumerId) -> Error {
         match self.position(topic, consumer).await {
-            // Another consumer has the id by now.
+            // A new registration has the ID by now.
             Ok(_) => Self::no_consumer(topic, consumer),
             Err(error) => error,
         }
     }
 
-    /// What was found on a topic, or what does not exist: the topic, or `missing` on it.
+    /// What was found on a topic, or the error: that the topic does not exist, or `not_found`.
     pub(crate) async fn or_not_found<T>(
         &self,
         found: Result<Option<T>, storage::Error>,
         topic: &TopicName,
-        missing: impl FnOnce() -> Error,
+        not_found: impl FnOnce() -> Error,
     ) -> Result<T, Error> {
         match found.map_err(Error::of_read)? {
             Some(found) => Ok(found),
             None => {
                 self.topic(topic).await?;
-                Err(missing())
+                Err(not_found())
             }
         }
     }

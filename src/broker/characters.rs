@@ -1,8 +1,9 @@
-//! Which characters the database can store, as far as it was asked.
+//! Which characters the database can store, as far as that is known.
 //!
-//! A database whose encoding is not UTF-8 refuses every statement with a character that it lacks.
-//! It is asked about each character once, so that whoever keeps sending one is refused without
-//! another statement. Where the encoding has all characters, nothing is ever asked or looked up.
+//! A database whose encoding is not UTF-8 refuses every statement with a character that its encoding
+//! lacks. The broker asks it about each character once, so that a client that keeps sending one is
+//! refused without another statement. If the encoding has all characters, nothing is asked or looked
+//! up.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -17,30 +18,31 @@ use crate::{
     storage::{self, Storage},
 };
 
-/// As many characters are remembered. When there are more, it begins anew.
+/// How many characters are remembered. Beyond that, all of them are forgotten.
 const MAX_KNOWN: usize = 65_536;
 
-/// As many characters are asked about together.
-const MAX_TOGETHER: usize = 4_096;
+/// How many characters are asked about together.
+const MAX_SET: usize = 4_096;
 
-/// As many statements ask about them: enough to find one bad character among them by halving.
-const MAX_QUESTIONS: usize = 32;
+/// How many statements ask about such a set of characters: enough to find one bad character in it by
+/// halving.
+const MAX_STATEMENTS: usize = 32;
 
-/// As often are characters of one text asked about, until a bad one is found.
-const MAX_ROUNDS: usize = 8;
+/// How many sets of characters of the same texts are asked about, until a bad character is found.
+const MAX_SETS: usize = 8;
 
-/// What answers whether a text can be stored.
+/// Answers whether a text can be stored: the database, or a model of it.
 pub(crate) trait TextStore {
     async fn can_store(&self, text: &str) -> Result<bool, storage::Error>;
 }
 
-/// What is known of the characters beyond ASCII, which every encoding of a server has.
+/// What is known about the characters beyond ASCII, which every server encoding includes.
 pub(crate) struct Characters {
     encoding: String,
     all_can_be_stored: bool,
     /// Whether each character can be stored.
     known: RwLock<HashMap<char, bool>>,
-    /// Whether one is known that cannot.
+    /// Whether a character is known that cannot be stored.
     some_are_refused: AtomicBool,
 }
 
@@ -64,7 +66,7 @@ impl Characters {
         }
     }
 
-    /// Refuses texts of a field that cannot be stored, before a statement is given them.
+    /// Refuses texts of a field that cannot be stored, before they are part of a statement.
     pub(crate) async fn check<'t>(
         &self,
         database: &impl TextStore,
@@ -86,8 +88,8 @@ impl Characters {
         self.some_are_refused.load(Ordering::Relaxed)
     }
 
-    /// Asks about the unknown characters of texts until one is found that cannot be stored, or
-    /// none is left; whether one was found.
+    /// Asks about the unknown characters of texts until one is found that cannot be stored, or none
+    /// is left. Returns whether one was found.
     pub(crate) async fn learn<'t>(
         &self,
         database: &impl TextStore,
@@ -96,7 +98,7 @@ impl Characters {
         if self.all_can_be_stored {
             return Ok(false);
         }
-        for _ in 0..MAX_ROUNDS {
+        for _ in 0..MAX_SETS {
             let unknown = self.find_unknown(texts.clone());
             if unknown.is_empty() {
                 return Ok(false);
@@ -108,31 +110,31 @@ impl Characters {
         Ok(false)
     }
 
-    /// Asks about characters: about all of them first, and then about ever smaller parts of what
-    /// was refused.
+    /// Asks about characters: all of them at once, and then ever smaller parts of what was refused.
+    /// Returns whether one was found that cannot be stored.
     async fn ask(
         &self,
         database: &impl TextStore,
         unknown: &[char],
     ) -> Result<bool, storage::Error> {
         let mut found = false;
-        let mut pieces = vec![unknown];
-        for _ in 0..MAX_QUESTIONS {
-            let Some(piece) = pieces.pop() else { break };
-            let text: String = piece.iter().collect();
+        let mut parts = vec![unknown];
+        for _ in 0..MAX_STATEMENTS {
+            let Some(part) = parts.pop() else { break };
+            let text: String = part.iter().collect();
             let can_be_stored = database.can_store(&text).await?;
-            if can_be_stored || piece.len() == 1 {
+            if can_be_stored || part.len() == 1 {
                 found |= !can_be_stored;
-                self.note(piece, can_be_stored);
+                self.record(part, can_be_stored);
             } else {
-                let (first, second) = piece.split_at(piece.len() / 2);
-                pieces.extend([second, first]);
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([second, first]);
             }
         }
         Ok(found)
     }
 
-    fn note(&self, characters: &[char], can_be_stored: bool) {
+    fn record(&self, characters: &[char], can_be_stored: bool) {
         let mut known = self.known.write();
         if known.len() + characters.len() > MAX_KNOWN {
             known.clear();
@@ -143,23 +145,26 @@ impl Characters {
         }
     }
 
+    /// The first character of texts that is known to be refused.
     pub(crate) fn find_refused<'t>(&self, texts: impl Iterator<Item = &'t str>) -> Option<char> {
         let known = self.known.read();
         beyond_ascii(texts).find(|character| known.get(character) == Some(&false))
     }
 
+    /// Characters of texts that have not been asked about: at most [`MAX_SET`].
     pub(crate) fn find_unknown<'t>(&self, texts: impl Iterator<Item = &'t str>) -> Vec<char> {
         let known = self.known.read();
         let mut unknown = BTreeSet::new();
         for character in beyond_ascii(texts).filter(|character| !known.contains_key(character)) {
             unknown.insert(character);
-            if unknown.len() == MAX_TOGETHER {
+            if unknown.len() == MAX_SET {
                 break;
             }
         }
         unknown.into_iter().collect()
     }
 
+    /// Why a field is refused.
     pub(crate) fn refusal(&self, field: &str, character: char) -> InvalidInput {
         let (code, encoding) = (u32::from(character), &self.encoding);
         let problem = format!(
@@ -189,13 +194,22 @@ mod tests {
 
     use super::*;
 
-    /// Stores characters below a bound, and counts what it is asked.
-    struct Below(char, Cell<usize>);
+    /// Stores characters below a bound, and counts how often it is asked.
+    struct Below {
+        bound: char,
+        questions: Cell<usize>,
+    }
+
+    impl Below {
+        fn new(bound: char) -> Self {
+            Self { bound, questions: Cell::new(0) }
+        }
+    }
 
     impl TextStore for Below {
         async fn can_store(&self, text: &str) -> Result<bool, storage::Error> {
-            self.1.set(self.1.get() + 1);
-            Ok(text.chars().all(|character| character < self.0))
+            self.questions.set(self.questions.get() + 1);
+            Ok(text.chars().all(|character| character < self.bound))
         }
     }
 
@@ -206,35 +220,33 @@ mod tests {
 
     #[test]
     fn each_character_is_asked_about_once() {
-        let (characters, database) =
-            (Characters::new("LATIN1", false), Below('\u{100}', Cell::new(0)));
+        let (characters, database) = (Characters::new("LATIN1", false), Below::new('\u{100}'));
         assert_eq!(check(&characters, &database, "plain"), Ok(()));
-        assert_eq!(database.1.get(), 0, "ASCII is everywhere");
+        assert_eq!(database.questions.get(), 0, "every encoding includes ASCII");
         assert_eq!(check(&characters, &database, "gr\u{fc}n"), Ok(()));
         assert_eq!(check(&characters, &database, "\u{fc}ber"), Ok(()));
-        assert_eq!(database.1.get(), 1);
+        assert_eq!(database.questions.get(), 1);
         let refused = check(&characters, &database, "\u{fc} 3 \u{20ac}").unwrap_err();
         assert_eq!(
             refused,
             "description: holds '\u{20ac}' (U+20AC), which the database's encoding LATIN1 cannot store"
         );
         assert_eq!(check(&characters, &database, "5 \u{20ac}"), Err(refused));
-        assert_eq!(database.1.get(), 2);
+        assert_eq!(database.questions.get(), 2);
     }
 
     #[test]
     fn a_bad_character_among_thousands_is_found_by_halving() {
-        let (characters, database) =
-            (Characters::new("EUC_JP", false), Below('\u{ffff}', Cell::new(0)));
+        let (characters, database) = (Characters::new("EUC_JP", false), Below::new('\u{ffff}'));
         let text: String = ('\u{4e00}'..'\u{8000}').chain(['\u{ffff}']).collect();
         assert!(check(&characters, &database, &text).unwrap_err().contains("U+FFFF"));
-        assert!(database.1.get() < 40, "{} questions", database.1.get());
+        assert!(database.questions.get() < 40, "{} questions", database.questions.get());
     }
 
     #[test]
-    fn a_database_that_has_all_characters_is_asked_nothing() {
-        let (characters, database) = (Characters::new("UTF8", true), Below('\0', Cell::new(0)));
+    fn a_database_that_can_store_all_characters_is_never_asked() {
+        let (characters, database) = (Characters::new("UTF8", true), Below::new('\0'));
         assert_eq!(check(&characters, &database, "3 \u{20ac}"), Ok(()));
-        assert_eq!(database.1.get(), 0);
+        assert_eq!(database.questions.get(), 0);
     }
 }

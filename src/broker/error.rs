@@ -10,16 +10,16 @@ use crate::{
     storage,
 };
 
-/// What the database said, for the log and never for a client. None where that has been logged, or
-/// where the database was not asked. Cheap to clone.
+/// The database's error, for the log and never for a client. Empty if it has been logged already, or
+/// if the database was not asked. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Cause(Option<Arc<storage::Error>>);
 
 /// Why a call was refused or a stream ended. Cheap to clone: one failed flush refuses many calls.
 ///
-/// Making one logs nothing: the error's last holder calls [`Error::log_cause`].
+/// Creating an error logs nothing: the code that finally handles it calls [`Error::log_cause`].
 #[derive(Clone, Debug, thiserror::Error)]
-#[allow(missing_docs)] // The texts say what each is.
+#[allow(missing_docs)] // The messages document the variants.
 pub enum Error {
     #[error(transparent)]
     Invalid(#[from] InvalidInput),
@@ -50,8 +50,8 @@ pub enum Error {
         producer: ProducerId,
         sequence: Sequence,
         expected: Sequence,
-        /// What is known of the request's messages, which has more than one first offset, or is
-        /// not all of them.
+        /// The runs of the request's messages that are known to be stored: several, or not all of
+        /// the messages. One run of all of them would be answered with a receipt.
         stored: Vec<StoredRun>,
     },
     #[error("the head of topic {topic} is {head}, not {expected_head} as expected")]
@@ -68,7 +68,7 @@ pub enum Error {
     #[error("the lease of consumer {consumer} on topic {topic} is held by {holder}")]
     LeaseHeld { topic: TopicName, consumer: ConsumerId, holder: String },
     #[error(
-        "the lease of consumer {consumer} on topic {topic} with epoch {epoch} is over; consume again to get a new one"
+        "the lease of consumer {consumer} on topic {topic} with epoch {epoch} has ended; consume again to get a new one"
     )]
     LeaseLost { topic: TopicName, consumer: ConsumerId, epoch: Epoch },
     #[error("the lease of consumer {consumer} on topic {topic} was taken over by {by}")]
@@ -78,12 +78,12 @@ pub enum Error {
     #[error("position {asked} lies beyond what was delivered, which ends at {delivered}")]
     CommitBeyond { asked: Offset, delivered: Offset },
     #[error(
-        "the database has lost messages of topic {topic} from offset {} to before {}, and gives these offsets to others; consume again, or seek, to go on",
+        "the database has lost messages of topic {topic} from offset {} to before {}, and reuses these offsets; consume again, or seek, to continue",
         .lost.start, .lost.end
     )]
     MessagesLost { topic: TopicName, lost: OffsetRange },
     #[error(
-        "this database has no {what} number left: 2,147,483,647 have been given, and none is given twice; what exists can be used, anything new needs another database"
+        "this database has used up its {what} numbers: all 2,147,483,647 have been assigned, and none is reused; what exists still works, anything new needs another database"
     )]
     NumbersUsedUp { what: &'static str },
     #[error("topic {topic} is locked by another session of the database; nothing was stored")]
@@ -103,22 +103,22 @@ pub enum Error {
 }
 
 impl Error {
-    /// The database is unavailable, which is logged already or needs no cause.
+    /// The database is unavailable; the cause has been logged, or there is none.
     pub(crate) fn unavailable() -> Self {
         Self::DatabaseUnavailable(Cause::default())
     }
 
-    /// A writer ended without an answer: it may have written.
+    /// A writer ended without an answer, and may have written.
     pub(crate) fn outcome_unknown() -> Self {
         Self::OutcomeUnknown(Cause::default())
     }
 
-    /// An internal error that is logged already.
+    /// An internal error whose cause has been logged.
     pub(crate) fn internal() -> Self {
         Self::Internal(Cause::default())
     }
 
-    /// How long to wait before another try, where that may help.
+    /// How long to wait before a retry, if one may help.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TopicBusy { .. } | Self::Draining => Some(Duration::from_millis(500)),
@@ -127,8 +127,8 @@ impl Error {
         }
     }
 
-    /// For a statement that only reads, or that may run twice: after a lost connection nothing is
-    /// uncertain, the database is just unavailable.
+    /// For a statement that only reads, or that may safely run twice: after a lost connection no
+    /// outcome is unknown, the database is just unavailable.
     pub(crate) fn of_read(error: storage::Error) -> Self {
         match Self::from(error) {
             Self::OutcomeUnknown(cause) => Self::DatabaseUnavailable(cause),
@@ -136,7 +136,7 @@ impl Error {
         }
     }
 
-    /// Logs the cause, if there is one that has not been logged. `action` is what failed, as verb
+    /// Logs the cause, unless it has been logged or there is none. `action` says what failed, as verb
     /// and object.
     pub fn log_cause(&self, action: &str) {
         match self {
@@ -147,7 +147,7 @@ impl Error {
         }
     }
 
-    /// Logs the cause, and returns the error without it: for an error that goes to many callers.
+    /// Logs the cause and returns the error without it: for an error that many callers get.
     pub(crate) fn logged(self, action: &str) -> Self {
         self.log_cause(action);
         match self {
@@ -159,7 +159,8 @@ impl Error {
     }
 }
 
-/// What is known of a request that was passed, and where its producer can go on.
+/// Where the messages of a passed sequence are stored, as far as that is known, and which sequence
+/// its producer must continue with.
 fn passed(sequence: Sequence, expected: Sequence, stored: &[StoredRun]) -> String {
     let Some(first) = stored.first() else {
         return format!("too long ago to say where it is stored: {expected} is expected");
@@ -168,22 +169,22 @@ fn passed(sequence: Sequence, expected: Sequence, stored: &[StoredRun]) -> Strin
         1 => format!("{what} {from}"),
         _ => format!("{what}s {from} to {}", from + count as i64 - 1),
     };
-    let mut told = Vec::new();
+    let mut parts = Vec::new();
     if sequence < first.sequence {
         let unknown = first.sequence.since(sequence) as usize;
         let is = if unknown == 1 { "is" } else { "are" };
         let range = range("sequence", sequence.0, unknown);
-        told.push(format!("where {range} {is} stored is not known any more"));
+        parts.push(format!("where {range} {is} stored is no longer known"));
     }
     for StoredRun { sequence, offset, count } in stored {
         let is = if *count == 1 { "is" } else { "are" };
         let (sequences, offsets) =
             (range("sequence", sequence.0, *count), range("offset", offset.0, *count));
-        told.push(format!("{sequences} {is} stored at {offsets}"));
+        parts.push(format!("{sequences} {is} stored at {offsets}"));
     }
     format!(
         "and cannot be answered as a repetition: {}; go on with sequence {expected}",
-        told.join(", ")
+        parts.join(", ")
     )
 }
 
@@ -197,8 +198,8 @@ impl From<storage::Error> for Error {
             storage::Error::ConnectionLost(_) => Self::OutcomeUnknown,
             storage::Error::Taken
             | storage::Error::ChangedMeanwhile
-            // A value that a client gave is refused by name where it is given to the database: this
-            // one was stored, or made by the broker.
+            // A refused value of a client's is reported with its field where it is sent to the
+            // database. This one was stored before, or the broker made it.
             | storage::Error::Refused(_)
             | storage::Error::ParentGone
             | storage::Error::NumbersUsedUp

@@ -1,5 +1,5 @@
-//! The poll: once a second, one statement reads the ends of all topics that are read here. It finds
-//! what no notification said, and whether the database answers.
+//! The poll: once a second, one statement reads the ends of all logs that are read here. It finds
+//! what notifications missed, and whether the database answers.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -23,16 +23,25 @@ pub(crate) struct Poller {
     pub storage: Arc<Storage>,
     pub logs: Arc<TopicLogs>,
     pub truncation: Arc<Detector>,
-    /// Asks for a poll before the next second.
+    /// Notified when a poll should not wait for the next second.
     pub poll_now: Arc<Notify>,
     pub stopping: CancellationToken,
 }
 
-/// Topics whose head lies before where it was seen, with that.
+/// Topics whose head lies before the highest one seen, with that highest head.
 type Suspects = HashMap<TopicId, Offset>;
 
+/// A log that is read here, as it was known before the poll.
+struct Known {
+    topic: TopicId,
+    /// The head that its readers were notified of.
+    notified: Offset,
+    /// The highest head seen.
+    seen: Offset,
+}
+
 impl Poller {
-    /// Starts to poll. The returned channel says whether the database answers.
+    /// Starts polling. The returned channel says whether the database answers.
     pub(crate) fn start(self, tasks: &TaskTracker) -> watch::Receiver<bool> {
         let (up, database_up) = watch::channel(true);
         let stopping = self.stopping.clone();
@@ -64,14 +73,12 @@ impl Poller {
             return Some(Suspects::new());
         }
         let observation = self.logs.begin();
-        // Before the database is asked: it knows of all that was stored by then.
-        let seen_before: Vec<_> = self
-            .logs
-            .heads()
-            .into_iter()
-            .map(|(topic, notified)| (topic, notified, self.logs.seen().head(topic)))
+        // Before the question: the answer then covers everything that was stored by now.
+        let heads = self.logs.heads().into_iter();
+        let known: Vec<Known> = heads
+            .map(|(topic, notified)| Known { topic, notified, seen: self.logs.seen().head(topic) })
             .collect();
-        let topics: Vec<_> = seen_before.iter().map(|(topic, ..)| *topic).collect();
+        let topics: Vec<_> = known.iter().map(|known| known.topic).collect();
         let ends: HashMap<_, _> =
             match time::timeout(POLL_TIMEOUT, self.storage.read_ends(&topics)).await {
                 Ok(Ok(ends)) => ends.into_iter().collect(),
@@ -85,7 +92,7 @@ impl Poller {
                 }
             };
         let mut suspects = Suspects::new();
-        for (topic, notified, seen) in seen_before {
+        for Known { topic, notified, seen } in known {
             let Some(ends) = ends.get(&topic).copied() else {
                 self.truncation.topic_deleted(topic);
                 continue;

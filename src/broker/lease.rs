@@ -1,4 +1,4 @@
-//! Leases: the right to advance a consumer, of one stream at a time across all brokers.
+//! Leases: the right to advance a consumer, which one stream at a time has across all brokers.
 
 pub(crate) mod queue;
 pub(crate) mod registry;

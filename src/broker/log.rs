@@ -1,5 +1,5 @@
-//! Topics' logs as the readers of this broker share them: heads, recent batches, cursors, and what
-//! is known of each log.
+//! The logs of topics, as this broker's readers share them: heads, cached batches, cursors, and how far
+//! each log was seen to reach.
 
 pub(crate) mod cache;
 pub(crate) mod cursor;

@@ -1,8 +1,8 @@
 //! Notifications between brokers, over PostgreSQL's NOTIFY.
 //!
-//! NOTIFY takes a lock of the whole cluster until its transaction ends, so publishing does without: a
-//! broker sends what has gathered in a few milliseconds in a transaction of its own. A notification
-//! may get lost; polls find within a second what it would have said.
+//! NOTIFY holds a lock of the whole cluster until its transaction ends, so publishes do not use it: a
+//! broker gathers notifications for a few milliseconds and sends them in a transaction of its own. If
+//! one gets lost, polling makes up for it within a second.
 
 pub(crate) mod listen;
 pub(crate) mod outbox;

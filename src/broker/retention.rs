@@ -1,9 +1,9 @@
 //! Retention: one broker at a time removes the messages that exceed their topic's limits, in small
 //! steps.
 //!
-//! Messages are hidden first: the log start offset moves past them, and readers see no more of them.
-//! Their rows are deleted next, and then a vacuum makes the space available for new rows. Autovacuum
-//! alone would see gigabytes published and removed once a minute only.
+//! Messages are hidden first: the log start offset moves past them, and no reader sees them any more.
+//! Their rows are deleted next, and then a vacuum frees the space for new rows. Autovacuum alone runs
+//! only once a minute, in which gigabytes may be published and removed.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -22,21 +22,21 @@ use crate::{
 /// How often the limits are applied.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A vacuum follows when this many bytes were deleted since the last one, and they are a fifth of what
-/// is stored: it reads all that is stored.
+/// A vacuum runs once this many bytes, and a fifth of what is stored, have been deleted since the last
+/// one: it reads everything that is stored.
 const VACUUM_BYTES: i64 = 4 * 1024 * 1024;
 const VACUUM_SHARE: i64 = 5;
 
-/// Removes what exceeds the limits, while no other broker does.
+/// Removes messages that exceed the limits, while no other broker does so.
 pub(crate) struct Sweeper {
     storage: Arc<Storage>,
     logs: Arc<TopicLogs>,
-    /// The lease session, which also holds the lock that one sweeper has.
+    /// The lease session, which also holds the lock that admits one sweeper at a time.
     session: watch::Receiver<Option<Arc<LeaseSession>>>,
     /// Bytes deleted since the last vacuum.
     deleted_bytes: i64,
-    /// Log start offsets before which nothing is left to delete. A batch that holds the first message
-    /// kept stays, with the messages before that one hidden.
+    /// Log start offsets before which nothing is left to delete. The batch with the oldest message
+    /// kept stays, though earlier messages in it are hidden.
     deleted_up_to: HashMap<TopicId, Offset>,
 }
 
@@ -49,7 +49,7 @@ impl Sweeper {
         Self { storage, logs, session, deleted_bytes: 0, deleted_up_to: HashMap::new() }
     }
 
-    /// Starts to sweep, until the broker stops.
+    /// Sweeps until the broker stops.
     pub(crate) fn start(self, tasks: &TaskTracker, stopping: CancellationToken) {
         tasks.spawn(stopping.run_until_cancelled_owned(self.run()));
     }
@@ -132,7 +132,7 @@ impl Sweeper {
     }
 }
 
-/// A locked topic does not hold up the others: it is tried again the next time.
+/// A locked topic does not hold up the others: the next sweep tries it again.
 fn unless_locked<T>(
     topic: TopicId,
     outcome: Result<T, storage::Error>,

@@ -1,5 +1,5 @@
-//! What all calls have in common, whatever they ask: metadata that is not too large, a deadline
-//! that is kept, and refusals that gRPC's own code makes explained as the broker's are.
+//! What applies to every call: the metadata limit, the deadline, and details for refusals that tonic
+//! makes by itself.
 
 use tonic::{
     body::Body,
@@ -16,7 +16,7 @@ use crate::{
     model::InvalidInput,
 };
 
-/// Answers a call.
+/// Answers a call, within its deadline.
 pub async fn answer(routes: Routes, request: Request<Body>) -> Response<Body> {
     let size = metadata_bytes(request.headers());
     if size > MAX_METADATA_BYTES {
@@ -41,18 +41,19 @@ pub async fn answer(routes: Routes, request: Request<Body>) -> Response<Body> {
 }
 
 async fn serve(mut routes: Routes, request: Request<Body>) -> Response<Body> {
-    // Routes are always ready.
+    // No `ready` call is needed: routes are always ready.
     let Ok(mut response) = routes.call(request).await;
     explain::explain_headers(response.headers_mut());
     response
 }
 
+/// The size of metadata, as HTTP/2 counts it: 32 bytes for each entry besides its name and value.
 fn metadata_bytes(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
 }
 
-/// Whether a call changes nothing, so that it may simply be made again. Of a stream this holds
-/// until it begins.
+/// Whether a call changes nothing, so that its client may simply repeat it. A stream counts as one, as
+/// only the time before it begins is limited here.
 fn only_reads(path: &str) -> bool {
     const READS: [&str; 8] = [
         "Get",
@@ -60,7 +61,7 @@ fn only_reads(path: &str) -> bool {
         "ReadMessages",
         "Consume",
         "PublishStream",
-        // Of the services of health and reflection.
+        // The health and reflection services.
         "Check",
         "Watch",
         "ServerReflectionInfo",
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_change_something_has_an_unknown_outcome() {
+    fn only_calls_that_cannot_change_anything_count_as_reads() {
         for read in ["GetTopic", "ListProducers", "ReadMessages", "Consume", "PublishStream"] {
             assert!(only_reads(&format!("/trunkline.v1.Some/{read}")), "{read}");
         }

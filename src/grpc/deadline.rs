@@ -1,26 +1,27 @@
-//! The caller's deadline: `grpc-timeout`, as the gRPC protocol writes it.
+//! The client's deadline: the `grpc-timeout` header of the gRPC protocol.
 //!
-//! [`super::answer`] holds every call to it until its response begins. What can be told more exactly
-//! looks at it by itself: a stream, which begins at once, and a pull, which can still take nothing.
+//! [`super::answer`] ends every call whose response has not begun by then. Two calls also watch the
+//! deadline themselves: a stream, whose response begins at once, and a pull, which near its deadline can
+//! still answer without taking messages.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::{codegen::http::HeaderValue, metadata::MetadataMap};
 
-/// The header that tells the deadline, as the time that is left.
+/// The header with the time that is left until the deadline.
 pub(super) const HEADER: &str = "grpc-timeout";
 
-/// What a pull's own answer must be ahead of the deadline: its outcome is unknown to a caller that
-/// is answered at the deadline.
+/// How long before the deadline a pull answers: a client whose deadline has passed does not get the
+/// answer, so the outcome is unknown to it.
 const UNARY_MARGIN: Duration = Duration::from_millis(250);
 
-/// When a stream's caller stops waiting, if it says so.
+/// When a stream's client stops waiting, if it set a deadline.
 pub(super) fn of(metadata: &MetadataMap) -> Option<Instant> {
     Instant::now().checked_add(timeout(metadata)?)
 }
 
-/// When a unary call must be answered so that its caller hears it.
+/// When a unary call must be answered for its client to get the answer, if it set a deadline.
 pub(super) fn of_unary(metadata: &MetadataMap) -> Option<Instant> {
     let timeout = timeout(metadata)?;
     Instant::now().checked_add(timeout.saturating_sub(UNARY_MARGIN.min(timeout / 4)))
@@ -30,12 +31,12 @@ fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     parse(metadata.get(HEADER)?.to_str().ok()?)
 }
 
-/// The time that a header tells; `None` if it is ill-formed.
+/// The timeout in a header; `None` if it is malformed.
 pub(super) fn parse_header(header: &HeaderValue) -> Option<Duration> {
     parse(header.to_str().ok()?)
 }
 
-/// Up to 8 digits and a unit.
+/// Parses up to 8 digits and a unit.
 fn parse(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -1,13 +1,13 @@
-//! Explains refusals that tonic makes before any code of ours runs: of requests over the decode
-//! limit, and of those that are not what the protos say. They get the code that gRPC knows for
-//! them, a reason, and the field or the limit.
+//! Adds details to refusals that tonic makes before our own code runs: of requests over the decode
+//! limit, and of malformed requests. They get the code that gRPC defines for them, a reason, and the
+//! field or the limit.
 
 use tonic::{Code, Status, codegen::http::HeaderMap};
 
 use crate::{broker::Error, grpc::status, model::InvalidInput};
 
-// How tonic 0.14 and prost 0.14 begin their refusals; tests send such requests, and would tell if
-// these changed.
+// How tonic 0.14 and prost 0.14 begin their refusals. Tests send such requests, and would fail if
+// these texts changed.
 const TOO_LARGE: &str = "Error, decoded message length too large: ";
 const UNDECODABLE: &str = "failed to decode Protobuf message: ";
 const MALFORMED: [&str; 4] = [
@@ -17,7 +17,7 @@ const MALFORMED: [&str; 4] = [
     "Error decompressing",
 ];
 
-/// Explains a call that fails before it began, which has its status in the headers.
+/// Explains a call that failed before it began: its status is in the headers.
 pub(super) fn explain_headers(headers: &mut HeaderMap) {
     // The common case costs one look-up.
     if !headers.contains_key("grpc-status") {
@@ -27,14 +27,14 @@ pub(super) fn explain_headers(headers: &mut HeaderMap) {
         for header in ["grpc-status", "grpc-message", "grpc-status-details-bin"] {
             headers.remove(header);
         }
-        // Fails only on a status that is no header; then the client has the code alone.
+        // Fails only if the status does not fit in a header; then the client gets the code alone.
         if status.add_header(headers).is_err() {
             headers.insert("grpc-status", (status.code() as i32).into());
         }
     }
 }
 
-/// The explained status, if it is a refusal of tonic's.
+/// The status with details, if it is a refusal that tonic made.
 pub(super) fn explain(status: &Status) -> Option<Status> {
     let message = status.message();
     match status.code() {
@@ -50,13 +50,13 @@ pub(super) fn explain(status: &Status) -> Option<Status> {
     }
 }
 
-/// A request that is no such message: prost names the fields on the way to the problem, as
-/// `CreateTopicRequest.topic: invalid string value: data is not UTF-8 encoded`.
+/// A request that cannot be decoded as its message. prost names the fields that lead to the problem, as
+/// in `CreateTopicRequest.topic: invalid string value: data is not UTF-8 encoded`.
 fn undecodable(problem: &str) -> Status {
     let mut fields = Vec::new();
     let mut rest = problem;
-    while let Some((place, problem)) = rest.split_once(": ")
-        && let Some((message, field)) = place.split_once('.')
+    while let Some((path, problem)) = rest.split_once(": ")
+        && let Some((message, field)) = path.split_once('.')
         && [message, field].iter().all(|name| is_name(name))
     {
         fields.push(field);
@@ -64,7 +64,7 @@ fn undecodable(problem: &str) -> Status {
     }
     match fields.is_empty() {
         true => status::malformed(rest),
-        false => status::of(&Error::from(InvalidInput::new(fields.join("."), in_short(rest)))),
+        false => status::of(&Error::from(InvalidInput::new(fields.join("."), shorten(rest)))),
     }
 }
 
@@ -72,7 +72,7 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-fn in_short(problem: &str) -> &str {
+fn shorten(problem: &str) -> &str {
     match problem.starts_with("invalid string value") {
         true => "is not UTF-8",
         false => problem,
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_at_all_is_malformed() {
+    fn a_request_that_is_no_message_at_all_is_malformed() {
         for message in [
             "failed to decode Protobuf message: invalid wire type value: 7",
             "Missing request message.",
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_broker_says_stays_as_it_is() {
+    fn the_brokers_own_refusals_stay_as_they_are() {
         assert!(explain(&status::of(&Error::Draining)).is_none());
         assert!(explain(&Status::not_found("Missing request message.")).is_none());
     }

@@ -1,9 +1,9 @@
-//! How large a call may be.
+//! How large calls may be.
 
-/// The largest request that is decoded, in bytes. It must exceed the largest message, and leaves room
-/// for a thousand messages of several kilobytes.
+/// The largest request that is decoded, in bytes. Larger than the largest message, and enough for a
+/// thousand messages of several kilobytes each.
 pub const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
 
-/// The most metadata that a call may have: the bytes of all names and values, and 32 for each entry,
-/// as HTTP/2 counts.
+/// The most metadata that a call may have: the bytes of all names and values, plus 32 for each entry,
+/// as HTTP/2 counts it.
 pub const MAX_METADATA_BYTES: usize = 64 * 1024;

@@ -1,5 +1,5 @@
-//! The only place where a status is born: each error of the broker gets its code, its reason and
-//! every value that its text names.
+//! The only place that makes statuses: each error of the broker gets its code, its reason, and every
+//! value that its text names.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,8 @@ const DOMAIN: &str = "trunkline";
 
 type Metadata = Vec<(&'static str, String)>;
 
-/// Code, reason and metadata of an error. No wildcard: a new error does not compile without.
+/// The code, reason and metadata of an error. Without a wildcard arm, so that a new error does not
+/// compile until it has them.
 fn describe(error: &Error) -> (Code, &'static str, Metadata) {
     use Error::*;
     match error {
@@ -140,7 +141,7 @@ fn of_field(invalid: &InvalidInput) -> Metadata {
     metadata
 }
 
-/// The status that refuses a call, or ends a stream; logs what the database said.
+/// The status that refuses a call or ends a stream. Logs the database's error, if there is one.
 pub(crate) fn refuse(error: impl Into<Error>) -> Status {
     let error = error.into();
     error.log_cause("refuse a call");
@@ -170,7 +171,7 @@ pub(crate) fn of(error: &Error) -> Status {
     Status::with_error_details(code, error.to_string(), details)
 }
 
-/// What a publish stream answers in the place of a refused request.
+/// What a publish stream answers in place of a receipt.
 pub(crate) fn refusal(error: &Error) -> PublishRefusal {
     let (code, reason, metadata) = describe(error);
     PublishRefusal {
@@ -182,20 +183,20 @@ pub(crate) fn refusal(error: &Error) -> PublishRefusal {
     }
 }
 
-/// A request that is larger than the server decodes; `message` as tonic tells it.
+/// A request that is larger than the server decodes; `message` is tonic's.
 pub(crate) fn too_large(message: &str) -> Status {
     let text = format!("request: {message}; send fewer messages at once");
     over_limit("REQUEST_TOO_LARGE", MAX_REQUEST_BYTES, text)
 }
 
-/// A call with more metadata than is taken.
+/// A call with more metadata than allowed.
 pub(crate) fn metadata_too_large(bytes: usize) -> Status {
     let limit = MAX_METADATA_BYTES;
     let text = format!("metadata: is {bytes} bytes, and the limit is {limit}");
     over_limit("METADATA_TOO_LARGE", limit, text)
 }
 
-/// A request that is not what the protos say, and has no field to name.
+/// A request that cannot be decoded, where no field can be named.
 pub(crate) fn malformed(problem: &str) -> Status {
     let details = ErrorDetails::with_error_info("MALFORMED_REQUEST", DOMAIN, HashMap::new());
     let text = format!("request: cannot be decoded: {problem}");

@@ -99,7 +99,7 @@ async fn a_repetition_that_spans_requests_is_answered_or_told_what_is_stored() {
         (metadata["stored_sequences"].as_str(), metadata["expected"].as_str()),
         ("3-3", "12")
     );
-    for told in ["where sequence 2 is stored is not known any more", "3 is stored at offset 4"] {
+    for told in ["where sequence 2 is stored is no longer known", "3 is stored at offset 4"] {
         assert!(text.contains(told), "{text}");
     }
     // In a stream as well, where the next request can go on behind what is stored.

@@ -32,8 +32,8 @@ impl ConsumerAdmin {
             });
             match registered.await {
                 Ok(Some(registered)) => return Ok(registered),
-                // Retention has removed messages from there on meanwhile, as it does at most once a
-                // second: try again.
+                // Retention has removed messages from this position on. It does so at most once a
+                // second, so try again.
                 Ok(None) => {}
                 Err(storage::Error::Taken) => {
                     return Err(Error::ConsumerExists { topic, consumer });

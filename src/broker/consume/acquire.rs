@@ -1,4 +1,4 @@
-//! How a stream gets its lease: at once, as a standby that waits for it, or by taking it over.
+//! How a stream acquires its lease: at once, as a standby that waits for it, or by taking it over.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
         error::Error,
         lease::{
             queue::{Permit, Priority},
-            registry::{Acquisition, Lease, Waiter},
+            registry::{Acquired, Acquisition, Waiter},
         },
         log::topics::LogReader,
         notify::outbox::LeaseScope,
@@ -27,8 +27,8 @@ use crate::{
 /// the lock.
 const TAKE_OVER_POLL: Duration = Duration::from_millis(250);
 
-/// How long a new stream waits for the lease session: longer than the longest pause before that is
-/// opened again.
+/// How long a new stream waits for the lease session. Longer than the longest pause before a lost
+/// session is reopened.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a new stream waits for its consumer's row while another session of the database holds
@@ -39,10 +39,16 @@ const ROW_RETRY: Duration = Duration::from_millis(50);
 /// How long a stream that ends waits for its claim to be withdrawn.
 const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A lease, and the position that its stream starts from.
-type Acquired = (Box<Lease>, Offset);
+/// A stream that wants its consumer's lease.
+#[derive(Clone, Copy)]
+struct Candidate<'a> {
+    waiter: &'a Arc<Waiter>,
+    /// The consumer's registration, as it was found.
+    stored: Stored,
+    log: &'a LogReader,
+}
 
-/// What a try to acquire the lease led to.
+/// The outcome of an attempt to acquire the lease.
 enum Attempt {
     Acquired(Acquired),
     /// Another broker has the lock, or another stream claims it; the permit is still ours.
@@ -50,7 +56,7 @@ enum Attempt {
 }
 
 impl Stream {
-    /// Acquires the lease in the way that the client asks for, and joins the topic's readers.
+    /// Acquires the lease as the client asks, and joins the topic's readers.
     pub(crate) async fn acquire_lease(
         &mut self,
         waiter: &Arc<Waiter>,
@@ -60,9 +66,9 @@ impl Stream {
         let (stored, log) = promptly(self.delivery.begin_reading(topic, consumer)).await?;
         self.until_session_is_open().await?;
         let acquired = match on_busy {
-            OnBusy::Wait => self.wait_for_lease(waiter, stored, &log).await?,
+            OnBusy::Wait => self.wait_for_lease(Candidate { waiter, stored, log: &log }).await?,
             OnBusy::Fail => self.acquire_at_once(waiter, stored.key).await?,
-            OnBusy::TakeOver => self.take_over(waiter, stored, &log).await?,
+            OnBusy::TakeOver => self.take_over(Candidate { waiter, stored, log: &log }).await?,
         };
         Ok((acquired, log))
     }
@@ -84,13 +90,9 @@ impl Stream {
         Err(Error::LeaseHeld { topic, consumer, holder }.into())
     }
 
-    /// Waits as a standby: first in this broker's queue, then for other brokers.
-    async fn wait_for_lease(
-        &mut self,
-        waiter: &Arc<Waiter>,
-        stored: Stored,
-        log: &LogReader,
-    ) -> Result<Acquired, End> {
+    /// Waits as a standby: first in this broker's queue, then for other brokers to release the lock.
+    async fn wait_for_lease(&mut self, candidate: Candidate<'_>) -> Result<Acquired, End> {
+        let Candidate { waiter, stored, log } = candidate;
         let (mut permit, mut is_standby) = match waiter.try_acquire() {
             Some(permit) => (permit, false),
             None => {
@@ -124,14 +126,10 @@ impl Stream {
         }
     }
 
-    /// Takes the lease, whoever has it: claims it, which fences the holder and keeps everybody else
-    /// back, and waits until the holder's broker has released the lock.
-    async fn take_over(
-        &mut self,
-        waiter: &Arc<Waiter>,
-        stored: Stored,
-        log: &LogReader,
-    ) -> Result<Acquired, End> {
+    /// Takes the lease over from any holder. The claim fences the holder and keeps all other streams
+    /// from acquiring the lease; the stream then waits until the holder's broker has released the lock.
+    async fn take_over(&mut self, candidate: Candidate<'_>) -> Result<Acquired, End> {
+        let Candidate { waiter, stored, .. } = candidate;
         let permit = match waiter.try_acquire() {
             Some(permit) => match self.acquire(waiter, permit, stored.key, None).await? {
                 Attempt::Acquired(acquired) => return Ok(acquired),
@@ -141,13 +139,13 @@ impl Stream {
         };
         self.stand_by(waiter).await?;
         let claim = ClaimToken::generate();
-        let taken = self.acquire_claimed(waiter, permit, stored, &claim, log).await;
-        if let Ok((lease, position)) = &taken {
+        let taken = self.acquire_claimed(candidate, permit, &claim).await;
+        if let Ok(Acquired { lease, position }) = &taken {
             let Consume { topic, consumer, holder, .. } = &self.request;
             let epoch = lease.epoch();
             tracing::info!(%topic, %consumer, by = holder, %epoch, %position, "took a lease over");
         } else {
-            // A claim that cannot be withdrawn expires within seconds, so do not wait long.
+            // A claim that is not withdrawn expires within seconds, so do not wait long.
             let Consume { topic, consumer, .. } = &self.request;
             let storage = &self.delivery.storage;
             let withdrawing = storage
@@ -162,14 +160,14 @@ impl Stream {
         taken
     }
 
+    /// Claims the lease, and acquires it once the holder's broker has released the lock.
     async fn acquire_claimed(
         &mut self,
-        waiter: &Arc<Waiter>,
+        candidate: Candidate<'_>,
         permit: Option<Permit>,
-        stored: Stored,
         claim: &ClaimToken,
-        log: &LogReader,
     ) -> Result<Acquired, End> {
+        let Candidate { waiter, stored, log } = candidate;
         self.claim(stored.key, claim, true).await?;
         self.delivery.leases.changed(LeaseScope::Consumer(stored.key));
         let mut permit = match permit {
@@ -219,7 +217,7 @@ impl Stream {
                 let (topic, consumer) = (topic.clone(), consumer.clone());
                 Err(Error::LeaseTakenOver { topic, consumer, by }.into())
             }
-            Claim::Gone => Err(self.gone_before_it_attached().await),
+            Claim::Gone => Err(self.gone_before_attaching().await),
         }
     }
 
@@ -234,12 +232,10 @@ impl Stream {
         loop {
             self.observation = self.delivery.logs.begin();
             match waiter.acquire(permit, key, &self.request.holder, claim).await? {
-                Acquisition::Acquired(lease, position) => {
-                    return Ok(Attempt::Acquired((lease, position)));
-                }
+                Acquisition::Acquired(acquired) => return Ok(Attempt::Acquired(acquired)),
                 Acquisition::Busy(permit) => return Ok(Attempt::Busy(permit)),
                 Acquisition::RowLocked(still_ours) => permit = still_ours,
-                Acquisition::Unregistered => return Err(self.gone_before_it_attached().await),
+                Acquisition::Unregistered => return Err(self.gone_before_attaching().await),
             }
             if Instant::now() >= give_up_at {
                 tracing::warn!(?key, "another session of the database holds a consumer");
@@ -250,8 +246,8 @@ impl Stream {
         }
     }
 
-    /// The registration that was found does not exist any more; another one may by now.
-    async fn gone_before_it_attached(&self) -> End {
+    /// The registration that was found no longer exists; there may be a new one by now.
+    async fn gone_before_attaching(&self) -> End {
         let Consume { topic, consumer, .. } = &self.request;
         match promptly(self.delivery.catalogue.position(topic, consumer)).await {
             Ok(_) => End::RegisteredAnew,
@@ -259,8 +255,8 @@ impl Stream {
         }
     }
 
-    /// Waits until the lease session is open. After it was lost, all streams start again at once: one
-    /// that gets no session within a heartbeat or two ends with an error.
+    /// Waits until the lease session is open. After a session was lost, all streams start again at
+    /// once; one that gets no session within two heartbeats ends with an error.
     async fn until_session_is_open(&self) -> Result<(), End> {
         let limit = SESSION_TIMEOUT.min(2 * self.request.heartbeat);
         let open = tokio::time::timeout(limit, self.delivery.leases.session_is_open());
@@ -284,7 +280,7 @@ impl Stream {
         }
     }
 
-    /// Tells the client that it is a standby, and who holds the lease.
+    /// Tells the client that its stream is a standby, and who holds the lease.
     async fn stand_by(&mut self, waiter: &Waiter) -> Result<(), End> {
         let Consume { topic, consumer, .. } = &self.request;
         let holder = promptly(self.delivery.find_holder(waiter, topic, consumer)).await?;

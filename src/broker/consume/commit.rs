@@ -13,7 +13,7 @@ pub struct Commit {
     pub topic: TopicName,
     /// The consumer.
     pub consumer: ConsumerId,
-    /// The epoch that the stream got with its attached frame.
+    /// The epoch from the stream's attached frame.
     pub epoch: Epoch,
     /// The offset of the next message.
     pub position: Offset,
@@ -22,8 +22,8 @@ pub struct Commit {
 impl Delivery {
     /// Commits a position, and returns it once it is on disk.
     ///
-    /// Only the broker that holds the lease knows what was delivered; a commit that comes to another
-    /// broker may go up to the topic's head.
+    /// Only the broker that holds the lease knows what was delivered. A commit to another broker may
+    /// go up to the topic's head.
     pub async fn commit(&self, commit: Commit) -> Result<Offset, Error> {
         let Commit { topic, consumer, epoch, position } = &commit;
         let lease = self.leases.active(topic, consumer);
@@ -49,8 +49,8 @@ impl Delivery {
         let advance = Advance { key, epoch: *epoch, position: *position };
         if self.positions.advance(advance).await? {
             match lease {
-                Some(lease) => lease.state.position_stored(*epoch, *position),
-                // The stream may be on another broker, and wait for this commit.
+                Some(lease) => lease.state.record_stored(*epoch, *position),
+                // The stream may be on another broker, and may be waiting for this commit.
                 None => self.leases.changed(LeaseScope::Consumer(key)),
             }
             return Ok(*position);
@@ -65,7 +65,8 @@ impl Delivery {
         if *position > stored.head {
             return Err(Error::CommitBeyond { asked: *position, delivered: stored.head });
         }
-        // It lay beyond the head, or another commit in the same statement did.
+        // The position was beyond the head when the statement ran, or another commit in the same
+        // statement superseded this one.
         Err(Error::unavailable())
     }
 }

@@ -1,4 +1,4 @@
-//! Hands messages to clients: what streams, pulls, commits, seeks and reads share.
+//! What streams, pulls, commits, seeks and reads share.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::{
     storage::{Storage, Stored},
 };
 
-/// Hands messages to clients.
+/// Hands messages out to clients, and moves the positions of consumers.
 pub struct Delivery {
     pub(crate) calls: Calls,
     pub(crate) storage: Arc<Storage>,
@@ -30,8 +30,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// A consumer's position, and a reader of its topic's log. An error, once, if messages were lost
-    /// since the consumer last read.
+    /// A consumer's position, and a reader of its topic's log. If messages were lost since the consumer
+    /// last read, returns an error, once.
     pub(crate) async fn begin_reading(
         &self,
         topic: &TopicName,
@@ -43,7 +43,7 @@ impl Delivery {
         self.logs.seen().learn_name(topic, id);
         let seen_head = self.logs.seen().head(id);
         if stored.head < seen_head {
-            // A publish may have moved the head while the position was looked up.
+            // A publish may have moved the head while this was read.
             observation = self.logs.begin();
             stored = self.catalogue.position(topic, consumer).await?;
             if stored.head < seen_head && stored.key.topic == id {
@@ -59,7 +59,7 @@ impl Delivery {
         Ok((stored, observation.join(stored.key.topic, ends)))
     }
 
-    /// Who holds a consumer's lease, in words for people.
+    /// Who holds a consumer's lease, described for people.
     pub(crate) async fn find_holder(
         &self,
         waiter: &Waiter,
@@ -70,7 +70,7 @@ impl Delivery {
             return Ok(holder);
         }
         let found = self.catalogue.consumer(topic, consumer).await?;
-        // A pull holds the lease for a moment, and leaves no name.
+        // A pull holds the lease only for a moment, and stores no name.
         let holder = found.holder.filter(|holder| !holder.is_empty());
         Ok(holder.unwrap_or_else(|| "a pull or a stream that just ended".to_owned()))
     }

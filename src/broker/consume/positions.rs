@@ -1,7 +1,8 @@
-//! Positions of all consumers of this broker, written together: a group commit like the writers'.
+//! Stores the positions of all this broker's consumers, in a group commit as the writers do with
+//! batches.
 //!
-//! Nobody waits for somebody else's consumer: rows that another session holds for long are written
-//! apart from the others, when they are free.
+//! No consumer waits for another one: positions whose rows another session has locked for long are
+//! stored apart from the others, once the rows are free.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,30 +24,32 @@ use crate::{
     storage::{self, Advance, Storage},
 };
 
-/// Whether a position moved; if not, its epoch is over or it would have gone back: behind the stored
-/// one, or behind a move that was queued before it.
+/// Whether a position moved. If not, its epoch has ended, or it would have moved back: behind the stored
+/// position, or behind a move that was queued earlier.
 type Moved = Result<bool, Error>;
 
+/// A move of a position, and who waits for its outcome.
 struct Move {
     advance: Advance,
     reply: oneshot::Sender<Moved>,
 }
 
-/// A move of a consumer whose row another session holds.
+/// A move of a consumer whose row another session has locked.
 struct Blocked {
     queued: Move,
     give_up_at: Instant,
 }
 
-/// Moves that may wait: one for each stream, and some commits. The next one waits to be queued.
+/// How many moves may be queued: one for each stream, and some commits. Further moves wait to be queued.
 const QUEUE_LENGTH: usize = 4_096;
 
-/// How often a row that another session holds is tried again.
-const HELD_UP_RETRY: Duration = Duration::from_millis(50);
+/// How often a locked row is tried again.
+const BLOCKED_RETRY: Duration = Duration::from_millis(50);
 
-/// How long a row that another session holds is waited for.
-const HELD_UP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait for a locked row.
+const BLOCKED_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Where moves of positions are queued.
 pub(crate) struct Positions {
     queue: RwLock<Option<mpsc::Sender<Move>>>,
 }
@@ -54,12 +57,12 @@ pub(crate) struct Positions {
 impl Positions {
     pub(crate) fn start(storage: Arc<Storage>, tasks: &TaskTracker) -> Self {
         let (queue, queued) = mpsc::channel(QUEUE_LENGTH);
-        let writer = Writer { storage, held_up: Vec::new(), retry_at: Instant::now() };
+        let writer = PositionWriter { storage, blocked: Vec::new(), retry_at: Instant::now() };
         tasks.spawn(writer.run(queued));
         Self { queue: RwLock::new(Some(queue)) }
     }
 
-    /// Takes no more moves; the writer ends when it has written what was queued.
+    /// Accepts no more moves; the writer ends once it has written those that are queued.
     pub(crate) fn close(&self) {
         self.queue.write().take();
     }
@@ -73,49 +76,49 @@ impl Positions {
     }
 }
 
-struct Writer {
+struct PositionWriter {
     storage: Arc<Storage>,
-    /// As many as the queue has room for: then nothing more is taken from it.
-    held_up: Vec<Blocked>,
-    /// When those are tried again, however much else comes meanwhile.
+    /// At most as many as the queue has room for; then the queue is not read.
+    blocked: Vec<Blocked>,
+    /// When the blocked moves are tried again, however many others are queued meanwhile.
     retry_at: Instant,
 }
 
-impl Writer {
+impl PositionWriter {
     async fn run(mut self, mut queue: mpsc::Receiver<Move>) {
         let mut queued = Vec::new();
         let mut open = true;
-        while open || !self.held_up.is_empty() {
-            let room = QUEUE_LENGTH.saturating_sub(self.held_up.len());
-            if self.held_up.is_empty() {
+        while open || !self.blocked.is_empty() {
+            let room = QUEUE_LENGTH.saturating_sub(self.blocked.len());
+            if self.blocked.is_empty() {
                 open = queue.recv_many(&mut queued, QUEUE_LENGTH).await > 0;
             } else {
                 tokio::select! {
                     received = queue.recv_many(&mut queued, room), if open && room > 0 => {
                         open = received > 0;
                     }
-                    () = time::sleep_until(self.retry_at) => self.try_held_up().await,
+                    () = time::sleep_until(self.retry_at) => self.retry_blocked().await,
                 }
             }
             self.write(&mut queued).await;
         }
     }
 
-    /// Writes moves together, and answers them but for those of rows that another session holds.
+    /// Writes moves together and answers them, except those whose rows another session has locked.
     async fn write(&mut self, queued: &mut Vec<Move>) {
-        let give_up_at = Instant::now() + HELD_UP_TIMEOUT;
+        let give_up_at = Instant::now() + BLOCKED_TIMEOUT;
         let keys: HashSet<ConsumerKey> =
-            self.held_up.iter().map(|held_up| held_up.queued.advance.key).collect();
-        let held_up = queued.extract_if(.., |queued| keys.contains(&queued.advance.key));
-        self.held_up.extend(held_up.map(|queued| Blocked { queued, give_up_at }));
+            self.blocked.iter().map(|blocked| blocked.queued.advance.key).collect();
+        let blocked = queued.extract_if(.., |queued| keys.contains(&queued.advance.key));
+        self.blocked.extend(blocked.map(|queued| Blocked { queued, give_up_at }));
         if queued.is_empty() {
             return;
         }
         match advance(&self.storage, queued).await {
             Err(storage::Error::Locked(_)) => {
-                let held_up = queued.drain(..).map(|queued| Blocked { queued, give_up_at });
-                let held_up: Vec<Blocked> = held_up.collect();
-                self.write_free(held_up).await;
+                let moves = queued.drain(..).map(|queued| Blocked { queued, give_up_at });
+                let moves: Vec<Blocked> = moves.collect();
+                self.write_free(moves).await;
             }
             outcome => {
                 let (outcome, mut order) = (outcome.map_err(logged), Order::default());
@@ -124,16 +127,16 @@ impl Writer {
         }
     }
 
-    async fn try_held_up(&mut self) {
-        let held_up = std::mem::take(&mut self.held_up);
-        self.write_free(held_up).await;
-        self.retry_at = Instant::now() + HELD_UP_RETRY;
+    async fn retry_blocked(&mut self) {
+        let blocked = std::mem::take(&mut self.blocked);
+        self.write_free(blocked).await;
+        self.retry_at = Instant::now() + BLOCKED_RETRY;
     }
 
-    /// Writes those of the moves whose rows nobody holds, and answers them; the others are tried
-    /// again, until it is too late.
+    /// Writes and answers the moves whose rows are free. The others are tried again until their time is
+    /// up.
     async fn write_free(&mut self, moves: Vec<Blocked>) {
-        let advances = farthest(moves.iter().map(|held_up| held_up.queued.advance));
+        let advances = farthest(moves.iter().map(|blocked| blocked.queued.advance));
         let outcome = self.storage.advance_free_positions(&advances).await;
         let outcome = outcome.map_err(logged);
         let now = Instant::now();
@@ -142,7 +145,7 @@ impl Writer {
             let key = queued.advance.key;
             match &outcome {
                 Ok(outcome) if outcome.locked.contains(&key) && now < give_up_at => {
-                    self.held_up.push(Blocked { queued, give_up_at });
+                    self.blocked.push(Blocked { queued, give_up_at });
                 }
                 Ok(outcome) if outcome.locked.contains(&key) => {
                     tracing::warn!(?key, "another session of the database holds a consumer");
@@ -155,18 +158,19 @@ impl Writer {
     }
 }
 
-/// One failed statement answers many callers: it is logged here, once.
+/// Logs a failed statement once, although many callers get its error.
 fn logged(error: storage::Error) -> Error {
     Error::from(error).logged("store positions")
 }
 
-/// The moves that share a statement, in the order in which they were queued. Each is answered as if
-/// it had been stored before the next one, although only the farthest of a lease was.
+/// The farthest positions of the moves that share a statement, in the order in which they were queued.
+/// Each move is answered as if it had been stored before the next one, although only the farthest move
+/// of a lease is stored.
 #[derive(Default)]
 struct Order(HashMap<(ConsumerKey, Epoch), Offset>);
 
 impl Order {
-    /// Whether a move does not lie before an earlier one of its lease.
+    /// Whether a move does not go back behind an earlier one of its lease.
     fn advances(&mut self, advance: &Advance) -> bool {
         let farthest = self.0.entry((advance.key, advance.epoch)).or_insert(advance.position);
         let advances = advance.position >= *farthest;
@@ -176,7 +180,7 @@ impl Order {
 }
 
 impl Move {
-    /// Answers a move with the moves that its statement made, or with its error.
+    /// Answers a move, given the leases whose positions its statement moved, or the error.
     fn answer(self, outcome: Result<&HashSet<(ConsumerKey, Epoch)>, &Error>, order: &mut Order) {
         let Self { advance, reply } = self;
         let moved = outcome
@@ -194,7 +198,7 @@ async fn advance(
     storage.advance_positions(&advances).await
 }
 
-/// Of several moves of one lease the farthest: the others would be passed at once.
+/// The farthest of the moves of each lease: it would supersede the others at once.
 fn farthest(advances: impl Iterator<Item = Advance>) -> Vec<Advance> {
     let mut farthest: HashMap<(ConsumerKey, Epoch), Offset> = HashMap::new();
     for Advance { key, epoch, position } in advances {
@@ -205,7 +209,7 @@ fn farthest(advances: impl Iterator<Item = Advance>) -> Vec<Advance> {
         .into_iter()
         .map(|((key, epoch), position)| Advance { key, epoch, position })
         .collect();
-    // All brokers lock rows in one order, as far as the database follows it.
+    // All brokers lock rows in the same order, as far as the database follows it.
     advances.sort_unstable_by_key(|advance| (advance.key.topic, advance.key.consumer));
     advances
 }

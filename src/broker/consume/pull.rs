@@ -22,18 +22,18 @@ pub struct Pull {
     pub topic: TopicName,
     /// The consumer whose position moves.
     pub consumer: ConsumerId,
-    /// How many messages at the most.
+    /// How many messages to take at most.
     pub max_messages: usize,
     /// How long to wait for a message when there is none.
     pub wait: Duration,
-    /// When the client stops waiting, if it said so.
+    /// When the client stops waiting, if it set a deadline.
     pub deadline: Option<Instant>,
 }
 
 /// What a pull took.
 #[derive(Clone, Debug)]
 pub struct Pulled {
-    /// The messages; may be none.
+    /// The messages, if there were any.
     pub messages: Messages,
     /// Messages that retention removed before they were taken.
     pub gap: Option<OffsetRange>,
@@ -44,10 +44,11 @@ pub struct Pulled {
 /// How long pulls of one consumer queue behind each other before they fail.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long to wait before another try, after something else moved the position.
+/// How long to wait before a retry, after something else moved the position.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long a pull waits for one on another broker to end, or for its consumer's row.
+/// How long a pull waits for the lock, which a pull on another broker holds until it ends, or for its
+/// consumer's row.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// How much of that it may wait on a session at a time.
@@ -57,10 +58,10 @@ impl Delivery {
     /// Takes the next messages, and moves the position past them.
     pub async fn pull(&self, pull: Pull) -> Result<Pulled, Error> {
         self.calls.admit()?;
-        self.calls.track(self.pull_until_some(&pull)).await
+        self.calls.track(self.pull_or_wait(&pull)).await
     }
 
-    async fn pull_until_some(&self, pull: &Pull) -> Result<Pulled, Error> {
+    async fn pull_or_wait(&self, pull: &Pull) -> Result<Pulled, Error> {
         let wait_until = Instant::now() + pull.wait;
         let deadline = pull.deadline.filter(|deadline| *deadline < wait_until);
         let (_, mut log) = self.begin_reading(&pull.topic, &pull.consumer).await?;
@@ -89,7 +90,7 @@ impl Delivery {
     async fn pull_once(&self, pull: &Pull) -> Result<Pulled, Error> {
         let Pull { topic, consumer, max_messages, .. } = pull;
         let waiter = self.leases.waiter(topic, consumer);
-        // Pulls queue here, not in the database, where each would take up a session.
+        // Pulls queue here rather than in the database, where each would occupy a session.
         if waiter.holder().is_some() {
             return Err(self.lease_held(&waiter, pull).await?);
         }
@@ -115,7 +116,7 @@ impl Delivery {
                 }
                 outcome => outcome,
             };
-            // Something else moved the position, or the consumer was unregistered, and perhaps
+            // Something else moved the position, or the consumer was unregistered and perhaps
             // registered again.
             let changed = matches!(outcome, Ok(None) | Err(storage::Error::ChangedMeanwhile));
             if !changed || Instant::now() >= pull.until(give_up) {
@@ -133,8 +134,8 @@ impl Delivery {
                 pull.refuse_when_late()?;
                 Err(self.lease_held(&waiter, pull).await?)
             }
-            // Nothing was taken: the position moves, or the consumer is registered anew, faster
-            // than it can be read.
+            // Nothing was taken: the position keeps moving, or the consumer keeps being registered
+            // again, faster than this broker can read.
             Ok(None) | Err(storage::Error::ChangedMeanwhile) => Err(Error::unavailable()),
             Err(error) => Err(error.into()),
         }
@@ -148,7 +149,7 @@ impl Delivery {
 }
 
 impl Pull {
-    /// A time, or the client's deadline if that comes first.
+    /// A time, or the client's deadline if that is earlier.
     fn until(&self, time: Instant) -> Instant {
         self.deadline.map_or(time, |deadline| deadline.min(time))
     }

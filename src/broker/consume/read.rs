@@ -9,7 +9,7 @@ use crate::{
     model::{LogEnds, Start, TopicName},
 };
 
-/// Messages of a topic, and where its log ends.
+/// Messages of a topic, and the ends of its log.
 #[derive(Clone, Debug)]
 pub struct ReadMessages {
     /// The messages; none at the head.
@@ -19,7 +19,7 @@ pub struct ReadMessages {
 }
 
 impl Delivery {
-    /// Reads messages; no position moves.
+    /// Reads messages, without moving a position.
     pub async fn read_messages(
         &self,
         topic: TopicName,

@@ -1,4 +1,4 @@
-//! What a stream is asked for, and the frames that it sends.
+//! Requests for streams, and the frames that streams send.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::{
     model::{ConsumerId, Epoch, Offset, OffsetRange, TopicName},
 };
 
-/// What a stream is to do.
+/// A request for a stream.
 #[derive(Clone, Debug)]
 pub struct Consume {
     /// The topic.
@@ -24,20 +24,20 @@ pub struct Consume {
     pub stop: Option<Stop>,
     /// What a frame may hold.
     pub frame: FrameLimits,
-    /// How many messages may be in flight beyond the committed position; `None` is any number.
+    /// How many messages may be in flight beyond the committed position; `None` for any number.
     pub max_in_flight: Option<usize>,
     /// How long the stream may be idle before it sends a heartbeat.
     pub heartbeat: Duration,
-    /// When the client stops waiting, if it said so.
+    /// When the client stops waiting, if it set a deadline.
     pub deadline: Option<Instant>,
-    /// How other clients see the holder of the lease.
+    /// The name by which other clients see the holder of the lease.
     pub holder: String,
 }
 
 /// When a stream's position advances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitMode {
-    /// Before a frame leaves.
+    /// Before a frame is sent.
     Auto,
     /// When the client commits.
     Manual,
@@ -85,7 +85,7 @@ pub enum Frame {
         holder: String,
     },
     /// Messages at the position.
-    Batch(Messages),
+    Messages(Messages),
     /// A seek moved the position.
     Repositioned {
         /// The offset of the next message.

@@ -26,10 +26,10 @@ impl Delivery {
                     self.leases.changed(LeaseScope::Consumer(key));
                     return Ok(position);
                 }
-                // Retention has removed messages from there on meanwhile, as it does at most once a
-                // second: try again.
+                // Retention has removed messages from this position on. It does so at most once a
+                // second, so try again.
                 SeekOutcome::BeforeLogStart => {}
-                // It may have been registered again by now.
+                // Fails unless it has been registered again since; then try again.
                 SeekOutcome::NotRegistered => drop(self.catalogue.position(topic, consumer).await?),
             }
         }

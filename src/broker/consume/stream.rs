@@ -1,4 +1,4 @@
-//! A consumer's stream: acquire the lease, hand out the messages that are there, wait for more.
+//! A consumer's stream: acquires the lease, hands out the messages there are, and waits for more.
 
 use std::{
     pin::{Pin, pin},
@@ -18,7 +18,7 @@ use crate::{
             request::{CommitMode, Consume, Frame, Stop},
         },
         error::Error,
-        lease::registry::Lease,
+        lease::registry::{Acquired, Lease},
         log::{
             cursor::Cursor,
             messages::{FrameLimits, Messages},
@@ -29,8 +29,14 @@ use crate::{
     storage::Advance,
 };
 
-/// How long the database may take for what precedes a stream's first frame.
+/// How long the database may take for the work before a stream's first frame.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Work that has finished, and why the stream must end after it, if it must.
+pub(crate) struct Finished<T> {
+    pub outcome: T,
+    pub must_end: Option<End>,
+}
 
 /// Why a stream ends, or starts over.
 pub(crate) enum End {
@@ -52,29 +58,29 @@ impl From<Error> for End {
 pub(crate) struct Stream {
     pub(crate) delivery: Arc<Delivery>,
     pub(crate) request: Consume,
-    pub(crate) frames: outbox::Sender,
+    pub(crate) frames: outbox::FrameSender,
     fence: Fence,
     /// When the next heartbeat is due.
     pub(crate) beat_at: Instant,
-    /// Messages that were handed out, or are on their way to the client.
+    /// How many messages were handed out, or are on their way to the client.
     handed_out: u64,
-    /// Begun before the database was asked for the position.
+    /// The observation that the position belongs to.
     pub(crate) observation: Observation,
 }
 
-/// A lease being served: what is handed out under it, and how far that is.
+/// The work under a lease: what is handed out, and how far it has come.
 struct Serving<'a> {
     lease: &'a Lease,
     cursor: Cursor,
     log: &'a mut LogReader,
     /// The end of the last gap: messages before it are not in flight.
     gap_end: Offset,
-    /// Whether the head is more than one frame away: at first, and whenever a frame did not reach it.
+    /// Whether the head may be more than one frame away: at first, and when a frame did not reach it.
     behind: bool,
 }
 
 impl Delivery {
-    /// Starts a stream. Errors from here on are sent in the stream.
+    /// Starts a stream. Later errors are sent in the stream.
     pub fn consume(self: &Arc<Self>, request: Consume) -> Result<Frames, Error> {
         self.calls.admit()?;
         let (frames, fence, receiver) = outbox::channel();
@@ -99,7 +105,7 @@ impl Stream {
             Err(End::ClientGone) => tracing::debug!("the client went away"),
             Err(End::Error(error)) => {
                 tracing::debug!(%error, "end the stream");
-                // The lease has been released: a client that does not read holds nobody up.
+                // The lease has been released, so a client that does not read blocks no other stream.
                 let _ = self.frames.send(Outgoing { epoch: Epoch(0), frame: Err(error) }).await;
             }
             Err(End::Sought | End::RegisteredAnew) => {
@@ -115,7 +121,7 @@ impl Stream {
         let names = [holder.as_str()].into_iter();
         promptly(delivery.characters.check(&*delivery.storage, "client_name", names)).await?;
         let waiter = delivery.leases.waiter(topic, consumer);
-        let ((mut lease, mut position), mut log) = loop {
+        let (Acquired { mut lease, mut position }, mut log) = loop {
             match self.acquire_lease(&waiter).await {
                 Err(End::RegisteredAnew) => {}
                 acquired => break acquired?,
@@ -123,7 +129,7 @@ impl Stream {
         };
         let mut attached = false;
         loop {
-            // The server that answered with the position has the messages before it.
+            // The server that returned the position has the messages before it.
             self.observation.observe_head(lease.key().topic, position);
             match self.serve_from(position, &lease, &mut log, &mut attached).await {
                 Err(End::Sought) => {
@@ -146,7 +152,7 @@ impl Stream {
         log: &mut LogReader,
         attached: &mut bool,
     ) -> Result<(), End> {
-        // Before the first frame, which may be all that a client reads.
+        // Before the first frame, which may be all that the client reads.
         self.report_truncation(lease)?;
         let (epoch, head) = (lease.epoch(), (*log.head.borrow()).max(position));
         let frame = match attached {
@@ -175,14 +181,14 @@ impl Stream {
                 continue;
             }
             let Serving { lease, cursor, log, behind, .. } = &mut serving;
-            // A head before what was handed out means that the log was truncated, or that the answer
-            // is older than what was read here.
+            // If the head lies before what was handed out, the log was truncated, or the head was read
+            // earlier than those messages.
             if *behind || cursor.position() != known_head {
                 let fill = cursor.fill(&delivery.storage, log);
                 if !self.meanwhile(lease, log, fill).await?? {
                     return Err(self.why_gone().await);
                 }
-                // Before messages that were read from the old primary are handed out.
+                // Before handing out messages that may have been read from the old primary.
                 self.report_truncation(lease)?;
                 if cursor.position() > cursor.head() {
                     let lost = OffsetRange { start: cursor.head(), end: cursor.position() };
@@ -202,7 +208,7 @@ impl Stream {
                     continue;
                 }
                 if cursor.position() < cursor.head() {
-                    // There are more messages than may be in flight.
+                    // There are more messages, but no more may be in flight.
                     self.wait_for_commit(&mut serving, known_committed).await?;
                     continue;
                 }
@@ -257,13 +263,13 @@ impl Stream {
         serving: &mut Serving<'_>,
     ) -> Result<(), End> {
         let (end, count) = (messages.range.end, messages.count());
-        self.advance(end, Frame::Batch(messages), serving).await?;
+        self.advance(end, Frame::Messages(messages), serving).await?;
         self.handed_out += count as u64;
         Ok(())
     }
 
-    /// Sends a frame that ends at a position. In auto mode the position is stored once the frame has a
-    /// place in the queue, while the next batches are read.
+    /// Sends a frame that ends at a position. In auto mode the position is stored once there is room for
+    /// the frame in the queue, while the next batches are read.
     async fn advance(
         &mut self,
         position: Offset,
@@ -274,55 +280,56 @@ impl Stream {
         let delivery = self.delivery.clone();
         let permit = self.reserve(Some(lease)).await?;
         let stores = self.request.commit_mode == CommitMode::Auto;
-        let mut ahead = pin!(maybe_done(async {
+        let mut read_ahead = pin!(maybe_done(async {
             match stores && *behind {
                 true => cursor.fill(&delivery.storage, log).await,
                 false => Ok(true),
             }
         }));
         let must_end = match stores {
-            true => self.store(position, (lease, log), ahead.as_mut()).await?,
+            true => self.store(position, lease, log, read_ahead.as_mut()).await?,
             false => None,
         };
-        lease.delivers(position);
+        lease.record_delivered(position);
         permit.send(Outgoing { epoch: lease.epoch(), frame: Ok(frame) });
         self.beat_at = Instant::now() + self.request.heartbeat;
         if let Some(end) = must_end {
             return Err(end);
         }
-        // However long the read takes: the frame has been sent.
-        self.meanwhile(lease, log, ahead.as_mut()).await?;
-        // A read that failed is repeated when it is due, and its error is sent then.
-        if let Some(Err(error)) = ahead.take_output() {
+        // However long the read takes, the frame has been sent.
+        self.meanwhile(lease, log, read_ahead.as_mut()).await?;
+        // The next fill repeats a failed read, and reports its error.
+        if let Some(Err(error)) = read_ahead.take_output() {
             tracing::debug!(%error, "read ahead");
         }
         Ok(())
     }
 
-    /// Stores a position, and drives `beside` meanwhile. Returns why the stream must end after that,
-    /// if it must.
+    /// Stores a position, and drives the read-ahead meanwhile. Returns why the stream must end after
+    /// that, if it must.
     async fn store(
         &mut self,
         position: Offset,
-        (lease, log): (&Lease, &LogReader),
-        beside: Pin<&mut MaybeDone<impl Future>>,
+        lease: &Lease,
+        log: &LogReader,
+        read_ahead: Pin<&mut MaybeDone<impl Future>>,
     ) -> Result<Option<End>, End> {
         let delivery = self.delivery.clone();
         let advance = Advance { key: lease.key(), epoch: lease.epoch(), position };
         let advance = async {
-            match select(pin!(delivery.positions.advance(advance)), beside).await {
+            match select(pin!(delivery.positions.advance(advance)), read_ahead).await {
                 Either::Left((moved, _)) => moved,
                 Either::Right((_, advance)) => advance.await,
             }
         };
         match self.until_stored(lease, log, advance).await? {
-            (Ok(true), end) => {
-                lease.position_stored(position);
-                Ok(end)
+            Finished { outcome: Ok(true), must_end } => {
+                lease.record_stored(position);
+                Ok(must_end)
             }
-            (_, Some(end)) => Err(end),
-            (Ok(false), None) => Err(self.why_not_stored(lease).await),
-            (Err(error), None) => Err(not_stored(error).into()),
+            Finished { must_end: Some(end), .. } => Err(end),
+            Finished { outcome: Ok(false), .. } => Err(self.why_not_stored(lease).await),
+            Finished { outcome: Err(error), .. } => Err(not_stored(error).into()),
         }
     }
 
@@ -330,7 +337,7 @@ impl Stream {
     async fn wait_for_more(&mut self, serving: &mut Serving<'_>) -> Result<(), End> {
         loop {
             let idle = tokio::select! {
-                // The sender lives as long as the reader.
+                // Cannot fail: the sender lives as long as the reader.
                 _ = serving.log.head.changed() => return Ok(()),
                 idle = self.idle(Some(serving.lease)) => idle,
             };
@@ -363,14 +370,15 @@ impl Stream {
     }
 }
 
-/// Limits the time of what a stream needs to begin: its first frame, or an error, comes soon.
+/// Limits the time of work before a stream's first frame, so that the client soon gets a frame or an
+/// error.
 pub(crate) async fn promptly<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let done = tokio::time::timeout(FIRST_ANSWER_TIMEOUT, work).await;
     done.unwrap_or(Err(Error::unavailable()))
 }
 
-/// In auto mode no frame was sent whose position was not stored, or may not be. The stream that is
-/// opened next reads the stored position, so nothing is unknown to the client.
+/// In auto mode no frame is sent before its position is stored. The client's next stream starts at the
+/// stored position, so no outcome is unknown to the client.
 fn not_stored(error: Error) -> Error {
     match error {
         Error::OutcomeUnknown(cause) => Error::DatabaseUnavailable(cause),

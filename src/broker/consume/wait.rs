@@ -1,4 +1,4 @@
-//! What a stream waits for, and what may end it meanwhile.
+//! What a stream waits for, and what may end it while it waits.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
         consume::{
             outbox::Outgoing,
             request::{Consume, Frame},
-            stream::{End, Stream, promptly},
+            stream::{End, Finished, Stream, promptly},
         },
         error::Error,
         lease::{
@@ -24,10 +24,10 @@ use crate::{
     model::{Epoch, Offset},
 };
 
-/// How long a stream that must end waits for a position that is being stored.
+/// How long a stream that must end still waits for a position to be stored.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why a stream must end, other than that its client has gone.
+/// Why a stream must end although its client is still there.
 enum Reason {
     Draining,
     Deadline,
@@ -35,8 +35,8 @@ enum Reason {
 }
 
 impl Stream {
-    /// Waits for the database, and sends heartbeats meanwhile, so that the stream does not look as if
-    /// it hangs.
+    /// Waits for the database, and sends heartbeats meanwhile, so that the stream does not appear to
+    /// hang.
     pub(crate) async fn meanwhile<T>(
         &mut self,
         lease: &Lease,
@@ -60,20 +60,20 @@ impl Stream {
         }
     }
 
-    /// Waits for a position to be stored. Messages before it must be handed out while there is a
-    /// client, so a stream that must end waits a moment for it, and returns why it ends then.
+    /// Waits for a position to be stored. Once it is, the messages before it must be handed out if the
+    /// client is still there, so a stream that must end still waits for up to 2 s, and ends after that.
     pub(crate) async fn until_stored<T>(
         &mut self,
         lease: &Lease,
         log: &LogReader,
         work: impl Future<Output = T>,
-    ) -> Result<(T, Option<End>), End> {
+    ) -> Result<Finished<T>, End> {
         let mut work = std::pin::pin!(work);
         match self.meanwhile(lease, log, &mut work).await {
-            Ok(done) => Ok((done, None)),
+            Ok(outcome) => Ok(Finished { outcome, must_end: None }),
             Err(End::ClientGone) => Err(End::ClientGone),
             Err(end) => match tokio::time::timeout(STORE_TIMEOUT, work).await {
-                Ok(done) => Ok((done, Some(end))),
+                Ok(outcome) => Ok(Finished { outcome, must_end: Some(end) }),
                 Err(_) => Err(end),
             },
         }
@@ -95,11 +95,11 @@ impl Stream {
             () = self.frames.closed() => return Err(End::ClientGone),
             reason = self.reason_to_end(lease) => reason,
         };
-        // Not within the wait, where a heartbeat would be sent in place of the reason.
+        // Outside the wait, so that a heartbeat that falls due cannot interrupt it.
         Err(self.end_for(reason).await)
     }
 
-    /// Waits for a reason to end other than that the client goes.
+    /// Waits for a reason to end other than that the client has gone.
     async fn reason_to_end(&self, lease: Option<&Lease>) -> Reason {
         let deadline = async {
             match self.request.deadline {
@@ -134,7 +134,7 @@ impl Stream {
         }
     }
 
-    /// Why the consumer does not exist any more: it was unregistered, or its topic deleted.
+    /// Why the consumer no longer exists: it was unregistered, or its topic was deleted.
     pub(crate) async fn why_gone(&self) -> End {
         let Consume { topic, consumer, .. } = &self.request;
         match promptly(async { Ok(self.delivery.catalogue.why_gone(topic, consumer).await) }).await
@@ -143,7 +143,7 @@ impl Stream {
         }
     }
 
-    /// Why a position was not stored: the epoch is over.
+    /// Why a position was not stored: its epoch has ended.
     pub(crate) async fn why_not_stored(&self, lease: &Lease) -> End {
         match lease.check().await {
             Ok(true) => self.end_for(self.reason_to_end(Some(lease)).await).await,
@@ -157,7 +157,7 @@ impl Stream {
 
     /// Sends a heartbeat if one is due.
     pub(crate) async fn beat(&mut self, position: Offset, log: &LogReader) -> Result<(), End> {
-        // The wait may have ended for another reason.
+        // The wait may have ended for another reason than a heartbeat.
         if Instant::now() < self.beat_at {
             return Ok(());
         }
@@ -173,7 +173,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Waits for room in the queue of frames, for as long as the client takes.
+    /// Waits for room in the queue of frames, however long the client takes to read.
     pub(crate) async fn reserve(
         &self,
         lease: Option<&Lease>,

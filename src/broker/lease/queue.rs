@@ -1,47 +1,49 @@
-//! The queue for a consumer's lease within this broker: one stream at a time, in the order of asking,
-//! but streams that take over go first.
+//! The queue for a consumer's lease within this broker: one stream at a time, first come, first served,
+//! except that streams that take over go first.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-/// A queue, and the permit that goes through it.
+/// A queue of streams, which pass one permit along.
 #[derive(Default)]
 pub(crate) struct WaitQueue {
     state: Mutex<State>,
-    /// Notifies the holder of the permit, while it has no lease yet, of a stream that takes over.
+    /// Notified when a stream that takes over joins the queue; the holder of the permit waits for this
+    /// while it has no lease yet.
     take_over: Notify,
 }
 
 #[derive(Default)]
 struct State {
     is_taken: bool,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Queued>,
 }
 
-struct Waiting {
+/// A stream that waits for the permit.
+struct Queued {
     takes_over: bool,
     grant: oneshot::Sender<Permit>,
 }
 
-/// The right, within this broker, to ask the database for the lease. Passes to the next in the queue
-/// when it is dropped.
+/// The right, within this broker, to ask the database for the lease. When it is dropped, it passes to
+/// the next stream in the queue.
 pub(crate) struct Permit(Option<Arc<WaitQueue>>);
 
-/// Where in the queue a stream waits.
+/// Where in the queue a stream joins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Priority {
     /// After all others.
     Normal,
-    /// Before all others: it gave the permit up for a moment.
+    /// Before all others: the stream gave the permit up for a stream that takes over.
     Returning,
-    /// Before all others, and a holder of the permit that has no lease is asked to give it up.
+    /// Before all others; a permit holder that has no lease yet gives the permit up.
     TakeOver,
 }
 
 impl WaitQueue {
-    /// The permit, if nobody has it.
+    /// The permit, if no stream has it.
     pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
         let mut state = self.state.lock();
         (!std::mem::replace(&mut state.is_taken, true)).then(|| Permit(Some(self.clone())))
@@ -52,14 +54,14 @@ impl WaitQueue {
         let (grant, granted) = oneshot::channel();
         let mut state = self.state.lock();
         if !std::mem::replace(&mut state.is_taken, true) {
-            // The receiver is still here.
+            // Cannot fail: the receiver is still here.
             let _ = grant.send(Permit(Some(self.clone())));
             return granted;
         }
-        let waiting = Waiting { takes_over: priority == Priority::TakeOver, grant };
+        let queued = Queued { takes_over: priority == Priority::TakeOver, grant };
         match priority {
-            Priority::Normal => state.waiting.push_back(waiting),
-            Priority::Returning | Priority::TakeOver => state.waiting.push_front(waiting),
+            Priority::Normal => state.waiting.push_back(queued),
+            Priority::Returning | Priority::TakeOver => state.waiting.push_front(queued),
         }
         if priority == Priority::TakeOver {
             self.take_over.notify_one();
@@ -69,7 +71,7 @@ impl WaitQueue {
 
     /// Waits until a stream that takes over waits for the permit.
     pub(crate) async fn take_over_waits(&self) {
-        let waits = |waiting: &Waiting| waiting.takes_over && !waiting.grant.is_closed();
+        let waits = |queued: &Queued| queued.takes_over && !queued.grant.is_closed();
         while !self.state.lock().waiting.iter().any(waits) {
             self.take_over.notified().await;
         }
@@ -86,10 +88,10 @@ impl Drop for Permit {
                 state.is_taken = next.is_some();
                 next
             };
-            let Some(Waiting { grant, .. }) = next else { return };
+            let Some(Queued { grant, .. }) = next else { return };
             match grant.send(Permit(Some(queue.clone()))) {
                 Ok(()) => return,
-                // It has stopped waiting: the next one gets the permit.
+                // That stream has stopped waiting: the next one gets the permit.
                 Err(mut refused) => refused.0 = None,
             }
         }
@@ -101,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn streams_that_take_over_go_first_and_the_others_in_the_order_of_asking() {
+    fn streams_that_take_over_go_first_and_the_others_in_the_order_in_which_they_came() {
         let queue = Arc::new(WaitQueue::default());
         let permit = queue.try_acquire().unwrap();
         assert!(queue.try_acquire().is_none());
@@ -116,36 +118,36 @@ mod tests {
         assert!(first.try_recv().is_err());
         drop(permit);
         let permit = first.try_recv().unwrap();
-        let mut again = queue.enqueue(Priority::Returning);
+        let mut returning = queue.enqueue(Priority::Returning);
         drop(permit);
-        let permit = again.try_recv().unwrap();
+        let permit = returning.try_recv().unwrap();
         drop(permit);
         drop(last.try_recv().unwrap());
         assert!(queue.try_acquire().is_some());
     }
 
     #[test]
-    fn a_permit_that_nobody_receives_passes_on() {
+    fn a_granted_permit_that_is_never_received_passes_on() {
         let queue = Arc::new(WaitQueue::default());
         let permit = queue.try_acquire().unwrap();
         let granted = queue.enqueue(Priority::Normal);
         drop(permit);
-        // It was granted, and then no longer waited for.
+        // Granted, but its stream no longer waits.
         drop(granted);
         assert!(queue.try_acquire().is_some());
     }
 
     #[tokio::test]
-    async fn the_permit_holder_learns_of_a_take_over_whenever_it_asks() {
+    async fn the_permit_holder_learns_of_a_take_over_each_time_it_asks() {
         let queue = Arc::new(WaitQueue::default());
         let _permit = queue.try_acquire().unwrap();
         let take_over = queue.enqueue(Priority::TakeOver);
         queue.take_over_waits().await;
         queue.take_over_waits().await;
         drop(take_over);
-        let not_asked = std::future::poll_fn(|context| {
+        let no_take_over = std::future::poll_fn(|context| {
             std::task::Poll::Ready(std::pin::pin!(queue.take_over_waits()).poll(context))
         });
-        assert!(not_asked.await.is_pending());
+        assert!(no_take_over.await.is_pending());
     }
 }

@@ -1,9 +1,13 @@
 //! The leases of this broker, and the streams that wait for one.
 //!
-//! A lease has three parts. The *permit* of this broker's queue: the one session that holds all of a
-//! broker's locks would be granted a lock twice. The *advisory lock*: it excludes other brokers, and
-//! PostgreSQL releases it when a broker dies. The *epoch*: every write of a position names it, so that
-//! a holder that lost its lock without noticing cannot write any more.
+//! A lease has three parts:
+//!
+//! * the *permit* of this broker's queue, as the one session that holds all of a broker's locks would
+//!   be granted a lock that it has already;
+//! * the *advisory lock*, which excludes other brokers, and which PostgreSQL releases when a broker
+//!   dies;
+//! * the *epoch*, which every write of a position names, so that a holder that lost its lock without
+//!   noticing can no longer write.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -34,7 +38,7 @@ use crate::{
     storage::{ClaimToken, EpochStart, LeaseSession},
 };
 
-/// How long a stream that ends waits for its lease to be released, so that its client can have it
+/// How long a stream that ends waits for its lease to be released, so that its client can acquire it
 /// again at once.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -43,12 +47,12 @@ pub(crate) struct Leases {
     /// The session that holds the locks; `None` while the database is away.
     session: watch::Receiver<Option<Arc<LeaseSession>>>,
     entries: Mutex<HashMap<(TopicName, ConsumerId), Arc<Entry>>>,
-    /// Leases that may have been changed from outside, to be checked.
+    /// The leases to check, as they may have been changed from outside.
     to_check: Mutex<HashSet<LeaseScope>>,
     check: Notify,
     /// The tasks that release locks.
     releases: TaskTracker,
-    /// Notifies standbys of other brokers of a released lease.
+    /// Notifies standbys on other brokers of released leases.
     outbox: Outbox,
 }
 
@@ -57,13 +61,13 @@ pub(crate) struct Leases {
 struct Entry {
     queue: Arc<WaitQueue>,
     active: Mutex<Option<Arc<ActiveLease>>>,
-    /// Another broker released the lease.
+    /// Notified when another broker released the lease.
     released: Notify,
-    /// How many waiters there are; changes only while all entries are locked.
+    /// How many waiters there are. Changes only while the map of entries is locked.
     waiters: AtomicUsize,
 }
 
-/// A stream or pull that wants a consumer's lease; the last one removes the consumer's entry.
+/// A stream or pull that wants a consumer's lease. The last one to go removes the consumer's entry.
 pub(crate) struct Waiter {
     topic: TopicName,
     consumer: ConsumerId,
@@ -78,36 +82,43 @@ pub(crate) struct Lease {
     /// The epoch that the stream works under.
     epoch: Epoch,
     seek_epoch: Epoch,
-    /// Dropped after the lock is released, so that the next in the queue does not ask in vain.
+    /// Dropped after the lock is released, so that the lock is free when the next stream asks for it.
     permit: Option<Permit>,
     waiter: Arc<Waiter>,
 }
 
-/// What a stream must know of its lease.
+/// A change of a lease that its stream must act on.
 #[derive(Clone, Debug)]
 pub(crate) enum LeaseEvent {
     /// A seek began a new epoch.
     Sought,
-    /// The lease ended with its session.
+    /// The lease session was lost, and the lease with it.
     SessionLost,
     /// The lease ended.
     Ended(LeaseEnd),
 }
 
-/// What asking the database for a lease led to.
+/// A lease that was acquired.
+pub(crate) struct Acquired {
+    pub lease: Box<Lease>,
+    /// The stored position, which its stream starts from.
+    pub position: Offset,
+}
+
+/// The outcome of asking the database for a lease.
 pub(crate) enum Acquisition {
-    /// The lease is ours; its consumer continues at the offset.
-    Acquired(Box<Lease>, Offset),
+    /// The lease was acquired.
+    Acquired(Acquired),
     /// Another broker has the lock, or another stream claims it; the permit is still ours.
     Busy(Permit),
     /// Another session of the database holds the consumer's row; the permit is still ours.
     RowLocked(Permit),
-    /// The consumer is not registered any more.
+    /// The consumer is no longer registered.
     Unregistered,
 }
 
 impl Leases {
-    /// No leases yet, on the session that [`crate::broker::lease::session`] keeps open.
+    /// No leases yet. They will live on the session that [`crate::broker::lease::session`] keeps open.
     pub(crate) fn new(session: watch::Receiver<Option<Arc<LeaseSession>>>, outbox: Outbox) -> Self {
         Self {
             session,
@@ -134,7 +145,7 @@ impl Leases {
         Arc::new(Waiter { topic, consumer, entry, leases: self.clone() })
     }
 
-    /// The lease that a stream of this broker has on a consumer.
+    /// The lease of a consumer, if a stream of this broker holds it.
     pub(crate) fn active(
         &self,
         topic: &TopicName,
@@ -150,11 +161,11 @@ impl Leases {
         let is_open = |session: &Option<Arc<LeaseSession>>| {
             session.as_ref().is_some_and(|session| !session.closed().is_cancelled())
         };
-        // The task that opens sessions ends when the broker stops.
+        // Fails once the task that opens sessions has ended, as the broker stops.
         session.wait_for(is_open).await.map(drop).map_err(|_| Error::unavailable())
     }
 
-    /// All leases whose lock a session has.
+    /// All leases whose locks a session holds.
     pub(crate) fn all_on(&self, session: &Arc<LeaseSession>) -> Vec<Arc<ActiveLease>> {
         let entries = self.entries.lock();
         let active = entries.values().filter_map(|entry| entry.active.lock().clone());
@@ -168,19 +179,19 @@ impl Leases {
         }
     }
 
-    /// A call to this broker changed leases from outside: this broker and the others check theirs.
+    /// A call to this broker changed leases from outside: it and the other brokers check theirs.
     pub(crate) fn changed(&self, scope: LeaseScope) {
         self.check_soon(scope);
         self.outbox.lease_changed(scope);
     }
 
-    /// Leases may have changed: they are checked now, not with the next poll.
+    /// Leases may have changed: they are checked now rather than with the next poll.
     pub(crate) fn check_soon(&self, scope: LeaseScope) {
         self.to_check.lock().insert(scope);
         self.check.notify_one();
     }
 
-    /// Waits for leases of a session that are to be checked.
+    /// Waits until leases are to be checked, and returns those of a session.
     pub(crate) async fn next_to_check(&self, session: &Arc<LeaseSession>) -> Vec<Arc<ActiveLease>> {
         let scopes = self.next_scopes().await;
         let mut leases = self.all_on(session);
@@ -191,7 +202,7 @@ impl Leases {
         leases
     }
 
-    /// Waits until leases are to be checked.
+    /// Waits until leases are to be checked, and returns which.
     pub(crate) async fn next_scopes(&self) -> HashSet<LeaseScope> {
         self.check.notified().await;
         std::mem::take(&mut *self.to_check.lock())
@@ -210,17 +221,17 @@ impl Waiter {
         self.entry.queue.enqueue(priority)
     }
 
-    /// The permit of this broker's queue, if nobody has it.
+    /// The permit of this broker's queue, if no stream has it.
     pub(crate) fn try_acquire(&self) -> Option<Permit> {
         self.entry.queue.try_acquire()
     }
 
-    /// Waits until a stream that takes over waits for the permit that this one has.
+    /// Waits until a stream that takes over waits for the permit that this stream has.
     pub(crate) async fn take_over_waits(&self) {
         self.entry.queue.take_over_waits().await;
     }
 
-    /// Who holds the lease, if a stream of this broker does.
+    /// The holder's name, if a stream of this broker holds the lease.
     pub(crate) fn holder(&self) -> Option<String> {
         self.entry.active.lock().as_ref().map(|lease| lease.holder.clone())
     }
@@ -230,9 +241,9 @@ impl Waiter {
         self.entry.released.notified().await;
     }
 
-    /// Asks the database for the lease; `claim` is given by a stream that takes it over.
+    /// Asks the database for the lease; a stream that takes it over gives its `claim`.
     ///
-    /// Must not be cancelled: that could leave a lock that nobody knows of.
+    /// Must not be cancelled: that could leave a lock behind that no lease accounts for.
     pub(crate) async fn acquire(
         self: &Arc<Self>,
         permit: Permit,
@@ -262,7 +273,7 @@ impl Waiter {
         *self.entry.active.lock() = Some(active.clone());
         let (permit, waiter) = (Some(permit), self.clone());
         let lease = Lease { active, status, epoch, seek_epoch, permit, waiter };
-        Ok(Acquisition::Acquired(Box::new(lease), position))
+        Ok(Acquisition::Acquired(Acquired { lease: Box::new(lease), position }))
     }
 }
 
@@ -290,22 +301,22 @@ impl Lease {
         self.seek_epoch
     }
 
-    /// The stored position, as far as it is known here.
+    /// The stored position, as far as this broker knows.
     pub(crate) fn committed(&self) -> Offset {
         self.active.state.committed()
     }
 
-    /// Messages up to an offset are about to be handed out.
-    pub(crate) fn delivers(&self, end: Offset) {
-        self.active.state.delivers(self.epoch, end);
+    /// Records that messages up to an offset are about to be handed out.
+    pub(crate) fn record_delivered(&self, end: Offset) {
+        self.active.state.record_delivered(self.epoch, end);
     }
 
-    /// A position was stored under the lease's epoch.
-    pub(crate) fn position_stored(&self, position: Offset) {
-        self.active.state.position_stored(self.epoch, position);
+    /// Records that a position was stored under the lease's epoch.
+    pub(crate) fn record_stored(&self, position: Offset) {
+        self.active.state.record_stored(self.epoch, position);
     }
 
-    /// Waits until the stored position advances; for ever if the lease ended.
+    /// Waits until the stored position is beyond `known`; for ever if the lease ended.
     pub(crate) async fn committed_beyond(&self, known: Offset) {
         let mut status = self.status.clone();
         // The sender lives as long as the lease.
@@ -317,7 +328,7 @@ impl Lease {
         let mut status = self.status.clone();
         let changed = status.wait_for(|now| now.ended.is_some() || now.epoch != self.epoch);
         tokio::select! {
-            // The end of the session comes before everything else.
+            // The loss of the session takes precedence.
             biased;
             () = self.active.session.closed().cancelled() => LeaseEvent::SessionLost,
             Ok(now) = changed => match &now.ended {
@@ -327,7 +338,7 @@ impl Lease {
         }
     }
 
-    /// Adopts the epoch that a seek began; returns the position that it began at.
+    /// Adopts the epoch that a seek began, and returns the position it began at.
     pub(crate) fn adopt_seek(&mut self) -> Offset {
         let now = self.status.borrow();
         self.epoch = now.epoch;
@@ -335,15 +346,15 @@ impl Lease {
         now.start
     }
 
-    /// Releases the lease, and waits for that for a moment.
+    /// Releases the lease, and waits for that for up to a second.
     pub(crate) async fn release(mut self) {
         if let Some(released) = self.begin_release() {
-            // The task continues without this wait.
+            // After the timeout the task carries on by itself.
             let _ = tokio::time::timeout(RELEASE_TIMEOUT, released).await;
         }
     }
 
-    /// Begins to release the lease; does so once.
+    /// Begins to release the lease, unless that has been done.
     fn begin_release(&mut self) -> Option<JoinHandle<()>> {
         let permit = self.permit.take()?;
         *self.waiter.entry.active.lock() = None;
@@ -357,10 +368,10 @@ impl Lease {
         }))
     }
 
-    /// Asks the database now whether the lease has changed; false if it has not.
+    /// Asks the database whether the lease has changed, and records what has.
     pub(crate) async fn check(&self) -> Result<bool, Error> {
-        let ours = [(self.key(), self.epoch, Offset(i64::MAX))];
-        let changes = self.active.session.find_changes(&ours).await.map_err(Error::of_read)?;
+        let known = [(self.key(), self.epoch, Offset(i64::MAX))];
+        let changes = self.active.session.find_changes(&known).await.map_err(Error::of_read)?;
         let changed = !changes.is_empty();
         changes.into_iter().for_each(|(_, change)| self.active.state.observe(change));
         Ok(changed)
@@ -373,8 +384,8 @@ impl Drop for Lease {
     }
 }
 
-/// Releases a lock. If that fails, ends the session: a lock that nobody knows of would keep everybody
-/// from its consumer.
+/// Releases a lock. If that fails, ends the session: a lock that no lease accounts for would block its
+/// consumer.
 async fn unlock(session: &LeaseSession, key: ConsumerKey) {
     match session.unlock(key).await {
         Ok(true) => {}

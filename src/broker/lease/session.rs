@@ -1,4 +1,4 @@
-//! Keeps the session open that holds this broker's locks, and checks its leases.
+//! Keeps a session open that holds this broker's locks, and checks its leases.
 //!
 //! Once a second, and at once when a notification says so, one statement asks which leases were
 //! changed from outside: by a seek, a take-over, a commit to another broker, or the end of their
@@ -65,10 +65,10 @@ impl SessionKeeper {
                 }
                 session.close();
                 self.session.send_replace(None);
-                // What ended the session may have lost stored messages too, as a promoted standby or
-                // a restored backup does.
+                // The database may have lost stored messages too, if a standby was promoted or a
+                // backup was restored.
                 self.logs.clear_cache();
-                // Sessions that end again and again are not opened as fast as they can be.
+                // If sessions keep ending, they are reopened at growing intervals.
                 backoff.settle(opened.elapsed());
                 backoff.pause().await;
             }

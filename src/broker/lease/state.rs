@@ -1,4 +1,4 @@
-//! A lease as this broker knows it, and as the database last described it.
+//! What this broker knows about a lease, and what the database last said about it.
 
 use std::sync::{
     Arc,
@@ -12,11 +12,11 @@ use crate::{
     storage::{LeaseChange, LeaseSession},
 };
 
-/// A lease that a stream of this broker has.
+/// A lease that a stream of this broker holds.
 pub(crate) struct ActiveLease {
     pub key: ConsumerKey,
     pub holder: String,
-    /// The session that has the lock.
+    /// The session that holds the lock.
     pub session: Arc<LeaseSession>,
     pub state: LeaseState,
 }
@@ -28,36 +28,36 @@ pub(crate) struct LeaseState {
     delivered: AtomicI64,
 }
 
-/// What a lease's stream must follow.
+/// What the stream of a lease watches.
 #[derive(Clone, Debug)]
 pub(crate) struct LeaseStatus {
-    /// The epoch under which positions are written; a seek raises it.
+    /// The epoch under which positions are stored; a seek raises it.
     pub epoch: Epoch,
     /// The position at which the epoch began.
     pub start: Offset,
-    /// The stored position, where the client commits.
+    /// The stored position.
     pub committed: Offset,
     /// Why the lease ended, if it did.
     pub ended: Option<LeaseEnd>,
 }
 
 /// Why a lease ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LeaseEnd {
     /// Another stream took it over.
     TakenOver { by: String },
-    /// The consumer is not registered any more.
+    /// The consumer is no longer registered.
     Unregistered,
 }
 
 impl LeaseState {
-    /// An epoch begins at a position.
+    /// The state of a lease whose epoch begins at a position.
     pub(crate) fn new(epoch: Epoch, position: Offset) -> Self {
         let status = LeaseStatus { epoch, start: position, committed: position, ended: None };
         Self { status: watch::Sender::new(status), delivered: AtomicI64::new(position.0) }
     }
 
-    /// The status, from now on.
+    /// The status, now and from now on.
     pub(crate) fn watch(&self) -> watch::Receiver<LeaseStatus> {
         self.status.subscribe()
     }
@@ -66,7 +66,7 @@ impl LeaseState {
         self.status.borrow().epoch
     }
 
-    /// The stored position, as far as it is known here.
+    /// The stored position, as far as this broker knows.
     pub(crate) fn committed(&self) -> Offset {
         self.status.borrow().committed
     }
@@ -76,18 +76,18 @@ impl LeaseState {
         Offset(self.delivered.load(Ordering::Acquire))
     }
 
-    /// Messages up to an offset are about to be handed out under an epoch. If a seek has ended that
-    /// epoch, they do not count.
-    pub(crate) fn delivers(&self, epoch: Epoch, end: Offset) {
-        // Borrowed until the offset is stored, so that no seek comes in between.
+    /// Records that messages up to an offset are about to be handed out under an epoch. Does nothing
+    /// if a seek has ended that epoch.
+    pub(crate) fn record_delivered(&self, epoch: Epoch, end: Offset) {
+        // Borrowed until the offset is stored, so that no seek can come in between.
         let status = self.status.borrow();
         if status.epoch == epoch {
             self.delivered.store(end.0, Ordering::Release);
         }
     }
 
-    /// A position was stored under an epoch.
-    pub(crate) fn position_stored(&self, epoch: Epoch, position: Offset) {
+    /// Records that a position was stored under an epoch.
+    pub(crate) fn record_stored(&self, epoch: Epoch, position: Offset) {
         self.status.send_if_modified(|status| {
             let advances = status.epoch == epoch && position > status.committed;
             if advances {
@@ -97,10 +97,10 @@ impl LeaseState {
         });
     }
 
-    /// Takes a change from the lease's own session; `None` if the consumer does not exist any more.
+    /// Records a change that the lease's own session found; `None` if the consumer no longer exists.
     ///
     /// The session held the lock when it answered, so only a seek or a claim can have begun another
-    /// epoch. The answer may be older than what is known here, but then it names no claim.
+    /// epoch. The answer may be older than what is known here, but then it reports no claim.
     pub(crate) fn observe(&self, change: Option<LeaseChange>) {
         let Some(LeaseChange { epoch, position, taken, taker }) = change else {
             return self.end(LeaseEnd::Unregistered);
@@ -112,15 +112,15 @@ impl LeaseState {
             let sought = epoch > status.epoch;
             if sought {
                 (status.epoch, status.start, status.committed) = (epoch, position, position);
-                // Before the stream learns of the seek, and hands messages out from there.
+                // Before the stream learns of the seek and hands out messages from there.
                 self.delivered.store(position.0, Ordering::Release);
             }
             sought
         });
-        self.position_stored(epoch, position);
+        self.record_stored(epoch, position);
     }
 
-    /// Ends the lease. The first reason stays.
+    /// Ends the lease, unless it has ended already.
     fn end(&self, reason: LeaseEnd) {
         self.status.send_if_modified(|status| {
             let ends = status.ended.is_none();

@@ -1,4 +1,4 @@
-//! Property tests of leases: the queue for one, its state, and every place where a wake-up could be
+//! Property tests of leases: the queue, the waiters, the state, and every place where a wake-up could be
 //! missed.
 
 mod queue;

@@ -1,4 +1,4 @@
-//! Reads a topic's log from a position on, in pieces that fit in a frame.
+//! Reads a topic's log from a position on, and cuts it into frames.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -16,7 +16,7 @@ use crate::{
     storage::{self, LogSlice, Storage},
 };
 
-/// Bytes of payload that one read takes from the database.
+/// How many bytes one read takes from the database.
 const READ_BYTES: usize = 2 * 1024 * 1024;
 
 /// Where logs are read from: the database, or a model of it.
@@ -45,9 +45,9 @@ pub(crate) struct Cursor {
     batches: VecDeque<Arc<Batch>>,
     /// The topic's head, as of the last read.
     head: Offset,
-    /// Removed messages that the cursor passed over, and that nobody has taken note of yet.
+    /// Removed messages that the cursor passed over, until [`Self::take_gap`] reports them.
     gap: Option<OffsetRange>,
-    /// A read of what follows, under way while the batches above are handed out.
+    /// The read of what follows `batches`, under way while those are handed out.
     read_ahead: Option<ReadAhead>,
 }
 
@@ -72,14 +72,14 @@ impl Cursor {
         self.head
     }
 
-    /// Reads batches, unless some are there. What other readers of the topic have read, or are
-    /// reading, is not read again. Returns false if the topic does not exist any more.
+    /// Reads batches, unless the cursor has some. Does not repeat reads that other readers of the topic
+    /// have made or are making. Returns false if the topic no longer exists.
     pub(crate) async fn fill(
         &mut self,
         source: &Arc<impl LogSource>,
         log: &LogReader,
     ) -> Result<bool, Error> {
-        // Messages that were removed meanwhile are not handed out, though they are still here.
+        // Messages that have been removed since are not handed out, though they are still here.
         if self.position < log.start() {
             self.batches.clear();
         }
@@ -91,8 +91,8 @@ impl Cursor {
             true => log.begin_read(self.position).await,
             false => None,
         };
-        // Another reader may have read it meanwhile. If not, all who waited read at once: one after
-        // the other would take too long.
+        // Another reader may have read these batches meanwhile. If not, all readers that waited now
+        // read at the same time, as taking turns would take too long.
         if shared && self.take_cached(log) {
             return Ok(true);
         }
@@ -118,7 +118,7 @@ impl Cursor {
         Ok(true)
     }
 
-    /// Adds what a read from the position found, and passes over removed messages.
+    /// Adds what a read from the position found, and skips removed messages.
     fn add(&mut self, LogSlice { batches, ends }: LogSlice) {
         if self.position < ends.start {
             let start = self.gap.map_or(self.position, |gap| gap.start);
@@ -137,20 +137,20 @@ impl Cursor {
         self.read_ahead = Some(ReadAhead { from, observation, read });
     }
 
-    /// What the read that was begun found, if it began at the position and nothing of it has been
-    /// removed since. If it failed, the caller reads again.
+    /// What the read-ahead found, if it began at the position and nothing of it has been removed since.
+    /// If it failed, the caller reads again.
     async fn finish_read_ahead(&mut self, log: &LogReader) -> Option<(Observation, LogSlice)> {
         let ReadAhead { from, observation, read } = self.read_ahead.take()?;
         let read = (from == self.position).then_some(read)?.await.ok()?.ok()??;
         (from >= log.start()).then_some((observation, read))
     }
 
-    /// The removed messages that the cursor passed over.
+    /// The removed messages that the cursor has skipped since the last call.
     pub(crate) fn take_gap(&mut self) -> Option<OffsetRange> {
         self.gap.take()
     }
 
-    /// The next messages, as many as fit in a frame; `None` if there are none here.
+    /// The next messages, as many as fit in a frame; `None` if the cursor has none.
     pub(crate) fn next_messages(&mut self, limits: FrameLimits) -> Option<Messages> {
         let start = self.position;
         let end = end_of_fit(self.batches.iter(), start, limits);
@@ -163,6 +163,7 @@ impl Cursor {
         (end > start).then(|| Messages::new(batches, OffsetRange { start, end }))
     }
 
+    /// Takes cached batches from the position on; false if there are none.
     fn take_cached(&mut self, log: &LogReader) -> bool {
         // Messages before the log start offset are removed, though they may still be cached.
         if self.position < log.start() {

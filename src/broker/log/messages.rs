@@ -1,6 +1,6 @@
 //! Consecutive messages of a log, as many as fit in a frame or an answer.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use crate::model::{Batch, MessageRef, Offset, OffsetRange};
 
@@ -25,6 +25,15 @@ impl FrameLimits {
     pub(crate) fn of_answer(messages: usize) -> Self {
         Self { messages, bytes: 2 * 1024 * 1024, ..Self::MAX }
     }
+}
+
+/// A batch, and which of its messages belong to a frame.
+#[derive(Debug)]
+pub struct BatchPart<'a> {
+    /// The batch.
+    pub batch: &'a Batch,
+    /// The indexes of those messages in the batch.
+    pub indexes: Range<usize>,
 }
 
 /// Consecutive messages.
@@ -55,15 +64,14 @@ impl Messages {
             .take_while(|message| message.offset < self.range.end)
     }
 
-    /// The batches that the messages belong to, each with the indexes of its messages: the first one,
-    /// and the one after the last.
-    pub fn parts(&self) -> impl Iterator<Item = (&Batch, usize, usize)> {
+    /// The batches that the messages belong to.
+    pub fn parts(&self) -> impl Iterator<Item = BatchPart<'_>> {
         self.batches.iter().map(|batch| {
             let index = |offset: Offset| {
                 let index = usize::try_from(offset.since(batch.base)).unwrap_or(0);
                 index.min(batch.payloads.len())
             };
-            (&**batch, index(self.range.start), index(self.range.end))
+            BatchPart { batch, indexes: index(self.range.start)..index(self.range.end) }
         })
     }
 

@@ -1,7 +1,7 @@
 //! What this broker has seen of each topic's log: how far it reached, and its last batch.
 //!
-//! A log only grows, unless the database lost its end ([`crate::broker::truncation`]). What is kept
-//! here is what a log is compared with to find that out.
+//! A log only grows, unless the database loses its end. To find out whether it has,
+//! [`crate::broker::truncation`] compares the log with what is remembered here.
 
 use std::{
     collections::HashMap,
@@ -24,7 +24,7 @@ pub(crate) struct SeenLogs {
     seen: Mutex<Seen>,
     /// How many sessions with the database have been opened.
     sessions: OnceLock<Arc<AtomicU64>>,
-    /// How many had been opened when all logs were last checked for truncation.
+    /// How many of them had been opened when all logs were last checked for truncation.
     checked: AtomicU64,
     /// How many truncations have been recorded; changes only while `seen` is locked.
     truncations: AtomicU64,
@@ -39,7 +39,7 @@ struct Seen {
 /// What this broker has seen of one log.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SeenLog {
-    /// One for each time that sessions were opened, oldest first, as each session may lead to
+    /// One extent for each time that sessions were opened, oldest first, as each session may lead to
     /// another server. A check of all logs merges them into one.
     extents: Vec<Extent>,
     /// The number of the log's last truncation; 0 if there was none.
@@ -49,7 +49,7 @@ pub(crate) struct SeenLog {
 /// How far a log reached.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Extent {
-    /// How many sessions had been opened.
+    /// How many sessions had been opened when this was seen.
     sessions: u64,
     /// The highest head.
     pub head: Offset,
@@ -68,8 +68,8 @@ const MAX_EXTENTS: usize = 8;
 pub(crate) struct Moment(u64);
 
 impl SeenLogs {
-    /// Gives the counter of the sessions opened with the database. A new session may lead to another
-    /// server, so what was seen before it is kept apart until all logs have been checked.
+    /// Sets the counter of sessions opened with the database. A new session may lead to another server,
+    /// so what was seen before it is kept apart until all logs have been checked.
     pub(crate) fn count_sessions(&self, sessions: Arc<AtomicU64>) {
         let _ = self.sessions.set(sessions);
     }
@@ -80,7 +80,7 @@ impl SeenLogs {
         (sessions != self.checked.load(Ordering::Acquire)).then_some(sessions)
     }
 
-    /// Records a check of all logs that began when so many sessions had been opened.
+    /// Records a check of all logs that began when this many sessions had been opened.
     pub(crate) fn all_checked(&self, sessions: u64) {
         self.checked.store(sessions, Ordering::Release);
         self.seen.lock().logs.values_mut().for_each(|log| log.merge_extents(sessions));
@@ -101,7 +101,7 @@ impl SeenLogs {
         }
     }
 
-    /// The present moment; to be taken before the database is asked.
+    /// The present moment. Call it before asking the database.
     pub(crate) fn now(&self) -> Moment {
         Moment(self.truncations.load(Ordering::Acquire))
     }
@@ -129,7 +129,7 @@ impl SeenLogs {
     }
 
     fn extend(&self, seen: &mut Seen, topic: TopicId, head: Offset, last: Option<&Batch>) {
-        // The session that gave the answer counts already.
+        // The session that gave the answer has been counted.
         let sessions = self.sessions();
         let new = Extent { sessions, head, last_batch: None };
         let extents = &mut seen.logs.entry(topic).or_insert_with(|| SeenLog::of(new)).extents;
@@ -144,8 +144,8 @@ impl SeenLogs {
         }
     }
 
-    /// The highest head of a topic so far. To be asked before the database is: what is stored while
-    /// the database answers is not lost.
+    /// The highest head of a topic so far. Call it before asking the database: messages stored while
+    /// the database answers are not lost.
     pub(crate) fn head(&self, topic: TopicId) -> Offset {
         self.seen.lock().logs.get(&topic).map_or(Offset(0), SeenLog::head)
     }
@@ -175,8 +175,8 @@ impl SeenLogs {
         seen.ids.retain(|_, id| *id != topic);
     }
 
-    /// Records that a log was truncated, and now ends at `head`. Returns false if another
-    /// truncation of it was recorded since the log was as `seen`.
+    /// Records that a log was truncated and now ends at `head`. Returns false if another truncation of
+    /// it has been recorded since `seen` was read.
     pub(crate) fn truncate(&self, topic: TopicId, head: Offset, seen: &SeenLog) -> bool {
         let mut all = self.seen.lock();
         let Some(log) = all.logs.get_mut(&topic).filter(|log| log.truncation == seen.truncation)
@@ -216,7 +216,7 @@ impl SeenLog {
         &self.extents
     }
 
-    /// Merges the extents that were seen by the time that so many sessions had been opened.
+    /// Merges the extents that were seen by the time that this many sessions had been opened.
     fn merge_extents(&mut self, sessions: u64) {
         let merged = self.extents.partition_point(|extent| extent.sessions <= sessions);
         let merged = self.extents.drain(..merged).reduce(|earlier, later| Extent {
@@ -234,7 +234,7 @@ mod tests {
 
     const TOPIC: TopicId = TopicId(1);
 
-    fn see(logs: &SeenLogs, head: i64) -> bool {
+    fn observe(logs: &SeenLogs, head: i64) -> bool {
         logs.observe(TOPIC, Offset(head), None, logs.now())
     }
 
@@ -245,8 +245,8 @@ mod tests {
     #[test]
     fn an_answer_from_before_a_truncation_is_stale() {
         let logs = SeenLogs::default();
-        see(&logs, 100);
-        see(&logs, 90);
+        observe(&logs, 100);
+        observe(&logs, 90);
         assert_eq!(logs.head(TOPIC), Offset(100));
         let (before, log) = (logs.now(), seen(&logs));
         assert!(logs.truncate(TOPIC, Offset(90), &log));
@@ -254,7 +254,7 @@ mod tests {
         assert!(!logs.observe(TOPIC, Offset(100), None, before));
         assert_eq!(logs.head(TOPIC), Offset(90));
         assert!(logs.observe(TopicId(2), Offset(100), None, before), "another topic");
-        assert!(see(&logs, 91));
+        assert!(observe(&logs, 91));
         assert_eq!(logs.head(TOPIC), Offset(91));
     }
 
@@ -285,14 +285,14 @@ mod tests {
     fn extents_of_earlier_sessions_are_kept_until_all_logs_are_checked() {
         let (logs, sessions) = (SeenLogs::default(), Arc::<AtomicU64>::default());
         logs.count_sessions(sessions.clone());
-        let heads = || seen(&logs).extents().iter().map(|it| it.head.0).collect::<Vec<_>>();
-        see(&logs, 10);
+        let heads = || seen(&logs).extents().iter().map(|extent| extent.head.0).collect::<Vec<_>>();
+        observe(&logs, 10);
         sessions.fetch_add(1, Ordering::Relaxed);
-        see(&logs, 20);
-        see(&logs, 15);
+        observe(&logs, 20);
+        observe(&logs, 15);
         let checked = logs.unchecked_sessions().unwrap();
         sessions.fetch_add(1, Ordering::Relaxed);
-        see(&logs, 12);
+        observe(&logs, 12);
         assert_eq!((heads(), logs.head(TOPIC)), (vec![10, 20, 12], Offset(20)));
         logs.all_checked(checked);
         assert_eq!(heads(), [20, 12], "another session was opened meanwhile");
@@ -300,9 +300,13 @@ mod tests {
         assert_eq!((logs.unchecked_sessions(), heads()), (None, vec![20]));
         for head in 21..40 {
             sessions.fetch_add(1, Ordering::Relaxed);
-            see(&logs, head);
+            observe(&logs, head);
         }
-        assert_eq!(heads(), [20, 33, 34, 35, 36, 37, 38, 39], "the oldest and the newest ones");
+        assert_eq!(
+            heads(),
+            [20, 33, 34, 35, 36, 37, 38, 39],
+            "the oldest extent and the newest ones"
+        );
     }
 
     #[test]
@@ -310,11 +314,11 @@ mod tests {
         let (logs, name) = (SeenLogs::default(), TopicName::stored("orders"));
         logs.learn_name(&name, TOPIC);
         assert_eq!(logs.log_named(&name), None);
-        see(&logs, 7);
+        observe(&logs, 7);
         assert_eq!(logs.log_named(&name), Some((TOPIC, seen(&logs))));
         logs.forget(TOPIC);
         assert_eq!((logs.log_named(&name), logs.head(TOPIC)), (None, Offset(0)));
-        see(&logs, 7);
+        observe(&logs, 7);
         logs.learn_name(&name, TOPIC);
         logs.learn_name(&name, TopicId(2));
         assert!(logs.all_logs().is_empty(), "another topic has the name");

@@ -1,4 +1,4 @@
-//! Property tests of shared logs: what readers get, what is kept, and every place where a wake-up
+//! Property tests of shared logs: what readers get, what is cached, and every place where a wake-up
 //! could be missed.
 
 mod cache;

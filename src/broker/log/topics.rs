@@ -1,8 +1,8 @@
-//! The topics that streams of this broker read: where each log ends, and recent batches that all of
-//! a topic's streams share.
+//! The topics that this broker's streams read: where each log ends, and cached batches that all of a
+//! topic's streams share.
 //!
-//! A head known here only says that reading is worth while; the table is the truth. It grows, unless
-//! the poll finds that the head was never there, or that the log was truncated.
+//! A head known here only says that reading is worth while; the table is the truth. The head grows,
+//! unless the poll finds that it was wrong, or that the log was truncated.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -25,7 +25,7 @@ use crate::{
     storage::LogSlice,
 };
 
-/// The topics that are read here, and what was seen of all topics.
+/// The topics that are read here, and what was seen of all logs.
 #[derive(Default)]
 pub(crate) struct TopicLogs {
     topics: Mutex<HashMap<TopicId, Arc<TopicLog>>>,
@@ -42,19 +42,19 @@ struct TopicLog {
     reads: Mutex<HashMap<Offset, SharedRead>>,
     /// Cancelled when the topic is deleted.
     deleted: CancellationToken,
-    /// How many readers there are; changes only while all topics are locked.
+    /// How many readers there are. Changes only while the map of topics is locked.
     readers: AtomicUsize,
 }
 
-/// A read from the database, and those who wait for what it finds.
+/// A read from the database, and the readers that wait for its result.
 #[derive(Default)]
 struct SharedRead {
     lock: Arc<tokio::sync::Mutex<()>>,
-    /// How many readers read or wait; the last one removes the entry.
+    /// How many readers read or wait. The last one to go removes the entry.
     readers: usize,
 }
 
-/// A reader of a topic's log; the last one removes the log from this broker's memory.
+/// A reader of a topic's log. The last one to go removes the log from this broker's memory.
 pub(crate) struct LogReader {
     topic: TopicId,
     log: Arc<TopicLog>,
@@ -63,7 +63,7 @@ pub(crate) struct LogReader {
     pub head: watch::Receiver<Offset>,
 }
 
-/// A question to the database, from before it was asked: its answer is taken only if no truncation
+/// A question to the database, begun before it is asked. Its answer is recorded only if no truncation
 /// of the log was found meanwhile.
 #[derive(Clone)]
 pub(crate) struct Observation {
@@ -72,7 +72,7 @@ pub(crate) struct Observation {
 }
 
 impl Observation {
-    /// Takes the ends of a topic's log from the answer. Returns false if the answer is stale.
+    /// Records the ends of a topic's log as answered. Returns false if the answer is stale.
     pub(crate) fn observe(&self, topic: TopicId, ends: LogEnds) -> bool {
         let is_current = self.observe_head(topic, ends.head);
         if is_current && let Some(log) = self.logs.topics.lock().get(&topic) {
@@ -81,13 +81,12 @@ impl Observation {
         is_current
     }
 
-    /// Takes from the answer that a topic has messages up to `head`. Returns false if the answer is
-    /// stale.
+    /// Records the answer that a topic has messages up to `head`. Returns false if the answer is stale.
     pub(crate) fn observe_head(&self, topic: TopicId, head: Offset) -> bool {
         self.logs.seen.observe(topic, head, None, self.moment)
     }
 
-    /// Joins a topic's readers, with the ends of its log from the answer.
+    /// Joins a topic's readers, with the ends of its log as answered.
     pub(crate) fn join(&self, topic: TopicId, ends: LogEnds) -> LogReader {
         let ends = match self.observe_head(topic, ends.head) {
             true => ends,
@@ -104,7 +103,7 @@ impl Observation {
 }
 
 impl TopicLogs {
-    /// Begins an observation; to be called before the database is asked.
+    /// Begins an observation. Call it before asking the database.
     pub(crate) fn begin(self: &Arc<Self>) -> Observation {
         Observation { logs: self.clone(), moment: self.seen.now() }
     }
@@ -114,7 +113,7 @@ impl TopicLogs {
         &self.seen
     }
 
-    /// This broker stored a batch: its readers need not read it from the database.
+    /// This broker stored a batch. Its readers then need not read it from the database.
     pub(crate) fn batch_stored(&self, topic: TopicId, batch: Batch) {
         self.seen.stored(topic, &batch);
         if !self.topics.lock().contains_key(&topic) {
@@ -130,7 +129,7 @@ impl TopicLogs {
         let bytes: Vec<usize> = batches.iter().map(|batch| cache::bytes_of(batch)).collect();
         let mut evicted = Vec::new();
         let topics = self.topics.lock();
-        // The last reader removes what is cached.
+        // If the last reader has gone, nothing would evict them.
         if topics.contains_key(&topic) {
             let mut cache = self.cache.lock();
             for (batch, bytes) in batches.iter().zip(bytes) {
@@ -141,21 +140,22 @@ impl TopicLogs {
         drop(evicted);
     }
 
-    /// Empties the cache. Its batches were stored, but a database that went away may come back
+    /// Clears the cache. Its batches were stored, but a database that was away may have come back
     /// without its last transactions.
     pub(crate) fn clear_cache(&self) {
         let cleared = std::mem::take(&mut *self.cache.lock());
         drop(cleared);
     }
 
-    /// Another broker, or this one, says where a head is.
+    /// This broker or another one moved a head.
     pub(crate) fn head_moved(&self, topic: TopicId, head: Offset) {
         if let Some(log) = self.topics.lock().get(&topic) {
             log.advance_head(head);
         }
     }
 
-    /// Sets a head back: it was never so far, or the log was truncated. Readers wait from there.
+    /// Sets a head back: it was wrong, or the log was truncated. Readers then wait for it to move from
+    /// there.
     pub(crate) fn reset_head(&self, topic: TopicId, head: Offset) {
         let topics = self.topics.lock();
         if let Some(log) = topics.get(&topic) {
@@ -209,7 +209,7 @@ impl TopicLog {
     }
 }
 
-/// The right to read from an offset on from the database, for all readers that wait for it.
+/// The right to read from the database from an offset on, for all readers that wait for that read.
 pub(crate) struct ReadPermit<'a> {
     log: &'a TopicLog,
     from: Offset,
@@ -238,7 +238,7 @@ impl LogReader {
         Offset(self.log.start.load(Ordering::Acquire))
     }
 
-    /// Cached batches from an offset on; none if the one that holds it is not cached.
+    /// Cached batches from an offset on; none if the batch with that offset is not cached.
     pub(crate) fn cached(&self, from: Offset, max_bytes: usize) -> Vec<Arc<Batch>> {
         self.logs.cache.lock().from(self.topic, from, max_bytes)
     }
@@ -248,8 +248,8 @@ impl LogReader {
         self.log.readers.load(Ordering::Relaxed) > 1
     }
 
-    /// The right to read from an offset on from the database. If another reader has it, waits until
-    /// that one has read, and returns `None`.
+    /// The right to read from the database from an offset on. If another reader has it, waits until
+    /// that reader has finished, and returns `None`.
     pub(crate) async fn begin_read(&self, from: Offset) -> Option<ReadPermit<'_>> {
         let (lock, mut permit) = self.join_read(from);
         match lock.clone().try_lock_owned() {
@@ -271,13 +271,13 @@ impl LogReader {
         (read.lock.clone(), ReadPermit { log: &self.log, from, held: None })
     }
 
-    /// Begins an observation; to be called before the log is read.
+    /// Begins an observation. Call it before reading the log.
     pub(crate) fn begin(&self) -> Observation {
         self.logs.begin()
     }
 
-    /// Takes the ends of the log, and its last batch, from what was read, for all readers. Returns
-    /// false if what was read is stale.
+    /// Records the ends of the log and its last batch as read, for all readers. Returns false if what
+    /// was read is stale.
     pub(crate) fn observe(&self, read: &LogSlice, observation: &Observation) -> bool {
         let last = read.batches.last().map(|last| &**last);
         let seen = &self.logs.seen;
@@ -365,9 +365,9 @@ mod tests {
         let seen = logs.seen().logs(&[topic])[&topic].clone();
         assert!(logs.seen().truncate(topic, Offset(7), &seen));
         logs.reset_head(topic, Offset(7));
-        assert!(!stale.observe(topic, before), "of a poll");
+        assert!(!stale.observe(topic, before), "a poll's answer");
         let read = LogSlice { batches: Vec::new(), ends: before };
-        assert!(!log.observe(&read, &stale), "of a read");
+        assert!(!log.observe(&read, &stale), "a read's answer");
         let joined = stale.join(topic, before);
         assert_eq!([*log.head.borrow(), *joined.head.borrow()], [Offset(7); 2]);
         assert!(logs.begin().observe(topic, ends(0, 8)));
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_reader_removes_what_is_cached() {
+    fn the_last_reader_to_go_clears_the_topic_from_the_cache() {
         let log = LogReader::of_messages(10);
         let logs = log.logs.clone();
         let batch = |base| Batch {
@@ -398,7 +398,7 @@ mod tests {
         logs.batch_stored(TopicId(1), batch(11));
         drop(other);
         logs.batch_stored(TopicId(1), batch(12));
-        let anew = join();
-        assert!(anew.cached(Offset(11), 1).is_empty() && anew.cached(Offset(12), 1).is_empty());
+        let later = join();
+        assert!(later.cached(Offset(11), 1).is_empty() && later.cached(Offset(12), 1).is_empty());
     }
 }

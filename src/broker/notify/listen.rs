@@ -16,39 +16,45 @@ use crate::{
     storage::{ListenSession, NotificationSender, Received, Storage},
 };
 
-/// How long notifications gather before they are sent together.
+/// How long to gather notifications before sending them together.
 const GATHER: Duration = Duration::from_millis(3);
 
-/// A connection that takes longer to send hangs, and receives nothing either.
+/// A connection that takes longer to send hangs, and will receive nothing either.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sends and receives notifications.
 pub(crate) struct Notifier<D> {
     pub storage: Arc<Storage>,
     pub outbox: Outbox,
-    /// Called with each notification of another broker.
+    /// Called with each notification from another broker.
     pub dispatch: D,
     /// Notified when notifications may have been missed.
     pub poll_now: Arc<Notify>,
     pub stopping: CancellationToken,
 }
 
-/// The session that sends, and what to notify when it hangs.
-type Sender = Option<(NotificationSender, Arc<Notify>)>;
+/// The open session, for sending.
+#[derive(Clone)]
+struct OpenSession {
+    sender: NotificationSender,
+    /// Notified when sending takes too long.
+    hangs: Arc<Notify>,
+}
 
 impl<D: Fn(Notification) + Send + Sync + 'static> Notifier<D> {
-    /// Starts to send and to receive. The returned channel says whether other brokers are heard.
-    /// Where notifications do not arrive it stays false, and polls find everything.
+    /// Starts sending and receiving. The returned channel says whether other brokers' notifications are
+    /// received. It stays false on servers that do not deliver notifications; there, polling finds
+    /// everything.
     pub(crate) fn start(self, tasks: &TaskTracker) -> watch::Receiver<bool> {
-        let (sender, sending) = watch::channel(None);
-        // The session is about to be opened: others are not heard only if that fails.
+        let (session, open_session) = watch::channel(None);
+        // True until opening the session fails, so that a start does not look like a failure.
         let (hearing, hears_others) = watch::channel(self.storage.notifies());
         let broker = uuid::Uuid::new_v4().simple().to_string();
         let stopping = self.stopping.clone();
-        let send = send(self.outbox.clone(), broker.clone(), sending);
+        let send = send(self.outbox.clone(), broker.clone(), open_session);
         tasks.spawn(stopping.clone().run_until_cancelled_owned(send));
         if self.storage.notifies() {
-            let receive = async move { self.receive(broker, sender, hearing).await };
+            let receive = async move { self.receive(broker, session, hearing).await };
             tasks.spawn(stopping.run_until_cancelled_owned(receive));
         } else {
             tracing::warn!(
@@ -62,7 +68,7 @@ impl<D: Fn(Notification) + Send + Sync + 'static> Notifier<D> {
     async fn receive(
         self,
         broker: String,
-        sender: watch::Sender<Sender>,
+        open_session: watch::Sender<Option<OpenSession>>,
         hearing: watch::Sender<bool>,
     ) {
         let mut backoff = Backoff::new();
@@ -70,15 +76,16 @@ impl<D: Fn(Notification) + Send + Sync + 'static> Notifier<D> {
             match self.storage.open_listen_session().await {
                 Ok(session) => {
                     let opened = Instant::now();
-                    let hangs = Arc::new(Notify::new());
-                    sender.send_replace(Some((session.sender(), hangs.clone())));
+                    let (sender, hangs) = (session.sender(), Arc::new(Notify::new()));
+                    let hung = hangs.clone();
+                    open_session.send_replace(Some(OpenSession { sender, hangs }));
                     set(&hearing, true);
-                    // What was sent while nobody listened is in the tables.
+                    // Notifications were missed while no session listened; the poll makes up for them.
                     self.poll_now.notify_one();
-                    let problem = self.receive_until_lost(session, &broker, &hangs).await;
+                    let problem = self.receive_until_lost(session, &broker, &hung).await;
                     tracing::warn!(problem, "lost the listening connection");
                     backoff.settle(opened.elapsed());
-                    sender.send_replace(None);
+                    open_session.send_replace(None);
                     set(&hearing, false);
                 }
                 Err(error) => {
@@ -111,7 +118,7 @@ impl<D: Fn(Notification) + Send + Sync + 'static> Notifier<D> {
         }
     }
 
-    /// Dispatches another broker's payload; ignores words that this broker does not know.
+    /// Dispatches another broker's payload. Ignores words that this broker does not know.
     fn dispatch_all(&self, payload: &str, broker: &str) {
         let mut words = payload.split(' ');
         if words.next() != Some(broker) {
@@ -120,12 +127,12 @@ impl<D: Fn(Notification) + Send + Sync + 'static> Notifier<D> {
     }
 }
 
-async fn send(outbox: Outbox, broker: String, sender: watch::Receiver<Sender>) {
+async fn send(outbox: Outbox, broker: String, session: watch::Receiver<Option<OpenSession>>) {
     loop {
-        outbox.some().await;
+        outbox.wait().await;
         time::sleep(GATHER).await;
         let payloads = outbox.take(&broker);
-        let Some((sender, hangs)) = sender.borrow().clone() else { continue };
+        let Some(OpenSession { sender, hangs }) = session.borrow().clone() else { continue };
         for payload in payloads {
             match time::timeout(SEND_TIMEOUT, sender.send(&payload)).await {
                 Ok(Ok(())) => {}
@@ -142,7 +149,7 @@ async fn send(outbox: Outbox, broker: String, sender: watch::Receiver<Sender>) {
     }
 }
 
-/// Sets whether others are heard, if that is news.
+/// Sets whether other brokers are heard; wakes nobody if nothing changed.
 fn set(hearing: &watch::Sender<bool>, hears: bool) {
     hearing.send_if_modified(|heard| std::mem::replace(heard, hears) != hears);
 }

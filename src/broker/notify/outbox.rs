@@ -1,4 +1,4 @@
-//! What this broker notifies the others of: heads that moved, leases that were released or changed.
+//! Notifications for other brokers: heads that moved, and leases that were released or changed.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,55 +24,55 @@ pub(crate) enum Notification {
 /// Which leases changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum LeaseScope {
-    /// That of one consumer.
+    /// The lease of one consumer.
     Consumer(ConsumerKey),
-    /// All of a topic that was deleted.
+    /// Those of a deleted topic.
     Topic(TopicId),
 }
 
-/// The bytes of one payload; PostgreSQL takes less than 8,000.
+/// How many bytes a payload may have; PostgreSQL allows less than 8,000.
 const MAX_PAYLOAD: usize = 7_000;
 
-/// Notifications to be sent; cheap to clone. They are bounded by the topics that are published to and
-/// the leases that are released, and are dropped while there is no session to send them over.
+/// Notifications to be sent; cheap to clone. Bounded by the number of topics that are published to and
+/// of leases that are released; while there is no session to send over, they are dropped.
 #[derive(Clone, Default)]
-pub(crate) struct Outbox(Arc<Waiting>);
+pub(crate) struct Outbox(Arc<Unsent>);
 
 #[derive(Default)]
-struct Waiting {
+struct Unsent {
     heads: Mutex<HashMap<TopicId, Offset>>,
     released: Mutex<Vec<(TopicName, ConsumerId)>>,
     changed: Mutex<HashSet<LeaseScope>>,
-    /// There is something to send.
-    some: Notify,
+    /// Notified when there is something to send.
+    added: Notify,
 }
 
 impl Outbox {
     /// Waits until there is something to send.
-    pub(crate) async fn some(&self) {
-        self.0.some.notified().await;
+    pub(crate) async fn wait(&self) {
+        self.0.added.notified().await;
     }
 
     /// A topic's head moved.
     pub(crate) fn head_moved(&self, topic: TopicId, head: Offset) {
         self.0.heads.lock().insert(topic, head);
-        self.0.some.notify_one();
+        self.0.added.notify_one();
     }
 
     /// A lease was released.
     pub(crate) fn lease_released(&self, topic: TopicName, consumer: ConsumerId) {
         self.0.released.lock().push((topic, consumer));
-        self.0.some.notify_one();
+        self.0.added.notify_one();
     }
 
     /// Leases were changed from outside, not by their holders.
     pub(crate) fn lease_changed(&self, scope: LeaseScope) {
         self.0.changed.lock().insert(scope);
-        self.0.some.notify_one();
+        self.0.added.notify_one();
     }
 
-    /// Takes all that waits, as payloads of PostgreSQL notifications: the broker's id, then one word
-    /// for each notification.
+    /// Takes everything to be sent, as payloads of PostgreSQL notifications: the broker's ID, then one
+    /// word for each notification.
     pub(crate) fn take(&self, broker: &str) -> Vec<String> {
         let heads = std::mem::take(&mut *self.0.heads.lock());
         let released = std::mem::take(&mut *self.0.released.lock());
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_waits_is_sent_in_few_payloads() {
+    fn all_notifications_are_sent_in_few_payloads() {
         let outbox = Outbox::default();
         for topic in 0..2_000 {
             outbox.head_moved(TopicId(topic), Offset(1));

@@ -1,4 +1,4 @@
-//! Property tests of what one broker notifies others of.
+//! Property tests of the notifications that a broker sends to the others.
 
 use std::{
     cell::RefCell,
@@ -20,9 +20,9 @@ use crate::{
 
 #[derive(Clone, Debug)]
 enum Act {
-    Head(TopicId),
-    Freed(String, String),
-    Changed(LeaseScope),
+    MoveHead(TopicId),
+    Release { topic: String, consumer: String },
+    Change(LeaseScope),
     Send,
 }
 
@@ -33,73 +33,75 @@ fn act() -> impl Strategy<Value = Act> {
         (0..100u8, length).prop_map(|(number, length)| format!("{number:_<length$}"))
     };
     let key = (topic(), any::<i32>()).prop_map(|(topic, consumer)| ConsumerKey { topic, consumer });
-    let whose =
+    let scope =
         prop_oneof![key.prop_map(LeaseScope::Consumer), topic().prop_map(LeaseScope::Topic)];
     prop_oneof![
-        8 => topic().prop_map(Act::Head),
-        8 => (name(), name()).prop_map(|(topic, consumer)| Act::Freed(topic, consumer)),
-        4 => whose.prop_map(Act::Changed),
+        8 => topic().prop_map(Act::MoveHead),
+        8 => (name(), name()).prop_map(|(topic, consumer)| Act::Release { topic, consumer }),
+        4 => scope.prop_map(Act::Change),
         1 => Just(Act::Send),
     ]
 }
 
-/// What is to be told.
+/// What must be sent.
 #[derive(Default)]
-struct Waiting {
+struct Expected {
     heads: HashMap<TopicId, Offset>,
-    freed: Vec<(String, String)>,
+    released: Vec<(String, String)>,
     changed: HashSet<LeaseScope>,
 }
 
-impl Waiting {
-    /// Takes away what a text tells.
-    fn tell(&mut self, hint: Notification) {
-        match hint {
+impl Expected {
+    /// Removes a notification that was sent.
+    fn remove(&mut self, notification: Notification) {
+        match notification {
             Notification::HeadMoved(topic, head) => {
-                assert_eq!(self.heads.remove(&topic), Some(head), "the last")
+                assert_eq!(self.heads.remove(&topic), Some(head), "the last head, once")
             }
             Notification::LeaseReleased(topic, consumer) => {
-                let told = (topic.as_str().to_owned(), consumer.as_str().to_owned());
-                let place = self.freed.iter().position(|freed| *freed == told);
-                self.freed.swap_remove(place.expect("told once"));
+                let lease = (topic.as_str().to_owned(), consumer.as_str().to_owned());
+                let index = self.released.iter().position(|released| *released == lease);
+                self.released.swap_remove(index.expect("sent once"));
             }
-            Notification::LeaseChanged(whose) => assert!(self.changed.remove(&whose), "told once"),
+            Notification::LeaseChanged(scope) => {
+                assert!(self.changed.remove(&scope), "sent once");
+            }
         }
     }
 }
 
 #[test]
-fn what_is_to_be_told_is_told_once_in_texts_that_fit_in_a_notification() {
+fn each_notification_is_sent_once_in_payloads_that_postgresql_accepts() {
     check(128, vec(act(), 1..200), |acts| {
-        let (hints, mut waiting) = (Outbox::default(), Waiting::default());
+        let (outbox, mut expected) = (Outbox::default(), Expected::default());
         let mut head = Offset(i64::MAX - 1_000);
         for act in acts.into_iter().chain([Act::Send]) {
             match act {
-                Act::Head(topic) => {
+                Act::MoveHead(topic) => {
                     head = head.after(1);
-                    hints.head_moved(topic, head);
-                    waiting.heads.insert(topic, head);
+                    outbox.head_moved(topic, head);
+                    expected.heads.insert(topic, head);
                 }
-                Act::Freed(topic, consumer) => {
-                    hints.lease_released(TopicName::stored(&topic), ConsumerId::stored(&consumer));
-                    waiting.freed.push((topic, consumer));
+                Act::Release { topic, consumer } => {
+                    outbox.lease_released(TopicName::stored(&topic), ConsumerId::stored(&consumer));
+                    expected.released.push((topic, consumer));
                 }
-                Act::Changed(whose) => {
-                    hints.lease_changed(whose);
-                    waiting.changed.insert(whose);
+                Act::Change(scope) => {
+                    outbox.lease_changed(scope);
+                    expected.changed.insert(scope);
                 }
                 Act::Send => {
                     let broker = "0123456789abcdef0123456789abcdef";
-                    for text in hints.take(broker) {
-                        assert!(text.len() < 8_000, "{} bytes", text.len());
-                        let mut words = text.split(' ');
+                    for payload in outbox.take(broker) {
+                        assert!(payload.len() < 8_000, "{} bytes", payload.len());
+                        let mut words = payload.split(' ');
                         assert_eq!(words.next(), Some(broker));
                         words.for_each(|word| {
-                            waiting.tell(Notification::parse(word).expect("a hint"))
+                            expected.remove(Notification::parse(word).expect("a notification"))
                         });
                     }
-                    let Waiting { heads, freed, changed } = &waiting;
-                    assert!(heads.is_empty() && freed.is_empty() && changed.is_empty());
+                    let Expected { heads, released, changed } = &expected;
+                    assert!(heads.is_empty() && released.is_empty() && changed.is_empty());
                 }
             }
         }
@@ -107,14 +109,14 @@ fn what_is_to_be_told_is_told_once_in_texts_that_fit_in_a_notification() {
 }
 
 #[test]
-fn a_notification_is_sent_whenever_it_comes() {
+fn a_notification_is_sent_whenever_it_is_added() {
     for step in 0..6 {
         let outbox = Outbox::default();
         let sent = RefCell::new(Vec::new());
         let mut sender = ByHand::new(async {
             loop {
-                outbox.some().await;
-                // What comes in these milliseconds goes along.
+                outbox.wait().await;
+                // Notifications of these milliseconds are sent along.
                 pause().await;
                 let payloads = outbox.take("me");
                 pause().await;
@@ -135,6 +137,6 @@ fn a_notification_is_sent_whenever_it_comes() {
             matches!(notification, Notification::HeadMoved(TopicId(2), _))
         });
         let head = |topic| Notification::HeadMoved(TopicId(topic), Offset(i64::from(topic)));
-        assert_eq!(received, [head(1), head(2)], "at step {step}");
+        assert_eq!(received, [head(1), head(2)], "step {step}");
     }
 }

@@ -1,4 +1,4 @@
-//! What a writer stores at once: pending publishes, merged by topic.
+//! What a writer stores together: pending publishes, merged by topic.
 
 use std::collections::HashMap;
 
@@ -23,8 +23,8 @@ const FLUSH_BYTES: usize = 2 * 1024 * 1024;
 /// Publishes that may all be stored in one transaction.
 #[derive(Default)]
 pub(crate) struct Flush {
-    groups: Vec<TopicFlush>,
-    group_of: HashMap<TopicName, usize>,
+    topics: Vec<TopicFlush>,
+    index_of: HashMap<TopicName, usize>,
     messages: usize,
     bytes: usize,
 }
@@ -33,8 +33,7 @@ pub(crate) struct Flush {
 pub(crate) struct TopicFlush {
     pub topic: TopicName,
     members: Vec<Pending>,
-    /// What the next publish of each producer must continue.
-    producers: Vec<(ProducerId, Next)>,
+    producers: Vec<FlushedProducer>,
     index_of: HashMap<ProducerId, usize>,
 }
 
@@ -45,38 +44,39 @@ pub(crate) enum Halves {
     OneRequest(TopicFlush),
 }
 
-#[derive(Clone, Copy)]
-struct Next {
+/// A producer with publishes in a flush, and what its next publish there must continue.
+struct FlushedProducer {
+    id: ProducerId,
     epoch: Epoch,
     /// The next sequence; `None` if no publish had one yet.
-    next: Option<Sequence>,
+    next_sequence: Option<Sequence>,
 }
 
 impl Flush {
-    /// Whether a publish can be stored together with those that are here. A sequence that does not
-    /// follow, another epoch, or an expected head goes into the next flush, where the database
-    /// compares it with what is stored.
+    /// Whether a publish can be stored together with those in the flush. A publish with a sequence that
+    /// does not follow, with another epoch or with an expected head goes into the next flush, where the
+    /// database compares it with what is stored.
     pub(crate) fn admits(&self, publish: &Publish) -> bool {
-        if self.groups.is_empty() {
+        if self.topics.is_empty() {
             return true;
         }
-        let Some(group) = self.find(&publish.topic) else { return self.has_room(publish) };
+        let Some(index) = self.find(&publish.topic) else { return self.has_room(publish) };
         self.has_room(publish)
             && publish.expected_head.is_none()
-            && self.groups[group].progress(&publish.producer).is_none_or(|progress| {
-                progress.epoch == publish.epoch
-                    && (progress.next.is_none()
+            && self.topics[index].producer(&publish.producer).is_none_or(|producer| {
+                producer.epoch == publish.epoch
+                    && (producer.next_sequence.is_none()
                         || publish.sequence.is_none()
-                        || progress.next == publish.sequence)
+                        || producer.next_sequence == publish.sequence)
             })
     }
 
-    /// The index of a topic. Usually it is the newest one, which costs no look-up.
+    /// The index of a topic. Usually it is the newest one, which needs no look-up.
     fn find(&self, topic: &TopicName) -> Option<usize> {
-        let newest = self.groups.len().checked_sub(1)?;
-        match self.groups[newest].topic == *topic {
+        let newest = self.topics.len().checked_sub(1)?;
+        match self.topics[newest].topic == *topic {
             true => Some(newest),
-            false => self.group_of.get(topic).copied(),
+            false => self.index_of.get(topic).copied(),
         }
     }
 
@@ -90,21 +90,21 @@ impl Flush {
         self.messages += queued.publish.messages.count();
         self.bytes += queued.publish.messages.bytes();
         let topic = &queued.publish.topic;
-        let group = match self.find(topic) {
-            Some(group) => group,
+        let index = match self.find(topic) {
+            Some(index) => index,
             None => {
-                self.group_of.insert(topic.clone(), self.groups.len());
-                self.groups.push(TopicFlush::new(topic.clone()));
-                self.groups.len() - 1
+                self.index_of.insert(topic.clone(), self.topics.len());
+                self.topics.push(TopicFlush::new(topic.clone()));
+                self.topics.len() - 1
             }
         };
-        self.groups[group].add(queued);
+        self.topics[index].add(queued);
     }
 
     /// The topics in the order of their names, in which all brokers lock them.
-    pub(crate) fn into_groups(mut self) -> Vec<TopicFlush> {
-        self.groups.sort_unstable_by(|a, b| a.topic.cmp(&b.topic));
-        self.groups
+    pub(crate) fn into_topics(mut self) -> Vec<TopicFlush> {
+        self.topics.sort_unstable_by(|a, b| a.topic.cmp(&b.topic));
+        self.topics
     }
 }
 
@@ -113,30 +113,31 @@ impl TopicFlush {
         Self { topic, members: Vec::new(), producers: Vec::new(), index_of: HashMap::new() }
     }
 
-    /// The index of a producer; found like a topic's.
+    /// The index of a producer, found in the same way as a topic's.
     fn find(&self, producer: &ProducerId) -> Option<usize> {
         let newest = self.producers.len().checked_sub(1)?;
-        match self.producers[newest].0 == *producer {
+        match self.producers[newest].id == *producer {
             true => Some(newest),
             false => self.index_of.get(producer).copied(),
         }
     }
 
-    fn progress(&self, producer: &ProducerId) -> Option<Next> {
-        self.find(producer).map(|place| self.producers[place].1)
+    fn producer(&self, producer: &ProducerId) -> Option<&FlushedProducer> {
+        self.find(producer).map(|index| &self.producers[index])
     }
 
     fn add(&mut self, queued: Pending) {
         let Publish { producer, epoch, sequence, messages, .. } = &queued.publish;
-        let next = sequence.map(|first| first.after(messages.count()));
+        let next_sequence = sequence.map(|first| first.after(messages.count()));
         match self.find(producer) {
-            Some(place) => {
-                let progress = &mut self.producers[place].1;
-                progress.next = next.or(progress.next);
+            Some(index) => {
+                let producer = &mut self.producers[index];
+                producer.next_sequence = next_sequence.or(producer.next_sequence);
             }
             None => {
-                self.index_of.insert(producer.clone(), self.producers.len());
-                self.producers.push((producer.clone(), Next { epoch: *epoch, next }));
+                let (id, epoch) = (producer.clone(), *epoch);
+                self.index_of.insert(id.clone(), self.producers.len());
+                self.producers.push(FlushedProducer { id, epoch, next_sequence });
             }
         }
         self.members.push(queued);
@@ -146,7 +147,7 @@ impl TopicFlush {
         self.members.is_empty()
     }
 
-    /// All messages, as the one batch that they are to become.
+    /// All messages, as a draft of the batch that they become.
     pub(crate) fn draft(&self) -> Draft {
         let first = self.members.first().map(|member| &member.publish);
         let mut draft = Draft::default();
@@ -160,7 +161,7 @@ impl TopicFlush {
 
     /// The producers, each once.
     pub(crate) fn producers(&self) -> Vec<ProducerId> {
-        self.producers.iter().map(|(producer, _)| producer.clone()).collect()
+        self.producers.iter().map(|producer| producer.id.clone()).collect()
     }
 
     /// Answers every publish with where its messages were stored.
@@ -192,15 +193,15 @@ impl TopicFlush {
             members = members.into_iter().flat_map(Pending::split).collect();
         }
         let second = members.split_off(members.len() / 2);
-        let group = |members| Self::of(topic.clone(), members);
+        let flush = |members| Self::of(topic.clone(), members);
         match members.is_empty() {
-            true => Halves::OneRequest(group(second)),
-            false => Halves::Two(group(members), group(second)),
+            true => Halves::OneRequest(flush(second)),
+            false => Halves::Two(flush(members), flush(second)),
         }
     }
 
-    /// Refuses those requests for which `refusal` returns an error; the others stay. Returns whether
-    /// one with a sequence was refused: those that follow it leave a gap, and must be judged again.
+    /// Refuses the requests for which `refusal` returns an error; the others stay. Returns whether one
+    /// with a sequence was refused: requests that follow it leave a gap, and must be judged again.
     pub(crate) fn refuse_each(&mut self, refusal: impl Fn(&Publish) -> Option<Error>) -> bool {
         if self.publishes().all(|publish| refusal(publish).is_none()) {
             return false;
@@ -227,9 +228,9 @@ impl TopicFlush {
     }
 
     fn of(topic: TopicName, members: Vec<Pending>) -> Self {
-        let mut group = Self::new(topic);
-        members.into_iter().for_each(|member| group.add(member));
-        group
+        let mut flush = Self::new(topic);
+        members.into_iter().for_each(|member| flush.add(member));
+        flush
     }
 
     /// Answers the requests that cannot be stored, or have been stored already; the others stay.
@@ -273,7 +274,7 @@ fn judge(
         && sequence != expected
     {
         let stored = registration.find_stored(sequence, count);
-        // A receipt has one first offset, behind which all messages are.
+        // A receipt names one first offset, from which all messages are consecutive.
         if let [StoredRun { offset: first, count: found, .. }] = stored[..]
             && found == count
         {

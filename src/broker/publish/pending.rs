@@ -10,25 +10,25 @@ use crate::broker::{
     publish::request::{Publish, Receipt},
 };
 
-/// What became of a publish.
+/// The outcome of a publish.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// All was stored, one request after the other.
+    /// All requests were stored, one after the other.
     Stored(Receipt),
-    /// It failed as a whole.
+    /// The publish failed as a whole.
     Failed(Error),
     /// Each request has an outcome of its own.
     Each(Vec<Result<Receipt, Error>>),
 }
 
-/// Who waits for a publish's outcome.
+/// The caller that waits for a publish's outcome.
 pub(crate) struct Caller {
     pub outcome: oneshot::Sender<Outcome>,
     /// The publish's share of the bytes in flight, returned with the answer.
     pub _room: OwnedSemaphorePermit,
 }
 
-/// The answers to a publish, once they are there.
+/// The answers to come to a publish.
 pub struct Answers {
     pub(crate) requests: usize,
     /// How many messages each request has; empty if there is one request.
@@ -59,7 +59,7 @@ impl Answers {
             }
             Ok(Outcome::Failed(error)) => vec![Err(error); requests],
             Ok(Outcome::Each(outcomes)) => outcomes,
-            // A writer that ended without an answer may have written.
+            // The writer ended without an answer, and may have written.
             Err(_) => vec![Err(Error::outcome_unknown()); requests],
         }
     }
@@ -73,18 +73,19 @@ pub(crate) struct Pending {
 
 enum Reply {
     Whole(Caller),
-    /// To one request of a publish that was split.
+    /// The answer to one request of a publish that was split.
     Part {
         answers: Arc<Mutex<Gathered>>,
         index: usize,
     },
 }
 
-/// The answers to the requests of a publish that was split. The last one sends them all; if one
-/// never comes, all are unknown.
+/// The answers to the requests of a publish that was split. The last answer sends them all; if one never
+/// comes, all outcomes are unknown.
 struct Gathered {
     outcomes: Vec<Option<Result<Receipt, Error>>>,
-    missing: usize,
+    /// How many have not come yet.
+    outstanding: usize,
     caller: Option<Caller>,
 }
 
@@ -104,13 +105,12 @@ impl Pending {
         }
     }
 
-    /// The requests one by one, so that each can be judged for itself.
+    /// The requests one by one, so that each can be judged alone.
     pub(crate) fn split(self) -> Vec<Self> {
         let Reply::Whole(caller) = self.reply else { return vec![self] };
-        let missing = self.publish.messages.requests();
-        let caller = Some(caller);
-        let answers =
-            Arc::new(Mutex::new(Gathered { outcomes: vec![None; missing], missing, caller }));
+        let outstanding = self.publish.messages.requests();
+        let (outcomes, caller) = (vec![None; outstanding], Some(caller));
+        let answers = Arc::new(Mutex::new(Gathered { outcomes, outstanding, caller }));
         let part = |(index, publish)| {
             let reply = Reply::Part { answers: answers.clone(), index };
             Self { publish, reply }
@@ -129,8 +129,8 @@ impl Caller {
 impl Gathered {
     fn add(&mut self, index: usize, answer: Result<Receipt, Error>) {
         self.outcomes[index] = Some(answer);
-        self.missing -= 1;
-        if self.missing == 0
+        self.outstanding -= 1;
+        if self.outstanding == 0
             && let Some(caller) = self.caller.take()
         {
             caller.send(Outcome::Each(self.outcomes.drain(..).flatten().collect()));
@@ -155,12 +155,12 @@ mod tests {
             expected_head: None,
             messages: NewMessages::parse(vec![Message::default(); count]).unwrap(),
         };
-        let mut together = publish(0, 1);
-        assert!(together.append(publish(1, 2)).is_ok() && together.append(publish(3, 3)).is_ok());
+        let mut group = publish(0, 1);
+        assert!(group.append(publish(1, 2)).is_ok() && group.append(publish(3, 3)).is_ok());
         let (outcome, answered) = oneshot::channel();
-        let answers = Answers::of(&together, answered);
+        let answers = Answers::of(&group, answered);
         let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        (Pending::new(together, Caller { outcome, _room: room }), answers)
+        (Pending::new(group, Caller { outcome, _room: room }), answers)
     }
 
     fn receipt(first: i64, count: usize) -> Receipt {
@@ -168,19 +168,19 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_are_judged_one_by_one_are_answered_together_in_their_order() {
+    fn requests_that_are_judged_one_by_one_are_answered_together_and_in_order() {
         let (pending, mut answers) = pending();
         let mut parts = pending.split();
         let sequences: Vec<_> = parts.iter().map(|part| part.publish.sequence.unwrap().0).collect();
         assert_eq!(sequences, [0, 1, 3]);
-        // A part is not split once more.
+        // Splitting a part returns it unchanged.
         let last = parts.pop().unwrap().split().pop().unwrap();
         last.answer(Ok(receipt(7, 3)));
         parts.remove(0).answer(Err(Error::Draining));
         assert!(answers.outcome.try_recv().is_err());
         parts.remove(0).answer(Ok(receipt(5, 2)));
         let Ok(Outcome::Each(outcomes)) = answers.outcome.try_recv() else {
-            panic!("an answer to each")
+            panic!("each request has an outcome")
         };
         assert!(matches!(outcomes[0], Err(Error::Draining)));
         assert_eq!(outcomes[1].as_ref().unwrap(), &receipt(5, 2));
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_part_without_an_answer_leaves_all_unknown() {
+    async fn a_part_that_is_never_answered_leaves_all_outcomes_unknown() {
         let (pending, answers) = pending();
         let mut parts = pending.split();
         parts.remove(0).answer(Ok(receipt(4, 1)));

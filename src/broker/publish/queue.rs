@@ -1,7 +1,7 @@
 //! Queues publishes for the writers that own their topics.
 //!
-//! A publish that was enqueued is written whether its caller waits for the answer or not: writers
-//! are tasks of their own, and a cancelled call cancels nothing.
+//! A publish that was enqueued is stored whether or not its caller waits for the answer: writers are
+//! tasks of their own, so cancelling a call cancels nothing.
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -25,18 +25,17 @@ use crate::{
     model::TopicName,
 };
 
-/// The limit of the bytes of publishes in flight. When it is reached, unary calls wait, and publish
-/// streams are not read, so that HTTP/2 flow control holds their clients back.
+/// How many bytes of publishes may be in flight. Beyond that, unary calls wait, and publish streams are
+/// not read, so that HTTP/2 flow control holds their clients back.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// The limit of publishes that wait for one writer: as many as small ones can be in flight. The next
-/// one waits to be enqueued.
+/// How many publishes may wait for one writer. Further ones wait to be enqueued.
 const QUEUE_LENGTH: usize = 4_096;
 
-/// What a message takes in memory besides its bytes.
+/// How much memory a message takes besides its bytes.
 const MESSAGE_OVERHEAD: usize = 96;
 
-/// Where publishes begin.
+/// Accepts publishes.
 pub struct Publisher {
     calls: Calls,
     /// A queue for each writer; empty once the broker drains.
@@ -68,8 +67,8 @@ impl Publisher {
         answers.into_iter().next().unwrap_or(Err(Error::outcome_unknown()))
     }
 
-    /// Enqueues a publish as soon as there is room for it. Those of one topic are stored in the order
-    /// in which they were enqueued.
+    /// Enqueues a publish as soon as there is room for it. Publishes to one topic are stored in the order
+    /// in which they are enqueued.
     pub async fn enqueue(&self, publish: Publish) -> Result<Answers, Error> {
         self.calls.admit()?;
         let size = publish.messages.bytes() + publish.messages.count() * MESSAGE_OVERHEAD;
@@ -83,7 +82,7 @@ impl Publisher {
         Ok(answers)
     }
 
-    /// Enqueues no more publishes; the writers end when they have written what was enqueued.
+    /// Accepts no more publishes; the writers end once they have written those that are enqueued.
     pub(crate) fn close(&self) {
         self.queues.write().clear();
     }

@@ -2,11 +2,10 @@
 
 use crate::model::{Epoch, NewMessages, Offset, ProducerId, Sequence, TopicName};
 
-/// Messages to store in one topic: those of one request, or of several consecutive requests of one
-/// producer ([`Publish::append`]).
+/// Messages to store in one topic: those of one request, or of a request group, which is several
+/// consecutive requests of one producer ([`Publish::append`]).
 ///
-/// What a request costs on its way to the writer and back is paid once for requests that travel
-/// together.
+/// The way to the writer and back costs the same for a group as for one request.
 #[derive(Clone, Debug)]
 pub struct Publish {
     /// The topic.
@@ -30,12 +29,12 @@ pub struct Receipt {
     pub first: Offset,
     /// How many there are.
     pub count: usize,
-    /// Whether an earlier request had stored them.
+    /// Whether an earlier request stored them.
     pub duplicate: bool,
 }
 
 impl Publish {
-    /// Requests that travel together have at most this many messages and bytes.
+    /// A request group has at most this many messages and bytes.
     const MAX_MESSAGES: usize = 1_024;
     const MAX_BYTES: usize = 256 * 1024;
 
@@ -93,9 +92,9 @@ mod tests {
     }
 
     #[test]
-    fn requests_travel_together_if_each_continues_the_one_before() {
-        let mut together = publish(Some(5), &[1, 2]);
-        assert!(together.append(publish(Some(7), &[3])).is_ok());
+    fn requests_form_a_group_if_each_continues_the_one_before() {
+        let mut group = publish(Some(5), &[1, 2]);
+        assert!(group.append(publish(Some(7), &[3])).is_ok());
         for other in [
             publish(Some(9), &[1]),
             publish(None, &[1]),
@@ -106,12 +105,12 @@ mod tests {
             publish(Some(8), &[0; Publish::MAX_MESSAGES]),
             publish(Some(8), &[Publish::MAX_BYTES]),
         ] {
-            assert!(together.append(other).is_err());
+            assert!(group.append(other).is_err());
         }
-        assert!(together.append(publish(Some(8), &[4])).is_ok());
-        assert_eq!(together.messages.counts(), [2, 1, 1]);
+        assert!(group.append(publish(Some(8), &[4])).is_ok());
+        assert_eq!(group.messages.counts(), [2, 1, 1]);
 
-        let requests = together.split().into_iter();
+        let requests = group.split().into_iter();
         let requests: Vec<_> =
             requests.map(|r| (r.sequence, r.messages.count(), r.messages.bytes())).collect();
         let sequence = |sequence| Some(Sequence(sequence));
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_expects_a_head_travels_alone() {
+    fn a_request_that_expects_a_head_stays_alone() {
         let mut alone = Publish { expected_head: Some(Offset(0)), ..publish(None, &[1]) };
         assert!(alone.append(publish(None, &[1])).is_err());
     }

@@ -1,9 +1,8 @@
-//! Group commit: a writer takes all publishes that wait, writes them in one transaction, and answers
-//! each.
+//! Group commit: a writer takes all waiting publishes, stores them in one transaction, and answers each.
 //!
-//! There is no timer: while one transaction is flushed to disk the next publishes gather, so the
-//! busier a topic is, the larger its batches. A refused publish stores nothing, and publishes flushed
-//! with it are unaffected.
+//! There is no timer: while one transaction is flushed to disk, the next publishes gather. So the busier
+//! a topic is, the larger are its batches. A refused publish stores nothing, and publishes flushed with
+//! it are unaffected.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -22,18 +21,19 @@ use crate::{
             locked_topics::LockedTopics,
             pending::Pending,
         },
-        truncation::detect::{Before, Detector},
+        truncation::detect::{Detector, SeenBefore},
     },
     model::{Draft, OffsetRange, ProducerId, TopicName},
     storage::{self, Appended, Registrations, Storage},
 };
 
+/// Writes the publishes of the topics that it owns.
 pub(crate) struct Writer {
     log: Arc<LogStore>,
     queue: mpsc::Receiver<Pending>,
 }
 
-/// The logs in the database, and those who are notified of what is stored in them.
+/// The logs in the database, and what is notified when batches are stored in them.
 pub(crate) struct LogStore {
     pub storage: Arc<Storage>,
     pub logs: Arc<TopicLogs>,
@@ -51,21 +51,21 @@ impl Writer {
     pub(crate) async fn run(mut self) {
         let mut waiting = VecDeque::new();
         let mut locked = LockedTopics::default();
-        let mut taken = Vec::new();
+        let mut received = Vec::new();
         loop {
             if waiting.is_empty() {
-                if self.queue.recv_many(&mut taken, 1_024).await == 0 {
+                if self.queue.recv_many(&mut received, 1_024).await == 0 {
                     return;
                 }
-                waiting.extend(taken.drain(..));
+                waiting.extend(received.drain(..));
             }
-            let groups = self.take_flush(&mut waiting).into_groups();
+            let flushes = self.take_flush(&mut waiting).into_topics();
             #[cfg(feature = "sabotage")]
             if crate::model::Sabotage::AcknowledgeBeforeCommit.is_on() {
-                self.log.write_what_is_acknowledged_already(groups).await;
+                self.log.acknowledge_before_commit(flushes).await;
                 continue;
             }
-            GroupCommit::new(&*self.log, &self.log.characters, &mut locked).store(groups).await;
+            GroupCommit::new(&*self.log, &self.log.characters, &mut locked).store(flushes).await;
         }
     }
 
@@ -86,28 +86,29 @@ impl Writer {
 }
 
 impl LogStore {
-    fn appended(
+    /// Checks whether the offsets of an appended batch were used before.
+    fn check_appended(
         &self,
         topic: &TopicName,
         draft: &Draft,
         Appended { topic: id, base, .. }: Appended,
-        before: Option<Before>,
+        before: Option<SeenBefore>,
     ) {
         let batch = OffsetRange { start: base, end: base.after(draft.payloads.len()) };
         self.truncation.after_append(topic, id, batch, before);
     }
 
-    /// What must not be: a group is told where its messages will be stored, if all goes well.
+    /// What must not happen: publishes are acknowledged before they are stored.
     #[cfg(feature = "sabotage")]
-    async fn write_what_is_acknowledged_already(&self, groups: Vec<TopicFlush>) {
-        for group in groups {
-            let found = self.storage.find_registrations(&group.topic, &group.producers()).await;
+    async fn acknowledge_before_commit(&self, flushes: Vec<TopicFlush>) {
+        for flush in flushes {
+            let found = self.storage.find_registrations(&flush.topic, &flush.producers()).await;
             let Ok(Some(Registrations { head, .. })) = found else {
-                group.refuse(&Error::unavailable());
+                flush.refuse(&Error::unavailable());
                 continue;
             };
-            let (topic, draft) = (group.topic.clone(), group.draft());
-            group.acknowledge(head);
+            let (topic, draft) = (flush.topic.clone(), flush.draft());
+            flush.acknowledge(head);
             let Ok(writer) = self.storage.writer().await else { continue };
             if let Ok(Some(appended)) = writer.append(&topic, &draft).await {
                 let batch = draft.stored(appended.base, appended.published_at);
@@ -131,7 +132,7 @@ impl AppendLog for LogStore {
         }
         let appended = writer.append(topic, draft).await?;
         if let Some(appended) = appended {
-            self.appended(topic, draft, appended, before);
+            self.check_appended(topic, draft, appended, before);
         }
         Ok(appended)
     }
@@ -145,7 +146,7 @@ impl AppendLog for LogStore {
         let all = self.storage.writer().await?.append_all(drafts).await?;
         for (((topic, draft), before), appended) in drafts.iter().zip(before).zip(&all) {
             if let Some(appended) = *appended {
-                self.appended(topic, draft, appended, before);
+                self.check_appended(topic, draft, appended, before);
             }
         }
         Ok(all)

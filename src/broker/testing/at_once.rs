@@ -1,4 +1,4 @@
-//! Runs two threads at the same moment, so often that they meet where it matters.
+//! Runs two threads at the same moment, so often that they race where it matters.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -8,20 +8,20 @@ use std::{
 
 const TRIES: usize = 20_000;
 
-/// How long the threads try: long enough for some tries to meet.
-const ENOUGH: Duration = Duration::from_secs(1);
+/// How long to keep trying: long enough for some tries to race.
+const TRY_FOR: Duration = Duration::from_secs(1);
 
-/// Where two threads wait for each other. They spin, as a barrier of the system's wakes one too late.
+/// Where two threads wait for each other. They spin, as the system's barrier wakes one of them too late.
 #[derive(Default)]
-struct Meeting(AtomicUsize);
+struct SpinBarrier(AtomicUsize);
 
-impl Meeting {
-    fn meet(&self) {
+impl SpinBarrier {
+    fn wait(&self) {
         let round = self.0.fetch_add(1, Ordering::SeqCst) / 2;
-        let mut looks = 0u32;
+        let mut spins = 0u32;
         while self.0.load(Ordering::SeqCst) < 2 * (round + 1) {
-            looks += 1;
-            match looks % 1_000 {
+            spins += 1;
+            match spins % 1_000 {
                 0 => thread::yield_now(),
                 _ => std::hint::spin_loop(),
             }
@@ -29,28 +29,28 @@ impl Meeting {
     }
 }
 
-/// Runs `begin` and `end` in two threads at the same moment, many times. After each time one of them
-/// runs `look`.
+/// Runs `begin` and `end` in two threads at the same moment, many times. After each time one of the
+/// threads runs `inspect`.
 pub(crate) fn try_at_once<T>(
     begin: impl Fn(usize) -> T + Sync,
     end: impl Fn(T) + Sync,
-    look: impl Fn(usize) + Sync,
+    inspect: impl Fn(usize) + Sync,
 ) {
-    let (meeting, stop, start) = (Meeting::default(), AtomicBool::new(false), Instant::now());
-    let run = |looks: bool| {
+    let (barrier, stop, start) = (SpinBarrier::default(), AtomicBool::new(false), Instant::now());
+    let run = |inspects: bool| {
         for number in 0..TRIES {
             let begun = begin(number);
-            meeting.meet();
-            // One of them comes sometimes a little earlier, sometimes a little later.
-            let late = if looks { number % 64 } else { 32 };
-            (0..late).for_each(|_| std::hint::spin_loop());
+            barrier.wait();
+            // One thread is sometimes a little earlier, and sometimes a little later.
+            let delay = if inspects { number % 64 } else { 32 };
+            (0..delay).for_each(|_| std::hint::spin_loop());
             end(begun);
-            meeting.meet();
-            if looks {
-                look(number);
-                stop.store(start.elapsed() > ENOUGH, Ordering::SeqCst);
+            barrier.wait();
+            if inspects {
+                inspect(number);
+                stop.store(start.elapsed() > TRY_FOR, Ordering::SeqCst);
             }
-            meeting.meet();
+            barrier.wait();
             if stop.load(Ordering::SeqCst) {
                 return;
             }

@@ -1,4 +1,4 @@
-//! A task that is run by hand.
+//! A task that a test runs by hand.
 
 use std::{
     pin::Pin,
@@ -9,8 +9,8 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-/// A future that is polled when the test says so, and only if it was woken, as by an executor: one
-/// whose wake-up got lost stays pending.
+/// A future that is polled when the test says so and, as by an executor, only if it was woken: if its
+/// wake-up gets lost, it stays pending.
 pub(crate) struct ByHand<'a, T> {
     future: Pin<Box<dyn Future<Output = T> + 'a>>,
     woken: Arc<Woken>,
@@ -30,7 +30,7 @@ impl<'a, T> ByHand<'a, T> {
         Self { future: Box::pin(future), woken: Arc::new(Woken(AtomicBool::new(true))) }
     }
 
-    /// Runs up to the next wait, unless nothing has woken it from the last one.
+    /// Runs up to the next wait, unless nothing has woken the task from the last one.
     pub(crate) fn run(&mut self) -> Poll<T> {
         if !self.woken.0.swap(false, Ordering::SeqCst) {
             return Poll::Pending;
@@ -40,7 +40,7 @@ impl<'a, T> ByHand<'a, T> {
     }
 }
 
-/// An await at which others may act: goes on when it is run once more.
+/// An await at which others may act. The task continues when it is run again.
 pub(crate) async fn pause() {
     let mut paused = false;
     std::future::poll_fn(|context| {

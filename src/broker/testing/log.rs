@@ -1,4 +1,4 @@
-//! A topic's log, made up: batches that follow each other.
+//! A model of a topic's log: consecutive batches.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -9,7 +9,8 @@ use crate::{
     storage::LogSlice,
 };
 
-/// A batch whose messages have these sizes; each begins with its offset, as far as it has room.
+/// A batch whose messages have these sizes. Each payload begins with its offset, truncated if the
+/// message is shorter.
 pub(crate) fn batch(base: Offset, sizes: &[usize]) -> Batch {
     let payload = |(index, &size): (usize, &usize)| {
         let mut payload = base.after(index).0.to_be_bytes().to_vec();
@@ -27,14 +28,15 @@ pub(crate) fn batch(base: Offset, sizes: &[usize]) -> Batch {
     }
 }
 
-/// A log as the database keeps it.
+/// A log as the database stores it.
 #[derive(Default)]
-pub(crate) struct Stored {
+pub(crate) struct StoredLog {
     batches: Vec<Arc<Batch>>,
-    pub first: Offset,
+    /// The log start offset.
+    pub start: Offset,
 }
 
-impl Stored {
+impl StoredLog {
     pub(crate) fn head(&self) -> Offset {
         self.batches.last().map(|batch| batch.end()).unwrap_or_default()
     }
@@ -45,26 +47,26 @@ impl Stored {
         batch
     }
 
-    /// Retention: what lies before an offset is gone; it may lie within a batch.
-    pub(crate) fn remove_before(&mut self, first: Offset) {
-        self.first = self.first.max(first.min(self.head()));
+    /// Removes the messages before an offset, which may lie within a batch, as retention does.
+    pub(crate) fn remove_before(&mut self, start: Offset) {
+        self.start = self.start.max(start.min(self.head()));
     }
 
     pub(crate) fn batches(&self) -> &[Arc<Batch>] {
         &self.batches
     }
 
-    /// Reads as the statement does: from the batch that holds the offset on, or the first one kept.
+    /// Reads as the statement does: from the batch that holds the offset on, or from the oldest one kept.
     pub(crate) fn read(&self, from: Offset, max_bytes: usize) -> LogSlice {
-        let from = from.max(self.first);
+        let from = from.max(self.start);
         let mut bytes = 0;
         let wanted = self.batches.iter().filter(|batch| batch.end() > from);
         let batches = wanted.take_while(|batch| {
-            let more = bytes < max_bytes;
+            let has_room = bytes < max_bytes;
             bytes += batch.bytes();
-            more
+            has_room
         });
-        let ends = LogEnds { start: self.first, head: self.head() };
+        let ends = LogEnds { start: self.start, head: self.head() };
         LogSlice { batches: batches.cloned().collect(), ends }
     }
 }

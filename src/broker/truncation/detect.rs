@@ -19,10 +19,10 @@ use crate::{
     storage::{self, FoundLog, LastBatch, Storage},
 };
 
-/// How often to ask who was registered when messages were lost: for some minutes.
+/// How often to ask which consumers were registered when messages were lost: for some minutes.
 const MAX_TRIES: usize = 100;
 
-/// Finds truncated logs, and remembers which consumers are to be told.
+/// Finds truncated logs, and remembers which consumers must still get an error.
 pub(crate) struct Detector {
     storage: Arc<Storage>,
     logs: Arc<TopicLogs>,
@@ -33,8 +33,17 @@ pub(crate) struct Detector {
     stopping: CancellationToken,
 }
 
+/// A log that was found truncated.
+struct Truncation<'a> {
+    name: &'a TopicName,
+    topic: TopicId,
+    lost: OffsetRange,
+    /// Where the log ends now.
+    head: Offset,
+}
+
 /// What was seen of a topic's log before a batch was appended to it.
-pub(crate) struct Before {
+pub(crate) struct SeenBefore {
     topic: TopicId,
     seen: SeenLog,
 }
@@ -51,8 +60,9 @@ impl Detector {
         Self { storage, logs, notices, last_failure, tasks, stopping }
     }
 
-    /// Checks all logs if a session was opened since that was last done, as it may lead to another
-    /// server; otherwise the logs whose head was seen beyond where it is now.
+    /// If a session was opened since all logs were last checked, checks all of them, as that session
+    /// may lead to another server. Otherwise checks the logs whose heads were seen beyond where they
+    /// are now: `heads_before`.
     pub(crate) async fn check_suspects(&self, heads_before: &HashMap<TopicId, Offset>) {
         match self.logs.seen().unchecked_sessions() {
             Some(sessions) => {
@@ -69,8 +79,8 @@ impl Detector {
         }
     }
 
-    /// Checks a log whose messages up to `end` were there and are not found. They are lost, or the
-    /// answer came from a server that never had them; an error in both cases.
+    /// Checks a log whose messages up to `end` were there and are not found. Returns an error if they
+    /// are lost, and also if the answer came from a server that never had them.
     pub(crate) async fn check_log(
         &self,
         name: &TopicName,
@@ -85,10 +95,11 @@ impl Detector {
         }
     }
 
-    /// Checks those logs that were seen up to a head: of others a truncation was recorded meanwhile.
+    /// Checks those logs that were seen up to `head`. For the others, a truncation has been recorded
+    /// meanwhile.
     async fn check_unless_checked(&self, topics: &[TopicId], head: impl Fn(TopicId) -> Offset) {
-        // After a fail-over many streams suspect the same logs at once: one check serves all that
-        // wait for it.
+        // After a fail-over many streams suspect the same logs at once. One check serves all that wait
+        // for it.
         let asked_at = Instant::now();
         let mut last_failure = self.last_failure.lock().await;
         if last_failure.is_some_and(|failed| failed > asked_at) {
@@ -119,13 +130,13 @@ impl Detector {
                 return false;
             }
         };
-        // No await from here on: a caller that gives up must not take the result with it.
+        // No await from here on: the result must not be lost if the caller is cancelled.
         let mut by_topic: HashMap<TopicId, Vec<FoundLog>> = HashMap::new();
         found.into_iter().for_each(|log| by_topic.entry(log.topic).or_default().push(log));
         for (topic, found) in by_topic {
             let seen = &logs[&topic];
             if let (Some(lost), Some(log)) = (lost_range(seen, &found), found.into_iter().next())
-                && self.record(&log.name, topic, lost, log.head, seen)
+                && self.record(&Truncation { name: &log.name, topic, lost, head: log.head }, seen)
             {
                 self.notices.restrict_to(topic, log.consumers);
             }
@@ -133,33 +144,33 @@ impl Detector {
         true
     }
 
-    /// What was seen of a topic's log; to be taken before a batch is appended to it.
-    pub(crate) fn before_append(&self, topic: &TopicName) -> Option<Before> {
-        self.logs.seen().log_named(topic).map(|(topic, seen)| Before { topic, seen })
+    /// What was seen of a topic's log. Call it before appending a batch to the log.
+    pub(crate) fn before_append(&self, topic: &TopicName) -> Option<SeenBefore> {
+        self.logs.seen().log_named(topic).map(|(topic, seen)| SeenBefore { topic, seen })
     }
 
-    /// A batch was appended. If its offsets had been given to other messages, those are lost.
+    /// Records an appended batch. If other messages had its offsets before, those are lost.
     pub(crate) fn after_append(
         self: &Arc<Self>,
         name: &TopicName,
         topic: TopicId,
         batch: OffsetRange,
-        before: Option<Before>,
+        before: Option<SeenBefore>,
     ) {
         self.logs.seen().learn_name(name, topic);
-        let Some(Before { seen, .. }) = before.filter(|before| before.topic == topic) else {
+        let Some(SeenBefore { seen, .. }) = before.filter(|before| before.topic == topic) else {
             return;
         };
         let lost = OffsetRange { start: batch.start, end: seen.head() };
-        // After a new session was opened, the check of all logs finds the truncation, and where it
-        // begins.
+        // If a session was opened since the last check of all logs, the next one finds the truncation,
+        // and where it begins.
         if lost.start >= lost.end
             || self.logs.seen().unchecked_sessions().is_some()
-            || !self.record(name, topic, lost, batch.end, &seen)
+            || !self.record(&Truncation { name, topic, lost, head: batch.end }, &seen)
         {
             return;
         }
-        // No publisher waits for this.
+        // In a task of its own, so that no publisher waits for it.
         let restrict = self.clone().restrict_notice(topic);
         self.tasks.spawn(self.stopping.clone().run_until_cancelled_owned(restrict));
     }
@@ -176,29 +187,23 @@ impl Detector {
         }
     }
 
-    /// Records a truncation; false if it was recorded before. `head` is where the log ends now.
-    fn record(
-        &self,
-        name: &TopicName,
-        topic: TopicId,
-        lost: OffsetRange,
-        head: Offset,
-        seen: &SeenLog,
-    ) -> bool {
+    /// Records a truncation of a log that was as `seen`; false if it has been recorded already.
+    fn record(&self, truncation: &Truncation<'_>, seen: &SeenLog) -> bool {
+        let Truncation { name, topic, lost, head } = *truncation;
         // Pooled sessions may still reach the old primary, whose answers are stale from now on.
         self.storage.retire_sessions();
         let is_new = self.logs.seen().truncate(topic, head, seen);
         if is_new {
             let OffsetRange { start, end } = lost;
             tracing::error!(topic = %name, first = %start, %end, "the database has lost messages");
-            // The notice comes first: the streams that the new head wakes look for it.
+            // Added before the head is reset, as that wakes streams, which look for the notice.
             self.notices.add(topic, lost);
             self.logs.reset_head(topic, head);
         }
         is_new
     }
 
-    /// An error, once for each consumer and truncation, if messages were lost.
+    /// Returns an error, once for each consumer and truncation, if messages were lost.
     pub(crate) fn report(&self, name: &TopicName, consumer: ConsumerKey) -> Result<(), Error> {
         self.notices
             .take(consumer)
@@ -220,7 +225,7 @@ fn lost_range(seen: &SeenLog, found: &[FoundLog]) -> Option<OffsetRange> {
     if head < seen.head() {
         return Some(OffsetRange { start: start.unwrap_or(head).min(head), end: seen.head() });
     }
-    // As many offsets as were lost have been given to other messages since.
+    // As many messages have been stored since as were lost, so the head does not show the loss.
     let is_missing =
         |extent: &&Extent| missing().any(|missing| extent.last_batch == Some(missing.last_batch));
     let end = seen.extents().iter().filter(is_missing).map(|extent| extent.head).max();

@@ -1,4 +1,4 @@
-//! Who is still to be told that messages were lost.
+//! Which consumers must still get an error for lost messages.
 //!
 //! Each consumer that was registered when a truncation was found gets one error from each broker
 //! that found it, the next time it reads.
@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use crate::model::{ConsumerKey, OffsetRange, TopicId};
 
-/// How long a notice is kept. A consumer that comes to this broker for the first time later than
-/// that has read elsewhere meanwhile, and got its error there.
+/// How long a notice is kept. A consumer that first comes to this broker after that has read from
+/// another broker meanwhile, and has got its error there.
 const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The notices of all topics: at most one for each.
@@ -28,15 +28,15 @@ struct Notice {
 
 /// The consumers that a notice is for.
 enum Audience {
-    /// Those registered when the truncation was found, less those that have been told.
+    /// Those that were registered when the truncation was found, except those that got it.
     Registered(HashSet<i32>),
-    /// All but those that have been told: who was registered is not known yet.
+    /// All except those that got it: which were registered is not known yet.
     AllBut(HashSet<i32>),
 }
 
 impl Notices {
-    /// Adds lost offsets, for every consumer. A consumer that has not been told of an earlier loss
-    /// is told of both at once.
+    /// Adds lost offsets, for every consumer. A consumer that has not got an earlier notice gets both as
+    /// one.
     pub(crate) fn add(&self, topic: TopicId, lost: OffsetRange) {
         let mut notices = self.0.lock();
         let earlier = notices.get(&topic).filter(|notice| notice.is_open());
@@ -48,14 +48,14 @@ impl Notices {
     /// Restricts a topic's notice to the consumers that were registered.
     pub(crate) fn restrict_to(&self, topic: TopicId, registered: Vec<i32>) {
         if let Some(notice) = self.0.lock().get_mut(&topic)
-            && let Audience::AllBut(told) = &notice.audience
+            && let Audience::AllBut(notified) = &notice.audience
         {
-            let untold = registered.into_iter().filter(|consumer| !told.contains(consumer));
-            notice.audience = Audience::Registered(untold.collect());
+            let left = registered.into_iter().filter(|consumer| !notified.contains(consumer));
+            notice.audience = Audience::Registered(left.collect());
         }
     }
 
-    /// The lost offsets that a consumer is to be told of; each consumer gets them once.
+    /// The lost offsets that a consumer must get an error for; each consumer gets them once.
     pub(crate) fn take(&self, ConsumerKey { topic, consumer }: ConsumerKey) -> Option<OffsetRange> {
         let mut notices = self.0.lock();
         let notice = notices.get_mut(&topic)?;
@@ -64,8 +64,8 @@ impl Notices {
             return None;
         }
         let is_for_it = match &mut notice.audience {
-            Audience::Registered(untold) => untold.remove(&consumer),
-            Audience::AllBut(told) => told.insert(consumer),
+            Audience::Registered(left) => left.remove(&consumer),
+            Audience::AllBut(notified) => notified.insert(consumer),
         };
         is_for_it.then_some(notice.lost)
     }
@@ -77,10 +77,10 @@ impl Notices {
 }
 
 impl Notice {
-    /// Whether a consumer may still have to be told.
+    /// Whether a consumer may still have to get it.
     fn is_open(&self) -> bool {
-        let all_told = matches!(&self.audience, Audience::Registered(left) if left.is_empty());
-        !all_told && self.since.elapsed() < KEPT_FOR
+        let all_notified = matches!(&self.audience, Audience::Registered(left) if left.is_empty());
+        !all_notified && self.since.elapsed() < KEPT_FOR
     }
 }
 
@@ -96,22 +96,26 @@ mod tests {
     }
 
     #[test]
-    fn each_consumer_is_told_once_of_what_was_lost() {
+    fn each_consumer_gets_each_loss_once() {
         let notices = Notices::default();
         let take = |consumer| notices.take(ConsumerKey { topic: TOPIC, consumer });
         notices.add(TOPIC, range(90, 100));
         let lost = Some(range(90, 100));
-        assert_eq!([4, 4].map(take), [lost, None], "who was registered is not known yet");
+        assert_eq!(
+            [4, 4].map(take),
+            [lost, None],
+            "which consumers were registered is not known yet"
+        );
         notices.restrict_to(TOPIC, vec![1, 2, 4]);
         assert_eq!([3, 1, 1, 4, 2].map(take), [None, lost, None, None, lost]);
         notices.add(TOPIC, range(110, 120));
         let lost = Some(range(110, 120));
-        assert_eq!([3, 3].map(take), [lost, None], "all have been told of the first loss");
+        assert_eq!([3, 3].map(take), [lost, None], "every consumer has got the first loss");
         notices.add(TOPIC, range(105, 110));
         let lost = Some(range(105, 120));
-        assert_eq!(take(3), lost, "not all have been told of the one before");
+        assert_eq!(take(3), lost, "not every consumer has got the loss before");
         notices.add(TOPIC, range(107, 109));
-        assert_eq!(take(1), lost, "of all three");
+        assert_eq!(take(1), lost, "all three losses");
         notices.forget(TOPIC);
         assert_eq!(take(2), None);
     }

@@ -1,4 +1,4 @@
-//! ConsumerService.
+//! `ConsumerService`: consumers, streams, pulls, commits and seeks.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// ConsumerService over a broker.
+/// `ConsumerService` over a broker.
 pub struct Consumers(pub(crate) Arc<Broker>);
 
 type WireFrame = Result<ConsumeResponse, Status>;
@@ -135,7 +135,8 @@ fn encode_frame(frame: Result<Frame, Error>) -> WireFrame {
     Ok(encode::frame(frame.map_err(refuse)?))
 }
 
-/// What others are told of who holds a lease: the client's address, and the broker's host.
+/// How other clients see the holder of a lease that gave no name: its address, and the broker's host and
+/// process ID.
 fn holder(client: &str) -> String {
     let host = nix::unistd::gethostname().ok();
     let host = host.as_ref().map_or("a broker".into(), |host| host.to_string_lossy());

@@ -1,4 +1,4 @@
-//! Requests into the broker's words; what is ill-formed is refused here, by field.
+//! Decodes requests into the broker's types. Invalid requests are refused here, naming the field.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-// The limits that clients know are those that are kept.
+// The limits that clients know are the ones that the broker enforces.
 const _: () = {
     assert!(proto::MAX_MESSAGE_BYTES == MAX_MESSAGE_BYTES);
     assert!(proto::MAX_REQUEST_MESSAGES == MAX_REQUEST_MESSAGES);
@@ -35,7 +35,7 @@ const MAX_DESCRIPTION_BYTES: usize = 1_024;
 
 const MAX_CLIENT_NAME_BYTES: usize = 255;
 
-/// What of a topic an update may name.
+/// The paths that an update mask may name.
 const CHANGEABLE: [&str; 8] = [
     "description",
     "labels",
@@ -48,7 +48,7 @@ const CHANGEABLE: [&str; 8] = [
 ];
 
 const MIN_AGE: Duration = Duration::from_secs(1);
-/// 100 years: what lies farther back is no time that PostgreSQL could tell from now.
+/// 100 years, so that subtracting an age from the present gives a time that PostgreSQL can represent.
 const MAX_AGE: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(15);
@@ -59,12 +59,12 @@ const DEFAULT_PULL: usize = 100;
 const MAX_PULL: usize = 10_000;
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// A producer's id, or a new one if there is none.
+/// A producer's ID, or a new one if none is given.
 pub(super) fn producer_or_new(id: &str) -> Decoded<ProducerId> {
     if id.is_empty() { Ok(ProducerId::generate()) } else { ProducerId::parse(id) }
 }
 
-/// A consumer's id, or a new one if there is none.
+/// A consumer's ID, or a new one if none is given.
 pub(super) fn consumer_or_new(id: &str) -> Decoded<ConsumerId> {
     if id.is_empty() { Ok(ConsumerId::generate()) } else { ConsumerId::parse(id) }
 }
@@ -88,12 +88,12 @@ pub(super) fn topic_changes(request: proto::UpdateTopicRequest) -> Decoded<Topic
     let proto::UpdateTopicRequest { description, labels, retention, update_mask, .. } = request;
     let paths = update_mask.map(|FieldMask { paths }| paths).unwrap_or_default();
     if let Some(path) = paths.iter().find(|path| !CHANGEABLE.contains(&path.as_str())) {
-        // Cut short: a status travels in headers, which are bounded.
+        // Truncated, as the status is sent in headers, whose size is limited.
         let path: String = path.chars().take(64).collect();
         let problem = format!("names {path:?}, and only {} can change", CHANGEABLE.join(", "));
         return Err(InvalidInput::new("update_mask", problem));
     }
-    let asked = |path: &str, filled: bool| match paths.as_slice() {
+    let is_changed = |path: &str, filled: bool| match paths.as_slice() {
         [] => filled,
         paths => paths.iter().any(|named| {
             named == "*"
@@ -105,15 +105,18 @@ pub(super) fn topic_changes(request: proto::UpdateTopicRequest) -> Decoded<Topic
     let retention_given = retention.is_some();
     let retention = self::retention(retention)?;
     let changes = TopicChanges {
-        description: asked("description", !description.is_empty())
+        description: is_changed("description", !description.is_empty())
             .then(|| self::description(description))
             .transpose()?,
-        labels: asked("labels", !labels.is_empty()).then(|| self::labels(labels)).transpose()?,
-        max_age: asked("retention.max_age", retention_given).then_some(retention.max_age),
-        max_bytes: asked("retention.max_bytes", retention_given).then_some(retention.max_bytes),
-        max_messages: asked("retention.max_messages", retention_given)
+        labels: is_changed("labels", !labels.is_empty())
+            .then(|| self::labels(labels))
+            .transpose()?,
+        max_age: is_changed("retention.max_age", retention_given).then_some(retention.max_age),
+        max_bytes: is_changed("retention.max_bytes", retention_given)
+            .then_some(retention.max_bytes),
+        max_messages: is_changed("retention.max_messages", retention_given)
             .then_some(retention.max_messages),
-        keep_unread: asked("retention.keep_unread", retention_given)
+        keep_unread: is_changed("retention.keep_unread", retention_given)
             .then_some(retention.keep_unread),
     };
     if changes == TopicChanges::default() {
@@ -122,7 +125,7 @@ pub(super) fn topic_changes(request: proto::UpdateTopicRequest) -> Decoded<Topic
     Ok(changes)
 }
 
-/// A topic's retention; for ever if there is none.
+/// A topic's retention; without any, messages are kept for ever.
 pub(super) fn retention(retention: Option<proto::Retention>) -> Decoded<Retention> {
     let Some(retention) = retention else { return Ok(Retention::default()) };
     let limit = |field: &str, value: i64| {
@@ -139,8 +142,8 @@ pub(super) fn retention(retention: Option<proto::Retention>) -> Decoded<Retentio
     })
 }
 
-/// The names in a stream's last request: the next ones repeat them, and then they are not parsed
-/// and kept anew.
+/// The names in a stream's last request. Later requests usually repeat them, and then they need not be
+/// parsed and allocated again.
 #[derive(Default)]
 pub(super) struct Names {
     topic: Option<TopicName>,
@@ -150,8 +153,8 @@ pub(super) struct Names {
 pub(super) fn publish(request: PublishRequest, names: &mut Names) -> Decoded<Publish> {
     let messages = request.messages.into_iter().enumerate().map(message).collect::<Decoded<_>>()?;
     Ok(Publish {
-        topic: repeated(&mut names.topic, &request.topic, "topic")?,
-        producer: repeated(&mut names.producer, &request.producer_id, "producer_id")?,
+        topic: name_like_last(&mut names.topic, &request.topic, "topic")?,
+        producer: name_like_last(&mut names.producer, &request.producer_id, "producer_id")?,
         epoch: Epoch(not_negative("producer_epoch", request.producer_epoch)?),
         sequence: request.sequence.map(sequence).transpose()?,
         expected_head: request
@@ -162,13 +165,13 @@ pub(super) fn publish(request: PublishRequest, names: &mut Names) -> Decoded<Pub
     })
 }
 
-/// A publish out of a request that is the first of its stream, or the only one.
+/// Decodes a publish request that belongs to no stream.
 pub fn decode_publish(request: PublishRequest) -> Decoded<Publish> {
     publish(request, &mut Names::default())
 }
 
-/// A name that is most often the one of before.
-fn repeated<N>(last: &mut Option<N>, name: &[u8], field: &str) -> Decoded<N>
+/// Reuses the previous request's name if it is the same.
+fn name_like_last<N>(last: &mut Option<N>, name: &[u8], field: &str) -> Decoded<N>
 where
     N: Clone + AsRef<str> + for<'a> TryFrom<&'a str, Error = InvalidInput>,
 {
@@ -180,7 +183,7 @@ where
     Ok(last.insert(name).clone())
 }
 
-/// Sequences end where the numbers of a request's messages could not be counted any more.
+/// Sequences end early enough for those of a request's messages not to overflow.
 fn sequence(sequence: i64) -> Decoded<Sequence> {
     const LAST: i64 = i64::MAX - MAX_REQUEST_MESSAGES as i64;
     if sequence > LAST {
@@ -205,7 +208,7 @@ fn message((index, message): (usize, NewMessage)) -> Decoded<Message> {
     Ok(Message { payload, key, headers })
 }
 
-/// A message's headers; as protobuf says of maps, of two with one name the last one counts.
+/// A message's headers. Of two entries with the same name the last one counts, as in every protobuf map.
 fn headers(entries: Vec<HeadersEntry>) -> Decoded<Labels> {
     let text = |bytes: &[u8]| match str::from_utf8(bytes) {
         Ok(text) => Ok(text.to_owned()),
@@ -215,22 +218,22 @@ fn headers(entries: Vec<HeadersEntry>) -> Decoded<Labels> {
     Labels::parse("headers", entries.collect::<Decoded<_>>()?)
 }
 
-/// Three requests name a place in the log, each by a oneof of its own.
-macro_rules! decode_place {
-    ($($name:ident: $place:path),*) => {$(
-        pub(super) fn $name(place: Option<$place>) -> Decoded<Start> {
-            use $place as Place;
-            match place {
+/// Three requests name a position in the log, each with a oneof of its own.
+macro_rules! decode_start {
+    ($($name:ident: $oneof:path),*) => {$(
+        pub(super) fn $name(start: Option<$oneof>) -> Decoded<Start> {
+            use $oneof as OneOf;
+            match start {
                 None => Ok(Start::Earliest),
-                Some(Place::Edge(value)) => edge(value),
-                Some(Place::Offset(value)) => offset(value).map(Start::Offset),
-                Some(Place::Time(value)) => time(value).map(Start::Time),
+                Some(OneOf::Edge(value)) => edge(value),
+                Some(OneOf::Offset(value)) => offset(value).map(Start::Offset),
+                Some(OneOf::Time(value)) => time(value).map(Start::Time),
             }
         }
     )*};
 }
 
-decode_place!(
+decode_start!(
     start: proto::register_consumer_request::Start,
     seek_target: proto::seek_request::Target,
     read_start: proto::read_messages_request::Start
@@ -270,7 +273,7 @@ pub(super) fn consume(
         Ok(proto::CommitMode::Manual) => CommitMode::Manual,
         Err(_) => return Err(unknown_value("commit_mode", request.commit_mode)),
     };
-    let up_to = |field, asked, max: usize| count(field, asked, max, max);
+    let up_to = |field, requested, max: usize| count(field, requested, max, max);
     let max_in_flight = up_to("max_in_flight", request.max_in_flight, usize::MAX)?;
     if max_in_flight < usize::MAX && commit_mode == CommitMode::Auto {
         let problem = "needs COMMIT_MODE_MANUAL: in auto mode nothing waits for a commit";
@@ -341,7 +344,7 @@ pub(super) fn commit(request: &proto::CommitRequest) -> Decoded<Commit> {
     let proto::CommitRequest { topic, consumer_id, epoch, position } = request;
     let (topic, consumer) = (TopicName::parse(topic)?, ConsumerId::parse(consumer_id)?);
     if *epoch < 1 {
-        let problem = "must be the one that the stream's attached frame gave, at least 1";
+        let problem = "must be the one from the stream's attached frame, at least 1";
         return Err(InvalidInput::new("epoch", problem));
     }
     let position = Offset(not_negative("position", *position)?);
@@ -362,16 +365,16 @@ pub(super) fn pull(request: proto::PullRequest, deadline: Option<Instant>) -> De
 }
 
 /// How many messages an answer may hold.
-pub(super) fn page_of_messages(asked: i32) -> Decoded<usize> {
-    count("max_messages", asked, DEFAULT_PULL, MAX_PULL)
+pub(super) fn page_of_messages(requested: i32) -> Decoded<usize> {
+    count("max_messages", requested, DEFAULT_PULL, MAX_PULL)
 }
 
-/// A number of which 0 means the default, and too many mean as many as may be.
-fn count(field: &str, asked: i32, default: usize, max: usize) -> Decoded<usize> {
-    match usize::try_from(asked) {
+/// A count: 0 means the default, and more than `max` means `max`.
+fn count(field: &str, requested: i32, default: usize, max: usize) -> Decoded<usize> {
+    match usize::try_from(requested) {
         Err(_) => Err(InvalidInput::new(field, "must not be negative")),
         Ok(0) => Ok(default),
-        Ok(asked) => Ok(asked.min(max)),
+        Ok(requested) => Ok(requested.min(max)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The broker's words into responses.
+//! Encodes the broker's types into responses.
 
 use prost_types::Timestamp;
 
@@ -27,7 +27,7 @@ pub(super) fn topic(topic: Topic) -> proto::Topic {
     }
 }
 
-/// Absent where messages are kept for ever.
+/// Absent if messages are kept for ever.
 fn retention(retention: Retention) -> Option<proto::Retention> {
     (retention != Retention::default()).then(|| proto::Retention {
         max_age: retention.max_age.and_then(|age| age.try_into().ok()),
@@ -80,7 +80,7 @@ pub(super) fn frame(frame: Frame) -> ConsumeResponse {
             })
         }
         Frame::Standby { holder } => ProtoEvent::Standby(proto::Standby { holder }),
-        Frame::Batch(messages) => ProtoEvent::Batch(frames::encode(&messages)),
+        Frame::Messages(messages) => ProtoEvent::Batch(frames::encode(&messages)),
         Frame::Repositioned { position, head, epoch } => {
             ProtoEvent::Repositioned(proto::Repositioned {
                 position: position.0,

@@ -1,7 +1,6 @@
-//! Messages on their way to consumers: a `MessageBatch` as it is on the wire.
+//! Messages for consumers, encoded as a `MessageBatch`.
 //!
-//! Batches are encoded whole and keep what they are encoded to, so that all streams that hand one
-//! out share it.
+//! A batch is encoded whole and keeps its encoded form, which all streams that hand it out share.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::encoding::{
@@ -11,7 +10,7 @@ use prost::encoding::{
 use prost_types::Timestamp;
 
 use crate::{
-    broker::Messages,
+    broker::{BatchPart, Messages},
     model::{Batch, Encoded, MessageRef, ProducerId},
     proto::{
         self,
@@ -22,16 +21,17 @@ use crate::{
     },
 };
 
-/// Bytes that a field's number and kind take, where the number is below 16.
+/// How many bytes a field's tag takes if the field's number is below 16.
 const TAG: usize = 1;
 
-/// Room for what a message takes beside its payload: more is made where that is not enough.
+/// How much room to reserve for a message besides its payload; the buffer grows if that is too little.
 const OVERHEAD: usize = 64;
 
-/// Messages as a `MessageBatch`. Nothing is copied if they are of one batch.
+/// Messages as a `MessageBatch`. Copies nothing if all of them are from one batch.
 pub(crate) fn encode(messages: &Messages) -> Bytes {
-    let mut parts = messages.parts().map(|(batch, from, to)| {
-        batch.encoded.get_or_init(|| encode_batch(batch)).messages(from, to)
+    let mut parts = messages.parts().map(|BatchPart { batch, indexes }| {
+        let encoded = batch.encoded.get_or_init(|| encode_batch(batch));
+        encoded.messages(indexes.start, indexes.end)
     });
     let first = parts.next().unwrap_or_default();
     let Some(second) = parts.next() else { return first };
@@ -63,7 +63,7 @@ pub fn encode_batch(batch: &Batch) -> Encoded {
     Encoded { bytes: buffer.freeze(), ends }
 }
 
-/// A message, to be encoded by prost.
+/// A message as prost encodes it.
 pub(crate) fn message(message: MessageRef<'_>) -> proto::Message {
     proto::Message {
         offset: message.offset.0,
@@ -75,7 +75,8 @@ pub(crate) fn message(message: MessageRef<'_>) -> proto::Message {
     }
 }
 
-/// What follows each other from one producer has the same last fields: they are encoded once.
+/// The last fields of a message, encoded once for consecutive messages of one producer, as all of them
+/// have the same.
 struct Shared<'a> {
     producer: &'a ProducerId,
     fields: Vec<u8>,
@@ -94,8 +95,7 @@ impl<'a> Shared<'a> {
     }
 }
 
-/// Appends a message without headers. Fields with their default values are left out, as they are
-/// in protobuf's third version.
+/// Appends a message without headers. Leaves out fields with default values, as proto3 does.
 fn put_message(message: &MessageRef<'_>, shared: &Shared<'_>, buffer: &mut BytesMut) {
     let MessageRef { offset, payload, key, .. } = message;
     let offset = offset.0 as u64;

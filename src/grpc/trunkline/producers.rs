@@ -1,4 +1,4 @@
-//! ProducerService.
+//! `ProducerService`: producers and publishes.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// ProducerService over a broker.
+/// `ProducerService` over a broker.
 pub struct Producers(pub(crate) Arc<Broker>);
 
 #[tonic::async_trait]

@@ -1,8 +1,8 @@
-//! PublishStream: requests are taken in as they come, and answered one by one in their order.
+//! `PublishStream`: accepts requests as they arrive, and answers each in order.
 //!
-//! What has come together goes on its way together, as far as it can. Between taking in and
-//! answering is a bounded queue of answers to come: when that is full, or the broker's queue is,
-//! the stream is no longer read, and HTTP/2 holds the client back.
+//! Requests that have arrived together are enqueued as one request group where possible. A bounded
+//! queue holds the answers to come: when it is full, or the broker's queue is, the stream is no longer
+//! read, and HTTP/2 flow control holds the client back.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -26,23 +26,27 @@ use crate::{
     },
 };
 
-/// Runs of requests of one stream that may wait for their answers, each of up to a thousand.
+/// How many request groups of a stream may wait for their answers, each of up to 1,024 messages.
 const IN_FLIGHT: usize = 64;
 
-/// What became of requests as far as it is known, or why the stream ends.
-enum Taken {
-    In(Answers),
-    /// So many requests are refused for one reason.
-    Refused(Error, usize),
+/// What to answer next on a stream.
+enum Upcoming {
+    /// The answers to a request group.
+    Answers(Answers),
+    /// Several requests are refused for one reason.
+    Refused { error: Error, requests: usize },
+    /// The stream ends.
     End(Status),
 }
 
-/// What a client sent.
-enum Come {
+/// What arrived from a client.
+enum Received {
     Request(Publish),
-    Refused(Error),
-    /// The stream ends, with a status unless it is over.
-    End(Option<Status>),
+    Invalid(Error),
+    /// The client sends no more requests.
+    Closed,
+    /// The stream fails.
+    Failed(Status),
 }
 
 type Answer = Result<PublishStreamResponse, Status>;
@@ -51,74 +55,73 @@ type Answer = Result<PublishStreamResponse, Status>;
 pub(super) type AnswerStream = Pin<Box<dyn Stream<Item = Answer> + Send>>;
 
 pub(super) fn start(broker: &Arc<Broker>, requests: Streaming<PublishRequest>) -> AnswerStream {
-    let (taking, taken) = mpsc::channel(IN_FLIGHT);
-    let intake = Intake { broker: broker.clone(), requests, names: Names::default(), taking };
+    let (upcoming, answered) = mpsc::channel(IN_FLIGHT);
+    let intake = Intake { broker: broker.clone(), requests, names: Names::default(), upcoming };
     broker.track(intake.run().in_current_span());
-    Box::pin(ReceiverStream::new(taken).then(answers).flat_map(stream::iter))
+    Box::pin(ReceiverStream::new(answered).then(answers).flat_map(stream::iter))
 }
 
-/// Takes the requests of a stream in.
+/// Accepts the requests of a stream.
 struct Intake {
     broker: Arc<Broker>,
     requests: Streaming<PublishRequest>,
     names: Names,
-    taking: mpsc::Sender<Taken>,
+    upcoming: mpsc::Sender<Upcoming>,
 }
 
 impl Intake {
     async fn run(mut self) {
-        let mut behind = None;
+        let mut left_over = None;
         loop {
-            let come = match behind.take() {
-                Some(come) => come,
-                None => self.wait().await,
+            let received = match left_over.take() {
+                Some(received) => received,
+                None => self.receive().await,
             };
-            let taken = match come {
-                Come::Request(publish) => {
-                    let mut publish = publish;
-                    behind = self.append_waiting(&mut publish);
+            let upcoming = match received {
+                Received::Request(mut publish) => {
+                    left_over = self.append_arrived(&mut publish);
                     let requests = publish.messages.requests();
                     match self.broker.publisher.enqueue(publish).await {
-                        Ok(answers) => Taken::In(answers),
-                        Err(Error::Draining) => Taken::End(status::of(&Error::Draining)),
-                        Err(error) => Taken::Refused(error, requests),
+                        Ok(answers) => Upcoming::Answers(answers),
+                        Err(Error::Draining) => Upcoming::End(status::of(&Error::Draining)),
+                        Err(error) => Upcoming::Refused { error, requests },
                     }
                 }
-                Come::Refused(error) => Taken::Refused(error, 1),
-                Come::End(Some(status)) => Taken::End(status),
-                Come::End(None) => return,
+                Received::Invalid(error) => Upcoming::Refused { error, requests: 1 },
+                Received::Failed(status) => Upcoming::End(status),
+                Received::Closed => return,
             };
-            let ended = matches!(taken, Taken::End(_));
-            // Fails when the client went away; what was taken in is stored all the same.
-            if self.taking.send(taken).await.is_err() || ended {
+            let ended = matches!(upcoming, Upcoming::End(_));
+            // Fails if the client has gone; requests that were enqueued are stored all the same.
+            if self.upcoming.send(upcoming).await.is_err() || ended {
                 return;
             }
-            if behind.is_some() {
-                // More has come than fits into a run: others may have their turn.
+            if left_over.is_some() {
+                // More has arrived than fits in a group: let other tasks run first.
                 tokio::task::yield_now().await;
             }
         }
     }
 
     /// Waits for the next request.
-    async fn wait(&mut self) -> Come {
+    async fn receive(&mut self) -> Received {
         let next = tokio::select! {
             next = self.requests.message() => next,
             () = self.broker.draining().cancelled() => Err(status::of(&Error::Draining)),
-            // Nobody reads the answers any more.
-            () = self.taking.closed() => Ok(None),
+            // The client has gone.
+            () = self.upcoming.closed() => Ok(None),
         };
-        self.read(next)
+        self.decode(next)
     }
 
-    /// Takes along what has come already and goes on where the run ends; returns what comes behind
-    /// it, if that has come too.
-    fn append_waiting(&mut self, publish: &mut Publish) -> Option<Come> {
+    /// Appends requests that have already arrived, for as long as they continue the group. Returns the
+    /// first arrival that does not, if there is one.
+    fn append_arrived(&mut self, publish: &mut Publish) -> Option<Received> {
         while let Some(next) = self.requests.message().now_or_never() {
-            match self.read(next) {
-                Come::Request(next) => {
+            match self.decode(next) {
+                Received::Request(next) => {
                     if let Err(next) = publish.append(next) {
-                        return Some(Come::Request(next));
+                        return Some(Received::Request(next));
                     }
                 }
                 other => return Some(other),
@@ -127,26 +130,26 @@ impl Intake {
         None
     }
 
-    fn read(&mut self, next: Result<Option<PublishRequest>, Status>) -> Come {
+    fn decode(&mut self, next: Result<Option<PublishRequest>, Status>) -> Received {
         match next {
             Ok(Some(request)) => match decode::publish(request, &mut self.names) {
-                Ok(publish) => Come::Request(publish),
-                Err(invalid) => Come::Refused(invalid.into()),
+                Ok(publish) => Received::Request(publish),
+                Err(invalid) => Received::Invalid(invalid.into()),
             },
-            Ok(None) => Come::End(None),
-            Err(status) => Come::End(Some(explain::explain(&status).unwrap_or(status))),
+            Ok(None) => Received::Closed,
+            Err(status) => Received::Failed(explain::explain(&status).unwrap_or(status)),
         }
     }
 }
 
-/// Waits for what became of requests.
-async fn answers(taken: Taken) -> Vec<Answer> {
-    match taken {
-        Taken::In(answers) => answers.wait().await.into_iter().map(answer).collect(),
-        Taken::Refused(error, requests) => {
+/// Waits for the next answers of a stream.
+async fn answers(upcoming: Upcoming) -> Vec<Answer> {
+    match upcoming {
+        Upcoming::Answers(answers) => answers.wait().await.into_iter().map(answer).collect(),
+        Upcoming::Refused { error, requests } => {
             vec![Err(error); requests].into_iter().map(answer).collect()
         }
-        Taken::End(status) => vec![Err(status)],
+        Upcoming::End(status) => vec![Err(status)],
     }
 }
 

@@ -1,4 +1,4 @@
-//! TopicService.
+//! `TopicService`: topics, and reads without a consumer.
 
 use std::sync::Arc;
 
@@ -16,9 +16,10 @@ use crate::{
     proto::{self, raw::topic_service_server::TopicService},
 };
 
+/// Names the list in page tokens.
 const LIST: &str = "topics";
 
-/// TopicService over a broker.
+/// `TopicService` over a broker.
 pub struct Topics(pub(crate) Arc<Broker>);
 
 #[tonic::async_trait]

@@ -1,4 +1,4 @@
-//! WaitQueue, held against a list of who waits for them.
+//! The queue for a lease, compared with a list of the streams that wait in it.
 
 use std::{collections::VecDeque, sync::Arc, task::Poll};
 
@@ -12,130 +12,144 @@ use crate::broker::{
 
 #[derive(Clone, Debug)]
 enum Act {
-    Try,
-    LineUp(Priority),
-    /// A waiter goes, whether it was granted the turn or not.
+    TryAcquire,
+    Enqueue(Priority),
+    /// A stream stops waiting, whether or not it was granted the permit.
     Leave(Index),
-    /// A waiter looks whether the turn has come.
-    Fetch(Index),
-    /// Whoever has the turn gives it up.
-    GiveUp,
-    /// Whoever has the turn asks anew whether somebody urgent waits, or looks again.
-    AskAnew,
-    Look,
+    /// A stream polls for the permit.
+    Receive(Index),
+    /// The holder of the permit releases it.
+    Release,
+    /// The holder of the permit starts a new wait for a stream that takes over.
+    WatchAgain,
+    /// The holder of the permit polls that wait.
+    Watch,
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let place = prop_oneof![3 => Just(Priority::Normal), 1 => Just(Priority::Returning), 2 => Just(Priority::TakeOver)];
+    let priority = prop_oneof![
+        3 => Just(Priority::Normal),
+        1 => Just(Priority::Returning),
+        2 => Just(Priority::TakeOver),
+    ];
     prop_oneof![
-        1 => Just(Act::Try),
-        5 => place.prop_map(Act::LineUp),
+        1 => Just(Act::TryAcquire),
+        5 => priority.prop_map(Act::Enqueue),
         2 => any::<Index>().prop_map(Act::Leave),
-        3 => any::<Index>().prop_map(Act::Fetch),
-        3 => Just(Act::GiveUp),
-        1 => Just(Act::AskAnew),
-        3 => Just(Act::Look),
+        3 => any::<Index>().prop_map(Act::Receive),
+        3 => Just(Act::Release),
+        1 => Just(Act::WatchAgain),
+        3 => Just(Act::Watch),
     ]
 }
 
-/// The turns, and what is expected of them.
-#[derive(Default)]
-struct Line {
-    turns: Arc<WaitQueue>,
-    turn: Option<Permit>,
-    /// Who has been granted the turn and has not fetched it.
-    granted: Option<oneshot::Receiver<Permit>>,
-    /// Who waits, in the order in which they are to have it.
-    waiting: VecDeque<(Priority, oneshot::Receiver<Permit>)>,
-    asking: Option<ByHand<'static, ()>>,
+/// A stream in the queue, as the model sees it.
+struct Queued {
+    priority: Priority,
+    permit: oneshot::Receiver<Permit>,
 }
 
-impl Line {
+/// The queue, and what is expected of it.
+#[derive(Default)]
+struct Model {
+    queue: Arc<WaitQueue>,
+    permit: Option<Permit>,
+    /// A stream that was granted the permit and has not received it.
+    granted: Option<oneshot::Receiver<Permit>>,
+    /// The streams that wait, in the order in which they must get the permit.
+    waiting: VecDeque<Queued>,
+    /// The permit holder's wait for a stream that takes over.
+    watch: Option<ByHand<'static, ()>>,
+}
+
+impl Model {
     fn act(&mut self, act: Act) {
         match act {
-            Act::Try => {
-                let taken = self.is_taken();
-                let turn = self.turns.try_acquire();
-                assert_eq!(turn.is_none(), taken);
-                self.turn = self.turn.take().or(turn);
+            Act::TryAcquire => {
+                let is_taken = self.is_taken();
+                let permit = self.queue.try_acquire();
+                assert_eq!(permit.is_none(), is_taken);
+                self.permit = self.permit.take().or(permit);
             }
-            Act::LineUp(place) => {
-                let taken = self.is_taken();
-                let waiter = self.turns.enqueue(place);
-                match (taken, place) {
-                    (false, _) => self.granted = Some(waiter),
-                    (true, Priority::Normal) => self.waiting.push_back((place, waiter)),
-                    (true, _) => self.waiting.push_front((place, waiter)),
+            Act::Enqueue(priority) => {
+                let is_taken = self.is_taken();
+                let permit = self.queue.enqueue(priority);
+                match (is_taken, priority) {
+                    (false, _) => self.granted = Some(permit),
+                    (true, Priority::Normal) => self.waiting.push_back(Queued { priority, permit }),
+                    (true, _) => self.waiting.push_front(Queued { priority, permit }),
                 }
             }
-            Act::Leave(whose) => match self.pick(&whose) {
+            Act::Leave(index) => match self.pick(&index) {
                 Some(index) => drop(self.waiting.remove(index)),
-                None if self.granted.take().is_some() => self.pass_on(),
+                None if self.granted.take().is_some() => self.grant_next(),
                 None => {}
             },
-            Act::Fetch(whose) => match self.pick(&whose) {
-                Some(index) => assert!(self.waiting[index].1.try_recv().is_err(), "not its turn"),
-                None => self.fetch(),
+            Act::Receive(index) => match self.pick(&index) {
+                Some(index) => {
+                    assert!(self.waiting[index].permit.try_recv().is_err(), "others come first");
+                }
+                None => self.receive(),
             },
-            Act::GiveUp => {
-                if self.turn.take().is_some() {
-                    self.pass_on();
+            Act::Release => {
+                if self.permit.take().is_some() {
+                    self.grant_next();
                 }
             }
-            Act::AskAnew => {
-                let turns = self.turns.clone();
-                self.asking = Some(ByHand::new(async move { turns.take_over_waits().await }));
-                self.look();
+            Act::WatchAgain => {
+                let queue = self.queue.clone();
+                self.watch = Some(ByHand::new(async move { queue.take_over_waits().await }));
+                self.watch();
             }
-            Act::Look => self.look(),
+            Act::Watch => self.watch(),
         }
     }
 
     fn is_taken(&self) -> bool {
-        self.turn.is_some() || self.granted.is_some()
+        self.permit.is_some() || self.granted.is_some()
     }
 
-    /// One of those who wait, or whoever was granted the turn: then `None`.
-    fn pick(&self, whose: &Index) -> Option<usize> {
-        let index = whose.index(self.waiting.len() + 1);
+    /// One of the waiting streams; `None` for the one that was granted the permit.
+    fn pick(&self, index: &Index) -> Option<usize> {
+        let index = index.index(self.waiting.len() + 1);
         (index < self.waiting.len()).then_some(index)
     }
 
-    /// The turn was let go: whoever is next has it now.
-    fn pass_on(&mut self) {
-        self.granted = self.waiting.pop_front().map(|(_, waiter)| waiter);
+    /// The permit was released: the next stream is granted it.
+    fn grant_next(&mut self) {
+        self.granted = self.waiting.pop_front().map(|queued| queued.permit);
     }
 
-    fn fetch(&mut self) {
+    fn receive(&mut self) {
         if let Some(mut granted) = self.granted.take() {
-            assert!(self.turn.is_none(), "one turn at a time");
-            self.turn = Some(granted.try_recv().expect("no turn gets lost"));
+            assert!(self.permit.is_none(), "one permit at a time");
+            self.permit = Some(granted.try_recv().expect("no permit gets lost"));
         }
     }
 
-    fn look(&mut self) {
-        let Some(asking) = &mut self.asking else { return };
-        let urgent = self.waiting.iter().any(|(place, _)| *place == Priority::TakeOver);
-        assert_eq!(asking.run() == Poll::Ready(()), urgent, "told of exactly those who are there");
-        if urgent {
-            self.asking = None;
+    fn watch(&mut self) {
+        let Some(watch) = &mut self.watch else { return };
+        let takes_over = self.waiting.iter().any(|queued| queued.priority == Priority::TakeOver);
+        assert_eq!(watch.run() == Poll::Ready(()), takes_over, "woken only if one takes over");
+        if takes_over {
+            self.watch = None;
         }
     }
 }
 
 #[test]
-fn a_turn_goes_to_whoever_is_next_and_never_to_two_or_to_nobody() {
+fn the_permit_goes_to_the_next_stream_and_never_to_two_or_to_none() {
     check(256, vec(act(), 1..80), |acts| {
-        let mut line = Line::default();
-        acts.into_iter().for_each(|act| line.act(act));
-        // Nobody waits for ever: whoever is still there gets it, in order, as each gives it up.
-        let mut left = line.waiting.len() + 1;
-        while line.is_taken() {
-            line.fetch();
-            line.act(Act::GiveUp);
-            left = left.checked_sub(1).expect("each has it once");
+        let mut model = Model::default();
+        acts.into_iter().for_each(|act| model.act(act));
+        // No stream waits for ever: as each releases the permit, the next one gets it.
+        let mut left = model.waiting.len() + 1;
+        while model.is_taken() {
+            model.receive();
+            model.act(Act::Release);
+            left = left.checked_sub(1).expect("each stream gets it once");
         }
-        assert!(line.waiting.is_empty());
-        assert!(line.turns.try_acquire().is_some(), "free again");
+        assert!(model.waiting.is_empty());
+        assert!(model.queue.try_acquire().is_some(), "free again");
     });
 }

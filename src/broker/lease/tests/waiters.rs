@@ -1,4 +1,4 @@
-//! Seats: who waits for a consumer within a broker, and that nothing is left of those who went.
+//! The waiters for a consumer's lease within a broker: they share one permit, and leave nothing behind.
 
 use std::{
     collections::HashMap,
@@ -26,36 +26,40 @@ use crate::{
 
 #[derive(Clone, Debug)]
 enum Act {
-    Sit(usize),
-    LineUp(Index),
-    Fetch(Index),
-    /// A stream or a pull ends, wherever it was.
+    Join {
+        consumer: usize,
+    },
+    Enqueue(Index),
+    Receive(Index),
+    /// A stream or a pull ends, at any stage.
     Leave(Index),
-    /// Another broker says that a lease is free.
-    Freed(usize),
+    /// Another broker notifies this one that it released a lease.
+    Release {
+        consumer: usize,
+    },
 }
 
 const CONSUMERS: [&str; 2] = ["billing", "shipping"];
 
-/// A stream or a pull: what it has of a turn goes before its waiter.
-struct Sitting {
+/// A stream or a pull. Its permit is dropped before its waiter.
+struct Joined {
     consumer: usize,
-    turn: Option<Permit>,
-    line: Option<oneshot::Receiver<Permit>>,
+    permit: Option<Permit>,
+    granted: Option<oneshot::Receiver<Permit>>,
     waiter: Arc<Waiter>,
 }
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        3 => (0..CONSUMERS.len()).prop_map(Act::Sit),
-        3 => any::<Index>().prop_map(Act::LineUp),
-        3 => any::<Index>().prop_map(Act::Fetch),
+        3 => (0..CONSUMERS.len()).prop_map(|consumer| Act::Join { consumer }),
+        3 => any::<Index>().prop_map(Act::Enqueue),
+        3 => any::<Index>().prop_map(Act::Receive),
         2 => any::<Index>().prop_map(Act::Leave),
-        1 => (0..CONSUMERS.len()).prop_map(Act::Freed),
+        1 => (0..CONSUMERS.len()).prop_map(|consumer| Act::Release { consumer }),
     ]
 }
 
-pub(crate) fn leases() -> Arc<Leases> {
+fn leases() -> Arc<Leases> {
     Arc::new(Leases::new(watch::channel(None).1, Outbox::default()))
 }
 
@@ -64,69 +68,70 @@ fn names(consumer: usize) -> (TopicName, ConsumerId) {
 }
 
 #[test]
-fn all_who_sit_at_a_consumer_share_one_turn_and_the_last_one_takes_its_place_along() {
+fn all_waiters_for_a_consumer_share_one_permit_and_the_last_one_removes_its_entry() {
     check(256, vec(act(), 1..60), |acts| {
         let leases = leases();
-        let mut sitting: Vec<Sitting> = Vec::new();
+        let mut joined: Vec<Joined> = Vec::new();
         for act in acts {
             match act {
-                Act::Sit(consumer) => {
+                Act::Join { consumer } => {
                     let (topic, name) = names(consumer);
                     let waiter = leases.waiter(&topic, &name);
-                    let alone = sitting.iter().all(|other| other.consumer != consumer);
-                    if alone {
-                        // Nothing is left of who sat here before, not even a hint.
+                    let is_first = joined.iter().all(|other| other.consumer != consumer);
+                    if is_first {
+                        // Earlier waiters left nothing behind, not even a notification.
                         assert!(ByHand::new(waiter.released_elsewhere()).run().is_pending());
                         assert!(waiter.try_acquire().is_some());
                     }
-                    sitting.push(Sitting { consumer, turn: None, line: None, waiter });
+                    joined.push(Joined { consumer, permit: None, granted: None, waiter });
                 }
-                Act::Leave(index) if !sitting.is_empty() => {
-                    drop(sitting.swap_remove(index.index(sitting.len())));
+                Act::Leave(index) if !joined.is_empty() => {
+                    drop(joined.swap_remove(index.index(joined.len())));
                 }
-                Act::LineUp(index) if !sitting.is_empty() => {
-                    let one = index.get_mut(&mut sitting);
-                    if one.turn.is_none() {
-                        one.line = Some(one.waiter.enqueue(Priority::Normal));
+                Act::Enqueue(index) if !joined.is_empty() => {
+                    let one = index.get_mut(&mut joined);
+                    if one.permit.is_none() {
+                        one.granted = Some(one.waiter.enqueue(Priority::Normal));
                     }
                 }
-                Act::Fetch(index) if !sitting.is_empty() => {
-                    let one = index.get_mut(&mut sitting);
-                    if let Some(turn) = one.line.as_mut().and_then(|line| line.try_recv().ok()) {
-                        (one.turn, one.line) = (Some(turn), None);
+                Act::Receive(index) if !joined.is_empty() => {
+                    let one = index.get_mut(&mut joined);
+                    let granted = one.granted.as_mut();
+                    if let Some(permit) = granted.and_then(|granted| granted.try_recv().ok()) {
+                        (one.permit, one.granted) = (Some(permit), None);
                     }
                 }
-                Act::Freed(consumer) => {
+                Act::Release { consumer } => {
                     let (topic, name) = names(consumer);
                     leases.released_elsewhere(topic.clone(), name.clone());
-                    let waiter = sitting.iter().find(|one| one.consumer == consumer);
-                    if let Some(Sitting { waiter, .. }) = waiter {
+                    let waiter = joined.iter().find(|one| one.consumer == consumer);
+                    if let Some(Joined { waiter, .. }) = waiter {
                         assert_eq!(ByHand::new(waiter.released_elsewhere()).run(), Poll::Ready(()));
                     }
                 }
-                Act::Leave(_) | Act::LineUp(_) | Act::Fetch(_) => {}
+                Act::Leave(_) | Act::Enqueue(_) | Act::Receive(_) => {}
             }
-            let mut turns: HashMap<usize, usize> = HashMap::new();
-            for one in sitting.iter().filter(|one| one.turn.is_some()) {
-                *turns.entry(one.consumer).or_default() += 1;
+            let mut permits: HashMap<usize, usize> = HashMap::new();
+            for one in joined.iter().filter(|one| one.permit.is_some()) {
+                *permits.entry(one.consumer).or_default() += 1;
             }
-            assert!(turns.values().all(|&count| count == 1), "one turn at a time");
+            assert!(permits.values().all(|&count| count == 1), "one permit at a time");
         }
     });
 }
 
 #[test]
-fn an_entry_that_two_waiters_leave_at_once_is_forgotten() {
-    let leases = Arc::new(Leases::new(watch::channel(None).1, Outbox::default()));
+fn an_entry_that_two_waiters_leave_at_once_is_removed() {
+    let leases = leases();
     let (topic, consumer) = (TopicName::stored("orders"), ConsumerId::stored("billing"));
-    let left = AtomicUsize::new(0);
-    let look = |_| {
-        // A hint for nobody is kept by a slot that stayed.
+    let left_over = AtomicUsize::new(0);
+    let check_entry = |_| {
+        // An entry that stayed would keep the notification.
         leases.released_elsewhere(topic.clone(), consumer.clone());
         let waiter = leases.waiter(&topic, &consumer);
         let stayed = ByHand::new(waiter.released_elsewhere()).run().is_ready();
-        left.fetch_add(usize::from(stayed), Ordering::SeqCst);
+        left_over.fetch_add(usize::from(stayed), Ordering::SeqCst);
     };
-    try_at_once(|_| leases.waiter(&topic, &consumer), drop, look);
-    assert_eq!(left.into_inner(), 0, "entries that stayed");
+    try_at_once(|_| leases.waiter(&topic, &consumer), drop, check_entry);
+    assert_eq!(left_over.into_inner(), 0, "entries that stayed");
 }

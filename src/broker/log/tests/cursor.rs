@@ -15,7 +15,7 @@ use crate::{
         },
         testing::{
             check,
-            log::{Stored, batch},
+            log::{StoredLog, batch},
         },
     },
     model::{Batch, LogEnds, Offset, OffsetRange, TopicId},
@@ -28,11 +28,14 @@ const TOPIC: TopicId = TopicId(1);
 enum Act {
     /// This broker stores a batch, whose messages have these sizes.
     Store(Vec<usize>),
-    /// Another broker does.
+    /// Another broker stores a batch.
     StoreElsewhere(Vec<usize>),
-    /// Retention removes so many messages, and this broker has observed that or not.
-    Remove(usize, bool),
-    /// The next frame is made, within limits whose end lies so far ahead.
+    /// Retention removes messages, and this broker observes that or not.
+    Remove {
+        count: usize,
+        observed: bool,
+    },
+    /// The stream makes its next frame.
     Frame(FrameLimits),
     ClearCache,
 }
@@ -54,7 +57,7 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         4 => sizes().prop_map(Act::Store),
         3 => sizes().prop_map(Act::StoreElsewhere),
-        2 => (1..20usize, any::<bool>()).prop_map(|(count, told)| Act::Remove(count, told)),
+        2 => (1..20usize, any::<bool>()).prop_map(|(count, observed)| Act::Remove { count, observed }),
         12 => limits().prop_map(Act::Frame),
         1 => Just(Act::ClearCache),
     ]
@@ -62,9 +65,9 @@ fn act() -> impl Strategy<Value = Act> {
 
 /// The model that the cursor reads from.
 #[derive(Default)]
-struct ModelLog(Mutex<Stored>);
+struct ModelSource(Mutex<StoredLog>);
 
-impl LogSource for ModelLog {
+impl LogSource for ModelSource {
     async fn read_batches(
         &self,
         _: TopicId,
@@ -75,28 +78,28 @@ impl LogSource for ModelLog {
     }
 }
 
-/// A stream: what it handed out ends at its cursor's position.
-struct Stream<'a> {
+/// A stream, which has handed out what precedes its cursor's position.
+struct ModelStream<'a> {
     runtime: &'a Runtime,
-    stored: Arc<ModelLog>,
+    source: Arc<ModelSource>,
     log: LogReader,
     cursor: Cursor,
 }
 
-impl Stream<'_> {
-    /// Fills the cursor and hands out one frame; false if there is none. A gap precedes the messages
+impl ModelStream<'_> {
+    /// Fills the cursor and hands out one frame; false if there is none. A gap comes before the messages
     /// that follow it.
     fn hand_out(&mut self, limits: FrameLimits) -> bool {
         let before = self.cursor.position();
-        let filled = self.runtime.block_on(self.cursor.fill(&self.stored, &self.log));
+        let filled = self.runtime.block_on(self.cursor.fill(&self.source, &self.log));
         assert!(filled.unwrap(), "the topic exists");
         let from = self.cursor.position();
         let gap = (from > before).then_some(OffsetRange { start: before, end: from });
-        assert_eq!(self.cursor.take_gap(), gap, "exactly what was passed over");
-        assert_eq!(self.cursor.take_gap(), None, "and once");
-        let stored = self.stored.0.lock();
-        assert!(gap.is_none() || from <= stored.first);
-        assert!(from >= self.log.start(), "nothing is handed out that is known to be removed");
+        assert_eq!(self.cursor.take_gap(), gap, "exactly what was skipped");
+        assert_eq!(self.cursor.take_gap(), None, "reported once");
+        let stored = self.source.0.lock();
+        assert!(gap.is_none() || from <= stored.start);
+        assert!(from >= self.log.start(), "nothing known to be removed is handed out");
         let Some(frame) = self.cursor.next_messages(limits) else {
             assert_eq!(self.cursor.position(), from);
             let none_allowed = limits.messages == 0 || limits.end <= from;
@@ -109,7 +112,7 @@ impl Stream<'_> {
     }
 }
 
-/// A frame holds what is stored at its offsets, and no more than it may.
+/// Checks that a frame holds what is stored at its offsets, and keeps to its limits.
 fn check_frame(frame: &Messages, limits: FrameLimits, stored: &[Arc<Batch>]) {
     assert!(frame.count() > 0 && frame.count() <= limits.messages && frame.range.end <= limits.end);
     let bytes: usize = frame.iter().map(|message| message.wire_bytes()).sum();
@@ -121,36 +124,37 @@ fn check_frame(frame: &Messages, limits: FrameLimits, stored: &[Arc<Batch>]) {
         .map(|message| (message.offset, message.payload))
         .eq(expected.map(|message| (message.offset, message.payload)));
     assert!(same, "the log from {}", frame.range);
-    let parts = frame.parts().map(|(_, from, to)| to - from);
+    let parts = frame.parts().map(|part| part.indexes.len());
     assert_eq!(parts.sum::<usize>(), frame.count());
 }
 
 #[test]
-fn frames_and_gaps_are_exactly_the_log_whatever_is_stored_and_removed_meanwhile() {
+fn frames_and_gaps_make_up_the_log_whatever_is_stored_or_removed_meanwhile() {
     let runtime = runtime::Builder::new_current_thread().build().unwrap();
-    // A second reader makes the log a shared one: then nothing is read ahead, but cached.
+    // With a second reader the log is shared: reads are then cached, and nothing is read ahead.
     let cases = (0..5usize, any::<bool>(), vec(act(), 1..60));
     check(192, cases, |(start, is_shared, acts)| {
-        let (stored, logs) = (Arc::<ModelLog>::default(), Arc::new(TopicLogs::default()));
-        stored.0.lock().store(&[1; 5]);
-        let (position, head) = (Offset(start as i64), stored.0.lock().head());
+        let (source, logs) = (Arc::<ModelSource>::default(), Arc::new(TopicLogs::default()));
+        source.0.lock().store(&[1; 5]);
+        let (position, head) = (Offset(start as i64), source.0.lock().head());
         let join = || logs.begin().join(TOPIC, LogEnds { start: Offset(0), head });
         let _other = is_shared.then(join);
         let cursor = Cursor::new(position, head);
-        let mut stream = Stream { runtime: &runtime, stored: stored.clone(), log: join(), cursor };
+        let mut stream =
+            ModelStream { runtime: &runtime, source: source.clone(), log: join(), cursor };
         for act in acts {
             match act {
                 Act::Store(sizes) => {
-                    let batch = stored.0.lock().store(&sizes);
+                    let batch = source.0.lock().store(&sizes);
                     logs.batch_stored(TOPIC, (*batch).clone());
                 }
-                Act::StoreElsewhere(sizes) => drop(stored.0.lock().store(&sizes)),
-                Act::Remove(count, observed) => {
-                    let mut stored = stored.0.lock();
-                    let first = stored.first.after(count);
-                    stored.remove_before(first);
+                Act::StoreElsewhere(sizes) => drop(source.0.lock().store(&sizes)),
+                Act::Remove { count, observed } => {
+                    let mut stored = source.0.lock();
+                    let start = stored.start.after(count);
+                    stored.remove_before(start);
                     if observed {
-                        let ends = LogEnds { start: stored.first, head: stored.head() };
+                        let ends = LogEnds { start: stored.start, head: stored.head() };
                         logs.begin().observe(TOPIC, ends);
                     }
                 }
@@ -158,14 +162,14 @@ fn frames_and_gaps_are_exactly_the_log_whatever_is_stored_and_removed_meanwhile(
                 Act::ClearCache => logs.clear_cache(),
             }
         }
-        // A read that was begun before the last batches were stored ends before them.
+        // A read-ahead that was begun before the last batches were stored ends before them.
         while stream.hand_out(FrameLimits::MAX) || stream.hand_out(FrameLimits::MAX) {}
-        assert_eq!(stream.cursor.position(), stored.0.lock().head());
+        assert_eq!(stream.cursor.position(), source.0.lock().head());
     });
 }
 
 #[test]
-fn a_frame_is_no_smaller_than_it_must_be() {
+fn a_frame_holds_as_many_messages_as_fit() {
     check(256, (vec(sizes(), 1..5), 0..10i64, limits()), |(batches, from, limits)| {
         let mut log = Vec::new();
         for sizes in batches {

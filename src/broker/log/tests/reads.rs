@@ -1,4 +1,4 @@
-//! Readers that come to the same place of a log.
+//! Readers that read a log from the same offset.
 
 use std::{
     collections::HashMap,
@@ -18,56 +18,71 @@ use crate::{
 
 #[derive(Clone, Debug)]
 enum Act {
-    /// A reader comes to a place.
-    Come(i64),
+    /// A reader begins to read from an offset.
+    Begin {
+        offset: i64,
+    },
     Run(Index),
-    /// A reader goes, before it read, while it waits, or having read.
+    /// A reader goes: before it reads, while it waits, or after it has read.
     Leave(Index),
 }
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        3 => (0..3i64).prop_map(Act::Come),
+        3 => (0..3i64).prop_map(|offset| Act::Begin { offset }),
         5 => any::<Index>().prop_map(Act::Run),
         3 => any::<Index>().prop_map(Act::Leave),
     ]
 }
 
-enum Reader<'a> {
-    Comes(ByHand<'a, Option<ReadPermit<'a>>>),
-    Reads {
-        _alone: ReadPermit<'a>,
+struct Reader<'a> {
+    offset: i64,
+    stage: Stage<'a>,
+}
+
+enum Stage<'a> {
+    Beginning(ByHand<'a, Option<ReadPermit<'a>>>),
+    Reading {
+        _permit: ReadPermit<'a>,
     },
-    /// Somebody else has read.
+    /// Another reader has read.
     Waited,
 }
 
 impl Reader<'_> {
-    /// Runs; false if that led nowhere.
+    fn is_beginning(&self) -> bool {
+        matches!(self.stage, Stage::Beginning(_))
+    }
+
+    fn is_reading(&self) -> bool {
+        matches!(self.stage, Stage::Reading { .. })
+    }
+
+    /// Runs; false if the reader is no further than before.
     fn run(&mut self) -> bool {
-        let Self::Comes(coming) = self else { return false };
-        match coming.run() {
-            Poll::Ready(Some(_alone)) => *self = Self::Reads { _alone },
-            Poll::Ready(None) => *self = Self::Waited,
+        let Stage::Beginning(beginning) = &mut self.stage else { return false };
+        self.stage = match beginning.run() {
+            Poll::Ready(Some(permit)) => Stage::Reading { _permit: permit },
+            Poll::Ready(None) => Stage::Waited,
             Poll::Pending => return false,
-        }
+        };
         true
     }
 }
 
 #[test]
-fn one_reads_a_place_at_a_time_and_nobody_waits_for_ever_and_nothing_stays() {
+fn one_reader_at_a_time_reads_from_an_offset_and_none_waits_for_ever() {
     check(256, vec(act(), 1..60), |acts| {
         let log = LogReader::of_messages(10);
-        let mut readers: Vec<(i64, Reader)> = Vec::new();
+        let mut readers: Vec<Reader> = Vec::new();
         for act in acts {
             match act {
-                Act::Come(place) => {
-                    let reader = ByHand::new(log.begin_read(Offset(place)));
-                    readers.push((place, Reader::Comes(reader)));
+                Act::Begin { offset } => {
+                    let beginning = ByHand::new(log.begin_read(Offset(offset)));
+                    readers.push(Reader { offset, stage: Stage::Beginning(beginning) });
                 }
                 Act::Run(index) if !readers.is_empty() => {
-                    index.get_mut(&mut readers).1.run();
+                    index.get_mut(&mut readers).run();
                 }
                 Act::Leave(index) if !readers.is_empty() => {
                     drop(readers.swap_remove(index.index(readers.len())));
@@ -75,18 +90,16 @@ fn one_reads_a_place_at_a_time_and_nobody_waits_for_ever_and_nothing_stays() {
                 Act::Run(_) | Act::Leave(_) => {}
             }
             let mut reading: HashMap<i64, usize> = HashMap::new();
-            for (place, _) in readers.iter().filter(|(_, one)| matches!(one, Reader::Reads { .. }))
-            {
-                *reading.entry(*place).or_default() += 1;
+            for reader in readers.iter().filter(|reader| reader.is_reading()) {
+                *reading.entry(reader.offset).or_default() += 1;
             }
             assert!(reading.values().all(|&count| count == 1), "one at a time");
         }
-        // Whoever reads comes to an end, and then all the others do.
+        // As readers finish, all the others get on.
         while !readers.is_empty() {
             let before = readers.len();
-            readers.retain(|(_, reader)| matches!(reader, Reader::Comes(_)));
-            let ran =
-                readers.iter_mut().filter_map(|(_, reader)| reader.run().then_some(())).count();
+            readers.retain(Reader::is_beginning);
+            let ran = readers.iter_mut().filter_map(|reader| reader.run().then_some(())).count();
             assert!(ran > 0 || readers.len() < before, "{} wait for ever", readers.len());
         }
         assert_eq!(log.reads_under_way(), 0);
@@ -94,15 +107,15 @@ fn one_reads_a_place_at_a_time_and_nobody_waits_for_ever_and_nothing_stays() {
 }
 
 #[test]
-fn a_read_that_two_readers_leave_at_once_is_forgotten() {
+fn a_read_that_two_readers_leave_at_once_is_removed() {
     let log = LogReader::of_messages(10);
-    let left = AtomicUsize::new(0);
-    let come = |number| {
-        // One reads, and the other waits for it.
-        let mut coming = Box::pin(log.begin_read(Offset(number as i64)));
-        let read = coming.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        (read, coming)
+    let left_over = AtomicUsize::new(0);
+    let begin = |number| {
+        // One thread's reader reads, and the other one waits for it.
+        let mut beginning = Box::pin(log.begin_read(Offset(number as i64)));
+        let permit = beginning.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        (permit, beginning)
     };
-    try_at_once(come, drop, |_| left.store(log.reads_under_way(), Ordering::SeqCst));
-    assert_eq!(left.into_inner(), 0, "entries that stayed");
+    try_at_once(begin, drop, |_| left_over.store(log.reads_under_way(), Ordering::SeqCst));
+    assert_eq!(left_over.into_inner(), 0, "entries that stayed");
 }

@@ -1,4 +1,4 @@
-//! Readers of topics, and whatever may tell them that there is more.
+//! Readers of topics, and everything that may wake them.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,7 +16,7 @@ use crate::{
         testing::{
             by_hand::{ByHand, pause},
             check,
-            log::Stored,
+            log::StoredLog,
         },
     },
     model::{LogEnds, Offset, TopicId},
@@ -27,45 +27,57 @@ const TOPICS: usize = 2;
 #[derive(Clone, Debug)]
 enum Act {
     /// This broker stores messages.
-    Store(usize, usize),
-    /// Another broker does; its hint comes later.
-    StoreElsewhere(usize, usize),
-    /// A hint comes, or the answer to a poll, however old it is.
-    Hear(Index),
-    Poll(usize),
-    Come(usize),
+    Store {
+        topic: usize,
+        count: usize,
+    },
+    /// Another broker stores messages; its notification comes later.
+    StoreElsewhere {
+        topic: usize,
+        count: usize,
+    },
+    /// A notification or the answer to a poll arrives, however old it is.
+    Receive(Index),
+    Poll {
+        topic: usize,
+    },
+    Join {
+        topic: usize,
+    },
     Run(Index),
     Leave(Index),
     ClearCache,
-    Delete(usize),
+    Delete {
+        topic: usize,
+    },
 }
 
 fn act() -> impl Strategy<Value = Act> {
     let topic = || 0..TOPICS;
     let count = || 1..4usize;
     prop_oneof![
-        6 => (topic(), count()).prop_map(|(topic, count)| Act::Store(topic, count)),
-        4 => (topic(), count()).prop_map(|(topic, count)| Act::StoreElsewhere(topic, count)),
-        4 => any::<Index>().prop_map(Act::Hear),
-        2 => topic().prop_map(Act::Poll),
-        5 => topic().prop_map(Act::Come),
+        6 => (topic(), count()).prop_map(|(topic, count)| Act::Store { topic, count }),
+        4 => (topic(), count()).prop_map(|(topic, count)| Act::StoreElsewhere { topic, count }),
+        4 => any::<Index>().prop_map(Act::Receive),
+        2 => topic().prop_map(|topic| Act::Poll { topic }),
+        5 => topic().prop_map(|topic| Act::Join { topic }),
         30 => any::<Index>().prop_map(Act::Run),
         2 => any::<Index>().prop_map(Act::Leave),
         1 => Just(Act::ClearCache),
-        1 => topic().prop_map(Act::Delete),
+        1 => topic().prop_map(|topic| Act::Delete { topic }),
     ]
 }
 
-/// What will be heard.
-enum News {
-    Head(TopicId, Offset),
-    Ends(TopicId, Offset),
-    Gone(TopicId),
+/// What this broker has yet to receive.
+enum Underway {
+    Notification { topic: TopicId, head: Offset },
+    PollAnswer { topic: TopicId, head: Offset },
+    Deletion { topic: TopicId },
 }
 
 #[derive(Default)]
 struct Topic {
-    stored: Stored,
+    stored: StoredLog,
     deleted: bool,
 }
 
@@ -76,48 +88,49 @@ struct Reader<'a> {
     task: ByHand<'a, ()>,
     ended: bool,
     position: Rc<Cell<Offset>>,
-    /// The head that its log tells, once it has joined, and the last one that was seen there.
+    /// The head that its log announces, once it has joined.
     head: Rc<RefCell<Option<watch::Receiver<Offset>>>>,
-    seen: Offset,
+    /// The last head that was seen there.
+    seen_head: Offset,
 }
 
 impl Reader<'_> {
     fn new(topic: usize, topics: Topics, logs: Arc<TopicLogs>) -> Self {
         let (position, head) = (Rc::<Cell<_>>::default(), Rc::<RefCell<_>>::default());
         let task = read(topic, topics, logs, position.clone(), head.clone());
-        let (task, seen) = (ByHand::new(task), Offset(0));
-        Self { topic, task, ended: false, position, head, seen }
+        let (task, seen_head) = (ByHand::new(task), Offset(0));
+        Self { topic, task, ended: false, position, head, seen_head }
     }
 
     fn run(&mut self) {
         self.ended = self.ended || self.task.run() == Poll::Ready(());
     }
 
-    fn see_head(&mut self) {
+    fn check_head(&mut self) {
         if let Some(head) = &*self.head.borrow() {
             let head = *head.borrow();
-            assert!(head >= self.seen, "a head went back");
-            self.seen = head;
+            assert!(head >= self.seen_head, "a head moved back");
+            self.seen_head = head;
         }
     }
 }
 
-/// Reads a topic as a stream does it: what may come at each await is chosen by the test.
+/// Reads a topic as a stream does. At each await, the test chooses what happens.
 async fn read(
     topic: usize,
     topics: Topics,
     logs: Arc<TopicLogs>,
     position: Rc<Cell<Offset>>,
-    told: Rc<RefCell<Option<watch::Receiver<Offset>>>>,
+    announced_head: Rc<RefCell<Option<watch::Receiver<Offset>>>>,
 ) {
     let head = topics.borrow()[topic].stored.head();
     pause().await;
     let mut log = logs.begin().join(TopicId(topic as i32), LogEnds { start: Offset(0), head });
-    *told.borrow_mut() = Some(log.head.clone());
-    let gone = log.deleted();
+    *announced_head.borrow_mut() = Some(log.head.clone());
+    let deleted = log.deleted();
     let mut behind = true;
     loop {
-        // Noted before the read: what comes while it runs still wakes us.
+        // Noted before the read: a head that moves during it still wakes the reader.
         let known = *log.head.borrow_and_update();
         if behind || position.get() < known {
             pause().await;
@@ -140,39 +153,42 @@ async fn read(
         }
         tokio::select! {
             _ = log.head.changed() => {}
-            () = gone.cancelled() => return,
+            () = deleted.cancelled() => return,
         }
     }
 }
 
 #[test]
-fn no_reader_misses_what_it_was_told_of_and_no_head_goes_back() {
+fn no_reader_misses_a_head_and_no_head_moves_back() {
     check(128, vec(act(), 1..150), |acts| {
         let (logs, topics) = (Arc::new(TopicLogs::default()), Topics::default());
-        let mut news = Vec::new();
+        let mut under_way = Vec::new();
         let mut readers: Vec<Reader> = Vec::new();
         for act in acts {
             let id = |topic| TopicId(topic as i32);
             match act {
-                Act::Store(topic, count) if !topics.borrow()[topic].deleted => {
+                Act::Store { topic, count } if !topics.borrow()[topic].deleted => {
                     let batch = topics.borrow_mut()[topic].stored.store(&vec![8; count]);
                     logs.batch_stored(id(topic), (*batch).clone());
                 }
-                Act::StoreElsewhere(topic, count) if !topics.borrow()[topic].deleted => {
+                Act::StoreElsewhere { topic, count } if !topics.borrow()[topic].deleted => {
                     let end = topics.borrow_mut()[topic].stored.store(&vec![8; count]).end();
-                    news.push(News::Head(id(topic), end));
+                    under_way.push(Underway::Notification { topic: id(topic), head: end });
                 }
-                Act::Poll(topic) if !topics.borrow()[topic].deleted => {
-                    news.push(News::Ends(id(topic), topics.borrow()[topic].stored.head()));
+                Act::Poll { topic } if !topics.borrow()[topic].deleted => {
+                    let head = topics.borrow()[topic].stored.head();
+                    under_way.push(Underway::PollAnswer { topic: id(topic), head });
                 }
-                Act::Delete(topic) => {
+                Act::Delete { topic } => {
                     topics.borrow_mut()[topic].deleted = true;
-                    news.push(News::Gone(id(topic)));
+                    under_way.push(Underway::Deletion { topic: id(topic) });
                 }
-                Act::Hear(index) if !news.is_empty() => {
-                    receive(&logs, news.swap_remove(index.index(news.len())));
+                Act::Receive(index) if !under_way.is_empty() => {
+                    receive(&logs, under_way.swap_remove(index.index(under_way.len())));
                 }
-                Act::Come(topic) => readers.push(Reader::new(topic, topics.clone(), logs.clone())),
+                Act::Join { topic } => {
+                    readers.push(Reader::new(topic, topics.clone(), logs.clone()))
+                }
                 Act::Run(index) if !readers.is_empty() => {
                     index.get_mut(&mut readers).run();
                 }
@@ -182,10 +198,10 @@ fn no_reader_misses_what_it_was_told_of_and_no_head_goes_back() {
                 Act::ClearCache => logs.clear_cache(),
                 _ => {}
             }
-            readers.iter_mut().for_each(Reader::see_head);
+            readers.iter_mut().for_each(Reader::check_head);
         }
-        news.into_iter().for_each(|news| receive(&logs, news));
-        // Each comes to its topic's end within as many reads as there can be.
+        under_way.into_iter().for_each(|underway| receive(&logs, underway));
+        // Enough runs for each reader to reach its topic's end.
         for _ in 0..500 {
             readers.iter_mut().for_each(Reader::run);
         }
@@ -195,16 +211,16 @@ fn no_reader_misses_what_it_was_told_of_and_no_head_goes_back() {
             assert!(if topic.deleted { reader.ended } else { caught_up });
         }
         drop(readers);
-        assert!(logs.heads().is_empty(), "the last reader takes the log along");
+        assert!(logs.heads().is_empty(), "the last reader to go removes the log");
     });
 }
 
-fn receive(logs: &Arc<TopicLogs>, news: News) {
-    match news {
-        News::Head(topic, head) => logs.head_moved(topic, head),
-        News::Ends(topic, head) => {
+fn receive(logs: &Arc<TopicLogs>, underway: Underway) {
+    match underway {
+        Underway::Notification { topic, head } => logs.head_moved(topic, head),
+        Underway::PollAnswer { topic, head } => {
             logs.begin().observe(topic, LogEnds { start: Offset(0), head });
         }
-        News::Gone(topic) => logs.topic_deleted(topic),
+        Underway::Deletion { topic } => logs.topic_deleted(topic),
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         log::topics::{LogReader, TopicLogs},
         testing::{
             by_hand::{ByHand, pause},
-            log::{Stored, batch},
+            log::{StoredLog, batch},
         },
     },
     model::{LogEnds, Offset, TopicId},
@@ -24,14 +24,14 @@ fn join(logs: &Arc<TopicLogs>, head: i64) -> LogReader {
 }
 
 #[test]
-fn a_head_that_moves_at_any_step_of_a_stream_is_read_up_to() {
-    // From before the reader asks for the topic's ends to when it waits: in some other stream's
-    // log, or in none yet.
-    for others_read in [false, true] {
+fn a_stream_reads_up_to_a_head_that_moves_at_any_of_its_steps() {
+    // From before the reader asks for the ends of the log until it waits, with and without another
+    // reader of the log.
+    for has_other in [false, true] {
         for step in 0..7 {
             let logs = Arc::new(TopicLogs::default());
-            let _other = others_read.then(|| join(&logs, 0));
-            let (stored, position) = (RefCell::new(Stored::default()), Cell::new(Offset(0)));
+            let _other = has_other.then(|| join(&logs, 0));
+            let (stored, position) = (RefCell::new(StoredLog::default()), Cell::new(Offset(0)));
             let mut stream = ByHand::new(async {
                 let head = stored.borrow().head();
                 pause().await;
@@ -46,13 +46,13 @@ fn a_head_that_moves_at_any_step_of_a_stream_is_read_up_to() {
                         position.set(read.ends.head);
                     }
                     pause().await;
-                    let beats = tokio::select! {
+                    let is_interrupted = tokio::select! {
                         biased;
-                        // The wait is given up, and begun anew, whatever has come meanwhile.
+                        // The wait is abandoned and begun again, whatever has come meanwhile.
                         () = pause() => true,
                         _ = log.head.changed() => false,
                     };
-                    if beats {
+                    if is_interrupted {
                         let _ = log.head.changed().await;
                     }
                 }
@@ -64,14 +64,14 @@ fn a_head_that_moves_at_any_step_of_a_stream_is_read_up_to() {
                 }
                 assert!(stream.run().is_pending());
             }
-            // Whoever misses its head is woken by the next one only.
-            assert_eq!(position.get(), Offset(2), "step {step}, others read: {others_read}");
+            // A stream that missed the head would wait for the next one.
+            assert_eq!(position.get(), Offset(2), "step {step}, other reader: {has_other}");
         }
     }
 }
 
 #[test]
-fn a_reader_that_a_stored_batch_wakes_finds_it() {
+fn a_reader_that_a_stored_batch_wakes_finds_the_batch() {
     let logs = Arc::new(TopicLogs::default());
     let mut log = join(&logs, 0);
     let mut stream = ByHand::new(async {
@@ -85,48 +85,48 @@ fn a_reader_that_a_stored_batch_wakes_finds_it() {
 }
 
 #[test]
-fn who_waited_for_another_reader_finds_what_that_one_read() {
+fn a_reader_that_waited_for_another_finds_what_that_one_read() {
     let logs = Arc::new(TopicLogs::default());
     let (one, other) = (join(&logs, 2), join(&logs, 2));
-    let mut reads = ByHand::new(async {
-        let alone = one.begin_read(Offset(0)).await;
-        assert!(alone.is_some());
+    let mut reading = ByHand::new(async {
+        let permit = one.begin_read(Offset(0)).await;
+        assert!(permit.is_some());
         pause().await;
         one.share(&[Arc::new(batch(Offset(0), &[1, 1]))]);
         pause().await;
     });
-    let mut waits = ByHand::new(async {
-        let alone = other.begin_read(Offset(0)).await;
-        (alone.is_some(), other.cached(Offset(0), 1).len())
+    let mut waiting = ByHand::new(async {
+        let permit = other.begin_read(Offset(0)).await;
+        (permit.is_some(), other.cached(Offset(0), 1).len())
     });
     for _ in 0..2 {
-        assert!(reads.run().is_pending() && waits.run().is_pending());
+        assert!(reading.run().is_pending() && waiting.run().is_pending());
     }
-    assert!(reads.run().is_ready());
-    assert_eq!(waits.run(), Poll::Ready((false, 1)));
+    assert!(reading.run().is_ready());
+    assert_eq!(waiting.run(), Poll::Ready((false, 1)));
 }
 
 #[test]
-fn who_waited_for_a_reader_that_went_without_a_result_goes_on() {
+fn a_reader_that_waited_for_another_goes_on_if_that_one_leaves_without_a_result() {
     for reader_has_run in [false, true] {
         let logs = Arc::new(TopicLogs::default());
         let (one, other) = (join(&logs, 2), join(&logs, 2));
-        let mut reads = ByHand::new(async {
-            let _alone = one.begin_read(Offset(0)).await;
+        let mut reading = ByHand::new(async {
+            let _permit = one.begin_read(Offset(0)).await;
             std::future::pending::<()>().await;
         });
-        let mut waits = ByHand::new(async { other.begin_read(Offset(0)).await.is_some() });
-        assert!(reads.run().is_pending() && waits.run().is_pending());
+        let mut waiting = ByHand::new(async { other.begin_read(Offset(0)).await.is_some() });
+        assert!(reading.run().is_pending() && waiting.run().is_pending());
         if reader_has_run {
-            assert!(reads.run().is_pending());
+            assert!(reading.run().is_pending());
         }
-        drop(reads);
-        assert_eq!(waits.run(), Poll::Ready(false));
+        drop(reading);
+        assert_eq!(waiting.run(), Poll::Ready(false));
     }
 }
 
 #[test]
-fn the_end_of_a_topic_is_heard_of_whenever_it_comes() {
+fn a_deletion_is_noticed_whenever_it_comes() {
     for step in 0..3 {
         let logs = Arc::new(TopicLogs::default());
         let log = join(&logs, 0);
@@ -141,6 +141,6 @@ fn the_end_of_a_topic_is_heard_of_whenever_it_comes() {
             }
             ended = ended || stream.run().is_ready();
         }
-        assert!(ended, "at step {step}");
+        assert!(ended, "step {step}");
     }
 }

@@ -1,5 +1,5 @@
-//! What a writer meets of the database: heads, batches and registrations, judged and changed as the
-//! statements `append_batch` and `find_registrations` do it.
+//! A model of the database as a writer sees it: heads, batches and registrations, which behave as under
+//! the statements `append_batch` and `find_registrations`.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -12,13 +12,13 @@ use proptest::prelude::*;
 use crate::{
     broker::publish::tests::requests::{TOPICS, initially_registered, producer, topic},
     model::{
-        Batch, Draft, Epoch, Message, NewMessages, Offset, ProducerId, Registration, Sequence,
-        SequenceRun, TopicName,
+        Batch, Draft, Epoch, Message, MessageRef, NewMessages, Offset, ProducerId, Registration,
+        Sequence, SequenceRun, TopicName,
     },
     storage::{self, Registrations},
 };
 
-/// What goes wrong, or what another broker does, before a statement.
+/// What goes wrong before a statement, or what another broker does.
 #[derive(Clone, Debug)]
 pub(crate) enum Mishap {
     Nothing,
@@ -38,11 +38,11 @@ pub(crate) enum Mishap {
         topic: u8,
         producer: u8,
     },
-    /// Nothing is stored, and it may be tried again.
+    /// Nothing is stored, as something changed during the statement; a retry may succeed.
     Changed,
     /// Nothing is stored, as another session holds a lock.
     Locked,
-    /// Nothing is stored, as the server met a fault of its own that passes.
+    /// Nothing is stored, as the server met a transient fault of its own.
     Fault,
     /// The connection is lost, before or after the commit.
     Lost {
@@ -67,32 +67,34 @@ pub(crate) fn mishap() -> impl Strategy<Value = Mishap> {
     ]
 }
 
-/// The model's encoding ends where LATIN1 does.
+/// Whether the model's encoding, LATIN1, has a character.
 pub(crate) fn can_be_stored(character: char) -> bool {
     character <= '\u{ff}'
 }
 
-/// A header's value that the database refuses for no reason that its characters tell.
+/// A header's value that the database refuses, though it can store its characters.
 pub(crate) const POISON: &str = "poison";
 
-/// A header's value over which every statement that holds it fails, as by an operator's trigger.
+/// A header's value that makes every statement with it fail, as an operator's trigger may.
 pub(crate) const CURSE: &str = "curse";
 
-/// How many runs of counted messages a registration keeps.
+/// How many runs of sequenced messages a registration keeps.
 const RECENT_RUNS: usize = 8;
 
 #[derive(Default)]
-struct Topic {
+struct ModelTopic {
     head: Offset,
     batches: Vec<Batch>,
     registrations: HashMap<ProducerId, Registration>,
+    /// The offsets of messages that other brokers stored.
     by_others: HashSet<Offset>,
-    /// Registrations of before.
-    gone: Vec<Registration>,
+    /// Producers that were unregistered.
+    unregistered: HashSet<ProducerId>,
 }
 
-impl Topic {
-    fn store_of_others(&mut self) {
+impl ModelTopic {
+    /// Another broker stores a message.
+    fn store_by_other(&mut self) {
         let mut draft = Draft::default();
         let message = Message { key: Some(Bytes::new()), ..Message::default() };
         let messages = NewMessages::parse(vec![message]).unwrap();
@@ -103,11 +105,21 @@ impl Topic {
     }
 }
 
+/// Whether the database refuses a header's value.
 pub(crate) fn refuses_value(value: &str) -> bool {
     value == POISON || !value.chars().all(can_be_stored)
 }
 
-pub(crate) struct Database(BTreeMap<TopicName, Topic>);
+/// A message in a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LogEntry {
+    pub offset: Offset,
+    pub producer: ProducerId,
+    /// Its key, which is unique.
+    pub id: Bytes,
+}
+
+pub(crate) struct Database(BTreeMap<TopicName, ModelTopic>);
 
 pub(crate) fn new_registration(producer: ProducerId) -> Registration {
     let (epoch, next_sequence) = Default::default();
@@ -118,12 +130,15 @@ impl Database {
     pub(crate) fn new() -> Self {
         let topics = (0..TOPICS).map(|number| {
             let registrations = initially_registered().map(|id| (id.clone(), new_registration(id)));
-            (topic(number), Topic { registrations: registrations.collect(), ..Topic::default() })
+            (
+                topic(number),
+                ModelTopic { registrations: registrations.collect(), ..ModelTopic::default() },
+            )
         });
         Self(topics.collect())
     }
 
-    /// Fails if a draft cannot be stored, whatever it is to fit.
+    /// Fails if one of a draft's values cannot be stored.
     pub(crate) fn check(draft: &Draft) -> Result<(), storage::Error> {
         let headers = draft.headers.iter().flatten();
         for value in headers.flat_map(|headers| headers.entries().values()) {
@@ -137,10 +152,10 @@ impl Database {
         Ok(())
     }
 
-    /// All fit, and are stored, or nothing is.
+    /// Stores a draft if all of it fits, or nothing.
     pub(crate) fn append(&mut self, topic: &TopicName, draft: &Draft) -> Option<Offset> {
         let topic = self.0.get_mut(topic)?;
-        let fit = draft.stamps.iter().all(|stamp| {
+        let all_fit = draft.stamps.iter().all(|stamp| {
             let registration = topic.registrations.get(&stamp.producer);
             registration.is_some_and(|registration| {
                 let first = stamp.sequences.as_ref().map(|sequences| sequences.first);
@@ -149,7 +164,7 @@ impl Database {
             })
         });
         let base = topic.head;
-        if !fit || draft.expected_base.is_some_and(|expected| expected != base) {
+        if !all_fit || draft.expected_base.is_some_and(|expected| expected != base) {
             return None;
         }
         for stamp in &draft.stamps {
@@ -180,10 +195,10 @@ impl Database {
         Some(Registrations { head: topic.head, found: found.cloned().collect() })
     }
 
-    /// What another broker does.
-    pub(crate) fn meet(&mut self, mishap: &Mishap) {
+    /// Does what another broker does, if that is the mishap.
+    pub(crate) fn apply(&mut self, mishap: &Mishap) {
         match *mishap {
-            Mishap::OtherPublishes { topic } => self.topic(topic).store_of_others(),
+            Mishap::OtherPublishes { topic } => self.topic(topic).store_by_other(),
             Mishap::Fence { topic, producer: number } => {
                 let registrations = &mut self.topic(topic).registrations;
                 if let Some(registration) = registrations.get_mut(&producer(number)) {
@@ -192,12 +207,14 @@ impl Database {
             }
             Mishap::Unregister { topic, producer: number } => {
                 let topic = self.topic(topic);
-                topic.gone.extend(topic.registrations.remove(&producer(number)));
+                if let Some(removed) = topic.registrations.remove(&producer(number)) {
+                    topic.unregistered.insert(removed.producer);
+                }
             }
             Mishap::Register { topic, producer: number } => {
                 let (topic, producer) = (self.topic(topic), producer(number));
-                // A second registration would count anew, and then nothing is known of before.
-                if topic.gone.iter().all(|gone| gone.producer != producer) {
+                // A second registration would forget the sequences of the first one.
+                if !topic.unregistered.contains(&producer) {
                     let registration = topic.registrations.entry(producer.clone());
                     registration.or_insert_with(|| new_registration(producer));
                 }
@@ -210,7 +227,7 @@ impl Database {
         }
     }
 
-    fn topic(&mut self, number: u8) -> &mut Topic {
+    fn topic(&mut self, number: u8) -> &mut ModelTopic {
         self.0.get_mut(&topic(number)).unwrap()
     }
 
@@ -218,18 +235,22 @@ impl Database {
         self.0.get(topic).map(|topic| topic.head).unwrap_or_default()
     }
 
-    /// All messages of a topic: offset, producer and key.
-    pub(crate) fn log(&self, topic: &TopicName) -> Vec<(Offset, ProducerId, Bytes)> {
+    /// All messages of a topic.
+    pub(crate) fn log(&self, topic: &TopicName) -> Vec<LogEntry> {
         let batches = self.0.get(topic).map_or(&[][..], |topic| &topic.batches);
         let messages = batches.iter().flat_map(|batch| batch.messages_from(batch.base));
-        messages.map(|m| (m.offset, m.producer.clone(), m.key.unwrap().clone())).collect()
+        let entry = |message: MessageRef<'_>| {
+            let (producer, id) = (message.producer.clone(), message.key.unwrap().clone());
+            LogEntry { offset: message.offset, producer, id }
+        };
+        messages.map(entry).collect()
     }
 
     pub(crate) fn stored_by_others(&self, topic: &TopicName) -> HashSet<Offset> {
         self.0.get(topic).map(|topic| topic.by_others.clone()).unwrap_or_default()
     }
 
-    /// What a producer's next message is counted as.
+    /// The sequence of a producer's next message.
     pub(crate) fn next_sequence(&self, topic: &TopicName, producer: &ProducerId) -> Sequence {
         let topic = self.0.get(topic);
         let registration = topic.and_then(|topic| topic.registrations.get(producer));

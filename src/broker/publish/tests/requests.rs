@@ -1,4 +1,4 @@
-//! Clients that publish: mostly as they should, and now and then as they should not.
+//! Clients that publish: mostly correctly, and now and then incorrectly.
 
 use std::collections::HashMap;
 
@@ -20,15 +20,15 @@ use crate::{
     },
 };
 
-/// How many topics there are; one more is published to, and does not exist.
+/// How many topics exist. Clients also publish to one more, which does not.
 pub(crate) const TOPICS: u8 = 3;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
     Publish(Request),
-    /// The writer writes as much of what waits as can be stored together.
+    /// The writer writes as many waiting publishes as can be stored together.
     Flush,
-    /// It writes all, and whoever counts sees how far its count got.
+    /// The writer writes all of them, and clients with sequences find out which sequence is next.
     FlushAll,
 }
 
@@ -37,40 +37,47 @@ pub(crate) struct Request {
     topic: u8,
     producer: u8,
     epoch: i64,
-    count: Count,
-    head: Option<Head>,
-    /// How many messages, and the bytes of each.
-    size: (usize, usize),
-    /// What its last message has for a header, if it has any.
-    text: Option<Text>,
-    /// Whether it may travel together with the request before it.
+    sequence: SequenceChoice,
+    head: Option<ExpectedHead>,
+    size: Size,
+    /// The header of the last message, if it has one.
+    header: Option<Header>,
+    /// Whether the request may join the group of the one before.
     joins: bool,
 }
 
-/// What the client counts its messages by.
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    messages: usize,
+    /// The bytes of each message.
+    bytes: usize,
+}
+
+/// Which sequence a client gives a request.
 #[derive(Clone, Debug)]
-enum Count {
+enum SequenceChoice {
     None,
-    GoOn,
-    /// It sends once more what it sent so many counted requests before.
-    Again(usize),
+    Next,
+    /// Repeats the request that was sent this many sequenced requests before.
+    Repeat(usize),
+    /// Skips this many sequences, or goes back by as many.
     Skip(i64),
 }
 
 #[derive(Clone, Debug)]
-enum Text {
+enum Header {
     Good,
-    /// A character that the database cannot store, of a few.
+    /// One of a few characters that the database cannot store.
     Refused(u8),
-    /// Something else that it refuses.
+    /// Another value that the database refuses.
     Poison,
-    /// Something that makes its statement fail.
+    /// A value that makes its statement fail.
     Curse,
 }
 
 #[derive(Clone, Debug)]
-enum Head {
-    AsStored,
+enum ExpectedHead {
+    Current,
     At(i64),
 }
 
@@ -82,54 +89,62 @@ pub(crate) fn producer(number: u8) -> ProducerId {
     ProducerId::stored(&format!("producer-{number}"))
 }
 
-/// One more publishes that is not registered.
+/// The producers that are registered. One more publishes without being registered.
 pub(crate) fn initially_registered() -> impl Iterator<Item = ProducerId> {
     (0..3).map(producer)
 }
 
 pub(crate) fn act() -> impl Strategy<Value = Act> {
-    acts((1..5usize, 0..100usize).boxed())
+    acts(size(1..5usize, 0..100usize).boxed())
 }
 
-/// What comes up to the limits of a flush, in messages and in bytes.
+/// Requests up to the limits of a flush, in messages and in bytes.
 pub(crate) fn large_act() -> impl Strategy<Value = Act> {
-    let many = (1_000..9_000usize).prop_map(|count| (count, 1));
-    let large = (1..6usize, 1..=1024 * 1024usize);
-    acts(prop_oneof![2 => many, 3 => large, 1 => Just((1, 1))].boxed())
+    let many = size(1_000..9_000usize, Just(1));
+    let large = size(1..6usize, 1..=1024 * 1024usize);
+    let small = Just(Size { messages: 1, bytes: 1 });
+    acts(prop_oneof![2 => many, 3 => large, 1 => small].boxed())
 }
 
-fn acts(size: BoxedStrategy<(usize, usize)>) -> impl Strategy<Value = Act> {
-    let count = prop_oneof![
-        3 => Just(Count::None),
-        8 => Just(Count::GoOn),
-        3 => (1..12usize).prop_map(Count::Again),
-        1 => (-5..5i64).prop_map(Count::Skip),
+fn size(
+    messages: impl Strategy<Value = usize>,
+    bytes: impl Strategy<Value = usize>,
+) -> impl Strategy<Value = Size> {
+    (messages, bytes).prop_map(|(messages, bytes)| Size { messages, bytes })
+}
+
+fn acts(size: BoxedStrategy<Size>) -> impl Strategy<Value = Act> {
+    let sequence = prop_oneof![
+        3 => Just(SequenceChoice::None),
+        8 => Just(SequenceChoice::Next),
+        3 => (1..12usize).prop_map(SequenceChoice::Repeat),
+        1 => (-5..5i64).prop_map(SequenceChoice::Skip),
     ];
     let head = prop_oneof![
         12 => Just(None),
-        2 => Just(Some(Head::AsStored)),
-        1 => (0..30i64).prop_map(|head| Some(Head::At(head))),
+        2 => Just(Some(ExpectedHead::Current)),
+        1 => (0..30i64).prop_map(|head| Some(ExpectedHead::At(head))),
     ];
     let topic = prop_oneof![20 => 0..TOPICS, 1 => Just(TOPICS)];
     let producer = prop_oneof![30 => 0..3u8, 1 => Just(3u8)];
     let epoch = prop_oneof![15 => Just(0), 1 => Just(1)];
-    let text = prop_oneof![
+    let header = prop_oneof![
         12 => Just(None),
-        2 => Just(Some(Text::Good)),
-        2 => (0..6u8).prop_map(|number| Some(Text::Refused(number))),
-        1 => Just(Some(Text::Poison)),
-        1 => Just(Some(Text::Curse)),
+        2 => Just(Some(Header::Good)),
+        2 => (0..6u8).prop_map(|number| Some(Header::Refused(number))),
+        1 => Just(Some(Header::Poison)),
+        1 => Just(Some(Header::Curse)),
     ];
-    let request = (topic, producer, epoch, count, head, size, text, any::<bool>()).prop_map(
-        |(topic, producer, epoch, count, head, size, text, joins)| {
-            Act::Publish(Request { topic, producer, epoch, count, head, size, text, joins })
+    let request = (topic, producer, epoch, sequence, head, size, header, any::<bool>()).prop_map(
+        |(topic, producer, epoch, sequence, head, size, header, joins)| {
+            Act::Publish(Request { topic, producer, epoch, sequence, head, size, header, joins })
         },
     );
     prop_oneof![10 => request, 1 => Just(Act::Flush), 1 => Just(Act::FlushAll)]
 }
 
 /// A request of one message, of which only the topic and the header matter.
-pub(crate) fn plain(of: u8, id: usize, header: Option<&str>) -> Publish {
+pub(crate) fn plain(topic_number: u8, id: usize, header: Option<&str>) -> Publish {
     let headers = header.map(|value| Labels::stored([("name".into(), value.into())].into()));
     let message = Message {
         key: Some(Bytes::copy_from_slice(&id.to_be_bytes())),
@@ -137,7 +152,7 @@ pub(crate) fn plain(of: u8, id: usize, header: Option<&str>) -> Publish {
         ..Message::default()
     };
     Publish {
-        topic: topic(of),
+        topic: topic(topic_number),
         producer: producer(0),
         epoch: Epoch(0),
         sequence: None,
@@ -146,28 +161,45 @@ pub(crate) fn plain(of: u8, id: usize, header: Option<&str>) -> Publish {
     }
 }
 
-/// Whether the database refuses a message, wherever it comes.
+/// Whether the database refuses a message, wherever it is.
 pub(crate) fn is_refused(message: &Message) -> bool {
     message.headers.entries().values().any(|value| refuses_value(value)) || is_cursed(message)
 }
 
-/// Whether every statement with a message fails.
+/// Whether a message makes every statement with it fail.
 pub(crate) fn is_cursed(message: &Message) -> bool {
     message.headers.entries().values().any(|value| value == CURSE)
 }
 
-/// What tells messages from all others: their keys. A request that is sent once more has the same.
+/// The keys of messages, which identify them. A repeated request has the same ones.
 pub(crate) fn ids(publish: &Publish) -> impl Iterator<Item = Bytes> {
     publish.messages.as_slice().iter().map(|message| message.key.clone().unwrap())
 }
 
+/// A request group that was enqueued.
+pub(crate) struct Enqueued {
+    pub requests: Vec<Publish>,
+    pub answers: Answers,
+}
+
+/// A request group that may still grow.
+struct Group {
+    publish: Publish,
+    requests: Vec<Publish>,
+}
+
+/// The number of a topic, and of a producer that publishes to it.
+type Client = (u8, u8);
+
 #[derive(Default)]
 pub(crate) struct Clients {
-    /// What was enqueued, request by request, and the answers to it.
-    pub enqueued: Vec<(Vec<Publish>, Answers)>,
-    open: Option<(Publish, Vec<Publish>)>,
-    next: HashMap<(u8, u8), Sequence>,
-    counted: HashMap<(u8, u8), Vec<Publish>>,
+    pub enqueued: Vec<Enqueued>,
+    group: Option<Group>,
+    /// The next sequence of each client that gives its messages sequences.
+    next: HashMap<Client, Sequence>,
+    /// The requests of each client that had the next sequence.
+    sequenced: HashMap<Client, Vec<Publish>>,
+    /// How many messages were made.
     messages: u64,
 }
 
@@ -176,11 +208,11 @@ impl Clients {
         match act {
             Act::Publish(request) => self.publish(request, driver),
             Act::Flush => {
-                self.send_open(driver);
+                self.enqueue_group(driver);
                 driver.write_flush();
             }
             Act::FlushAll => {
-                self.send_open(driver);
+                self.enqueue_group(driver);
                 driver.write_all();
                 self.next.clear();
             }
@@ -191,14 +223,14 @@ impl Clients {
         let joins = request.joins;
         let sent = self.make(request, driver);
         let mut publish = sent.clone();
-        if joins && let Some((open, requests)) = &mut self.open {
-            match open.append(publish) {
-                Ok(()) => return requests.push(sent),
+        if joins && let Some(group) = &mut self.group {
+            match group.publish.append(publish) {
+                Ok(()) => return group.requests.push(sent),
                 Err(refused) => publish = refused,
             }
         }
-        self.send_open(driver);
-        self.open = Some((publish, vec![sent]));
+        self.enqueue_group(driver);
+        self.group = Some(Group { publish, requests: vec![sent] });
     }
 
     fn make(&mut self, request: Request, driver: &Driver) -> Publish {
@@ -206,26 +238,26 @@ impl Clients {
             topic: topic_number,
             producer: producer_number,
             epoch,
-            count,
+            sequence,
             head,
             size,
-            text,
+            header,
             ..
         } = request;
-        let who = (topic_number, producer_number);
+        let client = (topic_number, producer_number);
         let (topic, producer) = (topic(topic_number), producer(producer_number));
-        let counted = self.counted.entry(who).or_default();
-        if let Count::Again(back) = count
-            && let Some(index) = counted.len().checked_sub(back)
+        let sequenced = self.sequenced.entry(client).or_default();
+        if let SequenceChoice::Repeat(back) = sequence
+            && let Some(index) = sequenced.len().checked_sub(back)
         {
-            return counted[index].clone();
+            return sequenced[index].clone();
         }
         let stored = || driver.database().next_sequence(&topic, &producer);
-        let next = self.next.entry(who).or_insert_with(stored);
-        let sequence = match count {
-            Count::None => None,
-            Count::GoOn | Count::Again(_) => Some(*next),
-            Count::Skip(skipped) => Some(Sequence((next.0 + skipped).max(0))),
+        let next = self.next.entry(client).or_insert_with(stored);
+        let sequence = match sequence {
+            SequenceChoice::None => None,
+            SequenceChoice::Next | SequenceChoice::Repeat(_) => Some(*next),
+            SequenceChoice::Skip(skipped) => Some(Sequence((next.0 + skipped).max(0))),
         };
         let mut message = |size| {
             self.messages += 1;
@@ -233,39 +265,41 @@ impl Clients {
             let key = Some(Bytes::copy_from_slice(&self.messages.to_be_bytes()));
             Message { payload, key, ..Message::default() }
         };
-        // A message's key and its header count too.
+        // A message's key and header count too.
         let largest = MAX_MESSAGE_BYTES - 24;
-        let mut messages: Vec<_> = (0..size.0).map(|_| message(size.1.min(largest))).collect();
-        if let (Some(last), Some(text)) = (messages.last_mut(), text) {
-            let value = match text {
-                Text::Good => "gr\u{fc}n".to_owned(),
-                Text::Refused(number) => ["\u{fc} \u{20ac}", "\u{4e00}"][usize::from(number) % 2]
+        let bytes = size.bytes.min(largest);
+        let mut messages: Vec<_> = (0..size.messages).map(|_| message(bytes)).collect();
+        if let (Some(last), Some(header)) = (messages.last_mut(), header) {
+            let value = match header {
+                Header::Good => "gr\u{fc}n".to_owned(),
+                Header::Refused(number) => ["\u{fc} \u{20ac}", "\u{4e00}"][usize::from(number) % 2]
                     .chars()
                     .chain(char::from_u32(0x5000 + u32::from(number)))
                     .collect(),
-                Text::Poison => POISON.to_owned(),
-                Text::Curse => CURSE.to_owned(),
+                Header::Poison => POISON.to_owned(),
+                Header::Curse => CURSE.to_owned(),
             };
             last.headers = Labels::stored([("name".to_owned(), value)].into());
         }
         let messages = NewMessages::parse(messages).unwrap();
         let expected_head = head.map(|head| match head {
-            Head::AsStored => driver.database().head(&topic),
-            Head::At(head) => Offset(head),
+            ExpectedHead::Current => driver.database().head(&topic),
+            ExpectedHead::At(head) => Offset(head),
         });
         let publish =
             Publish { topic, producer, epoch: Epoch(epoch), sequence, expected_head, messages };
         if sequence == Some(*next) {
             *next = next.after(publish.messages.count());
-            counted.push(publish.clone());
+            sequenced.push(publish.clone());
         }
         publish
     }
 
-    /// Enqueues the requests that are to travel together.
-    pub(crate) fn send_open(&mut self, driver: &mut Driver) {
-        if let Some((publish, requests)) = self.open.take() {
-            self.enqueued.push((requests, driver.enqueue(publish)));
+    /// Enqueues the request group.
+    pub(crate) fn enqueue_group(&mut self, driver: &mut Driver) {
+        if let Some(Group { publish, requests }) = self.group.take() {
+            let answers = driver.enqueue(publish);
+            self.enqueued.push(Enqueued { requests, answers });
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The real group commit, over the model of the database.
+//! Drives the real group commit over the model of the database.
 
 use std::{
     cell::{Cell, Ref, RefCell},
@@ -38,29 +38,31 @@ pub(crate) struct Driver {
     locked: LockedTopics,
     queue: VecDeque<Pending>,
     room: Arc<Semaphore>,
-    pub flushes: Vec<Written>,
+    pub flushes: Vec<FlushStats>,
 }
 
-/// What a flush held, and what it took to write it.
+/// What a flush held, and what it took to store it.
 #[derive(Debug)]
-pub(crate) struct Written {
+pub(crate) struct FlushStats {
     pub publishes: usize,
     pub messages: usize,
     pub bytes: usize,
-    pub groups: usize,
-    /// Messages that the database refuses.
+    pub topics: usize,
+    /// How many messages the database refuses.
     pub bad: usize,
-    /// Transactions, and those of them that were refused.
     pub transactions: usize,
+    /// How many of the transactions were refused.
     pub refused: usize,
 }
 
-/// The model as the writer sees it.
+/// The model of the database, as what the writer appends to.
 struct ModelLog {
     database: RefCell<Database>,
+    /// What happens before each of the next statements.
     mishaps: RefCell<std::vec::IntoIter<Mishap>>,
     transactions: Cell<usize>,
     refused: Cell<usize>,
+    /// How often the writer asked whether a text can be stored.
     questions: Cell<usize>,
 }
 
@@ -86,7 +88,7 @@ impl Driver {
         self.log.database.borrow()
     }
 
-    /// How often the database was asked whether it can store a text.
+    /// How often the writer asked the database whether it can store a text.
     pub(crate) fn questions(&self) -> usize {
         self.log.questions.get()
     }
@@ -99,7 +101,7 @@ impl Driver {
         answers
     }
 
-    pub(crate) fn all_room_is_given_back(&self) -> bool {
+    pub(crate) fn all_room_is_returned(&self) -> bool {
         self.room.available_permits() == ROOM
     }
 
@@ -109,7 +111,7 @@ impl Driver {
         }
     }
 
-    /// Writes what waits, as much of it as can be stored together.
+    /// Writes as many waiting publishes as can be stored together.
     pub(crate) fn write_flush(&mut self) {
         let mut flush = Flush::default();
         let (mut publishes, mut messages, mut bytes, mut bad) = (0, 0, 0, 0);
@@ -118,40 +120,41 @@ impl Driver {
                 self.queue.push_front(next);
                 break;
             }
-            let taken = &next.publish.messages;
+            let added = &next.publish.messages;
             (publishes, messages, bytes) =
-                (publishes + 1, messages + taken.count(), bytes + taken.bytes());
-            bad += taken.as_slice().iter().filter(|message| is_refused(message)).count();
+                (publishes + 1, messages + added.count(), bytes + added.bytes());
+            bad += added.as_slice().iter().filter(|message| is_refused(message)).count();
             flush.add(next);
         }
-        let groups = flush.into_groups();
-        assert!(groups.is_sorted_by(|a, b| a.topic < b.topic), "locked in one order by all");
+        let flushes = flush.into_topics();
+        let is_sorted = flushes.is_sorted_by(|a, b| a.topic < b.topic);
+        assert!(is_sorted, "all brokers lock topics in the same order");
         let (transactions, refused) = (self.log.transactions.get(), self.log.refused.get());
-        let mut written = Written {
+        let mut stats = FlushStats {
             publishes,
             messages,
             bytes,
-            groups: groups.len(),
+            topics: flushes.len(),
             bad,
             transactions,
             refused,
         };
-        let stored = GroupCommit::new(&self.log, &self.characters, &mut self.locked).store(groups);
+        let stored = GroupCommit::new(&self.log, &self.characters, &mut self.locked).store(flushes);
         stored.now_or_never().expect("the model answers at once");
-        written.transactions = self.log.transactions.get() - transactions;
-        written.refused = self.log.refused.get() - refused;
-        self.flushes.push(written);
+        stats.transactions = self.log.transactions.get() - transactions;
+        stats.refused = self.log.refused.get() - refused;
+        self.flushes.push(stats);
     }
 }
 
 impl ModelLog {
-    /// Stores all drafts or, if it must not, nothing.
+    /// Stores all drafts or, if that fails, none.
     fn transaction(
         &self,
         drafts: &[(&TopicName, &Draft)],
     ) -> Result<Vec<Option<Appended>>, storage::Error> {
         self.transactions.set(self.transactions.get() + 1);
-        let failed = self.meet();
+        let failed = self.next_mishap();
         if let Err(storage::Error::ConnectionLost(stored)) = &failed
             && stored == "stored"
         {
@@ -175,10 +178,10 @@ impl ModelLog {
         Ok(all.collect())
     }
 
-    /// What goes wrong before a statement, or is done by others.
-    fn meet(&self) -> Result<(), storage::Error> {
+    /// Lets the next mishap happen, and fails if the statement fails of it.
+    fn next_mishap(&self) -> Result<(), storage::Error> {
         let mishap = self.mishaps.borrow_mut().next().unwrap_or(Mishap::Nothing);
-        self.database.borrow_mut().meet(&mishap);
+        self.database.borrow_mut().apply(&mishap);
         match mishap {
             Mishap::Changed => Err(storage::Error::ChangedMeanwhile),
             Mishap::Locked => Err(storage::Error::Locked(String::new())),
@@ -214,8 +217,8 @@ impl AppendLog for ModelLog {
         topic: &TopicName,
         producers: &[ProducerId],
     ) -> Result<Option<Registrations>, storage::Error> {
-        // A question waits for no lock, and is asked again when its connection is lost.
-        let _ = self.meet();
+        // This query waits for no lock, and is repeated if its connection is lost, so it cannot fail.
+        let _ = self.next_mishap();
         Ok(self.database.borrow().find_registrations(topic, producers))
     }
 
@@ -227,7 +230,7 @@ impl AppendLog for ModelLog {
 impl TextStore for ModelLog {
     async fn can_store(&self, text: &str) -> Result<bool, storage::Error> {
         self.questions.set(self.questions.get() + 1);
-        self.meet()?;
+        self.next_mishap()?;
         Ok(text.chars().all(can_be_stored))
     }
 }
