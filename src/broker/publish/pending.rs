@@ -80,8 +80,8 @@ enum Reply {
     },
 }
 
-/// The answers to the requests of a publish that was split. The last answer sends them all; if one never
-/// comes, all outcomes are unknown.
+/// The answers to the requests of a publish that was split. The last answer sends them all; if one
+/// never comes, all outcomes are unknown.
 struct Gathered {
     outcomes: Vec<Option<Result<Receipt, Error>>>,
     /// How many have not come yet.
@@ -156,7 +156,7 @@ mod tests {
             messages: NewMessages::parse(vec![Message::default(); count]).unwrap(),
         };
         let mut group = publish(0, 1);
-        assert!(group.append(publish(1, 2)).is_ok() && group.append(publish(3, 3)).is_ok());
+        assert!(group.append(publish(1, 2)).is_none() && group.append(publish(3, 3)).is_none());
         let (outcome, answered) = oneshot::channel();
         let answers = Answers::of(&group, answered);
         let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();

@@ -14,9 +14,9 @@ pub struct Publish {
     pub producer: ProducerId,
     /// The epoch of the producer's instance.
     pub epoch: Epoch,
-    /// The sequence of the first message, if the producer counts its messages.
+    /// The sequence of the first message, if the producer numbers its messages.
     pub sequence: Option<Sequence>,
-    /// The head that the topic must have, if the producer demands one.
+    /// The head that the topic must have, if the producer requires one.
     pub expected_head: Option<Offset>,
     /// What to store.
     pub messages: NewMessages,
@@ -39,12 +39,13 @@ impl Publish {
     const MAX_BYTES: usize = 256 * 1024;
 
     /// Appends the producer's next request if it continues this one, and otherwise returns it.
-    pub fn append(&mut self, next: Self) -> Result<(), Self> {
+    #[must_use]
+    pub fn append(&mut self, next: Self) -> Option<Self> {
         if !self.admits(&next) {
-            return Err(next);
+            return Some(next);
         }
         self.messages.append(next.messages);
-        Ok(())
+        None
     }
 
     fn admits(&self, next: &Self) -> bool {
@@ -94,7 +95,7 @@ mod tests {
     #[test]
     fn requests_form_a_group_if_each_continues_the_one_before() {
         let mut group = publish(Some(5), &[1, 2]);
-        assert!(group.append(publish(Some(7), &[3])).is_ok());
+        assert!(group.append(publish(Some(7), &[3])).is_none());
         for other in [
             publish(Some(9), &[1]),
             publish(None, &[1]),
@@ -105,9 +106,9 @@ mod tests {
             publish(Some(8), &[0; Publish::MAX_MESSAGES]),
             publish(Some(8), &[Publish::MAX_BYTES]),
         ] {
-            assert!(group.append(other).is_err());
+            assert!(group.append(other).is_some());
         }
-        assert!(group.append(publish(Some(8), &[4])).is_ok());
+        assert!(group.append(publish(Some(8), &[4])).is_none());
         assert_eq!(group.messages.counts(), [2, 1, 1]);
 
         let requests = group.split().into_iter();
@@ -120,6 +121,6 @@ mod tests {
     #[test]
     fn a_request_that_expects_a_head_stays_alone() {
         let mut alone = Publish { expected_head: Some(Offset(0)), ..publish(None, &[1]) };
-        assert!(alone.append(publish(None, &[1])).is_err());
+        assert!(alone.append(publish(None, &[1])).is_some());
     }
 }

@@ -1,8 +1,8 @@
 //! `PublishStream`: accepts requests as they arrive, and answers each in order.
 //!
 //! Requests that have arrived together are enqueued as one request group where possible. A bounded
-//! queue holds the answers to come: when it is full, or the broker's queue is, the stream is no longer
-//! read, and HTTP/2 flow control holds the client back.
+//! queue holds the answers to come: when it is full, or the broker's queue is, the stream is no
+//! longer read, and HTTP/2 flow control holds the client back.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -114,13 +114,13 @@ impl Intake {
         self.decode(next)
     }
 
-    /// Appends requests that have already arrived, for as long as they continue the group. Returns the
-    /// first arrival that does not, if there is one.
+    /// Appends requests that have already arrived, for as long as they continue the group. Returns
+    /// the first arrival that does not, if there is one.
     fn append_arrived(&mut self, publish: &mut Publish) -> Option<Received> {
         while let Some(next) = self.requests.message().now_or_never() {
             match self.decode(next) {
                 Received::Request(next) => {
-                    if let Err(next) = publish.append(next) {
+                    if let Some(next) = publish.append(next) {
                         return Some(Received::Request(next));
                     }
                 }

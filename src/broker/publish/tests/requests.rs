@@ -38,7 +38,7 @@ pub(crate) struct Request {
     producer: u8,
     epoch: i64,
     sequence: SequenceChoice,
-    head: Option<ExpectedHead>,
+    expected_head: Option<ExpectedHead>,
     size: Size,
     /// The header of the last message, if it has one.
     header: Option<Header>,
@@ -120,7 +120,7 @@ fn acts(size: BoxedStrategy<Size>) -> impl Strategy<Value = Act> {
         3 => (1..12usize).prop_map(SequenceChoice::Repeat),
         1 => (-5..5i64).prop_map(SequenceChoice::Skip),
     ];
-    let head = prop_oneof![
+    let expected_head = prop_oneof![
         12 => Just(None),
         2 => Just(Some(ExpectedHead::Current)),
         1 => (0..30i64).prop_map(|head| Some(ExpectedHead::At(head))),
@@ -135,11 +135,19 @@ fn acts(size: BoxedStrategy<Size>) -> impl Strategy<Value = Act> {
         1 => Just(Some(Header::Poison)),
         1 => Just(Some(Header::Curse)),
     ];
-    let request = (topic, producer, epoch, sequence, head, size, header, any::<bool>()).prop_map(
-        |(topic, producer, epoch, sequence, head, size, header, joins)| {
-            Act::Publish(Request { topic, producer, epoch, sequence, head, size, header, joins })
-        },
-    );
+    let request = (topic, producer, epoch, sequence, expected_head, size, header, any::<bool>())
+        .prop_map(|(topic, producer, epoch, sequence, expected_head, size, header, joins)| {
+            Act::Publish(Request {
+                topic,
+                producer,
+                epoch,
+                sequence,
+                expected_head,
+                size,
+                header,
+                joins,
+            })
+        });
     prop_oneof![10 => request, 1 => Just(Act::Flush), 1 => Just(Act::FlushAll)]
 }
 
@@ -225,8 +233,8 @@ impl Clients {
         let mut publish = sent.clone();
         if joins && let Some(group) = &mut self.group {
             match group.publish.append(publish) {
-                Ok(()) => return group.requests.push(sent),
-                Err(refused) => publish = refused,
+                None => return group.requests.push(sent),
+                Some(refused) => publish = refused,
             }
         }
         self.enqueue_group(driver);
@@ -239,7 +247,7 @@ impl Clients {
             producer: producer_number,
             epoch,
             sequence,
-            head,
+            expected_head,
             size,
             header,
             ..
@@ -282,7 +290,7 @@ impl Clients {
             last.headers = Labels::stored([("name".to_owned(), value)].into());
         }
         let messages = NewMessages::parse(messages).unwrap();
-        let expected_head = head.map(|head| match head {
+        let expected_head = expected_head.map(|expected| match expected {
             ExpectedHead::Current => driver.database().head(&topic),
             ExpectedHead::At(head) => Offset(head),
         });
