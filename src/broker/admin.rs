@@ -1,4 +1,5 @@
-//! Administration: topics, producers and consumers, created, listed, described, changed and deleted.
+//! Administration: topics, producers and consumers, created, listed, described, changed and
+//! deleted.
 
 pub(crate) mod consumers;
 pub(crate) mod producers;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
-/// How often the tables are polled for what notifications missed: heads that moved, leases that ended,
-/// locks that were released, and whether the database answers at all.
+/// How often the tables are polled for what notifications missed: heads that moved, leases that
+/// ended, locks that were released, and whether the database answers at all.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Pauses between retries, doubling from 50 ms to 2 s. Jitter shortens each by up to half, so that

@@ -1,9 +1,9 @@
 //! Which characters the database can store, as far as that is known.
 //!
-//! A database whose encoding is not UTF-8 refuses every statement with a character that its encoding
-//! lacks. The broker asks it about each character once, so that a client that keeps sending one is
-//! refused without another statement. If the encoding has all characters, nothing is asked or looked
-//! up.
+//! A database whose encoding is not UTF-8 refuses every statement with a character that its
+//! encoding lacks. The broker asks it about each character once, so that a client that keeps
+//! sending one is refused without another statement. If the encoding has all characters, nothing is
+//! asked or looked up.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -24,8 +24,8 @@ const MAX_KNOWN: usize = 65_536;
 /// How many characters are asked about together.
 const MAX_SET: usize = 4_096;
 
-/// How many statements ask about such a set of characters: enough to find one bad character in it by
-/// halving.
+/// How many statements ask about such a set of characters: enough to find one bad character in it
+/// by halving.
 const MAX_STATEMENTS: usize = 32;
 
 /// How many sets of characters of the same texts are asked about, until a bad character is found.

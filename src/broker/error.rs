@@ -10,8 +10,8 @@ use crate::{
     storage,
 };
 
-/// The database's error, for the log and never for a client. Empty if it has been logged already, or
-/// if the database was not asked. Cheap to clone.
+/// The database's error, for the log and never for a client. Empty if it has been logged already,
+/// or if the database was not asked. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Cause(Option<Arc<storage::Error>>);
 
@@ -136,8 +136,8 @@ impl Error {
         }
     }
 
-    /// Logs the cause, unless it has been logged or there is none. `action` says what failed, as verb
-    /// and object.
+    /// Logs the cause, unless it has been logged or there is none. `action` says what failed, as
+    /// verb and object.
     pub fn log_cause(&self, action: &str) {
         match self {
             Self::DatabaseUnavailable(Cause(Some(error)))

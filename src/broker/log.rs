@@ -1,5 +1,5 @@
-//! The logs of topics, as this broker's readers share them: heads, cached batches, cursors, and how far
-//! each log was seen to reach.
+//! The logs of topics, as this broker's readers share them: heads, cached batches, cursors, and how
+//! far each log was seen to reach.
 
 pub(crate) mod cache;
 pub(crate) mod cursor;

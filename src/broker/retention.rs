@@ -1,9 +1,9 @@
 //! Retention: one broker at a time removes the messages that exceed their topic's limits, in small
 //! steps.
 //!
-//! Messages are hidden first: the log start offset moves past them, and no reader sees them any more.
-//! Their rows are deleted next, and then a vacuum frees the space for new rows. Autovacuum alone runs
-//! only once a minute, in which gigabytes may be published and removed.
+//! Messages are hidden first: the log start offset moves past them, and no reader sees them any
+//! more. Their rows are deleted next, and then a vacuum frees the space for new rows. Autovacuum
+//! alone runs only once a minute, in which gigabytes may be published and removed.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -22,8 +22,8 @@ use crate::{
 /// How often the limits are applied.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A vacuum runs once this many bytes, and a fifth of what is stored, have been deleted since the last
-/// one: it reads everything that is stored.
+/// A vacuum runs once this many bytes, and a fifth of what is stored, have been deleted since the
+/// last one: it reads everything that is stored.
 const VACUUM_BYTES: i64 = 4 * 1024 * 1024;
 const VACUUM_SHARE: i64 = 5;
 

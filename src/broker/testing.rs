@@ -5,9 +5,9 @@
 //! # Where a wake-up could be missed
 //!
 //! Each test interleaves the two sides by hand at every await: before the waiting side first runs,
-//! between its check and its wait, while it waits, and when its wait is abandoned for another one (as
-//! `select!` does) just as it is woken. The code between two awaits runs on one thread here; loom, which
-//! could interleave that too, cannot see into tokio's `Notify` and `watch`.
+//! between its check and its wait, while it waits, and when its wait is abandoned for another one
+//! (as `select!` does) just as it is woken. The code between two awaits runs on one thread here;
+//! loom, which could interleave that too, cannot see into tokio's `Notify` and `watch`.
 //!
 //! | what waits, and for what | how it could miss it, and why it does not |
 //! |---|---|
@@ -24,9 +24,9 @@
 //! | a stream or a pull, for the deletion of its topic (`LogReader::deleted`) | the topic is deleted while it reads: the token stays cancelled |
 //! | the sender of notifications (`Outbox::wait`) | one is added between taking them and the next wait: it is added first, then `Notify` keeps the wake-up |
 //!
-//! Not tested here, as their other side is the database: `poll_now`, which is notified once the session
-//! listens, so that the poll reads after `LISTEN`; and a lease that is changed between the beginning of
-//! its epoch and its registration as active, which only the keeper's poll finds.
+//! Not tested here, as their other side is the database: `poll_now`, which is notified once the
+//! session listens, so that the poll reads after `LISTEN`; and a lease that is changed between the
+//! beginning of its epoch and its registration as active, which only the keeper's poll finds.
 
 pub(crate) mod at_once;
 pub(crate) mod by_hand;

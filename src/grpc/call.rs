@@ -1,5 +1,5 @@
-//! What applies to every call: the metadata limit, the deadline, and details for refusals that tonic
-//! makes by itself.
+//! What applies to every call: the metadata limit, the deadline, and details for refusals that
+//! tonic makes by itself.
 
 use tonic::{
     body::Body,
@@ -52,8 +52,8 @@ fn metadata_bytes(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
 }
 
-/// Whether a call changes nothing, so that its client may simply repeat it. A stream counts as one, as
-/// only the time before it begins is limited here.
+/// Whether a call changes nothing, so that its client may simply repeat it. A stream counts as one,
+/// as only the time before it begins is limited here.
 fn only_reads(path: &str) -> bool {
     const READS: [&str; 8] = [
         "Get",

@@ -1,8 +1,8 @@
 //! The client's deadline: the `grpc-timeout` header of the gRPC protocol.
 //!
 //! [`super::answer`] ends every call whose response has not begun by then. Two calls also watch the
-//! deadline themselves: a stream, whose response begins at once, and a pull, which near its deadline can
-//! still answer without taking messages.
+//! deadline themselves: a stream, whose response begins at once, and a pull, which near its
+//! deadline can still answer without taking messages.
 
 use std::time::Duration;
 

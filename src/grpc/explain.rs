@@ -1,6 +1,6 @@
 //! Adds details to refusals that tonic makes before our own code runs: of requests over the decode
-//! limit, and of malformed requests. They get the code that gRPC defines for them, a reason, and the
-//! field or the limit.
+//! limit, and of malformed requests. They get the code that gRPC defines for them, a reason, and
+//! the field or the limit.
 
 use tonic::{Code, Status, codegen::http::HeaderMap};
 
@@ -50,8 +50,8 @@ pub(super) fn explain(status: &Status) -> Option<Status> {
     }
 }
 
-/// A request that cannot be decoded as its message. prost names the fields that lead to the problem, as
-/// in `CreateTopicRequest.topic: invalid string value: data is not UTF-8 encoded`.
+/// A request that cannot be decoded as its message. prost names the fields that lead to the
+/// problem, as in `CreateTopicRequest.topic: invalid string value: data is not UTF-8 encoded`.
 fn undecodable(problem: &str) -> Status {
     let mut fields = Vec::new();
     let mut rest = problem;

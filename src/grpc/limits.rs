@@ -4,6 +4,6 @@
 /// thousand messages of several kilobytes each.
 pub const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
 
-/// The most metadata that a call may have: the bytes of all names and values, plus 32 for each entry,
-/// as HTTP/2 counts it.
+/// The most metadata that a call may have: the bytes of all names and values, plus 32 for each
+/// entry, as HTTP/2 counts it.
 pub const MAX_METADATA_BYTES: usize = 64 * 1024;

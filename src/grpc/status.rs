@@ -1,5 +1,5 @@
-//! The only place that makes statuses: each error of the broker gets its code, its reason, and every
-//! value that its text names.
+//! The only place that makes statuses: each error of the broker gets its code, its reason, and
+//! every value that its text names.
 
 use std::collections::HashMap;
 

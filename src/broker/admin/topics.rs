@@ -19,8 +19,8 @@ use crate::{
     storage::{self, Storage},
 };
 
-/// Topics that one statement reads for a page. Each may take 17 KiB, so that a page may be full before
-/// it holds as many topics as were asked for.
+/// Topics that one statement reads for a page. Each may take 17 KiB, so that a page may be full
+/// before it holds as many topics as were asked for.
 const TOPICS_AT_A_TIME: usize = 128;
 
 /// What to trim a topic's log to.

@@ -90,7 +90,8 @@ impl Stream {
         Err(Error::LeaseHeld { topic, consumer, holder }.into())
     }
 
-    /// Waits as a standby: first in this broker's queue, then for other brokers to release the lock.
+    /// Waits as a standby: first in this broker's queue, then for other brokers to release the
+    /// lock.
     async fn wait_for_lease(&mut self, candidate: Candidate<'_>) -> Result<Acquired, End> {
         let Candidate { waiter, stored, log } = candidate;
         let (mut permit, mut is_standby) = match waiter.try_acquire() {
@@ -126,8 +127,9 @@ impl Stream {
         }
     }
 
-    /// Takes the lease over from any holder. The claim fences the holder and keeps all other streams
-    /// from acquiring the lease; the stream then waits until the holder's broker has released the lock.
+    /// Takes the lease over from any holder. The claim fences the holder and keeps all other
+    /// streams from acquiring the lease; the stream then waits until the holder's broker has
+    /// released the lock.
     async fn take_over(&mut self, candidate: Candidate<'_>) -> Result<Acquired, End> {
         let Candidate { waiter, stored, .. } = candidate;
         let permit = match waiter.try_acquire() {
@@ -221,6 +223,7 @@ impl Stream {
         }
     }
 
+    /// Asks the database for the lease once.
     async fn acquire(
         &mut self,
         waiter: &Arc<Waiter>,

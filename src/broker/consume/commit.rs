@@ -22,8 +22,8 @@ pub struct Commit {
 impl Delivery {
     /// Commits a position, and returns it once it is on disk.
     ///
-    /// Only the broker that holds the lease knows what was delivered. A commit to another broker may
-    /// go up to the topic's head.
+    /// Only the broker that holds the lease knows what was delivered. A commit to another broker
+    /// may go up to the topic's head.
     pub async fn commit(&self, commit: Commit) -> Result<Offset, Error> {
         let Commit { topic, consumer, epoch, position } = &commit;
         let lease = self.leases.active(topic, consumer);

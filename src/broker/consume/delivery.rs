@@ -30,8 +30,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// A consumer's position, and a reader of its topic's log. If messages were lost since the consumer
-    /// last read, returns an error, once.
+    /// A consumer's position, and a reader of its topic's log. If messages were lost since the
+    /// consumer last read, returns an error, once.
     pub(crate) async fn begin_reading(
         &self,
         topic: &TopicName,

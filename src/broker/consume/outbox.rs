@@ -14,8 +14,8 @@ use crate::{
     model::Epoch,
 };
 
-/// How many frames may wait for a slow client. When that many wait, the stream stops reading, so a slow
-/// client slows only itself and costs a few megabytes at most.
+/// How many frames may wait for a slow client. When that many wait, the stream stops reading, so a
+/// slow client slows only itself and costs a few megabytes at most.
 const FRAMES_AHEAD: usize = 3;
 
 /// The frames of a stream. An error is the last item; a stream that ends without one succeeded.
@@ -32,8 +32,8 @@ pub(crate) struct Outgoing {
 
 pub(crate) type FrameSender = mpsc::Sender<Outgoing>;
 
-/// Drops messages, and caught-up frames, of earlier epochs: what waits for the client when a seek moves
-/// the position must not reach it after the seek.
+/// Drops messages, and caught-up frames, of earlier epochs: what waits for the client when a seek
+/// moves the position must not reach it after the seek.
 #[derive(Clone, Default)]
 pub(crate) struct Fence(Arc<Mutex<Passed>>);
 
@@ -46,7 +46,8 @@ struct Passed {
 }
 
 impl Fence {
-    /// Drops all messages of epochs before this one from now on; returns how many messages have passed.
+    /// Drops all messages of epochs before this one from now on; returns how many messages have
+    /// passed.
     pub(crate) fn raise(&self, epoch: Epoch) -> u64 {
         let mut passed = self.0.lock();
         passed.epoch = epoch;

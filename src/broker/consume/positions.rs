@@ -11,7 +11,6 @@ use std::{
 };
 
 use parking_lot::RwLock;
-
 use tokio::{
     sync::{mpsc, oneshot},
     time::{self, Instant},
@@ -24,8 +23,8 @@ use crate::{
     storage::{self, Advance, Storage},
 };
 
-/// Whether a position moved. If not, its epoch has ended, or it would have moved back: behind the stored
-/// position, or behind a move that was queued earlier.
+/// Whether a position moved. If not, its epoch has ended, or it would have moved back: behind the
+/// stored position, or behind a move that was queued earlier.
 type Moved = Result<bool, Error>;
 
 /// A move of a position, and who waits for its outcome.
@@ -40,7 +39,8 @@ struct Blocked {
     give_up_at: Instant,
 }
 
-/// How many moves may be queued: one for each stream, and some commits. Further moves wait to be queued.
+/// How many moves may be queued: one for each stream, and some commits. Further moves wait to be
+/// queued.
 const QUEUE_LENGTH: usize = 4_096;
 
 /// How often a locked row is tried again.
@@ -133,8 +133,8 @@ impl PositionWriter {
         self.retry_at = Instant::now() + BLOCKED_RETRY;
     }
 
-    /// Writes and answers the moves whose rows are free. The others are tried again until their time is
-    /// up.
+    /// Writes and answers the moves whose rows are free. The others are tried again until their
+    /// time is up.
     async fn write_free(&mut self, moves: Vec<Blocked>) {
         let advances = farthest(moves.iter().map(|blocked| blocked.queued.advance));
         let outcome = self.storage.advance_free_positions(&advances).await;
@@ -163,9 +163,9 @@ fn logged(error: storage::Error) -> Error {
     Error::from(error).logged("store positions")
 }
 
-/// The farthest positions of the moves that share a statement, in the order in which they were queued.
-/// Each move is answered as if it had been stored before the next one, although only the farthest move
-/// of a lease is stored.
+/// The farthest positions of the moves that share a statement, in the order in which they were
+/// queued. Each move is answered as if it had been stored before the next one, although only the
+/// farthest move of a lease is stored.
 #[derive(Default)]
 struct Order(HashMap<(ConsumerKey, Epoch), Offset>);
 

@@ -29,7 +29,7 @@ impl Delivery {
                 // Retention has removed messages from this position on. It does so at most once a
                 // second, so try again.
                 SeekOutcome::BeforeLogStart => {}
-                // Fails unless it has been registered again since; then try again.
+                // Fails unless it has been registered again since; if so, try again.
                 SeekOutcome::NotRegistered => drop(self.catalogue.position(topic, consumer).await?),
             }
         }

@@ -64,7 +64,7 @@ pub(crate) struct Stream {
     pub(crate) beat_at: Instant,
     /// How many messages were handed out, or are on their way to the client.
     handed_out: u64,
-    /// The observation that the position belongs to.
+    /// The observation that was begun before the position was read.
     pub(crate) observation: Observation,
 }
 
@@ -75,7 +75,8 @@ struct Serving<'a> {
     log: &'a mut LogReader,
     /// The end of the last gap: messages before it are not in flight.
     gap_end: Offset,
-    /// Whether the head may be more than one frame away: at first, and when a frame did not reach it.
+    /// Whether the head may be more than one frame away: at first, and when a frame did not reach
+    /// it.
     behind: bool,
 }
 
@@ -104,8 +105,10 @@ impl Stream {
             Ok(()) => tracing::debug!("the stream reached its end"),
             Err(End::ClientGone) => tracing::debug!("the client went away"),
             Err(End::Error(error)) => {
+                let error = error.logged("end a stream");
                 tracing::debug!(%error, "end the stream");
-                // The lease has been released, so a client that does not read blocks no other stream.
+                // The lease has been released, so a client that does not read blocks no other
+                // stream.
                 let _ = self.frames.send(Outgoing { epoch: Epoch(0), frame: Err(error) }).await;
             }
             Err(End::Sought | End::RegisteredAnew) => {
@@ -181,8 +184,8 @@ impl Stream {
                 continue;
             }
             let Serving { lease, cursor, log, behind, .. } = &mut serving;
-            // If the head lies before what was handed out, the log was truncated, or the head was read
-            // earlier than those messages.
+            // If the head lies before what was handed out, the log was truncated, or the head was
+            // read earlier than those messages.
             if *behind || cursor.position() != known_head {
                 let fill = cursor.fill(&delivery.storage, log);
                 if !self.meanwhile(lease, log, fill).await?? {
@@ -268,8 +271,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Sends a frame that ends at a position. In auto mode the position is stored once there is room for
-    /// the frame in the queue, while the next batches are read.
+    /// Sends a frame that ends at a position. In auto mode the position is stored once there is
+    /// room for the frame in the queue, while the next batches are read.
     async fn advance(
         &mut self,
         position: Offset,
@@ -305,8 +308,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Stores a position, and drives the read-ahead meanwhile. Returns why the stream must end after
-    /// that, if it must.
+    /// Stores a position, and drives the read-ahead meanwhile. Returns why the stream must end
+    /// after that, if it must.
     async fn store(
         &mut self,
         position: Offset,
@@ -370,15 +373,15 @@ impl Stream {
     }
 }
 
-/// Limits the time of work before a stream's first frame, so that the client soon gets a frame or an
-/// error.
+/// Limits the time of work before a stream's first frame, so that the client soon gets a frame or
+/// an error.
 pub(crate) async fn promptly<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let done = tokio::time::timeout(FIRST_ANSWER_TIMEOUT, work).await;
     done.unwrap_or(Err(Error::unavailable()))
 }
 
-/// In auto mode no frame is sent before its position is stored. The client's next stream starts at the
-/// stored position, so no outcome is unknown to the client.
+/// In auto mode no frame is sent before its position is stored. The client's next stream starts at
+/// the stored position, so no outcome is unknown to the client.
 fn not_stored(error: Error) -> Error {
     match error {
         Error::OutcomeUnknown(cause) => Error::DatabaseUnavailable(cause),

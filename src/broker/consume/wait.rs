@@ -35,8 +35,8 @@ enum Reason {
 }
 
 impl Stream {
-    /// Waits for the database, and sends heartbeats meanwhile, so that the stream does not appear to
-    /// hang.
+    /// Waits for the database, and sends heartbeats meanwhile, so that the stream does not appear
+    /// to hang.
     pub(crate) async fn meanwhile<T>(
         &mut self,
         lease: &Lease,
@@ -60,8 +60,9 @@ impl Stream {
         }
     }
 
-    /// Waits for a position to be stored. Once it is, the messages before it must be handed out if the
-    /// client is still there, so a stream that must end still waits for up to 2 s, and ends after that.
+    /// Waits for a position to be stored. Once it is, the messages before it must be handed out if
+    /// the client is still there, so a stream that must end still waits for up to 2 s, and ends
+    /// after that.
     pub(crate) async fn until_stored<T>(
         &mut self,
         lease: &Lease,

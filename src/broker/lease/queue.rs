@@ -1,5 +1,5 @@
-//! The queue for a consumer's lease within this broker: one stream at a time, first come, first served,
-//! except that streams that take over go first.
+//! The queue for a consumer's lease within this broker: one stream at a time, first come, first
+//! served, except that streams that take over go first.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -10,8 +10,8 @@ use tokio::sync::{Notify, oneshot};
 #[derive(Default)]
 pub(crate) struct WaitQueue {
     state: Mutex<State>,
-    /// Notified when a stream that takes over joins the queue; the holder of the permit waits for this
-    /// while it has no lease yet.
+    /// Notified when a stream that takes over joins the queue; the holder of the permit waits for
+    /// this while it has no lease yet.
     take_over: Notify,
 }
 
@@ -27,8 +27,8 @@ struct Queued {
     grant: oneshot::Sender<Permit>,
 }
 
-/// The right, within this broker, to ask the database for the lease. When it is dropped, it passes to
-/// the next stream in the queue.
+/// The right, within this broker, to ask the database for the lease. When it is dropped, it passes
+/// to the next stream in the queue.
 pub(crate) struct Permit(Option<Arc<WaitQueue>>);
 
 /// Where in the queue a stream joins.

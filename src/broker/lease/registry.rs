@@ -38,8 +38,8 @@ use crate::{
     storage::{ClaimToken, EpochStart, LeaseSession},
 };
 
-/// How long a stream that ends waits for its lease to be released, so that its client can acquire it
-/// again at once.
+/// How long a stream that ends waits for its lease to be released, so that its client can acquire
+/// it again at once.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The leases of this broker.
@@ -82,7 +82,8 @@ pub(crate) struct Lease {
     /// The epoch that the stream works under.
     epoch: Epoch,
     seek_epoch: Epoch,
-    /// Dropped after the lock is released, so that the lock is free when the next stream asks for it.
+    /// Dropped after the lock is released, so that the lock is free when the next stream asks for
+    /// it.
     permit: Option<Permit>,
     waiter: Arc<Waiter>,
 }
@@ -118,7 +119,8 @@ pub(crate) enum Acquisition {
 }
 
 impl Leases {
-    /// No leases yet. They will live on the session that [`crate::broker::lease::session`] keeps open.
+    /// No leases yet. They will live on the session that [`crate::broker::lease::session`] keeps
+    /// open.
     pub(crate) fn new(session: watch::Receiver<Option<Arc<LeaseSession>>>, outbox: Outbox) -> Self {
         Self {
             session,
@@ -384,8 +386,8 @@ impl Drop for Lease {
     }
 }
 
-/// Releases a lock. If that fails, ends the session: a lock that no lease accounts for would block its
-/// consumer.
+/// Releases a lock. If that fails, ends the session: a lock that no lease accounts for would block
+/// its consumer.
 async fn unlock(session: &LeaseSession, key: ConsumerKey) {
     match session.unlock(key).await {
         Ok(true) => {}

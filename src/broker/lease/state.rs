@@ -76,8 +76,8 @@ impl LeaseState {
         Offset(self.delivered.load(Ordering::Acquire))
     }
 
-    /// Records that messages up to an offset are about to be handed out under an epoch. Does nothing
-    /// if a seek has ended that epoch.
+    /// Records that messages up to an offset are about to be handed out under an epoch. Does
+    /// nothing if a seek has ended that epoch.
     pub(crate) fn record_delivered(&self, epoch: Epoch, end: Offset) {
         // Borrowed until the offset is stored, so that no seek can come in between.
         let status = self.status.borrow();
@@ -97,7 +97,8 @@ impl LeaseState {
         });
     }
 
-    /// Records a change that the lease's own session found; `None` if the consumer no longer exists.
+    /// Records a change that the lease's own session found; `None` if the consumer no longer
+    /// exists.
     ///
     /// The session held the lock when it answered, so only a seek or a claim can have begun another
     /// epoch. The answer may be older than what is known here, but then it reports no claim.

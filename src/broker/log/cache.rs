@@ -1,5 +1,5 @@
-//! Batches that were just stored or read, kept so that the streams of a topic share one read, or need
-//! none if this broker stored the batches itself.
+//! Batches that were just stored or read, kept so that the streams of a topic share one read, or
+//! need none if this broker stored the batches itself.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,8 +15,8 @@ const BATCH_OVERHEAD: usize = 512;
 /// How many batches [`BatchCache::from`] returns at most, however small they are.
 const MAX_BATCHES: usize = 512;
 
-/// Batches of all topics that are read here. The batch that was added first is evicted first; readers
-/// that still need it read it from the database again.
+/// Batches of all topics that are read here. The batch that was added first is evicted first;
+/// readers that still need it read it from the database again.
 #[derive(Default)]
 pub(crate) struct BatchCache {
     batches: BTreeMap<Key, Cached>,
@@ -58,8 +58,8 @@ impl BatchCache {
         found
     }
 
-    /// Adds a batch, in place of an earlier one with the same first offset. Returns what this evicts, so
-    /// that the caller can free it after unlocking the cache.
+    /// Adds a batch, in place of an earlier one with the same first offset. Returns what this
+    /// evicts, so that the caller can free it after unlocking the cache.
     #[must_use]
     pub(crate) fn add(
         &mut self,

@@ -72,8 +72,8 @@ impl Cursor {
         self.head
     }
 
-    /// Reads batches, unless the cursor has some. Does not repeat reads that other readers of the topic
-    /// have made or are making. Returns false if the topic no longer exists.
+    /// Reads batches, unless the cursor has some. Does not repeat reads that other readers of the
+    /// topic have made or are making. Returns false if the topic no longer exists.
     pub(crate) async fn fill(
         &mut self,
         source: &Arc<impl LogSource>,
@@ -137,8 +137,8 @@ impl Cursor {
         self.read_ahead = Some(ReadAhead { from, observation, read });
     }
 
-    /// What the read-ahead found, if it began at the position and nothing of it has been removed since.
-    /// If it failed, the caller reads again.
+    /// What the read-ahead found, if it began at the position and nothing of it has been removed
+    /// since. If it failed, the caller reads again.
     async fn finish_read_ahead(&mut self, log: &LogReader) -> Option<(Observation, LogSlice)> {
         let ReadAhead { from, observation, read } = self.read_ahead.take()?;
         let read = (from == self.position).then_some(read)?.await.ok()?.ok()??;

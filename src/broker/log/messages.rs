@@ -27,7 +27,7 @@ impl FrameLimits {
     }
 }
 
-/// A batch, and which of its messages belong to a frame.
+/// A batch, and which of its messages belong to a frame or an answer.
 #[derive(Debug)]
 pub struct BatchPart<'a> {
     /// The batch.

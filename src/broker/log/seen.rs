@@ -39,8 +39,8 @@ struct Seen {
 /// What this broker has seen of one log.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SeenLog {
-    /// One extent for each time that sessions were opened, oldest first, as each session may lead to
-    /// another server. A check of all logs merges them into one.
+    /// One extent for each time that sessions were opened, oldest first, as each session may lead
+    /// to another server. A check of all logs merges them into one.
     extents: Vec<Extent>,
     /// The number of the log's last truncation; 0 if there was none.
     truncation: u64,
@@ -68,8 +68,8 @@ const MAX_EXTENTS: usize = 8;
 pub(crate) struct Moment(u64);
 
 impl SeenLogs {
-    /// Sets the counter of sessions opened with the database. A new session may lead to another server,
-    /// so what was seen before it is kept apart until all logs have been checked.
+    /// Sets the counter of sessions opened with the database. A new session may lead to another
+    /// server, so what was seen before it is kept apart until all logs have been checked.
     pub(crate) fn count_sessions(&self, sessions: Arc<AtomicU64>) {
         let _ = self.sessions.set(sessions);
     }
@@ -106,8 +106,9 @@ impl SeenLogs {
         Moment(self.truncations.load(Ordering::Acquire))
     }
 
-    /// Records that a log reaches up to a head, and perhaps its last batch, as the database answered
-    /// a question asked at `moment`. Returns false, and records nothing, if the answer is stale.
+    /// Records that a log reaches up to a head, and perhaps its last batch, as the database
+    /// answered a question asked at `moment`. Returns false, and records nothing, if the answer is
+    /// stale.
     pub(crate) fn observe(
         &self,
         topic: TopicId,
@@ -144,8 +145,8 @@ impl SeenLogs {
         }
     }
 
-    /// The highest head of a topic so far. Call it before asking the database: messages stored while
-    /// the database answers are not lost.
+    /// The highest head of a topic so far. Call it before asking the database: messages stored
+    /// while the database answers are not lost.
     pub(crate) fn head(&self, topic: TopicId) -> Offset {
         self.seen.lock().logs.get(&topic).map_or(Offset(0), SeenLog::head)
     }
@@ -175,8 +176,8 @@ impl SeenLogs {
         seen.ids.retain(|_, id| *id != topic);
     }
 
-    /// Records that a log was truncated and now ends at `head`. Returns false if another truncation of
-    /// it has been recorded since `seen` was read.
+    /// Records that a log was truncated and now ends at `head`. Returns false if another truncation
+    /// of it has been recorded since `seen` was read.
     pub(crate) fn truncate(&self, topic: TopicId, head: Offset, seen: &SeenLog) -> bool {
         let mut all = self.seen.lock();
         let Some(log) = all.logs.get_mut(&topic).filter(|log| log.truncation == seen.truncation)

@@ -1,5 +1,5 @@
-//! The topics that this broker's streams read: where each log ends, and cached batches that all of a
-//! topic's streams share.
+//! The topics that this broker's streams read: where each log ends, and cached batches that all of
+//! a topic's streams share.
 //!
 //! A head known here only says that reading is worth while; the table is the truth. The head grows,
 //! unless the poll finds that it was wrong, or that the log was truncated.
@@ -63,8 +63,8 @@ pub(crate) struct LogReader {
     pub head: watch::Receiver<Offset>,
 }
 
-/// A question to the database, begun before it is asked. Its answer is recorded only if no truncation
-/// of the log was found meanwhile.
+/// A question to the database, begun before it is asked. Its answer is recorded only if no
+/// truncation of the log was found meanwhile.
 #[derive(Clone)]
 pub(crate) struct Observation {
     logs: Arc<TopicLogs>,
@@ -81,7 +81,8 @@ impl Observation {
         is_current
     }
 
-    /// Records the answer that a topic has messages up to `head`. Returns false if the answer is stale.
+    /// Records the answer that a topic has messages up to `head`. Returns false if the answer is
+    /// stale.
     pub(crate) fn observe_head(&self, topic: TopicId, head: Offset) -> bool {
         self.logs.seen.observe(topic, head, None, self.moment)
     }
@@ -154,8 +155,8 @@ impl TopicLogs {
         }
     }
 
-    /// Sets a head back: it was wrong, or the log was truncated. Readers then wait for it to move from
-    /// there.
+    /// Sets a head back: it was wrong, or the log was truncated. Readers then wait for it to move
+    /// from there.
     pub(crate) fn reset_head(&self, topic: TopicId, head: Offset) {
         let topics = self.topics.lock();
         if let Some(log) = topics.get(&topic) {
@@ -276,8 +277,8 @@ impl LogReader {
         self.logs.begin()
     }
 
-    /// Records the ends of the log and its last batch as read, for all readers. Returns false if what
-    /// was read is stale.
+    /// Records the ends of the log and its last batch as read, for all readers. Returns false if
+    /// what was read is stale.
     pub(crate) fn observe(&self, read: &LogSlice, observation: &Observation) -> bool {
         let last = read.batches.last().map(|last| &**last);
         let seen = &self.logs.seen;

@@ -42,9 +42,9 @@ struct OpenSession {
 }
 
 impl<D: Fn(Notification) + Send + Sync + 'static> Notifier<D> {
-    /// Starts sending and receiving. The returned channel says whether other brokers' notifications are
-    /// received. It stays false on servers that do not deliver notifications; there, polling finds
-    /// everything.
+    /// Starts sending and receiving. The returned channel says whether other brokers' notifications
+    /// are received. It stays false on servers that do not deliver notifications; there, polling
+    /// finds everything.
     pub(crate) fn start(self, tasks: &TaskTracker) -> watch::Receiver<bool> {
         let (session, open_session) = watch::channel(None);
         // True until opening the session fails, so that a start does not look like a failure.
@@ -80,7 +80,8 @@ impl<D: Fn(Notification) + Send + Sync + 'static> Notifier<D> {
                     let hung = hangs.clone();
                     open_session.send_replace(Some(OpenSession { sender, hangs }));
                     set(&hearing, true);
-                    // Notifications were missed while no session listened; the poll makes up for them.
+                    // Notifications were missed while no session listened; the poll makes up for
+                    // them.
                     self.poll_now.notify_one();
                     let problem = self.receive_until_lost(session, &broker, &hung).await;
                     tracing::warn!(problem, "lost the listening connection");

@@ -33,8 +33,8 @@ pub(crate) enum LeaseScope {
 /// How many bytes a payload may have; PostgreSQL allows less than 8,000.
 const MAX_PAYLOAD: usize = 7_000;
 
-/// Notifications to be sent; cheap to clone. Bounded by the number of topics that are published to and
-/// of leases that are released; while there is no session to send over, they are dropped.
+/// Notifications to be sent; cheap to clone. Bounded by the number of topics that are published to
+/// and of leases that are released; while there is no session to send over, they are dropped.
 #[derive(Clone, Default)]
 pub(crate) struct Outbox(Arc<Unsent>);
 
@@ -71,8 +71,8 @@ impl Outbox {
         self.0.added.notify_one();
     }
 
-    /// Takes everything to be sent, as payloads of PostgreSQL notifications: the broker's ID, then one
-    /// word for each notification.
+    /// Takes everything to be sent, as payloads of PostgreSQL notifications: the broker's ID, then
+    /// one word for each notification.
     pub(crate) fn take(&self, broker: &str) -> Vec<String> {
         let heads = std::mem::take(&mut *self.0.heads.lock());
         let released = std::mem::take(&mut *self.0.released.lock());

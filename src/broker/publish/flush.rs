@@ -53,9 +53,9 @@ struct FlushedProducer {
 }
 
 impl Flush {
-    /// Whether a publish can be stored together with those in the flush. A publish with a sequence that
-    /// does not follow, with another epoch or with an expected head goes into the next flush, where the
-    /// database compares it with what is stored.
+    /// Whether a publish can be stored together with those in the flush. A publish with a sequence
+    /// that does not follow, with another epoch or with an expected head goes into the next flush,
+    /// where the database compares it with what is stored.
     pub(crate) fn admits(&self, publish: &Publish) -> bool {
         if self.topics.is_empty() {
             return true;
@@ -200,8 +200,9 @@ impl TopicFlush {
         }
     }
 
-    /// Refuses the requests for which `refusal` returns an error; the others stay. Returns whether one
-    /// with a sequence was refused: requests that follow it leave a gap, and must be judged again.
+    /// Refuses the requests for which `refusal` returns an error; the others stay. Returns whether
+    /// one with a sequence was refused: requests that follow it leave a gap, and must be judged
+    /// again.
     pub(crate) fn refuse_each(&mut self, refusal: impl Fn(&Publish) -> Option<Error>) -> bool {
         if self.publishes().all(|publish| refusal(publish).is_none()) {
             return false;

@@ -1,10 +1,11 @@
 //! Stores a flush: as a whole if possible, otherwise in parts.
 //!
-//! Guarantees: every publish is answered once; the publishes of a topic are stored in order; a request
-//! that the database refuses, or whose statement fails, gets its error alone, and the rest is stored.
-//! Only an error that proves that nothing was stored takes a flush apart: if the connection is lost,
-//! the outcome of the whole flush is unknown. A flush with so many errors that splitting it would hold
-//! others up is not split to the end: the remaining requests are sent back for their clients to retry.
+//! Guarantees: every publish is answered once; the publishes of a topic are stored in order; a
+//! request that the database refuses, or whose statement fails, gets its error alone, and the rest
+//! is stored. A flush is split only after an error that proves that nothing was stored: if the
+//! connection is lost, the outcome of the whole flush is unknown. A flush with so many errors that
+//! splitting it would hold others up is not split to the end: the remaining requests are sent back
+//! for their clients to retry.
 
 use std::time::Duration;
 
@@ -39,8 +40,8 @@ const FAULT_PAUSES: [Duration; 3] =
 /// How often a flush waits for such a fault to pass.
 const MAX_FAULTS: usize = 16;
 
-/// How often a flush asks which of its characters the database refuses. Each time takes some tens of
-/// small statements, for which the whole flush waits.
+/// How often a flush asks which of its characters the database refuses. Each time takes some tens
+/// of small statements, for which the whole flush waits.
 const MAX_LEARNED: usize = 8;
 
 /// Where a flush is stored: the database, or a model of it.
@@ -73,7 +74,7 @@ pub(crate) trait AppendLog: TextStore {
     fn acknowledged(&self, draft: Draft, appended: Appended);
 }
 
-/// A flush on its way into the log.
+/// The group commit of one flush.
 pub(crate) struct GroupCommit<'a, L> {
     log: &'a L,
     characters: &'a Characters,
@@ -83,9 +84,9 @@ pub(crate) struct GroupCommit<'a, L> {
     /// How many statements the database has refused or failed.
     refused: usize,
     /// How often publishes may still be retried unchanged after a fault of the server's own.
-    faults_to_outwait: usize,
+    faults_left: usize,
     /// How often the database may still be asked which characters it can store.
-    to_learn: usize,
+    learns_left: usize,
 }
 
 /// Topics whose publishes are to be stored in one transaction.
@@ -103,12 +104,12 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
             locked,
             hurry: false,
             refused: 0,
-            faults_to_outwait: MAX_FAULTS,
-            to_learn: MAX_LEARNED,
+            faults_left: MAX_FAULTS,
+            learns_left: MAX_LEARNED,
         }
     }
 
-    /// Stores the publishes of topics, which must be sorted by name, and answers all of them.
+    /// Stores the publishes of topics, which must be sorted by name, and answers each publish.
     pub(crate) async fn store(mut self, flushes: Part) {
         let (locked, flushes) = self.locked.part(flushes, |flush| &flush.topic);
         let mut next = Some(flushes);
@@ -128,7 +129,8 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
         }
     }
 
-    /// Stores the publishes of several topics in one transaction; returns what is still to be stored.
+    /// Stores the publishes of several topics in one transaction; returns what is still to be
+    /// stored.
     async fn store_together(&mut self, flushes: Part) -> Vec<Part> {
         let drafts: Vec<Draft> = flushes.iter().map(TopicFlush::draft).collect();
         let named: Vec<_> = flushes.iter().map(|flush| &flush.topic).zip(&drafts).collect();
@@ -144,8 +146,8 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
                 left
             }
             Err(error) if error.is_of_a_statement() => self.split(flushes, error).await,
-            // Nothing was stored: each topic alone shows which one is locked. It has had its full
-            // wait already.
+            // Nothing was stored. Storing each topic alone shows which one is locked; it has had its
+            // full wait already.
             Err(storage::Error::Locked(_)) => {
                 self.hurry = true;
                 flushes.into_iter().map(|flush| vec![flush]).collect()
@@ -157,8 +159,8 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
         }
     }
 
-    /// Stores a topic's publishes in a transaction of their own, without those that do not fit; returns
-    /// what is still to be stored.
+    /// Stores a topic's publishes in a transaction of their own, without those that do not fit;
+    /// returns what is still to be stored.
     async fn store_alone(&mut self, mut flush: TopicFlush) -> Vec<Part> {
         let mut faults = 0;
         for _ in 0..MAX_ROUNDS {
@@ -184,12 +186,12 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
                     return Vec::new();
                 }
                 Err(storage::Error::Fault(problem))
-                    if faults < FAULT_PAUSES.len() && self.faults_to_outwait > 0 =>
+                    if faults < FAULT_PAUSES.len() && self.faults_left > 0 =>
                 {
-                    tracing::warn!(topic = %flush.topic, problem, "store a batch once more");
+                    tracing::warn!(topic = %flush.topic, problem, "retry a batch");
                     self.log.pause(FAULT_PAUSES[faults]).await;
                     faults += 1;
-                    self.faults_to_outwait -= 1;
+                    self.faults_left -= 1;
                 }
                 Err(error) if error.is_of_a_statement() => {
                     return self.split(vec![flush], error).await;
@@ -207,7 +209,8 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
         self.log.acknowledged(draft, appended);
     }
 
-    /// Answers the publishes that cannot be stored, or have been stored before; `None` if none is left.
+    /// Answers the publishes that cannot be stored, or have been stored before; `None` if none is
+    /// left.
     async fn settle(&self, mut flush: TopicFlush) -> Option<TopicFlush> {
         match self.log.find_registrations(&flush.topic, &flush.producers()).await {
             Ok(Some(Registrations { head, found })) => {
@@ -239,7 +242,8 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
         }
         let of_a_value = matches!(error, storage::Error::Refused(_));
         if self.refused == MAX_REFUSED || (of_a_value && self.learn(&flushes).await) {
-            // Without the requests that are now known to be refused, the rest can be stored together.
+            // Without the requests that are now known to be refused, the rest can be stored
+            // together.
             return vec![flushes];
         }
         if flushes.len() > 1 {
@@ -267,15 +271,15 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
 
     /// Asks about the characters of publishes. Returns whether one was found that cannot be stored.
     async fn learn(&mut self, flushes: &[TopicFlush]) -> bool {
-        let Some(left) = self.to_learn.checked_sub(1) else { return false };
-        self.to_learn = left;
+        let Some(left) = self.learns_left.checked_sub(1) else { return false };
+        self.learns_left = left;
         let texts = flushes.iter().flat_map(TopicFlush::publishes).flat_map(texts_of);
         match self.characters.learn(self.log, texts).await {
             Ok(found) => found,
             Err(error) => {
                 // Halving goes on without an answer, so that the flush does not wait for one again.
                 tracing::debug!(%error, "ask which characters can be stored");
-                self.to_learn = 0;
+                self.learns_left = 0;
                 false
             }
         }

@@ -1,7 +1,7 @@
 //! Queues publishes for the writers that own their topics.
 //!
-//! A publish that was enqueued is stored whether or not its caller waits for the answer: writers are
-//! tasks of their own, so cancelling a call cancels nothing.
+//! A publish that was enqueued is stored whether or not its caller waits for the answer: writers
+//! are tasks of their own, so cancelling a call cancels nothing.
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -25,8 +25,8 @@ use crate::{
     model::TopicName,
 };
 
-/// How many bytes of publishes may be in flight. Beyond that, unary calls wait, and publish streams are
-/// not read, so that HTTP/2 flow control holds their clients back.
+/// How many bytes of publishes may be in flight. Beyond that, unary calls wait, and publish streams
+/// are not read, so that HTTP/2 flow control holds their clients back.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// How many publishes may wait for one writer. Further ones wait to be enqueued.
@@ -67,8 +67,8 @@ impl Publisher {
         answers.into_iter().next().unwrap_or(Err(Error::outcome_unknown()))
     }
 
-    /// Enqueues a publish as soon as there is room for it. Publishes to one topic are stored in the order
-    /// in which they are enqueued.
+    /// Enqueues a publish as soon as there is room for it. Publishes to one topic are stored in the
+    /// order in which they are enqueued.
     pub async fn enqueue(&self, publish: Publish) -> Result<Answers, Error> {
         self.calls.admit()?;
         let size = publish.messages.bytes() + publish.messages.count() * MESSAGE_OVERHEAD;

@@ -48,8 +48,8 @@ fn each_request_is_answered_as_if_it_had_been_sent_alone() {
 fn nothing_that_is_stored_suffers_from_failures_or_from_what_others_do_meanwhile() {
     check(128, (vec(act(), 1..60), vec(mishap(), 0..40)), |(acts, mishaps)| {
         let lost = mishaps.iter().any(|mishap| matches!(mishap, Mishap::Lost { .. }));
-        // A writer waits for this many faults to pass before it gives up.
         let faults = mishaps.iter().filter(|mishap| matches!(mishap, Mishap::Fault)).count();
+        // A writer waits for up to three faults to pass before it fails a publish.
         let all_pass = faults <= 3;
         let mut driver = Driver::new(mishaps);
         let answered = run(acts, &mut driver);
@@ -76,8 +76,9 @@ fn a_flush_keeps_to_its_limits_unless_it_is_a_single_request_group() {
 
 #[test]
 fn a_flood_of_refused_requests_costs_a_bounded_number_of_statements() {
-    // Each bad request has a character of its own that cannot be stored; or one that all share; or a
-    // value that is refused though its characters can be stored; or a value that fails its statement.
+    // Each bad request has a character of its own that cannot be stored; or one that all share; or
+    // a value that is refused though its characters can be stored; or a value that fails its
+    // statement.
     let unstorable = |index: usize| char::from_u32(0x4e00 + index as u32).unwrap().to_string();
     let floods: [&dyn Fn(usize) -> String; 4] =
         [&unstorable, &|_| unstorable(0), &|_| POISON.to_owned(), &|_| CURSE.to_owned()];
@@ -115,16 +116,16 @@ fn a_flood_of_refused_requests_costs_a_bounded_number_of_statements() {
 }
 
 /// Checks how many transactions a flush took: one for the whole flush; two more for a topic with
-/// publishes that do not fit, of which the first finds these and the second stores the others; and for a
-/// bad message as many refused ones as it takes to halve the flush down to it.
+/// publishes that do not fit, of which the first finds these and the second stores the others; and
+/// for a bad message as many refused ones as it takes to halve the flush down to it.
 fn check_cost(flush: &FlushStats) {
     let halvings = flush.messages.max(2).ilog2() as usize + 1;
     assert!(flush.refused <= flush.bad * (2 * halvings + 2), "{flush:?}");
     assert!(flush.transactions <= 1 + 2 * flush.topics + 4 * flush.refused, "{flush:?}");
 }
 
-/// Lets clients publish and the writer write. Returns every request with its one answer, in the order in
-/// which they were enqueued.
+/// Lets clients publish and the writer write. Returns every request with its one answer, in the
+/// order in which they were enqueued.
 fn run(acts: Vec<Act>, driver: &mut Driver) -> Vec<(Publish, Answer)> {
     let mut clients = Clients::default();
     for act in acts {
@@ -150,8 +151,8 @@ fn is_unknown(answer: &Answer) -> bool {
     matches!(answer, Err(Error::OutcomeUnknown(_)))
 }
 
-/// Checks the logs: acknowledged messages are stored once, where their receipts say; refused ones are
-/// not stored; each log is dense, and in the order in which publishes were enqueued.
+/// Checks the logs: acknowledged messages are stored once, where their receipts say; refused ones
+/// are not stored; each log is dense, and in the order in which publishes were enqueued.
 fn check_logs(database: &Database, answered: &[(Publish, Answer)]) {
     let unknown = answered.iter().filter(|(_, answer)| is_unknown(answer));
     let unknown: HashSet<_> = unknown.flat_map(|(publish, _)| ids(publish)).collect();

@@ -1,8 +1,9 @@
-//! Group commit: a writer takes all waiting publishes, stores them in one transaction, and answers each.
+//! Group commit: a writer takes all waiting publishes, stores them in one transaction, and answers
+//! each.
 //!
-//! There is no timer: while one transaction is flushed to disk, the next publishes gather. So the busier
-//! a topic is, the larger are its batches. A refused publish stores nothing, and publishes flushed with
-//! it are unaffected.
+//! There is no timer: while one transaction is flushed to disk, the next publishes gather. So the
+//! busier a topic is, the larger are its batches. A refused publish stores nothing, and publishes
+//! flushed with it are unaffected.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 

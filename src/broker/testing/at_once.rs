@@ -11,7 +11,8 @@ const TRIES: usize = 20_000;
 /// How long to keep trying: long enough for some tries to race.
 const TRY_FOR: Duration = Duration::from_secs(1);
 
-/// Where two threads wait for each other. They spin, as the system's barrier wakes one of them too late.
+/// Where two threads wait for each other. They spin, as the system's barrier wakes one of them too
+/// late.
 #[derive(Default)]
 struct SpinBarrier(AtomicUsize);
 

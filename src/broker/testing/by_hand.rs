@@ -9,8 +9,8 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-/// A future that is polled when the test says so and, as by an executor, only if it was woken: if its
-/// wake-up gets lost, it stays pending.
+/// A future that is polled when the test says so and, as by an executor, only if it was woken: if
+/// its wake-up gets lost, it stays pending.
 pub(crate) struct ByHand<'a, T> {
     future: Pin<Box<dyn Future<Output = T> + 'a>>,
     woken: Arc<Woken>,

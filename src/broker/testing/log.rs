@@ -56,7 +56,8 @@ impl StoredLog {
         &self.batches
     }
 
-    /// Reads as the statement does: from the batch that holds the offset on, or from the oldest one kept.
+    /// Reads as the statement does: from the batch that holds the offset on, or from the oldest one
+    /// kept.
     pub(crate) fn read(&self, from: Offset, max_bytes: usize) -> LogSlice {
         let from = from.max(self.start);
         let mut bytes = 0;

@@ -60,9 +60,9 @@ impl Detector {
         Self { storage, logs, notices, last_failure, tasks, stopping }
     }
 
-    /// If a session was opened since all logs were last checked, checks all of them, as that session
-    /// may lead to another server. Otherwise checks the logs whose heads were seen beyond where they
-    /// are now: `heads_before`.
+    /// If a session was opened since all logs were last checked, checks all of them, as that
+    /// session may lead to another server. Otherwise checks the logs whose heads were seen beyond
+    /// where they are now: `heads_before`.
     pub(crate) async fn check_suspects(&self, heads_before: &HashMap<TopicId, Offset>) {
         match self.logs.seen().unchecked_sessions() {
             Some(sessions) => {
@@ -79,8 +79,8 @@ impl Detector {
         }
     }
 
-    /// Checks a log whose messages up to `end` were there and are not found. Returns an error if they
-    /// are lost, and also if the answer came from a server that never had them.
+    /// Checks a log whose messages up to `end` were there and are not found. Returns an error if
+    /// they are lost, and also if the answer came from a server that never had them.
     pub(crate) async fn check_log(
         &self,
         name: &TopicName,
@@ -95,11 +95,11 @@ impl Detector {
         }
     }
 
-    /// Checks those logs that were seen up to `head`. For the others, a truncation has been recorded
-    /// meanwhile.
+    /// Checks those logs that were seen up to `head`. For the others, a truncation has been
+    /// recorded meanwhile.
     async fn check_unless_checked(&self, topics: &[TopicId], head: impl Fn(TopicId) -> Offset) {
-        // After a fail-over many streams suspect the same logs at once. One check serves all that wait
-        // for it.
+        // After a fail-over many streams suspect the same logs at once. One check serves all that
+        // wait for it.
         let asked_at = Instant::now();
         let mut last_failure = self.last_failure.lock().await;
         if last_failure.is_some_and(|failed| failed > asked_at) {
@@ -162,8 +162,8 @@ impl Detector {
             return;
         };
         let lost = OffsetRange { start: batch.start, end: seen.head() };
-        // If a session was opened since the last check of all logs, the next one finds the truncation,
-        // and where it begins.
+        // If a session was opened since the last check of all logs, the next one finds the
+        // truncation, and where it begins.
         if lost.start >= lost.end
             || self.logs.seen().unchecked_sessions().is_some()
             || !self.record(&Truncation { name, topic, lost, head: batch.end }, &seen)

@@ -35,8 +35,8 @@ enum Audience {
 }
 
 impl Notices {
-    /// Adds lost offsets, for every consumer. A consumer that has not got an earlier notice gets both as
-    /// one.
+    /// Adds lost offsets, for every consumer. A consumer that has not got an earlier notice gets
+    /// both as one.
     pub(crate) fn add(&self, topic: TopicId, lost: OffsetRange) {
         let mut notices = self.0.lock();
         let earlier = notices.get(&topic).filter(|notice| notice.is_open());

@@ -135,8 +135,8 @@ fn encode_frame(frame: Result<Frame, Error>) -> WireFrame {
     Ok(encode::frame(frame.map_err(refuse)?))
 }
 
-/// How other clients see the holder of a lease that gave no name: its address, and the broker's host and
-/// process ID.
+/// How other clients see the holder of a lease that gave no name: its address, and the broker's
+/// host and process ID.
 fn holder(client: &str) -> String {
     let host = nix::unistd::gethostname().ok();
     let host = host.as_ref().map_or("a broker".into(), |host| host.to_string_lossy());

@@ -48,7 +48,8 @@ const CHANGEABLE: [&str; 8] = [
 ];
 
 const MIN_AGE: Duration = Duration::from_secs(1);
-/// 100 years, so that subtracting an age from the present gives a time that PostgreSQL can represent.
+/// 100 years, so that subtracting an age from the present gives a time that PostgreSQL can
+/// represent.
 const MAX_AGE: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(15);
@@ -142,8 +143,8 @@ pub(super) fn retention(retention: Option<proto::Retention>) -> Decoded<Retentio
     })
 }
 
-/// The names in a stream's last request. Later requests usually repeat them, and then they need not be
-/// parsed and allocated again.
+/// The names in a stream's last request. Later requests usually repeat them, and then they need not
+/// be parsed and allocated again.
 #[derive(Default)]
 pub(super) struct Names {
     topic: Option<TopicName>,
@@ -208,7 +209,8 @@ fn message((index, message): (usize, NewMessage)) -> Decoded<Message> {
     Ok(Message { payload, key, headers })
 }
 
-/// A message's headers. Of two entries with the same name the last one counts, as in every protobuf map.
+/// A message's headers. Of two entries with the same name the last one counts, as in every protobuf
+/// map.
 fn headers(entries: Vec<HeadersEntry>) -> Decoded<Labels> {
     let text = |bytes: &[u8]| match str::from_utf8(bytes) {
         Ok(text) => Ok(text.to_owned()),

@@ -24,7 +24,8 @@ use crate::{
 /// How many bytes a field's tag takes if the field's number is below 16.
 const TAG: usize = 1;
 
-/// How much room to reserve for a message besides its payload; the buffer grows if that is too little.
+/// How much room to reserve for a message besides its payload; the buffer grows if that is too
+/// little.
 const OVERHEAD: usize = 64;
 
 /// Messages as a `MessageBatch`. Copies nothing if all of them are from one batch.
@@ -75,8 +76,8 @@ pub(crate) fn message(message: MessageRef<'_>) -> proto::Message {
     }
 }
 
-/// The last fields of a message, encoded once for consecutive messages of one producer, as all of them
-/// have the same.
+/// The last fields of a message, encoded once for consecutive messages of one producer, as all of
+/// them have the same.
 struct Shared<'a> {
     producer: &'a ProducerId,
     fields: Vec<u8>,

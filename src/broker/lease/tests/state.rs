@@ -22,7 +22,8 @@ enum Act {
         epoch: i64,
         position: i64,
     },
-    /// The database answers with an epoch and a position: a seek, a commit, or what is known already.
+    /// The database answers with an epoch and a position: a seek, a commit, or what is known
+    /// already.
     Observe {
         epoch: i64,
         position: i64,

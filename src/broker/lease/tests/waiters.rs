@@ -1,4 +1,5 @@
-//! The waiters for a consumer's lease within a broker: they share one permit, and leave nothing behind.
+//! The waiters for a consumer's lease within a broker: they share one permit, and leave nothing
+//! behind.
 
 use std::{
     collections::HashMap,
@@ -89,22 +90,22 @@ fn all_waiters_for_a_consumer_share_one_permit_and_the_last_one_removes_its_entr
                     drop(joined.swap_remove(index.index(joined.len())));
                 }
                 Act::Enqueue(index) if !joined.is_empty() => {
-                    let one = index.get_mut(&mut joined);
-                    if one.permit.is_none() {
-                        one.granted = Some(one.waiter.enqueue(Priority::Normal));
+                    let stream = index.get_mut(&mut joined);
+                    if stream.permit.is_none() {
+                        stream.granted = Some(stream.waiter.enqueue(Priority::Normal));
                     }
                 }
                 Act::Receive(index) if !joined.is_empty() => {
-                    let one = index.get_mut(&mut joined);
-                    let granted = one.granted.as_mut();
+                    let stream = index.get_mut(&mut joined);
+                    let granted = stream.granted.as_mut();
                     if let Some(permit) = granted.and_then(|granted| granted.try_recv().ok()) {
-                        (one.permit, one.granted) = (Some(permit), None);
+                        (stream.permit, stream.granted) = (Some(permit), None);
                     }
                 }
                 Act::Release { consumer } => {
                     let (topic, name) = names(consumer);
                     leases.released_elsewhere(topic.clone(), name.clone());
-                    let waiter = joined.iter().find(|one| one.consumer == consumer);
+                    let waiter = joined.iter().find(|stream| stream.consumer == consumer);
                     if let Some(Joined { waiter, .. }) = waiter {
                         assert_eq!(ByHand::new(waiter.released_elsewhere()).run(), Poll::Ready(()));
                     }
@@ -112,8 +113,8 @@ fn all_waiters_for_a_consumer_share_one_permit_and_the_last_one_removes_its_entr
                 Act::Leave(_) | Act::Enqueue(_) | Act::Receive(_) => {}
             }
             let mut permits: HashMap<usize, usize> = HashMap::new();
-            for one in joined.iter().filter(|one| one.permit.is_some()) {
-                *permits.entry(one.consumer).or_default() += 1;
+            for stream in joined.iter().filter(|stream| stream.permit.is_some()) {
+                *permits.entry(stream.consumer).or_default() += 1;
             }
             assert!(permits.values().all(|&count| count == 1), "one permit at a time");
         }

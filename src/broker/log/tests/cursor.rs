@@ -87,8 +87,8 @@ struct ModelStream<'a> {
 }
 
 impl ModelStream<'_> {
-    /// Fills the cursor and hands out one frame; false if there is none. A gap comes before the messages
-    /// that follow it.
+    /// Fills the cursor and hands out one frame; false if there is none. A gap comes before the
+    /// messages that follow it.
     fn hand_out(&mut self, limits: FrameLimits) -> bool {
         let before = self.cursor.position();
         let filled = self.runtime.block_on(self.cursor.fill(&self.source, &self.log));

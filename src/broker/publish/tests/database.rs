@@ -1,5 +1,5 @@
-//! A model of the database as a writer sees it: heads, batches and registrations, which behave as under
-//! the statements `append_batch` and `find_registrations`.
+//! A model of the database as a writer sees it: heads, batches and registrations, which behave as
+//! under the statements `append_batch` and `find_registrations`.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

@@ -1,4 +1,5 @@
-//! A model that judges publishes one by one: how each would be answered if none were stored together.
+//! A model that judges publishes one by one: how each would be answered if none were stored
+//! together.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -35,16 +36,16 @@ pub(crate) enum Verdict {
     },
     Gap {
         next: Sequence,
-        /// Earlier requests of the producer were refused. When this request was judged, they may have
-        /// counted as stored.
+        /// Earlier requests of the producer were refused. When this request was judged, they may
+        /// have counted as stored.
         some_refused: bool,
     },
     Fenced,
     NotRegistered,
     HeadMoved(Offset),
     NoTopic,
-    /// The database refuses a value, or fails because of it. The request may also get the answer that
-    /// it would get without that value, if that is an error.
+    /// The database refuses a value, or fails because of it. The request may also get the answer
+    /// that it would get without that value, if that is an error.
     Refused {
         is_cursed: bool,
         otherwise: Box<Verdict>,

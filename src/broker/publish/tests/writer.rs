@@ -29,7 +29,7 @@ use crate::{
     storage::{self, Appended, Registrations},
 };
 
-/// More than all publishes of a case.
+/// More than the publishes of any case.
 const ROOM: usize = 100_000;
 
 pub(crate) struct Driver {
@@ -55,7 +55,7 @@ pub(crate) struct FlushStats {
     pub refused: usize,
 }
 
-/// The model of the database, as what the writer appends to.
+/// The model of the database as the log that the writer appends to.
 struct ModelLog {
     database: RefCell<Database>,
     /// What happens before each of the next statements.
@@ -178,7 +178,7 @@ impl ModelLog {
         Ok(all.collect())
     }
 
-    /// Lets the next mishap happen, and fails if the statement fails of it.
+    /// Lets the next mishap happen, and returns the error that it causes.
     fn next_mishap(&self) -> Result<(), storage::Error> {
         let mishap = self.mishaps.borrow_mut().next().unwrap_or(Mishap::Nothing);
         self.database.borrow_mut().apply(&mishap);
@@ -217,7 +217,7 @@ impl AppendLog for ModelLog {
         topic: &TopicName,
         producers: &[ProducerId],
     ) -> Result<Option<Registrations>, storage::Error> {
-        // This query waits for no lock, and is repeated if its connection is lost, so it cannot fail.
+        // No error: this query waits for no lock, and is repeated if its connection is lost.
         let _ = self.next_mishap();
         Ok(self.database.borrow().find_registrations(topic, producers))
     }
