@@ -3,6 +3,7 @@
 mod database;
 mod requests;
 mod serial;
+mod values;
 mod writer;
 
 use std::collections::{HashMap, HashSet};
@@ -15,16 +16,15 @@ use crate::broker::{
     publish::{
         request::{Publish, Receipt},
         tests::{
-            database::{CURSE, Database, LogEntry, Mishap, POISON, mishap},
-            requests::{Act, Clients, Enqueued, act, ids, is_cursed, large_act, plain},
-            serial::Serial,
+            database::{Database, LogEntry, Mishap, mishap},
+            requests::{Act, Clients, Enqueued, act, ids, large_act, plain},
+            serial::{Answer, Serial},
+            values::{CURSE, POISON, is_cursed},
             writer::{Driver, FlushStats},
         },
     },
     testing::check,
 };
-
-type Answer = Result<Receipt, Error>;
 
 #[test]
 fn each_request_is_answered_as_if_it_had_been_sent_alone() {

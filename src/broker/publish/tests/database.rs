@@ -10,7 +10,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::{
-    broker::publish::tests::requests::{TOPICS, initially_registered, producer, topic},
+    broker::publish::tests::values::{
+        CURSE, TOPICS, initially_registered, producer, refuses_value, topic,
+    },
     model::{
         Batch, Draft, Epoch, Message, MessageRef, NewMessages, Offset, ProducerId, Registration,
         Sequence, SequenceRun, TopicName,
@@ -67,17 +69,6 @@ pub(crate) fn mishap() -> impl Strategy<Value = Mishap> {
     ]
 }
 
-/// Whether the model's encoding, LATIN1, has a character.
-pub(crate) fn can_be_stored(character: char) -> bool {
-    character <= '\u{ff}'
-}
-
-/// A header's value that the database refuses, though it can store its characters.
-pub(crate) const POISON: &str = "poison";
-
-/// A header's value that makes every statement with it fail, as an operator's trigger may.
-pub(crate) const CURSE: &str = "curse";
-
 /// How many runs of sequenced messages a registration keeps.
 const RECENT_RUNS: usize = 8;
 
@@ -103,11 +94,6 @@ impl ModelTopic {
         self.batches.push(draft.stored(self.head, SystemTime::UNIX_EPOCH));
         self.head = self.head.after(1);
     }
-}
-
-/// Whether the database refuses a header's value.
-pub(crate) fn refuses_value(value: &str) -> bool {
-    value == POISON || !value.chars().all(can_be_stored)
 }
 
 /// A message in a log.

@@ -10,18 +10,12 @@ use crate::{
         pending::Answers,
         request::Publish,
         tests::{
-            database::{CURSE, POISON, refuses_value},
+            values::{CURSE, POISON, TOPICS, producer, topic},
             writer::Driver,
         },
     },
-    model::{
-        Epoch, Labels, MAX_MESSAGE_BYTES, Message, NewMessages, Offset, ProducerId, Sequence,
-        TopicName,
-    },
+    model::{Epoch, Labels, MAX_MESSAGE_BYTES, Message, NewMessages, Offset, Sequence},
 };
-
-/// How many topics exist. Clients also publish to one more, which does not.
-pub(crate) const TOPICS: u8 = 3;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
@@ -79,19 +73,6 @@ enum Header {
 enum ExpectedHead {
     Current,
     At(i64),
-}
-
-pub(crate) fn topic(number: u8) -> TopicName {
-    TopicName::stored(["orders", "bills", "audit", "nowhere"][usize::from(number)])
-}
-
-pub(crate) fn producer(number: u8) -> ProducerId {
-    ProducerId::stored(&format!("producer-{number}"))
-}
-
-/// The producers that are registered. One more publishes without being registered.
-pub(crate) fn initially_registered() -> impl Iterator<Item = ProducerId> {
-    (0..3).map(producer)
 }
 
 pub(crate) fn act() -> impl Strategy<Value = Act> {
@@ -167,16 +148,6 @@ pub(crate) fn plain(topic_number: u8, id: usize, header: Option<&str>) -> Publis
         expected_head: None,
         messages: NewMessages::parse(vec![message]).unwrap(),
     }
-}
-
-/// Whether the database refuses a message, wherever it is.
-pub(crate) fn is_refused(message: &Message) -> bool {
-    message.headers.entries().values().any(|value| refuses_value(value)) || is_cursed(message)
-}
-
-/// Whether a message makes every statement with it fail.
-pub(crate) fn is_cursed(message: &Message) -> bool {
-    message.headers.entries().values().any(|value| value == CURSE)
 }
 
 /// The keys of messages, which identify them. A repeated request has the same ones.

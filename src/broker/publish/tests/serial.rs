@@ -7,15 +7,15 @@ use crate::{
     broker::{
         error::Error,
         publish::{
-            request::Publish,
-            tests::{
-                Answer,
-                requests::{TOPICS, initially_registered, is_cursed, is_refused, topic},
-            },
+            request::{Publish, Receipt},
+            tests::values::{TOPICS, initially_registered, is_cursed, is_refused, topic},
         },
     },
     model::{Epoch, Offset, ProducerId, Sequence, TopicName},
 };
+
+/// The answer to a request.
+pub(crate) type Answer = Result<Receipt, Error>;
 
 /// How many earlier requests of a producer are certain to be remembered.
 const KNOWN_REQUESTS: usize = 8;

@@ -20,8 +20,8 @@ use crate::{
             pending::{Answers, Caller, Pending},
             request::Publish,
             tests::{
-                database::{Database, Mishap, can_be_stored},
-                requests::is_refused,
+                database::{Database, Mishap},
+                values::{can_be_stored, is_refused},
             },
         },
     },
