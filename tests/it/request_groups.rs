@@ -21,7 +21,7 @@ fn group<const N: usize>(producer: &str, first: i64, counts: [usize; N]) -> Publ
     });
     let mut group = requests[0].clone();
     for request in &mut requests[1..] {
-        group.append(request.clone()).expect("the request continues the group");
+        assert!(group.append(request.clone()).is_none(), "the request continues the group");
     }
     group
 }
