@@ -4,7 +4,7 @@
 //! its dependencies:
 //!
 //! ```toml
-//! trunkline = { version = "0.1", default-features = false, features = ["client"] }
+//! trunkline = { path = "../trunkline", default-features = false, features = ["client"] }
 //! ```
 #![cfg_attr(feature = "client", doc = "", doc = "Begin at [`client`].")]
 

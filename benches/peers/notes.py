@@ -17,7 +17,7 @@ GENERAL = [
     "combines what several callers give it into one request (Kafka's, Redis's), this was left on, as it is in use.",
     "“Fsynced” means that the server called fsync for what it acknowledged, and that the file system reported it as "
     "done. What is not fsynced survives the end of the server's process, but not that of the machine.",
-    "Latency: the system wakes both load generators when a message is due, and they count from that moment, however "
+    "Latency: the operating system wakes both load generators when a message is due, and they count from that moment, however "
     "late it was sent.",
     "Catch-up: the messages were written just before, and are in the page cache. How many are stored first differs: as "
     "many as the system accepted in the same time, and at most 800,000 for each second.",

@@ -153,6 +153,9 @@ impl Characters {
 
     /// Characters of texts that have not been asked about: at most [`MAX_SET`].
     pub(crate) fn find_unknown<'t>(&self, texts: impl Iterator<Item = &'t str>) -> Vec<char> {
+        if self.all_can_be_stored {
+            return Vec::new();
+        }
         let known = self.known.read();
         let mut unknown = BTreeSet::new();
         for character in beyond_ascii(texts).filter(|character| !known.contains_key(character)) {

@@ -43,7 +43,7 @@ impl Storage {
         consumer: &ConsumerId,
         position: Offset,
     ) -> Result<Option<Consumer>, Error> {
-        let mut client = self.locking().await?;
+        let mut client = self.query().await?;
         client
             .transact(async |transaction| {
                 // Locks the head against retention, which reads the positions under its lock, but
@@ -87,7 +87,7 @@ impl Storage {
         topic: &TopicName,
         consumer: &ConsumerId,
     ) -> Result<Option<ConsumerKey>, Error> {
-        let client = self.locking().await?;
+        let client = self.query().await?;
         let statement = &forget_consumers(
             "unregister_consumer",
             "topic_id = (select id from trunkline.topic where name = $1) and consumer_id = $2",

@@ -5,7 +5,6 @@ use std::sync::{Arc, atomic::AtomicU64};
 use super::{
     Error, Server,
     session::{Pools, RowLocks, Session, SessionSource},
-    timeout::WRITER_LOCK_TIMEOUT,
 };
 
 /// A database that Trunkline keeps everything in.
@@ -52,17 +51,8 @@ impl Storage {
         &self.row_locks
     }
 
-    /// A session for statements that wait for no row lock. Publishes and moves of positions have
-    /// pools of their own.
+    /// A session for everything but publishing and moving positions.
     pub(super) async fn query(&self) -> Result<Session, Error> {
         self.pools.query.get().await
-    }
-
-    /// A session for statements that may wait for row locks. After the same limit as a writer's
-    /// they fail with [`Error::Locked`], so that others can use the session before a retry.
-    pub(super) async fn locking(&self) -> Result<Session, Error> {
-        let mut session = self.pools.query.get().await?;
-        session.limit_lock_wait(WRITER_LOCK_TIMEOUT);
-        Ok(session)
     }
 }

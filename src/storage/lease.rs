@@ -107,7 +107,7 @@ impl Storage {
         holder: &str,
         anew: bool,
     ) -> Result<Claim, Error> {
-        let client = self.locking().await?;
+        let client = self.query().await?;
         let statement = "-- claim_lease
                 with claimed as (
                     update trunkline.consumer_topic
@@ -137,7 +137,7 @@ impl Storage {
         key: ConsumerKey,
         ClaimToken(token): &ClaimToken,
     ) -> Result<(), Error> {
-        let client = self.locking().await?;
+        let client = self.query().await?;
         let statement = "-- withdraw_claim
                 update trunkline.consumer_topic set claimed_by = null, claimed_at = null
                 where topic_id = $1 and id = $2 and claimed_by = $3";

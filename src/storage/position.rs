@@ -1,6 +1,6 @@
 //! Moves positions, fenced by the epoch of the lease.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::Row;
 
@@ -48,8 +48,8 @@ pub enum SeekOutcome {
 /// The outcome of moving positions whose rows may be locked.
 #[derive(Clone, Debug, Default)]
 pub struct FreeAdvances {
-    /// The leases whose positions moved.
-    pub moved: HashSet<(ConsumerKey, Epoch)>,
+    /// The leases whose positions moved, with the positions before.
+    pub moved: HashMap<(ConsumerKey, Epoch), Offset>,
     /// The consumers whose rows other sessions have locked.
     pub locked: HashSet<ConsumerKey>,
 }
@@ -86,7 +86,7 @@ impl Storage {
         consumer: &ConsumerId,
         position: Offset,
     ) -> Result<SeekOutcome, Error> {
-        let client = self.locking().await?;
+        let client = self.query().await?;
         // Locks the head as a registration does: against retention, and not against publishes.
         let statement = "-- seek
             with head as (
@@ -147,7 +147,7 @@ impl Storage {
                     select * from unnest($1::integer[], $2::integer[], $3::bigint[], $4::bigint[])
                         as new (topic_id, id, epoch, position)
                 ), free as materialized (
-                    select c.topic_id, c.id
+                    select c.topic_id, c.id, c.position as position_before
                     from trunkline.consumer_topic c
                     where (c.topic_id, c.id) in (select topic_id, id from new)
                     for update skip locked
@@ -159,19 +159,23 @@ impl Storage {
                       and c.epoch = new.epoch and c.position <= new.position
                       and new.position <= (select next_offset from trunkline.topic_head h
                                            where h.topic_id = new.topic_id)
-                    returning c.topic_id, c.id, c.epoch
+                    returning c.topic_id, c.id, c.epoch, position_before
                 )
-                select topic_id, id, epoch from moved
+                select topic_id, id, epoch, position_before from moved
                 union all
-                select distinct topic_id, id, null::bigint
+                select distinct topic_id, id, null::bigint, null::bigint
                 from new join trunkline.consumer_topic using (topic_id, id)
                 where not exists (
                     select from free where free.topic_id = new.topic_id and free.id = new.id)";
         let mut outcome = FreeAdvances::default();
         for row in self.run_advance(statement, advances).await? {
             match row.get::<_, Option<i64>>(2) {
-                Some(epoch) => drop(outcome.moved.insert((key(&row), Epoch(epoch)))),
-                None => drop(outcome.locked.insert(key(&row))),
+                Some(epoch) => {
+                    outcome.moved.insert((key(&row), Epoch(epoch)), Offset(row.get(3)));
+                }
+                None => {
+                    outcome.locked.insert(key(&row));
+                }
             }
         }
         Ok(outcome)

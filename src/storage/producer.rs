@@ -65,7 +65,7 @@ impl Storage {
         insert: &str,
         condition: &str,
     ) -> Result<Option<Producer>, Error> {
-        let mut client = self.locking().await?;
+        let mut client = self.query().await?;
         client
             .transact(async |transaction| {
                 let names: [&dyn Parameter; 2] = [&topic.as_str(), &producer.as_str()];
@@ -96,7 +96,7 @@ impl Storage {
         topic: &TopicName,
         producer: &ProducerId,
     ) -> Result<bool, Error> {
-        let client = self.locking().await?;
+        let client = self.query().await?;
         let statement = &forget_producers(
             "unregister_producer",
             "topic_id = (select id from trunkline.topic where name = $1) and producer_id = $2",

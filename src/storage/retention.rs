@@ -94,7 +94,7 @@ impl Storage {
         floor: Offset,
         keep_unread: bool,
     ) -> Result<Option<Offset>, Error> {
-        let mut client = self.locking().await?;
+        let mut client = self.query().await?;
         client
             .transact(async |transaction| {
                 // Locks the row first, so that the next statement sees what is there under the
@@ -156,7 +156,7 @@ impl Storage {
     /// Deletes some of a topic's hidden batches; none if none are left. Keeps the batch that holds
     /// the oldest message kept.
     pub async fn delete_hidden(&self, topic: TopicId) -> Result<Deleted, Error> {
-        let client = self.locking().await?;
+        let client = self.query().await?;
         // Both bounds are known before the batches are searched for, so that the search does not
         // walk over rows that were deleted but not vacuumed yet.
         let statement = "-- delete_hidden
@@ -191,7 +191,7 @@ impl Storage {
 
     /// Deletes some batches, from an offset on, of a deleted topic; none if none are left.
     pub async fn delete_remains(&self, topic: TopicId, from: Offset) -> Result<Deleted, Error> {
-        let client = self.locking().await?;
+        let client = self.query().await?;
         let statement = "-- delete_remains
             with deleted as (
                 delete from trunkline.batch
@@ -208,7 +208,7 @@ impl Storage {
 
     /// Forgets a deleted topic, unless it still has batches.
     pub async fn forget_deleted_topic(&self, topic: TopicId) -> Result<(), Error> {
-        let client = self.locking().await?;
+        let client = self.query().await?;
         let statement = "-- forget_deleted_topic
             delete from trunkline.deleted_topic
             where topic_id = $1 and not exists (

@@ -26,7 +26,7 @@ impl Storage {
         labels: &Labels,
         retention: &Retention,
     ) -> Result<Topic, Error> {
-        let client = self.locking().await?;
+        let client = self.query().await?;
         // A name that is taken must not use up a number: there are 2^31 of them.
         let statement = &format!(
             "-- create_topic
@@ -82,7 +82,7 @@ impl Storage {
         name: &TopicName,
         changes: &TopicChanges,
     ) -> Result<Option<Topic>, Error> {
-        let client = self.locking().await?;
+        let client = self.query().await?;
         let statement = &format!(
             "-- update_topic
                 update trunkline.topic
@@ -123,7 +123,7 @@ impl Storage {
     /// Deletes the head's row first: this waits for a publish that holds it, and a publish that
     /// waits for it then finds the topic gone.
     pub async fn delete_topic(&self, name: &TopicName) -> Result<Option<TopicId>, Error> {
-        let mut client = self.locking().await?;
+        let mut client = self.query().await?;
         client
             .transact(async |transaction| {
                 let head = transaction

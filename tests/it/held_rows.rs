@@ -129,6 +129,24 @@ async fn commits_that_share_a_statement_are_answered_as_if_each_were_alone() {
     assert_eq!(broker.position("held", "billing").await, 6);
 }
 
+#[tokio::test]
+async fn a_commit_behind_the_stored_position_is_refused_though_a_farther_one_comes_with_it() {
+    const MESSAGES: usize = 200;
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    let mut stream = broker.consume_manually("orders", "billing").await;
+    broker.publish("orders", ["message"; MESSAGES]).await;
+    stream.messages(MESSAGES).await;
+    stream.commit(2).await.unwrap();
+    // Some of the pairs share a statement.
+    for position in 3..=MESSAGES as i64 {
+        let (behind, farther) = tokio::join!(stream.commit(1), stream.commit(position));
+        assert_refused(behind, Code::OutOfRange, "COMMIT_BEHIND");
+        assert_eq!(farther.unwrap(), position);
+    }
+}
+
 /// Also under steady load, when another position always waits to be stored.
 #[tokio::test]
 async fn a_position_whose_row_is_released_is_stored_while_others_keep_moving() {

@@ -1,13 +1,15 @@
 //! PostgreSQL errors while a flush is stored: only the request that causes the error is refused,
 //! whatever the error is.
 
+use futures::future::join_all;
+use tonic::Code;
 use trunkline::{
     broker::{Error, Publish, Receipt},
     model::{Message, Offset, Sequence},
 };
 
 use crate::support::{
-    PRODUCER, TestBroker,
+    PRODUCER, TestBroker, assert_refused,
     one_writer::{OneWriter, publish_of},
 };
 
@@ -184,4 +186,45 @@ async fn a_flush_whose_connection_is_lost_is_not_split() {
     let tries = sql.query_one("select last_value from tries", &[]).await.unwrap();
     assert_eq!(tries.get::<_, i64>(0), 1);
     one.stop().await;
+}
+
+#[tokio::test]
+async fn an_error_of_one_consumer_reaches_no_other_whose_position_is_stored_with_it() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.publish("orders", ["a", "b"]).await;
+    let mut streams = Vec::new();
+    for consumer in ["bad", "first", "second", "third"] {
+        broker.consumer("orders", consumer).await;
+        let mut stream = broker.consume_manually("orders", consumer).await;
+        stream.messages(2).await;
+        streams.push(stream);
+    }
+    let fail = "
+        create function fail() returns trigger language plpgsql as $$
+        begin
+            raise exception 'an operator''s trigger says no';
+        end $$;
+        create trigger fail before update of position on trunkline.consumer_topic
+            for each row when (new.consumer_id = 'bad') execute function fail();";
+    broker.sql().await.batch_execute(fail).await.unwrap();
+    let (bad, good) = streams.split_first().unwrap();
+    // Of so many at once, some share a statement.
+    for round in 0..20 {
+        let good = join_all(good.iter().map(|stream| stream.commit(1 + round % 2)));
+        let (refused, stored) = tokio::join!(bad.commit(1), good);
+        assert_refused(refused, Code::Internal, "INTERNAL");
+        for stored in stored {
+            match stored {
+                Ok(position) => assert_eq!(position, 1 + round % 2),
+                // Every other round goes back.
+                behind => {
+                    assert_refused(behind, Code::OutOfRange, "COMMIT_BEHIND");
+                    assert!(round > 1);
+                }
+            }
+        }
+    }
+    assert_eq!(broker.position("orders", "bad").await, 0);
+    assert_eq!(broker.position("orders", "third").await, 2);
 }

@@ -31,10 +31,18 @@ const TAKE_OVER_POLL: Duration = Duration::from_millis(250);
 /// session is reopened.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long a claim waits for its consumer's row: less than a stream's first answer may take, so that
+/// the error says that the row is locked.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// How long a new stream waits for its consumer's row while another session of the database holds
 /// it, and how often it tries.
 const ROW_TIMEOUT: Duration = Duration::from_millis(500);
 const ROW_RETRY: Duration = Duration::from_millis(50);
+
+/// How long the first such wait is; the next ones double. A position that is being stored locks the
+/// row for a few milliseconds.
+const FIRST_ROW_RETRY: Duration = Duration::from_millis(5);
 
 /// How long a stream that ends waits for its claim to be withdrawn.
 const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
@@ -208,9 +216,10 @@ impl Stream {
         let Consume { topic, consumer, holder, .. } = &self.request;
         let claiming = async {
             let storage = &self.delivery.storage;
-            let claimed = storage
-                .row_locks()
-                .of_consumer(topic, consumer, || storage.claim_lease(key, claim, holder, is_new));
+            let claim = || storage.claim_lease(key, claim, holder, is_new);
+            let give_up_at = Instant::now() + CLAIM_TIMEOUT;
+            let row_locks = storage.row_locks();
+            let claimed = row_locks.of_consumer_until(give_up_at, topic, consumer, claim);
             claimed.await.map_err(Error::of_read)
         };
         match promptly(claiming).await? {
@@ -232,6 +241,7 @@ impl Stream {
         claim: Option<&ClaimToken>,
     ) -> Result<Attempt, End> {
         let give_up_at = Instant::now() + ROW_TIMEOUT;
+        let mut pause = FIRST_ROW_RETRY;
         loop {
             self.observation = self.delivery.logs.begin();
             match waiter.acquire(permit, key, &self.request.holder, claim).await? {
@@ -245,7 +255,8 @@ impl Stream {
                 return Err(Error::unavailable().into());
             }
             // Waits here, not on the session that all leases share.
-            self.unless_ended(None, tokio::time::sleep(ROW_RETRY)).await?;
+            self.unless_ended(None, tokio::time::sleep(pause)).await?;
+            pause = (2 * pause).min(ROW_RETRY);
         }
     }
 
@@ -276,7 +287,10 @@ impl Stream {
     ) -> Result<Permit, End> {
         loop {
             tokio::select! {
-                permit = &mut *granted => return permit.map_err(|_| Error::internal().into()),
+                permit = &mut *granted => return permit.map_err(|_| {
+                    tracing::error!("the queue for a lease ended before its waiter");
+                    Error::internal().into()
+                }),
                 idle = self.idle(None) => idle?,
             }
             self.beat(position, log).await?;

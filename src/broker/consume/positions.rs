@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     broker::error::Error,
     model::{ConsumerKey, Epoch, Offset},
-    storage::{self, Advance, Storage},
+    storage::{self, Advance, FreeAdvances, Storage},
 };
 
 /// Whether a position moved. If not, its epoch has ended, or it would have moved back: behind the
@@ -114,17 +114,25 @@ impl PositionWriter {
         if queued.is_empty() {
             return;
         }
-        match advance(&self.storage, queued).await {
-            Err(storage::Error::Locked(_)) => {
-                let moves = queued.drain(..).map(|queued| Blocked { queued, give_up_at });
-                let moves: Vec<Blocked> = moves.collect();
-                self.write_free(moves).await;
-            }
-            outcome => {
-                let (outcome, mut order) = (outcome.map_err(logged), Order::default());
-                queued.drain(..).for_each(|queued| queued.answer(outcome.as_ref(), &mut order));
+        let advances = farthest(queued.iter().map(|queued| queued.advance));
+        // Several moves of one lease are judged by the position that was stored before them, which
+        // only the other statement returns.
+        if advances.len() == queued.len() {
+            match self.storage.advance_positions(&advances).await {
+                Err(error) if can_be_split(&error) => {}
+                outcome => {
+                    let moved = outcome.map_err(logged);
+                    for queued in queued.drain(..) {
+                        let lease = (queued.advance.key, queued.advance.epoch);
+                        let moved = moved.as_ref().map(|moved| moved.contains(&lease));
+                        queued.answer(moved.map_err(Error::clone));
+                    }
+                    return;
+                }
             }
         }
+        let moves = queued.drain(..).map(|queued| Blocked { queued, give_up_at }).collect();
+        self.write_free(moves).await;
     }
 
     async fn retry_blocked(&mut self) {
@@ -134,28 +142,69 @@ impl PositionWriter {
     }
 
     /// Writes and answers the moves whose rows are free. The others are tried again until their
-    /// time is up.
+    /// time is up. Where the database fails the statement, the consumers are halved, so that the
+    /// error of one reaches no other.
     async fn write_free(&mut self, moves: Vec<Blocked>) {
-        let advances = farthest(moves.iter().map(|blocked| blocked.queued.advance));
-        let outcome = self.storage.advance_free_positions(&advances).await;
-        let outcome = outcome.map_err(logged);
-        let now = Instant::now();
-        let mut order = Order::default();
-        for Blocked { queued, give_up_at } in moves {
-            let key = queued.advance.key;
-            match &outcome {
-                Ok(outcome) if outcome.locked.contains(&key) && now < give_up_at => {
-                    self.blocked.push(Blocked { queued, give_up_at });
-                }
-                Ok(outcome) if outcome.locked.contains(&key) => {
-                    tracing::warn!(?key, "another session of the database holds a consumer");
-                    queued.answer(Err(&Error::unavailable()), &mut order);
-                }
-                Ok(outcome) => queued.answer(Ok(&outcome.moved), &mut order),
-                Err(error) => queued.answer(Err(error), &mut order),
+        // The part that is written next comes last.
+        let mut parts = vec![moves];
+        while let Some(moves) = parts.pop() {
+            let advances = farthest(moves.iter().map(|blocked| blocked.queued.advance));
+            match self.storage.advance_free_positions(&advances).await {
+                Ok(advanced) => self.answer(moves, &advanced),
+                Err(error) => match middle(&advances).filter(|_| can_be_split(&error)) {
+                    Some(middle) => {
+                        let is_first = |blocked: &Blocked| blocked.queued.advance.key < middle;
+                        let (first, second) = moves.into_iter().partition(is_first);
+                        parts.extend([second, first]);
+                    }
+                    None => self.fail(moves, error),
+                },
             }
         }
     }
+
+    /// Answers moves of one consumer with an error, unless it is a fault of the server's own that may
+    /// pass.
+    fn fail(&mut self, moves: Vec<Blocked>, error: storage::Error) {
+        let now = Instant::now();
+        if let storage::Error::Fault(problem) = &error
+            && moves.iter().all(|blocked| now < blocked.give_up_at)
+        {
+            tracing::warn!(problem, "retry a position");
+            return self.blocked.extend(moves);
+        }
+        let error = logged(error);
+        moves.into_iter().for_each(|blocked| blocked.queued.answer(Err(error.clone())));
+    }
+
+    fn answer(&mut self, moves: Vec<Blocked>, advanced: &FreeAdvances) {
+        let mut order = Order(advanced.moved.clone());
+        for Blocked { queued, give_up_at } in moves {
+            let key = queued.advance.key;
+            if !advanced.locked.contains(&key) {
+                let moved = order.advances(&queued.advance);
+                queued.answer(Ok(moved));
+            } else if Instant::now() < give_up_at {
+                self.blocked.push(Blocked { queued, give_up_at });
+            } else {
+                tracing::warn!(?key, "another session of the database holds a consumer");
+                queued.answer(Err(Error::unavailable()));
+            }
+        }
+    }
+}
+
+/// The first consumer of the second half of moves, which are sorted; `None` if there is only one
+/// consumer.
+fn middle(advances: &[Advance]) -> Option<ConsumerKey> {
+    let first = advances.first()?.key;
+    // The key in the middle, unless all before it are moves of the same consumer.
+    advances[advances.len() / 2..].iter().map(|advance| advance.key).find(|key| *key > first)
+}
+
+/// Whether a statement stored nothing because of one or some of its consumers.
+fn can_be_split(error: &storage::Error) -> bool {
+    matches!(error, storage::Error::Locked(_)) || error.is_of_a_statement()
 }
 
 /// Logs a failed statement once, although many callers get its error.
@@ -163,39 +212,28 @@ fn logged(error: storage::Error) -> Error {
     Error::from(error).logged("store positions")
 }
 
-/// The farthest positions of the moves that share a statement, in the order in which they were
-/// queued. Each move is answered as if it had been stored before the next one, although only the
-/// farthest move of a lease is stored.
-#[derive(Default)]
+/// The positions of the leases that a statement moved: at first those that were stored before it.
+///
+/// Moves are answered in the order in which they were queued, each as if it had been stored before
+/// the next one, although only the farthest move of a lease is stored.
 struct Order(HashMap<(ConsumerKey, Epoch), Offset>);
 
 impl Order {
-    /// Whether a move does not go back behind an earlier one of its lease.
+    /// Whether a move is made: its lease was moved, and it does not go back behind the stored
+    /// position or an earlier move.
     fn advances(&mut self, advance: &Advance) -> bool {
-        let farthest = self.0.entry((advance.key, advance.epoch)).or_insert(advance.position);
-        let advances = advance.position >= *farthest;
-        *farthest = advance.position.max(*farthest);
+        let Some(position) = self.0.get_mut(&(advance.key, advance.epoch)) else { return false };
+        let advances = advance.position >= *position;
+        *position = advance.position.max(*position);
         advances
     }
 }
 
 impl Move {
-    /// Answers a move, given the leases whose positions its statement moved, or the error.
-    fn answer(self, outcome: Result<&HashSet<(ConsumerKey, Epoch)>, &Error>, order: &mut Order) {
-        let Self { advance, reply } = self;
-        let moved = outcome
-            .map(|moved| order.advances(&advance) && moved.contains(&(advance.key, advance.epoch)));
+    fn answer(self, moved: Moved) {
         // A caller that has gone does not receive it.
-        let _ = reply.send(moved.map_err(Error::clone));
+        let _ = self.reply.send(moved);
     }
-}
-
-async fn advance(
-    storage: &Storage,
-    queued: &[Move],
-) -> Result<HashSet<(ConsumerKey, Epoch)>, storage::Error> {
-    let advances = farthest(queued.iter().map(|queued| queued.advance));
-    storage.advance_positions(&advances).await
 }
 
 /// The farthest of the moves of each lease: it would supersede the others at once.
@@ -212,4 +250,38 @@ fn farthest(advances: impl Iterator<Item = Advance>) -> Vec<Advance> {
     // All brokers lock rows in the same order, as far as the database follows it.
     advances.sort_unstable_by_key(|advance| (advance.key.topic, advance.key.consumer));
     advances
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::TopicId;
+
+    fn advance(consumer: i32, position: i64) -> Advance {
+        let key = ConsumerKey { topic: TopicId(1), consumer };
+        Advance { key, epoch: Epoch(1), position: Offset(position) }
+    }
+
+    #[test]
+    fn moves_of_one_statement_are_judged_by_the_stored_position_and_by_each_other() {
+        let lease = (advance(1, 0).key, Epoch(1));
+        let mut order = Order([(lease, Offset(4))].into());
+        let moved = [2, 6, 5, 6, 9].map(|position| order.advances(&advance(1, position)));
+        assert_eq!(moved, [false, true, false, true, true]);
+        assert!(!order.advances(&advance(2, 9)), "its statement moved nothing of this lease");
+    }
+
+    #[test]
+    fn consumers_are_halved_until_one_is_alone() {
+        let sorted = |consumers: &[i32]| -> Vec<_> {
+            consumers.iter().map(|consumer| advance(*consumer, 0)).collect()
+        };
+        let middle = |consumers| middle(&sorted(consumers)).map(|key| key.consumer);
+        assert_eq!(middle(&[]), None);
+        assert_eq!(middle(&[1]), None);
+        // Two epochs of one consumer cannot be told apart.
+        assert_eq!(middle(&[1, 1]), None);
+        assert_eq!(middle(&[1, 1, 1, 2]), Some(2));
+        assert_eq!(middle(&[1, 2, 3, 4]), Some(3));
+    }
 }

@@ -303,7 +303,7 @@ impl Stream {
         self.meanwhile(lease, log, read_ahead.as_mut()).await?;
         // The next fill repeats a failed read, and reports its error.
         if let Some(Err(error)) = read_ahead.take_output() {
-            tracing::debug!(%error, "read ahead");
+            error.log_cause("read ahead");
         }
         Ok(())
     }

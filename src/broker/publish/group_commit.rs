@@ -152,7 +152,7 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
                 self.hurry = true;
                 flushes.into_iter().map(|flush| vec![flush]).collect()
             }
-            Err(storage::Error::ChangedMeanwhile) => {
+            Err(storage::Error::ChangedMeanwhile | storage::Error::Unexpected(_)) => {
                 flushes.into_iter().map(|flush| vec![flush]).collect()
             }
             Err(error) => refuse_all(flushes, error),
@@ -241,7 +241,7 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
             return Vec::new();
         }
         let of_a_value = matches!(error, storage::Error::Refused(_));
-        if self.refused == MAX_REFUSED || (of_a_value && self.learn(&flushes).await) {
+        if of_a_value && (self.refused == MAX_REFUSED || self.learn(&flushes).await) {
             // Without the requests that are now known to be refused, the rest can be stored
             // together.
             return vec![flushes];

@@ -3,7 +3,8 @@
 //! A writer stores the publishes of several topics together, so a topic whose row another session
 //! of the database holds makes them all wait. Once such a topic is found, its publishes are stored
 //! separately, after the others, and wait only briefly. That ends with the first publish that is
-//! stored, or 5 s after the last one that was refused.
+//! stored, or 5 s later: then one publish has the full wait again, as a topic that is merely busy
+//! may need it.
 
 use std::{
     collections::HashMap,
@@ -15,8 +16,8 @@ use crate::model::TopicName;
 /// How long a topic that was found locked is remembered.
 const REMEMBERED_FOR: Duration = Duration::from_secs(5);
 
-/// One writer's topics that were found locked, and when. Each took the writer at least 100 ms, so
-/// there are at most some tens of them.
+/// One writer's topics that were found locked, and when. Finding one takes at least 100 ms, and it
+/// is forgotten after 5 s, so there are at most 50.
 #[derive(Default)]
 pub(crate) struct LockedTopics(HashMap<TopicName, Instant>);
 
@@ -38,10 +39,11 @@ impl LockedTopics {
         self.0.get(topic).is_some_and(is_recent)
     }
 
-    /// Records that a topic was found locked.
+    /// Records that a topic was found locked. One that is remembered already is not remembered for
+    /// longer: it had only the short wait.
     pub(crate) fn remember(&mut self, topic: &TopicName) {
         self.0.retain(|_, found_at| is_recent(found_at));
-        self.0.insert(topic.clone(), Instant::now());
+        self.0.entry(topic.clone()).or_insert_with(Instant::now);
     }
 
     /// Records that a topic is no longer locked.

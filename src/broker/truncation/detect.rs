@@ -212,8 +212,8 @@ impl Detector {
 
     /// Forgets a deleted topic, and ends its streams.
     pub(crate) fn topic_deleted(&self, topic: TopicId) {
-        self.logs.topic_deleted(topic);
         self.notices.forget(topic);
+        self.logs.topic_deleted(topic);
     }
 }
 

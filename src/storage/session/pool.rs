@@ -37,8 +37,9 @@ const PUBLISHING: &str = "set plan_cache_mode = force_generic_plan;
 /// written without those whose rows other sessions hold.
 const POSITION_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How long any other statement waits for a lock.
-const QUERY_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long any other statement waits for a lock on its session. It is then tried again, without
+/// one ([`super::row_locks`]).
+const QUERY_LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// All pools of a broker.
 pub(crate) struct Pools {

@@ -7,13 +7,13 @@
 //!   Those of one topic use at most a quarter of the pool, or two sessions if the half has two.
 //!   Those of one consumer use one. With two sessions or more, some are therefore left for
 //!   statements that wait for no row, which includes every read.
-//! - No statement waits for a lock on its session for longer than 500 ms. It then
-//!   returns the session and is tried again behind those that came meanwhile, for 5 s in all.
+//! - No statement waits for a lock on its session for longer than 500 ms. It then returns the
+//!   session and is tried again behind those that came meanwhile, for 5 s in all.
 //!
-//! A statement whose rows are free thus waits for short tries of others at most, however long rows
-//! are held and in however many topics. Statements queue here in order of arrival, without a
-//! session. Not covered are publishes and position writes, which have sessions of their own, and a
-//! pull's first try, which waits for 100 ms at most.
+//! A statement whose rows are free waits only behind tries of at most 500 ms each. If so many are
+//! queued that this takes 5 s, it fails as if its rows were held. Statements queue here in order of
+//! arrival, without a session. Not covered are publishes and position writes, which have sessions of
+//! their own, and the first try of each pull, which waits for up to 100 ms for each of its two locks.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -31,9 +31,6 @@ use crate::{
 /// How long a statement waits for its rows in all its tries together.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a statement that is tried only once waits for its permits.
-const TIMEOUT_OF_ONE_TRY: Duration = Duration::from_millis(500);
-
 /// The pause before a statement whose rows are held is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -43,13 +40,20 @@ pub struct RowLocks {
     all: Semaphore,
     sessions_of_a_topic: usize,
     /// The permits of topics and consumers whose statements run or wait.
-    owners: Mutex<HashMap<Owner, Arc<Semaphore>>>,
+    owners: Mutex<HashMap<Owner, Permits>>,
 }
 
 /// The topic, or the consumer of a topic, whose rows a statement needs.
 type Owner = (TopicName, Option<ConsumerId>);
 
-/// The permits of a topic or a consumer; dropping the last share removes them.
+/// The permits of a topic or a consumer.
+struct Permits {
+    semaphore: Arc<Semaphore>,
+    /// How many statements use them, or wait for them.
+    shares: usize,
+}
+
+/// One statement's use of the permits of a topic or a consumer; dropping the last one removes them.
 struct Share<'a> {
     locks: &'a RowLocks,
     owner: Owner,
@@ -116,8 +120,8 @@ impl RowLocks {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        self.try_once(Instant::now() + TIMEOUT_OF_ONE_TRY, &[self.share_of_topic(topic)], statement)
-            .await
+        let shares = [self.share_of_topic(topic)];
+        self.try_once(Instant::now() + TIMEOUT, &shares, || statement).await
     }
 
     /// Runs a statement once, for a caller that runs one at a time and so needs no share.
@@ -125,7 +129,7 @@ impl RowLocks {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        self.try_once(Instant::now() + TIMEOUT, &[], statement).await
+        self.try_once(Instant::now() + TIMEOUT, &[], || statement).await
     }
 
     async fn try_until<T, F>(
@@ -138,7 +142,7 @@ impl RowLocks {
         F: Future<Output = Result<T, Error>>,
     {
         loop {
-            match self.try_once(give_up_at, shares, statement()).await {
+            match self.try_once(give_up_at, shares, &statement).await {
                 Err(Error::Locked(_)) if Instant::now() < give_up_at => {
                     time::sleep_until(give_up_at.min(Instant::now() + PAUSE)).await;
                 }
@@ -149,12 +153,15 @@ impl RowLocks {
 
     /// Runs a statement under a permit of each share and then one of all. Permits are always
     /// acquired in this order, so that no two statements wait for each other.
-    async fn try_once<T>(
+    async fn try_once<T, F>(
         &self,
         give_up_at: Instant,
         shares: &[Share<'_>],
-        statement: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
+        statement: impl FnOnce() -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
         let permits = async {
             let mut permits = Vec::with_capacity(shares.len() + 1);
             for semaphore in shares.iter().map(|share| &*share.permits).chain([&self.all]) {
@@ -164,9 +171,11 @@ impl RowLocks {
         };
         // None of the semaphores is ever closed.
         let Ok(_permits) = time::timeout_at(give_up_at, permits).await else {
-            return Err(Error::Locked("others waited for rows of the same".to_owned()));
+            return Err(Error::Locked(
+                "no turn in time: other statements wait for locked rows".to_owned(),
+            ));
         };
-        statement.await
+        statement().await
     }
 
     fn share_of_topic(&self, topic: &TopicName) -> Share<'_> {
@@ -179,9 +188,10 @@ impl RowLocks {
 
     fn share(&self, owner: Owner, sessions: usize) -> Share<'_> {
         let mut owners = self.owners.lock();
-        let permits =
-            owners.entry(owner.clone()).or_insert_with(|| Arc::new(Semaphore::new(sessions)));
-        let permits = permits.clone();
+        let new = || Permits { semaphore: Arc::new(Semaphore::new(sessions)), shares: 0 };
+        let permits = owners.entry(owner.clone()).or_insert_with(new);
+        permits.shares += 1;
+        let permits = permits.semaphore.clone();
         drop(owners);
         Share { locks: self, owner, permits }
     }
@@ -189,10 +199,12 @@ impl RowLocks {
 
 impl Drop for Share<'_> {
     fn drop(&mut self) {
-        // Shares are made under this lock only, so two references are the map's and this one.
         let mut owners = self.locks.owners.lock();
-        if Arc::strong_count(&self.permits) == 2 {
-            owners.remove(&self.owner);
+        if let Some(permits) = owners.get_mut(&self.owner) {
+            permits.shares -= 1;
+            if permits.shares == 0 {
+                owners.remove(&self.owner);
+            }
         }
     }
 }
