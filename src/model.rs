@@ -15,7 +15,7 @@ mod sabotage;
 mod time;
 
 pub use draft::{Draft, Sequences, Stamp};
-pub use invalid::InvalidInput;
+pub use invalid::{InvalidInput, InvalidValue};
 pub use labels::Labels;
 pub use message::{
     Batch, Encoded, MAX_MESSAGE_BYTES, MAX_REQUEST_MESSAGES, Message, MessageRef, NewMessages,

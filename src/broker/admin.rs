@@ -4,3 +4,5 @@
 pub(crate) mod consumers;
 pub(crate) mod producers;
 pub(crate) mod topics;
+
+mod pages;

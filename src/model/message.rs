@@ -4,7 +4,7 @@ use std::{sync::OnceLock, time::SystemTime};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{invalid::InvalidInput, labels::Labels, name::ProducerId, position::Offset};
+use super::{invalid::InvalidValue, labels::Labels, name::ProducerId, position::Offset};
 
 /// The most bytes of a message's payload, key and headers together.
 ///
@@ -37,20 +37,20 @@ pub struct NewMessages {
 
 impl NewMessages {
     /// Checks the messages of a request.
-    pub fn parse(messages: Vec<Message>) -> Result<Self, InvalidInput> {
+    pub fn parse(messages: Vec<Message>) -> Result<Self, InvalidValue> {
         if messages.is_empty() {
-            return Err(InvalidInput::new("messages", "must not be empty"));
+            return Err(InvalidValue::new("must not be empty"));
         }
         if messages.len() > MAX_REQUEST_MESSAGES {
             let (count, limit) = (messages.len(), MAX_REQUEST_MESSAGES);
-            return Err(InvalidInput::over_limit("messages", count, limit, "messages"));
+            return Err(InvalidValue::over_limit(count, limit, "messages"));
         }
         let mut bytes = 0;
         for (index, message) in messages.iter().enumerate() {
             let size = message.bytes();
             if size > MAX_MESSAGE_BYTES {
-                let field = format!("messages[{index}]");
-                return Err(InvalidInput::over_limit(field, size, MAX_MESSAGE_BYTES, "bytes"));
+                let too_large = InvalidValue::over_limit(size, MAX_MESSAGE_BYTES, "bytes");
+                return Err(too_large.in_part(format!("[{index}]")));
             }
             bytes += size;
         }
@@ -178,21 +178,6 @@ pub struct MessageRef<'a> {
     pub published_at: SystemTime,
 }
 
-impl MessageRef<'_> {
-    /// An upper bound on the bytes of the encoded message.
-    pub fn wire_bytes(&self) -> usize {
-        /// Offset, time, field tags and lengths.
-        const FRAMING: usize = 64;
-        /// Tags and lengths of one header.
-        const HEADER_FRAMING: usize = 12;
-        let headers = self
-            .headers
-            .map_or(0, |headers| headers.bytes() + headers.entries().len() * HEADER_FRAMING);
-        let key = self.key.map_or(0, Bytes::len);
-        self.payload.len() + key + headers + self.producer.as_str().len() + FRAMING
-    }
-}
-
 impl Batch {
     /// The offset that follows the batch.
     pub fn end(&self) -> Offset {
@@ -257,7 +242,7 @@ mod tests {
         assert!(NewMessages::parse(vec![message(MAX_MESSAGE_BYTES)]).is_ok());
         let refusal =
             NewMessages::parse(vec![message(1), message(MAX_MESSAGE_BYTES + 1)]).unwrap_err();
-        assert_eq!((refusal.field.as_str(), refusal.limit), ("messages[1]", Some(1_048_576)));
+        assert_eq!((refusal.part.as_str(), refusal.limit), ("[1]", Some(1_048_576)));
     }
 
     #[test]

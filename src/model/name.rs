@@ -2,40 +2,40 @@
 
 use std::{fmt, sync::Arc};
 
-use super::invalid::InvalidInput;
+use super::invalid::InvalidValue;
 
 const MAX_NAME_BYTES: usize = 255;
 
 /// Checks a name: 1 to 255 characters of `A-Za-z0-9._-`, and neither `.` nor `..`.
-fn parse(field: &str, text: &str) -> Result<Arc<str>, InvalidInput> {
+fn parse(text: &str) -> Result<Arc<str>, InvalidValue> {
     if text.is_empty() {
-        return Err(InvalidInput::new(field, "must not be empty"));
+        return Err(InvalidValue::new("must not be empty"));
     }
     if text.len() > MAX_NAME_BYTES {
-        return Err(InvalidInput::over_limit(field, text.len(), MAX_NAME_BYTES, "bytes"));
+        return Err(InvalidValue::over_limit(text.len(), MAX_NAME_BYTES, "bytes"));
     }
     if let Some(bad) =
         text.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')))
     {
         let problem = format!("holds {bad:?}, and only A-Z a-z 0-9 . _ - are allowed");
-        return Err(InvalidInput::new(field, problem));
+        return Err(InvalidValue::new(problem));
     }
     if text == "." || text == ".." {
-        return Err(InvalidInput::new(field, "must not be \".\" or \"..\""));
+        return Err(InvalidValue::new("must not be \".\" or \"..\""));
     }
     Ok(text.into())
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $type:ident, $field:literal) => {
+    ($(#[$doc:meta])* $type:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $type(Arc<str>);
 
         impl $type {
             /// Checks a name that a client gave.
-            pub fn parse(text: &str) -> Result<Self, InvalidInput> {
-                parse($field, text).map(Self)
+            pub fn parse(text: &str) -> Result<Self, InvalidValue> {
+                parse(text).map(Self)
             }
 
             /// Accepts a name that comes from the database, where only checked names are stored.
@@ -56,9 +56,9 @@ macro_rules! name {
         }
 
         impl TryFrom<&str> for $type {
-            type Error = InvalidInput;
+            type Error = InvalidValue;
 
-            fn try_from(text: &str) -> Result<Self, InvalidInput> {
+            fn try_from(text: &str) -> Result<Self, InvalidValue> {
                 Self::parse(text)
             }
         }
@@ -79,15 +79,15 @@ macro_rules! name {
 
 name! {
     /// The name of a topic, unique in the database.
-    TopicName, "topic"
+    TopicName
 }
 name! {
     /// The id of a producer, unique within its topic.
-    ProducerId, "producer_id"
+    ProducerId
 }
 name! {
     /// The id of a consumer, unique within its topic.
-    ConsumerId, "consumer_id"
+    ConsumerId
 }
 
 impl ProducerId {
@@ -115,7 +115,7 @@ mod tests {
         }
         for bad in ["", ".", "..", "a b", "a/b", "ü", "a\0", "a\n", &"x".repeat(256)] {
             let refusal = TopicName::parse(bad).unwrap_err();
-            assert_eq!(refusal.field, "topic", "{bad:?}");
+            assert_eq!(refusal.in_field("topic").field, "topic", "{bad:?}");
         }
         assert_eq!(ProducerId::parse(&"x".repeat(256)).unwrap_err().limit, Some(255));
     }

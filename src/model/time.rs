@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::invalid::InvalidInput;
+use super::invalid::InvalidValue;
 
 const YEAR_1: i64 = -62_135_596_800;
 const YEAR_10000: i64 = 253_402_300_800;
@@ -22,14 +22,14 @@ impl TimeBound {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`] names the field `time` and its range.
-    pub fn parse(seconds: i64, nanos: i32) -> Result<Self, InvalidInput> {
+    /// [`InvalidValue`] says which range it is not in.
+    pub fn parse(seconds: i64, nanos: i32) -> Result<Self, InvalidValue> {
         if !(YEAR_1..YEAR_10000).contains(&seconds) {
-            return Err(InvalidInput::new("time", "is not within the years 1 to 9999"));
+            return Err(InvalidValue::new("is not within the years 1 to 9999"));
         }
         let Some(nanos) = u32::try_from(nanos).ok().filter(|_| nanos < NANOS_PER_SECOND) else {
             let problem = format!("has {nanos} nanos, which must be 0 to 999,999,999");
-            return Err(InvalidInput::new("time", problem));
+            return Err(InvalidValue::new(problem));
         };
         let second = Duration::from_secs(seconds.unsigned_abs());
         let second = match seconds {
@@ -39,8 +39,7 @@ impl TimeBound {
         // The last nanosecond of the year 9999 becomes the first microsecond of the next year.
         let micros = Duration::from_micros(nanos.div_ceil(1_000).into());
         let bound = second.and_then(|second| second.checked_add(micros));
-        let unsupported =
-            || InvalidInput::new("time", "is a time that this machine does not support");
+        let unsupported = || InvalidValue::new("is a time that this machine does not support");
         bound.map(Self).ok_or_else(unsupported)
     }
 
@@ -104,8 +103,7 @@ mod tests {
             (0, i32::MIN, "nanos"),
         ] {
             let invalid = TimeBound::parse(seconds, nanos).unwrap_err();
-            assert_eq!(invalid.field, "time");
-            assert!(invalid.problem.contains(problem), "{seconds} {nanos}: {invalid}");
+            assert!(invalid.problem.contains(problem), "{seconds} {nanos}: {invalid:?}");
         }
     }
 }

@@ -38,7 +38,7 @@ fn publish(topic: &str, producer: &str, sequence: Option<i64>, headers: &[&str])
         payload: "x".into(),
         headers: match *header {
             "" => Labels::default(),
-            text => Labels::parse("headers", labels("price", text)).unwrap(),
+            text => Labels::parse(labels("price", text)).unwrap(),
         },
         ..Message::default()
     };

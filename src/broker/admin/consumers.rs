@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::{
     broker::{
-        catalogue::Catalogue, error::Error, lease::registry::Leases, notify::outbox::LeaseScope,
+        admin::pages, catalogue::Catalogue, error::Error, lease::registry::Leases,
+        notify::outbox::LeaseScope,
     },
     model::{Consumer, ConsumerId, Page, PageRequest, Start, TopicName},
     storage::{self, Storage},
@@ -73,7 +74,7 @@ impl ConsumerAdmin {
         page: &PageRequest,
     ) -> Result<Page<Consumer>, Error> {
         let (id, _) = self.catalogue.log(topic).await?;
-        page.check_topic(id)?;
+        pages::check(page, id)?;
         let found = self.storage.list_consumers(id, &page.after, page.size + 1).await;
         Ok(Page::of(found.map_err(Error::of_read)?, page.size, Some(id)))
     }

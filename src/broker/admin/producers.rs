@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    broker::{catalogue::Catalogue, error::Error},
+    broker::{admin::pages, catalogue::Catalogue, error::Error},
     model::{Page, PageRequest, Producer, ProducerId, TopicName},
     storage::{self, Storage},
 };
@@ -67,7 +67,7 @@ impl ProducerAdmin {
         page: &PageRequest,
     ) -> Result<Page<Producer>, Error> {
         let (id, _) = self.catalogue.log(topic).await?;
-        page.check_topic(id)?;
+        pages::check(page, id)?;
         let found = self.storage.list_producers(id, &page.after, page.size + 1).await;
         Ok(Page::of(found.map_err(Error::of_read)?, page.size, Some(id)))
     }

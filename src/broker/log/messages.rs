@@ -2,6 +2,8 @@
 
 use std::{ops::Range, sync::Arc};
 
+use bytes::Bytes;
+
 use crate::model::{Batch, MessageRef, Offset, OffsetRange};
 
 /// What a frame may hold.
@@ -81,6 +83,19 @@ impl Messages {
     }
 }
 
+/// An upper bound on the bytes of the encoded message.
+pub(super) fn encoded_bytes(message: &MessageRef<'_>) -> usize {
+    /// Offset, time, field tags and lengths.
+    const FRAMING: usize = 64;
+    /// Tags and lengths of one header.
+    const HEADER_FRAMING: usize = 12;
+    let headers = message
+        .headers
+        .map_or(0, |headers| headers.bytes() + headers.entries().len() * HEADER_FRAMING);
+    let key = message.key.map_or(0, Bytes::len);
+    message.payload.len() + key + headers + message.producer.as_str().len() + FRAMING
+}
+
 /// The offset after the last message that fits, from `start` on. One message always fits, unless
 /// none is allowed.
 pub(crate) fn end_of_fit<'a>(
@@ -92,7 +107,7 @@ pub(crate) fn end_of_fit<'a>(
     let mut end = start;
     let messages = batches.flat_map(|batch| batch.messages_from(start)).take(limits.messages);
     for message in messages {
-        bytes += message.wire_bytes();
+        bytes += encoded_bytes(&message);
         if (bytes > limits.bytes && end > start) || message.offset >= limits.end {
             break;
         }

@@ -33,7 +33,7 @@ impl ConsumerService for Consumers {
     ) -> Result<Response<proto::RegisterConsumerResponse>, Status> {
         let client = peer::of(&request);
         let proto::RegisterConsumerRequest { topic, consumer_id, start } = request.into_inner();
-        let topic = TopicName::parse(&topic).map_err(refuse)?;
+        let topic = decode::topic_name(&topic).map_err(refuse)?;
         let id = decode::consumer_or_new(&consumer_id).map_err(refuse)?;
         let start = decode::start(start).map_err(refuse)?;
         let consumer = self.0.consumers.register(topic.clone(), id, start).await.map_err(refuse)?;
@@ -59,7 +59,7 @@ impl ConsumerService for Consumers {
         request: Request<proto::ListConsumersRequest>,
     ) -> Result<Response<proto::ListConsumersResponse>, Status> {
         let proto::ListConsumersRequest { topic, page_size, page_token } = request.get_ref();
-        let topic = TopicName::parse(topic).map_err(refuse)?;
+        let topic = decode::topic_name(topic).map_err(refuse)?;
         let list = format!("consumers of {topic}");
         let page = page_token::decode(&list, *page_size, page_token).map_err(refuse)?;
         let page = self.0.consumers.list(&topic, &page).await.map_err(refuse)?;
@@ -127,8 +127,8 @@ impl ConsumerService for Consumers {
 }
 
 fn names(topic: &str, consumer_id: &str) -> Result<(TopicName, ConsumerId), Status> {
-    let topic = TopicName::parse(topic).map_err(refuse)?;
-    Ok((topic, ConsumerId::parse(consumer_id).map_err(refuse)?))
+    let topic = decode::topic_name(topic).map_err(refuse)?;
+    Ok((topic, decode::consumer_id(consumer_id).map_err(refuse)?))
 }
 
 fn encode_frame(frame: Result<Frame, Error>) -> WireFrame {

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use crate::{
     broker::{Commit, CommitMode, Consume, FrameLimits, OnBusy, Publish, Pull, Stop, TrimTo},
     model::{
-        ConsumerId, Epoch, InvalidInput, Labels, MAX_MESSAGE_BYTES, MAX_REQUEST_MESSAGES, Message,
-        NewMessages, Offset, ProducerId, Retention, Sequence, Start, TimeBound, TopicChanges,
-        TopicName,
+        ConsumerId, Epoch, InvalidInput, InvalidValue, Labels, MAX_MESSAGE_BYTES,
+        MAX_REQUEST_MESSAGES, Message, NewMessages, Offset, ProducerId, Retention, Sequence, Start,
+        TimeBound, TopicChanges, TopicName,
     },
     proto::{
         self,
@@ -60,14 +60,31 @@ const DEFAULT_PULL: usize = 100;
 const MAX_PULL: usize = 10_000;
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
+/// Names the field that a value was parsed from.
+fn in_field<T>(field: &str, parsed: Result<T, InvalidValue>) -> Decoded<T> {
+    parsed.map_err(|invalid| invalid.in_field(field))
+}
+
+pub(super) fn topic_name(name: &str) -> Decoded<TopicName> {
+    in_field("topic", TopicName::parse(name))
+}
+
+pub(super) fn producer_id(id: &str) -> Decoded<ProducerId> {
+    in_field("producer_id", ProducerId::parse(id))
+}
+
+pub(super) fn consumer_id(id: &str) -> Decoded<ConsumerId> {
+    in_field("consumer_id", ConsumerId::parse(id))
+}
+
 /// A producer's ID, or a new one if none is given.
 pub(super) fn producer_or_new(id: &str) -> Decoded<ProducerId> {
-    if id.is_empty() { Ok(ProducerId::generate()) } else { ProducerId::parse(id) }
+    if id.is_empty() { Ok(ProducerId::generate()) } else { producer_id(id) }
 }
 
 /// A consumer's ID, or a new one if none is given.
 pub(super) fn consumer_or_new(id: &str) -> Decoded<ConsumerId> {
-    if id.is_empty() { Ok(ConsumerId::generate()) } else { ConsumerId::parse(id) }
+    if id.is_empty() { Ok(ConsumerId::generate()) } else { consumer_id(id) }
 }
 
 pub(super) fn description(text: String) -> Decoded<String> {
@@ -82,7 +99,7 @@ pub(super) fn description(text: String) -> Decoded<String> {
 }
 
 pub(super) fn labels(entries: BTreeMap<String, String>) -> Decoded<Labels> {
-    Labels::parse("labels", entries)
+    in_field("labels", Labels::parse(entries))
 }
 
 pub(super) fn topic_changes(request: proto::UpdateTopicRequest) -> Decoded<TopicChanges> {
@@ -162,7 +179,7 @@ pub(super) fn publish(request: PublishRequest, names: &mut Names) -> Decoded<Pub
             .expected_head
             .map(|head| not_negative("expected_head", head).map(Offset))
             .transpose()?,
-        messages: NewMessages::parse(messages)?,
+        messages: in_field("messages", NewMessages::parse(messages))?,
     })
 }
 
@@ -174,13 +191,13 @@ pub fn decode_publish(request: PublishRequest) -> Decoded<Publish> {
 /// Reuses the previous request's name if it is the same.
 fn name_like_last<N>(last: &mut Option<N>, name: &[u8], field: &str) -> Decoded<N>
 where
-    N: Clone + AsRef<str> + for<'a> TryFrom<&'a str, Error = InvalidInput>,
+    N: Clone + AsRef<str> + for<'a> TryFrom<&'a str, Error = InvalidValue>,
 {
     if let Some(last) = last.as_ref().filter(|last| last.as_ref().as_bytes() == name) {
         return Ok(last.clone());
     }
     let name = str::from_utf8(name).map_err(|_| InvalidInput::new(field, "is not UTF-8"))?;
-    let name = N::try_from(name)?;
+    let name = in_field(field, N::try_from(name))?;
     Ok(last.insert(name).clone())
 }
 
@@ -217,7 +234,7 @@ fn headers(entries: Vec<HeadersEntry>) -> Decoded<Labels> {
         Err(_) => Err(InvalidInput::new("headers", "holds a name or a value that is not UTF-8")),
     };
     let entries = entries.iter().map(|HeadersEntry { key, value }| Ok((text(key)?, text(value)?)));
-    Labels::parse("headers", entries.collect::<Decoded<_>>()?)
+    in_field("headers", Labels::parse(entries.collect::<Decoded<_>>()?))
 }
 
 /// Three requests name a position in the log, each with a oneof of its own.
@@ -262,7 +279,7 @@ fn offset(offset: i64) -> Decoded<Offset> {
 }
 
 fn time(Timestamp { seconds, nanos }: Timestamp) -> Decoded<TimeBound> {
-    TimeBound::parse(seconds, nanos)
+    in_field("time", TimeBound::parse(seconds, nanos))
 }
 
 pub(super) fn consume(
@@ -282,8 +299,8 @@ pub(super) fn consume(
         return Err(InvalidInput::new("max_in_flight", problem));
     }
     Ok(Consume {
-        topic: TopicName::parse(&request.topic)?,
-        consumer: ConsumerId::parse(&request.consumer_id)?,
+        topic: topic_name(&request.topic)?,
+        consumer: consumer_id(&request.consumer_id)?,
         commit_mode,
         on_busy: match proto::OnBusy::try_from(request.on_busy) {
             Ok(proto::OnBusy::Unspecified | proto::OnBusy::Wait) => OnBusy::Wait,
@@ -344,7 +361,7 @@ fn client_name(name: String) -> Decoded<String> {
 
 pub(super) fn commit(request: &proto::CommitRequest) -> Decoded<Commit> {
     let proto::CommitRequest { topic, consumer_id, epoch, position } = request;
-    let (topic, consumer) = (TopicName::parse(topic)?, ConsumerId::parse(consumer_id)?);
+    let (topic, consumer) = (topic_name(topic)?, self::consumer_id(consumer_id)?);
     if *epoch < 1 {
         let problem = "must be the one from the stream's attached frame, at least 1";
         return Err(InvalidInput::new("epoch", problem));
@@ -355,8 +372,8 @@ pub(super) fn commit(request: &proto::CommitRequest) -> Decoded<Commit> {
 
 pub(super) fn pull(request: proto::PullRequest, deadline: Option<Instant>) -> Decoded<Pull> {
     Ok(Pull {
-        topic: TopicName::parse(&request.topic)?,
-        consumer: ConsumerId::parse(&request.consumer_id)?,
+        topic: topic_name(&request.topic)?,
+        consumer: consumer_id(&request.consumer_id)?,
         max_messages: page_of_messages(request.max_messages)?,
         deadline,
         wait: match request.wait {

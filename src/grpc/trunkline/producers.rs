@@ -12,7 +12,6 @@ use crate::{
         status::refuse,
         trunkline::{decode, encode, page_token, publish_stream},
     },
-    model::{ProducerId, TopicName},
     proto::{
         self,
         raw::{PublishRequest, producer_service_server::ProducerService},
@@ -29,7 +28,7 @@ impl ProducerService for Producers {
         request: Request<proto::RegisterProducerRequest>,
     ) -> Result<Response<proto::RegisterProducerResponse>, Status> {
         let proto::RegisterProducerRequest { topic, producer_id, fence } = request.get_ref();
-        let topic = TopicName::parse(topic).map_err(refuse)?;
+        let topic = decode::topic_name(topic).map_err(refuse)?;
         let id = decode::producer_or_new(producer_id).map_err(refuse)?;
         let producer = match fence {
             true => self.0.producers.fence(topic.clone(), id).await,
@@ -50,8 +49,8 @@ impl ProducerService for Producers {
         request: Request<proto::UnregisterProducerRequest>,
     ) -> Result<Response<proto::UnregisterProducerResponse>, Status> {
         let proto::UnregisterProducerRequest { topic, producer_id } = request.get_ref();
-        let topic = TopicName::parse(topic).map_err(refuse)?;
-        let id = ProducerId::parse(producer_id).map_err(refuse)?;
+        let topic = decode::topic_name(topic).map_err(refuse)?;
+        let id = decode::producer_id(producer_id).map_err(refuse)?;
         self.0.producers.unregister(topic.clone(), id.clone()).await.map_err(refuse)?;
         info!(%topic, producer = %id, client = peer::of(&request), "unregistered a producer");
         Ok(Response::new(proto::UnregisterProducerResponse {}))
@@ -62,8 +61,8 @@ impl ProducerService for Producers {
         request: Request<proto::GetProducerRequest>,
     ) -> Result<Response<proto::GetProducerResponse>, Status> {
         let proto::GetProducerRequest { topic, producer_id } = request.get_ref();
-        let topic = TopicName::parse(topic).map_err(refuse)?;
-        let id = ProducerId::parse(producer_id).map_err(refuse)?;
+        let topic = decode::topic_name(topic).map_err(refuse)?;
+        let id = decode::producer_id(producer_id).map_err(refuse)?;
         let producer = self.0.producers.get(&topic, &id).await.map_err(refuse)?;
         let producer = Some(encode::producer(&topic, producer));
         Ok(Response::new(proto::GetProducerResponse { producer }))
@@ -74,7 +73,7 @@ impl ProducerService for Producers {
         request: Request<proto::ListProducersRequest>,
     ) -> Result<Response<proto::ListProducersResponse>, Status> {
         let proto::ListProducersRequest { topic, page_size, page_token } = request.get_ref();
-        let topic = TopicName::parse(topic).map_err(refuse)?;
+        let topic = decode::topic_name(topic).map_err(refuse)?;
         let list = format!("producers of {topic}");
         let page = page_token::decode(&list, *page_size, page_token).map_err(refuse)?;
         let page = self.0.producers.list(&topic, &page).await.map_err(refuse)?;

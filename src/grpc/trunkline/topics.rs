@@ -12,7 +12,6 @@ use crate::{
         status::refuse,
         trunkline::{decode, encode, page_token},
     },
-    model::TopicName,
     proto::{self, raw::topic_service_server::TopicService},
 };
 
@@ -31,7 +30,7 @@ impl TopicService for Topics {
         let client = peer::of(&request);
         let proto::CreateTopicRequest { topic, description, labels, retention } =
             request.into_inner();
-        let name = TopicName::parse(&topic).map_err(refuse)?;
+        let name = decode::topic_name(&topic).map_err(refuse)?;
         let description = decode::description(description).map_err(refuse)?;
         let labels = decode::labels(labels).map_err(refuse)?;
         let retention = decode::retention(retention).map_err(refuse)?;
@@ -45,7 +44,7 @@ impl TopicService for Topics {
         &self,
         request: Request<proto::GetTopicRequest>,
     ) -> Result<Response<proto::GetTopicResponse>, Status> {
-        let name = TopicName::parse(&request.get_ref().topic).map_err(refuse)?;
+        let name = decode::topic_name(&request.get_ref().topic).map_err(refuse)?;
         let topic = self.0.topics.get(&name).await.map_err(refuse)?;
         Ok(Response::new(proto::GetTopicResponse { topic: Some(encode::topic(topic)) }))
     }
@@ -66,7 +65,7 @@ impl TopicService for Topics {
         &self,
         request: Request<proto::UpdateTopicRequest>,
     ) -> Result<Response<proto::UpdateTopicResponse>, Status> {
-        let name = TopicName::parse(&request.get_ref().topic).map_err(refuse)?;
+        let name = decode::topic_name(&request.get_ref().topic).map_err(refuse)?;
         let client = peer::of(&request);
         let changes = decode::topic_changes(request.into_inner()).map_err(refuse)?;
         let topic = self.0.topics.update(name, &changes).await.map_err(refuse)?;
@@ -78,7 +77,7 @@ impl TopicService for Topics {
         &self,
         request: Request<proto::DeleteTopicRequest>,
     ) -> Result<Response<proto::DeleteTopicResponse>, Status> {
-        let name = TopicName::parse(&request.get_ref().topic).map_err(refuse)?;
+        let name = decode::topic_name(&request.get_ref().topic).map_err(refuse)?;
         self.0.topics.delete(name.clone()).await.map_err(refuse)?;
         info!(topic = %name, client = peer::of(&request), "deleted a topic");
         Ok(Response::new(proto::DeleteTopicResponse {}))
@@ -90,7 +89,7 @@ impl TopicService for Topics {
     ) -> Result<Response<proto::TrimTopicResponse>, Status> {
         let client = peer::of(&request);
         let proto::TrimTopicRequest { topic, before } = request.into_inner();
-        let name = TopicName::parse(&topic).map_err(refuse)?;
+        let name = decode::topic_name(&topic).map_err(refuse)?;
         let to = decode::trim_to(before).map_err(refuse)?;
         let first_offset = self.0.topics.trim(name.clone(), to).await.map_err(refuse)?.0;
         info!(topic = %name, first_offset, client, "trimmed a topic");
@@ -102,7 +101,7 @@ impl TopicService for Topics {
         request: Request<proto::ReadMessagesRequest>,
     ) -> Result<Response<proto::ReadMessagesResponse>, Status> {
         let proto::ReadMessagesRequest { topic, max_messages, start } = request.into_inner();
-        let name = TopicName::parse(&topic).map_err(refuse)?;
+        let name = decode::topic_name(&topic).map_err(refuse)?;
         let max_messages = decode::page_of_messages(max_messages).map_err(refuse)?;
         let start = decode::read_start(start).map_err(refuse)?;
         let read = self.0.delivery.read_messages(name, start, max_messages).await;

@@ -10,7 +10,7 @@ use crate::{
     broker::{
         log::{
             cursor::{Cursor, LogSource},
-            messages::{FrameLimits, Messages, end_of_fit},
+            messages::{FrameLimits, Messages, encoded_bytes, end_of_fit},
             topics::{LogReader, TopicLogs},
         },
         testing::{
@@ -115,7 +115,7 @@ impl ModelStream<'_> {
 /// Checks that a frame holds what is stored at its offsets, and keeps to its limits.
 fn check_frame(frame: &Messages, limits: FrameLimits, stored: &[Arc<Batch>]) {
     assert!(frame.count() > 0 && frame.count() <= limits.messages && frame.range.end <= limits.end);
-    let bytes: usize = frame.iter().map(|message| message.wire_bytes()).sum();
+    let bytes: usize = frame.iter().map(|message| encoded_bytes(&message)).sum();
     assert!(bytes <= limits.bytes || frame.count() == 1, "{bytes} of {} bytes", limits.bytes);
     let expected = stored.iter().flat_map(|batch| batch.messages_from(frame.range.start));
     let expected = expected.take_while(|message| message.offset < frame.range.end);
@@ -182,7 +182,7 @@ fn a_frame_holds_as_many_messages_as_fit() {
         assert!(from <= to && to <= head);
         let one_more = log.iter().flat_map(|batch| batch.messages_from(from));
         let one_more = one_more.take_while(|message| message.offset <= to);
-        let bytes: usize = one_more.map(|message| message.wire_bytes()).sum();
+        let bytes: usize = one_more.map(|message| encoded_bytes(&message)).sum();
         let count = to.since(from) as usize;
         let full = to == head
             || count == limits.messages
