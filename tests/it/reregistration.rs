@@ -100,7 +100,8 @@ async fn a_client_that_returns_to_a_new_registration_sees_a_seek() {
     assert_eq!((before.epoch, before.seek_epoch), (1, 0));
     unregister_consumer(&broker).await;
     broker.consumer("orders", "billing").await;
-    let after = broker.consume_manually("orders", "billing").await.attached().await;
+    // Stands by for as long as the old registration's stream has not noticed its end.
+    let after = broker.consume_manually("orders", "billing").await.attaches().await;
     assert!(after.seek_epoch > before.epoch, "{after:?}");
     assert!(after.epoch > after.seek_epoch, "{after:?}");
 }
