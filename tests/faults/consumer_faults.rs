@@ -193,7 +193,9 @@ async fn a_dozen_clients_stop_reading() {
     }
     println!("messages/s before, and while they wait: {before}, {}", pace().await);
     println!("MiB of each broker when {MIB} MiB wait, and twice as many: {memory:?}");
-    for (before, after) in memory[0].iter().zip(&memory[1]) {
+    // Both brokers serve alike, but neither may have grown to its bound by the first measurement.
+    let before = memory[0].iter().max().expect("there are brokers");
+    for after in &memory[1] {
         assert!(*after < before + MAX_GROWTH, "{memory:?} MiB");
     }
     stopped.end().await;

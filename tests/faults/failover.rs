@@ -1,15 +1,15 @@
 //! Failover from a primary to its standby.
 
-use std::{collections::HashMap, fs, ops::Range, path::PathBuf, time::Duration};
+use std::{collections::HashMap, fs, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
 use nix::sys::signal::Signal;
 
 use crate::{
-    history::What,
+    history::{Event, Run as Delivered, Values, What},
     postgres::Postgres,
     proxy::ALL,
     run::{Run, Setup},
-    support::until,
+    support::{until, within},
 };
 
 /// A primary and its standby; commits wait for a synchronous standby.
@@ -108,8 +108,19 @@ async fn nothing_is_visible_before_the_synchronous_standby_has_it() {
     run.work_until_stored(500).await;
     run.fault("SIGSTOP of the synchronous standby", true);
     standby.signal_all(Signal::SIGSTOP);
-    // What was in flight to the standby may still be acknowledged.
-    run.work_for(Duration::from_millis(500)).await;
+    // What the standby had received may still be acknowledged.
+    let settled = async {
+        let answers = || run.world.history.events().iter().filter(|event| is_commit(event)).count();
+        let mut before = answers();
+        loop {
+            run.work_for(Duration::from_millis(500)).await;
+            let now = answers();
+            if std::mem::replace(&mut before, now) == now {
+                return;
+            }
+        }
+    };
+    within(Duration::from_secs(20), "commits stop", settled).await;
     let from = run.world.history.events().len();
     run.work_for(Duration::from_secs(3)).await;
     let events = run.world.history.events();
@@ -117,14 +128,15 @@ async fn nothing_is_visible_before_the_synchronous_standby_has_it() {
     let position =
         sql.query_one("select pg_current_wal_lsn() > replay_lsn from pg_stat_replication", &[]);
     assert!(position.await.unwrap().get::<_, bool>(0), "no commit waits");
-    let seen = events[from..].iter().find(|event| {
-        matches!(
-            event.what,
-            What::Published { .. }
-                | What::Committed
-                | What::Delivered { .. }
-                | What::LogEnds { .. }
-        )
+    let acknowledged = acknowledged(&events[..from]);
+    let is_new = |run: &Delivered| {
+        let Values { producer, first, count } = &run.values;
+        acknowledged.get(producer).is_none_or(|next| first + count > *next)
+    };
+    let seen = events[from..].iter().find(|event| match &event.what {
+        // A client that waited for a commit in vain may go on to read what it had received.
+        What::Delivered { runs } => runs.iter().any(is_new),
+        _ => is_commit(event),
     });
     assert_eq!(seen, None, "visible although the standby does not have it");
     standby.signal_all(Signal::SIGCONT);
@@ -132,6 +144,31 @@ async fn nothing_is_visible_before_the_synchronous_standby_has_it() {
     run.work_until_stored(500).await;
     run.finish().await;
     drop(standby);
+}
+
+/// Whether an event shows that something was committed just now.
+fn is_commit(event: &Event) -> bool {
+    matches!(event.what, What::Published { .. } | What::Committed | What::LogEnds { .. })
+}
+
+/// For each producer, the value that follows the last one whose storage was acknowledged.
+fn acknowledged(events: &[Event]) -> HashMap<Arc<str>, i64> {
+    let mut sent = HashMap::new();
+    let mut acknowledged = HashMap::new();
+    for event in events {
+        match &event.what {
+            What::Publish { values, .. } => {
+                sent.insert(event.op, values);
+            }
+            What::Published { .. } => {
+                let Values { producer, first, count } = sent[&event.op];
+                let next: &mut i64 = acknowledged.entry(producer.clone()).or_default();
+                *next = (*next).max(first + count);
+            }
+            _ => {}
+        }
+    }
+    acknowledged
 }
 
 /// What the standby did not have yet is lost, which cannot be avoided, but must be reported.
