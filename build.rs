@@ -11,7 +11,8 @@ use prost_types::{
     field_descriptor_proto::Type,
 };
 
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 5] = [
+    "proto/trunkline/v1/access.proto",
     "proto/trunkline/v1/message.proto",
     "proto/trunkline/v1/topic.proto",
     "proto/trunkline/v1/producer.proto",
