@@ -160,8 +160,11 @@ type Consumer struct {
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When the position last moved or the lease was last acquired.
 	LastActivityTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_activity_time,json=lastActivityTime,proto3" json:"last_activity_time,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The principal that the registration belongs to; empty if it belongs to
+	// nobody.
+	Owner         string `protobuf:"bytes,10,opt,name=owner,proto3" json:"owner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Consumer) Reset() {
@@ -255,6 +258,13 @@ func (x *Consumer) GetLastActivityTime() *timestamppb.Timestamp {
 		return x.LastActivityTime
 	}
 	return nil
+}
+
+func (x *Consumer) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
 }
 
 // Requests a position in a topic.
@@ -1888,7 +1898,7 @@ var File_trunkline_v1_consumer_proto protoreflect.FileDescriptor
 
 const file_trunkline_v1_consumer_proto_rawDesc = "" +
 	"\n" +
-	"\x1btrunkline/v1/consumer.proto\x12\ftrunkline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atrunkline/v1/message.proto\"\xb8\x02\n" +
+	"\x1btrunkline/v1/consumer.proto\x12\ftrunkline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atrunkline/v1/message.proto\"\xce\x02\n" +
 	"\bConsumer\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1f\n" +
 	"\vconsumer_id\x18\x02 \x01(\tR\n" +
@@ -1900,7 +1910,9 @@ const file_trunkline_v1_consumer_proto_rawDesc = "" +
 	"\x06holder\x18\a \x01(\tR\x06holder\x12;\n" +
 	"\vcreate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12H\n" +
-	"\x12last_activity_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x10lastActivityTime\"\xd2\x01\n" +
+	"\x12last_activity_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x10lastActivityTime\x12\x14\n" +
+	"\x05owner\x18\n" +
+	" \x01(\tR\x05owner\"\xd2\x01\n" +
 	"\x17RegisterConsumerRequest\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1f\n" +
 	"\vconsumer_id\x18\x02 \x01(\tR\n" +

@@ -45,7 +45,10 @@ type Producer struct {
 	LastSequence *int64 `protobuf:"varint,7,opt,name=last_sequence,json=lastSequence,proto3,oneof" json:"last_sequence,omitempty"`
 	// The sequence that the next message must have: last_sequence plus one, or 0
 	// if last_sequence is absent.
-	NextSequence  int64 `protobuf:"varint,8,opt,name=next_sequence,json=nextSequence,proto3" json:"next_sequence,omitempty"`
+	NextSequence int64 `protobuf:"varint,8,opt,name=next_sequence,json=nextSequence,proto3" json:"next_sequence,omitempty"`
+	// The principal that the registration belongs to; empty if it belongs to
+	// nobody.
+	Owner         string `protobuf:"bytes,9,opt,name=owner,proto3" json:"owner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -134,6 +137,13 @@ func (x *Producer) GetNextSequence() int64 {
 		return x.NextSequence
 	}
 	return 0
+}
+
+func (x *Producer) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
 }
 
 // Requests the right to publish to a topic.
@@ -1069,7 +1079,7 @@ var File_trunkline_v1_producer_proto protoreflect.FileDescriptor
 
 const file_trunkline_v1_producer_proto_rawDesc = "" +
 	"\n" +
-	"\x1btrunkline/v1/producer.proto\x12\ftrunkline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atrunkline/v1/message.proto\"\xf3\x02\n" +
+	"\x1btrunkline/v1/producer.proto\x12\ftrunkline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atrunkline/v1/message.proto\"\x89\x03\n" +
 	"\bProducer\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1f\n" +
 	"\vproducer_id\x18\x02 \x01(\tR\n" +
@@ -1081,7 +1091,8 @@ const file_trunkline_v1_producer_proto_rawDesc = "" +
 	"lastOffset\x88\x01\x01\x12\x14\n" +
 	"\x05epoch\x18\x06 \x01(\x03R\x05epoch\x12(\n" +
 	"\rlast_sequence\x18\a \x01(\x03H\x01R\flastSequence\x88\x01\x01\x12#\n" +
-	"\rnext_sequence\x18\b \x01(\x03R\fnextSequenceB\x0e\n" +
+	"\rnext_sequence\x18\b \x01(\x03R\fnextSequence\x12\x14\n" +
+	"\x05owner\x18\t \x01(\tR\x05ownerB\x0e\n" +
 	"\f_last_offsetB\x10\n" +
 	"\x0e_last_sequence\"f\n" +
 	"\x17RegisterProducerRequest\x12\x14\n" +
