@@ -8,11 +8,13 @@ mod command_line;
 mod consume;
 mod consumer;
 mod context;
+mod credentials;
 mod empty_values;
 mod endpoint;
 mod escape;
 mod failure;
 mod format;
+mod grant;
 mod greeting;
 mod health;
 mod lines;
@@ -30,14 +32,15 @@ mod retention;
 mod start;
 mod tail;
 mod timestamp;
+mod token;
 mod topic;
+mod who_am_i;
 
 use std::{
     io::{self, Write as _},
     process::ExitCode,
 };
 
-use crate::client::Client;
 use command_line::Command;
 pub use command_line::{Cli, parse};
 use endpoint::EndpointArgs;
@@ -50,7 +53,9 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Completions { shell } => {
             io::stdout().write_all(&command_line::completions(shell)).map_err(Failure::from)
         }
-        Command::Context(command) => context::run(command),
+        Command::Context(command) => {
+            context::run(command, cli.endpoint.credentials.given())
+        }
         command => run_on_broker(&cli.endpoint, command).await,
     };
     match outcome {
@@ -64,15 +69,18 @@ async fn run_on_broker(endpoint: &EndpointArgs, command: Command) -> Result<(), 
     if let Command::Health = command {
         return health::check(&endpoint).await;
     }
-    let client = Client::connect(&endpoint).await?;
-    greeting::greet(&client, &endpoint).await?;
+    let client = endpoint.connect().await?;
+    greeting::greet(&client, &endpoint.url).await?;
     match command {
         Command::Topic(command) => topic::run(&client, command).await,
         Command::Producer(command) => producer::run(&client, command).await,
         Command::Consumer(command) => consumer::run(&client, command).await,
         Command::Produce(produce) => produce::run(&client, produce).await,
         Command::Consume(consume) => consume::run(&client, consume).await,
-        Command::Bench(command) => bench::run(&client, &endpoint, *command).await,
+        Command::Token(command) => token::run(&client, command).await,
+        Command::Grant(command) => grant::run(&client, command).await,
+        Command::Whoami(options) => who_am_i::run(&client, options).await,
+        Command::Bench(command) => bench::run(&client, &endpoint.url, *command).await,
         Command::Serve(_) | Command::Health | Command::Context(_) | Command::Completions { .. } => {
             Ok(())
         }

@@ -5,8 +5,9 @@ use clap_complete::Shell;
 
 use super::{
     bench::BenchCommand, consume::ConsumeArgs, consumer::ConsumerCommand, context::ContextCommand,
-    empty_values::refuse_empty_values, endpoint::EndpointArgs, produce::ProduceArgs,
-    producer::ProducerCommand, topic::TopicCommand,
+    empty_values::refuse_empty_values, endpoint::EndpointArgs, grant::GrantCommand,
+    output::OutputArgs, produce::ProduceArgs, producer::ProducerCommand, token::TokenCommand,
+    topic::TopicCommand,
 };
 use crate::server::options::ServeOptions;
 
@@ -35,10 +36,10 @@ pub(super) enum Command {
     /// Create, list, describe, change, trim, read and delete topics.
     #[command(subcommand)]
     Topic(TopicCommand),
-    /// Register, list and describe the producers of a topic.
+    /// Register, list, describe and assign the producers of a topic.
     #[command(subcommand)]
     Producer(ProducerCommand),
-    /// Register, list, describe and move the consumers of a topic.
+    /// Register, list, describe, move and assign the consumers of a topic.
     #[command(subcommand)]
     Consumer(ConsumerCommand),
     /// Publish lines, each as a message.
@@ -49,6 +50,14 @@ pub(super) enum Command {
     Produce(ProduceArgs),
     /// Print messages, one a line, and wait for more.
     Consume(ConsumeArgs),
+    /// Create, list, rotate and revoke the tokens that prove who calls.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Say what a principal may do.
+    #[command(subcommand)]
+    Grant(GrantCommand),
+    /// Print who calls, and what they may do.
+    Whoami(OutputArgs),
     /// Check whether the broker is serving.
     Health,
     /// Measure the performance of a broker.
@@ -146,7 +155,11 @@ mod tests {
         });
         assert_eq!(
             accepted,
-            ["trunkline topic create description", "trunkline topic update description"]
+            [
+                "trunkline topic create description",
+                "trunkline topic update description",
+                "trunkline token create description",
+            ]
         );
         assert!(refused > 60, "{refused}");
     }

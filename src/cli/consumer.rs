@@ -1,4 +1,4 @@
-//! `trunkline consumer`: registers, describes and moves the consumers of a topic.
+//! `trunkline consumer`: registers, describes, moves and assigns the consumers of a topic.
 
 use std::io;
 
@@ -10,7 +10,8 @@ use super::{
     output::{Table, describe, print_line},
     pages::for_each_page,
     registration::{
-        DescribeRegistrationArgs, ListRegistrationsArgs, NewRegistrationArgs, RegistrationArgs,
+        self, AssignArgs, DescribeRegistrationArgs, ListRegistrationsArgs, NewRegistrationArgs,
+        RegistrationArgs,
     },
     start,
     timestamp::{json_time, time},
@@ -19,11 +20,11 @@ use crate::{
     client::{Client, Start},
     proto::{
         Consumer, GetConsumerRequest, ListConsumersRequest, RegisterConsumerRequest, SeekRequest,
-        UnregisterConsumerRequest,
+        UnregisterConsumerRequest, assign_owner_request::Registration,
     },
 };
 
-/// Register, list, describe and move the consumers of a topic.
+/// Register, list, describe, move and assign the consumers of a topic.
 #[derive(Debug, Subcommand)]
 pub(super) enum ConsumerCommand {
     /// Give a consumer a position in a topic.
@@ -44,6 +45,8 @@ pub(super) enum ConsumerCommand {
     },
     /// Remove a consumer and its position.
     Unregister(RegistrationArgs),
+    /// Give a consumer to a principal, who alone may use it then.
+    Assign(AssignArgs),
     /// List a topic's consumers by id.
     List(ListRegistrationsArgs),
     /// Describe a consumer: its position, its lag, and who holds its lease.
@@ -85,6 +88,10 @@ pub(super) async fn run(client: &Client, command: ConsumerCommand) -> Result<(),
             consumers.unregister_consumer(request).await?;
             print_line(&mut out, &format!("unregistered consumer {id} from topic {topic}"))?;
         }
+        ConsumerCommand::Assign(assign) => {
+            let registration = Registration::ConsumerId(assign.id.clone());
+            registration::assign(client, "consumer", registration, assign).await?;
+        }
         ConsumerCommand::List(ListRegistrationsArgs { topic, output }) => {
             let mut table =
                 Table::new(&["CONSUMER", "POSITION", "HEAD", "LAG", "LAST ACTIVITY", "HOLDER"]);
@@ -119,6 +126,7 @@ pub(super) async fn run(client: &Client, command: ConsumerCommand) -> Result<(),
             let lines = [
                 ("consumer", consumer.consumer_id.clone()),
                 ("topic", consumer.topic.clone()),
+                ("owner", consumer.owner.clone()),
                 ("position", consumer.position.to_string()),
                 ("head", consumer.head.to_string()),
                 ("lag", consumer.lag.to_string()),
@@ -137,6 +145,7 @@ fn object(consumer: &Consumer) -> serde_json::Value {
     json!({
         "topic": consumer.topic,
         "consumer_id": consumer.consumer_id,
+        "owner": consumer.owner,
         "position": consumer.position,
         "head": consumer.head,
         "lag": consumer.lag,

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
+    credentials::{Credentials, Token},
     failure::Failure,
     output::{OutputArgs, Table, print_line},
 };
@@ -23,6 +24,9 @@ use crate::client::Client;
 #[derive(Debug, Subcommand)]
 pub(super) enum ContextCommand {
     /// Name a broker, or change the broker of a name; the first name added becomes the one in use.
+    ///
+    /// The context also keeps the paths that --token-file, --ca-file, --client-cert and --client-key
+    /// give. It never keeps a token itself.
     Add {
         /// The name.
         name: String,
@@ -59,38 +63,103 @@ pub(super) struct Contexts {
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Context {
-    endpoint: String,
+pub(super) struct Context {
+    pub(super) endpoint: String,
+    /// Absolute paths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_cert: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_key: Option<PathBuf>,
 }
 
-pub(super) fn run(command: ContextCommand) -> Result<(), Failure> {
+impl Context {
+    /// A context of an endpoint and of the files that flags name.
+    fn new(endpoint: String, credentials: Credentials) -> Result<Self, Failure> {
+        let absolute = |file: Option<PathBuf>| {
+            let resolve = |path: PathBuf| {
+                let resolved = std::path::absolute(&path);
+                resolved.map_err(|error| failed("resolve", &path, &error))
+            };
+            file.map(resolve).transpose()
+        };
+        let token_file = match credentials.token {
+            Some(Token::File(path)) => Some(path),
+            Some(Token::Text(_)) | None => None,
+        };
+        let (client_cert, client_key) = credentials.identity.unzip();
+        Ok(Self {
+            endpoint,
+            token_file: absolute(token_file)?,
+            ca_file: absolute(credentials.ca_file)?,
+            client_cert: absolute(client_cert)?,
+            client_key: absolute(client_key)?,
+        })
+    }
+
+    pub(super) fn credentials(&self) -> Result<Credentials, Failure> {
+        let Self { token_file, ca_file, client_cert, client_key, .. } = self;
+        if client_cert.is_some() != client_key.is_some() {
+            let problem = "client_cert and client_key belong together";
+            return Err(failed("read", &path()?, &problem));
+        }
+        Ok(Credentials {
+            token: token_file.clone().map(Token::File),
+            ca_file: ca_file.clone(),
+            identity: client_cert.clone().zip(client_key.clone()),
+        })
+    }
+
+    fn object(&self, name: &str, in_use: bool) -> serde_json::Value {
+        let mut object = json!({ "name": name, "endpoint": self.endpoint, "in_use": in_use });
+        let files = [
+            ("token_file", &self.token_file),
+            ("ca_file", &self.ca_file),
+            ("client_cert", &self.client_cert),
+            ("client_key", &self.client_key),
+        ];
+        for (file, path) in files {
+            if let Some(path) = path {
+                object[file] = path.display().to_string().into();
+            }
+        }
+        object
+    }
+}
+
+pub(super) fn run(command: ContextCommand, given: Credentials) -> Result<(), Failure> {
     let mut contexts = Contexts::load()?;
     let mut out = io::stdout();
     match command {
         ContextCommand::Add { name, url } => {
-            Client::builder(&url).check()?;
+            let context = Context::new(url.clone(), given)?;
+            context.credentials()?.give(Client::builder(&url))?.check()?;
             contexts.current.get_or_insert_with(|| name.clone());
-            contexts.contexts.insert(name.clone(), Context { endpoint: url.clone() });
+            contexts.contexts.insert(name.clone(), context);
             contexts.save()?;
             print_line(&mut out, &format!("context {name} is {url}"))?;
         }
         ContextCommand::Use { name } => {
-            contexts.endpoint(Some(&name))?;
+            contexts.chosen(Some(&name))?;
             contexts.current = Some(name.clone());
             contexts.save()?;
             print_line(&mut out, &format!("context {name} is in use"))?;
         }
         ContextCommand::List { output } => {
             let mut table = Table::new(&["", "NAME", "ENDPOINT"]);
-            for (name, Context { endpoint }) in contexts.contexts {
+            for (name, context) in contexts.contexts {
                 let used = contexts.current.as_ref() == Some(&name);
-                let object = json!({ "name": name, "endpoint": endpoint, "in_use": used });
-                table.row([(if used { "*" } else { "" }).to_owned(), name, endpoint], object);
+                let object = context.object(&name, used);
+                let mark = if used { "*" } else { "" };
+                table.row([mark.to_owned(), name, context.endpoint], object);
             }
             table.print(&mut out, output)?;
         }
         ContextCommand::Remove { name } => {
-            contexts.endpoint(Some(&name))?;
+            contexts.chosen(Some(&name))?;
             contexts.contexts.remove(&name);
             contexts.current.take_if(|current| *current == name);
             contexts.save()?;
@@ -112,15 +181,15 @@ impl Contexts {
         toml::from_str(&text).map_err(|error| failed("read", &path, &error.message()))
     }
 
-    /// The endpoint of a context; without a name, that of the context in use, if there is one.
-    pub(super) fn endpoint(&self, name: Option<&str>) -> Result<Option<String>, Failure> {
+    /// A context; without a name, the one in use, if there is one.
+    pub(super) fn chosen(&self, name: Option<&str>) -> Result<Option<&Context>, Failure> {
         let Some(name) = name.or(self.current.as_deref()) else { return Ok(None) };
         let context = self.contexts.get(name).ok_or_else(|| {
             Failure::usage(format!(
                 "there is no context {name}: `trunkline context list` lists the contexts"
             ))
         })?;
-        Ok(Some(context.endpoint.clone()))
+        Ok(Some(context))
     }
 
     /// Replaces the file atomically.

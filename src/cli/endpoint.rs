@@ -1,15 +1,18 @@
-//! Chooses the broker to use.
-
-use std::env;
+//! Chooses the broker to use, and what to call it with.
 
 use clap::Args;
 
-use super::{context::Contexts, failure::Failure};
+use super::{
+    context::Contexts,
+    credentials::{CredentialArgs, Credentials, variable},
+    failure::Failure,
+};
+use crate::client::{Client, ClientBuilder};
 
 const DEFAULT: &str = "http://127.0.0.1:50051";
 
 /// The broker to use: flags take precedence over the environment, and the environment over the
-/// context in use.
+/// context in use. A context that a flag names takes precedence over the environment as well.
 #[derive(Args, Debug)]
 pub(super) struct EndpointArgs {
     /// The broker's address; of several, separated by commas, the first that answers is used.
@@ -22,31 +25,45 @@ pub(super) struct EndpointArgs {
     /// The name of the context whose broker to use. [env: TRUNKLINE_CONTEXT]
     #[arg(long, global = true, value_name = "NAME", conflicts_with = "endpoint")]
     context: Option<String>,
+
+    #[command(flatten)]
+    pub(super) credentials: CredentialArgs,
+}
+
+/// A broker, and what to call it with.
+pub(super) struct Endpoint {
+    pub(super) url: String,
+    credentials: Credentials,
 }
 
 impl EndpointArgs {
-    pub(super) fn resolve(&self) -> Result<String, Failure> {
+    pub(super) fn resolve(&self) -> Result<Endpoint, Failure> {
         let (endpoint, context) = match (&self.endpoint, &self.context) {
             (None, None) => (variable("TRUNKLINE_ENDPOINT")?, variable("TRUNKLINE_CONTEXT")?),
             (endpoint, context) => (endpoint.clone(), context.clone()),
         };
-        if let Some(endpoint) = endpoint {
-            return Ok(endpoint);
+        let (given, environment) = (self.credentials.given(), Credentials::of_environment()?);
+        if let Some(url) = endpoint {
+            return Ok(Endpoint { url, credentials: given.or(environment) });
         }
-        let chosen = Contexts::load()?.endpoint(context.as_deref())?;
-        Ok(chosen.unwrap_or_else(|| DEFAULT.to_owned()))
+        let (url, stored) = match Contexts::load()?.chosen(context.as_deref())? {
+            Some(context) => (context.endpoint.clone(), context.credentials()?),
+            None => (DEFAULT.to_owned(), Credentials::default()),
+        };
+        let credentials = match self.context {
+            Some(_) => given.or(stored).or(environment),
+            None => given.or(environment).or(stored),
+        };
+        Ok(Endpoint { url, credentials })
     }
 }
 
-/// The value of an environment variable. An empty value is refused: it is a mistake, and differs
-/// from an unset variable.
-fn variable(name: &str) -> Result<Option<String>, Failure> {
-    match env::var(name) {
-        Ok(value) if value.trim().is_empty() => {
-            Err(Failure::usage(format!("{name} is set but empty: give it a value, or unset it")))
-        }
-        Ok(value) => Ok(Some(value)),
-        Err(env::VarError::NotPresent) => Ok(None),
-        Err(env::VarError::NotUnicode(_)) => Err(Failure::usage(format!("{name} is not UTF-8"))),
+impl Endpoint {
+    pub(super) async fn connect(&self) -> Result<Client, Failure> {
+        Ok(self.builder()?.connect().await?)
+    }
+
+    fn builder(&self) -> Result<ClientBuilder, Failure> {
+        self.credentials.give(Client::builder(&self.url))
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! A description, a client's name or an error may contain characters that move the cursor, set a
 //! title or reverse the direction of text. All output for people shows such characters as `\u{1b}`,
-//! wherever it goes: a file may be shown on a terminal later. JSON uses its own escapes. The
-//! payloads, keys and headers of printed messages are data, and stay as they are.
+//! wherever it goes: a file may be shown on a terminal later. JSON uses its own escapes.
+//!
+//! The payloads, keys, headers and ids of printed messages are data. They are escaped on a terminal,
+//! and stay as they are, byte for byte, in a file or a pipe.
 
 use std::{
     borrow::Cow,
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
 };
 
 use serde_json::Value;
@@ -25,6 +27,55 @@ pub(super) fn printable(text: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(escaped)
+}
+
+/// How the data of messages is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Data {
+    /// Byte for byte.
+    #[default]
+    Raw,
+    /// Without anything that a terminal acts upon.
+    Escaped,
+}
+
+impl Data {
+    /// How data is written to standard output.
+    pub(super) fn of_standard_output() -> Self {
+        if io::stdout().is_terminal() { Self::Escaped } else { Self::Raw }
+    }
+
+    /// Writes text or bytes that others chose.
+    pub(super) fn write(self, out: &mut impl Write, data: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Raw => out.write_all(data),
+            Self::Escaped => write_escaped(out, data, |_| false),
+        }
+    }
+
+    /// As [`Self::write`], for a payload: its line feeds and tabs stay, as a terminal can show them.
+    pub(super) fn write_payload(self, out: &mut impl Write, payload: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Raw => out.write_all(payload),
+            Self::Escaped => write_escaped(out, payload, |c| matches!(c, '\n' | '\t')),
+        }
+    }
+}
+
+/// Writes bytes as text; what is not UTF-8, such as an eight-bit control code, as `\xff`.
+fn write_escaped(out: &mut impl Write, data: &[u8], kept: fn(char) -> bool) -> io::Result<()> {
+    for chunk in data.utf8_chunks() {
+        let mut rest = chunk.valid();
+        while let Some((at, c)) = rest.char_indices().find(|&(_, c)| is_control(c) && !kept(c)) {
+            write!(out, "{}{}", &rest[..at], c.escape_default())?;
+            rest = &rest[at + c.len_utf8()..];
+        }
+        out.write_all(rest.as_bytes())?;
+        for byte in chunk.invalid() {
+            write!(out, "\\x{byte:02x}")?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a terminal may act upon a character rather than show it: control characters, line
@@ -108,5 +159,20 @@ mod tests {
         write_pretty_json(&mut pretty, &value).unwrap();
         let expected = serde_json::to_string_pretty(&value).unwrap() + "\n";
         assert_eq!(String::from_utf8(pretty).unwrap(), expected);
+    }
+
+    #[test]
+    fn data_on_a_terminal_is_escaped_and_a_payload_keeps_its_lines() {
+        let hostile = b"a\x1b[2J\r\n\tb\xe2\x80\xae\x9bc\xff";
+        let written = |data: Data| {
+            let (mut text, mut payload) = (Vec::new(), Vec::new());
+            data.write(&mut text, hostile).unwrap();
+            data.write_payload(&mut payload, hostile).unwrap();
+            (text, payload)
+        };
+        assert_eq!(written(Data::Raw), (hostile.to_vec(), hostile.to_vec()));
+        let text = b"a\\u{1b}[2J\\r\\n\\tb\\u{202e}\\x9bc\\xff".to_vec();
+        let payload = b"a\\u{1b}[2J\\r\n\tb\\u{202e}\\x9bc\\xff".to_vec();
+        assert_eq!(written(Data::Escaped), (text, payload));
     }
 }

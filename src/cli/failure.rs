@@ -98,6 +98,11 @@ fn remedy(refusal: &Refusal) -> Option<&'static str> {
         "SEQUENCE_GAP" | "SEQUENCE_PASSED" => {
             "another program publishes as this producer: give each program its own producer id"
         }
+        "TOKEN_MISSING" => "give a token in --token-file, TRUNKLINE_TOKEN_FILE or TRUNKLINE_TOKEN",
+        "TOKEN_UNKNOWN" | "TOKEN_EXPIRED" | "TOKEN_REVOKED" => {
+            "an administrator makes another with `trunkline token create`"
+        }
+        "NOT_GRANTED" => "`trunkline whoami` says what you may do",
         "" if refusal.code == Code::Unimplemented => {
             "the server at the endpoint is not this version of Trunkline"
         }

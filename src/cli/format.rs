@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use clap::Args;
 
-use super::timestamp;
+use super::{escape::Data, timestamp};
 use crate::client::Message;
 
 /// How to print messages; by default, the payload and a line feed.
@@ -17,7 +17,8 @@ pub(super) struct FormatArgs {
 
     /// Print each message in this format: %o offset, %t time, %T milliseconds since 1970, %k key,
     /// %h headers, %p payload, %s the payload's size, %P producer, %c topic, %% a percent sign;
-    /// \n, \t, \r, \0, \\ and \xHH as usual. The payload and the key are printed byte for byte.
+    /// \n, \t, \r, \0, \\ and \xHH as usual. The message's parts are printed byte for byte, but
+    /// escaped on a terminal.
     #[arg(short, long, value_name = "FORMAT", value_parser = Format::parse)]
     pub(super) format: Option<Format>,
 }
@@ -92,6 +93,7 @@ impl Format {
         out: &mut impl Write,
         topic: &str,
         message: &Message,
+        data: Data,
     ) -> io::Result<()> {
         self.0.iter().try_for_each(|element| match element {
             Element::Text(text) => out.write_all(text),
@@ -103,15 +105,15 @@ impl Format {
                 let since = message.publish_time.duration_since(std::time::SystemTime::UNIX_EPOCH);
                 write!(out, "{}", since.unwrap_or_default().as_millis())
             }
-            Element::Key => out.write_all(message.key.as_deref().unwrap_or_default()),
+            Element::Key => data.write(out, message.key.as_deref().unwrap_or_default()),
             Element::Headers => {
                 let headers = message.headers.iter().map(|(name, value)| format!("{name}={value}"));
-                write!(out, "{}", headers.collect::<Vec<_>>().join(","))
+                data.write(out, headers.collect::<Vec<_>>().join(",").as_bytes())
             }
-            Element::Payload => out.write_all(&message.payload),
+            Element::Payload => data.write_payload(out, &message.payload),
             Element::Size => write!(out, "{}", message.payload.len()),
-            Element::Producer => write!(out, "{}", message.producer_id),
-            Element::Topic => write!(out, "{topic}"),
+            Element::Producer => data.write(out, message.producer_id.as_bytes()),
+            Element::Topic => data.write(out, topic.as_bytes()),
         })
     }
 }
@@ -152,7 +154,7 @@ mod tests {
             producer_id: "shop".to_owned(),
         });
         let mut out = Vec::new();
-        Format::parse(format).unwrap().print(&mut out, "orders", &message).unwrap();
+        Format::parse(format).unwrap().print(&mut out, "orders", &message, Data::Raw).unwrap();
         String::from_utf8(out).unwrap()
     }
 

@@ -6,13 +6,13 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use super::{failure::Failure, greeting::greet};
-use crate::{client::Client, server::health::WAKE_UPS};
+use super::{endpoint::Endpoint, failure::Failure, greeting::greet};
+use crate::server::health::WAKE_UPS;
 
 /// A broker that takes longer than this to answer is unhealthy.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-pub(super) async fn check(endpoint: &str) -> Result<(), Failure> {
+pub(super) async fn check(endpoint: &Endpoint) -> Result<(), Failure> {
     match tokio::time::timeout(DEADLINE, ask(endpoint)).await {
         Ok(health) => {
             let HealthStatus { broker, wake_ups } = health?;
@@ -29,7 +29,10 @@ pub(super) async fn check(endpoint: &str) -> Result<(), Failure> {
                 _ => Err(Failure::refused("the broker is not serving; its log says why")),
             }
         }
-        Err(_) => Err(Failure::unavailable(format!("no answer from {endpoint} in {DEADLINE:?}"))),
+        Err(_) => {
+            let url = &endpoint.url;
+            Err(Failure::unavailable(format!("no answer from {url} in {DEADLINE:?}")))
+        }
     }
 }
 
@@ -40,9 +43,9 @@ struct HealthStatus {
     wake_ups: ServingStatus,
 }
 
-async fn ask(endpoint: &str) -> Result<HealthStatus, Failure> {
-    let client = Client::connect(endpoint).await?;
-    greet(&client, endpoint).await?;
+async fn ask(endpoint: &Endpoint) -> Result<HealthStatus, Failure> {
+    let client = endpoint.connect().await?;
+    greet(&client, &endpoint.url).await?;
     let health = HealthClient::new(client.connection());
     let status = async |service: &str| {
         let request = HealthCheckRequest { service: service.to_owned() };

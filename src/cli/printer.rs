@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::{
+    escape::Data,
     format::FormatArgs,
     pipe::{Pipe, standard_output},
     render,
@@ -30,6 +31,7 @@ const LAST_READS: Duration = Duration::from_secs(1);
 
 pub(super) struct Printer {
     out: File,
+    data: Data,
     pipe: Pipe,
     /// Bytes that are rendered but not written yet.
     rendered: Vec<u8>,
@@ -53,6 +55,7 @@ impl Printer {
     pub(super) fn open() -> io::Result<Self> {
         Ok(Self {
             out: standard_output()?,
+            data: Data::of_standard_output(),
             pipe: Pipe::of_standard_output()?,
             rendered: Vec::with_capacity(2 * PIECE_BYTES),
             written: 0,
@@ -69,7 +72,7 @@ impl Printer {
     ) -> io::Result<()> {
         let mut ends = Vec::with_capacity(messages.len());
         let written = messages.iter().try_for_each(|message| {
-            render::message(&mut self.rendered, topic, message, format)?;
+            render::message(&mut self.rendered, topic, message, format, self.data)?;
             ends.push(self.written + self.rendered.len() as u64);
             match self.rendered.len() {
                 PIECE_BYTES.. => self.write_rendered(),

@@ -1,4 +1,4 @@
-//! `trunkline producer`: registers and describes the producers of a topic.
+//! `trunkline producer`: registers, describes and assigns the producers of a topic.
 
 use std::io;
 
@@ -10,7 +10,8 @@ use super::{
     output::{Table, describe, print_line},
     pages::for_each_page,
     registration::{
-        DescribeRegistrationArgs, ListRegistrationsArgs, NewRegistrationArgs, RegistrationArgs,
+        self, AssignArgs, DescribeRegistrationArgs, ListRegistrationsArgs, NewRegistrationArgs,
+        RegistrationArgs,
     },
     timestamp::{json_time, time},
 };
@@ -18,11 +19,11 @@ use crate::{
     client::Client,
     proto::{
         GetProducerRequest, ListProducersRequest, Producer, RegisterProducerRequest,
-        UnregisterProducerRequest,
+        UnregisterProducerRequest, assign_owner_request::Registration,
     },
 };
 
-/// Register, list and describe the producers of a topic.
+/// Register, list, describe and assign the producers of a topic.
 #[derive(Debug, Subcommand)]
 pub(super) enum ProducerCommand {
     /// Allow a producer to publish to a topic.
@@ -35,6 +36,8 @@ pub(super) enum ProducerCommand {
     },
     /// Remove a producer's permission to publish.
     Unregister(RegistrationArgs),
+    /// Give a producer to a principal, who alone may use it then.
+    Assign(AssignArgs),
     /// List a topic's producers by id.
     List(ListRegistrationsArgs),
     /// Describe a producer: its epoch, and how far it has published.
@@ -64,6 +67,10 @@ pub(super) async fn run(client: &Client, command: ProducerCommand) -> Result<(),
                 UnregisterProducerRequest { topic: topic.clone(), producer_id: id.clone() };
             producers.unregister_producer(request).await?;
             print_line(&mut out, &format!("unregistered producer {id} from topic {topic}"))?;
+        }
+        ProducerCommand::Assign(assign) => {
+            let registration = Registration::ProducerId(assign.id.clone());
+            registration::assign(client, "producer", registration, assign).await?;
         }
         ProducerCommand::List(ListRegistrationsArgs { topic, output }) => {
             let mut table =
@@ -99,6 +106,7 @@ pub(super) async fn run(client: &Client, command: ProducerCommand) -> Result<(),
             let lines = [
                 ("producer", producer.producer_id.clone()),
                 ("topic", producer.topic.clone()),
+                ("owner", producer.owner.clone()),
                 ("epoch", producer.epoch.to_string()),
                 ("last offset", number(producer.last_offset)),
                 ("last sequence", number(producer.last_sequence)),
@@ -115,6 +123,7 @@ fn object(producer: &Producer) -> serde_json::Value {
     json!({
         "topic": producer.topic,
         "producer_id": producer.producer_id,
+        "owner": producer.owner,
         "epoch": producer.epoch,
         "last_offset": producer.last_offset,
         "last_sequence": producer.last_sequence,

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use super::{failure::Failure, format::FormatArgs, pipe::Pipe, render};
+use super::{escape::Data, failure::Failure, format::FormatArgs, pipe::Pipe, render};
 use crate::{
     client::{Client, Message, Start},
     proto::{self, Topic},
@@ -41,6 +41,7 @@ impl PageReader<'_> {
     /// Prints messages up to the head, and moves on after each page.
     pub(super) async fn print(&mut self, client: &Client) -> Result<(), Failure> {
         let mut out = io::BufWriter::new(io::stdout());
+        let data = Data::of_standard_output();
         while self.left > 0 {
             let request = proto::ReadMessagesRequest {
                 topic: self.topic.to_owned(),
@@ -51,7 +52,7 @@ impl PageReader<'_> {
             let is_last = page.messages.is_empty();
             self.left -= page.messages.len() as u64;
             let messages: Vec<_> = page.messages.into_iter().map(Message::from).collect();
-            render::messages(&mut out, self.topic, &messages, self.format)?;
+            render::messages(&mut out, self.topic, &messages, self.format, data)?;
             out.flush()?;
             self.from = Start::Offset(page.next_offset);
             if is_last {

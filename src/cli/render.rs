@@ -5,7 +5,11 @@ use std::io::{self, Write};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use super::{escape, format::FormatArgs, timestamp};
+use super::{
+    escape::{self, Data},
+    format::FormatArgs,
+    timestamp,
+};
 use crate::client::Message;
 
 /// Prints messages in the given format; by default, each payload as a line.
@@ -14,22 +18,24 @@ pub(super) fn messages(
     topic: &str,
     messages: &[Message],
     format: &FormatArgs,
+    data: Data,
 ) -> io::Result<()> {
-    messages.iter().try_for_each(|one| message(out, topic, one, format))
+    messages.iter().try_for_each(|one| message(out, topic, one, format, data))
 }
 
-/// Prints a message unescaped, byte for byte: a program may read it.
+/// Prints a message; `data` says how its parts are written.
 pub(super) fn message(
     out: &mut impl Write,
     topic: &str,
     message: &Message,
     format: &FormatArgs,
+    data: Data,
 ) -> io::Result<()> {
     match &format.format {
-        Some(format) => format.print(out, topic, message),
+        Some(format) => format.print(out, topic, message, data),
         None if format.json => escape::write_json_line(out, &object(message)),
         None => {
-            out.write_all(&message.payload)?;
+            data.write_payload(out, &message.payload)?;
             out.write_all(b"\n")
         }
     }

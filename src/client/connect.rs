@@ -20,7 +20,8 @@ use super::{
     error::{ConnectError, Error, is_broken_connection, root_cause},
 };
 use crate::proto::{
-    CreateTopicRequest, consumer_service_client::ConsumerServiceClient,
+    CreateTopicRequest, access_service_client::AccessServiceClient,
+    consumer_service_client::ConsumerServiceClient,
     producer_service_client::ProducerServiceClient, topic_service_client::TopicServiceClient,
 };
 
@@ -55,6 +56,8 @@ pub(super) struct StreamConnection {
     pub(super) connection: Connection,
     /// Which broker it leads to, as counted by `Brokers::current`.
     pub(super) broker: usize,
+    /// How often the token had been replaced when the connection was opened.
+    pub(super) replacements: u64,
 }
 
 /// A unary request with a deadline, so that the call ends even if nobody answers.
@@ -126,6 +129,21 @@ impl Client {
         ConsumerServiceClient::new(self.connection())
     }
 
+    /// Tokens, grants and owners of registrations; and who this client is.
+    ///
+    /// ```no_run
+    /// # async fn example(client: trunkline::client::Client) -> Result<(), trunkline::client::Error> {
+    /// use trunkline::proto::WhoAmIRequest;
+    ///
+    /// let me = client.access().who_am_i(WhoAmIRequest {}).await?.into_inner();
+    /// println!("{} may do everything: {}", me.principal, me.administrator);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn access(&self) -> AccessServiceClient<Connection> {
+        AccessServiceClient::new(self.connection())
+    }
+
     /// The connection itself, for the broker's other services, such as its health.
     pub fn connection(&self) -> Connection {
         self.brokers.shared()
@@ -179,7 +197,15 @@ impl Client {
         let (broker, channel) = opened.map_err(|error| Status::unavailable(error.to_string()))?;
         self.brokers.current.fetch_max(broker, Ordering::Relaxed);
         let credentials = self.brokers.credentials.clone();
-        Ok(StreamConnection { connection: InterceptedService::new(channel, credentials), broker })
+        let replacements = credentials.replacements();
+        let connection = InterceptedService::new(channel, credentials);
+        Ok(StreamConnection { connection, broker, replacements })
+    }
+
+    /// Whether a call that was refused with this code may be repeated because its token's file
+    /// holds another token now.
+    pub(super) fn has_another_token(&self, code: Code, replacements: u64) -> bool {
+        code == Code::Unauthenticated && self.brokers.credentials.replaced_since(replacements)
     }
 
     /// Records that a broker was lost: the next try begins with the one after it, unless somebody
@@ -190,8 +216,22 @@ impl Client {
         _ = current.compare_exchange(broker, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Calls the broker in use, and each of the others once if the connection is broken.
+    /// Calls the broker in use, and each of the others once if the connection is broken; once more
+    /// if the token was refused and its file holds another one now.
     pub(super) async fn call<T, A>(&self, call: impl Fn(Connection) -> A) -> Result<T, Status>
+    where
+        A: Future<Output = Result<T, Status>>,
+    {
+        let replacements = self.brokers.credentials.replacements();
+        match self.call_brokers(&call).await {
+            Err(status) if self.has_another_token(status.code(), replacements) => {
+                self.call_brokers(&call).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn call_brokers<T, A>(&self, call: &impl Fn(Connection) -> A) -> Result<T, Status>
     where
         A: Future<Output = Result<T, Status>>,
     {

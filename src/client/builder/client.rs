@@ -1,12 +1,12 @@
 //! How a client connects: its endpoints, certificates and token.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use crate::client::{
     connect::Client,
-    credentials::Credentials,
+    credentials::{Credentials, Token, is_loopback},
     error::{ConnectError, root_cause},
 };
 
@@ -24,7 +24,7 @@ const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 #[must_use = "a builder does nothing until it connects"]
 pub struct ClientBuilder {
     endpoints: String,
-    token: Option<String>,
+    token: Option<Token>,
     ca_certificate: Option<Certificate>,
     identity: Option<Identity>,
 }
@@ -71,10 +71,23 @@ impl Client {
 
 impl ClientBuilder {
     /// A token that says who is calling. It is sent with every call as
-    /// `authorization: Bearer TOKEN`, and can be read on the network unless the endpoint is
-    /// `https`.
+    /// `authorization: Bearer TOKEN`.
+    ///
+    /// Every endpoint must then be `https`, or `http` on this machine's loopback interface: on a
+    /// network, a token that is not encrypted can be read.
     pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.token = Some(token.into());
+        self.token = Some(Token::Text(token.into()));
+        self
+    }
+
+    /// A file that holds the token, in place of [`Self::token`]. White space around the token is
+    /// ignored.
+    ///
+    /// The token may be replaced while the client runs. A call reads the file again if it was last
+    /// read more than a second ago. Producers and consumers that the broker ends with
+    /// UNAUTHENTICATED read it at once, and continue if it holds another token.
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.token = Some(Token::File(path.into()));
         self
     }
 
@@ -115,21 +128,19 @@ impl ClientBuilder {
 
     fn credentials(&self) -> Result<Credentials, ConnectError> {
         self.refuse_empty()?;
-        Credentials::new(self.token.as_deref())
+        Credentials::new(self.token.as_ref())
     }
 
-    /// Refuses credentials that are given but empty, as from a variable that was not set.
+    /// Refuses a certificate that is given but empty, as from a variable that was not set.
     fn refuse_empty(&self) -> Result<(), ConnectError> {
-        let token = self.token.as_ref().map(|token| ("token", token.as_bytes()));
-        let certificate = self.ca_certificate.as_ref();
-        let certificate = certificate.map(|pem| ("CA certificate", pem.as_ref()));
-        for (what, given) in token.into_iter().chain(certificate) {
-            if given.trim_ascii().is_empty() {
-                let reason = "it is empty".to_owned();
-                return Err(ConnectError::Credentials { what, reason });
-            }
+        let is_blank = |pem: &Certificate| pem.as_ref().trim_ascii().is_empty();
+        match self.ca_certificate.as_ref().is_some_and(is_blank) {
+            true => Err(ConnectError::Credentials {
+                what: "CA certificate",
+                reason: "it is empty".to_owned(),
+            }),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     fn endpoints(&self) -> Result<Vec<Endpoint>, ConnectError> {
@@ -140,9 +151,11 @@ impl ClientBuilder {
         let malformed = || ConnectError::Endpoint { endpoint: text.to_owned() };
         let endpoint = Endpoint::from_shared(text.to_owned()).map_err(|_| malformed())?;
         let scheme = endpoint.uri().scheme_str().map(str::to_owned);
-        if endpoint.uri().port().is_none() || endpoint.uri().host().is_none_or(str::is_empty) {
+        let host = endpoint.uri().host().unwrap_or_default();
+        if endpoint.uri().port().is_none() || host.is_empty() {
             return Err(malformed());
         }
+        let stays_here = is_loopback(host);
         let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
@@ -154,6 +167,13 @@ impl ClientBuilder {
             Some("http") if self.ca_certificate.is_some() || self.identity.is_some() => {
                 let reason = format!("{text} is not encrypted: it must begin with https://");
                 Err(ConnectError::Credentials { what: "certificates", reason })
+            }
+            Some("http") if self.token.is_some() && !stays_here => {
+                let reason = format!(
+                    "{text} is not encrypted, so that the network could read it: the endpoint must \
+                     begin with https://, or name this machine as 127.0.0.1, [::1] or localhost"
+                );
+                Err(ConnectError::Credentials { what: "token", reason })
             }
             Some("http") => Ok(endpoint),
             Some("https") => self.with_tls(endpoint),

@@ -8,7 +8,7 @@ use tokio::{
     task::JoinHandle,
     time::Instant,
 };
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::{
     client::{
@@ -231,6 +231,15 @@ impl CommitTask {
                 self.state.failing.send_replace(true);
             }
             Err(status) if state.closing => return Err(status.into()),
+            // The stream ends for the same reason, and the next one may have another token.
+            Err(status) if is_denied(&status) => {
+                self.state.failing.send_replace(true);
+                let streams_ended = self.state.state().streams_ended;
+                match streams_ended {
+                    true => self.ended_epoch = Some((state.seeks, state.epoch)),
+                    false => self.pause().await,
+                }
+            }
             Err(status) => {
                 tracing::debug!(reason = status.message(), "a commit was refused");
                 self.pause().await;
@@ -243,6 +252,11 @@ impl CommitTask {
     async fn pause(&mut self) {
         let _ = tokio::time::timeout(self.backoff.next(), self.state.changed.notified()).await;
     }
+}
+
+/// Whether the broker does not know the caller, or does not let it commit.
+fn is_denied(status: &Status) -> bool {
+    matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
 }
 
 fn not_committed() -> Error {

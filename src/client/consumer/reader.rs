@@ -77,6 +77,8 @@ struct Reader {
     epoch: i64,
     /// The stream's connection. Commits go over it too, as its broker has the lease.
     connection: Option<Connection>,
+    /// How often the token had been replaced when that connection was opened.
+    replacements: u64,
 }
 
 /// Nobody listens any more, or everything asked for has been read.
@@ -99,6 +101,7 @@ impl ReaderSpawner {
             stream_end: 0,
             epoch: 0,
             connection: None,
+            replacements: 0,
         };
         tokio::spawn(reader.run())
     }
@@ -116,7 +119,9 @@ impl Reader {
                 Ok(Finished) => return,
                 Err(status) => status,
             };
-            if !may_resume(&status) {
+            let has_another_token =
+                self.client.has_another_token(status.code(), self.replacements);
+            if !may_resume(&status) && !has_another_token {
                 if let Some(events) = &self.events {
                     let _ = events.send(Err(status.into())).await;
                 }
@@ -132,7 +137,8 @@ impl Reader {
 
     /// Opens and reads one stream.
     async fn read(&mut self) -> Result<Finished, Status> {
-        let StreamConnection { connection, broker } = self.client.open().await?;
+        let StreamConnection { connection, broker, replacements } = self.client.open().await?;
+        self.replacements = replacements;
         let ended = self.read_over(connection).await;
         if ended.as_ref().is_err_and(is_transient) {
             self.client.record_lost(broker);

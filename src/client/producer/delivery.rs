@@ -146,15 +146,23 @@ impl Delivery {
 
     /// Opens a stream, sends again what the previous one left unanswered, and goes on from there.
     async fn deliver(&mut self) -> End {
-        let StreamConnection { connection, broker } = match self.client.open().await {
+        let StreamConnection { connection, broker, replacements } = match self.client.open().await
+        {
             Ok(opened) => opened,
             Err(status) => return status.into(),
         };
-        let end = self.deliver_over(connection).await;
-        if let End::Broken { .. } = &end {
-            self.client.record_lost(broker);
+        match self.deliver_over(connection).await {
+            End::Failed(Error::Refused(refusal))
+                if self.client.has_another_token(refusal.code, replacements) =>
+            {
+                End::broken(&refusal.message)
+            }
+            End::Broken { reason, pause } => {
+                self.client.record_lost(broker);
+                End::Broken { reason, pause }
+            }
+            failed => failed,
         }
-        end
     }
 
     async fn deliver_over(&mut self, connection: Connection) -> End {
