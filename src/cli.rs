@@ -53,9 +53,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Completions { shell } => {
             io::stdout().write_all(&command_line::completions(shell)).map_err(Failure::from)
         }
-        Command::Context(command) => {
-            context::run(command, cli.endpoint.credentials.given())
-        }
+        Command::Context(command) => context::run(command, cli.endpoint.credentials.given()),
         command => run_on_broker(&cli.endpoint, command).await,
     };
     match outcome {

@@ -16,9 +16,7 @@ use super::{
 };
 use crate::{
     client::Client,
-    proto::{
-        CreateTokenRequest, ListTokensRequest, RevokeTokenRequest, RotateTokenRequest, Token,
-    },
+    proto::{CreateTokenRequest, ListTokensRequest, RevokeTokenRequest, RotateTokenRequest, Token},
 };
 
 /// Create, list, rotate and revoke the tokens that prove who calls.
@@ -84,7 +82,13 @@ pub(super) async fn run(client: &Client, command: TokenCommand) -> Result<(), Fa
         TokenCommand::List { principal, output } => {
             let principal = principal.unwrap_or_default();
             let mut table = Table::new(&[
-                "TOKEN", "PRINCIPAL", "CREATED", "EXPIRES", "REVOKED", "LAST USED", "DESCRIPTION",
+                "TOKEN",
+                "PRINCIPAL",
+                "CREATED",
+                "EXPIRES",
+                "REVOKED",
+                "LAST USED",
+                "DESCRIPTION",
             ]);
             for_each_page(async |page_token| {
                 let principal = principal.clone();

@@ -22,9 +22,11 @@ pub(super) async fn run(client: &Client, output: OutputArgs) -> Result<(), Failu
         ("administrator", yes_or_no(me.administrator)),
         ("authenticated", yes_or_no(me.authenticated)),
     ];
-    lines.extend(me.grants.iter().map(|grant| {
-        ("grant", format!("{} {}", operation_name(grant.operation), grant.topics))
-    }));
+    lines.extend(
+        me.grants.iter().map(|grant| {
+            ("grant", format!("{} {}", operation_name(grant.operation), grant.topics))
+        }),
+    );
     let object = json!({
         "principal": me.principal,
         "token_id": me.token_id,

@@ -21,8 +21,8 @@ use super::{
 };
 use crate::proto::{
     CreateTopicRequest, access_service_client::AccessServiceClient,
-    consumer_service_client::ConsumerServiceClient,
-    producer_service_client::ProducerServiceClient, topic_service_client::TopicServiceClient,
+    consumer_service_client::ConsumerServiceClient, producer_service_client::ProducerServiceClient,
+    topic_service_client::TopicServiceClient,
 };
 
 /// How long one of the library's own unary calls may take.

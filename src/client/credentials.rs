@@ -227,7 +227,9 @@ mod tests {
 
     #[test]
     fn only_this_machine_is_loopback() {
-        for host in ["127.0.0.1", "127.9.9.9", "[::1]", "[::ffff:127.0.0.1]", "localhost", "LOCALHOST"] {
+        for host in
+            ["127.0.0.1", "127.9.9.9", "[::1]", "[::ffff:127.0.0.1]", "localhost", "LOCALHOST"]
+        {
             assert!(is_loopback(host), "{host}");
         }
         for host in ["0.0.0.0", "10.0.0.1", "[::]", "localhost.example", "127.0.0.1.example", "a"] {

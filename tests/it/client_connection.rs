@@ -55,6 +55,60 @@ async fn a_token_is_sent_with_every_call() {
     assert!(!bad.to_string().contains("ret"), "{bad}");
 }
 
+#[tokio::test]
+async fn a_token_is_not_sent_unencrypted_over_a_network() {
+    let token_file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token_file.path(), "secret").unwrap();
+    for distant in [
+        "http://10.0.0.1:50051",
+        "http://broker.example:50051",
+        "http://127.0.0.1@broker.example:50051",
+        "http://[2001:db8::1]:50051",
+        "http://0.0.0.0:50051",
+        "http://127.0.0.1:1,http://10.0.0.1:50051",
+    ] {
+        let builder = || Client::builder(distant);
+        for builder in [builder().token("secret"), builder().token_file(token_file.path())] {
+            for error in [builder.check().unwrap_err(), builder.connect().await.unwrap_err()] {
+                let ConnectError::Credentials { what, reason } = &error else { panic!("{error}") };
+                assert_eq!(*what, "token");
+                assert!(reason.contains("is not encrypted"), "{reason}");
+                assert!(!reason.contains("secret"), "{reason}");
+            }
+        }
+        builder().check().unwrap();
+    }
+    for near in ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1", "https://a:1"] {
+        Client::builder(near).token("secret").check().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_token_file_that_holds_no_token_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    let refused = || {
+        let error = Client::builder("http://127.0.0.1:1").token_file(&path).check().unwrap_err();
+        assert!(matches!(error, ConnectError::Credentials { what: "token file", .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(path.to_str().unwrap()), "{text}");
+        text
+    };
+    assert!(refused().contains("No such file"));
+    for (content, problem) in [
+        (&b" \n"[..], "it is empty"),
+        (b"sec\nret", "not allowed in a header"),
+        (&[b'x'; 10_000], "more than 8192 bytes"),
+        (b"\xff", "UTF-8"),
+    ] {
+        std::fs::write(&path, content).unwrap();
+        let text = refused();
+        assert!(text.contains(problem), "{text}");
+    }
+    let empty = Client::builder("http://127.0.0.1:1").token("\n").check().unwrap_err();
+    assert_eq!(empty.to_string(), "use the token: it is empty");
+}
+
 /// A broker that requires certificates, the CA's certificate, and a client's certificate and key.
 async fn encrypted() -> (ScriptedBroker, String, (String, String)) {
     let ca_key = KeyPair::generate().unwrap();

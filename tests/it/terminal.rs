@@ -93,8 +93,8 @@ async fn contexts_are_escaped() {
     }
 }
 
-#[tokio::test]
-async fn messages_are_printed_unchanged() {
+/// A broker whose topic `orders` has a hostile message.
+async fn with_hostile_message() -> TestBroker {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let request = PublishRequest {
@@ -108,6 +108,12 @@ async fn messages_are_printed_unchanged() {
         ..Default::default()
     };
     broker.producers().publish(request).await.unwrap();
+    broker
+}
+
+#[tokio::test]
+async fn messages_are_printed_unchanged() {
+    let broker = with_hostile_message().await;
     let read = async |options: &[&str]| {
         broker.run(&[&["topic", "read", "orders"], options].concat()).await.stdout
     };
@@ -119,4 +125,33 @@ async fn messages_are_printed_unchanged() {
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&json["payload"], &json["key"]), (&HOSTILE.into(), &HOSTILE.into()));
     assert_eq!(json["headers"]["h"], HOSTILE);
+}
+
+#[tokio::test]
+async fn messages_are_escaped_on_a_terminal() {
+    let broker = with_hostile_message().await;
+    broker.consumer("orders", "c").await;
+    let shown = async |arguments: &[&str]| {
+        let arguments = [&["--endpoint", &broker.endpoint], arguments].concat();
+        let shown = String::from_utf8(Trunkline::run_on_terminal(&arguments).await).unwrap();
+        // A terminal gets a carriage return with each line feed, and may get tabs.
+        let shown = shown.replace("\r\n", "\n");
+        assert_harmless(&shown.replace('\t', ""));
+        shown
+    };
+    // A payload keeps its lines.
+    let payload = ESCAPED.replace("\\n", "\n").replace("\\t", "\t");
+    let consume = ["consume", "orders", "--consumer", "c", "-n", "1"];
+    for arguments in [&["topic", "read", "orders"][..], &["topic", "tail", "orders"], &consume] {
+        assert_eq!(shown(arguments).await, format!("{payload}\n"), "{arguments:?}");
+    }
+    let parts = shown(&["topic", "read", "orders", "--format", "%k|%h|%P|%c\\n"]).await;
+    assert_eq!(parts, format!("{ESCAPED}|h={ESCAPED}|{PRODUCER}|orders\n"));
+    let json = shown(&["topic", "read", "orders", "--json"]).await;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["payload"], HOSTILE);
+    // The format itself is the user's own.
+    let coloured =
+        ["--endpoint", &broker.endpoint, "topic", "read", "orders", "--format", "\\x1b[31m%o\\n"];
+    assert_eq!(Trunkline::run_on_terminal(&coloured).await, b"\x1b[31m0\r\n");
 }

@@ -119,8 +119,7 @@ impl Reader {
                 Ok(Finished) => return,
                 Err(status) => status,
             };
-            let has_another_token =
-                self.client.has_another_token(status.code(), self.replacements);
+            let has_another_token = self.client.has_another_token(status.code(), self.replacements);
             if !may_resume(&status) && !has_another_token {
                 if let Some(events) = &self.events {
                     let _ = events.send(Err(status.into())).await;

@@ -146,8 +146,7 @@ impl Delivery {
 
     /// Opens a stream, sends again what the previous one left unanswered, and goes on from there.
     async fn deliver(&mut self) -> End {
-        let StreamConnection { connection, broker, replacements } = match self.client.open().await
-        {
+        let StreamConnection { connection, broker, replacements } = match self.client.open().await {
             Ok(opened) => opened,
             Err(status) => return status.into(),
         };

@@ -1,6 +1,7 @@
 //! The `trunkline` command, run as a process.
 
 use std::{
+    io::Read as _,
     path::Path,
     process::{ExitStatus, Output, Stdio},
     time::Duration,
@@ -8,6 +9,7 @@ use std::{
 
 use assert_cmd::assert::{Assert, OutputAssertExt as _};
 use nix::{
+    pty::{OpenptyResult, openpty},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -47,9 +49,17 @@ impl Finished {
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
-    for variable in
-        ["DATABASE_URL", "TRUNKLINE_DATABASE_URL", "TRUNKLINE_ENDPOINT", "TRUNKLINE_CONTEXT"]
-    {
+    for variable in [
+        "DATABASE_URL",
+        "TRUNKLINE_DATABASE_URL",
+        "TRUNKLINE_ENDPOINT",
+        "TRUNKLINE_CONTEXT",
+        "TRUNKLINE_TOKEN",
+        "TRUNKLINE_TOKEN_FILE",
+        "TRUNKLINE_CA_FILE",
+        "TRUNKLINE_CLIENT_CERT",
+        "TRUNKLINE_CLIENT_KEY",
+    ] {
         command.env_remove(variable);
     }
     // Keeps the contexts of the user who runs the tests out of them.
@@ -168,6 +178,25 @@ impl Trunkline {
         let out = std::fs::File::create(path).unwrap();
         let mut child = command(arguments).stdin(Stdio::null()).stdout(out).spawn().unwrap();
         soon("the command's end", child.wait()).await.unwrap()
+    }
+
+    /// Runs a command to its end on a terminal; returns what the terminal was sent.
+    pub async fn run_on_terminal(arguments: &[&str]) -> Vec<u8> {
+        let OpenptyResult { master, slave } = openpty(None, None).unwrap();
+        let mut command = command(arguments);
+        let mut child = command.stdin(Stdio::null()).stdout(slave).spawn().unwrap();
+        // It holds the terminal open as well.
+        drop(command);
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut sent = Vec::new();
+            // Fails once nobody has the terminal open, after everything was read.
+            let _ = std::fs::File::from(master).read_to_end(&mut sent);
+            sent
+        });
+        let status = soon("the command's end", child.wait()).await.unwrap();
+        let sent = soon("the terminal's end", reading).await.unwrap();
+        assert!(status.success(), "{status}: {}", String::from_utf8_lossy(&sent));
+        sent
     }
 
     pub fn pid(&self) -> u32 {

@@ -42,6 +42,8 @@ pub struct State {
 
 /// A publish stream that a client opened.
 pub struct ScriptedPublish {
+    /// The `authorization` that the stream was opened with.
+    pub authorization: Option<String>,
     requests: Streaming<PublishStreamRequest>,
     answers: mpsc::Sender<Result<PublishStreamResponse, Status>>,
 }
@@ -49,6 +51,8 @@ pub struct ScriptedPublish {
 /// A consumer's stream that a client opened.
 pub struct ScriptedConsume {
     pub request: ConsumeRequest,
+    /// The `authorization` that the stream was opened with.
+    pub authorization: Option<String>,
     frames: mpsc::Sender<Result<ConsumeResponse, Status>>,
 }
 
@@ -212,6 +216,11 @@ impl ScriptedCommit {
     }
 }
 
+fn authorization<T>(request: &Request<T>) -> Option<String> {
+    let value = request.metadata().get("authorization");
+    value.map(|value| value.to_str().unwrap().to_owned())
+}
+
 struct Producers {
     state: Arc<State>,
     publishes: mpsc::Sender<ScriptedPublish>,
@@ -235,9 +244,7 @@ impl producer_service_server::ProducerService for Producers {
         &self,
         request: Request<proto::GetProducerRequest>,
     ) -> Answered<proto::GetProducerResponse> {
-        let authorization = request.metadata().get("authorization");
-        *self.state.authorization.lock().unwrap() =
-            authorization.map(|value| value.to_str().unwrap().to_owned());
+        *self.state.authorization.lock().unwrap() = authorization(&request);
         let id = request.get_ref().producer_id.clone();
         let mut found = self.state.producer.lock().unwrap();
         let producer = found.as_mut().ok_or_else(|| Status::not_found("no such producer"))?;
@@ -270,7 +277,8 @@ impl producer_service_server::ProducerService for Producers {
         request: Request<Streaming<PublishStreamRequest>>,
     ) -> Answered<Self::PublishStreamStream> {
         let (answers, outgoing) = mpsc::channel(64);
-        let opened = ScriptedPublish { requests: request.into_inner(), answers };
+        let authorization = authorization(&request);
+        let opened = ScriptedPublish { authorization, requests: request.into_inner(), answers };
         self.publishes.send(opened).await.map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
@@ -287,7 +295,8 @@ impl consumer_service_server::ConsumerService for Consumers {
 
     async fn consume(&self, request: Request<ConsumeRequest>) -> Answered<Self::ConsumeStream> {
         let (frames, outgoing) = mpsc::channel(1);
-        let opened = ScriptedConsume { request: request.into_inner(), frames };
+        let authorization = authorization(&request);
+        let opened = ScriptedConsume { authorization, request: request.into_inner(), frames };
         self.consumes.send(opened).await.map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
