@@ -47,6 +47,7 @@ use failure::Failure;
 pub async fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(options) => return crate::server::serve(options).await,
+        Command::Migrate(options) => return crate::server::migrate(options).await,
         Command::Completions { shell } => {
             io::stdout().write_all(&command_line::completions(shell)).map_err(Failure::from)
         }
@@ -73,8 +74,10 @@ async fn run_on_broker(endpoint: &EndpointArgs, command: Command) -> Result<(), 
         Command::Produce(produce) => produce::run(&client, produce).await,
         Command::Consume(consume) => consume::run(&client, consume).await,
         Command::Bench(command) => bench::run(&client, &endpoint, *command).await,
-        Command::Serve(_) | Command::Health | Command::Context(_) | Command::Completions { .. } => {
-            Ok(())
-        }
+        Command::Serve(_)
+        | Command::Migrate(_)
+        | Command::Health
+        | Command::Context(_)
+        | Command::Completions { .. } => Ok(()),
     }
 }
