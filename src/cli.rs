@@ -50,6 +50,7 @@ use failure::Failure;
 pub async fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(options) => return crate::server::serve(options).await,
+        Command::Migrate(options) => return crate::server::migrate(options).await,
         Command::Completions { shell } => {
             io::stdout().write_all(&command_line::completions(shell)).map_err(Failure::from)
         }
@@ -79,8 +80,10 @@ async fn run_on_broker(endpoint: &EndpointArgs, command: Command) -> Result<(), 
         Command::Grant(command) => grant::run(&client, command).await,
         Command::Whoami(options) => who_am_i::run(&client, options).await,
         Command::Bench(command) => bench::run(&client, &endpoint.url, *command).await,
-        Command::Serve(_) | Command::Health | Command::Context(_) | Command::Completions { .. } => {
-            Ok(())
-        }
+        Command::Serve(_)
+        | Command::Migrate(_)
+        | Command::Health
+        | Command::Context(_)
+        | Command::Completions { .. } => Ok(()),
     }
 }

@@ -9,11 +9,13 @@ mod error;
 pub(crate) mod health;
 mod log_dedup;
 mod logs;
+mod migrate;
 pub mod options;
 mod run;
 mod serve;
 mod signals;
 
 pub use error::Error;
+pub use migrate::migrate;
 pub use run::run;
 pub use serve::serve;

@@ -204,6 +204,7 @@ impl From<storage::Error> for Error {
             | storage::Error::ParentGone
             | storage::Error::NumbersUsedUp
             | storage::Error::NewerSchema { .. }
+            | storage::Error::OlderSchema { .. }
             | storage::Error::Url(_)
             | storage::Error::Setting(_)
             | storage::Error::Pooled

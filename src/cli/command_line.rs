@@ -9,7 +9,7 @@ use super::{
     output::OutputArgs, produce::ProduceArgs, producer::ProducerCommand, token::TokenCommand,
     topic::TopicCommand,
 };
-use crate::server::options::ServeOptions;
+use crate::server::options::{MigrateOptions, ServeOptions};
 
 /// A streaming message broker that lives in PostgreSQL.
 #[derive(Debug, Parser)]
@@ -18,7 +18,7 @@ use crate::server::options::ServeOptions;
     about,
     propagate_version = true,
     after_help = "Exit codes: 0 success, 1 refused or failed, 2 usage error, 69 no broker (for \
-                  serve: no database) is reachable, 130 interrupted by Ctrl-C."
+                  serve and migrate: no database) is reachable, 130 interrupted by Ctrl-C."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -33,6 +33,11 @@ pub struct Cli {
 pub(super) enum Command {
     /// Run a broker.
     Serve(ServeOptions),
+    /// Create the schema of a database, or bring it up to date, and exit.
+    ///
+    /// A broker does this at its start if its role may. Run it as the role that owns the schema if
+    /// the role of the brokers must not change it.
+    Migrate(MigrateOptions),
     /// Create, list, describe, change, trim, read and delete topics.
     #[command(subcommand)]
     Topic(TopicCommand),

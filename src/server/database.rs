@@ -8,10 +8,10 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::{error::Error, options::ServeOptions};
+use super::{error::Error, options::DatabaseOptions};
 use crate::{
     embedded::{self, EmbeddedPostgres},
-    storage::{self, Limits, Storage, redacted},
+    storage::{self, Limits, SchemaVersion, Storage, redacted},
 };
 
 /// How long a starting broker waits for a database that is down.
@@ -28,7 +28,7 @@ pub(super) struct Database {
 
 impl Database {
     /// The database that the options name; if they name none, starts a private one.
-    pub(super) async fn provide(options: &ServeOptions) -> Result<Self, Error> {
+    pub(super) async fn provide(options: &DatabaseOptions) -> Result<Self, Error> {
         // An empty variable is a mistake even if it is not needed.
         embedded::chosen_binaries()?;
         let direct_url = read_url(
@@ -64,16 +64,14 @@ impl Database {
 
     /// Opens the database, and waits for it if it is down.
     pub(super) async fn open(&self, limits: Limits) -> Result<Storage, Error> {
-        let give_up_at = Instant::now() + START_TIMEOUT;
-        loop {
-            match Storage::open(&self.url, self.direct_url.as_deref(), limits).await {
-                Err(error) if error.is_transient() && Instant::now() < give_up_at => {
-                    warn!(%error, "wait for the database");
-                    tokio::time::sleep(RETRY_INTERVAL).await;
-                }
-                outcome => return Ok(outcome?),
-            }
-        }
+        let open = || Storage::open(&self.url, self.direct_url.as_deref(), limits);
+        wait_for(open).await
+    }
+
+    /// Brings the schema up to date, and waits for the database if it is down.
+    pub(super) async fn migrate(&self) -> Result<SchemaVersion, Error> {
+        let url = self.direct_url.as_ref().unwrap_or(&self.url);
+        wait_for(|| storage::migrate(url)).await
     }
 
     /// Stops the database if it is private.
@@ -91,9 +89,23 @@ impl Database {
     }
 }
 
+/// Does something with the database, and tries again for a while if the database is down.
+async fn wait_for<T>(act: impl AsyncFn() -> Result<T, storage::Error>) -> Result<T, Error> {
+    let give_up_at = Instant::now() + START_TIMEOUT;
+    loop {
+        match act().await {
+            Err(error) if error.is_transient() && Instant::now() < give_up_at => {
+                warn!(%error, "wait for the database");
+                tokio::time::sleep(RETRY_INTERVAL).await;
+            }
+            outcome => return Ok(outcome?),
+        }
+    }
+}
+
 /// The URL that was given, if any. An empty one is an error, because a private PostgreSQL in its place
 /// would take messages that belong elsewhere.
-fn given_url(options: &ServeOptions) -> Result<Option<String>, Error> {
+fn given_url(options: &DatabaseOptions) -> Result<Option<String>, Error> {
     match read_url("--database-url", options.database_url_file.as_deref(), &options.database_url)? {
         Some(url) => Ok(Some(url)),
         None => match env::var("DATABASE_URL") {

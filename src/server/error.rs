@@ -1,6 +1,6 @@
 //! Why a broker could not start or had to stop.
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use crate::{embedded, storage};
 
@@ -72,8 +72,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Says on standard error why the command failed; returns what it exits with.
+    pub(super) fn report(&self) -> ExitCode {
+        // Standard error may be closed.
+        let _ = writeln!(std::io::stderr(), "trunkline: {self}");
+        self.exit_code()
+    }
+
     /// What the process exits with: 2 for a wrong option, as clap does.
-    pub(super) fn exit_code(&self) -> ExitCode {
+    fn exit_code(&self) -> ExitCode {
         match self {
             Self::Storage(error) if error.is_transient() => EX_UNAVAILABLE.into(),
             Self::LogFilter(_)

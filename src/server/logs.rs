@@ -11,11 +11,11 @@ use tracing_subscriber::{
 use super::{
     error::Error,
     log_dedup::LogDedup,
-    options::{LogFormat, ServeOptions},
+    options::{LogFormat, LogOptions},
 };
 
 /// Starts the log of this process.
-pub(super) fn start(options: &ServeOptions) -> Result<(), Error> {
+pub(super) fn start(options: &LogOptions) -> Result<(), Error> {
     let filter =
         EnvFilter::try_new(&options.log).map_err(|error| Error::LogFilter(error.to_string()))?;
     let lines = fmt::layer().with_writer(std::io::stderr);

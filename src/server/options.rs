@@ -1,4 +1,4 @@
-//! The options of `trunkline serve`. A flag overrides its environment variable, and that the default.
+//! The options of `trunkline serve` and `trunkline migrate`. A flag overrides its environment variable, and that the default.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -11,6 +11,42 @@ pub struct ServeOptions {
     #[arg(long, env = "TRUNKLINE_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:50051")]
     pub listen: SocketAddr,
 
+    /// The database.
+    #[command(flatten)]
+    pub database: DatabaseOptions,
+
+    /// Database connections for publishing; topics are spread over them.
+    #[arg(long, env = "TRUNKLINE_WRITERS", value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub writers: u16,
+
+    /// Database connections for everything but publishing and leases.
+    #[arg(long, env = "TRUNKLINE_QUERY_CONNECTIONS", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub query_connections: u16,
+
+    /// How long open streams and calls may take to end when the broker stops.
+    #[arg(long, env = "TRUNKLINE_DRAIN_TIMEOUT", value_name = "TIME", default_value = "8s", value_parser = humantime::parse_duration)]
+    pub drain_timeout: Duration,
+
+    /// The log.
+    #[command(flatten)]
+    pub logging: LogOptions,
+}
+
+/// The options of `trunkline migrate`.
+#[derive(Args, Clone, Debug)]
+pub struct MigrateOptions {
+    /// The database.
+    #[command(flatten)]
+    pub database: DatabaseOptions,
+
+    /// The log.
+    #[command(flatten)]
+    pub logging: LogOptions,
+}
+
+/// Which database to use.
+#[derive(Args, Clone, Debug)]
+pub struct DatabaseOptions {
     /// PostgreSQL database that holds everything, as postgresql://USER:PASSWORD@HOST:PORT/DATABASE.
     /// Defaults to DATABASE_URL and, without that, to a private PostgreSQL. An empty value is an
     /// error, also in a variable or a file.
@@ -43,19 +79,11 @@ pub struct ServeOptions {
     /// Folder of the private PostgreSQL [default: ./trunkline-data].
     #[arg(long, env = "TRUNKLINE_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+}
 
-    /// Database connections for publishing; topics are spread over them.
-    #[arg(long, env = "TRUNKLINE_WRITERS", value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub writers: u16,
-
-    /// Database connections for everything but publishing and leases.
-    #[arg(long, env = "TRUNKLINE_QUERY_CONNECTIONS", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub query_connections: u16,
-
-    /// How long open streams and calls may take to end when the broker stops.
-    #[arg(long, env = "TRUNKLINE_DRAIN_TIMEOUT", value_name = "TIME", default_value = "8s", value_parser = humantime::parse_duration)]
-    pub drain_timeout: Duration,
-
+/// What to log, and how.
+#[derive(Args, Clone, Debug)]
+pub struct LogOptions {
     /// What to log: error, warn, info, debug, trace, or filters such as trunkline=debug. Libraries
     /// never log below info, because their details contain payloads.
     #[arg(

@@ -33,19 +33,15 @@ const MANY_STREAMS: i64 = 10_000;
 pub async fn serve(options: ServeOptions) -> ExitCode {
     match try_serve(options).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Standard error may be closed as well.
-            let _ = writeln!(std::io::stderr(), "trunkline: {error}");
-            error.exit_code()
-        }
+        Err(error) => error.report(),
     }
 }
 
 async fn try_serve(options: ServeOptions) -> Result<(), Error> {
-    logs::start(&options)?;
+    logs::start(&options.logging)?;
     descriptors::raise_limit();
     let shutdown = signals::shutdown()?;
-    let database = Database::provide(&options).await?;
+    let database = Database::provide(&options.database).await?;
     let outcome = serve_on(&database, &options, &shutdown).await;
     database.release().await?;
     outcome

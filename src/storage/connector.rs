@@ -3,7 +3,9 @@
 mod address;
 mod connect;
 mod drive;
+mod parameters;
 mod refusal;
+mod tls;
 mod url;
 
 pub(super) use connect::Connector;

@@ -46,13 +46,30 @@ pub enum Error {
     NumbersUsedUp,
     /// The database has a schema that this broker does not know.
     #[error(
-        "use the schema: the database is at version {found}, and this broker knows up to {known}; run a newer broker"
+        "use the schema: the database is at version {found}, and this broker knows up to {known}; \
+         a newer broker, or its `trunkline migrate`, has changed it: run a newer broker"
     )]
     NewerSchema {
         /// The version the database is at.
         found: i32,
         /// The newest version this broker knows.
         known: i32,
+    },
+    /// The database has an older schema than this broker needs, or none, and the role may not change
+    /// it.
+    #[error(
+        "use the schema: the database is at version {found}, this broker needs {known}, and role \
+         {role} may not change it; run `trunkline migrate` of this version as {owner} first"
+    )]
+    OlderSchema {
+        /// The version the database is at; 0 without tables.
+        found: i32,
+        /// The version that this broker needs.
+        known: i32,
+        /// The broker's role in the database.
+        role: String,
+        /// A role that owns the schema.
+        owner: String,
     },
     /// The URL cannot be used.
     #[error("read the database URL: {0}")]
@@ -131,6 +148,7 @@ impl Error {
             | Self::Locked(_)
             | Self::ChangedMeanwhile
             | Self::NewerSchema { .. }
+            | Self::OlderSchema { .. }
             | Self::Url(_)
             | Self::Pooled
             | Self::LocksDoNotExclude

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Error, Storage,
+    Error, SchemaVersion, Storage,
     connector::Connector,
     primary::Primary,
     probe, schema,
@@ -20,10 +20,7 @@ impl Storage {
             Some(direct_url) => (Connector::new(direct_url)?, Some(connector)),
             None => (connector, None),
         };
-        let options = session::startup_options(direct.config().get_options());
-        let connected = probe::in_time(direct.clone().with_startup_options(options)).await;
-        let connector =
-            connected.map_err(|error| schema::explain_refusal(error, direct.config()))?;
+        let connector = with_settings(direct).await?;
         let primary = Arc::new(Primary::new(connector.clone()));
         let direct = SessionSource { connector, primary, opened: Arc::default() };
         let pools = match &pooler {
@@ -46,4 +43,18 @@ impl Storage {
         let row_locks = RowLocks::new(pools.query.max_size());
         Ok(Self { direct, pools, row_locks, notifies, encoding })
     }
+}
+
+/// Brings the schema of the database at `url` up to date. The URL must lead straight to PostgreSQL.
+pub async fn migrate(url: &str) -> Result<SchemaVersion, Error> {
+    let connector = with_settings(Connector::new(url)?).await?;
+    probe::in_time(probe::prove_that_sessions_last(&connector)).await?;
+    schema::migrate(&connector).await
+}
+
+/// Connects to find out which settings may be part of a request for a session.
+async fn with_settings(direct: Connector) -> Result<Connector, Error> {
+    let options = session::startup_options(direct.config().get_options());
+    let connected = probe::in_time(direct.clone().with_startup_options(options)).await;
+    connected.map_err(|error| schema::explain_refusal(error, direct.config()))
 }

@@ -3,5 +3,6 @@
 mod migrate;
 mod privileges;
 
+pub use migrate::SchemaVersion;
 pub(super) use migrate::migrate;
 pub(super) use privileges::{explain_refusal, require_use_of_pooled_sessions};

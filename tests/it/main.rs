@@ -27,6 +27,7 @@ mod connections;
 mod consume;
 mod contexts;
 mod database_faults;
+mod database_tls;
 mod deadlines;
 mod deletion;
 mod disk_space;

@@ -238,18 +238,96 @@ async fn a_role_that_may_not_migrate_is_told_which_role_may() {
         delete from trunkline.schema_history
         where version = (select max(version) from trunkline.schema_history)";
     sql.batch_execute(behind).await.unwrap();
-    let statements = missing(Storage::open(&url_as(&database, &app), None, LIMITS).await);
-    assert_eq!(
-        statements,
-        [format!("/* or start a broker as {owner} once */ grant {owner} to {app}")]
-    );
+    let older = async |database: &TestDatabase, role: &str, expected: &str| {
+        let Err(error) = Storage::open(&url_as(database, role), None, LIMITS).await else {
+            panic!("a refusal expected")
+        };
+        let Error::OlderSchema { found, known, role: named, owner } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!((known - found, named.as_str(), owner.as_str()), (1, role, expected));
+        assert!(!error.is_transient() && error.to_string().contains("run `trunkline migrate`"));
+    };
+    older(&database, &app, &owner).await;
 
-    // The rights of a superuser are not offered.
+    // Nor does it offer the rights of a superuser.
     let database = TestDatabase::create().await;
     database.sql().await.batch_execute(behind).await.unwrap();
-    let statements = missing(Storage::open(&url_as(&database, &app), None, LIMITS).await);
-    let advice = "/* a broker started as trunkline once migrates the schema */";
-    assert_eq!(statements, [advice]);
+    older(&database, &app, "trunkline").await;
+}
+
+/// The set-up of docs/roles.md: each role does its own part by the command, and nothing else.
+#[tokio::test]
+async fn the_owner_migrates_the_broker_serves_and_the_reader_reads() {
+    let database = TestDatabase::create_empty().await;
+    let [roles, for_broker, for_reader] = documented(&database).try_into().unwrap();
+    database.sql().await.batch_execute(&roles).await.unwrap();
+    let url = |role: &str| url_as(&database, &format!("{role}_{}", database.name));
+    let (owner, broker, reader) = (url("owner"), url("broker"), url("reader"));
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--database-url", &broker];
+    let migrate = async |url: &str| Trunkline::run(&["migrate", "--database-url", url]).await;
+
+    // Before the owner has migrated, nobody else can.
+    let refused = Trunkline::run(&serve).await;
+    assert_eq!(refused.code(), 1, "{refused:?}");
+    let advice = format!("run `trunkline migrate` of this version as owner_{}", database.name);
+    for refused in [refused, migrate(&broker).await] {
+        assert_eq!(refused.code(), 1, "{refused:?}");
+        assert!(refused.stderr.contains(&advice), "{refused:?}");
+    }
+    let mut versions = Vec::new();
+    for _ in 0..2 {
+        let migrated = migrate(&owner).await;
+        assert_eq!(migrated.code(), 0, "{migrated:?}");
+        versions.push(migrated.stdout);
+    }
+    assert!(versions[0].starts_with("the schema is at version "), "{versions:?}");
+    assert_eq!(versions[0], versions[1]);
+    let as_owner = connect(&owner).await;
+    as_owner.batch_execute(&for_broker).await.unwrap();
+    as_owner.batch_execute(&for_reader).await.unwrap();
+
+    let (mut running, endpoint) = Trunkline::serve(&serve[1..]).await;
+    let call = async |arguments: &[&str]| {
+        let finished = Trunkline::run(&[&["--endpoint", &endpoint], arguments].concat()).await;
+        assert_eq!(finished.code(), 0, "{arguments:?}: {finished:?}");
+    };
+    call(&["topic", "create", "orders"]).await;
+    call(&["producer", "register", "orders", "shop"]).await;
+    let produce = ["--endpoint", &endpoint, "produce", "orders", "--producer", "shop"];
+    assert_eq!(Trunkline::run_with_input(&produce, b"a\nb\n").await.code(), 0);
+    let sql = connect(&reader).await;
+    let count = sql.query_one("select count(*) from trunkline.message", &[]).await.unwrap();
+    assert_eq!(count.get::<_, i64>(0), 2);
+    for url in [&broker, &reader] {
+        for statement in [
+            "create table trunkline.mine ()",
+            "alter table trunkline.topic add column mine text",
+            "drop table trunkline.batch",
+            "truncate trunkline.batch",
+        ] {
+            let error = connect(url).await.batch_execute(statement).await.unwrap_err();
+            assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{statement}");
+        }
+    }
+    running.kill().await;
+}
+
+/// The privilege came with PostgreSQL 17.
+#[tokio::test]
+async fn a_broker_that_was_granted_maintain_vacuums_without_owning_anything() {
+    let Documented { database, broker: role, .. } = with_documented_roles().await;
+    let sql = database.sql().await;
+    let version = "select current_setting('server_version_num')::integer";
+    if sql.query_one(version, &[]).await.unwrap().get::<_, i32>(0) < 170_000 {
+        return;
+    }
+    let grant = format!("grant maintain on trunkline.batch to {role}");
+    sql.batch_execute(&grant).await.unwrap();
+    let storage = Storage::open(&url_as(&database, &role), None, LIMITS).await.unwrap();
+    assert!(storage.may_vacuum().await.unwrap());
+    storage.vacuum_batches().await.unwrap();
+    storage.close();
 }
 
 #[tokio::test]

@@ -4,10 +4,13 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use tokio_postgres::{
     Config,
-    config::{Host, LoadBalanceHosts},
+    config::{Host, LoadBalanceHosts, SslMode},
 };
 
-use crate::storage::connector::refusal::{Reason, Refusal};
+use crate::storage::connector::{
+    refusal::{Reason, Refusal},
+    tls::TlsOptions,
+};
 
 /// How long the lookup of a name may take.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -73,17 +76,17 @@ async fn look_up(name: &str, port: u16) -> Result<Vec<Address>, Refusal> {
 
 impl Address {
     /// What to request a session with at this address: everything else is the same for all.
-    pub(crate) fn config(&self, all: &Config, application_name: &str) -> Config {
+    pub(crate) fn config(&self, all: &Config, tls: &TlsOptions, application_name: &str) -> Config {
         let mut one = Config::new();
         match self {
             Self::Tcp { host, ip, port } => {
-                if let Some(host) = host {
-                    one.host(host);
-                }
-                one.hostaddr(*ip).port(*port);
+                // A certificate is verified for this name.
+                one.host(host.clone().unwrap_or_else(|| ip.to_string()));
+                one.hostaddr(*ip).port(*port).ssl_mode(tls.mode_for(*ip));
             }
             Self::Unix { folder, port } => {
-                one.host_path(folder).port(*port);
+                // PostgreSQL has no TLS there, as nothing leaves the machine.
+                one.host_path(folder).port(*port).ssl_mode(SslMode::Disable);
             }
         }
         all.get_user().map(|user| one.user(user));
@@ -91,9 +94,8 @@ impl Address {
         all.get_dbname().map(|database| one.dbname(database));
         all.get_options().map(|options| one.options(options));
         one.application_name(application_name)
-            .ssl_mode(all.get_ssl_mode())
-            .ssl_negotiation(all.get_ssl_negotiation())
-            .channel_binding(all.get_channel_binding())
+            .ssl_negotiation(tls.negotiation)
+            .channel_binding(tls.channel_binding)
             .keepalives(all.get_keepalives())
             .keepalives_idle(all.get_keepalives_idle());
         all.get_keepalives_interval().map(|interval| one.keepalives_interval(interval));

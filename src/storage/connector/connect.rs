@@ -11,14 +11,15 @@ use std::{sync::Arc, time::Duration};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, config::TargetSessionAttrs};
+use tokio_postgres::{Client, Config, SimpleQueryMessage, config::TargetSessionAttrs};
 
 use crate::storage::{
     connector::{
         address::{Address, find_addresses},
         drive::{Driver, drive_while},
         refusal::{self, Reason, Refusal},
-        url,
+        tls::{MakeTls, TlsFiles, TlsOptions, explain},
+        url::{self, DatabaseUrl},
     },
     error::{Error, describe},
 };
@@ -38,13 +39,14 @@ const SILENCE: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(crate) struct Connector {
     config: Config,
+    tls: TlsFiles,
     /// Servers that did not answer within their head start, and when that was.
     silent: Arc<Mutex<Vec<(Address, Instant)>>>,
 }
 
 impl Connector {
     pub(crate) fn new(url: &str) -> Result<Self, Error> {
-        let mut config = url::parse(url)?;
+        let DatabaseUrl { mut config, tls } = url::parse(url)?;
         config
             .keepalives_idle(Duration::from_secs(5))
             .keepalives_interval(Duration::from_secs(3))
@@ -52,7 +54,8 @@ impl Connector {
             .tcp_user_timeout(Duration::from_secs(14))
             // `open` asks each session itself whether it accepts writes.
             .target_session_attrs(TargetSessionAttrs::Any);
-        Ok(Self { config, silent: Arc::default() })
+        let tls = TlsFiles::read(Arc::new(tls)).map_err(Error::Url)?;
+        Ok(Self { config, tls, silent: Arc::default() })
     }
 
     /// What all sessions are requested with.
@@ -106,6 +109,8 @@ impl Connector {
     async fn try_connect(&self, name: &str) -> Result<(Client, Driver), Vec<Refusal>> {
         let (give_up_at, mut refusals) = (Instant::now() + CONNECT_TIMEOUT, Vec::new());
         let mut servers = find_addresses(&self.config, &mut refusals).await;
+        let make_tls = MakeTls(self.tls.config().await);
+        let options = self.tls.options();
         // A stable sort: servers that answered last time keep their order.
         servers.sort_by_key(|server| self.is_silent(server));
         let mut servers = servers.into_iter();
@@ -113,9 +118,10 @@ impl Connector {
         let (mut attempts, mut unanswered) = (FuturesUnordered::new(), Vec::new());
         loop {
             if let Some(server) = servers.next() {
-                let config = server.config(&self.config, name);
+                let config = server.config(&self.config, options, name);
                 unanswered.push((server.clone(), Instant::now()));
-                attempts.push(async move { (server, open(&config).await) });
+                let make_tls = make_tls.clone();
+                attempts.push(async move { (server, open(&config, make_tls, options).await) });
             } else if attempts.is_empty() {
                 return Err(refusals);
             }
@@ -185,8 +191,15 @@ fn head_start(time: Duration, servers: usize) -> Duration {
     (time / 2 / u32::try_from(gaps).unwrap_or(u32::MAX)).max(SHORTEST_HEAD_START)
 }
 
-async fn open(config: &Config) -> Result<(Client, Driver), Reason> {
-    let (client, mut connection) = config.connect(NoTls).await?;
+async fn open(
+    config: &Config,
+    make_tls: MakeTls,
+    options: &TlsOptions,
+) -> Result<(Client, Driver), Reason> {
+    let (client, mut connection) = config
+        .connect(make_tls)
+        .await
+        .map_err(|error| explain(&error, options).map_or(Reason::Answer(error), Reason::Tls))?;
     // A standby's data is old, and it accepts no writes.
     let question =
         async { client.simple_query("select pg_is_in_recovery()").await.map_err(Reason::from) };

@@ -2,10 +2,12 @@
 
 use std::future::poll_fn;
 
-use tokio_postgres::{Connection, Socket, tls::NoTlsStream};
+use tokio_postgres::{Connection, Socket};
 
-/// A connection, which does nothing unless it is polled.
-pub(crate) type Driver = Connection<Socket, NoTlsStream>;
+use crate::storage::connector::tls::TlsStream;
+
+/// A connection, encrypted or not, which does nothing unless it is polled.
+pub(crate) type Driver = Connection<Socket, TlsStream>;
 
 /// Runs a request to its end on a connection that nothing else drives.
 pub(crate) async fn drive_while<T, E: From<tokio_postgres::Error>>(

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio_postgres::error::DbError;
 
-use crate::storage::error::{Error, describe};
+use crate::storage::{
+    connector::tls::Failure,
+    error::{Error, describe},
+};
 
 /// Why one server gave no session.
 pub(crate) struct Refusal {
@@ -23,6 +26,8 @@ pub(crate) enum Reason {
     UnknownName(String),
     /// The server accepts no writes.
     Standby,
+    /// TLS failed, or what the URL asks for of it.
+    Tls(Failure),
     /// What the server, or the network, answered.
     Answer(tokio_postgres::Error),
 }
@@ -48,10 +53,11 @@ impl Refusal {
         }
     }
 
-    /// Whether a retry would fail in the same way: a wrong password, an unknown role or database,
-    /// or a startup option that the server rejects.
+    /// Whether a retry would fail in the same way: a wrong password, an unknown role or database, a
+    /// certificate that is not trusted, or a startup option that the server rejects.
     fn is_final(&self) -> bool {
-        self.concerns_startup_options()
+        matches!(&self.reason, Reason::Tls(failure) if failure.is_final)
+            || self.concerns_startup_options()
             || self.code().is_some_and(|code| code.starts_with("28") || code == "3D000")
     }
 
@@ -82,6 +88,7 @@ impl Refusal {
             Reason::Standby => {
                 "it is a hot standby, which is read-only until it is promoted".to_owned()
             }
+            Reason::Tls(failure) => failure.problem.clone(),
             Reason::Answer(error) => {
                 match (error.as_db_error(), std::error::Error::source(error)) {
                     // The driver's own text says only that there was an error.

@@ -5,14 +5,20 @@ use std::str::FromStr;
 
 use tokio_postgres::{Config, config::Host};
 
-use crate::storage::error::{self, Error};
+use crate::storage::{
+    connector::{
+        parameters::{parameters, take},
+        tls::{TlsOptions, check_files},
+    },
+    error::{self, Error},
+};
 
 /// Part of every error about a URL that cannot be read.
 const FORM: &str = "a database URL has the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE";
 
-/// Parameters of libpq that the driver does not know. Errors repeat only these names: any other
-/// unknown name may be the end of a password.
-const NOT_SUPPORTED: [&str; 10] = [
+/// Parameters of libpq that neither the driver nor this layer knows. Errors repeat only these names:
+/// any other unknown name may be the end of a password.
+const NOT_SUPPORTED: [&str; 18] = [
     "client_encoding",
     "fallback_application_name",
     "gssencmode",
@@ -21,40 +27,38 @@ const NOT_SUPPORTED: [&str; 10] = [
     "passfile",
     "replication",
     "require_auth",
+    "requiressl",
     "service",
     "servicefile",
-];
-
-/// Parameters that configure TLS.
-const TLS_PARAMETERS: [&str; 9] = [
-    "sslrootcert",
-    "sslcert",
-    "sslkey",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslcertmode",
     "sslcrl",
     "sslcrldir",
     "sslpassword",
-    "sslcertmode",
-    "ssl_min_protocol_version",
-    "ssl_max_protocol_version",
+    "sslsni",
 ];
 
-/// Checks that a database URL can be used.
+/// What a URL says.
+pub(crate) struct DatabaseUrl {
+    /// All but what concerns TLS.
+    pub config: Config,
+    pub tls: TlsOptions,
+}
+
+/// Checks that a database URL can be used, with the files that it names.
 ///
 /// # Errors
 ///
 /// [`Error::Url`] says why not.
 pub fn check_url(url: &str) -> Result<(), Error> {
-    parse(url).map(drop)
+    check_files(&parse(url)?.tls).map_err(Error::Url)
 }
 
-pub(crate) fn parse(url: &str) -> Result<Config, Error> {
-    if let Some(asked) = parameters(url).find_map(|(name, value)| asks_for_tls(name, value)) {
-        return Err(Error::Url(format!(
-            "{asked} asks for TLS, which this build does not speak to PostgreSQL yet; \
-             leave it out, or give sslmode=disable, where the network can be trusted"
-        )));
-    }
-    let config = Config::from_str(url).map_err(|error| Error::Url(problem(url, &error)))?;
+pub(crate) fn parse(url: &str) -> Result<DatabaseUrl, Error> {
+    // The driver knows only some of the words for TLS.
+    let (rest, for_tls) = take(url, &TlsOptions::NAMES);
+    let config = Config::from_str(&rest).map_err(|error| Error::Url(problem(&rest, &error)))?;
     let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());
     let (number, ports) = (hosts.len().max(addresses.len()), config.get_ports().len());
     let nameless = hosts.iter().any(|host| *host == Host::Tcp(String::new()));
@@ -69,14 +73,18 @@ pub(crate) fn parse(url: &str) -> Result<Config, Error> {
     } else if ports > 1 && ports != number {
         format!("it has {ports} ports for {number} hosts")
     } else {
-        return Ok(config);
+        let pairs = for_tls.iter().map(|parameter| (parameter.name, parameter.value.as_str()));
+        let tls = TlsOptions::parse(pairs).map_err(Error::Url)?;
+        return Ok(DatabaseUrl { config, tls });
     };
     Err(Error::Url(problem))
 }
 
 /// Which database a URL names, without its secrets: for logs.
 pub fn redacted(url: &str) -> String {
-    let Ok(config) = parse(url) else { return "an unreadable URL".to_owned() };
+    let Ok(DatabaseUrl { config, .. }) = parse(url) else {
+        return "an unreadable URL".to_owned();
+    };
     let hosts: Vec<String> = config
         .get_hosts()
         .iter()
@@ -103,8 +111,9 @@ fn problem(url: &str, error: &tokio_postgres::Error) -> String {
     if scheme.is_empty() && !rest.contains('=') {
         return FORM.to_owned();
     }
-    if let Some((name, _)) = parameters(url).find(|(name, _)| NOT_SUPPORTED.contains(name)) {
-        return format!("this build does not know the parameter {name}");
+    let given = parameters(url);
+    if let Some(unknown) = given.iter().find(|given| NOT_SUPPORTED.contains(&given.name)) {
+        return format!("this build does not know the parameter {}", unknown.name);
     }
     let text = error::describe(error);
     match text.find("invalid value for option `") {
@@ -114,27 +123,6 @@ fn problem(url: &str, error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// A parameter that requires TLS. Its value is shown only if it is one of the listed keywords.
-fn asks_for_tls(name: &str, value: &str) -> Option<String> {
-    match (name, value) {
-        ("sslmode", "require" | "verify-ca" | "verify-full")
-        | ("channel_binding", "require")
-        | ("sslnegotiation", "direct")
-        | ("requiressl", "1") => Some(format!("{name}={value}")),
-        _ => TLS_PARAMETERS.contains(&name).then(|| name.to_owned()),
-    }
-}
-
-/// The names and values after a URL's question mark, or in a list of `NAME=VALUE`.
-fn parameters(url: &str) -> impl Iterator<Item = (&str, &str)> {
-    let (list, separator) = match url.split_once("://") {
-        Some((_, rest)) => (rest.rsplit_once('?').map_or("", |(_, list)| list), '&'),
-        None => (url, ' '),
-    };
-    let pairs = list.split(separator).filter_map(|pair| pair.split_once('='));
-    pairs.map(|(name, value)| (name.trim(), value.trim().trim_matches('\'')))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,7 +130,8 @@ mod tests {
     fn refusal(url: &str) -> String {
         match parse(url) {
             Err(Error::Url(problem)) => problem,
-            other => panic!("{url}: {other:?}"),
+            Err(other) => panic!("{url}: {other}"),
+            Ok(_) => panic!("{url}: a refusal expected"),
         }
     }
 
@@ -169,28 +158,21 @@ mod tests {
     }
 
     #[test]
-    fn the_refusal_of_tls_names_the_parameter_that_asks_for_it() {
-        for asked in [
-            "sslmode=require",
-            "sslmode=verify-ca",
-            "sslmode=verify-full",
-            "channel_binding=require",
-            "sslnegotiation=direct",
+    fn a_url_may_say_everything_about_tls_in_both_forms() {
+        for parameters in [
+            "sslmode=disable",
+            "sslmode=verify-full sslrootcert=/ca",
+            "sslrootcert=system channel_binding=require sslnegotiation=direct",
+            "sslmode=require sslcert=/c sslkey=/k application_name=x",
         ] {
-            for url in [format!("postgresql://h/d?{asked}"), format!("host=h dbname=d {asked}")] {
-                let refused = refusal(&url);
-                assert!(refused.starts_with(&format!("{asked} asks for TLS")), "{url}: {refused}");
-                assert!(refused.contains("does not speak"), "{refused}");
+            let of_url = format!("postgresql://h/d?{}", parameters.replace(' ', "&"));
+            for url in [of_url, format!("host=h {parameters} dbname=d")] {
+                assert_eq!(parse(&url).unwrap().config.get_dbname(), Some("d"), "{url}");
             }
         }
-        for name in TLS_PARAMETERS {
-            let refused = refusal(&format!("postgresql://h/d?{name}=/s3cret"));
-            assert!(refused.starts_with(&format!("{name} asks for TLS")), "{refused}");
-            assert!(!refused.contains("s3cret"), "{refused}");
-        }
-        for mode in ["disable", "prefer"] {
-            assert!(parse(&format!("postgresql://h/d?sslmode={mode}")).is_ok());
-        }
+        assert!(refusal("postgresql://h/d?sslmode=verify-full").contains("need sslrootcert"));
+        let refused = refusal("host=h sslcrl=/s3cret");
+        assert!(refused.contains("does not know the parameter sslcrl"), "{refused}");
     }
 
     #[test]
@@ -202,7 +184,9 @@ mod tests {
             "mysql://u:s3cret@h/d",
             "host=h password=a s3cret=b",
             "host=h password='s3cret",
-            "postgresql://u:s3cret@h/d?sslmode=require",
+            "postgresql://u:s3cret@h/d?sslmode=verify-full",
+            "postgresql://u:p?sslmode=s3cret",
+            "host=h password=a sslmode=s3cret",
         ] {
             assert!(!refusal(url).contains("s3cret"), "{url}: {}", refusal(url));
         }

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use crate::storage::{
     connector::Connector,
     error::{Error, chain},
-    schema::privileges,
+    schema::privileges::{self, MissingOwner},
     session::prepare_session,
 };
 
@@ -27,8 +27,13 @@ const MIGRATION_LOCK: i64 = 0x7472_756e_6b6c_696e;
 /// How long to wait for another broker that is migrating.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Applies the migrations that are missing, and checks that the role may use the result.
-pub(crate) async fn migrate(connector: &Connector) -> Result<(), Error> {
+/// The number of the last migration that was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchemaVersion(pub i32);
+
+/// Applies the migrations that are missing, and checks that the role may use the result. A role that
+/// may not change the schema can call this as long as none is missing.
+pub(crate) async fn migrate(connector: &Connector) -> Result<SchemaVersion, Error> {
     let (mut client, connection) = connector.connect("trunkline migrate").await?;
     let driver = tokio::spawn(connection);
     let outcome = lock_and_migrate(&mut client).await;
@@ -37,7 +42,7 @@ pub(crate) async fn migrate(connector: &Connector) -> Result<(), Error> {
     if let Ok(Err(error)) = driver.await {
         warn!(error = chain(&error), "close the migrating connection");
     }
-    outcome
+    outcome.map(|()| SchemaVersion(newest()))
 }
 
 async fn lock_and_migrate(client: &mut Client) -> Result<(), Error> {
@@ -48,8 +53,9 @@ async fn lock_and_migrate(client: &mut Client) -> Result<(), Error> {
             select pg_advisory_lock({MIGRATION_LOCK})"
         ))
         .await?;
-    if !is_current(client).await? {
-        apply_migrations(client).await?;
+    let found = find_version(client).await?;
+    if found < newest() {
+        apply_migrations(client, found).await?;
     }
     privileges::require_use(client).await?;
     if !compresses_with_lz4(client).await? {
@@ -58,21 +64,27 @@ async fn lock_and_migrate(client: &mut Client) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether all migrations were applied already. Needs no privilege beyond those for using the
-/// schema.
-async fn is_current(client: &Client) -> Result<bool, Error> {
+/// The version of this broker's schema.
+fn newest() -> i32 {
+    let runner = embedded::migrations::runner();
+    runner.get_migrations().iter().map(Migration::version).max().unwrap_or(0)
+}
+
+/// The version of the database's schema, 0 without one. Refuses a schema of another origin. Needs no
+/// privilege beyond those for using the schema.
+async fn find_version(client: &Client) -> Result<i32, Error> {
     let schema = privileges::find_schema(client).await?;
     if !schema.has_history {
-        return Ok(false);
+        return Ok(0);
     }
     if !schema.reads_history {
         privileges::require_use(client).await?;
     }
     let known = embedded::migrations::runner().get_migrations().clone();
     let applied = find_applied(client).await?;
-    let newest = known.iter().map(Migration::version).max().unwrap_or(0);
-    if let Some(found) = applied.iter().map(|one| one.version).max().filter(|&it| it > newest) {
-        return Err(Error::NewerSchema { found, known: newest });
+    let found = applied.iter().map(|one| one.version).max().unwrap_or(0);
+    if found > newest() {
+        return Err(Error::NewerSchema { found, known: newest() });
     }
     for Applied { version, name, checksum } in &applied {
         let is_this = |migration: &&Migration| {
@@ -86,7 +98,8 @@ async fn is_current(client: &Client) -> Result<bool, Error> {
             )));
         }
     }
-    Ok(applied.len() == known.len())
+    // A history with a gap is filled, or refused, by applying what is missing.
+    Ok(if applied.len() == known.len() { found } else { found.min(newest() - 1) })
 }
 
 /// A migration that was applied to the database.
@@ -105,12 +118,16 @@ async fn find_applied(client: &Client) -> Result<Vec<Applied>, Error> {
     Ok(rows.iter().map(applied).collect())
 }
 
-async fn apply_migrations(client: &mut Client) -> Result<(), Error> {
+async fn apply_migrations(client: &mut Client, found: i32) -> Result<(), Error> {
     if !privileges::find_schema(client).await?.exists {
         privileges::require_schema_creation(client).await?;
         client.batch_execute("-- create_schema\ncreate schema trunkline").await?;
     }
-    privileges::require_migration(client).await?;
+    let owners = privileges::find_owners_without_rights(client).await?;
+    if let Some(MissingOwner { role, owner }) = owners {
+        return Err(Error::OlderSchema { found, known: newest(), role, owner });
+    }
+    privileges::require_creation_in_schema(client).await?;
     let mut runner = embedded::migrations::runner().set_target(Target::Latest);
     runner.set_migration_table_name(HISTORY);
     let report = runner.run_async(client).await.map_err(|error| Error::Migration(chain(&error)))?;

@@ -66,10 +66,18 @@ pub(crate) async fn require_schema_creation(client: &Client) -> Result<(), Error
     refuse(&client.query(statement, &[]).await?)
 }
 
-/// Refuses a role that may not change the schema: it must have the rights of the owners of the
-/// schema and of everything in it.
-pub(crate) async fn require_migration(client: &Client) -> Result<(), Error> {
-    let statement = "-- find_migration_privileges
+/// A role that owns something of the schema, and one that does not have its rights.
+pub(crate) struct MissingOwner {
+    pub role: String,
+    pub owner: String,
+}
+
+/// Finds an owner of the schema, or of anything in it, whose rights the session's role does not have.
+/// Only a role with all of them may change the schema.
+pub(crate) async fn find_owners_without_rights(
+    client: &Client,
+) -> Result<Option<MissingOwner>, Error> {
+    let statement = "-- find_owners_without_rights
         with owner (oid) as (
             select nspowner from pg_namespace where nspname = 'trunkline'
             union
@@ -77,17 +85,20 @@ pub(crate) async fn require_migration(client: &Client) -> Result<(), Error> {
             where relnamespace = (select oid from pg_namespace where nspname = 'trunkline')
               and relkind in ('r', 'v', 'S')
         )
-        select current_user::text,
-               format(case when rolsuper
-                      then '/* a broker started as %1$I once migrates the schema */'
-                      else '/* or start a broker as %1$I once */ grant %1$I to %2$I' end,
-                      rolname, current_user)
+        select current_user::text, rolname::text
         from owner join pg_roles using (oid) where not pg_has_role(oid, 'usage')
-        union all
+        order by rolname limit 1";
+    let row = client.query_opt(statement, &[]).await?;
+    Ok(row.map(|row| MissingOwner { role: row.get(0), owner: row.get(1) }))
+}
+
+/// Refuses a role that owns the schema but may not create anything in it.
+pub(crate) async fn require_creation_in_schema(client: &Client) -> Result<(), Error> {
+    let statement = "-- find_creation_in_schema
         select current_user::text,
                format('grant usage, create on schema trunkline to %I', current_user)
         from pg_namespace
-        where nspname = 'trunkline' and pg_has_role(nspowner, 'usage')
+        where nspname = 'trunkline'
           and not (has_schema_privilege(oid, 'usage') and has_schema_privilege(oid, 'create'))";
     refuse(&client.query(statement, &[]).await?)
 }

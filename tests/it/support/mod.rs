@@ -1,9 +1,11 @@
 //! What the tests share: brokers, databases, commands, streams, deadlines.
 
 mod broker;
+pub mod certificates;
 mod cluster;
 mod command;
 mod deaf;
+pub mod direct_tls;
 mod files;
 pub mod http2;
 pub mod library_consumer;
@@ -19,6 +21,7 @@ pub mod sequenced;
 mod shipper;
 mod status;
 mod stream;
+pub mod tls_postgres;
 
 use std::time::Duration;
 
