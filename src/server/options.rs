@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
+use super::run::Authentication;
+
 /// The options of `trunkline serve`.
 #[derive(Args, Clone, Debug)]
 pub struct ServeOptions {
@@ -56,6 +58,11 @@ pub struct ServeOptions {
     #[arg(long, env = "TRUNKLINE_DRAIN_TIMEOUT", value_name = "TIME", default_value = "8s", value_parser = humantime::parse_duration)]
     pub drain_timeout: Duration,
 
+    /// Whether clients must prove who they are: with `required`, each call needs a token, or a client
+    /// certificate, and its principal the grants. `trunkline token bootstrap` creates the first token.
+    #[arg(long, env = "TRUNKLINE_AUTH", value_name = "MODE", default_value = "off")]
+    pub auth: Auth,
+
     /// What to log: error, warn, info, debug, trace, or filters such as trunkline=debug. Libraries
     /// never log below info, because their details contain payloads.
     #[arg(
@@ -69,6 +76,24 @@ pub struct ServeOptions {
     /// How to write the log.
     #[arg(long, env = "TRUNKLINE_LOG_FORMAT", value_name = "FORMAT", default_value = "plain")]
     pub log_format: LogFormat,
+}
+
+/// Whether clients must prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Auth {
+    /// Everyone may do everything.
+    Off,
+    /// Callers may do what they are granted.
+    Required,
+}
+
+impl From<Auth> for Authentication {
+    fn from(auth: Auth) -> Self {
+        match auth {
+            Auth::Off => Self::Off,
+            Auth::Required => Self::Required,
+        }
+    }
 }
 
 /// How the log is written.
