@@ -176,6 +176,11 @@ impl Broker {
         }))
     }
 
+    /// The database that the broker keeps everything in.
+    pub fn storage(&self) -> Arc<Storage> {
+        self.storage.clone()
+    }
+
     /// Whether the database answers, as of the last second or so.
     pub fn database_up(&self) -> watch::Receiver<bool> {
         self.database_up.clone()

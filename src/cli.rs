@@ -45,12 +45,16 @@ use command_line::Command;
 pub use command_line::{Cli, parse};
 use endpoint::EndpointArgs;
 use failure::Failure;
+use token::TokenCommand;
 
 /// Runs the command.
 pub async fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(options) => return crate::server::serve(options).await,
         Command::Migrate(options) => return crate::server::migrate(options).await,
+        Command::Token(TokenCommand::Bootstrap(options)) => {
+            return crate::server::bootstrap(*options).await;
+        }
         Command::Completions { shell } => {
             io::stdout().write_all(&command_line::completions(shell)).map_err(Failure::from)
         }

@@ -1,6 +1,7 @@
 //! The broker's gRPC services: decode, call, encode.
 
 mod call;
+mod caller;
 mod deadline;
 mod explain;
 mod limits;
@@ -11,42 +12,58 @@ mod trunkline;
 use std::sync::Arc;
 
 use crate::{
+    access::Access,
     broker::Broker,
     proto::raw::{
-        consumer_service_server::ConsumerServiceServer,
+        access_service_server::AccessServiceServer, consumer_service_server::ConsumerServiceServer,
         producer_service_server::ProducerServiceServer, topic_service_server::TopicServiceServer,
     },
 };
 
-pub use call::answer;
+pub use call::{Api, answer};
 pub use limits::{MAX_METADATA_BYTES, MAX_REQUEST_BYTES};
 pub use trunkline::{decode::decode_publish, frames::encode_batch};
 
-use trunkline::{consumers::Consumers, producers::Producers, topics::Topics};
+use trunkline::{access::AccessAdmin, consumers::Consumers, producers::Producers, topics::Topics};
 
 /// The services of a broker.
-pub struct Services(Arc<Broker>);
+pub struct Services {
+    broker: Arc<Broker>,
+    access: Arc<Access>,
+}
 
 impl Services {
-    /// Serves a broker.
-    pub fn new(broker: Arc<Broker>) -> Self {
-        Self(broker)
+    /// Serves a broker to those whom `access` permits.
+    pub fn new(broker: Arc<Broker>, access: Arc<Access>) -> Self {
+        Self { broker, access }
     }
 
     /// The service for topics.
     pub fn topics(&self) -> TopicServiceServer<Topics> {
-        TopicServiceServer::new(Topics(self.0.clone())).max_decoding_message_size(MAX_REQUEST_BYTES)
+        TopicServiceServer::new(Topics { broker: self.broker.clone(), access: self.access.clone() })
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
     }
 
     /// The service for producers.
     pub fn producers(&self) -> ProducerServiceServer<Producers> {
-        ProducerServiceServer::new(Producers(self.0.clone()))
-            .max_decoding_message_size(MAX_REQUEST_BYTES)
+        ProducerServiceServer::new(Producers {
+            broker: self.broker.clone(),
+            access: self.access.clone(),
+        })
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
     }
 
     /// The service for consumers.
     pub fn consumers(&self) -> ConsumerServiceServer<Consumers> {
-        ConsumerServiceServer::new(Consumers(self.0.clone()))
-            .max_decoding_message_size(MAX_REQUEST_BYTES)
+        ConsumerServiceServer::new(Consumers {
+            broker: self.broker.clone(),
+            access: self.access.clone(),
+        })
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
+    }
+    /// The service for tokens, grants and owners.
+    pub fn access(&self) -> AccessServiceServer<AccessAdmin> {
+        let service = AccessAdmin { broker: self.broker.clone(), access: self.access.clone() };
+        AccessServiceServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES)
     }
 }

@@ -1,6 +1,7 @@
 //! The broker's domain types. They are checked when they are made: a [`TopicName`] is a well-formed
 //! name wherever it appears.
 
+mod access;
 mod draft;
 mod invalid;
 mod labels;
@@ -14,6 +15,9 @@ mod record;
 mod sabotage;
 mod time;
 
+pub use access::{
+    Grant, Operation, Principal, RegistrationId, RegistrationKey, Token, TopicFilter, TopicPattern,
+};
 pub use draft::{Draft, Sequences, Stamp};
 pub use invalid::{InvalidInput, InvalidValue};
 pub use labels::Labels;

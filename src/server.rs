@@ -1,6 +1,7 @@
 //! Binds the broker to a port and a database, and drains it at the end.
 
 mod accept;
+mod bootstrap;
 mod cancellations;
 mod connection;
 mod database;
@@ -11,11 +12,13 @@ mod log_dedup;
 mod logs;
 mod migrate;
 pub mod options;
+mod rules;
 mod run;
 mod serve;
 mod signals;
 
+pub use bootstrap::bootstrap;
 pub use error::Error;
 pub use migrate::migrate;
-pub use run::run;
+pub use run::{Authentication, run, run_with};
 pub use serve::serve;

@@ -6,6 +6,7 @@
 //! [`Storage`] and [`Writer`] have time limits; the callers of [`LeaseSession`], [`ListenSession`]
 //! and [`NotificationSender`] set their own.
 
+mod access;
 mod append;
 mod column;
 mod connector;
@@ -31,6 +32,10 @@ mod text;
 mod timeout;
 mod topic;
 
+pub use access::{
+    AccessChange, AccessVersion, GrantKey, MAX_GRANTS, MAX_GRANTS_OF_PRINCIPAL, MAX_TOKENS,
+    MAX_TOKENS_OF_PRINCIPAL, NewToken, Owned, Rotation, TokenEnd, ValidToken,
+};
 pub use append::{Appended, Writer};
 pub use connector::{check_url, redacted};
 pub use database::Storage;

@@ -129,8 +129,8 @@ impl Error {
 
     /// For a statement that only reads, or that may safely run twice: after a lost connection no
     /// outcome is unknown, the database is just unavailable.
-    pub(crate) fn of_read(error: storage::Error) -> Self {
-        match Self::from(error) {
+    pub(crate) fn of_read(error: impl Into<Arc<storage::Error>>) -> Self {
+        match Self::from(error.into()) {
             Self::OutcomeUnknown(cause) => Self::DatabaseUnavailable(cause),
             other => other,
         }
@@ -190,7 +190,13 @@ fn passed(sequence: Sequence, expected: Sequence, stored: &[StoredRun]) -> Strin
 
 impl From<storage::Error> for Error {
     fn from(error: storage::Error) -> Self {
-        let kind: fn(Cause) -> Self = match error {
+        Arc::new(error).into()
+    }
+}
+
+impl From<Arc<storage::Error>> for Error {
+    fn from(error: Arc<storage::Error>) -> Self {
+        let kind: fn(Cause) -> Self = match *error {
             storage::Error::Closed => return Self::Draining,
             storage::Error::Unavailable(_)
             | storage::Error::NoSession(_)
@@ -217,6 +223,6 @@ impl From<storage::Error> for Error {
             | storage::Error::Failed(_)
             | storage::Error::Unexpected(_) => Self::Internal,
         };
-        kind(Cause(Some(Arc::new(error))))
+        kind(Cause(Some(error)))
     }
 }

@@ -17,11 +17,18 @@ use super::{
 use crate::{
     client::Client,
     proto::{CreateTokenRequest, ListTokensRequest, RevokeTokenRequest, RotateTokenRequest, Token},
+    server::options::MigrateOptions,
 };
 
 /// Create, list, rotate and revoke the tokens that prove who calls.
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
+    /// Create the first administrator in a database, and print its token. It cannot be printed
+    /// again.
+    ///
+    /// The principal is `admin`. It needs the database, and no broker. It fails if there is an
+    /// administrator with a valid token.
+    Bootstrap(Box<MigrateOptions>),
     /// Create a token for a principal, and print it. It cannot be printed again.
     Create {
         /// Who the token stands for: a program, a team, a person.
@@ -68,6 +75,8 @@ pub(super) async fn run(client: &Client, command: TokenCommand) -> Result<(), Fa
     let mut access = client.access();
     let mut out = io::stdout();
     match command {
+        // It needs no broker, and does not get here.
+        TokenCommand::Bootstrap(_) => {}
         TokenCommand::Create { principal, description, valid_for, output } => {
             let valid_for = valid_for.map(proto_duration).transpose()?;
             let request = CreateTokenRequest { principal, description, valid_for };

@@ -1,5 +1,7 @@
-//! What applies to every call: the metadata limit, the deadline, and details for refusals that
+//! What applies to every call: the metadata limit, who calls, the deadline, and details for refusals that
 //! tonic makes by itself.
+
+use std::sync::Arc;
 
 use tonic::{
     body::Body,
@@ -11,16 +13,35 @@ use tonic::{
 };
 
 use crate::{
+    access::{Access, PeerIdentity},
     broker::Error,
     grpc::{deadline, explain, limits::MAX_METADATA_BYTES, status},
     model::InvalidInput,
 };
 
-/// Answers a call, within its deadline.
-pub async fn answer(routes: Routes, request: Request<Body>) -> Response<Body> {
+/// What calls are routed to, and who may make them. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    /// The services.
+    pub routes: Routes,
+    /// Who may call them.
+    pub access: Arc<Access>,
+}
+
+/// Answers a call of a caller that is known, within its deadline.
+pub async fn answer(api: Api, mut request: Request<Body>) -> Response<Body> {
+    let Api { routes, access } = api;
     let size = metadata_bytes(request.headers());
     if size > MAX_METADATA_BYTES {
         return status::metadata_too_large(size).into_http();
+    }
+    let authorization = request.headers().get_all("authorization").iter();
+    let authorization = authorization.map(|header| header.as_bytes());
+    let peer = request.extensions().get::<PeerIdentity>();
+    match access.authenticate(request.uri().path(), authorization, peer) {
+        Ok(None) => {}
+        Ok(Some(caller)) => drop(request.extensions_mut().insert(caller)),
+        Err(error) => return status::refuse(error).into_http(),
     }
     let Some(header) = request.headers().get(deadline::HEADER) else {
         return serve(routes, request).await;
@@ -55,8 +76,9 @@ fn metadata_bytes(headers: &HeaderMap) -> usize {
 /// Whether a call changes nothing, so that its client may simply repeat it. A stream counts as one,
 /// as only the time before it begins is limited here.
 fn only_reads(path: &str) -> bool {
-    const READS: [&str; 8] = [
+    const READS: [&str; 9] = [
         "Get",
+        "WhoAmI",
         "List",
         "ReadMessages",
         "Consume",

@@ -7,15 +7,59 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
+    access,
     broker::Error,
     grpc::limits::{MAX_METADATA_BYTES, MAX_REQUEST_BYTES},
-    model::{InvalidInput, LogEnds, OffsetRange, StoredRun},
+    model::{InvalidInput, LogEnds, OffsetRange, RegistrationId, RegistrationKey, StoredRun},
     proto::PublishRefusal,
 };
 
 const DOMAIN: &str = "trunkline";
 
 type Metadata = Vec<(&'static str, String)>;
+
+/// Why a call is refused: by the broker, or because of who makes it.
+#[derive(Clone, Debug)]
+pub(crate) enum Refused {
+    Broker(Error),
+    Access(access::Error),
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::Broker(error)
+    }
+}
+
+impl From<InvalidInput> for Refused {
+    fn from(invalid: InvalidInput) -> Self {
+        Self::Broker(invalid.into())
+    }
+}
+
+/// What is hidden from a caller is refused with the very error of what does not exist.
+impl From<access::Error> for Refused {
+    fn from(error: access::Error) -> Self {
+        Self::Broker(match error {
+            access::Error::TopicHidden { topic } => Error::TopicNotFound { topic },
+            access::Error::RegistrationHidden(key) | access::Error::NotRegistered(key) => {
+                not_registered(key)
+            }
+            access::Error::Unconfirmed => Error::unavailable(),
+            access::Error::Invalid(invalid) => invalid.into(),
+            access::Error::Read(error) => Error::of_read(error),
+            access::Error::Write(error) => error.into(),
+            other => return Self::Access(other),
+        })
+    }
+}
+
+fn not_registered(RegistrationKey { topic, id }: RegistrationKey) -> Error {
+    match id {
+        RegistrationId::Producer(producer) => Error::ProducerNotFound { topic, producer },
+        RegistrationId::Consumer(consumer) => Error::ConsumerNotFound { topic, consumer },
+    }
+}
 
 /// The code, reason and metadata of an error. Without a wildcard arm, so that a new error does not
 /// compile until it has them.
@@ -124,6 +168,58 @@ fn describe(error: &Error) -> (Code, &'static str, Metadata) {
     }
 }
 
+/// As [`describe`], for what only the access layer refuses.
+fn describe_access(error: &access::Error) -> (Code, &'static str, Metadata) {
+    use access::Error::*;
+    match error {
+        TokenMissing => (Code::Unauthenticated, "TOKEN_MISSING", Vec::new()),
+        TokenMalformed { .. } => (Code::Unauthenticated, "TOKEN_MALFORMED", Vec::new()),
+        TokenUnknown => (Code::Unauthenticated, "TOKEN_UNKNOWN", Vec::new()),
+        TokenExpired => (Code::Unauthenticated, "TOKEN_EXPIRED", Vec::new()),
+        TokenRevoked => (Code::Unauthenticated, "TOKEN_REVOKED", Vec::new()),
+        NotGranted { operation, topic, .. } => (
+            Code::PermissionDenied,
+            "NOT_GRANTED",
+            two_values(("operation", operation), ("topic", topic)),
+        ),
+        NotOwner(key) => (Code::PermissionDenied, "NOT_OWNER", of_registration(key)),
+        NoOwner(key) => (Code::PermissionDenied, "NO_OWNER", of_registration(key)),
+        TokenNotFound { id } => (Code::NotFound, "TOKEN_NOT_FOUND", values([("token_id", id)])),
+        GrantNotFound { principal, operation, topics } => {
+            let mut metadata = two_values(("principal", principal), ("operation", operation));
+            metadata.push(("topics", topics.clone()));
+            (Code::NotFound, "GRANT_NOT_FOUND", metadata)
+        }
+        LastAdministrator => (Code::FailedPrecondition, "LAST_ADMINISTRATOR", Vec::new()),
+        TooManyTokens { principal, limit } => {
+            let mut metadata = values([("limit", limit)]);
+            metadata.extend(principal.iter().map(|name| ("principal", name.to_string())));
+            (Code::ResourceExhausted, "TOO_MANY_TOKENS", metadata)
+        }
+        TooManyGrants { principal, limit } => {
+            let mut metadata = values([("limit", limit)]);
+            metadata.extend(principal.iter().map(|name| ("principal", name.to_string())));
+            (Code::ResourceExhausted, "TOO_MANY_GRANTS", metadata)
+        }
+        // Those that the broker's errors stand for.
+        TopicHidden { .. }
+        | RegistrationHidden(_)
+        | NotRegistered(_)
+        | Unconfirmed
+        | Invalid(_)
+        | Read(_)
+        | Write(_) => describe(&Error::internal()),
+    }
+}
+
+fn of_registration(RegistrationKey { topic, id }: &RegistrationKey) -> Metadata {
+    let name = match id {
+        RegistrationId::Producer(_) => "producer_id",
+        RegistrationId::Consumer(_) => "consumer_id",
+    };
+    vec![("topic", topic.to_string()), (name, id.as_str().to_owned())]
+}
+
 fn values<const N: usize>(values: [(&'static str, &impl ToString); N]) -> Metadata {
     values.into_iter().map(|(name, value)| (name, value.to_string())).collect()
 }
@@ -142,18 +238,24 @@ fn of_field(invalid: &InvalidInput) -> Metadata {
 }
 
 /// The status that refuses a call or ends a stream. Logs the database's error, if there is one.
-pub(crate) fn refuse(error: impl Into<Error>) -> Status {
-    let error = error.into();
-    error.log_cause("refuse a call");
-    of(&error)
+pub(crate) fn refuse(error: impl Into<Refused>) -> Status {
+    match error.into() {
+        Refused::Broker(error) => {
+            error.log_cause("refuse a call");
+            of(&error)
+        }
+        Refused::Access(error) => {
+            let (code, reason, metadata) = describe_access(&error);
+            let details = ErrorDetails::with_error_info(reason, DOMAIN, owned(metadata));
+            Status::with_error_details(code, error.to_string(), details)
+        }
+    }
 }
 
 /// An error as a status.
 pub(crate) fn of(error: &Error) -> Status {
     let (code, reason, metadata) = describe(error);
-    let metadata: HashMap<String, String> =
-        metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, owned(metadata));
     if let Error::Invalid(invalid) = error {
         details.add_bad_request_violation(&invalid.field, &invalid.problem);
     }
@@ -172,15 +274,22 @@ pub(crate) fn of(error: &Error) -> Status {
 }
 
 /// What a publish stream answers in place of a receipt.
-pub(crate) fn refusal(error: &Error) -> PublishRefusal {
-    let (code, reason, metadata) = describe(error);
+pub(crate) fn refusal(error: &Refused) -> PublishRefusal {
+    let ((code, reason, metadata), message, retry_after) = match error {
+        Refused::Broker(error) => (describe(error), error.to_string(), error.retry_after()),
+        Refused::Access(error) => (describe_access(error), error.to_string(), None),
+    };
     PublishRefusal {
         code: code as i32,
         reason: reason.to_owned(),
-        message: error.to_string(),
+        message,
         metadata: metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-        retry_delay: error.retry_after().and_then(|delay| delay.try_into().ok()),
+        retry_delay: retry_after.and_then(|delay| delay.try_into().ok()),
     }
+}
+
+fn owned(metadata: Metadata) -> HashMap<String, String> {
+    metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// A request that is larger than the server decodes; `message` is tonic's.

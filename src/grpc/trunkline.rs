@@ -1,9 +1,12 @@
 //! The services of `trunkline.v1`.
 
+pub(crate) mod access;
+mod access_requests;
 pub(crate) mod consumers;
 pub(crate) mod decode;
 mod encode;
 pub(crate) mod frames;
+mod guarded;
 mod page_token;
 pub(crate) mod producers;
 mod publish_stream;

@@ -1,6 +1,7 @@
 //! Pages of a list, bounded by number and by bytes.
 
 use super::{
+    access::Token,
     position::TopicId,
     record::{Consumer, Producer, Topic},
 };
@@ -109,6 +110,16 @@ impl Entry for Consumer {
 
     fn bytes(&self) -> usize {
         self.id.as_str().len() + self.holder.as_ref().map_or(0, String::len)
+    }
+}
+
+impl Entry for Token {
+    fn name(&self) -> &str {
+        &self.id
+    }
+
+    fn bytes(&self) -> usize {
+        self.id.len() + self.principal.as_str().len() + self.description.len()
     }
 }
 

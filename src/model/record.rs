@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::{
+    access::Principal,
     labels::Labels,
     name::{ConsumerId, ProducerId, TopicName},
     position::{ConsumerKey, Epoch, Offset, Sequence},
@@ -78,6 +79,8 @@ pub struct Producer {
     pub epoch: Epoch,
     /// The sequence of the last message that it published with one, if it ever did.
     pub last_sequence: Option<Sequence>,
+    /// The principal that it belongs to, if it belongs to one.
+    pub owner: Option<Principal>,
 }
 
 /// A producer's registration, against which its publishes are checked.
@@ -160,6 +163,8 @@ pub struct Consumer {
     pub created_at: SystemTime,
     /// When the position last moved or the lease last changed hands.
     pub updated_at: SystemTime,
+    /// The principal that it belongs to, if it belongs to one.
+    pub owner: Option<Principal>,
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{body::Body, service::Routes, transport::server::Connected as _};
+use tonic::{body::Body, transport::server::Connected as _};
 use tracing::{Instrument as _, debug, warn};
 
 use super::{
@@ -62,17 +62,17 @@ pub(super) struct Ending {
     pub(super) cut_off: CancellationToken,
 }
 
-/// A connection and what its calls are routed to.
+/// A connection and what its calls are answered by.
 pub(super) struct Connection {
     pub(super) accepted: Accepted,
-    pub(super) routes: Routes,
+    pub(super) api: grpc::Api,
     pub(super) ending: Ending,
 }
 
 impl Connection {
     /// Serves the connection to its end.
     pub(super) async fn serve(self) {
-        let Self { accepted, routes, ending } = self;
+        let Self { accepted, api, ending } = self;
         let Accepted { stream, peer, permit } = accepted;
         let served = async {
             let preface = tokio::select! {
@@ -80,7 +80,7 @@ impl Connection {
                 () = ending.closing.cancelled() => return,
             };
             match preface {
-                Ok(Ok(preface)) => serve_http2(stream, preface, routes, &ending.closing).await,
+                Ok(Ok(preface)) => serve_http2(stream, preface, api, &ending.closing).await,
                 Ok(Err(error)) => debug!(%peer, %error, "lost a connection before its preface"),
                 Err(_) => debug!(%peer, "closed a connection that sent no preface"),
             }
@@ -110,7 +110,7 @@ async fn read_preface(stream: &TcpStream) -> io::Result<Vec<u8>> {
 async fn serve_http2(
     stream: TcpStream,
     preface: Vec<u8>,
-    routes: Routes,
+    api: grpc::Api,
     closing: &CancellationToken,
 ) {
     let info = stream.connect_info();
@@ -129,7 +129,7 @@ async fn serve_http2(
         });
         request.extensions_mut().insert(info.clone());
         let span = logs::request_span(&request);
-        let answering = grpc::answer(routes.clone(), request);
+        let answering = grpc::answer(api.clone(), request);
         let answering = async move {
             let answer = answering.await;
             under_way.answered();

@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, process::ExitCode};
 
-use crate::{embedded, storage};
+use crate::{access, embedded, storage};
 
 /// The exit code when the database could not be reached, as in sysexits.h.
 const EX_UNAVAILABLE: u8 = 69;
@@ -66,6 +66,24 @@ pub enum Error {
     /// The broker cannot wait for signals.
     #[error("wait for signals: {0}")]
     Signals(std::io::Error),
+    /// A call has no rule that says who may make it.
+    #[error("check who may make which call: there is no rule for {call}")]
+    NoRule {
+        /// The call's path.
+        call: String,
+    },
+    /// The descriptors of the services cannot be decoded.
+    #[error("decode the descriptors of the services: {0}")]
+    Descriptors(prost::DecodeError),
+    /// The first administrator cannot be created.
+    #[error(transparent)]
+    Bootstrap(#[from] access::BootstrapError),
+    /// The first administrator is created, but its token was not printed.
+    #[error(
+        "print the token of the first administrator: {0}; create another once that token is revoked: \
+         `update trunkline.access_token set revoked_at = now()`"
+    )]
+    PrintToken(std::io::Error),
     /// The reflection service cannot be built.
     #[error("build the reflection service: {}", storage::chain(.0))]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -82,7 +100,11 @@ impl Error {
     /// What the process exits with: 2 for a wrong option, as clap does.
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Storage(error) if error.is_transient() => EX_UNAVAILABLE.into(),
+            Self::Storage(error) | Self::Bootstrap(access::BootstrapError::Storage(error))
+                if error.is_transient() =>
+            {
+                EX_UNAVAILABLE.into()
+            }
             Self::LogFilter(_)
             | Self::EmptyUrl { .. }
             | Self::UrlNotUnicode { .. }

@@ -1,8 +1,11 @@
-//! The options of `trunkline serve` and `trunkline migrate`. A flag overrides its environment variable, and that the default.
+//! The options of the commands that use the database. A flag overrides its environment variable, and
+//! that the default.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
+
+use super::run::Authentication;
 
 /// The options of `trunkline serve`.
 #[derive(Args, Clone, Debug)]
@@ -27,12 +30,17 @@ pub struct ServeOptions {
     #[arg(long, env = "TRUNKLINE_DRAIN_TIMEOUT", value_name = "TIME", default_value = "8s", value_parser = humantime::parse_duration)]
     pub drain_timeout: Duration,
 
+    /// Whether clients must prove who they are: with `required`, each call needs a token, or a client
+    /// certificate, and its principal the grants. `trunkline token bootstrap` creates the first token.
+    #[arg(long, env = "TRUNKLINE_AUTH", value_name = "MODE", default_value = "off")]
+    pub auth: Auth,
+
     /// The log.
     #[command(flatten)]
     pub logging: LogOptions,
 }
 
-/// The options of `trunkline migrate`.
+/// The options of `trunkline migrate` and `trunkline token bootstrap`.
 #[derive(Args, Clone, Debug)]
 pub struct MigrateOptions {
     /// The database.
@@ -97,6 +105,24 @@ pub struct LogOptions {
     /// How to write the log.
     #[arg(long, env = "TRUNKLINE_LOG_FORMAT", value_name = "FORMAT", default_value = "plain")]
     pub log_format: LogFormat,
+}
+
+/// Whether clients must prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Auth {
+    /// Everyone may do everything.
+    Off,
+    /// Callers may do what they are granted.
+    Required,
+}
+
+impl From<Auth> for Authentication {
+    fn from(auth: Auth) -> Self {
+        match auth {
+            Auth::Off => Self::Off,
+            Auth::Required => Self::Required,
+        }
+    }
 }
 
 /// How the log is written.

@@ -16,8 +16,9 @@ use super::{
     descriptors,
     error::Error,
     health::Health,
+    rules,
 };
-use crate::{broker::Broker, grpc, proto};
+use crate::{access::Access, broker::Broker, grpc, proto};
 
 /// How long connections may take to end once they are cut off.
 const CUT_OFF_TIMEOUT: Duration = Duration::from_secs(1);
@@ -26,8 +27,19 @@ const CUT_OFF_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Server {
     pub(super) acceptor: Acceptor,
     pub(super) broker: Arc<Broker>,
+    pub(super) authentication: Authentication,
     /// How long open streams and calls may take to end.
     pub(super) drain_timeout: Duration,
+}
+
+/// Whether clients must prove who they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Authentication {
+    /// Everyone may do everything.
+    #[default]
+    Off,
+    /// Callers present a token or a certificate, and may do what they are granted.
+    Required,
 }
 
 /// Serves a broker until `shutdown`, then drains it: the health says so, accepted publishes are
@@ -38,10 +50,21 @@ pub async fn run(
     drain_timeout: Duration,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
+    run_with(listener, broker, Authentication::Off, drain_timeout, shutdown).await
+}
+
+/// As [`run`], and says whether clients must prove who they are.
+pub async fn run_with(
+    listener: TcpListener,
+    broker: Arc<Broker>,
+    authentication: Authentication,
+    drain_timeout: Duration,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
     /// More than most brokers open.
     const SESSIONS: usize = 32;
     let acceptor = Acceptor::new(listener, descriptors::max_connections(SESSIONS));
-    run_server(Server { acceptor, broker, drain_timeout }, shutdown).await
+    run_server(Server { acceptor, broker, authentication, drain_timeout }, shutdown).await
 }
 
 /// As [`run`], with an acceptor that knows how many database sessions there are.
@@ -49,7 +72,12 @@ pub(super) async fn run_server(
     server: Server,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let Server { acceptor, broker, drain_timeout } = server;
+    let Server { acceptor, broker, authentication, drain_timeout } = server;
+    rules::check()?;
+    let access = Arc::new(match authentication {
+        Authentication::Off => Access::off(broker.storage()),
+        Authentication::Required => Access::required(broker.storage()).await?,
+    });
     let (health, health_service) = Health::new().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -58,20 +86,22 @@ pub(super) async fn run_server(
             // The details of errors, so that clients without the protos can decode them.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
-    let services = grpc::Services::new(broker.clone());
+    let services = grpc::Services::new(broker.clone(), access.clone());
     let routes = Routes::new(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(services.topics())
         .add_service(services.producers())
         .add_service(services.consumers())
+        .add_service(services.access())
         .prepare();
     let closing = CancellationToken::new();
     let cut_off = CancellationToken::new();
     let ending = Ending { closing: closing.clone(), cut_off: cut_off.clone() };
     // Cuts connections off also when this future is dropped.
     let _cut_off = cut_off.clone().drop_guard();
-    let mut serving = std::pin::pin!(accept_until_closing(acceptor, routes, ending));
+    let api = grpc::Api { routes, access: access.clone() };
+    let mut serving = std::pin::pin!(accept_until_closing(acceptor, api, ending));
 
     tokio::select! {
         () = &mut serving => return Ok(()),
@@ -86,6 +116,8 @@ pub(super) async fn run_server(
     closing.cancel();
     let drained = async {
         let stopped = async {
+            // Before the broker closes the database.
+            access.stop().await;
             broker.stop().await;
             // Clients that watch the health would keep their connections open.
             health.end_watches().await;
@@ -105,11 +137,11 @@ pub(super) async fn run_server(
 }
 
 /// Serves new connections until `closing`, then waits for all connections to end.
-async fn accept_until_closing(mut acceptor: Acceptor, routes: Routes, ending: Ending) {
+async fn accept_until_closing(mut acceptor: Acceptor, api: grpc::Api, ending: Ending) {
     let connections = TaskTracker::new();
     while let Some(accepted) = ending.closing.run_until_cancelled(acceptor.next()).await {
-        let (routes, ending) = (routes.clone(), ending.clone());
-        connections.spawn(Connection { accepted, routes, ending }.serve());
+        let (api, ending) = (api.clone(), ending.clone());
+        connections.spawn(Connection { accepted, api, ending }.serve());
     }
     // Closes the listener, so that the system refuses new clients and they go elsewhere.
     drop(acceptor);

@@ -69,6 +69,7 @@ async fn serve_on(
         writers = options.writers,
         query_connections = options.query_connections,
         drain_timeout = ?options.drain_timeout,
+        auth = ?options.auth,
         "started"
     );
     #[cfg(feature = "sabotage")]
@@ -77,7 +78,8 @@ async fn serve_on(
     // Nobody may be reading it.
     let _ = writeln!(stdout, "listening on {bound}").and_then(|()| stdout.flush());
     let acceptor = Acceptor::new(listener, descriptors::max_connections(sessions(limits)));
-    let server = Server { acceptor, broker, drain_timeout: options.drain_timeout };
+    let authentication = options.auth.into();
+    let server = Server { acceptor, broker, authentication, drain_timeout: options.drain_timeout };
     run::run_server(server, shutdown.cancelled()).await
 }
 

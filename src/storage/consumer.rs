@@ -8,7 +8,9 @@ use super::{
     Error, Storage,
     session::{Parameter, Statements},
 };
-use crate::model::{Consumer, ConsumerId, ConsumerKey, Epoch, Offset, TopicId, TopicName};
+use crate::model::{
+    Consumer, ConsumerId, ConsumerKey, Epoch, Offset, Principal, TopicId, TopicName,
+};
 
 /// The query that [`consumer`] reads. Shows a holder only while the advisory lock is held: a broker
 /// that was killed could not erase its name.
@@ -20,7 +22,7 @@ const CONSUMER: &str = "
                  and database = (select oid from pg_database where datname = current_database())
                  and classid = c.topic_id::oid and objid = c.id::oid
            ) then holder end,
-           c.created_at, c.updated_at, first_offset
+           c.created_at, c.updated_at, first_offset, c.owner
     from trunkline.topic t
     join trunkline.topic_head h on h.topic_id = t.id
     join trunkline.consumer_topic c on c.topic_id = t.id";
@@ -35,13 +37,14 @@ impl Storage {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Registers a consumer at a position; `None` if the position is before the log start offset by
+    /// Registers a consumer at a position, which belongs to `owner`; `None` if the position is before the log start offset by
     /// now, or the topic is gone. [`Error::Taken`] if the consumer is registered.
     pub async fn register_consumer(
         &self,
         topic: TopicId,
         consumer: &ConsumerId,
         position: Offset,
+        owner: Option<&Principal>,
     ) -> Result<Option<Consumer>, Error> {
         let mut client = self.query().await?;
         client
@@ -50,13 +53,15 @@ impl Storage {
                 // not against publishes. An ID that is taken must not use up a number, as there are
                 // only 2^31 of them.
                 let insert = "-- register_consumer
-                    insert into trunkline.consumer_topic (topic_id, consumer_id, position)
-                    select topic_id, $2, $3::bigint from trunkline.topic_head
+                    insert into trunkline.consumer_topic (topic_id, consumer_id, position, owner)
+                    select topic_id, $2, $3::bigint, $4 from trunkline.topic_head
                     where topic_id = $1 and first_offset <= $3::bigint
                       and not exists (select from trunkline.consumer_topic
                                       where topic_id = $1 and consumer_id = $2)
                     for key share of topic_head";
-                let parameters: [&dyn Parameter; 3] = [&topic.0, &consumer.as_str(), &position.0];
+                let owner = owner.map(Principal::as_str);
+                let parameters: [&dyn Parameter; 4] =
+                    [&topic.0, &consumer.as_str(), &position.0, &owner];
                 let inserted = transaction.execute(insert, &parameters).await? == 1;
                 if inserted {
                     // A statement of its own, so that it sees the fence as it is now: the insert
@@ -109,19 +114,24 @@ impl Storage {
         Ok(row.as_ref().map(self::consumer))
     }
 
-    /// The first `limit` consumers of a topic, sorted by ID, whose IDs come after `after`.
+    /// The first `limit` consumers of a topic, sorted by ID, whose IDs come after `after`: those of
+    /// an owner, or of everyone.
     pub async fn list_consumers(
         &self,
         topic: TopicId,
+        owner: Option<&Principal>,
         after: &str,
         limit: usize,
     ) -> Result<Vec<Consumer>, Error> {
         let client = self.query().await?;
         let statement = &format!(
             "-- list_consumers{CONSUMER}
-            where t.id = $1 and consumer_id > $2 order by consumer_id limit $3"
+            where t.id = $1 and consumer_id > $2 and ($4::text is null or c.owner = $4)
+            order by consumer_id limit $3"
         );
-        let rows = client.query(statement, &[&topic.0, &after, &(limit as i64)]).await?;
+        let owner = owner.map(Principal::as_str);
+        let values: [&dyn Parameter; 4] = [&topic.0, &after, &(limit as i64), &owner];
+        let rows = client.query(statement, &values).await?;
         Ok(rows.iter().map(consumer).collect())
     }
 }
@@ -164,5 +174,6 @@ fn consumer(row: &Row) -> Consumer {
         first: Offset(row.get(9)),
         created_at: row.get::<_, SystemTime>(7),
         updated_at: row.get::<_, SystemTime>(8),
+        owner: row.get::<_, Option<&str>>(10).map(Principal::stored),
     }
 }

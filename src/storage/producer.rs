@@ -9,7 +9,8 @@ use super::{
     session::{Parameter, Statements},
 };
 use crate::model::{
-    Epoch, Offset, Producer, ProducerId, Registration, Sequence, SequenceRun, TopicId, TopicName,
+    Epoch, Offset, Principal, Producer, ProducerId, Registration, Sequence, SequenceRun, TopicId,
+    TopicName,
 };
 
 /// A topic's head, with registrations of producers on it.
@@ -21,56 +22,75 @@ pub struct Registrations {
     pub found: Vec<Registration>,
 }
 
+/// A producer to be registered.
+struct Registering<'a> {
+    topic: &'a TopicName,
+    producer: &'a ProducerId,
+    owner: Option<&'a Principal>,
+    /// The statement that registers it.
+    insert: &'a str,
+    /// When to raise its epoch to one that no earlier registration used.
+    condition: &'a str,
+}
+
 /// The columns that [`producer`] reads, of a row `p`.
 const PRODUCER: &str =
-    "p.producer_id, p.created_at, p.updated_at, p.last_offset, p.epoch, p.last_sequence";
+    "p.producer_id, p.created_at, p.updated_at, p.last_offset, p.epoch, p.last_sequence, p.owner";
 
 impl Storage {
-    /// Registers a producer; `None` if there is no such topic, [`Error::Taken`] if it is
-    /// registered.
+    /// Registers a producer, which belongs to `owner`; `None` if there is no such topic,
+    /// [`Error::Taken`] if it is registered.
     pub async fn register_producer(
         &self,
         topic: &TopicName,
         producer: &ProducerId,
+        owner: Option<&Principal>,
     ) -> Result<Option<Producer>, Error> {
         let insert = "-- register_producer
-            insert into trunkline.producer_topic (topic_id, producer_id)
-            select id, $2 from trunkline.topic where name = $1";
+            insert into trunkline.producer_topic (topic_id, producer_id, owner)
+            select id, $2, $3 from trunkline.topic where name = $1";
         let was_forgotten = "exists (
             select from trunkline.forgotten_producer f
             where f.topic = $1 and f.producer_id = $2)";
-        self.register(topic, producer, insert, was_forgotten).await
+        let registering = Registering { topic, producer, owner, insert, condition: was_forgotten };
+        self.register(registering).await
     }
 
-    /// Registers a producer, or takes its next epoch if it is registered; `None` if there is no
-    /// such topic.
+    /// Registers a producer, which belongs to `owner`, or takes its next epoch if it is registered;
+    /// `None` if there is no such topic. [`Error::Taken`] if it belongs to another owner than the
+    /// given one.
     pub async fn fence_producer(
         &self,
         topic: &TopicName,
         producer: &ProducerId,
+        owner: Option<&Principal>,
     ) -> Result<Option<Producer>, Error> {
         let insert = "-- fence_producer
-            insert into trunkline.producer_topic as p (topic_id, producer_id, epoch)
-            select id, $2, 0 from trunkline.topic where name = $1
-            on conflict (topic_id, producer_id) do update set epoch = p.epoch + 1";
-        self.register(topic, producer, insert, "true").await
+            insert into trunkline.producer_topic as p (topic_id, producer_id, epoch, owner)
+            select id, $2, 0, $3 from trunkline.topic where name = $1
+            on conflict (topic_id, producer_id) do update set epoch = p.epoch + 1
+                where $3::text is null or p.owner = $3";
+        let registering = Registering { topic, producer, owner, insert, condition: "true" };
+        self.register(registering).await
     }
 
-    /// Runs `insert`, and raises the epoch where `condition` holds to one that no earlier
-    /// registration used.
-    async fn register(
-        &self,
-        topic: &TopicName,
-        producer: &ProducerId,
-        insert: &str,
-        condition: &str,
-    ) -> Result<Option<Producer>, Error> {
+    async fn register(&self, registering: Registering<'_>) -> Result<Option<Producer>, Error> {
+        let Registering { topic, producer, owner, insert, condition } = registering;
         let mut client = self.query().await?;
         client
             .transact(async |transaction| {
                 let names: [&dyn Parameter; 2] = [&topic.as_str(), &producer.as_str()];
-                if transaction.execute(insert, &names).await? == 0 {
-                    return Ok(None);
+                let owner = owner.map(Principal::as_str);
+                let values: [&dyn Parameter; 3] = [names[0], names[1], &owner];
+                if transaction.execute(insert, &values).await? == 0 {
+                    // Only a fence finds a registration and leaves it as it is.
+                    let find = "-- find_owned_by_another
+                        select from trunkline.producer_topic join trunkline.topic on id = topic_id
+                        where name = $1 and producer_id = $2";
+                    return match transaction.query_opt(find, &names).await? {
+                        Some(_) => Err(Error::Taken),
+                        None => Ok(None),
+                    };
                 }
                 // A statement of its own, so that it sees the fence as it is now: the insert may
                 // have waited for a transaction that forgot an earlier registration of the ID, and
@@ -122,10 +142,12 @@ impl Storage {
         Ok(row.as_ref().map(self::producer))
     }
 
-    /// The first `limit` producers of a topic, sorted by ID, whose IDs come after `after`.
+    /// The first `limit` producers of a topic, sorted by ID, whose IDs come after `after`: those of
+    /// an owner, or of everyone.
     pub async fn list_producers(
         &self,
         topic: TopicId,
+        owner: Option<&Principal>,
         after: &str,
         limit: usize,
     ) -> Result<Vec<Producer>, Error> {
@@ -134,9 +156,12 @@ impl Storage {
             "-- list_producers
                 select {PRODUCER}
                 from trunkline.producer_topic p
-                where topic_id = $1 and producer_id > $2 order by producer_id limit $3"
+                where topic_id = $1 and producer_id > $2 and ($4::text is null or owner = $4)
+                order by producer_id limit $3"
         );
-        let rows = client.query(statement, &[&topic.0, &after, &(limit as i64)]).await?;
+        let owner = owner.map(Principal::as_str);
+        let values: [&dyn Parameter; 4] = [&topic.0, &after, &(limit as i64), &owner];
+        let rows = client.query(statement, &values).await?;
         Ok(rows.iter().map(producer).collect())
     }
 
@@ -231,5 +256,6 @@ fn producer(row: &Row) -> Producer {
         last_offset: row.get::<_, Option<i64>>(3).map(Offset),
         epoch: Epoch(row.get(4)),
         last_sequence: row.get::<_, Option<i64>>(5).map(Sequence),
+        owner: row.get::<_, Option<&str>>(6).map(Principal::stored),
     }
 }

@@ -18,6 +18,6 @@ pub(super) use parameter::Parameter;
 pub use pool::Limits;
 pub(super) use pool::{Pools, SessionPool};
 pub use row_locks::RowLocks;
-pub(super) use run::{Session, Statements, within};
+pub(super) use run::{Session, Statements, Transaction, within};
 pub(super) use setup::{prepare_session, startup_options};
 pub(super) use source::SessionSource;

@@ -10,7 +10,9 @@ use super::{
     producer::forget_producers_of,
     session::{Parameter, Statements as _},
 };
-use crate::model::{Labels, Offset, Retention, Topic, TopicChanges, TopicId, TopicName};
+use crate::model::{
+    Labels, Offset, Retention, Topic, TopicChanges, TopicFilter, TopicId, TopicName,
+};
 
 /// The columns that [`topic`] reads.
 const TOPIC: &str = "name, description, labels::text, created_at, updated_at,
@@ -74,6 +76,30 @@ impl Storage {
         );
         let rows = client.query(statement, &[&after, &(limit as i64)]).await?;
         rows.iter().map(topic).collect()
+    }
+
+    /// As [`Self::list_topics`], without the topics that `filter` leaves out.
+    pub async fn list_topics_of(
+        &self,
+        filter: &TopicFilter,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<Topic>, Error> {
+        let client = self.query().await?;
+        let statement = &format!(
+            "-- list_topics_of
+                select {TOPIC}
+                from trunkline.topic join trunkline.topic_head on topic_id = id
+                where name > $1
+                  and (name = any ($3)
+                       or exists (select from unnest($4::text[]) as prefix
+                                  where starts_with(name, prefix)))
+                order by name limit $2"
+        );
+        let names: Vec<&str> = filter.names.iter().map(String::as_str).collect();
+        let prefixes: Vec<&str> = filter.prefixes.iter().map(String::as_str).collect();
+        let values: [&dyn Parameter; 4] = [&after, &(limit as i64), &names, &prefixes];
+        client.query(statement, &values).await?.iter().map(topic).collect()
     }
 
     /// Changes a topic; `None` if there is no such topic.

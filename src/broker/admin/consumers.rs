@@ -7,7 +7,7 @@ use crate::{
         admin::pages, catalogue::Catalogue, error::Error, lease::registry::Leases,
         notify::outbox::LeaseScope,
     },
-    model::{Consumer, ConsumerId, Page, PageRequest, Start, TopicName},
+    model::{Consumer, ConsumerId, Page, PageRequest, Principal, Start, TopicName},
     storage::{self, Storage},
 };
 
@@ -19,17 +19,18 @@ pub struct ConsumerAdmin {
 }
 
 impl ConsumerAdmin {
-    /// Gives a consumer a position in a topic.
+    /// Gives a consumer, which belongs to `owner`, a position in a topic.
     pub async fn register(
         &self,
         topic: TopicName,
         consumer: ConsumerId,
         start: Start,
+        owner: Option<&Principal>,
     ) -> Result<Consumer, Error> {
         loop {
             let (id, position) = self.catalogue.resolve(&topic, start).await?;
             let registered = self.storage.row_locks().of_consumer(&topic, &consumer, || {
-                self.storage.register_consumer(id, &consumer, position)
+                self.storage.register_consumer(id, &consumer, position, owner)
             });
             match registered.await {
                 Ok(Some(registered)) => return Ok(registered),
@@ -67,15 +68,16 @@ impl ConsumerAdmin {
         self.catalogue.consumer(topic, consumer).await
     }
 
-    /// Lists a topic's consumers by id.
+    /// Lists a topic's consumers by id: those of an owner, or everyone's.
     pub async fn list(
         &self,
         topic: &TopicName,
+        owner: Option<&Principal>,
         page: &PageRequest,
     ) -> Result<Page<Consumer>, Error> {
         let (id, _) = self.catalogue.log(topic).await?;
         pages::check(page, id)?;
-        let found = self.storage.list_consumers(id, &page.after, page.size + 1).await;
+        let found = self.storage.list_consumers(id, owner, &page.after, page.size + 1).await;
         Ok(Page::of(found.map_err(Error::of_read)?, page.size, Some(id)))
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     broker::{admin::pages, catalogue::Catalogue, error::Error},
-    model::{Page, PageRequest, Producer, ProducerId, TopicName},
+    model::{Page, PageRequest, Principal, Producer, ProducerId, TopicName},
     storage::{self, Storage},
 };
 
@@ -15,15 +15,16 @@ pub struct ProducerAdmin {
 }
 
 impl ProducerAdmin {
-    /// Allows a producer to publish to a topic.
+    /// Allows a producer, which belongs to `owner`, to publish to a topic.
     pub async fn register(
         &self,
         topic: TopicName,
         producer: ProducerId,
+        owner: Option<&Principal>,
     ) -> Result<Producer, Error> {
         let row_locks = self.storage.row_locks();
         let registered =
-            row_locks.of_topic(&topic, || self.storage.register_producer(&topic, &producer));
+            row_locks.of_topic(&topic, || self.storage.register_producer(&topic, &producer, owner));
         match registered.await {
             Ok(Some(registered)) => Ok(registered),
             Ok(None) | Err(storage::Error::ParentGone) => Err(Error::TopicNotFound { topic }),
@@ -32,13 +33,21 @@ impl ProducerAdmin {
         }
     }
 
-    /// Allows a producer to publish to a topic, and fences its older instances.
-    pub async fn fence(&self, topic: TopicName, producer: ProducerId) -> Result<Producer, Error> {
+    /// Allows a producer, which belongs to `owner`, to publish to a topic, and fences its older
+    /// instances. One that belongs to another owner is as one that exists.
+    pub async fn fence(
+        &self,
+        topic: TopicName,
+        producer: ProducerId,
+        owner: Option<&Principal>,
+    ) -> Result<Producer, Error> {
         let row_locks = self.storage.row_locks();
-        let fenced = row_locks.of_topic(&topic, || self.storage.fence_producer(&topic, &producer));
+        let fenced =
+            row_locks.of_topic(&topic, || self.storage.fence_producer(&topic, &producer, owner));
         match fenced.await {
             Ok(Some(registered)) => Ok(registered),
             Ok(None) | Err(storage::Error::ParentGone) => Err(Error::TopicNotFound { topic }),
+            Err(storage::Error::Taken) => Err(Error::ProducerExists { topic, producer }),
             Err(error) => Err(error.into()),
         }
     }
@@ -60,15 +69,16 @@ impl ProducerAdmin {
         self.catalogue.producer(topic, producer).await
     }
 
-    /// Lists a topic's producers by id.
+    /// Lists a topic's producers by id: those of an owner, or everyone's.
     pub async fn list(
         &self,
         topic: &TopicName,
+        owner: Option<&Principal>,
         page: &PageRequest,
     ) -> Result<Page<Producer>, Error> {
         let (id, _) = self.catalogue.log(topic).await?;
         pages::check(page, id)?;
-        let found = self.storage.list_producers(id, &page.after, page.size + 1).await;
+        let found = self.storage.list_producers(id, owner, &page.after, page.size + 1).await;
         Ok(Page::of(found.map_err(Error::of_read)?, page.size, Some(id)))
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     },
     model::{
         Labels, LogEnds, Offset, Page, PageRequest, Retention, TimeBound, Topic, TopicChanges,
-        TopicName,
+        TopicFilter, TopicName,
     },
     storage::{self, Storage},
 };
@@ -69,12 +69,20 @@ impl TopicAdmin {
         self.catalogue.topic(topic).await
     }
 
-    /// Lists topics by name.
-    pub async fn list(&self, page: &PageRequest) -> Result<Page<Topic>, Error> {
+    /// Lists topics by name: those that `filter` lets pass, or all.
+    pub async fn list(
+        &self,
+        page: &PageRequest,
+        filter: Option<&TopicFilter>,
+    ) -> Result<Page<Topic>, Error> {
         let (mut found, mut after) = (Vec::<Topic>::new(), page.after.clone());
         loop {
             let limit = TOPICS_AT_A_TIME.min(page.size + 1 - found.len());
-            let next = self.storage.list_topics(&after, limit).await.map_err(Error::of_read)?;
+            let next = match filter {
+                Some(filter) => self.storage.list_topics_of(filter, &after, limit).await,
+                None => self.storage.list_topics(&after, limit).await,
+            };
+            let next = next.map_err(Error::of_read)?;
             let ended = next.len() < limit;
             found.extend(next);
             match found.last() {

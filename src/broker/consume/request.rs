@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::log::messages::{FrameLimits, Messages},
@@ -32,6 +33,9 @@ pub struct Consume {
     pub deadline: Option<Instant>,
     /// The name by which other clients see the holder of the lease.
     pub holder: String,
+    /// Cancelled when the client may no longer consume: the stream then ends without an error of its
+    /// own, and releases its lease.
+    pub withdrawn: CancellationToken,
 }
 
 /// When a stream's position advances.

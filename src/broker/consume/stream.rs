@@ -41,6 +41,8 @@ pub(crate) struct Finished<T> {
 /// Why a stream ends, or starts over.
 pub(crate) enum End {
     ClientGone,
+    /// The client may no longer consume. Whoever withdrew that tells the client.
+    Withdrawn,
     Error(Error),
     /// A seek moved the position: the stream continues from there.
     Sought,
@@ -104,6 +106,7 @@ impl Stream {
         match self.serve().await {
             Ok(()) => tracing::debug!("the stream reached its end"),
             Err(End::ClientGone) => tracing::debug!("the client went away"),
+            Err(End::Withdrawn) => tracing::debug!("the client may no longer consume"),
             Err(End::Error(error)) => {
                 let error = error.logged("end a stream");
                 tracing::debug!(%error, "end the stream");

@@ -29,6 +29,7 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a stream must end although its client is still there.
 enum Reason {
+    Withdrawn,
     Draining,
     Deadline,
     Lease(LeaseEvent),
@@ -115,6 +116,7 @@ impl Stream {
             }
         };
         tokio::select! {
+            () = self.request.withdrawn.cancelled() => Reason::Withdrawn,
             () = self.delivery.calls.draining().cancelled() => Reason::Draining,
             () = deadline => Reason::Deadline,
             event = event => Reason::Lease(event),
@@ -123,6 +125,7 @@ impl Stream {
 
     async fn end_for(&self, reason: Reason) -> End {
         match reason {
+            Reason::Withdrawn => End::Withdrawn,
             Reason::Draining => Error::Draining.into(),
             Reason::Deadline => Error::DeadlineExceeded.into(),
             Reason::Lease(LeaseEvent::Sought) => End::Sought,

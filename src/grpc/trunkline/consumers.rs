@@ -7,13 +7,14 @@ use tonic::{Request, Response, Status};
 use tracing::info;
 
 use crate::{
+    access::Access,
     broker::{Broker, Error, Frame, Frames},
     grpc::{
-        deadline, peer,
+        caller, deadline, peer,
         status::refuse,
-        trunkline::{decode, encode, page_token},
+        trunkline::{decode, encode, guarded::Guarded, page_token},
     },
-    model::{ConsumerId, TopicName},
+    model::{ConsumerId, RegistrationKey, TopicName},
     proto::{
         self,
         raw::{ConsumeResponse, consumer_service_server::ConsumerService},
@@ -21,9 +22,15 @@ use crate::{
 };
 
 /// `ConsumerService` over a broker.
-pub struct Consumers(pub(crate) Arc<Broker>);
+pub struct Consumers {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) access: Arc<Access>,
+}
 
 type WireFrame = Result<ConsumeResponse, Status>;
+
+/// The encoded frames of a stream.
+type FrameStream = tokio_stream::adapters::Map<Frames, fn(Result<Frame, Error>) -> WireFrame>;
 
 #[tonic::async_trait]
 impl ConsumerService for Consumers {
@@ -32,11 +39,16 @@ impl ConsumerService for Consumers {
         request: Request<proto::RegisterConsumerRequest>,
     ) -> Result<Response<proto::RegisterConsumerResponse>, Status> {
         let client = peer::of(&request);
+        let caller = caller::of(&self.access, &request)?;
         let proto::RegisterConsumerRequest { topic, consumer_id, start } = request.into_inner();
         let topic = decode::topic_name(&topic).map_err(refuse)?;
         let id = decode::consumer_or_new(&consumer_id).map_err(refuse)?;
         let start = decode::start(start).map_err(refuse)?;
-        let consumer = self.0.consumers.register(topic.clone(), id, start).await.map_err(refuse)?;
+        let key = RegistrationKey::consumer(&topic, &id);
+        let owner = self.access.claim(&caller, &key).await.map_err(refuse)?;
+        let consumer =
+            self.broker.consumers.register(topic.clone(), id, start, owner.as_ref()).await;
+        let consumer = consumer.map_err(refuse)?;
         let (id, position) = (&consumer.id, consumer.position);
         info!(%topic, consumer = %id, %position, client, "registered a consumer");
         let consumer = Some(encode::consumer(&topic, consumer));
@@ -49,7 +61,9 @@ impl ConsumerService for Consumers {
     ) -> Result<Response<proto::UnregisterConsumerResponse>, Status> {
         let proto::UnregisterConsumerRequest { topic, consumer_id } = request.get_ref();
         let (topic, id) = names(topic, consumer_id)?;
-        self.0.consumers.unregister(topic.clone(), id.clone()).await.map_err(refuse)?;
+        self.permit(&request, &topic, &id).await?;
+        self.broker.consumers.unregister(topic.clone(), id.clone()).await.map_err(refuse)?;
+        self.access.unregistered(&RegistrationKey::consumer(&topic, &id));
         info!(%topic, consumer = %id, client = peer::of(&request), "unregistered a consumer");
         Ok(Response::new(proto::UnregisterConsumerResponse {}))
     }
@@ -62,7 +76,10 @@ impl ConsumerService for Consumers {
         let topic = decode::topic_name(topic).map_err(refuse)?;
         let list = format!("consumers of {topic}");
         let page = page_token::decode(&list, *page_size, page_token).map_err(refuse)?;
-        let page = self.0.consumers.list(&topic, &page).await.map_err(refuse)?;
+        let caller = caller::of(&self.access, &request)?;
+        let owner = self.access.listed_owner(&caller, &topic).map_err(refuse)?;
+        let page = self.broker.consumers.list(&topic, owner.as_ref(), &page).await;
+        let page = page.map_err(refuse)?;
         let next_page_token = page_token::encode(&list, &page);
         let consumers =
             page.entries.into_iter().map(|entry| encode::consumer(&topic, entry)).collect();
@@ -75,12 +92,13 @@ impl ConsumerService for Consumers {
     ) -> Result<Response<proto::GetConsumerResponse>, Status> {
         let proto::GetConsumerRequest { topic, consumer_id } = request.get_ref();
         let (topic, id) = names(topic, consumer_id)?;
-        let consumer = self.0.consumers.get(&topic, &id).await.map_err(refuse)?;
+        self.permit(&request, &topic, &id).await?;
+        let consumer = self.broker.consumers.get(&topic, &id).await.map_err(refuse)?;
         let consumer = Some(encode::consumer(&topic, consumer));
         Ok(Response::new(proto::GetConsumerResponse { consumer }))
     }
 
-    type ConsumeStream = tokio_stream::adapters::Map<Frames, fn(Result<Frame, Error>) -> WireFrame>;
+    type ConsumeStream = Guarded<FrameStream>;
 
     async fn consume(
         &self,
@@ -88,9 +106,16 @@ impl ConsumerService for Consumers {
     ) -> Result<Response<Self::ConsumeStream>, Status> {
         let holder = holder(&peer::of(&request));
         let deadline = deadline::of(request.metadata());
+        let caller = caller::of(&self.access, &request)?;
         let consume = decode::consume(request.into_inner(), holder, deadline).map_err(refuse)?;
-        let frames = self.0.delivery.consume(consume).map_err(refuse)?;
-        Ok(Response::new(frames.map(encode_frame)))
+        let key = || RegistrationKey::consumer(&consume.topic, &consume.consumer);
+        self.access.permit_registration(&caller, key).await.map_err(refuse)?;
+        let mut guard = self.access.guard(&caller);
+        guard.permit(key).await.map_err(refuse)?;
+        let withdrawn = consume.withdrawn.clone();
+        let frames = self.broker.delivery.consume(consume).map_err(refuse)?;
+        let encode: fn(Result<Frame, Error>) -> WireFrame = encode_frame;
+        Ok(Response::new(Guarded::new(frames.map(encode), guard, withdrawn)))
     }
 
     async fn pull(
@@ -98,8 +123,18 @@ impl ConsumerService for Consumers {
         request: Request<proto::PullRequest>,
     ) -> Result<Response<proto::PullResponse>, Status> {
         let deadline = deadline::of_unary(request.metadata());
+        let caller = caller::of(&self.access, &request)?;
         let pull = decode::pull(request.into_inner(), deadline).map_err(refuse)?;
-        let pulled = self.0.delivery.pull(pull).await.map_err(refuse)?;
+        let key = RegistrationKey::consumer(&pull.topic, &pull.consumer);
+        self.access.permit_registration(&caller, || key.clone()).await.map_err(refuse)?;
+        let mut guard = self.access.guard(&caller);
+        guard.permit(|| key).await.map_err(refuse)?;
+        // It may wait for a minute, during which its caller may lose the right.
+        let pulled = tokio::select! {
+            biased;
+            pulled = self.broker.delivery.pull(pull) => pulled.map_err(refuse)?,
+            error = guard.ended() => return Err(refuse(error)),
+        };
         Ok(Response::new(encode::pulled(&pulled)))
     }
 
@@ -108,10 +143,13 @@ impl ConsumerService for Consumers {
         request: Request<proto::SeekRequest>,
     ) -> Result<Response<proto::SeekResponse>, Status> {
         let client = peer::of(&request);
+        let caller = caller::of(&self.access, &request)?;
         let proto::SeekRequest { topic, consumer_id, target } = request.into_inner();
         let (topic, id) = names(&topic, &consumer_id)?;
         let target = decode::seek_target(target).map_err(refuse)?;
-        let position = self.0.delivery.seek(&topic, &id, target).await.map_err(refuse)?;
+        let key = || RegistrationKey::consumer(&topic, &id);
+        self.access.permit_registration(&caller, key).await.map_err(refuse)?;
+        let position = self.broker.delivery.seek(&topic, &id, target).await.map_err(refuse)?;
         info!(%topic, consumer = %id, %position, client, "moved a position");
         Ok(Response::new(proto::SeekResponse { position: position.0 }))
     }
@@ -121,8 +159,23 @@ impl ConsumerService for Consumers {
         request: Request<proto::CommitRequest>,
     ) -> Result<Response<proto::CommitResponse>, Status> {
         let commit = decode::commit(request.get_ref()).map_err(refuse)?;
-        let position = self.0.delivery.commit(commit).await.map_err(refuse)?;
+        self.permit(&request, &commit.topic, &commit.consumer).await?;
+        let position = self.broker.delivery.commit(commit).await.map_err(refuse)?;
         Ok(Response::new(proto::CommitResponse { position: position.0 }))
+    }
+}
+
+impl Consumers {
+    /// Refuses a caller that may not do with a consumer what its call does.
+    async fn permit<T>(
+        &self,
+        request: &Request<T>,
+        topic: &TopicName,
+        id: &ConsumerId,
+    ) -> Result<(), Status> {
+        let caller = caller::of(&self.access, request)?;
+        let key = || RegistrationKey::consumer(topic, id);
+        self.access.permit_registration(&caller, key).await.map_err(refuse)
     }
 }
 

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use prost_types::{FieldMask, Timestamp};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::{Commit, CommitMode, Consume, FrameLimits, OnBusy, Publish, Pull, Stop, TrimTo},
@@ -331,6 +332,7 @@ pub(super) fn consume(
         } else {
             client_name(request.client_name)?
         },
+        withdrawn: CancellationToken::new(),
     })
 }
 
@@ -397,7 +399,7 @@ fn count(field: &str, requested: i32, default: usize, max: usize) -> Decoded<usi
     }
 }
 
-fn duration(
+pub(super) fn duration(
     field: &str,
     value: prost_types::Duration,
     min: Duration,
@@ -409,6 +411,6 @@ fn duration(
     })
 }
 
-fn unknown_value(field: &str, value: i32) -> InvalidInput {
+pub(super) fn unknown_value(field: &str, value: i32) -> InvalidInput {
     InvalidInput::new(field, format!("has the value {value}, which this broker does not know"))
 }

@@ -5,7 +5,7 @@ use prost_types::Timestamp;
 use crate::{
     broker::{Frame, Messages, Pulled, ReadMessages, Receipt},
     grpc::trunkline::frames,
-    model::{Consumer, OffsetRange, Producer, Retention, Topic, TopicName},
+    model::{Consumer, OffsetRange, Principal, Producer, Retention, Topic, TopicName},
     proto::{
         self,
         raw::{ConsumeResponse, consume_response::Event as ProtoEvent},
@@ -47,7 +47,7 @@ pub(super) fn producer(topic: &TopicName, producer: Producer) -> proto::Producer
         epoch: producer.epoch.0,
         last_sequence: producer.last_sequence.map(|sequence| sequence.0),
         next_sequence: producer.last_sequence.map_or(0, |sequence| sequence.0 + 1),
-        owner: String::new(),
+        owner: owner(producer.owner),
     }
 }
 
@@ -62,8 +62,12 @@ pub(super) fn consumer(topic: &TopicName, consumer: Consumer) -> proto::Consumer
         holder: consumer.holder.unwrap_or_default(),
         create_time: Some(consumer.created_at.into()),
         last_activity_time: Some(consumer.updated_at.into()),
-        owner: String::new(),
+        owner: owner(consumer.owner),
     }
+}
+
+fn owner(owner: Option<Principal>) -> String {
+    owner.map_or_else(String::new, |owner| owner.as_str().to_owned())
 }
 
 pub(super) fn receipt(receipt: Receipt) -> proto::PublishReceipt {

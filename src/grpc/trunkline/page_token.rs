@@ -9,11 +9,22 @@ use crate::model::{InvalidInput, Page, PageRequest, TopicId, TopicName};
 const NO_TOPIC: &str = "-";
 
 /// Checks a client's page size and token. `list` names the list, so that the token of another list
-/// is refused.
+/// is refused. Every list is ordered by names. Other text may be something that the database cannot
+/// compare with them.
 pub(super) fn decode(
     list: &str,
     page_size: i32,
     page_token: &str,
+) -> Result<PageRequest, InvalidInput> {
+    decode_names(list, page_size, page_token, |name| TopicName::parse(name).is_ok())
+}
+
+/// As [`decode`], for a list whose entries have names of another kind.
+pub(super) fn decode_names(
+    list: &str,
+    page_size: i32,
+    page_token: &str,
+    is_name: impl FnOnce(&str) -> bool,
 ) -> Result<PageRequest, InvalidInput> {
     let size = usize::try_from(page_size)
         .map_err(|_| InvalidInput::new("page_size", "must not be negative"))?;
@@ -21,6 +32,7 @@ pub(super) fn decode(
         return Ok(PageRequest::first(size));
     }
     let (of, after) = parse(list, page_token)
+        .filter(|(_, after)| is_name(after))
         .ok_or_else(|| InvalidInput::new("page_token", "was not given by this list"))?;
     Ok(PageRequest { after, of, ..PageRequest::first(size) })
 }
@@ -29,9 +41,6 @@ pub(super) fn decode(
 fn parse(list: &str, page_token: &str) -> Option<(Option<TopicId>, String)> {
     let text = String::from_utf8(URL_SAFE_NO_PAD.decode(page_token).ok()?).ok()?;
     let (of, after) = text.strip_prefix(&prefix(list))?.split_once(' ')?;
-    // Every list is ordered by names. Other text may be something that the database cannot compare
-    // with them.
-    TopicName::parse(after).ok()?;
     let of = match of {
         NO_TOPIC => None,
         id => Some(TopicId(id.parse().ok()?)),
@@ -45,6 +54,11 @@ pub(super) fn encode<T>(list: &str, page: &Page<T>) -> String {
     page.last.as_ref().map_or_else(String::new, |last| {
         URL_SAFE_NO_PAD.encode(format!("{}{of} {last}", prefix(list)))
     })
+}
+
+/// The token of the page after a name, in a list that belongs to no topic.
+pub(super) fn after(list: &str, last: &str) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{}{NO_TOPIC} {last}", prefix(list)))
 }
 
 fn prefix(list: &str) -> String {

@@ -6,12 +6,14 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
 use crate::{
+    access::Access,
     broker::Broker,
     grpc::{
-        peer,
+        caller, peer,
         status::refuse,
         trunkline::{decode, encode, page_token, publish_stream},
     },
+    model::{ProducerId, RegistrationKey, TopicName},
     proto::{
         self,
         raw::{PublishRequest, producer_service_server::ProducerService},
@@ -19,7 +21,10 @@ use crate::{
 };
 
 /// `ProducerService` over a broker.
-pub struct Producers(pub(crate) Arc<Broker>);
+pub struct Producers {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) access: Arc<Access>,
+}
 
 #[tonic::async_trait]
 impl ProducerService for Producers {
@@ -30,9 +35,12 @@ impl ProducerService for Producers {
         let proto::RegisterProducerRequest { topic, producer_id, fence } = request.get_ref();
         let topic = decode::topic_name(topic).map_err(refuse)?;
         let id = decode::producer_or_new(producer_id).map_err(refuse)?;
+        let caller = caller::of(&self.access, &request)?;
+        let key = RegistrationKey::producer(&topic, &id);
+        let owner = self.access.claim(&caller, &key).await.map_err(refuse)?;
         let producer = match fence {
-            true => self.0.producers.fence(topic.clone(), id).await,
-            false => self.0.producers.register(topic.clone(), id).await,
+            true => self.broker.producers.fence(topic.clone(), id, owner.as_ref()).await,
+            false => self.broker.producers.register(topic.clone(), id, owner.as_ref()).await,
         };
         let producer = producer.map_err(refuse)?;
         let (id, epoch, client) = (&producer.id, producer.epoch, peer::of(&request));
@@ -51,7 +59,9 @@ impl ProducerService for Producers {
         let proto::UnregisterProducerRequest { topic, producer_id } = request.get_ref();
         let topic = decode::topic_name(topic).map_err(refuse)?;
         let id = decode::producer_id(producer_id).map_err(refuse)?;
-        self.0.producers.unregister(topic.clone(), id.clone()).await.map_err(refuse)?;
+        self.permit(&request, &topic, &id).await?;
+        self.broker.producers.unregister(topic.clone(), id.clone()).await.map_err(refuse)?;
+        self.access.unregistered(&RegistrationKey::producer(&topic, &id));
         info!(%topic, producer = %id, client = peer::of(&request), "unregistered a producer");
         Ok(Response::new(proto::UnregisterProducerResponse {}))
     }
@@ -63,7 +73,8 @@ impl ProducerService for Producers {
         let proto::GetProducerRequest { topic, producer_id } = request.get_ref();
         let topic = decode::topic_name(topic).map_err(refuse)?;
         let id = decode::producer_id(producer_id).map_err(refuse)?;
-        let producer = self.0.producers.get(&topic, &id).await.map_err(refuse)?;
+        self.permit(&request, &topic, &id).await?;
+        let producer = self.broker.producers.get(&topic, &id).await.map_err(refuse)?;
         let producer = Some(encode::producer(&topic, producer));
         Ok(Response::new(proto::GetProducerResponse { producer }))
     }
@@ -76,7 +87,10 @@ impl ProducerService for Producers {
         let topic = decode::topic_name(topic).map_err(refuse)?;
         let list = format!("producers of {topic}");
         let page = page_token::decode(&list, *page_size, page_token).map_err(refuse)?;
-        let page = self.0.producers.list(&topic, &page).await.map_err(refuse)?;
+        let caller = caller::of(&self.access, &request)?;
+        let owner = self.access.listed_owner(&caller, &topic).map_err(refuse)?;
+        let page = self.broker.producers.list(&topic, owner.as_ref(), &page).await;
+        let page = page.map_err(refuse)?;
         let next_page_token = page_token::encode(&list, &page);
         let producers =
             page.entries.into_iter().map(|entry| encode::producer(&topic, entry)).collect();
@@ -87,8 +101,11 @@ impl ProducerService for Producers {
         &self,
         request: Request<PublishRequest>,
     ) -> Result<Response<proto::PublishResponse>, Status> {
+        let caller = caller::of(&self.access, &request)?;
         let publish = decode::decode_publish(request.into_inner()).map_err(refuse)?;
-        let receipt = self.0.publisher.publish(publish).await.map_err(refuse)?;
+        let key = || RegistrationKey::producer(&publish.topic, &publish.producer);
+        self.access.permit_registration(&caller, key).await.map_err(refuse)?;
+        let receipt = self.broker.publisher.publish(publish).await.map_err(refuse)?;
         let proto::PublishReceipt { first_offset, count, duplicate } = encode::receipt(receipt);
         Ok(Response::new(proto::PublishResponse { first_offset, count, duplicate }))
     }
@@ -99,6 +116,21 @@ impl ProducerService for Producers {
         &self,
         request: Request<Streaming<PublishRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
-        Ok(Response::new(publish_stream::start(&self.0, request.into_inner())))
+        let guard = self.access.guard(&caller::of(&self.access, &request)?);
+        Ok(Response::new(publish_stream::start(&self.broker, guard, request.into_inner())))
+    }
+}
+
+impl Producers {
+    /// Refuses a caller that may not do with a producer what its call does.
+    async fn permit<T>(
+        &self,
+        request: &Request<T>,
+        topic: &TopicName,
+        id: &ProducerId,
+    ) -> Result<(), Status> {
+        let caller = caller::of(&self.access, request)?;
+        let key = || RegistrationKey::producer(topic, id);
+        self.access.permit_registration(&caller, key).await.map_err(refuse)
     }
 }

@@ -4,7 +4,10 @@
 //! queue holds the answers to come: when it is full, or the broker's queue is, the stream is no
 //! longer read, and HTTP/2 flow control holds the client back.
 
-use std::{pin::Pin, sync::Arc};
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+};
 
 use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use tokio::sync::mpsc;
@@ -13,14 +16,17 @@ use tonic::{Status, Streaming};
 use tracing::Instrument as _;
 
 use crate::{
+    access::Guard,
     broker::{Answers, Broker, Error, Publish, Receipt},
     grpc::{
-        explain, status,
+        explain,
+        status::{self, Refused},
         trunkline::{
             decode::{self, Names},
             encode,
         },
     },
+    model::RegistrationKey,
     proto::{
         PublishStreamResponse, publish_stream_response::Result as ProtoResult, raw::PublishRequest,
     },
@@ -34,7 +40,7 @@ enum Upcoming {
     /// The answers to a request group.
     Answers(Answers),
     /// Several requests are refused for one reason.
-    Refused { error: Error, requests: usize },
+    Refused { error: Refused, requests: usize },
     /// The stream ends.
     End(Status),
 }
@@ -42,7 +48,7 @@ enum Upcoming {
 /// What arrived from a client.
 enum Received {
     Request(Publish),
-    Invalid(Error),
+    Invalid(Refused),
     /// The client sends no more requests.
     Closed,
     /// The stream fails.
@@ -54,19 +60,32 @@ type Answer = Result<PublishStreamResponse, Status>;
 /// The answers of a stream.
 pub(super) type AnswerStream = Pin<Box<dyn Stream<Item = Answer> + Send>>;
 
-pub(super) fn start(broker: &Arc<Broker>, requests: Streaming<PublishRequest>) -> AnswerStream {
+pub(super) fn start(
+    broker: &Arc<Broker>,
+    guard: Guard,
+    requests: Streaming<PublishRequest>,
+) -> AnswerStream {
     let (upcoming, answered) = mpsc::channel(IN_FLIGHT);
-    let intake = Intake { broker: broker.clone(), requests, names: Names::default(), upcoming };
+    let withdrawn = Arc::<OnceLock<Status>>::default();
+    let last = withdrawn.clone();
+    let names = Names::default();
+    let intake = Intake { broker: broker.clone(), guard, requests, names, upcoming, withdrawn };
     broker.track(intake.run().in_current_span());
-    Box::pin(ReceiverStream::new(answered).then(answers).flat_map(stream::iter))
+    let answers = ReceiverStream::new(answered).then(answers).flat_map(stream::iter);
+    // After the answers to what was accepted.
+    let last = stream::once(async move { last.get().cloned() });
+    Box::pin(answers.chain(last.filter_map(async |status| status.map(Err))))
 }
 
 /// Accepts the requests of a stream.
 struct Intake {
     broker: Arc<Broker>,
+    guard: Guard,
     requests: Streaming<PublishRequest>,
     names: Names,
     upcoming: mpsc::Sender<Upcoming>,
+    /// Why the caller may not publish any more. Set while the queue of answers may be full.
+    withdrawn: Arc<OnceLock<Status>>,
 }
 
 impl Intake {
@@ -80,12 +99,7 @@ impl Intake {
             let upcoming = match received {
                 Received::Request(mut publish) => {
                     left_over = self.append_arrived(&mut publish);
-                    let requests = publish.messages.requests();
-                    match self.broker.publisher.enqueue(publish).await {
-                        Ok(answers) => Upcoming::Answers(answers),
-                        Err(Error::Draining) => Upcoming::End(status::of(&Error::Draining)),
-                        Err(error) => Upcoming::Refused { error, requests },
-                    }
+                    self.accept(publish).await
                 }
                 Received::Invalid(error) => Upcoming::Refused { error, requests: 1 },
                 Received::Failed(status) => Upcoming::End(status),
@@ -93,7 +107,15 @@ impl Intake {
             };
             let ended = matches!(upcoming, Upcoming::End(_));
             // Fails if the client has gone; requests that were enqueued are stored all the same.
-            if self.upcoming.send(upcoming).await.is_err() || ended {
+            let sent = tokio::select! {
+                biased;
+                sent = self.upcoming.send(upcoming) => sent,
+                error = self.guard.ended() => {
+                    self.withdrawn.get_or_init(|| status::refuse(error));
+                    return;
+                }
+            };
+            if sent.is_err() || ended {
                 return;
             }
             if left_over.is_some() {
@@ -103,11 +125,29 @@ impl Intake {
         }
     }
 
+    /// Enqueues a request group, if the caller may publish it.
+    async fn accept(&mut self, publish: Publish) -> Upcoming {
+        let requests = publish.messages.requests();
+        let key = || RegistrationKey::producer(&publish.topic, &publish.producer);
+        if let Err(error) = self.guard.permit(key).await {
+            return match error.is_of_caller() {
+                true => Upcoming::End(status::refuse(error)),
+                false => Upcoming::Refused { error: error.into(), requests },
+            };
+        }
+        match self.broker.publisher.enqueue(publish).await {
+            Ok(answers) => Upcoming::Answers(answers),
+            Err(Error::Draining) => Upcoming::End(status::of(&Error::Draining)),
+            Err(error) => Upcoming::Refused { error: error.into(), requests },
+        }
+    }
+
     /// Waits for the next request.
     async fn receive(&mut self) -> Received {
         let next = tokio::select! {
             next = self.requests.message() => next,
             () = self.broker.draining().cancelled() => Err(status::of(&Error::Draining)),
+            error = self.guard.ended() => Err(status::refuse(error)),
             // The client has gone.
             () = self.upcoming.closed() => Ok(None),
         };
@@ -147,17 +187,19 @@ async fn answers(upcoming: Upcoming) -> Vec<Answer> {
     match upcoming {
         Upcoming::Answers(answers) => answers.wait().await.into_iter().map(answer).collect(),
         Upcoming::Refused { error, requests } => {
-            vec![Err(error); requests].into_iter().map(answer).collect()
+            vec![error; requests].into_iter().map(|error| answer(Err(error))).collect()
         }
         Upcoming::End(status) => vec![Err(status)],
     }
 }
 
-fn answer(outcome: Result<Receipt, Error>) -> Answer {
-    let result = match outcome {
+fn answer(outcome: Result<Receipt, impl Into<Refused>>) -> Answer {
+    let result = match outcome.map_err(Into::into) {
         Ok(receipt) => ProtoResult::Receipt(encode::receipt(receipt)),
         Err(error) => {
-            error.log_cause("refuse a publish");
+            if let Refused::Broker(error) = &error {
+                error.log_cause("refuse a publish");
+            }
             ProtoResult::Refusal(status::refusal(&error))
         }
     };

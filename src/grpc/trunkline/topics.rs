@@ -6,12 +6,14 @@ use tonic::{Request, Response, Status};
 use tracing::info;
 
 use crate::{
+    access::Access,
     broker::Broker,
     grpc::{
-        peer,
+        caller, peer,
         status::refuse,
         trunkline::{decode, encode, page_token},
     },
+    model::TopicName,
     proto::{self, raw::topic_service_server::TopicService},
 };
 
@@ -19,7 +21,10 @@ use crate::{
 const LIST: &str = "topics";
 
 /// `TopicService` over a broker.
-pub struct Topics(pub(crate) Arc<Broker>);
+pub struct Topics {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) access: Arc<Access>,
+}
 
 #[tonic::async_trait]
 impl TopicService for Topics {
@@ -28,14 +33,20 @@ impl TopicService for Topics {
         request: Request<proto::CreateTopicRequest>,
     ) -> Result<Response<proto::CreateTopicResponse>, Status> {
         let client = peer::of(&request);
+        let caller = caller::of(&self.access, &request)?;
         let proto::CreateTopicRequest { topic, description, labels, retention } =
             request.into_inner();
         let name = decode::topic_name(&topic).map_err(refuse)?;
         let description = decode::description(description).map_err(refuse)?;
         let labels = decode::labels(labels).map_err(refuse)?;
         let retention = decode::retention(retention).map_err(refuse)?;
-        let topic =
-            self.0.topics.create(name, &description, &labels, &retention).await.map_err(refuse)?;
+        self.access.permit_topic(&caller, &name).map_err(refuse)?;
+        let topic = self
+            .broker
+            .topics
+            .create(name, &description, &labels, &retention)
+            .await
+            .map_err(refuse)?;
         info!(topic = %topic.name, client, "created a topic");
         Ok(Response::new(proto::CreateTopicResponse { topic: Some(encode::topic(topic)) }))
     }
@@ -45,7 +56,8 @@ impl TopicService for Topics {
         request: Request<proto::GetTopicRequest>,
     ) -> Result<Response<proto::GetTopicResponse>, Status> {
         let name = decode::topic_name(&request.get_ref().topic).map_err(refuse)?;
-        let topic = self.0.topics.get(&name).await.map_err(refuse)?;
+        self.permit(&request, &name)?;
+        let topic = self.broker.topics.get(&name).await.map_err(refuse)?;
         Ok(Response::new(proto::GetTopicResponse { topic: Some(encode::topic(topic)) }))
     }
 
@@ -55,7 +67,8 @@ impl TopicService for Topics {
     ) -> Result<Response<proto::ListTopicsResponse>, Status> {
         let proto::ListTopicsRequest { page_size, page_token } = request.get_ref();
         let page = page_token::decode(LIST, *page_size, page_token).map_err(refuse)?;
-        let page = self.0.topics.list(&page).await.map_err(refuse)?;
+        let filter = self.access.known_topics(&caller::of(&self.access, &request)?);
+        let page = self.broker.topics.list(&page, filter.as_ref()).await.map_err(refuse)?;
         let next_page_token = page_token::encode(LIST, &page);
         let topics = page.entries.into_iter().map(encode::topic).collect();
         Ok(Response::new(proto::ListTopicsResponse { topics, next_page_token }))
@@ -67,8 +80,10 @@ impl TopicService for Topics {
     ) -> Result<Response<proto::UpdateTopicResponse>, Status> {
         let name = decode::topic_name(&request.get_ref().topic).map_err(refuse)?;
         let client = peer::of(&request);
+        let caller = caller::of(&self.access, &request)?;
         let changes = decode::topic_changes(request.into_inner()).map_err(refuse)?;
-        let topic = self.0.topics.update(name, &changes).await.map_err(refuse)?;
+        self.access.permit_topic(&caller, &name).map_err(refuse)?;
+        let topic = self.broker.topics.update(name, &changes).await.map_err(refuse)?;
         info!(topic = %topic.name, client, "changed a topic");
         Ok(Response::new(proto::UpdateTopicResponse { topic: Some(encode::topic(topic)) }))
     }
@@ -78,7 +93,9 @@ impl TopicService for Topics {
         request: Request<proto::DeleteTopicRequest>,
     ) -> Result<Response<proto::DeleteTopicResponse>, Status> {
         let name = decode::topic_name(&request.get_ref().topic).map_err(refuse)?;
-        self.0.topics.delete(name.clone()).await.map_err(refuse)?;
+        self.permit(&request, &name)?;
+        self.broker.topics.delete(name.clone()).await.map_err(refuse)?;
+        self.access.topic_deleted(&name);
         info!(topic = %name, client = peer::of(&request), "deleted a topic");
         Ok(Response::new(proto::DeleteTopicResponse {}))
     }
@@ -88,10 +105,12 @@ impl TopicService for Topics {
         request: Request<proto::TrimTopicRequest>,
     ) -> Result<Response<proto::TrimTopicResponse>, Status> {
         let client = peer::of(&request);
+        let caller = caller::of(&self.access, &request)?;
         let proto::TrimTopicRequest { topic, before } = request.into_inner();
         let name = decode::topic_name(&topic).map_err(refuse)?;
         let to = decode::trim_to(before).map_err(refuse)?;
-        let first_offset = self.0.topics.trim(name.clone(), to).await.map_err(refuse)?.0;
+        self.access.permit_topic(&caller, &name).map_err(refuse)?;
+        let first_offset = self.broker.topics.trim(name.clone(), to).await.map_err(refuse)?.0;
         info!(topic = %name, first_offset, client, "trimmed a topic");
         Ok(Response::new(proto::TrimTopicResponse { first_offset }))
     }
@@ -100,11 +119,21 @@ impl TopicService for Topics {
         &self,
         request: Request<proto::ReadMessagesRequest>,
     ) -> Result<Response<proto::ReadMessagesResponse>, Status> {
+        let caller = caller::of(&self.access, &request)?;
         let proto::ReadMessagesRequest { topic, max_messages, start } = request.into_inner();
         let name = decode::topic_name(&topic).map_err(refuse)?;
         let max_messages = decode::page_of_messages(max_messages).map_err(refuse)?;
         let start = decode::read_start(start).map_err(refuse)?;
-        let read = self.0.delivery.read_messages(name, start, max_messages).await;
+        self.access.permit_topic(&caller, &name).map_err(refuse)?;
+        let read = self.broker.delivery.read_messages(name, start, max_messages).await;
         Ok(Response::new(encode::read_messages(&read.map_err(refuse)?)))
+    }
+}
+
+impl Topics {
+    /// Refuses a caller without the right on a topic that its call needs.
+    fn permit<T>(&self, request: &Request<T>, topic: &TopicName) -> Result<(), Status> {
+        let caller = caller::of(&self.access, request)?;
+        self.access.permit_topic(&caller, topic).map_err(refuse)
     }
 }

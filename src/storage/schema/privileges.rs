@@ -13,7 +13,7 @@ use crate::storage::{
 
 /// What the statements of this layer do with each table. Identity columns take their numbers
 /// without a privilege, and foreign keys are checked as the tables' owner.
-const TABLES: [(&str, &str); 8] = [
+const TABLES: [(&str, &str); 11] = [
     ("topic", "select, insert, update, delete"),
     ("topic_head", "select, insert, update, delete"),
     ("producer_topic", "select, insert, update, delete"),
@@ -22,6 +22,9 @@ const TABLES: [(&str, &str); 8] = [
     ("deleted_topic", "select, insert, delete"),
     ("fence", "select, update"),
     ("forgotten_producer", "select, insert, update, delete"),
+    ("access_token", "select, insert, update"),
+    ("access_grant", "select, insert, delete"),
+    ("access_version", "select"),
 ];
 
 /// What a start reads besides, in direct sessions only.

@@ -1,0 +1,33 @@
+//! Who calls, and what they may do.
+//!
+//! A broker that authenticates keeps a copy of all valid tokens, all grants, and the owners of the
+//! registrations that are in use. A check therefore costs no round trip and holds no lock while it
+//! waits. The copy is polled once a second, so that each change takes effect within 5 seconds on
+//! every broker, and at once on the broker that made it.
+//!
+//! If the database has not confirmed the copy for 5 seconds, new calls are refused. Open streams go
+//! on for 60 seconds.
+//!
+//! A broker that does not authenticate has no copy and checks nothing: everyone is an administrator.
+
+mod administration;
+mod bootstrap;
+mod caller;
+mod error;
+mod gate;
+mod guard;
+mod owners;
+mod rights;
+mod rules;
+mod snapshot;
+mod state;
+mod token;
+
+pub use crate::storage::GrantKey;
+pub use administration::{NewToken, RotateToken};
+pub use bootstrap::{BootstrapError, bootstrap};
+pub use caller::{Caller, PeerIdentity};
+pub use error::Error;
+pub use gate::Access;
+pub use guard::Guard;
+pub use rules::{Rule, find_rule, rules};

@@ -1,0 +1,250 @@
+//! Checks callers: first who they are, then what they may do.
+
+use std::sync::Arc;
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    access::{
+        caller::{Caller, Known, PeerIdentity},
+        error::Error,
+        guard::Guard,
+        rules::{self, Rule},
+        state::State,
+        token::Presented,
+    },
+    model::{Operation, Principal, RegistrationKey, TopicFilter, TopicName},
+    storage::{self, Owned, Storage},
+};
+
+/// Checks callers, or lets everyone do everything.
+pub struct Access {
+    pub(crate) storage: Arc<Storage>,
+    /// `None` if the broker does not authenticate.
+    pub(crate) state: Option<Arc<State>>,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Access {
+    /// Lets everyone do everything.
+    pub fn off(storage: Arc<Storage>) -> Self {
+        Self { storage, state: None, stopping: CancellationToken::new(), tasks: TaskTracker::new() }
+    }
+
+    /// Requires callers to prove who they are.
+    pub async fn required(storage: Arc<Storage>) -> Result<Self, storage::Error> {
+        let state = Arc::new(State::load(storage.clone()).await?);
+        let access = Self { state: Some(state.clone()), ..Self::off(storage) };
+        let stopping = access.stopping.clone();
+        access.tasks.spawn(async move {
+            stopping.run_until_cancelled(state.keep_up_to_date()).await;
+            state.store_use().await;
+        });
+        Ok(access)
+    }
+
+    /// Whether callers must prove who they are.
+    pub fn is_required(&self) -> bool {
+        self.state.is_some()
+    }
+
+    /// Stops polling. Call this before the storage is closed.
+    pub async fn stop(&self) {
+        self.stopping.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Finds out who calls; `None` if everyone may make this call. `path` is `/package.Service/Method`,
+    /// and `authorization` are the values of all headers of this name.
+    pub fn authenticate<'a>(
+        &self,
+        path: &str,
+        authorization: impl Iterator<Item = &'a [u8]>,
+        peer: Option<&PeerIdentity>,
+    ) -> Result<Option<Caller>, Error> {
+        let Some(state) = &self.state else { return Ok(None) };
+        // No service answers a call without a rule. It gets one that no call uses, so that it says
+        // nothing about the broker to strangers.
+        let rule = rules::find_rule(path).unwrap_or(Rule::Administrator);
+        if rule == Rule::Open {
+            return Ok(None);
+        }
+        let presented = Presented::find(authorization)?;
+        if !state.is_confirmed() {
+            return Err(Error::Unconfirmed);
+        }
+        let snapshot = state.snapshot();
+        let (principal, token) = match presented {
+            Some(presented) => {
+                let token = snapshot.recognise(&presented)?.clone();
+                state.record_use(&token);
+                (token.principal.clone(), Some(token))
+            }
+            None => {
+                let named = peer.and_then(|PeerIdentity(names)| snapshot.first_with_grant(names));
+                (named.ok_or(Error::TokenMissing)?, None)
+            }
+        };
+        Ok(Some(Caller::Known(Known { principal, token, rule, snapshot })))
+    }
+
+    /// The caller of a call, as [`Self::authenticate`] found it. Refuses a call that was not
+    /// authenticated although it must be.
+    pub fn caller(&self, found: Option<&Caller>) -> Result<Caller, Error> {
+        match (&self.state, found) {
+            (None, _) => Ok(Caller::Everyone),
+            (Some(_), Some(Caller::Known(known))) => Ok(Caller::Known(known.clone())),
+            (Some(_), _) => Err(Error::TokenMissing),
+        }
+    }
+
+    /// Refuses a caller without a right on a topic that the call needs.
+    pub fn permit_topic(&self, caller: &Caller, topic: &TopicName) -> Result<(), Error> {
+        let Caller::Known(known) = caller else { return Ok(()) };
+        match known.rule {
+            Rule::Topic(operations) => permit_any(known, operations, topic),
+            Rule::TopicName(operations) => {
+                permit_any(known, operations, topic).map_err(|error| match error {
+                    Error::TopicHidden { topic } => not_granted(known, operations, topic.as_str()),
+                    other => other,
+                })
+            }
+            // The call needs more than a right on a topic.
+            _ => Err(not_granted(known, &[Operation::Admin], "*")),
+        }
+    }
+
+    /// Refuses a caller that is not the owner of a registration, unless the call is permitted for
+    /// everyone's.
+    pub async fn permit_registration(
+        &self,
+        caller: &Caller,
+        key: impl FnOnce() -> RegistrationKey,
+    ) -> Result<(), Error> {
+        match (caller, &self.state) {
+            // Boxed, so that it costs nothing if everyone may do everything.
+            (Caller::Known(known), Some(state)) => {
+                Box::pin(check_registration(state, known, &key())).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whose registrations of a topic the caller may list: those of a principal, or everyone's.
+    pub fn listed_owner(
+        &self,
+        caller: &Caller,
+        topic: &TopicName,
+    ) -> Result<Option<Principal>, Error> {
+        let Caller::Known(known) = caller else { return Ok(None) };
+        let Rule::Description { own, any } = known.rule else {
+            return Err(not_granted(known, &[Operation::Admin], "*"));
+        };
+        if may(known, any, topic) {
+            return Ok(None);
+        }
+        permit_any(known, own, topic)?;
+        Ok(Some(known.principal.clone()))
+    }
+
+    /// The owner of a registration that the caller is about to make. Refuses an id that is registered
+    /// and is not the caller's.
+    pub async fn claim(
+        &self,
+        caller: &Caller,
+        key: &RegistrationKey,
+    ) -> Result<Option<Principal>, Error> {
+        let Caller::Known(known) = caller else { return Ok(None) };
+        self.permit_topic(caller, &key.topic)?;
+        // Not a copy: an id that is registered anew may have had another owner.
+        match self.storage.find_owner(key).await.map_err(Error::of_read)? {
+            Owned::By(owner) if owner != known.principal => Err(Error::NotOwner(key.clone())),
+            Owned::ByNobody => Err(Error::NoOwner(key.clone())),
+            Owned::By(_) | Owned::NotRegistered => Ok(Some(known.principal.clone())),
+        }
+    }
+
+    /// The topics that exist for the caller; `None` if all do.
+    pub fn known_topics(&self, caller: &Caller) -> Option<TopicFilter> {
+        match caller {
+            Caller::Everyone => None,
+            Caller::Known(known) => known.rights().known_topics(),
+        }
+    }
+
+    /// Watches whether the caller of a stream is permitted to go on.
+    pub fn guard(&self, caller: &Caller) -> Guard {
+        match (caller, &self.state) {
+            (Caller::Known(known), Some(state)) => Guard::new(state.clone(), known.clone()),
+            _ => Guard::of_everyone(),
+        }
+    }
+
+    /// Forgets the owner of a registration that this broker has removed.
+    pub fn unregistered(&self, key: &RegistrationKey) {
+        if let Some(state) = &self.state {
+            state.owners.forget(key);
+        }
+    }
+
+    /// Forgets the owners on a topic that this broker has deleted.
+    pub fn topic_deleted(&self, topic: &TopicName) {
+        if let Some(state) = &self.state {
+            state.owners.forget_topic(topic);
+        }
+    }
+}
+
+async fn check_registration(
+    state: &State,
+    known: &Known,
+    key: &RegistrationKey,
+) -> Result<(), Error> {
+    let (own, any, hides) = match known.rule {
+        Rule::Registration { own, any } => (own, any, false),
+        Rule::Description { own, any } => (own, any, true),
+        _ => return Err(not_granted(known, &[Operation::Admin], "*")),
+    };
+    if may(known, any, &key.topic) {
+        return Ok(());
+    }
+    permit_any(known, own, &key.topic)?;
+    let version = known.snapshot.version.owners;
+    let owned = state.owners.find(&state.storage, key, version).await;
+    match owned.map_err(Error::of_read)? {
+        // The call itself says that there is none.
+        Owned::NotRegistered => Ok(()),
+        Owned::By(owner) if owner == known.principal => Ok(()),
+        _ if hides => Err(Error::RegistrationHidden(key.clone())),
+        Owned::By(_) => Err(Error::NotOwner(key.clone())),
+        Owned::ByNobody => Err(Error::NoOwner(key.clone())),
+    }
+}
+
+fn may(known: &Known, operations: &[Operation], topic: &TopicName) -> bool {
+    let rights = known.rights();
+    operations.iter().any(|&operation| rights.permit(operation, topic.as_str()))
+}
+
+/// Refuses a caller without any of the operations. If it has no right on the topic at all, the topic
+/// does not exist for it.
+fn permit_any(known: &Known, operations: &[Operation], topic: &TopicName) -> Result<(), Error> {
+    if may(known, operations, topic) {
+        return Ok(());
+    }
+    match known.rights().know(topic.as_str()) {
+        true => Err(not_granted(known, operations, topic.as_str())),
+        false => Err(Error::TopicHidden { topic: topic.clone() }),
+    }
+}
+
+/// The caller lacks one of the operations; the first one is named.
+fn not_granted(known: &Known, operations: &[Operation], topic: &str) -> Error {
+    Error::NotGranted {
+        principal: known.principal.clone(),
+        operation: operations.first().copied().unwrap_or(Operation::Admin),
+        topic: topic.to_owned(),
+    }
+}

@@ -1,0 +1,130 @@
+//! A copy of all tokens and grants, as they were at one time.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    access::{
+        error::Error,
+        rights::Rights,
+        token::{Hash, Presented, are_equal},
+    },
+    model::{Operation, Principal, TopicPattern},
+    storage::{AccessVersion, TokenEnd, ValidToken},
+};
+
+/// How often the use of a token is recorded.
+const USE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A copy of all tokens and grants.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    pub version: AccessVersion,
+    tokens: HashMap<Arc<str>, Arc<KnownToken>>,
+    rights: HashMap<Principal, Rights>,
+    none: Rights,
+}
+
+/// A token that is valid, or was until lately.
+#[derive(Debug)]
+pub(crate) struct KnownToken {
+    pub id: Arc<str>,
+    pub principal: Principal,
+    hash: Hash,
+    /// When it expires, by the database's clock as of when it was read.
+    pub valid_until: Option<Instant>,
+    end: Option<TokenEnd>,
+    /// When its use was last recorded, in milliseconds since an arbitrary start, plus 1; 0 if it was
+    /// not. Shared by all copies of the token.
+    recorded: Arc<AtomicU64>,
+}
+
+impl Snapshot {
+    /// Puts a copy together; what is remembered of the use of tokens comes from the one before.
+    pub(crate) fn new(
+        version: AccessVersion,
+        tokens: Vec<ValidToken>,
+        grants: Vec<(Principal, Operation, TopicPattern)>,
+        before: &Self,
+    ) -> Self {
+        let now = Instant::now();
+        let known = |token: ValidToken| {
+            let recorded = before.tokens.get(token.id.as_str());
+            let known = KnownToken {
+                id: token.id.into(),
+                principal: token.principal,
+                // A hash of another length belongs to no token.
+                hash: token.hash.try_into().ok()?,
+                valid_until: token.expires_in.and_then(|left| now.checked_add(left)),
+                end: token.end,
+                recorded: recorded.map(|token| token.recorded.clone()).unwrap_or_default(),
+            };
+            Some((known.id.clone(), Arc::new(known)))
+        };
+        let mut rights = HashMap::<_, Rights>::new();
+        for (principal, operation, topics) in grants {
+            rights.entry(principal).or_default().add(operation, &topics);
+        }
+        let tokens = tokens.into_iter().filter_map(known).collect();
+        Self { version, tokens, rights, none: Rights::default() }
+    }
+
+    /// The token that a caller presents, if it is valid.
+    pub(crate) fn recognise(&self, presented: &Presented<'_>) -> Result<&Arc<KnownToken>, Error> {
+        let known = self.tokens.get(presented.id).ok_or(Error::TokenUnknown)?;
+        if !are_equal(&known.hash, &presented.hash) {
+            return Err(Error::TokenUnknown);
+        }
+        known.check()?;
+        Ok(known)
+    }
+
+    /// Whether a token that was recognised before is still valid.
+    pub(crate) fn check_again(&self, token: &KnownToken) -> Result<&Arc<KnownToken>, Error> {
+        let known = self.tokens.get(&token.id).ok_or(Error::TokenUnknown)?;
+        known.check()?;
+        Ok(known)
+    }
+
+    /// What a principal may do.
+    pub(crate) fn rights(&self, principal: &Principal) -> &Rights {
+        self.rights.get(principal).unwrap_or(&self.none)
+    }
+
+    /// The first of some names that has a grant.
+    pub(crate) fn first_with_grant(&self, names: &[String]) -> Option<Principal> {
+        let mut principals = names.iter().filter_map(|name| Principal::parse(name).ok());
+        principals.find(|principal| self.rights.contains_key(principal))
+    }
+}
+
+impl KnownToken {
+    /// Whether it is valid now.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match self.end {
+            Some(TokenEnd::Revoked) => Err(Error::TokenRevoked),
+            Some(TokenEnd::Expired) => Err(Error::TokenExpired),
+            None if self.valid_until.is_some_and(|end| end <= Instant::now()) => {
+                Err(Error::TokenExpired)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether its use is to be recorded now; true for one caller only.
+    pub(crate) fn is_use_due(&self, began: Instant) -> bool {
+        let now = began.elapsed().as_millis() as u64 + 1;
+        let last = self.recorded.load(Ordering::Relaxed);
+        let is_due = last == 0 || now - last >= USE_INTERVAL.as_millis() as u64;
+        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        is_due && self.recorded.compare_exchange(last, now, success, failure).is_ok()
+    }
+}

@@ -1,0 +1,168 @@
+//! The copies that a broker keeps, and the task that keeps them up to date.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::watch,
+    time::{self, Instant, MissedTickBehavior},
+};
+
+use crate::{
+    access::{
+        owners::Owners,
+        snapshot::{KnownToken, Snapshot},
+    },
+    storage::{self, Storage},
+};
+
+/// How often the database is asked whether anything has changed.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long an answer may take, including that to the statements that read what has changed.
+const POLL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// After this long without an answer, new calls are refused.
+const REFUSE_AFTER: Duration = Duration::from_secs(5);
+
+/// After this long without an answer, open streams end.
+const END_AFTER: Duration = Duration::from_secs(60);
+
+/// Tokens of which it is remembered that they are revoked or have expired. A token beyond them is
+/// unknown.
+const ENDED_TOKENS: usize = 10_000;
+
+/// What streams watch.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub snapshot: Arc<Snapshot>,
+    /// Whether the database has not confirmed the snapshot for so long that streams end.
+    pub lapsed: bool,
+}
+
+/// The copies.
+pub(crate) struct State {
+    pub storage: Arc<Storage>,
+    pub owners: Owners,
+    view: watch::Sender<View>,
+    began: Instant,
+    /// When the database was asked that last confirmed the snapshot, in milliseconds since `began`.
+    confirmed: AtomicU64,
+    /// Tokens whose use is still to be recorded. There are no more of them than valid tokens.
+    used: Mutex<HashSet<Arc<str>>>,
+    /// Held by whoever reads the database.
+    reading: tokio::sync::Mutex<()>,
+}
+
+impl State {
+    /// Reads the first copy.
+    pub(crate) async fn load(storage: Arc<Storage>) -> Result<Self, storage::Error> {
+        let view = View { snapshot: Arc::default(), lapsed: false };
+        let state = Self {
+            storage,
+            owners: Owners::default(),
+            view: watch::Sender::new(view),
+            began: Instant::now(),
+            confirmed: AtomicU64::new(0),
+            used: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
+        };
+        state.refresh().await?;
+        Ok(state)
+    }
+
+    /// The current view. It is replaced, never changed.
+    pub(crate) fn watch(&self) -> watch::Receiver<View> {
+        self.view.subscribe()
+    }
+
+    /// The current snapshot.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.view.borrow().snapshot.clone()
+    }
+
+    /// Whether the database has confirmed the snapshot lately enough for new calls.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.unconfirmed_for() <= REFUSE_AFTER
+    }
+
+    /// Notes that a token is used.
+    pub(crate) fn record_use(&self, token: &KnownToken) {
+        if token.is_use_due(self.began) {
+            self.used.lock().insert(token.id.clone());
+        }
+    }
+
+    /// Keeps the copies up to date.
+    pub(crate) async fn keep_up_to_date(&self) {
+        let mut tick = time::interval(POLL_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            match time::timeout(POLL_TIMEOUT, self.refresh()).await {
+                Ok(Ok(())) => self.store_use().await,
+                Ok(Err(error)) => tracing::warn!(%error, "poll tokens and grants"),
+                Err(_) => tracing::warn!("poll tokens and grants: no answer in {POLL_TIMEOUT:?}"),
+            }
+            let lapsed = self.unconfirmed_for() > END_AFTER;
+            self.view
+                .send_if_modified(|view| std::mem::replace(&mut view.lapsed, lapsed) != lapsed);
+        }
+    }
+
+    /// Reads what has changed.
+    pub(crate) async fn refresh(&self) -> Result<(), storage::Error> {
+        let _reading = self.reading.lock().await;
+        let asked = self.began.elapsed().as_millis() as u64;
+        let version = self.storage.find_access_version().await?;
+        let known = self.snapshot();
+        if version != known.version {
+            // Before the snapshot is replaced: streams that it wakes then find their owners.
+            if version.owners != known.version.owners {
+                self.owners.read_again(&self.storage, version.owners).await?;
+            }
+            let tokens = self.storage.load_tokens(ENDED_TOKENS).await?;
+            let grants = self.storage.load_grants().await?;
+            let snapshot = Arc::new(Snapshot::new(version, tokens, grants, &known));
+            self.view.send_modify(|view| view.snapshot = snapshot);
+        }
+        self.confirmed.fetch_max(asked, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Reads what this broker has just changed. What cannot be read now is found by the next poll.
+    pub(crate) async fn refresh_soon(&self) {
+        match time::timeout(POLL_TIMEOUT, self.refresh()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "read a change of tokens and grants"),
+            Err(_) => tracing::warn!("read a change of tokens and grants: no answer"),
+        }
+    }
+
+    /// Stores which tokens were used.
+    pub(crate) async fn store_use(&self) {
+        let used = std::mem::take(&mut *self.used.lock());
+        if used.is_empty() {
+            return;
+        }
+        let ids: Vec<&str> = used.iter().map(|id| &**id).collect();
+        match time::timeout(POLL_TIMEOUT, self.storage.record_use(&ids)).await {
+            Ok(Ok(())) => {}
+            // The next use that is due is recorded again.
+            Ok(Err(error)) => tracing::debug!(%error, "record the use of tokens"),
+            Err(_) => tracing::debug!("record the use of tokens: no answer"),
+        }
+    }
+
+    fn unconfirmed_for(&self) -> Duration {
+        let confirmed = Duration::from_millis(self.confirmed.load(Ordering::Relaxed));
+        self.began.elapsed().saturating_sub(confirmed)
+    }
+}

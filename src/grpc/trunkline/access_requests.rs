@@ -1,0 +1,135 @@
+//! Decodes and encodes what is asked about tokens, grants and owners.
+
+use std::time::Duration;
+
+use prost_types::Timestamp;
+
+use crate::{
+    access::{GrantKey, NewToken, RotateToken},
+    grpc::trunkline::decode,
+    model::{Grant, InvalidInput, Operation, Principal, RegistrationKey, Token, TopicPattern},
+    proto::{self, assign_owner_request::Registration as ProtoRegistration},
+};
+
+type Decoded<T> = Result<T, InvalidInput>;
+
+const MAX_DESCRIPTION_BYTES: usize = 256;
+
+const MIN_VALIDITY: Duration = Duration::from_secs(1);
+const MAX_VALIDITY: Duration = Duration::from_secs(3_650 * 24 * 3_600);
+
+const DEFAULT_OVERLAP: Duration = Duration::from_secs(3_600);
+const MAX_OVERLAP: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+pub(super) fn new_token(request: proto::CreateTokenRequest) -> Decoded<NewToken> {
+    let proto::CreateTokenRequest { principal, description, valid_for } = request;
+    let principal = self::principal(&principal)?;
+    if description.len() > MAX_DESCRIPTION_BYTES {
+        let (actual, limit) = (description.len(), MAX_DESCRIPTION_BYTES);
+        return Err(InvalidInput::over_limit("description", actual, limit, "bytes"));
+    }
+    if description.chars().any(char::is_control) {
+        return Err(InvalidInput::new("description", "holds a control character"));
+    }
+    Ok(NewToken { principal, description, valid_for: validity(valid_for)? })
+}
+
+pub(super) fn rotate_token(request: proto::RotateTokenRequest) -> Decoded<RotateToken> {
+    let proto::RotateTokenRequest { token_id, valid_for, overlap } = request;
+    let overlap = match overlap {
+        None => DEFAULT_OVERLAP,
+        Some(overlap) => decode::duration("overlap", overlap, Duration::ZERO, MAX_OVERLAP)?,
+    };
+    Ok(RotateToken { id: token_id, valid_for: validity(valid_for)?, overlap })
+}
+
+pub(super) fn principal(text: &str) -> Decoded<Principal> {
+    Principal::parse(text).map_err(|invalid| invalid.in_field("principal"))
+}
+
+/// A principal that a list is limited to, if it is.
+pub(super) fn principal_of_list(text: &str) -> Decoded<Option<Principal>> {
+    if text.is_empty() { Ok(None) } else { principal(text).map(Some) }
+}
+
+pub(super) fn grant_key(who: &str, operation: i32, topics: &str) -> Decoded<GrantKey> {
+    let principal = principal(who)?;
+    let operation = match proto::Operation::try_from(operation) {
+        Ok(proto::Operation::Admin) => Operation::Admin,
+        Ok(proto::Operation::Publish) => Operation::Publish,
+        Ok(proto::Operation::Consume) => Operation::Consume,
+        Ok(proto::Operation::Read) => Operation::Read,
+        Ok(proto::Operation::Unspecified) => {
+            return Err(InvalidInput::new("operation", "must be given"));
+        }
+        Err(_) => return Err(decode::unknown_value("operation", operation)),
+    };
+    let topics = TopicPattern::parse(topics).map_err(|invalid| invalid.in_field("topics"))?;
+    Ok(GrantKey { principal, operation, topics })
+}
+
+pub(super) fn registration(
+    topic: &str,
+    registration: Option<ProtoRegistration>,
+) -> Decoded<RegistrationKey> {
+    let topic = decode::topic_name(topic)?;
+    match registration {
+        None => Err(InvalidInput::new("registration", "must be a producer_id or a consumer_id")),
+        Some(ProtoRegistration::ProducerId(id)) => {
+            Ok(RegistrationKey::producer(&topic, &decode::producer_id(&id)?))
+        }
+        Some(ProtoRegistration::ConsumerId(id)) => {
+            Ok(RegistrationKey::consumer(&topic, &decode::consumer_id(&id)?))
+        }
+    }
+}
+
+/// Grants in a list are named by all that identifies them.
+pub(super) fn encode_grant_key(grant: &Grant) -> String {
+    format!("{} {} {}", grant.principal, grant.operation, grant.topics)
+}
+
+/// The grant of a name; `None` if it is not the name of one.
+pub(super) fn decode_grant_key(name: &str) -> Option<GrantKey> {
+    let mut parts = name.split(' ');
+    let key = GrantKey {
+        principal: Principal::parse(parts.next()?).ok()?,
+        operation: Operation::parse(parts.next()?)?,
+        topics: TopicPattern::parse(parts.next()?).ok()?,
+    };
+    parts.next().is_none().then_some(key)
+}
+
+pub(super) fn encode_token(token: Token) -> proto::Token {
+    proto::Token {
+        token_id: token.id,
+        principal: token.principal.as_str().to_owned(),
+        description: token.description,
+        create_time: Some(token.created_at.into()),
+        expire_time: token.expires_at.map(Timestamp::from),
+        revoke_time: token.revoked_at.map(Timestamp::from),
+        last_use_time: token.last_used_at.map(Timestamp::from),
+        created_by: token.created_by,
+    }
+}
+
+pub(super) fn encode_grant(grant: Grant) -> proto::Grant {
+    let operation = match grant.operation {
+        Operation::Admin => proto::Operation::Admin,
+        Operation::Publish => proto::Operation::Publish,
+        Operation::Consume => proto::Operation::Consume,
+        Operation::Read => proto::Operation::Read,
+    };
+    proto::Grant {
+        principal: grant.principal.as_str().to_owned(),
+        operation: operation.into(),
+        topics: grant.topics.as_str().to_owned(),
+        create_time: Some(grant.created_at.into()),
+        created_by: grant.created_by,
+    }
+}
+
+fn validity(valid_for: Option<prost_types::Duration>) -> Decoded<Option<Duration>> {
+    let checked = |time| decode::duration("valid_for", time, MIN_VALIDITY, MAX_VALIDITY);
+    valid_for.map(checked).transpose()
+}

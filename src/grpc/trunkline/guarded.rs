@@ -1,0 +1,86 @@
+//! Ends a stream of answers as soon as its caller may not have it any more.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+};
+
+use tokio_stream::Stream;
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::AbortOnDropHandle,
+};
+use tonic::Status;
+
+use crate::{
+    access::{self, Guard},
+    grpc::status::refuse,
+};
+
+/// A stream that ends with an error as soon as its caller may not have it any more. What waits for
+/// the client then is dropped.
+pub struct Guarded<S> {
+    inner: S,
+    /// `None` for a stream that everyone may have.
+    watch: Option<Watch>,
+    ended: bool,
+}
+
+struct Watch {
+    withdrawn: Pin<Box<WaitForCancellationFutureOwned>>,
+    reason: Arc<OnceLock<access::Error>>,
+    /// Ends with the stream.
+    _task: AbortOnDropHandle<()>,
+}
+
+impl<S> Guarded<S> {
+    /// Cancels `withdrawn` when `guard` ends, also while the client does not read.
+    pub(super) fn new(inner: S, mut guard: Guard, withdrawn: CancellationToken) -> Self {
+        if guard.is_of_everyone() {
+            return Self { inner, watch: None, ended: false };
+        }
+        let reason = Arc::<OnceLock<_>>::default();
+        let (why, until) = (reason.clone(), withdrawn.clone());
+        let task = tokio::spawn(async move {
+            let error = guard.ended().await;
+            why.get_or_init(|| error);
+            until.cancel();
+        });
+        let watch = Watch {
+            withdrawn: Box::pin(withdrawn.cancelled_owned()),
+            reason,
+            _task: AbortOnDropHandle::new(task),
+        };
+        Self { inner, watch: Some(watch), ended: false }
+    }
+}
+
+impl<T, S: Stream<Item = Result<T, Status>> + Unpin> Stream for Guarded<S> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        if let Some(watch) = &mut self.watch
+            && watch.withdrawn.as_mut().poll(context).is_ready()
+        {
+            let error = watch.reason.get().cloned().unwrap_or(access::Error::Unconfirmed);
+            self.ended = true;
+            return Poll::Ready(Some(Err(refuse(error))));
+        }
+        match Pin::new(&mut self.inner).poll_next(context) {
+            // The stream may have ended because of the withdrawal, which has not been seen here yet.
+            Poll::Ready(None) => match &mut self.watch {
+                Some(watch) if watch.withdrawn.as_mut().poll(context).is_ready() => {
+                    let error = watch.reason.get().cloned().unwrap_or(access::Error::Unconfirmed);
+                    self.ended = true;
+                    Poll::Ready(Some(Err(refuse(error))))
+                }
+                _ => Poll::Ready(None),
+            },
+            next => next,
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! `trunkline token bootstrap`, from its options to its exit code: the first administrator of a
+//! database.
+
+use std::{io::Write as _, process::ExitCode};
+
+use super::{database::Database, error::Error, logs, options::MigrateOptions, signals};
+use crate::{access, storage::Limits};
+
+/// What creating one principal takes.
+const LIMITS: Limits = Limits { writers: 1, queries: 1 };
+
+/// Creates the principal `admin` in a database, with a grant of everything and a token, which it
+/// prints. Brings the schema up to date if that is needed. Refuses if there is an administrator with
+/// a valid token.
+pub async fn bootstrap(options: MigrateOptions) -> ExitCode {
+    match try_bootstrap(options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
+    }
+}
+
+async fn try_bootstrap(options: MigrateOptions) -> Result<(), Error> {
+    logs::start(&options.logging)?;
+    let shutdown = signals::shutdown()?;
+    let database = Database::provide(&options.database).await?;
+    let outcome = shutdown.run_until_cancelled(create(&database)).await;
+    database.release().await?;
+    if let Some(token) = outcome {
+        // The token alone, so that it can be redirected into a file.
+        let written = writeln!(std::io::stdout(), "{}", token?);
+        written.map_err(Error::PrintToken)?;
+        let _ = writeln!(
+            std::io::stderr(),
+            "trunkline: created the first administrator, admin; its token is not shown again"
+        );
+    }
+    Ok(())
+}
+
+async fn create(database: &Database) -> Result<String, Error> {
+    let storage = database.open(LIMITS).await?;
+    let created = access::bootstrap(&storage).await;
+    storage.close();
+    Ok(created?)
+}

@@ -1,0 +1,55 @@
+//! Checks at the start that each call that the broker serves has a rule that says who may make it.
+
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+
+use super::error::Error;
+use crate::{access, proto};
+
+/// Refuses to start if a call has no rule.
+pub(super) fn check() -> Result<(), Error> {
+    match paths()?.into_iter().find(|path| access::find_rule(path).is_none()) {
+        Some(call) => Err(Error::NoRule { call }),
+        None => Ok(()),
+    }
+}
+
+/// The paths of all calls that are served.
+fn paths() -> Result<Vec<String>, Error> {
+    let sets = [
+        proto::FILE_DESCRIPTOR_SET,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ];
+    let mut paths = Vec::new();
+    for set in sets {
+        let set = FileDescriptorSet::decode(set).map_err(Error::Descriptors)?;
+        for file in &set.file {
+            for service in &file.service {
+                let calls = service.method.iter().map(|method| {
+                    format!("/{}.{}/{}", file.package(), service.name(), method.name())
+                });
+                paths.extend(calls);
+            }
+        }
+    }
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_call_has_a_rule_and_every_rule_a_call() {
+        check().unwrap();
+        let paths: BTreeSet<String> = paths().unwrap().into_iter().collect();
+        let ruled: BTreeSet<String> =
+            access::rules().iter().map(|(path, _)| (*path).to_owned()).collect();
+        assert_eq!(ruled, paths);
+        assert_eq!(access::rules().len(), ruled.len(), "a call has two rules");
+    }
+}
