@@ -127,9 +127,11 @@ async def connect(kind: Kind, target: str, options: Options | None = None) -> As
             yield Client(channel)
 
 
-async def call(method: Callable[..., T], request: Request) -> T:
+async def call(
+    method: Callable[..., T], request: Request, metadata: list[tuple[str, str]] | None = None
+) -> T:
     """Makes a unary call with a deadline."""
-    answer = method(request, timeout=SECONDS)
+    answer = method(request, timeout=SECONDS, metadata=metadata)
     return cast(T, await answer) if isawaitable(answer) else answer
 
 

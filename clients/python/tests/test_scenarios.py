@@ -1,6 +1,7 @@
 """The scenarios of SCENARIOS.md, each through the blocking stubs and through those of asyncio."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -10,14 +11,16 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 
 from examples.error_details import error_detail
 from examples.retry import CHANNEL_OPTIONS
+from examples.tokens import bearer
 from tests.broker import Broker
-from tests.client import Client, call, connect
+from tests.client import SECONDS, Client, Stream, call, connect
 from trunkline.v1.consumer_pb2 import (
     COMMIT_MODE_MANUAL,
     ON_BUSY_FAIL,
     ON_BUSY_TAKE_OVER,
     ON_BUSY_WAIT,
     CommitRequest,
+    ConsumeRequest,
     ConsumeResponse,
     ListConsumersRequest,
     RegisterConsumerRequest,
@@ -250,6 +253,42 @@ def assert_numbered(messages: list[Message], count: int) -> None:
     """Asserts that the messages are exactly `numbers(0, count)`, published to an empty topic."""
     assert [message.offset for message in messages] == list(range(count))
     assert [message.payload for message in messages] == numbers(0, count)
+
+
+async def test_call_with_a_token(client: Client, new_name: str) -> None:
+    elsewhere, own = new_name, f"scenarios.{new_name}"
+    await call(client.topics.CreateTopic, CreateTopicRequest(topic=elsewhere))
+    token = bearer(os.environ["TRUNKLINE_SECURE_TOKEN"])
+    async with connect(client.kind, os.environ["TRUNKLINE_SECURE_TARGET"]) as secure:
+        topics, producers, consumers = secure.topics, secure.producers, secure.consumers
+        with pytest.raises(grpc.RpcError) as nobody:
+            await call(topics.GetTopic, GetTopicRequest(topic=elsewhere))
+        assert nobody.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert reason_of(nobody.value) == "TOKEN_MISSING"
+
+        await call(topics.CreateTopic, CreateTopicRequest(topic=own), token)
+        shop = RegisterProducerRequest(topic=own, producer_id="shop")
+        await call(producers.RegisterProducer, shop, token)
+        billing = RegisterConsumerRequest(topic=own, consumer_id="billing")
+        await call(consumers.RegisterConsumer, billing, token)
+        messages = [NewMessage(payload=b"one coffee")]
+        order = PublishRequest(topic=own, producer_id="shop", messages=messages)
+        await call(producers.Publish, order, token)
+        unread = ConsumeRequest(topic=own, consumer_id="billing", until_caught_up=True)
+        stream = Stream(consumers.Consume(unread, timeout=SECONDS, metadata=token))
+        got = [message.payload for message in messages_of(await stream.rest())]
+        assert got == [b"one coffee"]
+
+        with pytest.raises(grpc.RpcError) as hidden:
+            await call(topics.GetTopic, GetTopicRequest(topic=elsewhere), token)
+        assert hidden.value.code() is grpc.StatusCode.NOT_FOUND
+        assert reason_of(hidden.value) == "TOPIC_NOT_FOUND"
+
+
+def reason_of(error: grpc.RpcError) -> str:
+    info = error_detail(error, ErrorInfo)
+    assert info is not None
+    return info.reason
 
 
 def messages_of(frames: list[ConsumeResponse]) -> list[Message]:

@@ -4,11 +4,14 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { timestampDate, timestampMs } from "@bufbuild/protobuf/wkt";
-import { Code } from "@connectrpc/connect";
+import { Code, createClient } from "@connectrpc/connect";
 import { consume } from "../examples/consume.ts";
+import { connectWithToken } from "../examples/tokens.ts";
 import { BadRequestSchema } from "../gen/google/rpc/error_details_pb.js";
-import { CommitMode, OnBusy } from "../gen/trunkline/v1/consumer_pb.js";
+import { CommitMode, ConsumerService, OnBusy } from "../gen/trunkline/v1/consumer_pb.js";
 import { type Message, NewMessageSchema } from "../gen/trunkline/v1/message_pb.js";
+import { ProducerService } from "../gen/trunkline/v1/producer_pb.js";
+import { TopicService } from "../gen/trunkline/v1/topic_pb.js";
 import { Broker } from "./broker.ts";
 import {
   connect,
@@ -281,3 +284,34 @@ test("resume-after-a-restart", limits, async ({ signal }) => {
 function text({ payload }: Message): string {
   return Buffer.from(payload).toString();
 }
+
+test("call-with-a-token", limits, async () => {
+  const { TRUNKLINE_SECURE_TARGET: target, TRUNKLINE_SECURE_TOKEN: token } = process.env;
+  assert(target && token, "TRUNKLINE_SECURE_TARGET and TRUNKLINE_SECURE_TOKEN must be set");
+  const elsewhere = newName();
+  await topics.createTopic({ topic: elsewhere });
+  const nobody = createClient(TopicService, connect(target));
+  const missing = await refusal(nobody.getTopic({ topic: elsewhere }), Code.Unauthenticated);
+  assert.equal(infoOf(missing).reason, "TOKEN_MISSING");
+
+  const transport = connectWithToken(`http://${target}`, token);
+  const own = createClient(TopicService, transport);
+  const shop = createClient(ProducerService, transport);
+  const billing = createClient(ConsumerService, transport);
+  const topic = `scenarios.${elsewhere}`;
+  await own.createTopic({ topic });
+  await shop.registerProducer({ topic, producerId: "shop" });
+  await billing.registerConsumer({ topic, consumerId: "billing" });
+  const messages = [{ payload: Buffer.from("one coffee") }];
+  await shop.publish({ topic, producerId: "shop", messages });
+  const stop = { case: "untilCaughtUp", value: true } as const;
+  const got: string[] = [];
+  for await (const { event } of billing.consume({ topic, consumerId: "billing", stop })) {
+    if (event.case !== "batch") continue;
+    got.push(...event.value.messages.map(({ payload }) => Buffer.from(payload).toString()));
+  }
+  assert.deepEqual(got, ["one coffee"]);
+
+  const hidden = await refusal(own.getTopic({ topic: elsewhere }), Code.NotFound);
+  assert.equal(infoOf(hidden).reason, "TOPIC_NOT_FOUND");
+});
