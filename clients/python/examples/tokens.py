@@ -3,9 +3,9 @@
 import grpc
 
 
-def bearer(token: str) -> list[tuple[str, str]]:
+def bearer(token: str) -> tuple[tuple[str, str], ...]:
     """The metadata of a call. Without TLS, use it only for a broker on this machine."""
-    return [("authorization", f"Bearer {token}")]
+    return (("authorization", f"Bearer {token}"),)
 
 
 def encrypted(target: str, token: str, authority: bytes | None = None) -> grpc.Channel:

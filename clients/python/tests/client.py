@@ -128,7 +128,7 @@ async def connect(kind: Kind, target: str, options: Options | None = None) -> As
 
 
 async def call(
-    method: Callable[..., T], request: Request, metadata: list[tuple[str, str]] | None = None
+    method: Callable[..., T], request: Request, metadata: tuple[tuple[str, str], ...] | None = None
 ) -> T:
     """Makes a unary call with a deadline."""
     answer = method(request, timeout=SECONDS, metadata=metadata)
