@@ -1,8 +1,22 @@
-//! Which client calls, described for people.
+//! Which client calls, described for people, and who its certificate says that it is.
+
+use std::sync::Arc;
 
 use tonic::Request;
 
-/// The address that a request came from.
+/// The names in a client's verified certificate, as they are written there. The server adds them to
+/// each request of a client that presented one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerIdentity(pub Arc<[String]>);
+
+/// The address that a request came from, and the first name in its client's certificate.
 pub(super) fn of<T>(request: &Request<T>) -> String {
-    request.remote_addr().map_or_else(|| "a client".to_owned(), |address| address.to_string())
+    let address = request
+        .remote_addr()
+        .map_or_else(|| "a client".to_owned(), |address| address.to_string());
+    let identity = request.extensions().get::<PeerIdentity>();
+    match identity.and_then(|PeerIdentity(names)| names.first()) {
+        Some(name) => format!("{address} ({name})"),
+        None => address,
+    }
 }

@@ -1,8 +1,14 @@
 //! The options of `trunkline serve`. A flag overrides its environment variable, and that the default.
 
+mod connections;
+mod tls;
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::BoolishValueParser};
+
+pub use connections::ConnectionOptions;
+pub use tls::{ClientAuth, TlsOptions};
 
 /// The options of `trunkline serve`.
 #[derive(Args, Clone, Debug)]
@@ -10,6 +16,19 @@ pub struct ServeOptions {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, env = "TRUNKLINE_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:50051")]
     pub listen: SocketAddr,
+
+    /// TLS and client certificates.
+    #[command(flatten)]
+    pub tls: TlsOptions,
+
+    /// Accept clients that are neither encrypted nor authenticated on an address that other hosts
+    /// can reach. Without this, such an address needs TLS and authentication.
+    #[arg(long, env = "TRUNKLINE_INSECURE", value_parser = BoolishValueParser::new())]
+    pub insecure: bool,
+
+    /// Limits of connections.
+    #[command(flatten)]
+    pub connections: ConnectionOptions,
 
     /// PostgreSQL database that holds everything, as postgresql://USER:PASSWORD@HOST:PORT/DATABASE.
     /// Defaults to DATABASE_URL and, without that, to a private PostgreSQL. An empty value is an

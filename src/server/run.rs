@@ -12,10 +12,14 @@ use tracing::{info, warn};
 
 use super::{
     accept::Acceptor,
-    connection::{Connection, Ending},
+    admission::ConnectionLimits,
+    connection::{Connection, Settings},
     descriptors,
     error::Error,
     health::Health,
+    lifetime::{Ending, Lifetime},
+    options::ConnectionOptions,
+    tls::Tls,
 };
 use crate::{broker::Broker, grpc, proto};
 
@@ -26,11 +30,13 @@ const CUT_OFF_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Server {
     pub(super) acceptor: Acceptor,
     pub(super) broker: Arc<Broker>,
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) lifetime: Lifetime,
     /// How long open streams and calls may take to end.
     pub(super) drain_timeout: Duration,
 }
 
-/// Serves a broker until `shutdown`, then drains it: the health says so, accepted publishes are
+/// Serves a broker without TLS, with the default limits, until `shutdown`, then drains it: the health says so, accepted publishes are
 /// answered, and streams end. Whatever is still open after `drain_timeout` is cut off.
 pub async fn run(
     listener: TcpListener,
@@ -40,8 +46,26 @@ pub async fn run(
 ) -> Result<(), Error> {
     /// More than most brokers open.
     const SESSIONS: usize = 32;
-    let acceptor = Acceptor::new(listener, descriptors::max_connections(SESSIONS));
-    run_server(Server { acceptor, broker, drain_timeout }, shutdown).await
+    let options = ConnectionOptions::default();
+    let acceptor = Acceptor::new(listener, connection_limits(&options, SESSIONS));
+    let lifetime = lifetime(&options);
+    run_server(Server { acceptor, broker, tls: None, lifetime, drain_timeout }, shutdown).await
+}
+
+/// The limits of the options, lowered to what the limit of open files allows beside this many
+/// database sessions.
+pub(super) fn connection_limits(options: &ConnectionOptions, sessions: usize) -> ConnectionLimits {
+    let wanted = options.max_connections.get();
+    let total = wanted.min(descriptors::max_connections(sessions));
+    if total < wanted {
+        info!(total, wanted, "the limit of open files allows fewer connections");
+    }
+    ConnectionLimits { total, per_address: options.max_connections_per_address.get() }
+}
+
+pub(super) fn lifetime(options: &ConnectionOptions) -> Lifetime {
+    let (max_idle, max_age) = (options.max_idle(), options.max_age());
+    Lifetime { max_idle, max_age, age_grace: options.max_connection_age_grace }
 }
 
 /// As [`run`], with an acceptor that knows how many database sessions there are.
@@ -49,7 +73,7 @@ pub(super) async fn run_server(
     server: Server,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let Server { acceptor, broker, drain_timeout } = server;
+    let Server { acceptor, broker, tls, lifetime, drain_timeout } = server;
     let (health, health_service) = Health::new().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -71,11 +95,19 @@ pub(super) async fn run_server(
     let ending = Ending { closing: closing.clone(), cut_off: cut_off.clone() };
     // Cuts connections off also when this future is dropped.
     let _cut_off = cut_off.clone().drop_guard();
-    let mut serving = std::pin::pin!(accept_until_closing(acceptor, routes, ending));
+    let settings = Settings { routes, tls: tls.clone(), lifetime, ending };
+    let mut serving = std::pin::pin!(accept_until_closing(acceptor, settings));
+    let following_files = async {
+        match &tls {
+            Some(tls) => tls.follow_files().await,
+            None => std::future::pending().await,
+        }
+    };
 
     tokio::select! {
         () = &mut serving => return Ok(()),
         never = health.follow(broker.database_up(), broker.hears_others()) => match never {},
+        never = following_files => match never {},
         () = shutdown => {}
     }
 
@@ -105,11 +137,12 @@ pub(super) async fn run_server(
 }
 
 /// Serves new connections until `closing`, then waits for all connections to end.
-async fn accept_until_closing(mut acceptor: Acceptor, routes: Routes, ending: Ending) {
+async fn accept_until_closing(mut acceptor: Acceptor, settings: Settings) {
     let connections = TaskTracker::new();
-    while let Some(accepted) = ending.closing.run_until_cancelled(acceptor.next()).await {
-        let (routes, ending) = (routes.clone(), ending.clone());
-        connections.spawn(Connection { accepted, routes, ending }.serve());
+    let closing = settings.ending.closing.clone();
+    while let Some(accepted) = closing.run_until_cancelled(acceptor.next()).await {
+        let settings = settings.clone();
+        connections.spawn(Connection { accepted, settings }.serve());
     }
     // Closes the listener, so that the system refuses new clients and they go elsewhere.
     drop(acceptor);
