@@ -187,8 +187,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_handshakes_of_one_address_leave_room_for_those_of_others() {
-        let admission =
-            Admission::new(ConnectionLimits { total: 1_000, per_address: 1_000 });
+        let admission = Admission::new(ConnectionLimits { total: 1_000, per_address: 1_000 });
         let many: Vec<_> =
             (0..500).map(|_| admission.admit(address("10.0.0.1")).unwrap()).collect();
         let mut under_way = Vec::new();

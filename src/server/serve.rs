@@ -86,11 +86,9 @@ async fn serve_on(
     // Nobody may be reading it.
     let _ = writeln!(stdout, "listening on {bound}").and_then(|()| stdout.flush());
     let connections = &options.connections;
-    let acceptor =
-        Acceptor::new(listener, run::connection_limits(connections, sessions(limits)));
+    let acceptor = Acceptor::new(listener, run::connection_limits(connections, sessions(limits)));
     let lifetime = run::lifetime(connections);
-    let server =
-        Server { acceptor, broker, tls, lifetime, drain_timeout: options.drain_timeout };
+    let server = Server { acceptor, broker, tls, lifetime, drain_timeout: options.drain_timeout };
     run::run_server(server, shutdown.cancelled()).await
 }
 

@@ -49,8 +49,10 @@ const CLIENT_CA: &str = "--tls-client-ca";
 pub(super) fn load(files: &Files) -> Result<Loaded, LoadError> {
     let chain = read_certificates(CERTIFICATE, &files.certificate)?;
     let key = read_key(&files.key)?;
-    let mut problems: Vec<String> =
-        chain.iter().filter_map(|it| outside_validity(CERTIFICATE, &files.certificate, it)).collect();
+    let mut problems: Vec<String> = chain
+        .iter()
+        .filter_map(|it| outside_validity(CERTIFICATE, &files.certificate, it))
+        .collect();
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -59,9 +61,8 @@ pub(super) fn load(files: &Files) -> Result<Loaded, LoadError> {
         None => builder.with_no_client_auth(),
         Some(path) => {
             let authorities = read_certificates(CLIENT_CA, path)?;
-            problems.extend(
-                authorities.iter().filter_map(|it| outside_validity(CLIENT_CA, path, it)),
-            );
+            problems
+                .extend(authorities.iter().filter_map(|it| outside_validity(CLIENT_CA, path, it)));
             let required = files.requires_client_certificates;
             builder.with_client_cert_verifier(verifier(path, authorities, required, provider)?)
         }

@@ -1,5 +1,6 @@
 //! What the tests share: brokers, databases, commands, streams, deadlines.
 
+mod authority;
 mod broker;
 mod cluster;
 mod command;
@@ -22,6 +23,7 @@ mod stream;
 
 use std::time::Duration;
 
+pub use authority::{Authority, TlsFolder};
 pub use broker::{PRODUCER, TestBroker, message};
 pub use cluster::{LIMITS, TestDatabase, connect};
 pub use command::{Finished, Trunkline};
