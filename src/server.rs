@@ -1,24 +1,32 @@
 //! Binds the broker to a port and a database, and drains it at the end.
 
 mod accept;
+mod admission;
 mod bootstrap;
 mod cancellations;
 mod connection;
 mod database;
 mod descriptors;
 mod error;
+mod exposure;
+mod handshake;
 pub(crate) mod health;
+mod lifetime;
 mod log_dedup;
 mod logs;
 mod migrate;
+mod open_calls;
 pub mod options;
 mod rules;
 mod run;
 mod serve;
 mod signals;
+mod tls;
+mod write_progress;
 
 pub use bootstrap::bootstrap;
 pub use error::Error;
 pub use migrate::migrate;
 pub use run::{Authentication, run, run_with};
 pub use serve::serve;
+pub use tls::LoadError;

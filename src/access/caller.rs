@@ -11,10 +11,10 @@ use crate::{
     model::Principal,
 };
 
-/// The names in the certificate that a connection's client has proved to own, in their order: the
-/// subject alternative names. An extension of each of the connection's requests.
-#[derive(Clone, Debug, Default)]
-pub struct PeerIdentity(pub Vec<String>);
+/// The subject alternative names in the certificate that a connection's client has proved to own,
+/// as they are written there. An extension of each of the connection's requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerIdentity(pub Arc<[String]>);
 
 /// Who calls, as far as it is known.
 #[derive(Clone, Debug)]

@@ -1,21 +1,30 @@
 //! Accepts connections, as many as there is room for.
 //!
 //! Guarantees that a lack of descriptors or memory neither ends the broker nor keeps it busy, and
-//! that connections leave descriptors for the database. It does not choose whom to refuse: a client
-//! that comes while there is no room is turned away.
+//! that no more connections are open than [`Admission`] allows. A client that comes while there is
+//! no room is turned away.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
 };
 use tracing::{debug, warn};
+
+use super::admission::{Admission, Admitted, ConnectionLimits, Full};
 
 /// How often a silent client is asked whether it is there. Otherwise a client that vanished would
 /// hold its lease for ever.
 pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long sent data may stay unacknowledged by a client's host.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often refused connections are logged, for each limit.
+const REFUSAL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long to pause when the system has no descriptor or memory left. The pause doubles each time,
 /// up to the longest.
@@ -25,11 +34,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Accepts connections from a listener.
 pub(super) struct Acceptor {
     listener: TcpListener,
-    /// Holds a permit for each connection that may still be opened.
-    room: Arc<Semaphore>,
-    max_connections: usize,
+    admission: Arc<Admission>,
     /// The next pause.
     pause: Duration,
+    /// When connections were last said to be refused, by the total and by address.
+    refusals: [Option<Instant>; 2],
 }
 
 /// An accepted connection.
@@ -37,14 +46,13 @@ pub(super) struct Accepted {
     pub(super) stream: TcpStream,
     pub(super) peer: SocketAddr,
     /// Makes room for another connection when it is dropped.
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) admitted: Admitted,
 }
 
 impl Acceptor {
-    pub(super) fn new(listener: TcpListener, max_connections: usize) -> Self {
-        let max_connections = max_connections.min(Semaphore::MAX_PERMITS);
-        let room = Arc::new(Semaphore::new(max_connections));
-        Self { listener, room, max_connections, pause: SHORTEST_PAUSE }
+    pub(super) fn new(listener: TcpListener, limits: ConnectionLimits) -> Self {
+        let admission = Admission::new(limits);
+        Self { listener, admission, pause: SHORTEST_PAUSE, refusals: [None; 2] }
     }
 
     /// Waits for the next connection that there is room for.
@@ -59,16 +67,31 @@ impl Acceptor {
             };
             self.pause = SHORTEST_PAUSE;
             // Closed rather than left to wait, so that its client can go to another broker.
-            let Ok(permit) = self.room.clone().try_acquire_owned() else {
-                let open = self.max_connections;
-                warn!(open, "refuse connections: the limit of open files leaves no room");
-                continue;
+            let admitted = match self.admission.admit(peer.ip()) {
+                Ok(admitted) => admitted,
+                Err(full) => {
+                    self.log_refusal(full, peer);
+                    continue;
+                }
             };
             if let Err(error) = prepare(&stream) {
                 debug!(%peer, %error, "prepare connection");
                 continue;
             }
-            return Accepted { stream, peer, permit };
+            return Accepted { stream, peer, admitted };
+        }
+    }
+
+    /// Logs a refused connection, unless others of the same limit were logged a moment ago.
+    fn log_refusal(&mut self, full: Full, peer: SocketAddr) {
+        let logged = match full {
+            Full::Total(_) => &mut self.refusals[0],
+            Full::Address(_) => &mut self.refusals[1],
+        };
+        let now = Instant::now();
+        if logged.is_none_or(|at| now.duration_since(at) >= REFUSAL_INTERVAL) {
+            *logged = Some(now);
+            warn!(%peer, limit = %full, "refuse connections");
         }
     }
 
@@ -101,18 +124,24 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_INTERVAL);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIMEOUT))?;
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const ONE: ConnectionLimits = ConnectionLimits { total: 1, per_address: 1 };
+
     #[tokio::test]
     async fn a_client_that_comes_while_there_is_no_room_is_turned_away() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut acceptor = Acceptor::new(listener, 1);
+        let mut acceptor = Acceptor::new(listener, ONE);
         let _first = TcpStream::connect(address).await.unwrap();
         let accepted = acceptor.next().await;
 
@@ -134,7 +163,7 @@ mod tests {
     #[tokio::test]
     async fn a_lack_of_descriptors_is_followed_by_longer_and_longer_pauses() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut acceptor = Acceptor::new(listener, 1);
+        let mut acceptor = Acceptor::new(listener, ONE);
         let mut pause =
             |error| acceptor.pause_after(&io::Error::from_raw_os_error(error)).as_millis();
         let lacking = [nix::libc::EMFILE, nix::libc::ENFILE, nix::libc::ENOMEM, nix::libc::ENOBUFS];

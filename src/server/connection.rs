@@ -1,33 +1,36 @@
 //! One client's connection: HTTP/2 with limits that ordinary clients do not reach.
 
-use std::{convert::Infallible, io, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http_body_util::BodyExt as _;
 use hyper::{Request, body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncReadExt as _, Interest},
-    net::TcpStream,
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::rustls;
+use tonic::{
+    body::Body,
+    transport::server::{Connected as _, TcpConnectInfo},
 };
-use tokio_util::sync::CancellationToken;
-use tonic::{body::Body, transport::server::Connected as _};
 use tracing::{Instrument as _, debug, warn};
 
 use super::{
     accept::{Accepted, KEEPALIVE_INTERVAL},
     cancellations::Cancellations,
+    handshake::{self, Opened, Prefaced},
+    lifetime::{Ending, Lifetime, Watch},
     logs,
+    open_calls::OpenCalls,
+    tls::Tls,
+    write_progress::WriteProgress,
 };
-use crate::grpc;
+use crate::{access::PeerIdentity, grpc};
 
 /// How long a silent client may take to answer a ping.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// How long a client may take to send HTTP/2's preface. Pings begin only after it.
-const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The first bytes that an HTTP/2 client sends.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long a client may take for the TLS handshake and HTTP/2's preface together. Pings begin only
+/// after them.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many bytes a client may send before they are read, by stream and by connection. The default
 /// of 64 KiB is less than one request of many messages.
@@ -53,116 +56,138 @@ const MAX_STREAMS_ENDED: usize = 65_536;
 /// this is answered by HTTP/2, which gRPC clients cannot tell apart from a broken proxy.
 const MAX_METADATA_READ: u32 = 2 * 1024 * 1024;
 
-/// When connections end.
+/// What all connections have in common.
 #[derive(Clone)]
-pub(super) struct Ending {
-    /// No new calls are accepted; calls that are under way may end.
-    pub(super) closing: CancellationToken,
-    /// All calls are cut off at once.
-    pub(super) cut_off: CancellationToken,
+pub(super) struct Settings {
+    pub(super) api: grpc::Api,
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) lifetime: Lifetime,
+    /// When all connections end.
+    pub(super) ending: Ending,
 }
 
-/// A connection and what its calls are answered by.
+/// An accepted connection, and how it is served.
 pub(super) struct Connection {
     pub(super) accepted: Accepted,
-    pub(super) api: grpc::Api,
-    pub(super) ending: Ending,
+    pub(super) settings: Settings,
+}
+
+/// HTTP/2 on a connection.
+struct Http2 {
+    api: grpc::Api,
+    client: TcpConnectInfo,
+    identity: Option<PeerIdentity>,
+    calls: OpenCalls,
+    ending: Ending,
 }
 
 impl Connection {
     /// Serves the connection to its end.
     pub(super) async fn serve(self) {
-        let Self { accepted, api, ending } = self;
-        let Accepted { stream, peer, permit } = accepted;
+        let Self { accepted, settings } = self;
+        let Settings { api, tls, lifetime, ending } = settings;
+        let Accepted { stream, peer, admitted } = accepted;
+        let ending = ending.of_one();
+        let cut_off = ending.cut_off.clone();
         let served = async {
-            let preface = tokio::select! {
-                preface = tokio::time::timeout(PREFACE_TIMEOUT, read_preface(&stream)) => preface,
+            let (client, writes) = (stream.connect_info(), WriteProgress::new());
+            let opening = handshake::open(stream, &admitted, tls.as_deref(), writes.clone());
+            let opened = tokio::select! {
+                opened = tokio::time::timeout(HANDSHAKE_TIMEOUT, opening) => opened,
                 () = ending.closing.cancelled() => return,
             };
-            match preface {
-                Ok(Ok(preface)) => serve_http2(stream, preface, api, &ending.closing).await,
-                Ok(Err(error)) => debug!(%peer, %error, "lost a connection before its preface"),
-                Err(_) => debug!(%peer, "closed a connection that sent no preface"),
+            let Some(opened) = opened_in_time(opened, peer) else { return };
+            let calls = OpenCalls::new();
+            let watch = Watch::new(lifetime, calls.clone(), writes, ending.clone());
+            let http2 = Http2 { api, client, identity: None, calls, ending };
+            let serving = async {
+                match opened {
+                    Opened::Plain(stream) => http2.serve(stream).await,
+                    // Boxed, so that plain connections are not as large.
+                    Opened::Encrypted { stream, identity } => {
+                        Box::pin(Http2 { identity, ..http2 }.serve(*stream)).await;
+                    }
+                }
+            };
+            tokio::select! {
+                () = serving => {}
+                () = watch.end_when_due() => {}
             }
         };
-        ending.cut_off.run_until_cancelled(served).await;
-        drop(permit);
+        cut_off.run_until_cancelled(served).await;
+        drop(admitted);
     }
 }
 
-/// Reads the preface, or as much as shows that it is not one; the HTTP/2 server then refuses it.
-async fn read_preface(stream: &TcpStream) -> io::Result<Vec<u8>> {
-    let mut read = Vec::with_capacity(PREFACE.len());
-    while read.len() < PREFACE.len() && PREFACE.starts_with(&read) {
-        stream.ready(Interest::READABLE).await?;
-        let mut rest = [0; PREFACE.len()];
-        let rest = &mut rest[read.len()..];
-        match stream.try_read(rest) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => read.extend_from_slice(&rest[..count]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+/// What was opened; logs why not.
+fn opened_in_time<E>(opened: Result<io::Result<Opened>, E>, peer: SocketAddr) -> Option<Opened> {
+    match opened {
+        Ok(Ok(opened)) => return Some(opened),
+        Ok(Err(error)) if error.get_ref().is_some_and(|error| error.is::<rustls::Error>()) => {
+            // Such as a client that does not trust the broker, or has no certificate itself.
+            warn!(%error, "refuse TLS connections");
+            debug!(%peer, %error, "refuse a TLS connection");
         }
+        Ok(Err(error)) => debug!(%peer, %error, "lost a connection before its preface"),
+        Err(_) => debug!(%peer, "closed a connection that sent no preface"),
     }
-    Ok(read)
+    None
 }
 
-async fn serve_http2(
-    stream: TcpStream,
-    preface: Vec<u8>,
-    api: grpc::Api,
-    closing: &CancellationToken,
-) {
-    let info = stream.connect_info();
-    let peer = info.remote_addr();
-    let cancellations = Cancellations::new();
-    let calls = cancellations.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let under_way = calls.call();
-        let cut_off = under_way.cut_off();
-        let mut request = request.map(|body| {
-            let record = move |error| {
-                cut_off.record();
-                error
+impl Http2 {
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(self, stream: Prefaced<S>) {
+        let Self { api, client, identity, calls: open_calls, ending } = self;
+        let peer = client.remote_addr();
+        let cancellations = Cancellations::new();
+        let calls = cancellations.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let under_way = calls.call();
+            let cut_off = under_way.cut_off();
+            let mut request = request.map(|body| {
+                let record = move |error| {
+                    cut_off.record();
+                    error
+                };
+                Body::new(body.map_err(record))
+            });
+            request.extensions_mut().insert(client.clone());
+            if let Some(identity) = &identity {
+                request.extensions_mut().insert(identity.clone());
+            }
+            let span = logs::request_span(&request);
+            let answering = grpc::answer(api.clone(), request);
+            let answering = async move {
+                let answer = answering.await;
+                under_way.answered();
+                Ok::<_, Infallible>(answer)
             };
-            Body::new(body.map_err(record))
+            // Boxed: it is large, and moved several times on its way into its task.
+            Box::pin(answering.instrument(span))
         });
-        request.extensions_mut().insert(info.clone());
-        let span = logs::request_span(&request);
-        let answering = grpc::answer(api.clone(), request);
-        let answering = async move {
-            let answer = answering.await;
-            under_way.answered();
-            Ok::<_, Infallible>(answer)
+        let connection = http2_server(open_calls).serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let served = async {
+            tokio::select! {
+                ended = &mut connection => return ended,
+                () = ending.closing.cancelled() => {}
+            }
+            connection.as_mut().graceful_shutdown();
+            connection.await
         };
-        // Boxed: it is large, and moved several times on its way into its task.
-        Box::pin(answering.instrument(span))
-    });
-    let (reading, writing) = stream.into_split();
-    let stream = tokio::io::join(io::Cursor::new(preface).chain(reading), writing);
-    let connection = http2_server().serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let served = async {
-        tokio::select! {
-            ended = &mut connection => return ended,
-            () = closing.cancelled() => {}
+        let ended = tokio::select! {
+            ended = served => ended,
+            () = cancellations.flood() => {
+                return warn!(?peer, "closed a connection that was flooded with cancelled calls");
+            }
+        };
+        if let Err(error) = ended {
+            debug!(?peer, %error, cause = ?std::error::Error::source(&error), "lost a connection");
         }
-        connection.as_mut().graceful_shutdown();
-        connection.await
-    };
-    let ended = tokio::select! {
-        ended = served => ended,
-        () = cancellations.flood() => {
-            return warn!(?peer, "closed a connection that was flooded with cancelled calls");
-        }
-    };
-    if let Err(error) = ended {
-        debug!(?peer, %error, cause = ?std::error::Error::source(&error), "lost a connection");
     }
 }
 
-fn http2_server() -> http2::Builder<TokioExecutor> {
-    let mut server = http2::Builder::new(TokioExecutor::new());
+fn http2_server(calls: OpenCalls) -> http2::Builder<OpenCalls> {
+    let mut server = http2::Builder::new(calls);
     server
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEPALIVE_INTERVAL)

@@ -2,6 +2,7 @@
 
 use std::{io::Write as _, process::ExitCode};
 
+use super::tls::LoadError;
 use crate::{access, embedded, storage};
 
 /// The exit code when the database could not be reached, as in sysexits.h.
@@ -49,6 +50,21 @@ pub enum Error {
         "use --direct-database-url: it goes with a --database-url that leads to a pooler, and there is none"
     )]
     DirectUrlAlone,
+    /// Other hosts could use the broker without protection.
+    #[error(
+        "listen on {address}: other hosts could use this broker without {missing}; give it \
+         --tls-cert, --tls-key and --tls-client-ca, or listen on 127.0.0.1, or pass --insecure if \
+         you trust everyone who reaches this address"
+    )]
+    Exposed {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What is missing.
+        missing: &'static str,
+    },
+    /// The certificates for TLS cannot be used.
+    #[error("load {0}")]
+    Tls(#[from] LoadError),
     /// The private PostgreSQL could not be started.
     #[error("start a private PostgreSQL: {0}")]
     Embedded(#[from] embedded::Error),
@@ -110,6 +126,7 @@ impl Error {
             | Self::UrlNotUnicode { .. }
             | Self::DatabaseUrl { .. }
             | Self::DirectUrlAlone
+            | Self::Exposed { .. }
             | Self::Embedded(embedded::Error::EmptyBinariesVariable) => 2.into(),
             _ => ExitCode::FAILURE,
         }

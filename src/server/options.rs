@@ -1,9 +1,15 @@
 //! The options of the commands that use the database. A flag overrides its environment variable, and
 //! that the default.
 
+mod connections;
+mod tls;
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::BoolishValueParser};
+
+pub use connections::ConnectionOptions;
+pub use tls::{ClientAuth, TlsOptions};
 
 use super::run::Authentication;
 
@@ -34,6 +40,19 @@ pub struct ServeOptions {
     /// certificate, and its principal the grants. `trunkline token bootstrap` creates the first token.
     #[arg(long, env = "TRUNKLINE_AUTH", value_name = "MODE", default_value = "off")]
     pub auth: Auth,
+
+    /// TLS and client certificates.
+    #[command(flatten)]
+    pub tls: TlsOptions,
+
+    /// Accept clients that are neither encrypted nor authenticated on an address that other hosts
+    /// can reach. Without this, such an address needs TLS and authentication.
+    #[arg(long, env = "TRUNKLINE_INSECURE", value_parser = BoolishValueParser::new())]
+    pub insecure: bool,
+
+    /// Limits of connections.
+    #[command(flatten)]
+    pub connections: ConnectionOptions,
 
     /// The log.
     #[command(flatten)]

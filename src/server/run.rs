@@ -12,11 +12,15 @@ use tracing::{info, warn};
 
 use super::{
     accept::Acceptor,
-    connection::{Connection, Ending},
+    admission::ConnectionLimits,
+    connection::{Connection, Settings},
     descriptors,
     error::Error,
     health::Health,
+    lifetime::{Ending, Lifetime},
+    options::ConnectionOptions,
     rules,
+    tls::Tls,
 };
 use crate::{access::Access, broker::Broker, grpc, proto};
 
@@ -28,6 +32,8 @@ pub(super) struct Server {
     pub(super) acceptor: Acceptor,
     pub(super) broker: Arc<Broker>,
     pub(super) authentication: Authentication,
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) lifetime: Lifetime,
     /// How long open streams and calls may take to end.
     pub(super) drain_timeout: Duration,
 }
@@ -42,7 +48,7 @@ pub enum Authentication {
     Required,
 }
 
-/// Serves a broker until `shutdown`, then drains it: the health says so, accepted publishes are
+/// Serves a broker without TLS, with the default limits, until `shutdown`, then drains it: the health says so, accepted publishes are
 /// answered, and streams end. Whatever is still open after `drain_timeout` is cut off.
 pub async fn run(
     listener: TcpListener,
@@ -63,8 +69,27 @@ pub async fn run_with(
 ) -> Result<(), Error> {
     /// More than most brokers open.
     const SESSIONS: usize = 32;
-    let acceptor = Acceptor::new(listener, descriptors::max_connections(SESSIONS));
-    run_server(Server { acceptor, broker, authentication, drain_timeout }, shutdown).await
+    let options = ConnectionOptions::default();
+    let acceptor = Acceptor::new(listener, connection_limits(&options, SESSIONS));
+    let lifetime = lifetime(&options);
+    let server = Server { acceptor, broker, authentication, tls: None, lifetime, drain_timeout };
+    run_server(server, shutdown).await
+}
+
+/// The limits of the options, lowered to what the limit of open files allows beside this many
+/// database sessions.
+pub(super) fn connection_limits(options: &ConnectionOptions, sessions: usize) -> ConnectionLimits {
+    let wanted = options.max_connections.get();
+    let total = wanted.min(descriptors::max_connections(sessions));
+    if total < wanted {
+        info!(total, wanted, "the limit of open files allows fewer connections");
+    }
+    ConnectionLimits { total, per_address: options.max_connections_per_address.get() }
+}
+
+pub(super) fn lifetime(options: &ConnectionOptions) -> Lifetime {
+    let (max_idle, max_age) = (options.max_idle(), options.max_age());
+    Lifetime { max_idle, max_age, age_grace: options.max_connection_age_grace }
 }
 
 /// As [`run`], with an acceptor that knows how many database sessions there are.
@@ -72,7 +97,7 @@ pub(super) async fn run_server(
     server: Server,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let Server { acceptor, broker, authentication, drain_timeout } = server;
+    let Server { acceptor, broker, authentication, tls, lifetime, drain_timeout } = server;
     rules::check()?;
     let access = Arc::new(match authentication {
         Authentication::Off => Access::off(broker.storage()),
@@ -101,11 +126,19 @@ pub(super) async fn run_server(
     // Cuts connections off also when this future is dropped.
     let _cut_off = cut_off.clone().drop_guard();
     let api = grpc::Api { routes, access: access.clone() };
-    let mut serving = std::pin::pin!(accept_until_closing(acceptor, api, ending));
+    let settings = Settings { api, tls: tls.clone(), lifetime, ending };
+    let mut serving = std::pin::pin!(accept_until_closing(acceptor, settings));
+    let following_files = async {
+        match &tls {
+            Some(tls) => tls.follow_files().await,
+            None => std::future::pending().await,
+        }
+    };
 
     tokio::select! {
         () = &mut serving => return Ok(()),
         never = health.follow(broker.database_up(), broker.hears_others()) => match never {},
+        never = following_files => match never {},
         () = shutdown => {}
     }
 
@@ -137,11 +170,12 @@ pub(super) async fn run_server(
 }
 
 /// Serves new connections until `closing`, then waits for all connections to end.
-async fn accept_until_closing(mut acceptor: Acceptor, api: grpc::Api, ending: Ending) {
+async fn accept_until_closing(mut acceptor: Acceptor, settings: Settings) {
     let connections = TaskTracker::new();
-    while let Some(accepted) = ending.closing.run_until_cancelled(acceptor.next()).await {
-        let (api, ending) = (api.clone(), ending.clone());
-        connections.spawn(Connection { accepted, api, ending }.serve());
+    let closing = settings.ending.closing.clone();
+    while let Some(accepted) = closing.run_until_cancelled(acceptor.next()).await {
+        let settings = settings.clone();
+        connections.spawn(Connection { accepted, settings }.serve());
     }
     // Closes the listener, so that the system refuses new clients and they go elsewhere.
     drop(acceptor);

@@ -1,6 +1,6 @@
 //! `trunkline serve`, from its options to its exit code.
 
-use std::{io::Write as _, process::ExitCode};
+use std::{io::Write as _, process::ExitCode, sync::Arc};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -11,10 +11,11 @@ use super::{
     database::Database,
     descriptors,
     error::Error,
-    logs,
+    exposure, logs,
     options::ServeOptions,
     run::{self, Server},
     signals,
+    tls::Tls,
 };
 use crate::{
     broker::Broker,
@@ -39,10 +40,12 @@ pub async fn serve(options: ServeOptions) -> ExitCode {
 
 async fn try_serve(options: ServeOptions) -> Result<(), Error> {
     logs::start(&options.logging)?;
+    exposure::check(&options)?;
+    let tls = Tls::load(&options.tls)?.map(Arc::new);
     descriptors::raise_limit();
     let shutdown = signals::shutdown()?;
     let database = Database::provide(&options.database).await?;
-    let outcome = serve_on(&database, &options, &shutdown).await;
+    let outcome = serve_on(&database, &options, tls, &shutdown).await;
     database.release().await?;
     outcome
 }
@@ -50,6 +53,7 @@ async fn try_serve(options: ServeOptions) -> Result<(), Error> {
 async fn serve_on(
     database: &Database,
     options: &ServeOptions,
+    tls: Option<Arc<Tls>>,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
     let limits =
@@ -70,6 +74,7 @@ async fn serve_on(
         query_connections = options.query_connections,
         drain_timeout = ?options.drain_timeout,
         auth = ?options.auth,
+        tls = tls.is_some(),
         "started"
     );
     #[cfg(feature = "sabotage")]
@@ -77,9 +82,17 @@ async fn serve_on(
     let mut stdout = std::io::stdout();
     // Nobody may be reading it.
     let _ = writeln!(stdout, "listening on {bound}").and_then(|()| stdout.flush());
-    let acceptor = Acceptor::new(listener, descriptors::max_connections(sessions(limits)));
-    let authentication = options.auth.into();
-    let server = Server { acceptor, broker, authentication, drain_timeout: options.drain_timeout };
+    let connections = &options.connections;
+    let acceptor = Acceptor::new(listener, run::connection_limits(connections, sessions(limits)));
+    let lifetime = run::lifetime(connections);
+    let server = Server {
+        acceptor,
+        broker,
+        authentication: options.auth.into(),
+        tls,
+        lifetime,
+        drain_timeout: options.drain_timeout,
+    };
     run::run_server(server, shutdown.cancelled()).await
 }
 

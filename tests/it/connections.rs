@@ -106,6 +106,42 @@ async fn an_idle_connection_of_a_live_client_stays_open_and_a_silent_one_is_clos
     idle.get_topic(request).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_client_that_lives_and_does_not_read_loses_its_connection_and_its_lease() {
+    /// More than the broker's time limit, which is longer than other waits of tests.
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "billing").await;
+    let mut deaf = RawHttp2::connect(&broker.endpoint).await;
+    // HTTP/2's windows are open as far as they go, so that only the socket holds data up.
+    let largest = [&4_u16.to_be_bytes()[..], &0x7fff_ffff_u32.to_be_bytes()].concat();
+    deaf.frame(http2::SETTINGS, 0, 0, &largest);
+    deaf.frame(http2::WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes());
+    deaf.call(CONSUME, &TestBroker::request("orders", "billing").encode_to_vec());
+    assert!(deaf.flush().await);
+    until("the client has the lease", async || {
+        !broker.get_consumer("orders", "billing").await.holder.is_empty()
+    })
+    .await;
+    // More than the buffers of sockets and of the stream hold.
+    for _ in 0..60 {
+        broker.try_publish("orders", PRODUCER, [vec![7; 512 * 1024]]).await.unwrap();
+    }
+    let request = TestBroker::request("orders", "billing");
+    let mut standby = broker.consumers().consume(request).await.unwrap().into_inner();
+    let attached = async {
+        loop {
+            let frame = standby.message().await.unwrap().expect("the stream goes on");
+            if matches!(frame.event, Some(proto::consume_response::Event::Attached(_))) {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, attached).await.expect("the lease is free in time");
+    drop(deaf);
+}
+
 /// The processor time that a process has used, in seconds.
 fn processor_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();

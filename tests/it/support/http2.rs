@@ -1,5 +1,7 @@
 //! Hand-written HTTP/2, for frames that a well-behaved library does not send.
 
+use std::time::Duration;
+
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -9,10 +11,12 @@ use super::soon;
 
 pub const DATA: u8 = 0;
 pub const GOAWAY: u8 = 7;
-const HEADERS: u8 = 1;
+pub const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const WINDOW_UPDATE: u8 = 8;
+pub const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -35,7 +39,11 @@ pub struct Frame {
 
 impl RawHttp2 {
     pub async fn connect(endpoint: &str) -> Self {
-        let stream = TcpStream::connect(endpoint.strip_prefix("http://").unwrap()).await.unwrap();
+        Self::over(TcpStream::connect(endpoint.strip_prefix("http://").unwrap()).await.unwrap())
+    }
+
+    /// Begins HTTP/2 on an open connection.
+    pub fn over(stream: TcpStream) -> Self {
         let outgoing = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         let mut connection = Self { stream, outgoing, next_stream: 1 };
         connection.frame(SETTINGS, 0, 0, &[]);
@@ -58,7 +66,8 @@ impl RawHttp2 {
         self.frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes());
     }
 
-    fn headers(&mut self, method: &str) -> u32 {
+    /// Begins a call; returns the id of its stream.
+    pub fn headers(&mut self, method: &str) -> u32 {
         // ":method: POST" and ":scheme: http" by index; the rest as literals that are not indexed.
         let mut block = vec![0x83, 0x86, 0x04];
         let text = |block: &mut Vec<u8>, text: &str| {
@@ -79,7 +88,8 @@ impl RawHttp2 {
         stream
     }
 
-    fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    /// Queues a frame.
+    pub fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         self.outgoing.extend(&(payload.len() as u32).to_be_bytes()[1..]);
         self.outgoing.extend([kind, flags]);
         self.outgoing.extend(stream.to_be_bytes());
@@ -90,6 +100,23 @@ impl RawHttp2 {
     pub async fn flush(&mut self) -> bool {
         let outgoing = std::mem::take(&mut self.outgoing);
         soon("room in the socket", self.stream.write_all(&outgoing)).await.is_ok()
+    }
+
+    /// Sends what is queued again and again, and reads nothing; returns once the peer has stopped
+    /// reading or ended the connection, or has taken this many bytes.
+    pub async fn flood_unread(&mut self, most: usize) -> usize {
+        /// A peer that reads takes something well within this.
+        const PATIENCE: Duration = Duration::from_secs(3);
+        let outgoing = std::mem::take(&mut self.outgoing);
+        let mut sent = 0;
+        while sent < most {
+            let rest = &outgoing[sent % outgoing.len()..];
+            match tokio::time::timeout(PATIENCE, self.stream.write(rest)).await {
+                Ok(Ok(count)) if count > 0 => sent += count,
+                _ => break,
+            }
+        }
+        sent
     }
 
     /// The next frame other than SETTINGS and PING, which it answers; `None` at the end of the

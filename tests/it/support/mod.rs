@@ -1,5 +1,6 @@
 //! What the tests share: brokers, databases, commands, streams, deadlines.
 
+mod authority;
 mod broker;
 pub mod certificates;
 mod cluster;
@@ -25,6 +26,7 @@ pub mod tls_postgres;
 
 use std::time::Duration;
 
+pub use authority::{Authority, TlsFolder};
 pub use broker::{PRODUCER, TestBroker, message};
 pub use cluster::{LIMITS, TestDatabase, connect};
 pub use command::{Finished, Trunkline};

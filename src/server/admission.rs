@@ -1,0 +1,204 @@
+//! Admits connections, within limits that keep one client from using up what all need.
+//!
+//! Guarantees that no more connections are open than the limits allow, in all and of each client
+//! address, and that one address cannot hold up the handshakes of others. Clients behind one proxy
+//! count as one address.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// How many handshakes may be under way at a time. Others wait, within their own time limit.
+const HANDSHAKES: usize = 256;
+
+/// How many of these may be of one address.
+const HANDSHAKES_PER_ADDRESS: usize = 64;
+
+/// How many connections may be open at a time.
+#[derive(Clone, Copy)]
+pub(super) struct ConnectionLimits {
+    pub(super) total: usize,
+    pub(super) per_address: usize,
+}
+
+/// Which limit refuses a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    Total(usize),
+    Address(usize),
+}
+
+/// Counts the open connections.
+pub(super) struct Admission {
+    limits: ConnectionLimits,
+    open: Mutex<Open>,
+    handshakes: Semaphore,
+}
+
+#[derive(Default)]
+struct Open {
+    total: usize,
+    /// Holds only the addresses that have connections, so its size has the limit of the total.
+    by_address: HashMap<IpAddr, OfAddress>,
+}
+
+struct OfAddress {
+    connections: usize,
+    handshakes: Arc<Semaphore>,
+}
+
+/// A connection that is counted until this is dropped.
+pub(super) struct Admitted {
+    admission: Arc<Admission>,
+    address: IpAddr,
+    /// The handshakes of this address.
+    handshakes: Arc<Semaphore>,
+}
+
+/// A handshake that is counted until this is dropped.
+pub(super) struct Handshake<'a> {
+    _of_address: Option<SemaphorePermit<'a>>,
+    _of_all: Option<SemaphorePermit<'a>>,
+}
+
+impl Admission {
+    pub(super) fn new(limits: ConnectionLimits) -> Arc<Self> {
+        let handshakes = Semaphore::new(HANDSHAKES);
+        Arc::new(Self { limits, open: Mutex::default(), handshakes })
+    }
+
+    /// Counts a connection, unless a limit is reached.
+    pub(super) fn admit(self: &Arc<Self>, peer: IpAddr) -> Result<Admitted, Full> {
+        let address = counted_address(peer);
+        let mut open = self.open.lock();
+        if open.total >= self.limits.total {
+            return Err(Full::Total(self.limits.total));
+        }
+        let of_address = open.by_address.entry(address).or_insert_with(|| OfAddress {
+            connections: 0,
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES_PER_ADDRESS)),
+        });
+        // An address without connections is below any limit, so no entry is left over here.
+        if of_address.connections >= self.limits.per_address.max(1) {
+            return Err(Full::Address(self.limits.per_address));
+        }
+        of_address.connections += 1;
+        let handshakes = of_address.handshakes.clone();
+        open.total += 1;
+        Ok(Admitted { admission: self.clone(), address, handshakes })
+    }
+}
+
+impl Admitted {
+    /// Waits until a handshake may begin: first among those of the same address, then among all.
+    pub(super) async fn begin_handshake(&self) -> Handshake<'_> {
+        // The semaphores are never closed.
+        let of_address = self.handshakes.acquire().await.ok();
+        let of_all = self.admission.handshakes.acquire().await.ok();
+        Handshake { _of_address: of_address, _of_all: of_all }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let mut open = self.admission.open.lock();
+        open.total -= 1;
+        if let Some(of_address) = open.by_address.get_mut(&self.address) {
+            of_address.connections -= 1;
+            if of_address.connections == 0 {
+                open.by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Total(limit) => write!(f, "{limit} in all (--max-connections)"),
+            Self::Address(limit) => {
+                write!(f, "{limit} of one address (--max-connections-per-address)")
+            }
+        }
+    }
+}
+
+/// The address that a client is counted by. One IPv6 client usually has a whole /64 network.
+fn counted_address(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            let network = address.to_bits() & (u128::MAX << 64);
+            Ipv6Addr::from_bits(network).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn refusal(admitted: Result<Admitted, Full>) -> Option<Full> {
+        admitted.err()
+    }
+
+    #[test]
+    fn connections_are_limited_in_all_and_by_address_and_their_end_makes_room() {
+        let admission = Admission::new(ConnectionLimits { total: 3, per_address: 2 });
+        let first = admission.admit(address("10.0.0.1")).unwrap();
+        let _second = admission.admit(address("10.0.0.1")).unwrap();
+        let full = admission.admit(address("10.0.0.1"));
+        assert_eq!(refusal(full), Some(Full::Address(2)));
+        let _third = admission.admit(address("10.0.0.2")).unwrap();
+        let full = admission.admit(address("10.0.0.3"));
+        assert_eq!(refusal(full), Some(Full::Total(3)));
+        drop(first);
+        let _fourth = admission.admit(address("10.0.0.1")).unwrap();
+        assert_eq!(admission.open.lock().by_address.len(), 2);
+    }
+
+    #[test]
+    fn an_address_without_connections_is_forgotten() {
+        let admission = Admission::new(ConnectionLimits { total: 3, per_address: 2 });
+        drop(admission.admit(address("10.0.0.1")).unwrap());
+        assert!(admission.open.lock().by_address.is_empty());
+        assert_eq!(admission.open.lock().total, 0);
+    }
+
+    #[test]
+    fn an_ipv6_client_is_counted_by_its_network() {
+        assert_eq!(counted_address(address("2001:db8::1:2:3:4")), address("2001:db8::"));
+        assert_ne!(
+            counted_address(address("2001:db8:0:1::1")),
+            counted_address(address("2001:db8:0:2::1"))
+        );
+        assert_eq!(counted_address(address("::ffff:10.0.0.1")), address("10.0.0.1"));
+    }
+
+    #[tokio::test]
+    async fn the_handshakes_of_one_address_leave_room_for_those_of_others() {
+        let admission = Admission::new(ConnectionLimits { total: 1_000, per_address: 1_000 });
+        let many: Vec<_> =
+            (0..500).map(|_| admission.admit(address("10.0.0.1")).unwrap()).collect();
+        let mut under_way = Vec::new();
+        for one in &many[..HANDSHAKES_PER_ADDRESS] {
+            under_way.push(one.begin_handshake().await);
+        }
+        let mut waiting = std::pin::pin!(many[HANDSHAKES_PER_ADDRESS].begin_handshake());
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
+        let other = admission.admit(address("10.0.0.2")).unwrap();
+        assert!(futures::poll!(std::pin::pin!(other.begin_handshake())).is_ready());
+        under_way.pop();
+        assert!(futures::poll!(waiting.as_mut()).is_ready());
+    }
+}

@@ -1,0 +1,98 @@
+//! TLS to clients: certificates that are loaded again when their files change.
+//!
+//! Guarantees that a broken new file leaves the certificates in use, and that connections that are
+//! open stay. A client certificate is checked when its client connects, and not again.
+
+mod certificates;
+mod files;
+mod identity;
+mod stamp;
+
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use parking_lot::RwLock;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsAcceptor, rustls, server::TlsStream};
+use tracing::{error, info, warn};
+
+pub use certificates::LoadError;
+
+use super::options::TlsOptions;
+use crate::access::PeerIdentity;
+use certificates::{HTTP2, Loaded};
+use files::Files;
+use stamp::Stamp;
+
+/// How often the files are checked for changes.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// TLS with the certificates that were loaded last.
+pub(super) struct Tls {
+    files: Files,
+    config: RwLock<Arc<rustls::ServerConfig>>,
+    /// What the files were when `config` was loaded.
+    loaded: Stamp,
+}
+
+impl Tls {
+    /// Loads the certificates; `None` if the options name none.
+    pub(super) fn load(options: &TlsOptions) -> Result<Option<Self>, LoadError> {
+        let Some(files) = Files::of(options) else { return Ok(None) };
+        let stamp = Stamp::of(&files);
+        let Loaded { config, problems } = certificates::load(&files)?;
+        problems.iter().for_each(|problem| warn!("{problem}"));
+        Ok(Some(Self { files, config: RwLock::new(Arc::new(config)), loaded: stamp }))
+    }
+
+    /// Encrypts a connection. Returns who the client is, if it presented a certificate.
+    pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+    ) -> io::Result<(TlsStream<S>, Option<PeerIdentity>)> {
+        let config = self.config.read().clone();
+        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        let (_, session) = stream.get_ref();
+        if session.alpn_protocol() != Some(HTTP2) {
+            let problem = "the client did not negotiate HTTP/2 (ALPN h2)";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
+        let certificate = session.peer_certificates().and_then(|chain| chain.first());
+        let identity = certificate.map(|certificate| identity::of(certificate));
+        Ok((stream, identity))
+    }
+
+    /// Loads the certificates again whenever their files change.
+    pub(super) async fn follow_files(&self) -> Infallible {
+        let mut tried = self.loaded.clone();
+        let mut previous = tried.clone();
+        let mut tick = tokio::time::interval(CHECK_INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let files = self.files.clone();
+            let Ok(stamp) = tokio::task::spawn_blocking(move || Stamp::of(&files)).await else {
+                continue;
+            };
+            // Files that still change are left alone: a certificate may come before its key.
+            let has_settled = stamp == previous;
+            previous = stamp.clone();
+            if has_settled && stamp != tried {
+                tried = stamp;
+                self.reload().await;
+            }
+        }
+    }
+
+    async fn reload(&self) {
+        let files = self.files.clone();
+        match tokio::task::spawn_blocking(move || certificates::load(&files)).await {
+            Ok(Ok(Loaded { config, problems })) => {
+                problems.iter().for_each(|problem| warn!("{problem}"));
+                *self.config.write() = Arc::new(config);
+                info!("loaded the TLS certificates again");
+            }
+            Ok(Err(error)) => error!(%error, "keep the TLS certificates in use"),
+            Err(error) => error!(%error, "keep the TLS certificates in use"),
+        }
+    }
+}
