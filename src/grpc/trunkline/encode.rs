@@ -47,6 +47,7 @@ pub(super) fn producer(topic: &TopicName, producer: Producer) -> proto::Producer
         epoch: producer.epoch.0,
         last_sequence: producer.last_sequence.map(|sequence| sequence.0),
         next_sequence: producer.last_sequence.map_or(0, |sequence| sequence.0 + 1),
+        owner: String::new(),
     }
 }
 
@@ -61,6 +62,7 @@ pub(super) fn consumer(topic: &TopicName, consumer: Consumer) -> proto::Consumer
         holder: consumer.holder.unwrap_or_default(),
         create_time: Some(consumer.created_at.into()),
         last_activity_time: Some(consumer.updated_at.into()),
+        owner: String::new(),
     }
 }
 
