@@ -1,8 +1,11 @@
 //! The broker's gRPC services: decode, call, encode.
 
+mod arrivals;
+mod body;
 mod call;
 mod deadline;
 mod explain;
+mod intake;
 mod limits;
 mod peer;
 mod status;
@@ -19,34 +22,46 @@ use crate::{
 };
 
 pub use call::answer;
-pub use limits::{MAX_METADATA_BYTES, MAX_REQUEST_BYTES};
+pub use intake::Intake;
+pub use limits::{MAX_CALL_BYTES, MAX_METADATA_BYTES, MAX_REQUEST_BYTES};
 pub use trunkline::{decode::decode_publish, frames::encode_batch};
 
+use intake::Budgets;
 use trunkline::{consumers::Consumers, producers::Producers, topics::Topics};
 
 /// The services of a broker.
-pub struct Services(Arc<Broker>);
+pub struct Services {
+    broker: Arc<Broker>,
+    budgets: Budgets,
+}
 
 impl Services {
     /// Serves a broker.
     pub fn new(broker: Arc<Broker>) -> Self {
-        Self(broker)
+        let budgets = Budgets::new(broker.publisher.budget().clone());
+        Self { broker, budgets }
     }
 
     /// The service for topics.
-    pub fn topics(&self) -> TopicServiceServer<Topics> {
-        TopicServiceServer::new(Topics(self.0.clone())).max_decoding_message_size(MAX_REQUEST_BYTES)
+    pub fn topics(&self) -> Intake<TopicServiceServer<Topics>> {
+        let topics = TopicServiceServer::new(Topics(self.broker.clone()));
+        self.limited(topics.max_decoding_message_size(MAX_CALL_BYTES))
     }
 
     /// The service for producers.
-    pub fn producers(&self) -> ProducerServiceServer<Producers> {
-        ProducerServiceServer::new(Producers(self.0.clone()))
-            .max_decoding_message_size(MAX_REQUEST_BYTES)
+    pub fn producers(&self) -> Intake<ProducerServiceServer<Producers>> {
+        let producers = ProducerServiceServer::new(Producers(self.broker.clone()));
+        self.limited(producers.max_decoding_message_size(MAX_REQUEST_BYTES))
     }
 
     /// The service for consumers.
-    pub fn consumers(&self) -> ConsumerServiceServer<Consumers> {
-        ConsumerServiceServer::new(Consumers(self.0.clone()))
-            .max_decoding_message_size(MAX_REQUEST_BYTES)
+    pub fn consumers(&self) -> Intake<ConsumerServiceServer<Consumers>> {
+        let consumers = ConsumerServiceServer::new(Consumers(self.broker.clone()));
+        self.limited(consumers.max_decoding_message_size(MAX_CALL_BYTES))
+    }
+
+    /// Any other service, behind the same limits of what may arrive.
+    pub fn limited<S>(&self, service: S) -> Intake<S> {
+        Intake::new(service, self.budgets.clone())
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn explain_headers(headers: &mut HeaderMap) {
 pub(super) fn explain(status: &Status) -> Option<Status> {
     let message = status.message();
     match status.code() {
-        Code::OutOfRange => message.strip_prefix(TOO_LARGE).map(status::too_large),
+        Code::OutOfRange => too_large(message.strip_prefix(TOO_LARGE)?),
         Code::Internal => match message.strip_prefix(UNDECODABLE) {
             Some(problem) => Some(undecodable(problem)),
             None => MALFORMED
@@ -48,6 +48,13 @@ pub(super) fn explain(status: &Status) -> Option<Status> {
         },
         _ => None,
     }
+}
+
+/// A request over the decode limit, from the end of tonic's text: `found 9 bytes, the limit is: 8
+/// bytes`.
+fn too_large(problem: &str) -> Option<Status> {
+    let mut numbers = problem.split(' ').filter_map(|word| word.parse().ok());
+    Some(status::too_large(numbers.next()?, numbers.next()?))
 }
 
 /// A request that cannot be decoded as its message. prost names the fields that lead to the
@@ -110,6 +117,19 @@ mod tests {
             assert_eq!(explained.code(), Code::InvalidArgument);
             assert_eq!(reason(&explained), "MALFORMED_REQUEST");
         }
+    }
+
+    #[test]
+    fn the_limit_that_a_request_exceeds_is_named() {
+        let problem = "found 200000 bytes, the limit is: 131072 bytes";
+        let explained = explain(&Status::out_of_range(format!("{TOO_LARGE}{problem}"))).unwrap();
+        assert_eq!(explained.code(), Code::ResourceExhausted);
+        let info = explained.get_details_error_info().unwrap();
+        assert_eq!(
+            (info.reason.as_str(), info.metadata["limit"].as_str()),
+            ("REQUEST_TOO_LARGE", "131072")
+        );
+        assert_eq!(explained.message(), "request: is 200000 bytes, and the limit is 131072");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The only place that makes statuses: each error of the broker gets its code, its reason, and
 //! every value that its text names.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -9,7 +9,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::{
     broker::Error,
     grpc::limits::{MAX_METADATA_BYTES, MAX_REQUEST_BYTES},
-    model::{InvalidInput, LogEnds, OffsetRange, StoredRun},
+    model::{InvalidInput, LogEnds, OffsetRange, StoredRun, TopicName},
     proto::PublishRefusal,
 };
 
@@ -115,6 +115,10 @@ fn describe(error: &Error) -> (Code, &'static str, Metadata) {
         NumbersUsedUp { what } => {
             (Code::ResourceExhausted, "NUMBERS_USED_UP", vec![("what", (*what).to_owned())])
         }
+        TooManyTopics { limit } => too_many("TOO_MANY_TOPICS", None, *limit),
+        TooManyProducers { topic, limit } => too_many("TOO_MANY_PRODUCERS", Some(topic), *limit),
+        TooManyConsumers { topic, limit } => too_many("TOO_MANY_CONSUMERS", Some(topic), *limit),
+        TooManyStreams { limit } => too_many("TOO_MANY_STREAMS", None, *limit),
         TopicBusy { topic } => (Code::Unavailable, "TOPIC_BUSY", values([("topic", topic)])),
         DatabaseUnavailable(_) => (Code::Unavailable, "DATABASE_UNAVAILABLE", Vec::new()),
         OutcomeUnknown(_) => (Code::Unavailable, "OUTCOME_UNKNOWN", Vec::new()),
@@ -122,6 +126,16 @@ fn describe(error: &Error) -> (Code, &'static str, Metadata) {
         Draining => (Code::Unavailable, "DRAINING", Vec::new()),
         Internal(_) => (Code::Internal, "INTERNAL", Vec::new()),
     }
+}
+
+fn too_many(
+    reason: &'static str,
+    topic: Option<&TopicName>,
+    limit: usize,
+) -> (Code, &'static str, Metadata) {
+    let mut metadata = values([("limit", &limit)]);
+    metadata.extend(topic.map(|topic| ("topic", topic.to_string())));
+    (Code::ResourceExhausted, reason, metadata)
 }
 
 fn values<const N: usize>(values: [(&'static str, &impl ToString); N]) -> Metadata {
@@ -183,10 +197,20 @@ pub(crate) fn refusal(error: &Error) -> PublishRefusal {
     }
 }
 
-/// A request that is larger than the server decodes; `message` is tonic's.
-pub(crate) fn too_large(message: &str) -> Status {
-    let text = format!("request: {message}; send fewer messages at once");
-    over_limit("REQUEST_TOO_LARGE", MAX_REQUEST_BYTES, text)
+/// A request that is larger than the server decodes.
+pub(crate) fn too_large(bytes: usize, limit: usize) -> Status {
+    let hint = if limit == MAX_REQUEST_BYTES { "; send fewer messages at once" } else { "" };
+    let text = format!("request: is {bytes} bytes, and the limit is {limit}{hint}");
+    over_limit("REQUEST_TOO_LARGE", limit, text)
+}
+
+/// A request of which no byte arrived for too long.
+pub(crate) fn stalled(limit: Duration) -> Status {
+    let seconds = limit.as_secs();
+    let metadata = HashMap::from([("limit".to_owned(), seconds.to_string())]);
+    let details = ErrorDetails::with_error_info("REQUEST_STALLED", DOMAIN, metadata);
+    let text = format!("request: no part of it arrived for {seconds} s");
+    Status::with_error_details(Code::DeadlineExceeded, text, details)
 }
 
 /// A call with more metadata than allowed.

@@ -8,12 +8,13 @@ use tracing::info;
 use crate::{
     broker::Broker,
     grpc::{
+        arrivals::Arrivals,
         peer,
         status::refuse,
         trunkline::{decode, encode, page_token, publish_stream},
     },
     proto::{
-        self,
+        self, Bounded,
         raw::{PublishRequest, producer_service_server::ProducerService},
     },
 };
@@ -85,10 +86,13 @@ impl ProducerService for Producers {
 
     async fn publish(
         &self,
-        request: Request<PublishRequest>,
+        request: Request<Bounded<PublishRequest>>,
     ) -> Result<Response<proto::PublishResponse>, Status> {
-        let publish = decode::decode_publish(request.into_inner()).map_err(refuse)?;
-        let receipt = self.0.publisher.publish(publish).await.map_err(refuse)?;
+        let (_, mut extensions, request) = request.into_parts();
+        let arrivals = extensions.remove::<Arrivals>().unwrap_or_default();
+        let publish = decode::decode_publish(request).map_err(refuse)?;
+        let hold = arrivals.take(arrivals.decoded(publish.memory()));
+        let receipt = self.0.publisher.publish(publish, hold).await.map_err(refuse)?;
         let proto::PublishReceipt { first_offset, count, duplicate } = encode::receipt(receipt);
         Ok(Response::new(proto::PublishResponse { first_offset, count, duplicate }))
     }
@@ -97,8 +101,10 @@ impl ProducerService for Producers {
 
     async fn publish_stream(
         &self,
-        request: Request<Streaming<PublishRequest>>,
+        request: Request<Streaming<Bounded<PublishRequest>>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
-        Ok(Response::new(publish_stream::start(&self.0, request.into_inner())))
+        let (_, mut extensions, requests) = request.into_parts();
+        let arrivals = extensions.remove::<Arrivals>().unwrap_or_default();
+        Ok(Response::new(publish_stream::start(&self.0, requests, arrivals)))
     }
 }

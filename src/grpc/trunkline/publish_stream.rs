@@ -15,6 +15,7 @@ use tracing::Instrument as _;
 use crate::{
     broker::{Answers, Broker, Error, Publish, Receipt},
     grpc::{
+        arrivals::Arrivals,
         explain, status,
         trunkline::{
             decode::{self, Names},
@@ -22,7 +23,8 @@ use crate::{
         },
     },
     proto::{
-        PublishStreamResponse, publish_stream_response::Result as ProtoResult, raw::PublishRequest,
+        Bounded, PublishStreamResponse, publish_stream_response::Result as ProtoResult,
+        raw::PublishRequest,
     },
 };
 
@@ -39,9 +41,15 @@ enum Upcoming {
     End(Status),
 }
 
+/// A request, or a group of them, and the bytes that are held for it.
+struct Accepted {
+    publish: Publish,
+    bytes: usize,
+}
+
 /// What arrived from a client.
 enum Received {
-    Request(Publish),
+    Request(Accepted),
     Invalid(Error),
     /// The client sends no more requests.
     Closed,
@@ -54,9 +62,14 @@ type Answer = Result<PublishStreamResponse, Status>;
 /// The answers of a stream.
 pub(super) type AnswerStream = Pin<Box<dyn Stream<Item = Answer> + Send>>;
 
-pub(super) fn start(broker: &Arc<Broker>, requests: Streaming<PublishRequest>) -> AnswerStream {
+pub(super) fn start(
+    broker: &Arc<Broker>,
+    requests: Streaming<Bounded<PublishRequest>>,
+    arrivals: Arrivals,
+) -> AnswerStream {
     let (upcoming, answered) = mpsc::channel(IN_FLIGHT);
-    let intake = Intake { broker: broker.clone(), requests, names: Names::default(), upcoming };
+    let (broker_of_stream, names) = (broker.clone(), Names::default());
+    let intake = Intake { broker: broker_of_stream, requests, arrivals, names, upcoming };
     broker.track(intake.run().in_current_span());
     Box::pin(ReceiverStream::new(answered).then(answers).flat_map(stream::iter))
 }
@@ -64,7 +77,9 @@ pub(super) fn start(broker: &Arc<Broker>, requests: Streaming<PublishRequest>) -
 /// Accepts the requests of a stream.
 struct Intake {
     broker: Arc<Broker>,
-    requests: Streaming<PublishRequest>,
+    requests: Streaming<Bounded<PublishRequest>>,
+    /// What is held for the requests.
+    arrivals: Arrivals,
     names: Names,
     upcoming: mpsc::Sender<Upcoming>,
 }
@@ -78,10 +93,12 @@ impl Intake {
                 None => self.receive().await,
             };
             let upcoming = match received {
-                Received::Request(mut publish) => {
-                    left_over = self.append_arrived(&mut publish);
+                Received::Request(mut group) => {
+                    left_over = self.append_arrived(&mut group);
+                    let Accepted { publish, bytes } = group;
                     let requests = publish.messages.requests();
-                    match self.broker.publisher.enqueue(publish).await {
+                    let hold = self.arrivals.take(bytes);
+                    match self.broker.publisher.enqueue(publish, hold).await {
                         Ok(answers) => Upcoming::Answers(answers),
                         Err(Error::Draining) => Upcoming::End(status::of(&Error::Draining)),
                         Err(error) => Upcoming::Refused { error, requests },
@@ -116,13 +133,14 @@ impl Intake {
 
     /// Appends requests that have already arrived, for as long as they continue the group. Returns
     /// the first arrival that does not, if there is one.
-    fn append_arrived(&mut self, publish: &mut Publish) -> Option<Received> {
+    fn append_arrived(&mut self, group: &mut Accepted) -> Option<Received> {
         while let Some(next) = self.requests.message().now_or_never() {
             match self.decode(next) {
-                Received::Request(next) => {
-                    if let Some(next) = publish.append(next) {
-                        return Some(Received::Request(next));
+                Received::Request(Accepted { publish, bytes }) => {
+                    if let Some(publish) = group.publish.append(publish) {
+                        return Some(Received::Request(Accepted { publish, bytes }));
                     }
+                    group.bytes += bytes;
                 }
                 other => return Some(other),
             }
@@ -130,11 +148,17 @@ impl Intake {
         None
     }
 
-    fn decode(&mut self, next: Result<Option<PublishRequest>, Status>) -> Received {
+    fn decode(&mut self, next: Result<Option<Bounded<PublishRequest>>, Status>) -> Received {
         match next {
             Ok(Some(request)) => match decode::publish(request, &mut self.names) {
-                Ok(publish) => Received::Request(publish),
-                Err(invalid) => Received::Invalid(invalid.into()),
+                Ok(publish) => {
+                    let bytes = self.arrivals.decoded(publish.memory());
+                    Received::Request(Accepted { publish, bytes })
+                }
+                Err(invalid) => {
+                    self.arrivals.refused();
+                    Received::Invalid(invalid.into())
+                }
             },
             Ok(None) => Received::Closed,
             Err(status) => Received::Failed(explain::explain(&status).unwrap_or(status)),
