@@ -25,52 +25,74 @@ pub struct Registrations {
 const PRODUCER: &str =
     "p.producer_id, p.created_at, p.updated_at, p.last_offset, p.epoch, p.last_sequence";
 
+/// Whether a topic that a statement names has room for the producer `$2`, if `$3` is the most that a
+/// topic may have. A registered one needs none, so that its refusal says that it is registered.
+const HAS_ROOM: &str = "(
+    exists (select from trunkline.producer_topic o where o.topic_id = id and o.producer_id = $2)
+    or (select count(*) from trunkline.producer_topic o where o.topic_id = id) < $3)";
+
+/// A statement that registers a producer, and the most producers that the topic may have.
+struct Insert<'a> {
+    text: &'a str,
+    limit: usize,
+}
+
 impl Storage {
     /// Registers a producer; `None` if there is no such topic, [`Error::Taken`] if it is
-    /// registered.
+    /// registered, [`Error::Full`] if the topic has `limit` others.
     pub async fn register_producer(
         &self,
         topic: &TopicName,
         producer: &ProducerId,
+        limit: usize,
     ) -> Result<Option<Producer>, Error> {
-        let insert = "-- register_producer
+        let insert = format!(
+            "-- register_producer
             insert into trunkline.producer_topic (topic_id, producer_id)
-            select id, $2 from trunkline.topic where name = $1";
+            select id, $2 from trunkline.topic where name = $1 and {HAS_ROOM}"
+        );
         let was_forgotten = "exists (
             select from trunkline.forgotten_producer f
             where f.topic = $1 and f.producer_id = $2)";
-        self.register(topic, producer, insert, was_forgotten).await
+        self.register(topic, producer, Insert { text: &insert, limit }, was_forgotten).await
     }
 
     /// Registers a producer, or takes its next epoch if it is registered; `None` if there is no
-    /// such topic.
+    /// such topic, [`Error::Full`] if it is not registered and the topic has `limit` others.
     pub async fn fence_producer(
         &self,
         topic: &TopicName,
         producer: &ProducerId,
+        limit: usize,
     ) -> Result<Option<Producer>, Error> {
-        let insert = "-- fence_producer
+        let insert = format!(
+            "-- fence_producer
             insert into trunkline.producer_topic as p (topic_id, producer_id, epoch)
-            select id, $2, 0 from trunkline.topic where name = $1
-            on conflict (topic_id, producer_id) do update set epoch = p.epoch + 1";
-        self.register(topic, producer, insert, "true").await
+            select id, $2, 0 from trunkline.topic where name = $1 and {HAS_ROOM}
+            on conflict (topic_id, producer_id) do update set epoch = p.epoch + 1"
+        );
+        self.register(topic, producer, Insert { text: &insert, limit }, "true").await
     }
 
-    /// Runs `insert`, and raises the epoch where `condition` holds to one that no earlier
+    /// Runs an insert, and raises the epoch where `condition` holds to one that no earlier
     /// registration used.
     async fn register(
         &self,
         topic: &TopicName,
         producer: &ProducerId,
-        insert: &str,
+        Insert { text, limit }: Insert<'_>,
         condition: &str,
     ) -> Result<Option<Producer>, Error> {
         let mut client = self.query().await?;
         client
             .transact(async |transaction| {
                 let names: [&dyn Parameter; 2] = [&topic.as_str(), &producer.as_str()];
-                if transaction.execute(insert, &names).await? == 0 {
-                    return Ok(None);
+                let arguments: [&dyn Parameter; 3] =
+                    [&topic.as_str(), &producer.as_str(), &(limit as i64)];
+                if transaction.execute(text, &arguments).await? == 0 {
+                    let exists = "-- topic_exists\nselect from trunkline.topic where name = $1";
+                    let topic = transaction.query_opt(exists, &[&topic.as_str()]).await?;
+                    return topic.map_or(Ok(None), |_| Err(Error::Full));
                 }
                 // A statement of its own, so that it sees the fence as it is now: the insert may
                 // have waited for a transaction that forgot an earlier registration of the ID, and
