@@ -188,8 +188,8 @@ fn head_start(time: Duration, servers: usize) -> Duration {
 async fn open(config: &Config) -> Result<(Client, Driver), Reason> {
     let (client, mut connection) = config.connect(NoTls).await?;
     // A standby's data is old, and it accepts no writes.
-    let question =
-        async { client.simple_query("select pg_is_in_recovery()").await.map_err(Reason::from) };
+    let question = client.simple_query("select pg_catalog.pg_is_in_recovery()");
+    let question = async { question.await.map_err(Reason::from) };
     let answers = drive_while(&mut connection, question).await?;
     let recovers = answers
         .iter()
