@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use tracing::info;
 
 use crate::{
-    broker::{Broker, Error, Frame, Frames},
+    broker::{Broker, Consume, Error, Frame, Frames},
     grpc::{
         deadline, peer,
         status::refuse,
@@ -86,9 +86,13 @@ impl ConsumerService for Consumers {
         &self,
         request: Request<proto::ConsumeRequest>,
     ) -> Result<Response<Self::ConsumeStream>, Status> {
-        let holder = holder(&peer::of(&request));
+        let (client, connection) = (peer::of(&request), peer::opaque(&request));
         let deadline = deadline::of(request.metadata());
-        let consume = decode::consume(request.into_inner(), holder, deadline).map_err(refuse)?;
+        let consume =
+            decode::consume(request.into_inner(), connection, deadline).map_err(refuse)?;
+        // Other clients are told the holder's name alone: the log says who that is.
+        let Consume { topic, consumer, holder, .. } = &consume;
+        info!(%topic, %consumer, holder, client, "opened a stream");
         let frames = self.0.delivery.consume(consume).map_err(refuse)?;
         Ok(Response::new(frames.map(encode_frame)))
     }
@@ -133,12 +137,4 @@ fn names(topic: &str, consumer_id: &str) -> Result<(TopicName, ConsumerId), Stat
 
 fn encode_frame(frame: Result<Frame, Error>) -> WireFrame {
     Ok(encode::frame(frame.map_err(refuse)?))
-}
-
-/// How other clients see the holder of a lease that gave no name: its address, and the broker's
-/// host and process ID.
-fn holder(client: &str) -> String {
-    let host = nix::unistd::gethostname().ok();
-    let host = host.as_ref().map_or("a broker".into(), |host| host.to_string_lossy());
-    format!("{client} via {host}/{}", std::process::id())
 }
