@@ -1,5 +1,6 @@
 //! The broker's gRPC services: decode, call, encode.
 
+mod answers;
 mod arrivals;
 mod body;
 mod call;

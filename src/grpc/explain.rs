@@ -1,6 +1,6 @@
-//! Adds details to refusals that tonic makes before our own code runs: of requests over the decode
-//! limit, and of malformed requests. They get the code that gRPC defines for them, a reason, and
-//! the field or the limit.
+//! Adds details to refusals that tonic makes before our own code runs, of malformed requests. They
+//! get the code that gRPC defines for them, a reason, and the field. Requests over the decode limit
+//! never get so far: [`super::body`] refuses them.
 
 use tonic::{Code, Status, codegen::http::HeaderMap};
 
@@ -8,7 +8,6 @@ use crate::{broker::Error, grpc::status, model::InvalidInput};
 
 // How tonic 0.14 and prost 0.14 begin their refusals. Tests send such requests, and would fail if
 // these texts changed.
-const TOO_LARGE: &str = "Error, decoded message length too large: ";
 const UNDECODABLE: &str = "failed to decode Protobuf message: ";
 const MALFORMED: [&str; 4] = [
     "Missing request message",
@@ -38,7 +37,6 @@ pub(super) fn explain_headers(headers: &mut HeaderMap) {
 pub(super) fn explain(status: &Status) -> Option<Status> {
     let message = status.message();
     match status.code() {
-        Code::OutOfRange => too_large(message.strip_prefix(TOO_LARGE)?),
         Code::Internal => match message.strip_prefix(UNDECODABLE) {
             Some(problem) => Some(undecodable(problem)),
             None => MALFORMED
@@ -48,13 +46,6 @@ pub(super) fn explain(status: &Status) -> Option<Status> {
         },
         _ => None,
     }
-}
-
-/// A request over the decode limit, from the end of tonic's text: `found 9 bytes, the limit is: 8
-/// bytes`.
-fn too_large(problem: &str) -> Option<Status> {
-    let mut numbers = problem.split(' ').filter_map(|word| word.parse().ok());
-    Some(status::too_large(numbers.next()?, numbers.next()?))
 }
 
 /// A request that cannot be decoded as its message. prost names the fields that lead to the
@@ -117,19 +108,6 @@ mod tests {
             assert_eq!(explained.code(), Code::InvalidArgument);
             assert_eq!(reason(&explained), "MALFORMED_REQUEST");
         }
-    }
-
-    #[test]
-    fn the_limit_that_a_request_exceeds_is_named() {
-        let problem = "found 200000 bytes, the limit is: 131072 bytes";
-        let explained = explain(&Status::out_of_range(format!("{TOO_LARGE}{problem}"))).unwrap();
-        assert_eq!(explained.code(), Code::ResourceExhausted);
-        let info = explained.get_details_error_info().unwrap();
-        assert_eq!(
-            (info.reason.as_str(), info.metadata["limit"].as_str()),
-            ("REQUEST_TOO_LARGE", "131072")
-        );
-        assert_eq!(explained.message(), "request: is 200000 bytes, and the limit is 131072");
     }
 
     #[test]

@@ -213,6 +213,20 @@ pub(crate) fn stalled(limit: Duration) -> Status {
     Status::with_error_details(Code::DeadlineExceeded, text, details)
 }
 
+/// An answer that is refused because its owner has not read others.
+pub(crate) fn answers_unread(limit: usize) -> Status {
+    let text = format!(
+        "answer: {limit} bytes of answers to this client wait to be read, which is the limit; what \
+         the call did is done"
+    );
+    over_limit("ANSWERS_UNREAD", limit, text)
+}
+
+/// Ends an answer that its client did not read in time.
+pub(crate) fn answer_dropped() -> Status {
+    Status::deadline_exceeded("answer: it was not read in time")
+}
+
 /// A call with more metadata than allowed.
 pub(crate) fn metadata_too_large(bytes: usize) -> Status {
     let limit = MAX_METADATA_BYTES;

@@ -1,15 +1,22 @@
-//! The bytes of publishes that an owner may have in a broker.
+//! The bytes of publishes, and of unread answers, that an owner may have in a broker.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::FutureExt as _;
+use h2::RecvStream;
+use http::Response;
 use prost::Message as _;
+use tonic::Code;
 use trunkline::{broker::Owner, proto};
 
-use crate::support::{PRODUCER, PublishStream, RawClient, TestBroker, message, soon, until};
+use crate::support::{
+    PRODUCER, PublishStream, RawClient, TestBroker, info, message, read, soon, until,
+};
 
 const PUBLISH: &str = "trunkline.v1.ProducerService/Publish";
+
+const READ: &str = "trunkline.v1.TopicService/ReadMessages";
 
 const MIB: usize = 1024 * 1024;
 
@@ -101,5 +108,46 @@ async fn the_largest_request_fits_into_the_share_of_one_client() {
     assert!(left < 10_000 * 20, "{left} bytes are left");
     let raw = RawClient::connect(&broker.endpoint).await;
     let answer = raw.call(PUBLISH, &[], &[&request.encode_to_vec()]).await;
+    assert_eq!(answer.messages.len(), 1, "{:?}", answer.status);
+}
+
+/// Makes a call, and reads only the headers of its answer.
+async fn unread(client: &RawClient, request: &impl prost::Message) -> Response<RecvStream> {
+    let (answer, mut body) = client.begin(READ, &[]).await;
+    let mut framed = BytesMut::new();
+    framed.put_u8(0);
+    framed.put_u32(request.encoded_len() as u32);
+    request.encode(&mut framed).unwrap();
+    body.send_data(framed.freeze(), true).unwrap();
+    soon("an answer", answer).await.unwrap()
+}
+
+#[tokio::test]
+async fn answers_that_a_client_does_not_read_are_limited_and_hold_up_no_other_client() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.try_publish("orders", PRODUCER, vec![vec![7; MIB]; 3]).await.unwrap();
+    let request = proto::ReadMessagesRequest { topic: "orders".to_owned(), ..Default::default() };
+    let lazy = RawClient::connect(&broker.endpoint).await;
+    let mut unread_answers = Vec::new();
+    let refused = loop {
+        let answer = unread(&lazy, &request).await;
+        if answer.headers().contains_key("grpc-status") {
+            break read(answer).await;
+        }
+        unread_answers.push(answer);
+        assert!(unread_answers.len() < 100, "there is no limit");
+    };
+    let metadata = info(&refused.status.unwrap(), Code::ResourceExhausted, "ANSWERS_UNREAD");
+    assert_eq!(metadata["limit"], (64 * MIB).to_string());
+
+    let other = RawClient::connect_from(Ipv4Addr::new(127, 0, 0, 2), &broker.endpoint).await;
+    let answer = soon("an answer", other.call(READ, &[], &[&request.encode_to_vec()])).await;
+    assert_eq!(answer.messages.len(), 1, "{:?}", answer.status);
+
+    for answer in unread_answers {
+        assert_eq!(read(answer).await.messages.len(), 1);
+    }
+    let answer = soon("an answer", lazy.call(READ, &[], &[&request.encode_to_vec()])).await;
     assert_eq!(answer.messages.len(), 1, "{:?}", answer.status);
 }
