@@ -31,9 +31,22 @@ const RAW_FIELDS: [(&str, &str); 3] =
 /// the name of its field, whereas prost would fail to decode the whole request and end its stream.
 const RAW_MAP: (&str, &str) = ("NewMessage", "HeadersEntry");
 
-/// Messages that the broker and the client library encode and decode themselves, each with the
-/// module for its field numbers.
-const NUMBERED: [(&str, &str); 2] = [("MessageBatch", "message_batch"), ("Message", "message")];
+/// What a new message is called before its headers are counted.
+const UNBOUNDED_MESSAGE: &str = "UnboundedMessage";
+
+/// Requests whose labels the broker counts while it decodes them.
+const BOUNDED: [&str; 2] = ["CreateTopicRequest", "UpdateTopicRequest"];
+
+/// Messages whose fields the broker and the client library know by their numbers, each with the
+/// module for them.
+const NUMBERED: [(&str, &str); 6] = [
+    ("MessageBatch", "message_batch"),
+    ("Message", "message"),
+    ("NewMessage", "new_message"),
+    ("PublishRequest", "publish_request"),
+    ("CreateTopicRequest", "create_topic_request"),
+    ("UpdateTopicRequest", "update_topic_request"),
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -71,15 +84,26 @@ fn field_numbers(descriptors: &FileDescriptorSet) -> String {
 fn compile_raw(mut descriptors: FileDescriptorSet, out: PathBuf) -> Result<(), Box<dyn Error>> {
     assert_publish_requests_are_alike(&descriptors);
     let mut config = tonic_prost_build::configure().bytes(".").btree_map(".").out_dir(&out);
+    // Stands for the request of both publishing calls, which have the same fields.
+    let publish = "crate::proto::Bounded<crate::proto::raw::PublishRequest>";
+    config = config.extern_path(format!(".{PACKAGE}.PublishStreamRequest"), publish);
+    let message = format!("crate::proto::Bounded<crate::proto::raw::{UNBOUNDED_MESSAGE}>");
+    config = config.extern_path(new_message(), message);
     for file in descriptors.file.iter_mut().filter(|file| file.package() == PACKAGE) {
         // It has no entry for the message that replaces a map.
         file.source_code_info = None;
         for message in &mut file.message_type {
             if !make_raw(message) {
-                let (name, path) = (message.name(), format!("crate::proto::{}", message.name()));
+                let (name, mut path) =
+                    (message.name(), format!("crate::proto::{}", message.name()));
+                if BOUNDED.contains(&name) {
+                    path = format!("crate::proto::Bounded<{path}>");
+                }
                 config = config.extern_path(format!(".{PACKAGE}.{name}"), path);
             }
         }
+        let unbounded = file.message_type.iter().find(|message| message.name() == RAW_MAP.0);
+        file.message_type.extend(unbounded.cloned().map(unbounded_message));
         for value in &file.enum_type {
             let path = format!("crate::proto::{}", value.name());
             config = config.extern_path(format!(".{PACKAGE}.{}", value.name()), path);
@@ -110,6 +134,17 @@ fn new_message() -> String {
     format!(".{PACKAGE}.{}", RAW_MAP.0)
 }
 
+/// The fields of a new message, which `NewMessage` wraps.
+fn unbounded_message(mut message: DescriptorProto) -> DescriptorProto {
+    message.name = Some(UNBOUNDED_MESSAGE.to_owned());
+    for field in &mut message.field {
+        if let Some(entry) = field.type_name().strip_prefix(&new_message()) {
+            field.type_name = Some(format!(".{PACKAGE}.{UNBOUNDED_MESSAGE}{entry}"));
+        }
+    }
+    message
+}
+
 /// Makes a map's entries ordinary messages of bytes, which are encoded in the same way.
 fn make_entry_raw(entry: &mut DescriptorProto) {
     entry.options = None;
@@ -137,7 +172,7 @@ fn assert_publish_requests_are_alike(descriptors: &FileDescriptorSet) {
 
 /// Gives both publishing calls one request type, as their requests have the same fields.
 fn share_publish_request(method: &mut MethodDescriptorProto) {
-    if method.name() == "PublishStream" {
-        method.input_type = Some(format!(".{PACKAGE}.PublishRequest"));
+    if method.name() == "Publish" {
+        method.input_type = Some(format!(".{PACKAGE}.PublishStreamRequest"));
     }
 }

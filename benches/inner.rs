@@ -16,7 +16,7 @@ use trunkline::{
     client::decode_batch,
     grpc::{decode_publish, encode_batch},
     model::{Batch, Draft, Epoch, Offset, ProducerId, ProducerRun, Sequence},
-    proto::{self, NewMessage, raw},
+    proto::{self, Bounded, NewMessage, raw},
 };
 
 /// The number of messages in a request and in a batch, each of 100 bytes.
@@ -58,13 +58,14 @@ fn steps(criterion: &mut Criterion) {
         steps.throughput(Throughput::Elements(messages as u64));
         steps.bench_function(format!("decode a request of {messages}"), |bencher| {
             bencher.iter(|| {
-                let request = raw::PublishRequest::decode(black_box(&bytes).clone());
+                let request = Bounded::<raw::PublishRequest>::decode(black_box(&bytes).clone());
                 decode_publish(request.expect("a request")).expect("a valid request")
             });
         });
     }
 
-    let request = raw::PublishRequest::decode(request(REQUEST_MESSAGES)).expect("a request");
+    let request =
+        Bounded::<raw::PublishRequest>::decode(request(REQUEST_MESSAGES)).expect("a request");
     let publish = decode_publish(request).expect("a valid request");
     steps.throughput(Throughput::Elements(BATCH_MESSAGES as u64));
     steps.bench_function(format!("build a batch of {BATCH_MESSAGES}"), |bencher| {

@@ -6,6 +6,7 @@
 
 mod admin;
 mod backoff;
+mod budget;
 mod calls;
 mod catalogue;
 mod characters;
@@ -16,6 +17,7 @@ mod lease;
 mod log;
 mod notify;
 mod publish;
+mod quotas;
 mod retention;
 #[cfg(test)]
 mod testing;
@@ -33,6 +35,7 @@ pub use admin::{
     producers::ProducerAdmin,
     topics::{TopicAdmin, TrimTo},
 };
+pub use budget::{Budget, Hold, Owner, Share};
 pub use consume::{
     commit::Commit,
     delivery::Delivery,
@@ -49,10 +52,12 @@ pub use publish::{
     request::{Publish, Receipt},
 };
 
+pub use quotas::Quotas;
+
 use calls::Calls;
 use catalogue::Catalogue;
 use characters::Characters;
-use consume::positions::Positions;
+use consume::{positions::Positions, stream_limit::StreamLimit};
 use health::Poller;
 use lease::{registry::Leases, session::SessionKeeper};
 use log::topics::TopicLogs;
@@ -89,7 +94,11 @@ pub struct Broker {
 
 impl Broker {
     /// Starts a broker over a database whose schema is up to date, with this many writers.
-    pub async fn start(storage: Storage, writers: usize) -> Result<Arc<Self>, storage::Error> {
+    pub async fn start(
+        storage: Storage,
+        writers: usize,
+        quotas: Quotas,
+    ) -> Result<Arc<Self>, storage::Error> {
         let storage = Arc::new(storage);
         let (calls, tasks) = (Calls::default(), TaskTracker::new());
         let stopping = CancellationToken::new();
@@ -148,6 +157,7 @@ impl Broker {
             truncation: truncation.clone(),
             leases: leases.clone(),
             positions,
+            streams: StreamLimit::new(quotas.streams),
         };
         let topics = TopicAdmin {
             storage: storage.clone(),
@@ -156,10 +166,12 @@ impl Broker {
             logs,
             leases: leases.clone(),
             truncation,
+            quotas,
         };
-        let producers = ProducerAdmin { storage: storage.clone(), catalogue: catalogue.clone() };
+        let producers =
+            ProducerAdmin { storage: storage.clone(), catalogue: catalogue.clone(), quotas };
         let consumers =
-            ConsumerAdmin { storage: storage.clone(), catalogue, leases: leases.clone() };
+            ConsumerAdmin { storage: storage.clone(), catalogue, leases: leases.clone(), quotas };
         Ok(Arc::new(Self {
             topics,
             producers,

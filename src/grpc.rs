@@ -1,9 +1,13 @@
 //! The broker's gRPC services: decode, call, encode.
 
+mod answers;
+mod arrivals;
+mod body;
 mod call;
 mod caller;
 mod deadline;
 mod explain;
+mod intake;
 mod limits;
 mod peer;
 mod status;
@@ -21,49 +25,57 @@ use crate::{
 };
 
 pub use call::{Api, answer};
-pub use limits::{MAX_METADATA_BYTES, MAX_REQUEST_BYTES};
+pub use intake::Intake;
+pub use limits::{MAX_CALL_BYTES, MAX_METADATA_BYTES, MAX_REQUEST_BYTES};
 pub use trunkline::{decode::decode_publish, frames::encode_batch};
 
+use intake::Budgets;
 use trunkline::{access::AccessAdmin, consumers::Consumers, producers::Producers, topics::Topics};
 
 /// The services of a broker.
 pub struct Services {
     broker: Arc<Broker>,
     access: Arc<Access>,
+    budgets: Budgets,
 }
 
 impl Services {
     /// Serves a broker to those whom `access` permits.
     pub fn new(broker: Arc<Broker>, access: Arc<Access>) -> Self {
-        Self { broker, access }
+        let budgets = Budgets::new(broker.publisher.budget().clone());
+        Self { broker, access, budgets }
     }
 
     /// The service for topics.
-    pub fn topics(&self) -> TopicServiceServer<Topics> {
-        TopicServiceServer::new(Topics { broker: self.broker.clone(), access: self.access.clone() })
-            .max_decoding_message_size(MAX_REQUEST_BYTES)
+    pub fn topics(&self) -> Intake<TopicServiceServer<Topics>> {
+        let topics = Topics { broker: self.broker.clone(), access: self.access.clone() };
+        let topics = TopicServiceServer::new(topics);
+        self.limited(topics.max_decoding_message_size(MAX_CALL_BYTES))
     }
 
     /// The service for producers.
-    pub fn producers(&self) -> ProducerServiceServer<Producers> {
-        ProducerServiceServer::new(Producers {
-            broker: self.broker.clone(),
-            access: self.access.clone(),
-        })
-        .max_decoding_message_size(MAX_REQUEST_BYTES)
+    pub fn producers(&self) -> Intake<ProducerServiceServer<Producers>> {
+        let producers = Producers { broker: self.broker.clone(), access: self.access.clone() };
+        let producers = ProducerServiceServer::new(producers);
+        self.limited(producers.max_decoding_message_size(MAX_REQUEST_BYTES))
     }
 
     /// The service for consumers.
-    pub fn consumers(&self) -> ConsumerServiceServer<Consumers> {
-        ConsumerServiceServer::new(Consumers {
-            broker: self.broker.clone(),
-            access: self.access.clone(),
-        })
-        .max_decoding_message_size(MAX_REQUEST_BYTES)
+    pub fn consumers(&self) -> Intake<ConsumerServiceServer<Consumers>> {
+        let consumers = Consumers { broker: self.broker.clone(), access: self.access.clone() };
+        let consumers = ConsumerServiceServer::new(consumers);
+        self.limited(consumers.max_decoding_message_size(MAX_CALL_BYTES))
     }
+
     /// The service for tokens, grants and owners.
-    pub fn access(&self) -> AccessServiceServer<AccessAdmin> {
-        let service = AccessAdmin { broker: self.broker.clone(), access: self.access.clone() };
-        AccessServiceServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES)
+    pub fn access(&self) -> Intake<AccessServiceServer<AccessAdmin>> {
+        let access = AccessAdmin { broker: self.broker.clone(), access: self.access.clone() };
+        let access = AccessServiceServer::new(access);
+        self.limited(access.max_decoding_message_size(MAX_CALL_BYTES))
+    }
+
+    /// Any other service, behind the same limits of what may arrive.
+    pub fn limited<S>(&self, service: S) -> Intake<S> {
+        Intake::new(service, self.budgets.clone())
     }
 }

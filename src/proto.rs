@@ -1,10 +1,13 @@
 //! The messages, clients and servers that are generated from the protos under `proto/`.
 
+mod bounded;
+
 #[allow(missing_docs, clippy::all)]
 mod generated {
     tonic::include_proto!("trunkline.v1");
 }
 
+pub use bounded::{Bounded, Elements};
 pub use generated::*;
 
 /// The same services, where some fields of the busiest calls stay encoded, so that the broker and the

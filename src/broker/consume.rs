@@ -10,4 +10,5 @@ pub(crate) mod read;
 pub(crate) mod request;
 pub(crate) mod seek;
 pub(crate) mod stream;
+pub(crate) mod stream_limit;
 pub(crate) mod wait;

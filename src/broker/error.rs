@@ -86,6 +86,14 @@ pub enum Error {
         "this database has used up its {what} numbers: all 2,147,483,647 have been assigned, and none is reused; what exists still works, anything new needs another database"
     )]
     NumbersUsedUp { what: &'static str },
+    #[error("the database has {limit} topics, and the limit is {limit}; delete one first")]
+    TooManyTopics { limit: usize },
+    #[error("topic {topic} has {limit} producers, and the limit is {limit}; unregister one first")]
+    TooManyProducers { topic: TopicName, limit: usize },
+    #[error("topic {topic} has {limit} consumers, and the limit is {limit}; unregister one first")]
+    TooManyConsumers { topic: TopicName, limit: usize },
+    #[error("this broker serves {limit} streams, and the limit is {limit}; try another broker")]
+    TooManyStreams { limit: usize },
     #[error("topic {topic} is locked by another session of the database; nothing was stored")]
     TopicBusy { topic: TopicName },
     #[error("the database is unavailable; try again")]
@@ -209,6 +217,7 @@ impl From<Arc<storage::Error>> for Error {
             | storage::Error::Refused(_)
             | storage::Error::ParentGone
             | storage::Error::NumbersUsedUp
+            | storage::Error::Full
             | storage::Error::NewerSchema { .. }
             | storage::Error::OlderSchema { .. }
             | storage::Error::Url(_)

@@ -18,6 +18,9 @@ use crate::{
 /// A database that takes longer to answer counts as down.
 const POLL_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How many topics that are remembered, read here or not, each poll verifies.
+const VERIFIED: usize = 100;
+
 /// Polls the database.
 pub(crate) struct Poller {
     pub storage: Arc<Storage>,
@@ -78,7 +81,9 @@ impl Poller {
         let known: Vec<Known> = heads
             .map(|(topic, notified)| Known { topic, notified, seen: self.logs.seen().head(topic) })
             .collect();
-        let topics: Vec<_> = known.iter().map(|known| known.topic).collect();
+        let verified = self.logs.seen().next_to_verify(VERIFIED);
+        let topics: Vec<_> =
+            known.iter().map(|known| known.topic).chain(verified.iter().copied()).collect();
         let ends: HashMap<_, _> =
             match time::timeout(POLL_TIMEOUT, self.storage.read_ends(&topics)).await {
                 Ok(Ok(ends)) => ends.into_iter().collect(),
@@ -91,6 +96,9 @@ impl Poller {
                     return None;
                 }
             };
+        for topic in verified.into_iter().filter(|topic| !ends.contains_key(topic)) {
+            self.truncation.topic_deleted(topic);
+        }
         let mut suspects = Suspects::new();
         for Known { topic, notified, seen } in known {
             let Some(ends) = ends.get(&topic).copied() else {

@@ -11,6 +11,9 @@ use tokio::process::Command;
 
 use super::error::Error;
 
+/// An account that services without one of their own run as.
+const SHARED: &str = "nobody";
+
 /// The server's account: this process's own, unless that is root.
 #[derive(Clone, Debug)]
 pub struct Account {
@@ -26,8 +29,8 @@ struct Other {
 }
 
 impl Account {
-    /// The account for a data folder: its owner unless that is root, otherwise `postgres`, otherwise
-    /// `nobody`.
+    /// The account for a data folder: its owner unless that is root, otherwise `postgres`. Never
+    /// `nobody`, which other programs run as too.
     pub fn for_server(data_dir: &Path) -> Result<Self, Error> {
         if !geteuid().is_root() {
             return Ok(Self { other: None });
@@ -36,11 +39,13 @@ impl Account {
         let owner = owner
             .filter(|owner| !owner.is_root())
             .and_then(|owner| User::from_uid(owner).ok().flatten());
-        let named = |name| User::from_name(name).ok().flatten();
+        let data_dir = || data_dir.to_owned();
+        if owner.as_ref().is_some_and(|owner| owner.name == SHARED) {
+            return Err(Error::SharedAccount { data_dir: data_dir() });
+        }
         let user = owner
-            .or_else(|| named("postgres"))
-            .or_else(|| named("nobody"))
-            .ok_or(Error::NoAccount)?;
+            .or_else(|| User::from_name("postgres").ok().flatten())
+            .ok_or_else(|| Error::NoAccount { data_dir: data_dir() })?;
         Ok(Self { other: Some(Other { name: user.name, uid: user.uid, gid: user.gid }) })
     }
 

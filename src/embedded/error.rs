@@ -30,9 +30,13 @@ pub enum Error {
     )]
     Unreachable { path: PathBuf, user: String, blocked: PathBuf },
     #[error(
-        "find an account for PostgreSQL, which does not run as root: there is neither an account postgres nor nobody"
+        "find an account for PostgreSQL, which does not run as root: there is no account postgres; create it (useradd --system postgres), or make an account of its own the owner of {data_dir} (chown)"
     )]
-    NoAccount,
+    NoAccount { data_dir: PathBuf },
+    #[error(
+        "use {data_dir}: it belongs to nobody, an account that other programs share and that could read the data; make the account postgres its owner (chown -R postgres {data_dir})"
+    )]
+    SharedAccount { data_dir: PathBuf },
     #[error("use {path}: PostgreSQL's tools cannot handle a path that contains {bad:?}")]
     OddPath { path: PathBuf, bad: char },
     #[error(

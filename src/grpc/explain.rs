@@ -1,6 +1,6 @@
-//! Adds details to refusals that tonic makes before our own code runs: of requests over the decode
-//! limit, and of malformed requests. They get the code that gRPC defines for them, a reason, and
-//! the field or the limit.
+//! Adds details to refusals that tonic makes before our own code runs, of malformed requests. They
+//! get the code that gRPC defines for them, a reason, and the field. Requests over the decode limit
+//! never get so far: [`super::body`] refuses them.
 
 use tonic::{Code, Status, codegen::http::HeaderMap};
 
@@ -8,7 +8,6 @@ use crate::{broker::Error, grpc::status, model::InvalidInput};
 
 // How tonic 0.14 and prost 0.14 begin their refusals. Tests send such requests, and would fail if
 // these texts changed.
-const TOO_LARGE: &str = "Error, decoded message length too large: ";
 const UNDECODABLE: &str = "failed to decode Protobuf message: ";
 const MALFORMED: [&str; 4] = [
     "Missing request message",
@@ -38,7 +37,6 @@ pub(super) fn explain_headers(headers: &mut HeaderMap) {
 pub(super) fn explain(status: &Status) -> Option<Status> {
     let message = status.message();
     match status.code() {
-        Code::OutOfRange => message.strip_prefix(TOO_LARGE).map(status::too_large),
         Code::Internal => match message.strip_prefix(UNDECODABLE) {
             Some(problem) => Some(undecodable(problem)),
             None => MALFORMED

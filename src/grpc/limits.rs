@@ -1,8 +1,11 @@
 //! How large calls may be.
 
-/// The largest request that is decoded, in bytes. Larger than the largest message, and enough for a
-/// thousand messages of several kilobytes each.
+/// The largest publish request that is decoded, in bytes. Larger than the largest message, and enough
+/// for a thousand messages of several kilobytes each.
 pub const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
+
+/// The largest request of any other call. Labels, a description and names take at most 20 KiB.
+pub const MAX_CALL_BYTES: usize = 128 * 1024;
 
 /// The most metadata that a call may have: the bytes of all names and values, plus 32 for each
 /// entry, as HTTP/2 counts it.

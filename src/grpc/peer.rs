@@ -1,4 +1,10 @@
-//! Which client calls, described for people, and who its certificate says that it is.
+//! Which client calls, described for people: by its address and certificate in the log, and without
+//! them for other clients.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::LazyLock,
+};
 
 use tonic::Request;
 
@@ -12,5 +18,40 @@ pub(super) fn of<T>(request: &Request<T>) -> String {
     match identity.and_then(|PeerIdentity(names)| names.first()) {
         Some(name) => format!("{address} ({name})"),
         None => address,
+    }
+}
+
+/// Makes the names of connections. Its keys are drawn when the process starts, so that nobody can
+/// compute an address from a name.
+static NAMES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// The name of the connection that a request came over. It tells other clients neither the client's
+/// address nor the broker's host, and says whether two streams share a connection or a broker.
+pub(super) fn opaque<T>(request: &Request<T>) -> String {
+    let name = |of: &str| NAMES.hash_one(of) as u32;
+    format!("connection {:08x} of broker {:08x}", name(&self::of(request)), name("broker"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tonic::transport::server::TcpConnectInfo;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_has_one_name_that_does_not_contain_its_address() {
+        let from = |address: &str| {
+            let remote_addr: Option<SocketAddr> = Some(address.parse().unwrap());
+            let mut request = Request::new(());
+            request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr });
+            opaque(&request)
+        };
+        let (first, other) = ("192.0.2.7:4711", "192.0.2.7:4712");
+        assert_eq!(from(first), from(first));
+        assert_ne!(from(first), from(other));
+        assert_eq!(from(first).len(), "connection 01234567 of broker 01234567".len());
+        assert!(!from(first).contains("192") && from(first).starts_with("connection "));
     }
 }

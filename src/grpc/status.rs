@@ -1,7 +1,7 @@
 //! The only place that makes statuses: each error of the broker gets its code, its reason, and
 //! every value that its text names.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -10,7 +10,9 @@ use crate::{
     access,
     broker::Error,
     grpc::limits::{MAX_METADATA_BYTES, MAX_REQUEST_BYTES},
-    model::{InvalidInput, LogEnds, OffsetRange, RegistrationId, RegistrationKey, StoredRun},
+    model::{
+        InvalidInput, LogEnds, OffsetRange, RegistrationId, RegistrationKey, StoredRun, TopicName,
+    },
     proto::PublishRefusal,
 };
 
@@ -159,6 +161,10 @@ fn describe(error: &Error) -> (Code, &'static str, Metadata) {
         NumbersUsedUp { what } => {
             (Code::ResourceExhausted, "NUMBERS_USED_UP", vec![("what", (*what).to_owned())])
         }
+        TooManyTopics { limit } => too_many("TOO_MANY_TOPICS", None, *limit),
+        TooManyProducers { topic, limit } => too_many("TOO_MANY_PRODUCERS", Some(topic), *limit),
+        TooManyConsumers { topic, limit } => too_many("TOO_MANY_CONSUMERS", Some(topic), *limit),
+        TooManyStreams { limit } => too_many("TOO_MANY_STREAMS", None, *limit),
         TopicBusy { topic } => (Code::Unavailable, "TOPIC_BUSY", values([("topic", topic)])),
         DatabaseUnavailable(_) => (Code::Unavailable, "DATABASE_UNAVAILABLE", Vec::new()),
         OutcomeUnknown(_) => (Code::Unavailable, "OUTCOME_UNKNOWN", Vec::new()),
@@ -218,6 +224,16 @@ fn of_registration(RegistrationKey { topic, id }: &RegistrationKey) -> Metadata 
         RegistrationId::Consumer(_) => "consumer_id",
     };
     vec![("topic", topic.to_string()), (name, id.as_str().to_owned())]
+}
+
+fn too_many(
+    reason: &'static str,
+    topic: Option<&TopicName>,
+    limit: usize,
+) -> (Code, &'static str, Metadata) {
+    let mut metadata = values([("limit", &limit)]);
+    metadata.extend(topic.map(|topic| ("topic", topic.to_string())));
+    (Code::ResourceExhausted, reason, metadata)
 }
 
 fn values<const N: usize>(values: [(&'static str, &impl ToString); N]) -> Metadata {
@@ -292,10 +308,34 @@ fn owned(metadata: Metadata) -> HashMap<String, String> {
     metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// A request that is larger than the server decodes; `message` is tonic's.
-pub(crate) fn too_large(message: &str) -> Status {
-    let text = format!("request: {message}; send fewer messages at once");
-    over_limit("REQUEST_TOO_LARGE", MAX_REQUEST_BYTES, text)
+/// A request that is larger than the server decodes.
+pub(crate) fn too_large(bytes: usize, limit: usize) -> Status {
+    let hint = if limit == MAX_REQUEST_BYTES { "; send fewer messages at once" } else { "" };
+    let text = format!("request: is {bytes} bytes, and the limit is {limit}{hint}");
+    over_limit("REQUEST_TOO_LARGE", limit, text)
+}
+
+/// A request of which no byte arrived for too long.
+pub(crate) fn stalled(limit: Duration) -> Status {
+    let seconds = limit.as_secs();
+    let metadata = HashMap::from([("limit".to_owned(), seconds.to_string())]);
+    let details = ErrorDetails::with_error_info("REQUEST_STALLED", DOMAIN, metadata);
+    let text = format!("request: no part of it arrived for {seconds} s");
+    Status::with_error_details(Code::DeadlineExceeded, text, details)
+}
+
+/// An answer that is refused because its owner has not read others.
+pub(crate) fn answers_unread(limit: usize) -> Status {
+    let text = format!(
+        "answer: {limit} bytes of answers to this client wait to be read, which is the limit; what \
+         the call did is done"
+    );
+    over_limit("ANSWERS_UNREAD", limit, text)
+}
+
+/// Ends an answer that its client did not read in time.
+pub(crate) fn answer_dropped() -> Status {
+    Status::deadline_exceeded("answer: it was not read in time")
 }
 
 /// A call with more metadata than allowed.

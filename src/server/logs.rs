@@ -54,17 +54,36 @@ fn most_verbose(target: &str) -> Level {
     }
 }
 
+/// How many characters of a request id, and of a method's path, the log has.
+const LONGEST_ID: usize = 64;
+const LONGEST_METHOD: usize = 128;
+
 /// The span of a call. It has the client's own request id, so that the logs of both ends can be
 /// compared.
 pub(super) fn request_span<B>(request: &Request<B>) -> Span {
     let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let method = request.uri().path().trim_start_matches('/');
-    tracing::info_span!("request", method, id = header("x-request-id"))
+    let method = shorten(request.uri().path().trim_start_matches('/'), LONGEST_METHOD);
+    let id = header("x-request-id").map(|id| shorten(id, LONGEST_ID));
+    tracing::info_span!("request", method, id)
+}
+
+/// The beginning of a text that a client chose: up to some printable characters.
+fn shorten(text: &str, longest: usize) -> &str {
+    let end = text.char_indices().position(|(_, char)| !matches!(char, ' '..='~'));
+    &text[..end.unwrap_or(text.len()).min(longest)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_that_a_client_chose_is_cut_to_printable_characters() {
+        assert_eq!(shorten("order 7", 64), "order 7");
+        assert_eq!(shorten(&"x".repeat(1_000), 64), "x".repeat(64));
+        assert_eq!(shorten("a\tb", 64), "a");
+        assert_eq!(shorten("\u{e4}\u{1b}", 64), "");
+    }
 
     #[test]
     fn only_the_brokers_own_lines_may_be_verbose() {

@@ -32,6 +32,23 @@ pub struct ServeOptions {
     #[arg(long, env = "TRUNKLINE_QUERY_CONNECTIONS", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub query_connections: u16,
 
+    /// Streams that this broker serves, those that wait for a lease included [default: a quarter of
+    /// max_locks_per_transaction * (max_connections + max_prepared_transactions)].
+    #[arg(long, env = "TRUNKLINE_MAX_STREAMS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_streams: Option<u32>,
+
+    /// Topics that the database may have.
+    #[arg(long, env = "TRUNKLINE_MAX_TOPICS", value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_topics: u32,
+
+    /// Producers that a topic may have.
+    #[arg(long, env = "TRUNKLINE_MAX_PRODUCERS_PER_TOPIC", value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_producers_per_topic: u32,
+
+    /// Consumers that a topic may have.
+    #[arg(long, env = "TRUNKLINE_MAX_CONSUMERS_PER_TOPIC", value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_consumers_per_topic: u32,
+
     /// How long open streams and calls may take to end when the broker stops.
     #[arg(long, env = "TRUNKLINE_DRAIN_TIMEOUT", value_name = "TIME", default_value = "8s", value_parser = humantime::parse_duration)]
     pub drain_timeout: Duration,

@@ -112,9 +112,9 @@ pub(super) async fn run_server(
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let services = grpc::Services::new(broker.clone(), access.clone());
-    let routes = Routes::new(health_service)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
+    let routes = Routes::new(services.limited(health_service))
+        .add_service(services.limited(reflection().build_v1()?))
+        .add_service(services.limited(reflection().build_v1alpha()?))
         .add_service(services.topics())
         .add_service(services.producers())
         .add_service(services.consumers())

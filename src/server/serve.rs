@@ -18,17 +18,13 @@ use super::{
     tls::Tls,
 };
 use crate::{
-    broker::Broker,
+    broker::{Broker, Quotas},
     storage::{Limits, ServerSettings, Storage},
 };
 
 /// Database sessions besides those of [`Limits`]: one each for leases, notifications, positions, the
 /// probe of how sessions behave, and an operator.
 const OTHER_SESSIONS: usize = 5;
-
-/// The number of streams that the database should have locks for; PostgreSQL's default settings
-/// allow 6,400 locks.
-const MANY_STREAMS: i64 = 10_000;
 
 /// Runs `trunkline serve` until a signal ends it.
 pub async fn serve(options: ServeOptions) -> ExitCode {
@@ -62,7 +58,9 @@ async fn serve_on(
     let Some(storage) = shutdown.run_until_cancelled(open).await else {
         return Ok(());
     };
-    let broker = Broker::start(storage?, limits.writers).await?;
+    let (storage, settings) = storage?;
+    let quotas = quotas(options, settings.as_ref());
+    let broker = Broker::start(storage, limits.writers, quotas).await?;
     let address = options.listen;
     let listener =
         TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
@@ -72,6 +70,7 @@ async fn serve_on(
         database = database.redacted(),
         writers = options.writers,
         query_connections = options.query_connections,
+        max_streams = quotas.streams,
         drain_timeout = ?options.drain_timeout,
         auth = ?options.auth,
         tls = tls.is_some(),
@@ -96,12 +95,39 @@ async fn serve_on(
     run::run_server(server, shutdown.cancelled()).await
 }
 
-/// Opens the database, and logs what an operator should know of it.
-async fn open_storage(database: &Database, limits: Limits) -> Result<Storage, Error> {
+/// What the options allow. Streams are limited by the database's locks if no option limits them.
+fn quotas(options: &ServeOptions, settings: Option<&ServerSettings>) -> Quotas {
+    let Quotas { streams: default, .. } = Quotas::default();
+    let streams = match options.max_streams {
+        Some(streams) => streams as usize,
+        None => settings.map_or(default, |settings| Quotas::streams_for(settings.locks)),
+    };
+    if let Some(ServerSettings { locks, .. }) = settings.filter(|it| it.locks < streams as i64) {
+        warn!(
+            streams,
+            locks,
+            "max_streams is more than the database has locks for: raise max_locks_per_transaction"
+        );
+    }
+    Quotas {
+        streams,
+        topics: options.max_topics as usize,
+        producers_per_topic: options.max_producers_per_topic as usize,
+        consumers_per_topic: options.max_consumers_per_topic as usize,
+    }
+}
+
+/// Opens the database, and logs what an operator should know of it. Returns its settings too, if
+/// they can be read.
+async fn open_storage(
+    database: &Database,
+    limits: Limits,
+) -> Result<(Storage, Option<ServerSettings>), Error> {
     let storage = database.open(limits).await?;
     warn_of_encoding(&storage);
-    match storage.server_settings().await {
-        Ok(settings) => warn_of_settings(&settings, limits),
+    let settings = storage.server_settings().await;
+    match &settings {
+        Ok(settings) => warn_of_settings(settings, limits),
         Err(error) => warn!(%error, "read the database's settings"),
     }
     match storage.may_vacuum().await {
@@ -113,7 +139,7 @@ async fn open_storage(database: &Database, limits: Limits) -> Result<Storage, Er
         ),
         Err(error) => warn!(%error, "check whether the role may vacuum"),
     }
-    Ok(storage)
+    Ok((storage, settings.ok()))
 }
 
 fn sessions(limits: Limits) -> usize {
@@ -141,18 +167,12 @@ fn warn_of_encoding(storage: &Storage) {
 
 /// Warns of settings of the server that are unsafe or too low.
 fn warn_of_settings(settings: &ServerSettings, limits: Limits) {
-    let ServerSettings { fsync, locks, free_sessions } = *settings;
+    let ServerSettings { fsync, free_sessions, .. } = *settings;
     let sessions = sessions(limits) as i64;
     if !fsync {
         warn!("fsync is off: acknowledged messages are lost when the database's machine fails");
     }
     if free_sessions < sessions {
         warn!(free_sessions, sessions, "max_connections leaves too few sessions for this broker");
-    }
-    if locks < MANY_STREAMS {
-        info!(
-            streams = locks,
-            "max_locks_per_transaction limits the concurrent streams of all brokers"
-        );
     }
 }

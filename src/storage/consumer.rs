@@ -37,14 +37,16 @@ impl Storage {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Registers a consumer at a position, which belongs to `owner`; `None` if the position is before the log start offset by
-    /// now, or the topic is gone. [`Error::Taken`] if the consumer is registered.
+    /// Registers a consumer, which belongs to `owner`, at a position; `None` if the position is
+    /// before the log start offset by now, or the topic is gone. [`Error::Taken`] if the consumer is
+    /// registered, [`Error::Full`] if the topic has `limit` others.
     pub async fn register_consumer(
         &self,
         topic: TopicId,
         consumer: &ConsumerId,
         position: Offset,
         owner: Option<&Principal>,
+        limit: usize,
     ) -> Result<Option<Consumer>, Error> {
         let mut client = self.query().await?;
         client
@@ -54,14 +56,15 @@ impl Storage {
                 // only 2^31 of them.
                 let insert = "-- register_consumer
                     insert into trunkline.consumer_topic (topic_id, consumer_id, position, owner)
-                    select topic_id, $2, $3::bigint, $4 from trunkline.topic_head
+                    select topic_id, $2, $3::bigint, $5 from trunkline.topic_head
                     where topic_id = $1 and first_offset <= $3::bigint
                       and not exists (select from trunkline.consumer_topic
                                       where topic_id = $1 and consumer_id = $2)
+                      and (select count(*) from trunkline.consumer_topic where topic_id = $1) < $4
                     for key share of topic_head";
-                let owner = owner.map(Principal::as_str);
-                let parameters: [&dyn Parameter; 4] =
-                    [&topic.0, &consumer.as_str(), &position.0, &owner];
+                let (owner, limit) = (owner.map(Principal::as_str), limit as i64);
+                let parameters: [&dyn Parameter; 5] =
+                    [&topic.0, &consumer.as_str(), &position.0, &limit, &owner];
                 let inserted = transaction.execute(insert, &parameters).await? == 1;
                 if inserted {
                     // A statement of its own, so that it sees the fence as it is now: the insert
@@ -80,6 +83,13 @@ impl Storage {
                 let found = transaction.query_opt(&find, &[&topic.0, &consumer.as_str()]).await?;
                 match found {
                     Some(_) if !inserted => Err(Error::Taken),
+                    None => {
+                        let count = "-- is_topic_full
+                            select count(*) >= $2 from trunkline.consumer_topic
+                            where topic_id = $1";
+                        let row = transaction.query_one(count, &[&topic.0, &limit]).await?;
+                        if row.get(0) { Err(Error::Full) } else { Ok(None) }
+                    }
                     found => Ok(found.as_ref().map(self::consumer)),
                 }
             })

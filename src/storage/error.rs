@@ -44,6 +44,9 @@ pub enum Error {
     /// All numbers that identify topics, or consumers, are used up.
     #[error("store a name: there is no number left for it")]
     NumbersUsedUp,
+    /// There are as many topics, producers or consumers as allowed.
+    #[error("store a name: there are as many as allowed")]
+    Full,
     /// The database has a schema that this broker does not know.
     #[error(
         "use the schema: the database is at version {found}, and this broker knows up to {known}; \
@@ -147,6 +150,7 @@ impl Error {
             | Self::ConnectionLost(_)
             | Self::Locked(_)
             | Self::ChangedMeanwhile
+            | Self::Full
             | Self::NewerSchema { .. }
             | Self::OlderSchema { .. }
             | Self::Url(_)

@@ -23,7 +23,7 @@ pub struct Server(SystemTime);
 
 impl Server {
     async fn of(client: &Client) -> Result<Self, tokio_postgres::Error> {
-        let statement = "-- find_server\nselect pg_postmaster_start_time()";
+        let statement = "-- find_server\nselect pg_catalog.pg_postmaster_start_time()";
         let rows = client.query_typed(statement, &[]).await?;
         Ok(Self(rows[0].get(0)))
     }

@@ -26,7 +26,7 @@ pub(super) async fn prove_that_sessions_last(direct: &Connector) -> Result<(), E
         return Err(Error::Pooled);
     }
     let key = random_key();
-    let try_lock = format!("/* prove_locks */ select pg_try_advisory_lock({key})");
+    let try_lock = format!("/* prove_locks */ select pg_catalog.pg_try_advisory_lock({key})");
     if ask(&first, &try_lock).await? == "t" && ask(&second, &try_lock).await? == "f" {
         return Ok(());
     }
@@ -48,7 +48,7 @@ pub(super) async fn prove_that_sessions_are_set_up(
 /// Asks in an order in which any pooler must lend one session to both clients, or two sessions to
 /// one client, whether it prefers the most recently used session or the least recently used one.
 async fn sessions_last(first: &Client, second: &Client) -> Result<bool, Error> {
-    const SESSION: &str = "/* find_session */ select pg_backend_pid()";
+    const SESSION: &str = "/* find_session */ select pg_catalog.pg_backend_pid()";
     let own = ask(first, SESSION).await?;
     if ask(first, SESSION).await? != own || ask(second, SESSION).await? == own {
         return Ok(false);
@@ -69,7 +69,7 @@ pub(super) async fn prove_that_databases_are_one(
 ) -> Result<(), Error> {
     let direct = connect(direct).await?;
     let key = random_key();
-    ask(&direct, &format!("/* mark_database */ select pg_advisory_lock({key})")).await?;
+    ask(&direct, &format!("/* mark_database */ select pg_catalog.pg_advisory_lock({key})")).await?;
     let seen = sessions
         .get()
         .await?
@@ -100,7 +100,8 @@ pub(super) async fn find_whether_notifications_arrive(
     };
     let notifying = connect(&direct.connector).await?;
     let text = format!("probe-{}", random_key());
-    let notify = format!("/* prove_notifications */ select pg_notify('trunkline', '{text}')");
+    let notify =
+        format!("/* prove_notifications */ select pg_catalog.pg_notify('trunkline', '{text}')");
     let arrived = async {
         loop {
             match listening.receive().await {

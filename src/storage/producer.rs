@@ -27,6 +27,8 @@ struct Registering<'a> {
     topic: &'a TopicName,
     producer: &'a ProducerId,
     owner: Option<&'a Principal>,
+    /// The most producers that the topic may have.
+    limit: usize,
     /// The statement that registers it.
     insert: &'a str,
     /// When to raise its epoch to one that no earlier registration used.
@@ -37,58 +39,88 @@ struct Registering<'a> {
 const PRODUCER: &str =
     "p.producer_id, p.created_at, p.updated_at, p.last_offset, p.epoch, p.last_sequence, p.owner";
 
+/// Whether a topic that a statement names has room for the producer `$2`, if `$3` is the most that a
+/// topic may have. A registered one needs none, so that its refusal says that it is registered.
+const HAS_ROOM: &str = "(
+    exists (select from trunkline.producer_topic o where o.topic_id = id and o.producer_id = $2)
+    or (select count(*) from trunkline.producer_topic o where o.topic_id = id) < $3)";
+
 impl Storage {
     /// Registers a producer, which belongs to `owner`; `None` if there is no such topic,
-    /// [`Error::Taken`] if it is registered.
+    /// [`Error::Taken`] if it is registered, [`Error::Full`] if the topic has `limit` others.
     pub async fn register_producer(
         &self,
         topic: &TopicName,
         producer: &ProducerId,
         owner: Option<&Principal>,
+        limit: usize,
     ) -> Result<Option<Producer>, Error> {
-        let insert = "-- register_producer
+        let insert = format!(
+            "-- register_producer
             insert into trunkline.producer_topic (topic_id, producer_id, owner)
-            select id, $2, $3 from trunkline.topic where name = $1";
+            select id, $2, $4 from trunkline.topic where name = $1 and {HAS_ROOM}"
+        );
         let was_forgotten = "exists (
             select from trunkline.forgotten_producer f
             where f.topic = $1 and f.producer_id = $2)";
-        let registering = Registering { topic, producer, owner, insert, condition: was_forgotten };
-        self.register(registering).await
+        self.register(Registering {
+            topic,
+            producer,
+            owner,
+            limit,
+            insert: &insert,
+            condition: was_forgotten,
+        })
+        .await
     }
 
     /// Registers a producer, which belongs to `owner`, or takes its next epoch if it is registered;
     /// `None` if there is no such topic. [`Error::Taken`] if it belongs to another owner than the
-    /// given one.
+    /// given one, [`Error::Full`] if it is not registered and the topic has `limit` others.
     pub async fn fence_producer(
         &self,
         topic: &TopicName,
         producer: &ProducerId,
         owner: Option<&Principal>,
+        limit: usize,
     ) -> Result<Option<Producer>, Error> {
-        let insert = "-- fence_producer
+        let insert = format!(
+            "-- fence_producer
             insert into trunkline.producer_topic as p (topic_id, producer_id, epoch, owner)
-            select id, $2, 0, $3 from trunkline.topic where name = $1
+            select id, $2, 0, $4 from trunkline.topic where name = $1 and {HAS_ROOM}
             on conflict (topic_id, producer_id) do update set epoch = p.epoch + 1
-                where $3::text is null or p.owner = $3";
-        let registering = Registering { topic, producer, owner, insert, condition: "true" };
-        self.register(registering).await
+                where $4::text is null or p.owner = $4"
+        );
+        self.register(Registering {
+            topic,
+            producer,
+            owner,
+            limit,
+            insert: &insert,
+            condition: "true",
+        })
+        .await
     }
 
+    /// Runs an insert, and raises the epoch where its condition holds to one that no earlier
+    /// registration used.
     async fn register(&self, registering: Registering<'_>) -> Result<Option<Producer>, Error> {
-        let Registering { topic, producer, owner, insert, condition } = registering;
+        let Registering { topic, producer, owner, limit, insert, condition } = registering;
         let mut client = self.query().await?;
         client
             .transact(async |transaction| {
                 let names: [&dyn Parameter; 2] = [&topic.as_str(), &producer.as_str()];
-                let owner = owner.map(Principal::as_str);
-                let values: [&dyn Parameter; 3] = [names[0], names[1], &owner];
+                let (owner, limit) = (owner.map(Principal::as_str), limit as i64);
+                let values: [&dyn Parameter; 4] = [names[0], names[1], &limit, &owner];
                 if transaction.execute(insert, &values).await? == 0 {
-                    // Only a fence finds a registration and leaves it as it is.
-                    let find = "-- find_owned_by_another
-                        select from trunkline.producer_topic join trunkline.topic on id = topic_id
-                        where name = $1 and producer_id = $2";
+                    let find = "-- why_not_registered
+                        select exists (select from trunkline.producer_topic
+                                       where topic_id = id and producer_id = $2)
+                        from trunkline.topic where name = $1";
                     return match transaction.query_opt(find, &names).await? {
-                        Some(_) => Err(Error::Taken),
+                        // Only a fence finds a registration and leaves it as it is.
+                        Some(row) if row.get(0) => Err(Error::Taken),
+                        Some(_) => Err(Error::Full),
                         None => Ok(None),
                     };
                 }

@@ -20,13 +20,15 @@ const TOPIC: &str = "name, description, labels::text, created_at, updated_at,
     retention_age_ms, retention_bytes, retention_messages, keep_unread";
 
 impl Storage {
-    /// Creates an empty topic; [`Error::Taken`] if the name is taken.
+    /// Creates an empty topic; [`Error::Taken`] if the name is taken, [`Error::Full`] if there are
+    /// `limit` topics.
     pub async fn create_topic(
         &self,
         name: &TopicName,
         description: &str,
         labels: &Labels,
         retention: &Retention,
+        limit: usize,
     ) -> Result<Topic, Error> {
         let client = self.query().await?;
         // A name that is taken must not use up a number: there are 2^31 of them.
@@ -37,6 +39,7 @@ impl Storage {
                         retention_bytes, retention_messages, keep_unread)
                     select $1, $2, $3::text::jsonb, $4, $5, $6, $7
                     where not exists (select from trunkline.topic where name = $1)
+                      and (select count(*) from trunkline.topic) < $8
                     returning *
                 ), head as (
                     insert into trunkline.topic_head (topic_id) select id from created
@@ -47,10 +50,17 @@ impl Storage {
         let labels = column::labels_to_json(labels)?;
         let Retention { max_age, max_bytes, max_messages, keep_unread } = retention;
         let age = max_age.map(milliseconds);
-        let arguments: [&dyn Parameter; 7] =
-            [&name.as_str(), &description, &labels, &age, max_bytes, max_messages, keep_unread];
-        let created = client.query_opt(statement, &arguments).await?;
-        topic(&created.ok_or(Error::Taken)?)
+        let (name, limit) = (name.as_str(), limit as i64);
+        let arguments: [&dyn Parameter; 8] =
+            [&name, &description, &labels, &age, max_bytes, max_messages, keep_unread, &limit];
+        if let Some(created) = client.query_opt(statement, &arguments).await? {
+            return topic(&created);
+        }
+        let is_taken = "-- is_topic_taken\nselect from trunkline.topic where name = $1";
+        match client.query_opt(is_taken, &[&name]).await? {
+            Some(_) => Err(Error::Taken),
+            None => Err(Error::Full),
+        }
     }
 
     /// A topic by its name, if it exists.

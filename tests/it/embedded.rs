@@ -224,3 +224,23 @@ async fn unsafe_and_insufficient_settings_are_logged_at_the_start() {
     storage.close();
     postgres.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_folder_of_the_account_nobody_is_refused() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path()).unwrap();
+    // Only root may give a folder away, and only root runs the server as another account.
+    if std::os::unix::fs::chown(folder.path(), Some(NOBODY), None).is_err() {
+        return;
+    }
+    match EmbeddedPostgres::start(&folder.path()).await {
+        Err(error @ Error::SharedAccount { .. }) => {
+            assert!(error.to_string().contains("chown"), "{error}");
+        }
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it was started"),
+    }
+}
+
+/// The number of the account `nobody`.
+const NOBODY: u32 = 65_534;

@@ -27,14 +27,19 @@ const LAYERS: Arrows = &[
 const ROOMS: Arrows = &[
     ("error", &[]),
     ("backoff", &[]),
+    ("budget", &[]),
     ("calls", &["error"]),
     ("catalogue", &["error"]),
+    ("quotas", &[]),
     ("characters", &["error"]),
     ("notify", &["backoff", "testing"]),
     ("log", &["error", "testing"]),
     ("truncation", &["backoff", "error", "log"]),
     ("lease", &["backoff", "error", "log", "notify", "testing"]),
-    ("publish", &["calls", "characters", "error", "log", "notify", "testing", "truncation"]),
+    (
+        "publish",
+        &["budget", "calls", "characters", "error", "log", "notify", "testing", "truncation"],
+    ),
     (
         "consume",
         &[
@@ -49,7 +54,10 @@ const ROOMS: Arrows = &[
             "truncation",
         ],
     ),
-    ("admin", &["catalogue", "characters", "error", "lease", "log", "notify", "truncation"]),
+    (
+        "admin",
+        &["catalogue", "characters", "error", "lease", "log", "notify", "quotas", "truncation"],
+    ),
     ("retention", &["log"]),
     ("health", &["backoff", "log", "truncation"]),
     ("testing", &[]),

@@ -182,3 +182,40 @@ async fn every_administrative_action_is_logged_once() {
         assert!(matching[0].contains(" INFO ") && matching[0].contains(also), "{}", matching[0]);
     }
 }
+
+#[tokio::test]
+async fn the_log_says_which_client_the_name_of_a_holder_stands_for() {
+    let database = TestDatabase::create().await;
+    let (client, mut log) = broker_with_log("info", &database.url).await;
+    create(&client, "orders").await;
+    let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
+    let register = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
+    client.consumers().register_consumer(register).await.unwrap();
+    let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
+    let consume = proto::ConsumeRequest { topic, consumer_id, ..Default::default() };
+    let mut stream = client.consumers().consume(consume).await.unwrap().into_inner();
+    soon("a frame", stream.message()).await.unwrap();
+    let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
+    let get = proto::GetConsumerRequest { topic, consumer_id };
+    let found = client.consumers().get_consumer(get).await.unwrap().into_inner();
+    let holder = found.consumer.unwrap().holder;
+    assert!(holder.starts_with("connection ") && holder.contains(" of broker "), "{holder}");
+    let lines = lines_until(&mut log, "opened a stream").await;
+    let line = lines.last().unwrap();
+    assert!(line.contains(&holder) && line.contains("127.0.0.1:"), "{line}");
+}
+
+#[tokio::test]
+async fn a_request_id_is_cut_to_64_characters() {
+    let database = TestDatabase::create().await;
+    let (client, mut log) = broker_with_log("info", &database.url).await;
+    let topic = "orders".to_owned();
+    let request = proto::CreateTopicRequest { topic, ..Default::default() };
+    let mut request = tonic::Request::new(request);
+    let id = "i".repeat(1_000).parse().unwrap();
+    request.metadata_mut().insert("x-request-id", id);
+    client.topics().create_topic(request).await.unwrap();
+    let lines = lines_until(&mut log, "created a topic").await;
+    let line = lines.last().unwrap();
+    assert!(line.contains(&"i".repeat(64)) && !line.contains(&"i".repeat(65)), "{line}");
+}

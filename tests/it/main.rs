@@ -5,9 +5,11 @@
 mod support;
 
 mod admin;
+mod amplification;
 mod bench;
 mod bench_pressure;
 mod bounded_reads;
+mod budgets;
 mod calls;
 mod calls_beside_held_rows;
 mod causes;
@@ -55,6 +57,7 @@ mod poolers;
 mod promises;
 mod publish;
 mod pull;
+mod quotas;
 mod reflection;
 mod registration;
 mod request_groups;

@@ -1,7 +1,7 @@
 //! Requests of a stream that are stored together as a group are still answered one by one.
 
 use trunkline::{
-    broker::{Broker, Error, Publish, Receipt},
+    broker::{Broker, Error, Publish, Quotas, Receipt},
     model::{Message, Offset},
     storage::Storage,
 };
@@ -27,7 +27,7 @@ fn group<const N: usize>(producer: &str, first: i64, counts: [usize; N]) -> Publ
 }
 
 async fn answers(broker: &Broker, group: Publish) -> Vec<Result<Receipt, Error>> {
-    soon("the answers", broker.publisher.enqueue(group).await.unwrap().wait()).await
+    soon("the answers", broker.publisher.enqueue(group, None).await.unwrap().wait()).await
 }
 
 #[tokio::test]
@@ -35,7 +35,7 @@ async fn a_group_is_stored_in_one_batch_or_checked_request_by_request() {
     let served = TestBroker::start().await;
     served.topic("orders").await;
     let storage = Storage::open(&served.database.url, None, LIMITS).await.unwrap();
-    let broker = Broker::start(storage, LIMITS.writers).await.unwrap();
+    let broker = Broker::start(storage, LIMITS.writers, Quotas::default()).await.unwrap();
     let receipt = |first, count, duplicate| Receipt { first: Offset(first), count, duplicate };
 
     let stored = answers(&broker, group(PRODUCER, 0, [2, 1, 3])).await;

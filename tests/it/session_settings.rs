@@ -157,3 +157,41 @@ async fn a_setting_that_cannot_be_reset_is_named_with_its_source() {
     }
     Storage::open(&url, None, LIMITS).await.unwrap().close();
 }
+
+/// What other users create must not stand in for what the broker's statements name.
+#[tokio::test]
+async fn no_session_looks_names_up_in_schemas_that_others_may_change() {
+    let database = Arc::new(TestDatabase::create().await);
+    let sql = database.sql().await;
+    sql.batch_execute(
+        "create table public.paths (path text);
+        create function public.record_path() returns trigger language plpgsql as $$
+        begin
+            insert into public.paths values (pg_catalog.current_setting('search_path'));
+            return new;
+        end $$;
+        create trigger record_path before insert on trunkline.topic
+            for each row execute function public.record_path();
+        create trigger record_path before insert on trunkline.batch
+            for each row execute function public.record_path();
+        create trigger record_path before update of position on trunkline.consumer_topic
+            for each row execute function public.record_path();",
+    )
+    .await
+    .unwrap();
+    let pooler = Pooler::start(&database, 4, false).await;
+    let direct = TestBroker::start_on(database.clone()).await;
+    let drain = Duration::from_secs(5);
+    let (url, direct_url) = (pooler.url(&database), database.url.clone());
+    let pooled = TestBroker::start_with(database.clone(), &url, Some(&direct_url), drain).await;
+    for (broker, topic) in [(&direct, "orders"), (&pooled, "bills")] {
+        broker.topic(topic).await;
+        broker.consumer(topic, "audit").await;
+        broker.publish(topic, ["a"]).await;
+        assert_eq!(broker.pull(topic, "audit", 1).await.unwrap().messages.len(), 1);
+    }
+    let paths = "select path, count(*) from public.paths group by path";
+    let rows = sql.query(paths, &[]).await.unwrap();
+    let found: Vec<(String, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(found, [("pg_catalog, pg_temp".to_owned(), 6)]);
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     broker::{
         admin::pages, catalogue::Catalogue, error::Error, lease::registry::Leases,
-        notify::outbox::LeaseScope,
+        notify::outbox::LeaseScope, quotas::Quotas,
     },
     model::{Consumer, ConsumerId, Page, PageRequest, Principal, Start, TopicName},
     storage::{self, Storage},
@@ -16,6 +16,7 @@ pub struct ConsumerAdmin {
     pub(crate) storage: Arc<Storage>,
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) leases: Arc<Leases>,
+    pub(crate) quotas: Quotas,
 }
 
 impl ConsumerAdmin {
@@ -27,12 +28,14 @@ impl ConsumerAdmin {
         start: Start,
         owner: Option<&Principal>,
     ) -> Result<Consumer, Error> {
+        let limit = self.quotas.consumers_per_topic;
         loop {
             let (id, position) = self.catalogue.resolve(&topic, start).await?;
             let registered = self.storage.row_locks().of_consumer(&topic, &consumer, || {
-                self.storage.register_consumer(id, &consumer, position, owner)
+                self.storage.register_consumer(id, &consumer, position, owner, limit)
             });
             match registered.await {
+                Err(storage::Error::Full) => return Err(Error::TooManyConsumers { topic, limit }),
                 Ok(Some(registered)) => return Ok(registered),
                 // Retention has removed messages from this position on. It does so at most once a
                 // second, so try again.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    broker::{admin::pages, catalogue::Catalogue, error::Error},
+    broker::{admin::pages, catalogue::Catalogue, error::Error, quotas::Quotas},
     model::{Page, PageRequest, Principal, Producer, ProducerId, TopicName},
     storage::{self, Storage},
 };
@@ -12,6 +12,7 @@ use crate::{
 pub struct ProducerAdmin {
     pub(crate) storage: Arc<Storage>,
     pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) quotas: Quotas,
 }
 
 impl ProducerAdmin {
@@ -22,10 +23,11 @@ impl ProducerAdmin {
         producer: ProducerId,
         owner: Option<&Principal>,
     ) -> Result<Producer, Error> {
-        let row_locks = self.storage.row_locks();
+        let (row_locks, limit) = (self.storage.row_locks(), self.quotas.producers_per_topic);
         let registered =
-            row_locks.of_topic(&topic, || self.storage.register_producer(&topic, &producer, owner));
+            row_locks.of_topic(&topic, || self.storage.register_producer(&topic, &producer, owner, limit));
         match registered.await {
+            Err(storage::Error::Full) => Err(Error::TooManyProducers { topic, limit }),
             Ok(Some(registered)) => Ok(registered),
             Ok(None) | Err(storage::Error::ParentGone) => Err(Error::TopicNotFound { topic }),
             Err(storage::Error::Taken) => Err(Error::ProducerExists { topic, producer }),
@@ -41,10 +43,11 @@ impl ProducerAdmin {
         producer: ProducerId,
         owner: Option<&Principal>,
     ) -> Result<Producer, Error> {
-        let row_locks = self.storage.row_locks();
+        let (row_locks, limit) = (self.storage.row_locks(), self.quotas.producers_per_topic);
         let fenced =
-            row_locks.of_topic(&topic, || self.storage.fence_producer(&topic, &producer, owner));
+            row_locks.of_topic(&topic, || self.storage.fence_producer(&topic, &producer, owner, limit));
         match fenced.await {
+            Err(storage::Error::Full) => Err(Error::TooManyProducers { topic, limit }),
             Ok(Some(registered)) => Ok(registered),
             Ok(None) | Err(storage::Error::ParentGone) => Err(Error::TopicNotFound { topic }),
             Err(storage::Error::Taken) => Err(Error::ProducerExists { topic, producer }),

@@ -10,6 +10,7 @@ use crate::{
         lease::registry::Leases,
         log::topics::TopicLogs,
         notify::outbox::LeaseScope,
+        quotas::Quotas,
         truncation::detect::Detector,
     },
     model::{
@@ -40,6 +41,7 @@ pub struct TopicAdmin {
     pub(crate) logs: Arc<TopicLogs>,
     pub(crate) leases: Arc<Leases>,
     pub(crate) truncation: Arc<Detector>,
+    pub(crate) quotas: Quotas,
 }
 
 impl TopicAdmin {
@@ -53,11 +55,10 @@ impl TopicAdmin {
     ) -> Result<Topic, Error> {
         self.check_text("description", [description].into_iter()).await?;
         self.check_text("labels", texts(labels)).await?;
-        let created = self
-            .storage
-            .row_locks()
-            .of_topic(&topic, || self.storage.create_topic(&topic, description, labels, retention));
-        match created.await {
+        let limit = self.quotas.topics;
+        let create = || self.storage.create_topic(&topic, description, labels, retention, limit);
+        match self.storage.row_locks().of_topic(&topic, create).await {
+            Err(storage::Error::Full) => Err(Error::TooManyTopics { limit }),
             Err(storage::Error::Taken) => Err(Error::TopicExists { topic }),
             Err(storage::Error::NumbersUsedUp) => Err(Error::NumbersUsedUp { what: "topic" }),
             other => Ok(other?),

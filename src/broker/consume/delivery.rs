@@ -7,7 +7,7 @@ use crate::{
         calls::Calls,
         catalogue::Catalogue,
         characters::Characters,
-        consume::positions::Positions,
+        consume::{positions::Positions, stream_limit::StreamLimit},
         error::Error,
         lease::registry::{Leases, Waiter},
         log::topics::{LogReader, TopicLogs},
@@ -27,6 +27,7 @@ pub struct Delivery {
     pub(crate) truncation: Arc<Detector>,
     pub(crate) leases: Arc<Leases>,
     pub(crate) positions: Positions,
+    pub(crate) streams: StreamLimit,
 }
 
 impl Delivery {

@@ -86,6 +86,7 @@ impl Delivery {
     /// Starts a stream. Later errors are sent in the stream.
     pub fn consume(self: &Arc<Self>, request: Consume) -> Result<Frames, Error> {
         self.calls.admit()?;
+        let admitted = self.streams.admit()?;
         let (frames, fence, receiver) = outbox::channel();
         let stream = Stream {
             delivery: self.clone(),
@@ -96,7 +97,11 @@ impl Delivery {
             handed_out: 0,
             observation: self.logs.begin(),
         };
-        self.calls.spawn(stream.run().in_current_span());
+        let served = async {
+            stream.run().await;
+            drop(admitted);
+        };
+        self.calls.spawn(served.in_current_span());
         Ok(receiver)
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct SeenLogs {
 struct Seen {
     logs: HashMap<TopicId, SeenLog>,
     ids: HashMap<TopicName, TopicId>,
+    /// The last topic that [`SeenLogs::next_to_verify`] returned.
+    verified_to: Option<TopicId>,
 }
 
 /// What this broker has seen of one log.
@@ -167,6 +169,18 @@ impl SeenLogs {
     /// What was seen of all topics.
     pub(crate) fn all_logs(&self) -> HashMap<TopicId, SeenLog> {
         self.seen.lock().logs.clone()
+    }
+
+    /// The next topics, in turn, for the database to say whether they exist. A broker that hears no
+    /// notifications would otherwise remember the topics that others deleted.
+    pub(crate) fn next_to_verify(&self, count: usize) -> Vec<TopicId> {
+        let mut seen = self.seen.lock();
+        let after = seen.verified_to;
+        let mut next: Vec<_> = seen.logs.keys().copied().filter(|id| Some(*id) > after).collect();
+        next.sort_unstable();
+        next.truncate(count);
+        seen.verified_to = next.last().copied().filter(|_| next.len() == count);
+        next
     }
 
     /// Forgets a deleted topic.
@@ -308,6 +322,17 @@ mod tests {
             [20, 33, 34, 35, 36, 37, 38, 39],
             "the oldest extent and the newest ones"
         );
+    }
+
+    #[test]
+    fn all_topics_are_verified_in_turn() {
+        let logs = SeenLogs::default();
+        for topic in 1..=5 {
+            logs.observe(TopicId(topic), Offset(0), None, logs.now());
+        }
+        let next = || logs.next_to_verify(2).into_iter().map(|id| id.0).collect::<Vec<_>>();
+        let turns: [Vec<i32>; 5] = std::array::from_fn(|_| next());
+        assert_eq!(turns, [vec![1, 2], vec![3, 4], vec![5], vec![1, 2], vec![3, 4]]);
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use crate::broker::{
+    budget::Hold,
     error::Error,
     publish::request::{Publish, Receipt},
 };
@@ -24,8 +25,8 @@ pub(crate) enum Outcome {
 /// The caller that waits for a publish's outcome.
 pub(crate) struct Caller {
     pub outcome: oneshot::Sender<Outcome>,
-    /// The publish's share of the bytes in flight, returned with the answer.
-    pub _room: OwnedSemaphorePermit,
+    /// What the publish was charged for its bytes, returned with the answer.
+    pub _hold: Option<Hold>,
 }
 
 /// The answers to come to a publish.
@@ -140,8 +141,6 @@ impl Gathered {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::Semaphore;
-
     use super::*;
     use crate::model::{Epoch, Message, NewMessages, Offset, ProducerId, Sequence, TopicName};
 
@@ -159,8 +158,7 @@ mod tests {
         assert!(group.append(publish(1, 2)).is_none() && group.append(publish(3, 3)).is_none());
         let (outcome, answered) = oneshot::channel();
         let answers = Answers::of(&group, answered);
-        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        (Pending::new(group, Caller { outcome, _room: room }), answers)
+        (Pending::new(group, Caller { outcome, _hold: None }), answers)
     }
 
     fn receipt(first: i64, count: usize) -> Receipt {

@@ -9,11 +9,12 @@ use std::{
 };
 
 use parking_lot::RwLock;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     broker::{
+        budget::{Budget, Hold},
         calls::Calls,
         error::Error,
         publish::{
@@ -25,22 +26,22 @@ use crate::{
     model::TopicName,
 };
 
-/// How many bytes of publishes may be in flight. Beyond that, unary calls wait, and publish streams
-/// are not read, so that HTTP/2 flow control holds their clients back.
+/// How many bytes of publishes may be in flight. Beyond that, requests are not read, so that HTTP/2
+/// flow control holds their clients back.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// The share of each owner: enough for the largest request.
+const MAX_BYTES_EACH: usize = MAX_BYTES / 4;
 
 /// How many publishes may wait for one writer. Further ones wait to be enqueued.
 const QUEUE_LENGTH: usize = 4_096;
-
-/// How much memory a message takes besides its bytes.
-const MESSAGE_OVERHEAD: usize = 96;
 
 /// Accepts publishes.
 pub struct Publisher {
     calls: Calls,
     /// A queue for each writer; empty once the broker drains.
     queues: RwLock<Vec<mpsc::Sender<Pending>>>,
-    room: Arc<Semaphore>,
+    budget: Arc<Budget>,
 }
 
 impl Publisher {
@@ -57,27 +58,30 @@ impl Publisher {
                 queue
             })
             .collect();
-        let room = Arc::new(Semaphore::new(MAX_BYTES));
-        Self { calls, queues: RwLock::new(queues), room }
+        let budget = Arc::new(Budget::new(MAX_BYTES, MAX_BYTES_EACH));
+        Self { calls, queues: RwLock::new(queues), budget }
     }
 
-    /// Stores the messages of one request.
-    pub async fn publish(&self, publish: Publish) -> Result<Receipt, Error> {
-        let answers = self.enqueue(publish).await?.wait().await;
+    /// What the bytes of publishes are charged to, from their arrival to their answer.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// Stores the messages of one request. `hold` is what its bytes were charged.
+    pub async fn publish(&self, publish: Publish, hold: Option<Hold>) -> Result<Receipt, Error> {
+        let answers = self.enqueue(publish, hold).await?.wait().await;
         answers.into_iter().next().unwrap_or(Err(Error::outcome_unknown()))
     }
 
-    /// Enqueues a publish as soon as there is room for it. Publishes to one topic are stored in the
-    /// order in which they are enqueued.
-    pub async fn enqueue(&self, publish: Publish) -> Result<Answers, Error> {
+    /// Enqueues a publish as soon as the queue has room for it. Publishes to one topic are stored in
+    /// the order in which they are enqueued. `hold` is what its bytes were charged, and is returned
+    /// with the answer.
+    pub async fn enqueue(&self, publish: Publish, hold: Option<Hold>) -> Result<Answers, Error> {
         self.calls.admit()?;
-        let size = publish.messages.bytes() + publish.messages.count() * MESSAGE_OVERHEAD;
-        let size = size.min(MAX_BYTES) as u32;
-        let room = self.room.clone().acquire_many_owned(size).await.map_err(|_| Error::Draining)?;
         let queue = self.queue_of(&publish.topic).ok_or(Error::Draining)?;
         let (outcome, answered) = oneshot::channel();
         let answers = Answers::of(&publish, answered);
-        let pending = Pending::new(publish, Caller { outcome, _room: room });
+        let pending = Pending::new(publish, Caller { outcome, _hold: hold });
         queue.send(pending).await.map_err(|_| Error::Draining)?;
         Ok(answers)
     }

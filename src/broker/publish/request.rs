@@ -38,6 +38,19 @@ impl Publish {
     const MAX_MESSAGES: usize = 1_024;
     const MAX_BYTES: usize = 256 * 1024;
 
+    /// How much memory a message takes besides its bytes, and a header.
+    const MESSAGE_OVERHEAD: usize = 96;
+    const HEADER_OVERHEAD: usize = 96;
+
+    /// How much memory the messages take.
+    pub fn memory(&self) -> usize {
+        let headers =
+            self.messages.as_slice().iter().map(|message| message.headers.entries().len());
+        self.messages.bytes()
+            + self.messages.count() * Self::MESSAGE_OVERHEAD
+            + headers.sum::<usize>() * Self::HEADER_OVERHEAD
+    }
+
     /// Appends the producer's next request if it continues this one, and otherwise returns it.
     #[must_use]
     pub fn append(&mut self, next: Self) -> Option<Self> {

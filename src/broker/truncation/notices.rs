@@ -39,6 +39,7 @@ impl Notices {
     /// both as one.
     pub(crate) fn add(&self, topic: TopicId, lost: OffsetRange) {
         let mut notices = self.0.lock();
+        notices.retain(|_, notice| notice.is_open());
         let earlier = notices.get(&topic).filter(|notice| notice.is_open());
         let lost = earlier.map_or(lost, |notice| notice.lost.hull(lost));
         let audience = Audience::AllBut(HashSet::new());

@@ -8,7 +8,7 @@ use tracing::info;
 
 use crate::{
     access::Access,
-    broker::{Broker, Error, Frame, Frames},
+    broker::{Broker, Consume, Error, Frame, Frames},
     grpc::{
         caller, deadline, peer,
         status::refuse,
@@ -104,14 +104,18 @@ impl ConsumerService for Consumers {
         &self,
         request: Request<proto::ConsumeRequest>,
     ) -> Result<Response<Self::ConsumeStream>, Status> {
-        let holder = holder(&peer::of(&request));
+        let (client, connection) = (peer::of(&request), peer::opaque(&request));
         let deadline = deadline::of(request.metadata());
         let caller = caller::of(&self.access, &request)?;
-        let consume = decode::consume(request.into_inner(), holder, deadline).map_err(refuse)?;
+        let consume =
+            decode::consume(request.into_inner(), connection, deadline).map_err(refuse)?;
         let key = || RegistrationKey::consumer(&consume.topic, &consume.consumer);
         self.access.permit_registration(&caller, key).await.map_err(refuse)?;
         let mut guard = self.access.guard(&caller);
         guard.permit(key).await.map_err(refuse)?;
+        // Other clients are told the holder's name alone: the log says who that is.
+        let Consume { topic, consumer, holder, .. } = &consume;
+        info!(%topic, %consumer, holder, client, "opened a stream");
         let withdrawn = consume.withdrawn.clone();
         let frames = self.broker.delivery.consume(consume).map_err(refuse)?;
         let encode: fn(Result<Frame, Error>) -> WireFrame = encode_frame;
@@ -186,12 +190,4 @@ fn names(topic: &str, consumer_id: &str) -> Result<(TopicName, ConsumerId), Stat
 
 fn encode_frame(frame: Result<Frame, Error>) -> WireFrame {
     Ok(encode::frame(frame.map_err(refuse)?))
-}
-
-/// How other clients see the holder of a lease that gave no name: its address, and the broker's
-/// host and process ID.
-fn holder(client: &str) -> String {
-    let host = nix::unistd::gethostname().ok();
-    let host = host.as_ref().map_or("a broker".into(), |host| host.to_string_lossy());
-    format!("{client} via {host}/{}", std::process::id())
 }

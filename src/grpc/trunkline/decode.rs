@@ -14,9 +14,9 @@ use crate::{
         TimeBound, TopicChanges, TopicName,
     },
     proto::{
-        self,
+        self, Bounded, Elements,
         consume_request::Stop as ProtoStop,
-        raw::{NewMessage, PublishRequest, new_message::HeadersEntry},
+        raw::{PublishRequest, UnboundedMessage, unbounded_message::HeadersEntry},
         trim_topic_request::Before as ProtoBefore,
     },
 };
@@ -64,6 +64,16 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 /// Names the field that a value was parsed from.
 fn in_field<T>(field: &str, parsed: Result<T, InvalidValue>) -> Decoded<T> {
     parsed.map_err(|invalid| invalid.in_field(field))
+}
+
+/// A request, unless it has too many elements in a field: these were counted, and not decoded.
+pub(super) fn bounded<M: Elements>(
+    request: Bounded<M>,
+    field: &str,
+    unit: &'static str,
+) -> Decoded<M> {
+    let over_limit = |count| InvalidInput::over_limit(field, count, M::MOST, unit);
+    request.within_limit().map_err(over_limit)
 }
 
 pub(super) fn topic_name(name: &str) -> Decoded<TopicName> {
@@ -169,7 +179,8 @@ pub(super) struct Names {
     producer: Option<ProducerId>,
 }
 
-pub(super) fn publish(request: PublishRequest, names: &mut Names) -> Decoded<Publish> {
+pub(super) fn publish(request: Bounded<PublishRequest>, names: &mut Names) -> Decoded<Publish> {
+    let request = bounded(request, "messages", "messages")?;
     let messages = request.messages.into_iter().enumerate().map(message).collect::<Decoded<_>>()?;
     Ok(Publish {
         topic: name_like_last(&mut names.topic, &request.topic, "topic")?,
@@ -185,7 +196,7 @@ pub(super) fn publish(request: PublishRequest, names: &mut Names) -> Decoded<Pub
 }
 
 /// Decodes a publish request that belongs to no stream.
-pub fn decode_publish(request: PublishRequest) -> Decoded<Publish> {
+pub fn decode_publish(request: Bounded<PublishRequest>) -> Decoded<Publish> {
     publish(request, &mut Names::default())
 }
 
@@ -217,12 +228,13 @@ fn not_negative(field: &str, value: i64) -> Decoded<i64> {
     if value < 0 { Err(InvalidInput::new(field, "must not be negative")) } else { Ok(value) }
 }
 
-fn message((index, message): (usize, NewMessage)) -> Decoded<Message> {
-    let NewMessage { payload, key, headers } = message;
+fn message((index, message): (usize, Bounded<UnboundedMessage>)) -> Decoded<Message> {
+    let within = |invalid: InvalidInput| invalid.within(&format!("messages[{index}]"));
+    let message = bounded(message, "headers", "entries").map_err(within)?;
+    let UnboundedMessage { payload, key, headers } = message;
     let headers = match headers.is_empty() {
         true => Labels::default(),
-        false => self::headers(headers)
-            .map_err(|invalid| invalid.within(&format!("messages[{index}]")))?,
+        false => self::headers(headers).map_err(within)?,
     };
     Ok(Message { payload, key, headers })
 }
@@ -285,7 +297,7 @@ fn time(Timestamp { seconds, nanos }: Timestamp) -> Decoded<TimeBound> {
 
 pub(super) fn consume(
     request: proto::ConsumeRequest,
-    address: String,
+    connection: String,
     deadline: Option<Instant>,
 ) -> Decoded<Consume> {
     let commit_mode = match proto::CommitMode::try_from(request.commit_mode) {
@@ -328,7 +340,7 @@ pub(super) fn consume(
         max_in_flight: (max_in_flight < usize::MAX).then_some(max_in_flight),
         deadline,
         holder: if request.client_name.is_empty() {
-            address
+            connection
         } else {
             client_name(request.client_name)?
         },

@@ -5,6 +5,9 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::model::{InvalidInput, Page, PageRequest, TopicId, TopicName};
 
+/// The longest token. The longest that a list gives has some 720 bytes.
+const MAX_TOKEN_BYTES: usize = 1_024;
+
 /// Stands for the topic in the token of a list that belongs to none.
 const NO_TOPIC: &str = "-";
 
@@ -30,6 +33,10 @@ pub(super) fn decode_names(
         .map_err(|_| InvalidInput::new("page_size", "must not be negative"))?;
     if page_token.is_empty() {
         return Ok(PageRequest::first(size));
+    }
+    if page_token.len() > MAX_TOKEN_BYTES {
+        let (actual, limit) = (page_token.len(), MAX_TOKEN_BYTES);
+        return Err(InvalidInput::over_limit("page_token", actual, limit, "bytes"));
     }
     let (of, after) = parse(list, page_token)
         .filter(|(_, after)| is_name(after))
@@ -90,6 +97,15 @@ mod tests {
         let list = "producers of x";
         let next = decode(list, 1, &encode(list, &page("a", Some(TopicId(7))))).unwrap();
         assert_eq!((next.after.as_str(), next.of), ("a", Some(TopicId(7))));
+    }
+
+    #[test]
+    fn the_longest_names_fit_in_a_token_and_a_longer_token_is_not_decoded() {
+        let list = format!("producers of {}", "x".repeat(255));
+        let token = encode(&list, &page(&"y".repeat(255), Some(TopicId(i32::MAX))));
+        assert!(decode(&list, 1, &token).is_ok());
+        let refused = decode(&list, 1, &"A".repeat(1_025)).unwrap_err();
+        assert_eq!((refused.field.as_str(), refused.limit), ("page_token", Some(1_024)));
     }
 
     #[test]

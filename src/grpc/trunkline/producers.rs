@@ -9,13 +9,14 @@ use crate::{
     access::Access,
     broker::Broker,
     grpc::{
+        arrivals::Arrivals,
         caller, peer,
         status::refuse,
         trunkline::{decode, encode, page_token, publish_stream},
     },
     model::{ProducerId, RegistrationKey, TopicName},
     proto::{
-        self,
+        self, Bounded,
         raw::{PublishRequest, producer_service_server::ProducerService},
     },
 };
@@ -99,13 +100,16 @@ impl ProducerService for Producers {
 
     async fn publish(
         &self,
-        request: Request<PublishRequest>,
+        request: Request<Bounded<PublishRequest>>,
     ) -> Result<Response<proto::PublishResponse>, Status> {
         let caller = caller::of(&self.access, &request)?;
-        let publish = decode::decode_publish(request.into_inner()).map_err(refuse)?;
+        let (_, mut extensions, request) = request.into_parts();
+        let arrivals = extensions.remove::<Arrivals>().unwrap_or_default();
+        let publish = decode::decode_publish(request).map_err(refuse)?;
         let key = || RegistrationKey::producer(&publish.topic, &publish.producer);
         self.access.permit_registration(&caller, key).await.map_err(refuse)?;
-        let receipt = self.broker.publisher.publish(publish).await.map_err(refuse)?;
+        let hold = arrivals.take(arrivals.decoded(publish.memory()));
+        let receipt = self.broker.publisher.publish(publish, hold).await.map_err(refuse)?;
         let proto::PublishReceipt { first_offset, count, duplicate } = encode::receipt(receipt);
         Ok(Response::new(proto::PublishResponse { first_offset, count, duplicate }))
     }
@@ -114,10 +118,13 @@ impl ProducerService for Producers {
 
     async fn publish_stream(
         &self,
-        request: Request<Streaming<PublishRequest>>,
+        request: Request<Streaming<Bounded<PublishRequest>>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
         let guard = self.access.guard(&caller::of(&self.access, &request)?);
-        Ok(Response::new(publish_stream::start(&self.broker, guard, request.into_inner())))
+        let (_, mut extensions, requests) = request.into_parts();
+        let arrivals = extensions.remove::<Arrivals>().unwrap_or_default();
+        let started = publish_stream::start(&self.broker, guard, requests, arrivals);
+        Ok(Response::new(started))
     }
 }
 

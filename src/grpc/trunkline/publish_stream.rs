@@ -19,6 +19,7 @@ use crate::{
     access::Guard,
     broker::{Answers, Broker, Error, Publish, Receipt},
     grpc::{
+        arrivals::Arrivals,
         explain,
         status::{self, Refused},
         trunkline::{
@@ -28,7 +29,8 @@ use crate::{
     },
     model::RegistrationKey,
     proto::{
-        PublishStreamResponse, publish_stream_response::Result as ProtoResult, raw::PublishRequest,
+        Bounded, PublishStreamResponse, publish_stream_response::Result as ProtoResult,
+        raw::PublishRequest,
     },
 };
 
@@ -45,9 +47,15 @@ enum Upcoming {
     End(Status),
 }
 
+/// A request, or a group of them, and the bytes that are held for it.
+struct Accepted {
+    publish: Publish,
+    bytes: usize,
+}
+
 /// What arrived from a client.
 enum Received {
-    Request(Publish),
+    Request(Accepted),
     Invalid(Refused),
     /// The client sends no more requests.
     Closed,
@@ -63,13 +71,21 @@ pub(super) type AnswerStream = Pin<Box<dyn Stream<Item = Answer> + Send>>;
 pub(super) fn start(
     broker: &Arc<Broker>,
     guard: Guard,
-    requests: Streaming<PublishRequest>,
+    requests: Streaming<Bounded<PublishRequest>>,
+    arrivals: Arrivals,
 ) -> AnswerStream {
     let (upcoming, answered) = mpsc::channel(IN_FLIGHT);
     let withdrawn = Arc::<OnceLock<Status>>::default();
     let last = withdrawn.clone();
-    let names = Names::default();
-    let intake = Intake { broker: broker.clone(), guard, requests, names, upcoming, withdrawn };
+    let intake = Intake {
+        broker: broker.clone(),
+        guard,
+        requests,
+        arrivals,
+        names: Names::default(),
+        upcoming,
+        withdrawn,
+    };
     broker.track(intake.run().in_current_span());
     let answers = ReceiverStream::new(answered).then(answers).flat_map(stream::iter);
     // After the answers to what was accepted.
@@ -81,7 +97,9 @@ pub(super) fn start(
 struct Intake {
     broker: Arc<Broker>,
     guard: Guard,
-    requests: Streaming<PublishRequest>,
+    requests: Streaming<Bounded<PublishRequest>>,
+    /// What is held for the requests.
+    arrivals: Arrivals,
     names: Names,
     upcoming: mpsc::Sender<Upcoming>,
     /// Why the caller may not publish any more. Set while the queue of answers may be full.
@@ -97,9 +115,9 @@ impl Intake {
                 None => self.receive().await,
             };
             let upcoming = match received {
-                Received::Request(mut publish) => {
-                    left_over = self.append_arrived(&mut publish);
-                    self.accept(publish).await
+                Received::Request(mut group) => {
+                    left_over = self.append_arrived(&mut group);
+                    self.accept(group).await
                 }
                 Received::Invalid(error) => Upcoming::Refused { error, requests: 1 },
                 Received::Failed(status) => Upcoming::End(status),
@@ -126,7 +144,9 @@ impl Intake {
     }
 
     /// Enqueues a request group, if the caller may publish it.
-    async fn accept(&mut self, publish: Publish) -> Upcoming {
+    async fn accept(&mut self, Accepted { publish, bytes }: Accepted) -> Upcoming {
+        // Returned if the group is refused.
+        let hold = self.arrivals.take(bytes);
         let requests = publish.messages.requests();
         let key = || RegistrationKey::producer(&publish.topic, &publish.producer);
         if let Err(error) = self.guard.permit(key).await {
@@ -135,7 +155,7 @@ impl Intake {
                 false => Upcoming::Refused { error: error.into(), requests },
             };
         }
-        match self.broker.publisher.enqueue(publish).await {
+        match self.broker.publisher.enqueue(publish, hold).await {
             Ok(answers) => Upcoming::Answers(answers),
             Err(Error::Draining) => Upcoming::End(status::of(&Error::Draining)),
             Err(error) => Upcoming::Refused { error: error.into(), requests },
@@ -156,13 +176,14 @@ impl Intake {
 
     /// Appends requests that have already arrived, for as long as they continue the group. Returns
     /// the first arrival that does not, if there is one.
-    fn append_arrived(&mut self, publish: &mut Publish) -> Option<Received> {
+    fn append_arrived(&mut self, group: &mut Accepted) -> Option<Received> {
         while let Some(next) = self.requests.message().now_or_never() {
             match self.decode(next) {
-                Received::Request(next) => {
-                    if let Some(next) = publish.append(next) {
-                        return Some(Received::Request(next));
+                Received::Request(Accepted { publish, bytes }) => {
+                    if let Some(publish) = group.publish.append(publish) {
+                        return Some(Received::Request(Accepted { publish, bytes }));
                     }
+                    group.bytes += bytes;
                 }
                 other => return Some(other),
             }
@@ -170,11 +191,17 @@ impl Intake {
         None
     }
 
-    fn decode(&mut self, next: Result<Option<PublishRequest>, Status>) -> Received {
+    fn decode(&mut self, next: Result<Option<Bounded<PublishRequest>>, Status>) -> Received {
         match next {
             Ok(Some(request)) => match decode::publish(request, &mut self.names) {
-                Ok(publish) => Received::Request(publish),
-                Err(invalid) => Received::Invalid(invalid.into()),
+                Ok(publish) => {
+                    let bytes = self.arrivals.decoded(publish.memory());
+                    Received::Request(Accepted { publish, bytes })
+                }
+                Err(invalid) => {
+                    self.arrivals.refused();
+                    Received::Invalid(invalid.into())
+                }
             },
             Ok(None) => Received::Closed,
             Err(status) => Received::Failed(explain::explain(&status).unwrap_or(status)),

@@ -14,7 +14,7 @@ use crate::{
         trunkline::{decode, encode, page_token},
     },
     model::TopicName,
-    proto::{self, raw::topic_service_server::TopicService},
+    proto::{self, Bounded, raw::topic_service_server::TopicService},
 };
 
 /// Names the list in page tokens.
@@ -30,12 +30,12 @@ pub struct Topics {
 impl TopicService for Topics {
     async fn create_topic(
         &self,
-        request: Request<proto::CreateTopicRequest>,
+        request: Request<Bounded<proto::CreateTopicRequest>>,
     ) -> Result<Response<proto::CreateTopicResponse>, Status> {
         let client = peer::of(&request);
         let caller = caller::of(&self.access, &request)?;
-        let proto::CreateTopicRequest { topic, description, labels, retention } =
-            request.into_inner();
+        let request = decode::bounded(request.into_inner(), "labels", "entries").map_err(refuse)?;
+        let proto::CreateTopicRequest { topic, description, labels, retention } = request;
         let name = decode::topic_name(&topic).map_err(refuse)?;
         let description = decode::description(description).map_err(refuse)?;
         let labels = decode::labels(labels).map_err(refuse)?;
@@ -76,12 +76,13 @@ impl TopicService for Topics {
 
     async fn update_topic(
         &self,
-        request: Request<proto::UpdateTopicRequest>,
+        request: Request<Bounded<proto::UpdateTopicRequest>>,
     ) -> Result<Response<proto::UpdateTopicResponse>, Status> {
-        let name = decode::topic_name(&request.get_ref().topic).map_err(refuse)?;
         let client = peer::of(&request);
         let caller = caller::of(&self.access, &request)?;
-        let changes = decode::topic_changes(request.into_inner()).map_err(refuse)?;
+        let request = decode::bounded(request.into_inner(), "labels", "entries").map_err(refuse)?;
+        let name = decode::topic_name(&request.topic).map_err(refuse)?;
+        let changes = decode::topic_changes(request).map_err(refuse)?;
         self.access.permit_topic(&caller, &name).map_err(refuse)?;
         let topic = self.broker.topics.update(name, &changes).await.map_err(refuse)?;
         info!(topic = %topic.name, client, "changed a topic");

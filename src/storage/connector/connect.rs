@@ -201,8 +201,8 @@ async fn open(
         .await
         .map_err(|error| explain(&error, options).map_or(Reason::Answer(error), Reason::Tls))?;
     // A standby's data is old, and it accepts no writes.
-    let question =
-        async { client.simple_query("select pg_is_in_recovery()").await.map_err(Reason::from) };
+    let question = client.simple_query("select pg_catalog.pg_is_in_recovery()");
+    let question = async { question.await.map_err(Reason::from) };
     let answers = drive_while(&mut connection, question).await?;
     let recovers = answers
         .iter()

@@ -59,10 +59,15 @@ fn find_deviation(
 
 /// Finds the setting that the server refuses, by making each on its own.
 async fn find_what_cannot_be_set(client: &Client, error: tokio_postgres::Error) -> Error {
+    // The statements below name PostgreSQL's own functions. If this fails, the first of them may
+    // fail as well, and is then reported.
+    let own = "select pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false)";
+    let _ = client.batch_execute(own).await;
     for (name, value) in refusable() {
         let alone = format!(
             "select pg_catalog.set_config('{name}', '{value}', false)
-            where pg_catalog.current_setting('{name}', true) <> '{value}'"
+            where pg_catalog.current_setting('{name}', true)
+                  operator(pg_catalog.<>) '{value}'"
         );
         if let Err(error) = client.batch_execute(&alone).await {
             let source = source(client, name).await;

@@ -18,8 +18,8 @@ const SETTINGS: [(&str, &str); 18] = [
     // A broker that freezes in the middle of a transaction must not block a row for long. A running
     // one is never idle there for more than a round trip.
     ("idle_in_transaction_session_timeout", "5s"),
-    // Our own names are qualified; functions and operators must be PostgreSQL's.
-    ("search_path", "pg_catalog, \"$user\", public"),
+    // Our own names are qualified; all others must be PostgreSQL's, whatever other users create.
+    ("search_path", "pg_catalog, pg_temp"),
     // An error must not end the session.
     ("exit_on_error", "off"),
     // Every statement finds its rows by a key. A plan that was made while a table was small must
@@ -71,7 +71,7 @@ const SYNCHRONOUS_COMMIT: &str = "case
 /// Candidates for the startup options of a session, the most complete first, as not every server
 /// knows every setting. They add to the options that the URL gives.
 ///
-/// These settings matter before the first statement. A broker that vanishes before it has set a
+/// These settings matter before the first statement, which must already find PostgreSQL's functions. A broker that vanishes before it has set a
 /// session up would otherwise leave it behind for the two hours that kernels wait, and a time limit
 /// of the role's might end the very statement that lifts it. Poolers accept no such options.
 pub(crate) fn startup_options(given: Option<&str>) -> [String; 2] {
@@ -82,6 +82,7 @@ pub(crate) fn startup_options(given: Option<&str>) -> [String; 2] {
         ("idle_in_transaction_session_timeout", "5s"),
         ("exit_on_error", "off"),
         ("default_transaction_read_only", "off"),
+        ("search_path", "pg_catalog,pg_temp"),
     ];
     for (name, value) in KEEPALIVES.into_iter().chain(early) {
         options.push_str(&format!(" -c {name}={value}"));

@@ -8,7 +8,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{IntoRequest, Status};
 use tonic_health::pb::health_client::HealthClient;
 use trunkline::{
-    broker::Broker,
+    broker::{Broker, Budget, Quotas},
     client::{Client, Connection},
     proto::{
         self, consumer_service_client::ConsumerServiceClient,
@@ -27,6 +27,8 @@ pub struct TestBroker {
     pub database: Arc<TestDatabase>,
     pub endpoint: String,
     pub client: Client,
+    /// What publishes are charged to.
+    pub budget: Arc<Budget>,
     shutdown: DropGuard,
     served: JoinHandle<Result<(), server::Error>>,
 }
@@ -60,15 +62,32 @@ impl TestBroker {
         direct_url: Option<&str>,
         drain: Duration,
     ) -> Self {
+        Self::start_with_quotas(database, (url, direct_url), drain, Quotas::default()).await
+    }
+
+    /// Starts a broker with other limits on a new database.
+    pub async fn start_limited(quotas: Quotas) -> Self {
+        let database = Arc::new(TestDatabase::create().await);
+        let url = database.url.clone();
+        Self::start_with_quotas(database, (&url, None), Duration::from_secs(5), quotas).await
+    }
+
+    async fn start_with_quotas(
+        database: Arc<TestDatabase>,
+        (url, direct_url): (&str, Option<&str>),
+        drain: Duration,
+        quotas: Quotas,
+    ) -> Self {
         let storage = Storage::open(url, direct_url, LIMITS).await.unwrap();
-        let broker = Broker::start(storage, LIMITS.writers).await.unwrap();
+        let broker = Broker::start(storage, LIMITS.writers, quotas).await.unwrap();
+        let budget = broker.publisher.budget().clone();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
         let stopped = shutdown.clone().cancelled_owned();
         let served = tokio::spawn(server::run(listener, broker, drain, stopped));
         let client = Client::connect(&endpoint).await.unwrap();
-        Self { database, endpoint, client, shutdown: shutdown.drop_guard(), served }
+        Self { database, endpoint, client, budget, shutdown: shutdown.drop_guard(), served }
     }
 
     /// Starts another broker on the same database.

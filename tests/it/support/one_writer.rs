@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use trunkline::{
-    broker::{Answers, Broker, Error, Publish, Receipt},
+    broker::{Answers, Broker, Error, Publish, Quotas, Receipt},
     model::{Epoch, Message, NewMessages, ProducerId, Sequence, TopicName},
     storage::Storage,
 };
@@ -23,7 +23,7 @@ impl OneWriter {
             served.topic(topic).await;
         }
         let storage = Storage::open(&served.database.url, None, LIMITS).await.unwrap();
-        Self { served, broker: Broker::start(storage, 1).await.unwrap() }
+        Self { served, broker: Broker::start(storage, 1, Quotas::default()).await.unwrap() }
     }
 
     /// Makes publishes share a flush: they are enqueued while the writer waits for a lock, which
@@ -54,7 +54,7 @@ impl OneWriter {
     }
 
     pub async fn enqueue(&self, publish: Publish) -> Answers {
-        self.broker.publisher.enqueue(publish).await.unwrap()
+        self.broker.publisher.enqueue(publish, None).await.unwrap()
     }
 
     pub async fn stop(self) {

@@ -1,12 +1,14 @@
 //! Calls without a gRPC library: this side checks, truncates and answers nothing by itself.
 
+use std::net::Ipv4Addr;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::{
     SendStream,
     client::{ResponseFuture, SendRequest},
 };
 use http::{HeaderMap, Request, Response};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
@@ -29,7 +31,18 @@ pub struct Answer {
 impl RawClient {
     pub async fn connect(endpoint: &str) -> Self {
         let address = endpoint.strip_prefix("http://").unwrap();
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::over(TcpStream::connect(address).await.unwrap()).await
+    }
+
+    /// Connects from an address of this machine.
+    pub async fn connect_from(from: Ipv4Addr, endpoint: &str) -> Self {
+        let address = endpoint.strip_prefix("http://").unwrap().parse().unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        Self::over(socket.connect(address).await.unwrap()).await
+    }
+
+    async fn over(stream: TcpStream) -> Self {
         let (requests, connection) = h2::client::handshake(stream).await.unwrap();
         let driver = tokio::spawn(async {
             // Calls report its end.

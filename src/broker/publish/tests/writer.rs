@@ -3,15 +3,15 @@
 use std::{
     cell::{Cell, Ref, RefCell},
     collections::VecDeque,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use futures::FutureExt as _;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use crate::{
     broker::{
+        budget::{Budget, Owner, Share},
         characters::{Characters, TextStore},
         publish::{
             flush::Flush,
@@ -37,7 +37,7 @@ pub(crate) struct Driver {
     characters: Characters,
     locked: LockedTopics,
     queue: VecDeque<Pending>,
-    room: Arc<Semaphore>,
+    room: Share,
     pub flushes: Vec<FlushStats>,
 }
 
@@ -79,7 +79,7 @@ impl Driver {
             characters: Characters::new("LATIN1", false),
             locked: LockedTopics::default(),
             queue: VecDeque::new(),
-            room: Arc::new(Semaphore::new(ROOM)),
+            room: Budget::new(ROOM, ROOM).share(Owner::Principal("test".into())),
             flushes: Vec::new(),
         }
     }
@@ -96,13 +96,13 @@ impl Driver {
     pub(crate) fn enqueue(&mut self, publish: Publish) -> Answers {
         let (outcome, answered) = oneshot::channel();
         let answers = Answers::of(&publish, answered);
-        let _room = self.room.clone().try_acquire_owned().unwrap();
-        self.queue.push_back(Pending::new(publish, Caller { outcome, _room }));
+        let _hold = Some(self.room.try_hold(1).unwrap());
+        self.queue.push_back(Pending::new(publish, Caller { outcome, _hold }));
         answers
     }
 
     pub(crate) fn all_room_is_returned(&self) -> bool {
-        self.room.available_permits() == ROOM
+        self.room.try_hold(ROOM).is_some()
     }
 
     pub(crate) fn write_all(&mut self) {

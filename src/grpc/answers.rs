@@ -1,0 +1,195 @@
+//! Unary answers that wait for clients to read them.
+//!
+//! HTTP/2 keeps an answer until its client makes room for it. A large one is therefore handed over
+//! in small parts, so that what waits stays here: charged to its owner, and dropped if the client
+//! does not read on.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as HttpBody, Frame};
+use parking_lot::Mutex;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{
+    Status,
+    body::Body,
+    codegen::http::{HeaderMap, Response},
+};
+
+use crate::{
+    broker::{Hold, Share},
+    grpc::status,
+};
+
+/// Smaller answers are not charged: the number of a connection's calls limits them.
+const SMALL: usize = 16 * 1024;
+
+/// How much is handed over to HTTP/2 at a time.
+const PART: usize = 16 * 1024;
+
+/// What an unread answer is held to.
+#[derive(Clone)]
+pub(super) struct Unread {
+    /// What answers are charged to.
+    pub(super) share: Share,
+    /// How long an answer may wait for its client.
+    pub(super) limit: Duration,
+}
+
+impl Unread {
+    /// Waits until the owner has read some of its answers, if it has no room for another one.
+    pub(super) async fn has_room(&self) {
+        drop(self.share.clone().hold(1).await);
+    }
+
+    /// Charges for an answer until the client has read it; refuses it if there is no room.
+    pub(super) async fn keep(self, response: Response<Body>) -> Response<Body> {
+        let (parts, body) = response.into_parts();
+        let collected = match body.collect().await {
+            Ok(collected) => collected,
+            Err(status) => return status.into_http(),
+        };
+        let trailers = collected.trailers().cloned();
+        let bytes = collected.to_bytes();
+        let mut body = AnswerBody { answer: Arc::default(), trailers, _dropping: None };
+        let hold = match bytes.len() {
+            ..=SMALL => None,
+            charge => match self.share.try_hold(charge) {
+                Some(hold) => Some(hold),
+                None => return status::answers_unread(self.share.most()).into_http(),
+            },
+        };
+        if hold.is_some() {
+            let (answer, limit) = (body.answer.clone(), self.limit);
+            let dropping = tokio::spawn(async move {
+                tokio::time::sleep(limit).await;
+                answer.lock().drop_unread();
+            });
+            body._dropping = Some(AbortOnDropHandle::new(dropping));
+        }
+        *body.answer.lock() = Answer { unread: bytes, _hold: hold, dropped: false };
+        Response::from_parts(parts, Body::new(body))
+    }
+}
+
+/// The part of an answer that its client has not read.
+#[derive(Default)]
+struct Answer {
+    unread: Bytes,
+    _hold: Option<Hold>,
+    /// The client did not read it in time.
+    dropped: bool,
+}
+
+impl Answer {
+    fn drop_unread(&mut self) {
+        if !self.unread.is_empty() {
+            *self = Self { dropped: true, ..Self::default() };
+        }
+    }
+}
+
+/// The body of an answer.
+struct AnswerBody {
+    answer: Arc<Mutex<Answer>>,
+    trailers: Option<HeaderMap>,
+    /// The task that drops the answer if it is not read.
+    _dropping: Option<AbortOnDropHandle<()>>,
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let mut answer = self.answer.lock();
+        if answer.dropped {
+            return Poll::Ready(Some(Err(status::answer_dropped())));
+        }
+        let part = answer.unread.len().min(PART);
+        if part > 0 {
+            let part = answer.unread.split_to(part);
+            return Poll::Ready(Some(Ok(Frame::data(part))));
+        }
+        *answer = Answer::default();
+        drop(answer);
+        Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+
+    /// A refusal has headers alone, which clients know by their being the end.
+    fn is_end_stream(&self) -> bool {
+        let answer = self.answer.lock();
+        answer.unread.is_empty() && !answer.dropped && self.trailers.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt as _, StreamExt as _, stream};
+    use http_body_util::StreamBody;
+
+    use super::*;
+    use crate::broker::{Budget, Owner};
+
+    const EACH: usize = 100_000;
+
+    fn unread(budget: &Budget, limit: Duration) -> Unread {
+        Unread { share: budget.share(Owner::Principal("shop".into())), limit }
+    }
+
+    /// An answer of some bytes, with trailers.
+    fn answer(bytes: usize) -> Response<Body> {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", 0.into());
+        let data = stream::once(std::future::ready(Frame::data(Bytes::from(vec![7; bytes]))));
+        let trailers = stream::once(std::future::ready(Frame::trailers(trailers)));
+        Response::new(Body::new(StreamBody::new(data.chain(trailers).map(Ok::<_, Status>))))
+    }
+
+    const LONG: Duration = Duration::from_secs(3_600);
+
+    #[tokio::test]
+    async fn a_large_answer_is_charged_until_it_is_read() {
+        let budget = Budget::new(4 * EACH, EACH);
+        let unread = unread(&budget, LONG);
+        let mut body = unread.clone().keep(answer(EACH)).await.into_body();
+        assert!(unread.share.try_hold(1).is_none());
+        assert!(unread.has_room().now_or_never().is_none());
+        let refused = unread.clone().keep(answer(SMALL + 1)).await;
+        assert_eq!(refused.headers()["grpc-status"], "8");
+        assert!(!unread.clone().keep(answer(SMALL)).await.headers().contains_key("grpc-status"));
+
+        let mut read = 0;
+        let trailers = loop {
+            match body.frame().await.unwrap().unwrap().into_data() {
+                Ok(part) => {
+                    assert!(part.len() <= PART);
+                    read += part.len();
+                }
+                Err(trailers) => break trailers.into_trailers().unwrap(),
+            }
+        };
+        assert_eq!((read, trailers["grpc-status"].as_bytes()), (EACH, b"0".as_slice()));
+        assert!(unread.share.try_hold(EACH).is_some());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_read_is_dropped() {
+        let budget = Budget::new(4 * EACH, EACH);
+        let unread = unread(&budget, Duration::from_millis(20));
+        let mut body = unread.clone().keep(answer(EACH)).await.into_body();
+        assert!(body.frame().await.unwrap().is_ok());
+        unread.has_room().await;
+        assert!(unread.share.try_hold(EACH).is_some());
+        assert!(body.frame().await.unwrap().is_err());
+    }
+}

@@ -1,0 +1,261 @@
+//! The body of a call, which arrives no faster than its owner's byte budget allows.
+//!
+//! The budget is charged for each request when the five bytes with its length have arrived. What
+//! follows these bytes is read only once the budget has room, so HTTP/2 flow control holds the client
+//! back. A body that stops in the middle of a request ends with an error.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame};
+use tokio::time::{Instant, Sleep};
+use tonic::{Status, body::Body};
+
+use crate::{
+    broker::{Hold, Share},
+    grpc::{
+        arrivals::{Arrivals, charge},
+        status,
+    },
+};
+
+/// The bytes before each request: whether it is compressed, and its length.
+const PREFIX_BYTES: usize = 5;
+
+/// What a body is held to.
+pub(super) struct Terms {
+    /// What its requests are charged to.
+    pub(super) share: Share,
+    /// The largest request, in bytes.
+    pub(super) max_request: usize,
+    /// Whether the client sends any number of requests, and may pause between them.
+    pub(super) is_stream: bool,
+    /// How long the body may make no progress in the middle of a request.
+    pub(super) stall_limit: Duration,
+}
+
+/// A body whose requests are charged to a budget as they arrive.
+pub(super) struct ArrivingBody {
+    body: Body,
+    terms: Terms,
+    arrivals: Arrivals,
+    /// What has arrived and was not passed on yet.
+    rest: Bytes,
+    /// Where in a request the rest begins.
+    place: Place,
+    /// Waits for what the next request is charged.
+    waiting: Option<Pin<Box<dyn Future<Output = Hold> + Send>>>,
+    /// What was charged for the first request that begins in the rest.
+    charged: Option<Hold>,
+    /// The charges of the requests that begin in the rest.
+    charges: Vec<usize>,
+    stall: Stall,
+}
+
+/// A place in a sequence of requests.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    /// The part of a prefix that has arrived.
+    prefix: [u8; PREFIX_BYTES],
+    arrived: usize,
+    /// How many bytes of a request have not arrived.
+    missing: usize,
+}
+
+/// What becomes of the bytes that have arrived.
+enum Admission {
+    /// So many of them are passed on.
+    Pass(usize),
+    /// They wait until this much is charged.
+    Wait(usize),
+    /// They begin a request that is too large.
+    TooLarge(usize),
+}
+
+/// Notices that a body makes no progress.
+struct Stall {
+    limit: Duration,
+    since: Instant,
+    /// Set once a request had to be waited for.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl ArrivingBody {
+    pub(super) fn new(body: Body, terms: Terms, arrivals: Arrivals) -> Self {
+        let stall = Stall { limit: terms.stall_limit, since: Instant::now(), sleep: None };
+        Self {
+            body,
+            terms,
+            arrivals,
+            rest: Bytes::new(),
+            place: Place::default(),
+            waiting: None,
+            charged: None,
+            charges: Vec::new(),
+            stall,
+        }
+    }
+
+    /// Charges for the requests that begin in the rest, for all of them if there is room.
+    fn admit(&mut self) -> Admission {
+        let (mut place, mut at) = (self.place, 0);
+        let (mut first, mut second, mut cut) = (None, None, self.rest.len());
+        self.charges.clear();
+        while let Some((start, bytes)) = place.next(&self.rest, &mut at) {
+            if bytes > self.terms.max_request {
+                if start == 0 {
+                    return Admission::TooLarge(bytes);
+                }
+                (cut, place) = (start, Place::default());
+                break;
+            }
+            match first {
+                None => first = Some(start),
+                Some(_) => second = second.or(Some(start)),
+            }
+            self.charges.push(charge(bytes).min(self.terms.share.most()));
+        }
+        let Some(first) = first else { return self.pass(cut, place) };
+        let charged = self.charged.as_ref().map_or(0, Hold::bytes);
+        let needs = self.charges.iter().sum::<usize>().saturating_sub(charged);
+        if let Some(mut hold) = self.terms.share.try_hold(needs) {
+            if let Some(charged) = self.charged.take() {
+                hold.merge(charged);
+            }
+            self.arrivals.add(hold, self.charges.drain(..));
+            return self.pass(cut, place);
+        }
+        if let Some(charged) = self.charged.take() {
+            self.arrivals.add(charged, self.charges.drain(..1));
+            return match second {
+                Some(second) => self.pass(second, Place::default()),
+                None => self.pass(cut, place),
+            };
+        }
+        match first {
+            0 => Admission::Wait(self.charges[0]),
+            // The request before it can be decoded meanwhile, which may make the room.
+            _ => self.pass(first, Place::default()),
+        }
+    }
+
+    fn pass(&mut self, bytes: usize, place: Place) -> Admission {
+        self.place = place;
+        Admission::Pass(bytes)
+    }
+
+    /// Whether the client must send more soon.
+    fn is_within_request(&self) -> bool {
+        !self.terms.is_stream || self.place.arrived > 0 || self.place.missing > 0
+    }
+}
+
+impl Place {
+    /// Moves on to the end of the next prefix in `bytes`, from `at`. Returns where the prefix
+    /// begins, 0 if that was before `bytes`, and the length of its request.
+    fn next(&mut self, bytes: &[u8], at: &mut usize) -> Option<(usize, usize)> {
+        let skipped = self.missing.min(bytes.len() - *at);
+        self.missing -= skipped;
+        *at += skipped;
+        if self.missing > 0 {
+            return None;
+        }
+        let start = *at;
+        let arrived = (PREFIX_BYTES - self.arrived).min(bytes.len() - *at);
+        self.prefix[self.arrived..self.arrived + arrived]
+            .copy_from_slice(&bytes[start..start + arrived]);
+        self.arrived += arrived;
+        *at += arrived;
+        if self.arrived < PREFIX_BYTES {
+            return None;
+        }
+        self.arrived = 0;
+        let [_, length @ ..] = self.prefix;
+        self.missing = u32::from_be_bytes(length) as usize;
+        Some((start, self.missing))
+    }
+}
+
+impl Stall {
+    fn progress(&mut self) {
+        if self.sleep.is_some() {
+            self.since = Instant::now();
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let limit = self.limit;
+        let sleep = self.sleep.get_or_insert_with(|| {
+            self.since = Instant::now();
+            Box::pin(tokio::time::sleep(limit))
+        });
+        loop {
+            ready!(sleep.as_mut().poll(context));
+            let ends = self.since + limit;
+            if ends <= Instant::now() {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(ends);
+        }
+    }
+}
+
+impl HttpBody for ArrivingBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        loop {
+            if let Some(waiting) = &mut this.waiting {
+                this.charged = Some(ready!(waiting.as_mut().poll(context)));
+                this.waiting = None;
+                this.stall.progress();
+            }
+            if !this.rest.is_empty() {
+                match this.admit() {
+                    Admission::Pass(bytes) => {
+                        let data = this.rest.split_to(bytes);
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                    Admission::Wait(bytes) => {
+                        this.waiting = Some(Box::pin(this.terms.share.clone().hold(bytes)));
+                        continue;
+                    }
+                    Admission::TooLarge(bytes) => {
+                        let status = status::too_large(bytes, this.terms.max_request);
+                        return Poll::Ready(Some(Err(status)));
+                    }
+                }
+            }
+            let frame = match Pin::new(&mut this.body).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                Poll::Ready(ended) => return Poll::Ready(ended),
+                Poll::Pending => {
+                    if this.is_within_request() {
+                        ready!(this.stall.poll(context));
+                        return Poll::Ready(Some(Err(status::stalled(this.stall.limit))));
+                    }
+                    return Poll::Pending;
+                }
+            };
+            match frame.into_data() {
+                Ok(data) => {
+                    this.stall.progress();
+                    this.rest = data;
+                }
+                Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! Bodies that arrive in every cut, with and without room in the budget.
+
+use std::{convert::Infallible, net::IpAddr};
+
+use futures::{FutureExt as _, StreamExt as _, stream};
+use http_body_util::{BodyExt as _, StreamBody};
+
+use super::*;
+use crate::broker::{Budget, Owner};
+
+const EACH: usize = 100_000;
+
+fn share(budget: &Budget) -> Share {
+    budget.share(Owner::of_address(IpAddr::from([127, 0, 0, 1])))
+}
+
+fn request(bytes: usize) -> Vec<u8> {
+    let mut request = vec![0];
+    request.extend((bytes as u32).to_be_bytes());
+    request.resize(PREFIX_BYTES + bytes, b'x');
+    request
+}
+
+/// A body of some frames that, if it is open, never ends.
+fn body(frames: Vec<Vec<u8>>, open: bool) -> Body {
+    let frames = stream::iter(frames)
+        .map(|frame| Ok::<_, Infallible>(Frame::data(Bytes::from(frame))))
+        .chain(stream::once(std::future::pending()).take(usize::from(open)));
+    Body::new(StreamBody::new(frames))
+}
+
+fn arriving(body: Body, share: Share, stall_limit: Duration) -> (ArrivingBody, Arrivals) {
+    let arrivals = Arrivals::default();
+    let terms = Terms { share, max_request: 1_000, is_stream: true, stall_limit };
+    (ArrivingBody::new(body, terms, arrivals.clone()), arrivals)
+}
+
+const LONG: Duration = Duration::from_secs(3_600);
+
+/// The next data that passes at once; `None` if it waits or the body has ended.
+fn next(body: &mut ArrivingBody) -> Option<Result<Bytes, Status>> {
+    let frame = body.frame().now_or_never()??;
+    Some(frame.map(|frame| frame.into_data().unwrap()))
+}
+
+fn reason(status: &Status) -> String {
+    use tonic_types::StatusExt as _;
+    status.get_details_error_info().unwrap().reason
+}
+
+#[tokio::test]
+async fn every_request_is_charged_once_wherever_the_frames_are_cut() {
+    let lengths = [0, 1, 7, 300, 2, 1_000];
+    let whole: Vec<u8> = lengths.iter().flat_map(|&bytes| request(bytes)).collect();
+    for size in 1..40 {
+        let budget = Budget::new(4 * EACH, EACH);
+        let frames = whole.chunks(size).map(<[u8]>::to_vec).collect();
+        let (mut body, arrivals) = arriving(body(frames, false), share(&budget), LONG);
+        let mut passed = Vec::new();
+        while let Some(data) = next(&mut body) {
+            passed.extend(data.unwrap());
+        }
+        assert_eq!(passed, whole);
+        let total: usize = lengths.iter().map(|&bytes| charge(bytes)).sum();
+        assert!(share(&budget).try_hold(EACH - total).is_some());
+        assert!(share(&budget).try_hold(EACH - total + 1).is_none());
+        for bytes in lengths {
+            assert_eq!(arrivals.decoded(usize::MAX), charge(bytes));
+        }
+        drop((body, arrivals));
+        assert!(share(&budget).try_hold(EACH).is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_request_waits_for_room_while_those_before_it_are_passed_on() {
+    let budget = Budget::new(4 * EACH, EACH);
+    let all_but = |bytes| share(&budget).try_hold(EACH - bytes).unwrap();
+    let held = all_but(charge(100));
+    let (first, others) = (request(100), [request(200), request(3)].concat());
+    let frames = vec![[first.clone(), others.clone()].concat()];
+    let (mut body, arrivals) = arriving(body(frames, false), share(&budget), LONG);
+    assert_eq!(next(&mut body).unwrap().unwrap(), first);
+    assert!(next(&mut body).is_none(), "the others wait");
+    drop(held);
+    assert_eq!(next(&mut body).unwrap().unwrap(), others);
+    assert!(next(&mut body).is_none());
+    drop(arrivals);
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_large_is_refused_before_it_arrives() {
+    let budget = Budget::new(4 * EACH, EACH);
+    let frame = [request(10), request(1_001)[..PREFIX_BYTES].to_vec()].concat();
+    let (mut body, _arrivals) = arriving(body(vec![frame], true), share(&budget), LONG);
+    assert_eq!(next(&mut body).unwrap().unwrap(), request(10));
+    let status = next(&mut body).unwrap().unwrap_err();
+    assert_eq!(reason(&status), "REQUEST_TOO_LARGE");
+}
+
+#[tokio::test]
+async fn a_body_that_stops_within_a_request_ends_and_one_that_pauses_between_two_does_not() {
+    let budget = Budget::new(4 * EACH, EACH);
+    let limit = Duration::from_millis(20);
+    let half = request(10)[..8].to_vec();
+    let (mut stalled, _arrivals) = arriving(body(vec![half], true), share(&budget), limit);
+    next(&mut stalled).unwrap().unwrap();
+    let status = stalled.frame().await.unwrap().unwrap_err();
+    assert_eq!(reason(&status), "REQUEST_STALLED");
+
+    let (mut idle, _arrivals) = arriving(body(vec![request(10)], true), share(&budget), limit);
+    next(&mut idle).unwrap().unwrap();
+    // Longer than the limit, as the other body has shown that its time passes.
+    let waited = tokio::time::timeout(10 * limit, idle.frame()).await;
+    assert!(waited.is_err(), "a stream may be idle between requests");
+}
