@@ -12,6 +12,8 @@
 compile_error!("the feature sabotage breaks promises on purpose: it is for debug builds only");
 
 #[cfg(feature = "server")]
+pub mod access;
+#[cfg(feature = "server")]
 pub mod broker;
 #[cfg(feature = "cli")]
 pub mod cli;
