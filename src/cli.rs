@@ -13,6 +13,8 @@ mod endpoint;
 mod escape;
 mod failure;
 mod format;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod greeting;
 mod health;
 mod lines;

@@ -20,6 +20,8 @@ use crate::{
 
 pub use call::answer;
 pub use limits::{MAX_METADATA_BYTES, MAX_REQUEST_BYTES};
+#[cfg(fuzzing)]
+pub use trunkline::fuzzing;
 pub use trunkline::{decode::decode_publish, frames::encode_batch};
 
 use trunkline::{consumers::Consumers, producers::Producers, topics::Topics};

@@ -9,6 +9,8 @@ mod algorithm;
 mod claims;
 mod compact;
 mod fetch;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod keys;
 mod location;
 mod refusal;

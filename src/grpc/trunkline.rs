@@ -4,6 +4,8 @@ pub(crate) mod consumers;
 pub(crate) mod decode;
 mod encode;
 pub(crate) mod frames;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod page_token;
 pub(crate) mod producers;
 mod publish_stream;
