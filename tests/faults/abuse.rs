@@ -11,7 +11,9 @@ use std::{
 
 use tokio::{process::Command, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use trunkline::client::{Client, Commit, NewMessage, Producer};
+use trunkline::client::{Client, Commit, Event, Producer, Start};
+
+use trunkline::proto::NewMessage;
 
 use crate::{
     broker::Broker,
@@ -47,11 +49,13 @@ impl Steady {
         let producer = producer.producer(TOPIC, "steady").register().open().await.unwrap();
         let consumer = soon("the consumer's connection", client()).await.unwrap();
         let consumer = consumer.consumer(TOPIC, "steady", Commit::Auto);
-        let mut consumer = consumer.register_at(trunkline::client::Start::Earliest).open().await.unwrap();
+        let mut consumer = consumer.register_at(Start::Earliest).open().await.unwrap();
         let (count, delivered) = tokio::sync::watch::channel(0);
         let consuming = tokio::spawn(async move {
-            while let Ok(Some(_)) = consumer.next().await {
-                count.send_modify(|count| *count += 1);
+            while let Some(Ok(event)) = consumer.next_event().await {
+                if let Event::Messages(messages) = event {
+                    count.send_modify(|count| *count += messages.len() as u64);
+                }
             }
         });
         Self { producer, delivered, _consuming: consuming }
@@ -176,5 +180,5 @@ async fn fill(endpoint: &str, token: &str) {
     }
     producer.flush().await.unwrap();
     let consumer = client.consumer(HOSTILE_TOPIC, "hostile", Commit::Auto);
-    drop(consumer.register_at(trunkline::client::Start::Earliest).open().await.unwrap());
+    drop(consumer.register_at(Start::Earliest).open().await.unwrap());
 }

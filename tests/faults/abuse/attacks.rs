@@ -55,9 +55,13 @@ pub const ATTACKS: &[(&str, Attack)] = &[
 
 /// Runs something on several connections until the attack stops. It ends when its connection does,
 /// and begins again.
-async fn on_connections<F, Fut>(target: Target, connections: usize, settings: &'static [(u16, u32)], act: F)
-where
-    F: Fn(Wire, Target) -> Fut + Clone + Send + 'static,
+async fn on_connections<F, Fut>(
+    target: Target,
+    connections: usize,
+    settings: &'static [(u16, u32)],
+    act: F,
+) where
+    F: Fn(Wire, Target) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send,
 {
     let mut attackers = JoinSet::new();

@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{
-        TcpStream,
-        tcp::OwnedWriteHalf,
-    },
+    net::{TcpStream, tcp::OwnedWriteHalf},
     task::AbortHandle,
 };
 
@@ -102,15 +99,12 @@ impl Wire {
         self.outgoing.extend(stream.to_be_bytes());
     }
 
-    pub fn raw(&mut self, bytes: &[u8]) {
-        self.outgoing.extend(bytes);
-    }
-
     /// Sends what is queued; returns false if the peer is gone or takes nothing.
     pub async fn flush(&mut self) -> bool {
         let outgoing = std::mem::take(&mut self.outgoing);
         let writing = tokio::time::timeout(PATIENCE, self.writing.write_all(&outgoing));
-        matches!(writing.await, Ok(Ok(()))) && self.reading.as_ref().is_none_or(|r| !r.is_finished())
+        matches!(writing.await, Ok(Ok(())))
+            && self.reading.as_ref().is_none_or(|r| !r.is_finished())
     }
 }
 
@@ -135,7 +129,8 @@ pub fn header_block(method: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     text(&mut block, &format!("/trunkline.v1.{method}"));
     block.push(0x01);
     text(&mut block, "broker");
-    for (name, value) in [&[("content-type", "application/grpc"), ("te", "trailers")], headers].concat()
+    for (name, value) in
+        [&[("content-type", "application/grpc"), ("te", "trailers")], headers].concat()
     {
         block.push(0x00);
         text(&mut block, name);
