@@ -4,7 +4,7 @@
 SHELL := bash
 ARGS ?=
 
-.PHONY: help run test faults soak check fmt clippy doc client deny proto benches bench postgres test-postgres test-clients
+.PHONY: help run test faults soak abuse check fmt clippy doc client deny proto benches bench fuzz postgres test-postgres test-clients
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
@@ -24,6 +24,9 @@ faults: postgres ## Inject each fault once while clients work, and check that no
 
 soak: postgres ## Inject random faults into brokers, PostgreSQL and the network (SECONDS=300 SEED=1)
 	SOAK_SECONDS=$(or $(SECONDS),300) SOAK_SEED=$(or $(SEED),$$RANDOM) cargo test --locked --test faults a_long_soak -- --ignored --nocapture
+
+abuse: postgres ## Attack a broker as hostile clients do, and check what others get done meanwhile
+	cargo test --release --locked --test faults an_attack_leaves -- --ignored --nocapture
 
 check: fmt clippy doc client deny proto benches ## Run every check except the tests: format, lints, documentation, dependencies, protos, scripts
 
@@ -51,6 +54,9 @@ benches: ## Check the benchmark scripts
 
 bench: ## Benchmark the inner steps of publishing and consuming
 	cargo bench --bench inner --locked
+
+fuzz: ## Feed random bytes to whatever reads a stranger's (SECONDS=30 for each target)
+	scripts/fuzz $(or $(SECONDS),30)
 
 postgres: ## Install PostgreSQL's server binaries, if there are none
 	@scripts/install-postgres

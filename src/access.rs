@@ -16,6 +16,7 @@ mod caller;
 mod error;
 mod gate;
 mod guard;
+pub mod jwt;
 mod owners;
 mod rights;
 mod rules;

@@ -14,6 +14,8 @@ mod endpoint;
 mod escape;
 mod failure;
 mod format;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod grant;
 mod greeting;
 mod health;

@@ -25,6 +25,8 @@ use crate::{
 };
 
 pub use call::{Api, answer};
+#[cfg(fuzzing)]
+pub use trunkline::fuzzing;
 pub use intake::Intake;
 pub use limits::{MAX_CALL_BYTES, MAX_METADATA_BYTES, MAX_REQUEST_BYTES};
 pub use trunkline::{decode::decode_publish, frames::encode_batch};

@@ -6,6 +6,8 @@ pub(crate) mod consumers;
 pub(crate) mod decode;
 mod encode;
 pub(crate) mod frames;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod guarded;
 mod page_token;
 pub(crate) mod producers;

@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic shows where a run fails")]
 
+mod abuse;
 mod broker;
 mod check;
 mod clock;

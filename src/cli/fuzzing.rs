@@ -1,0 +1,11 @@
+//! What the fuzz targets call.
+
+use super::context::Contexts;
+
+/// Reads the text of a configuration file, and finds the endpoints of its contexts.
+pub fn configuration(text: &str) {
+    if let Ok(contexts) = toml::from_str::<Contexts>(text) {
+        let _ = contexts.endpoint(None);
+        let _ = contexts.endpoint(Some(text));
+    }
+}

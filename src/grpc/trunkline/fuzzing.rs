@@ -1,0 +1,50 @@
+//! What the fuzz targets call.
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::{decode, page_token};
+use crate::proto::{self, raw::PublishRequest};
+
+/// Reads bytes as a request of each kind. The first byte chooses the kind.
+pub fn request(data: &[u8]) {
+    let Some((kind, data)) = data.split_first() else { return };
+    let data = Bytes::copy_from_slice(data);
+    match kind % 9 {
+        0 => check(data, decode::decode_publish),
+        1 => check(data, |request: PublishRequest| {
+            // A stream's requests reuse the names of those before.
+            let mut names = decode::Names::default();
+            decode::publish(request.clone(), &mut names)?;
+            decode::publish(request, &mut names)
+        }),
+        2 => check(data, |request: proto::CreateTopicRequest| {
+            decode::topic_name(&request.topic)?;
+            decode::description(request.description)?;
+            decode::labels(request.labels)?;
+            decode::retention(request.retention)
+        }),
+        3 => check(data, decode::topic_changes),
+        4 => check(data, |request: proto::ReadMessagesRequest| {
+            decode::page_of_messages(request.max_messages)?;
+            decode::read_start(request.start)
+        }),
+        5 => check(data, |request: proto::TrimTopicRequest| decode::trim_to(request.before)),
+        6 => check(data, |request| decode::consume(request, String::new(), None)),
+        7 => check(data, |request| decode::pull(request, None)),
+        _ => check(data, |request| decode::commit(&request)),
+    }
+}
+
+fn check<R: Message + Default, D, E>(data: Bytes, decode: impl FnOnce(R) -> Result<D, E>) {
+    if let Ok(request) = R::decode(data) {
+        let _ = decode(request);
+    }
+}
+
+/// Reads a page token of each list.
+pub fn page_token(text: &str) {
+    for list in ["topics", "producers"] {
+        let _ = page_token::decode(list, 0, text);
+    }
+}
