@@ -4,6 +4,8 @@
 
 mod support;
 
+mod access;
+mod access_matrix;
 mod admin;
 mod bench;
 mod bench_pressure;

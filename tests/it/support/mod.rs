@@ -15,6 +15,7 @@ mod pooler;
 mod publish_stream;
 mod raw;
 mod scripted;
+pub mod secured;
 pub mod sequenced;
 mod shipper;
 mod status;
