@@ -29,5 +29,4 @@ pub use caller::{Caller, PeerIdentity};
 pub use error::Error;
 pub use gate::Access;
 pub use guard::Guard;
-pub use crate::storage::GrantKey;
 pub use rules::{Rule, find_rule, rules};

@@ -24,9 +24,7 @@ pub use call::{Api, answer};
 pub use limits::{MAX_METADATA_BYTES, MAX_REQUEST_BYTES};
 pub use trunkline::{decode::decode_publish, frames::encode_batch};
 
-use trunkline::{
-    access::AccessAdmin, consumers::Consumers, producers::Producers, topics::Topics,
-};
+use trunkline::{access::AccessAdmin, consumers::Consumers, producers::Producers, topics::Topics};
 
 /// The services of a broker.
 pub struct Services {
@@ -42,19 +40,26 @@ impl Services {
 
     /// The service for topics.
     pub fn topics(&self) -> TopicServiceServer<Topics> {
-        TopicServiceServer::new(Topics { broker: self.broker.clone(), access: self.access.clone() }).max_decoding_message_size(MAX_REQUEST_BYTES)
+        TopicServiceServer::new(Topics { broker: self.broker.clone(), access: self.access.clone() })
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
     }
 
     /// The service for producers.
     pub fn producers(&self) -> ProducerServiceServer<Producers> {
-        ProducerServiceServer::new(Producers { broker: self.broker.clone(), access: self.access.clone() })
-            .max_decoding_message_size(MAX_REQUEST_BYTES)
+        ProducerServiceServer::new(Producers {
+            broker: self.broker.clone(),
+            access: self.access.clone(),
+        })
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
     }
 
     /// The service for consumers.
     pub fn consumers(&self) -> ConsumerServiceServer<Consumers> {
-        ConsumerServiceServer::new(Consumers { broker: self.broker.clone(), access: self.access.clone() })
-            .max_decoding_message_size(MAX_REQUEST_BYTES)
+        ConsumerServiceServer::new(Consumers {
+            broker: self.broker.clone(),
+            access: self.access.clone(),
+        })
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
     }
     /// The service for tokens, grants and owners.
     pub fn access(&self) -> AccessServiceServer<AccessAdmin> {

@@ -107,9 +107,7 @@ impl Access {
             Rule::Topic(operations) => permit_any(known, operations, topic),
             Rule::TopicName(operations) => {
                 permit_any(known, operations, topic).map_err(|error| match error {
-                    Error::TopicHidden { topic } => {
-                        not_granted(known, operations, topic.as_str())
-                    }
+                    Error::TopicHidden { topic } => not_granted(known, operations, topic.as_str()),
                     other => other,
                 })
             }

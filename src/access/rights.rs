@@ -133,11 +133,8 @@ mod tests {
     fn known_topics_are_those_of_any_grant() {
         let all = rights([(Operation::Read, "*"), (Operation::Publish, "a")]);
         assert_eq!(all.known_topics(), None);
-        let some = rights([
-            (Operation::Read, "a"),
-            (Operation::Publish, "a"),
-            (Operation::Admin, "b*"),
-        ]);
+        let some =
+            rights([(Operation::Read, "a"), (Operation::Publish, "a"), (Operation::Admin, "b*")]);
         let filter = some.known_topics().unwrap();
         assert_eq!((filter.names, filter.prefixes), (vec!["a".to_owned()], vec!["b".to_owned()]));
     }

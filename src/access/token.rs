@@ -59,9 +59,7 @@ impl fmt::Debug for Minted {
 
 impl<'a> Presented<'a> {
     /// The token in a call's `authorization` headers; `None` if there is no such header.
-    pub(crate) fn find(
-        mut headers: impl Iterator<Item = &'a [u8]>,
-    ) -> Result<Option<Self>, Error> {
+    pub(crate) fn find(mut headers: impl Iterator<Item = &'a [u8]>) -> Result<Option<Self>, Error> {
         let Some(header) = headers.next() else { return Ok(None) };
         let malformed = |problem| Err(Error::TokenMalformed { problem });
         if headers.next().is_some() {

@@ -184,9 +184,7 @@ fn describe_access(error: &access::Error) -> (Code, &'static str, Metadata) {
         ),
         NotOwner(key) => (Code::PermissionDenied, "NOT_OWNER", of_registration(key)),
         NoOwner(key) => (Code::PermissionDenied, "NO_OWNER", of_registration(key)),
-        TokenNotFound { id } => {
-            (Code::NotFound, "TOKEN_NOT_FOUND", values([("token_id", id)]))
-        }
+        TokenNotFound { id } => (Code::NotFound, "TOKEN_NOT_FOUND", values([("token_id", id)])),
         GrantNotFound { principal, operation, topics } => {
             let mut metadata = two_values(("principal", principal), ("operation", operation));
             metadata.push(("topics", topics.clone()));
@@ -204,8 +202,13 @@ fn describe_access(error: &access::Error) -> (Code, &'static str, Metadata) {
             (Code::ResourceExhausted, "TOO_MANY_GRANTS", metadata)
         }
         // Those that the broker's errors stand for.
-        TopicHidden { .. } | RegistrationHidden(_) | NotRegistered(_) | Unconfirmed
-        | Invalid(_) | Read(_) | Write(_) => describe(&Error::internal()),
+        TopicHidden { .. }
+        | RegistrationHidden(_)
+        | NotRegistered(_)
+        | Unconfirmed
+        | Invalid(_)
+        | Read(_)
+        | Write(_) => describe(&Error::internal()),
     }
 }
 

@@ -87,9 +87,11 @@ impl Error {
     /// What the process exits with: 2 for a wrong option, as clap does.
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Storage(error)
-            | Self::Bootstrap(access::BootstrapError::Storage(error))
-                if error.is_transient() => EX_UNAVAILABLE.into(),
+            Self::Storage(error) | Self::Bootstrap(access::BootstrapError::Storage(error))
+                if error.is_transient() =>
+            {
+                EX_UNAVAILABLE.into()
+            }
             Self::LogFilter(_)
             | Self::EmptyUrl { .. }
             | Self::UrlNotUnicode { .. }

@@ -83,8 +83,7 @@ async fn serve_on(
     let _ = writeln!(stdout, "listening on {bound}").and_then(|()| stdout.flush());
     let acceptor = Acceptor::new(listener, descriptors::max_connections(sessions(limits)));
     let authentication = options.auth.into();
-    let server =
-        Server { acceptor, broker, authentication, drain_timeout: options.drain_timeout };
+    let server = Server { acceptor, broker, authentication, drain_timeout: options.drain_timeout };
     run::run_server(server, shutdown.cancelled()).await
 }
 

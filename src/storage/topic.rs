@@ -10,7 +10,9 @@ use super::{
     producer::forget_producers_of,
     session::{Parameter, Statements as _},
 };
-use crate::model::{Labels, Offset, Retention, Topic, TopicChanges, TopicFilter, TopicId, TopicName};
+use crate::model::{
+    Labels, Offset, Retention, Topic, TopicChanges, TopicFilter, TopicId, TopicName,
+};
 
 /// The columns that [`topic`] reads.
 const TOPIC: &str = "name, description, labels::text, created_at, updated_at,

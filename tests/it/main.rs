@@ -5,7 +5,10 @@
 mod support;
 
 mod access;
+mod access_admin;
 mod access_matrix;
+mod access_owners;
+mod access_streams;
 mod admin;
 mod bench;
 mod bench_pressure;

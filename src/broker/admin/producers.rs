@@ -23,8 +23,8 @@ impl ProducerAdmin {
         owner: Option<&Principal>,
     ) -> Result<Producer, Error> {
         let row_locks = self.storage.row_locks();
-        let registered = row_locks
-            .of_topic(&topic, || self.storage.register_producer(&topic, &producer, owner));
+        let registered =
+            row_locks.of_topic(&topic, || self.storage.register_producer(&topic, &producer, owner));
         match registered.await {
             Ok(Some(registered)) => Ok(registered),
             Ok(None) | Err(storage::Error::ParentGone) => Err(Error::TopicNotFound { topic }),

@@ -41,8 +41,12 @@ impl TopicService for Topics {
         let labels = decode::labels(labels).map_err(refuse)?;
         let retention = decode::retention(retention).map_err(refuse)?;
         self.access.permit_topic(&caller, &name).map_err(refuse)?;
-        let topic =
-            self.broker.topics.create(name, &description, &labels, &retention).await.map_err(refuse)?;
+        let topic = self
+            .broker
+            .topics
+            .create(name, &description, &labels, &retention)
+            .await
+            .map_err(refuse)?;
         info!(topic = %topic.name, client, "created a topic");
         Ok(Response::new(proto::CreateTopicResponse { topic: Some(encode::topic(topic)) }))
     }

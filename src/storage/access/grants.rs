@@ -2,34 +2,17 @@
 
 use tokio_postgres::Row;
 
-use super::{AccessChange, MAX_GRANTS, MAX_GRANTS_OF_PRINCIPAL, exclude_other_changes};
+use super::change::{AccessChange, MAX_GRANTS, MAX_GRANTS_OF_PRINCIPAL, exclude_other_changes};
 use crate::{
-    model::{Grant, Operation, Principal, TopicPattern},
+    model::{Grant, GrantKey, Operation, Principal, TopicPattern},
     storage::{
         Error, Storage,
         session::{Parameter, Statements as _},
     },
 };
 
-/// What identifies a grant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GrantKey {
-    /// Who has it.
-    pub principal: Principal,
-    /// What it permits.
-    pub operation: Operation,
-    /// Where.
-    pub topics: TopicPattern,
-}
-
 /// The columns that [`grant`] reads.
 const GRANT: &str = "principal, operation, topics, created_at, created_by";
-
-impl GrantKey {
-    fn texts(&self) -> [&str; 3] {
-        [self.principal.as_str(), self.operation.as_str(), self.topics.as_str()]
-    }
-}
 
 impl Storage {
     /// Adds a grant; returns the one that exists if it does.
@@ -48,7 +31,9 @@ impl Storage {
                     select {GRANT} from trunkline.access_grant
                     where principal = $1 and operation = $2 and topics = $3"
                 );
-                if let Some(found) = transaction.query_opt(&find, &[&principal, &operation, &topics]).await? {
+                if let Some(found) =
+                    transaction.query_opt(&find, &[&principal, &operation, &topics]).await?
+                {
                     return Ok(AccessChange::Done(grant(&found)?));
                 }
                 let count = "-- count_grants
@@ -95,7 +80,8 @@ impl Storage {
                 let delete = "-- remove_grant
                     delete from trunkline.access_grant
                     where principal = $1 and operation = $2 and topics = $3";
-                let deleted = transaction.execute(delete, &[&principal, &operation, &topics]).await?;
+                let deleted =
+                    transaction.execute(delete, &[&principal, &operation, &topics]).await?;
                 Ok(match deleted {
                     0 => AccessChange::NotFound,
                     _ => AccessChange::Done(()),

@@ -18,6 +18,7 @@ mod scripted;
 pub mod secured;
 pub mod sequenced;
 mod shipper;
+pub mod shop;
 mod status;
 mod stream;
 

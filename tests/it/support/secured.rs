@@ -148,6 +148,11 @@ impl As {
         Ok(self.access().who_am_i(proto::WhoAmIRequest {}).await?.into_inner())
     }
 
+    /// The id of the caller's token.
+    pub async fn token_id(&self) -> String {
+        self.who_am_i().await.unwrap().token_id
+    }
+
     pub async fn grant(&self, principal: &str, operation: Operation, topics: &str) {
         let (principal, topics) = (principal.to_owned(), topics.to_owned());
         let request = proto::AddGrantRequest { principal, operation: operation.into(), topics };
@@ -265,10 +270,7 @@ impl As {
         let mut stream = SecuredPublishStream { requests, answers };
         stream.publish(topic, id).await;
         let first = stream.answer().await.unwrap().result.unwrap();
-        assert!(
-            matches!(first, proto::publish_stream_response::Result::Receipt(_)),
-            "{first:?}"
-        );
+        assert!(matches!(first, proto::publish_stream_response::Result::Receipt(_)), "{first:?}");
         stream
     }
 }
