@@ -25,10 +25,10 @@ use crate::{
 };
 
 pub use call::{Api, answer};
-#[cfg(fuzzing)]
-pub use trunkline::fuzzing;
 pub use intake::Intake;
 pub use limits::{MAX_CALL_BYTES, MAX_METADATA_BYTES, MAX_REQUEST_BYTES};
+#[cfg(fuzzing)]
+pub use trunkline::fuzzing;
 pub use trunkline::{decode::decode_publish, frames::encode_batch};
 
 use intake::Budgets;

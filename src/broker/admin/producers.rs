@@ -24,8 +24,8 @@ impl ProducerAdmin {
         owner: Option<&Principal>,
     ) -> Result<Producer, Error> {
         let (row_locks, limit) = (self.storage.row_locks(), self.quotas.producers_per_topic);
-        let registered =
-            row_locks.of_topic(&topic, || self.storage.register_producer(&topic, &producer, owner, limit));
+        let registered = row_locks
+            .of_topic(&topic, || self.storage.register_producer(&topic, &producer, owner, limit));
         match registered.await {
             Err(storage::Error::Full) => Err(Error::TooManyProducers { topic, limit }),
             Ok(Some(registered)) => Ok(registered),
@@ -44,8 +44,8 @@ impl ProducerAdmin {
         owner: Option<&Principal>,
     ) -> Result<Producer, Error> {
         let (row_locks, limit) = (self.storage.row_locks(), self.quotas.producers_per_topic);
-        let fenced =
-            row_locks.of_topic(&topic, || self.storage.fence_producer(&topic, &producer, owner, limit));
+        let fenced = row_locks
+            .of_topic(&topic, || self.storage.fence_producer(&topic, &producer, owner, limit));
         match fenced.await {
             Err(storage::Error::Full) => Err(Error::TooManyProducers { topic, limit }),
             Ok(Some(registered)) => Ok(registered),
