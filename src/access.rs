@@ -14,6 +14,8 @@ mod administration;
 mod bootstrap;
 mod caller;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gate;
 mod guard;
 pub mod jwt;
@@ -24,7 +26,6 @@ mod snapshot;
 mod state;
 mod token;
 
-pub use crate::storage::GrantKey;
 pub use administration::{NewToken, RotateToken};
 pub use bootstrap::{BootstrapError, bootstrap};
 pub use caller::{Caller, PeerIdentity};

@@ -1,9 +1,12 @@
 //! Who calls.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
+
+use tokio::time::Instant;
 
 use crate::{
     access::{
+        error::Error,
         rights::Rights,
         rules::Rule,
         snapshot::{KnownToken, Snapshot},
@@ -29,10 +32,43 @@ pub enum Caller {
 #[derive(Clone, Debug)]
 pub struct Known {
     pub(crate) principal: Principal,
-    pub(crate) token: Option<Arc<KnownToken>>,
+    pub(crate) proof: Proof,
     pub(crate) rule: Rule,
     /// What the call is checked against.
     pub(crate) snapshot: Arc<Snapshot>,
+}
+
+/// How a caller has proved who it is.
+#[derive(Clone, Debug)]
+pub(crate) enum Proof {
+    /// A token of this broker's.
+    Token(Arc<KnownToken>),
+    /// A token of an identity provider.
+    Jwt { valid_until: Instant, expires_at: SystemTime },
+    /// The certificate of its connection.
+    Certificate,
+}
+
+impl Proof {
+    /// When it expires, if it does.
+    pub(crate) fn valid_until(&self) -> Option<Instant> {
+        match self {
+            Self::Token(token) => token.valid_until,
+            Self::Jwt { valid_until, .. } => Some(*valid_until),
+            Self::Certificate => None,
+        }
+    }
+
+    /// Refuses a proof that has expired or was revoked, as far as is known here.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match self {
+            Self::Token(token) => token.check(),
+            Self::Jwt { valid_until, .. } if *valid_until <= Instant::now() => {
+                Err(Error::TokenExpired)
+            }
+            Self::Jwt { .. } | Self::Certificate => Ok(()),
+        }
+    }
 }
 
 impl Caller {
@@ -53,7 +89,16 @@ impl Caller {
     pub fn token_id(&self) -> Option<&str> {
         match self {
             Self::Everyone => None,
-            Self::Known(known) => known.token.as_ref().map(|token| &*token.id),
+            Self::Known(Known { proof: Proof::Token(token), .. }) => Some(&token.id),
+            Self::Known(_) => None,
+        }
+    }
+
+    /// When a token of an identity provider expires, if the caller presented one.
+    pub fn jwt_expires_at(&self) -> Option<SystemTime> {
+        match self {
+            Self::Known(Known { proof: Proof::Jwt { expires_at, .. }, .. }) => Some(*expires_at),
+            _ => None,
         }
     }
 

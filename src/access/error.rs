@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    access::jwt::Refusal,
     model::{InvalidInput, Operation, Principal, RegistrationKey, TopicName},
     storage,
 };
@@ -21,6 +22,10 @@ pub enum Error {
     TokenExpired,
     #[error("the token has been revoked")]
     TokenRevoked,
+    #[error("{refusal}")]
+    Jwt { refusal: Refusal },
+    #[error("the token's claim that names the principal {problem}")]
+    JwtPrincipal { problem: String },
     #[error("{principal} lacks a grant of {operation} on {topic}")]
     NotGranted { principal: Principal, operation: Operation, topic: String },
     /// The caller has no right on the topic, so it must not learn whether the topic exists.
@@ -65,6 +70,16 @@ impl Error {
         Self::Read(Arc::new(error))
     }
 
+    /// Why a token of an identity provider is refused, with the reasons of the broker's own tokens
+    /// where they fit.
+    pub(crate) fn of_jwt(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Malformed(problem) => Self::TokenMalformed { problem },
+            Refusal::Expired => Self::TokenExpired,
+            refusal => Self::Jwt { refusal },
+        }
+    }
+
     pub(crate) fn of_write(error: storage::Error) -> Self {
         Self::Write(Arc::new(error))
     }
@@ -78,6 +93,8 @@ impl Error {
                 | Self::TokenUnknown
                 | Self::TokenExpired
                 | Self::TokenRevoked
+                | Self::Jwt { .. }
+                | Self::JwtPrincipal { .. }
                 | Self::Unconfirmed
         )
     }

@@ -1,14 +1,16 @@
 //! Checks callers: first who they are, then what they may do.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::{
-        caller::{Caller, Known, PeerIdentity},
+        caller::{Caller, Known, PeerIdentity, Proof},
         error::Error,
         guard::Guard,
+        jwt::{KeySource, Verified},
         rules::{self, Rule},
         state::State,
         token::Presented,
@@ -22,6 +24,8 @@ pub struct Access {
     pub(crate) storage: Arc<Storage>,
     /// `None` if the broker does not authenticate.
     pub(crate) state: Option<Arc<State>>,
+    /// The keys of the identity provider whose tokens count, if there is one.
+    keys: Option<Arc<KeySource>>,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
@@ -29,14 +33,27 @@ pub struct Access {
 impl Access {
     /// Lets everyone do everything.
     pub fn off(storage: Arc<Storage>) -> Self {
-        Self { storage, state: None, stopping: CancellationToken::new(), tasks: TaskTracker::new() }
+        Self {
+            storage,
+            state: None,
+            keys: None,
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }
     }
 
-    /// Requires callers to prove who they are.
-    pub async fn required(storage: Arc<Storage>) -> Result<Self, storage::Error> {
+    /// Requires callers to prove who they are. Tokens that an identity provider signed with one of
+    /// `keys` count as well.
+    pub async fn required(
+        storage: Arc<Storage>,
+        keys: Option<Arc<KeySource>>,
+    ) -> Result<Self, storage::Error> {
         let state = Arc::new(State::load(storage.clone()).await?);
-        let access = Self { state: Some(state.clone()), ..Self::off(storage) };
+        let access = Self { state: Some(state.clone()), keys, ..Self::off(storage) };
         let stopping = access.stopping.clone();
+        if let Some(keys) = access.keys.clone() {
+            access.tasks.spawn(keys.follow(stopping.clone()));
+        }
         access.tasks.spawn(async move {
             stopping.run_until_cancelled(state.keep_up_to_date()).await;
             state.store_use().await;
@@ -58,7 +75,7 @@ impl Access {
 
     /// Finds out who calls; `None` if everyone may make this call. `path` is `/package.Service/Method`,
     /// and `authorization` are the values of all headers of this name.
-    pub fn authenticate<'a>(
+    pub async fn authenticate<'a>(
         &self,
         path: &str,
         authorization: impl Iterator<Item = &'a [u8]>,
@@ -71,23 +88,25 @@ impl Access {
         if rule == Rule::Open {
             return Ok(None);
         }
-        let presented = Presented::find(authorization)?;
+        let presented = Presented::find(authorization, self.keys.is_some())?;
         if !state.is_confirmed() {
             return Err(Error::Unconfirmed);
         }
         let snapshot = state.snapshot();
-        let (principal, token) = match presented {
-            Some(presented) => {
+        let (principal, proof) = match (presented, &self.keys) {
+            (Some(Presented::Own(presented)), _) => {
                 let token = snapshot.recognise(&presented)?.clone();
                 state.record_use(&token);
-                (token.principal.clone(), Some(token))
+                (token.principal.clone(), Proof::Token(token))
             }
-            None => {
+            (Some(Presented::Jwt(token)), Some(keys)) => Box::pin(verify(keys, token)).await?,
+            (Some(Presented::Jwt(_)), None) => return Err(Error::TokenUnknown),
+            (None, _) => {
                 let named = peer.and_then(|PeerIdentity(names)| snapshot.first_with_grant(names));
-                (named.ok_or(Error::TokenMissing)?, None)
+                (named.ok_or(Error::TokenMissing)?, Proof::Certificate)
             }
         };
-        Ok(Some(Caller::Known(Known { principal, token, rule, snapshot })))
+        Ok(Some(Caller::Known(Known { principal, proof, rule, snapshot })))
     }
 
     /// The caller of a call, as [`Self::authenticate`] found it. Refuses a call that was not
@@ -195,6 +214,17 @@ impl Access {
             state.owners.forget_topic(topic);
         }
     }
+}
+
+/// Checks a token of the identity provider.
+async fn verify(keys: &KeySource, token: &str) -> Result<(Principal, Proof), Error> {
+    let Verified { principal, expires_at } = keys.verify(token).await.map_err(Error::of_jwt)?;
+    let principal = Principal::parse(&principal)
+        .map_err(|invalid| Error::JwtPrincipal { problem: invalid.problem })?;
+    let left = expires_at.duration_since(SystemTime::now()).unwrap_or_default();
+    // Tokens expire before the year 10000, and instants reach further.
+    let valid_until = Instant::now().checked_add(left).ok_or(Error::TokenExpired)?;
+    Ok((principal, Proof::Jwt { valid_until, expires_at }))
 }
 
 async fn check_registration(

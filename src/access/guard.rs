@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     access::{
-        caller::Known,
+        caller::{Known, Proof},
         error::Error,
         rules::Rule,
         snapshot::Snapshot,
@@ -79,10 +79,7 @@ impl Watch {
         let is_as_before = self.registration.as_ref() == Some(&key)
             && self.checked.as_ref().is_some_and(|checked| Arc::ptr_eq(checked, &snapshot));
         if is_as_before && !lapsed {
-            return match &self.caller.token {
-                Some(token) => token.check(),
-                None => Ok(()),
-            };
+            return self.caller.proof.check();
         }
         self.renew(&snapshot, lapsed)?;
         let is_registered = self.check_registration(&key).await?;
@@ -116,7 +113,7 @@ impl Watch {
                     Err(error) => return error,
                 }
             }
-            let expiry = self.caller.token.as_ref().and_then(|token| token.valid_until);
+            let expiry = self.caller.proof.valid_until();
             tokio::select! {
                 // Cannot fail: the sender is in `state`.
                 _ = self.view.changed() => {}
@@ -131,9 +128,11 @@ impl Watch {
         if lapsed {
             return Err(Error::Unconfirmed);
         }
-        if let Some(token) = &self.caller.token {
-            let token = snapshot.check_again(token)?.clone();
-            self.caller.token = Some(token);
+        match &self.caller.proof {
+            Proof::Token(token) => {
+                self.caller.proof = Proof::Token(snapshot.check_again(token)?.clone());
+            }
+            proof => proof.check()?,
         }
         self.caller.snapshot = snapshot.clone();
         Ok(())

@@ -15,7 +15,7 @@ use crate::{
     access::{
         error::Error,
         rights::Rights,
-        token::{Hash, Presented, are_equal},
+        token::{Hash, OwnToken, are_equal},
     },
     model::{Operation, Principal, TopicPattern},
     storage::{AccessVersion, TokenEnd, ValidToken},
@@ -78,7 +78,7 @@ impl Snapshot {
     }
 
     /// The token that a caller presents, if it is valid.
-    pub(crate) fn recognise(&self, presented: &Presented<'_>) -> Result<&Arc<KnownToken>, Error> {
+    pub(crate) fn recognise(&self, presented: &OwnToken<'_>) -> Result<&Arc<KnownToken>, Error> {
         let known = self.tokens.get(presented.id).ok_or(Error::TokenUnknown)?;
         if !are_equal(&known.hash, &presented.hash) {
             return Err(Error::TokenUnknown);
@@ -133,7 +133,7 @@ impl KnownToken {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::token::Minted;
+    use crate::access::token::{Minted, Presented};
 
     fn token(minted: &Minted, end: Option<TokenEnd>, expires_in: Option<Duration>) -> ValidToken {
         ValidToken {
@@ -156,7 +156,8 @@ mod tests {
 
     fn recognise(snapshot: &Snapshot, text: &str) -> Result<Principal, Error> {
         let header = format!("Bearer {text}");
-        let presented = Presented::find(std::iter::once(header.as_bytes())).unwrap().unwrap();
+        let found = Presented::find(std::iter::once(header.as_bytes()), false).unwrap().unwrap();
+        let Presented::Own(presented) = found else { panic!("it is the broker's own") };
         snapshot.recognise(&presented).map(|token| token.principal.clone())
     }
 

@@ -29,8 +29,16 @@ pub(crate) struct Minted {
     pub hash: Hash,
 }
 
-/// A token that a caller presents.
-pub(crate) struct Presented<'a> {
+/// What a caller presents.
+pub(crate) enum Presented<'a> {
+    /// A token of this broker's.
+    Own(OwnToken<'a>),
+    /// What may be a token of an identity provider.
+    Jwt(&'a str),
+}
+
+/// A token of this broker's that a caller presents.
+pub(crate) struct OwnToken<'a> {
     pub id: &'a str,
     pub hash: Hash,
 }
@@ -59,7 +67,11 @@ impl fmt::Debug for Minted {
 
 impl<'a> Presented<'a> {
     /// The token in a call's `authorization` headers; `None` if there is no such header.
-    pub(crate) fn find(mut headers: impl Iterator<Item = &'a [u8]>) -> Result<Option<Self>, Error> {
+    /// `may_be_jwt` says whether tokens of an identity provider are accepted.
+    pub(crate) fn find(
+        mut headers: impl Iterator<Item = &'a [u8]>,
+        may_be_jwt: bool,
+    ) -> Result<Option<Self>, Error> {
         let Some(header) = headers.next() else { return Ok(None) };
         let malformed = |problem| Err(Error::TokenMalformed { problem });
         if headers.next().is_some() {
@@ -71,9 +83,14 @@ impl<'a> Presented<'a> {
         if !scheme.eq_ignore_ascii_case(b"Bearer ") {
             return malformed("the authorization header is not of the form `Bearer TOKEN`");
         }
-        Self::parse(token).map(Some)
+        match str::from_utf8(token) {
+            Ok(text) if may_be_jwt && !text.starts_with(PREFIX) => Ok(Some(Self::Jwt(text))),
+            _ => OwnToken::parse(token).map(|token| Some(Self::Own(token))),
+        }
     }
+}
 
+impl<'a> OwnToken<'a> {
     fn parse(token: &'a [u8]) -> Result<Self, Error> {
         let malformed = Error::TokenMalformed { problem: "it is not of the form tlk_ID_SECRET" };
         let text = match str::from_utf8(token) {
@@ -126,8 +143,11 @@ mod tests {
     use super::*;
 
     fn find(headers: &[&str]) -> Result<Option<String>, Error> {
-        let found = Presented::find(headers.iter().map(|header| header.as_bytes()))?;
-        Ok(found.map(|found| found.id.to_owned()))
+        let found = Presented::find(headers.iter().map(|header| header.as_bytes()), false)?;
+        Ok(found.map(|found| match found {
+            Presented::Own(token) => token.id.to_owned(),
+            Presented::Jwt(_) => unreachable!("no JWT is accepted"),
+        }))
     }
 
     #[test]
@@ -136,9 +156,14 @@ mod tests {
         assert!(is_id(&minted.id) && minted.text.len() == TOKEN_CHARS);
         for scheme in ["Bearer", "bearer", "BEARER"] {
             let header = format!("{scheme} {}", minted.text);
-            let found = Presented::find(std::iter::once(header.as_bytes())).unwrap().unwrap();
-            assert_eq!(found.id, minted.id);
-            assert!(are_equal(&found.hash, &minted.hash));
+            // Whether or not tokens of an identity provider are accepted, too.
+            for may_be_jwt in [false, true] {
+                let headers = std::iter::once(header.as_bytes());
+                let found = Presented::find(headers, may_be_jwt).unwrap().unwrap();
+                let Presented::Own(found) = found else { panic!("it is the broker's own") };
+                assert_eq!(found.id, minted.id);
+                assert!(are_equal(&found.hash, &minted.hash));
+            }
         }
         assert_ne!(Minted::new().unwrap().text, minted.text);
         assert_eq!(find(&[]).unwrap(), None);

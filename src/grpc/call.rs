@@ -38,7 +38,7 @@ pub async fn answer(api: Api, mut request: Request<Body>) -> Response<Body> {
     let authorization = request.headers().get_all("authorization").iter();
     let authorization = authorization.map(|header| header.as_bytes());
     let peer = request.extensions().get::<PeerIdentity>();
-    match access.authenticate(request.uri().path(), authorization, peer) {
+    match access.authenticate(request.uri().path(), authorization, peer).await {
         Ok(None) => {}
         Ok(Some(caller)) => drop(request.extensions_mut().insert(caller)),
         Err(error) => return status::refuse(error).into_http(),

@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
-    access,
+    access::{self, jwt::Refusal},
     broker::Error,
     grpc::limits::{MAX_METADATA_BYTES, MAX_REQUEST_BYTES},
     model::{
@@ -183,6 +183,8 @@ fn describe_access(error: &access::Error) -> (Code, &'static str, Metadata) {
         TokenUnknown => (Code::Unauthenticated, "TOKEN_UNKNOWN", Vec::new()),
         TokenExpired => (Code::Unauthenticated, "TOKEN_EXPIRED", Vec::new()),
         TokenRevoked => (Code::Unauthenticated, "TOKEN_REVOKED", Vec::new()),
+        Jwt { refusal } => describe_jwt(refusal),
+        JwtPrincipal { .. } => (Code::Unauthenticated, "TOKEN_CLAIM_REFUSED", Vec::new()),
         NotGranted { operation, topic, .. } => (
             Code::PermissionDenied,
             "NOT_GRANTED",
@@ -216,6 +218,24 @@ fn describe_access(error: &access::Error) -> (Code, &'static str, Metadata) {
         | Read(_)
         | Write(_) => describe(&Error::internal()),
     }
+}
+
+/// As [`describe`], for why a token of an identity provider is refused.
+fn describe_jwt(refusal: &Refusal) -> (Code, &'static str, Metadata) {
+    let reason = match refusal {
+        Refusal::Malformed(_) => "TOKEN_MALFORMED",
+        Refusal::Expired => "TOKEN_EXPIRED",
+        Refusal::Algorithm => "TOKEN_ALGORITHM_REFUSED",
+        Refusal::UnknownKey => "TOKEN_KEY_UNKNOWN",
+        Refusal::Signature => "TOKEN_SIGNATURE_WRONG",
+        Refusal::NotYetValid => "TOKEN_NOT_YET_VALID",
+        Refusal::Claim(claim) => {
+            let metadata = vec![("claim", claim.clone())];
+            return (Code::Unauthenticated, "TOKEN_CLAIM_REFUSED", metadata);
+        }
+        Refusal::NoKeys => return (Code::Unavailable, "TOKEN_KEYS_UNAVAILABLE", Vec::new()),
+    };
+    (Code::Unauthenticated, reason, Vec::new())
 }
 
 fn of_registration(RegistrationKey { topic, id }: &RegistrationKey) -> Metadata {

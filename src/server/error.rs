@@ -53,8 +53,8 @@ pub enum Error {
     /// Other hosts could use the broker without protection.
     #[error(
         "listen on {address}: other hosts could use this broker without {missing}; give it \
-         --tls-cert, --tls-key and --tls-client-ca, or listen on 127.0.0.1, or pass --insecure if \
-         you trust everyone who reaches this address"
+         --tls-cert and --tls-key, and --auth required or --tls-client-ca; or listen on 127.0.0.1; \
+         or pass --insecure if you trust everyone who reaches this address"
     )]
     Exposed {
         /// The address.
@@ -65,6 +65,12 @@ pub enum Error {
     /// The certificates for TLS cannot be used.
     #[error("load {0}")]
     Tls(#[from] LoadError),
+    /// The keys of the identity provider cannot be used.
+    #[error("load {0}")]
+    Jwt(#[from] access::jwt::Error),
+    /// Tokens of an issuer are to be accepted, but callers need none.
+    #[error("use --jwt-issuer: it goes with --auth required, without which nobody needs a token")]
+    JwtWithoutAuth,
     /// The private PostgreSQL could not be started.
     #[error("start a private PostgreSQL: {0}")]
     Embedded(#[from] embedded::Error),
@@ -127,6 +133,7 @@ impl Error {
             | Self::DatabaseUrl { .. }
             | Self::DirectUrlAlone
             | Self::Exposed { .. }
+            | Self::JwtWithoutAuth
             | Self::Embedded(embedded::Error::EmptyBinariesVariable) => 2.into(),
             _ => ExitCode::FAILURE,
         }

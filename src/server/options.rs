@@ -2,6 +2,7 @@
 //! that the default.
 
 mod connections;
+mod jwt;
 mod tls;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -9,9 +10,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum, builder::BoolishValueParser};
 
 pub use connections::ConnectionOptions;
+pub use jwt::JwtOptions;
 pub use tls::{ClientAuth, TlsOptions};
-
-use super::run::Authentication;
 
 /// The options of `trunkline serve`.
 #[derive(Args, Clone, Debug)]
@@ -57,6 +57,10 @@ pub struct ServeOptions {
     /// certificate, and its principal the grants. `trunkline token bootstrap` creates the first token.
     #[arg(long, env = "TRUNKLINE_AUTH", value_name = "MODE", default_value = "off")]
     pub auth: Auth,
+
+    /// Tokens of an identity provider.
+    #[command(flatten)]
+    pub jwt: JwtOptions,
 
     /// TLS and client certificates.
     #[command(flatten)]
@@ -150,15 +154,6 @@ pub enum Auth {
     Off,
     /// Callers may do what they are granted.
     Required,
-}
-
-impl From<Auth> for Authentication {
-    fn from(auth: Auth) -> Self {
-        match auth {
-            Auth::Off => Self::Off,
-            Auth::Required => Self::Required,
-        }
-    }
 }
 
 /// How the log is written.

@@ -22,7 +22,11 @@ use super::{
     rules,
     tls::Tls,
 };
-use crate::{access::Access, broker::Broker, grpc, proto};
+use crate::{
+    access::{Access, jwt::KeySource},
+    broker::Broker,
+    grpc, proto,
+};
 
 /// How long connections may take to end once they are cut off.
 const CUT_OFF_TIMEOUT: Duration = Duration::from_secs(1);
@@ -39,13 +43,14 @@ pub(super) struct Server {
 }
 
 /// Whether clients must prove who they are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub enum Authentication {
     /// Everyone may do everything.
     #[default]
     Off,
-    /// Callers present a token or a certificate, and may do what they are granted.
-    Required,
+    /// Callers present a token or a certificate, and may do what they are granted. Tokens of an
+    /// identity provider count if its keys are given.
+    Required(Option<Arc<KeySource>>),
 }
 
 /// Serves a broker without TLS, with the default limits, until `shutdown`, then drains it: the health says so, accepted publishes are
@@ -101,7 +106,7 @@ pub(super) async fn run_server(
     rules::check()?;
     let access = Arc::new(match authentication {
         Authentication::Off => Access::off(broker.storage()),
-        Authentication::Required => Access::required(broker.storage()).await?,
+        Authentication::Required(keys) => Access::required(broker.storage(), keys).await?,
     });
     let (health, health_service) = Health::new().await;
     let reflection = || {

@@ -12,12 +12,13 @@ use super::{
     descriptors,
     error::Error,
     exposure, logs,
-    options::ServeOptions,
-    run::{self, Server},
+    options::{Auth, ServeOptions},
+    run::{self, Authentication, Server},
     signals,
     tls::Tls,
 };
 use crate::{
+    access::jwt::{KeySource, Verifier},
     broker::{Broker, Quotas},
     storage::{Limits, ServerSettings, Storage},
 };
@@ -38,10 +39,11 @@ async fn try_serve(options: ServeOptions) -> Result<(), Error> {
     logs::start(&options.logging)?;
     exposure::check(&options)?;
     let tls = Tls::load(&options.tls)?.map(Arc::new);
+    let keys = jwt_keys(&options).await?;
     descriptors::raise_limit();
     let shutdown = signals::shutdown()?;
     let database = Database::provide(&options.database).await?;
-    let outcome = serve_on(&database, &options, tls, &shutdown).await;
+    let outcome = serve_on(&database, &options, tls, keys, &shutdown).await;
     database.release().await?;
     outcome
 }
@@ -50,6 +52,7 @@ async fn serve_on(
     database: &Database,
     options: &ServeOptions,
     tls: Option<Arc<Tls>>,
+    keys: Option<Arc<KeySource>>,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
     let limits =
@@ -87,12 +90,25 @@ async fn serve_on(
     let server = Server {
         acceptor,
         broker,
-        authentication: options.auth.into(),
+        authentication: match options.auth {
+            Auth::Off => Authentication::Off,
+            Auth::Required => Authentication::Required(keys),
+        },
         tls,
         lifetime,
         drain_timeout: options.drain_timeout,
     };
     run::run_server(server, shutdown.cancelled()).await
+}
+
+/// Loads the keys of the identity provider whose tokens are accepted, if there is one.
+async fn jwt_keys(options: &ServeOptions) -> Result<Option<Arc<KeySource>>, Error> {
+    let Some((location, expectations)) = options.jwt.expectations() else { return Ok(None) };
+    if options.auth == Auth::Off {
+        return Err(Error::JwtWithoutAuth);
+    }
+    let authorities = options.jwt.jwt_keys_ca.as_deref();
+    Ok(Some(KeySource::start(location, authorities, Verifier::new(expectations)).await?))
 }
 
 /// What the options allow. Streams are limited by the database's locks if no option limits them.

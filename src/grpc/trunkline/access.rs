@@ -35,7 +35,10 @@ impl AccessService for AccessAdmin {
         Ok(Response::new(proto::WhoAmIResponse {
             principal: caller.name().to_owned(),
             token_id: caller.token_id().unwrap_or_default().to_owned(),
-            expire_time: token.and_then(|token| token.expires_at).map(Into::into),
+            expire_time: token
+                .and_then(|token| token.expires_at)
+                .or_else(|| caller.jwt_expires_at())
+                .map(Into::into),
             administrator: caller.is_administrator(),
             grants: grants.into_iter().map(requests::encode_grant).collect(),
             authenticated: self.access.is_required(),

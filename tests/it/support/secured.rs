@@ -12,7 +12,8 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use trunkline::{
-    broker::Broker,
+    access::{self, BootstrapError},
+    broker::{Broker, Quotas},
     proto::{
         self, ConsumeResponse, Operation, PublishStreamRequest, PublishStreamResponse,
         access_service_client::AccessServiceClient, consume_response::Event,
@@ -57,11 +58,19 @@ impl Interceptor for Bearer {
     }
 }
 
+/// Creates the first administrator of a database; returns its token.
+pub async fn first_administrator(database_url: &str) -> Result<String, BootstrapError> {
+    let storage = Storage::open(database_url, None, LIMITS).await.unwrap();
+    let created = access::bootstrap(&storage).await;
+    storage.close();
+    created
+}
+
 impl SecuredBroker {
     /// Starts a broker on a new database, with a first administrator.
     pub async fn start() -> Self {
         let database = Arc::new(TestDatabase::create().await);
-        let root = server::bootstrap(&database.url).await.unwrap();
+        let root = first_administrator(&database.url).await.unwrap();
         Self::start_on(database, root).await
     }
 
@@ -72,12 +81,12 @@ impl SecuredBroker {
 
     pub async fn start_on(database: Arc<TestDatabase>, root: String) -> Self {
         let storage = Storage::open(&database.url, None, LIMITS).await.unwrap();
-        let broker = Broker::start(storage, LIMITS.writers).await.unwrap();
+        let broker = Broker::start(storage, LIMITS.writers, Quotas::default()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
         let stopped = shutdown.clone().cancelled_owned();
-        let (required, drain) = (Authentication::Required, Duration::from_secs(5));
+        let (required, drain) = (Authentication::Required(None), Duration::from_secs(5));
         let served = tokio::spawn(server::run_with(listener, broker, required, drain, stopped));
         Self { database, endpoint, root, shutdown: shutdown.drop_guard(), served }
     }
