@@ -51,6 +51,7 @@ create table trunkline.access_version (
     only_row          boolean primary key default true check (only_row),
     version           bigint not null default 1,
     owner_version     bigint not null default 1,
+    changed_at        timestamptz not null default now(),
     owners_changed_in bigint
 );
 insert into trunkline.access_version default values;
@@ -58,6 +59,7 @@ comment on table trunkline.access_version is 'One row: which state of tokens, gr
 comment on column trunkline.access_version.only_row is 'Keeps the table to one row';
 comment on column trunkline.access_version.version is 'Grows with each change of a token, a grant or an owner';
 comment on column trunkline.access_version.owner_version is 'The version that the last change of an owner began';
+comment on column trunkline.access_version.changed_at is 'When it grew: tells versions apart that a fail-over lost from those that follow it';
 comment on column trunkline.access_version.owners_changed_in is 'The transaction that last changed an owner';
 
 -- Runs as its owner, so that only these triggers change the version.
@@ -69,10 +71,11 @@ begin
         -- Once for all registrations of a topic that is deleted.
         update trunkline.access_version
         set version = version + 1, owner_version = version + 1,
-            owners_changed_in = txid_current()
+            changed_at = clock_timestamp(), owners_changed_in = txid_current()
         where owners_changed_in is distinct from txid_current();
     else
-        update trunkline.access_version set version = version + 1;
+        update trunkline.access_version
+        set version = version + 1, changed_at = clock_timestamp();
     end if;
     return null;
 end

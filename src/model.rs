@@ -16,7 +16,8 @@ mod sabotage;
 mod time;
 
 pub use access::{
-    Grant, Operation, Principal, RegistrationId, RegistrationKey, Token, TopicFilter, TopicPattern,
+    Grant, GrantKey, Operation, Principal, RegistrationId, RegistrationKey, Token, TopicFilter,
+    TopicPattern,
 };
 pub use draft::{Draft, Sequences, Stamp};
 pub use invalid::{InvalidInput, InvalidValue};

@@ -9,9 +9,9 @@ use crate::{
         gate::Access,
         token::{Minted, NoRandom, is_id},
     },
-    model::{Grant, InvalidInput, Operation, Principal, RegistrationKey, Token},
+    model::{Grant, GrantKey, InvalidInput, Operation, Principal, RegistrationKey, Token},
     storage::{
-        self, AccessChange, GrantKey, MAX_GRANTS, MAX_GRANTS_OF_PRINCIPAL, MAX_TOKENS,
+        self, AccessChange, MAX_GRANTS, MAX_GRANTS_OF_PRINCIPAL, MAX_TOKENS,
         MAX_TOKENS_OF_PRINCIPAL, Rotation,
     },
 };

@@ -2,8 +2,8 @@
 
 use crate::{
     access::token::{Minted, NoRandom},
-    model::{Operation, Principal, TopicPattern},
-    storage::{self, AccessChange, GrantKey, MAX_TOKENS_OF_PRINCIPAL, NewToken, Storage},
+    model::{GrantKey, Operation, Principal, TopicPattern},
+    storage::{self, AccessChange, MAX_TOKENS_OF_PRINCIPAL, NewToken, Storage},
 };
 
 /// The principal that is created.

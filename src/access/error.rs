@@ -32,7 +32,7 @@ pub enum Error {
     #[error("{} {} on topic {} belongs to another principal", .0.id.kind(), .0.id.as_str(), .0.topic)]
     NotOwner(RegistrationKey),
     #[error(
-        "{} {} on topic {} belongs to nobody; assign it with `trunkline {0} assign`",
+        "{} {} on topic {} belongs to nobody; assign it with `trunkline {} assign`",
         .0.id.kind(), .0.id.as_str(), .0.topic, .0.id.kind()
     )]
     NoOwner(RegistrationKey),

@@ -36,7 +36,7 @@ impl Owners {
         version: i64,
     ) -> Result<Owned, storage::Error> {
         if let Some(owner) = self.0.lock().get(key)
-            && owner.version >= version
+            && owner.version == version
         {
             return Ok(Owned::By(owner.principal.clone()));
         }
@@ -69,15 +69,16 @@ impl Owners {
         for part in producers.chunks(READ_AT_ONCE).chain(consumers.chunks(READ_AT_ONCE)) {
             let found = storage.find_owners(part).await?;
             let mut owners = self.0.lock();
-            for (place, principal) in found {
-                if let Some(owner) = part.get(place).and_then(|key| owners.get_mut(key)) {
-                    *owner = Owner { principal, version };
-                }
+            for key in part {
+                owners.remove(*key);
             }
+            let found = found.into_iter();
+            let found = found.filter_map(|(place, principal)| Some((*part.get(place)?, principal)));
+            owners
+                .extend(found.map(|(key, principal)| (key.clone(), Owner { principal, version })));
         }
-        // Those that belong to nobody now, or are gone. What was added meanwhile is read again when
-        // it is needed.
-        self.0.lock().retain(|_, owner| owner.version >= version);
+        // What was added meanwhile is read again when it is needed.
+        self.0.lock().retain(|_, owner| owner.version == version);
         Ok(())
     }
 

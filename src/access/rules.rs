@@ -45,7 +45,6 @@ const PUBLISH_OWN: Rule = Rule::Registration { own: &[Publish], any: &[] };
 
 const RULES: &[(&str, Rule)] = &[
     ("/grpc.health.v1.Health/Check", Rule::Open),
-    ("/grpc.health.v1.Health/List", Rule::Open),
     ("/grpc.health.v1.Health/Watch", Rule::Open),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Rule::Authenticated),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Rule::Authenticated),

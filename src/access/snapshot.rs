@@ -119,12 +119,100 @@ impl KnownToken {
         }
     }
 
-    /// Whether its use is to be recorded now; true for one caller only.
-    pub(crate) fn is_use_due(&self, began: Instant) -> bool {
-        let now = began.elapsed().as_millis() as u64 + 1;
+    /// Whether its use is to be recorded now, some time after an arbitrary start; true for one caller
+    /// only.
+    pub(crate) fn is_use_due(&self, since_start: Duration) -> bool {
+        let now = since_start.as_millis() as u64 + 1;
         let last = self.recorded.load(Ordering::Relaxed);
-        let is_due = last == 0 || now - last >= USE_INTERVAL.as_millis() as u64;
+        let is_due = last == 0 || now.saturating_sub(last) >= USE_INTERVAL.as_millis() as u64;
         let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
         is_due && self.recorded.compare_exchange(last, now, success, failure).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::token::Minted;
+
+    fn token(minted: &Minted, end: Option<TokenEnd>, expires_in: Option<Duration>) -> ValidToken {
+        ValidToken {
+            id: minted.id.clone(),
+            principal: Principal::parse("shop").unwrap(),
+            hash: minted.hash.to_vec(),
+            expires_in,
+            end,
+        }
+    }
+
+    fn snapshot(tokens: Vec<ValidToken>, before: &Snapshot) -> Snapshot {
+        let read = (
+            Principal::parse("shop").unwrap(),
+            Operation::Read,
+            TopicPattern::parse("orders").unwrap(),
+        );
+        Snapshot::new(AccessVersion::default(), tokens, vec![read], before)
+    }
+
+    fn recognise(snapshot: &Snapshot, text: &str) -> Result<Principal, Error> {
+        let header = format!("Bearer {text}");
+        let presented = Presented::find(std::iter::once(header.as_bytes())).unwrap().unwrap();
+        snapshot.recognise(&presented).map(|token| token.principal.clone())
+    }
+
+    #[test]
+    fn only_the_whole_token_is_recognised() {
+        let (minted, other) = (Minted::new().unwrap(), Minted::new().unwrap());
+        let snapshot = snapshot(vec![token(&minted, None, None)], &Snapshot::default());
+        assert_eq!(recognise(&snapshot, &minted.text).unwrap().as_str(), "shop");
+        let forged = format!("{}{}", &minted.text[..17], &other.text[17..]);
+        for unknown in [&other.text, &forged] {
+            assert!(matches!(recognise(&snapshot, unknown), Err(Error::TokenUnknown)));
+        }
+    }
+
+    #[test]
+    fn a_token_ends_when_it_is_revoked_or_its_time_has_passed() {
+        let minted = Minted::new().unwrap();
+        for (end, is_revoked) in [(TokenEnd::Revoked, true), (TokenEnd::Expired, false)] {
+            let snapshot = snapshot(vec![token(&minted, Some(end), None)], &Snapshot::default());
+            let error = recognise(&snapshot, &minted.text).unwrap_err();
+            assert_eq!(matches!(error, Error::TokenRevoked), is_revoked, "{error}");
+            assert_eq!(matches!(error, Error::TokenExpired), !is_revoked, "{error}");
+        }
+        let with_time_left = |left| {
+            let left = Some(Duration::from_secs(left));
+            recognise(
+                &snapshot(vec![token(&minted, None, left)], &Snapshot::default()),
+                &minted.text,
+            )
+        };
+        with_time_left(3_600).unwrap();
+        assert!(matches!(with_time_left(0), Err(Error::TokenExpired)));
+    }
+
+    #[test]
+    fn a_certificate_stands_for_its_first_name_that_has_a_grant() {
+        let snapshot = snapshot(Vec::new(), &Snapshot::default());
+        let first = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            snapshot.first_with_grant(&names).map(|found| found.as_str().to_owned())
+        };
+        assert_eq!(first(&["*.example", "office", "shop"]).as_deref(), Some("shop"));
+        assert_eq!(first(&["office", ""]), None);
+        assert_eq!(first(&[]), None);
+    }
+
+    #[test]
+    fn the_use_of_a_token_is_due_once_a_minute_whatever_snapshot_it_is_in() {
+        let mut time = Duration::ZERO;
+        let minted = Minted::new().unwrap();
+        let mut snapshot = self::snapshot(vec![token(&minted, None, None)], &Snapshot::default());
+        let is_due = |snapshot: &Snapshot, time| snapshot.tokens[&*minted.id].is_use_due(time);
+        assert!(is_due(&snapshot, time) && !is_due(&snapshot, time));
+        snapshot = self::snapshot(vec![token(&minted, None, None)], &snapshot);
+        assert!(!is_due(&snapshot, time));
+        time += USE_INTERVAL;
+        assert!(is_due(&snapshot, time) && !is_due(&snapshot, time));
     }
 }

@@ -95,7 +95,7 @@ impl State {
 
     /// Notes that a token is used.
     pub(crate) fn record_use(&self, token: &KnownToken) {
-        if token.is_use_due(self.began) {
+        if token.is_use_due(self.began.elapsed()) {
             self.used.lock().insert(token.id.clone());
         }
     }
@@ -125,7 +125,9 @@ impl State {
         let known = self.snapshot();
         if version != known.version {
             // Before the snapshot is replaced: streams that it wakes then find their owners.
-            if version.owners != known.version.owners {
+            // A version that does not grow comes after a fail-over that lost some.
+            let lost = version.all <= known.version.all;
+            if version.owners != known.version.owners || lost {
                 self.owners.read_again(&self.storage, version.owners).await?;
             }
             let tokens = self.storage.load_tokens(ENDED_TOKENS).await?;

@@ -38,7 +38,7 @@ pub(crate) struct Presented<'a> {
 /// The system has no random numbers.
 #[derive(Debug, thiserror::Error)]
 #[error("get random numbers from the system: {0}")]
-pub(crate) struct NoRandom(#[from] getrandom::Error);
+pub(crate) struct NoRandom(#[from] pub getrandom::Error);
 
 impl Minted {
     /// Makes a token of random numbers.

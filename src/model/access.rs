@@ -28,6 +28,17 @@ pub enum Operation {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicPattern(Arc<str>);
 
+/// What identifies a grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantKey {
+    /// Who has it.
+    pub principal: Principal,
+    /// What it permits.
+    pub operation: Operation,
+    /// Where.
+    pub topics: TopicPattern,
+}
+
 /// A permission of a principal, for an operation on topics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
@@ -208,6 +219,13 @@ impl fmt::Display for TopicPattern {
 impl fmt::Debug for TopicPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+impl GrantKey {
+    /// Its parts as texts, in the order of lists.
+    pub fn texts(&self) -> [&str; 3] {
+        [self.principal.as_str(), self.operation.as_str(), self.topics.as_str()]
     }
 }
 

@@ -17,9 +17,10 @@ const LAYERS: Arrows = &[
     ("proto", &[]),
     ("embedded", &[]),
     ("storage", &["model"]),
+    ("access", &["model", "storage"]),
     ("broker", &["model", "storage"]),
-    ("grpc", &["model", "broker", "proto"]),
-    ("server", &["storage", "broker", "grpc", "proto", "embedded"]),
+    ("grpc", &["model", "access", "broker", "proto"]),
+    ("server", &["storage", "access", "broker", "grpc", "proto", "embedded"]),
     ("client", &["proto"]),
     ("cli", &["client", "proto", "server", "storage"]),
 ];

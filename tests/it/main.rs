@@ -4,6 +4,11 @@
 
 mod support;
 
+mod access;
+mod access_admin;
+mod access_matrix;
+mod access_owners;
+mod access_streams;
 mod admin;
 mod bench;
 mod bench_pressure;

@@ -5,9 +5,11 @@ use std::time::Duration;
 use prost_types::Timestamp;
 
 use crate::{
-    access::{GrantKey, NewToken, RotateToken},
+    access::{NewToken, RotateToken},
     grpc::trunkline::decode,
-    model::{Grant, InvalidInput, Operation, Principal, RegistrationKey, Token, TopicPattern},
+    model::{
+        Grant, GrantKey, InvalidInput, Operation, Principal, RegistrationKey, Token, TopicPattern,
+    },
     proto::{self, assign_owner_request::Registration as ProtoRegistration},
 };
 

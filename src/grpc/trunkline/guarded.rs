@@ -27,6 +27,7 @@ pub struct Guarded<S> {
     ended: bool,
 }
 
+/// What tells that the caller may not have the stream any more.
 struct Watch {
     withdrawn: Pin<Box<WaitForCancellationFutureOwned>>,
     reason: Arc<OnceLock<access::Error>>,
@@ -63,24 +64,26 @@ impl<T, S: Stream<Item = Result<T, Status>> + Unpin> Stream for Guarded<S> {
         if self.ended {
             return Poll::Ready(None);
         }
-        if let Some(watch) = &mut self.watch
-            && watch.withdrawn.as_mut().poll(context).is_ready()
-        {
-            let error = watch.reason.get().cloned().unwrap_or(access::Error::Unconfirmed);
-            self.ended = true;
-            return Poll::Ready(Some(Err(refuse(error))));
+        if let Some(refusal) = self.refusal(context) {
+            return Poll::Ready(Some(Err(refusal)));
         }
         match Pin::new(&mut self.inner).poll_next(context) {
-            // The stream may have ended because of the withdrawal, which has not been seen here yet.
-            Poll::Ready(None) => match &mut self.watch {
-                Some(watch) if watch.withdrawn.as_mut().poll(context).is_ready() => {
-                    let error = watch.reason.get().cloned().unwrap_or(access::Error::Unconfirmed);
-                    self.ended = true;
-                    Poll::Ready(Some(Err(refuse(error))))
-                }
-                _ => Poll::Ready(None),
-            },
+            // The stream may have ended because of the withdrawal, which had not been seen here yet.
+            Poll::Ready(None) => Poll::Ready(self.refusal(context).map(Err)),
             next => next,
         }
+    }
+}
+
+impl<S> Guarded<S> {
+    /// Why the caller may not have the stream any more, if that is so.
+    fn refusal(&mut self, context: &mut Context<'_>) -> Option<Status> {
+        let watch = self.watch.as_mut()?;
+        if watch.withdrawn.as_mut().poll(context).is_pending() {
+            return None;
+        }
+        self.ended = true;
+        // The reason is set before the withdrawal.
+        Some(refuse(watch.reason.get().cloned().unwrap_or(access::Error::Unconfirmed)))
     }
 }

@@ -2,34 +2,17 @@
 
 use tokio_postgres::Row;
 
-use super::{AccessChange, MAX_GRANTS, MAX_GRANTS_OF_PRINCIPAL, exclude_other_changes};
+use super::change::{AccessChange, MAX_GRANTS, MAX_GRANTS_OF_PRINCIPAL, exclude_other_changes};
 use crate::{
-    model::{Grant, Operation, Principal, TopicPattern},
+    model::{Grant, GrantKey, Operation, Principal, TopicPattern},
     storage::{
         Error, Storage,
         session::{Parameter, Statements as _},
     },
 };
 
-/// What identifies a grant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GrantKey {
-    /// Who has it.
-    pub principal: Principal,
-    /// What it permits.
-    pub operation: Operation,
-    /// Where.
-    pub topics: TopicPattern,
-}
-
 /// The columns that [`grant`] reads.
 const GRANT: &str = "principal, operation, topics, created_at, created_by";
-
-impl GrantKey {
-    fn texts(&self) -> [&str; 3] {
-        [self.principal.as_str(), self.operation.as_str(), self.topics.as_str()]
-    }
-}
 
 impl Storage {
     /// Adds a grant; returns the one that exists if it does.

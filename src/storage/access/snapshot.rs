@@ -16,6 +16,9 @@ pub struct AccessVersion {
     pub all: i64,
     /// The version that the last change of an owner began.
     pub owners: i64,
+    /// When the last change was made, in microseconds. It tells a version that a fail-over lost
+    /// from the one that follows it.
+    pub changed_at: i64,
 }
 
 /// A token, as far as it takes to recognise it.
@@ -47,9 +50,10 @@ impl Storage {
     pub async fn find_access_version(&self) -> Result<AccessVersion, Error> {
         let client = self.query().await?;
         let statement = "-- find_access_version
-            select version, owner_version from trunkline.access_version";
+            select version, owner_version, (extract(epoch from changed_at) * 1000000)::bigint
+            from trunkline.access_version";
         let row = client.query_one(statement, &[]).await?;
-        Ok(AccessVersion { all: row.get(0), owners: row.get(1) })
+        Ok(AccessVersion { all: row.get(0), owners: row.get(1), changed_at: row.get(2) })
     }
 
     /// All valid tokens, and the `ended` ones that ended last.

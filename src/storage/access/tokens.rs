@@ -2,7 +2,7 @@
 
 use tokio_postgres::Row;
 
-use super::{AccessChange, MAX_TOKENS, MAX_TOKENS_OF_PRINCIPAL, exclude_other_changes};
+use super::change::{AccessChange, MAX_TOKENS, MAX_TOKENS_OF_PRINCIPAL, exclude_other_changes};
 use crate::{
     model::{Principal, Token},
     storage::{

@@ -1,0 +1,164 @@
+//! Open streams end when their callers may not have them any more.
+
+use tonic::Code;
+use trunkline::proto::{
+    self, Operation, assign_owner_request::Registration, publish_stream_response::Result as Answer,
+};
+
+use crate::support::{
+    assert_refused, info,
+    secured::{end_of, id_of},
+    shop::Shop,
+    soon, until,
+};
+
+#[tokio::test]
+async fn revoking_a_token_ends_its_streams_on_every_broker() {
+    let Shop { broker, root, shop, office } = Shop::open().await;
+    let other = broker.start_another().await;
+    let shop_token = root.create_token("shop").await;
+    let office_token = root.create_token("office").await;
+    let shop_there = other.with_token(&shop_token).await;
+    let office_there = other.with_token(&office_token).await;
+    until("the other broker knows the tokens", async || office_there.who_am_i().await.is_ok())
+        .await;
+    let mut publishing = shop_there.publish_stream("orders", "web").await;
+    let mut consuming = office_there.consume("orders", "billing").await;
+    // A standby on the broker that revokes.
+    let mut standby = office.try_consume("orders", "billing").await.unwrap();
+    for token in [&shop_token, &office_token] {
+        root.revoke(id_of(token)).await.unwrap();
+    }
+    info(&publishing.end().await, Code::Unauthenticated, "TOKEN_REVOKED");
+    info(&end_of(&mut consuming).await, Code::Unauthenticated, "TOKEN_REVOKED");
+    let status = office_there.who_am_i().await.unwrap_err();
+    info(&status, Code::Unauthenticated, "TOKEN_REVOKED");
+    // Other tokens of the same principals are unaffected, and the lease is free.
+    loop {
+        let frame = soon("a frame", standby.message()).await.unwrap().unwrap();
+        if let Some(proto::consume_response::Event::Attached(_)) = frame.event {
+            break;
+        }
+    }
+    shop.publish("orders", "web", "a").await.unwrap();
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_loses_its_lease_when_its_token_is_revoked() {
+    let Shop { broker, root, shop, .. } = Shop::open().await;
+    let token = root.create_token("office").await;
+    let deaf = broker.with_token(&token).await;
+    let unread = deaf.consume("orders", "billing").await;
+    let big = "x".repeat(1024 * 1024 - 1024);
+    // More than the stream's window and its frames.
+    for _ in 0..12 {
+        shop.publish("orders", "web", &big).await.unwrap();
+    }
+    root.revoke(id_of(&token)).await.unwrap();
+    let again = broker.with_token(&root.create_token("office").await).await;
+    drop(again.consume("orders", "billing").await);
+    drop(unread);
+}
+
+#[tokio::test]
+async fn withdrawing_a_grant_ends_the_streams_that_need_it() {
+    let Shop { root, shop, office, .. } = Shop::open().await;
+    let mut publishing = shop.publish_stream("orders", "web").await;
+    let mut consuming = office.consume("orders", "billing").await;
+    root.grant("shop", Operation::Read, "orders").await;
+    root.try_withdraw("shop", Operation::Publish, "orders").await.unwrap();
+    let metadata = info(&publishing.end().await, Code::PermissionDenied, "NOT_GRANTED");
+    assert_eq!(metadata["operation"], "publish");
+    root.try_withdraw("office", Operation::Consume, "orders").await.unwrap();
+    info(&end_of(&mut consuming).await, Code::NotFound, "TOPIC_NOT_FOUND");
+    let refused = root.try_withdraw("office", Operation::Consume, "orders").await;
+    assert_refused(refused, Code::NotFound, "GRANT_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn assigning_a_registration_ends_the_streams_of_its_owner_on_every_broker() {
+    let Shop { broker, root, shop, office } = Shop::open().await;
+    let other = broker.start_another().await;
+    let office_there = other.with_token(&root.create_token("office").await).await;
+    until("the other broker knows the token", async || office_there.who_am_i().await.is_ok()).await;
+    let mut consuming = office_there.consume("orders", "billing").await;
+    let mut publishing = shop.publish_stream("orders", "web").await;
+    root.assign("orders", Registration::ConsumerId("billing".to_owned()), "x").await.unwrap();
+    root.assign("orders", Registration::ProducerId("web".to_owned()), "x").await.unwrap();
+    info(&end_of(&mut consuming).await, Code::PermissionDenied, "NOT_OWNER");
+    info(&publishing.end().await, Code::PermissionDenied, "NOT_OWNER");
+    let refused = office.try_consume("orders", "billing").await;
+    assert_refused(refused, Code::PermissionDenied, "NOT_OWNER");
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_token_expires() {
+    let Shop { broker, root, .. } = Shop::open().await;
+    let request = proto::CreateTokenRequest {
+        principal: "office".to_owned(),
+        valid_for: Some(prost_types::Duration { seconds: 2, nanos: 0 }),
+        ..Default::default()
+    };
+    let token = root.access().create_token(request).await.unwrap().into_inner();
+    assert_eq!(token.token.unwrap().created_by, "admin");
+    let office = broker.with_token(&token.secret).await;
+    let mut consuming = office.consume("orders", "billing").await;
+    info(&end_of(&mut consuming).await, Code::Unauthenticated, "TOKEN_EXPIRED");
+}
+
+#[tokio::test]
+async fn a_pull_that_waits_ends_when_its_token_is_revoked() {
+    let Shop { root, office, .. } = Shop::open().await;
+    let id = office.token_id().await;
+    let request = proto::PullRequest {
+        topic: "orders".to_owned(),
+        consumer_id: "billing".to_owned(),
+        wait: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
+        ..Default::default()
+    };
+    let mut consumers = office.consumers();
+    let pull = tokio::spawn(async move { consumers.pull(request).await });
+    // Calls on the same connection begin in their order.
+    office.who_am_i().await.unwrap();
+    root.revoke(&id).await.unwrap();
+    let refused = soon("the pull ends", pull).await.unwrap();
+    assert_refused(refused, Code::Unauthenticated, "TOKEN_REVOKED");
+}
+
+#[tokio::test]
+async fn a_request_without_the_right_is_refused_and_its_publish_stream_goes_on() {
+    let Shop { root, shop, .. } = Shop::open().await;
+    root.create_topic("hidden").await.unwrap();
+    let mut stream = shop.publish_stream("orders", "web").await;
+    for (topic, id, reason) in
+        [("hidden", "web", "TOPIC_NOT_FOUND"), ("orders", "nope", "PRODUCER_NOT_REGISTERED")]
+    {
+        stream.publish(topic, id).await;
+        match stream.answer().await.unwrap().result.unwrap() {
+            Answer::Refusal(refusal) => assert_eq!(refusal.reason, reason),
+            other => panic!("{other:?}"),
+        }
+    }
+    stream.publish("orders", "web").await;
+    let answer = stream.answer().await.unwrap().result.unwrap();
+    assert!(matches!(answer, Answer::Receipt(_)), "{answer:?}");
+}
+
+#[tokio::test]
+async fn while_the_database_is_away_new_calls_are_refused_and_open_streams_go_on() {
+    let Shop { broker, office, .. } = Shop::open().await;
+    let mut consuming = office.consume("orders", "billing").await;
+    let sql = broker.sql().await;
+    let lock = "begin; lock table trunkline.access_version in access exclusive mode";
+    sql.batch_execute(lock).await.unwrap();
+    until("new calls are refused", async || office.get_topic("orders").await.is_err()).await;
+    let status = office.get_topic("orders").await.unwrap_err();
+    info(&status, Code::Unavailable, "DATABASE_UNAVAILABLE");
+    for _ in 0..3 {
+        soon("a heartbeat", consuming.message()).await.unwrap().unwrap();
+    }
+    sql.batch_execute("rollback").await.unwrap();
+    until("calls are accepted again", async || office.get_topic("orders").await.is_ok()).await;
+    soon("a heartbeat", consuming.message()).await.unwrap().unwrap();
+}
