@@ -23,7 +23,6 @@ mod snapshot;
 mod state;
 mod token;
 
-pub use crate::storage::GrantKey;
 pub use administration::{NewToken, RotateToken};
 pub use bootstrap::{BootstrapError, bootstrap};
 pub use caller::{Caller, PeerIdentity};

@@ -17,7 +17,7 @@ mod run;
 mod serve;
 mod signals;
 
-pub use bootstrap::bootstrap;
+pub use bootstrap::{bootstrap, print_first_token};
 pub use error::Error;
 pub use migrate::migrate;
 pub use run::{Authentication, run, run_with};
