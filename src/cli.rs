@@ -55,7 +55,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Serve(options) => return crate::server::serve(options).await,
         Command::Migrate(options) => return crate::server::migrate(options).await,
         Command::Token(TokenCommand::Bootstrap(options)) => {
-            return crate::server::bootstrap(*options).await;
+            return crate::server::print_first_token(*options).await;
         }
         Command::Completions { shell } => {
             io::stdout().write_all(&command_line::completions(shell)).map_err(Failure::from)

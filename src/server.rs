@@ -24,7 +24,7 @@ mod signals;
 mod tls;
 mod write_progress;
 
-pub use bootstrap::bootstrap;
+pub use bootstrap::{bootstrap, print_first_token};
 pub use error::Error;
 pub use migrate::migrate;
 pub use run::{Authentication, run, run_with};

@@ -4,15 +4,23 @@
 use std::{io::Write as _, process::ExitCode};
 
 use super::{database::Database, error::Error, logs, options::MigrateOptions, signals};
-use crate::{access, storage::Limits};
+use crate::{
+    access,
+    storage::{Limits, Storage},
+};
 
 /// What creating one principal takes.
 const LIMITS: Limits = Limits { writers: 1, queries: 1 };
 
 /// Creates the principal `admin` in a database, with a grant of everything and a token, which it
-/// prints. Brings the schema up to date if that is needed. Refuses if there is an administrator with
+/// returns. Brings the schema up to date if that is needed. Refuses if there is an administrator with
 /// a valid token.
-pub async fn bootstrap(options: MigrateOptions) -> ExitCode {
+pub async fn bootstrap(database_url: &str) -> Result<String, Error> {
+    create(Storage::open(database_url, None, LIMITS).await?).await
+}
+
+/// Creates the first administrator in the database that the options name, and prints its token.
+pub async fn print_first_token(options: MigrateOptions) -> ExitCode {
     match try_bootstrap(options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
@@ -23,7 +31,8 @@ async fn try_bootstrap(options: MigrateOptions) -> Result<(), Error> {
     logs::start(&options.logging)?;
     let shutdown = signals::shutdown()?;
     let database = Database::provide(&options.database).await?;
-    let outcome = shutdown.run_until_cancelled(create(&database)).await;
+    let created = async { create(database.open(LIMITS).await?).await };
+    let outcome = shutdown.run_until_cancelled(created).await;
     database.release().await?;
     if let Some(token) = outcome {
         // The token alone, so that it can be redirected into a file.
@@ -37,8 +46,7 @@ async fn try_bootstrap(options: MigrateOptions) -> Result<(), Error> {
     Ok(())
 }
 
-async fn create(database: &Database) -> Result<String, Error> {
-    let storage = database.open(LIMITS).await?;
+async fn create(storage: Storage) -> Result<String, Error> {
     let created = access::bootstrap(&storage).await;
     storage.close();
     Ok(created?)
