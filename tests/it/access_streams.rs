@@ -63,7 +63,7 @@ async fn a_client_that_does_not_read_loses_its_lease_when_its_token_is_revoked()
 
 #[tokio::test]
 async fn withdrawing_a_grant_ends_the_streams_that_need_it() {
-    let Shop { broker: _broker, root, shop, office, .. } = Shop::open().await;
+    let Shop { broker: _broker, root, shop, office } = Shop::open().await;
     let mut publishing = shop.publish_stream("orders", "web").await;
     let mut consuming = office.consume("orders", "billing").await;
     root.grant("shop", Operation::Read, "orders").await;
