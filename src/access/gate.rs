@@ -49,7 +49,9 @@ impl Access {
         keys: Option<Arc<KeySource>>,
     ) -> Result<Self, storage::Error> {
         let state = Arc::new(State::load(storage.clone()).await?);
-        let access = Self { state: Some(state.clone()), keys, ..Self::off(storage) };
+        let mut access = Self::off(storage);
+        access.state = Some(state.clone());
+        access.keys = keys;
         let stopping = access.stopping.clone();
         if let Some(keys) = access.keys.clone() {
             access.tasks.spawn(keys.follow(stopping.clone()));
@@ -250,6 +252,13 @@ async fn check_registration(
         _ if hides => Err(Error::RegistrationHidden(key.clone())),
         Owned::By(_) => Err(Error::NotOwner(key.clone())),
         Owned::ByNobody => Err(Error::NoOwner(key.clone())),
+    }
+}
+
+impl Drop for Access {
+    /// Ends the polling of a broker that was not stopped.
+    fn drop(&mut self) {
+        self.stopping.cancel();
     }
 }
 

@@ -11,7 +11,7 @@ use crate::support::{
 
 #[tokio::test]
 async fn principals_see_and_revoke_their_own_tokens_only() {
-    let Shop { root, shop, office, .. } = Shop::open().await;
+    let Shop { broker: _broker, root, shop, office } = Shop::open().await;
     let list = async |who: &As, principal: &str| {
         let principal = principal.to_owned();
         let request = proto::ListTokensRequest { principal, ..Default::default() };
