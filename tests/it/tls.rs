@@ -86,16 +86,17 @@ async fn raw_tls(
 async fn only_clients_that_use_tls_and_trust_the_authority_connect() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let folder = TlsFolder::new(&authority);
-    let broker = TlsBroker::start(&folder, &[]).await;
+    let mut broker = TlsBroker::start(&folder, &[]).await;
     let client = broker.connect(&authority).await.unwrap();
     create_topic(&client, "orders").await.unwrap();
     publish(&client, "orders", "first").await;
 
     let error = broker.connect(&stranger).await.unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
+    let line = broker.process.log_line("refuse TLS connections").await;
+    assert!(line.contains("UnknownCA"), "{line}");
     let plain = broker.endpoint.replace("https://", "http://");
-    let plain = Client::connect(&plain).await;
-    assert!(plain.is_err());
+    assert!(is_refused(Client::connect(&plain).await).await);
 }
 
 #[tokio::test]
