@@ -2,6 +2,7 @@
 
 mod answers;
 mod arrivals;
+mod backlog;
 mod body;
 mod call;
 mod deadline;
@@ -22,9 +23,12 @@ use crate::{
     },
 };
 
+pub use backlog::Backlog;
 pub use call::answer;
 pub use intake::Intake;
-pub use limits::{MAX_CALL_BYTES, MAX_METADATA_BYTES, MAX_REQUEST_BYTES};
+pub use limits::{
+    CONNECTION_WINDOW, MAX_CALL_BYTES, MAX_METADATA_BYTES, MAX_REQUEST_BYTES, STREAM_WINDOW,
+};
 pub use trunkline::{decode::decode_publish, frames::encode_batch};
 
 use intake::Budgets;

@@ -25,6 +25,7 @@ use crate::{
     grpc::{
         answers::Unread,
         arrivals::Arrivals,
+        backlog::Backlog,
         body::{ArrivingBody, Terms},
         limits::{MAX_CALL_BYTES, MAX_REQUEST_BYTES},
     },
@@ -129,7 +130,9 @@ where
             Unread { share, limit: UNREAD_LIMIT }
         });
         let share = budget.share(owner);
-        let terms = Terms { share, max_request, is_stream, stall_limit: STALL_LIMIT };
+        let backlog = request.extensions().get::<Backlog>().cloned().unwrap_or_default();
+        let stall_limit = STALL_LIMIT;
+        let terms = Terms { share, max_request, is_stream, stall_limit, backlog };
         let arrivals = Arrivals::default();
         if publishes {
             request.extensions_mut().insert(arrivals.clone());

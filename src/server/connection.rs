@@ -29,11 +29,6 @@ const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first bytes that an HTTP/2 client sends.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How many bytes a client may send before they are read, by stream and by connection. The default
-/// of 64 KiB is less than one request of many messages.
-const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-
 /// How many streams a connection may have open.
 const MAX_STREAMS: u32 = 2_048;
 
@@ -117,6 +112,7 @@ async fn serve_http2(
     let peer = info.remote_addr();
     let cancellations = Cancellations::new();
     let calls = cancellations.clone();
+    let backlog = grpc::Backlog::default();
     let service = service_fn(move |request: Request<Incoming>| {
         let under_way = calls.call();
         let cut_off = under_way.cut_off();
@@ -128,6 +124,7 @@ async fn serve_http2(
             Body::new(body.map_err(record))
         });
         request.extensions_mut().insert(info.clone());
+        request.extensions_mut().insert(backlog.clone());
         let span = logs::request_span(&request);
         let answering = grpc::answer(routes.clone(), request);
         let answering = async move {
@@ -167,8 +164,8 @@ fn http2_server() -> http2::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(grpc::STREAM_WINDOW)
+        .initial_connection_window_size(grpc::CONNECTION_WINDOW)
         .max_concurrent_streams(MAX_STREAMS)
         .max_pending_accept_reset_streams(MAX_CANCELLED_EARLY)
         .max_local_error_reset_streams(MAX_STREAMS_ENDED)
