@@ -2,6 +2,7 @@
 
 mod answers;
 mod arrivals;
+mod backlog;
 mod body;
 mod call;
 mod caller;
@@ -24,9 +25,12 @@ use crate::{
     },
 };
 
+pub use backlog::Backlog;
 pub use call::{Api, answer};
 pub use intake::Intake;
-pub use limits::{MAX_CALL_BYTES, MAX_METADATA_BYTES, MAX_REQUEST_BYTES};
+pub use limits::{
+    CONNECTION_WINDOW, MAX_CALL_BYTES, MAX_METADATA_BYTES, MAX_REQUEST_BYTES, STREAM_WINDOW,
+};
 #[cfg(fuzzing)]
 pub use trunkline::fuzzing;
 pub use trunkline::{decode::decode_publish, frames::encode_batch};

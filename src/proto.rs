@@ -51,3 +51,23 @@ pub const MAX_HEADERS_BYTES: usize = 16 * 1024;
 
 /// The most bytes of a header's name.
 pub const MAX_HEADER_NAME_BYTES: usize = 255;
+
+impl Elements for raw::PublishRequest {
+    const FIELD: u32 = field_numbers::publish_request::MESSAGES;
+    const MOST: usize = MAX_REQUEST_MESSAGES;
+}
+
+impl Elements for raw::UnboundedMessage {
+    const FIELD: u32 = field_numbers::new_message::HEADERS;
+    const MOST: usize = MAX_HEADERS;
+}
+
+impl Elements for CreateTopicRequest {
+    const FIELD: u32 = field_numbers::create_topic_request::LABELS;
+    const MOST: usize = MAX_HEADERS;
+}
+
+impl Elements for UpdateTopicRequest {
+    const FIELD: u32 = field_numbers::update_topic_request::LABELS;
+    const MOST: usize = MAX_HEADERS;
+}

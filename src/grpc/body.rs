@@ -19,6 +19,7 @@ use crate::{
     broker::{Hold, Share},
     grpc::{
         arrivals::{Arrivals, charge},
+        backlog::Backlog,
         status,
     },
 };
@@ -36,7 +37,12 @@ pub(super) struct Terms {
     pub(super) is_stream: bool,
     /// How long the body may make no progress in the middle of a request.
     pub(super) stall_limit: Duration,
+    /// The requests of the same connection that wait.
+    pub(super) backlog: Backlog,
 }
+
+/// After how long without progress other requests are suspected to be the reason.
+const STARVED_AFTER: Duration = Duration::from_secs(1);
 
 /// A body whose requests are charged to a budget as they arrive.
 pub(super) struct ArrivingBody {
@@ -47,8 +53,8 @@ pub(super) struct ArrivingBody {
     rest: Bytes,
     /// Where in a request the rest begins.
     place: Place,
-    /// Waits for what the next request is charged.
-    waiting: Option<Pin<Box<dyn Future<Output = Hold> + Send>>>,
+    /// Waits for what the next request is charged; yields nothing if the wait is ended.
+    waiting: Option<Pin<Box<dyn Future<Output = Option<Hold>> + Send>>>,
     /// What was charged for the first request that begins in the rest.
     charged: Option<Hold>,
     /// The charges of the requests that begin in the rest.
@@ -187,19 +193,23 @@ impl Stall {
         }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, context: &mut Context<'_>, backlog: &Backlog) -> Poll<()> {
         let limit = self.limit;
         let sleep = self.sleep.get_or_insert_with(|| {
             self.since = Instant::now();
-            Box::pin(tokio::time::sleep(limit))
+            Box::pin(tokio::time::sleep(limit.min(STARVED_AFTER)))
         });
         loop {
             ready!(sleep.as_mut().poll(context));
-            let ends = self.since + limit;
-            if ends <= Instant::now() {
+            let (now, ends) = (Instant::now(), self.since + limit);
+            if ends <= now {
                 return Poll::Ready(());
             }
-            sleep.as_mut().reset(ends);
+            let starved = self.since + STARVED_AFTER;
+            if starved <= now {
+                backlog.starves();
+            }
+            sleep.as_mut().reset(starved.max(now + STARVED_AFTER.min(limit)).min(ends));
         }
     }
 }
@@ -215,8 +225,13 @@ impl HttpBody for ArrivingBody {
         let this = &mut *self;
         loop {
             if let Some(waiting) = &mut this.waiting {
-                this.charged = Some(ready!(waiting.as_mut().poll(context)));
+                let charged = ready!(waiting.as_mut().poll(context));
                 this.waiting = None;
+                if charged.is_none() {
+                    let status = status::too_many_publishes(this.terms.share.most());
+                    return Poll::Ready(Some(Err(status)));
+                }
+                this.charged = charged;
                 this.stall.progress();
             }
             if !this.rest.is_empty() {
@@ -226,7 +241,11 @@ impl HttpBody for ArrivingBody {
                         return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
                     Admission::Wait(bytes) => {
-                        this.waiting = Some(Box::pin(this.terms.share.clone().hold(bytes)));
+                        // A stream may go on with further requests.
+                        let unread = if this.terms.is_stream { usize::MAX } else { bytes };
+                        let waiting = this.terms.backlog.wait(unread);
+                        let room = this.terms.share.clone().hold(bytes);
+                        this.waiting = Some(Box::pin(waiting.until(room)));
                         continue;
                     }
                     Admission::TooLarge(bytes) => {
@@ -240,7 +259,7 @@ impl HttpBody for ArrivingBody {
                 Poll::Ready(ended) => return Poll::Ready(ended),
                 Poll::Pending => {
                     if this.is_within_request() {
-                        ready!(this.stall.poll(context));
+                        ready!(this.stall.poll(context, &this.terms.backlog));
                         return Poll::Ready(Some(Err(status::stalled(this.stall.limit))));
                     }
                     return Poll::Pending;

@@ -21,10 +21,12 @@ use tonic::{
 };
 
 use crate::{
+    access::Caller,
     broker::{Budget, Owner},
     grpc::{
         answers::Unread,
         arrivals::Arrivals,
+        backlog::Backlog,
         body::{ArrivingBody, Terms},
         limits::{MAX_CALL_BYTES, MAX_REQUEST_BYTES},
     },
@@ -64,6 +66,9 @@ const REFLECTION: &str = "/ServerReflectionInfo";
 pub(super) struct Budgets {
     pub(super) publishes: Arc<Budget>,
     pub(super) calls: Arc<Budget>,
+    /// Calls of clients that need not prove who they are, so that strangers keep no room from
+    /// principals.
+    pub(super) open_calls: Arc<Budget>,
     pub(super) answers: Arc<Budget>,
 }
 
@@ -77,8 +82,9 @@ pub struct Intake<S> {
 impl Budgets {
     pub(super) fn new(publishes: Arc<Budget>) -> Self {
         let calls = Budget::new(CALL_BYTES, CALL_BYTES_EACH).into();
+        let open_calls = Budget::new(CALL_BYTES, CALL_BYTES_EACH).into();
         let answers = Budget::new(ANSWER_BYTES, ANSWER_BYTES_EACH).into();
-        Self { publishes, calls, answers }
+        Self { publishes, calls, open_calls, answers }
     }
 }
 
@@ -90,6 +96,9 @@ impl<S> Intake<S> {
 
 /// Whom a call is charged to.
 fn owner_of(extensions: &Extensions) -> Owner {
+    if let Some(principal) = extensions.get::<Caller>().and_then(Caller::principal) {
+        return Owner::Principal(principal.shared());
+    }
     let address = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
     match address {
         Some(address) => Owner::of_address(address.ip()),
@@ -118,18 +127,21 @@ where
         let path = request.uri().path();
         let is_stream = path == PUBLISH_STREAM || path.ends_with(REFLECTION);
         let publishes = path == PUBLISH || path == PUBLISH_STREAM;
-        let (budget, max_request) = match publishes {
-            true => (&self.budgets.publishes, MAX_REQUEST_BYTES),
-            false => (&self.budgets.calls, MAX_CALL_BYTES),
-        };
         let owner = owner_of(request.extensions());
+        let (budget, max_request) = match (publishes, &owner) {
+            (true, _) => (&self.budgets.publishes, MAX_REQUEST_BYTES),
+            (false, Owner::Principal(_)) => (&self.budgets.calls, MAX_CALL_BYTES),
+            (false, Owner::Address(_)) => (&self.budgets.open_calls, MAX_CALL_BYTES),
+        };
         let answers_are_large = LARGE_ANSWERS.iter().any(|call| path.ends_with(call));
         let unread = answers_are_large.then(|| {
             let share = self.budgets.answers.share(owner.clone());
             Unread { share, limit: UNREAD_LIMIT }
         });
         let share = budget.share(owner);
-        let terms = Terms { share, max_request, is_stream, stall_limit: STALL_LIMIT };
+        let backlog = request.extensions().get::<Backlog>().cloned().unwrap_or_default();
+        let stall_limit = STALL_LIMIT;
+        let terms = Terms { share, max_request, is_stream, stall_limit, backlog };
         let arrivals = Arrivals::default();
         if publishes {
             request.extensions_mut().insert(arrivals.clone());

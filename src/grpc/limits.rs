@@ -10,3 +10,10 @@ pub const MAX_CALL_BYTES: usize = 128 * 1024;
 /// The most metadata that a call may have: the bytes of all names and values, plus 32 for each
 /// entry, as HTTP/2 counts it.
 pub const MAX_METADATA_BYTES: usize = 64 * 1024;
+
+/// How many bytes a client may send on a stream before they are read. The default of 64 KiB is
+/// less than one request of many messages.
+pub const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+
+/// The same for all streams of a connection together.
+pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;

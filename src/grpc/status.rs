@@ -335,6 +335,18 @@ pub(crate) fn too_large(bytes: usize, limit: usize) -> Status {
     over_limit("REQUEST_TOO_LARGE", limit, text)
 }
 
+/// A request that waited for room while others of its connection could not arrive.
+pub(crate) fn too_many_publishes(limit: usize) -> Status {
+    let metadata = HashMap::from([("limit".to_owned(), limit.to_string())]);
+    let mut details = ErrorDetails::with_error_info("TOO_MANY_PUBLISHES", DOMAIN, metadata);
+    details.set_retry_info(Some(Duration::from_millis(500)));
+    let text = format!(
+        "request: others of this client, which may have {limit} bytes in flight, have to arrive \
+         first; nothing was stored"
+    );
+    Status::with_error_details(Code::Unavailable, text, details)
+}
+
 /// A request of which no byte arrived for too long.
 pub(crate) fn stalled(limit: Duration) -> Status {
     let seconds = limit.as_secs();

@@ -103,6 +103,11 @@ pub struct TopicFilter {
 }
 
 impl Principal {
+    /// The name, which this shares.
+    pub fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
+
     /// The most characters of a principal.
     pub const MAX_CHARS: usize = 128;
 

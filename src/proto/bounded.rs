@@ -10,11 +10,6 @@ use prost::{
     encoding::{DecodeContext, WireType, skip_field},
 };
 
-use super::{
-    CreateTopicRequest, MAX_HEADERS, MAX_REQUEST_MESSAGES, UpdateTopicRequest, field_numbers,
-    raw::{PublishRequest, UnboundedMessage},
-};
-
 /// A message with a repeated field or a map whose elements are limited.
 pub trait Elements {
     /// The number of the field.
@@ -22,26 +17,6 @@ pub trait Elements {
 
     /// The most elements that are decoded.
     const MOST: usize;
-}
-
-impl Elements for PublishRequest {
-    const FIELD: u32 = field_numbers::publish_request::MESSAGES;
-    const MOST: usize = MAX_REQUEST_MESSAGES;
-}
-
-impl Elements for UnboundedMessage {
-    const FIELD: u32 = field_numbers::new_message::HEADERS;
-    const MOST: usize = MAX_HEADERS;
-}
-
-impl Elements for CreateTopicRequest {
-    const FIELD: u32 = field_numbers::create_topic_request::LABELS;
-    const MOST: usize = MAX_HEADERS;
-}
-
-impl Elements for UpdateTopicRequest {
-    const FIELD: u32 = field_numbers::update_topic_request::LABELS;
-    const MOST: usize = MAX_HEADERS;
 }
 
 /// A message of which no more than [`Elements::MOST`] elements are decoded. On the wire it is the
@@ -94,34 +69,36 @@ impl<M: Elements + Message> Message for Bounded<M> {
 mod tests {
     use super::*;
 
-    /// Messages of two bytes on the wire: the field's key and a length of 0.
-    fn empty_elements(field: u32, count: usize) -> Vec<u8> {
-        [(field << 3 | 2) as u8, 0].repeat(count)
+    #[derive(Clone, PartialEq, Message)]
+    struct Words {
+        #[prost(string, repeated, tag = "3")]
+        words: Vec<String>,
+        #[prost(string, tag = "4")]
+        language: String,
     }
 
-    fn decode<M: Elements + Message + Default>(count: usize) -> Bounded<M> {
-        Bounded::decode(empty_elements(M::FIELD, count).as_slice()).unwrap()
+    impl Elements for Words {
+        const FIELD: u32 = 3;
+        const MOST: usize = 100;
+    }
+
+    fn decode(count: usize) -> Bounded<Words> {
+        let words = Words { words: vec![String::new(); count], language: "en".to_owned() };
+        Bounded::decode(words.encode_to_vec().as_slice()).unwrap()
     }
 
     #[test]
     fn elements_up_to_the_limit_are_decoded_and_more_are_only_counted() {
-        let fits = decode::<PublishRequest>(10_000).within_limit().unwrap();
-        assert_eq!(fits.messages.len(), 10_000);
-        let many = decode::<PublishRequest>(8_000_000);
-        assert_eq!(many.message.messages.len(), 10_000);
-        assert_eq!(many.within_limit(), Err(8_000_000));
-
-        assert_eq!(decode::<UnboundedMessage>(64).within_limit().unwrap().headers.len(), 64);
-        let many = decode::<UnboundedMessage>(65);
-        assert_eq!(many.message.headers.len(), 64);
-        assert_eq!(many.within_limit(), Err(65));
-        assert_eq!(decode::<CreateTopicRequest>(65).within_limit(), Err(65));
-        assert_eq!(decode::<UpdateTopicRequest>(65).within_limit(), Err(65));
+        let fits = decode(100).within_limit().unwrap();
+        assert_eq!((fits.words.len(), fits.language.as_str()), (100, "en"));
+        let many = decode(1_000_000);
+        assert_eq!((many.message.words.len(), many.message.language.as_str()), (100, "en"));
+        assert_eq!(many.within_limit(), Err(1_000_000));
     }
 
     #[test]
     fn an_element_of_another_kind_is_still_malformed() {
-        let varint = [(PublishRequest::FIELD << 3) as u8, 1];
-        assert!(Bounded::<PublishRequest>::decode(varint.as_slice()).is_err());
+        let varint = [(Words::FIELD << 3) as u8, 1];
+        assert!(Bounded::<Words>::decode(varint.as_slice()).is_err());
     }
 }

@@ -32,11 +32,6 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(6);
 /// after them.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many bytes a client may send before they are read, by stream and by connection. The default
-/// of 64 KiB is less than one request of many messages.
-const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-
 /// How many streams a connection may have open.
 const MAX_STREAMS: u32 = 2_048;
 
@@ -140,6 +135,7 @@ impl Http2 {
         let peer = client.remote_addr();
         let cancellations = Cancellations::new();
         let calls = cancellations.clone();
+        let backlog = grpc::Backlog::default();
         let service = service_fn(move |request: Request<Incoming>| {
             let under_way = calls.call();
             let cut_off = under_way.cut_off();
@@ -151,6 +147,7 @@ impl Http2 {
                 Body::new(body.map_err(record))
             });
             request.extensions_mut().insert(client.clone());
+            request.extensions_mut().insert(backlog.clone());
             if let Some(identity) = &identity {
                 request.extensions_mut().insert(identity.clone());
             }
@@ -192,8 +189,8 @@ fn http2_server(calls: OpenCalls) -> http2::Builder<OpenCalls> {
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(grpc::STREAM_WINDOW)
+        .initial_connection_window_size(grpc::CONNECTION_WINDOW)
         .max_concurrent_streams(MAX_STREAMS)
         .max_pending_accept_reset_streams(MAX_CANCELLED_EARLY)
         .max_local_error_reset_streams(MAX_STREAMS_ENDED)

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, future::join_all};
 use h2::RecvStream;
 use http::Response;
 use prost::Message as _;
@@ -21,7 +21,10 @@ const READ: &str = "trunkline.v1.TopicService/ReadMessages";
 const MIB: usize = 1024 * 1024;
 
 /// The largest share of an owner.
-const SHARE: usize = 16 * MIB;
+const SHARE: usize = 64 * MIB;
+
+/// What the messages of a large request are charged besides their bytes.
+const OVERHEAD: usize = 10_000 * 96;
 
 fn is_free(broker: &TestBroker, bytes: usize) -> bool {
     let owner = Owner::of_address(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -51,8 +54,14 @@ async fn half_sent_publishes_of_one_client_do_not_stall_another() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
     let greedy = RawClient::connect(&broker.endpoint).await;
-    let (_answer, mut half_sent) = greedy.begin(PUBLISH, &[]).await;
-    half_sent.send_data(beginning(16 * MIB), false).unwrap();
+    let large = 16 * MIB;
+    let rest = SHARE - 3 * (large + OVERHEAD) - OVERHEAD;
+    let mut half_sent = Vec::new();
+    for length in [large, large, large, rest] {
+        let (answer, mut body) = greedy.begin(PUBLISH, &[]).await;
+        body.send_data(beginning(length), false).unwrap();
+        half_sent.push((answer, body));
+    }
     until("its share is used up", async || !is_free(&broker, 1)).await;
 
     let small = publish("of the greedy one").encode_to_vec();
@@ -68,7 +77,7 @@ async fn half_sent_publishes_of_one_client_do_not_stall_another() {
     assert_eq!(broker.read_payloads("orders").await, ["of another one"]);
 
     // What was half sent is given up.
-    half_sent.send_reset(h2::Reason::CANCEL);
+    half_sent.iter_mut().for_each(|(_, body)| body.send_reset(h2::Reason::CANCEL));
     let answer = soon("an answer", waiting).await;
     assert_eq!(answer.messages.len(), 1, "{:?}", answer.status);
     let stored = ["of another one", "of the greedy one"];
@@ -145,9 +154,33 @@ async fn answers_that_a_client_does_not_read_are_limited_and_hold_up_no_other_cl
     let answer = soon("an answer", other.call(READ, &[], &[&request.encode_to_vec()])).await;
     assert_eq!(answer.messages.len(), 1, "{:?}", answer.status);
 
-    for answer in unread_answers {
-        assert_eq!(read(answer).await.messages.len(), 1);
+    // All at once, as they share the connection's flow control.
+    for answer in join_all(unread_answers.into_iter().map(read)).await {
+        assert_eq!(answer.messages.len(), 1);
     }
     let answer = soon("an answer", lazy.call(READ, &[], &[&request.encode_to_vec()])).await;
     assert_eq!(answer.messages.len(), 1, "{:?}", answer.status);
+}
+
+#[tokio::test]
+async fn large_requests_of_one_connection_are_answered_though_they_exceed_its_flow_control() {
+    let broker = TestBroker::start().await;
+    let raw = RawClient::connect(&broker.endpoint).await;
+    let mut request = publish("");
+    // Nothing is stored, as there is no such topic.
+    request.messages = vec![message(vec![7; MIB]); 15];
+    let request = request.encode_to_vec();
+    let requests = [request.as_slice()];
+    let calls = (0..16).map(|_| raw.call(PUBLISH, &[], &requests));
+    let answers = join_all(calls).await;
+    let codes: Vec<_> =
+        answers.iter().map(|answer| answer.status.as_ref().unwrap().code()).collect();
+    assert!(codes.contains(&Code::NotFound), "{codes:?}");
+    for answer in answers {
+        let status = answer.status.unwrap();
+        match status.code() {
+            Code::NotFound => {}
+            _ => drop(info(&status, Code::Unavailable, "TOO_MANY_PUBLISHES")),
+        }
+    }
 }

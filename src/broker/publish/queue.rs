@@ -28,9 +28,9 @@ use crate::{
 
 /// How many bytes of publishes may be in flight. Beyond that, requests are not read, so that HTTP/2
 /// flow control holds their clients back.
-const MAX_BYTES: usize = 64 * 1024 * 1024;
+const MAX_BYTES: usize = 256 * 1024 * 1024;
 
-/// The share of each owner: enough for the largest request.
+/// The share of each owner: several times the largest request.
 const MAX_BYTES_EACH: usize = MAX_BYTES / 4;
 
 /// How many publishes may wait for one writer. Further ones wait to be enqueued.

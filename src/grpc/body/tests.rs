@@ -31,7 +31,8 @@ fn body(frames: Vec<Vec<u8>>, open: bool) -> Body {
 
 fn arriving(body: Body, share: Share, stall_limit: Duration) -> (ArrivingBody, Arrivals) {
     let arrivals = Arrivals::default();
-    let terms = Terms { share, max_request: 1_000, is_stream: true, stall_limit };
+    let backlog = Backlog::default();
+    let terms = Terms { share, max_request: 1_000, is_stream: true, stall_limit, backlog };
     (ArrivingBody::new(body, terms, arrivals.clone()), arrivals)
 }
 
@@ -113,4 +114,41 @@ async fn a_body_that_stops_within_a_request_ends_and_one_that_pauses_between_two
     // Longer than the limit, as the other body has shown that its time passes.
     let waited = tokio::time::timeout(10 * limit, idle.frame()).await;
     assert!(waited.is_err(), "a stream may be idle between requests");
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_arrive_ends_the_waits_that_may_be_why() {
+    let budget = Budget::new(4 * EACH, EACH);
+    let backlog = Backlog::default();
+    let open = |frame: Vec<u8>| {
+        let terms = Terms {
+            share: share(&budget),
+            max_request: EACH,
+            is_stream: true,
+            stall_limit: LONG,
+            backlog: backlog.clone(),
+        };
+        ArrivingBody::new(body(vec![frame], true), terms, Arrivals::default())
+    };
+    let mut arriving = open(request(EACH)[..100].to_vec());
+    next(&mut arriving).unwrap().unwrap();
+    // Each may have sent two of the sixteen megabytes that a connection may have sent.
+    let mut waiting: Vec<_> = (0..6).map(|_| open(request(1))).collect();
+    for waiting in &mut waiting[..5] {
+        assert!(next(waiting).is_none());
+    }
+    backlog.starves();
+    assert!(next(&mut waiting[0]).is_none(), "there is room for the other one to arrive");
+    assert!(next(&mut waiting[5]).is_none());
+    // Fails to arrive for a second.
+    let arrives = arriving.frame();
+    let refused = waiting[0].frame();
+    tokio::select! {
+        _ = arrives => panic!("nothing more was sent"),
+        refused = refused => {
+            assert_eq!(reason(&refused.unwrap().unwrap_err()), "TOO_MANY_PUBLISHES");
+        }
+    }
+    drop(waiting);
+    assert!(next(&mut arriving).is_none(), "it may still arrive");
 }
