@@ -35,7 +35,8 @@ impl Access {
     /// Requires callers to prove who they are.
     pub async fn required(storage: Arc<Storage>) -> Result<Self, storage::Error> {
         let state = Arc::new(State::load(storage.clone()).await?);
-        let access = Self { state: Some(state.clone()), ..Self::off(storage) };
+        let mut access = Self::off(storage);
+        access.state = Some(state.clone());
         let stopping = access.stopping.clone();
         access.tasks.spawn(async move {
             stopping.run_until_cancelled(state.keep_up_to_date()).await;
@@ -220,6 +221,13 @@ async fn check_registration(
         _ if hides => Err(Error::RegistrationHidden(key.clone())),
         Owned::By(_) => Err(Error::NotOwner(key.clone())),
         Owned::ByNobody => Err(Error::NoOwner(key.clone())),
+    }
+}
+
+impl Drop for Access {
+    /// Ends the polling of a broker that was not stopped.
+    fn drop(&mut self) {
+        self.stopping.cancel();
     }
 }
 

@@ -13,7 +13,7 @@ use tonic::{
 };
 
 use crate::{
-    access::{Access, PeerIdentity},
+    access::{self, Access, PeerIdentity},
     broker::Error,
     grpc::{deadline, explain, limits::MAX_METADATA_BYTES, status},
     model::InvalidInput,
@@ -35,13 +35,10 @@ pub async fn answer(api: Api, mut request: Request<Body>) -> Response<Body> {
     if size > MAX_METADATA_BYTES {
         return status::metadata_too_large(size).into_http();
     }
-    let authorization = request.headers().get_all("authorization").iter();
-    let authorization = authorization.map(|header| header.as_bytes());
-    let peer = request.extensions().get::<PeerIdentity>();
-    match access.authenticate(request.uri().path(), authorization, peer) {
-        Ok(None) => {}
-        Ok(Some(caller)) => drop(request.extensions_mut().insert(caller)),
-        Err(error) => return status::refuse(error).into_http(),
+    if access.is_required()
+        && let Err(error) = identify(&access, &mut request)
+    {
+        return status::refuse(error).into_http();
     }
     let Some(header) = request.headers().get(deadline::HEADER) else {
         return serve(routes, request).await;
@@ -59,6 +56,17 @@ pub async fn answer(api: Api, mut request: Request<Body>) -> Response<Body> {
         Err(_) if only_reads => refuse(Error::DeadlineExceeded),
         Err(_) => status::deadline_with_unknown_outcome().into_http(),
     }
+}
+
+/// Finds out who calls, and puts the caller into the request's extensions.
+fn identify(access: &Access, request: &mut Request<Body>) -> Result<(), access::Error> {
+    let authorization = request.headers().get_all("authorization").iter();
+    let authorization = authorization.map(|header| header.as_bytes());
+    let peer = request.extensions().get::<PeerIdentity>();
+    if let Some(caller) = access.authenticate(request.uri().path(), authorization, peer)? {
+        request.extensions_mut().insert(caller);
+    }
+    Ok(())
 }
 
 async fn serve(mut routes: Routes, request: Request<Body>) -> Response<Body> {

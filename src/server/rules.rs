@@ -8,7 +8,11 @@ use crate::{access, proto};
 
 /// Refuses to start if a call has no rule.
 pub(super) fn check() -> Result<(), Error> {
-    match paths()?.into_iter().find(|path| access::find_rule(path).is_none()) {
+    require_rules(paths()?)
+}
+
+fn require_rules(paths: Vec<String>) -> Result<(), Error> {
+    match paths.into_iter().find(|path| access::find_rule(path).is_none()) {
         Some(call) => Err(Error::NoRule { call }),
         None => Ok(()),
     }
@@ -42,6 +46,17 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn a_call_without_a_rule_is_named() {
+        let mut paths = paths().unwrap();
+        paths.push("/trunkline.v1.TopicService/Invented".to_owned());
+        let error = require_rules(paths).unwrap_err().to_string();
+        assert!(
+            error.ends_with("there is no rule for /trunkline.v1.TopicService/Invented"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn every_call_has_a_rule_and_every_rule_a_call() {

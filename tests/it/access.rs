@@ -76,7 +76,7 @@ async fn the_health_is_open_to_everyone() {
 
 #[tokio::test]
 async fn principals_publish_and_consume_what_they_are_granted() {
-    let Shop { shop, office, .. } = Shop::open().await;
+    let Shop { broker: _broker, shop, office, .. } = Shop::open().await;
     assert_eq!(shop.publish("orders", "web", "a").await.unwrap(), 0);
     let mut stream = office.consume("orders", "billing").await;
     let frame = soon("messages", stream.message()).await.unwrap();
@@ -97,7 +97,7 @@ async fn principals_publish_and_consume_what_they_are_granted() {
 
 #[tokio::test]
 async fn a_topic_without_any_right_looks_like_one_that_does_not_exist() {
-    let Shop { root, shop, .. } = Shop::open().await;
+    let Shop { broker: _broker, root, shop, .. } = Shop::open().await;
     root.create_topic("hidden").await.unwrap();
     let producer = async |topic: &str| shop.register_producer(topic, "x", false).await.unwrap_err();
     let consume = async |topic: &str| shop.try_consume(topic, "billing").await.unwrap_err();
@@ -144,7 +144,7 @@ async fn a_list_of_topics_shows_full_pages_of_those_that_the_caller_knows() {
 
 #[tokio::test]
 async fn the_use_of_a_token_is_recorded() {
-    let Shop { root, shop, .. } = Shop::open().await;
+    let Shop { broker: _broker, root, shop, .. } = Shop::open().await;
     let id = shop.token_id().await;
     until("the use is recorded", async || {
         let request = proto::ListTokensRequest::default();

@@ -11,7 +11,7 @@ use crate::support::{
 
 #[tokio::test]
 async fn principals_see_and_revoke_their_own_tokens_only() {
-    let Shop { root, shop, office, .. } = Shop::open().await;
+    let Shop { broker: _broker, root, shop, office } = Shop::open().await;
     let list = async |who: &As, principal: &str| {
         let principal = principal.to_owned();
         let request = proto::ListTokensRequest { principal, ..Default::default() };
@@ -126,10 +126,24 @@ async fn tokens_and_grants_are_limited() {
         .await
         .unwrap();
     root.access().create_token(create("shop")).await.unwrap();
+    // Of those, the last 1,000 of a principal are kept.
+    sql.batch_execute(
+        "insert into trunkline.access_token (id, principal, hash, revoked_at)
+         select 'ended' || n, 'ann', decode(lpad(to_hex(n), 60, '0') || 'eeee', 'hex'),
+                now() - n * interval '1 second'
+         from generate_series(1, 1010) n",
+    )
+    .await
+    .unwrap();
+    root.access().create_token(create("ann")).await.unwrap();
+    let kept = "select count(*), max(substr(id, 6)::integer) from trunkline.access_token
+        where principal = 'ann' and revoked_at is not null";
+    let kept = sql.query_one(kept, &[]).await.unwrap();
+    assert_eq!((kept.get::<_, i64>(0), kept.get::<_, i32>(1)), (1_000, 1_000));
     sql.batch_execute(
         "insert into trunkline.access_token (id, principal, hash)
          select 'many' || n, 'p' || n, decode(lpad(to_hex(n), 60, '0') || 'ffff', 'hex')
-         from generate_series(1, 10000 - 65) n",
+         from generate_series(1, 10000 - 66) n",
     )
     .await
     .unwrap();

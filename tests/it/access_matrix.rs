@@ -134,7 +134,9 @@ async fn every_call_but_those_for_health_needs_a_valid_token() {
         }
     }
     assert_eq!(matrix.call(OPEN[0], None, b"").await, Permitted);
-    let (response, _body) = matrix.client.begin(OPEN[1], &[]).await;
+    let (response, mut body) = matrix.client.begin(OPEN[1], &[]).await;
+    // An empty message.
+    body.send_data(vec![0; 5].into(), true).unwrap();
     let response = soon("an answer", response).await.unwrap();
     assert!(!response.headers().contains_key("grpc-status"), "{response:?}");
 }

@@ -63,7 +63,7 @@ async fn a_client_that_does_not_read_loses_its_lease_when_its_token_is_revoked()
 
 #[tokio::test]
 async fn withdrawing_a_grant_ends_the_streams_that_need_it() {
-    let Shop { root, shop, office, .. } = Shop::open().await;
+    let Shop { broker: _broker, root, shop, office } = Shop::open().await;
     let mut publishing = shop.publish_stream("orders", "web").await;
     let mut consuming = office.consume("orders", "billing").await;
     root.grant("shop", Operation::Read, "orders").await;
@@ -109,7 +109,7 @@ async fn a_stream_ends_when_its_token_expires() {
 
 #[tokio::test]
 async fn a_pull_that_waits_ends_when_its_token_is_revoked() {
-    let Shop { root, office, .. } = Shop::open().await;
+    let Shop { broker: _broker, root, office, .. } = Shop::open().await;
     let id = office.token_id().await;
     let request = proto::PullRequest {
         topic: "orders".to_owned(),
@@ -128,7 +128,7 @@ async fn a_pull_that_waits_ends_when_its_token_is_revoked() {
 
 #[tokio::test]
 async fn a_request_without_the_right_is_refused_and_its_publish_stream_goes_on() {
-    let Shop { root, shop, .. } = Shop::open().await;
+    let Shop { broker: _broker, root, shop, .. } = Shop::open().await;
     root.create_topic("hidden").await.unwrap();
     let mut stream = shop.publish_stream("orders", "web").await;
     for (topic, id, reason) in

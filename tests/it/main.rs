@@ -6,6 +6,7 @@ mod support;
 
 mod access;
 mod access_admin;
+mod access_certificates;
 mod access_matrix;
 mod access_owners;
 mod access_streams;

@@ -11,8 +11,12 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::support::TestBroker;
 
-const SERVICES: [&str; 3] =
-    ["trunkline.v1.ConsumerService", "trunkline.v1.ProducerService", "trunkline.v1.TopicService"];
+const SERVICES: [&str; 4] = [
+    "trunkline.v1.AccessService",
+    "trunkline.v1.ConsumerService",
+    "trunkline.v1.ProducerService",
+    "trunkline.v1.TopicService",
+];
 
 /// Lists the services, or finds the files of a symbol. The two versions of reflection differ only
 /// in their package.

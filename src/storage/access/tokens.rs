@@ -41,6 +41,10 @@ pub struct Rotation<'a> {
 const TOKEN: &str = "id, principal, description, created_at, expires_at, revoked_at, last_used_at,
     created_by";
 
+/// How many of a principal's tokens that ended are kept. A principal may replace its own token as
+/// often as it likes.
+const MAX_ENDED_TOKENS: i64 = 1_000;
+
 /// What makes a token valid.
 const IS_VALID: &str = "revoked_at is null and (expires_at is null or expires_at > now())";
 
@@ -70,7 +74,9 @@ impl Storage {
                 let NewToken { id, hash, valid_for_ms, created_by } = new;
                 let values: [&dyn Parameter; 6] =
                     [&id, &principal.as_str(), &hash, &description, &valid_for_ms, &created_by];
-                Ok(AccessChange::Done(token(&transaction.query_one(&insert, &values).await?)))
+                let created = token(&transaction.query_one(&insert, &values).await?);
+                forget_ended_tokens(transaction, principal).await?;
+                Ok(AccessChange::Done(created))
             })
             .await
     }
@@ -121,6 +127,7 @@ impl Storage {
                     returning {TOKEN}"
                 );
                 let replaced = transaction.query_one(&shorten, &[&old, &overlap_ms]).await?;
+                forget_ended_tokens(transaction, &principal).await?;
                 Ok(AccessChange::Done((created, token(&replaced))))
             })
             .await
@@ -178,6 +185,20 @@ async fn find_whether_full<T>(
     let row = transaction.query_one(&count, &[&principal.as_str()]).await?;
     let limits = [MAX_TOKENS_OF_PRINCIPAL, MAX_TOKENS];
     Ok(AccessChange::when_full(row.get(0), row.get(1), limits))
+}
+
+async fn forget_ended_tokens(
+    transaction: &Transaction<'_>,
+    principal: &Principal,
+) -> Result<(), Error> {
+    let delete = format!(
+        "-- forget_ended_tokens
+        delete from trunkline.access_token where id in (
+            select id from trunkline.access_token where principal = $1 and not ({IS_VALID})
+            order by least(revoked_at, expires_at) desc offset $2)"
+    );
+    transaction.execute(&delete, &[&principal.as_str(), &MAX_ENDED_TOKENS]).await?;
+    Ok(())
 }
 
 fn token(row: &Row) -> Token {

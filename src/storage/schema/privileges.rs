@@ -22,7 +22,7 @@ const TABLES: [(&str, &str); 11] = [
     ("deleted_topic", "select, insert, delete"),
     ("fence", "select, update"),
     ("forgotten_producer", "select, insert, update, delete"),
-    ("access_token", "select, insert, update"),
+    ("access_token", "select, insert, update, delete"),
     ("access_grant", "select, insert, delete"),
     ("access_version", "select"),
 ];

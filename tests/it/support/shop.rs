@@ -28,9 +28,11 @@ impl Shop {
 }
 
 /// Everything that a client can tell refusals apart by.
-pub fn appearance(status: &Status, topic: &str) -> (Code, String, Vec<u8>) {
-    let replace = |text: &str| text.replace(topic, "******");
-    let details = status.details().to_vec();
-    let details = String::from_utf8_lossy(&details).replace(topic, "******").into_bytes();
+pub fn appearance(status: &Status, name: &str) -> (Code, String, Vec<u8>) {
+    let replace = |text: &str| text.replace(name, "******");
+    let details = String::from_utf8_lossy(status.details());
+    let mut details = replace(&details).into_bytes();
+    // The values of an ErrorInfo are a map, whose order differs from answer to answer.
+    details.sort_unstable();
     (status.code(), replace(status.message()), details)
 }
