@@ -293,7 +293,7 @@ async fn the_owner_migrates_the_broker_serves_and_the_reader_reads() {
         assert_eq!(finished.code(), 0, "{arguments:?}: {finished:?}");
     };
     call(&["topic", "create", "orders"]).await;
-    call(&["producer", "register", "orders", "shop"]).await;
+    call(&["producer", "register", "--topic", "orders", "shop"]).await;
     let produce = ["--endpoint", &endpoint, "produce", "orders", "--producer", "shop"];
     assert_eq!(Trunkline::run_with_input(&produce, b"a\nb\n").await.code(), 0);
     let sql = connect(&reader).await;

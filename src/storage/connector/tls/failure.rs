@@ -1,8 +1,12 @@
 //! Says why TLS failed, with the parameter and the file that have to do with it.
 
-use std::{error::Error as _, io};
+use std::{
+    error::Error as _,
+    io,
+    time::{Duration, SystemTime},
+};
 
-use rustls::{AlertDescription, CertificateError};
+use rustls::{AlertDescription, CertificateError, pki_types::UnixTime};
 
 use crate::storage::connector::tls::options::{Roots, TlsOptions};
 
@@ -53,9 +57,13 @@ fn describe_certificate(error: &CertificateError, options: &TlsOptions) -> Strin
         CertificateError::UnknownIssuer => {
             format!("the server's certificate was issued by none of {}", describe_roots(options))
         }
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            format!("the server's certificate, or its issuer's, is out of date: {error}")
+        CertificateError::ExpiredContext { not_after, .. } => {
+            format!("the server's certificate, or its issuer's, expired on {}", date(*not_after))
         }
+        CertificateError::NotValidYetContext { not_before, .. } => format!(
+            "the server's certificate, or its issuer's, is not valid before {}",
+            date(*not_before)
+        ),
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             format!("the server has a certificate for another name: {error}")
         }
@@ -64,6 +72,10 @@ fn describe_certificate(error: &CertificateError, options: &TlsOptions) -> Strin
             describe_roots(options)
         ),
     }
+}
+
+fn date(time: UnixTime) -> impl std::fmt::Display {
+    humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs()))
 }
 
 fn describe_roots(options: &TlsOptions) -> String {
