@@ -113,7 +113,8 @@ mod tests {
         match (arg.get_long(), arg.get_index()) {
             (Some(long), _) => words.push(format!("--{long}=")),
             (None, Some(index)) => {
-                words.extend((1..index).map(|_| "x".to_owned()));
+                // Of the arguments before others, one takes only the names of operations.
+                words.extend((1..index).map(|_| "read".to_owned()));
                 words.push(String::new());
             }
             (None, None) => {

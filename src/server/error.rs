@@ -102,8 +102,8 @@ pub enum Error {
     Bootstrap(#[from] access::BootstrapError),
     /// The first administrator is created, but its token was not printed.
     #[error(
-        "print the token of the first administrator: {0}; create another once that token is revoked: \
-         `update trunkline.access_token set revoked_at = now()`"
+        "print the token of the first administrator: {0}; to get another, set its revoked_at in \
+         trunkline.access_token, and run this again"
     )]
     PrintToken(std::io::Error),
     /// The reflection service cannot be built.

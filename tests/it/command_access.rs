@@ -119,6 +119,19 @@ async fn grants_and_owners_are_changed_and_shown() {
     }
 }
 
+#[tokio::test]
+async fn a_first_token_that_cannot_be_printed_is_an_error() {
+    let database = TestDatabase::create().await;
+    let bootstrap = ["token", "bootstrap", "--database-url", &database.url];
+    let full = std::path::Path::new("/dev/full");
+    assert_eq!(Trunkline::run_into(&bootstrap, full).await.code(), Some(1));
+    // As the error says, the token must be revoked first.
+    assert_eq!(Trunkline::run(&bootstrap).await.code(), 1);
+    let revoke = "update trunkline.access_token set revoked_at = now()";
+    database.sql().await.batch_execute(revoke).await.unwrap();
+    line(Trunkline::run(&bootstrap).await);
+}
+
 /// Runs a command with variables.
 async fn run_with(variables: &[(&str, &str)], arguments: &[&str]) -> Finished {
     let mut command = Trunkline::command(arguments);
