@@ -61,7 +61,7 @@ fuzz: ## Feed random bytes to whatever reads a stranger's (SECONDS=30 for each t
 postgres: ## Install PostgreSQL's server binaries, if there are none
 	@scripts/install-postgres
 
-test-clients: postgres ## Run the tests of the clients (SUITES="grpcurl rust python typescript go java")
+test-clients: postgres ## Run the tests of the clients (SUITES="grpcurl rust python typescript go java security")
 	clients/test $(SUITES)
 
 test-postgres: ## Run the integration tests on other versions of PostgreSQL (VERSIONS="14 18")

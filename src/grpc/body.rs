@@ -35,11 +35,16 @@ pub(super) struct Terms {
     pub(super) max_request: usize,
     /// Whether the client sends any number of requests, and may pause between them.
     pub(super) is_stream: bool,
-    /// How long the body may make no progress in the middle of a request.
+    /// How long the body may make no progress in the middle of a request, besides the time that what
+    /// arrives takes at the slowest rate.
     pub(super) stall_limit: Duration,
     /// The requests of the same connection that wait.
     pub(super) backlog: Backlog,
 }
+
+/// The rate at which a request must arrive, in bytes a second, once it was waited for longer than the
+/// limit.
+const SLOWEST: f64 = 8_192.0;
 
 /// After how long without progress other requests are suspected to be the reason.
 const STARVED_AFTER: Duration = Duration::from_secs(1);
@@ -187,9 +192,18 @@ impl Place {
 }
 
 impl Stall {
-    fn progress(&mut self) {
+    fn restart(&mut self) {
         if self.sleep.is_some() {
             self.since = Instant::now();
+        }
+    }
+
+    /// Some bytes of a request arrived. They buy time in proportion, so that a client cannot hold
+    /// room by sending a byte now and then.
+    fn progress(&mut self, bytes: usize) {
+        if self.sleep.is_some() {
+            let bought = Duration::from_secs_f64(bytes as f64 / SLOWEST);
+            self.since = Instant::now().min(self.since + bought);
         }
     }
 
@@ -232,7 +246,7 @@ impl HttpBody for ArrivingBody {
                     return Poll::Ready(Some(Err(status)));
                 }
                 this.charged = charged;
-                this.stall.progress();
+                this.stall.restart();
             }
             if !this.rest.is_empty() {
                 match this.admit() {
@@ -267,7 +281,10 @@ impl HttpBody for ArrivingBody {
             };
             match frame.into_data() {
                 Ok(data) => {
-                    this.stall.progress();
+                    match this.is_within_request() {
+                        true => this.stall.progress(data.len()),
+                        false => this.stall.restart(),
+                    }
                     this.rest = data;
                 }
                 Err(trailers) => return Poll::Ready(Some(Ok(trailers))),

@@ -9,7 +9,7 @@ use prost::Message as _;
 use tonic::{Code, Status, body::Body, service::Routes};
 use trunkline::{
     access::{Access, PeerIdentity},
-    broker::Broker,
+    broker::{Broker, Quotas},
     grpc::{Api, Services, answer},
     proto::{self, Operation},
     storage::Storage,
@@ -47,8 +47,8 @@ async fn a_certificate_stands_for_the_first_of_its_names_that_has_a_grant() {
     root.grant("shop", Operation::Publish, "orders").await;
     root.grant("office", Operation::Consume, "orders").await;
     let storage = Storage::open(&other.database.url, None, LIMITS).await.unwrap();
-    let broker = Broker::start(storage, LIMITS.writers).await.unwrap();
-    let access = Arc::new(Access::required(broker.storage()).await.unwrap());
+    let broker = Broker::start(storage, LIMITS.writers, Quotas::default()).await.unwrap();
+    let access = Arc::new(Access::required(broker.storage(), None).await.unwrap());
     let routes = Routes::new(Services::new(broker.clone(), access.clone()).access()).prepare();
     let api = Api { routes, access: access.clone() };
 

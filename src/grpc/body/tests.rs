@@ -152,3 +152,23 @@ async fn a_request_that_cannot_arrive_ends_the_waits_that_may_be_why() {
     drop(waiting);
     assert!(next(&mut arriving).is_none(), "it may still arrive");
 }
+
+#[tokio::test]
+async fn a_client_that_sends_a_byte_now_and_then_holds_its_room_no_longer_than_a_silent_one() {
+    let budget = Budget::new(4 * EACH, EACH);
+    let trickle = stream::iter(request(1_000)).then(async |byte| {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok::<_, Infallible>(Frame::data(Bytes::from(vec![byte])))
+    });
+    let trickle = Body::new(StreamBody::new(Box::pin(trickle)));
+    let (mut body, arrivals) = arriving(trickle, share(&budget), Duration::from_millis(200));
+    let status = loop {
+        match body.frame().await.unwrap() {
+            Ok(_) => {}
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(reason(&status), "REQUEST_STALLED");
+    drop((body, arrivals));
+    assert!(share(&budget).try_hold(EACH).is_some());
+}

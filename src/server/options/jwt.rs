@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 
 use crate::access::jwt::{Algorithm, Expectations, Location};
 
@@ -11,11 +11,11 @@ use crate::access::jwt::{Algorithm, Expectations, Location};
 pub struct JwtOptions {
     /// Issuer whose JSON Web Tokens are accepted: the exact value of their claim `iss`. With
     /// --auth required only.
-    #[arg(long, env = "TRUNKLINE_JWT_ISSUER", value_name = "ISSUER", requires_all = ["jwt_audience", "jwt_keys"])]
+    #[arg(long, env = "TRUNKLINE_JWT_ISSUER", value_name = "ISSUER", value_parser = NonEmptyStringValueParser::new(), requires_all = ["jwt_audience", "jwt_keys"])]
     pub jwt_issuer: Option<String>,
 
     /// Audience that the tokens must be for: their claim `aud` must include it.
-    #[arg(long, env = "TRUNKLINE_JWT_AUDIENCE", value_name = "AUDIENCE", requires = "jwt_issuer")]
+    #[arg(long, env = "TRUNKLINE_JWT_AUDIENCE", value_name = "AUDIENCE", value_parser = NonEmptyStringValueParser::new(), requires = "jwt_issuer")]
     pub jwt_audience: Option<String>,
 
     /// The issuer's public keys, a JSON Web Key Set: a file or an https URL. They are loaded again
@@ -29,7 +29,7 @@ pub struct JwtOptions {
     pub jwt_keys_ca: Option<PathBuf>,
 
     /// Claim that names the principal.
-    #[arg(long, env = "TRUNKLINE_JWT_CLAIM", value_name = "CLAIM", default_value = "sub")]
+    #[arg(long, env = "TRUNKLINE_JWT_CLAIM", value_name = "CLAIM", value_parser = NonEmptyStringValueParser::new(), default_value = "sub")]
     pub jwt_claim: String,
 
     /// Signature algorithms that are accepted, separated by commas.
