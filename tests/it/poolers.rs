@@ -179,7 +179,7 @@ async fn behind_a_pooler_a_publish_waits_for_the_disk_whatever_the_servers_defau
          create table recorded (setting text, timeout text);
          create function record_settings() returns trigger language plpgsql as $$
          begin
-             insert into recorded values
+             insert into public.recorded values
                  (current_setting('synchronous_commit'), current_setting('lock_timeout'));
              return null;
          end $$;

@@ -58,7 +58,7 @@ async fn a_publish_waits_for_the_disk_whatever_the_servers_default() {
     sql.batch_execute(
         "create table recorded (setting text);
         create function record_setting() returns trigger language plpgsql as $$
-         begin insert into recorded values (current_setting('synchronous_commit')); return new; end $$;
+         begin insert into public.recorded values (current_setting('synchronous_commit')); return new; end $$;
          create trigger record_setting after insert on trunkline.batch
          for each row execute function record_setting()",
     )

@@ -35,7 +35,7 @@ const FAULT: &str = "
     create sequence tries;
     create function fault() returns trigger language plpgsql as $$
     begin
-        if nextval('tries') <= 3 then
+        if nextval('public.tries') <= 3 then
             raise exception 'new multixact has more than one updating member'
                 using errcode = 'XX000';
         end if;
@@ -168,7 +168,7 @@ async fn a_flush_whose_connection_is_lost_is_not_split() {
         "create sequence tries;
          create function lose() returns trigger language plpgsql as $$
          begin
-             perform nextval('tries'), pg_terminate_backend(pg_backend_pid());
+             perform nextval('public.tries'), pg_terminate_backend(pg_backend_pid());
              return new;
          end $$;
          create trigger lose before insert on trunkline.batch for each row
