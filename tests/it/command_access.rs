@@ -22,8 +22,7 @@ fn line(finished: Finished) -> String {
 #[tokio::test]
 async fn tokens_are_created_listed_rotated_and_revoked() {
     let broker = TestBroker::start().await;
-    let create =
-        ["token", "create", "shop", "--description", "the till", "--valid-for", "90d"];
+    let create = ["token", "create", "shop", "--description", "the till", "--valid-for", "90d"];
     let created = broker.run(&create).await;
     assert!(created.stderr.contains("not shown again"), "{created:?}");
     let secret = line(created);

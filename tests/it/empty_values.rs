@@ -63,7 +63,14 @@ async fn every_variable_of_serve_that_is_set_but_empty_is_refused_by_name() {
         Some(rest[..end].trim())
     });
     // Global variables that `serve` does not read.
-    let of_clients = ["TRUNKLINE_ENDPOINT", "TRUNKLINE_CONTEXT"];
+    let of_clients = [
+        "TRUNKLINE_ENDPOINT",
+        "TRUNKLINE_CONTEXT",
+        "TRUNKLINE_TOKEN_FILE",
+        "TRUNKLINE_CA_FILE",
+        "TRUNKLINE_CLIENT_CERT",
+        "TRUNKLINE_CLIENT_KEY",
+    ];
     let variables: Vec<&str> = name.filter(|name| !of_clients.contains(name)).collect();
     assert!(variables.len() >= 11, "{variables:?}");
     let folder = tempfile::tempdir().unwrap();

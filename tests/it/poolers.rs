@@ -176,7 +176,7 @@ async fn behind_a_pooler_a_publish_waits_for_the_disk_whatever_the_servers_defau
     // Records the settings of each publish when it commits, in sessions opened from now on.
     sql.batch_execute(&format!(
         "alter database {} set synchronous_commit = off;
-         create table recorded (setting text, timeout text);
+         create table public.recorded (setting text, timeout text);
          create function record_settings() returns trigger language plpgsql as $$
          begin
              insert into public.recorded values
@@ -195,7 +195,8 @@ async fn behind_a_pooler_a_publish_waits_for_the_disk_whatever_the_servers_defau
         broker.try_publish("orders", PRODUCER, ["x"]).await.is_ok()
     })
     .await;
-    let rows = sql.query("select distinct setting, timeout from recorded", &[]).await.unwrap();
+    let rows =
+        sql.query("select distinct setting, timeout from public.recorded", &[]).await.unwrap();
     let recorded: Vec<(&str, &str)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     assert_eq!(recorded, [("on", "500ms")]);
 }

@@ -56,7 +56,7 @@ async fn a_publish_waits_for_the_disk_whatever_the_servers_default() {
         .unwrap();
     // Records the setting of the publishing session during the publish.
     sql.batch_execute(
-        "create table recorded (setting text);
+        "create table public.recorded (setting text);
         create function record_setting() returns trigger language plpgsql as $$
          begin insert into public.recorded values (current_setting('synchronous_commit')); return new; end $$;
          create trigger record_setting after insert on trunkline.batch
@@ -67,7 +67,7 @@ async fn a_publish_waits_for_the_disk_whatever_the_servers_default() {
     let broker = TestBroker::start_on(database).await;
     broker.topic("orders").await;
     broker.publish("orders", ["first"]).await;
-    let recorded = sql.query_one("select setting from recorded", &[]).await.unwrap();
+    let recorded = sql.query_one("select setting from public.recorded", &[]).await.unwrap();
     assert_eq!(recorded.get::<_, &str>(0), "on");
 }
 

@@ -32,7 +32,7 @@ const TRIGGER: &str = "
 
 /// Fails the first three batches, like a transient internal error of the server.
 const FAULT: &str = "
-    create sequence tries;
+    create sequence public.tries;
     create function fault() returns trigger language plpgsql as $$
     begin
         if nextval('public.tries') <= 3 then
@@ -165,7 +165,7 @@ async fn a_flush_whose_connection_is_lost_is_not_split() {
     let one = start().await;
     execute(
         &one,
-        "create sequence tries;
+        "create sequence public.tries;
          create function lose() returns trigger language plpgsql as $$
          begin
              perform nextval('public.tries'), pg_terminate_backend(pg_backend_pid());
@@ -183,7 +183,7 @@ async fn a_flush_whose_connection_is_lost_is_not_split() {
         "{answers:?}"
     );
     let sql = one.served.sql().await;
-    let tries = sql.query_one("select last_value from tries", &[]).await.unwrap();
+    let tries = sql.query_one("select last_value from public.tries", &[]).await.unwrap();
     assert_eq!(tries.get::<_, i64>(0), 1);
     one.stop().await;
 }

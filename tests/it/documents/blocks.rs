@@ -87,6 +87,7 @@ fn prove(document: &Document, block: &Block) -> Result<&'static str, String> {
         return Ok(what);
     }
     match block.language.as_str() {
+        "sh" | "python" if document.path == "docs/security.md" => Ok("clients/run-security"),
         "sh" => prove_commands(document, block),
         "sql" if sql_views::DOCUMENTS.contains(&document.path.as_str()) => Ok("sql_views.rs"),
         "sql" if document.path == "docs/roles.md" => Ok("roles.rs"),
