@@ -52,7 +52,7 @@ use token::TokenCommand;
 /// Runs the command.
 pub async fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
-        Command::Serve(options) => return crate::server::serve(options).await,
+        Command::Serve(options) => return crate::server::serve(*options).await,
         Command::Migrate(options) => return crate::server::migrate(options).await,
         Command::Token(TokenCommand::Bootstrap(options)) => {
             return crate::server::print_first_token(*options).await;

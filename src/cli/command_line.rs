@@ -32,7 +32,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run a broker.
-    Serve(ServeOptions),
+    Serve(Box<ServeOptions>),
     /// Create the schema of a database, or bring it up to date, and exit.
     ///
     /// A broker does this at its start if its role may. Run it as the role that owns the schema if

@@ -766,7 +766,8 @@ type ConsumeRequest struct {
 	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,5,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
 	// The name by which others see the holder of the lease, in GetConsumer,
 	// standby frames and errors: at most 255 bytes, without control characters.
-	// If empty, the client's address with the broker's host and process.
+	// If empty, "connection" and "of broker", each with eight hexadecimal digits:
+	// streams of one connection have the same name.
 	ClientName string `protobuf:"bytes,6,opt,name=client_name,json=clientName,proto3" json:"client_name,omitempty"`
 	// The maximum number of messages in a batch frame: 0 or more than 10,000
 	// means 10,000, a negative number is INVALID_ARGUMENT.

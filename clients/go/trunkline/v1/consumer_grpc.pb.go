@@ -50,7 +50,8 @@ type ConsumerServiceClient interface {
 	// (TOPIC_NOT_FOUND) if the topic does not exist. OUT_OF_RANGE
 	// (OFFSET_OUT_OF_RANGE) if the start lies outside the log; the metadata holds
 	// first_offset and head. RESOURCE_EXHAUSTED (NUMBERS_USED_UP) if
-	// 2,147,483,647 consumers have been registered in this database.
+	// 2,147,483,647 consumers have been registered in this database,
+	// (TOO_MANY_CONSUMERS) if the topic has as many as the operator allows.
 	RegisterConsumer(ctx context.Context, in *RegisterConsumerRequest, opts ...grpc.CallOption) (*RegisterConsumerResponse, error)
 	// Forgets a consumer and its position. Its stream ends with NOT_FOUND.
 	// NOT_FOUND if the topic or the consumer does not exist.
@@ -71,7 +72,9 @@ type ConsumerServiceClient interface {
 	// kept. DEADLINE_EXCEEDED when the caller's deadline passes; the lease is
 	// free. NOT_FOUND when the topic or the consumer is deleted.
 	// FAILED_PRECONDITION (LEASE_HELD) if on_busy is ON_BUSY_FAIL and another
-	// stream holds the lease. ABORTED (LEASE_TAKEN_OVER) when another stream
+	// stream holds the lease. RESOURCE_EXHAUSTED (TOO_MANY_STREAMS) if the broker
+	// serves as many streams as the operator allows: another broker may have
+	// room. ABORTED (LEASE_TAKEN_OVER) when another stream
 	// takes the lease over, (LEASE_LOST) when the lease was lost in another way.
 	//
 	// DATA_LOSS (MESSAGES_LOST) when the log was truncated: the database has lost
@@ -229,7 +232,8 @@ type ConsumerServiceServer interface {
 	// (TOPIC_NOT_FOUND) if the topic does not exist. OUT_OF_RANGE
 	// (OFFSET_OUT_OF_RANGE) if the start lies outside the log; the metadata holds
 	// first_offset and head. RESOURCE_EXHAUSTED (NUMBERS_USED_UP) if
-	// 2,147,483,647 consumers have been registered in this database.
+	// 2,147,483,647 consumers have been registered in this database,
+	// (TOO_MANY_CONSUMERS) if the topic has as many as the operator allows.
 	RegisterConsumer(context.Context, *RegisterConsumerRequest) (*RegisterConsumerResponse, error)
 	// Forgets a consumer and its position. Its stream ends with NOT_FOUND.
 	// NOT_FOUND if the topic or the consumer does not exist.
@@ -250,7 +254,9 @@ type ConsumerServiceServer interface {
 	// kept. DEADLINE_EXCEEDED when the caller's deadline passes; the lease is
 	// free. NOT_FOUND when the topic or the consumer is deleted.
 	// FAILED_PRECONDITION (LEASE_HELD) if on_busy is ON_BUSY_FAIL and another
-	// stream holds the lease. ABORTED (LEASE_TAKEN_OVER) when another stream
+	// stream holds the lease. RESOURCE_EXHAUSTED (TOO_MANY_STREAMS) if the broker
+	// serves as many streams as the operator allows: another broker may have
+	// room. ABORTED (LEASE_TAKEN_OVER) when another stream
 	// takes the lease over, (LEASE_LOST) when the lease was lost in another way.
 	//
 	// DATA_LOSS (MESSAGES_LOST) when the log was truncated: the database has lost

@@ -17,16 +17,32 @@
 // INVALID_ARGUMENT: INVALID_FIELD if a field is invalid, MALFORMED_REQUEST if
 // the request cannot be decoded.
 //
-// RESOURCE_EXHAUSTED: REQUEST_TOO_LARGE if a request exceeds 16 MiB,
-// METADATA_TOO_LARGE if the metadata of the call exceeds 64 KiB.
+// UNAUTHENTICATED, if the broker authenticates its clients: TOKEN_MISSING,
+// TOKEN_MALFORMED, TOKEN_UNKNOWN, TOKEN_EXPIRED or TOKEN_REVOKED; others for the
+// tokens of an identity provider.
+//
+// PERMISSION_DENIED: NOT_GRANTED if the caller lacks a grant, whose operation
+// and topic are in the metadata; NOT_OWNER if a producer or consumer belongs to
+// somebody else, NO_OWNER if it belongs to nobody. A topic on which the caller
+// has no right at all does not exist for it: NOT_FOUND (TOPIC_NOT_FOUND).
+//
+// RESOURCE_EXHAUSTED: REQUEST_TOO_LARGE if a request exceeds 16 MiB, or 128
+// KiB if it does not publish; METADATA_TOO_LARGE if the metadata of the call
+// exceeds 64 KiB; ANSWERS_UNREAD if the client does not read the answers to its
+// calls, and this one did not fit: what the call did is done. The metadata
+// holds the limit.
 //
 // UNAVAILABLE: DATABASE_UNAVAILABLE if the database does not answer; the call
-// can safely be repeated. DRAINING if the broker is stopping; connect again.
-// OUTCOME_UNKNOWN if the database connection was lost before a change was
-// confirmed: the change may have been made or not, so check before retrying.
+// can safely be repeated. TOO_MANY_PUBLISHES if a publish waited for room while
+// others of its connection had to arrive; nothing was stored. DRAINING if the
+// broker is stopping; connect again. OUTCOME_UNKNOWN if the database connection
+// was lost before a change was confirmed: the change may have been made or not,
+// so check before retrying.
 //
 // DEADLINE_EXCEEDED: DEADLINE_EXCEEDED if the caller's deadline passed and
 // nothing was changed, OUTCOME_UNKNOWN if a change may have been made.
+// REQUEST_STALLED if a request was sent in part, and no more of it arrived for
+// 30 s, or less than 8 KiB a second; nothing was changed.
 //
 // INTERNAL: INTERNAL for a fault of the broker; its log has the details.
 

@@ -43,7 +43,8 @@ type ProducerServiceClient interface {
 	//
 	// ALREADY_EXISTS (PRODUCER_EXISTS) if the id is registered there and the
 	// request does not fence. NOT_FOUND (TOPIC_NOT_FOUND) if the topic does not
-	// exist.
+	// exist. RESOURCE_EXHAUSTED (TOO_MANY_PRODUCERS) if the topic has as many as
+	// the operator allows.
 	RegisterProducer(ctx context.Context, in *RegisterProducerRequest, opts ...grpc.CallOption) (*RegisterProducerResponse, error)
 	// Revokes the right to publish, and forgets the producer's sequence. What it
 	// published stays. NOT_FOUND if the topic or the producer does not exist.
@@ -183,7 +184,8 @@ type ProducerServiceServer interface {
 	//
 	// ALREADY_EXISTS (PRODUCER_EXISTS) if the id is registered there and the
 	// request does not fence. NOT_FOUND (TOPIC_NOT_FOUND) if the topic does not
-	// exist.
+	// exist. RESOURCE_EXHAUSTED (TOO_MANY_PRODUCERS) if the topic has as many as
+	// the operator allows.
 	RegisterProducer(context.Context, *RegisterProducerRequest) (*RegisterProducerResponse, error)
 	// Revokes the right to publish, and forgets the producer's sequence. What it
 	// published stays. NOT_FOUND if the topic or the producer does not exist.

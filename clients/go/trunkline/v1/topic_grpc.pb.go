@@ -45,7 +45,8 @@ type TopicServiceClient interface {
 	//
 	// ALREADY_EXISTS (TOPIC_EXISTS) if the name is taken. RESOURCE_EXHAUSTED
 	// (NUMBERS_USED_UP) if 2,147,483,647 topics have been created in this
-	// database.
+	// database, (TOO_MANY_TOPICS) if it has as many topics as the operator
+	// allows.
 	CreateTopic(ctx context.Context, in *CreateTopicRequest, opts ...grpc.CallOption) (*CreateTopicResponse, error)
 	// Returns one topic. NOT_FOUND if it does not exist.
 	GetTopic(ctx context.Context, in *GetTopicRequest, opts ...grpc.CallOption) (*GetTopicResponse, error)
@@ -168,7 +169,8 @@ type TopicServiceServer interface {
 	//
 	// ALREADY_EXISTS (TOPIC_EXISTS) if the name is taken. RESOURCE_EXHAUSTED
 	// (NUMBERS_USED_UP) if 2,147,483,647 topics have been created in this
-	// database.
+	// database, (TOO_MANY_TOPICS) if it has as many topics as the operator
+	// allows.
 	CreateTopic(context.Context, *CreateTopicRequest) (*CreateTopicResponse, error)
 	// Returns one topic. NOT_FOUND if it does not exist.
 	GetTopic(context.Context, *GetTopicRequest) (*GetTopicResponse, error)

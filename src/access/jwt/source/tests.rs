@@ -177,7 +177,9 @@ async fn an_unreadable_file_of_authorities_is_named() {
     let path = folder.path().join("ca.pem");
     let location: Location = "https://localhost:1/keys".parse().unwrap();
     for content in [None, Some("no certificate")] {
-        content.map(|content| fs::write(&path, content).unwrap());
+        if let Some(content) = content {
+            fs::write(&path, content).unwrap();
+        }
         let start = KeySource::start(location.clone(), Some(&path), verifier()).await;
         let error = start.err().unwrap().to_string();
         assert!(error.starts_with(&format!("--jwt-keys-ca {}: ", path.display())), "{error}");
