@@ -20,7 +20,7 @@ use super::{
     error::{ConnectError, Error, is_broken_connection, root_cause},
 };
 use crate::proto::{
-    CreateTopicRequest, access_service_client::AccessServiceClient,
+    CreateTopicRequest, GetTopicRequest, access_service_client::AccessServiceClient,
     consumer_service_client::ConsumerServiceClient, producer_service_client::ProducerServiceClient,
     topic_service_client::TopicServiceClient,
 };
@@ -159,7 +159,7 @@ impl Client {
         Self::to(brokers.endpoints.clone(), brokers.credentials.clone()).await
     }
 
-    /// Creates a topic unless it exists.
+    /// Creates a topic unless it exists. A topic that exists needs no right to create it.
     ///
     /// ```no_run
     /// # async fn example(client: trunkline::client::Client) -> Result<(), trunkline::client::Error> {
@@ -177,9 +177,22 @@ impl Client {
             let request = unary(request.clone());
             async { TopicServiceClient::new(connection).create_topic(request).await }
         };
-        match self.call(create).await {
-            Err(status) if status.code() != Code::AlreadyExists => Err(status.into()),
-            _ => Ok(()),
+        let denied = match self.call(create).await {
+            Err(status) if status.code() == Code::PermissionDenied => status,
+            Err(status) if status.code() != Code::AlreadyExists => return Err(status.into()),
+            _ => return Ok(()),
+        };
+        // Most programs may use topics and not create them, and are not told by the refusal whether
+        // this one exists.
+        let request = GetTopicRequest { topic: topic.to_owned() };
+        let get = |connection| {
+            let request = unary(request.clone());
+            async { TopicServiceClient::new(connection).get_topic(request).await }
+        };
+        match self.call(get).await {
+            Err(status) if status.code() == Code::NotFound => Err(denied.into()),
+            Err(status) => Err(status.into()),
+            Ok(_) => Ok(()),
         }
     }
 

@@ -174,6 +174,14 @@ async fn the_first_administrator_is_made_once_and_makes_the_others() {
     for text in expected {
         assert!(me.contains(text), "{me}");
     }
+    // --register creates what is missing, which the topic is not.
+    line(run(&admin, &["grant", "add", "shop", "consume", "orders"]).await);
+    for (topic, code) in [("orders", 0), ("other", 1)] {
+        let words = ["consume", topic, "--consumer", "c", "--register", "--until-caught-up"];
+        let consumed = run(&shop, &words).await;
+        assert_eq!(consumed.code(), code, "{consumed:?}");
+        assert_eq!(consumed.stderr.contains("NOT_GRANTED"), code == 1, "{consumed:?}");
+    }
     let refused = run(&shop, &["topic", "delete", "orders"]).await;
     assert_eq!(refused.code(), 1, "{refused:?}");
     assert!(refused.stderr.contains("NOT_GRANTED"), "{refused:?}");
