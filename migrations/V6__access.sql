@@ -86,9 +86,16 @@ revoke execute on function trunkline.raise_access_version() from public;
 -- Deferred to the commit: the version's row is then the last one that a transaction locks, so that
 -- two of them cannot wait for each other.
 create constraint trigger token_changed
-after insert or delete or update of id, principal, hash, expires_at, revoked_at
-on trunkline.access_token deferrable initially deferred
+after insert or delete on trunkline.access_token deferrable initially deferred
 for each row execute function trunkline.raise_access_version('tokens');
+
+-- Not for the time of last use, nor for a token that is revoked once more.
+create constraint trigger token_ended
+after update on trunkline.access_token deferrable initially deferred
+for each row when (
+    (old.id, old.principal, old.hash, old.expires_at, old.revoked_at)
+    is distinct from (new.id, new.principal, new.hash, new.expires_at, new.revoked_at))
+execute function trunkline.raise_access_version('tokens');
 
 create constraint trigger grant_changed
 after insert or delete or update on trunkline.access_grant deferrable initially deferred

@@ -96,6 +96,11 @@ impl Access {
     ) -> Result<(String, Token, Token), Error> {
         let RotateToken { id, valid_for, overlap } = rotate;
         let of = self.permit_token(caller, id).await?;
+        // Whoever has a token could otherwise trade it for another one of its principal that lives
+        // longer.
+        if !caller.is_administrator() && caller.token_id() != Some(id) {
+            return Err(Error::NotPresented { id: id.clone() });
+        }
         let minted = mint()?;
         let rotation = Rotation {
             old: id,

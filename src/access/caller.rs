@@ -112,6 +112,16 @@ impl Caller {
 }
 
 impl Known {
+    /// Continues with a newer snapshot, if the caller's proof is still valid by it.
+    pub(crate) fn renew(&mut self, snapshot: &Arc<Snapshot>) -> Result<(), Error> {
+        match &self.proof {
+            Proof::Token(token) => self.proof = Proof::Token(snapshot.check_again(token)?.clone()),
+            proof => proof.check()?,
+        }
+        self.snapshot = snapshot.clone();
+        Ok(())
+    }
+
     pub(crate) fn rights(&self) -> &Rights {
         self.snapshot.rights(&self.principal)
     }

@@ -45,6 +45,8 @@ pub enum Error {
     NotRegistered(RegistrationKey),
     #[error("token {id} does not exist, or is no longer valid")]
     TokenNotFound { id: String },
+    #[error("token {id} is rotated by an administrator, or by a call that presents it")]
+    NotPresented { id: String },
     #[error("{principal} has no grant of {operation} on {topics}")]
     GrantNotFound { principal: Principal, operation: Operation, topics: String },
     #[error("this grant is the last one of an administrator; add another administrator first")]

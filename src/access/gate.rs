@@ -111,12 +111,20 @@ impl Access {
         Ok(Some(Caller::Known(Known { principal, proof, rule, snapshot })))
     }
 
-    /// The caller of a call, as [`Self::authenticate`] found it. Refuses a call that was not
-    /// authenticated although it must be.
+    /// The caller of a call, as [`Self::authenticate`] found it, with the rights that it has now: a
+    /// request may arrive long after its headers. Refuses a call that was not authenticated although
+    /// it must be, and a caller whose proof has ended meanwhile.
     pub fn caller(&self, found: Option<&Caller>) -> Result<Caller, Error> {
         match (&self.state, found) {
             (None, _) => Ok(Caller::Everyone),
-            (Some(_), Some(Caller::Known(known))) => Ok(Caller::Known(known.clone())),
+            (Some(state), Some(Caller::Known(known))) => {
+                if !state.is_confirmed() {
+                    return Err(Error::Unconfirmed);
+                }
+                let mut known = known.clone();
+                known.renew(&state.snapshot())?;
+                Ok(Caller::Known(known))
+            }
             (Some(_), _) => Err(Error::TokenMissing),
         }
     }

@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     access::{
-        caller::{Known, Proof},
+        caller::Known,
         error::Error,
         rules::Rule,
         snapshot::Snapshot,
@@ -128,14 +128,7 @@ impl Watch {
         if lapsed {
             return Err(Error::Unconfirmed);
         }
-        match &self.caller.proof {
-            Proof::Token(token) => {
-                self.caller.proof = Proof::Token(snapshot.check_again(token)?.clone());
-            }
-            proof => proof.check()?,
-        }
-        self.caller.snapshot = snapshot.clone();
-        Ok(())
+        self.caller.renew(snapshot)
     }
 
     async fn check(&self) -> Result<bool, Error> {

@@ -43,9 +43,15 @@ pub(super) struct Unread {
 }
 
 impl Unread {
-    /// Waits until the owner has read some of its answers, if it has no room for another one.
-    pub(super) async fn has_room(&self) {
-        drop(self.share.clone().hold(1).await);
+    /// Waits until the owner has read some of its answers, if it has no room for another one; false if
+    /// it does not in time.
+    pub(super) async fn has_room(&self) -> bool {
+        tokio::time::timeout(self.limit, self.share.clone().hold(1)).await.is_ok()
+    }
+
+    /// Refuses a call because its owner does not read its answers.
+    pub(super) fn refuse(&self) -> Response<Body> {
+        status::answers_unread(self.share.most()).into_http()
     }
 
     /// Charges for an answer until the client has read it; refuses it if there is no room.
@@ -62,7 +68,7 @@ impl Unread {
             ..=SMALL => None,
             charge => match self.share.try_hold(charge) {
                 Some(hold) => Some(hold),
-                None => return status::answers_unread(self.share.most()).into_http(),
+                None => return self.refuse(),
             },
         };
         if hold.is_some() {
@@ -118,6 +124,10 @@ impl HttpBody for AnswerBody {
         let part = answer.unread.len().min(PART);
         if part > 0 {
             let part = answer.unread.split_to(part);
+            if answer.unread.is_empty() {
+                // HTTP/2 has the last part, and asks for more only once its client has read it.
+                answer._hold = None;
+            }
             return Poll::Ready(Some(Ok(Frame::data(part))));
         }
         *answer = Answer::default();
@@ -188,7 +198,7 @@ mod tests {
         let unread = unread(&budget, Duration::from_millis(20));
         let mut body = unread.clone().keep(answer(EACH)).await.into_body();
         assert!(body.frame().await.unwrap().is_ok());
-        unread.has_room().await;
+        assert!(unread.has_room().await);
         assert!(unread.share.try_hold(EACH).is_some());
         assert!(body.frame().await.unwrap().is_err());
     }

@@ -15,7 +15,11 @@ use tonic::{
 use crate::{
     access::{self, Access, PeerIdentity},
     broker::Error,
-    grpc::{deadline, explain, limits::MAX_METADATA_BYTES, status},
+    grpc::{
+        deadline, explain,
+        limits::{MAX_METADATA_BYTES, MAX_METADATA_ENTRIES},
+        status,
+    },
     model::InvalidInput,
 };
 
@@ -34,6 +38,10 @@ pub async fn answer(api: Api, mut request: Request<Body>) -> Response<Body> {
     let size = metadata_bytes(request.headers());
     if size > MAX_METADATA_BYTES {
         return status::metadata_too_large(size).into_http();
+    }
+    let entries = request.headers().len();
+    if entries > MAX_METADATA_ENTRIES {
+        return status::too_many_metadata_entries(entries).into_http();
     }
     if access.is_required()
         && let Err(error) = identify(&access, &mut request).await

@@ -28,7 +28,7 @@ use crate::{
         arrivals::Arrivals,
         backlog::Backlog,
         body::{ArrivingBody, Terms},
-        limits::{MAX_CALL_BYTES, MAX_REQUEST_BYTES},
+        limits::{MAX_CALL_BYTES, MAX_REQUEST_BYTES, UNREAD_LIMIT},
     },
 };
 
@@ -45,9 +45,6 @@ const CALL_BYTES_EACH: usize = CALL_BYTES / 4;
 /// How many bytes of answers may wait for their clients, and the share of each owner.
 const ANSWER_BYTES: usize = 256 * 1024 * 1024;
 const ANSWER_BYTES_EACH: usize = ANSWER_BYTES / 4;
-
-/// How long an answer may wait for its client.
-const UNREAD_LIMIT: Duration = Duration::from_secs(60);
 
 /// The calls whose answers may be large: up to 4 MiB.
 const LARGE_ANSWERS: [&str; 5] =
@@ -152,7 +149,9 @@ where
             None => Either::Left(answering),
             Some(unread) => Either::Right(Box::pin(async move {
                 // Before the call does anything.
-                unread.has_room().await;
+                if !unread.has_room().await {
+                    return Ok(unread.refuse());
+                }
                 Ok(unread.keep(answering.await?).await)
             })),
         }

@@ -8,14 +8,20 @@ use std::{
 
 use tonic::Request;
 
-use crate::access::PeerIdentity;
+use crate::{
+    access::{Caller, PeerIdentity},
+    model::Principal,
+};
 
-/// The address that a request came from, and the first name in its client's certificate.
+/// The address that a request came from, and its principal or, without one, the first name in its
+/// client's certificate.
 pub(super) fn of<T>(request: &Request<T>) -> String {
     let address =
         request.remote_addr().map_or_else(|| "a client".to_owned(), |address| address.to_string());
+    let principal = request.extensions().get::<Caller>().and_then(Caller::principal);
     let identity = request.extensions().get::<PeerIdentity>();
-    match identity.and_then(|PeerIdentity(names)| names.first()) {
+    let certified = || identity.and_then(|PeerIdentity(names)| names.first().map(String::as_str));
+    match principal.map(Principal::as_str).or_else(certified) {
         Some(name) => format!("{address} ({name})"),
         None => address,
     }

@@ -9,7 +9,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::{
     access::{self, jwt::Refusal},
     broker::Error,
-    grpc::limits::{MAX_METADATA_BYTES, MAX_REQUEST_BYTES},
+    grpc::limits::{MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_REQUEST_BYTES},
     model::{
         InvalidInput, LogEnds, OffsetRange, RegistrationId, RegistrationKey, StoredRun, TopicName,
     },
@@ -192,6 +192,9 @@ fn describe_access(error: &access::Error) -> (Code, &'static str, Metadata) {
         ),
         NotOwner(key) => (Code::PermissionDenied, "NOT_OWNER", of_registration(key)),
         NoOwner(key) => (Code::PermissionDenied, "NO_OWNER", of_registration(key)),
+        NotPresented { id } => {
+            (Code::PermissionDenied, "TOKEN_NOT_PRESENTED", values([("token_id", id)]))
+        }
         TokenNotFound { id } => (Code::NotFound, "TOKEN_NOT_FOUND", values([("token_id", id)])),
         GrantNotFound { principal, operation, topics } => {
             let mut metadata = two_values(("principal", principal), ("operation", operation));
@@ -367,13 +370,22 @@ pub(crate) fn answers_unread(limit: usize) -> Status {
 
 /// Ends an answer that its client did not read in time.
 pub(crate) fn answer_dropped() -> Status {
-    Status::deadline_exceeded("answer: it was not read in time")
+    let details = ErrorDetails::with_error_info("ANSWER_DROPPED", DOMAIN, HashMap::new());
+    let text = "answer: the client did not read it in time; what the call did is done";
+    Status::with_error_details(Code::DeadlineExceeded, text, details)
 }
 
 /// A call with more metadata than allowed.
 pub(crate) fn metadata_too_large(bytes: usize) -> Status {
     let limit = MAX_METADATA_BYTES;
     let text = format!("metadata: is {bytes} bytes, and the limit is {limit}");
+    over_limit("METADATA_TOO_LARGE", limit, text)
+}
+
+/// A call with more entries of metadata than allowed.
+pub(crate) fn too_many_metadata_entries(entries: usize) -> Status {
+    let limit = MAX_METADATA_ENTRIES;
+    let text = format!("metadata: has {entries} entries, and the limit is {limit}");
     over_limit("METADATA_TOO_LARGE", limit, text)
 }
 

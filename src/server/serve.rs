@@ -57,7 +57,8 @@ async fn serve_on(
 ) -> Result<(), Error> {
     let limits =
         Limits { writers: options.writers.into(), queries: options.query_connections.into() };
-    let open = open_storage(database, limits);
+    let sessions = sessions(limits, options.auth);
+    let open = open_storage(database, limits, sessions);
     let Some(storage) = shutdown.run_until_cancelled(open).await else {
         return Ok(());
     };
@@ -85,7 +86,7 @@ async fn serve_on(
     // Nobody may be reading it.
     let _ = writeln!(stdout, "listening on {bound}").and_then(|()| stdout.flush());
     let connections = &options.connections;
-    let acceptor = Acceptor::new(listener, run::connection_limits(connections, sessions(limits)));
+    let acceptor = Acceptor::new(listener, run::connection_limits(connections, sessions));
     let lifetime = run::lifetime(connections);
     let server = Server {
         acceptor,
@@ -138,12 +139,13 @@ fn quotas(options: &ServeOptions, settings: Option<&ServerSettings>) -> Quotas {
 async fn open_storage(
     database: &Database,
     limits: Limits,
+    sessions: usize,
 ) -> Result<(Storage, Option<ServerSettings>), Error> {
     let storage = database.open(limits).await?;
     warn_of_encoding(&storage);
     let settings = storage.server_settings().await;
     match &settings {
-        Ok(settings) => warn_of_settings(settings, limits),
+        Ok(settings) => warn_of_settings(settings, sessions),
         Err(error) => warn!(%error, "read the database's settings"),
     }
     match storage.may_vacuum().await {
@@ -158,8 +160,9 @@ async fn open_storage(
     Ok((storage, settings.ok()))
 }
 
-fn sessions(limits: Limits) -> usize {
-    limits.writers + limits.queries + OTHER_SESSIONS
+fn sessions(limits: Limits, auth: Auth) -> usize {
+    // One more keeps the copies of tokens, grants and owners up to date.
+    limits.writers + limits.queries + OTHER_SESSIONS + usize::from(auth == Auth::Required)
 }
 
 /// Warns of what a database that is not UTF-8 cannot hold.
@@ -182,9 +185,9 @@ fn warn_of_encoding(storage: &Storage) {
 }
 
 /// Warns of settings of the server that are unsafe or too low.
-fn warn_of_settings(settings: &ServerSettings, limits: Limits) {
+fn warn_of_settings(settings: &ServerSettings, sessions: usize) {
     let ServerSettings { fsync, free_sessions, .. } = *settings;
-    let sessions = sessions(limits) as i64;
+    let sessions = sessions as i64;
     if !fsync {
         warn!("fsync is off: acknowledged messages are lost when the database's machine fails");
     }

@@ -51,6 +51,11 @@ impl Storage {
         &self.row_locks
     }
 
+    /// The session that keeps copies of tokens, grants and owners up to date.
+    pub(super) async fn access(&self) -> Result<Session, Error> {
+        self.pools.access.get().await
+    }
+
     /// A session for everything but publishing and moving positions.
     pub(super) async fn query(&self) -> Result<Session, Error> {
         self.pools.query.get().await

@@ -53,6 +53,9 @@ async fn a_rotated_token_overlaps_with_its_replacement() {
         valid_for: seconds.map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
         overlap: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
     };
+    let other = broker.with_token(&root.create_token("shop").await).await;
+    let refused = other.access().rotate_token(rotate(None)).await;
+    assert_refused(refused, Code::PermissionDenied, "TOKEN_NOT_PRESENTED");
     // The principal's own new token expires no later than the old one would have.
     let rotated = shop.access().rotate_token(rotate(Some(10 * hour))).await.unwrap().into_inner();
     let new = rotated.token.unwrap();

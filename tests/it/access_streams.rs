@@ -1,12 +1,13 @@
 //! Open streams end when their callers may not have them any more.
 
+use prost::Message as _;
 use tonic::Code;
 use trunkline::proto::{
     self, Operation, assign_owner_request::Registration, publish_stream_response::Result as Answer,
 };
 
 use crate::support::{
-    assert_refused, info,
+    RawClient, assert_refused, frames, info, read,
     secured::{end_of, id_of},
     shop::Shop,
     soon, until,
@@ -42,6 +43,43 @@ async fn revoking_a_token_ends_its_streams_on_every_broker() {
     }
     shop.publish("orders", "web", "a").await.unwrap();
     other.stop().await;
+}
+
+/// A call is judged when it acts, however long its request takes to arrive.
+#[tokio::test]
+async fn a_request_that_ends_after_its_token_was_revoked_is_refused() {
+    let Shop { broker, root, .. } = Shop::open().await;
+    let publish = proto::PublishRequest {
+        topic: "orders".to_owned(),
+        producer_id: "web".to_owned(),
+        messages: vec![proto::NewMessage::new("late")],
+        ..Default::default()
+    };
+    let grant = proto::AddGrantRequest {
+        principal: "thief".to_owned(),
+        operation: Operation::Admin.into(),
+        topics: "*".to_owned(),
+    };
+    for (principal, method, request) in [
+        ("shop", "trunkline.v1.ProducerService/Publish", publish.encode_to_vec()),
+        ("admin", "trunkline.v1.AccessService/AddGrant", grant.encode_to_vec()),
+    ] {
+        let token = root.create_token(principal).await;
+        let headers = [("authorization", format!("Bearer {token}"))];
+        let client = RawClient::connect(&broker.endpoint).await;
+        let (response, mut body) = client.begin(method, &headers).await;
+        // The broker has read the headers of the first call once it has answered another one.
+        let other = "trunkline.v1.AccessService/WhoAmI";
+        let answer = client.call(other, &headers, &[&[]]).await;
+        assert_eq!(answer.status.map(|status| status.code()), Some(Code::Ok));
+        root.revoke(id_of(&token)).await.unwrap();
+        body.send_data(frames(&[&request]), true).unwrap();
+        let answer = read(soon("an answer", response).await.unwrap()).await;
+        info(&answer.status.unwrap(), Code::Unauthenticated, "TOKEN_REVOKED");
+    }
+    let messages = "select count(*) from trunkline.message";
+    let stored: i64 = broker.sql().await.query_one(messages, &[]).await.unwrap().get(0);
+    assert_eq!(stored, 0);
 }
 
 #[tokio::test]

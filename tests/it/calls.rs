@@ -178,6 +178,10 @@ async fn metadata_is_accepted_up_to_its_limit_and_refused_beyond_it() {
         let metadata = info(&status, Code::ResourceExhausted, "METADATA_TOO_LARGE");
         assert_eq!(metadata["limit"], (64 * 1024).to_string());
     }
+    let entries: Vec<_> = (0..600).map(|_| ("a", String::new())).collect();
+    let status = refused(&client, &method, &entries, &request).await;
+    let metadata = info(&status, Code::ResourceExhausted, "METADATA_TOO_LARGE");
+    assert_eq!(metadata["limit"], "512");
     // Beyond what the broker reads at all, HTTP/2 answers, and the connection stays open.
     let (response, _body) = client.begin(&method, &header(2_500_000)).await;
     let answer = soon("an answer", response).await;

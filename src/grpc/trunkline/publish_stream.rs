@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::{FutureExt as _, Stream, StreamExt as _, stream};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::Instrument as _;
@@ -21,6 +21,7 @@ use crate::{
     grpc::{
         arrivals::Arrivals,
         explain,
+        limits::UNREAD_LIMIT,
         status::{self, Refused},
         trunkline::{
             decode::{self, Names},
@@ -102,7 +103,7 @@ struct Intake {
     arrivals: Arrivals,
     names: Names,
     upcoming: mpsc::Sender<Upcoming>,
-    /// Why the caller may not publish any more. Set while the queue of answers may be full.
+    /// Why the stream ends before its client ends it. Set while the queue of answers may be full.
     withdrawn: Arc<OnceLock<Status>>,
 }
 
@@ -124,16 +125,7 @@ impl Intake {
                 Received::Closed => return,
             };
             let ended = matches!(upcoming, Upcoming::End(_));
-            // Fails if the client has gone; requests that were enqueued are stored all the same.
-            let sent = tokio::select! {
-                biased;
-                sent = self.upcoming.send(upcoming) => sent,
-                error = self.guard.ended() => {
-                    self.withdrawn.get_or_init(|| status::refuse(error));
-                    return;
-                }
-            };
-            if sent.is_err() || ended {
+            if !self.pass_on(upcoming).await || ended {
                 return;
             }
             if left_over.is_some() {
@@ -141,6 +133,25 @@ impl Intake {
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Passes on where the next answers come from. Returns false if the stream ends: because the
+    /// client has gone, may not publish any more, or does not read its answers, for which requests
+    /// that have arrived would hold their room. What was enqueued is stored all the same.
+    async fn pass_on(&mut self, upcoming: Upcoming) -> bool {
+        let upcoming = match self.upcoming.try_send(upcoming) {
+            Ok(()) => return true,
+            Err(TrySendError::Closed(_)) => return false,
+            Err(TrySendError::Full(upcoming)) => upcoming,
+        };
+        let ended = tokio::select! {
+            biased;
+            sent = self.upcoming.send(upcoming) => return sent.is_ok(),
+            error = self.guard.ended() => status::refuse(error),
+            () = tokio::time::sleep(UNREAD_LIMIT) => status::answer_dropped(),
+        };
+        self.withdrawn.get_or_init(|| ended);
+        false
     }
 
     /// Enqueues a request group, if the caller may publish it.

@@ -14,9 +14,6 @@ pub const MAX_GRANTS: usize = 100_000;
 /// The most grants of a principal.
 pub const MAX_GRANTS_OF_PRINCIPAL: usize = 1_000;
 
-/// The advisory lock of changes: any constant that nothing else uses.
-const CHANGE_LOCK: i64 = 0x7472_756e_6b61_6363;
-
 /// The outcome of a change.
 #[derive(Clone, Debug)]
 pub enum AccessChange<T> {
@@ -46,7 +43,8 @@ impl<T> AccessChange<T> {
 
 /// Waits for other changes to end, and keeps new ones out until the transaction's end.
 pub(super) async fn exclude_other_changes(transaction: &Transaction<'_>) -> Result<(), Error> {
-    let lock = "-- lock_access\nselect pg_advisory_xact_lock($1::bigint)";
-    transaction.query(lock, &[&CHANGE_LOCK]).await?;
+    // A lock that roles which only read cannot take.
+    let lock = "-- lock_access\nlock table trunkline.access_grant in share row exclusive mode";
+    transaction.execute(lock, &[]).await?;
     Ok(())
 }

@@ -48,7 +48,7 @@ impl Storage {
         keys: &[&RegistrationKey],
     ) -> Result<Vec<(usize, Principal)>, Error> {
         let Some(first) = keys.first() else { return Ok(Vec::new()) };
-        let client = self.query().await?;
+        let client = self.access().await?;
         let statement = match first.id {
             RegistrationId::Producer(_) => {
                 "-- find_producer_owners

@@ -48,7 +48,7 @@ pub enum TokenEnd {
 impl Storage {
     /// The version of tokens, grants and owners.
     pub async fn find_access_version(&self) -> Result<AccessVersion, Error> {
-        let client = self.query().await?;
+        let client = self.access().await?;
         let statement = "-- find_access_version
             select version, owner_version, (extract(epoch from changed_at) * 1000000)::bigint
             from trunkline.access_version";
@@ -58,7 +58,7 @@ impl Storage {
 
     /// All valid tokens, and the `ended` ones that ended last.
     pub async fn load_tokens(&self, ended: usize) -> Result<Vec<ValidToken>, Error> {
-        let client = self.query().await?;
+        let client = self.access().await?;
         let statement = "-- load_tokens
             with token as (
                 select *, revoked_at is null and (expires_at is null or expires_at > now()) as valid
@@ -76,7 +76,7 @@ impl Storage {
 
     /// All grants: who, what and where.
     pub async fn load_grants(&self) -> Result<Vec<(Principal, Operation, TopicPattern)>, Error> {
-        let client = self.query().await?;
+        let client = self.access().await?;
         let statement = "-- load_grants
             select principal, operation, topics from trunkline.access_grant order by principal";
         let rows = client.query(statement, &[]).await?;
@@ -90,7 +90,7 @@ impl Storage {
 
     /// Records that tokens were used just now.
     pub async fn record_use(&self, ids: &[&str]) -> Result<(), Error> {
-        let client = self.query().await?;
+        let client = self.access().await?;
         let statement = "-- record_use
             update trunkline.access_token set last_used_at = now()
             where id = any ($1)

@@ -47,6 +47,9 @@ pub(crate) struct Pools {
     pub writer: SessionPool,
     /// One session, as one task writes all positions.
     pub position: SessionPool,
+    /// One session for the copies of tokens, grants and owners, so that calls that use up the others
+    /// do not keep a broker from learning what has changed.
+    pub access: SessionPool,
 }
 
 /// Sessions of one kind.
@@ -83,12 +86,13 @@ impl Pools {
             query: pool("trunkline query", limits.queries, QUERY_LOCK_TIMEOUT, "")?,
             writer: pool("trunkline writer", limits.writers, WRITER_LOCK_TIMEOUT, PUBLISHING)?,
             position: pool("trunkline position", 1, POSITION_LOCK_TIMEOUT, "")?,
+            access: pool("trunkline access", 1, QUERY_LOCK_TIMEOUT, "")?,
         })
     }
 
     /// Closes all pools. Callers that wait for a session get an error.
     pub(crate) fn close(&self) {
-        for sessions in [&self.query, &self.writer, &self.position] {
+        for sessions in [&self.query, &self.writer, &self.position, &self.access] {
             sessions.pool.close();
         }
     }

@@ -38,7 +38,7 @@ pub use http2::RawHttp2;
 pub use markdown::{Block, Document, root};
 pub use pooler::Pooler;
 pub use publish_stream::PublishStream;
-pub use raw::{RawClient, read};
+pub use raw::{RawClient, frames, read};
 pub use scripted::{ScriptedBroker, ScriptedConsume};
 pub use shipper::Shipper;
 pub use status::{assert_field, assert_refused, info, retry_delay};

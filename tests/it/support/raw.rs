@@ -102,7 +102,7 @@ pub async fn read(response: Response<h2::RecvStream>) -> Answer {
 }
 
 /// Messages with gRPC's framing.
-fn frames(messages: &[&[u8]]) -> Bytes {
+pub fn frames(messages: &[&[u8]]) -> Bytes {
     let mut framed = BytesMut::new();
     for message in messages {
         framed.put_u8(0);

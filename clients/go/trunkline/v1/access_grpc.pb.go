@@ -63,8 +63,10 @@ type AccessServiceClient interface {
 	RevokeToken(ctx context.Context, in *RevokeTokenRequest, opts ...grpc.CallOption) (*RevokeTokenResponse, error)
 	// Creates a token that replaces another of the same principal. The old token
 	// stays valid for a while, so that programs can change over. For
-	// administrators, and for the token's principal. NOT_FOUND (TOKEN_NOT_FOUND)
-	// if there is no such token, or it is no longer valid.
+	// administrators, and for a call that presents the token itself:
+	// PERMISSION_DENIED (TOKEN_NOT_PRESENTED) for another token of the caller's.
+	// NOT_FOUND (TOKEN_NOT_FOUND) if there is no such token, or it is no longer
+	// valid.
 	//
 	// Unless an administrator asks, the new token expires no later than the old
 	// one would have.
@@ -218,8 +220,10 @@ type AccessServiceServer interface {
 	RevokeToken(context.Context, *RevokeTokenRequest) (*RevokeTokenResponse, error)
 	// Creates a token that replaces another of the same principal. The old token
 	// stays valid for a while, so that programs can change over. For
-	// administrators, and for the token's principal. NOT_FOUND (TOKEN_NOT_FOUND)
-	// if there is no such token, or it is no longer valid.
+	// administrators, and for a call that presents the token itself:
+	// PERMISSION_DENIED (TOKEN_NOT_PRESENTED) for another token of the caller's.
+	// NOT_FOUND (TOKEN_NOT_FOUND) if there is no such token, or it is no longer
+	// valid.
 	//
 	// Unless an administrator asks, the new token expires no later than the old
 	// one would have.

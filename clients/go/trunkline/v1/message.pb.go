@@ -43,6 +43,7 @@
 // nothing was changed, OUTCOME_UNKNOWN if a change may have been made.
 // REQUEST_STALLED if a request was sent in part, and no more of it arrived for
 // 30 s, or less than 8 KiB a second; nothing was changed.
+// ANSWER_DROPPED if the client did not read an answer for 60 s.
 //
 // INTERNAL: INTERNAL for a fault of the broker; its log has the details.
 
