@@ -114,11 +114,14 @@ impl TestStream {
         }
     }
 
-    /// The range of a gap frame: its first offset and its end.
+    /// The range of the next gap frame: its first offset and its end. Heartbeats may come before it.
     pub async fn gap(&mut self) -> (i64, i64) {
-        match self.next().await {
-            Event::Gap(Gap { first_offset, end_offset }) => (first_offset, end_offset),
-            other => panic!("a gap expected, not {other:?}"),
+        loop {
+            match self.next().await {
+                Event::Gap(Gap { first_offset, end_offset }) => return (first_offset, end_offset),
+                Event::Heartbeat(_) => {}
+                other => panic!("a gap expected, not {other:?}"),
+            }
         }
     }
 
