@@ -198,8 +198,30 @@ mod tests {
         let unread = unread(&budget, Duration::from_millis(20));
         let mut body = unread.clone().keep(answer(EACH)).await.into_body();
         assert!(body.frame().await.unwrap().is_ok());
-        assert!(unread.has_room().await);
+        // Of its own limit, a call that waits for room might be the first to give up.
+        assert!(Unread { limit: LONG, ..unread.clone() }.has_room().await);
         assert!(unread.share.try_hold(EACH).is_some());
         assert!(body.frame().await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_call_waits_for_room_no_longer_than_an_answer_may_wait() {
+        let budget = Budget::new(4 * EACH, EACH);
+        let unread = unread(&budget, Duration::from_millis(20));
+        let _held = unread.share.try_hold(EACH).unwrap();
+        assert!(!unread.has_room().await);
+        assert_eq!(unread.refuse().headers()["grpc-status"], "8");
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_which_only_the_last_part_is_unread_holds_nothing() {
+        let budget = Budget::new(4 * EACH, EACH);
+        let unread = unread(&budget, LONG);
+        let mut body = unread.clone().keep(answer(EACH)).await.into_body();
+        let mut read = 0;
+        while read < EACH {
+            read += body.frame().await.unwrap().unwrap().into_data().unwrap().len();
+        }
+        assert!(unread.share.try_hold(EACH).is_some());
     }
 }
