@@ -186,7 +186,7 @@ async fn every_administrative_action_is_logged_once() {
 #[tokio::test]
 async fn the_log_says_which_client_the_name_of_a_holder_stands_for() {
     let database = TestDatabase::create().await;
-    let (client, mut log) = broker_with_log("info", &database.url).await;
+    let (client, mut log) = broker_with_log("trunkline=debug", &database.url).await;
     create(&client, "orders").await;
     let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
     let register = proto::RegisterConsumerRequest { topic, consumer_id, start: None };

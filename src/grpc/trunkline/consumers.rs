@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status};
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::{
     access::Access,
@@ -113,9 +113,10 @@ impl ConsumerService for Consumers {
         self.access.permit_registration(&caller, key).await.map_err(refuse)?;
         let mut guard = self.access.guard(&caller);
         guard.permit(key).await.map_err(refuse)?;
-        // Other clients are told the holder's name alone: the log says who that is.
+        // Other clients are told the holder's name alone: the log says who that is. Clients that compete
+        // open many streams, so it does so only if it is asked.
         let Consume { topic, consumer, holder, .. } = &consume;
-        info!(%topic, %consumer, holder, client, "opened a stream");
+        debug!(%topic, %consumer, holder, client, "opened a stream");
         let withdrawn = consume.withdrawn.clone();
         let frames = self.broker.delivery.consume(consume).map_err(refuse)?;
         let encode: fn(Result<Frame, Error>) -> WireFrame = encode_frame;
