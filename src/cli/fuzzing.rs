@@ -2,10 +2,10 @@
 
 use super::context::Contexts;
 
-/// Reads the text of a configuration file, and finds the endpoints of its contexts.
+/// Reads the text of a configuration file, and finds its contexts.
 pub fn configuration(text: &str) {
     if let Ok(contexts) = toml::from_str::<Contexts>(text) {
-        let _ = contexts.endpoint(None);
-        let _ = contexts.endpoint(Some(text));
+        let _ = contexts.chosen(None);
+        let _ = contexts.chosen(Some(text));
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::{decode, page_token};
-use crate::proto::{self, raw::PublishRequest};
+use crate::proto::{self, Bounded, raw::PublishRequest};
 
 /// Reads bytes as a request of each kind. The first byte chooses the kind.
 pub fn request(data: &[u8]) {
@@ -12,13 +12,14 @@ pub fn request(data: &[u8]) {
     let data = Bytes::copy_from_slice(data);
     match kind % 9 {
         0 => check(data, decode::decode_publish),
-        1 => check(data, |request: PublishRequest| {
+        1 => check(data, |request: Bounded<PublishRequest>| {
             // A stream's requests reuse the names of those before.
             let mut names = decode::Names::default();
             decode::publish(request.clone(), &mut names)?;
             decode::publish(request, &mut names)
         }),
-        2 => check(data, |request: proto::CreateTopicRequest| {
+        2 => check(data, |request: Bounded<proto::CreateTopicRequest>| {
+            let request = decode::bounded(request, "labels", "entries")?;
             decode::topic_name(&request.topic)?;
             decode::description(request.description)?;
             decode::labels(request.labels)?;
