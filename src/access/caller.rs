@@ -10,8 +10,10 @@ use crate::{
         rights::Rights,
         rules::Rule,
         snapshot::{KnownToken, Snapshot},
+        state::State,
     },
-    model::Principal,
+    model::{Operation, Principal, RegistrationKey, TopicName},
+    storage::Owned,
 };
 
 /// The subject alternative names in the certificate that a connection's client has proved to own,
@@ -124,5 +126,63 @@ impl Known {
 
     pub(crate) fn rights(&self) -> &Rights {
         self.snapshot.rights(&self.principal)
+    }
+
+    /// Refuses a registration that is not the caller's, or that it may not use, unless its call is
+    /// permitted for everyone's. Returns whether it exists; the call itself says that there is none.
+    pub(crate) async fn check_registration(
+        &self,
+        state: &State,
+        key: &RegistrationKey,
+    ) -> Result<bool, Error> {
+        let (own, any, hides) = match self.rule {
+            Rule::Registration { own, any } => (own, any, false),
+            Rule::Description { own, any } => (own, any, true),
+            _ => return Err(self.not_granted(&[Operation::Admin], "*")),
+        };
+        if self.may(any, &key.topic) {
+            return Ok(true);
+        }
+        self.permit_any(own, &key.topic)?;
+        let version = self.snapshot.version.owners;
+        let owned = state.owners.find(&state.storage, key, version).await;
+        match owned.map_err(Error::of_read)? {
+            Owned::NotRegistered => Ok(false),
+            Owned::By(owner) if owner == self.principal => Ok(true),
+            _ if hides => Err(Error::RegistrationHidden(key.clone())),
+            Owned::By(_) => Err(Error::NotOwner(key.clone())),
+            Owned::ByNobody => Err(Error::NoOwner(key.clone())),
+        }
+    }
+
+    /// Whether any of the operations is permitted.
+    pub(crate) fn may(&self, operations: &[Operation], topic: &TopicName) -> bool {
+        let rights = self.rights();
+        operations.iter().any(|&operation| rights.permit(operation, topic.as_str()))
+    }
+
+    /// Refuses a caller without any of the operations. If it has no right on the topic at all, the
+    /// topic does not exist for it.
+    pub(crate) fn permit_any(
+        &self,
+        operations: &[Operation],
+        topic: &TopicName,
+    ) -> Result<(), Error> {
+        if self.may(operations, topic) {
+            return Ok(());
+        }
+        match self.rights().know(topic.as_str()) {
+            true => Err(self.not_granted(operations, topic.as_str())),
+            false => Err(Error::TopicHidden { topic: topic.clone() }),
+        }
+    }
+
+    /// The caller lacks one of the operations; the first one is named.
+    pub(crate) fn not_granted(&self, operations: &[Operation], topic: &str) -> Error {
+        Error::NotGranted {
+            principal: self.principal.clone(),
+            operation: operations.first().copied().unwrap_or(Operation::Admin),
+            topic: topic.to_owned(),
+        }
     }
 }

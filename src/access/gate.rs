@@ -133,15 +133,15 @@ impl Access {
     pub fn permit_topic(&self, caller: &Caller, topic: &TopicName) -> Result<(), Error> {
         let Caller::Known(known) = caller else { return Ok(()) };
         match known.rule {
-            Rule::Topic(operations) => permit_any(known, operations, topic),
+            Rule::Topic(operations) => known.permit_any(operations, topic),
             Rule::TopicName(operations) => {
-                permit_any(known, operations, topic).map_err(|error| match error {
-                    Error::TopicHidden { topic } => not_granted(known, operations, topic.as_str()),
+                known.permit_any(operations, topic).map_err(|error| match error {
+                    Error::TopicHidden { topic } => known.not_granted(operations, topic.as_str()),
                     other => other,
                 })
             }
             // The call needs more than a right on a topic.
-            _ => Err(not_granted(known, &[Operation::Admin], "*")),
+            _ => Err(known.not_granted(&[Operation::Admin], "*")),
         }
     }
 
@@ -155,7 +155,7 @@ impl Access {
         match (caller, &self.state) {
             // Boxed, so that it costs nothing if everyone may do everything.
             (Caller::Known(known), Some(state)) => {
-                Box::pin(check_registration(state, known, &key())).await
+                Box::pin(known.check_registration(state, &key())).await.map(drop)
             }
             _ => Ok(()),
         }
@@ -169,12 +169,12 @@ impl Access {
     ) -> Result<Option<Principal>, Error> {
         let Caller::Known(known) = caller else { return Ok(None) };
         let Rule::Description { own, any } = known.rule else {
-            return Err(not_granted(known, &[Operation::Admin], "*"));
+            return Err(known.not_granted(&[Operation::Admin], "*"));
         };
-        if may(known, any, topic) {
+        if known.may(any, topic) {
             return Ok(None);
         }
-        permit_any(known, own, topic)?;
+        known.permit_any(own, topic)?;
         Ok(Some(known.principal.clone()))
     }
 
@@ -235,63 +235,4 @@ async fn verify(keys: &KeySource, token: &str) -> Result<(Principal, Proof), Err
     // Tokens expire before the year 10000, and instants reach further.
     let valid_until = Instant::now().checked_add(left).ok_or(Error::TokenExpired)?;
     Ok((principal, Proof::Jwt { valid_until, expires_at }))
-}
-
-async fn check_registration(
-    state: &State,
-    known: &Known,
-    key: &RegistrationKey,
-) -> Result<(), Error> {
-    let (own, any, hides) = match known.rule {
-        Rule::Registration { own, any } => (own, any, false),
-        Rule::Description { own, any } => (own, any, true),
-        _ => return Err(not_granted(known, &[Operation::Admin], "*")),
-    };
-    if may(known, any, &key.topic) {
-        return Ok(());
-    }
-    permit_any(known, own, &key.topic)?;
-    let version = known.snapshot.version.owners;
-    let owned = state.owners.find(&state.storage, key, version).await;
-    match owned.map_err(Error::of_read)? {
-        // The call itself says that there is none.
-        Owned::NotRegistered => Ok(()),
-        Owned::By(owner) if owner == known.principal => Ok(()),
-        _ if hides => Err(Error::RegistrationHidden(key.clone())),
-        Owned::By(_) => Err(Error::NotOwner(key.clone())),
-        Owned::ByNobody => Err(Error::NoOwner(key.clone())),
-    }
-}
-
-impl Drop for Access {
-    /// Ends the polling of a broker that was not stopped.
-    fn drop(&mut self) {
-        self.stopping.cancel();
-    }
-}
-
-fn may(known: &Known, operations: &[Operation], topic: &TopicName) -> bool {
-    let rights = known.rights();
-    operations.iter().any(|&operation| rights.permit(operation, topic.as_str()))
-}
-
-/// Refuses a caller without any of the operations. If it has no right on the topic at all, the topic
-/// does not exist for it.
-fn permit_any(known: &Known, operations: &[Operation], topic: &TopicName) -> Result<(), Error> {
-    if may(known, operations, topic) {
-        return Ok(());
-    }
-    match known.rights().know(topic.as_str()) {
-        true => Err(not_granted(known, operations, topic.as_str())),
-        false => Err(Error::TopicHidden { topic: topic.clone() }),
-    }
-}
-
-/// The caller lacks one of the operations; the first one is named.
-fn not_granted(known: &Known, operations: &[Operation], topic: &str) -> Error {
-    Error::NotGranted {
-        principal: known.principal.clone(),
-        operation: operations.first().copied().unwrap_or(Operation::Admin),
-        topic: topic.to_owned(),
-    }
 }

@@ -14,12 +14,10 @@ use crate::{
     access::{
         caller::Known,
         error::Error,
-        rules::Rule,
         snapshot::Snapshot,
         state::{State, View},
     },
-    model::{Operation, RegistrationKey},
-    storage::{self, Owned},
+    model::RegistrationKey,
 };
 
 /// How soon a check is repeated that the database did not answer.
@@ -82,7 +80,7 @@ impl Watch {
             return self.caller.proof.check();
         }
         self.renew(&snapshot, lapsed)?;
-        let is_registered = self.check_registration(&key).await?;
+        let is_registered = self.caller.check_registration(&self.state, &key).await?;
         self.registration = Some(key);
         // Somebody else may register it next, which changes no snapshot.
         self.checked = is_registered.then_some(snapshot);
@@ -133,36 +131,8 @@ impl Watch {
 
     async fn check(&self) -> Result<bool, Error> {
         match &self.registration {
-            Some(key) => self.check_registration(key).await,
+            Some(key) => self.caller.check_registration(&self.state, key).await,
             None => Ok(true),
-        }
-    }
-
-    /// Refuses a registration that is not the caller's, or that it may not use. Returns whether it
-    /// exists.
-    async fn check_registration(&self, key: &RegistrationKey) -> Result<bool, Error> {
-        let Known { principal, rule, snapshot, .. } = &self.caller;
-        let Rule::Registration { own, .. } = rule else { return Ok(true) };
-        let (rights, topic) = (self.caller.rights(), key.topic.as_str());
-        if !own.iter().any(|&operation| rights.permit(operation, topic)) {
-            if !rights.know(topic) {
-                return Err(Error::TopicHidden { topic: key.topic.clone() });
-            }
-            return Err(Error::NotGranted {
-                principal: principal.clone(),
-                operation: own.first().copied().unwrap_or(Operation::Admin),
-                topic: topic.to_owned(),
-            });
-        }
-        let version = snapshot.version.owners;
-        let owned: Result<Owned, storage::Error> =
-            self.state.owners.find(&self.state.storage, key, version).await;
-        match owned.map_err(Error::of_read)? {
-            // The stream itself says that there is none.
-            Owned::NotRegistered => Ok(false),
-            Owned::By(owner) if owner == *principal => Ok(true),
-            Owned::By(_) => Err(Error::NotOwner(key.clone())),
-            Owned::ByNobody => Err(Error::NoOwner(key.clone())),
         }
     }
 }

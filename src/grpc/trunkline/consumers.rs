@@ -110,7 +110,6 @@ impl ConsumerService for Consumers {
         let consume =
             decode::consume(request.into_inner(), connection, deadline).map_err(refuse)?;
         let key = || RegistrationKey::consumer(&consume.topic, &consume.consumer);
-        self.access.permit_registration(&caller, key).await.map_err(refuse)?;
         let mut guard = self.access.guard(&caller);
         guard.permit(key).await.map_err(refuse)?;
         // Other clients are told the holder's name alone: the log says who that is. Clients that compete
@@ -130,10 +129,9 @@ impl ConsumerService for Consumers {
         let deadline = deadline::of_unary(request.metadata());
         let caller = caller::of(&self.access, &request)?;
         let pull = decode::pull(request.into_inner(), deadline).map_err(refuse)?;
-        let key = RegistrationKey::consumer(&pull.topic, &pull.consumer);
-        self.access.permit_registration(&caller, || key.clone()).await.map_err(refuse)?;
+        let key = || RegistrationKey::consumer(&pull.topic, &pull.consumer);
         let mut guard = self.access.guard(&caller);
-        guard.permit(|| key).await.map_err(refuse)?;
+        guard.permit(key).await.map_err(refuse)?;
         // It may wait for a minute, during which its caller may lose the right.
         let pulled = tokio::select! {
             biased;
