@@ -35,7 +35,7 @@ pub use admin::{
     producers::ProducerAdmin,
     topics::{TopicAdmin, TrimTo},
 };
-pub use budget::{Budget, Hold, Owner, Share};
+pub use budget::{Budget, Hold, Owner, Share, counted_address};
 pub use consume::{
     commit::Commit,
     delivery::Delivery,

@@ -121,7 +121,7 @@ pub(crate) fn is_id(text: &str) -> bool {
     text.len() == ID_CHARS && text.bytes().all(|byte| ALPHABET.contains(&byte))
 }
 
-fn hash(token: &str) -> Hash {
+pub(crate) fn hash(token: &str) -> Hash {
     Sha256::digest(token.as_bytes()).into()
 }
 

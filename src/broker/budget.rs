@@ -25,13 +25,18 @@ impl Owner {
     /// The owner of what comes from an address. All addresses of one IPv6 network are one owner, as
     /// its hosts may choose among 2^64.
     pub fn of_address(address: IpAddr) -> Self {
-        Self::Address(match address.to_canonical() {
-            IpAddr::V6(address) => {
-                let [a, b, c, d, ..] = address.segments();
-                Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-            }
-            address => address,
-        })
+        Self::Address(counted_address(address))
+    }
+}
+
+/// The address that a client is counted by. One IPv6 client usually has a whole /64 network.
+pub fn counted_address(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            let network = address.to_bits() & (u128::MAX << 64);
+            Ipv6Addr::from_bits(network).into()
+        }
     }
 }
 

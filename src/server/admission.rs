@@ -4,15 +4,12 @@
 //! address, and that one address cannot hold up the handshakes of others. Clients behind one proxy
 //! count as one address.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    net::{IpAddr, Ipv6Addr},
-    sync::Arc,
-};
+use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::broker::counted_address;
 
 /// How many handshakes may be under way at a time. Others wait, within their own time limit.
 const HANDSHAKES: usize = 256;
@@ -125,17 +122,6 @@ impl fmt::Display for Full {
             Self::Address(limit) => {
                 write!(f, "{limit} of one address (--max-connections-per-address)")
             }
-        }
-    }
-}
-
-/// The address that a client is counted by. One IPv6 client usually has a whole /64 network.
-fn counted_address(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => {
-            let network = address.to_bits() & (u128::MAX << 64);
-            Ipv6Addr::from_bits(network).into()
         }
     }
 }

@@ -8,7 +8,6 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use ring::digest;
 use tokio::time::Instant;
 use tokio_rustls::rustls::{
     self, ClientConfig, RootCertStore,
@@ -24,6 +23,7 @@ use super::{
     refusal::Refusal,
     verifier::{Verified, Verifier},
 };
+use crate::access::token::{self, Hash};
 
 /// How often the keys are loaded anew.
 const FILE_INTERVAL: Duration = Duration::from_secs(5);
@@ -45,7 +45,7 @@ pub struct KeySource {
     /// When the keys were last asked for; held while they are.
     asked: tokio::sync::Mutex<Instant>,
     /// The valid tokens, by their SHA-256.
-    remembered: Mutex<HashMap<[u8; 32], Verified>>,
+    remembered: Mutex<HashMap<Hash, Verified>>,
 }
 
 /// Why a broker that was told to accept JWTs cannot start.
@@ -114,7 +114,7 @@ impl KeySource {
 
     /// Checks a token.
     pub async fn verify(&self, token: &str) -> Result<Verified, Refusal> {
-        let hash = sha256(token);
+        let hash = token::hash(token);
         let now = SystemTime::now();
         if let Some(verified) = self.remembered.lock().get(&hash) {
             return match verified.expires_at > now {
@@ -130,12 +130,7 @@ impl KeySource {
         }
     }
 
-    fn verify_now(
-        &self,
-        token: &str,
-        hash: [u8; 32],
-        now: SystemTime,
-    ) -> Result<Verified, Refusal> {
+    fn verify_now(&self, token: &str, hash: Hash, now: SystemTime) -> Result<Verified, Refusal> {
         // Held while the token is remembered, so that a token of a key that is being removed is not
         // remembered after the others were forgotten.
         let keys = self.keys.read();
@@ -179,13 +174,6 @@ impl KeySource {
             }
         }
     }
-}
-
-fn sha256(token: &str) -> [u8; 32] {
-    let digest = digest::digest(&digest::SHA256, token.as_bytes());
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(digest.as_ref());
-    bytes
 }
 
 /// Trusts the authorities of a file, or those of the system.
