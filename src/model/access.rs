@@ -54,6 +54,35 @@ pub struct Grant {
     pub created_by: String,
 }
 
+impl GrantKey {
+    /// The grant of a name, as it is displayed; `None` if it is not the name of one.
+    pub fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.split(' ');
+        let key = Self {
+            principal: Principal::parse(parts.next()?).ok()?,
+            operation: Operation::parse(parts.next()?)?,
+            topics: TopicPattern::parse(parts.next()?).ok()?,
+        };
+        parts.next().is_none().then_some(key)
+    }
+}
+
+/// A name that no other grant has.
+impl fmt::Display for GrantKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.principal, self.operation, self.topics)
+    }
+}
+
+impl Grant {
+    /// What identifies it.
+    pub fn key(&self) -> GrantKey {
+        let Self { principal, operation, topics, .. } = self;
+        let (principal, topics) = (principal.clone(), topics.clone());
+        GrantKey { principal, operation: *operation, topics }
+    }
+}
+
 /// What is known of a token.
 #[derive(Clone, Debug)]
 pub struct Token {

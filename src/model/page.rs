@@ -1,7 +1,9 @@
 //! Pages of a list, bounded by number and by bytes.
 
+use std::borrow::Cow;
+
 use super::{
-    access::Token,
+    access::{Grant, Token},
     position::TopicId,
     record::{Consumer, Producer, Topic},
 };
@@ -37,7 +39,7 @@ pub struct Page<T> {
 /// An entry of a list.
 pub trait Entry {
     /// The name that orders the list.
-    fn name(&self) -> &str;
+    fn name(&self) -> Cow<'_, str>;
     /// Its approximate size in bytes, without small fields.
     fn bytes(&self) -> usize;
 }
@@ -63,7 +65,7 @@ impl<T: Entry> Page<T> {
         let count = entries_that_fit(&found).min(size);
         let more = found.len() > count;
         found.truncate(count);
-        let last = found.last().filter(|_| more).map(|entry| entry.name().to_owned());
+        let last = found.last().filter(|_| more).map(|entry| entry.name().into_owned());
         Self { entries: found, last, of }
     }
 
@@ -84,8 +86,8 @@ fn entries_that_fit(found: &[impl Entry]) -> usize {
 }
 
 impl Entry for Topic {
-    fn name(&self) -> &str {
-        self.name.as_str()
+    fn name(&self) -> Cow<'_, str> {
+        self.name.as_str().into()
     }
 
     fn bytes(&self) -> usize {
@@ -94,8 +96,8 @@ impl Entry for Topic {
 }
 
 impl Entry for Producer {
-    fn name(&self) -> &str {
-        self.id.as_str()
+    fn name(&self) -> Cow<'_, str> {
+        self.id.as_str().into()
     }
 
     fn bytes(&self) -> usize {
@@ -104,8 +106,8 @@ impl Entry for Producer {
 }
 
 impl Entry for Consumer {
-    fn name(&self) -> &str {
-        self.id.as_str()
+    fn name(&self) -> Cow<'_, str> {
+        self.id.as_str().into()
     }
 
     fn bytes(&self) -> usize {
@@ -114,12 +116,23 @@ impl Entry for Consumer {
 }
 
 impl Entry for Token {
-    fn name(&self) -> &str {
-        &self.id
+    fn name(&self) -> Cow<'_, str> {
+        self.id.as_str().into()
     }
 
     fn bytes(&self) -> usize {
         self.id.len() + self.principal.as_str().len() + self.description.len()
+    }
+}
+
+impl Entry for Grant {
+    fn name(&self) -> Cow<'_, str> {
+        self.key().to_string().into()
+    }
+
+    fn bytes(&self) -> usize {
+        let Self { principal, topics, created_by, .. } = self;
+        principal.as_str().len() + topics.as_str().len() + created_by.len()
     }
 }
 
@@ -131,8 +144,8 @@ mod tests {
     struct Named(&'static str, usize);
 
     impl Entry for Named {
-        fn name(&self) -> &str {
-            self.0
+        fn name(&self) -> Cow<'_, str> {
+            self.0.into()
         }
 
         fn bytes(&self) -> usize {
@@ -141,7 +154,7 @@ mod tests {
     }
 
     fn names(page: &Page<Named>) -> Vec<&str> {
-        page.entries.iter().map(Entry::name).collect()
+        page.entries.iter().map(|entry| entry.0).collect()
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::{
         status::refuse,
         trunkline::{access_requests as requests, page_token},
     },
-    model::{Page, RegistrationId},
+    model::{GrantKey, Page, RegistrationId},
     proto::{self, raw::access_service_server::AccessService},
 };
 
@@ -139,18 +139,15 @@ impl AccessService for AccessAdmin {
         let proto::ListGrantsRequest { principal, page_size, page_token } = request.get_ref();
         let of = requests::principal_of_list(principal).map_err(refuse)?;
         let list = format!("grants of {principal:?}");
-        let is_grant = |name: &str| requests::decode_grant_key(name).is_some();
+        let is_grant = |name: &str| GrantKey::parse(name).is_some();
         let page = page_token::decode_names(&list, *page_size, page_token, is_grant);
         let page = page.map_err(refuse)?;
-        let after = requests::decode_grant_key(&page.after);
+        let after = GrantKey::parse(&page.after);
         let found =
             self.access.list_grants(&caller, of.as_ref(), after.as_ref(), page.size + 1).await;
-        let mut grants = found.map_err(refuse)?;
-        let more = grants.len() > page.size;
-        grants.truncate(page.size);
-        let last = grants.last().filter(|_| more).map(requests::encode_grant_key);
-        let next_page_token = last.map_or_else(String::new, |last| page_token::after(&list, &last));
-        let grants = grants.into_iter().map(requests::encode_grant).collect();
+        let page = Page::of(found.map_err(refuse)?, page.size, None);
+        let next_page_token = page_token::encode(&list, &page);
+        let grants = page.entries.into_iter().map(requests::encode_grant).collect();
         Ok(Response::new(proto::ListGrantsResponse { grants, next_page_token }))
     }
 

@@ -86,22 +86,6 @@ pub(super) fn registration(
     }
 }
 
-/// Grants in a list are named by all that identifies them.
-pub(super) fn encode_grant_key(grant: &Grant) -> String {
-    format!("{} {} {}", grant.principal, grant.operation, grant.topics)
-}
-
-/// The grant of a name; `None` if it is not the name of one.
-pub(super) fn decode_grant_key(name: &str) -> Option<GrantKey> {
-    let mut parts = name.split(' ');
-    let key = GrantKey {
-        principal: Principal::parse(parts.next()?).ok()?,
-        operation: Operation::parse(parts.next()?)?,
-        topics: TopicPattern::parse(parts.next()?).ok()?,
-    };
-    parts.next().is_none().then_some(key)
-}
-
 pub(super) fn encode_token(token: Token) -> proto::Token {
     proto::Token {
         token_id: token.id,

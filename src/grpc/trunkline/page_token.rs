@@ -63,11 +63,6 @@ pub(super) fn encode<T>(list: &str, page: &Page<T>) -> String {
     })
 }
 
-/// The token of the page after a name, in a list that belongs to no topic.
-pub(super) fn after(list: &str, last: &str) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{}{NO_TOPIC} {last}", prefix(list)))
-}
-
 fn prefix(list: &str) -> String {
     format!("2 {list} ")
 }
