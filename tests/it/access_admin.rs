@@ -5,7 +5,7 @@ use trunkline::proto::{self, Operation};
 
 use crate::support::{
     assert_field, assert_refused, info,
-    secured::{As, SecuredBroker, first_administrator, id_of},
+    secured::{As, SecuredBroker, id_of},
     shop::Shop,
 };
 
@@ -89,7 +89,7 @@ async fn the_last_administrators_grant_stays() {
     let last = ann.try_withdraw("ann", Operation::Admin, "*").await;
     assert_refused(last, Code::FailedPrecondition, "LAST_ADMINISTRATOR");
     // Twice, as the first may have had an administrator without a token.
-    let again = first_administrator(&broker.database.url).await.unwrap_err();
+    let again = trunkline::server::bootstrap(&broker.database.url).await.unwrap_err();
     assert!(again.to_string().contains("there is one with a valid token already"), "{again}");
 }
 

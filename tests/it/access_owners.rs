@@ -5,7 +5,7 @@ use trunkline::proto::{self, Operation, assign_owner_request::Registration};
 
 use crate::support::{
     TestBroker, assert_refused, info,
-    secured::{As, SecuredBroker, end_of, first_administrator},
+    secured::{As, SecuredBroker, end_of},
     shop::{Shop, appearance},
 };
 
@@ -64,7 +64,7 @@ async fn a_registration_made_without_authentication_belongs_to_nobody() {
     let open = TestBroker::start().await;
     open.topic("orders").await;
     open.consumer("orders", "billing").await;
-    let root = first_administrator(&open.database.url).await.unwrap();
+    let root = trunkline::server::bootstrap(&open.database.url).await.unwrap();
     let broker = SecuredBroker::start_on(open.database.clone(), root).await;
     let shop = broker.principal("shop", [(Operation::Publish, "*")]).await;
     let refused = shop.publish("orders", "producer", "a").await;

@@ -12,7 +12,6 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use trunkline::{
-    access::{self, BootstrapError},
     broker::{Broker, Quotas},
     proto::{
         self, ConsumeResponse, Operation, PublishStreamRequest, PublishStreamResponse,
@@ -58,19 +57,11 @@ impl Interceptor for Bearer {
     }
 }
 
-/// Creates the first administrator of a database; returns its token.
-pub async fn first_administrator(database_url: &str) -> Result<String, BootstrapError> {
-    let storage = Storage::open(database_url, None, LIMITS).await.unwrap();
-    let created = access::bootstrap(&storage).await;
-    storage.close();
-    created
-}
-
 impl SecuredBroker {
     /// Starts a broker on a new database, with a first administrator.
     pub async fn start() -> Self {
         let database = Arc::new(TestDatabase::create().await);
-        let root = first_administrator(&database.url).await.unwrap();
+        let root = server::bootstrap(&database.url).await.unwrap();
         Self::start_on(database, root).await
     }
 
