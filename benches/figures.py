@@ -36,6 +36,27 @@ DELIVERED: Figure = ("delivered p50 ms", found("consumed", "delivered_ms", "p50"
 DELIVERED_99: Figure = ("p99 ms", found("consumed", "delivered_ms", "p99"), ".2f")
 DISK: Figure = ("disk B/message", found("database", "disk_bytes_per_message"), ".0f")
 
+#: What benches measure of one version beside another: the arguments of `trunkline bench`, and the
+#: figures. They all take about as many seconds as they are told.
+WORKLOADS: dict[str, tuple[list[str], list[Figure]]] = {
+    "batched": (["publish", "--duration", "{seconds}s"], [PUBLISHED]),
+    "single": (["publish", "--producers", "64", "--batch", "1", "--in-flight", "256", "--duration", "{seconds}s"], [PUBLISHED]),
+    "unary": (["publish", "--unary", "--producers", "1", "--batch", "1", "--in-flight", "256", "--duration", "{seconds}s"],
+              [PUBLISHED, ACKNOWLEDGED]),
+    "large": (["publish", "--size", "1024", "--duration", "{seconds}s"], [PUBLISHED]),
+    "catch-up": (["consume", "--messages", "{messages}"], [CONSUMED]),
+    "both": (["both", "--duration", "{seconds}s"], [PUBLISHED, CONSUMED]),
+    "latency": (["latency", "--rate", "5000", "--duration", "{seconds}s"], [DELIVERED, DELIVERED_99]),
+    "fan-out": (["fanout", "--consumers", "100", "--messages", "{copied}"], [CONSUMED]),
+}  # fmt: skip
+
+
+def words(workload: str, seconds: int) -> list[str]:
+    """Returns the arguments of `trunkline bench` for a workload that takes about some seconds. Those
+    that end after a number of messages get a number that takes about as long."""
+    amounts = {"seconds": seconds, "messages": 2_000_000 * seconds, "copied": 50_000 * seconds}
+    return [word.format(**amounts) for word in WORKLOADS[workload][0]]
+
 
 def run(program: Path, *benches: Sequence[str]) -> list[dict]:
     """Runs benches one after another with one broker, all with the same program; returns the results."""
