@@ -4,20 +4,17 @@
 //! that a renewed certificate needs no restart. A fault found then is logged, and the files as they
 //! were read last stay in use. The system's certificates are read once.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use parking_lot::Mutex;
-use rustls::{
-    ClientConfig,
-    pki_types::{CertificateDer, PrivateKeyDer},
-};
+use rustls::{ClientConfig, ConfigBuilder, client::WantsClientCert};
 use tokio_postgres::config::SslNegotiation;
 use tracing::warn;
 
 use crate::{
     certificates::{self, PemFile},
     storage::connector::tls::{
-        options::{Roots, TlsOptions},
+        options::{Identity, Roots, TlsOptions},
         verifier::Verifier,
     },
 };
@@ -76,14 +73,7 @@ fn configure(options: &TlsOptions) -> Result<ClientConfig, String> {
         certificates::client().dangerous().with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = match &options.identity {
         Some(identity) if options.may_use_tls() => {
-            let certificate = PemFile::of_parameter("sslcert", &identity.certificate);
-            let key = PemFile::of_parameter("sslkey", &identity.key);
-            read_identity(&certificate, &key)
-                .and_then(|(chain, private_key)| {
-                    let config = builder.with_client_auth_cert(chain, private_key);
-                    config.map_err(|error| certificate.misfit(&key, error))
-                })
-                .map_err(|error| error.to_string())?
+            identify(builder, identity).map_err(|error| error.to_string())?
         }
         _ => builder.with_no_client_auth(),
     };
@@ -93,17 +83,20 @@ fn configure(options: &TlsOptions) -> Result<ClientConfig, String> {
     Ok(config)
 }
 
+fn identify(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    identity: &Identity,
+) -> Result<ClientConfig, certificates::Error> {
+    let certificate = PemFile::of_parameter("sslcert", &identity.certificate);
+    let key = PemFile::of_parameter("sslkey", &identity.key);
+    let config = builder.with_client_auth_cert(certificate.certificates()?, key.key()?);
+    config.map_err(|error| certificate.misfit(&key, error))
+}
+
 fn verifier(roots: &Roots, verifies_name: bool) -> Result<Verifier, String> {
-    let provider = certificates::provider();
     match roots {
         Roots::File(path) => {
-            let file = PemFile::of_parameter("sslrootcert", path);
-            file.certificates()
-                .and_then(|certificates| {
-                    Verifier::of_authorities(certificates, verifies_name, &provider)
-                        .map_err(|problem| file.error(problem))
-                })
-                .map_err(|error| error.to_string())
+            verifier_of_file(path, verifies_name).map_err(|error| error.to_string())
         }
         Roots::System => {
             let found = rustls_native_certs::load_native_certs();
@@ -114,15 +107,14 @@ fn verifier(roots: &Roots, verifies_name: bool) -> Result<Verifier, String> {
                     "sslrootcert=system: the system has no certificates {problems}"
                 ));
             }
-            Verifier::of_authorities(found.certs, verifies_name, &provider)
+            Verifier::of_authorities(found.certs, verifies_name, &certificates::provider())
                 .map_err(|problem| format!("sslrootcert=system: {problem}"))
         }
     }
 }
 
-fn read_identity(
-    certificate: &PemFile,
-    key: &PemFile,
-) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), certificates::Error> {
-    Ok((certificate.certificates()?, key.key()?))
+fn verifier_of_file(path: &Path, verifies_name: bool) -> Result<Verifier, certificates::Error> {
+    let file = PemFile::of_parameter("sslrootcert", path);
+    Verifier::of_authorities(file.certificates()?, verifies_name, &certificates::provider())
+        .map_err(|problem| file.error(problem))
 }
