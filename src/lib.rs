@@ -15,6 +15,8 @@ compile_error!("the feature sabotage breaks promises on purpose: it is for debug
 pub mod access;
 #[cfg(feature = "server")]
 pub mod broker;
+#[cfg(feature = "server")]
+pub mod certificates;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "client")]

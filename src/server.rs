@@ -29,4 +29,3 @@ pub use error::Error;
 pub use migrate::migrate;
 pub use run::{Authentication, run, run_with};
 pub use serve::serve;
-pub use tls::LoadError;

@@ -4,6 +4,7 @@
 pub(crate) mod cache;
 pub(crate) mod cursor;
 pub(crate) mod messages;
+pub(crate) mod reads;
 pub(crate) mod seen;
 #[cfg(test)]
 mod tests;

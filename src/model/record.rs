@@ -171,16 +171,23 @@ pub struct Consumer {
 mod tests {
     use super::*;
 
-    #[test]
-    fn messages_stored_before_are_found_in_the_recent_runs() {
-        let run =
-            |sequence, offset| SequenceRun { sequence: Sequence(sequence), offset: Offset(offset) };
-        let registration = Registration {
+    /// A registration with these runs, each a sequence number and an offset.
+    fn registration(recent: &[(i64, i64)]) -> Registration {
+        let run = |&(sequence, offset): &(i64, i64)| SequenceRun {
+            sequence: Sequence(sequence),
+            offset: Offset(offset),
+        };
+        Registration {
             producer: ProducerId::stored("p"),
             epoch: Epoch(0),
             next_sequence: Sequence(30),
-            recent: vec![run(20, 700), run(10, 400)],
-        };
+            recent: recent.iter().map(run).collect(),
+        }
+    }
+
+    #[test]
+    fn messages_stored_before_are_found_in_the_recent_runs() {
+        let registration = registration(&[(20, 700), (10, 400)]);
         let found = |first, count| {
             let found = registration.find_stored(Sequence(first), count).into_iter();
             found.map(|run| (run.sequence.0, run.offset.0, run.count)).collect::<Vec<_>>()
@@ -198,14 +205,7 @@ mod tests {
 
     #[test]
     fn runs_that_follow_each_other_in_the_topic_are_found_as_one() {
-        let run =
-            |sequence, offset| SequenceRun { sequence: Sequence(sequence), offset: Offset(offset) };
-        let registration = Registration {
-            producer: ProducerId::stored("p"),
-            epoch: Epoch(0),
-            next_sequence: Sequence(30),
-            recent: vec![run(27, 107), run(20, 100), run(10, 90), run(0, 79)],
-        };
+        let registration = registration(&[(27, 107), (20, 100), (10, 90), (0, 79)]);
         let stored = |sequence, offset, count| StoredRun {
             sequence: Sequence(sequence),
             offset: Offset(offset),

@@ -2,8 +2,7 @@
 
 use std::{io::Write as _, process::ExitCode};
 
-use super::tls::LoadError;
-use crate::{access, embedded, storage};
+use crate::{access, certificates, embedded, storage};
 
 /// The exit code when the database could not be reached, as in sysexits.h.
 const EX_UNAVAILABLE: u8 = 69;
@@ -64,7 +63,7 @@ pub enum Error {
     },
     /// The certificates for TLS cannot be used.
     #[error("load {0}")]
-    Tls(#[from] LoadError),
+    Tls(#[from] certificates::Error),
     /// The keys of the identity provider cannot be used.
     #[error("load {0}")]
     Jwt(#[from] access::jwt::Error),

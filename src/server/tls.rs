@@ -15,8 +15,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, rustls, server::TlsStream};
 use tracing::{error, info, warn};
 
-pub use certificates::LoadError;
-
 use super::options::TlsOptions;
 use crate::access::PeerIdentity;
 use certificates::{HTTP2, Loaded};
@@ -36,7 +34,7 @@ pub(super) struct Tls {
 
 impl Tls {
     /// Loads the certificates; `None` if the options name none.
-    pub(super) fn load(options: &TlsOptions) -> Result<Option<Self>, LoadError> {
+    pub(super) fn load(options: &TlsOptions) -> Result<Option<Self>, crate::certificates::Error> {
         let Some(files) = Files::of(options) else { return Ok(None) };
         let stamp = Stamp::of(&files);
         let Loaded { config, problems } = certificates::load(&files)?;

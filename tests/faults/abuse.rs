@@ -2,6 +2,8 @@
 //! broker takes.
 
 mod attacks;
+#[path = "../shared/http2.rs"]
+mod http2;
 mod wire;
 
 use std::{

@@ -14,8 +14,8 @@ use trunkline::{
 };
 
 use crate::support::{
-    Authority, PRODUCER, RawHttp2, TestBroker, TestDatabase, TlsFolder, Trunkline, http2, message,
-    soon, until,
+    Authority, PRODUCER, RawHttp2, TestBroker, TestDatabase, TlsFolder, Trunkline, message, soon,
+    until,
 };
 
 const CONSUME: &str = "trunkline.v1.ConsumerService/Consume";
@@ -92,7 +92,7 @@ async fn is_served(stream: TcpStream) -> bool {
 async fn receive_goaway(connection: &mut RawHttp2) {
     loop {
         let frame = connection.next().await.expect("a GOAWAY before the end");
-        if frame.kind == http2::GOAWAY {
+        if frame.is_goaway() {
             assert_eq!(frame.payload[4..8], [0; 4], "{:?}", frame.payload);
             return;
         }
@@ -183,7 +183,7 @@ async fn a_connection_without_calls_is_asked_to_end_and_one_with_a_stream_is_not
     let broker = Limited::start(&["--max-idle", "300ms"]).await;
     let client = broker.prepare().await;
     let mut streaming = RawHttp2::connect(&broker.endpoint).await;
-    streaming.call(CONSUME, &TestBroker::request("orders", "billing").encode_to_vec());
+    streaming.call(CONSUME, &[], &TestBroker::request("orders", "billing").encode_to_vec());
     assert!(streaming.flush().await);
     publish(&client, "first").await;
     receive_payload(&mut streaming, "first").await;
@@ -204,7 +204,7 @@ async fn a_connection_that_is_too_old_is_asked_to_end_and_its_streams_have_time(
     let broker = Limited::start(&flags).await;
     let client = broker.prepare().await;
     let mut streaming = RawHttp2::connect(&broker.endpoint).await;
-    streaming.call(CONSUME, &TestBroker::request("orders", "billing").encode_to_vec());
+    streaming.call(CONSUME, &[], &TestBroker::request("orders", "billing").encode_to_vec());
     assert!(streaming.flush().await);
     receive_goaway(&mut streaming).await;
     publish(&client, "within the grace").await;

@@ -24,7 +24,7 @@ const CONSUME: &str = "trunkline.v1.ConsumerService/Consume";
 async fn receive_payload(connection: &mut RawHttp2, stream: u32, payload: &str) {
     loop {
         let frame = connection.next().await.expect("the connection stays open");
-        assert_ne!(frame.kind, http2::GOAWAY, "{:?}", String::from_utf8_lossy(&frame.payload));
+        assert!(!frame.is_goaway(), "{:?}", String::from_utf8_lossy(&frame.payload));
         let found = frame.payload.windows(payload.len()).any(|part| part == payload.as_bytes());
         if frame.kind == http2::DATA && frame.stream == stream && found {
             return;
@@ -39,10 +39,10 @@ async fn cancelled_calls_do_not_end_the_streams_of_their_connection() {
     broker.consumer("orders", "billing").await;
     let mut connection = RawHttp2::connect(&broker.endpoint).await;
     let consume = TestBroker::request("orders", "billing").encode_to_vec();
-    let stream = connection.call(CONSUME, &consume);
+    let stream = connection.call(CONSUME, &[], &consume);
     for (round, cancelled) in [50, 2_000, 50, 2_000, 4_000, 50].into_iter().enumerate() {
         for _ in 0..cancelled {
-            connection.cancelled_call(PUBLISH);
+            connection.cancelled_call(PUBLISH, &[]);
         }
         assert!(connection.flush().await);
         let payload = format!("after round {round}");
@@ -59,7 +59,7 @@ async fn a_flood_of_cancelled_calls_ends_only_its_own_connection() {
     soon("the end of the flooded connection", async {
         loop {
             for _ in 0..1_000 {
-                flood.cancelled_call(PUBLISH);
+                flood.cancelled_call(PUBLISH, &[]);
             }
             if !flood.flush().await {
                 break;
@@ -118,7 +118,7 @@ async fn a_client_that_lives_and_does_not_read_loses_its_connection_and_its_leas
     let largest = [&4_u16.to_be_bytes()[..], &0x7fff_ffff_u32.to_be_bytes()].concat();
     deaf.frame(http2::SETTINGS, 0, 0, &largest);
     deaf.frame(http2::WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes());
-    deaf.call(CONSUME, &TestBroker::request("orders", "billing").encode_to_vec());
+    deaf.call(CONSUME, &[], &TestBroker::request("orders", "billing").encode_to_vec());
     assert!(deaf.flush().await);
     until("the client has the lease", async || {
         !broker.get_consumer("orders", "billing").await.holder.is_empty()

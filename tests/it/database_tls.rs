@@ -279,12 +279,15 @@ async fn files_that_cannot_be_used_are_usage_errors_that_name_them() {
     let broken = file("broken", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     for (parameters, problem) in [
         ("sslrootcert=/nonexistent/ca.pem".to_owned(), "sslrootcert=/nonexistent/ca.pem: No such"),
-        (format!("sslrootcert={empty}"), "empty holds no certificate in PEM"),
+        (format!("sslrootcert={empty}"), "empty: it contains no certificate in PEM"),
         (format!("sslrootcert={broken}"), "broken: "),
         (format!("sslcert={certificate} sslkey=/nonexistent"), "sslkey=/nonexistent: No such"),
-        (format!("sslcert={certificate} sslkey={empty}"), "empty holds no private key in PEM"),
-        (format!("sslcert={empty} sslkey={key}"), "empty holds no certificate in PEM"),
-        (format!("sslcert={certificate} sslkey={other_key}"), "is not the key of sslcert="),
+        (
+            format!("sslcert={certificate} sslkey={empty}"),
+            "empty: it contains no private key in PEM",
+        ),
+        (format!("sslcert={empty} sslkey={key}"), "empty: it contains no certificate in PEM"),
+        (format!("sslcert={certificate} sslkey={other_key}"), "it is not the key of sslcert="),
         (format!("sslcert={certificate}"), "it has sslcert without sslkey"),
         ("sslmode=verify-full".to_owned(), "need sslrootcert"),
         ("sslmode=yes".to_owned(), "sslmode is none of"),

@@ -86,7 +86,7 @@ async fn empty_data_frames_take_no_memory() {
     broker.serves_others().await;
     let before = broker.memory();
     let mut connection = RawHttp2::connect(&broker.endpoint).await;
-    let stream = connection.headers(PUBLISH_STREAM);
+    let stream = connection.begin(PUBLISH_STREAM, &[]);
     assert!(connection.flush().await);
     for _ in 0..20 {
         (0..50_000).for_each(|_| connection.frame(http2::DATA, 0, stream, &[]));

@@ -9,10 +9,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
-use tokio_rustls::rustls::{
-    self, ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject as _},
-};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -23,7 +20,10 @@ use super::{
     refusal::Refusal,
     verifier::{Verified, Verifier},
 };
-use crate::access::token::{self, Hash};
+use crate::{
+    access::token::{self, Hash},
+    certificates::{self, PemFile},
+};
 
 /// How often the keys are loaded anew.
 const FILE_INTERVAL: Duration = Duration::from_secs(5);
@@ -60,13 +60,8 @@ pub enum Error {
         problem: String,
     },
     /// The file of certificate authorities is missing, unreadable or malformed.
-    #[error("--jwt-keys-ca {}: {problem}", path.display())]
-    Authorities {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
+    #[error(transparent)]
+    Authorities(#[from] certificates::Error),
 }
 
 impl KeySource {
@@ -177,40 +172,23 @@ impl KeySource {
 }
 
 /// Trusts the authorities of a file, or those of the system.
-fn tls(authorities: Option<&Path>) -> Result<ClientConfig, Error> {
-    let mut roots = RootCertStore::empty();
-    match authorities {
+fn tls(authorities: Option<&Path>) -> Result<ClientConfig, certificates::Error> {
+    let roots = match authorities {
         Some(path) => {
-            let error = |problem| Error::Authorities { path: path.to_owned(), problem };
-            let certificates = CertificateDer::pem_file_iter(path)
-                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                .map_err(|problem| error(problem.to_string()))?;
-            for certificate in certificates {
-                roots.add(certificate).map_err(|problem| error(problem.to_string()))?;
-            }
-            if roots.is_empty() {
-                return Err(error("holds no certificate".to_owned()));
-            }
+            let file = PemFile::of_option("--jwt-keys-ca", path);
+            file.trust(file.certificates()?)?
         }
         None => {
+            let mut roots = RootCertStore::empty();
             let found = rustls_native_certs::load_native_certs();
             for error in found.errors {
                 warn!(%error, "read the system's certificate authorities");
             }
             roots.add_parsable_certificates(found.certs);
+            roots
         }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| unsupported(authorities, error))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// The provider supports the default versions of TLS, so this does not occur.
-fn unsupported(authorities: Option<&Path>, error: rustls::Error) -> Error {
-    let path = authorities.unwrap_or(Path::new("")).to_owned();
-    Error::Authorities { path, problem: error.to_string() }
+    };
+    Ok(certificates::client().with_root_certificates(roots).with_no_client_auth())
 }
 
 #[cfg(test)]

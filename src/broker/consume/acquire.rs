@@ -13,8 +13,9 @@ use crate::{
         },
         error::Error,
         lease::{
+            acquisition::{Acquired, Acquisition},
             queue::{Permit, Priority},
-            registry::{Acquired, Acquisition, Waiter},
+            registry::Waiter,
         },
         log::topics::LogReader,
         notify::outbox::LeaseScope,

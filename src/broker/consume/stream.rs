@@ -18,7 +18,7 @@ use crate::{
             request::{CommitMode, Consume, Frame, Stop},
         },
         error::Error,
-        lease::registry::{Acquired, Lease},
+        lease::acquisition::{Acquired, Lease},
         log::{
             cursor::Cursor,
             messages::{FrameLimits, Messages},

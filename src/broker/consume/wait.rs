@@ -16,7 +16,7 @@ use crate::{
         },
         error::Error,
         lease::{
-            registry::{Lease, LeaseEvent},
+            acquisition::{Lease, LeaseEvent},
             state::LeaseEnd,
         },
         log::topics::LogReader,

@@ -5,20 +5,21 @@
 //! unless the poll finds that it was wrong, or that the log was truncated.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicUsize, Ordering},
     },
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::log::{
         cache::{self, BatchCache},
+        reads::{ReadPermit, SharedReads},
         seen::{Moment, SeenLogs},
     },
     model::{Batch, LogEnds, Offset, TopicId},
@@ -38,20 +39,12 @@ struct TopicLog {
     head: watch::Sender<Offset>,
     /// The log start offset.
     start: AtomicI64,
-    /// The reads from the database that are under way, by their offset.
-    reads: Mutex<HashMap<Offset, SharedRead>>,
+    /// The reads from the database that are under way.
+    reads: SharedReads,
     /// Cancelled when the topic is deleted.
     deleted: CancellationToken,
     /// How many readers there are. Changes only while the map of topics is locked.
     readers: AtomicUsize,
-}
-
-/// A read from the database, and the readers that wait for its result.
-#[derive(Default)]
-struct SharedRead {
-    lock: Arc<tokio::sync::Mutex<()>>,
-    /// How many readers read or wait. The last one to go removes the entry.
-    readers: usize,
 }
 
 /// A reader of a topic's log. The last one to go removes the log from this broker's memory.
@@ -186,7 +179,7 @@ impl TopicLog {
         Self {
             head: watch::Sender::new(head),
             start: AtomicI64::new(start.0),
-            reads: Mutex::default(),
+            reads: SharedReads::default(),
             deleted: CancellationToken::new(),
             readers: AtomicUsize::new(0),
         }
@@ -203,29 +196,6 @@ impl TopicLog {
             *known = head.max(*known);
             moved
         });
-    }
-
-    fn reads(&self) -> MutexGuard<'_, HashMap<Offset, SharedRead>> {
-        self.reads.lock()
-    }
-}
-
-/// The right to read from the database from an offset on, for all readers that wait for that read.
-pub(crate) struct ReadPermit<'a> {
-    log: &'a TopicLog,
-    from: Offset,
-    held: Option<tokio::sync::OwnedMutexGuard<()>>,
-}
-
-impl Drop for ReadPermit<'_> {
-    fn drop(&mut self) {
-        let mut reads = self.log.reads();
-        if let Entry::Occupied(mut read) = reads.entry(self.from) {
-            read.get_mut().readers -= 1;
-            if read.get().readers == 0 {
-                read.remove();
-            }
-        }
     }
 }
 
@@ -252,24 +222,7 @@ impl LogReader {
     /// The right to read from the database from an offset on. If another reader has it, waits until
     /// that reader has finished, and returns `None`.
     pub(crate) async fn begin_read(&self, from: Offset) -> Option<ReadPermit<'_>> {
-        let (lock, mut permit) = self.join_read(from);
-        match lock.clone().try_lock_owned() {
-            Ok(held) => {
-                permit.held = Some(held);
-                Some(permit)
-            }
-            Err(_) => {
-                permit.held = Some(lock.lock_owned().await);
-                None
-            }
-        }
-    }
-
-    fn join_read(&self, from: Offset) -> (Arc<tokio::sync::Mutex<()>>, ReadPermit<'_>) {
-        let mut reads = self.log.reads();
-        let read = reads.entry(from).or_default();
-        read.readers += 1;
-        (read.lock.clone(), ReadPermit { log: &self.log, from, held: None })
+        self.log.reads.begin(from).await
     }
 
     /// Begins an observation. Call it before reading the log.
@@ -305,12 +258,6 @@ impl LogReader {
         let ends = LogEnds { start: Offset(0), head: Offset(messages) };
         Arc::<TopicLogs>::default().begin().join(TopicId(1), ends)
     }
-
-    /// How many reads are under way.
-    #[cfg(test)]
-    pub(crate) fn reads_under_way(&self) -> usize {
-        self.log.reads().len()
-    }
 }
 
 impl Drop for LogReader {
@@ -331,31 +278,6 @@ mod tests {
 
     fn ends(start: i64, head: i64) -> LogEnds {
         LogEnds { start: Offset(start), head: Offset(head) }
-    }
-
-    #[tokio::test]
-    async fn one_reader_reads_an_offset_and_the_others_wait_for_it() {
-        let log = LogReader::of_messages(10);
-        let permit = log.begin_read(Offset(5)).await.expect("nobody else reads");
-        assert!(log.begin_read(Offset(6)).await.is_some(), "another offset");
-        let waiting = [log.begin_read(Offset(5)), log.begin_read(Offset(5))];
-        let mut waiting = std::pin::pin!(futures::future::join_all(waiting));
-        assert!(futures::poll!(&mut waiting).is_pending());
-        drop(permit);
-        assert!(waiting.await.iter().all(Option::is_none));
-        assert_eq!(log.reads_under_way(), 0);
-    }
-
-    #[tokio::test]
-    async fn an_abandoned_wait_leaves_nothing_behind() {
-        let log = LogReader::of_messages(10);
-        let permit = log.begin_read(Offset(5)).await;
-        {
-            let mut waiting = std::pin::pin!(log.begin_read(Offset(5)));
-            assert!(futures::poll!(&mut waiting).is_pending());
-            drop(permit);
-        }
-        assert_eq!(log.reads_under_way(), 0);
     }
 
     #[test]

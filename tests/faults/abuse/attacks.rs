@@ -9,10 +9,15 @@ use tokio::{net::TcpStream, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use trunkline::proto;
 
-use super::wire::{
-    CONTINUATION, DATA, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, Wire, header_block,
-    prefix,
+use super::{
+    http2::{CONTINUATION, DATA, HEADERS, PING, SETTINGS, WINDOW_UPDATE, header_block, prefix},
+    wire::Wire,
 };
+
+const PUBLISH: &str = "trunkline.v1.ProducerService/Publish";
+const CONSUME: &str = "trunkline.v1.ConsumerService/Consume";
+const READ: &str = "trunkline.v1.TopicService/ReadMessages";
+const LIST_TOPICS: &str = "trunkline.v1.TopicService/ListTopics";
 
 /// How many connections an attack uses, unless it is about their number.
 const CONNECTIONS: usize = 8;
@@ -106,7 +111,7 @@ async fn messages_of_4_gib(target: Target) {
     on_connections(target, CONNECTIONS, &[], |mut wire, target| async move {
         let headers = [("authorization", target.authorization.as_str())];
         for _ in 0..AT_ONCE {
-            let stream = wire.begin("ProducerService/Publish", &headers);
+            let stream = wire.begin(PUBLISH, &headers);
             wire.frame(DATA, 0, stream, &prefix(0, u32::MAX));
             wire.frame(DATA, 0, stream, &[0; 16_384]);
             if !wire.flush().await {
@@ -138,7 +143,7 @@ async fn settings(target: Target) {
 async fn empty_data(target: Target) {
     on_connections(target, CONNECTIONS, &[], |mut wire, target| {
         let headers = [("authorization", target.authorization.as_str())];
-        let stream = wire.begin("ProducerService/Publish", &headers);
+        let stream = wire.begin(PUBLISH, &headers);
         flood(wire, move |wire| wire.frame(DATA, 0, stream, &[]))
     })
     .await;
@@ -155,8 +160,7 @@ async fn resets(target: Target) {
     on_connections(target, CONNECTIONS, &[], |wire, target| {
         flood(wire, move |wire| {
             let headers = [("authorization", target.authorization.as_str())];
-            let stream = wire.begin("ProducerService/Publish", &headers);
-            wire.frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
+            wire.cancelled_call(PUBLISH, &headers);
         })
     })
     .await;
@@ -164,7 +168,7 @@ async fn resets(target: Target) {
 
 async fn endless_headers(target: Target) {
     on_connections(target, CONNECTIONS, &[], |mut wire, _| {
-        let block = header_block("ProducerService/Publish", &[]);
+        let block = header_block(PUBLISH, &[]);
         let stream = wire.new_stream();
         wire.frame(HEADERS, 0, stream, &block);
         let mut number = 0_u32;
@@ -183,7 +187,7 @@ async fn endless_headers(target: Target) {
 async fn slow_headers(target: Target) {
     on_connections(target, 200, &[], |mut wire, target| async move {
         let headers = [("authorization", target.authorization.as_str())];
-        let block = header_block("ProducerService/Publish", &headers);
+        let block = header_block(PUBLISH, &headers);
         let stream = wire.new_stream();
         wire.frame(HEADERS, 0, stream, &[]);
         for byte in block {
@@ -209,7 +213,7 @@ async fn zero_windows(target: Target) {
         let request = request.encode_to_vec();
         loop {
             for _ in 0..AT_ONCE {
-                wire.call("TopicService/ReadMessages", &headers, &request);
+                wire.call(READ, &headers, &request);
             }
             if !wire.flush().await {
                 return;
@@ -230,7 +234,7 @@ async fn endless_streams(target: Target) {
         };
         let request = request.encode_to_vec();
         loop {
-            wire.call("ConsumerService/Consume", &headers, &request);
+            wire.call(CONSUME, &headers, &request);
             if !wire.flush().await {
                 return;
             }
@@ -258,7 +262,7 @@ async fn silent_connections(target: Target) {
 async fn no_token(target: Target) {
     on_connections(target, CONNECTIONS, &[], |wire, _| {
         flood(wire, |wire| {
-            wire.call("TopicService/ListTopics", &[], &[]);
+            wire.call(LIST_TOPICS, &[], &[]);
         })
     })
     .await;
@@ -268,7 +272,7 @@ async fn unknown_token(target: Target) {
     on_connections(target, CONNECTIONS, &[], |wire, _| {
         let token = format!("Bearer tlk_abcdefghijkl_{}", "A".repeat(43));
         flood(wire, move |wire| {
-            wire.call("TopicService/ListTopics", &[("authorization", &token)], &[]);
+            wire.call(LIST_TOPICS, &[("authorization", &token)], &[]);
         })
     })
     .await;
@@ -279,7 +283,7 @@ async fn compressed(target: Target) {
         flood(wire, move |wire| {
             let headers =
                 [("authorization", target.authorization.as_str()), ("grpc-encoding", "gzip")];
-            let stream = wire.begin("ProducerService/Publish", &headers);
+            let stream = wire.begin(PUBLISH, &headers);
             let mut data = prefix(1, 1_024).to_vec();
             data.extend([0x1f; 1_024]);
             wire.frame(DATA, 1, stream, &data);
@@ -292,7 +296,7 @@ async fn half_sent(target: Target) {
     on_connections(target, 4 * CONNECTIONS, &[], |mut wire, target| async move {
         let headers = [("authorization", target.authorization.as_str())];
         for _ in 0..12 {
-            let stream = wire.begin("ProducerService/Publish", &headers);
+            let stream = wire.begin(PUBLISH, &headers);
             wire.frame(DATA, 0, stream, &prefix(0, 15 * 1024 * 1024));
             for _ in 0..64 {
                 wire.frame(DATA, 0, stream, &[0; 16_000]);
@@ -313,8 +317,8 @@ async fn no_request(target: Target) {
         let headers = [("authorization", target.authorization.as_str())];
         for number in 0..2_000 {
             let (method, headers) = match number % 2 {
-                0 => ("ProducerService/Publish", &headers[..]),
-                _ => ("TopicService/ListTopics", &[][..]),
+                0 => (PUBLISH, &headers[..]),
+                _ => (LIST_TOPICS, &[][..]),
             };
             wire.begin(method, headers);
         }
@@ -331,7 +335,7 @@ async fn empty_messages(target: Target) {
         // The field `messages`, whose entries are empty.
         let request = [0x1a, 0].repeat(400_000);
         loop {
-            wire.call("ProducerService/Publish", &headers, &request);
+            wire.call(PUBLISH, &headers, &request);
             if !wire.flush().await {
                 return;
             }

@@ -1,37 +1,26 @@
-//! Hand-written HTTP/2, for frames and calls that no library sends.
+//! A hostile client's connection.
 
-use std::time::Duration;
+use std::{
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, tcp::OwnedWriteHalf},
-    task::AbortHandle,
+    task::JoinHandle,
 };
 
-pub const DATA: u8 = 0;
-pub const HEADERS: u8 = 1;
-pub const RST_STREAM: u8 = 3;
-pub const SETTINGS: u8 = 4;
-pub const PING: u8 = 6;
-pub const WINDOW_UPDATE: u8 = 8;
-pub const CONTINUATION: u8 = 9;
-
-pub const END_STREAM: u8 = 1;
-pub const END_HEADERS: u8 = 4;
-const ACK: u8 = 1;
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use super::http2::{ACK, Frames, SETTINGS};
 
 /// How long a write may wait for room, or a connection to be accepted.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A connection that checks nothing of what it sends.
+/// A connection that sends any frames, and drops what it receives.
 pub struct Wire {
+    frames: Frames,
     writing: OwnedWriteHalf,
-    outgoing: Vec<u8>,
-    next_stream: u32,
-    /// Reads, and drops what it reads.
-    reading: Option<AbortHandle>,
+    reading: JoinHandle<()>,
 }
 
 impl Wire {
@@ -44,114 +33,35 @@ impl Wire {
             let mut buffer = vec![0; 64 * 1024];
             while matches!(read.read(&mut buffer).await, Ok(1..)) {}
         });
-        let outgoing = PREFACE.to_vec();
-        let reading = Some(reading.abort_handle());
-        let mut wire = Self { writing, outgoing, next_stream: 1, reading };
-        let payload: Vec<u8> = settings
-            .iter()
-            .flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()].concat())
-            .collect();
-        wire.frame(SETTINGS, 0, 0, &payload);
-        wire.frame(SETTINGS, ACK, 0, &[]);
-        Some(wire)
-    }
-
-    /// Queues the headers of a call; returns the id of its stream.
-    pub fn begin(&mut self, method: &str, headers: &[(&str, &str)]) -> u32 {
-        let block = header_block(method, headers);
-        let stream = self.new_stream();
-        self.frame(HEADERS, END_HEADERS, stream, &block);
-        stream
-    }
-
-    /// Queues a whole unary call.
-    pub fn call(&mut self, method: &str, headers: &[(&str, &str)], message: &[u8]) -> u32 {
-        let stream = self.begin(method, headers);
-        self.message(stream, message);
-        stream
-    }
-
-    /// Queues the only message of a call, in frames of 16 KiB.
-    pub fn message(&mut self, stream: u32, message: &[u8]) {
-        let mut data = prefix(0, message.len() as u32).to_vec();
-        data.extend(message);
-        let mut frames = data.chunks(16_384).peekable();
-        while let Some(frame) = frames.next() {
-            let flags = if frames.peek().is_none() { END_STREAM } else { 0 };
-            self.frame(DATA, flags, stream, frame);
-        }
-    }
-
-    pub fn new_stream(&mut self) -> u32 {
-        self.next_stream += 2;
-        self.next_stream - 2
-    }
-
-    pub fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        self.frame_head(payload.len() as u32, kind, flags, stream);
-        self.outgoing.extend(payload);
-    }
-
-    /// Queues the head of a frame, whatever follows.
-    pub fn frame_head(&mut self, length: u32, kind: u8, flags: u8, stream: u32) {
-        self.outgoing.extend(&length.to_be_bytes()[1..]);
-        self.outgoing.extend([kind, flags]);
-        self.outgoing.extend(stream.to_be_bytes());
+        let mut frames = Frames::begin_connection(settings);
+        frames.frame(SETTINGS, ACK, 0, &[]);
+        Some(Self { frames, writing, reading })
     }
 
     /// Sends what is queued; returns false if the peer is gone or takes nothing.
     pub async fn flush(&mut self) -> bool {
-        let outgoing = std::mem::take(&mut self.outgoing);
+        let outgoing = self.frames.take();
         let writing = tokio::time::timeout(PATIENCE, self.writing.write_all(&outgoing));
-        matches!(writing.await, Ok(Ok(())))
-            && self.reading.as_ref().is_none_or(|r| !r.is_finished())
+        matches!(writing.await, Ok(Ok(()))) && !self.reading.is_finished()
+    }
+}
+
+impl Deref for Wire {
+    type Target = Frames;
+
+    fn deref(&self) -> &Frames {
+        &self.frames
+    }
+}
+
+impl DerefMut for Wire {
+    fn deref_mut(&mut self) -> &mut Frames {
+        &mut self.frames
     }
 }
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        if let Some(reading) = self.reading.take() {
-            reading.abort();
-        }
+        self.reading.abort();
     }
-}
-
-/// What precedes a message of gRPC: whether it is compressed, and its length.
-pub fn prefix(compressed: u8, length: u32) -> [u8; 5] {
-    let [a, b, c, d] = length.to_be_bytes();
-    [compressed, a, b, c, d]
-}
-
-/// The headers of a gRPC call: literals that are not indexed.
-pub fn header_block(method: &str, headers: &[(&str, &str)]) -> Vec<u8> {
-    // ":method: POST" and ":scheme: http" by index.
-    let mut block = vec![0x83, 0x86, 0x04];
-    text(&mut block, &format!("/trunkline.v1.{method}"));
-    block.push(0x01);
-    text(&mut block, "broker");
-    for (name, value) in
-        [&[("content-type", "application/grpc"), ("te", "trailers")], headers].concat()
-    {
-        block.push(0x00);
-        text(&mut block, name);
-        text(&mut block, value);
-    }
-    block
-}
-
-/// A string of HPACK, without Huffman coding.
-fn text(block: &mut Vec<u8>, text: &str) {
-    let mut length = text.len();
-    if length < 127 {
-        block.push(length as u8);
-    } else {
-        block.push(127);
-        length -= 127;
-        while length >= 128 {
-            block.push((length % 128) as u8 | 128);
-            length /= 128;
-        }
-        block.push(length as u8);
-    }
-    block.extend(text.bytes());
 }

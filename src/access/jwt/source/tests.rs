@@ -13,7 +13,7 @@ use tokio::{
     net::TcpListener,
     task::JoinHandle,
 };
-use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+use tokio_rustls::{TlsAcceptor, rustls::pki_types::PrivateKeyDer};
 
 use super::*;
 use crate::access::jwt::{Algorithm, Expectations};
@@ -61,14 +61,11 @@ async fn serve(answers: Vec<String>) -> (Location, TempDir, JoinHandle<()>) {
     let certificate = CertifiedIssuer::self_signed(params, key).unwrap();
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("ca.pem"), certificate.pem()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
+    let config = certificates::server()
         .with_no_client_auth()
         .with_single_cert(
             vec![certificate.der().clone()],
-            rustls::pki_types::PrivateKeyDer::try_from(certificate.key().serialize_der()).unwrap(),
+            PrivateKeyDer::try_from(certificate.key().serialize_der()).unwrap(),
         )
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));

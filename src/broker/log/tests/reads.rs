@@ -10,7 +10,7 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 
 use crate::{
     broker::{
-        log::topics::{LogReader, ReadPermit},
+        log::reads::{ReadPermit, SharedReads},
         testing::{at_once::try_at_once, by_hand::ByHand, check},
     },
     model::Offset,
@@ -73,12 +73,12 @@ impl Reader<'_> {
 #[test]
 fn one_reader_at_a_time_reads_from_an_offset_and_none_waits_for_ever() {
     check(256, vec(act(), 1..60), |acts| {
-        let log = LogReader::of_messages(10);
+        let reads = SharedReads::default();
         let mut readers: Vec<Reader> = Vec::new();
         for act in acts {
             match act {
                 Act::Begin { offset } => {
-                    let beginning = ByHand::new(log.begin_read(Offset(offset)));
+                    let beginning = ByHand::new(reads.begin(Offset(offset)));
                     readers.push(Reader { offset, stage: Stage::Beginning(beginning) });
                 }
                 Act::Run(index) if !readers.is_empty() => {
@@ -102,20 +102,20 @@ fn one_reader_at_a_time_reads_from_an_offset_and_none_waits_for_ever() {
             let ran = readers.iter_mut().filter_map(|reader| reader.run().then_some(())).count();
             assert!(ran > 0 || readers.len() < before, "{} wait for ever", readers.len());
         }
-        assert_eq!(log.reads_under_way(), 0);
+        assert_eq!(reads.under_way(), 0);
     });
 }
 
 #[test]
 fn a_read_that_two_readers_leave_at_once_is_removed() {
-    let log = LogReader::of_messages(10);
+    let reads = SharedReads::default();
     let left_over = AtomicUsize::new(0);
     let begin = |number| {
         // One thread's reader reads, and the other one waits for it.
-        let mut beginning = Box::pin(log.begin_read(Offset(number as i64)));
+        let mut beginning = Box::pin(reads.begin(Offset(number as i64)));
         let permit = beginning.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         (permit, beginning)
     };
-    try_at_once(begin, drop, |_| left_over.store(log.reads_under_way(), Ordering::SeqCst));
+    try_at_once(begin, drop, |_| left_over.store(reads.under_way(), Ordering::SeqCst));
     assert_eq!(left_over.into_inner(), 0, "entries that stayed");
 }

@@ -4,23 +4,19 @@
 //! that a renewed certificate needs no restart. A fault found then is logged, and the files as they
 //! were read last stay in use. The system's certificates are read once.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use parking_lot::Mutex;
-use rustls::{
-    ClientConfig, InconsistentKeys,
-    crypto::{CryptoProvider, ring},
-    pki_types::{
-        CertificateDer, PrivateKeyDer,
-        pem::{self, PemObject as _},
-    },
-};
+use rustls::{ClientConfig, ConfigBuilder, client::WantsClientCert};
 use tokio_postgres::config::SslNegotiation;
 use tracing::warn;
 
-use crate::storage::connector::tls::{
-    options::{Identity, Roots, TlsOptions},
-    verifier::Verifier,
+use crate::{
+    certificates::{self, PemFile},
+    storage::connector::tls::{
+        options::{Identity, Roots, TlsOptions},
+        verifier::Verifier,
+    },
 };
 
 /// What servers that speak TLS from the first byte call PostgreSQL's protocol.
@@ -69,24 +65,15 @@ fn names_files(options: &TlsOptions) -> bool {
 }
 
 fn configure(options: &TlsOptions) -> Result<ClientConfig, String> {
-    let provider = Arc::new(ring::default_provider());
     let verifier = match &options.roots {
-        Some(roots) if options.may_use_tls() => {
-            verifier(roots, options.verifies_name(), &provider)?
-        }
-        _ => Verifier::of_nothing(&provider),
+        Some(roots) if options.may_use_tls() => verifier(roots, options.verifies_name())?,
+        _ => Verifier::of_nothing(&certificates::provider()),
     };
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier));
+    let builder =
+        certificates::client().dangerous().with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = match &options.identity {
         Some(identity) if options.may_use_tls() => {
-            let (certificates, key) = read_identity(identity)?;
-            builder
-                .with_client_auth_cert(certificates, key)
-                .map_err(|error| describe_misfit(identity, &error))?
+            identify(builder, identity).map_err(|error| error.to_string())?
         }
         _ => builder.with_no_client_auth(),
     };
@@ -96,16 +83,20 @@ fn configure(options: &TlsOptions) -> Result<ClientConfig, String> {
     Ok(config)
 }
 
-fn verifier(
-    roots: &Roots,
-    verifies_name: bool,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Verifier, String> {
+fn identify(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    identity: &Identity,
+) -> Result<ClientConfig, certificates::Error> {
+    let certificate = PemFile::of_parameter("sslcert", &identity.certificate);
+    let key = PemFile::of_parameter("sslkey", &identity.key);
+    let config = builder.with_client_auth_cert(certificate.certificates()?, key.key()?);
+    config.map_err(|error| certificate.misfit(&key, error))
+}
+
+fn verifier(roots: &Roots, verifies_name: bool) -> Result<Verifier, String> {
     match roots {
         Roots::File(path) => {
-            let certificates = read_certificates("sslrootcert", path)?;
-            Verifier::of_authorities(certificates, verifies_name, provider)
-                .map_err(|problem| format!("sslrootcert={}: {problem}", path.display()))
+            verifier_of_file(path, verifies_name).map_err(|error| error.to_string())
         }
         Roots::System => {
             let found = rustls_native_certs::load_native_certs();
@@ -116,49 +107,14 @@ fn verifier(
                     "sslrootcert=system: the system has no certificates {problems}"
                 ));
             }
-            let provider = provider.clone();
-            Verifier::of_authorities(found.certs, verifies_name, &provider)
+            Verifier::of_authorities(found.certs, verifies_name, &certificates::provider())
                 .map_err(|problem| format!("sslrootcert=system: {problem}"))
         }
     }
 }
 
-fn read_identity(
-    identity: &Identity,
-) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
-    let certificates = read_certificates("sslcert", &identity.certificate)?;
-    let path = identity.key.display();
-    let key = PrivateKeyDer::from_pem_slice(&read("sslkey", &identity.key)?);
-    let key = key.map_err(|error| match error {
-        pem::Error::NoItemsFound => {
-            format!("sslkey={path} holds no private key in PEM that is not encrypted")
-        }
-        error => format!("sslkey={path}: {error}"),
-    })?;
-    Ok((certificates, key))
-}
-
-fn read_certificates(parameter: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let text = read(parameter, path)?;
-    let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-    let certificates =
-        certificates.map_err(|error| format!("{parameter}={}: {error}", path.display()))?;
-    match certificates.is_empty() {
-        true => Err(format!("{parameter}={} holds no certificate in PEM", path.display())),
-        false => Ok(certificates),
-    }
-}
-
-fn read(parameter: &str, path: &Path) -> Result<Vec<u8>, String> {
-    fs::read(path).map_err(|error| format!("{parameter}={}: {error}", path.display()))
-}
-
-fn describe_misfit(identity: &Identity, error: &rustls::Error) -> String {
-    let (certificate, key) = (identity.certificate.display(), identity.key.display());
-    match error {
-        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-            format!("sslkey={key} is not the key of sslcert={certificate}")
-        }
-        error => format!("sslcert={certificate} with sslkey={key}: {error}"),
-    }
+fn verifier_of_file(path: &Path, verifies_name: bool) -> Result<Verifier, certificates::Error> {
+    let file = PemFile::of_parameter("sslrootcert", path);
+    Verifier::of_authorities(file.certificates()?, verifies_name, &certificates::provider())
+        .map_err(|problem| file.error(problem))
 }
