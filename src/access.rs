@@ -27,9 +27,10 @@ mod state;
 mod token;
 
 pub use administration::{NewToken, RotateToken};
-pub use bootstrap::{BootstrapError, bootstrap};
+pub use bootstrap::{BootstrapError, FIRST_ADMINISTRATOR, bootstrap};
 pub use caller::{Caller, PeerIdentity};
 pub use error::Error;
 pub use gate::Access;
 pub use guard::Guard;
 pub use rules::{Rule, find_rule, rules};
+pub use state::Patience;

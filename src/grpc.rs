@@ -11,7 +11,9 @@ mod explain;
 mod intake;
 mod limits;
 mod peer;
+mod reset;
 mod status;
+mod stream_answer;
 mod trunkline;
 
 use std::sync::Arc;
@@ -31,6 +33,7 @@ pub use intake::Intake;
 pub use limits::{
     CONNECTION_WINDOW, MAX_CALL_BYTES, MAX_METADATA_BYTES, MAX_REQUEST_BYTES, STREAM_WINDOW,
 };
+pub use reset::resettable;
 #[cfg(fuzzing)]
 pub use trunkline::fuzzing;
 pub use trunkline::{decode::decode_publish, frames::encode_batch};

@@ -27,7 +27,7 @@ pub use message::{
     ProducerRun,
 };
 pub use name::{ConsumerId, ProducerId, TopicName};
-pub use page::{Page, PageRequest};
+pub use page::{Page, PageRequest, TopicMark};
 pub use position::{ConsumerKey, Epoch, Offset, Sequence, Start, TopicId};
 pub use range::{LogEnds, OffsetRange};
 pub use record::{

@@ -34,7 +34,8 @@ mod topic;
 
 pub use access::{
     AccessChange, AccessVersion, MAX_GRANTS, MAX_GRANTS_OF_PRINCIPAL, MAX_TOKENS,
-    MAX_TOKENS_OF_PRINCIPAL, NewToken, Owned, Rotation, TokenEnd, ValidToken,
+    MAX_TOKENS_OF_PRINCIPAL, NewToken, Owned, OwnersVersion, Rotation, Standing, TokenEnd,
+    ValidToken,
 };
 pub use append::{Appended, Writer};
 pub use connector::{check_url, redacted};

@@ -2,12 +2,12 @@
 
 use crate::{
     access::token::{Minted, NoRandom},
-    model::{GrantKey, Operation, Principal, TopicPattern},
-    storage::{self, AccessChange, MAX_TOKENS_OF_PRINCIPAL, NewToken, Storage},
+    model::{GrantKey, InvalidInput, Operation, Principal, TopicPattern},
+    storage::{self, AccessChange, MAX_TOKENS_OF_PRINCIPAL, NewToken, Standing, Storage},
 };
 
-/// The principal that is created.
-const ADMINISTRATOR: &str = "admin";
+/// The principal that is created if nobody names one.
+pub const FIRST_ADMINISTRATOR: &str = "admin";
 
 /// Why no first administrator was created.
 #[derive(Debug, thiserror::Error)]
@@ -18,12 +18,27 @@ pub enum BootstrapError {
          more tokens with `trunkline token create`"
     )]
     Exists,
+    /// The principal exists and is no administrator: whoever has its tokens would become one.
+    #[error(
+        "create the first administrator: the principal {principal} has {what} already, and whoever \
+         is {principal} would become an administrator; name another principal with --principal, or \
+         remove what it has"
+    )]
+    Taken {
+        /// The principal.
+        principal: Principal,
+        /// What it has.
+        what: &'static str,
+    },
     /// The principal has as many tokens or grants as it may.
     #[error(
         "create the first administrator: the limit of {MAX_TOKENS_OF_PRINCIPAL} valid tokens of a \
          principal, or that of all tokens or grants, is reached"
     )]
     Full,
+    /// The principal's name is malformed.
+    #[error("create the first administrator: {0}")]
+    Principal(#[from] InvalidInput),
     /// The database failed.
     #[error(transparent)]
     Storage(#[from] storage::Error),
@@ -38,13 +53,23 @@ impl From<NoRandom> for BootstrapError {
     }
 }
 
-/// Creates the principal `admin`, which may administer everything, and a token for it; returns the
-/// token. Refuses if there is an administrator with a valid token.
-pub async fn bootstrap(storage: &Storage) -> Result<String, BootstrapError> {
+/// Gives a principal the right to administer everything, and a token; returns the token. Refuses if
+/// there is an administrator with a valid token, or if the principal is known and is no administrator.
+pub async fn bootstrap(storage: &Storage, principal: &str) -> Result<String, BootstrapError> {
+    let principal =
+        Principal::parse(principal).map_err(|invalid| invalid.in_field("--principal"))?;
     if storage.has_administrator_with_token().await? {
         return Err(BootstrapError::Exists);
     }
-    let principal = Principal::stored(ADMINISTRATOR);
+    let taken = |what| Err(BootstrapError::Taken { principal: principal.clone(), what });
+    match storage.find_standing(&principal).await? {
+        // Its tokens have ended: this is how it gets another one.
+        Standing { is_administrator: true, .. } => {}
+        Standing { valid_tokens: 1.., .. } => return taken("valid tokens"),
+        Standing { grants: 1.., .. } => return taken("grants"),
+        Standing { registrations: 1.., .. } => return taken("producers or consumers"),
+        Standing { .. } => {}
+    }
     let key = GrantKey {
         principal: principal.clone(),
         operation: Operation::Admin,

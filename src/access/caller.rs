@@ -129,7 +129,8 @@ impl Known {
     }
 
     /// Refuses a registration that is not the caller's, or that it may not use, unless its call is
-    /// permitted for everyone's. Returns whether it exists; the call itself says that there is none.
+    /// permitted for everyone's. Returns false if it does not exist: the call must not act then, as
+    /// somebody else may register it meanwhile.
     pub(crate) async fn check_registration(
         &self,
         state: &State,

@@ -41,6 +41,7 @@ pub enum Error {
         .0.id.kind(), .0.id.as_str(), .0.topic, .0.id.kind()
     )]
     NoOwner(RegistrationKey),
+    /// There is no such registration, and perhaps no such topic.
     #[error("{} {} is not registered on topic {}", .0.id.kind(), .0.id.as_str(), .0.topic)]
     NotRegistered(RegistrationKey),
     #[error("token {id} does not exist, or is no longer valid")]

@@ -12,7 +12,7 @@ use crate::{
         guard::Guard,
         jwt::{KeySource, Verified},
         rules::{self, Rule},
-        state::State,
+        state::{Patience, State},
         token::Presented,
     },
     model::{Operation, Principal, RegistrationKey, TopicFilter, TopicName},
@@ -48,7 +48,16 @@ impl Access {
         storage: Arc<Storage>,
         keys: Option<Arc<KeySource>>,
     ) -> Result<Self, storage::Error> {
-        let state = Arc::new(State::load(storage.clone()).await?);
+        Self::required_with(storage, keys, Patience::default()).await
+    }
+
+    /// As [`Self::required`], and says how long the database may stay away.
+    pub async fn required_with(
+        storage: Arc<Storage>,
+        keys: Option<Arc<KeySource>>,
+        patience: Patience,
+    ) -> Result<Self, storage::Error> {
+        let state = Arc::new(State::load(storage.clone(), patience).await?);
         let mut access = Self::off(storage);
         access.state = Some(state.clone());
         access.keys = keys;
@@ -146,7 +155,8 @@ impl Access {
     }
 
     /// Refuses a caller that is not the owner of a registration, unless the call is permitted for
-    /// everyone's.
+    /// everyone's. A registration that does not exist is refused as well, so that the call cannot act
+    /// on one that somebody else makes meanwhile.
     pub async fn permit_registration(
         &self,
         caller: &Caller,
@@ -155,7 +165,11 @@ impl Access {
         match (caller, &self.state) {
             // Boxed, so that it costs nothing if everyone may do everything.
             (Caller::Known(known), Some(state)) => {
-                Box::pin(known.check_registration(state, &key())).await.map(drop)
+                let key = key();
+                match Box::pin(known.check_registration(state, &key)).await? {
+                    true => Ok(()),
+                    false => Err(Error::NotRegistered(key)),
+                }
             }
             _ => Ok(()),
         }

@@ -52,8 +52,8 @@ impl Guard {
         self.0.is_none()
     }
 
-    /// Refuses a stream that uses a registration, if its caller may not. The stream may go on with
-    /// another one if the error does not concern the caller as such.
+    /// Refuses a stream that uses a registration, if its caller may not, or if there is none. The
+    /// stream may go on with another one if the error does not concern the caller as such.
     pub async fn permit(&mut self, key: impl FnOnce() -> RegistrationKey) -> Result<(), Error> {
         let Some(watch) = &mut self.0 else { return Ok(()) };
         watch.permit(key()).await
@@ -80,10 +80,10 @@ impl Watch {
             return self.caller.proof.check();
         }
         self.renew(&snapshot, lapsed)?;
-        let is_registered = self.caller.check_registration(&self.state, &key).await?;
-        self.registration = Some(key);
-        // Somebody else may register it next, which changes no snapshot.
-        self.checked = is_registered.then_some(snapshot);
+        if !self.caller.check_registration(&self.state, &key).await? {
+            return Err(Error::NotRegistered(key));
+        }
+        (self.registration, self.checked) = (Some(key), Some(snapshot));
         Ok(())
     }
 
@@ -102,6 +102,7 @@ impl Watch {
             if !is_checked {
                 match self.check().await {
                     Ok(true) => self.checked = Some(snapshot),
+                    // Somebody else may register it next, which changes no snapshot.
                     Ok(false) => retry = Some(RETRY_INTERVAL),
                     // Until the database answers, the last answer counts.
                     Err(Error::Read(error)) => {

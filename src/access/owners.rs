@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::{
     model::{Principal, RegistrationId, RegistrationKey, TopicName},
-    storage::{self, Owned, Storage},
+    storage::{self, Owned, OwnersVersion, Storage},
 };
 
 /// The most owners that are remembered. Beyond that, an arbitrary one is forgotten.
@@ -24,7 +24,7 @@ pub(crate) struct Owners(Mutex<HashMap<RegistrationKey, Owner>>);
 struct Owner {
     principal: Principal,
     /// The version that was current, or older, when it was read.
-    version: i64,
+    version: OwnersVersion,
 }
 
 impl Owners {
@@ -33,7 +33,7 @@ impl Owners {
         &self,
         storage: &Storage,
         key: &RegistrationKey,
-        version: i64,
+        version: OwnersVersion,
     ) -> Result<Owned, storage::Error> {
         if let Some(owner) = self.0.lock().get(key)
             && owner.version == version
@@ -61,7 +61,7 @@ impl Owners {
     pub(crate) async fn read_again(
         &self,
         storage: &Storage,
-        version: i64,
+        version: OwnersVersion,
     ) -> Result<(), storage::Error> {
         let keys: Vec<RegistrationKey> = self.0.lock().keys().cloned().collect();
         let is_producer = |key: &&RegistrationKey| matches!(key.id, RegistrationId::Producer(_));

@@ -29,11 +29,20 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an answer may take, including that to the statements that read what has changed.
 const POLL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// After this long without an answer, new calls are refused.
-const REFUSE_AFTER: Duration = Duration::from_secs(5);
+/// How long the copies count without an answer of the database.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// After this long, new calls are refused.
+    pub refuse_after: Duration,
+    /// After this long, open streams end.
+    pub end_after: Duration,
+}
 
-/// After this long without an answer, open streams end.
-const END_AFTER: Duration = Duration::from_secs(60);
+impl Default for Patience {
+    fn default() -> Self {
+        Self { refuse_after: Duration::from_secs(5), end_after: Duration::from_secs(60) }
+    }
+}
 
 /// Tokens of which it is remembered that they are revoked or have expired. A token beyond them is
 /// unknown.
@@ -51,22 +60,31 @@ pub(crate) struct View {
 pub(crate) struct State {
     pub storage: Arc<Storage>,
     pub owners: Owners,
+    patience: Patience,
     view: watch::Sender<View>,
     began: Instant,
     /// When the database was asked that last confirmed the snapshot, in milliseconds since `began`.
     confirmed: AtomicU64,
     /// Tokens whose use is still to be recorded. There are no more of them than valid tokens.
     used: Mutex<HashSet<Arc<str>>>,
-    /// Held by whoever reads the database.
-    reading: tokio::sync::Mutex<()>,
+    /// How many sessions the storage has opened. One that was opened since the copies were read may
+    /// lead to another server, which lacks registrations that the copies know.
+    sessions_opened: Arc<AtomicU64>,
+    /// Held by whoever reads the database: how many sessions there were when the copies were read.
+    reading: tokio::sync::Mutex<u64>,
 }
 
 impl State {
     /// Reads the first copy.
-    pub(crate) async fn load(storage: Arc<Storage>) -> Result<Self, storage::Error> {
+    pub(crate) async fn load(
+        storage: Arc<Storage>,
+        patience: Patience,
+    ) -> Result<Self, storage::Error> {
         let view = View { snapshot: Arc::default(), lapsed: false };
         let state = Self {
+            sessions_opened: storage.sessions_opened(),
             storage,
+            patience,
             owners: Owners::default(),
             view: watch::Sender::new(view),
             began: Instant::now(),
@@ -90,7 +108,7 @@ impl State {
 
     /// Whether the database has confirmed the snapshot lately enough for new calls.
     pub(crate) fn is_confirmed(&self) -> bool {
-        self.unconfirmed_for() <= REFUSE_AFTER
+        self.unconfirmed_for() <= self.patience.refuse_after
     }
 
     /// Notes that a token is used.
@@ -111,7 +129,7 @@ impl State {
                 Ok(Err(error)) => tracing::warn!(%error, "poll tokens and grants"),
                 Err(_) => tracing::warn!("poll tokens and grants: no answer in {POLL_TIMEOUT:?}"),
             }
-            let lapsed = self.unconfirmed_for() > END_AFTER;
+            let lapsed = self.unconfirmed_for() > self.patience.end_after;
             self.view
                 .send_if_modified(|view| std::mem::replace(&mut view.lapsed, lapsed) != lapsed);
         }
@@ -119,21 +137,23 @@ impl State {
 
     /// Reads what has changed.
     pub(crate) async fn refresh(&self) -> Result<(), storage::Error> {
-        let _reading = self.reading.lock().await;
+        let mut read_with = self.reading.lock().await;
+        let sessions = self.sessions_opened.load(Ordering::Acquire);
         let asked = self.began.elapsed().as_millis() as u64;
         let version = self.storage.find_access_version().await?;
         let known = self.snapshot();
-        if version != known.version {
+        // Registrations that a fail-over lost change no version.
+        let may_have_lost = *read_with != sessions;
+        if version != known.version || may_have_lost {
             // Before the snapshot is replaced: streams that it wakes then find their owners.
-            // A version that does not grow comes after a fail-over that lost some.
-            let lost = version.all <= known.version.all;
-            if version.owners != known.version.owners || lost {
+            if version.owners != known.version.owners || may_have_lost {
                 self.owners.read_again(&self.storage, version.owners).await?;
             }
             let tokens = self.storage.load_tokens(ENDED_TOKENS).await?;
             let grants = self.storage.load_grants().await?;
             let snapshot = Arc::new(Snapshot::new(version, tokens, grants, &known));
             self.view.send_modify(|view| view.snapshot = snapshot);
+            *read_with = sessions;
         }
         self.confirmed.fetch_max(asked, Ordering::Relaxed);
         Ok(())

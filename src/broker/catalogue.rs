@@ -7,7 +7,7 @@ use crate::{
     broker::error::Error,
     model::{
         Consumer, ConsumerId, LogEnds, Offset, Producer, ProducerId, Start, Topic, TopicId,
-        TopicName,
+        TopicMark, TopicName,
     },
     storage::{self, Storage, Stored},
 };
@@ -25,6 +25,12 @@ impl Catalogue {
     /// A topic.
     pub(crate) async fn topic(&self, topic: &TopicName) -> Result<Topic, Error> {
         let found = self.storage.find_topic(topic).await.map_err(Error::of_read)?;
+        found.ok_or_else(|| Error::TopicNotFound { topic: topic.clone() })
+    }
+
+    /// A topic's id, and what tells it apart from others of its name.
+    pub(crate) async fn identity(&self, topic: &TopicName) -> Result<(TopicId, TopicMark), Error> {
+        let found = self.storage.find_topic_identity(topic).await.map_err(Error::of_read)?;
         found.ok_or_else(|| Error::TopicNotFound { topic: topic.clone() })
     }
 

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     client::Client,
     proto::{CreateTokenRequest, ListTokensRequest, RevokeTokenRequest, RotateTokenRequest, Token},
-    server::options::MigrateOptions,
+    server::options::BootstrapOptions,
 };
 
 /// Create, list, rotate and revoke the tokens that prove who calls.
@@ -26,9 +26,9 @@ pub(super) enum TokenCommand {
     /// Create the first administrator in a database, and print its token. It cannot be printed
     /// again.
     ///
-    /// The principal is `admin`. It needs the database, and no broker. It fails if there is an
-    /// administrator with a valid token.
-    Bootstrap(Box<MigrateOptions>),
+    /// It needs the database, and no broker. It fails if there is an administrator with a valid token,
+    /// or if the principal exists and is no administrator.
+    Bootstrap(Box<BootstrapOptions>),
     /// Create a token for a principal, and print it. It cannot be printed again.
     Create {
         /// Who the token stands for: a program, a team, a person.

@@ -13,12 +13,13 @@ use tonic::{
 };
 
 use crate::{
-    access::{self, Access, PeerIdentity},
+    access::{self, Access, Caller, PeerIdentity},
     broker::Error,
     grpc::{
         deadline, explain,
         limits::{MAX_METADATA_BYTES, MAX_METADATA_ENTRIES},
         status,
+        stream_answer::StreamTerms,
     },
     model::InvalidInput,
 };
@@ -34,7 +35,7 @@ pub struct Api {
 
 /// Answers a call of a caller that is known, within its deadline.
 pub async fn answer(api: Api, mut request: Request<Body>) -> Response<Body> {
-    let Api { routes, access } = api;
+    let Api { access, .. } = &api;
     let size = metadata_bytes(request.headers());
     if size > MAX_METADATA_BYTES {
         return status::metadata_too_large(size).into_http();
@@ -44,12 +45,12 @@ pub async fn answer(api: Api, mut request: Request<Body>) -> Response<Body> {
         return status::too_many_metadata_entries(entries).into_http();
     }
     if access.is_required()
-        && let Err(error) = identify(&access, &mut request).await
+        && let Err(error) = identify(access, &mut request).await
     {
         return status::refuse(error).into_http();
     }
     let Some(header) = request.headers().get(deadline::HEADER) else {
-        return serve(routes, request).await;
+        return serve(api, request).await;
     };
     let Some(timeout) = deadline::parse_header(header) else {
         let problem = "must be up to 8 digits and one of H, M, S, m, u, n";
@@ -59,7 +60,7 @@ pub async fn answer(api: Api, mut request: Request<Body>) -> Response<Body> {
         return refuse(Error::DeadlineExceeded);
     }
     let only_reads = only_reads(request.uri().path());
-    match tokio::time::timeout(timeout, serve(routes, request)).await {
+    match tokio::time::timeout(timeout, serve(api, request)).await {
         Ok(response) => response,
         Err(_) if only_reads => refuse(Error::DeadlineExceeded),
         Err(_) => status::deadline_with_unknown_outcome().into_http(),
@@ -78,11 +79,18 @@ async fn identify(access: &Access, request: &mut Request<Body>) -> Result<(), ac
     Ok(())
 }
 
-async fn serve(mut routes: Routes, request: Request<Body>) -> Response<Body> {
+async fn serve(api: Api, request: Request<Body>) -> Response<Body> {
+    let Api { mut routes, access } = api;
+    let terms = StreamTerms::of(request.uri().path(), || {
+        access.guard(request.extensions().get().unwrap_or(&Caller::Everyone))
+    });
     // No `ready` call is needed: routes are always ready.
     let Ok(mut response) = routes.call(request).await;
     explain::explain_headers(response.headers_mut());
-    response
+    match terms {
+        Some(terms) => terms.hold(response),
+        None => response,
+    }
 }
 
 /// The size of metadata, as HTTP/2 counts it: 32 bytes for each entry besides its name and value.

@@ -9,6 +9,7 @@ pub(crate) mod frames;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod guarded;
+mod missing;
 mod page_token;
 pub(crate) mod producers;
 mod publish_stream;

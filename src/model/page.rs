@@ -1,10 +1,9 @@
 //! Pages of a list, bounded by number and by bytes.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::SystemTime};
 
 use super::{
     access::{Grant, Token},
-    position::TopicId,
     record::{Consumer, Producer, Topic},
 };
 
@@ -22,7 +21,20 @@ pub struct PageRequest {
     /// The last name on the previous page; empty for the first page, as no name is empty.
     pub after: String,
     /// The topic that the previous page's list belonged to, if it was a topic's list.
-    pub of: Option<TopicId>,
+    pub of: Option<TopicMark>,
+}
+
+/// Tells a topic apart from others that had or will have its name: the microseconds from 1970 to its
+/// creation. Whoever may list what is on a topic may also see when it was created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicMark(pub i64);
+
+impl TopicMark {
+    /// The mark of a topic that was created at this time.
+    pub(crate) fn of(created_at: SystemTime) -> Self {
+        let since_1970 = created_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX))
+    }
 }
 
 /// A page of a list.
@@ -33,7 +45,7 @@ pub struct Page<T> {
     /// The last name on this page, if there is a next one.
     pub last: Option<String>,
     /// The topic that the list belongs to, if it is a topic's list.
-    pub of: Option<TopicId>,
+    pub of: Option<TopicMark>,
 }
 
 /// An entry of a list.
@@ -53,7 +65,7 @@ impl PageRequest {
 
     /// Whether the page before this one may have been of this topic's list. It was not if the topic was
     /// deleted since, and another of its name was created.
-    pub(crate) fn may_continue(&self, topic: TopicId) -> bool {
+    pub(crate) fn may_continue(&self, topic: TopicMark) -> bool {
         self.of.is_none_or(|of| of == topic)
     }
 }
@@ -61,7 +73,7 @@ impl PageRequest {
 impl<T: Entry> Page<T> {
     /// Makes a page of up to `size` entries out of those found. If the list continues after the page,
     /// there must be more of them than fit.
-    pub(crate) fn of(mut found: Vec<T>, size: usize, of: Option<TopicId>) -> Self {
+    pub(crate) fn of(mut found: Vec<T>, size: usize, of: Option<TopicMark>) -> Self {
         let count = entries_that_fit(&found).min(size);
         let more = found.len() > count;
         found.truncate(count);
@@ -160,9 +172,9 @@ mod tests {
     #[test]
     fn a_list_does_not_continue_after_its_topic_was_created_again() {
         let first = PageRequest::first(1);
-        let next = PageRequest { after: "a".to_owned(), of: Some(TopicId(7)), ..first.clone() };
-        assert!(next.may_continue(TopicId(7)) && first.may_continue(TopicId(8)));
-        assert!(!next.may_continue(TopicId(8)));
+        let next = PageRequest { after: "a".to_owned(), of: Some(TopicMark(7)), ..first.clone() };
+        assert!(next.may_continue(TopicMark(7)) && first.may_continue(TopicMark(8)));
+        assert!(!next.may_continue(TopicMark(8)));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Admits connections, within limits that keep one client from using up what all need.
 //!
 //! Guarantees that no more connections are open than the limits allow, in all and of each client
-//! address, and that one address cannot hold up the handshakes of others. Clients behind one proxy
-//! count as one address.
+//! address, and that a few addresses cannot hold up the handshakes of others. Clients behind one
+//! proxy count as one address.
 
 use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc};
 
@@ -16,6 +16,13 @@ const HANDSHAKES: usize = 256;
 
 /// How many of these may be of one address.
 const HANDSHAKES_PER_ADDRESS: usize = 64;
+
+/// How many of an address need nothing but room among all. The others of an address are a burst.
+const FIRST_OF_ADDRESS: usize = 4;
+
+/// How many handshakes may belong to bursts, of all addresses together. The rest of the room is for
+/// the first ones of each address: only 32 addresses together can take all of it.
+const BURSTS: usize = HANDSHAKES / 2;
 
 /// How many connections may be open at a time.
 #[derive(Clone, Copy)]
@@ -36,6 +43,7 @@ pub(super) struct Admission {
     limits: ConnectionLimits,
     open: Mutex<Open>,
     handshakes: Semaphore,
+    bursts: Semaphore,
 }
 
 #[derive(Default)]
@@ -47,27 +55,33 @@ struct Open {
 
 struct OfAddress {
     connections: usize,
-    handshakes: Arc<Semaphore>,
+    handshakes: Arc<OfAddressHandshakes>,
+}
+
+/// The handshakes of one address.
+struct OfAddressHandshakes {
+    all: Semaphore,
+    first: Semaphore,
 }
 
 /// A connection that is counted until this is dropped.
 pub(super) struct Admitted {
     admission: Arc<Admission>,
     address: IpAddr,
-    /// The handshakes of this address.
-    handshakes: Arc<Semaphore>,
+    handshakes: Arc<OfAddressHandshakes>,
 }
 
 /// A handshake that is counted until this is dropped.
 pub(super) struct Handshake<'a> {
     _of_address: Option<SemaphorePermit<'a>>,
+    _first_or_burst: Option<SemaphorePermit<'a>>,
     _of_all: Option<SemaphorePermit<'a>>,
 }
 
 impl Admission {
     pub(super) fn new(limits: ConnectionLimits) -> Arc<Self> {
-        let handshakes = Semaphore::new(HANDSHAKES);
-        Arc::new(Self { limits, open: Mutex::default(), handshakes })
+        let (handshakes, bursts) = (Semaphore::new(HANDSHAKES), Semaphore::new(BURSTS));
+        Arc::new(Self { limits, open: Mutex::default(), handshakes, bursts })
     }
 
     /// Counts a connection, unless a limit is reached.
@@ -79,7 +93,10 @@ impl Admission {
         }
         let of_address = open.by_address.entry(address).or_insert_with(|| OfAddress {
             connections: 0,
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES_PER_ADDRESS)),
+            handshakes: Arc::new(OfAddressHandshakes {
+                all: Semaphore::new(HANDSHAKES_PER_ADDRESS),
+                first: Semaphore::new(FIRST_OF_ADDRESS),
+            }),
         });
         // An address without connections is below any limit, so no entry is left over here.
         if of_address.connections >= self.limits.per_address.max(1) {
@@ -96,9 +113,14 @@ impl Admitted {
     /// Waits until a handshake may begin: first among those of the same address, then among all.
     pub(super) async fn begin_handshake(&self) -> Handshake<'_> {
         // The semaphores are never closed.
-        let of_address = self.handshakes.acquire().await.ok();
+        let of_address = self.handshakes.all.acquire().await.ok();
+        let first_or_burst = tokio::select! {
+            biased;
+            first = self.handshakes.first.acquire() => first.ok(),
+            burst = self.admission.bursts.acquire() => burst.ok(),
+        };
         let of_all = self.admission.handshakes.acquire().await.ok();
-        Handshake { _of_address: of_address, _of_all: of_all }
+        Handshake { _of_address: of_address, _first_or_burst: first_or_burst, _of_all: of_all }
     }
 }
 
@@ -187,6 +209,48 @@ mod tests {
         let other = admission.admit(address("10.0.0.2")).unwrap();
         assert!(futures::poll!(std::pin::pin!(other.begin_handshake())).is_ready());
         under_way.pop();
+        assert!(futures::poll!(waiting.as_mut()).is_ready());
+    }
+
+    #[tokio::test]
+    async fn many_addresses_with_bursts_leave_room_for_the_first_handshakes_of_others() {
+        let admission = Admission::new(ConnectionLimits { total: 10_000, per_address: 1_000 });
+        let admitted: Vec<_> = (0..31 * 64)
+            .map(|n| admission.admit(address(&format!("10.0.1.{}", n / 64))).unwrap())
+            .collect();
+        let mut under_way = Vec::new();
+        let mut waiting = 0;
+        for one in &admitted {
+            // Dropping one that waits takes it out of the queues.
+            let mut beginning = Box::pin(one.begin_handshake());
+            match tokio::task::unconstrained(futures::future::poll_immediate(&mut beginning)).await
+            {
+                Some(begun) => under_way.push(begun),
+                None => waiting += 1,
+            }
+        }
+        assert_eq!((under_way.len(), waiting), (BURSTS + 31 * FIRST_OF_ADDRESS, 1_984 - 252));
+        for _ in 0..FIRST_OF_ADDRESS {
+            let other = admission.admit(address("10.0.2.1")).unwrap();
+            let mut beginning = Box::pin(other.begin_handshake());
+            let begun = futures::future::poll_immediate(&mut beginning);
+            assert!(tokio::task::unconstrained(begun).await.is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_burst_goes_on_when_a_first_handshake_of_its_address_ends() {
+        let admission = Admission::new(ConnectionLimits { total: 1_000, per_address: 1_000 });
+        let admitted: Vec<_> =
+            (0..=FIRST_OF_ADDRESS).map(|_| admission.admit(address("10.0.0.1")).unwrap()).collect();
+        let _bursts = admission.bursts.acquire_many(BURSTS as u32).await.unwrap();
+        let mut first = Vec::new();
+        for one in &admitted[1..] {
+            first.push(one.begin_handshake().await);
+        }
+        let mut waiting = std::pin::pin!(admitted[0].begin_handshake());
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
+        first.pop();
         assert!(futures::poll!(waiting.as_mut()).is_ready());
     }
 }

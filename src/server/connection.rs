@@ -46,10 +46,11 @@ const MAX_CANCELLED_EARLY: usize = 4 * MAX_STREAMS as usize;
 /// end connections that live for weeks.
 const MAX_STREAMS_ENDED: usize = 65_536;
 
-/// The most metadata that HTTP/2 reads of one call. It is far more than
-/// [`grpc::MAX_METADATA_BYTES`], so that a call in between is answered by gRPC, and alone. More than
-/// this is answered by HTTP/2, which gRPC clients cannot tell apart from a broken proxy.
-const MAX_METADATA_READ: u32 = 2 * 1024 * 1024;
+/// The most metadata that HTTP/2 reads of one call, which is before anybody knows who calls. It is
+/// twice [`grpc::MAX_METADATA_BYTES`], so that a call in between is answered by gRPC with the limit.
+/// More than this is answered by HTTP/2, which many gRPC clients know in advance, as they are told this
+/// limit.
+const MAX_METADATA_READ: u32 = 2 * grpc::MAX_METADATA_BYTES as u32;
 
 /// What all connections have in common.
 #[derive(Clone)]

@@ -133,6 +133,7 @@ impl Error {
             | Self::DirectUrlAlone
             | Self::Exposed { .. }
             | Self::JwtWithoutAuth
+            | Self::Bootstrap(access::BootstrapError::Principal(_))
             | Self::Embedded(embedded::Error::EmptyBinariesVariable) => 2.into(),
             _ => ExitCode::FAILURE,
         }

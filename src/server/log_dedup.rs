@@ -1,8 +1,8 @@
 //! Suppresses repeated warnings and errors.
 //!
 //! While the database is down every call fails, and each failure would log the same line. Of lines
-//! that differ only in the numbers of their error, one is written every ten seconds. The others are
-//! suppressed, whichever call they belong to.
+//! that differ only in the numbers of their error, or in the client, one is written every ten seconds.
+//! The others are suppressed, whichever call they belong to.
 
 use std::{
     collections::HashMap,
@@ -30,7 +30,7 @@ pub(super) struct LogDedup {
     written: Mutex<HashMap<Line, Instant>>,
 }
 
-/// Where a line comes from, and its text without the numbers of the error.
+/// Where a line comes from, and its text without the client and the numbers of the error.
 type Line = (Identifier, String);
 
 impl LogDedup {
@@ -62,12 +62,16 @@ impl<S: Subscriber> Layer<S> for LogDedup {
     }
 }
 
-/// The values of an event, without the digits of its error.
+/// The values of an event, without its client and the digits of its error.
 #[derive(Default)]
 struct Words(String);
 
 impl Visit for Words {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        // Each connection has another port, and a flood may come from any number of addresses.
+        if field.name() == "peer" {
+            return;
+        }
         let before = self.0.len();
         // Writing to a string cannot fail.
         let _ = write!(self.0, "{value:?} ");
@@ -130,6 +134,11 @@ mod tests {
                 tracing::info!("started");
             }
             tracing::warn!(error = "out of disk", "refuse a call");
+            for port in 0..100 {
+                let peer =
+                    Some(std::net::SocketAddr::from(([10, 0, 0, port], 1000 + u16::from(port))));
+                tracing::warn!(?peer, "closed a connection");
+            }
             for topic in ["shard-1", "shard-2", "shard-1"] {
                 tracing::error!(topic, "lose messages");
             }
@@ -138,6 +147,8 @@ mod tests {
         assert_eq!(text.matches("refuse a call").count(), 2, "{text}");
         assert!(text.contains("os error 0") && text.contains("out of disk"), "{text}");
         assert_eq!(text.matches("lose messages").count(), 2, "{text}");
+        assert_eq!(text.matches("closed a connection").count(), 1, "{text}");
+        assert!(text.contains("10.0.0.0:1000"), "the first one is named: {text}");
         assert_eq!(text.matches("started").count(), 100);
     }
 

@@ -9,6 +9,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum, builder::BoolishValueParser};
 
+use crate::access::FIRST_ADMINISTRATOR;
+
 pub use connections::ConnectionOptions;
 pub use jwt::JwtOptions;
 pub use tls::{ClientAuth, TlsOptions};
@@ -80,7 +82,7 @@ pub struct ServeOptions {
     pub logging: LogOptions,
 }
 
-/// The options of `trunkline migrate` and `trunkline token bootstrap`.
+/// The options of `trunkline migrate`.
 #[derive(Args, Clone, Debug)]
 pub struct MigrateOptions {
     /// The database.
@@ -90,6 +92,18 @@ pub struct MigrateOptions {
     /// The log.
     #[command(flatten)]
     pub logging: LogOptions,
+}
+
+/// The options of `trunkline token bootstrap`.
+#[derive(Args, Clone, Debug)]
+pub struct BootstrapOptions {
+    /// The principal to create.
+    #[arg(long, value_name = "NAME", default_value = FIRST_ADMINISTRATOR)]
+    pub principal: String,
+
+    /// The database, and the log.
+    #[command(flatten)]
+    pub database: MigrateOptions,
 }
 
 /// Which database to use.

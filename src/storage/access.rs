@@ -12,6 +12,7 @@ mod tokens;
 pub use change::{
     AccessChange, MAX_GRANTS, MAX_GRANTS_OF_PRINCIPAL, MAX_TOKENS, MAX_TOKENS_OF_PRINCIPAL,
 };
+pub use grants::Standing;
 pub use owners::Owned;
-pub use snapshot::{AccessVersion, TokenEnd, ValidToken};
+pub use snapshot::{AccessVersion, OwnersVersion, TokenEnd, ValidToken};
 pub use tokens::{NewToken, Rotation};

@@ -11,7 +11,7 @@ use super::{
     session::{Parameter, Statements as _},
 };
 use crate::model::{
-    Labels, Offset, Retention, Topic, TopicChanges, TopicFilter, TopicId, TopicName,
+    Labels, Offset, Retention, Topic, TopicChanges, TopicFilter, TopicId, TopicMark, TopicName,
 };
 
 /// The columns that [`topic`] reads.
@@ -73,6 +73,19 @@ impl Storage {
                 where name = $1"
         );
         client.query_opt(statement, &[&name.as_str()]).await?.as_ref().map(topic).transpose()
+    }
+
+    /// A topic's id, and what tells it apart from others of its name; `None` if there is no such
+    /// topic.
+    pub async fn find_topic_identity(
+        &self,
+        name: &TopicName,
+    ) -> Result<Option<(TopicId, TopicMark)>, Error> {
+        let client = self.query().await?;
+        let statement = "-- find_topic_identity
+                select id, created_at from trunkline.topic where name = $1";
+        let row = client.query_opt(statement, &[&name.as_str()]).await?;
+        Ok(row.map(|row| (TopicId(row.get(0)), TopicMark::of(row.get(1)))))
     }
 
     /// The first `limit` topics, sorted by name, whose names come after `after`.

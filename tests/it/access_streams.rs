@@ -1,14 +1,19 @@
 //! Open streams end when their callers may not have them any more.
 
+use std::time::Duration;
+
 use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use tokio::time::Instant;
 use tonic::Code;
+use tonic_reflection::pb::{v1, v1alpha};
 use trunkline::proto::{
     self, Operation, assign_owner_request::Registration, publish_stream_response::Result as Answer,
 };
 
 use crate::support::{
-    RawClient, assert_refused, frames, info, read,
-    secured::{end_of, id_of},
+    RawClient, assert_refused, frames, info, message, read,
+    secured::{SecuredBroker, end_of, id_of},
     shop::Shop,
     soon, until,
 };
@@ -199,4 +204,104 @@ async fn while_the_database_is_away_new_calls_are_refused_and_open_streams_go_on
     sql.batch_execute("rollback").await.unwrap();
     until("calls are accepted again", async || office.get_topic("orders").await.is_ok()).await;
     soon("a heartbeat", consuming.message()).await.unwrap().unwrap();
+}
+
+/// How soon a revocation takes effect.
+const SOON: Duration = Duration::from_secs(5);
+
+/// The calls that are answered by streams, and need a token.
+fn streams() -> Vec<String> {
+    let sets = [proto::FILE_DESCRIPTOR_SET, v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET];
+    let files = sets.into_iter().flat_map(|set| FileDescriptorSet::decode(set).unwrap().file);
+    let mut streams = Vec::new();
+    for file in files {
+        for service in &file.service {
+            let methods = service.method.iter().filter(|method| method.server_streaming());
+            let name = format!("{}.{}", file.package(), service.name());
+            streams.extend(methods.map(|method| format!("{name}/{}", method.name())));
+        }
+    }
+    assert!(streams.len() >= 4, "{streams:?}");
+    streams
+}
+
+/// A request after which a stream goes on.
+fn request_of(stream: &str) -> Vec<u8> {
+    let (topic, id) = ("orders".to_owned(), "any".to_owned());
+    match stream {
+        "trunkline.v1.ConsumerService/Consume" => {
+            proto::ConsumeRequest { topic, consumer_id: id, ..Default::default() }.encode_to_vec()
+        }
+        "trunkline.v1.ProducerService/PublishStream" => {
+            let messages = vec![message("m")];
+            proto::PublishRequest { topic, producer_id: id, messages, ..Default::default() }
+                .encode_to_vec()
+        }
+        // Both versions have the same fields.
+        _ if stream.contains("ServerReflection/") => {
+            let list = v1::server_reflection_request::MessageRequest::ListServices(String::new());
+            v1::ServerReflectionRequest { host: String::new(), message_request: Some(list) }
+                .encode_to_vec()
+        }
+        other => panic!("write a request for {other}, so that its end is tested"),
+    }
+}
+
+/// A broker, and somebody's token for all of its streams.
+async fn with_token_for_streams() -> (SecuredBroker, String) {
+    let broker = SecuredBroker::start().await;
+    let root = broker.root().await;
+    root.create_topic("orders").await.unwrap();
+    let grants = [(Operation::Publish, "orders"), (Operation::Consume, "orders")];
+    let any = broker.principal("any", grants).await;
+    any.register_producer("orders", "any", false).await.unwrap();
+    any.register_consumer("orders", "any").await.unwrap();
+    let token = root.create_token("any").await;
+    (broker, token)
+}
+
+#[tokio::test]
+async fn every_stream_ends_when_its_token_is_revoked() {
+    let (broker, token) = with_token_for_streams().await;
+    let client = RawClient::connect(&broker.endpoint).await;
+    let headers = [("authorization", format!("Bearer {token}"))];
+    let mut open = Vec::new();
+    for stream in streams() {
+        let (response, mut requests) = client.begin(&stream, &headers).await;
+        requests.send_data(frames(&[&request_of(&stream)]), false).unwrap();
+        let mut answer = soon(&stream, response).await.unwrap();
+        let first = soon(&stream, answer.body_mut().data()).await.unwrap().unwrap();
+        answer.body_mut().flow_control().release_capacity(first.len()).unwrap();
+        open.push((stream, answer, requests));
+    }
+    broker.root().await.revoke(id_of(&token)).await.unwrap();
+    let revoked = Instant::now();
+    for (stream, answer, _requests) in open {
+        let status = read(answer).await.status.unwrap_or_else(|| panic!("{stream}: no status"));
+        info(&status, Code::Unauthenticated, "TOKEN_REVOKED");
+        assert!(revoked.elapsed() < SOON, "{stream}: {:?}", revoked.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn every_stream_that_is_not_read_is_reset_when_its_token_is_revoked() {
+    let (broker, token) = with_token_for_streams().await;
+    let client = RawClient::connect_with_shut_windows(&broker.endpoint).await;
+    let headers = [("authorization", format!("Bearer {token}"))];
+    let mut open = Vec::new();
+    for stream in streams() {
+        let (response, mut requests) = client.begin(&stream, &headers).await;
+        requests.send_data(frames(&[&request_of(&stream)]), false).unwrap();
+        open.push((soon(&stream, response).await.unwrap(), requests, stream));
+    }
+    broker.root().await.revoke(id_of(&token)).await.unwrap();
+    let revoked = Instant::now();
+    for (mut answer, _requests, stream) in open {
+        let end = soon(&stream, answer.body_mut().data()).await;
+        let status = read(answer).await.status.map(|status| status.code());
+        let is_reset = matches!(&end, Some(Err(error)) if error.is_reset());
+        assert!(is_reset || status == Some(Code::Unauthenticated), "{stream}: {end:?} {status:?}");
+        assert!(revoked.elapsed() < SOON, "{stream}: {:?}", revoked.elapsed());
+    }
+    assert!(client.is_open(), "the connection goes on");
 }

@@ -172,8 +172,8 @@ async fn metadata_is_accepted_up_to_its_limit_and_refused_beyond_it() {
         let answer = client.call(&method, accepted, &[&request]).await;
         assert_eq!(answer.status.map(|status| status.code()), Some(Code::Ok));
     }
-    let many: Vec<_> = (0..2_000).map(|_| ("x-entry", "v".repeat(20))).collect();
-    for too_large in [&many[..], &header(66_000), &header(1_000_000)] {
+    let many: Vec<_> = (0..1_200).map(|_| ("x-entry", "v".repeat(20))).collect();
+    for too_large in [&many[..], &header(66_000), &header(130_000)] {
         let status = refused(&client, &method, too_large, &request).await;
         let metadata = info(&status, Code::ResourceExhausted, "METADATA_TOO_LARGE");
         assert_eq!(metadata["limit"], (64 * 1024).to_string());
@@ -183,9 +183,11 @@ async fn metadata_is_accepted_up_to_its_limit_and_refused_beyond_it() {
     let metadata = info(&status, Code::ResourceExhausted, "METADATA_TOO_LARGE");
     assert_eq!(metadata["limit"], "512");
     // Beyond what the broker reads at all, HTTP/2 answers, and the connection stays open.
-    let (response, _body) = client.begin(&method, &header(2_500_000)).await;
-    let answer = soon("an answer", response).await;
-    assert!(answer.is_err() || answer.unwrap().status() == 431);
+    for bytes in [132_000, 1_000_000] {
+        let (response, _body) = client.begin(&method, &header(bytes)).await;
+        let answer = soon("an answer", response).await;
+        assert!(answer.is_err() || answer.unwrap().status() == 431);
+    }
     let answer = client.call(&method, &[], &[&request]).await;
     assert_eq!(answer.status.map(|status| status.code()), Some(Code::Ok));
     broker.publish("orders", ["a"]).await;

@@ -140,3 +140,26 @@ async fn a_consumer_continues_with_the_token_that_replaced_its_own() {
     stream.messages(0..2).await;
     assert_eq!(next(&mut consumer).await.offset, 1);
 }
+
+#[tokio::test]
+async fn a_call_is_repeated_once_if_its_token_was_replaced() {
+    let file = TokenFile::new("first");
+    let broker = ScriptedBroker::start().await;
+    let client = file.connect(&broker).await;
+    let accept = |token: &str| *broker.state.accepted.lock().unwrap() = Some(token.to_owned());
+    let open = async || client.producer("orders", "shop").open().await.map(drop);
+    let asked = || broker.state.asked.swap(0, Ordering::AcqRel);
+    accept("another");
+    // The same token would be refused again.
+    assert_eq!(open().await.unwrap_err().code(), Some(Code::Unauthenticated));
+    assert_eq!(asked(), 1);
+    file.replace("second");
+    accept("second");
+    open().await.unwrap();
+    assert_eq!(asked(), 2);
+    // The replacement may be refused as well: that is final.
+    file.replace("third");
+    accept("another");
+    assert_eq!(open().await.unwrap_err().code(), Some(Code::Unauthenticated));
+    assert_eq!(asked(), 2);
+}

@@ -131,6 +131,54 @@ async fn a_first_token_that_cannot_be_printed_is_an_error() {
     line(Trunkline::run(&bootstrap).await);
 }
 
+#[tokio::test]
+async fn the_first_administrator_is_nobody_who_exists_with_less() {
+    let database = TestDatabase::create().await;
+    let sql = database.sql().await;
+    let bootstrap = async |more: &[&str]| {
+        let arguments = ["token", "bootstrap", "--database-url", &database.url];
+        Trunkline::run(&[&arguments, more].concat()).await
+    };
+    Trunkline::run(&["migrate", "--database-url", &database.url]).await.assert().success();
+    for (give, take, what) in [
+        (
+            "insert into trunkline.access_token (id, principal, hash) values ('a', 'admin', 'a')",
+            "update trunkline.access_token set revoked_at = now()",
+            "has valid tokens already",
+        ),
+        (
+            "insert into trunkline.access_grant values ('admin', 'admin', 'orders')",
+            "delete from trunkline.access_grant",
+            "has grants already",
+        ),
+        (
+            "insert into trunkline.topic (name) values ('orders');
+             insert into trunkline.producer_topic (topic_id, producer_id, owner)
+             select id, 'web', 'admin' from trunkline.topic",
+            "update trunkline.producer_topic set owner = 'shop'",
+            "has producers or consumers already",
+        ),
+    ] {
+        sql.batch_execute(give).await.unwrap();
+        let refused = bootstrap(&[]).await;
+        assert_eq!((refused.code(), refused.stdout.as_str()), (1, ""), "{refused:?}");
+        assert!(refused.stderr.contains(&format!("admin {what}")), "{refused:?}");
+        assert!(refused.stderr.contains("--principal"), "{refused:?}");
+        sql.batch_execute(take).await.unwrap();
+    }
+    let malformed = bootstrap(&["--principal", "a b"]).await;
+    assert_eq!(malformed.code(), 2, "{malformed:?}");
+    assert!(malformed.stderr.contains("--principal"), "{malformed:?}");
+    assert_eq!(bootstrap(&["--principal", "shop"]).await.code(), 1, "it owns a producer");
+    let made = bootstrap(&["--principal", "root"]).await;
+    assert!(made.stderr.contains("first administrator, root;"), "{made:?}");
+    line(made);
+    let is_administrator = "select count(*) from trunkline.access_grant
+        where (principal, operation, topics) = ('root', 'admin', '*')";
+    let count: i64 = sql.query_one(is_administrator, &[]).await.unwrap().get(0);
+    assert_eq!(count, 1);
+}
+
 /// Runs a command with variables.
 async fn run_with(variables: &[(&str, &str)], arguments: &[&str]) -> Finished {
     let mut command = Trunkline::command(arguments);

@@ -79,9 +79,9 @@ impl ProducerAdmin {
         owner: Option<&Principal>,
         page: &PageRequest,
     ) -> Result<Page<Producer>, Error> {
-        let (id, _) = self.catalogue.log(topic).await?;
-        pages::check(page, id)?;
+        let (id, mark) = self.catalogue.identity(topic).await?;
+        pages::check(page, mark)?;
         let found = self.storage.list_producers(id, owner, &page.after, page.size + 1).await;
-        Ok(Page::of(found.map_err(Error::of_read)?, page.size, Some(id)))
+        Ok(Page::of(found.map_err(Error::of_read)?, page.size, Some(mark)))
     }
 }

@@ -33,6 +33,9 @@ pub struct Consume {
     pub deadline: Option<Instant>,
     /// The name by which other clients see the holder of the lease.
     pub holder: String,
+    /// Whether the consumer was found not to be registered: the stream ends by saying so, even if
+    /// somebody else registers it meanwhile.
+    pub is_missing: bool,
     /// Cancelled when the client may no longer consume: the stream then ends without an error of its
     /// own, and releases its lease.
     pub withdrawn: CancellationToken,

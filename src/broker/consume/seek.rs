@@ -7,6 +7,11 @@ use crate::{
 };
 
 impl Delivery {
+    /// Refuses a target that a seek on this topic cannot have.
+    pub async fn check_target(&self, topic: &TopicName, target: Start) -> Result<(), Error> {
+        self.catalogue.resolve(topic, target).await.map(drop)
+    }
+
     /// Moves a consumer's position to any offset of the log. A stream that holds the lease, on
     /// whatever broker, keeps it and continues from there.
     pub async fn seek(

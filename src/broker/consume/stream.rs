@@ -12,6 +12,7 @@ use tracing::Instrument as _;
 
 use crate::{
     broker::{
+        catalogue::Catalogue,
         consume::{
             delivery::Delivery,
             outbox::{self, Fence, Frames, Outgoing},
@@ -131,6 +132,10 @@ impl Stream {
         let delivery = self.delivery.clone();
         let names = [holder.as_str()].into_iter();
         promptly(delivery.characters.check(&*delivery.storage, "client_name", names)).await?;
+        if self.request.is_missing {
+            promptly(delivery.catalogue.topic(topic)).await?;
+            return Err(Catalogue::no_consumer(topic, consumer).into());
+        }
         let waiter = delivery.leases.waiter(topic, consumer);
         let (Acquired { mut lease, mut position }, mut log) = loop {
             match self.acquire_lease(&waiter).await {

@@ -6,12 +6,12 @@ use tonic::{Request, Response, Status};
 use tracing::info;
 
 use crate::{
-    access::{self, Access, Caller},
+    access::{Access, Caller},
     broker::Broker,
     grpc::{
         caller, peer,
         status::refuse,
-        trunkline::{access_requests as requests, page_token},
+        trunkline::{access_requests as requests, missing, page_token},
     },
     model::{GrantKey, Page, RegistrationId},
     proto::{self, raw::access_service_server::AccessService},
@@ -159,14 +159,8 @@ impl AccessService for AccessAdmin {
         let proto::AssignOwnerRequest { topic, registration, principal } = request.into_inner();
         let key = requests::registration(&topic, registration).map_err(refuse)?;
         let owner = requests::principal(&principal).map_err(refuse)?;
-        match self.access.assign_owner(&caller, &key, &owner).await {
-            Ok(()) => {}
-            Err(error @ access::Error::NotRegistered(_)) => {
-                // Says so if the topic does not exist.
-                self.broker.topics.get(&key.topic).await.map_err(refuse)?;
-                return Err(refuse(error));
-            }
-            Err(error) => return Err(refuse(error)),
+        if let Err(error) = self.access.assign_owner(&caller, &key, &owner).await {
+            return Err(missing::refusal(&self.broker, error).await);
         }
         let (id, by) = (key.id.as_str(), caller.name());
         match key.id {

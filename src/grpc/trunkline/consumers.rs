@@ -7,12 +7,12 @@ use tonic::{Request, Response, Status};
 use tracing::{debug, info};
 
 use crate::{
-    access::Access,
+    access::{self, Access},
     broker::{Broker, Consume, Error, Frame, Frames},
     grpc::{
         caller, deadline, peer,
         status::refuse,
-        trunkline::{decode, encode, guarded::Guarded, page_token},
+        trunkline::{decode, encode, guarded::Guarded, missing, page_token},
     },
     model::{ConsumerId, RegistrationKey, TopicName},
     proto::{
@@ -107,11 +107,16 @@ impl ConsumerService for Consumers {
         let (client, connection) = (peer::of(&request), peer::opaque(&request));
         let deadline = deadline::of(request.metadata());
         let caller = caller::of(&self.access, &request)?;
-        let consume =
+        let mut consume =
             decode::consume(request.into_inner(), connection, deadline).map_err(refuse)?;
         let key = || RegistrationKey::consumer(&consume.topic, &consume.consumer);
         let mut guard = self.access.guard(&caller);
-        guard.permit(key).await.map_err(refuse)?;
+        match guard.permit(key).await {
+            Ok(()) => {}
+            // The stream itself says so, after what comes before it.
+            Err(access::Error::NotRegistered(_)) => consume.is_missing = true,
+            Err(error) => return Err(refuse(error)),
+        }
         // Other clients are told the holder's name alone: the log says who that is. Clients that compete
         // open many streams, so it does so only if it is asked.
         let Consume { topic, consumer, holder, .. } = &consume;
@@ -131,7 +136,9 @@ impl ConsumerService for Consumers {
         let pull = decode::pull(request.into_inner(), deadline).map_err(refuse)?;
         let key = || RegistrationKey::consumer(&pull.topic, &pull.consumer);
         let mut guard = self.access.guard(&caller);
-        guard.permit(key).await.map_err(refuse)?;
+        if let Err(error) = guard.permit(key).await {
+            return Err(missing::refusal(&self.broker, error).await);
+        }
         // It may wait for a minute, during which its caller may lose the right.
         let pulled = tokio::select! {
             biased;
@@ -151,7 +158,13 @@ impl ConsumerService for Consumers {
         let (topic, id) = names(&topic, &consumer_id)?;
         let target = decode::seek_target(target).map_err(refuse)?;
         let key = || RegistrationKey::consumer(&topic, &id);
-        self.access.permit_registration(&caller, key).await.map_err(refuse)?;
+        if let Err(error) = self.access.permit_registration(&caller, key).await {
+            if let access::Error::NotRegistered(_) = error {
+                // An offset out of range comes before it.
+                self.broker.delivery.check_target(&topic, target).await.map_err(refuse)?;
+            }
+            return Err(missing::refusal(&self.broker, error).await);
+        }
         let position = self.broker.delivery.seek(&topic, &id, target).await.map_err(refuse)?;
         info!(%topic, consumer = %id, %position, client, "moved a position");
         Ok(Response::new(proto::SeekResponse { position: position.0 }))
@@ -178,7 +191,10 @@ impl Consumers {
     ) -> Result<(), Status> {
         let caller = caller::of(&self.access, request)?;
         let key = || RegistrationKey::consumer(topic, id);
-        self.access.permit_registration(&caller, key).await.map_err(refuse)
+        match self.access.permit_registration(&caller, key).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(missing::refusal(&self.broker, error).await),
+        }
     }
 }
 

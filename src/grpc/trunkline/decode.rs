@@ -344,6 +344,7 @@ pub(super) fn consume(
         } else {
             client_name(request.client_name)?
         },
+        is_missing: false,
         withdrawn: CancellationToken::new(),
     })
 }

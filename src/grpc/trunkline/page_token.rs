@@ -1,11 +1,12 @@
 //! Page tokens. A token is accepted only by the list that gave it, and not after the list's topic was
-//! deleted and created again.
+//! deleted and created again. It holds nothing that its receiver may not see: names of the list, and
+//! when the topic was created.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::model::{InvalidInput, Page, PageRequest, TopicId, TopicName};
+use crate::model::{InvalidInput, Page, PageRequest, TopicMark, TopicName};
 
-/// The longest token. The longest that a list gives has some 720 bytes.
+/// The longest token. The longest that a list gives has some 740 bytes.
 const MAX_TOKEN_BYTES: usize = 1_024;
 
 /// Stands for the topic in the token of a list that belongs to none.
@@ -45,33 +46,33 @@ pub(super) fn decode_names(
 }
 
 /// The topic that a list belongs to, and the last name of the page before.
-fn parse(list: &str, page_token: &str) -> Option<(Option<TopicId>, String)> {
+fn parse(list: &str, page_token: &str) -> Option<(Option<TopicMark>, String)> {
     let text = String::from_utf8(URL_SAFE_NO_PAD.decode(page_token).ok()?).ok()?;
     let (of, after) = text.strip_prefix(&prefix(list))?.split_once(' ')?;
     let of = match of {
         NO_TOPIC => None,
-        id => Some(TopicId(id.parse().ok()?)),
+        id => Some(TopicMark(id.parse().ok()?)),
     };
     Some((of, after.to_owned()))
 }
 
 /// The token of the next page; empty on the last page.
 pub(super) fn encode<T>(list: &str, page: &Page<T>) -> String {
-    let of = page.of.map_or_else(|| NO_TOPIC.to_owned(), |TopicId(id)| id.to_string());
+    let of = page.of.map_or_else(|| NO_TOPIC.to_owned(), |TopicMark(id)| id.to_string());
     page.last.as_ref().map_or_else(String::new, |last| {
         URL_SAFE_NO_PAD.encode(format!("{}{of} {last}", prefix(list)))
     })
 }
 
 fn prefix(list: &str) -> String {
-    format!("2 {list} ")
+    format!("3 {list} ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn page(last: &str, of: Option<TopicId>) -> Page<()> {
+    fn page(last: &str, of: Option<TopicMark>) -> Page<()> {
         Page { entries: vec![()], last: Some(last.to_owned()), of }
     }
 
@@ -90,14 +91,14 @@ mod tests {
     #[test]
     fn a_token_names_the_topic_of_its_list() {
         let list = "producers of x";
-        let next = decode(list, 1, &encode(list, &page("a", Some(TopicId(7))))).unwrap();
-        assert_eq!((next.after.as_str(), next.of), ("a", Some(TopicId(7))));
+        let next = decode(list, 1, &encode(list, &page("a", Some(TopicMark(7))))).unwrap();
+        assert_eq!((next.after.as_str(), next.of), ("a", Some(TopicMark(7))));
     }
 
     #[test]
     fn the_longest_names_fit_in_a_token_and_a_longer_token_is_not_decoded() {
         let list = format!("producers of {}", "x".repeat(255));
-        let token = encode(&list, &page(&"y".repeat(255), Some(TopicId(i32::MAX))));
+        let token = encode(&list, &page(&"y".repeat(255), Some(TopicMark(i64::MAX))));
         assert!(decode(&list, 1, &token).is_ok());
         let refused = decode(&list, 1, &"A".repeat(1_025)).unwrap_err();
         assert_eq!((refused.field.as_str(), refused.limit), ("page_token", Some(1_024)));

@@ -12,7 +12,7 @@ use crate::{
         arrivals::Arrivals,
         caller, peer,
         status::refuse,
-        trunkline::{decode, encode, page_token, publish_stream},
+        trunkline::{decode, encode, missing, page_token, publish_stream},
     },
     model::{ProducerId, RegistrationKey, TopicName},
     proto::{
@@ -107,7 +107,9 @@ impl ProducerService for Producers {
         let arrivals = extensions.remove::<Arrivals>().unwrap_or_default();
         let publish = decode::decode_publish(request).map_err(refuse)?;
         let key = || RegistrationKey::producer(&publish.topic, &publish.producer);
-        self.access.permit_registration(&caller, key).await.map_err(refuse)?;
+        if let Err(error) = self.access.permit_registration(&caller, key).await {
+            return Err(refuse(missing::refusal_of_publish(&self.broker, error).await));
+        }
         let hold = arrivals.take(arrivals.decoded(publish.memory()));
         let receipt = self.broker.publisher.publish(publish, hold).await.map_err(refuse)?;
         let proto::PublishReceipt { first_offset, count, duplicate } = encode::receipt(receipt);
@@ -138,6 +140,9 @@ impl Producers {
     ) -> Result<(), Status> {
         let caller = caller::of(&self.access, request)?;
         let key = || RegistrationKey::producer(topic, id);
-        self.access.permit_registration(&caller, key).await.map_err(refuse)
+        match self.access.permit_registration(&caller, key).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(missing::refusal(&self.broker, error).await),
+        }
     }
 }

@@ -25,7 +25,7 @@ use crate::{
         status::{self, Refused},
         trunkline::{
             decode::{self, Names},
-            encode,
+            encode, missing,
         },
     },
     model::RegistrationKey,
@@ -163,7 +163,10 @@ impl Intake {
         if let Err(error) = self.guard.permit(key).await {
             return match error.is_of_caller() {
                 true => Upcoming::End(status::refuse(error)),
-                false => Upcoming::Refused { error: error.into(), requests },
+                false => {
+                    let error = missing::refusal_of_publish(&self.broker, error).await;
+                    Upcoming::Refused { error, requests }
+                }
             };
         }
         match self.broker.publisher.enqueue(publish, hold).await {

@@ -124,6 +124,40 @@ impl Storage {
                   and (expires_at is null or expires_at > now()))";
         Ok(client.query_one(statement, &[]).await?.get(0))
     }
+
+    /// What a principal has.
+    pub async fn find_standing(&self, principal: &Principal) -> Result<Standing, Error> {
+        let client = self.query().await?;
+        let statement = "-- find_standing
+            select exists (select from trunkline.access_grant
+                           where principal = $1 and operation = 'admin' and topics = '*'),
+                   (select count(*) from trunkline.access_token
+                    where principal = $1 and revoked_at is null
+                      and (expires_at is null or expires_at > now())),
+                   (select count(*) from trunkline.access_grant where principal = $1),
+                   (select count(*) from trunkline.producer_topic where owner = $1)
+                   + (select count(*) from trunkline.consumer_topic where owner = $1)";
+        let row = client.query_one(statement, &[&principal.as_str()]).await?;
+        Ok(Standing {
+            is_administrator: row.get(0),
+            valid_tokens: row.get(1),
+            grants: row.get(2),
+            registrations: row.get(3),
+        })
+    }
+}
+
+/// What a principal has.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// Whether it has a grant of everything.
+    pub is_administrator: bool,
+    /// How many tokens it has that are valid.
+    pub valid_tokens: i64,
+    /// How many grants it has.
+    pub grants: i64,
+    /// How many producers and consumers belong to it.
+    pub registrations: i64,
 }
 
 fn grant(row: &Row) -> Result<Grant, Error> {

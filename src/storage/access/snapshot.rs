@@ -10,14 +10,23 @@ use crate::{
 };
 
 /// Which state of tokens, grants and owners is the current one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AccessVersion {
     /// Grows with each change.
     pub all: i64,
-    /// The version that the last change of an owner began.
-    pub owners: i64,
     /// When the last change was made, in microseconds. It tells a version that a fail-over lost
     /// from the one that follows it.
+    pub changed_at: i64,
+    /// The last change of an owner.
+    pub owners: OwnersVersion,
+}
+
+/// Which state of owners is the current one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnersVersion {
+    /// The version that the last change of an owner began.
+    pub began: i64,
+    /// When that change was made, in microseconds, for the same reason as above.
     pub changed_at: i64,
 }
 
@@ -50,10 +59,12 @@ impl Storage {
     pub async fn find_access_version(&self) -> Result<AccessVersion, Error> {
         let client = self.access().await?;
         let statement = "-- find_access_version
-            select version, owner_version, (extract(epoch from changed_at) * 1000000)::bigint
+            select version, (extract(epoch from changed_at) * 1000000)::bigint,
+                   owner_version, (extract(epoch from owners_changed_at) * 1000000)::bigint
             from trunkline.access_version";
         let row = client.query_one(statement, &[]).await?;
-        Ok(AccessVersion { all: row.get(0), owners: row.get(1), changed_at: row.get(2) })
+        let owners = OwnersVersion { began: row.get(2), changed_at: row.get(3) };
+        Ok(AccessVersion { all: row.get(0), changed_at: row.get(1), owners })
     }
 
     /// All valid tokens, and the `ended` ones that ended last.

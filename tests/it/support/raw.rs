@@ -42,8 +42,20 @@ impl RawClient {
         Self::over(socket.connect(address).await.unwrap()).await
     }
 
+    /// Connects as a client that lets no part of an answer arrive.
+    pub async fn connect_with_shut_windows(endpoint: &str) -> Self {
+        let address = endpoint.strip_prefix("http://").unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let mut http2 = h2::client::Builder::new();
+        Self::over_with(http2.initial_window_size(0), stream).await
+    }
+
     async fn over(stream: TcpStream) -> Self {
-        let (requests, connection) = h2::client::handshake(stream).await.unwrap();
+        Self::over_with(&h2::client::Builder::new(), stream).await
+    }
+
+    async fn over_with(http2: &h2::client::Builder, stream: TcpStream) -> Self {
+        let (requests, connection) = http2.handshake(stream).await.unwrap();
         let driver = tokio::spawn(async {
             // Calls report its end.
             let _ = connection.await;

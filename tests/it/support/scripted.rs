@@ -38,6 +38,10 @@ pub struct State {
     pub registered: AtomicU32,
     /// The `authorization` of the last call.
     pub authorization: Mutex<Option<String>>,
+    /// The only token that may ask about the producer, if not all may.
+    pub accepted: Mutex<Option<String>>,
+    /// How often somebody asked about the producer.
+    pub asked: AtomicU32,
 }
 
 /// A publish stream that a client opened.
@@ -244,7 +248,13 @@ impl producer_service_server::ProducerService for Producers {
         &self,
         request: Request<proto::GetProducerRequest>,
     ) -> Answered<proto::GetProducerResponse> {
-        *self.state.authorization.lock().unwrap() = authorization(&request);
+        let authorization = authorization(&request);
+        self.state.asked.fetch_add(1, Ordering::AcqRel);
+        let accepted = self.state.accepted.lock().unwrap().clone();
+        if accepted.is_some_and(|token| authorization != Some(format!("Bearer {token}"))) {
+            return Err(Status::unauthenticated("the token is unknown"));
+        }
+        *self.state.authorization.lock().unwrap() = authorization;
         let id = request.get_ref().producer_id.clone();
         let mut found = self.state.producer.lock().unwrap();
         let producer = found.as_mut().ok_or_else(|| Status::not_found("no such producer"))?;
