@@ -18,8 +18,10 @@ use tokio::{
 use crate::{
     access::{
         owners::Owners,
-        snapshot::{KnownToken, Snapshot},
+        snapshot::{KnownToken, Loaded, Snapshot},
+        usage::{Usage, Usages},
     },
+    model::{Allowance, Principal},
     storage::{self, Storage},
 };
 
@@ -51,6 +53,9 @@ pub(crate) struct View {
 pub(crate) struct State {
     pub storage: Arc<Storage>,
     pub owners: Owners,
+    usages: Usages,
+    /// What a principal may have of what no quota limits.
+    built_in: Allowance,
     view: watch::Sender<View>,
     began: Instant,
     /// When the database was asked that last confirmed the snapshot, in milliseconds since `began`.
@@ -63,11 +68,16 @@ pub(crate) struct State {
 
 impl State {
     /// Reads the first copy.
-    pub(crate) async fn load(storage: Arc<Storage>) -> Result<Self, storage::Error> {
+    pub(crate) async fn load(
+        storage: Arc<Storage>,
+        built_in: Allowance,
+    ) -> Result<Self, storage::Error> {
         let view = View { snapshot: Arc::default(), lapsed: false };
         let state = Self {
             storage,
             owners: Owners::default(),
+            usages: Usages::default(),
+            built_in,
             view: watch::Sender::new(view),
             began: Instant::now(),
             confirmed: AtomicU64::new(0),
@@ -86,6 +96,11 @@ impl State {
     /// The current snapshot.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.view.borrow().snapshot.clone()
+    }
+
+    /// What a principal uses in this broker.
+    pub(crate) fn usage(&self, principal: &Principal) -> Arc<Usage> {
+        self.usages.find(principal, || self.snapshot())
     }
 
     /// Whether the database has confirmed the snapshot lately enough for new calls.
@@ -132,8 +147,14 @@ impl State {
             }
             let tokens = self.storage.load_tokens(ENDED_TOKENS).await?;
             let grants = self.storage.load_grants().await?;
-            let snapshot = Arc::new(Snapshot::new(version, tokens, grants, &known));
-            self.view.send_modify(|view| view.snapshot = snapshot);
+            let quotas = self.storage.load_quotas().await?;
+            let loaded = Loaded { version, tokens, grants, quotas };
+            let snapshot = Arc::new(Snapshot::new(loaded, self.built_in, &known));
+            self.view.send_modify(|view| view.snapshot = snapshot.clone());
+            if !snapshot.has_quotas_of(&known) {
+                // After the snapshot is replaced: who is remembered from now on has its quotas.
+                self.usages.renew(&known, &snapshot);
+            }
         }
         self.confirmed.fetch_max(asked, Ordering::Relaxed);
         Ok(())

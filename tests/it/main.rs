@@ -64,6 +64,7 @@ mod promises;
 mod publish;
 mod pull;
 mod quotas;
+mod quotas_of_principals;
 mod reflection;
 mod registration;
 mod request_groups;
