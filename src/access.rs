@@ -1,7 +1,7 @@
-//! Who calls, and what they may do.
+//! Who calls, what they may do, and how much of it.
 //!
-//! A broker that authenticates keeps a copy of all valid tokens, all grants, and the owners of the
-//! registrations that are in use. A check therefore costs no round trip and holds no lock while it
+//! A broker that authenticates keeps a copy of all valid tokens, grants and quotas, and the owners
+//! of the registrations that are in use. A check therefore costs no round trip and holds no lock while it
 //! waits. The copy is polled once a second, so that each change takes effect within 5 seconds on
 //! every broker, and at once on the broker that made it.
 //!
@@ -20,11 +20,14 @@ mod gate;
 mod guard;
 pub mod jwt;
 mod owners;
+mod quotas;
+mod rate;
 mod rights;
 mod rules;
 mod snapshot;
 mod state;
 mod token;
+mod usage;
 
 pub use administration::{NewToken, RotateToken};
 pub use bootstrap::{BootstrapError, FIRST_ADMINISTRATOR, bootstrap};
@@ -34,3 +37,4 @@ pub use gate::Access;
 pub use guard::Guard;
 pub use rules::{Rule, find_rule, rules};
 pub use state::Patience;
+pub use usage::{OpenStream, Pace};

@@ -90,6 +90,7 @@ pub struct Broker {
     stopping: CancellationToken,
     /// The tasks that serve all calls.
     tasks: TaskTracker,
+    quotas: Quotas,
 }
 
 impl Broker {
@@ -185,7 +186,13 @@ impl Broker {
             calls,
             stopping,
             tasks,
+            quotas,
         }))
+    }
+
+    /// How much clients may create, and how many streams this broker serves.
+    pub fn quotas(&self) -> Quotas {
+        self.quotas
     }
 
     /// The database that the broker keeps everything in.

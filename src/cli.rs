@@ -27,6 +27,7 @@ mod pipe;
 mod printer;
 mod produce;
 mod producer;
+mod quota;
 mod reading;
 mod registration;
 mod render;
@@ -84,6 +85,7 @@ async fn run_on_broker(endpoint: &EndpointArgs, command: Command) -> Result<(), 
         Command::Consume(consume) => consume::run(&client, consume).await,
         Command::Token(command) => token::run(&client, command).await,
         Command::Grant(command) => grant::run(&client, command).await,
+        Command::Quota(command) => quota::run(&client, command).await,
         Command::Whoami(options) => who_am_i::run(&client, options).await,
         Command::Bench(command) => bench::run(&client, &endpoint.url, *command).await,
         Command::Serve(_)

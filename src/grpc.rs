@@ -85,6 +85,6 @@ impl Services {
 
     /// Any other service, behind the same limits of what may arrive.
     pub fn limited<S>(&self, service: S) -> Intake<S> {
-        Intake::new(service, self.budgets.clone())
+        Intake::new(service, self.budgets.clone(), self.access.clone())
     }
 }

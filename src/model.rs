@@ -9,6 +9,7 @@ mod message;
 mod name;
 mod page;
 mod position;
+mod quota;
 mod range;
 mod record;
 #[cfg(feature = "sabotage")]
@@ -29,6 +30,7 @@ pub use message::{
 pub use name::{ConsumerId, ProducerId, TopicName};
 pub use page::{Page, PageRequest, TopicMark};
 pub use position::{ConsumerKey, Epoch, Offset, Sequence, Start, TopicId};
+pub use quota::{Allowance, Claimant, Limit, Quota, QuotaHolder, QuotaKey};
 pub use range::{LogEnds, OffsetRange};
 pub use record::{
     Consumer, Producer, Registration, Retention, SequenceRun, StoredRun, Topic, TopicChanges,

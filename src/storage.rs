@@ -33,7 +33,7 @@ mod timeout;
 mod topic;
 
 pub use access::{
-    AccessChange, AccessVersion, MAX_GRANTS, MAX_GRANTS_OF_PRINCIPAL, MAX_TOKENS,
+    AccessChange, AccessVersion, MAX_GRANTS, MAX_GRANTS_OF_PRINCIPAL, MAX_QUOTAS, MAX_TOKENS,
     MAX_TOKENS_OF_PRINCIPAL, NewToken, Owned, OwnersVersion, Rotation, Standing, TokenEnd,
     ValidToken,
 };

@@ -198,7 +198,7 @@ impl Access {
     }
 
     /// Makes a change take effect in this broker.
-    async fn changed(&self) {
+    pub(super) async fn changed(&self) {
         if let Some(state) = &self.state {
             state.refresh_soon().await;
         }
@@ -222,7 +222,7 @@ fn visible<'a>(caller: &'a Caller, asked: Option<&'a Principal>) -> Visible<'a> 
     }
 }
 
-fn permit_administrator(caller: &Caller) -> Result<(), Error> {
+pub(super) fn permit_administrator(caller: &Caller) -> Result<(), Error> {
     match caller {
         Caller::Known(known) if !known.rights().are_of_administrator() => Err(Error::NotGranted {
             principal: known.principal.clone(),

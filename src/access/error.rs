@@ -1,10 +1,10 @@
 //! Why a caller is refused.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     access::jwt::Refusal,
-    model::{InvalidInput, Operation, Principal, RegistrationKey, TopicName},
+    model::{InvalidInput, Limit, Operation, Principal, QuotaKey, RegistrationKey, TopicName},
     storage,
 };
 
@@ -56,6 +56,14 @@ pub enum Error {
     TooManyTokens { principal: Option<Principal>, limit: usize },
     #[error("{} {limit} grants, which is the limit; remove one first", whose(.principal))]
     TooManyGrants { principal: Option<Principal>, limit: usize },
+    #[error("there are {limit} quotas, which is the limit; remove one first")]
+    TooManyQuotas { limit: usize },
+    #[error("{} has no quota of {}", .0.holder, .0.limit)]
+    QuotaNotFound(QuotaKey),
+    #[error("{principal} publishes more than {value} {limit}; nothing was stored")]
+    RateExceeded { principal: Principal, limit: Limit, value: u64, wait: Duration },
+    #[error("{principal} has {limit} streams open on this broker, which is its limit")]
+    TooManyStreams { principal: Principal, limit: usize },
     #[error("the database has not confirmed tokens and grants lately")]
     Unconfirmed,
     #[error(transparent)]
@@ -85,6 +93,16 @@ impl Error {
 
     pub(crate) fn of_write(error: storage::Error) -> Self {
         Self::Write(Arc::new(error))
+    }
+
+    /// How long to wait before a retry, if one may help.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateExceeded { wait, .. } => Some(*wait),
+            // Streams end.
+            Self::TooManyStreams { .. } => Some(Duration::from_secs(1)),
+            _ => None,
+        }
     }
 
     /// Whether it concerns the caller as such, so that a stream of requests must end.

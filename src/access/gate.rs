@@ -15,7 +15,10 @@ use crate::{
         state::{Patience, State},
         token::Presented,
     },
-    model::{Operation, Principal, RegistrationKey, TopicFilter, TopicName},
+    model::{
+        Allowance, Claimant, Limit, Operation, Principal, RegistrationId, RegistrationKey,
+        TopicFilter, TopicName,
+    },
     storage::{self, Owned, Storage},
 };
 
@@ -43,21 +46,23 @@ impl Access {
     }
 
     /// Requires callers to prove who they are. Tokens that an identity provider signed with one of
-    /// `keys` count as well.
+    /// `keys` count as well. `built_in` is how much each principal may have of what no quota limits.
     pub async fn required(
         storage: Arc<Storage>,
         keys: Option<Arc<KeySource>>,
+        built_in: Allowance,
     ) -> Result<Self, storage::Error> {
-        Self::required_with(storage, keys, Patience::default()).await
+        Self::required_with(storage, keys, built_in, Patience::default()).await
     }
 
     /// As [`Self::required`], and says how long the database may stay away.
     pub async fn required_with(
         storage: Arc<Storage>,
         keys: Option<Arc<KeySource>>,
+        built_in: Allowance,
         patience: Patience,
     ) -> Result<Self, storage::Error> {
-        let state = Arc::new(State::load(storage.clone(), patience).await?);
+        let state = Arc::new(State::load(storage.clone(), built_in, patience).await?);
         let mut access = Self::off(storage);
         access.state = Some(state.clone());
         access.keys = keys;
@@ -198,14 +203,20 @@ impl Access {
         &self,
         caller: &Caller,
         key: &RegistrationKey,
-    ) -> Result<Option<Principal>, Error> {
+    ) -> Result<Option<Claimant>, Error> {
         let Caller::Known(known) = caller else { return Ok(None) };
         self.permit_topic(caller, &key.topic)?;
         // Not a copy: an id that is registered anew may have had another owner.
         match self.storage.find_owner(key).await.map_err(Error::of_read)? {
             Owned::By(owner) if owner != known.principal => Err(Error::NotOwner(key.clone())),
             Owned::ByNobody => Err(Error::NoOwner(key.clone())),
-            Owned::By(_) | Owned::NotRegistered => Ok(Some(known.principal.clone())),
+            Owned::By(_) | Owned::NotRegistered => {
+                let limit = match key.id {
+                    RegistrationId::Producer(_) => Limit::Producers,
+                    RegistrationId::Consumer(_) => Limit::Consumers,
+                };
+                Ok(self.claimant(caller, limit))
+            }
         }
     }
 

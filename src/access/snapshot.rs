@@ -1,4 +1,4 @@
-//! A copy of all tokens and grants, as they were at one time.
+//! A copy of all tokens, grants and quotas, as they were at one time.
 
 use std::{
     collections::HashMap,
@@ -17,20 +17,37 @@ use crate::{
         rights::Rights,
         token::{Hash, OwnToken, are_equal},
     },
-    model::{Operation, Principal, TopicPattern},
+    model::{Allowance, Operation, Principal, QuotaHolder, QuotaKey, TopicPattern},
     storage::{AccessVersion, TokenEnd, ValidToken},
 };
 
 /// How often the use of a token is recorded.
 const USE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A copy of all tokens and grants.
+/// A copy of all tokens, grants and quotas.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     pub version: AccessVersion,
     tokens: HashMap<Arc<str>, Arc<KnownToken>>,
     rights: HashMap<Principal, Rights>,
     none: Rights,
+    quotas: Quotas,
+}
+
+/// All quotas.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Quotas {
+    by_principal: HashMap<Principal, Allowance>,
+    /// What holds for a principal where it has no quota of its own.
+    everyone: Allowance,
+}
+
+/// What a copy is put together from.
+pub(crate) struct Loaded {
+    pub version: AccessVersion,
+    pub tokens: Vec<ValidToken>,
+    pub grants: Vec<(Principal, Operation, TopicPattern)>,
+    pub quotas: Vec<(QuotaKey, u64)>,
 }
 
 /// A token that is valid, or was until lately.
@@ -49,12 +66,9 @@ pub(crate) struct KnownToken {
 
 impl Snapshot {
     /// Puts a copy together; what is remembered of the use of tokens comes from the one before.
-    pub(crate) fn new(
-        version: AccessVersion,
-        tokens: Vec<ValidToken>,
-        grants: Vec<(Principal, Operation, TopicPattern)>,
-        before: &Self,
-    ) -> Self {
+    /// `built_in` holds for a limit that no quota sets.
+    pub(crate) fn new(loaded: Loaded, built_in: Allowance, before: &Self) -> Self {
+        let Loaded { version, tokens, grants, quotas } = loaded;
         let now = Instant::now();
         let known = |token: ValidToken| {
             let recorded = before.tokens.get(token.id.as_str());
@@ -74,7 +88,8 @@ impl Snapshot {
             rights.entry(principal).or_default().add(operation, &topics);
         }
         let tokens = tokens.into_iter().filter_map(known).collect();
-        Self { version, tokens, rights, none: Rights::default() }
+        let quotas = Quotas::new(quotas, built_in);
+        Self { version, tokens, rights, none: Rights::default(), quotas }
     }
 
     /// The token that a caller presents, if it is valid.
@@ -99,10 +114,35 @@ impl Snapshot {
         self.rights.get(principal).unwrap_or(&self.none)
     }
 
+    /// How much a principal may do and have.
+    pub(crate) fn allowance(&self, principal: &Principal) -> Allowance {
+        let Quotas { by_principal, everyone } = &self.quotas;
+        by_principal.get(principal).map_or(*everyone, |own| own.or(*everyone))
+    }
+
+    /// Whether it has the same quotas as another one.
+    pub(crate) fn has_quotas_of(&self, other: &Self) -> bool {
+        self.quotas == other.quotas
+    }
+
     /// The first of some names that has a grant.
     pub(crate) fn first_with_grant(&self, names: &[String]) -> Option<Principal> {
         let mut principals = names.iter().filter_map(|name| Principal::parse(name).ok());
         principals.find(|principal| self.rights.contains_key(principal))
+    }
+}
+
+impl Quotas {
+    fn new(quotas: Vec<(QuotaKey, u64)>, built_in: Allowance) -> Self {
+        let (mut by_principal, mut everyone) = (HashMap::<_, Allowance>::new(), built_in);
+        for (QuotaKey { holder, limit }, value) in quotas {
+            let allowance = match holder {
+                QuotaHolder::Everyone => &mut everyone,
+                QuotaHolder::Of(principal) => by_principal.entry(principal).or_default(),
+            };
+            *allowance = allowance.with(limit, value);
+        }
+        Self { by_principal, everyone }
     }
 }
 
@@ -134,6 +174,7 @@ impl KnownToken {
 mod tests {
     use super::*;
     use crate::access::token::{Minted, Presented};
+    use crate::model::Limit;
 
     fn token(minted: &Minted, end: Option<TokenEnd>, expires_in: Option<Duration>) -> ValidToken {
         ValidToken {
@@ -151,7 +192,16 @@ mod tests {
             Operation::Read,
             TopicPattern::parse("orders").unwrap(),
         );
-        Snapshot::new(AccessVersion::default(), tokens, vec![read], before)
+        let shop = || QuotaHolder::Of(Principal::parse("shop").unwrap());
+        let key = |holder, limit| QuotaKey { holder, limit };
+        let quotas = vec![
+            (key(QuotaHolder::Everyone, Limit::Streams), 5),
+            (key(QuotaHolder::Everyone, Limit::Topics), 6),
+            (key(shop(), Limit::Streams), 7),
+        ];
+        let (version, grants) = (AccessVersion::default(), vec![read]);
+        let built_in = Allowance::default().with(Limit::Topics, 1).with(Limit::Producers, 2);
+        Snapshot::new(Loaded { version, tokens, grants, quotas }, built_in, before)
     }
 
     fn recognise(snapshot: &Snapshot, text: &str) -> Result<Principal, Error> {
@@ -190,6 +240,17 @@ mod tests {
         };
         with_time_left(3_600).unwrap();
         assert!(matches!(with_time_left(0), Err(Error::TokenExpired)));
+    }
+
+    #[test]
+    fn a_principals_own_quota_counts_then_everyones_and_then_the_built_in_one() {
+        let snapshot = snapshot(Vec::new(), &Snapshot::default());
+        let of = |principal| {
+            let allowance = snapshot.allowance(&Principal::parse(principal).unwrap());
+            Limit::ALL.map(|limit| allowance.get(limit))
+        };
+        assert_eq!(of("shop"), [None, None, Some(7), Some(6), Some(2), None]);
+        assert_eq!(of("bank"), [None, None, Some(5), Some(6), Some(2), None]);
     }
 
     #[test]

@@ -18,8 +18,10 @@ use tokio::{
 use crate::{
     access::{
         owners::Owners,
-        snapshot::{KnownToken, Snapshot},
+        snapshot::{KnownToken, Loaded, Snapshot},
+        usage::{Usage, Usages},
     },
+    model::{Allowance, Principal},
     storage::{self, Storage},
 };
 
@@ -61,6 +63,9 @@ pub(crate) struct State {
     pub storage: Arc<Storage>,
     pub owners: Owners,
     patience: Patience,
+    usages: Usages,
+    /// What a principal may have of what no quota limits.
+    built_in: Allowance,
     view: watch::Sender<View>,
     began: Instant,
     /// When the database was asked that last confirmed the snapshot, in milliseconds since `began`.
@@ -78,6 +83,7 @@ impl State {
     /// Reads the first copy.
     pub(crate) async fn load(
         storage: Arc<Storage>,
+        built_in: Allowance,
         patience: Patience,
     ) -> Result<Self, storage::Error> {
         let view = View { snapshot: Arc::default(), lapsed: false };
@@ -86,6 +92,8 @@ impl State {
             storage,
             patience,
             owners: Owners::default(),
+            usages: Usages::default(),
+            built_in,
             view: watch::Sender::new(view),
             began: Instant::now(),
             confirmed: AtomicU64::new(0),
@@ -104,6 +112,11 @@ impl State {
     /// The current snapshot.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.view.borrow().snapshot.clone()
+    }
+
+    /// What a principal uses in this broker.
+    pub(crate) fn usage(&self, principal: &Principal) -> Arc<Usage> {
+        self.usages.find(principal, || self.snapshot())
     }
 
     /// Whether the database has confirmed the snapshot lately enough for new calls.
@@ -151,9 +164,15 @@ impl State {
             }
             let tokens = self.storage.load_tokens(ENDED_TOKENS).await?;
             let grants = self.storage.load_grants().await?;
-            let snapshot = Arc::new(Snapshot::new(version, tokens, grants, &known));
-            self.view.send_modify(|view| view.snapshot = snapshot);
+            let quotas = self.storage.load_quotas().await?;
+            let loaded = Loaded { version, tokens, grants, quotas };
+            let snapshot = Arc::new(Snapshot::new(loaded, self.built_in, &known));
+            self.view.send_modify(|view| view.snapshot = snapshot.clone());
             *read_with = sessions;
+            if !snapshot.has_quotas_of(&known) {
+                // After the snapshot is replaced: who is remembered from now on has its quotas.
+                self.usages.renew(&known, &snapshot);
+            }
         }
         self.confirmed.fetch_max(asked, Ordering::Relaxed);
         Ok(())

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     model::{
-        ConsumerId, Epoch, InvalidInput, LogEnds, Offset, OffsetRange, ProducerId, Sequence,
-        StoredRun, TopicName,
+        Claimant, ConsumerId, Epoch, InvalidInput, Limit, LogEnds, Offset, OffsetRange, Principal,
+        ProducerId, Sequence, StoredRun, TopicName,
     },
     storage,
 };
@@ -92,6 +92,8 @@ pub enum Error {
     TooManyProducers { topic: TopicName, limit: usize },
     #[error("topic {topic} has {limit} consumers, and the limit is {limit}; unregister one first")]
     TooManyConsumers { topic: TopicName, limit: usize },
+    #[error("{principal} has {limit} {what}, which is its limit; remove one first")]
+    TooManyOfPrincipal { principal: Principal, what: Limit, limit: usize },
     #[error("this broker serves {limit} streams, and the limit is {limit}; try another broker")]
     TooManyStreams { limit: usize },
     #[error("topic {topic} is locked by another session of the database; nothing was stored")]
@@ -121,6 +123,16 @@ impl Error {
         Self::OutcomeUnknown(Cause::default())
     }
 
+    /// A principal has as many of something as it may; without a principal, none is limited.
+    pub(crate) fn owner_full(owner: Option<&Claimant>, what: Limit) -> Self {
+        match owner.cloned() {
+            Some(Claimant { principal, limit }) => {
+                Self::TooManyOfPrincipal { principal, what, limit }
+            }
+            None => Self::internal(),
+        }
+    }
+
     /// An internal error whose cause has been logged.
     pub(crate) fn internal() -> Self {
         Self::Internal(Cause::default())
@@ -130,7 +142,10 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TopicBusy { .. } | Self::Draining => Some(Duration::from_millis(500)),
-            Self::DatabaseUnavailable(_) | Self::OutcomeUnknown(_) => Some(Duration::from_secs(1)),
+            Self::DatabaseUnavailable(_)
+            | Self::OutcomeUnknown(_)
+            // Streams end.
+            | Self::TooManyStreams { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }
     }
@@ -218,6 +233,7 @@ impl From<Arc<storage::Error>> for Error {
             | storage::Error::ParentGone
             | storage::Error::NumbersUsedUp
             | storage::Error::Full
+            | storage::Error::OwnerFull
             | storage::Error::NewerSchema { .. }
             | storage::Error::OlderSchema { .. }
             | storage::Error::Url(_)

@@ -6,8 +6,8 @@ use clap_complete::Shell;
 use super::{
     bench::BenchCommand, consume::ConsumeArgs, consumer::ConsumerCommand, context::ContextCommand,
     empty_values::refuse_empty_values, endpoint::EndpointArgs, grant::GrantCommand,
-    output::OutputArgs, produce::ProduceArgs, producer::ProducerCommand, token::TokenCommand,
-    topic::TopicCommand,
+    output::OutputArgs, produce::ProduceArgs, producer::ProducerCommand, quota::QuotaCommand,
+    token::TokenCommand, topic::TopicCommand,
 };
 use crate::server::options::{MigrateOptions, ServeOptions};
 
@@ -61,6 +61,9 @@ pub(super) enum Command {
     /// Say what a principal may do.
     #[command(subcommand)]
     Grant(GrantCommand),
+    /// Say how much a principal may do and have.
+    #[command(subcommand)]
+    Quota(QuotaCommand),
     /// Print who calls, and what they may do.
     Whoami(OutputArgs),
     /// Check whether the broker is serving.
@@ -113,8 +116,9 @@ mod tests {
         match (arg.get_long(), arg.get_index()) {
             (Some(long), _) => words.push(format!("--{long}=")),
             (None, Some(index)) => {
-                // Of the arguments before others, one takes only the names of operations.
-                words.extend((1..index).map(|_| "read".to_owned()));
+                // Of the arguments before others, some take only the names of operations or limits.
+                let before = if path.contains(&"quota") { "streams" } else { "read" };
+                words.extend((1..index).map(|_| before.to_owned()));
                 words.push(String::new());
             }
             (None, None) => {

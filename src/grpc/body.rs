@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 use tonic::{Status, body::Body};
 
 use crate::{
+    access::Pace,
     broker::{Hold, Share},
     grpc::{
         arrivals::{Arrivals, charge},
@@ -40,6 +41,8 @@ pub(super) struct Terms {
     pub(super) stall_limit: Duration,
     /// The requests of the same connection that wait.
     pub(super) backlog: Backlog,
+    /// The rates that hold for the requests of a publish stream, if its caller may have any.
+    pub(super) pace: Option<Pace>,
 }
 
 /// The rate at which a request must arrive, in bytes a second, once it was waited for longer than the
@@ -58,8 +61,8 @@ pub(super) struct ArrivingBody {
     rest: Bytes,
     /// Where in a request the rest begins.
     place: Place,
-    /// Waits for what the next request is charged; yields nothing if the wait is ended.
-    waiting: Option<Pin<Box<dyn Future<Output = Option<Hold>> + Send>>>,
+    /// Waits for what the next request needs; yields nothing if the wait is ended.
+    waiting: Option<Pin<Box<dyn Future<Output = Option<Granted>> + Send>>>,
     /// What was charged for the first request that begins in the rest.
     charged: Option<Hold>,
     /// The charges of the requests that begin in the rest.
@@ -77,12 +80,22 @@ struct Place {
     missing: usize,
 }
 
+/// What was waited for.
+enum Granted {
+    /// What the next request is charged.
+    Room(Hold),
+    /// The rates permit the next request.
+    Pace,
+}
+
 /// What becomes of the bytes that have arrived.
 enum Admission {
     /// So many of them are passed on.
     Pass(usize),
     /// They wait until this much is charged.
     Wait(usize),
+    /// They wait until the rates permit them, and hold no room meanwhile.
+    Pace(Pace),
     /// They begin a request that is too large.
     TooLarge(usize),
 }
@@ -131,6 +144,20 @@ impl ArrivingBody {
             self.charges.push(charge(bytes).min(self.terms.share.most()));
         }
         let Some(first) = first else { return self.pass(cut, place) };
+        if let Some(pace) = self.terms.pace.as_ref().filter(|pace| pace.is_limited()) {
+            // With its room, a request has waited for the rates already.
+            if self.charged.is_none() && pace.is_used_up() {
+                return match first {
+                    0 => Admission::Pace(pace.clone()),
+                    _ => self.pass(first, Place::default()),
+                };
+            }
+            // One request at a time, as each takes something of the rates.
+            if let Some(second) = second {
+                (cut, place) = (second, Place::default());
+                self.charges.truncate(1);
+            }
+        }
         let charged = self.charged.as_ref().map_or(0, Hold::bytes);
         let needs = self.charges.iter().sum::<usize>().saturating_sub(charged);
         if let Some(mut hold) = self.terms.share.try_hold(needs) {
@@ -239,13 +266,16 @@ impl HttpBody for ArrivingBody {
         let this = &mut *self;
         loop {
             if let Some(waiting) = &mut this.waiting {
-                let charged = ready!(waiting.as_mut().poll(context));
+                let granted = ready!(waiting.as_mut().poll(context));
                 this.waiting = None;
-                if charged.is_none() {
-                    let status = status::too_many_publishes(this.terms.share.most());
-                    return Poll::Ready(Some(Err(status)));
+                match granted {
+                    Some(Granted::Room(hold)) => this.charged = Some(hold),
+                    Some(Granted::Pace) => {}
+                    None => {
+                        let status = status::too_many_publishes(this.terms.share.most());
+                        return Poll::Ready(Some(Err(status)));
+                    }
                 }
-                this.charged = charged;
                 this.stall.restart();
             }
             if !this.rest.is_empty() {
@@ -259,7 +289,17 @@ impl HttpBody for ArrivingBody {
                         let unread = if this.terms.is_stream { usize::MAX } else { bytes };
                         let waiting = this.terms.backlog.wait(unread);
                         let room = this.terms.share.clone().hold(bytes);
+                        let room = async { Granted::Room(room.await) };
                         this.waiting = Some(Box::pin(waiting.until(room)));
+                        continue;
+                    }
+                    Admission::Pace(pace) => {
+                        let waiting = this.terms.backlog.wait(usize::MAX);
+                        let permitted = async {
+                            pace.permits().await;
+                            Granted::Pace
+                        };
+                        this.waiting = Some(Box::pin(waiting.until(permitted)));
                         continue;
                     }
                     Admission::TooLarge(bytes) => {

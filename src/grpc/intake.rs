@@ -21,7 +21,7 @@ use tonic::{
 };
 
 use crate::{
-    access::Caller,
+    access::{Access, Caller},
     broker::{Budget, Owner},
     grpc::{
         answers::Unread,
@@ -74,6 +74,7 @@ pub(super) struct Budgets {
 pub struct Intake<S> {
     service: S,
     budgets: Budgets,
+    access: Arc<Access>,
 }
 
 impl Budgets {
@@ -86,8 +87,8 @@ impl Budgets {
 }
 
 impl<S> Intake<S> {
-    pub(super) fn new(service: S, budgets: Budgets) -> Self {
-        Self { service, budgets }
+    pub(super) fn new(service: S, budgets: Budgets, access: Arc<Access>) -> Self {
+        Self { service, budgets, access }
     }
 }
 
@@ -138,7 +139,12 @@ where
         let share = budget.share(owner);
         let backlog = request.extensions().get::<Backlog>().cloned().unwrap_or_default();
         let stall_limit = STALL_LIMIT;
-        let terms = Terms { share, max_request, is_stream, stall_limit, backlog };
+        // A unary call is refused instead.
+        let pace = match path == PUBLISH_STREAM {
+            true => self.access.pace(request.extensions().get::<Caller>()),
+            false => None,
+        };
+        let terms = Terms { share, max_request, is_stream, stall_limit, backlog, pace };
         let arrivals = Arrivals::default();
         if publishes {
             request.extensions_mut().insert(arrivals.clone());

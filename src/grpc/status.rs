@@ -11,7 +11,8 @@ use crate::{
     broker::Error,
     grpc::limits::{MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_REQUEST_BYTES},
     model::{
-        InvalidInput, LogEnds, OffsetRange, RegistrationId, RegistrationKey, StoredRun, TopicName,
+        InvalidInput, Limit, LogEnds, OffsetRange, Principal, QuotaKey, RegistrationId,
+        RegistrationKey, StoredRun, TopicName,
     },
     proto::PublishRefusal,
 };
@@ -161,10 +162,17 @@ fn describe(error: &Error) -> (Code, &'static str, Metadata) {
         NumbersUsedUp { what } => {
             (Code::ResourceExhausted, "NUMBERS_USED_UP", vec![("what", (*what).to_owned())])
         }
-        TooManyTopics { limit } => too_many("TOO_MANY_TOPICS", None, *limit),
-        TooManyProducers { topic, limit } => too_many("TOO_MANY_PRODUCERS", Some(topic), *limit),
-        TooManyConsumers { topic, limit } => too_many("TOO_MANY_CONSUMERS", Some(topic), *limit),
-        TooManyStreams { limit } => too_many("TOO_MANY_STREAMS", None, *limit),
+        TooManyTopics { limit } => too_many(Limit::Topics, "max-topics", None, *limit),
+        TooManyProducers { topic, limit } => {
+            too_many(Limit::Producers, "max-producers-per-topic", Some(topic), *limit)
+        }
+        TooManyConsumers { topic, limit } => {
+            too_many(Limit::Consumers, "max-consumers-per-topic", Some(topic), *limit)
+        }
+        TooManyStreams { limit } => too_many(Limit::Streams, "max-streams", None, *limit),
+        TooManyOfPrincipal { principal, what, limit } => {
+            (Code::ResourceExhausted, reason_of(*what), of_quota(principal, *what, limit))
+        }
         TopicBusy { topic } => (Code::Unavailable, "TOPIC_BUSY", values([("topic", topic)])),
         DatabaseUnavailable(_) => (Code::Unavailable, "DATABASE_UNAVAILABLE", Vec::new()),
         OutcomeUnknown(_) => (Code::Unavailable, "OUTCOME_UNKNOWN", Vec::new()),
@@ -212,6 +220,21 @@ fn describe_access(error: &access::Error) -> (Code, &'static str, Metadata) {
             metadata.extend(principal.iter().map(|name| ("principal", name.to_string())));
             (Code::ResourceExhausted, "TOO_MANY_GRANTS", metadata)
         }
+        TooManyQuotas { limit } => {
+            (Code::ResourceExhausted, "TOO_MANY_QUOTAS", values([("limit", limit)]))
+        }
+        QuotaNotFound(QuotaKey { holder, limit }) => (
+            Code::NotFound,
+            "QUOTA_NOT_FOUND",
+            two_values(("principal", holder), ("limit_name", limit)),
+        ),
+        TooManyStreams { principal, limit } => {
+            let what = Limit::Streams;
+            (Code::ResourceExhausted, reason_of(what), of_quota(principal, what, limit))
+        }
+        RateExceeded { principal, limit, value, .. } => {
+            (Code::ResourceExhausted, reason_of(*limit), of_quota(principal, *limit, value))
+        }
         // Those that the broker's errors stand for.
         TopicHidden { .. }
         | RegistrationHidden(_)
@@ -249,14 +272,33 @@ fn of_registration(RegistrationKey { topic, id }: &RegistrationKey) -> Metadata 
     vec![("topic", topic.to_string()), (name, id.as_str().to_owned())]
 }
 
+/// There are as many of something as an option permits.
 fn too_many(
-    reason: &'static str,
+    what: Limit,
+    option: &'static str,
     topic: Option<&TopicName>,
     limit: usize,
 ) -> (Code, &'static str, Metadata) {
-    let mut metadata = values([("limit", &limit)]);
+    let mut metadata = two_values(("limit", &limit), ("limit_name", &option));
     metadata.extend(topic.map(|topic| ("topic", topic.to_string())));
-    (Code::ResourceExhausted, reason, metadata)
+    (Code::ResourceExhausted, reason_of(what), metadata)
+}
+
+fn of_quota(principal: &Principal, limit: Limit, value: &impl ToString) -> Metadata {
+    let mut metadata = two_values(("limit", value), ("limit_name", &limit));
+    metadata.push(("principal", principal.to_string()));
+    metadata
+}
+
+/// Why a call is refused that would exceed a limit.
+fn reason_of(limit: Limit) -> &'static str {
+    match limit {
+        Limit::MessagesPerSecond | Limit::BytesPerSecond => "RATE_EXCEEDED",
+        Limit::Streams => "TOO_MANY_STREAMS",
+        Limit::Topics => "TOO_MANY_TOPICS",
+        Limit::Producers => "TOO_MANY_PRODUCERS",
+        Limit::Consumers => "TOO_MANY_CONSUMERS",
+    }
 }
 
 fn values<const N: usize>(values: [(&'static str, &impl ToString); N]) -> Metadata {
@@ -285,7 +327,10 @@ pub(crate) fn refuse(error: impl Into<Refused>) -> Status {
         }
         Refused::Access(error) => {
             let (code, reason, metadata) = describe_access(&error);
-            let details = ErrorDetails::with_error_info(reason, DOMAIN, owned(metadata));
+            let mut details = ErrorDetails::with_error_info(reason, DOMAIN, owned(metadata));
+            if let Some(delay) = error.retry_after() {
+                details.set_retry_info(Some(delay));
+            }
             Status::with_error_details(code, error.to_string(), details)
         }
     }
@@ -316,7 +361,7 @@ pub(crate) fn of(error: &Error) -> Status {
 pub(crate) fn refusal(error: &Refused) -> PublishRefusal {
     let ((code, reason, metadata), message, retry_after) = match error {
         Refused::Broker(error) => (describe(error), error.to_string(), error.retry_after()),
-        Refused::Access(error) => (describe_access(error), error.to_string(), None),
+        Refused::Access(error) => (describe_access(error), error.to_string(), error.retry_after()),
     };
     PublishRefusal {
         code: code as i32,
@@ -365,7 +410,11 @@ pub(crate) fn answers_unread(limit: usize) -> Status {
         "answer: {limit} bytes of answers to this client wait to be read, which is the limit; what \
          the call did is done"
     );
-    over_limit("ANSWERS_UNREAD", limit, text)
+    let metadata = HashMap::from([("limit".to_owned(), limit.to_string())]);
+    let mut details = ErrorDetails::with_error_info("ANSWERS_UNREAD", DOMAIN, metadata);
+    // Once the client has read some.
+    details.set_retry_info(Some(Duration::from_secs(1)));
+    Status::with_error_details(Code::ResourceExhausted, text, details)
 }
 
 /// Ends an answer that its client did not read in time.

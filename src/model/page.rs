@@ -4,6 +4,7 @@ use std::{borrow::Cow, time::SystemTime};
 
 use super::{
     access::{Grant, Token},
+    quota::Quota,
     record::{Consumer, Producer, Topic},
 };
 
@@ -145,6 +146,17 @@ impl Entry for Grant {
     fn bytes(&self) -> usize {
         let Self { principal, topics, created_by, .. } = self;
         principal.as_str().len() + topics.as_str().len() + created_by.len()
+    }
+}
+
+impl Entry for Quota {
+    fn name(&self) -> Cow<'_, str> {
+        self.key.to_string().into()
+    }
+
+    fn bytes(&self) -> usize {
+        let [holder, limit] = self.key.texts();
+        holder.len() + limit.len() + self.changed_by.len()
     }
 }
 

@@ -106,7 +106,10 @@ pub(super) async fn run_server(
     rules::check()?;
     let access = Arc::new(match authentication {
         Authentication::Off => Access::off(broker.storage()),
-        Authentication::Required(keys) => Access::required(broker.storage(), keys).await?,
+        Authentication::Required(keys) => {
+            let built_in = broker.quotas().of_principal();
+            Access::required(broker.storage(), keys, built_in).await?
+        }
     });
     let (health, health_service) = Health::new().await;
     let reflection = || {

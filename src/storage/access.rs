@@ -1,16 +1,18 @@
-//! Tokens, grants and owners: what brokers keep copies of, and what changes it.
+//! Tokens, grants, quotas and owners: what brokers keep copies of, and what changes it.
 //!
-//! Changes of tokens and grants exclude each other, so that limits hold however many are made at the
+//! Changes of tokens, grants and quotas exclude each other, so that limits hold however many are made at the
 //! same time.
 
 mod change;
 mod grants;
 mod owners;
+mod quotas;
 mod snapshot;
 mod tokens;
 
 pub use change::{
-    AccessChange, MAX_GRANTS, MAX_GRANTS_OF_PRINCIPAL, MAX_TOKENS, MAX_TOKENS_OF_PRINCIPAL,
+    AccessChange, MAX_GRANTS, MAX_GRANTS_OF_PRINCIPAL, MAX_QUOTAS, MAX_TOKENS,
+    MAX_TOKENS_OF_PRINCIPAL,
 };
 pub use grants::Standing;
 pub use owners::Owned;

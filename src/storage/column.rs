@@ -8,7 +8,7 @@ use postgres_protocol::types::array_from_sql;
 use tokio_postgres::types::{FromSql, Kind, Type};
 
 use super::Error;
-use crate::model::Labels;
+use crate::model::{Claimant, Labels, Principal};
 
 /// A `bytea[]` as slices of one buffer: one allocation for the array, none for its values.
 pub(super) struct ByteaArray(pub Vec<Option<Bytes>>);
@@ -24,6 +24,13 @@ impl<'a> FromSql<'a> for ByteaArray {
     fn accepts(ty: &Type) -> bool {
         matches!(ty.kind(), Kind::Array(item) if *item == Type::BYTEA)
     }
+}
+
+/// Who registers or creates something, and how many of the kind they may have. The number counts
+/// only with a principal.
+pub(super) fn claimant(claimant: Option<&Claimant>) -> (Option<&str>, i64) {
+    let limit = claimant.map_or(0, |claimant| i64::try_from(claimant.limit).unwrap_or(i64::MAX));
+    (claimant.map(|Claimant { principal, .. }| Principal::as_str(principal)), limit)
 }
 
 /// Labels as the text of a JSON object.

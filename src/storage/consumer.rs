@@ -5,11 +5,11 @@ use std::time::SystemTime;
 use tokio_postgres::Row;
 
 use super::{
-    Error, Storage,
+    Error, Storage, column,
     session::{Parameter, Statements},
 };
 use crate::model::{
-    Consumer, ConsumerId, ConsumerKey, Epoch, Offset, Principal, TopicId, TopicName,
+    Claimant, Consumer, ConsumerId, ConsumerKey, Epoch, Offset, Principal, TopicId, TopicName,
 };
 
 /// The query that [`consumer`] reads. Shows a holder only while the advisory lock is held: a broker
@@ -39,13 +39,14 @@ impl Storage {
 
     /// Registers a consumer, which belongs to `owner`, at a position; `None` if the position is
     /// before the log start offset by now, or the topic is gone. [`Error::Taken`] if the consumer is
-    /// registered, [`Error::Full`] if the topic has `limit` others.
+    /// registered, [`Error::Full`] if the topic has `limit` others, [`Error::OwnerFull`] if the owner
+    /// has as many as it may.
     pub async fn register_consumer(
         &self,
         topic: TopicId,
         consumer: &ConsumerId,
         position: Offset,
-        owner: Option<&Principal>,
+        owner: Option<&Claimant>,
         limit: usize,
     ) -> Result<Option<Consumer>, Error> {
         let mut client = self.query().await?;
@@ -61,10 +62,12 @@ impl Storage {
                       and not exists (select from trunkline.consumer_topic
                                       where topic_id = $1 and consumer_id = $2)
                       and (select count(*) from trunkline.consumer_topic where topic_id = $1) < $4
+                      and ($5::text is null
+                           or (select count(*) from trunkline.consumer_topic where owner = $5) < $6)
                     for key share of topic_head";
-                let (owner, limit) = (owner.map(Principal::as_str), limit as i64);
-                let parameters: [&dyn Parameter; 5] =
-                    [&topic.0, &consumer.as_str(), &position.0, &limit, &owner];
+                let ((owner, owner_limit), limit) = (column::claimant(owner), limit as i64);
+                let parameters: [&dyn Parameter; 6] =
+                    [&topic.0, &consumer.as_str(), &position.0, &limit, &owner, &owner_limit];
                 let inserted = transaction.execute(insert, &parameters).await? == 1;
                 if inserted {
                     // A statement of its own, so that it sees the fence as it is now: the insert
@@ -84,11 +87,19 @@ impl Storage {
                 match found {
                     Some(_) if !inserted => Err(Error::Taken),
                     None => {
-                        let count = "-- is_topic_full
-                            select count(*) >= $2 from trunkline.consumer_topic
-                            where topic_id = $1";
-                        let row = transaction.query_one(count, &[&topic.0, &limit]).await?;
-                        if row.get(0) { Err(Error::Full) } else { Ok(None) }
+                        let why = "-- why_not_registered
+                            select (select count(*) from trunkline.consumer_topic
+                                    where topic_id = $1) >= $2,
+                                   $3::text is not null
+                                   and (select count(*) from trunkline.consumer_topic
+                                        where owner = $3) >= $4";
+                        let values: [&dyn Parameter; 4] = [&topic.0, &limit, &owner, &owner_limit];
+                        let row = transaction.query_one(why, &values).await?;
+                        match (row.get(0), row.get(1)) {
+                            (true, _) => Err(Error::Full),
+                            (false, true) => Err(Error::OwnerFull),
+                            (false, false) => Ok(None),
+                        }
                     }
                     found => Ok(found.as_ref().map(self::consumer)),
                 }

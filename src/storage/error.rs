@@ -47,6 +47,9 @@ pub enum Error {
     /// There are as many topics, producers or consumers as allowed.
     #[error("store a name: there are as many as allowed")]
     Full,
+    /// A principal has as many topics, producers or consumers as it may.
+    #[error("store a name: its owner has as many as allowed")]
+    OwnerFull,
     /// The database has a schema that this broker does not know.
     #[error(
         "use the schema: the database is at version {found}, and this broker knows up to {known}; \
@@ -151,6 +154,7 @@ impl Error {
             | Self::Locked(_)
             | Self::ChangedMeanwhile
             | Self::Full
+            | Self::OwnerFull
             | Self::NewerSchema { .. }
             | Self::OlderSchema { .. }
             | Self::Url(_)

@@ -5,12 +5,12 @@ use std::time::SystemTime;
 use tokio_postgres::Row;
 
 use super::{
-    Error, Storage,
+    Error, Storage, column,
     session::{Parameter, Statements},
 };
 use crate::model::{
-    Epoch, Offset, Principal, Producer, ProducerId, Registration, Sequence, SequenceRun, TopicId,
-    TopicName,
+    Claimant, Epoch, Offset, Principal, Producer, ProducerId, Registration, Sequence, SequenceRun,
+    TopicId, TopicName,
 };
 
 /// A topic's head, with registrations of producers on it.
@@ -26,7 +26,7 @@ pub struct Registrations {
 struct Registering<'a> {
     topic: &'a TopicName,
     producer: &'a ProducerId,
-    owner: Option<&'a Principal>,
+    owner: Option<&'a Claimant>,
     /// The most producers that the topic may have.
     limit: usize,
     /// The statement that registers it.
@@ -40,19 +40,23 @@ const PRODUCER: &str =
     "p.producer_id, p.created_at, p.updated_at, p.last_offset, p.epoch, p.last_sequence, p.owner";
 
 /// Whether a topic that a statement names has room for the producer `$2`, if `$3` is the most that a
-/// topic may have. A registered one needs none, so that its refusal says that it is registered.
+/// topic may have and `$5` the most that the owner `$4` may have. A registered one needs none, so
+/// that its refusal says that it is registered.
 const HAS_ROOM: &str = "(
     exists (select from trunkline.producer_topic o where o.topic_id = id and o.producer_id = $2)
-    or (select count(*) from trunkline.producer_topic o where o.topic_id = id) < $3)";
+    or ((select count(*) from trunkline.producer_topic o where o.topic_id = id) < $3
+        and ($4::text is null
+             or (select count(*) from trunkline.producer_topic o where o.owner = $4) < $5)))";
 
 impl Storage {
     /// Registers a producer, which belongs to `owner`; `None` if there is no such topic,
-    /// [`Error::Taken`] if it is registered, [`Error::Full`] if the topic has `limit` others.
+    /// [`Error::Taken`] if it is registered, [`Error::Full`] if the topic has `limit` others,
+    /// [`Error::OwnerFull`] if the owner has as many as it may.
     pub async fn register_producer(
         &self,
         topic: &TopicName,
         producer: &ProducerId,
-        owner: Option<&Principal>,
+        owner: Option<&Claimant>,
         limit: usize,
     ) -> Result<Option<Producer>, Error> {
         let insert = format!(
@@ -76,12 +80,13 @@ impl Storage {
 
     /// Registers a producer, which belongs to `owner`, or takes its next epoch if it is registered;
     /// `None` if there is no such topic. [`Error::Taken`] if it belongs to another owner than the
-    /// given one, [`Error::Full`] if it is not registered and the topic has `limit` others.
+    /// given one, [`Error::Full`] if it is not registered and the topic has `limit` others,
+    /// [`Error::OwnerFull`] if it is not and the owner has as many as it may.
     pub async fn fence_producer(
         &self,
         topic: &TopicName,
         producer: &ProducerId,
-        owner: Option<&Principal>,
+        owner: Option<&Claimant>,
         limit: usize,
     ) -> Result<Option<Producer>, Error> {
         let insert = format!(
@@ -110,17 +115,21 @@ impl Storage {
         client
             .transact(async |transaction| {
                 let names: [&dyn Parameter; 2] = [&topic.as_str(), &producer.as_str()];
-                let (owner, limit) = (owner.map(Principal::as_str), limit as i64);
-                let values: [&dyn Parameter; 4] = [names[0], names[1], &limit, &owner];
+                let ((owner, owner_limit), limit) = (column::claimant(owner), limit as i64);
+                let values: [&dyn Parameter; 5] =
+                    [names[0], names[1], &limit, &owner, &owner_limit];
                 if transaction.execute(insert, &values).await? == 0 {
                     let find = "-- why_not_registered
                         select exists (select from trunkline.producer_topic
-                                       where topic_id = id and producer_id = $2)
+                                       where topic_id = id and producer_id = $2),
+                               (select count(*) from trunkline.producer_topic
+                                where topic_id = id) >= $3
                         from trunkline.topic where name = $1";
-                    return match transaction.query_opt(find, &names).await? {
+                    return match transaction.query_opt(find, &values[..3]).await? {
                         // Only a fence finds a registration and leaves it as it is.
                         Some(row) if row.get(0) => Err(Error::Taken),
-                        Some(_) => Err(Error::Full),
+                        Some(row) if row.get(1) || owner.is_none() => Err(Error::Full),
+                        Some(_) => Err(Error::OwnerFull),
                         None => Ok(None),
                     };
                 }

@@ -11,7 +11,8 @@ use super::{
     session::{Parameter, Statements as _},
 };
 use crate::model::{
-    Labels, Offset, Retention, Topic, TopicChanges, TopicFilter, TopicId, TopicMark, TopicName,
+    Claimant, Labels, Offset, Retention, Topic, TopicChanges, TopicFilter, TopicId, TopicMark,
+    TopicName,
 };
 
 /// The columns that [`topic`] reads.
@@ -20,14 +21,16 @@ const TOPIC: &str = "name, description, labels::text, created_at, updated_at,
     retention_age_ms, retention_bytes, retention_messages, keep_unread";
 
 impl Storage {
-    /// Creates an empty topic; [`Error::Taken`] if the name is taken, [`Error::Full`] if there are
-    /// `limit` topics.
+    /// Creates an empty topic, for a creator if there is one; [`Error::Taken`] if the name is taken,
+    /// [`Error::Full`] if there are `limit` topics, [`Error::OwnerFull`] if the creator has as many
+    /// as it may.
     pub async fn create_topic(
         &self,
         name: &TopicName,
         description: &str,
         labels: &Labels,
         retention: &Retention,
+        creator: Option<&Claimant>,
         limit: usize,
     ) -> Result<Topic, Error> {
         let client = self.query().await?;
@@ -36,10 +39,12 @@ impl Storage {
             "-- create_topic
                 with created as (
                     insert into trunkline.topic (name, description, labels, retention_age_ms,
-                        retention_bytes, retention_messages, keep_unread)
-                    select $1, $2, $3::text::jsonb, $4, $5, $6, $7
+                        retention_bytes, retention_messages, keep_unread, created_by)
+                    select $1, $2, $3::text::jsonb, $4, $5, $6, $7, $9
                     where not exists (select from trunkline.topic where name = $1)
                       and (select count(*) from trunkline.topic) < $8
+                      and ($9::text is null
+                           or (select count(*) from trunkline.topic where created_by = $9) < $10)
                     returning *
                 ), head as (
                     insert into trunkline.topic_head (topic_id) select id from created
@@ -51,16 +56,31 @@ impl Storage {
         let Retention { max_age, max_bytes, max_messages, keep_unread } = retention;
         let age = max_age.map(milliseconds);
         let (name, limit) = (name.as_str(), limit as i64);
-        let arguments: [&dyn Parameter; 8] =
-            [&name, &description, &labels, &age, max_bytes, max_messages, keep_unread, &limit];
+        let (owner, owner_limit) = column::claimant(creator);
+        let arguments: [&dyn Parameter; 10] = [
+            &name,
+            &description,
+            &labels,
+            &age,
+            max_bytes,
+            max_messages,
+            keep_unread,
+            &limit,
+            &owner,
+            &owner_limit,
+        ];
         if let Some(created) = client.query_opt(statement, &arguments).await? {
             return topic(&created);
         }
-        let is_taken = "-- is_topic_taken\nselect from trunkline.topic where name = $1";
-        match client.query_opt(is_taken, &[&name]).await? {
-            Some(_) => Err(Error::Taken),
-            None => Err(Error::Full),
-        }
+        let why = "-- why_not_created
+            select exists (select from trunkline.topic where name = $1),
+                   (select count(*) from trunkline.topic) >= $2";
+        let row = client.query_one(why, &[&name, &limit]).await?;
+        Err(match (row.get(0), row.get(1), owner) {
+            (true, _, _) => Error::Taken,
+            (false, false, Some(_)) => Error::OwnerFull,
+            (false, _, _) => Error::Full,
+        })
     }
 
     /// A topic by its name, if it exists.

@@ -48,7 +48,9 @@ async fn a_certificate_stands_for_the_first_of_its_names_that_has_a_grant() {
     root.grant("office", Operation::Consume, "orders").await;
     let storage = Storage::open(&other.database.url, None, LIMITS).await.unwrap();
     let broker = Broker::start(storage, LIMITS.writers, Quotas::default()).await.unwrap();
-    let access = Arc::new(Access::required(broker.storage(), None).await.unwrap());
+    let access = Arc::new(
+        Access::required(broker.storage(), None, broker.quotas().of_principal()).await.unwrap(),
+    );
     let routes = Routes::new(Services::new(broker.clone(), access.clone()).access()).prepare();
     let api = Api { routes, access: access.clone() };
 

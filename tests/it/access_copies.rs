@@ -6,6 +6,7 @@ use tonic::Code;
 use trunkline::{
     access::{Access, Error, Patience},
     broker::{Broker, Quotas},
+    model::Allowance,
     storage::Storage,
 };
 
@@ -106,7 +107,8 @@ async fn while_the_database_is_away_calls_are_refused_first_and_streams_end_late
     let broker = Broker::start(storage, LIMITS.writers, Quotas::default()).await.unwrap();
     let (refuse_after, end_after) = (Duration::from_secs(1), Duration::from_secs(5));
     let patience = Patience { refuse_after, end_after };
-    let access = Access::required_with(broker.storage(), None, patience).await.unwrap();
+    let built_in = Allowance::default();
+    let access = Access::required_with(broker.storage(), None, built_in, patience).await.unwrap();
     let access = Arc::new(access);
     let authenticate = async || {
         let header = format!("Bearer {}", secured.root);

@@ -75,6 +75,14 @@ async fn commands_about_tokens_report_what_is_wrong() {
         (&["grant", "add", "shop", "own", "orders"], 2, "publish"),
         (&["grant", "add", "shop", "publish", "or*ders"], 1, "topics"),
         (&["grant", "remove", "shop", "publish", "orders"], 1, "GRANT_NOT_FOUND"),
+        (&["quota", "set", "shop", "speed", "1"], 2, "messages-per-second"),
+        (&["quota", "set", "shop", "streams", "many"], 2, "whole number"),
+        (&["quota", "set", "shop", "streams", "1MiB"], 2, "whole number"),
+        (&["quota", "set", "shop", "bytes-per-second", "fast"], 2, "fast"),
+        (&["quota", "set", "shop", "streams", "0"], 1, "value"),
+        (&["quota", "set", "a shop", "streams", "1"], 1, "principal"),
+        (&["quota", "set", "shop", "streams"], 2, "VALUE"),
+        (&["quota", "unset", "shop", "streams"], 1, "QUOTA_NOT_FOUND"),
         (&["producer", "assign", "--topic", "orders", "till", "shop"], 1, "TOPIC_NOT_FOUND"),
         (&["consumer", "assign", "--topic", "orders", "till", "shop"], 1, "TOPIC_NOT_FOUND"),
     ] {
@@ -116,6 +124,31 @@ async fn grants_and_owners_are_changed_and_shown() {
         assert_eq!(line(assigned), format!("{kind} {id} on topic orders belongs to shop"));
         assert_eq!(json(&broker.run(&describe).await)["owner"], "shop");
     }
+}
+
+#[tokio::test]
+async fn quotas_are_set_listed_and_unset() {
+    let broker = TestBroker::start().await;
+    let set = ["quota", "set", "shop", "bytes-per-second", "1MiB"];
+    assert_eq!(line(broker.run(&set).await), "set bytes-per-second of shop to 1048576");
+    line(broker.run(&["quota", "set", "*", "streams", "7"]).await);
+    line(broker.run(&["quota", "set", "*", "streams", "8"]).await);
+    let listed = broker.run(&["quota", "list"]).await.stdout;
+    let rows: Vec<Vec<&str>> =
+        listed.lines().map(|row| row.split_whitespace().take(3).collect()).collect();
+    let expected = [
+        ["PRINCIPAL", "LIMIT", "VALUE"],
+        ["*", "streams", "8"],
+        ["shop", "bytes-per-second", "1048576"],
+    ];
+    assert_eq!(rows, expected, "{listed}");
+    let of_all = json(&broker.run(&["quota", "list", "--principal", "*", "-o", "json"]).await);
+    assert_eq!((&of_all[0]["limit"], &of_all[0]["value"]), (&"streams".into(), &8.into()));
+    assert_eq!((of_all.as_array().unwrap().len(), &of_all[0]["changed_by"]), (1, &"".into()));
+    let unset = broker.run(&["quota", "unset", "*", "streams"]).await;
+    assert_eq!(line(unset), "removed the limit of streams of *");
+    let left = json(&broker.run(&["quota", "list", "-o", "json"]).await);
+    assert_eq!((left.as_array().unwrap().len(), &left[0]["principal"]), (1, &"shop".into()));
 }
 
 #[tokio::test]

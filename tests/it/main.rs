@@ -66,6 +66,7 @@ mod promises;
 mod publish;
 mod pull;
 mod quotas;
+mod quotas_of_principals;
 mod reflection;
 mod registration;
 mod request_groups;

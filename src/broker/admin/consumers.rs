@@ -7,7 +7,9 @@ use crate::{
         admin::pages, catalogue::Catalogue, error::Error, lease::registry::Leases,
         notify::outbox::LeaseScope, quotas::Quotas,
     },
-    model::{Consumer, ConsumerId, Page, PageRequest, Principal, Start, TopicName},
+    model::{
+        Claimant, Consumer, ConsumerId, Limit, Page, PageRequest, Principal, Start, TopicName,
+    },
     storage::{self, Storage},
 };
 
@@ -26,7 +28,7 @@ impl ConsumerAdmin {
         topic: TopicName,
         consumer: ConsumerId,
         start: Start,
-        owner: Option<&Principal>,
+        owner: Option<&Claimant>,
     ) -> Result<Consumer, Error> {
         let limit = self.quotas.consumers_per_topic;
         loop {
@@ -36,6 +38,9 @@ impl ConsumerAdmin {
             });
             match registered.await {
                 Err(storage::Error::Full) => return Err(Error::TooManyConsumers { topic, limit }),
+                Err(storage::Error::OwnerFull) => {
+                    return Err(Error::owner_full(owner, Limit::Consumers));
+                }
                 Ok(Some(registered)) => return Ok(registered),
                 // Retention has removed messages from this position on. It does so at most once a
                 // second, so try again.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     broker::{admin::pages, catalogue::Catalogue, error::Error, quotas::Quotas},
-    model::{Page, PageRequest, Principal, Producer, ProducerId, TopicName},
+    model::{Claimant, Limit, Page, PageRequest, Principal, Producer, ProducerId, TopicName},
     storage::{self, Storage},
 };
 
@@ -21,13 +21,14 @@ impl ProducerAdmin {
         &self,
         topic: TopicName,
         producer: ProducerId,
-        owner: Option<&Principal>,
+        owner: Option<&Claimant>,
     ) -> Result<Producer, Error> {
         let (row_locks, limit) = (self.storage.row_locks(), self.quotas.producers_per_topic);
         let registered = row_locks
             .of_topic(&topic, || self.storage.register_producer(&topic, &producer, owner, limit));
         match registered.await {
             Err(storage::Error::Full) => Err(Error::TooManyProducers { topic, limit }),
+            Err(storage::Error::OwnerFull) => Err(Error::owner_full(owner, Limit::Producers)),
             Ok(Some(registered)) => Ok(registered),
             Ok(None) | Err(storage::Error::ParentGone) => Err(Error::TopicNotFound { topic }),
             Err(storage::Error::Taken) => Err(Error::ProducerExists { topic, producer }),
@@ -41,13 +42,14 @@ impl ProducerAdmin {
         &self,
         topic: TopicName,
         producer: ProducerId,
-        owner: Option<&Principal>,
+        owner: Option<&Claimant>,
     ) -> Result<Producer, Error> {
         let (row_locks, limit) = (self.storage.row_locks(), self.quotas.producers_per_topic);
         let fenced = row_locks
             .of_topic(&topic, || self.storage.fence_producer(&topic, &producer, owner, limit));
         match fenced.await {
             Err(storage::Error::Full) => Err(Error::TooManyProducers { topic, limit }),
+            Err(storage::Error::OwnerFull) => Err(Error::owner_full(owner, Limit::Producers)),
             Ok(Some(registered)) => Ok(registered),
             Ok(None) | Err(storage::Error::ParentGone) => Err(Error::TopicNotFound { topic }),
             Err(storage::Error::Taken) => Err(Error::ProducerExists { topic, producer }),

@@ -14,8 +14,8 @@ use crate::{
         truncation::detect::Detector,
     },
     model::{
-        Labels, LogEnds, Offset, Page, PageRequest, Retention, TimeBound, Topic, TopicChanges,
-        TopicFilter, TopicName,
+        Claimant, Labels, Limit, LogEnds, Offset, Page, PageRequest, Retention, TimeBound, Topic,
+        TopicChanges, TopicFilter, TopicName,
     },
     storage::{self, Storage},
 };
@@ -45,20 +45,23 @@ pub struct TopicAdmin {
 }
 
 impl TopicAdmin {
-    /// Creates an empty topic.
+    /// Creates an empty topic, for a creator if there is one.
     pub async fn create(
         &self,
         topic: TopicName,
         description: &str,
         labels: &Labels,
         retention: &Retention,
+        creator: Option<&Claimant>,
     ) -> Result<Topic, Error> {
         self.check_text("description", [description].into_iter()).await?;
         self.check_text("labels", texts(labels)).await?;
         let limit = self.quotas.topics;
-        let create = || self.storage.create_topic(&topic, description, labels, retention, limit);
+        let create =
+            || self.storage.create_topic(&topic, description, labels, retention, creator, limit);
         match self.storage.row_locks().of_topic(&topic, create).await {
             Err(storage::Error::Full) => Err(Error::TooManyTopics { limit }),
+            Err(storage::Error::OwnerFull) => Err(Error::owner_full(creator, Limit::Topics)),
             Err(storage::Error::Taken) => Err(Error::TopicExists { topic }),
             Err(storage::Error::NumbersUsedUp) => Err(Error::NumbersUsedUp { what: "topic" }),
             other => Ok(other?),

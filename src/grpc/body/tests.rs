@@ -6,7 +6,10 @@ use futures::{FutureExt as _, StreamExt as _, stream};
 use http_body_util::{BodyExt as _, StreamBody};
 
 use super::*;
-use crate::broker::{Budget, Owner};
+use crate::{
+    broker::{Budget, Owner},
+    model::{Allowance, Limit},
+};
 
 const EACH: usize = 100_000;
 
@@ -32,7 +35,8 @@ fn body(frames: Vec<Vec<u8>>, open: bool) -> Body {
 fn arriving(body: Body, share: Share, stall_limit: Duration) -> (ArrivingBody, Arrivals) {
     let arrivals = Arrivals::default();
     let backlog = Backlog::default();
-    let terms = Terms { share, max_request: 1_000, is_stream: true, stall_limit, backlog };
+    let terms =
+        Terms { share, max_request: 1_000, is_stream: true, stall_limit, backlog, pace: None };
     (ArrivingBody::new(body, terms, arrivals.clone()), arrivals)
 }
 
@@ -127,6 +131,7 @@ async fn a_request_that_cannot_arrive_ends_the_waits_that_may_be_why() {
             is_stream: true,
             stall_limit: LONG,
             backlog: backlog.clone(),
+            pace: None,
         };
         ArrivingBody::new(body(vec![frame], true), terms, Arrivals::default())
     };
@@ -171,4 +176,21 @@ async fn a_client_that_sends_a_byte_now_and_then_holds_its_room_no_longer_than_a
     assert_eq!(reason(&status), "REQUEST_STALLED");
     drop((body, arrivals));
     assert!(share(&budget).try_hold(EACH).is_some());
+}
+
+#[tokio::test]
+async fn a_request_waits_for_the_rates_of_its_caller_and_holds_no_room_meanwhile() {
+    let budget = Budget::new(4 * EACH, EACH);
+    let pace = Pace::of(&Allowance::default().with(Limit::MessagesPerSecond, 1));
+    let frames = vec![[request(10), request(10)].concat()];
+    let (mut body, arrivals) = arriving(body(frames, true), share(&budget), LONG);
+    body.terms.pace = Some(pace.clone());
+    assert_eq!(next(&mut body).unwrap().unwrap().len(), PREFIX_BYTES + 10, "one at a time");
+    pace.charge(1_000, 0);
+    arrivals.refused();
+    assert!(next(&mut body).is_none());
+    assert!(share(&budget).try_hold(EACH).is_some());
+    pace.lift();
+    assert_eq!(next(&mut body).unwrap().unwrap().len(), PREFIX_BYTES + 10);
+    assert!(share(&budget).try_hold(EACH).is_none());
 }

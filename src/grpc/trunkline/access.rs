@@ -1,4 +1,4 @@
-//! `AccessService`: tokens, grants, and owners of registrations.
+//! `AccessService`: tokens, grants, quotas, and owners of registrations.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
         status::refuse,
         trunkline::{access_requests as requests, missing, page_token},
     },
-    model::{GrantKey, Page, RegistrationId},
+    model::{GrantKey, Page, QuotaKey, RegistrationId},
     proto::{self, raw::access_service_server::AccessService},
 };
 
@@ -149,6 +149,54 @@ impl AccessService for AccessAdmin {
         let next_page_token = page_token::encode(&list, &page);
         let grants = page.entries.into_iter().map(requests::encode_grant).collect();
         Ok(Response::new(proto::ListGrantsResponse { grants, next_page_token }))
+    }
+
+    async fn set_quota(
+        &self,
+        request: Request<proto::SetQuotaRequest>,
+    ) -> Result<Response<proto::SetQuotaResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let proto::SetQuotaRequest { principal, limit, value } = request.get_ref();
+        let key = requests::quota_key(principal, *limit).map_err(refuse)?;
+        let value = requests::quota_value(*value).map_err(refuse)?;
+        let quota = self.access.set_quota(&caller, &key, value).await.map_err(refuse)?;
+        let (limit, client) = (key.limit, peer::of(&request));
+        info!(principal, %limit, value, by = caller.name(), client, "set a quota");
+        let quota = Some(requests::encode_quota(quota));
+        Ok(Response::new(proto::SetQuotaResponse { quota }))
+    }
+
+    async fn remove_quota(
+        &self,
+        request: Request<proto::RemoveQuotaRequest>,
+    ) -> Result<Response<proto::RemoveQuotaResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let proto::RemoveQuotaRequest { principal, limit } = request.get_ref();
+        let key = requests::quota_key(principal, *limit).map_err(refuse)?;
+        self.access.remove_quota(&caller, &key).await.map_err(refuse)?;
+        let (limit, client) = (key.limit, peer::of(&request));
+        info!(principal, %limit, by = caller.name(), client, "removed a quota");
+        Ok(Response::new(proto::RemoveQuotaResponse {}))
+    }
+
+    async fn list_quotas(
+        &self,
+        request: Request<proto::ListQuotasRequest>,
+    ) -> Result<Response<proto::ListQuotasResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let proto::ListQuotasRequest { principal, page_size, page_token } = request.get_ref();
+        let of = requests::quota_holder_of_list(principal).map_err(refuse)?;
+        let list = format!("quotas of {principal:?}");
+        let is_quota = |name: &str| QuotaKey::parse(name).is_some();
+        let page = page_token::decode_names(&list, *page_size, page_token, is_quota);
+        let page = page.map_err(refuse)?;
+        let after = QuotaKey::parse(&page.after);
+        let found =
+            self.access.list_quotas(&caller, of.as_ref(), after.as_ref(), page.size + 1).await;
+        let page = Page::of(found.map_err(refuse)?, page.size, None);
+        let next_page_token = page_token::encode(&list, &page);
+        let quotas = page.entries.into_iter().map(requests::encode_quota).collect();
+        Ok(Response::new(proto::ListQuotasResponse { quotas, next_page_token }))
     }
 
     async fn assign_owner(

@@ -1,4 +1,4 @@
-//! Decodes and encodes what is asked about tokens, grants and owners.
+//! Decodes and encodes what is asked about tokens, grants, quotas and owners.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use crate::{
     access::{NewToken, RotateToken},
     grpc::trunkline::decode,
     model::{
-        Grant, GrantKey, InvalidInput, Operation, Principal, RegistrationKey, Token, TopicPattern,
+        Grant, GrantKey, InvalidInput, Limit, Operation, Principal, Quota, QuotaHolder, QuotaKey,
+        RegistrationKey, Token, TopicPattern,
     },
     proto::{self, assign_owner_request::Registration as ProtoRegistration},
 };
@@ -70,6 +71,36 @@ pub(super) fn grant_key(who: &str, operation: i32, topics: &str) -> Decoded<Gran
     Ok(GrantKey { principal, operation, topics })
 }
 
+fn quota_holder(text: &str) -> Decoded<QuotaHolder> {
+    QuotaHolder::parse(text).map_err(|invalid| invalid.in_field("principal"))
+}
+
+/// A holder of quotas that a list is limited to, if it is.
+pub(super) fn quota_holder_of_list(text: &str) -> Decoded<Option<QuotaHolder>> {
+    if text.is_empty() { Ok(None) } else { quota_holder(text).map(Some) }
+}
+
+pub(super) fn quota_key(holder: &str, limit: i32) -> Decoded<QuotaKey> {
+    let holder = quota_holder(holder)?;
+    let limit = match proto::Limit::try_from(limit) {
+        Ok(proto::Limit::MessagesPerSecond) => Limit::MessagesPerSecond,
+        Ok(proto::Limit::BytesPerSecond) => Limit::BytesPerSecond,
+        Ok(proto::Limit::Streams) => Limit::Streams,
+        Ok(proto::Limit::Topics) => Limit::Topics,
+        Ok(proto::Limit::Producers) => Limit::Producers,
+        Ok(proto::Limit::Consumers) => Limit::Consumers,
+        Ok(proto::Limit::Unspecified) => {
+            return Err(InvalidInput::new("limit", "must be given"));
+        }
+        Err(_) => return Err(decode::unknown_value("limit", limit)),
+    };
+    Ok(QuotaKey { holder, limit })
+}
+
+pub(super) fn quota_value(value: i64) -> Decoded<u64> {
+    Limit::check(value).map_err(|invalid| invalid.in_field("value"))
+}
+
 pub(super) fn registration(
     topic: &str,
     registration: Option<ProtoRegistration>,
@@ -112,6 +143,24 @@ pub(super) fn encode_grant(grant: Grant) -> proto::Grant {
         topics: grant.topics.as_str().to_owned(),
         create_time: Some(grant.created_at.into()),
         created_by: grant.created_by,
+    }
+}
+
+pub(super) fn encode_quota(quota: Quota) -> proto::Quota {
+    let limit = match quota.key.limit {
+        Limit::MessagesPerSecond => proto::Limit::MessagesPerSecond,
+        Limit::BytesPerSecond => proto::Limit::BytesPerSecond,
+        Limit::Streams => proto::Limit::Streams,
+        Limit::Topics => proto::Limit::Topics,
+        Limit::Producers => proto::Limit::Producers,
+        Limit::Consumers => proto::Limit::Consumers,
+    };
+    proto::Quota {
+        principal: quota.key.holder.as_str().to_owned(),
+        limit: limit.into(),
+        value: i64::try_from(quota.value).unwrap_or(i64::MAX),
+        change_time: Some(quota.changed_at.into()),
+        changed_by: quota.changed_by,
     }
 }
 

@@ -117,6 +117,7 @@ impl ConsumerService for Consumers {
             Err(access::Error::NotRegistered(_)) => consume.is_missing = true,
             Err(error) => return Err(refuse(error)),
         }
+        let open = self.access.open_stream(&caller).map_err(refuse)?;
         // Other clients are told the holder's name alone: the log says who that is. Clients that compete
         // open many streams, so it does so only if it is asked.
         let Consume { topic, consumer, holder, .. } = &consume;
@@ -124,7 +125,7 @@ impl ConsumerService for Consumers {
         let withdrawn = consume.withdrawn.clone();
         let frames = self.broker.delivery.consume(consume).map_err(refuse)?;
         let encode: fn(Result<Frame, Error>) -> WireFrame = encode_frame;
-        Ok(Response::new(Guarded::new(frames.map(encode), guard, withdrawn)))
+        Ok(Response::new(Guarded::new(frames.map(encode), guard, withdrawn, open)))
     }
 
     async fn pull(

@@ -14,7 +14,7 @@ use tokio_util::{
 use tonic::Status;
 
 use crate::{
-    access::{self, Guard},
+    access::{self, Guard, OpenStream},
     grpc::status::refuse,
 };
 
@@ -25,6 +25,8 @@ pub struct Guarded<S> {
     /// `None` for a stream that everyone may have.
     watch: Option<Watch>,
     ended: bool,
+    /// Counts the stream until it is dropped.
+    _open: Option<OpenStream>,
 }
 
 /// What tells that the caller may not have the stream any more.
@@ -37,9 +39,14 @@ struct Watch {
 
 impl<S> Guarded<S> {
     /// Cancels `withdrawn` when `guard` ends, also while the client does not read.
-    pub(super) fn new(inner: S, mut guard: Guard, withdrawn: CancellationToken) -> Self {
+    pub(super) fn new(
+        inner: S,
+        mut guard: Guard,
+        withdrawn: CancellationToken,
+        open: Option<OpenStream>,
+    ) -> Self {
         if guard.is_of_everyone() {
-            return Self { inner, watch: None, ended: false };
+            return Self { inner, watch: None, ended: false, _open: open };
         }
         let reason = Arc::<OnceLock<_>>::default();
         let (why, until) = (reason.clone(), withdrawn.clone());
@@ -53,7 +60,7 @@ impl<S> Guarded<S> {
             reason,
             _task: AbortOnDropHandle::new(task),
         };
-        Self { inner, watch: Some(watch), ended: false }
+        Self { inner, watch: Some(watch), ended: false, _open: open }
     }
 }
 

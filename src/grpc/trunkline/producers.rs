@@ -12,7 +12,10 @@ use crate::{
         arrivals::Arrivals,
         caller, peer,
         status::refuse,
-        trunkline::{decode, encode, missing, page_token, publish_stream},
+        trunkline::{
+            decode, encode, missing, page_token,
+            publish_stream::{self, PublishingCaller},
+        },
     },
     model::{ProducerId, RegistrationKey, TopicName},
     proto::{
@@ -106,6 +109,8 @@ impl ProducerService for Producers {
         let (_, mut extensions, request) = request.into_parts();
         let arrivals = extensions.remove::<Arrivals>().unwrap_or_default();
         let publish = decode::decode_publish(request).map_err(refuse)?;
+        let (messages, bytes) = (publish.messages.count(), publish.messages.bytes());
+        self.access.take(&caller, messages, bytes).map_err(refuse)?;
         let key = || RegistrationKey::producer(&publish.topic, &publish.producer);
         if let Err(error) = self.access.permit_registration(&caller, key).await {
             return Err(refuse(missing::refusal_of_publish(&self.broker, error).await));
@@ -122,10 +127,14 @@ impl ProducerService for Producers {
         &self,
         request: Request<Streaming<Bounded<PublishRequest>>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
-        let guard = self.access.guard(&caller::of(&self.access, &request)?);
+        let caller = caller::of(&self.access, &request)?;
+        let caller = PublishingCaller {
+            guard: self.access.guard(&caller),
+            stream: self.access.open_stream(&caller).map_err(refuse)?,
+        };
         let (_, mut extensions, requests) = request.into_parts();
         let arrivals = extensions.remove::<Arrivals>().unwrap_or_default();
-        let started = publish_stream::start(&self.broker, guard, requests, arrivals);
+        let started = publish_stream::start(&self.broker, caller, requests, arrivals);
         Ok(Response::new(started))
     }
 }

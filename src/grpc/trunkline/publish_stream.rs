@@ -16,7 +16,7 @@ use tonic::{Status, Streaming};
 use tracing::Instrument as _;
 
 use crate::{
-    access::Guard,
+    access::{Guard, OpenStream, Pace},
     broker::{Answers, Broker, Error, Publish, Receipt},
     grpc::{
         arrivals::Arrivals,
@@ -69,18 +69,27 @@ type Answer = Result<PublishStreamResponse, Status>;
 /// The answers of a stream.
 pub(super) type AnswerStream = Pin<Box<dyn Stream<Item = Answer> + Send>>;
 
+/// Whose stream it is.
+pub(super) struct PublishingCaller {
+    pub(super) guard: Guard,
+    /// Counts the stream; `None` for a stream of everyone.
+    pub(super) stream: Option<OpenStream>,
+}
+
 pub(super) fn start(
     broker: &Arc<Broker>,
-    guard: Guard,
+    caller: PublishingCaller,
     requests: Streaming<Bounded<PublishRequest>>,
     arrivals: Arrivals,
 ) -> AnswerStream {
+    let PublishingCaller { guard, stream: open } = caller;
     let (upcoming, answered) = mpsc::channel(IN_FLIGHT);
     let withdrawn = Arc::<OnceLock<Status>>::default();
     let last = withdrawn.clone();
     let intake = Intake {
         broker: broker.clone(),
         guard,
+        pace: open.as_ref().map(OpenStream::pace),
         requests,
         arrivals,
         names: Names::default(),
@@ -90,7 +99,11 @@ pub(super) fn start(
     broker.track(intake.run().in_current_span());
     let answers = ReceiverStream::new(answered).then(answers).flat_map(stream::iter);
     // After the answers to what was accepted.
-    let last = stream::once(async move { last.get().cloned() });
+    let last = stream::once(async move {
+        // The stream counts until its last answer.
+        drop(open);
+        last.get().cloned()
+    });
     Box::pin(answers.chain(last.filter_map(async |status| status.map(Err))))
 }
 
@@ -98,6 +111,8 @@ pub(super) fn start(
 struct Intake {
     broker: Arc<Broker>,
     guard: Guard,
+    /// What the requests are charged to; `None` for a stream of everyone.
+    pace: Option<Pace>,
     requests: Streaming<Bounded<PublishRequest>>,
     /// What is held for the requests.
     arrivals: Arrivals,
@@ -209,6 +224,9 @@ impl Intake {
         match next {
             Ok(Some(request)) => match decode::publish(request, &mut self.names) {
                 Ok(publish) => {
+                    if let Some(pace) = &self.pace {
+                        pace.charge(publish.messages.count(), publish.messages.bytes());
+                    }
                     let bytes = self.arrivals.decoded(publish.memory());
                     Received::Request(Accepted { publish, bytes })
                 }

@@ -13,7 +13,7 @@ use crate::{
         status::refuse,
         trunkline::{decode, encode, page_token},
     },
-    model::TopicName,
+    model::{Limit, TopicName},
     proto::{self, Bounded, raw::topic_service_server::TopicService},
 };
 
@@ -41,10 +41,11 @@ impl TopicService for Topics {
         let labels = decode::labels(labels).map_err(refuse)?;
         let retention = decode::retention(retention).map_err(refuse)?;
         self.access.permit_topic(&caller, &name).map_err(refuse)?;
+        let creator = self.access.claimant(&caller, Limit::Topics);
         let topic = self
             .broker
             .topics
-            .create(name, &description, &labels, &retention)
+            .create(name, &description, &labels, &retention, creator.as_ref())
             .await
             .map_err(refuse)?;
         info!(topic = %topic.name, client, "created a topic");

@@ -1,4 +1,4 @@
-//! What changes of tokens and grants have in common: limits, and that they exclude each other.
+//! What changes of tokens, grants and quotas have in common: limits, and that they exclude each other.
 
 use crate::storage::{
     Error,
@@ -13,6 +13,8 @@ pub const MAX_TOKENS_OF_PRINCIPAL: usize = 64;
 pub const MAX_GRANTS: usize = 100_000;
 /// The most grants of a principal.
 pub const MAX_GRANTS_OF_PRINCIPAL: usize = 1_000;
+/// The most quotas.
+pub const MAX_QUOTAS: usize = 100_000;
 
 /// The outcome of a change.
 #[derive(Clone, Debug)]

@@ -88,6 +88,9 @@ pub fn table() -> BTreeMap<&'static str, Call> {
         ("trunkline.v1.AccessService/WhoAmI", for_everyone(|_| Vec::new())),
         ("trunkline.v1.AccessService/ListTokens", for_everyone(|_| Vec::new())),
         ("trunkline.v1.AccessService/ListGrants", for_everyone(|_| Vec::new())),
+        ("trunkline.v1.AccessService/ListQuotas", for_everyone(|_| Vec::new())),
+        ("trunkline.v1.AccessService/SetQuota", for_administrators(quota)),
+        ("trunkline.v1.AccessService/RemoveQuota", for_administrators(quota)),
         ("trunkline.v1.AccessService/CreateToken", for_administrators(create_token)),
         ("trunkline.v1.AccessService/AddGrant", for_administrators(grant)),
         ("trunkline.v1.AccessService/RemoveGrant", for_administrators(grant)),
@@ -258,6 +261,11 @@ fn create_token(_: &Names) -> Vec<u8> {
 fn grant(_: &Names) -> Vec<u8> {
     let (principal, topics) = ("x".to_owned(), "*".to_owned());
     proto::AddGrantRequest { principal, operation: Operation::Read.into(), topics }.encode_to_vec()
+}
+
+fn quota(_: &Names) -> Vec<u8> {
+    let (principal, limit) = ("x".to_owned(), proto::Limit::Streams.into());
+    proto::SetQuotaRequest { principal, limit, value: 1 }.encode_to_vec()
 }
 
 fn token_id(names: &Names) -> Vec<u8> {

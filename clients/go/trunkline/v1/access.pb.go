@@ -87,6 +87,76 @@ func (Operation) EnumDescriptor() ([]byte, []int) {
 	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{0}
 }
 
+// What a quota limits. Rates and streams are counted by each broker for itself;
+// topics, producers and consumers are counted in the database.
+type Limit int32
+
+const (
+	// Not a valid limit.
+	Limit_LIMIT_UNSPECIFIED Limit = 0
+	// Messages that are published each second.
+	Limit_LIMIT_MESSAGES_PER_SECOND Limit = 1
+	// Bytes of payloads, keys and headers that are published each second.
+	Limit_LIMIT_BYTES_PER_SECOND Limit = 2
+	// Streams that are open at once: PublishStream and Consume.
+	Limit_LIMIT_STREAMS Limit = 3
+	// Topics that the principal created and that exist.
+	Limit_LIMIT_TOPICS Limit = 4
+	// Producers that belong to the principal, on all topics.
+	Limit_LIMIT_PRODUCERS Limit = 5
+	// Consumers that belong to the principal, on all topics.
+	Limit_LIMIT_CONSUMERS Limit = 6
+)
+
+// Enum value maps for Limit.
+var (
+	Limit_name = map[int32]string{
+		0: "LIMIT_UNSPECIFIED",
+		1: "LIMIT_MESSAGES_PER_SECOND",
+		2: "LIMIT_BYTES_PER_SECOND",
+		3: "LIMIT_STREAMS",
+		4: "LIMIT_TOPICS",
+		5: "LIMIT_PRODUCERS",
+		6: "LIMIT_CONSUMERS",
+	}
+	Limit_value = map[string]int32{
+		"LIMIT_UNSPECIFIED":         0,
+		"LIMIT_MESSAGES_PER_SECOND": 1,
+		"LIMIT_BYTES_PER_SECOND":    2,
+		"LIMIT_STREAMS":             3,
+		"LIMIT_TOPICS":              4,
+		"LIMIT_PRODUCERS":           5,
+		"LIMIT_CONSUMERS":           6,
+	}
+)
+
+func (x Limit) Enum() *Limit {
+	p := new(Limit)
+	*p = x
+	return p
+}
+
+func (x Limit) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Limit) Descriptor() protoreflect.EnumDescriptor {
+	return file_trunkline_v1_access_proto_enumTypes[1].Descriptor()
+}
+
+func (Limit) Type() protoreflect.EnumType {
+	return &file_trunkline_v1_access_proto_enumTypes[1]
+}
+
+func (x Limit) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Limit.Descriptor instead.
+func (Limit) EnumDescriptor() ([]byte, []int) {
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{1}
+}
+
 // Permits a principal an operation on one topic or on many.
 type Grant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -171,6 +241,89 @@ func (x *Grant) GetCreatedBy() string {
 	return ""
 }
 
+// How much of something a principal may do or have.
+type Quota struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The principal; `*` for each principal without a quota of its own for this
+	// limit.
+	Principal string `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
+	// What is limited.
+	Limit Limit `protobuf:"varint,2,opt,name=limit,proto3,enum=trunkline.v1.Limit" json:"limit,omitempty"`
+	// The most that is permitted: from 1 to 1,000,000,000,000.
+	Value int64 `protobuf:"varint,3,opt,name=value,proto3" json:"value,omitempty"`
+	// When the quota was last set.
+	ChangeTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=change_time,json=changeTime,proto3" json:"change_time,omitempty"`
+	// The principal that last set it; empty if the broker did not authenticate.
+	ChangedBy     string `protobuf:"bytes,5,opt,name=changed_by,json=changedBy,proto3" json:"changed_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Quota) Reset() {
+	*x = Quota{}
+	mi := &file_trunkline_v1_access_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Quota) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Quota) ProtoMessage() {}
+
+func (x *Quota) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_access_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Quota.ProtoReflect.Descriptor instead.
+func (*Quota) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Quota) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *Quota) GetLimit() Limit {
+	if x != nil {
+		return x.Limit
+	}
+	return Limit_LIMIT_UNSPECIFIED
+}
+
+func (x *Quota) GetValue() int64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *Quota) GetChangeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ChangeTime
+	}
+	return nil
+}
+
+func (x *Quota) GetChangedBy() string {
+	if x != nil {
+		return x.ChangedBy
+	}
+	return ""
+}
+
 // What is known of a token; never the secret itself.
 type Token struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -197,7 +350,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_trunkline_v1_access_proto_msgTypes[1]
+	mi := &file_trunkline_v1_access_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -209,7 +362,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_access_proto_msgTypes[1]
+	mi := &file_trunkline_v1_access_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -222,7 +375,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{1}
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Token) GetTokenId() string {
@@ -290,7 +443,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_trunkline_v1_access_proto_msgTypes[2]
+	mi := &file_trunkline_v1_access_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -302,7 +455,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_access_proto_msgTypes[2]
+	mi := &file_trunkline_v1_access_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -315,7 +468,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{2}
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{3}
 }
 
 // The answer of WhoAmI.
@@ -339,7 +492,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_trunkline_v1_access_proto_msgTypes[3]
+	mi := &file_trunkline_v1_access_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -351,7 +504,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_access_proto_msgTypes[3]
+	mi := &file_trunkline_v1_access_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -364,7 +517,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{3}
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *WhoAmIResponse) GetPrincipal() string {
@@ -425,7 +578,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_trunkline_v1_access_proto_msgTypes[4]
+	mi := &file_trunkline_v1_access_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -437,7 +590,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_access_proto_msgTypes[4]
+	mi := &file_trunkline_v1_access_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -450,7 +603,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{4}
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateTokenRequest) GetPrincipal() string {
@@ -487,7 +640,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_trunkline_v1_access_proto_msgTypes[5]
+	mi := &file_trunkline_v1_access_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -499,7 +652,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_access_proto_msgTypes[5]
+	mi := &file_trunkline_v1_access_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -512,7 +665,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{5}
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateTokenResponse) GetSecret() string {
@@ -545,7 +698,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_trunkline_v1_access_proto_msgTypes[6]
+	mi := &file_trunkline_v1_access_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -557,7 +710,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_access_proto_msgTypes[6]
+	mi := &file_trunkline_v1_access_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -570,7 +723,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{6}
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListTokensRequest) GetPrincipal() string {
@@ -607,7 +760,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_trunkline_v1_access_proto_msgTypes[7]
+	mi := &file_trunkline_v1_access_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -619,7 +772,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_access_proto_msgTypes[7]
+	mi := &file_trunkline_v1_access_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -632,7 +785,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{7}
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -660,7 +813,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_trunkline_v1_access_proto_msgTypes[8]
+	mi := &file_trunkline_v1_access_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -672,7 +825,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_access_proto_msgTypes[8]
+	mi := &file_trunkline_v1_access_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -685,7 +838,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{8}
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RevokeTokenRequest) GetTokenId() string {
@@ -706,7 +859,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_trunkline_v1_access_proto_msgTypes[9]
+	mi := &file_trunkline_v1_access_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -718,7 +871,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_access_proto_msgTypes[9]
+	mi := &file_trunkline_v1_access_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -731,7 +884,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{9}
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RevokeTokenResponse) GetToken() *Token {
@@ -758,7 +911,7 @@ type RotateTokenRequest struct {
 
 func (x *RotateTokenRequest) Reset() {
 	*x = RotateTokenRequest{}
-	mi := &file_trunkline_v1_access_proto_msgTypes[10]
+	mi := &file_trunkline_v1_access_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +923,7 @@ func (x *RotateTokenRequest) String() string {
 func (*RotateTokenRequest) ProtoMessage() {}
 
 func (x *RotateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_access_proto_msgTypes[10]
+	mi := &file_trunkline_v1_access_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +936,7 @@ func (x *RotateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateTokenRequest.ProtoReflect.Descriptor instead.
 func (*RotateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{10}
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RotateTokenRequest) GetTokenId() string {
@@ -822,7 +975,7 @@ type RotateTokenResponse struct {
 
 func (x *RotateTokenResponse) Reset() {
 	*x = RotateTokenResponse{}
-	mi := &file_trunkline_v1_access_proto_msgTypes[11]
+	mi := &file_trunkline_v1_access_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -834,7 +987,7 @@ func (x *RotateTokenResponse) String() string {
 func (*RotateTokenResponse) ProtoMessage() {}
 
 func (x *RotateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_access_proto_msgTypes[11]
+	mi := &file_trunkline_v1_access_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -847,7 +1000,7 @@ func (x *RotateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateTokenResponse.ProtoReflect.Descriptor instead.
 func (*RotateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{11}
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RotateTokenResponse) GetSecret() string {
@@ -886,7 +1039,7 @@ type AddGrantRequest struct {
 
 func (x *AddGrantRequest) Reset() {
 	*x = AddGrantRequest{}
-	mi := &file_trunkline_v1_access_proto_msgTypes[12]
+	mi := &file_trunkline_v1_access_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -898,7 +1051,7 @@ func (x *AddGrantRequest) String() string {
 func (*AddGrantRequest) ProtoMessage() {}
 
 func (x *AddGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_access_proto_msgTypes[12]
+	mi := &file_trunkline_v1_access_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -911,7 +1064,7 @@ func (x *AddGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGrantRequest.ProtoReflect.Descriptor instead.
 func (*AddGrantRequest) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{12}
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AddGrantRequest) GetPrincipal() string {
@@ -946,7 +1099,7 @@ type AddGrantResponse struct {
 
 func (x *AddGrantResponse) Reset() {
 	*x = AddGrantResponse{}
-	mi := &file_trunkline_v1_access_proto_msgTypes[13]
+	mi := &file_trunkline_v1_access_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1111,7 @@ func (x *AddGrantResponse) String() string {
 func (*AddGrantResponse) ProtoMessage() {}
 
 func (x *AddGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_access_proto_msgTypes[13]
+	mi := &file_trunkline_v1_access_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1124,7 @@ func (x *AddGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGrantResponse.ProtoReflect.Descriptor instead.
 func (*AddGrantResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{13}
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AddGrantResponse) GetGrant() *Grant {
@@ -996,7 +1149,7 @@ type RemoveGrantRequest struct {
 
 func (x *RemoveGrantRequest) Reset() {
 	*x = RemoveGrantRequest{}
-	mi := &file_trunkline_v1_access_proto_msgTypes[14]
+	mi := &file_trunkline_v1_access_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1161,7 @@ func (x *RemoveGrantRequest) String() string {
 func (*RemoveGrantRequest) ProtoMessage() {}
 
 func (x *RemoveGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_access_proto_msgTypes[14]
+	mi := &file_trunkline_v1_access_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1174,7 @@ func (x *RemoveGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGrantRequest.ProtoReflect.Descriptor instead.
 func (*RemoveGrantRequest) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{14}
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RemoveGrantRequest) GetPrincipal() string {
@@ -1054,7 +1207,7 @@ type RemoveGrantResponse struct {
 
 func (x *RemoveGrantResponse) Reset() {
 	*x = RemoveGrantResponse{}
-	mi := &file_trunkline_v1_access_proto_msgTypes[15]
+	mi := &file_trunkline_v1_access_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1219,7 @@ func (x *RemoveGrantResponse) String() string {
 func (*RemoveGrantResponse) ProtoMessage() {}
 
 func (x *RemoveGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_access_proto_msgTypes[15]
+	mi := &file_trunkline_v1_access_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1232,7 @@ func (x *RemoveGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGrantResponse.ProtoReflect.Descriptor instead.
 func (*RemoveGrantResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{15}
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{16}
 }
 
 // The request of ListGrants.
@@ -1098,7 +1251,7 @@ type ListGrantsRequest struct {
 
 func (x *ListGrantsRequest) Reset() {
 	*x = ListGrantsRequest{}
-	mi := &file_trunkline_v1_access_proto_msgTypes[16]
+	mi := &file_trunkline_v1_access_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1110,7 +1263,7 @@ func (x *ListGrantsRequest) String() string {
 func (*ListGrantsRequest) ProtoMessage() {}
 
 func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_access_proto_msgTypes[16]
+	mi := &file_trunkline_v1_access_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1123,7 +1276,7 @@ func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsRequest.ProtoReflect.Descriptor instead.
 func (*ListGrantsRequest) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{16}
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListGrantsRequest) GetPrincipal() string {
@@ -1160,7 +1313,7 @@ type ListGrantsResponse struct {
 
 func (x *ListGrantsResponse) Reset() {
 	*x = ListGrantsResponse{}
-	mi := &file_trunkline_v1_access_proto_msgTypes[17]
+	mi := &file_trunkline_v1_access_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1325,7 @@ func (x *ListGrantsResponse) String() string {
 func (*ListGrantsResponse) ProtoMessage() {}
 
 func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_access_proto_msgTypes[17]
+	mi := &file_trunkline_v1_access_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1185,7 +1338,7 @@ func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsResponse.ProtoReflect.Descriptor instead.
 func (*ListGrantsResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{17}
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListGrantsResponse) GetGrants() []*Grant {
@@ -1222,7 +1375,7 @@ type AssignOwnerRequest struct {
 
 func (x *AssignOwnerRequest) Reset() {
 	*x = AssignOwnerRequest{}
-	mi := &file_trunkline_v1_access_proto_msgTypes[18]
+	mi := &file_trunkline_v1_access_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1234,7 +1387,7 @@ func (x *AssignOwnerRequest) String() string {
 func (*AssignOwnerRequest) ProtoMessage() {}
 
 func (x *AssignOwnerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_access_proto_msgTypes[18]
+	mi := &file_trunkline_v1_access_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1247,7 +1400,7 @@ func (x *AssignOwnerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignOwnerRequest.ProtoReflect.Descriptor instead.
 func (*AssignOwnerRequest) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{18}
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AssignOwnerRequest) GetTopic() string {
@@ -1316,7 +1469,7 @@ type AssignOwnerResponse struct {
 
 func (x *AssignOwnerResponse) Reset() {
 	*x = AssignOwnerResponse{}
-	mi := &file_trunkline_v1_access_proto_msgTypes[19]
+	mi := &file_trunkline_v1_access_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1328,7 +1481,7 @@ func (x *AssignOwnerResponse) String() string {
 func (*AssignOwnerResponse) ProtoMessage() {}
 
 func (x *AssignOwnerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_access_proto_msgTypes[19]
+	mi := &file_trunkline_v1_access_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1341,7 +1494,331 @@ func (x *AssignOwnerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignOwnerResponse.ProtoReflect.Descriptor instead.
 func (*AssignOwnerResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{19}
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{20}
+}
+
+// The request of SetQuota.
+type SetQuotaRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The principal; `*` for each principal without a quota of its own for this
+	// limit.
+	Principal string `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
+	// What to limit.
+	Limit Limit `protobuf:"varint,2,opt,name=limit,proto3,enum=trunkline.v1.Limit" json:"limit,omitempty"`
+	// The most that is permitted: from 1 to 1,000,000,000,000.
+	Value         int64 `protobuf:"varint,3,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetQuotaRequest) Reset() {
+	*x = SetQuotaRequest{}
+	mi := &file_trunkline_v1_access_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetQuotaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetQuotaRequest) ProtoMessage() {}
+
+func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_access_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetQuotaRequest.ProtoReflect.Descriptor instead.
+func (*SetQuotaRequest) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SetQuotaRequest) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *SetQuotaRequest) GetLimit() Limit {
+	if x != nil {
+		return x.Limit
+	}
+	return Limit_LIMIT_UNSPECIFIED
+}
+
+func (x *SetQuotaRequest) GetValue() int64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+// The answer of SetQuota.
+type SetQuotaResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The quota.
+	Quota         *Quota `protobuf:"bytes,1,opt,name=quota,proto3" json:"quota,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetQuotaResponse) Reset() {
+	*x = SetQuotaResponse{}
+	mi := &file_trunkline_v1_access_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetQuotaResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetQuotaResponse) ProtoMessage() {}
+
+func (x *SetQuotaResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_access_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetQuotaResponse.ProtoReflect.Descriptor instead.
+func (*SetQuotaResponse) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *SetQuotaResponse) GetQuota() *Quota {
+	if x != nil {
+		return x.Quota
+	}
+	return nil
+}
+
+// The request of RemoveQuota.
+type RemoveQuotaRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The principal, or `*`.
+	Principal string `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
+	// What the quota limits.
+	Limit         Limit `protobuf:"varint,2,opt,name=limit,proto3,enum=trunkline.v1.Limit" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveQuotaRequest) Reset() {
+	*x = RemoveQuotaRequest{}
+	mi := &file_trunkline_v1_access_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveQuotaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveQuotaRequest) ProtoMessage() {}
+
+func (x *RemoveQuotaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_access_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveQuotaRequest.ProtoReflect.Descriptor instead.
+func (*RemoveQuotaRequest) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RemoveQuotaRequest) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *RemoveQuotaRequest) GetLimit() Limit {
+	if x != nil {
+		return x.Limit
+	}
+	return Limit_LIMIT_UNSPECIFIED
+}
+
+// The answer of RemoveQuota.
+type RemoveQuotaResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveQuotaResponse) Reset() {
+	*x = RemoveQuotaResponse{}
+	mi := &file_trunkline_v1_access_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveQuotaResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveQuotaResponse) ProtoMessage() {}
+
+func (x *RemoveQuotaResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_access_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveQuotaResponse.ProtoReflect.Descriptor instead.
+func (*RemoveQuotaResponse) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{24}
+}
+
+// The request of ListQuotas.
+type ListQuotasRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only quotas of this principal, or of `*`; empty for all that the caller may
+	// see.
+	Principal string `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
+	// The maximum number of quotas to return: 0 means 100, more than 1,000 means
+	// 1,000, a negative number is INVALID_ARGUMENT.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the page before; empty for the first page.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListQuotasRequest) Reset() {
+	*x = ListQuotasRequest{}
+	mi := &file_trunkline_v1_access_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListQuotasRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListQuotasRequest) ProtoMessage() {}
+
+func (x *ListQuotasRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_access_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListQuotasRequest.ProtoReflect.Descriptor instead.
+func (*ListQuotasRequest) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListQuotasRequest) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *ListQuotasRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListQuotasRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// The answer of ListQuotas.
+type ListQuotasResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The quotas.
+	Quotas []*Quota `protobuf:"bytes,1,rep,name=quotas,proto3" json:"quotas,omitempty"`
+	// Requests the next page; empty on the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListQuotasResponse) Reset() {
+	*x = ListQuotasResponse{}
+	mi := &file_trunkline_v1_access_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListQuotasResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListQuotasResponse) ProtoMessage() {}
+
+func (x *ListQuotasResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_access_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListQuotasResponse.ProtoReflect.Descriptor instead.
+func (*ListQuotasResponse) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListQuotasResponse) GetQuotas() []*Quota {
+	if x != nil {
+		return x.Quotas
+	}
+	return nil
+}
+
+func (x *ListQuotasResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 var File_trunkline_v1_access_proto protoreflect.FileDescriptor
@@ -1356,7 +1833,15 @@ const file_trunkline_v1_access_proto_rawDesc = "" +
 	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x1d\n" +
 	"\n" +
-	"created_by\x18\x05 \x01(\tR\tcreatedBy\"\xf8\x02\n" +
+	"created_by\x18\x05 \x01(\tR\tcreatedBy\"\xc2\x01\n" +
+	"\x05Quota\x12\x1c\n" +
+	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12)\n" +
+	"\x05limit\x18\x02 \x01(\x0e2\x13.trunkline.v1.LimitR\x05limit\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\x03R\x05value\x12;\n" +
+	"\vchange_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"changeTime\x12\x1d\n" +
+	"\n" +
+	"changed_by\x18\x05 \x01(\tR\tchangedBy\"\xf8\x02\n" +
 	"\x05Token\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x1c\n" +
 	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12 \n" +
@@ -1433,13 +1918,39 @@ const file_trunkline_v1_access_proto_rawDesc = "" +
 	"consumerId\x12\x1c\n" +
 	"\tprincipal\x18\x04 \x01(\tR\tprincipalB\x0e\n" +
 	"\fregistration\"\x15\n" +
-	"\x13AssignOwnerResponse*}\n" +
+	"\x13AssignOwnerResponse\"p\n" +
+	"\x0fSetQuotaRequest\x12\x1c\n" +
+	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12)\n" +
+	"\x05limit\x18\x02 \x01(\x0e2\x13.trunkline.v1.LimitR\x05limit\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\x03R\x05value\"=\n" +
+	"\x10SetQuotaResponse\x12)\n" +
+	"\x05quota\x18\x01 \x01(\v2\x13.trunkline.v1.QuotaR\x05quota\"]\n" +
+	"\x12RemoveQuotaRequest\x12\x1c\n" +
+	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12)\n" +
+	"\x05limit\x18\x02 \x01(\x0e2\x13.trunkline.v1.LimitR\x05limit\"\x15\n" +
+	"\x13RemoveQuotaResponse\"m\n" +
+	"\x11ListQuotasRequest\x12\x1c\n" +
+	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"i\n" +
+	"\x12ListQuotasResponse\x12+\n" +
+	"\x06quotas\x18\x01 \x03(\v2\x13.trunkline.v1.QuotaR\x06quotas\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*}\n" +
 	"\tOperation\x12\x19\n" +
 	"\x15OPERATION_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fOPERATION_ADMIN\x10\x01\x12\x15\n" +
 	"\x11OPERATION_PUBLISH\x10\x02\x12\x15\n" +
 	"\x11OPERATION_CONSUME\x10\x03\x12\x12\n" +
-	"\x0eOPERATION_READ\x10\x042\xe5\x05\n" +
+	"\x0eOPERATION_READ\x10\x04*\xa8\x01\n" +
+	"\x05Limit\x12\x15\n" +
+	"\x11LIMIT_UNSPECIFIED\x10\x00\x12\x1d\n" +
+	"\x19LIMIT_MESSAGES_PER_SECOND\x10\x01\x12\x1a\n" +
+	"\x16LIMIT_BYTES_PER_SECOND\x10\x02\x12\x11\n" +
+	"\rLIMIT_STREAMS\x10\x03\x12\x10\n" +
+	"\fLIMIT_TOPICS\x10\x04\x12\x13\n" +
+	"\x0fLIMIT_PRODUCERS\x10\x05\x12\x13\n" +
+	"\x0fLIMIT_CONSUMERS\x10\x062\xd5\a\n" +
 	"\rAccessService\x12C\n" +
 	"\x06WhoAmI\x12\x1b.trunkline.v1.WhoAmIRequest\x1a\x1c.trunkline.v1.WhoAmIResponse\x12R\n" +
 	"\vCreateToken\x12 .trunkline.v1.CreateTokenRequest\x1a!.trunkline.v1.CreateTokenResponse\x12O\n" +
@@ -1451,7 +1962,11 @@ const file_trunkline_v1_access_proto_rawDesc = "" +
 	"\vRemoveGrant\x12 .trunkline.v1.RemoveGrantRequest\x1a!.trunkline.v1.RemoveGrantResponse\x12O\n" +
 	"\n" +
 	"ListGrants\x12\x1f.trunkline.v1.ListGrantsRequest\x1a .trunkline.v1.ListGrantsResponse\x12R\n" +
-	"\vAssignOwner\x12 .trunkline.v1.AssignOwnerRequest\x1a!.trunkline.v1.AssignOwnerResponseBs\n" +
+	"\vAssignOwner\x12 .trunkline.v1.AssignOwnerRequest\x1a!.trunkline.v1.AssignOwnerResponse\x12I\n" +
+	"\bSetQuota\x12\x1d.trunkline.v1.SetQuotaRequest\x1a\x1e.trunkline.v1.SetQuotaResponse\x12R\n" +
+	"\vRemoveQuota\x12 .trunkline.v1.RemoveQuotaRequest\x1a!.trunkline.v1.RemoveQuotaResponse\x12O\n" +
+	"\n" +
+	"ListQuotas\x12\x1f.trunkline.v1.ListQuotasRequest\x1a .trunkline.v1.ListQuotasResponseBs\n" +
 	"\x0fio.trunkline.v1B\vAccessProtoP\x01ZBgithub.com/trunkline/trunkline/clients/go/trunkline/v1;trunklinev1\xaa\x02\fTrunkline.V1b\x06proto3"
 
 var (
@@ -1466,77 +1981,97 @@ func file_trunkline_v1_access_proto_rawDescGZIP() []byte {
 	return file_trunkline_v1_access_proto_rawDescData
 }
 
-var file_trunkline_v1_access_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_trunkline_v1_access_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_trunkline_v1_access_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_trunkline_v1_access_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_trunkline_v1_access_proto_goTypes = []any{
 	(Operation)(0),                // 0: trunkline.v1.Operation
-	(*Grant)(nil),                 // 1: trunkline.v1.Grant
-	(*Token)(nil),                 // 2: trunkline.v1.Token
-	(*WhoAmIRequest)(nil),         // 3: trunkline.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),        // 4: trunkline.v1.WhoAmIResponse
-	(*CreateTokenRequest)(nil),    // 5: trunkline.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),   // 6: trunkline.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),     // 7: trunkline.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),    // 8: trunkline.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),    // 9: trunkline.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),   // 10: trunkline.v1.RevokeTokenResponse
-	(*RotateTokenRequest)(nil),    // 11: trunkline.v1.RotateTokenRequest
-	(*RotateTokenResponse)(nil),   // 12: trunkline.v1.RotateTokenResponse
-	(*AddGrantRequest)(nil),       // 13: trunkline.v1.AddGrantRequest
-	(*AddGrantResponse)(nil),      // 14: trunkline.v1.AddGrantResponse
-	(*RemoveGrantRequest)(nil),    // 15: trunkline.v1.RemoveGrantRequest
-	(*RemoveGrantResponse)(nil),   // 16: trunkline.v1.RemoveGrantResponse
-	(*ListGrantsRequest)(nil),     // 17: trunkline.v1.ListGrantsRequest
-	(*ListGrantsResponse)(nil),    // 18: trunkline.v1.ListGrantsResponse
-	(*AssignOwnerRequest)(nil),    // 19: trunkline.v1.AssignOwnerRequest
-	(*AssignOwnerResponse)(nil),   // 20: trunkline.v1.AssignOwnerResponse
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(Limit)(0),                    // 1: trunkline.v1.Limit
+	(*Grant)(nil),                 // 2: trunkline.v1.Grant
+	(*Quota)(nil),                 // 3: trunkline.v1.Quota
+	(*Token)(nil),                 // 4: trunkline.v1.Token
+	(*WhoAmIRequest)(nil),         // 5: trunkline.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),        // 6: trunkline.v1.WhoAmIResponse
+	(*CreateTokenRequest)(nil),    // 7: trunkline.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),   // 8: trunkline.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),     // 9: trunkline.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),    // 10: trunkline.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),    // 11: trunkline.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),   // 12: trunkline.v1.RevokeTokenResponse
+	(*RotateTokenRequest)(nil),    // 13: trunkline.v1.RotateTokenRequest
+	(*RotateTokenResponse)(nil),   // 14: trunkline.v1.RotateTokenResponse
+	(*AddGrantRequest)(nil),       // 15: trunkline.v1.AddGrantRequest
+	(*AddGrantResponse)(nil),      // 16: trunkline.v1.AddGrantResponse
+	(*RemoveGrantRequest)(nil),    // 17: trunkline.v1.RemoveGrantRequest
+	(*RemoveGrantResponse)(nil),   // 18: trunkline.v1.RemoveGrantResponse
+	(*ListGrantsRequest)(nil),     // 19: trunkline.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),    // 20: trunkline.v1.ListGrantsResponse
+	(*AssignOwnerRequest)(nil),    // 21: trunkline.v1.AssignOwnerRequest
+	(*AssignOwnerResponse)(nil),   // 22: trunkline.v1.AssignOwnerResponse
+	(*SetQuotaRequest)(nil),       // 23: trunkline.v1.SetQuotaRequest
+	(*SetQuotaResponse)(nil),      // 24: trunkline.v1.SetQuotaResponse
+	(*RemoveQuotaRequest)(nil),    // 25: trunkline.v1.RemoveQuotaRequest
+	(*RemoveQuotaResponse)(nil),   // 26: trunkline.v1.RemoveQuotaResponse
+	(*ListQuotasRequest)(nil),     // 27: trunkline.v1.ListQuotasRequest
+	(*ListQuotasResponse)(nil),    // 28: trunkline.v1.ListQuotasResponse
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
 }
 var file_trunkline_v1_access_proto_depIdxs = []int32{
 	0,  // 0: trunkline.v1.Grant.operation:type_name -> trunkline.v1.Operation
-	21, // 1: trunkline.v1.Grant.create_time:type_name -> google.protobuf.Timestamp
-	21, // 2: trunkline.v1.Token.create_time:type_name -> google.protobuf.Timestamp
-	21, // 3: trunkline.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
-	21, // 4: trunkline.v1.Token.revoke_time:type_name -> google.protobuf.Timestamp
-	21, // 5: trunkline.v1.Token.last_use_time:type_name -> google.protobuf.Timestamp
-	21, // 6: trunkline.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 7: trunkline.v1.WhoAmIResponse.grants:type_name -> trunkline.v1.Grant
-	22, // 8: trunkline.v1.CreateTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	2,  // 9: trunkline.v1.CreateTokenResponse.token:type_name -> trunkline.v1.Token
-	2,  // 10: trunkline.v1.ListTokensResponse.tokens:type_name -> trunkline.v1.Token
-	2,  // 11: trunkline.v1.RevokeTokenResponse.token:type_name -> trunkline.v1.Token
-	22, // 12: trunkline.v1.RotateTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	22, // 13: trunkline.v1.RotateTokenRequest.overlap:type_name -> google.protobuf.Duration
-	2,  // 14: trunkline.v1.RotateTokenResponse.token:type_name -> trunkline.v1.Token
-	2,  // 15: trunkline.v1.RotateTokenResponse.replaced:type_name -> trunkline.v1.Token
-	0,  // 16: trunkline.v1.AddGrantRequest.operation:type_name -> trunkline.v1.Operation
-	1,  // 17: trunkline.v1.AddGrantResponse.grant:type_name -> trunkline.v1.Grant
-	0,  // 18: trunkline.v1.RemoveGrantRequest.operation:type_name -> trunkline.v1.Operation
-	1,  // 19: trunkline.v1.ListGrantsResponse.grants:type_name -> trunkline.v1.Grant
-	3,  // 20: trunkline.v1.AccessService.WhoAmI:input_type -> trunkline.v1.WhoAmIRequest
-	5,  // 21: trunkline.v1.AccessService.CreateToken:input_type -> trunkline.v1.CreateTokenRequest
-	7,  // 22: trunkline.v1.AccessService.ListTokens:input_type -> trunkline.v1.ListTokensRequest
-	9,  // 23: trunkline.v1.AccessService.RevokeToken:input_type -> trunkline.v1.RevokeTokenRequest
-	11, // 24: trunkline.v1.AccessService.RotateToken:input_type -> trunkline.v1.RotateTokenRequest
-	13, // 25: trunkline.v1.AccessService.AddGrant:input_type -> trunkline.v1.AddGrantRequest
-	15, // 26: trunkline.v1.AccessService.RemoveGrant:input_type -> trunkline.v1.RemoveGrantRequest
-	17, // 27: trunkline.v1.AccessService.ListGrants:input_type -> trunkline.v1.ListGrantsRequest
-	19, // 28: trunkline.v1.AccessService.AssignOwner:input_type -> trunkline.v1.AssignOwnerRequest
-	4,  // 29: trunkline.v1.AccessService.WhoAmI:output_type -> trunkline.v1.WhoAmIResponse
-	6,  // 30: trunkline.v1.AccessService.CreateToken:output_type -> trunkline.v1.CreateTokenResponse
-	8,  // 31: trunkline.v1.AccessService.ListTokens:output_type -> trunkline.v1.ListTokensResponse
-	10, // 32: trunkline.v1.AccessService.RevokeToken:output_type -> trunkline.v1.RevokeTokenResponse
-	12, // 33: trunkline.v1.AccessService.RotateToken:output_type -> trunkline.v1.RotateTokenResponse
-	14, // 34: trunkline.v1.AccessService.AddGrant:output_type -> trunkline.v1.AddGrantResponse
-	16, // 35: trunkline.v1.AccessService.RemoveGrant:output_type -> trunkline.v1.RemoveGrantResponse
-	18, // 36: trunkline.v1.AccessService.ListGrants:output_type -> trunkline.v1.ListGrantsResponse
-	20, // 37: trunkline.v1.AccessService.AssignOwner:output_type -> trunkline.v1.AssignOwnerResponse
-	29, // [29:38] is the sub-list for method output_type
-	20, // [20:29] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	29, // 1: trunkline.v1.Grant.create_time:type_name -> google.protobuf.Timestamp
+	1,  // 2: trunkline.v1.Quota.limit:type_name -> trunkline.v1.Limit
+	29, // 3: trunkline.v1.Quota.change_time:type_name -> google.protobuf.Timestamp
+	29, // 4: trunkline.v1.Token.create_time:type_name -> google.protobuf.Timestamp
+	29, // 5: trunkline.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
+	29, // 6: trunkline.v1.Token.revoke_time:type_name -> google.protobuf.Timestamp
+	29, // 7: trunkline.v1.Token.last_use_time:type_name -> google.protobuf.Timestamp
+	29, // 8: trunkline.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
+	2,  // 9: trunkline.v1.WhoAmIResponse.grants:type_name -> trunkline.v1.Grant
+	30, // 10: trunkline.v1.CreateTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	4,  // 11: trunkline.v1.CreateTokenResponse.token:type_name -> trunkline.v1.Token
+	4,  // 12: trunkline.v1.ListTokensResponse.tokens:type_name -> trunkline.v1.Token
+	4,  // 13: trunkline.v1.RevokeTokenResponse.token:type_name -> trunkline.v1.Token
+	30, // 14: trunkline.v1.RotateTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	30, // 15: trunkline.v1.RotateTokenRequest.overlap:type_name -> google.protobuf.Duration
+	4,  // 16: trunkline.v1.RotateTokenResponse.token:type_name -> trunkline.v1.Token
+	4,  // 17: trunkline.v1.RotateTokenResponse.replaced:type_name -> trunkline.v1.Token
+	0,  // 18: trunkline.v1.AddGrantRequest.operation:type_name -> trunkline.v1.Operation
+	2,  // 19: trunkline.v1.AddGrantResponse.grant:type_name -> trunkline.v1.Grant
+	0,  // 20: trunkline.v1.RemoveGrantRequest.operation:type_name -> trunkline.v1.Operation
+	2,  // 21: trunkline.v1.ListGrantsResponse.grants:type_name -> trunkline.v1.Grant
+	1,  // 22: trunkline.v1.SetQuotaRequest.limit:type_name -> trunkline.v1.Limit
+	3,  // 23: trunkline.v1.SetQuotaResponse.quota:type_name -> trunkline.v1.Quota
+	1,  // 24: trunkline.v1.RemoveQuotaRequest.limit:type_name -> trunkline.v1.Limit
+	3,  // 25: trunkline.v1.ListQuotasResponse.quotas:type_name -> trunkline.v1.Quota
+	5,  // 26: trunkline.v1.AccessService.WhoAmI:input_type -> trunkline.v1.WhoAmIRequest
+	7,  // 27: trunkline.v1.AccessService.CreateToken:input_type -> trunkline.v1.CreateTokenRequest
+	9,  // 28: trunkline.v1.AccessService.ListTokens:input_type -> trunkline.v1.ListTokensRequest
+	11, // 29: trunkline.v1.AccessService.RevokeToken:input_type -> trunkline.v1.RevokeTokenRequest
+	13, // 30: trunkline.v1.AccessService.RotateToken:input_type -> trunkline.v1.RotateTokenRequest
+	15, // 31: trunkline.v1.AccessService.AddGrant:input_type -> trunkline.v1.AddGrantRequest
+	17, // 32: trunkline.v1.AccessService.RemoveGrant:input_type -> trunkline.v1.RemoveGrantRequest
+	19, // 33: trunkline.v1.AccessService.ListGrants:input_type -> trunkline.v1.ListGrantsRequest
+	21, // 34: trunkline.v1.AccessService.AssignOwner:input_type -> trunkline.v1.AssignOwnerRequest
+	23, // 35: trunkline.v1.AccessService.SetQuota:input_type -> trunkline.v1.SetQuotaRequest
+	25, // 36: trunkline.v1.AccessService.RemoveQuota:input_type -> trunkline.v1.RemoveQuotaRequest
+	27, // 37: trunkline.v1.AccessService.ListQuotas:input_type -> trunkline.v1.ListQuotasRequest
+	6,  // 38: trunkline.v1.AccessService.WhoAmI:output_type -> trunkline.v1.WhoAmIResponse
+	8,  // 39: trunkline.v1.AccessService.CreateToken:output_type -> trunkline.v1.CreateTokenResponse
+	10, // 40: trunkline.v1.AccessService.ListTokens:output_type -> trunkline.v1.ListTokensResponse
+	12, // 41: trunkline.v1.AccessService.RevokeToken:output_type -> trunkline.v1.RevokeTokenResponse
+	14, // 42: trunkline.v1.AccessService.RotateToken:output_type -> trunkline.v1.RotateTokenResponse
+	16, // 43: trunkline.v1.AccessService.AddGrant:output_type -> trunkline.v1.AddGrantResponse
+	18, // 44: trunkline.v1.AccessService.RemoveGrant:output_type -> trunkline.v1.RemoveGrantResponse
+	20, // 45: trunkline.v1.AccessService.ListGrants:output_type -> trunkline.v1.ListGrantsResponse
+	22, // 46: trunkline.v1.AccessService.AssignOwner:output_type -> trunkline.v1.AssignOwnerResponse
+	24, // 47: trunkline.v1.AccessService.SetQuota:output_type -> trunkline.v1.SetQuotaResponse
+	26, // 48: trunkline.v1.AccessService.RemoveQuota:output_type -> trunkline.v1.RemoveQuotaResponse
+	28, // 49: trunkline.v1.AccessService.ListQuotas:output_type -> trunkline.v1.ListQuotasResponse
+	38, // [38:50] is the sub-list for method output_type
+	26, // [26:38] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_trunkline_v1_access_proto_init() }
@@ -1544,7 +2079,7 @@ func file_trunkline_v1_access_proto_init() {
 	if File_trunkline_v1_access_proto != nil {
 		return
 	}
-	file_trunkline_v1_access_proto_msgTypes[18].OneofWrappers = []any{
+	file_trunkline_v1_access_proto_msgTypes[19].OneofWrappers = []any{
 		(*AssignOwnerRequest_ProducerId)(nil),
 		(*AssignOwnerRequest_ConsumerId)(nil),
 	}
@@ -1553,8 +2088,8 @@ func file_trunkline_v1_access_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trunkline_v1_access_proto_rawDesc), len(file_trunkline_v1_access_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   20,
+			NumEnums:      2,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,13 +28,17 @@ const (
 	AccessService_RemoveGrant_FullMethodName = "/trunkline.v1.AccessService/RemoveGrant"
 	AccessService_ListGrants_FullMethodName  = "/trunkline.v1.AccessService/ListGrants"
 	AccessService_AssignOwner_FullMethodName = "/trunkline.v1.AccessService/AssignOwner"
+	AccessService_SetQuota_FullMethodName    = "/trunkline.v1.AccessService/SetQuota"
+	AccessService_RemoveQuota_FullMethodName = "/trunkline.v1.AccessService/RemoveQuota"
+	AccessService_ListQuotas_FullMethodName  = "/trunkline.v1.AccessService/ListQuotas"
 )
 
 // AccessServiceClient is the client API for AccessService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Decides who may do what: tokens, grants, and owners of registrations.
+// Decides who may do what, and how much: tokens, grants, quotas, and owners of
+// registrations.
 //
 // A principal is the name of somebody who calls: a program, a team, a person.
 // Tokens prove who calls, and grants say what a principal may do. An
@@ -87,6 +91,17 @@ type AccessServiceClient interface {
 	// OPERATION_ADMIN on the topic. NOT_FOUND if the topic or the registration
 	// does not exist.
 	AssignOwner(ctx context.Context, in *AssignOwnerRequest, opts ...grpc.CallOption) (*AssignOwnerResponse, error)
+	// Sets how much of something a principal may do or have, in place of what was
+	// set before. It applies within 5 seconds on every broker that authenticates,
+	// also to open streams. RESOURCE_EXHAUSTED (TOO_MANY_QUOTAS) if there are
+	// 100,000 quotas. For administrators.
+	SetQuota(ctx context.Context, in *SetQuotaRequest, opts ...grpc.CallOption) (*SetQuotaResponse, error)
+	// Removes a quota, so that the default holds. NOT_FOUND (QUOTA_NOT_FOUND) if
+	// there is no such quota. For administrators.
+	RemoveQuota(ctx context.Context, in *RemoveQuotaRequest, opts ...grpc.CallOption) (*RemoveQuotaResponse, error)
+	// Lists quotas, ordered by principal and by the names of limits, one page at a
+	// time. Others than administrators see their own.
+	ListQuotas(ctx context.Context, in *ListQuotasRequest, opts ...grpc.CallOption) (*ListQuotasResponse, error)
 }
 
 type accessServiceClient struct {
@@ -187,11 +202,42 @@ func (c *accessServiceClient) AssignOwner(ctx context.Context, in *AssignOwnerRe
 	return out, nil
 }
 
+func (c *accessServiceClient) SetQuota(ctx context.Context, in *SetQuotaRequest, opts ...grpc.CallOption) (*SetQuotaResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetQuotaResponse)
+	err := c.cc.Invoke(ctx, AccessService_SetQuota_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *accessServiceClient) RemoveQuota(ctx context.Context, in *RemoveQuotaRequest, opts ...grpc.CallOption) (*RemoveQuotaResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveQuotaResponse)
+	err := c.cc.Invoke(ctx, AccessService_RemoveQuota_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *accessServiceClient) ListQuotas(ctx context.Context, in *ListQuotasRequest, opts ...grpc.CallOption) (*ListQuotasResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListQuotasResponse)
+	err := c.cc.Invoke(ctx, AccessService_ListQuotas_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AccessServiceServer is the server API for AccessService service.
 // All implementations must embed UnimplementedAccessServiceServer
 // for forward compatibility.
 //
-// Decides who may do what: tokens, grants, and owners of registrations.
+// Decides who may do what, and how much: tokens, grants, quotas, and owners of
+// registrations.
 //
 // A principal is the name of somebody who calls: a program, a team, a person.
 // Tokens prove who calls, and grants say what a principal may do. An
@@ -244,6 +290,17 @@ type AccessServiceServer interface {
 	// OPERATION_ADMIN on the topic. NOT_FOUND if the topic or the registration
 	// does not exist.
 	AssignOwner(context.Context, *AssignOwnerRequest) (*AssignOwnerResponse, error)
+	// Sets how much of something a principal may do or have, in place of what was
+	// set before. It applies within 5 seconds on every broker that authenticates,
+	// also to open streams. RESOURCE_EXHAUSTED (TOO_MANY_QUOTAS) if there are
+	// 100,000 quotas. For administrators.
+	SetQuota(context.Context, *SetQuotaRequest) (*SetQuotaResponse, error)
+	// Removes a quota, so that the default holds. NOT_FOUND (QUOTA_NOT_FOUND) if
+	// there is no such quota. For administrators.
+	RemoveQuota(context.Context, *RemoveQuotaRequest) (*RemoveQuotaResponse, error)
+	// Lists quotas, ordered by principal and by the names of limits, one page at a
+	// time. Others than administrators see their own.
+	ListQuotas(context.Context, *ListQuotasRequest) (*ListQuotasResponse, error)
 	mustEmbedUnimplementedAccessServiceServer()
 }
 
@@ -280,6 +337,15 @@ func (UnimplementedAccessServiceServer) ListGrants(context.Context, *ListGrantsR
 }
 func (UnimplementedAccessServiceServer) AssignOwner(context.Context, *AssignOwnerRequest) (*AssignOwnerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AssignOwner not implemented")
+}
+func (UnimplementedAccessServiceServer) SetQuota(context.Context, *SetQuotaRequest) (*SetQuotaResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetQuota not implemented")
+}
+func (UnimplementedAccessServiceServer) RemoveQuota(context.Context, *RemoveQuotaRequest) (*RemoveQuotaResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveQuota not implemented")
+}
+func (UnimplementedAccessServiceServer) ListQuotas(context.Context, *ListQuotasRequest) (*ListQuotasResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListQuotas not implemented")
 }
 func (UnimplementedAccessServiceServer) mustEmbedUnimplementedAccessServiceServer() {}
 func (UnimplementedAccessServiceServer) testEmbeddedByValue()                       {}
@@ -464,6 +530,60 @@ func _AccessService_AssignOwner_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AccessService_SetQuota_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetQuotaRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AccessServiceServer).SetQuota(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AccessService_SetQuota_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AccessServiceServer).SetQuota(ctx, req.(*SetQuotaRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AccessService_RemoveQuota_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveQuotaRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AccessServiceServer).RemoveQuota(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AccessService_RemoveQuota_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AccessServiceServer).RemoveQuota(ctx, req.(*RemoveQuotaRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AccessService_ListQuotas_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListQuotasRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AccessServiceServer).ListQuotas(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AccessService_ListQuotas_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AccessServiceServer).ListQuotas(ctx, req.(*ListQuotasRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AccessService_ServiceDesc is the grpc.ServiceDesc for AccessService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -506,6 +626,18 @@ var AccessService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AssignOwner",
 			Handler:    _AccessService_AssignOwner_Handler,
+		},
+		{
+			MethodName: "SetQuota",
+			Handler:    _AccessService_SetQuota_Handler,
+		},
+		{
+			MethodName: "RemoveQuota",
+			Handler:    _AccessService_RemoveQuota_Handler,
+		},
+		{
+			MethodName: "ListQuotas",
+			Handler:    _AccessService_ListQuotas_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
