@@ -30,6 +30,6 @@ pub use administration::{NewToken, RotateToken};
 pub use bootstrap::{BootstrapError, bootstrap};
 pub use caller::{Caller, PeerIdentity};
 pub use error::Error;
-pub use gate::Access;
+pub use gate::{Access, Unproven};
 pub use guard::Guard;
-pub use rules::{Rule, find_rule, rules};
+pub use rules::{Rule, find_method, find_rule, rules};

@@ -50,7 +50,7 @@ async fn a_certificate_stands_for_the_first_of_its_names_that_has_a_grant() {
     let broker = Broker::start(storage, LIMITS.writers, Quotas::default()).await.unwrap();
     let access = Arc::new(Access::required(broker.storage(), None).await.unwrap());
     let routes = Routes::new(Services::new(broker.clone(), access.clone()).access()).prepare();
-    let api = Api { routes, access: access.clone() };
+    let api = Api { routes, access: access.clone(), audit: broker.audit() };
 
     let known = who_am_i(&api, &["www.example", "shop", "office"], None).await.unwrap();
     assert_eq!((known.principal.as_str(), known.token_id.as_str()), ("shop", ""));

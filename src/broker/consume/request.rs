@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::log::messages::{FrameLimits, Messages},
-    model::{ConsumerId, Epoch, Offset, OffsetRange, TopicName},
+    model::{ConsumerId, Epoch, Offset, OffsetRange, Origin, TopicName},
 };
 
 /// A request for a stream.
@@ -33,6 +33,8 @@ pub struct Consume {
     pub deadline: Option<Instant>,
     /// The name by which other clients see the holder of the lease.
     pub holder: String,
+    /// Who asks for it.
+    pub origin: Origin,
     /// Cancelled when the client may no longer consume: the stream then ends without an error of its
     /// own, and releases its lease.
     pub withdrawn: CancellationToken,

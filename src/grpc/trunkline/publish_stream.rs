@@ -16,10 +16,11 @@ use tonic::{Status, Streaming};
 use tracing::Instrument as _;
 
 use crate::{
-    access::Guard,
+    access::{self, Guard},
     broker::{Answers, Broker, Error, Publish, Receipt},
     grpc::{
         arrivals::Arrivals,
+        audited::Denials,
         explain,
         limits::UNREAD_LIMIT,
         status::{self, Refused},
@@ -72,6 +73,7 @@ pub(super) type AnswerStream = Pin<Box<dyn Stream<Item = Answer> + Send>>;
 pub(super) fn start(
     broker: &Arc<Broker>,
     guard: Guard,
+    denials: Option<Denials>,
     requests: Streaming<Bounded<PublishRequest>>,
     arrivals: Arrivals,
 ) -> AnswerStream {
@@ -81,6 +83,7 @@ pub(super) fn start(
     let intake = Intake {
         broker: broker.clone(),
         guard,
+        denials,
         requests,
         arrivals,
         names: Names::default(),
@@ -98,6 +101,8 @@ pub(super) fn start(
 struct Intake {
     broker: Arc<Broker>,
     guard: Guard,
+    /// Counts what the client may not publish; `None` if it may publish everything.
+    denials: Option<Denials>,
     requests: Streaming<Bounded<PublishRequest>>,
     /// What is held for the requests.
     arrivals: Arrivals,
@@ -147,7 +152,7 @@ impl Intake {
         let ended = tokio::select! {
             biased;
             sent = self.upcoming.send(upcoming) => return sent.is_ok(),
-            error = self.guard.ended() => status::refuse(error),
+            error = self.guard.ended() => deny(&self.denials, error),
             () = tokio::time::sleep(UNREAD_LIMIT) => status::answer_dropped(),
         };
         self.withdrawn.get_or_init(|| ended);
@@ -161,10 +166,13 @@ impl Intake {
         let requests = publish.messages.requests();
         let key = || RegistrationKey::producer(&publish.topic, &publish.producer);
         if let Err(error) = self.guard.permit(key).await {
-            return match error.is_of_caller() {
-                true => Upcoming::End(status::refuse(error)),
-                false => Upcoming::Refused { error: error.into(), requests },
-            };
+            if error.is_of_caller() {
+                return Upcoming::End(deny(&self.denials, error));
+            }
+            if let Some(denials) = &self.denials {
+                denials.count(&error);
+            }
+            return Upcoming::Refused { error: error.into(), requests };
         }
         match self.broker.publisher.enqueue(publish, hold).await {
             Ok(answers) => Upcoming::Answers(answers),
@@ -178,7 +186,7 @@ impl Intake {
         let next = tokio::select! {
             next = self.requests.message() => next,
             () = self.broker.draining().cancelled() => Err(status::of(&Error::Draining)),
-            error = self.guard.ended() => Err(status::refuse(error)),
+            error = self.guard.ended() => Err(deny(&self.denials, error)),
             // The client has gone.
             () = self.upcoming.closed() => Ok(None),
         };
@@ -218,6 +226,14 @@ impl Intake {
             Err(status) => Received::Failed(explain::explain(&status).unwrap_or(status)),
         }
     }
+}
+
+/// Ends a stream whose caller may not go on.
+fn deny(denials: &Option<Denials>, error: access::Error) -> Status {
+    if let Some(denials) = denials {
+        denials.count(&error);
+    }
+    status::refuse(error)
 }
 
 /// Waits for the next answers of a stream.

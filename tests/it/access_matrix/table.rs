@@ -88,6 +88,7 @@ pub fn table() -> BTreeMap<&'static str, Call> {
         ("trunkline.v1.AccessService/WhoAmI", for_everyone(|_| Vec::new())),
         ("trunkline.v1.AccessService/ListTokens", for_everyone(|_| Vec::new())),
         ("trunkline.v1.AccessService/ListGrants", for_everyone(|_| Vec::new())),
+        ("trunkline.v1.AccessService/ListAudit", for_administrators(|_| Vec::new())),
         ("trunkline.v1.AccessService/CreateToken", for_administrators(create_token)),
         ("trunkline.v1.AccessService/AddGrant", for_administrators(grant)),
         ("trunkline.v1.AccessService/RemoveGrant", for_administrators(grant)),
