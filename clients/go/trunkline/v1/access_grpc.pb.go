@@ -28,6 +28,7 @@ const (
 	AccessService_RemoveGrant_FullMethodName = "/trunkline.v1.AccessService/RemoveGrant"
 	AccessService_ListGrants_FullMethodName  = "/trunkline.v1.AccessService/ListGrants"
 	AccessService_AssignOwner_FullMethodName = "/trunkline.v1.AccessService/AssignOwner"
+	AccessService_ListAudit_FullMethodName   = "/trunkline.v1.AccessService/ListAudit"
 )
 
 // AccessServiceClient is the client API for AccessService service.
@@ -87,6 +88,9 @@ type AccessServiceClient interface {
 	// OPERATION_ADMIN on the topic. NOT_FOUND if the topic or the registration
 	// does not exist.
 	AssignOwner(ctx context.Context, in *AssignOwnerRequest, opts ...grpc.CallOption) (*AssignOwnerResponse, error)
+	// Lists the audit, newest first, one page at a time: what was done, and which
+	// calls were denied. For administrators.
+	ListAudit(ctx context.Context, in *ListAuditRequest, opts ...grpc.CallOption) (*ListAuditResponse, error)
 }
 
 type accessServiceClient struct {
@@ -187,6 +191,16 @@ func (c *accessServiceClient) AssignOwner(ctx context.Context, in *AssignOwnerRe
 	return out, nil
 }
 
+func (c *accessServiceClient) ListAudit(ctx context.Context, in *ListAuditRequest, opts ...grpc.CallOption) (*ListAuditResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListAuditResponse)
+	err := c.cc.Invoke(ctx, AccessService_ListAudit_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AccessServiceServer is the server API for AccessService service.
 // All implementations must embed UnimplementedAccessServiceServer
 // for forward compatibility.
@@ -244,6 +258,9 @@ type AccessServiceServer interface {
 	// OPERATION_ADMIN on the topic. NOT_FOUND if the topic or the registration
 	// does not exist.
 	AssignOwner(context.Context, *AssignOwnerRequest) (*AssignOwnerResponse, error)
+	// Lists the audit, newest first, one page at a time: what was done, and which
+	// calls were denied. For administrators.
+	ListAudit(context.Context, *ListAuditRequest) (*ListAuditResponse, error)
 	mustEmbedUnimplementedAccessServiceServer()
 }
 
@@ -280,6 +297,9 @@ func (UnimplementedAccessServiceServer) ListGrants(context.Context, *ListGrantsR
 }
 func (UnimplementedAccessServiceServer) AssignOwner(context.Context, *AssignOwnerRequest) (*AssignOwnerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AssignOwner not implemented")
+}
+func (UnimplementedAccessServiceServer) ListAudit(context.Context, *ListAuditRequest) (*ListAuditResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListAudit not implemented")
 }
 func (UnimplementedAccessServiceServer) mustEmbedUnimplementedAccessServiceServer() {}
 func (UnimplementedAccessServiceServer) testEmbeddedByValue()                       {}
@@ -464,6 +484,24 @@ func _AccessService_AssignOwner_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AccessService_ListAudit_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListAuditRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AccessServiceServer).ListAudit(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AccessService_ListAudit_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AccessServiceServer).ListAudit(ctx, req.(*ListAuditRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AccessService_ServiceDesc is the grpc.ServiceDesc for AccessService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -506,6 +544,10 @@ var AccessService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AssignOwner",
 			Handler:    _AccessService_AssignOwner_Handler,
+		},
+		{
+			MethodName: "ListAudit",
+			Handler:    _AccessService_ListAudit_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
