@@ -28,7 +28,10 @@ use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::storage::{self, Storage};
+use crate::{
+    audit::Audit,
+    storage::{self, Storage},
+};
 
 pub use admin::{
     consumers::ConsumerAdmin,
@@ -82,6 +85,7 @@ pub struct Broker {
     /// Streams, pulls, commits, seeks and reads.
     pub delivery: Arc<Delivery>,
     storage: Arc<Storage>,
+    audit: Arc<Audit>,
     leases: Arc<Leases>,
     database_up: watch::Receiver<bool>,
     hears_others: watch::Receiver<bool>,
@@ -103,6 +107,7 @@ impl Broker {
         let storage = Arc::new(storage);
         let (calls, tasks) = (Calls::default(), TaskTracker::new());
         let stopping = CancellationToken::new();
+        let audit = Audit::start(storage.clone(), &tasks, stopping.clone());
         let catalogue = Arc::new(Catalogue::new(storage.clone()));
         let characters = Arc::new(Characters::of(&storage));
         let logs = Arc::new(TopicLogs::default());
@@ -152,6 +157,7 @@ impl Broker {
         let delivery = Delivery {
             calls: calls.clone(),
             storage: storage.clone(),
+            audit: audit.clone(),
             catalogue: catalogue.clone(),
             characters: characters.clone(),
             logs: logs.clone(),
@@ -180,6 +186,7 @@ impl Broker {
             publisher,
             delivery: Arc::new(delivery),
             storage,
+            audit,
             leases,
             database_up,
             hears_others,
@@ -198,6 +205,11 @@ impl Broker {
     /// The database that the broker keeps everything in.
     pub fn storage(&self) -> Arc<Storage> {
         self.storage.clone()
+    }
+
+    /// Records what is done and what is refused.
+    pub fn audit(&self) -> Arc<Audit> {
+        self.audit.clone()
     }
 
     /// Whether the database answers, as of the last second or so.
@@ -227,6 +239,7 @@ impl Broker {
         self.calls.ended().await;
         self.leases.released().await;
         self.delivery.positions.close();
+        self.audit.finished().await;
         self.stopping.cancel();
         self.tasks.close();
         self.tasks.wait().await;

@@ -3,6 +3,7 @@
 //! Exit codes: 0 success; 1 refused or failed; 2 usage error; 69 no broker is reachable; 130
 //! interrupted by Ctrl-C, in which case everything acknowledged or printed so far is kept.
 
+mod audit;
 mod bench;
 mod command_line;
 mod consume;
@@ -85,6 +86,7 @@ async fn run_on_broker(endpoint: &EndpointArgs, command: Command) -> Result<(), 
         Command::Consume(consume) => consume::run(&client, consume).await,
         Command::Token(command) => token::run(&client, command).await,
         Command::Grant(command) => grant::run(&client, command).await,
+        Command::Audit(command) => audit::run(&client, command).await,
         Command::Quota(command) => quota::run(&client, command).await,
         Command::Whoami(options) => who_am_i::run(&client, options).await,
         Command::Bench(command) => bench::run(&client, &endpoint.url, *command).await,

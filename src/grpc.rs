@@ -2,6 +2,7 @@
 
 mod answers;
 mod arrivals;
+mod audited;
 mod backlog;
 mod body;
 mod call;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use crate::{
     access::Access,
+    audit::Audit,
     broker::Broker,
     proto::raw::{
         access_service_server::AccessServiceServer, consumer_service_server::ConsumerServiceServer,
@@ -45,6 +47,7 @@ use trunkline::{access::AccessAdmin, consumers::Consumers, producers::Producers,
 pub struct Services {
     broker: Arc<Broker>,
     access: Arc<Access>,
+    audit: Arc<Audit>,
     budgets: Budgets,
 }
 
@@ -52,33 +55,50 @@ impl Services {
     /// Serves a broker to those whom `access` permits.
     pub fn new(broker: Arc<Broker>, access: Arc<Access>) -> Self {
         let budgets = Budgets::new(broker.publisher.budget().clone());
-        Self { broker, access, budgets }
+        let audit = broker.audit();
+        Self { broker, access, audit, budgets }
     }
 
     /// The service for topics.
     pub fn topics(&self) -> Intake<TopicServiceServer<Topics>> {
-        let topics = Topics { broker: self.broker.clone(), access: self.access.clone() };
+        let topics = Topics {
+            broker: self.broker.clone(),
+            access: self.access.clone(),
+            audit: self.audit.clone(),
+        };
         let topics = TopicServiceServer::new(topics);
         self.limited(topics.max_decoding_message_size(MAX_CALL_BYTES))
     }
 
     /// The service for producers.
     pub fn producers(&self) -> Intake<ProducerServiceServer<Producers>> {
-        let producers = Producers { broker: self.broker.clone(), access: self.access.clone() };
+        let producers = Producers {
+            broker: self.broker.clone(),
+            access: self.access.clone(),
+            audit: self.audit.clone(),
+        };
         let producers = ProducerServiceServer::new(producers);
         self.limited(producers.max_decoding_message_size(MAX_REQUEST_BYTES))
     }
 
     /// The service for consumers.
     pub fn consumers(&self) -> Intake<ConsumerServiceServer<Consumers>> {
-        let consumers = Consumers { broker: self.broker.clone(), access: self.access.clone() };
+        let consumers = Consumers {
+            broker: self.broker.clone(),
+            access: self.access.clone(),
+            audit: self.audit.clone(),
+        };
         let consumers = ConsumerServiceServer::new(consumers);
         self.limited(consumers.max_decoding_message_size(MAX_CALL_BYTES))
     }
 
     /// The service for tokens, grants and owners.
     pub fn access(&self) -> Intake<AccessServiceServer<AccessAdmin>> {
-        let access = AccessAdmin { broker: self.broker.clone(), access: self.access.clone() };
+        let access = AccessAdmin {
+            broker: self.broker.clone(),
+            access: self.access.clone(),
+            audit: self.audit.clone(),
+        };
         let access = AccessServiceServer::new(access);
         self.limited(access.max_decoding_message_size(MAX_CALL_BYTES))
     }

@@ -14,6 +14,8 @@ compile_error!("the feature sabotage breaks promises on purpose: it is for debug
 #[cfg(feature = "server")]
 pub mod access;
 #[cfg(feature = "server")]
+pub mod audit;
+#[cfg(feature = "server")]
 pub mod broker;
 #[cfg(feature = "server")]
 pub mod certificates;

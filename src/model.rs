@@ -2,6 +2,7 @@
 //! name wherever it appears.
 
 mod access;
+mod audit;
 mod draft;
 mod invalid;
 mod labels;
@@ -20,6 +21,7 @@ pub use access::{
     Grant, GrantKey, Operation, Principal, RegistrationId, RegistrationKey, Token, TopicFilter,
     TopicPattern,
 };
+pub use audit::{Act, AuditEntry, AuditFilter, AuditPlace, AuditRecord, Origin, Outcome};
 pub use draft::{Draft, Sequences, Stamp};
 pub use invalid::{InvalidInput, InvalidValue};
 pub use labels::Labels;

@@ -8,6 +8,7 @@
 
 mod access;
 mod append;
+mod audit;
 mod column;
 mod connector;
 mod consumer;

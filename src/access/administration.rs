@@ -9,7 +9,10 @@ use crate::{
         gate::Access,
         token::{Minted, NoRandom, is_id},
     },
-    model::{Grant, GrantKey, InvalidInput, Operation, Principal, RegistrationKey, Token},
+    model::{
+        AuditFilter, AuditPlace, AuditRecord, Grant, GrantKey, InvalidInput, Operation, Principal,
+        RegistrationKey, Token,
+    },
     storage::{
         self, AccessChange, MAX_GRANTS, MAX_GRANTS_OF_PRINCIPAL, MAX_TOKENS,
         MAX_TOKENS_OF_PRINCIPAL, Rotation,
@@ -148,6 +151,18 @@ impl Access {
         }
     }
 
+    /// The newest `limit` records of the audit, of those before `before`.
+    pub async fn list_audit(
+        &self,
+        caller: &Caller,
+        filter: &AuditFilter,
+        before: Option<AuditPlace>,
+        limit: usize,
+    ) -> Result<Vec<AuditRecord>, Error> {
+        permit_administrator(caller)?;
+        self.storage.list_audit(filter, before, limit).await.map_err(Error::of_read)
+    }
+
     /// What is known of the caller's token, if it presented one.
     pub async fn token_of(&self, caller: &Caller) -> Result<Option<Token>, Error> {
         match caller.token_id() {
@@ -184,16 +199,15 @@ impl Access {
     /// Refuses a caller that is neither an administrator nor the principal of a token; returns that
     /// principal. For others there is no such token.
     async fn permit_token(&self, caller: &Caller, id: &str) -> Result<Principal, Error> {
-        let not_found = || Error::TokenNotFound { id: id.to_owned() };
         if !is_id(id) {
             let problem = "must be 12 characters out of a-z 0-9";
             return Err(InvalidInput::new("token_id", problem).into());
         }
         let found = self.storage.find_token(id).await.map_err(Error::of_read)?;
-        let token = found.ok_or_else(not_found)?;
+        let token = found.ok_or_else(|| Error::TokenNotFound { id: id.to_owned() })?;
         match caller.is_administrator() || caller.principal() == Some(&token.principal) {
             true => Ok(token.principal),
-            false => Err(not_found()),
+            false => Err(Error::TokenHidden { id: id.to_owned() }),
         }
     }
 

@@ -2,7 +2,8 @@
 
 use crate::{
     access::token::{Minted, NoRandom},
-    model::{GrantKey, InvalidInput, Operation, Principal, TopicPattern},
+    audit,
+    model::{Act, AuditEntry, GrantKey, InvalidInput, Operation, Origin, Principal, TopicPattern},
     storage::{self, AccessChange, MAX_TOKENS_OF_PRINCIPAL, NewToken, Standing, Storage},
 };
 
@@ -81,7 +82,12 @@ pub async fn bootstrap(storage: &Storage, principal: &str) -> Result<String, Boo
     let minted = Minted::new()?;
     let new = NewToken { id: &minted.id, hash: &minted.hash, valid_for_ms: None, created_by: "" };
     match storage.create_token(&principal, "the first administrator", new).await? {
-        AccessChange::Done(_) => Ok(minted.text),
+        AccessChange::Done(_) => {
+            let entry = AuditEntry::new(Act::Bootstrap, Origin::default());
+            let entry = entry.to("token", &minted.id).with("principal", &principal);
+            audit::record(storage, entry).await;
+            Ok(minted.text)
+        }
         _ => Err(BootstrapError::Full),
     }
 }

@@ -46,6 +46,9 @@ pub enum Error {
     NotRegistered(RegistrationKey),
     #[error("token {id} does not exist, or is no longer valid")]
     TokenNotFound { id: String },
+    /// The token is another principal's, so the caller must not learn whether it exists.
+    #[error("token {id} does not exist, or is no longer valid")]
+    TokenHidden { id: String },
     #[error("token {id} is rotated by an administrator, or by a call that presents it")]
     NotPresented { id: String },
     #[error("{principal} has no grant of {operation} on {topics}")]

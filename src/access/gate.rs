@@ -33,6 +33,21 @@ pub struct Access {
     tasks: TaskTracker,
 }
 
+/// A call of somebody who has not proved who it is.
+#[derive(Debug)]
+pub struct Unproven {
+    /// Why not.
+    pub error: Error,
+    /// The principal and the id of the token, if the call presents one that was valid until lately.
+    pub token: Option<(Principal, Arc<str>)>,
+}
+
+impl From<Error> for Unproven {
+    fn from(error: Error) -> Self {
+        Self { error, token: None }
+    }
+}
+
 impl Access {
     /// Lets everyone do everything.
     pub fn off(storage: Arc<Storage>) -> Self {
@@ -96,7 +111,7 @@ impl Access {
         path: &str,
         authorization: impl Iterator<Item = &'a [u8]>,
         peer: Option<&PeerIdentity>,
-    ) -> Result<Option<Caller>, Error> {
+    ) -> Result<Option<Caller>, Unproven> {
         let Some(state) = &self.state else { return Ok(None) };
         // No service answers a call without a rule. It gets one that no call uses, so that it says
         // nothing about the broker to strangers.
@@ -106,17 +121,22 @@ impl Access {
         }
         let presented = Presented::find(authorization, self.keys.is_some())?;
         if !state.is_confirmed() {
-            return Err(Error::Unconfirmed);
+            return Err(Error::Unconfirmed.into());
         }
         let snapshot = state.snapshot();
         let (principal, proof) = match (presented, &self.keys) {
             (Some(Presented::Own(presented)), _) => {
-                let token = snapshot.recognise(&presented)?.clone();
+                let token = snapshot.recognise(&presented)?;
+                token.check().map_err(|error| {
+                    let token = Some((token.principal.clone(), token.id.clone()));
+                    Unproven { error, token }
+                })?;
+                let token = token.clone();
                 state.record_use(&token);
                 (token.principal.clone(), Proof::Token(token))
             }
             (Some(Presented::Jwt(token)), Some(keys)) => Box::pin(verify(keys, token)).await?,
-            (Some(Presented::Jwt(_)), None) => return Err(Error::TokenUnknown),
+            (Some(Presented::Jwt(_)), None) => return Err(Error::TokenUnknown.into()),
             (None, _) => {
                 let named = peer.and_then(|PeerIdentity(names)| snapshot.first_with_grant(names));
                 (named.ok_or(Error::TokenMissing)?, Proof::Certificate)

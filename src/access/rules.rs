@@ -59,6 +59,7 @@ const RULES: &[(&str, Rule)] = &[
     ("/trunkline.v1.AccessService/SetQuota", Rule::Administrator),
     ("/trunkline.v1.AccessService/RemoveQuota", Rule::Administrator),
     ("/trunkline.v1.AccessService/ListQuotas", Rule::Authenticated),
+    ("/trunkline.v1.AccessService/ListAudit", Rule::Administrator),
     ("/trunkline.v1.AccessService/AssignOwner", Rule::Topic(&[Admin])),
     ("/trunkline.v1.TopicService/CreateTopic", Rule::TopicName(&[Admin])),
     ("/trunkline.v1.TopicService/GetTopic", Rule::Topic(ANY)),
@@ -97,4 +98,10 @@ pub fn rules() -> &'static [(&'static str, Rule)] {
 /// The rule of a call, by its path: `/package.Service/Method`.
 pub fn find_rule(path: &str) -> Option<Rule> {
     BY_PATH.get(path).copied()
+}
+
+/// The call with a path, as `package.Service/Method`; empty if there is none. It is no text of the
+/// client's.
+pub fn find_method(path: &str) -> &'static str {
+    BY_PATH.get_key_value(path).map_or("", |(path, _)| path.trim_start_matches('/'))
 }

@@ -4,10 +4,10 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
-    bench::BenchCommand, consume::ConsumeArgs, consumer::ConsumerCommand, context::ContextCommand,
-    empty_values::refuse_empty_values, endpoint::EndpointArgs, grant::GrantCommand,
-    output::OutputArgs, produce::ProduceArgs, producer::ProducerCommand, quota::QuotaCommand,
-    token::TokenCommand, topic::TopicCommand,
+    audit::AuditCommand, bench::BenchCommand, consume::ConsumeArgs, consumer::ConsumerCommand,
+    context::ContextCommand, empty_values::refuse_empty_values, endpoint::EndpointArgs,
+    grant::GrantCommand, output::OutputArgs, produce::ProduceArgs, producer::ProducerCommand,
+    quota::QuotaCommand, token::TokenCommand, topic::TopicCommand,
 };
 use crate::server::options::{MigrateOptions, ServeOptions};
 
@@ -64,6 +64,9 @@ pub(super) enum Command {
     /// Say how much a principal may do and have.
     #[command(subcommand)]
     Quota(QuotaCommand),
+    /// Show what was done, and which calls were denied.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Print who calls, and what they may do.
     Whoami(OutputArgs),
     /// Check whether the broker is serving.

@@ -1,21 +1,25 @@
 //! What applies to every call: the metadata limit, who calls, the deadline, and details for refusals that
 //! tonic makes by itself.
 
-use std::sync::Arc;
+use std::{error::Error as _, sync::Arc};
 
 use tonic::{
+    Status,
     body::Body,
     codegen::{
         Service as _,
         http::{HeaderMap, Request, Response},
     },
     service::Routes,
+    transport::server::TcpConnectInfo,
 };
 
 use crate::{
-    access::{self, Access, Caller, PeerIdentity},
+    access::{self, Access, Caller, PeerIdentity, Unproven},
+    audit::Audit,
     broker::Error,
     grpc::{
+        audited::Denials,
         deadline, explain,
         limits::{MAX_METADATA_BYTES, MAX_METADATA_ENTRIES},
         status,
@@ -31,6 +35,8 @@ pub struct Api {
     pub routes: Routes,
     /// Who may call them.
     pub access: Arc<Access>,
+    /// Counts calls of those who may not.
+    pub audit: Arc<Audit>,
 }
 
 /// Answers a call of a caller that is known, within its deadline.
@@ -44,11 +50,31 @@ pub async fn answer(api: Api, mut request: Request<Body>) -> Response<Body> {
     if entries > MAX_METADATA_ENTRIES {
         return status::too_many_metadata_entries(entries).into_http();
     }
-    if access.is_required()
-        && let Err(error) = identify(access, &mut request).await
-    {
+    if !access.is_required() {
+        return answer_in_time(api, request).await;
+    }
+    let audit = api.audit.clone();
+    let method = access::find_method(request.uri().path());
+    let address =
+        request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    let address = address.map(|address| address.ip());
+    if let Err(Unproven { error, token }) = identify(access, &mut request).await {
+        Denials::new(audit, None, address, method).with_token(token).count(&error);
         return status::refuse(error).into_http();
     }
+    let caller = request.extensions().get::<Caller>().cloned();
+    let response = answer_in_time(api, request).await;
+    // A call that is refused before it answers anything; streams see to what they refuse later.
+    if let Some(status) = response.extensions().get::<Status>()
+        && let Some(error) = status.source().and_then(|source| source.downcast_ref())
+    {
+        Denials::new(audit, caller.as_ref(), address, method).count(error);
+    }
+    response
+}
+
+/// Answers a call within its deadline.
+async fn answer_in_time(api: Api, request: Request<Body>) -> Response<Body> {
     let Some(header) = request.headers().get(deadline::HEADER) else {
         return serve(api, request).await;
     };
@@ -68,7 +94,7 @@ pub async fn answer(api: Api, mut request: Request<Body>) -> Response<Body> {
 }
 
 /// Finds out who calls, and puts the caller into the request's extensions.
-async fn identify(access: &Access, request: &mut Request<Body>) -> Result<(), access::Error> {
+async fn identify(access: &Access, request: &mut Request<Body>) -> Result<(), Unproven> {
     let authorization = request.headers().get_all("authorization").iter();
     let authorization = authorization.map(|header| header.as_bytes());
     let peer = request.extensions().get::<PeerIdentity>();
@@ -80,7 +106,7 @@ async fn identify(access: &Access, request: &mut Request<Body>) -> Result<(), ac
 }
 
 async fn serve(api: Api, request: Request<Body>) -> Response<Body> {
-    let Api { mut routes, access } = api;
+    let Api { mut routes, access, .. } = api;
     let terms = StreamTerms::of(request.uri().path(), || {
         access.guard(request.extensions().get().unwrap_or(&Caller::Everyone))
     });

@@ -1,7 +1,7 @@
 //! The only place that makes statuses: each error of the broker gets its code, its reason, and
 //! every value that its text names.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -26,6 +26,18 @@ type Metadata = Vec<(&'static str, String)>;
 pub(crate) enum Refused {
     Broker(Error),
     Access(access::Error),
+    /// Because of who makes it, which the caller must not learn: it is told of something else.
+    Hidden {
+        told: Error,
+        denied: access::Error,
+    },
+}
+
+impl Refused {
+    /// Whether the call may have been done.
+    pub(crate) fn has_unknown_outcome(&self) -> bool {
+        matches!(self, Self::Broker(Error::OutcomeUnknown(_)))
+    }
 }
 
 impl From<Error> for Refused {
@@ -44,10 +56,14 @@ impl From<InvalidInput> for Refused {
 impl From<access::Error> for Refused {
     fn from(error: access::Error) -> Self {
         Self::Broker(match error {
-            access::Error::TopicHidden { topic } => Error::TopicNotFound { topic },
-            access::Error::RegistrationHidden(key) | access::Error::NotRegistered(key) => {
-                not_registered(key)
+            access::Error::TopicHidden { ref topic } => {
+                let told = Error::TopicNotFound { topic: topic.clone() };
+                return Self::Hidden { told, denied: error };
             }
+            access::Error::RegistrationHidden(ref key) => {
+                return Self::Hidden { told: not_registered(key.clone()), denied: error };
+            }
+            access::Error::NotRegistered(key) => not_registered(key),
             access::Error::Unconfirmed => Error::unavailable(),
             access::Error::Invalid(invalid) => invalid.into(),
             access::Error::Read(error) => Error::of_read(error),
@@ -203,7 +219,10 @@ fn describe_access(error: &access::Error) -> (Code, &'static str, Metadata) {
         NotPresented { id } => {
             (Code::PermissionDenied, "TOKEN_NOT_PRESENTED", values([("token_id", id)]))
         }
-        TokenNotFound { id } => (Code::NotFound, "TOKEN_NOT_FOUND", values([("token_id", id)])),
+        // What does not exist for the caller looks like what does not exist.
+        TokenNotFound { id } | TokenHidden { id } => {
+            (Code::NotFound, "TOKEN_NOT_FOUND", values([("token_id", id)]))
+        }
         GrantNotFound { principal, operation, topics } => {
             let mut metadata = two_values(("principal", principal), ("operation", operation));
             metadata.push(("topics", topics.clone()));
@@ -331,7 +350,32 @@ pub(crate) fn refuse(error: impl Into<Refused>) -> Status {
             if let Some(delay) = error.retry_after() {
                 details.set_retry_info(Some(delay));
             }
-            Status::with_error_details(code, error.to_string(), details)
+            denied(Status::with_error_details(code, error.to_string(), details), error)
+        }
+        Refused::Hidden { told, denied: error } => denied(of(&told), error),
+    }
+}
+
+/// Attaches why a call was denied to its status, for the audit. It is never sent.
+fn denied(mut status: Status, error: access::Error) -> Status {
+    status.set_source(Arc::new(error));
+    status
+}
+
+/// The reason by which the audit knows a denied call: what its caller was told, unless that was something
+/// else. `None` for what is refused for another reason than who calls.
+pub(crate) fn denial(error: &access::Error) -> Option<&'static str> {
+    use access::Error::*;
+    match error {
+        TopicHidden { .. } => Some("TOPIC_HIDDEN"),
+        RegistrationHidden(_) => Some("REGISTRATION_HIDDEN"),
+        TokenHidden { .. } => Some("TOKEN_HIDDEN"),
+        TokenNotFound { .. } | NotRegistered(_) | Unconfirmed | Invalid(_) | Read(_) | Write(_) => {
+            None
+        }
+        error => {
+            let (code, reason, _) = describe_access(error);
+            matches!(code, Code::Unauthenticated | Code::PermissionDenied).then_some(reason)
         }
     }
 }
@@ -360,7 +404,9 @@ pub(crate) fn of(error: &Error) -> Status {
 /// What a publish stream answers in place of a receipt.
 pub(crate) fn refusal(error: &Refused) -> PublishRefusal {
     let ((code, reason, metadata), message, retry_after) = match error {
-        Refused::Broker(error) => (describe(error), error.to_string(), error.retry_after()),
+        Refused::Broker(error) | Refused::Hidden { told: error, .. } => {
+            (describe(error), error.to_string(), error.retry_after())
+        }
         Refused::Access(error) => (describe_access(error), error.to_string(), error.retry_after()),
     };
     PublishRefusal {

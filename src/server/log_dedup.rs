@@ -18,6 +18,8 @@ use tracing::{
 };
 use tracing_subscriber::layer::{Context, Layer};
 
+use crate::audit;
+
 /// How long a line is suppressed after it was written.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -53,12 +55,14 @@ impl LogDedup {
 
 impl<S: Subscriber> Layer<S> for LogDedup {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
-        if *event.metadata().level() > Level::WARN {
+        // Each line of the audit is one that nobody else has.
+        let metadata = event.metadata();
+        if *metadata.level() > Level::WARN || metadata.target() == audit::TARGET {
             return true;
         }
         let mut words = Words::default();
         event.record(&mut words);
-        self.admits((event.metadata().callsite(), words.0), Instant::now())
+        self.admits((metadata.callsite(), words.0), Instant::now())
     }
 }
 

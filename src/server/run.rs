@@ -133,7 +133,7 @@ pub(super) async fn run_server(
     let ending = Ending { closing: closing.clone(), cut_off: cut_off.clone() };
     // Cuts connections off also when this future is dropped.
     let _cut_off = cut_off.clone().drop_guard();
-    let api = grpc::Api { routes, access: access.clone() };
+    let api = grpc::Api { routes, access: access.clone(), audit: broker.audit() };
     let settings = Settings { api, tls: tls.clone(), lifetime, ending };
     let mut serving = std::pin::pin!(accept_until_closing(acceptor, settings));
     let following_files = async {

@@ -52,7 +52,7 @@ async fn a_certificate_stands_for_the_first_of_its_names_that_has_a_grant() {
         Access::required(broker.storage(), None, broker.quotas().of_principal()).await.unwrap(),
     );
     let routes = Routes::new(Services::new(broker.clone(), access.clone()).access()).prepare();
-    let api = Api { routes, access: access.clone() };
+    let api = Api { routes, access: access.clone(), audit: broker.audit() };
 
     let known = who_am_i(&api, &["www.example", "shop", "office"], None).await.unwrap();
     assert_eq!((known.principal.as_str(), known.token_id.as_str()), ("shop", ""));

@@ -123,7 +123,7 @@ async fn while_the_database_is_away_calls_are_refused_first_and_streams_end_late
     let locked = tokio::time::Instant::now();
     let stream = tokio::spawn(async move { guard.ended().await });
     until("new calls are refused", async || authenticate().await.is_err()).await;
-    assert!(matches!(authenticate().await, Err(Error::Unconfirmed)));
+    assert!(matches!(authenticate().await.unwrap_err().error, Error::Unconfirmed));
     assert!(matches!(access.caller(Some(&caller)), Err(Error::Unconfirmed)));
     assert!(!stream.is_finished(), "streams go on for longer");
     let ended = soon("the stream ends", stream).await.unwrap();

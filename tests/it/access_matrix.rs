@@ -1,7 +1,7 @@
 //! Every call of every service, by every kind of caller. A call that is missing in the table fails the
 //! test.
 
-mod table;
+pub mod table;
 
 use prost::Message as _;
 use tonic::Code;

@@ -18,10 +18,14 @@ const LAYERS: Arrows = &[
     ("embedded", &[]),
     ("certificates", &[]),
     ("storage", &["model", "certificates"]),
-    ("access", &["model", "storage", "certificates"]),
-    ("broker", &["model", "storage"]),
-    ("grpc", &["model", "access", "broker", "proto"]),
-    ("server", &["storage", "access", "broker", "grpc", "proto", "embedded", "certificates"]),
+    ("audit", &["model", "storage"]),
+    ("access", &["model", "storage", "audit", "certificates"]),
+    ("broker", &["model", "storage", "audit"]),
+    ("grpc", &["model", "access", "audit", "broker", "proto"]),
+    (
+        "server",
+        &["storage", "access", "audit", "broker", "grpc", "proto", "embedded", "certificates"],
+    ),
     ("client", &["proto"]),
     ("cli", &["client", "proto", "server", "storage"]),
 ];

@@ -162,21 +162,23 @@ async fn every_administrative_action_is_logged_once() {
 
     let lines = lines_until(&mut log, "the-last-line").await;
     for (action, also) in [
-        ("created a topic", "client=\"127.0.0.1:"),
-        ("changed a topic", "client=\"127.0.0.1:"),
-        ("registered a producer", "producer=producer"),
-        ("fenced a producer", "epoch="),
-        ("registered a consumer", "consumer=billing position=0"),
-        ("moved a position", "position=2"),
-        ("took a lease over", "by=\"second\""),
-        ("trimmed a topic", "first_offset=1"),
-        ("unregistered a producer", "producer=producer"),
-        ("unregistered a consumer", "consumer=billing"),
-        ("deleted a topic", "client=\"127.0.0.1:"),
+        ("created a topic", "address=\"127.0.0.1:"),
+        ("changed a topic", "address=\"127.0.0.1:"),
+        ("registered a producer", "subject=\"producer producer\""),
+        ("fenced a producer", "\"epoch\":"),
+        ("registered a consumer", "subject=\"consumer billing\""),
+        ("moved a position", "\"position\":\"2\""),
+        ("took a lease over", "subject=\"consumer billing\""),
+        ("trimmed a topic", "\"first_offset\":\"1\""),
+        ("unregistered a producer", "subject=\"producer producer\""),
+        ("unregistered a consumer", "subject=\"consumer billing\""),
+        ("deleted a topic", "address=\"127.0.0.1:"),
     ] {
         let matching: Vec<_> = lines
             .iter()
-            .filter(|line| line.contains(&format!(" {action}")) && line.contains("topic=orders"))
+            .filter(|line| {
+                line.contains(&format!(" audit: {action}")) && line.contains("topic=\"orders\"")
+            })
             .collect();
         assert_eq!(matching.len(), 1, "{action}: {lines:#?}");
         assert!(matching[0].contains(" INFO ") && matching[0].contains(also), "{}", matching[0]);

@@ -20,7 +20,7 @@ use crate::{
         log::topics::LogReader,
         notify::outbox::LeaseScope,
     },
-    model::{ConsumerKey, Offset},
+    model::{Act, AuditEntry, ConsumerKey, Offset, RegistrationKey},
     storage::{Claim, ClaimToken, Stored},
 };
 
@@ -152,9 +152,12 @@ impl Stream {
         let claim = ClaimToken::generate();
         let taken = self.acquire_claimed(candidate, permit, &claim).await;
         if let Ok(Acquired { lease, position }) = &taken {
-            let Consume { topic, consumer, holder, .. } = &self.request;
-            let epoch = lease.epoch();
-            tracing::info!(%topic, %consumer, by = holder, %epoch, %position, "took a lease over");
+            let Consume { topic, consumer, origin, .. } = &self.request;
+            let entry = AuditEntry::new(Act::TakeOver, origin.clone())
+                .to_registration(&RegistrationKey::consumer(topic, consumer))
+                .with("epoch", lease.epoch())
+                .with("position", position);
+            self.delivery.audit.record(entry).await;
         } else {
             // A claim that is not withdrawn expires within seconds, so do not wait long.
             let Consume { topic, consumer, .. } = &self.request;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    audit::Audit,
     broker::{
         calls::Calls,
         catalogue::Catalogue,
@@ -21,6 +22,7 @@ use crate::{
 pub struct Delivery {
     pub(crate) calls: Calls,
     pub(crate) storage: Arc<Storage>,
+    pub(crate) audit: Arc<Audit>,
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) characters: Arc<Characters>,
     pub(crate) logs: Arc<TopicLogs>,

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::log::messages::{FrameLimits, Messages},
-    model::{ConsumerId, Epoch, Offset, OffsetRange, TopicName},
+    model::{ConsumerId, Epoch, Offset, OffsetRange, Origin, TopicName},
 };
 
 /// A request for a stream.
@@ -36,6 +36,8 @@ pub struct Consume {
     /// Whether the consumer was found not to be registered: the stream ends by saying so, even if
     /// somebody else registers it meanwhile.
     pub is_missing: bool,
+    /// Who asks for it.
+    pub origin: Origin,
     /// Cancelled when the client may no longer consume: the stream then ends without an error of its
     /// own, and releases its lease.
     pub withdrawn: CancellationToken,

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
-use tracing::info;
 
 use crate::{
     access::{Access, Caller},
+    audit::Audit,
     broker::Broker,
     grpc::{
-        caller, peer,
+        audited, caller,
         status::refuse,
         trunkline::{access_requests as requests, missing, page_token},
     },
-    model::{GrantKey, Page, QuotaKey, RegistrationId},
+    model::{Act, AuditEntry, AuditPlace, GrantKey, Page, QuotaKey},
     proto::{self, raw::access_service_server::AccessService},
 };
 
@@ -21,6 +21,7 @@ use crate::{
 pub struct AccessAdmin {
     pub(crate) broker: Arc<Broker>,
     pub(crate) access: Arc<Access>,
+    pub(crate) audit: Arc<Audit>,
 }
 
 #[tonic::async_trait]
@@ -49,11 +50,19 @@ impl AccessService for AccessAdmin {
         &self,
         request: Request<proto::CreateTokenRequest>,
     ) -> Result<Response<proto::CreateTokenResponse>, Status> {
-        let (caller, client) = (self.caller(&request)?, peer::of(&request));
+        let caller = self.caller(&request)?;
+        let entry = audited::entry(Act::CreateToken, &request);
         let new = requests::new_token(request.into_inner()).map_err(refuse)?;
-        let (secret, token) = self.access.create_token(&caller, &new).await.map_err(refuse)?;
-        let (id, principal) = (&token.id, &token.principal);
-        info!(id, %principal, by = caller.name(), client, "created a token");
+        let (access, audit) = (self.access.clone(), self.audit.clone());
+        let created = async move {
+            let created = access.create_token(&caller, &new).await;
+            let entry = entry.to("principal", &new.principal);
+            audited::settle(&audit, entry, created, |(_, token), entry| {
+                entry.to("token", &token.id).with("principal", &token.principal)
+            })
+            .await
+        };
+        let (secret, token) = self.audit.finish(created).await?;
         let token = Some(requests::encode_token(token));
         Ok(Response::new(proto::CreateTokenResponse { secret, token }))
     }
@@ -79,10 +88,17 @@ impl AccessService for AccessAdmin {
         request: Request<proto::RevokeTokenRequest>,
     ) -> Result<Response<proto::RevokeTokenResponse>, Status> {
         let caller = self.caller(&request)?;
-        let id = &request.get_ref().token_id;
-        let token = self.access.revoke_token(&caller, id).await.map_err(refuse)?;
-        let client = peer::of(&request);
-        info!(id, principal = %token.principal, by = caller.name(), client, "revoked a token");
+        let entry = audited::entry(Act::RevokeToken, &request);
+        let proto::RevokeTokenRequest { token_id: id } = request.into_inner();
+        let (access, audit) = (self.access.clone(), self.audit.clone());
+        let revoked = async move {
+            let revoked = access.revoke_token(&caller, &id).await;
+            audited::settle(&audit, entry.to("token", &id), revoked, |token, entry| {
+                entry.with("principal", &token.principal)
+            })
+            .await
+        };
+        let token = self.audit.finish(revoked).await?;
         let token = Some(requests::encode_token(token));
         Ok(Response::new(proto::RevokeTokenResponse { token }))
     }
@@ -91,12 +107,19 @@ impl AccessService for AccessAdmin {
         &self,
         request: Request<proto::RotateTokenRequest>,
     ) -> Result<Response<proto::RotateTokenResponse>, Status> {
-        let (caller, client) = (self.caller(&request)?, peer::of(&request));
+        let caller = self.caller(&request)?;
+        let entry = audited::entry(Act::RotateToken, &request);
         let rotate = requests::rotate_token(request.into_inner()).map_err(refuse)?;
-        let rotated = self.access.rotate_token(&caller, &rotate).await.map_err(refuse)?;
-        let (secret, token, replaced) = rotated;
-        let (id, new, principal) = (&replaced.id, &token.id, &token.principal);
-        info!(id, new, %principal, by = caller.name(), client, "rotated a token");
+        let (access, audit) = (self.access.clone(), self.audit.clone());
+        let rotated = async move {
+            let rotated = access.rotate_token(&caller, &rotate).await;
+            let entry = entry.to("token", &rotate.id);
+            audited::settle(&audit, entry, rotated, |(_, token, _), entry| {
+                entry.with("new_token", &token.id).with("principal", &token.principal)
+            })
+            .await
+        };
+        let (secret, token, replaced) = self.audit.finish(rotated).await?;
         Ok(Response::new(proto::RotateTokenResponse {
             secret,
             token: Some(requests::encode_token(token)),
@@ -109,11 +132,15 @@ impl AccessService for AccessAdmin {
         request: Request<proto::AddGrantRequest>,
     ) -> Result<Response<proto::AddGrantResponse>, Status> {
         let caller = self.caller(&request)?;
+        let entry = audited::entry(Act::AddGrant, &request);
         let proto::AddGrantRequest { principal, operation, topics } = request.get_ref();
         let key = requests::grant_key(principal, *operation, topics).map_err(refuse)?;
-        let grant = self.access.add_grant(&caller, &key).await.map_err(refuse)?;
-        let (operation, client) = (key.operation, peer::of(&request));
-        info!(principal, %operation, topics, by = caller.name(), client, "added a grant");
+        let (access, audit) = (self.access.clone(), self.audit.clone());
+        let added = async move {
+            let added = access.add_grant(&caller, &key).await;
+            audited::settle(&audit, of_grant(entry, &key), added, |_, entry| entry).await
+        };
+        let grant = self.audit.finish(added).await?;
         let grant = Some(requests::encode_grant(grant));
         Ok(Response::new(proto::AddGrantResponse { grant }))
     }
@@ -123,11 +150,15 @@ impl AccessService for AccessAdmin {
         request: Request<proto::RemoveGrantRequest>,
     ) -> Result<Response<proto::RemoveGrantResponse>, Status> {
         let caller = self.caller(&request)?;
+        let entry = audited::entry(Act::RemoveGrant, &request);
         let proto::RemoveGrantRequest { principal, operation, topics } = request.get_ref();
         let key = requests::grant_key(principal, *operation, topics).map_err(refuse)?;
-        self.access.remove_grant(&caller, &key).await.map_err(refuse)?;
-        let (operation, client) = (key.operation, peer::of(&request));
-        info!(principal, %operation, topics, by = caller.name(), client, "removed a grant");
+        let (access, audit) = (self.access.clone(), self.audit.clone());
+        let removed = async move {
+            let removed = access.remove_grant(&caller, &key).await;
+            audited::settle(&audit, of_grant(entry, &key), removed, |_, entry| entry).await
+        };
+        self.audit.finish(removed).await?;
         Ok(Response::new(proto::RemoveGrantResponse {}))
     }
 
@@ -156,12 +187,19 @@ impl AccessService for AccessAdmin {
         request: Request<proto::SetQuotaRequest>,
     ) -> Result<Response<proto::SetQuotaResponse>, Status> {
         let caller = self.caller(&request)?;
+        let entry = audited::entry(Act::SetQuota, &request);
         let proto::SetQuotaRequest { principal, limit, value } = request.get_ref();
         let key = requests::quota_key(principal, *limit).map_err(refuse)?;
         let value = requests::quota_value(*value).map_err(refuse)?;
-        let quota = self.access.set_quota(&caller, &key, value).await.map_err(refuse)?;
-        let (limit, client) = (key.limit, peer::of(&request));
-        info!(principal, %limit, value, by = caller.name(), client, "set a quota");
+        let (access, audit) = (self.access.clone(), self.audit.clone());
+        let set = async move {
+            let set = access.set_quota(&caller, &key, value).await;
+            audited::settle(&audit, of_quota(entry, &key), set, |_, entry| {
+                entry.with("value", value)
+            })
+            .await
+        };
+        let quota = self.audit.finish(set).await?;
         let quota = Some(requests::encode_quota(quota));
         Ok(Response::new(proto::SetQuotaResponse { quota }))
     }
@@ -171,11 +209,15 @@ impl AccessService for AccessAdmin {
         request: Request<proto::RemoveQuotaRequest>,
     ) -> Result<Response<proto::RemoveQuotaResponse>, Status> {
         let caller = self.caller(&request)?;
+        let entry = audited::entry(Act::RemoveQuota, &request);
         let proto::RemoveQuotaRequest { principal, limit } = request.get_ref();
         let key = requests::quota_key(principal, *limit).map_err(refuse)?;
-        self.access.remove_quota(&caller, &key).await.map_err(refuse)?;
-        let (limit, client) = (key.limit, peer::of(&request));
-        info!(principal, %limit, by = caller.name(), client, "removed a quota");
+        let (access, audit) = (self.access.clone(), self.audit.clone());
+        let removed = async move {
+            let removed = access.remove_quota(&caller, &key).await;
+            audited::settle(&audit, of_quota(entry, &key), removed, |_, entry| entry).await
+        };
+        self.audit.finish(removed).await?;
         Ok(Response::new(proto::RemoveQuotaResponse {}))
     }
 
@@ -199,26 +241,46 @@ impl AccessService for AccessAdmin {
         Ok(Response::new(proto::ListQuotasResponse { quotas, next_page_token }))
     }
 
+    async fn list_audit(
+        &self,
+        request: Request<proto::ListAuditRequest>,
+    ) -> Result<Response<proto::ListAuditResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let proto::ListAuditRequest { principal, topic, since, page_size, page_token } =
+            request.into_inner();
+        let list = format!("audit of {principal:?} {topic:?} {since:?}");
+        let filter = requests::audit_filter(&principal, &topic, since).map_err(refuse)?;
+        let is_place = |name: &str| AuditPlace::parse(name).is_some();
+        let page = page_token::decode_names(&list, page_size, &page_token, is_place);
+        let page = page.map_err(refuse)?;
+        let before = AuditPlace::parse(&page.after);
+        let found = self.access.list_audit(&caller, &filter, before, page.size + 1).await;
+        let page = Page::of(found.map_err(refuse)?, page.size, None);
+        let next_page_token = page_token::encode(&list, &page);
+        let records = page.entries.into_iter().map(requests::encode_record).collect();
+        Ok(Response::new(proto::ListAuditResponse { records, next_page_token }))
+    }
+
     async fn assign_owner(
         &self,
         request: Request<proto::AssignOwnerRequest>,
     ) -> Result<Response<proto::AssignOwnerResponse>, Status> {
-        let (caller, client) = (self.caller(&request)?, peer::of(&request));
+        let caller = self.caller(&request)?;
+        let entry = audited::entry(Act::AssignOwner, &request);
         let proto::AssignOwnerRequest { topic, registration, principal } = request.into_inner();
         let key = requests::registration(&topic, registration).map_err(refuse)?;
         let owner = requests::principal(&principal).map_err(refuse)?;
-        if let Err(error) = self.access.assign_owner(&caller, &key, &owner).await {
-            return Err(missing::refusal(&self.broker, error).await);
-        }
-        let (id, by) = (key.id.as_str(), caller.name());
-        match key.id {
-            RegistrationId::Producer(_) => {
-                info!(topic, producer = id, %owner, by, client, "assigned a producer");
-            }
-            RegistrationId::Consumer(_) => {
-                info!(topic, consumer = id, %owner, by, client, "assigned a consumer");
-            }
-        }
+        let (broker, access, audit) =
+            (self.broker.clone(), self.access.clone(), self.audit.clone());
+        let assigned = async move {
+            let assigned = match access.assign_owner(&caller, &key, &owner).await {
+                Ok(()) => Ok(()),
+                Err(error) => Err(missing::refusal(&broker, error).await),
+            };
+            let entry = entry.to_registration(&key).with("owner", &owner);
+            audited::settle(&audit, entry, assigned, |(), entry| entry).await
+        };
+        self.audit.finish(assigned).await?;
         Ok(Response::new(proto::AssignOwnerResponse {}))
     }
 }
@@ -227,4 +289,14 @@ impl AccessAdmin {
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         caller::of(&self.access, request)
     }
+}
+
+/// Says which grant an act is about.
+fn of_grant(entry: AuditEntry, GrantKey { principal, operation, topics }: &GrantKey) -> AuditEntry {
+    entry.to("principal", principal).with("operation", operation).with("topics", topics)
+}
+
+/// Says which quota an act is about.
+fn of_quota(entry: AuditEntry, QuotaKey { holder, limit }: &QuotaKey) -> AuditEntry {
+    entry.to("principal", holder).with("limit", limit)
 }

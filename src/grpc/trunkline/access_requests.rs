@@ -8,8 +8,8 @@ use crate::{
     access::{NewToken, RotateToken},
     grpc::trunkline::decode,
     model::{
-        Grant, GrantKey, InvalidInput, Limit, Operation, Principal, Quota, QuotaHolder, QuotaKey,
-        RegistrationKey, Token, TopicPattern,
+        AuditFilter, AuditRecord, Grant, GrantKey, InvalidInput, Limit, Operation, Principal,
+        Quota, QuotaHolder, QuotaKey, RegistrationKey, TimeBound, Token, TopicPattern,
     },
     proto::{self, assign_owner_request::Registration as ProtoRegistration},
 };
@@ -53,6 +53,40 @@ pub(super) fn principal(text: &str) -> Decoded<Principal> {
 /// A principal that a list is limited to, if it is.
 pub(super) fn principal_of_list(text: &str) -> Decoded<Option<Principal>> {
     if text.is_empty() { Ok(None) } else { principal(text).map(Some) }
+}
+
+/// Which records of the audit are asked for.
+pub(super) fn audit_filter(
+    principal: &str,
+    topic: &str,
+    since: Option<Timestamp>,
+) -> Decoded<AuditFilter> {
+    Ok(AuditFilter {
+        principal: principal_of_list(principal)?,
+        topic: if topic.is_empty() { None } else { Some(decode::topic_name(topic)?) },
+        since: since
+            .map(|Timestamp { seconds, nanos }| TimeBound::parse(seconds, nanos))
+            .transpose()
+            .map_err(|invalid| invalid.in_field("since"))?
+            .map(TimeBound::time),
+    })
+}
+
+pub(super) fn encode_record(record: AuditRecord) -> proto::AuditRecord {
+    proto::AuditRecord {
+        time: Some(record.at.into()),
+        act: record.act,
+        outcome: record.outcome,
+        principal: record.principal,
+        token_id: record.token_id,
+        address: record.address,
+        method: record.method,
+        topic: record.topic,
+        subject: record.subject,
+        reason: record.reason,
+        details: record.details.into_iter().collect(),
+        count: i64::try_from(record.count).unwrap_or(i64::MAX),
+    }
 }
 
 pub(super) fn grant_key(who: &str, operation: i32, topics: &str) -> Decoded<GrantKey> {

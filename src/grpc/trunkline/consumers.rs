@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status};
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::{
     access::{self, Access},
+    audit::Audit,
     broker::{Broker, Consume, Error, Frame, Frames},
     grpc::{
+        audited::{self, Denials},
         caller, deadline, peer,
         status::refuse,
         trunkline::{decode, encode, guarded::Guarded, missing, page_token},
     },
-    model::{ConsumerId, RegistrationKey, TopicName},
+    model::{Act, ConsumerId, RegistrationKey, TopicName},
     proto::{
         self,
         raw::{ConsumeResponse, consumer_service_server::ConsumerService},
@@ -25,7 +27,11 @@ use crate::{
 pub struct Consumers {
     pub(crate) broker: Arc<Broker>,
     pub(crate) access: Arc<Access>,
+    pub(crate) audit: Arc<Audit>,
 }
+
+/// The audit's name of the call whose stream may end later.
+const CONSUME: &str = "trunkline.v1.ConsumerService/Consume";
 
 type WireFrame = Result<ConsumeResponse, Status>;
 
@@ -38,7 +44,7 @@ impl ConsumerService for Consumers {
         &self,
         request: Request<proto::RegisterConsumerRequest>,
     ) -> Result<Response<proto::RegisterConsumerResponse>, Status> {
-        let client = peer::of(&request);
+        let entry = audited::entry(Act::RegisterConsumer, &request);
         let caller = caller::of(&self.access, &request)?;
         let proto::RegisterConsumerRequest { topic, consumer_id, start } = request.into_inner();
         let topic = decode::topic_name(&topic).map_err(refuse)?;
@@ -46,11 +52,17 @@ impl ConsumerService for Consumers {
         let start = decode::start(start).map_err(refuse)?;
         let key = RegistrationKey::consumer(&topic, &id);
         let owner = self.access.claim(&caller, &key).await.map_err(refuse)?;
-        let consumer =
-            self.broker.consumers.register(topic.clone(), id, start, owner.as_ref()).await;
-        let consumer = consumer.map_err(refuse)?;
-        let (id, position) = (&consumer.id, consumer.position);
-        info!(%topic, consumer = %id, %position, client, "registered a consumer");
+        let (broker, audit) = (self.broker.clone(), self.audit.clone());
+        let entry = entry.to_registration(&key);
+        let registered = async move {
+            let consumers = &broker.consumers;
+            let consumer = consumers.register(key.topic, id, start, owner.as_ref()).await;
+            audited::settle(&audit, entry, consumer, |consumer, entry| {
+                entry.with("position", consumer.position)
+            })
+            .await
+        };
+        let consumer = self.audit.finish(registered).await?;
         let consumer = Some(encode::consumer(&topic, consumer));
         Ok(Response::new(proto::RegisterConsumerResponse { consumer }))
     }
@@ -62,9 +74,16 @@ impl ConsumerService for Consumers {
         let proto::UnregisterConsumerRequest { topic, consumer_id } = request.get_ref();
         let (topic, id) = names(topic, consumer_id)?;
         self.permit(&request, &topic, &id).await?;
-        self.broker.consumers.unregister(topic.clone(), id.clone()).await.map_err(refuse)?;
-        self.access.unregistered(&RegistrationKey::consumer(&topic, &id));
-        info!(%topic, consumer = %id, client = peer::of(&request), "unregistered a consumer");
+        let key = RegistrationKey::consumer(&topic, &id);
+        let entry = audited::entry(Act::UnregisterConsumer, &request).to_registration(&key);
+        let (broker, access, audit) =
+            (self.broker.clone(), self.access.clone(), self.audit.clone());
+        let unregistered = async move {
+            let unregistered = broker.consumers.unregister(topic, id).await;
+            access.unregistered(&key);
+            audited::settle(&audit, entry, unregistered, |_, entry| entry).await
+        };
+        self.audit.finish(unregistered).await?;
         Ok(Response::new(proto::UnregisterConsumerResponse {}))
     }
 
@@ -107,8 +126,11 @@ impl ConsumerService for Consumers {
         let (client, connection) = (peer::of(&request), peer::opaque(&request));
         let deadline = deadline::of(request.metadata());
         let caller = caller::of(&self.access, &request)?;
-        let mut consume =
+        let origin = audited::origin(&request);
+        let denials = Denials::of(&self.audit, &request, CONSUME);
+        let consume =
             decode::consume(request.into_inner(), connection, deadline).map_err(refuse)?;
+        let mut consume = Consume { origin, ..consume };
         let key = || RegistrationKey::consumer(&consume.topic, &consume.consumer);
         let mut guard = self.access.guard(&caller);
         match guard.permit(key).await {
@@ -125,7 +147,8 @@ impl ConsumerService for Consumers {
         let withdrawn = consume.withdrawn.clone();
         let frames = self.broker.delivery.consume(consume).map_err(refuse)?;
         let encode: fn(Result<Frame, Error>) -> WireFrame = encode_frame;
-        Ok(Response::new(Guarded::new(frames.map(encode), guard, withdrawn, open)))
+        let frames = Guarded::new(frames.map(encode), guard, withdrawn, denials, open);
+        Ok(Response::new(frames))
     }
 
     async fn pull(
@@ -138,7 +161,7 @@ impl ConsumerService for Consumers {
         let key = || RegistrationKey::consumer(&pull.topic, &pull.consumer);
         let mut guard = self.access.guard(&caller);
         if let Err(error) = guard.permit(key).await {
-            return Err(missing::refusal(&self.broker, error).await);
+            return Err(refuse(missing::refusal(&self.broker, error).await));
         }
         // It may wait for a minute, during which its caller may lose the right.
         let pulled = tokio::select! {
@@ -153,21 +176,29 @@ impl ConsumerService for Consumers {
         &self,
         request: Request<proto::SeekRequest>,
     ) -> Result<Response<proto::SeekResponse>, Status> {
-        let client = peer::of(&request);
+        let entry = audited::entry(Act::Seek, &request);
         let caller = caller::of(&self.access, &request)?;
         let proto::SeekRequest { topic, consumer_id, target } = request.into_inner();
         let (topic, id) = names(&topic, &consumer_id)?;
         let target = decode::seek_target(target).map_err(refuse)?;
-        let key = || RegistrationKey::consumer(&topic, &id);
-        if let Err(error) = self.access.permit_registration(&caller, key).await {
+        let key = RegistrationKey::consumer(&topic, &id);
+        if let Err(error) = self.access.permit_registration(&caller, || key.clone()).await {
             if let access::Error::NotRegistered(_) = error {
                 // An offset out of range comes before it.
                 self.broker.delivery.check_target(&topic, target).await.map_err(refuse)?;
             }
-            return Err(missing::refusal(&self.broker, error).await);
+            return Err(refuse(missing::refusal(&self.broker, error).await));
         }
-        let position = self.broker.delivery.seek(&topic, &id, target).await.map_err(refuse)?;
-        info!(%topic, consumer = %id, %position, client, "moved a position");
+        let (delivery, audit) = (self.broker.delivery.clone(), self.audit.clone());
+        let entry = entry.to_registration(&key);
+        let sought = async move {
+            let sought = delivery.seek(&topic, &id, target).await;
+            audited::settle(&audit, entry, sought, |position, entry| {
+                entry.with("position", position)
+            })
+            .await
+        };
+        let position = self.audit.finish(sought).await?;
         Ok(Response::new(proto::SeekResponse { position: position.0 }))
     }
 
@@ -194,7 +225,7 @@ impl Consumers {
         let key = || RegistrationKey::consumer(topic, id);
         match self.access.permit_registration(&caller, key).await {
             Ok(()) => Ok(()),
-            Err(error) => Err(missing::refusal(&self.broker, error).await),
+            Err(error) => Err(refuse(missing::refusal(&self.broker, error).await)),
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::{
     broker::{Commit, CommitMode, Consume, FrameLimits, OnBusy, Publish, Pull, Stop, TrimTo},
     model::{
         ConsumerId, Epoch, InvalidInput, InvalidValue, Labels, MAX_MESSAGE_BYTES,
-        MAX_REQUEST_MESSAGES, Message, NewMessages, Offset, ProducerId, Retention, Sequence, Start,
-        TimeBound, TopicChanges, TopicName,
+        MAX_REQUEST_MESSAGES, Message, NewMessages, Offset, Origin, ProducerId, Retention,
+        Sequence, Start, TimeBound, TopicChanges, TopicName,
     },
     proto::{
         self, Bounded, Elements,
@@ -345,6 +345,7 @@ pub(super) fn consume(
             client_name(request.client_name)?
         },
         is_missing: false,
+        origin: Origin::default(),
         withdrawn: CancellationToken::new(),
     })
 }

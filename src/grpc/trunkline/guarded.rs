@@ -15,7 +15,7 @@ use tonic::Status;
 
 use crate::{
     access::{self, Guard, OpenStream},
-    grpc::status::refuse,
+    grpc::{audited::Denials, status::refuse},
 };
 
 /// A stream that ends with an error as soon as its caller may not have it any more. What waits for
@@ -33,6 +33,7 @@ pub struct Guarded<S> {
 struct Watch {
     withdrawn: Pin<Box<WaitForCancellationFutureOwned>>,
     reason: Arc<OnceLock<access::Error>>,
+    denials: Option<Denials>,
     /// Ends with the stream.
     _task: AbortOnDropHandle<()>,
 }
@@ -43,6 +44,7 @@ impl<S> Guarded<S> {
         inner: S,
         mut guard: Guard,
         withdrawn: CancellationToken,
+        denials: Option<Denials>,
         open: Option<OpenStream>,
     ) -> Self {
         if guard.is_of_everyone() {
@@ -58,6 +60,7 @@ impl<S> Guarded<S> {
         let watch = Watch {
             withdrawn: Box::pin(withdrawn.cancelled_owned()),
             reason,
+            denials,
             _task: AbortOnDropHandle::new(task),
         };
         Self { inner, watch: Some(watch), ended: false, _open: open }
@@ -91,6 +94,10 @@ impl<S> Guarded<S> {
         }
         self.ended = true;
         // The reason is set before the withdrawal.
-        Some(refuse(watch.reason.get().cloned().unwrap_or(access::Error::Unconfirmed)))
+        let error = watch.reason.get().cloned().unwrap_or(access::Error::Unconfirmed);
+        if let Some(denials) = &watch.denials {
+            denials.count(&error);
+        }
+        Some(refuse(error))
     }
 }

@@ -3,23 +3,21 @@
 //! Such a call is refused before the broker acts on it: somebody else may register the name
 //! meanwhile. The refusal is the very one that the broker gives, so that it tells nothing more.
 
-use tonic::Status;
-
 use crate::{
     access,
     broker::{Broker, Error},
-    grpc::status::{Refused, refuse},
+    grpc::status::Refused,
     model::{RegistrationId, RegistrationKey},
 };
 
 /// Why the access layer refuses a call. If what the call names is missing, the topic comes first.
-pub(super) async fn refusal(broker: &Broker, error: access::Error) -> Status {
+pub(super) async fn refusal(broker: &Broker, error: access::Error) -> Refused {
     if let access::Error::NotRegistered(key) = &error
         && let Err(error) = broker.topics.get(&key.topic).await
     {
-        return refuse(error);
+        return error.into();
     }
-    refuse(error)
+    error.into()
 }
 
 /// As [`refusal`], for a publish: a producer that is missing has no right to publish.

@@ -3,21 +3,22 @@
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status, Streaming};
-use tracing::info;
 
 use crate::{
     access::Access,
+    audit::Audit,
     broker::Broker,
     grpc::{
         arrivals::Arrivals,
-        caller, peer,
+        audited::{self, Denials},
+        caller,
         status::refuse,
         trunkline::{
             decode, encode, missing, page_token,
             publish_stream::{self, PublishingCaller},
         },
     },
-    model::{ProducerId, RegistrationKey, TopicName},
+    model::{Act, ProducerId, RegistrationKey, TopicName},
     proto::{
         self, Bounded,
         raw::{PublishRequest, producer_service_server::ProducerService},
@@ -28,7 +29,11 @@ use crate::{
 pub struct Producers {
     pub(crate) broker: Arc<Broker>,
     pub(crate) access: Arc<Access>,
+    pub(crate) audit: Arc<Audit>,
 }
+
+/// The audit's name of the call whose stream may end later.
+const PUBLISH_STREAM: &str = "trunkline.v1.ProducerService/PublishStream";
 
 #[tonic::async_trait]
 impl ProducerService for Producers {
@@ -42,16 +47,22 @@ impl ProducerService for Producers {
         let caller = caller::of(&self.access, &request)?;
         let key = RegistrationKey::producer(&topic, &id);
         let owner = self.access.claim(&caller, &key).await.map_err(refuse)?;
-        let producer = match fence {
-            true => self.broker.producers.fence(topic.clone(), id, owner.as_ref()).await,
-            false => self.broker.producers.register(topic.clone(), id, owner.as_ref()).await,
+        let fence = *fence;
+        let act = if fence { Act::FenceProducer } else { Act::RegisterProducer };
+        let entry = audited::entry(act, &request).to_registration(&key);
+        let (broker, audit) = (self.broker.clone(), self.audit.clone());
+        let registered = async move {
+            let producers = &broker.producers;
+            let producer = match fence {
+                true => producers.fence(key.topic, id, owner.as_ref()).await,
+                false => producers.register(key.topic, id, owner.as_ref()).await,
+            };
+            audited::settle(&audit, entry, producer, |producer, entry| {
+                entry.with("epoch", producer.epoch)
+            })
+            .await
         };
-        let producer = producer.map_err(refuse)?;
-        let (id, epoch, client) = (&producer.id, producer.epoch, peer::of(&request));
-        match fence {
-            true => info!(%topic, producer = %id, %epoch, client, "fenced a producer"),
-            false => info!(%topic, producer = %id, %epoch, client, "registered a producer"),
-        }
+        let producer = self.audit.finish(registered).await?;
         let producer = Some(encode::producer(&topic, producer));
         Ok(Response::new(proto::RegisterProducerResponse { producer }))
     }
@@ -64,9 +75,16 @@ impl ProducerService for Producers {
         let topic = decode::topic_name(topic).map_err(refuse)?;
         let id = decode::producer_id(producer_id).map_err(refuse)?;
         self.permit(&request, &topic, &id).await?;
-        self.broker.producers.unregister(topic.clone(), id.clone()).await.map_err(refuse)?;
-        self.access.unregistered(&RegistrationKey::producer(&topic, &id));
-        info!(%topic, producer = %id, client = peer::of(&request), "unregistered a producer");
+        let key = RegistrationKey::producer(&topic, &id);
+        let entry = audited::entry(Act::UnregisterProducer, &request).to_registration(&key);
+        let (broker, access, audit) =
+            (self.broker.clone(), self.access.clone(), self.audit.clone());
+        let unregistered = async move {
+            let unregistered = broker.producers.unregister(topic, id).await;
+            access.unregistered(&key);
+            audited::settle(&audit, entry, unregistered, |_, entry| entry).await
+        };
+        self.audit.finish(unregistered).await?;
         Ok(Response::new(proto::UnregisterProducerResponse {}))
     }
 
@@ -130,6 +148,7 @@ impl ProducerService for Producers {
         let caller = caller::of(&self.access, &request)?;
         let caller = PublishingCaller {
             guard: self.access.guard(&caller),
+            denials: Denials::of(&self.audit, &request, PUBLISH_STREAM),
             stream: self.access.open_stream(&caller).map_err(refuse)?,
         };
         let (_, mut extensions, requests) = request.into_parts();
@@ -151,7 +170,7 @@ impl Producers {
         let key = || RegistrationKey::producer(topic, id);
         match self.access.permit_registration(&caller, key).await {
             Ok(()) => Ok(()),
-            Err(error) => Err(missing::refusal(&self.broker, error).await),
+            Err(error) => Err(refuse(missing::refusal(&self.broker, error).await)),
         }
     }
 }

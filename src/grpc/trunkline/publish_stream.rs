@@ -16,10 +16,11 @@ use tonic::{Status, Streaming};
 use tracing::Instrument as _;
 
 use crate::{
-    access::{Guard, OpenStream, Pace},
+    access::{self, Guard, OpenStream, Pace},
     broker::{Answers, Broker, Error, Publish, Receipt},
     grpc::{
         arrivals::Arrivals,
+        audited::Denials,
         explain,
         limits::UNREAD_LIMIT,
         status::{self, Refused},
@@ -72,6 +73,8 @@ pub(super) type AnswerStream = Pin<Box<dyn Stream<Item = Answer> + Send>>;
 /// Whose stream it is.
 pub(super) struct PublishingCaller {
     pub(super) guard: Guard,
+    /// Counts what the client may not publish; `None` if it may publish everything.
+    pub(super) denials: Option<Denials>,
     /// Counts the stream; `None` for a stream of everyone.
     pub(super) stream: Option<OpenStream>,
 }
@@ -82,13 +85,14 @@ pub(super) fn start(
     requests: Streaming<Bounded<PublishRequest>>,
     arrivals: Arrivals,
 ) -> AnswerStream {
-    let PublishingCaller { guard, stream: open } = caller;
+    let PublishingCaller { guard, denials, stream: open } = caller;
     let (upcoming, answered) = mpsc::channel(IN_FLIGHT);
     let withdrawn = Arc::<OnceLock<Status>>::default();
     let last = withdrawn.clone();
     let intake = Intake {
         broker: broker.clone(),
         guard,
+        denials,
         pace: open.as_ref().map(OpenStream::pace),
         requests,
         arrivals,
@@ -111,6 +115,8 @@ pub(super) fn start(
 struct Intake {
     broker: Arc<Broker>,
     guard: Guard,
+    /// Counts what the client may not publish; `None` if it may publish everything.
+    denials: Option<Denials>,
     /// What the requests are charged to; `None` for a stream of everyone.
     pace: Option<Pace>,
     requests: Streaming<Bounded<PublishRequest>>,
@@ -162,7 +168,7 @@ impl Intake {
         let ended = tokio::select! {
             biased;
             sent = self.upcoming.send(upcoming) => return sent.is_ok(),
-            error = self.guard.ended() => status::refuse(error),
+            error = self.guard.ended() => deny(&self.denials, error),
             () = tokio::time::sleep(UNREAD_LIMIT) => status::answer_dropped(),
         };
         self.withdrawn.get_or_init(|| ended);
@@ -176,13 +182,14 @@ impl Intake {
         let requests = publish.messages.requests();
         let key = || RegistrationKey::producer(&publish.topic, &publish.producer);
         if let Err(error) = self.guard.permit(key).await {
-            return match error.is_of_caller() {
-                true => Upcoming::End(status::refuse(error)),
-                false => {
-                    let error = missing::refusal_of_publish(&self.broker, error).await;
-                    Upcoming::Refused { error, requests }
-                }
-            };
+            if error.is_of_caller() {
+                return Upcoming::End(deny(&self.denials, error));
+            }
+            if let Some(denials) = &self.denials {
+                denials.count(&error);
+            }
+            let error = missing::refusal_of_publish(&self.broker, error).await;
+            return Upcoming::Refused { error, requests };
         }
         match self.broker.publisher.enqueue(publish, hold).await {
             Ok(answers) => Upcoming::Answers(answers),
@@ -196,7 +203,7 @@ impl Intake {
         let next = tokio::select! {
             next = self.requests.message() => next,
             () = self.broker.draining().cancelled() => Err(status::of(&Error::Draining)),
-            error = self.guard.ended() => Err(status::refuse(error)),
+            error = self.guard.ended() => Err(deny(&self.denials, error)),
             // The client has gone.
             () = self.upcoming.closed() => Ok(None),
         };
@@ -239,6 +246,14 @@ impl Intake {
             Err(status) => Received::Failed(explain::explain(&status).unwrap_or(status)),
         }
     }
+}
+
+/// Ends a stream whose caller may not go on.
+fn deny(denials: &Option<Denials>, error: access::Error) -> Status {
+    if let Some(denials) = denials {
+        denials.count(&error);
+    }
+    status::refuse(error)
 }
 
 /// Waits for the next answers of a stream.

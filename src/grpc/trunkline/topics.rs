@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
-use tracing::info;
 
 use crate::{
     access::Access,
+    audit::Audit,
     broker::Broker,
     grpc::{
-        caller, peer,
+        audited, caller,
         status::refuse,
         trunkline::{decode, encode, page_token},
     },
-    model::{Limit, TopicName},
+    model::{Act, Limit, Retention, TopicName},
     proto::{self, Bounded, raw::topic_service_server::TopicService},
 };
 
@@ -24,6 +24,7 @@ const LIST: &str = "topics";
 pub struct Topics {
     pub(crate) broker: Arc<Broker>,
     pub(crate) access: Arc<Access>,
+    pub(crate) audit: Arc<Audit>,
 }
 
 #[tonic::async_trait]
@@ -32,7 +33,7 @@ impl TopicService for Topics {
         &self,
         request: Request<Bounded<proto::CreateTopicRequest>>,
     ) -> Result<Response<proto::CreateTopicResponse>, Status> {
-        let client = peer::of(&request);
+        let entry = audited::entry(Act::CreateTopic, &request);
         let caller = caller::of(&self.access, &request)?;
         let request = decode::bounded(request.into_inner(), "labels", "entries").map_err(refuse)?;
         let proto::CreateTopicRequest { topic, description, labels, retention } = request;
@@ -42,13 +43,14 @@ impl TopicService for Topics {
         let retention = decode::retention(retention).map_err(refuse)?;
         self.access.permit_topic(&caller, &name).map_err(refuse)?;
         let creator = self.access.claimant(&caller, Limit::Topics);
-        let topic = self
-            .broker
-            .topics
-            .create(name, &description, &labels, &retention, creator.as_ref())
-            .await
-            .map_err(refuse)?;
-        info!(topic = %topic.name, client, "created a topic");
+        let (broker, audit, entry) = (self.broker.clone(), self.audit.clone(), entry.on(&name));
+        let created = async move {
+            let topics = &broker.topics;
+            let created =
+                topics.create(name, &description, &labels, &retention, creator.as_ref()).await;
+            audited::settle(&audit, entry, created, |_, entry| entry).await
+        };
+        let topic = self.audit.finish(created).await?;
         Ok(Response::new(proto::CreateTopicResponse { topic: Some(encode::topic(topic)) }))
     }
 
@@ -79,14 +81,30 @@ impl TopicService for Topics {
         &self,
         request: Request<Bounded<proto::UpdateTopicRequest>>,
     ) -> Result<Response<proto::UpdateTopicResponse>, Status> {
-        let client = peer::of(&request);
+        let entry = audited::entry(Act::UpdateTopic, &request);
         let caller = caller::of(&self.access, &request)?;
         let request = decode::bounded(request.into_inner(), "labels", "entries").map_err(refuse)?;
         let name = decode::topic_name(&request.topic).map_err(refuse)?;
         let changes = decode::topic_changes(request).map_err(refuse)?;
         self.access.permit_topic(&caller, &name).map_err(refuse)?;
-        let topic = self.broker.topics.update(name, &changes).await.map_err(refuse)?;
-        info!(topic = %topic.name, client, "changed a topic");
+        let (broker, audit, entry) = (self.broker.clone(), self.audit.clone(), entry.on(&name));
+        let updated = async move {
+            let updated = broker.topics.update(name, &changes).await;
+            audited::settle(&audit, entry, updated, |topic, entry| {
+                let Retention { max_age, max_bytes, max_messages, keep_unread } = &topic.retention;
+                let age = max_age.map(|age| format!("{age:?}"));
+                let limits = [
+                    ("max_age", age),
+                    ("max_bytes", max_bytes.map(|bytes| bytes.to_string())),
+                    ("max_messages", max_messages.map(|messages| messages.to_string())),
+                    ("keep_unread", keep_unread.then(|| "true".to_owned())),
+                ];
+                let limits = limits.into_iter().filter_map(|(name, value)| Some((name, value?)));
+                limits.fold(entry, |entry, (name, value)| entry.with(name, value))
+            })
+            .await
+        };
+        let topic = self.audit.finish(updated).await?;
         Ok(Response::new(proto::UpdateTopicResponse { topic: Some(encode::topic(topic)) }))
     }
 
@@ -96,9 +114,15 @@ impl TopicService for Topics {
     ) -> Result<Response<proto::DeleteTopicResponse>, Status> {
         let name = decode::topic_name(&request.get_ref().topic).map_err(refuse)?;
         self.permit(&request, &name)?;
-        self.broker.topics.delete(name.clone()).await.map_err(refuse)?;
-        self.access.topic_deleted(&name);
-        info!(topic = %name, client = peer::of(&request), "deleted a topic");
+        let entry = audited::entry(Act::DeleteTopic, &request).on(&name);
+        let (broker, access, audit) =
+            (self.broker.clone(), self.access.clone(), self.audit.clone());
+        let deleted = async move {
+            let deleted = broker.topics.delete(name.clone()).await;
+            access.topic_deleted(&name);
+            audited::settle(&audit, entry, deleted, |_, entry| entry).await
+        };
+        self.audit.finish(deleted).await?;
         Ok(Response::new(proto::DeleteTopicResponse {}))
     }
 
@@ -106,14 +130,21 @@ impl TopicService for Topics {
         &self,
         request: Request<proto::TrimTopicRequest>,
     ) -> Result<Response<proto::TrimTopicResponse>, Status> {
-        let client = peer::of(&request);
+        let entry = audited::entry(Act::TrimTopic, &request);
         let caller = caller::of(&self.access, &request)?;
         let proto::TrimTopicRequest { topic, before } = request.into_inner();
         let name = decode::topic_name(&topic).map_err(refuse)?;
         let to = decode::trim_to(before).map_err(refuse)?;
         self.access.permit_topic(&caller, &name).map_err(refuse)?;
-        let first_offset = self.broker.topics.trim(name.clone(), to).await.map_err(refuse)?.0;
-        info!(topic = %name, first_offset, client, "trimmed a topic");
+        let (broker, audit, entry) = (self.broker.clone(), self.audit.clone(), entry.on(&name));
+        let trimmed = async move {
+            let trimmed = broker.topics.trim(name, to).await;
+            audited::settle(&audit, entry, trimmed, |first, entry| {
+                entry.with("first_offset", first)
+            })
+            .await
+        };
+        let first_offset = self.audit.finish(trimmed).await?.0;
         Ok(Response::new(proto::TrimTopicResponse { first_offset }))
     }
 

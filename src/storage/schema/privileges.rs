@@ -13,7 +13,7 @@ use crate::storage::{
 
 /// What the statements of this layer do with each table. Identity columns take their numbers
 /// without a privilege, and foreign keys are checked as the tables' owner.
-const TABLES: [(&str, &str); 12] = [
+const TABLES: [(&str, &str); 13] = [
     ("topic", "select, insert, update, delete"),
     ("topic_head", "select, insert, update, delete"),
     ("producer_topic", "select, insert, update, delete"),
@@ -26,6 +26,7 @@ const TABLES: [(&str, &str); 12] = [
     ("access_grant", "select, insert, delete"),
     ("access_quota", "select, insert, update, delete"),
     ("access_version", "select"),
+    ("audit", "select, insert"),
 ];
 
 /// What a start reads besides, in direct sessions only.

@@ -91,6 +91,7 @@ pub fn table() -> BTreeMap<&'static str, Call> {
         ("trunkline.v1.AccessService/ListQuotas", for_everyone(|_| Vec::new())),
         ("trunkline.v1.AccessService/SetQuota", for_administrators(quota)),
         ("trunkline.v1.AccessService/RemoveQuota", for_administrators(quota)),
+        ("trunkline.v1.AccessService/ListAudit", for_administrators(|_| Vec::new())),
         ("trunkline.v1.AccessService/CreateToken", for_administrators(create_token)),
         ("trunkline.v1.AccessService/AddGrant", for_administrators(grant)),
         ("trunkline.v1.AccessService/RemoveGrant", for_administrators(grant)),

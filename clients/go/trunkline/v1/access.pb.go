@@ -1821,6 +1821,294 @@ func (x *ListQuotasResponse) GetNextPageToken() string {
 	return ""
 }
 
+// A record of the audit: something that was done, or calls that were denied.
+type AuditRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it was recorded.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// What was done, such as `create_topic`; `denied_call` for calls that were
+	// denied.
+	Act string `protobuf:"bytes,2,opt,name=act,proto3" json:"act,omitempty"`
+	// `done`; `unknown` if the database did not confirm the act; `denied`; or
+	// `not_recorded` for denied calls that were too many to be listed.
+	Outcome string `protobuf:"bytes,3,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// Who did it; empty if that is unknown, or if the broker does not
+	// authenticate.
+	Principal string `protobuf:"bytes,4,opt,name=principal,proto3" json:"principal,omitempty"`
+	// The id of the token that was presented; empty without one.
+	TokenId string `protobuf:"bytes,5,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
+	// The client's address, with its port if the record is of one call; empty
+	// without a client.
+	Address string `protobuf:"bytes,6,opt,name=address,proto3" json:"address,omitempty"`
+	// The call, as `package.Service/Method`; empty without one.
+	Method string `protobuf:"bytes,7,opt,name=method,proto3" json:"method,omitempty"`
+	// The topic; empty if it is about none.
+	Topic string `protobuf:"bytes,8,opt,name=topic,proto3" json:"topic,omitempty"`
+	// What it was done to, such as `producer till`, `token ID` or
+	// `principal shop`; empty if that is the topic.
+	Subject string `protobuf:"bytes,9,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Why calls were denied; empty for acts.
+	Reason string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What else is worth knowing; at most a few short entries.
+	Details map[string]string `protobuf:"bytes,11,rep,name=details,proto3" json:"details,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// How many calls the record stands for.
+	Count         int64 `protobuf:"varint,12,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditRecord) Reset() {
+	*x = AuditRecord{}
+	mi := &file_trunkline_v1_access_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditRecord) ProtoMessage() {}
+
+func (x *AuditRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_access_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditRecord.ProtoReflect.Descriptor instead.
+func (*AuditRecord) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *AuditRecord) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *AuditRecord) GetAct() string {
+	if x != nil {
+		return x.Act
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetTokenId() string {
+	if x != nil {
+		return x.TokenId
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetDetails() map[string]string {
+	if x != nil {
+		return x.Details
+	}
+	return nil
+}
+
+func (x *AuditRecord) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// The request of ListAudit.
+type ListAuditRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only what this principal did; empty for everybody.
+	Principal string `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
+	// Only what is about this topic; empty for everything.
+	Topic string `protobuf:"bytes,2,opt,name=topic,proto3" json:"topic,omitempty"`
+	// Only what was recorded since this time; absent for everything.
+	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	// The maximum number of records to return: 0 means 100, more than 1,000 means
+	// 1,000, a negative number is INVALID_ARGUMENT.
+	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the page before; empty for the first page.
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuditRequest) Reset() {
+	*x = ListAuditRequest{}
+	mi := &file_trunkline_v1_access_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuditRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuditRequest) ProtoMessage() {}
+
+func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_access_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
+func (*ListAuditRequest) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ListAuditRequest) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *ListAuditRequest) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *ListAuditRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ListAuditRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListAuditRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// The answer of ListAudit.
+type ListAuditResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The records, newest first.
+	Records []*AuditRecord `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
+	// Requests the next page; empty on the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuditResponse) Reset() {
+	*x = ListAuditResponse{}
+	mi := &file_trunkline_v1_access_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuditResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuditResponse) ProtoMessage() {}
+
+func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_access_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
+func (*ListAuditResponse) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_access_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ListAuditResponse) GetRecords() []*AuditRecord {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *ListAuditResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 var File_trunkline_v1_access_proto protoreflect.FileDescriptor
 
 const file_trunkline_v1_access_proto_rawDesc = "" +
@@ -1936,6 +2224,33 @@ const file_trunkline_v1_access_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"i\n" +
 	"\x12ListQuotasResponse\x12+\n" +
 	"\x06quotas\x18\x01 \x03(\v2\x13.trunkline.v1.QuotaR\x06quotas\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb0\x03\n" +
+	"\vAuditRecord\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
+	"\x03act\x18\x02 \x01(\tR\x03act\x12\x18\n" +
+	"\aoutcome\x18\x03 \x01(\tR\aoutcome\x12\x1c\n" +
+	"\tprincipal\x18\x04 \x01(\tR\tprincipal\x12\x19\n" +
+	"\btoken_id\x18\x05 \x01(\tR\atokenId\x12\x18\n" +
+	"\aaddress\x18\x06 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06method\x18\a \x01(\tR\x06method\x12\x14\n" +
+	"\x05topic\x18\b \x01(\tR\x05topic\x12\x18\n" +
+	"\asubject\x18\t \x01(\tR\asubject\x12\x16\n" +
+	"\x06reason\x18\n" +
+	" \x01(\tR\x06reason\x12@\n" +
+	"\adetails\x18\v \x03(\v2&.trunkline.v1.AuditRecord.DetailsEntryR\adetails\x12\x14\n" +
+	"\x05count\x18\f \x01(\x03R\x05count\x1a:\n" +
+	"\fDetailsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb4\x01\n" +
+	"\x10ListAuditRequest\x12\x1c\n" +
+	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x14\n" +
+	"\x05topic\x18\x02 \x01(\tR\x05topic\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1b\n" +
+	"\tpage_size\x18\x04 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"p\n" +
+	"\x11ListAuditResponse\x123\n" +
+	"\arecords\x18\x01 \x03(\v2\x19.trunkline.v1.AuditRecordR\arecords\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*}\n" +
 	"\tOperation\x12\x19\n" +
 	"\x15OPERATION_UNSPECIFIED\x10\x00\x12\x13\n" +
@@ -1950,7 +2265,7 @@ const file_trunkline_v1_access_proto_rawDesc = "" +
 	"\rLIMIT_STREAMS\x10\x03\x12\x10\n" +
 	"\fLIMIT_TOPICS\x10\x04\x12\x13\n" +
 	"\x0fLIMIT_PRODUCERS\x10\x05\x12\x13\n" +
-	"\x0fLIMIT_CONSUMERS\x10\x062\xd5\a\n" +
+	"\x0fLIMIT_CONSUMERS\x10\x062\xa3\b\n" +
 	"\rAccessService\x12C\n" +
 	"\x06WhoAmI\x12\x1b.trunkline.v1.WhoAmIRequest\x1a\x1c.trunkline.v1.WhoAmIResponse\x12R\n" +
 	"\vCreateToken\x12 .trunkline.v1.CreateTokenRequest\x1a!.trunkline.v1.CreateTokenResponse\x12O\n" +
@@ -1966,7 +2281,8 @@ const file_trunkline_v1_access_proto_rawDesc = "" +
 	"\bSetQuota\x12\x1d.trunkline.v1.SetQuotaRequest\x1a\x1e.trunkline.v1.SetQuotaResponse\x12R\n" +
 	"\vRemoveQuota\x12 .trunkline.v1.RemoveQuotaRequest\x1a!.trunkline.v1.RemoveQuotaResponse\x12O\n" +
 	"\n" +
-	"ListQuotas\x12\x1f.trunkline.v1.ListQuotasRequest\x1a .trunkline.v1.ListQuotasResponseBs\n" +
+	"ListQuotas\x12\x1f.trunkline.v1.ListQuotasRequest\x1a .trunkline.v1.ListQuotasResponse\x12L\n" +
+	"\tListAudit\x12\x1e.trunkline.v1.ListAuditRequest\x1a\x1f.trunkline.v1.ListAuditResponseBs\n" +
 	"\x0fio.trunkline.v1B\vAccessProtoP\x01ZBgithub.com/trunkline/trunkline/clients/go/trunkline/v1;trunklinev1\xaa\x02\fTrunkline.V1b\x06proto3"
 
 var (
@@ -1982,7 +2298,7 @@ func file_trunkline_v1_access_proto_rawDescGZIP() []byte {
 }
 
 var file_trunkline_v1_access_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_trunkline_v1_access_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_trunkline_v1_access_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_trunkline_v1_access_proto_goTypes = []any{
 	(Operation)(0),                // 0: trunkline.v1.Operation
 	(Limit)(0),                    // 1: trunkline.v1.Limit
@@ -2013,26 +2329,30 @@ var file_trunkline_v1_access_proto_goTypes = []any{
 	(*RemoveQuotaResponse)(nil),   // 26: trunkline.v1.RemoveQuotaResponse
 	(*ListQuotasRequest)(nil),     // 27: trunkline.v1.ListQuotasRequest
 	(*ListQuotasResponse)(nil),    // 28: trunkline.v1.ListQuotasResponse
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
+	(*AuditRecord)(nil),           // 29: trunkline.v1.AuditRecord
+	(*ListAuditRequest)(nil),      // 30: trunkline.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),     // 31: trunkline.v1.ListAuditResponse
+	nil,                           // 32: trunkline.v1.AuditRecord.DetailsEntry
+	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
 }
 var file_trunkline_v1_access_proto_depIdxs = []int32{
 	0,  // 0: trunkline.v1.Grant.operation:type_name -> trunkline.v1.Operation
-	29, // 1: trunkline.v1.Grant.create_time:type_name -> google.protobuf.Timestamp
+	33, // 1: trunkline.v1.Grant.create_time:type_name -> google.protobuf.Timestamp
 	1,  // 2: trunkline.v1.Quota.limit:type_name -> trunkline.v1.Limit
-	29, // 3: trunkline.v1.Quota.change_time:type_name -> google.protobuf.Timestamp
-	29, // 4: trunkline.v1.Token.create_time:type_name -> google.protobuf.Timestamp
-	29, // 5: trunkline.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
-	29, // 6: trunkline.v1.Token.revoke_time:type_name -> google.protobuf.Timestamp
-	29, // 7: trunkline.v1.Token.last_use_time:type_name -> google.protobuf.Timestamp
-	29, // 8: trunkline.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
+	33, // 3: trunkline.v1.Quota.change_time:type_name -> google.protobuf.Timestamp
+	33, // 4: trunkline.v1.Token.create_time:type_name -> google.protobuf.Timestamp
+	33, // 5: trunkline.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
+	33, // 6: trunkline.v1.Token.revoke_time:type_name -> google.protobuf.Timestamp
+	33, // 7: trunkline.v1.Token.last_use_time:type_name -> google.protobuf.Timestamp
+	33, // 8: trunkline.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
 	2,  // 9: trunkline.v1.WhoAmIResponse.grants:type_name -> trunkline.v1.Grant
-	30, // 10: trunkline.v1.CreateTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	34, // 10: trunkline.v1.CreateTokenRequest.valid_for:type_name -> google.protobuf.Duration
 	4,  // 11: trunkline.v1.CreateTokenResponse.token:type_name -> trunkline.v1.Token
 	4,  // 12: trunkline.v1.ListTokensResponse.tokens:type_name -> trunkline.v1.Token
 	4,  // 13: trunkline.v1.RevokeTokenResponse.token:type_name -> trunkline.v1.Token
-	30, // 14: trunkline.v1.RotateTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	30, // 15: trunkline.v1.RotateTokenRequest.overlap:type_name -> google.protobuf.Duration
+	34, // 14: trunkline.v1.RotateTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	34, // 15: trunkline.v1.RotateTokenRequest.overlap:type_name -> google.protobuf.Duration
 	4,  // 16: trunkline.v1.RotateTokenResponse.token:type_name -> trunkline.v1.Token
 	4,  // 17: trunkline.v1.RotateTokenResponse.replaced:type_name -> trunkline.v1.Token
 	0,  // 18: trunkline.v1.AddGrantRequest.operation:type_name -> trunkline.v1.Operation
@@ -2043,35 +2363,41 @@ var file_trunkline_v1_access_proto_depIdxs = []int32{
 	3,  // 23: trunkline.v1.SetQuotaResponse.quota:type_name -> trunkline.v1.Quota
 	1,  // 24: trunkline.v1.RemoveQuotaRequest.limit:type_name -> trunkline.v1.Limit
 	3,  // 25: trunkline.v1.ListQuotasResponse.quotas:type_name -> trunkline.v1.Quota
-	5,  // 26: trunkline.v1.AccessService.WhoAmI:input_type -> trunkline.v1.WhoAmIRequest
-	7,  // 27: trunkline.v1.AccessService.CreateToken:input_type -> trunkline.v1.CreateTokenRequest
-	9,  // 28: trunkline.v1.AccessService.ListTokens:input_type -> trunkline.v1.ListTokensRequest
-	11, // 29: trunkline.v1.AccessService.RevokeToken:input_type -> trunkline.v1.RevokeTokenRequest
-	13, // 30: trunkline.v1.AccessService.RotateToken:input_type -> trunkline.v1.RotateTokenRequest
-	15, // 31: trunkline.v1.AccessService.AddGrant:input_type -> trunkline.v1.AddGrantRequest
-	17, // 32: trunkline.v1.AccessService.RemoveGrant:input_type -> trunkline.v1.RemoveGrantRequest
-	19, // 33: trunkline.v1.AccessService.ListGrants:input_type -> trunkline.v1.ListGrantsRequest
-	21, // 34: trunkline.v1.AccessService.AssignOwner:input_type -> trunkline.v1.AssignOwnerRequest
-	23, // 35: trunkline.v1.AccessService.SetQuota:input_type -> trunkline.v1.SetQuotaRequest
-	25, // 36: trunkline.v1.AccessService.RemoveQuota:input_type -> trunkline.v1.RemoveQuotaRequest
-	27, // 37: trunkline.v1.AccessService.ListQuotas:input_type -> trunkline.v1.ListQuotasRequest
-	6,  // 38: trunkline.v1.AccessService.WhoAmI:output_type -> trunkline.v1.WhoAmIResponse
-	8,  // 39: trunkline.v1.AccessService.CreateToken:output_type -> trunkline.v1.CreateTokenResponse
-	10, // 40: trunkline.v1.AccessService.ListTokens:output_type -> trunkline.v1.ListTokensResponse
-	12, // 41: trunkline.v1.AccessService.RevokeToken:output_type -> trunkline.v1.RevokeTokenResponse
-	14, // 42: trunkline.v1.AccessService.RotateToken:output_type -> trunkline.v1.RotateTokenResponse
-	16, // 43: trunkline.v1.AccessService.AddGrant:output_type -> trunkline.v1.AddGrantResponse
-	18, // 44: trunkline.v1.AccessService.RemoveGrant:output_type -> trunkline.v1.RemoveGrantResponse
-	20, // 45: trunkline.v1.AccessService.ListGrants:output_type -> trunkline.v1.ListGrantsResponse
-	22, // 46: trunkline.v1.AccessService.AssignOwner:output_type -> trunkline.v1.AssignOwnerResponse
-	24, // 47: trunkline.v1.AccessService.SetQuota:output_type -> trunkline.v1.SetQuotaResponse
-	26, // 48: trunkline.v1.AccessService.RemoveQuota:output_type -> trunkline.v1.RemoveQuotaResponse
-	28, // 49: trunkline.v1.AccessService.ListQuotas:output_type -> trunkline.v1.ListQuotasResponse
-	38, // [38:50] is the sub-list for method output_type
-	26, // [26:38] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	33, // 26: trunkline.v1.AuditRecord.time:type_name -> google.protobuf.Timestamp
+	32, // 27: trunkline.v1.AuditRecord.details:type_name -> trunkline.v1.AuditRecord.DetailsEntry
+	33, // 28: trunkline.v1.ListAuditRequest.since:type_name -> google.protobuf.Timestamp
+	29, // 29: trunkline.v1.ListAuditResponse.records:type_name -> trunkline.v1.AuditRecord
+	5,  // 30: trunkline.v1.AccessService.WhoAmI:input_type -> trunkline.v1.WhoAmIRequest
+	7,  // 31: trunkline.v1.AccessService.CreateToken:input_type -> trunkline.v1.CreateTokenRequest
+	9,  // 32: trunkline.v1.AccessService.ListTokens:input_type -> trunkline.v1.ListTokensRequest
+	11, // 33: trunkline.v1.AccessService.RevokeToken:input_type -> trunkline.v1.RevokeTokenRequest
+	13, // 34: trunkline.v1.AccessService.RotateToken:input_type -> trunkline.v1.RotateTokenRequest
+	15, // 35: trunkline.v1.AccessService.AddGrant:input_type -> trunkline.v1.AddGrantRequest
+	17, // 36: trunkline.v1.AccessService.RemoveGrant:input_type -> trunkline.v1.RemoveGrantRequest
+	19, // 37: trunkline.v1.AccessService.ListGrants:input_type -> trunkline.v1.ListGrantsRequest
+	21, // 38: trunkline.v1.AccessService.AssignOwner:input_type -> trunkline.v1.AssignOwnerRequest
+	23, // 39: trunkline.v1.AccessService.SetQuota:input_type -> trunkline.v1.SetQuotaRequest
+	25, // 40: trunkline.v1.AccessService.RemoveQuota:input_type -> trunkline.v1.RemoveQuotaRequest
+	27, // 41: trunkline.v1.AccessService.ListQuotas:input_type -> trunkline.v1.ListQuotasRequest
+	30, // 42: trunkline.v1.AccessService.ListAudit:input_type -> trunkline.v1.ListAuditRequest
+	6,  // 43: trunkline.v1.AccessService.WhoAmI:output_type -> trunkline.v1.WhoAmIResponse
+	8,  // 44: trunkline.v1.AccessService.CreateToken:output_type -> trunkline.v1.CreateTokenResponse
+	10, // 45: trunkline.v1.AccessService.ListTokens:output_type -> trunkline.v1.ListTokensResponse
+	12, // 46: trunkline.v1.AccessService.RevokeToken:output_type -> trunkline.v1.RevokeTokenResponse
+	14, // 47: trunkline.v1.AccessService.RotateToken:output_type -> trunkline.v1.RotateTokenResponse
+	16, // 48: trunkline.v1.AccessService.AddGrant:output_type -> trunkline.v1.AddGrantResponse
+	18, // 49: trunkline.v1.AccessService.RemoveGrant:output_type -> trunkline.v1.RemoveGrantResponse
+	20, // 50: trunkline.v1.AccessService.ListGrants:output_type -> trunkline.v1.ListGrantsResponse
+	22, // 51: trunkline.v1.AccessService.AssignOwner:output_type -> trunkline.v1.AssignOwnerResponse
+	24, // 52: trunkline.v1.AccessService.SetQuota:output_type -> trunkline.v1.SetQuotaResponse
+	26, // 53: trunkline.v1.AccessService.RemoveQuota:output_type -> trunkline.v1.RemoveQuotaResponse
+	28, // 54: trunkline.v1.AccessService.ListQuotas:output_type -> trunkline.v1.ListQuotasResponse
+	31, // 55: trunkline.v1.AccessService.ListAudit:output_type -> trunkline.v1.ListAuditResponse
+	43, // [43:56] is the sub-list for method output_type
+	30, // [30:43] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_trunkline_v1_access_proto_init() }
@@ -2089,7 +2415,7 @@ func file_trunkline_v1_access_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trunkline_v1_access_proto_rawDesc), len(file_trunkline_v1_access_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   27,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

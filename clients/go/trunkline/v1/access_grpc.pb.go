@@ -31,6 +31,7 @@ const (
 	AccessService_SetQuota_FullMethodName    = "/trunkline.v1.AccessService/SetQuota"
 	AccessService_RemoveQuota_FullMethodName = "/trunkline.v1.AccessService/RemoveQuota"
 	AccessService_ListQuotas_FullMethodName  = "/trunkline.v1.AccessService/ListQuotas"
+	AccessService_ListAudit_FullMethodName   = "/trunkline.v1.AccessService/ListAudit"
 )
 
 // AccessServiceClient is the client API for AccessService service.
@@ -102,6 +103,9 @@ type AccessServiceClient interface {
 	// Lists quotas, ordered by principal and by the names of limits, one page at a
 	// time. Others than administrators see their own.
 	ListQuotas(ctx context.Context, in *ListQuotasRequest, opts ...grpc.CallOption) (*ListQuotasResponse, error)
+	// Lists the audit, newest first, one page at a time: what was done, and which
+	// calls were denied. For administrators.
+	ListAudit(ctx context.Context, in *ListAuditRequest, opts ...grpc.CallOption) (*ListAuditResponse, error)
 }
 
 type accessServiceClient struct {
@@ -232,6 +236,16 @@ func (c *accessServiceClient) ListQuotas(ctx context.Context, in *ListQuotasRequ
 	return out, nil
 }
 
+func (c *accessServiceClient) ListAudit(ctx context.Context, in *ListAuditRequest, opts ...grpc.CallOption) (*ListAuditResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListAuditResponse)
+	err := c.cc.Invoke(ctx, AccessService_ListAudit_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AccessServiceServer is the server API for AccessService service.
 // All implementations must embed UnimplementedAccessServiceServer
 // for forward compatibility.
@@ -301,6 +315,9 @@ type AccessServiceServer interface {
 	// Lists quotas, ordered by principal and by the names of limits, one page at a
 	// time. Others than administrators see their own.
 	ListQuotas(context.Context, *ListQuotasRequest) (*ListQuotasResponse, error)
+	// Lists the audit, newest first, one page at a time: what was done, and which
+	// calls were denied. For administrators.
+	ListAudit(context.Context, *ListAuditRequest) (*ListAuditResponse, error)
 	mustEmbedUnimplementedAccessServiceServer()
 }
 
@@ -346,6 +363,9 @@ func (UnimplementedAccessServiceServer) RemoveQuota(context.Context, *RemoveQuot
 }
 func (UnimplementedAccessServiceServer) ListQuotas(context.Context, *ListQuotasRequest) (*ListQuotasResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListQuotas not implemented")
+}
+func (UnimplementedAccessServiceServer) ListAudit(context.Context, *ListAuditRequest) (*ListAuditResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListAudit not implemented")
 }
 func (UnimplementedAccessServiceServer) mustEmbedUnimplementedAccessServiceServer() {}
 func (UnimplementedAccessServiceServer) testEmbeddedByValue()                       {}
@@ -584,6 +604,24 @@ func _AccessService_ListQuotas_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AccessService_ListAudit_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListAuditRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AccessServiceServer).ListAudit(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AccessService_ListAudit_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AccessServiceServer).ListAudit(ctx, req.(*ListAuditRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AccessService_ServiceDesc is the grpc.ServiceDesc for AccessService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -638,6 +676,10 @@ var AccessService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListQuotas",
 			Handler:    _AccessService_ListQuotas_Handler,
+		},
+		{
+			MethodName: "ListAudit",
+			Handler:    _AccessService_ListAudit_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
