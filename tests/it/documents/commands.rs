@@ -61,7 +61,7 @@ async fn the_commands_of_performance_run() {
 
 #[tokio::test]
 async fn the_commands_of_roles_run() {
-    assert_eq!(Reader::new().await.follow("docs/roles.md").await, 1);
+    assert_eq!(Reader::new().await.follow("docs/roles.md").await, 3);
 }
 
 /// Somebody who does what a page says.

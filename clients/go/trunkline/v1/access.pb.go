@@ -23,19 +23,22 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What a grant permits.
+// What a grant permits. Each of them also permits describing the topic.
 type Operation int32
 
 const (
 	// Not a valid operation.
 	Operation_OPERATION_UNSPECIFIED Operation = 0
-	// Create, change, trim and delete topics; describe, unregister and assign
-	// everyone's producers and consumers. On `*` also: tokens and grants.
+	// Create, describe, change, trim and delete topics; read messages without a
+	// consumer; register producers and consumers of one's own; describe,
+	// unregister and assign everyone's; seek everyone's consumers. On `*` also:
+	// tokens and grants. It permits neither publishing nor consuming.
 	Operation_OPERATION_ADMIN Operation = 1
-	// Register producers of one's own and publish as them.
+	// Register, fence, describe and unregister producers of one's own, and
+	// publish as them.
 	Operation_OPERATION_PUBLISH Operation = 2
-	// Register consumers of one's own and receive, commit and seek as them. It
-	// includes OPERATION_READ.
+	// Register and unregister consumers of one's own, and receive, commit and
+	// seek as them. It includes OPERATION_READ.
 	Operation_OPERATION_CONSUME Operation = 3
 	// Read messages without a consumer, and describe everyone's producers and
 	// consumers.
