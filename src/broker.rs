@@ -36,6 +36,7 @@ pub use admin::{
     topics::{TopicAdmin, TrimTo},
 };
 pub use budget::{Budget, Hold, Owner, Share, counted_address};
+pub use calls::SessionOwner;
 pub use consume::{
     commit::Commit,
     delivery::Delivery,
@@ -81,6 +82,8 @@ pub struct Broker {
     pub publisher: Publisher,
     /// Streams, pulls, commits, seeks and reads.
     pub delivery: Arc<Delivery>,
+    /// What clients may create, and how many streams there may be.
+    pub quotas: Quotas,
     storage: Arc<Storage>,
     leases: Arc<Leases>,
     database_up: watch::Receiver<bool>,
@@ -178,6 +181,7 @@ impl Broker {
             consumers,
             publisher,
             delivery: Arc::new(delivery),
+            quotas,
             storage,
             leases,
             database_up,

@@ -1,15 +1,18 @@
 //! The broker's gRPC services: decode, call, encode.
 
+mod accounts;
 mod answers;
 mod arrivals;
 mod backlog;
 mod body;
 mod call;
 mod caller;
+mod connection;
 mod deadline;
 mod explain;
 mod intake;
 mod limits;
+mod open_calls;
 mod peer;
 mod status;
 mod trunkline;
@@ -25,31 +28,33 @@ use crate::{
     },
 };
 
-pub use backlog::Backlog;
 pub use call::{Api, answer};
+pub use connection::Connection;
 pub use intake::Intake;
 pub use limits::{
     CONNECTION_WINDOW, MAX_CALL_BYTES, MAX_METADATA_BYTES, MAX_REQUEST_BYTES, STREAM_WINDOW,
 };
+pub use open_calls::serve_call;
 #[cfg(fuzzing)]
 pub use trunkline::fuzzing;
 pub use trunkline::{decode::decode_publish, frames::encode_batch};
 
-use intake::Budgets;
+use accounts::Accounts;
 use trunkline::{access::AccessAdmin, consumers::Consumers, producers::Producers, topics::Topics};
 
 /// The services of a broker.
 pub struct Services {
     broker: Arc<Broker>,
     access: Arc<Access>,
-    budgets: Budgets,
+    accounts: Arc<Accounts>,
 }
 
 impl Services {
     /// Serves a broker to those whom `access` permits.
     pub fn new(broker: Arc<Broker>, access: Arc<Access>) -> Self {
-        let budgets = Budgets::new(broker.publisher.budget().clone());
-        Self { broker, access, budgets }
+        let publishes = broker.publisher.budget().clone();
+        let accounts = Accounts::new(publishes, broker.quotas.streams, access.is_required());
+        Self { broker, access, accounts: Arc::new(accounts) }
     }
 
     /// The service for topics.
@@ -82,6 +87,6 @@ impl Services {
 
     /// Any other service, behind the same limits of what may arrive.
     pub fn limited<S>(&self, service: S) -> Intake<S> {
-        Intake::new(service, self.budgets.clone())
+        Intake::new(service, self.accounts.clone())
     }
 }

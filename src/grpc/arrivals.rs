@@ -73,12 +73,11 @@ impl Arrivals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{Budget, Owner};
+    use crate::broker::Budget;
 
     #[test]
     fn what_a_request_does_not_need_is_returned_once_it_is_decoded() {
-        let budget = Budget::new(100, 100);
-        let share = budget.share(Owner::Principal("shop".into()));
+        let share = Budget::new(100, 100).new_share();
         let free = |bytes| share.try_hold(bytes).is_some();
         let arrivals = Arrivals::default();
         arrivals.add(share.try_hold(70).unwrap(), [30, 40]);

@@ -15,6 +15,8 @@ use futures::FutureExt as _;
 use hyper::rt::Executor;
 use tokio::time::Instant;
 
+use crate::grpc;
+
 /// The open calls of one connection. As the executor of its HTTP/2 server it runs each call in a
 /// task, so a call counts until its whole answer is handed over, also that of a stream.
 #[derive(Clone)]
@@ -68,7 +70,7 @@ where
     fn execute(&self, call: F) {
         let open = self.begin();
         // Also a call that panics drops what it counts by.
-        tokio::spawn(call.map(move |_| drop(open)));
+        tokio::spawn(grpc::serve_call(call.map(move |_| drop(open))));
     }
 }
 

@@ -45,6 +45,7 @@ const ROOMS: Arrows = &[
         "consume",
         &[
             "backoff",
+            "budget",
             "calls",
             "catalogue",
             "characters",

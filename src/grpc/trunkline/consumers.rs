@@ -10,6 +10,7 @@ use crate::{
     access::Access,
     broker::{Broker, Consume, Error, Frame, Frames},
     grpc::{
+        answers::AnswerRoom,
         caller, deadline, peer,
         status::refuse,
         trunkline::{decode, encode, guarded::Guarded, page_token},
@@ -128,16 +129,21 @@ impl ConsumerService for Consumers {
     ) -> Result<Response<proto::PullResponse>, Status> {
         let deadline = deadline::of_unary(request.metadata());
         let caller = caller::of(&self.access, &request)?;
-        let pull = decode::pull(request.into_inner(), deadline).map_err(refuse)?;
+        let room = request.extensions().get::<AnswerRoom>().cloned();
+        let mut pull = decode::pull(request.into_inner(), deadline).map_err(refuse)?;
+        pull.answers = room.as_ref().map(|room| room.share.clone());
         let key = || RegistrationKey::consumer(&pull.topic, &pull.consumer);
         let mut guard = self.access.guard(&caller);
         guard.permit(key).await.map_err(refuse)?;
         // It may wait for a minute, during which its caller may lose the right.
-        let pulled = tokio::select! {
+        let mut pulled = tokio::select! {
             biased;
             pulled = self.broker.delivery.pull(pull) => pulled.map_err(refuse)?,
             error = guard.ended() => return Err(refuse(error)),
         };
+        if let Some(room) = room {
+            room.keep(pulled.room.take());
+        }
         Ok(Response::new(encode::pulled(&pulled)))
     }
 
