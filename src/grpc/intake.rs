@@ -133,6 +133,8 @@ where
             Err(refusal) => return Either::Right(Box::pin(ready(Ok(refusal.into_http())))),
         }
         let is_publish = path == PUBLISH;
+        // Its rights may have to be looked up in the database.
+        let is_known = request.extensions().get::<Caller>().is_some();
         let publishes = is_publish || path == PUBLISH_STREAM;
         let is_stream = path == PUBLISH_STREAM || path.ends_with(REFLECTION);
         let room = (path == PULL).then(|| AnswerRoom::new(account.answers.clone()));
@@ -144,8 +146,8 @@ where
         let backlog =
             request.extensions().get::<Connection>().map(Connection::backlog).unwrap_or_default();
         let terms = Terms { share, max_request, is_stream, stall_limit: STALL_LIMIT, backlog };
-        let arrivals = Arrivals::default();
-        if publishes {
+        let arrivals = publishes.then(Arrivals::default);
+        if let Some(arrivals) = &arrivals {
             request.extensions_mut().insert(arrivals.clone());
         }
         if let Some(room) = &room {
@@ -153,7 +155,7 @@ where
         }
         let arriving = |body| Body::new(ArrivingBody::new(body, terms, arrivals));
         let answering = self.service.call(request.map(arriving));
-        if is_publish {
+        if is_publish && !is_known {
             return Either::Left(answering);
         }
         let unread = answers_are_large.then(|| Unread {

@@ -29,7 +29,7 @@ fn arriving(body: Body, share: Share, stall_limit: Duration) -> (ArrivingBody, A
     let arrivals = Arrivals::default();
     let backlog = Backlog::default();
     let terms = Terms { share, max_request: 1_000, is_stream: true, stall_limit, backlog };
-    (ArrivingBody::new(body, terms, arrivals.clone()), arrivals)
+    (ArrivingBody::new(body, terms, Some(arrivals.clone())), arrivals)
 }
 
 const LONG: Duration = Duration::from_secs(3_600);
@@ -124,7 +124,7 @@ async fn a_request_that_cannot_arrive_ends_the_waits_that_may_be_why() {
             stall_limit: LONG,
             backlog: backlog.clone(),
         };
-        ArrivingBody::new(body(vec![frame], true), terms, Arrivals::default())
+        ArrivingBody::new(body(vec![frame], true), terms, None)
     };
     let mut arriving = open(request(EACH)[..100].to_vec());
     next(&mut arriving).unwrap().unwrap();
