@@ -1,5 +1,6 @@
 //! The broker's gRPC services: decode, call, encode.
 
+mod accounts;
 mod answers;
 mod arrivals;
 mod audited;
@@ -7,10 +8,12 @@ mod backlog;
 mod body;
 mod call;
 mod caller;
+mod connection;
 mod deadline;
 mod explain;
 mod intake;
 mod limits;
+mod open_calls;
 mod peer;
 mod reset;
 mod status;
@@ -29,18 +32,19 @@ use crate::{
     },
 };
 
-pub use backlog::Backlog;
 pub use call::{Api, answer};
+pub use connection::Connection;
 pub use intake::Intake;
 pub use limits::{
     CONNECTION_WINDOW, MAX_CALL_BYTES, MAX_METADATA_BYTES, MAX_REQUEST_BYTES, STREAM_WINDOW,
 };
+pub use open_calls::serve_call;
 pub use reset::resettable;
 #[cfg(fuzzing)]
 pub use trunkline::fuzzing;
 pub use trunkline::{decode::decode_publish, frames::encode_batch};
 
-use intake::Budgets;
+use accounts::Accounts;
 use trunkline::{access::AccessAdmin, consumers::Consumers, producers::Producers, topics::Topics};
 
 /// The services of a broker.
@@ -48,15 +52,16 @@ pub struct Services {
     broker: Arc<Broker>,
     access: Arc<Access>,
     audit: Arc<Audit>,
-    budgets: Budgets,
+    accounts: Arc<Accounts>,
 }
 
 impl Services {
     /// Serves a broker to those whom `access` permits.
     pub fn new(broker: Arc<Broker>, access: Arc<Access>) -> Self {
-        let budgets = Budgets::new(broker.publisher.budget().clone());
+        let publishes = broker.publisher.budget().clone();
+        let accounts = Accounts::new(publishes, broker.quotas().streams, access.is_required());
         let audit = broker.audit();
-        Self { broker, access, audit, budgets }
+        Self { broker, access, audit, accounts: Arc::new(accounts) }
     }
 
     /// The service for topics.
@@ -105,6 +110,6 @@ impl Services {
 
     /// Any other service, behind the same limits of what may arrive.
     pub fn limited<S>(&self, service: S) -> Intake<S> {
-        Intake::new(service, self.budgets.clone(), self.access.clone())
+        Intake::new(service, self.accounts.clone(), self.access.clone())
     }
 }

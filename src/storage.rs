@@ -55,5 +55,5 @@ pub use pull::Pulled;
 pub use read::LogSlice;
 pub use retention::Deleted;
 pub use schema::SchemaVersion;
-pub use session::{Limits, RowLocks};
+pub use session::{Limits, RowLocks, SessionShare};
 pub use settings::ServerSettings;

@@ -4,12 +4,10 @@
 //! owner's share is more than a quarter of the whole, so one owner alone cannot make another wait.
 
 use std::{
-    collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
 };
 
-use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Whom the bytes of a call are charged to.
@@ -43,20 +41,13 @@ pub fn counted_address(peer: IpAddr) -> IpAddr {
 /// Bytes that all owners share.
 pub struct Budget {
     all: Arc<Semaphore>,
+    size: usize,
     /// The largest share of an owner.
     each: usize,
-    owners: Mutex<Owners>,
-}
-
-/// The bytes that are left to each owner.
-struct Owners {
-    left: HashMap<Owner, Arc<Semaphore>>,
-    /// How many there may be until those that use nothing are forgotten.
-    sweep_at: usize,
 }
 
 /// One owner's share of a budget. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Share {
     all: Arc<Semaphore>,
     own: Arc<Semaphore>,
@@ -70,34 +61,20 @@ pub struct Hold {
     own: OwnedSemaphorePermit,
 }
 
-/// Owners that use nothing are forgotten once there are this many.
-const FIRST_SWEEP: usize = 1_024;
-
 impl Budget {
     /// A budget of some bytes, of which each owner may use up to `each`.
-    pub fn new(all: usize, each: usize) -> Self {
-        let owners = Owners { left: HashMap::new(), sweep_at: FIRST_SWEEP };
-        Self { all: Arc::new(Semaphore::new(all)), each, owners: Mutex::new(owners) }
+    pub fn new(size: usize, each: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(size)), size, each }
     }
 
-    /// The share of an owner.
-    pub fn share(&self, owner: Owner) -> Share {
-        let own = self.owners.lock().find(owner, self.each);
-        Share { all: self.all.clone(), own, each: self.each }
+    /// The share of an owner that has none yet. Every clone of it is the same share.
+    pub fn new_share(&self) -> Share {
+        Share { all: self.all.clone(), own: Arc::new(Semaphore::new(self.each)), each: self.each }
     }
-}
 
-impl Owners {
-    fn find(&mut self, owner: Owner, each: usize) -> Arc<Semaphore> {
-        if let Some(left) = self.left.get(&owner) {
-            return left.clone();
-        }
-        if self.left.len() >= self.sweep_at {
-            // Those in use are also held by a share or by what was taken of it.
-            self.left.retain(|_, left| Arc::strong_count(left) > 1);
-            self.sweep_at = FIRST_SWEEP.max(2 * self.left.len());
-        }
-        self.left.entry(owner).or_insert_with(|| Arc::new(Semaphore::new(each))).clone()
+    /// How many bytes are in use.
+    pub fn held(&self) -> usize {
+        self.size - self.all.available_permits()
     }
 }
 
@@ -105,6 +82,11 @@ impl Share {
     /// The most bytes that can be held at once.
     pub fn most(&self) -> usize {
         self.each
+    }
+
+    /// Whether nobody else holds bytes of it, waits for them, or could.
+    pub fn is_unused(&self) -> bool {
+        Arc::strong_count(&self.own) == 1
     }
 
     /// Takes bytes if they are free.
@@ -158,44 +140,38 @@ mod tests {
 
     use super::*;
 
-    fn owner(last: u8) -> Owner {
-        Owner::of_address(IpAddr::from([127, 0, 0, last]))
-    }
-
     #[test]
     fn an_owner_that_uses_its_share_up_leaves_the_rest_to_others() {
         let budget = Budget::new(100, 25);
-        let greedy = budget.share(owner(1));
+        let greedy = budget.new_share();
         let mut held = greedy.try_hold(25).unwrap();
         assert!(greedy.try_hold(1).is_none());
-        assert!(budget.share(owner(1)).hold(1).now_or_never().is_none(), "the same owner");
-        assert!(budget.share(owner(2)).hold(25).now_or_never().is_some());
+        assert!(greedy.clone().hold(1).now_or_never().is_none(), "the same owner");
+        assert!(budget.new_share().hold(25).now_or_never().is_some());
         drop(held.split(10));
         assert_eq!((held.bytes(), greedy.try_hold(10).unwrap().bytes()), (15, 10));
+        assert_eq!(budget.held(), 15);
     }
 
     #[test]
     fn all_owners_together_use_no_more_than_the_whole() {
         let budget = Budget::new(100, 25);
-        let mut held: Vec<_> =
-            (0..4).map(|last| budget.share(owner(last)).try_hold(25).unwrap()).collect();
-        assert!(budget.share(owner(9)).try_hold(1).is_none());
-        let waiting = budget.share(owner(9)).hold(1);
+        let mut held: Vec<_> = (0..4).map(|_| budget.new_share().try_hold(25).unwrap()).collect();
+        let other = budget.new_share();
+        assert!(other.try_hold(1).is_none());
+        let waiting = other.hold(1);
         held.pop();
         assert_eq!(waiting.now_or_never().unwrap().bytes(), 1);
-        assert_eq!(budget.all.available_permits(), 25);
+        assert_eq!(budget.held(), 75);
     }
 
     #[test]
-    fn owners_that_use_nothing_are_forgotten() {
-        let budget = Budget::new(100, 25);
-        let busy = budget.share(owner(0));
-        let _held = busy.try_hold(7);
-        for number in 0..10_000_u32 {
-            budget.share(Owner::Principal(number.to_string().into()));
-        }
-        assert!(budget.owners.lock().left.len() <= 2 * FIRST_SWEEP);
-        assert!(budget.share(owner(0)).try_hold(19).is_none(), "what is held is remembered");
+    fn a_share_is_unused_once_nothing_of_it_is_held() {
+        let share = Budget::new(100, 25).new_share();
+        let held = share.try_hold(7);
+        assert!(!share.is_unused());
+        drop(held);
+        assert!(share.is_unused());
     }
 
     #[test]

@@ -1,8 +1,26 @@
 //! The calls that are under way. New ones are refused while the broker drains.
 
+use tokio::task::futures::TaskLocalFuture;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::broker::error::Error;
+use crate::{broker::error::Error, storage::SessionShare};
+
+/// Whom calls get sessions of the database for: owners get them in turn. Cheap to clone; every clone
+/// is the same owner.
+#[derive(Clone, Debug, Default)]
+pub struct SessionOwner(SessionShare);
+
+impl SessionOwner {
+    /// Serves a call of this owner.
+    pub fn scope<F: Future>(self, call: F) -> TaskLocalFuture<SessionShare, F> {
+        self.0.scope(call)
+    }
+
+    /// Whether nobody else uses it or could.
+    pub fn is_unused(&self) -> bool {
+        self.0.is_unused()
+    }
+}
 
 /// The calls that are under way. Cheap to clone.
 #[derive(Clone, Default)]
@@ -23,8 +41,9 @@ impl Calls {
     }
 
     /// Spawns a call, or the part of a call that outlives its request, and counts it until it ends.
+    /// It gets sessions of the database as whoever made the call.
     pub(crate) fn spawn(&self, call: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(call);
+        self.tasks.spawn(SessionShare::inherit(call));
     }
 
     /// Counts a call until it ends.

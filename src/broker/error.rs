@@ -96,6 +96,10 @@ pub enum Error {
     TooManyOfPrincipal { principal: Principal, what: Limit, limit: usize },
     #[error("this broker serves {limit} streams, and the limit is {limit}; try another broker")]
     TooManyStreams { limit: usize },
+    #[error(
+        "{limit} bytes of answers to this client wait to be read, which is the limit; nothing was taken"
+    )]
+    AnswersUnread { limit: usize },
     #[error("topic {topic} is locked by another session of the database; nothing was stored")]
     TopicBusy { topic: TopicName },
     #[error("the database is unavailable; try again")]
@@ -141,7 +145,9 @@ impl Error {
     /// How long to wait before a retry, if one may help.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::TopicBusy { .. } | Self::Draining => Some(Duration::from_millis(500)),
+            Self::TopicBusy { .. } | Self::AnswersUnread { .. } | Self::Draining => {
+                Some(Duration::from_millis(500))
+            }
             Self::DatabaseUnavailable(_)
             | Self::OutcomeUnknown(_)
             // Streams end.

@@ -40,6 +40,32 @@ pub(super) struct Unread {
     pub(super) share: Share,
     /// How long an answer may wait for its client.
     pub(super) limit: Duration,
+    /// The room of a call that takes it before it acts.
+    pub(super) room: Option<AnswerRoom>,
+}
+
+/// Room for the answer to a call that must not be refused once it has acted: an extension of its
+/// request. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct AnswerRoom {
+    pub(super) share: Share,
+    held: Arc<Mutex<Option<Hold>>>,
+}
+
+impl AnswerRoom {
+    pub(super) fn new(share: Share) -> Self {
+        Self { share, held: Arc::default() }
+    }
+
+    /// Keeps what was taken of the share for the answer.
+    pub(super) fn keep(&self, hold: Option<Hold>) {
+        *self.held.lock() = hold;
+    }
+
+    /// What is kept, or as much of it as an answer needs.
+    fn take(&self, bytes: usize) -> Option<Hold> {
+        self.held.lock().take()?.split(bytes)
+    }
 }
 
 impl Unread {
@@ -64,8 +90,11 @@ impl Unread {
         let trailers = collected.trailers().cloned();
         let bytes = collected.to_bytes();
         let mut body = AnswerBody { answer: Arc::default(), trailers, _dropping: None };
+        let kept = self.room.as_ref().and_then(|room| room.take(bytes.len()));
         let hold = match bytes.len() {
             ..=SMALL => None,
+            // It took enough for the largest answer.
+            _ if kept.is_some() => kept,
             charge => match self.share.try_hold(charge) {
                 Some(hold) => Some(hold),
                 None => return self.refuse(),
@@ -148,12 +177,12 @@ mod tests {
     use http_body_util::StreamBody;
 
     use super::*;
-    use crate::broker::{Budget, Owner};
+    use crate::broker::Budget;
 
     const EACH: usize = 100_000;
 
     fn unread(budget: &Budget, limit: Duration) -> Unread {
-        Unread { share: budget.share(Owner::Principal("shop".into())), limit }
+        Unread { share: budget.new_share(), limit, room: None }
     }
 
     /// An answer of some bytes, with trailers.
@@ -223,5 +252,22 @@ mod tests {
             read += body.frame().await.unwrap().unwrap().into_data().unwrap().len();
         }
         assert!(unread.share.try_hold(EACH).is_some());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_has_its_room_is_not_refused_and_returns_what_it_does_not_need() {
+        let budget = Budget::new(4 * EACH, EACH);
+        let unread = unread(&budget, LONG);
+        let room = AnswerRoom::new(unread.share.clone());
+        room.keep(unread.share.try_hold(EACH));
+        let unread = Unread { room: Some(room), ..unread };
+        let kept = unread.clone().keep(answer(EACH / 2)).await;
+        assert!(!kept.headers().contains_key("grpc-status"));
+        assert_eq!(budget.held(), EACH / 2);
+        drop(kept);
+        // The task that would have dropped it ends first.
+        while budget.held() > 0 {
+            tokio::task::yield_now().await;
+        }
     }
 }

@@ -28,8 +28,10 @@ pub(super) struct Arrivals(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     held: Option<Hold>,
-    /// What each request was charged that is not decoded yet.
-    charges: VecDeque<usize>,
+    /// What each request was charged that is not decoded yet: the first apart, as a unary call has
+    /// no other.
+    charge: Option<usize>,
+    more_charges: VecDeque<usize>,
     /// What decoded requests did not need. It is returned with the next ones, all at once.
     surplus: usize,
 }
@@ -38,7 +40,11 @@ impl Arrivals {
     /// Adds requests that have begun to arrive.
     pub(super) fn add(&self, hold: Hold, charges: impl IntoIterator<Item = usize>) {
         let mut state = self.0.lock();
-        state.charges.extend(charges);
+        let mut charges = charges.into_iter();
+        if state.charge.is_none() {
+            state.charge = charges.next();
+        }
+        state.more_charges.extend(charges);
         match &mut state.held {
             Some(held) => held.merge(hold),
             held => *held = Some(hold),
@@ -48,7 +54,8 @@ impl Arrivals {
     /// The next request was decoded, and needs this many bytes. Returns how many stay held for it.
     pub(super) fn decoded(&self, needs: usize) -> usize {
         let mut state = self.0.lock();
-        let charge = state.charges.pop_front().unwrap_or(0);
+        let next = state.more_charges.pop_front();
+        let charge = std::mem::replace(&mut state.charge, next).unwrap_or(0);
         let kept = needs.min(charge);
         state.surplus += charge - kept;
         kept
@@ -73,12 +80,11 @@ impl Arrivals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{Budget, Owner};
+    use crate::broker::Budget;
 
     #[test]
     fn what_a_request_does_not_need_is_returned_once_it_is_decoded() {
-        let budget = Budget::new(100, 100);
-        let share = budget.share(Owner::Principal("shop".into()));
+        let share = Budget::new(100, 100).new_share();
         let free = |bytes| share.try_hold(bytes).is_some();
         let arrivals = Arrivals::default();
         arrivals.add(share.try_hold(70).unwrap(), [30, 40]);

@@ -56,7 +56,10 @@ const STARVED_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct ArrivingBody {
     body: Body,
     terms: Terms,
-    arrivals: Arrivals,
+    /// Where those who decode the requests find what is held for each.
+    arrivals: Option<Arrivals>,
+    /// What is held for the last request if nobody else has it.
+    held: Option<Hold>,
     /// What has arrived and was not passed on yet.
     rest: Bytes,
     /// Where in a request the rest begins.
@@ -65,8 +68,6 @@ pub(super) struct ArrivingBody {
     waiting: Option<Pin<Box<dyn Future<Output = Option<Granted>> + Send>>>,
     /// What was charged for the first request that begins in the rest.
     charged: Option<Hold>,
-    /// The charges of the requests that begin in the rest.
-    charges: Vec<usize>,
     stall: Stall,
 }
 
@@ -109,17 +110,17 @@ struct Stall {
 }
 
 impl ArrivingBody {
-    pub(super) fn new(body: Body, terms: Terms, arrivals: Arrivals) -> Self {
+    pub(super) fn new(body: Body, terms: Terms, arrivals: Option<Arrivals>) -> Self {
         let stall = Stall { limit: terms.stall_limit, since: Instant::now(), sleep: None };
         Self {
             body,
             terms,
             arrivals,
+            held: None,
             rest: Bytes::new(),
             place: Place::default(),
             waiting: None,
             charged: None,
-            charges: Vec::new(),
             stall,
         }
     }
@@ -128,7 +129,7 @@ impl ArrivingBody {
     fn admit(&mut self) -> Admission {
         let (mut place, mut at) = (self.place, 0);
         let (mut first, mut second, mut cut) = (None, None, self.rest.len());
-        self.charges.clear();
+        let (mut requests, mut first_charge, mut total) = (0, 0, 0);
         while let Some((start, bytes)) = place.next(&self.rest, &mut at) {
             if bytes > self.terms.max_request {
                 if start == 0 {
@@ -137,11 +138,13 @@ impl ArrivingBody {
                 (cut, place) = (start, Place::default());
                 break;
             }
+            let charge = charge(bytes).min(self.terms.share.most());
             match first {
-                None => first = Some(start),
+                None => (first, first_charge) = (Some(start), charge),
                 Some(_) => second = second.or(Some(start)),
             }
-            self.charges.push(charge(bytes).min(self.terms.share.most()));
+            requests += 1;
+            total += charge;
         }
         let Some(first) = first else { return self.pass(cut, place) };
         if let Some(pace) = self.terms.pace.as_ref().filter(|pace| pace.is_limited()) {
@@ -155,30 +158,44 @@ impl ArrivingBody {
             // One request at a time, as each takes something of the rates.
             if let Some(second) = second {
                 (cut, place) = (second, Place::default());
-                self.charges.truncate(1);
+                (requests, total) = (1, first_charge);
             }
         }
         let charged = self.charged.as_ref().map_or(0, Hold::bytes);
-        let needs = self.charges.iter().sum::<usize>().saturating_sub(charged);
+        let needs = total.saturating_sub(charged);
         if let Some(mut hold) = self.terms.share.try_hold(needs) {
             if let Some(charged) = self.charged.take() {
                 hold.merge(charged);
             }
-            self.arrivals.add(hold, self.charges.drain(..));
+            self.keep(hold, requests);
             return self.pass(cut, place);
         }
         if let Some(charged) = self.charged.take() {
-            self.arrivals.add(charged, self.charges.drain(..1));
+            self.keep(charged, 1);
             return match second {
                 Some(second) => self.pass(second, Place::default()),
                 None => self.pass(cut, place),
             };
         }
         match first {
-            0 => Admission::Wait(self.charges[0]),
+            0 => Admission::Wait(first_charge),
             // The request before it can be decoded meanwhile, which may make the room.
             _ => self.pass(first, Place::default()),
         }
+    }
+
+    /// Keeps what is held for the first requests that begin in the rest, until they are decoded.
+    fn keep(&mut self, hold: Hold, requests: usize) {
+        let Some(arrivals) = &self.arrivals else {
+            // Requests that nobody waits for are decoded as soon as they are passed on.
+            self.held = Some(hold);
+            return;
+        };
+        let (mut place, mut at, most) = (self.place, 0, self.terms.share.most());
+        let charges = std::iter::from_fn(|| {
+            place.next(&self.rest, &mut at).map(|(_, bytes)| charge(bytes).min(most))
+        });
+        arrivals.add(hold, charges.take(requests));
     }
 
     fn pass(&mut self, bytes: usize, place: Place) -> Admission {

@@ -1,6 +1,6 @@
-//! Puts a service behind the limits of what clients may have in the broker: a budget of bytes for
-//! each owner and for all, both of requests that arrive and of answers that are not read, and limits
-//! for the time that either may stand still.
+//! Puts a service behind the limits of what clients may have in the broker: open calls and a budget
+//! of bytes for each owner and for all, both of requests that arrive and of answers that are not
+//! read, and limits for the time that either may stand still.
 
 use std::{
     convert::Infallible,
@@ -9,8 +9,9 @@ use std::{
     time::Duration,
 };
 
-use futures::future::{BoxFuture, Either};
+use futures::future::{BoxFuture, Either, ready};
 use tonic::{
+    Status,
     body::Body,
     codegen::{
         Service,
@@ -22,33 +23,35 @@ use tonic::{
 
 use crate::{
     access::{Access, Caller},
-    broker::{Budget, Owner},
+    broker::Owner,
     grpc::{
-        answers::Unread,
+        accounts::{Account, Accounts},
+        answers::{AnswerRoom, Unread},
         arrivals::Arrivals,
-        backlog::Backlog,
         body::{ArrivingBody, Terms},
+        connection::Connection,
         limits::{MAX_CALL_BYTES, MAX_REQUEST_BYTES, UNREAD_LIMIT},
+        open_calls::OpenCall,
+        status,
     },
 };
 
 /// How long a request may make no progress while it arrives.
 const STALL_LIMIT: Duration = Duration::from_secs(30);
 
-/// How many bytes of requests that do not publish may arrive at once. They are small and decoded at
-/// once, so this only limits those that are sent slowly.
-const CALL_BYTES: usize = 64 * 1024 * 1024;
+/// The calls whose answers may be large: up to 4 MiB. The largest of the others is a topic, of 18 KiB.
+const LARGE_ANSWERS: [&str; 7] = [
+    "/ReadMessages",
+    "/Pull",
+    "/ListTopics",
+    "/ListProducers",
+    "/ListConsumers",
+    "/ListTokens",
+    "/ListGrants",
+];
 
-/// The share of each owner.
-const CALL_BYTES_EACH: usize = CALL_BYTES / 4;
-
-/// How many bytes of answers may wait for their clients, and the share of each owner.
-const ANSWER_BYTES: usize = 256 * 1024 * 1024;
-const ANSWER_BYTES_EACH: usize = ANSWER_BYTES / 4;
-
-/// The calls whose answers may be large: up to 4 MiB.
-const LARGE_ANSWERS: [&str; 5] =
-    ["/ReadMessages", "/Pull", "/ListTopics", "/ListProducers", "/ListConsumers"];
+/// The one of them that changes something, and must therefore have room for its answer before.
+const PULL: &str = "/trunkline.v1.ConsumerService/Pull";
 
 /// The calls that publish, whose requests are large, and are held until they are answered.
 const PUBLISH: &str = "/trunkline.v1.ProducerService/Publish";
@@ -58,51 +61,52 @@ const PUBLISH_STREAM: &str = "/trunkline.v1.ProducerService/PublishStream";
 /// [`PUBLISH_STREAM`].
 const REFLECTION: &str = "/ServerReflectionInfo";
 
-/// The budgets that calls are charged to.
-#[derive(Clone)]
-pub(super) struct Budgets {
-    pub(super) publishes: Arc<Budget>,
-    pub(super) calls: Arc<Budget>,
-    /// Calls of clients that need not prove who they are, so that strangers keep no room from
-    /// principals.
-    pub(super) open_calls: Arc<Budget>,
-    pub(super) answers: Arc<Budget>,
-}
+/// What the answers of such a call take that its client does not read: three descriptors of files.
+const REFLECTION_BYTES: usize = 3 * 32 * 1024;
 
 /// A service behind the limits.
 #[derive(Clone)]
 pub struct Intake<S> {
     service: S,
-    budgets: Budgets,
+    accounts: Arc<Accounts>,
     access: Arc<Access>,
 }
 
-impl Budgets {
-    pub(super) fn new(publishes: Arc<Budget>) -> Self {
-        let calls = Budget::new(CALL_BYTES, CALL_BYTES_EACH).into();
-        let open_calls = Budget::new(CALL_BYTES, CALL_BYTES_EACH).into();
-        let answers = Budget::new(ANSWER_BYTES, ANSWER_BYTES_EACH).into();
-        Self { publishes, calls, open_calls, answers }
-    }
-}
-
 impl<S> Intake<S> {
-    pub(super) fn new(service: S, budgets: Budgets, access: Arc<Access>) -> Self {
-        Self { service, budgets, access }
+    pub(super) fn new(service: S, accounts: Arc<Accounts>, access: Arc<Access>) -> Self {
+        Self { service, accounts, access }
+    }
+
+    /// The account that a call is charged to: its caller's or, if nobody knows who calls, that of the
+    /// client's address, which is kept with its connection.
+    fn account_of(&self, extensions: &Extensions) -> Arc<Account> {
+        if let Some(principal) = extensions.get::<Caller>().and_then(Caller::principal) {
+            return self.accounts.find(Owner::Principal(principal.shared()));
+        }
+        let find = || {
+            let address = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+            self.accounts.find(match address {
+                Some(address) => Owner::of_address(address.ip()),
+                // No call of a network connection is without one.
+                None => Owner::Principal("".into()),
+            })
+        };
+        match extensions.get::<Connection>() {
+            Some(connection) => connection.account_or(find),
+            None => find(),
+        }
     }
 }
 
-/// Whom a call is charged to.
-fn owner_of(extensions: &Extensions) -> Owner {
-    if let Some(principal) = extensions.get::<Caller>().and_then(Caller::principal) {
-        return Owner::Principal(principal.shared());
+/// Counts a call until it has ended, and charges the answers of reflection; refuses the call if
+/// there is no room.
+fn open(account: &Account, path: &str) -> Result<OpenCall, Status> {
+    let mut call = account.open.open().map_err(status::too_many_calls)?;
+    if path.ends_with(REFLECTION) {
+        let room = account.answers.try_hold(REFLECTION_BYTES);
+        call.charge(room.ok_or_else(|| status::answers_unread(account.answers.most()))?);
     }
-    let address = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-    match address {
-        Some(address) => Owner::of_address(address.ip()),
-        // No call of a network connection is without one.
-        None => Owner::Principal("".into()),
-    }
+    Ok(call)
 }
 
 /// The answer of a service.
@@ -115,6 +119,7 @@ where
 {
     type Response = Response<Body>;
     type Error = Infallible;
+    /// A publish is answered by its service directly, as it needs nothing else.
     type Future = Either<S::Future, BoxFuture<'static, Answer>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
@@ -122,45 +127,58 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let account = self.account_of(request.extensions());
         let path = request.uri().path();
+        match open(&account, path) {
+            Ok(call) => call.keep(),
+            Err(refusal) => return Either::Right(Box::pin(ready(Ok(refusal.into_http())))),
+        }
+        let is_publish = path == PUBLISH;
+        // Its rights may have to be looked up in the database.
+        let is_known = request.extensions().get::<Caller>().is_some();
+        let publishes = is_publish || path == PUBLISH_STREAM;
         let is_stream = path == PUBLISH_STREAM || path.ends_with(REFLECTION);
-        let publishes = path == PUBLISH || path == PUBLISH_STREAM;
-        let owner = owner_of(request.extensions());
-        let (budget, max_request) = match (publishes, &owner) {
-            (true, _) => (&self.budgets.publishes, MAX_REQUEST_BYTES),
-            (false, Owner::Principal(_)) => (&self.budgets.calls, MAX_CALL_BYTES),
-            (false, Owner::Address(_)) => (&self.budgets.open_calls, MAX_CALL_BYTES),
-        };
+        let room = (path == PULL).then(|| AnswerRoom::new(account.answers.clone()));
         let answers_are_large = LARGE_ANSWERS.iter().any(|call| path.ends_with(call));
-        let unread = answers_are_large.then(|| {
-            let share = self.budgets.answers.share(owner.clone());
-            Unread { share, limit: UNREAD_LIMIT }
-        });
-        let share = budget.share(owner);
-        let backlog = request.extensions().get::<Backlog>().cloned().unwrap_or_default();
-        let stall_limit = STALL_LIMIT;
+        let (share, max_request) = match publishes {
+            true => (account.publishes.clone(), MAX_REQUEST_BYTES),
+            false => (account.calls.clone(), MAX_CALL_BYTES),
+        };
+        let backlog =
+            request.extensions().get::<Connection>().map(Connection::backlog).unwrap_or_default();
         // A unary call is refused instead.
         let pace = match path == PUBLISH_STREAM {
             true => self.access.pace(request.extensions().get::<Caller>()),
             false => None,
         };
+        let stall_limit = STALL_LIMIT;
         let terms = Terms { share, max_request, is_stream, stall_limit, backlog, pace };
-        let arrivals = Arrivals::default();
-        if publishes {
+        let arrivals = publishes.then(Arrivals::default);
+        if let Some(arrivals) = &arrivals {
             request.extensions_mut().insert(arrivals.clone());
+        }
+        if let Some(room) = &room {
+            request.extensions_mut().insert(room.clone());
         }
         let arriving = |body| Body::new(ArrivingBody::new(body, terms, arrivals));
         let answering = self.service.call(request.map(arriving));
-        match unread {
-            None => Either::Left(answering),
-            Some(unread) => Either::Right(Box::pin(async move {
-                // Before the call does anything.
-                if !unread.has_room().await {
-                    return Ok(unread.refuse());
-                }
-                Ok(unread.keep(answering.await?).await)
-            })),
+        if is_publish && !is_known {
+            return Either::Left(answering);
         }
+        let unread = answers_are_large.then(|| Unread {
+            share: account.answers.clone(),
+            limit: UNREAD_LIMIT,
+            room,
+        });
+        let answering = async move {
+            let Some(unread) = unread else { return answering.await };
+            // Before the call does anything.
+            if !unread.has_room().await {
+                return Ok(unread.refuse());
+            }
+            Ok(unread.keep(answering.await?).await)
+        };
+        Either::Right(Box::pin(account.sessions.clone().scope(answering)))
     }
 }
 

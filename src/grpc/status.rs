@@ -9,7 +9,10 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::{
     access::{self, jwt::Refusal},
     broker::Error,
-    grpc::limits::{MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_REQUEST_BYTES},
+    grpc::{
+        limits::{MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_REQUEST_BYTES},
+        open_calls::TooManyCalls,
+    },
     model::{
         InvalidInput, Limit, LogEnds, OffsetRange, Principal, QuotaKey, RegistrationId,
         RegistrationKey, StoredRun, TopicName,
@@ -188,6 +191,9 @@ fn describe(error: &Error) -> (Code, &'static str, Metadata) {
         TooManyStreams { limit } => too_many(Limit::Streams, "max-streams", None, *limit),
         TooManyOfPrincipal { principal, what, limit } => {
             (Code::ResourceExhausted, reason_of(*what), of_quota(principal, *what, limit))
+        }
+        AnswersUnread { limit } => {
+            (Code::ResourceExhausted, "ANSWERS_UNREAD", values([("limit", limit)]))
         }
         TopicBusy { topic } => (Code::Unavailable, "TOPIC_BUSY", values([("topic", topic)])),
         DatabaseUnavailable(_) => (Code::Unavailable, "DATABASE_UNAVAILABLE", Vec::new()),
@@ -427,6 +433,19 @@ pub(crate) fn too_large(bytes: usize, limit: usize) -> Status {
     let hint = if limit == MAX_REQUEST_BYTES { "; send fewer messages at once" } else { "" };
     let text = format!("request: is {bytes} bytes, and the limit is {limit}{hint}");
     over_limit("REQUEST_TOO_LARGE", limit, text)
+}
+
+/// A call beyond those that its owner, or all together, may have open.
+pub(crate) fn too_many_calls(refusal: TooManyCalls) -> Status {
+    let (whose, limit) = match refusal {
+        TooManyCalls::OfOwner(limit) => ("this client", limit),
+        TooManyCalls::OfAll(limit) => ("all clients of this broker together", limit),
+    };
+    let metadata = HashMap::from([("limit".to_owned(), limit.to_string())]);
+    let mut details = ErrorDetails::with_error_info("TOO_MANY_CALLS", DOMAIN, metadata);
+    details.set_retry_info(Some(Duration::from_secs(1)));
+    let text = format!("{limit} calls of {whose} are open, which is the limit; nothing was done");
+    Status::with_error_details(Code::ResourceExhausted, text, details)
 }
 
 /// A request that waited for room while others of its connection could not arrive.

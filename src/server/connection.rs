@@ -136,7 +136,7 @@ impl Http2 {
         let peer = client.remote_addr();
         let cancellations = Cancellations::new();
         let calls = cancellations.clone();
-        let backlog = grpc::Backlog::default();
+        let shared = grpc::Connection::default();
         let service = service_fn(move |request: Request<Incoming>| {
             let under_way = calls.call();
             let cut_off = under_way.cut_off();
@@ -148,7 +148,7 @@ impl Http2 {
                 Body::new(body.map_err(record))
             });
             request.extensions_mut().insert(client.clone());
-            request.extensions_mut().insert(backlog.clone());
+            request.extensions_mut().insert(shared.clone());
             if let Some(identity) = &identity {
                 request.extensions_mut().insert(identity.clone());
             }

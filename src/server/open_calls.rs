@@ -70,7 +70,7 @@ where
     fn execute(&self, call: F) {
         let open = self.begin();
         // Also a call that panics drops what it counts by.
-        tokio::spawn(grpc::resettable(call).map(move |()| drop(open)));
+        tokio::spawn(grpc::serve_call(grpc::resettable(call).map(move |()| drop(open))));
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 use super::{
     Error, Server,
-    session::{Pools, RowLocks, Session, SessionSource},
+    session::{Pools, RowLocks, Session, SessionShares, SessionSource},
 };
 
 /// A database that Trunkline keeps everything in.
@@ -12,6 +12,8 @@ pub struct Storage {
     /// Leads straight to the server, for sessions that must last.
     pub(super) direct: SessionSource,
     pub(super) pools: Pools,
+    /// Who gets the next session of the query pool.
+    pub(super) shares: SessionShares,
     pub(super) row_locks: RowLocks,
     pub(super) notifies: bool,
     /// The encoding of the database's text, as PostgreSQL calls it.
@@ -44,6 +46,7 @@ impl Storage {
     /// Closes all pools. Callers that wait for a session get an error.
     pub fn close(&self) {
         self.pools.close();
+        self.shares.close();
     }
 
     /// The permits for statements that may wait for row locks.
@@ -56,8 +59,10 @@ impl Storage {
         self.pools.access.get().await
     }
 
-    /// A session for everything but publishing and moving positions.
+    /// A session for everything but publishing and moving positions. Owners that wait get one in
+    /// turn.
     pub(super) async fn query(&self) -> Result<Session, Error> {
-        self.pools.query.get().await
+        let permit = self.shares.admit().await?;
+        Ok(self.pools.query.get().await?.under(permit))
     }
 }

@@ -7,8 +7,9 @@ use super::{
     connector::Connector,
     primary::Primary,
     probe, schema,
-    session::{self, Limits, Pools, RowLocks, SessionSource},
+    session::{self, Limits, Pools, RowLocks, SessionShares, SessionSource},
     text,
+    timeout::SESSION_TIMEOUT,
 };
 
 impl Storage {
@@ -40,8 +41,10 @@ impl Storage {
         }
         let notifies = probe::in_time(probe::find_whether_notifications_arrive(&direct)).await?;
         let encoding = probe::in_time(text::find_encoding(&pools.query)).await?;
-        let row_locks = RowLocks::new(pools.query.max_size());
-        Ok(Self { direct, pools, row_locks, notifies, encoding })
+        let sessions = pools.query.max_size();
+        let (row_locks, shares) =
+            (RowLocks::new(sessions), SessionShares::new(sessions, SESSION_TIMEOUT));
+        Ok(Self { direct, pools, shares, row_locks, notifies, encoding })
     }
 }
 

@@ -11,6 +11,7 @@ mod pool;
 mod row_locks;
 mod run;
 mod setup;
+mod share;
 mod source;
 
 pub(super) use check::{check_direct, check_pooled};
@@ -20,4 +21,6 @@ pub(super) use pool::{Pools, SessionPool};
 pub use row_locks::RowLocks;
 pub(super) use run::{Session, Statements, Transaction, within};
 pub(super) use setup::{prepare_session, startup_options};
+pub use share::SessionShare;
+pub(super) use share::SessionShares;
 pub(super) use source::SessionSource;

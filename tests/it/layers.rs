@@ -50,6 +50,7 @@ const ROOMS: Arrows = &[
         "consume",
         &[
             "backoff",
+            "budget",
             "calls",
             "catalogue",
             "characters",

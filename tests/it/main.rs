@@ -62,6 +62,7 @@ mod ignored;
 mod layers;
 mod logging;
 mod long_lists;
+mod open_calls;
 mod poolers;
 mod promises;
 mod publish;

@@ -6,6 +6,7 @@ use tokio::time::{self, Instant};
 
 use crate::{
     broker::{
+        budget::{Hold, Share},
         consume::delivery::Delivery,
         error::Error,
         lease::{queue::Priority, registry::Waiter},
@@ -28,10 +29,12 @@ pub struct Pull {
     pub wait: Duration,
     /// When the client stops waiting, if it set a deadline.
     pub deadline: Option<Instant>,
+    /// What the answer is charged to, before the position moves.
+    pub answers: Option<Share>,
 }
 
 /// What a pull took.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Pulled {
     /// The messages, if there were any.
     pub messages: Messages,
@@ -39,6 +42,8 @@ pub struct Pulled {
     pub gap: Option<OffsetRange>,
     /// The offset that the topic's next message gets.
     pub head: Offset,
+    /// The room that was taken for the answer.
+    pub room: Option<Hold>,
 }
 
 /// How long pulls of one consumer queue behind each other before they fail.
@@ -51,7 +56,13 @@ const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// consumer's row.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 
-/// How much of that it may wait on a session at a time.
+/// The largest answer: clients decode no more by default.
+const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long a pull waits for its client to read other answers.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
+
+/// How much of the wait for the lock it may wait on a session at a time.
 const SESSION_LOCK_WAIT: Duration = Duration::from_millis(100);
 
 impl Delivery {
@@ -101,6 +112,7 @@ impl Delivery {
             return Err(self.lease_held(&waiter, pull).await?);
         };
         let limits = FrameLimits::of_answer(*max_messages);
+        let room = pull.make_room().await?;
         let choose = |batches: &[_], from| end_of_fit(batches.iter(), from, limits);
         let outcome = loop {
             let key = self.catalogue.position(topic, consumer).await?.key;
@@ -128,7 +140,7 @@ impl Delivery {
             Ok(Some(storage::Pulled { batches, position, from, to, head })) => {
                 let gap = (position < from).then_some(OffsetRange { start: position, end: from });
                 let messages = Messages::new(batches, OffsetRange { start: from, end: to });
-                Ok(Pulled { messages, gap, head })
+                Ok(Pulled { messages, gap, head, room })
             }
             Err(storage::Error::Locked(_)) => {
                 pull.refuse_when_late()?;
@@ -149,6 +161,20 @@ impl Delivery {
 }
 
 impl Pull {
+    /// Takes room for the largest answer, before anything is taken: an answer that is refused
+    /// afterwards would lose its messages.
+    async fn make_room(&self) -> Result<Option<Hold>, Error> {
+        let Some(share) = &self.answers else { return Ok(None) };
+        let until = self.until(Instant::now() + ROOM_WAIT);
+        match time::timeout_at(until, share.clone().hold(MAX_ANSWER_BYTES)).await {
+            Ok(hold) => Ok(Some(hold)),
+            Err(_) => {
+                self.refuse_when_late()?;
+                Err(Error::AnswersUnread { limit: share.most() })
+            }
+        }
+    }
+
     /// A time, or the client's deadline if that is earlier.
     fn until(&self, time: Instant) -> Instant {
         self.deadline.map_or(time, |deadline| deadline.min(time))

@@ -13,7 +13,7 @@ use crate::{
         },
     },
     model::{Batch, Offset, OffsetRange, TopicId},
-    storage::{self, LogSlice, Storage},
+    storage::{self, LogSlice, SessionShare, Storage},
 };
 
 /// How many bytes one read takes from the database.
@@ -133,7 +133,7 @@ impl Cursor {
         let (source, topic) = (source.clone(), log.topic());
         let observation = log.begin();
         let read = async move { source.read_batches(topic, from, READ_BYTES).await };
-        let read = AbortOnDropHandle::new(tokio::spawn(read));
+        let read = AbortOnDropHandle::new(tokio::spawn(SessionShare::inherit(read)));
         self.read_ahead = Some(ReadAhead { from, observation, read });
     }
 

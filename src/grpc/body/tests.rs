@@ -1,21 +1,17 @@
 //! Bodies that arrive in every cut, with and without room in the budget.
 
-use std::{convert::Infallible, net::IpAddr};
+use std::convert::Infallible;
 
 use futures::{FutureExt as _, StreamExt as _, stream};
 use http_body_util::{BodyExt as _, StreamBody};
 
 use super::*;
 use crate::{
-    broker::{Budget, Owner},
+    broker::Budget,
     model::{Allowance, Limit},
 };
 
 const EACH: usize = 100_000;
-
-fn share(budget: &Budget) -> Share {
-    budget.share(Owner::of_address(IpAddr::from([127, 0, 0, 1])))
-}
 
 fn request(bytes: usize) -> Vec<u8> {
     let mut request = vec![0];
@@ -37,7 +33,7 @@ fn arriving(body: Body, share: Share, stall_limit: Duration) -> (ArrivingBody, A
     let backlog = Backlog::default();
     let terms =
         Terms { share, max_request: 1_000, is_stream: true, stall_limit, backlog, pace: None };
-    (ArrivingBody::new(body, terms, arrivals.clone()), arrivals)
+    (ArrivingBody::new(body, terms, Some(arrivals.clone())), arrivals)
 }
 
 const LONG: Duration = Duration::from_secs(3_600);
@@ -58,33 +54,33 @@ async fn every_request_is_charged_once_wherever_the_frames_are_cut() {
     let lengths = [0, 1, 7, 300, 2, 1_000];
     let whole: Vec<u8> = lengths.iter().flat_map(|&bytes| request(bytes)).collect();
     for size in 1..40 {
-        let budget = Budget::new(4 * EACH, EACH);
+        let share = Budget::new(4 * EACH, EACH).new_share();
         let frames = whole.chunks(size).map(<[u8]>::to_vec).collect();
-        let (mut body, arrivals) = arriving(body(frames, false), share(&budget), LONG);
+        let (mut body, arrivals) = arriving(body(frames, false), share.clone(), LONG);
         let mut passed = Vec::new();
         while let Some(data) = next(&mut body) {
             passed.extend(data.unwrap());
         }
         assert_eq!(passed, whole);
         let total: usize = lengths.iter().map(|&bytes| charge(bytes)).sum();
-        assert!(share(&budget).try_hold(EACH - total).is_some());
-        assert!(share(&budget).try_hold(EACH - total + 1).is_none());
+        assert!(share.try_hold(EACH - total).is_some());
+        assert!(share.try_hold(EACH - total + 1).is_none());
         for bytes in lengths {
             assert_eq!(arrivals.decoded(usize::MAX), charge(bytes));
         }
         drop((body, arrivals));
-        assert!(share(&budget).try_hold(EACH).is_some());
+        assert!(share.try_hold(EACH).is_some());
     }
 }
 
 #[tokio::test]
 async fn a_request_waits_for_room_while_those_before_it_are_passed_on() {
-    let budget = Budget::new(4 * EACH, EACH);
-    let all_but = |bytes| share(&budget).try_hold(EACH - bytes).unwrap();
+    let share = Budget::new(4 * EACH, EACH).new_share();
+    let all_but = |bytes| share.try_hold(EACH - bytes).unwrap();
     let held = all_but(charge(100));
     let (first, others) = (request(100), [request(200), request(3)].concat());
     let frames = vec![[first.clone(), others.clone()].concat()];
-    let (mut body, arrivals) = arriving(body(frames, false), share(&budget), LONG);
+    let (mut body, arrivals) = arriving(body(frames, false), share.clone(), LONG);
     assert_eq!(next(&mut body).unwrap().unwrap(), first);
     assert!(next(&mut body).is_none(), "the others wait");
     drop(held);
@@ -95,9 +91,9 @@ async fn a_request_waits_for_room_while_those_before_it_are_passed_on() {
 
 #[tokio::test]
 async fn a_request_that_is_too_large_is_refused_before_it_arrives() {
-    let budget = Budget::new(4 * EACH, EACH);
+    let share = Budget::new(4 * EACH, EACH).new_share();
     let frame = [request(10), request(1_001)[..PREFIX_BYTES].to_vec()].concat();
-    let (mut body, _arrivals) = arriving(body(vec![frame], true), share(&budget), LONG);
+    let (mut body, _arrivals) = arriving(body(vec![frame], true), share.clone(), LONG);
     assert_eq!(next(&mut body).unwrap().unwrap(), request(10));
     let status = next(&mut body).unwrap().unwrap_err();
     assert_eq!(reason(&status), "REQUEST_TOO_LARGE");
@@ -105,15 +101,15 @@ async fn a_request_that_is_too_large_is_refused_before_it_arrives() {
 
 #[tokio::test]
 async fn a_body_that_stops_within_a_request_ends_and_one_that_pauses_between_two_does_not() {
-    let budget = Budget::new(4 * EACH, EACH);
+    let share = Budget::new(4 * EACH, EACH).new_share();
     let limit = Duration::from_millis(20);
     let half = request(10)[..8].to_vec();
-    let (mut stalled, _arrivals) = arriving(body(vec![half], true), share(&budget), limit);
+    let (mut stalled, _arrivals) = arriving(body(vec![half], true), share.clone(), limit);
     next(&mut stalled).unwrap().unwrap();
     let status = stalled.frame().await.unwrap().unwrap_err();
     assert_eq!(reason(&status), "REQUEST_STALLED");
 
-    let (mut idle, _arrivals) = arriving(body(vec![request(10)], true), share(&budget), limit);
+    let (mut idle, _arrivals) = arriving(body(vec![request(10)], true), share.clone(), limit);
     next(&mut idle).unwrap().unwrap();
     // Longer than the limit, as the other body has shown that its time passes.
     let waited = tokio::time::timeout(10 * limit, idle.frame()).await;
@@ -122,18 +118,18 @@ async fn a_body_that_stops_within_a_request_ends_and_one_that_pauses_between_two
 
 #[tokio::test]
 async fn a_request_that_cannot_arrive_ends_the_waits_that_may_be_why() {
-    let budget = Budget::new(4 * EACH, EACH);
+    let share = Budget::new(4 * EACH, EACH).new_share();
     let backlog = Backlog::default();
     let open = |frame: Vec<u8>| {
         let terms = Terms {
-            share: share(&budget),
+            share: share.clone(),
             max_request: EACH,
             is_stream: true,
             stall_limit: LONG,
             backlog: backlog.clone(),
             pace: None,
         };
-        ArrivingBody::new(body(vec![frame], true), terms, Arrivals::default())
+        ArrivingBody::new(body(vec![frame], true), terms, None)
     };
     let mut arriving = open(request(EACH)[..100].to_vec());
     next(&mut arriving).unwrap().unwrap();
@@ -160,13 +156,13 @@ async fn a_request_that_cannot_arrive_ends_the_waits_that_may_be_why() {
 
 #[tokio::test]
 async fn a_client_that_sends_a_byte_now_and_then_holds_its_room_no_longer_than_a_silent_one() {
-    let budget = Budget::new(4 * EACH, EACH);
+    let share = Budget::new(4 * EACH, EACH).new_share();
     let trickle = stream::iter(request(1_000)).then(async |byte| {
         tokio::time::sleep(Duration::from_millis(20)).await;
         Ok::<_, Infallible>(Frame::data(Bytes::from(vec![byte])))
     });
     let trickle = Body::new(StreamBody::new(Box::pin(trickle)));
-    let (mut body, arrivals) = arriving(trickle, share(&budget), Duration::from_millis(200));
+    let (mut body, arrivals) = arriving(trickle, share.clone(), Duration::from_millis(200));
     let status = loop {
         match body.frame().await.unwrap() {
             Ok(_) => {}
@@ -175,22 +171,22 @@ async fn a_client_that_sends_a_byte_now_and_then_holds_its_room_no_longer_than_a
     };
     assert_eq!(reason(&status), "REQUEST_STALLED");
     drop((body, arrivals));
-    assert!(share(&budget).try_hold(EACH).is_some());
+    assert!(share.try_hold(EACH).is_some());
 }
 
 #[tokio::test]
 async fn a_request_waits_for_the_rates_of_its_caller_and_holds_no_room_meanwhile() {
-    let budget = Budget::new(4 * EACH, EACH);
+    let share = Budget::new(4 * EACH, EACH).new_share();
     let pace = Pace::of(&Allowance::default().with(Limit::MessagesPerSecond, 1));
     let frames = vec![[request(10), request(10)].concat()];
-    let (mut body, arrivals) = arriving(body(frames, true), share(&budget), LONG);
+    let (mut body, arrivals) = arriving(body(frames, true), share.clone(), LONG);
     body.terms.pace = Some(pace.clone());
     assert_eq!(next(&mut body).unwrap().unwrap().len(), PREFIX_BYTES + 10, "one at a time");
     pace.charge(1_000, 0);
     arrivals.refused();
     assert!(next(&mut body).is_none());
-    assert!(share(&budget).try_hold(EACH).is_some());
+    assert!(share.try_hold(EACH).is_some());
     pace.lift();
     assert_eq!(next(&mut body).unwrap().unwrap().len(), PREFIX_BYTES + 10);
-    assert!(share(&budget).try_hold(EACH).is_none());
+    assert!(share.try_hold(EACH).is_none());
 }

@@ -11,6 +11,7 @@ use crate::{
     audit::Audit,
     broker::{Broker, Consume, Error, Frame, Frames},
     grpc::{
+        answers::AnswerRoom,
         audited::{self, Denials},
         caller, deadline, peer,
         status::refuse,
@@ -157,18 +158,23 @@ impl ConsumerService for Consumers {
     ) -> Result<Response<proto::PullResponse>, Status> {
         let deadline = deadline::of_unary(request.metadata());
         let caller = caller::of(&self.access, &request)?;
-        let pull = decode::pull(request.into_inner(), deadline).map_err(refuse)?;
+        let room = request.extensions().get::<AnswerRoom>().cloned();
+        let mut pull = decode::pull(request.into_inner(), deadline).map_err(refuse)?;
+        pull.answers = room.as_ref().map(|room| room.share.clone());
         let key = || RegistrationKey::consumer(&pull.topic, &pull.consumer);
         let mut guard = self.access.guard(&caller);
         if let Err(error) = guard.permit(key).await {
             return Err(refuse(missing::refusal(&self.broker, error).await));
         }
         // It may wait for a minute, during which its caller may lose the right.
-        let pulled = tokio::select! {
+        let mut pulled = tokio::select! {
             biased;
             pulled = self.broker.delivery.pull(pull) => pulled.map_err(refuse)?,
             error = guard.ended() => return Err(refuse(error)),
         };
+        if let Some(room) = room {
+            room.keep(pulled.room.take());
+        }
         Ok(Response::new(encode::pulled(&pulled)))
     }
 

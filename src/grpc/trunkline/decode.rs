@@ -396,6 +396,7 @@ pub(super) fn pull(request: proto::PullRequest, deadline: Option<Instant>) -> De
             None => Duration::ZERO,
             Some(wait) => duration("wait", wait, Duration::ZERO, MAX_WAIT)?,
         },
+        answers: None,
     })
 }
 

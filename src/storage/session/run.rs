@@ -14,6 +14,7 @@ use std::{
 };
 
 use futures::TryStreamExt as _;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_postgres::{Row, RowStream};
 
 use crate::storage::{
@@ -53,6 +54,8 @@ pub(crate) struct Session {
     /// well as a commit, when an operator cancels it, and the session's next user would be in that
     /// transaction.
     given_up: AtomicBool,
+    /// Lets another owner have a session. Dropped after the object, which is then back in its pool.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// A statement whose caller waits for the answer.
@@ -110,7 +113,14 @@ pub(crate) trait Statements {
 impl Session {
     pub(crate) fn new(object: Object, kind: SessionKind, answer_within: Duration) -> Self {
         let given_up = AtomicBool::new(false);
-        Self { object: Some(object), kind, answer_within, lock_wait: None, given_up }
+        let object = Some(object);
+        Self { object, kind, answer_within, lock_wait: None, given_up, _permit: None }
+    }
+
+    /// Keeps a permit for as long as the session is in use.
+    pub(crate) fn under(mut self, permit: OwnedSemaphorePermit) -> Self {
+        self._permit = Some(permit);
+        self
     }
 
     /// Limits how long each statement waits for a lock, until the session goes back to its pool.

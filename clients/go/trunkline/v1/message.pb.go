@@ -29,8 +29,9 @@
 // RESOURCE_EXHAUSTED: REQUEST_TOO_LARGE if a request exceeds 16 MiB, or 128
 // KiB if it does not publish; METADATA_TOO_LARGE if the metadata of the call
 // exceeds 64 KiB; ANSWERS_UNREAD if the client does not read the answers to its
-// calls, and this one did not fit: what the call did is done. The metadata
-// holds the limit.
+// calls, and this one did not fit: a pull took nothing then, and what another
+// call did is done; TOO_MANY_CALLS if the client has too many calls open, and
+// nothing was done. The metadata holds the limit.
 //
 // UNAVAILABLE: DATABASE_UNAVAILABLE if the database does not answer; the call
 // can safely be repeated. TOO_MANY_PUBLISHES if a publish waited for room while

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     broker::{
-        budget::{Budget, Owner, Share},
+        budget::{Budget, Share},
         characters::{Characters, TextStore},
         publish::{
             flush::Flush,
@@ -79,7 +79,7 @@ impl Driver {
             characters: Characters::new("LATIN1", false),
             locked: LockedTopics::default(),
             queue: VecDeque::new(),
-            room: Budget::new(ROOM, ROOM).share(Owner::Principal("test".into())),
+            room: Budget::new(ROOM, ROOM).new_share(),
             flushes: Vec::new(),
         }
     }
