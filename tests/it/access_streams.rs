@@ -209,8 +209,8 @@ async fn while_the_database_is_away_new_calls_are_refused_and_open_streams_go_on
 /// How soon a revocation takes effect.
 const SOON: Duration = Duration::from_secs(5);
 
-/// The calls that are answered by streams, and need a token.
-fn streams() -> Vec<String> {
+/// The calls that are answered by streams, and need a token; and whether their requests are streams.
+fn streams() -> Vec<(String, bool)> {
     let sets = [proto::FILE_DESCRIPTOR_SET, v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET];
     let files = sets.into_iter().flat_map(|set| FileDescriptorSet::decode(set).unwrap().file);
     let mut streams = Vec::new();
@@ -218,7 +218,10 @@ fn streams() -> Vec<String> {
         for service in &file.service {
             let methods = service.method.iter().filter(|method| method.server_streaming());
             let name = format!("{}.{}", file.package(), service.name());
-            streams.extend(methods.map(|method| format!("{name}/{}", method.name())));
+            streams
+                .extend(methods.map(|method| {
+                    (format!("{name}/{}", method.name()), method.client_streaming())
+                }));
         }
     }
     assert!(streams.len() >= 4, "{streams:?}");
@@ -266,9 +269,9 @@ async fn every_stream_ends_when_its_token_is_revoked() {
     let client = RawClient::connect(&broker.endpoint).await;
     let headers = [("authorization", format!("Bearer {token}"))];
     let mut open = Vec::new();
-    for stream in streams() {
+    for (stream, goes_on) in streams() {
         let (response, mut requests) = client.begin(&stream, &headers).await;
-        requests.send_data(frames(&[&request_of(&stream)]), false).unwrap();
+        requests.send_data(frames(&[&request_of(&stream)]), !goes_on).unwrap();
         let mut answer = soon(&stream, response).await.unwrap();
         let first = soon(&stream, answer.body_mut().data()).await.unwrap().unwrap();
         answer.body_mut().flow_control().release_capacity(first.len()).unwrap();
@@ -289,9 +292,9 @@ async fn every_stream_that_is_not_read_is_reset_when_its_token_is_revoked() {
     let client = RawClient::connect_with_shut_windows(&broker.endpoint).await;
     let headers = [("authorization", format!("Bearer {token}"))];
     let mut open = Vec::new();
-    for stream in streams() {
+    for (stream, goes_on) in streams() {
         let (response, mut requests) = client.begin(&stream, &headers).await;
-        requests.send_data(frames(&[&request_of(&stream)]), false).unwrap();
+        requests.send_data(frames(&[&request_of(&stream)]), !goes_on).unwrap();
         open.push((soon(&stream, response).await.unwrap(), requests, stream));
     }
     broker.root().await.revoke(id_of(&token)).await.unwrap();
