@@ -46,9 +46,11 @@ const JWT: [&str; 3] = [
 /// Starts a broker at its most verbose, whose log is seen. It is killed when the handle is dropped.
 async fn broker(seen: &Seen, arguments: &[&str]) -> (AbortOnDropHandle<()>, String) {
     let filter = "trace,h2=trace,hyper=trace,tonic=trace,rustls=trace,tokio_postgres=trace";
-    let (mut broker, endpoint) = Trunkline::serve_with_log(filter, arguments).await;
+    let (broker, endpoint) = Trunkline::serve_with_log(filter, arguments).await;
     let seen = seen.clone();
     let log = tokio::spawn(async move {
+        // Moved in as a whole, as dropping it kills the broker.
+        let mut broker = broker;
         while let Ok(Some(line)) = broker.stderr.next_line().await {
             seen.add("the broker's log", line);
         }
