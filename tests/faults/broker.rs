@@ -82,7 +82,9 @@ impl Broker {
     }
 
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let is_encrypted = self.environment.iter().any(|(name, _)| name == "TRUNKLINE_TLS_CERT");
+        let scheme = if is_encrypted { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     pub fn is_running(&self) -> bool {

@@ -20,7 +20,7 @@ async fn all_checks_hold_without_a_fault() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_is_killed_repeatedly() {
-    let mut run = Run::start("broker-killed", Setup::default()).await;
+    let mut run = Run::start("broker-killed", Setup::secured()).await;
     run.work_until_stored(1_000).await;
     for number in [0, 1, 0] {
         run.fault("SIGKILL of a broker", true);
@@ -49,7 +49,7 @@ async fn a_broker_is_suspended_and_resumed() {
 /// Others take its leases meanwhile; when it resumes, it still believes that it has them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_resumes_after_others_took_its_leases() {
-    let run = Run::start("broker-fenced", Setup { may_be_silent: true, ..Setup::default() }).await;
+    let run = Run::start("broker-fenced", Setup { may_be_silent: true, ..Setup::secured() }).await;
     run.work_until_stored(1_000).await;
     for number in [0, 1] {
         run.fault("SIGSTOP of a broker, end of its sessions", true);
@@ -99,7 +99,7 @@ async fn a_broker_stops_while_thousands_of_publishes_wait() {
 /// Calls that cannot be answered are cut off.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_stops_while_the_database_hangs() {
-    let mut run = Run::start("broker-drained-hanging", Setup::default()).await;
+    let mut run = Run::start("broker-drained-hanging", Setup::secured()).await;
     run.work_until_stored(1_000).await;
     run.fault("SIGTERM of a broker whose connections are half open", true);
     run.to_postgres[0].set(ALL, Mode::Hold);

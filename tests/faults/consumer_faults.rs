@@ -61,7 +61,7 @@ impl Stream {
 /// Two brokers, and a topic with a consumer of the same name.
 async fn prepare(name: &str) -> Run {
     let postgres = Postgres::start(&[]).await;
-    let run = Run::prepare(name, &Setup::default(), postgres).await;
+    let run = Run::prepare(name, &Setup::secured(), postgres).await;
     add_consumer(&run, "contested").await;
     run
 }
@@ -215,10 +215,11 @@ async fn two_clients_compete_for_a_consumer_on_two_brokers() {
 
 /// Each loses the lease soon after it got it, and still everything is delivered.
 async fn compete(name: &str, brokers: usize) {
-    let run = Run::start(name, Setup { brokers, ..Setup::default() }).await;
+    let run = Run::start(name, Setup { brokers, ..Setup::secured() }).await;
     run.fault("two clients take over a consumer repeatedly", true);
     let (topic, consumer) = ("hot".to_owned(), "stolen".to_owned());
-    let clients = [run.client(0).await, run.client(brokers - 1).await];
+    let owner = "hot-stolen";
+    let clients = [run.client_as(owner, 0).await, run.client_as(owner, brokers - 1).await];
     let mut attached = 0;
     for round in 0..60 {
         let request = proto::ConsumeRequest {

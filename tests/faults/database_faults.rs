@@ -37,7 +37,10 @@ async fn query_sessions_are_terminated() {
 }
 
 async fn sessions_are_terminated(kind: &str) {
-    let run = Run::start(&format!("{kind}-ended"), Setup::default()).await;
+    // Streams check their tokens and grants while they get new sessions.
+    let secured = ["lease", "query"].contains(&kind);
+    let setup = Setup { secured, ..Setup::default() };
+    let run = Run::start(&format!("{kind}-ended"), setup).await;
     let name = format!("pg_terminate_backend of trunkline {kind}");
     run.work_until_stored(500).await;
     for _ in 0..8 {
@@ -67,7 +70,7 @@ async fn statements_are_cancelled() {
 /// PostgreSQL then terminates all sessions, and recovers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backend_is_killed() {
-    let run = Run::start("backend-killed", Setup::default()).await;
+    let run = Run::start("backend-killed", Setup::secured()).await;
     run.work_until_stored(500).await;
     for kind in ["writer", "lease", "query"] {
         run.fault("SIGKILL of a backend", true);
@@ -83,7 +86,7 @@ async fn a_backend_is_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_restarts_repeatedly() {
-    let mut run = Run::start("postgres-restarted", Setup::default()).await;
+    let mut run = Run::start("postgres-restarted", Setup::secured()).await;
     run.work_until_stored(500).await;
     for _ in 0..4 {
         run.fault("immediate restart of PostgreSQL", true);
@@ -97,7 +100,7 @@ async fn postgres_restarts_repeatedly() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_is_down_for_a_while() {
-    let mut run = Run::start("postgres-away", Setup::default()).await;
+    let mut run = Run::start("postgres-away", Setup::secured()).await;
     run.work_until_stored(500).await;
     run.fault("SIGKILL of PostgreSQL, 5 s without it", true);
     run.postgres.kill().await;

@@ -25,6 +25,40 @@ pub async fn pair(synchronous: bool) -> (Postgres, Postgres) {
     (primary, standby)
 }
 
+/// Rows that the promoting session could see are removed by what is left to replay.
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(has_basebackup),
+    ignore = "there is no pg_basebackup beside the server to create a standby"
+)]
+async fn a_standby_is_promoted_although_it_has_much_left_to_replay() {
+    let (mut primary, standby) = pair(false).await;
+    let sql = primary.sql().await;
+    let create = "create table counter (count integer) with (fillfactor = 50);
+        insert into counter values (0)";
+    sql.batch_execute(create).await.unwrap();
+    let replayed =
+        "select coalesce(replay_lsn = pg_current_wal_lsn(), false) from pg_stat_replication";
+    let is_at = async |column: &str| {
+        let query = replayed.replace("replay_lsn", column);
+        until(column, async || {
+            sql.query_opt(&query, &[]).await.unwrap().is_some_and(|row| row.get(0))
+        })
+        .await;
+    };
+    is_at("replay_lsn").await;
+    standby.sql().await.query_one("select pg_wal_replay_pause()::text", &[]).await.unwrap();
+    let count = "do $$ begin
+            for i in 1..1000 loop update counter set count = i; commit; end loop;
+        end $$";
+    sql.batch_execute(count).await.unwrap();
+    is_at("flush_lsn").await;
+    primary.lose_power().await;
+    standby.promote().await;
+    let row = standby.sql().await.query_one("select count from counter", &[]).await.unwrap();
+    assert_eq!(row.get::<_, i32>(0), 1000);
+}
+
 /// Its data is older than what clients know already, and it accepts no publishes.
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(
@@ -63,7 +97,7 @@ async fn a_broker_does_not_use_a_standby_as_a_primary() {
 )]
 async fn a_synchronous_standby_replaces_a_dead_primary() {
     let (primary, standby) = pair(true).await;
-    let mut run = Run::start_on("failover", Setup::default(), primary).await;
+    let mut run = Run::start_on("failover", Setup::secured(), primary).await;
     run.work_until_stored(1_000).await;
     run.fault("SIGKILL of the primary, the standby is promoted", true);
     run.postgres.lose_power().await;
@@ -82,7 +116,7 @@ async fn a_synchronous_standby_replaces_a_dead_primary() {
 )]
 async fn a_standby_replaces_a_primary_that_lives_on() {
     let (primary, standby) = pair(true).await;
-    let mut run = Run::start_on("failover-zombie", Setup::default(), primary).await;
+    let mut run = Run::start_on("failover-zombie", Setup::secured(), primary).await;
     run.work_until_stored(1_000).await;
     run.fault("SIGSTOP of the primary, the standby is promoted, SIGCONT", true);
     run.postgres.signal_all(Signal::SIGSTOP);
@@ -179,7 +213,7 @@ fn acknowledged(events: &[Event]) -> HashMap<Arc<str>, i64> {
 )]
 async fn a_truncation_by_an_asynchronous_standby_is_reported_to_everyone() {
     let (primary, mut standby) = pair(false).await;
-    let mut run = Run::start_on("failover-with-truncation", Setup::default(), primary).await;
+    let mut run = Run::start_on("failover-with-truncation", Setup::secured(), primary).await;
     run.work_until_stored(1_000).await;
     run.fault("SIGKILL of the primary, a standby that is behind is promoted", true);
     standby.stop_immediately().await;

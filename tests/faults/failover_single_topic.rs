@@ -113,7 +113,7 @@ async fn all_sessions_leave_a_primary_that_was_replaced() {
     .await;
     let before = rows_of(&new).await;
     for broker in &run.brokers {
-        assert_eq!(verdict::work_problems(broker).await, [""; 0]);
+        assert_eq!(verdict::work_problems(&run.world, broker).await, [""; 0]);
     }
     let mut stream = client.consumers().consume(consume_request()).await.unwrap().into_inner();
     until("the stream has a lease again", async || {

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic shows where a run fails")]
 
 mod abuse;
+mod access;
 mod broker;
 mod check;
 mod clock;
@@ -21,6 +22,7 @@ mod values;
 mod verdict;
 mod workload;
 
+mod access_faults;
 mod broker_faults;
 mod consumer_faults;
 mod database_faults;

@@ -33,7 +33,7 @@ async fn connections_break_within_an_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_reset() {
-    let run = Run::start("connections-reset", Setup::default()).await;
+    let run = Run::start("connections-reset", Setup::secured()).await;
     run.work_until_stored(500).await;
     for _ in 0..8 {
         run.fault("reset of all connections to PostgreSQL", true);
@@ -122,7 +122,7 @@ async fn the_round_trip_to_postgres_is_long() {
 async fn a_broker_is_partitioned_from_postgres() {
     let address = Network::new().address_of(0);
     let (host, both) = (address.to_string(), format!("listen_addresses=127.0.0.1,{address}"));
-    let setup = Setup { postgres: &[&both], direct_hosts: Some(&host), ..Setup::default() };
+    let setup = Setup { postgres: &[&both], direct_hosts: Some(&host), ..Setup::secured() };
     let run = Run::start("broker-parted", setup).await;
     run.work_until_stored(500).await;
     assert!(connections_to(address) > 0, "the broker has sessions");
@@ -147,7 +147,7 @@ async fn the_first_of_two_hosts_becomes_unreachable() {
     let address = Network::new().address_of(0);
     let both = format!("listen_addresses=127.0.0.1,{address}");
     let hosts = format!("{address},127.0.0.1");
-    let setup = Setup { postgres: &[&both], direct_hosts: Some(&hosts), ..Setup::default() };
+    let setup = Setup { postgres: &[&both], direct_hosts: Some(&hosts), ..Setup::secured() };
     let run = Run::start("host-dark", setup).await;
     run.work_until_stored(500).await;
     assert!(connections_to(address) > 0, "the broker has sessions");
@@ -158,7 +158,7 @@ async fn the_first_of_two_hosts_becomes_unreachable() {
     // The kernel closes idle connections.
     let none_left = async || connections_to(address) == 0;
     until_within(Duration::from_secs(25), "the connections end", none_left).await;
-    assert_eq!(verdict::work_problems(&run.brokers[0]).await, [""; 0]);
+    assert_eq!(verdict::work_problems(&run.world, &run.brokers[0]).await, [""; 0]);
     run.fault("packets to the first of two hosts are dropped", false);
     run.work_until_stored(500).await;
     run.finish().await;
@@ -167,7 +167,7 @@ async fn the_first_of_two_hosts_becomes_unreachable() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_of_clients_are_cut() {
-    let run = Run::start("clients-cut", Setup::default()).await;
+    let run = Run::start("clients-cut", Setup::secured()).await;
     let mut rng = run.world.rng("cuts");
     run.work_until_stored(500).await;
     for round in 0..12 {

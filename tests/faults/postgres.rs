@@ -23,7 +23,7 @@ use tokio_postgres::NoTls;
 use trunkline::embedded::{Account, Binaries};
 
 use crate::{
-    support::{free_port, until},
+    support::{DEADLINE, free_port, holds_within, until},
     tmpfs::Tmpfs,
 };
 
@@ -32,13 +32,15 @@ const USER: &str = "trunkline";
 const DATABASE: &str = "postgres";
 
 /// The settings of all servers.
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 8] = [
     "listen_addresses=127.0.0.1",
     "shared_buffers=64MB",
     "max_connections=60",
     "max_locks_per_transaction=64",
     "restart_after_crash=on",
     "log_min_messages=warning",
+    // A standby that waits says for whom.
+    "log_recovery_conflict_waits=on",
     "wal_level=replica",
 ];
 
@@ -216,8 +218,17 @@ impl Postgres {
     /// Promotes a standby.
     pub async fn promote(&self) {
         let sql = self.sql().await;
-        let promoted = sql.query_one("select pg_promote(true, 20)", &[]).await.unwrap();
-        assert!(promoted.get::<_, bool>(0), "the standby was not promoted");
+        // It is not the call that waits. What is left to replay may remove rows that the snapshot of
+        // such a call could still see, and then waits for the call, for 30 s.
+        sql.query_one("select pg_promote(false)", &[]).await.unwrap();
+        let promoted = holds_within(DEADLINE, async || {
+            let row = sql.query_one("select not pg_is_in_recovery()", &[]).await;
+            row.is_ok_and(|row| row.get(0))
+        });
+        if !promoted.await {
+            let log = fs::read_to_string(self.log()).unwrap_or_default();
+            panic!("the standby was not promoted within {DEADLINE:?}; its log:\n{log}");
+        }
     }
 
     /// Waits until the server answers.

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use trunkline::client::Client;
 
 use crate::{
+    access::{ADMIN, Access},
     broker::Broker,
     check::{self, Report},
     history::{History, What},
@@ -51,6 +52,18 @@ pub struct Setup<'a> {
     pub may_be_silent: bool,
     /// Hosts at which the first broker connects to PostgreSQL without a proxy.
     pub direct_hosts: Option<&'a str>,
+    /// Whether brokers encrypt, and authenticate their clients.
+    pub secured: bool,
+    /// Whether a fault of the run may take tokens and grants from clients.
+    pub may_be_denied: bool,
+}
+
+impl Setup<'_> {
+    /// Brokers that encrypt, and authenticate their clients, each of which is a principal with its
+    /// own token and grants.
+    pub fn secured() -> Self {
+        Self { secured: true, ..Self::default() }
+    }
 }
 
 impl Default for Setup<'_> {
@@ -63,6 +76,8 @@ impl Default for Setup<'_> {
             slowdown: 1,
             may_be_silent: false,
             direct_hosts: None,
+            secured: false,
+            may_be_denied: false,
         }
     }
 }
@@ -119,6 +134,13 @@ impl Run {
         let history = History::create(&dir.join("history.jsonl"));
         let (mut brokers, mut to_postgres, mut to_broker) = (Vec::new(), Vec::new(), Vec::new());
         let network = Network::new();
+        let access = match setup.secured {
+            true => Some(Access::prepare(&postgres.url()).await),
+            false => None,
+        };
+        let mut environment = setup.environment.to_vec();
+        let secured = access.as_ref().map(|access| access.environment()).unwrap_or_default();
+        environment.extend(secured.iter().map(|(name, value)| (*name, value.as_str())));
         for number in 0..setup.brokers {
             let proxy = Proxy::before_postgres(postgres.port(), network.address_of(number)).await;
             let url = match setup.direct_hosts {
@@ -126,7 +148,7 @@ impl Run {
                 _ => url_at(proxy.port()),
             };
             let name = format!("broker-{number}");
-            let broker = Broker::start(&name, &url, &dir, setup.environment).await;
+            let broker = Broker::start(&name, &url, &dir, &environment).await;
             to_broker.push(Proxy::before_broker(broker.port()).await);
             to_postgres.push(proxy);
             brokers.push(broker);
@@ -141,6 +163,8 @@ impl Run {
             stop_writing: CancellationToken::new(),
             stop_reading: CancellationToken::new(),
             alarms: Default::default(),
+            may_be_denied: setup.may_be_denied,
+            access,
         };
         Self {
             name: name.to_owned(),
@@ -187,10 +211,20 @@ impl Run {
         std::mem::replace(&mut self.postgres, postgres)
     }
 
-    /// A client of a broker, through the proxy.
+    /// A client of a broker, through the proxy: an administrator, if there is authentication.
     pub async fn client(&self, broker: usize) -> Client {
-        let endpoint = format!("http://127.0.0.1:{}", self.to_broker[broker].port());
-        Client::connect(&endpoint).await.unwrap()
+        self.client_as(ADMIN, broker).await
+    }
+
+    /// A client of a broker, through the proxy, that is a principal if there is authentication.
+    pub async fn client_as(&self, principal: &str, broker: usize) -> Client {
+        let caller = self.world.caller(principal);
+        caller.connect(&caller.endpoint(self.to_broker[broker].port())).await.unwrap()
+    }
+
+    /// The authentication of the run.
+    pub fn access(&self) -> &Access {
+        self.world.access.as_ref().expect("the run authenticates")
     }
 
     /// The resident memory of each broker, in MiB.
@@ -252,7 +286,7 @@ impl Run {
         self.world.stop_reading.cancel();
         found.extend(panics_of(&mut self.readers).await);
         for broker in &self.brokers {
-            found.extend(verdict::work_problems(broker).await);
+            found.extend(verdict::work_problems(&self.world, broker).await);
         }
         found.extend(self.retention_works().await.err().map(|what| format!("C10: {what}")));
         found.extend(self.leaks().await.into_iter().map(|what| format!("C10: {what}")));
@@ -268,7 +302,7 @@ impl Run {
         let events = self.world.history.events();
         let report = check::check(&events);
         found.extend(report.violations.iter().map(|one| format!("{}: {}", one.check, one.text)));
-        found.extend(verdict::unexpected_codes(&events));
+        found.extend(verdict::unexpected_codes(&events, self.world.may_be_denied));
         found.extend(verdict::idle_clients(&events));
         found.append(&mut self.world.alarms.lock().unwrap());
         verdict::note_figures(&self.dir, &self.name, &report.figures, self.started.elapsed());

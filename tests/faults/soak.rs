@@ -84,7 +84,8 @@ async fn prepare(name: &str, seed: u64) -> Site {
         seed,
         slowdown: SLOWDOWN,
         may_be_silent: true,
-        ..Setup::default()
+        may_be_denied: true,
+        ..Setup::secured()
     };
     let run = Run::start_on(name, setup, postgres).await;
     Site { run, disk, clock, standbys: 0 }

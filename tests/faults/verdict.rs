@@ -12,12 +12,10 @@ use std::{
 
 use tokio_stream::StreamExt as _;
 use tonic::Status;
-use trunkline::{
-    client::Client,
-    proto::{self, consume_request::Stop, consume_response::Event},
-};
+use trunkline::proto::{self, consume_request::Stop, consume_response::Event};
 
 use crate::{
+    access::ADMIN,
     broker::Broker,
     check::Figures,
     history::{self, Event as Line, Run, What},
@@ -43,7 +41,7 @@ pub async fn read_everything(world: &World, name: &Arc<str>, brokers: &[Broker],
     for topic in topics {
         let topic: Arc<str> = (*topic).into();
         for broker in brokers {
-            match within(READ_WITHIN, "a topic is read", read(broker, &topic)).await {
+            match within(READ_WITHIN, "a topic is read", read(world, broker, &topic)).await {
                 Ok(runs) => {
                     let broker = broker.name.clone();
                     world
@@ -65,8 +63,8 @@ pub async fn read_everything(world: &World, name: &Arc<str>, brokers: &[Broker],
 }
 
 /// What a new consumer of a broker gets.
-async fn read(broker: &Broker, topic: &str) -> Result<Vec<Run>, Status> {
-    let client = Client::connect(&broker.endpoint()).await.unwrap();
+async fn read(world: &World, broker: &Broker, topic: &str) -> Result<Vec<Run>, Status> {
+    let client = world.caller(ADMIN).connect(&broker.endpoint()).await.unwrap();
     let consumer = format!("fresh-{}", broker.name);
     let request = proto::RegisterConsumerRequest {
         topic: topic.to_owned(),
@@ -157,14 +155,15 @@ pub fn errors_logged(broker: &str, log: &str) -> Vec<String> {
 
 /// Why a broker does not work by itself now that nothing is broken, as the clients of the run would
 /// have moved to another one.
-pub async fn work_problems(broker: &Broker) -> Vec<String> {
+pub async fn work_problems(world: &World, broker: &Broker) -> Vec<String> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let mut found = Vec::new();
     // The name of a topic selects its writer.
     for _ in 0..4 {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let topic = format!("{}-works-{number}", broker.name);
-        let works = tokio::time::timeout(Duration::from_secs(5), publish_and_read(broker, &topic));
+        let works =
+            tokio::time::timeout(Duration::from_secs(5), publish_and_read(world, broker, &topic));
         match works.await {
             Ok(Ok(1)) => {}
             Ok(outcome) => found.push(format!("C10: {} does not work: {outcome:?}", broker.name)),
@@ -189,13 +188,14 @@ fn is_not(broker: &Broker, what: &str) -> bool {
 }
 
 /// Publishes a message to a new topic; returns how many are read.
-async fn publish_and_read(broker: &Broker, topic: &str) -> Result<i64, String> {
-    let client = Client::connect(&broker.endpoint()).await.map_err(|error| error.to_string())?;
+async fn publish_and_read(world: &World, broker: &Broker, topic: &str) -> Result<i64, String> {
+    let client = world.caller(ADMIN).connect(&broker.endpoint()).await;
+    let client = client.map_err(|error| error.to_string())?;
     client.ensure_topic(topic).await.map_err(|error| error.to_string())?;
     let producer = client.producer(topic, "probe").register().open().await;
     let producer = producer.map_err(|error| error.to_string())?;
     producer.publish(values::message("probe", 0)).await.map_err(|error| error.to_string())?;
-    let runs = read(broker, topic).await.map_err(|status| format!("{status:?}"))?;
+    let runs = read(world, broker, topic).await.map_err(|status| format!("{status:?}"))?;
     Ok(runs.iter().map(|run| run.values.count).sum())
 }
 
@@ -240,13 +240,24 @@ const ALLOWED: [(&str, &str); 8] = [
     ("Cancelled", ""),
 ];
 
+/// What they may lead to in addition while tokens and grants are taken from clients.
+const DENIED: [(&str, &str); 4] = [
+    ("Unauthenticated", "TOKEN_REVOKED"),
+    // Another broker has created it just now.
+    ("Unauthenticated", "TOKEN_UNKNOWN"),
+    ("PermissionDenied", "NOT_GRANTED"),
+    ("NotFound", "TOPIC_NOT_FOUND"),
+];
+
 /// Refusals that a fault must not lead to, as a client cannot know how to handle them.
-pub fn unexpected_codes(events: &[Line]) -> Vec<String> {
+pub fn unexpected_codes(events: &[Line], may_be_denied: bool) -> Vec<String> {
+    let denied = if may_be_denied { &DENIED[..] } else { &[] };
     let mut refusals: BTreeMap<String, usize> = BTreeMap::new();
     for event in events {
         if let What::Refused { code, reason, message } = &event.what
             && !ALLOWED
                 .iter()
+                .chain(denied)
                 .any(|(allowed, only)| code == allowed && (only.is_empty() || reason == only))
         {
             *refusals

@@ -23,6 +23,7 @@ use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Code, Request, Status,
+    service::interceptor::InterceptedService,
     transport::{Channel, Endpoint},
 };
 use tonic_types::StatusExt as _;
@@ -40,7 +41,10 @@ pub use producer::{Sequencing, UnaryProducer};
 pub use seeker::seek_repeatedly;
 pub use trimmer::trim_repeatedly;
 
-use crate::history::{History, Stage, What};
+use crate::{
+    access::{Access, Caller},
+    history::{History, Stage, What},
+};
 
 /// How long a client waits for an answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -66,11 +70,23 @@ pub struct World {
     pub stop_reading: CancellationToken,
     /// Problems of clients that the checks of the history do not find.
     pub alarms: Mutex<Vec<String>>,
+    /// Whether a fault of the run may take tokens and grants from clients.
+    pub may_be_denied: bool,
+    /// How clients authenticate; `None` if brokers do not ask for it.
+    pub access: Option<Arc<Access>>,
 }
+
+/// A connection to a broker, whose calls present a principal's token.
+pub type Connection = InterceptedService<Channel, Caller>;
 
 impl World {
     pub fn alarm(&self, what: String) {
         self.alarms.lock().unwrap().push(what);
+    }
+
+    /// A principal of the run.
+    pub fn caller(&self, principal: &str) -> Caller {
+        Caller::new(self.access.as_ref(), principal)
     }
 
     /// A client's random numbers, which follow from the seed.
@@ -86,41 +102,46 @@ pub struct BrokerConnection {
     ports: Vec<u16>,
     current: usize,
     channel: Option<Channel>,
+    caller: Caller,
 }
 
 impl BrokerConnection {
-    /// Starts with a broker.
-    pub fn new(world: &World, first: usize) -> Self {
-        Self { ports: world.ports.clone(), current: first % world.ports.len(), channel: None }
+    /// Starts with a broker, as a principal.
+    pub fn new(world: &World, first: usize, principal: &str) -> Self {
+        let (ports, current) = (world.ports.clone(), first % world.ports.len());
+        Self { ports, current, channel: None, caller: world.caller(principal) }
     }
 
     /// Connects to the current broker, or returns the open connection.
-    pub async fn channel(&mut self) -> Result<Channel, Status> {
+    pub async fn channel(&mut self) -> Result<Connection, Status> {
         if let Some(channel) = &self.channel {
-            return Ok(channel.clone());
+            return Ok(InterceptedService::new(channel.clone(), self.caller.clone()));
         }
-        let endpoint =
-            Endpoint::from_shared(format!("http://127.0.0.1:{}", self.ports[self.current]));
+        let endpoint = Endpoint::from_shared(self.caller.endpoint(self.ports[self.current]));
+        let endpoint = match self.caller.tls() {
+            Some(tls) => endpoint.unwrap().tls_config(tls).unwrap(),
+            None => endpoint.unwrap(),
+        };
         let endpoint = endpoint
-            .unwrap()
             .connect_timeout(Duration::from_secs(2))
             .http2_keep_alive_interval(Duration::from_secs(2))
             .keep_alive_timeout(Duration::from_secs(3))
             .keep_alive_while_idle(true);
         let channel = endpoint.connect().await;
         let channel = channel.map_err(|error| Status::from_error(Box::new(error)))?;
-        Ok(self.channel.insert(channel).clone())
+        let channel = self.channel.insert(channel).clone();
+        Ok(InterceptedService::new(channel, self.caller.clone()))
     }
 
-    pub async fn producers(&mut self) -> Result<ProducerServiceClient<Channel>, Status> {
+    pub async fn producers(&mut self) -> Result<ProducerServiceClient<Connection>, Status> {
         Ok(ProducerServiceClient::new(self.channel().await?))
     }
 
-    pub async fn consumers(&mut self) -> Result<ConsumerServiceClient<Channel>, Status> {
+    pub async fn consumers(&mut self) -> Result<ConsumerServiceClient<Connection>, Status> {
         Ok(ConsumerServiceClient::new(self.channel().await?))
     }
 
-    pub async fn topics(&mut self) -> Result<TopicServiceClient<Channel>, Status> {
+    pub async fn topics(&mut self) -> Result<TopicServiceClient<Connection>, Status> {
         Ok(TopicServiceClient::new(self.channel().await?))
     }
 

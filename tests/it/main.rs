@@ -87,6 +87,7 @@ mod ship_json;
 mod ship_killed;
 mod ship_refusals;
 mod ship_resume;
+mod sql_grants;
 mod sql_views;
 mod statement_errors;
 mod take_over;

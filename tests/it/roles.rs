@@ -13,12 +13,12 @@ use crate::support::{Document, PRODUCER, TestBroker, TestDatabase, Trunkline, co
 const LIMITS: Limits = Limits { writers: 1, queries: 2 };
 
 /// The URL of a database for another role.
-fn url_as(database: &TestDatabase, role: &str) -> String {
+pub fn url_as(database: &TestDatabase, role: &str) -> String {
     database.url.replacen(&format!("//{}@", database.user), &format!("//{role}@"), 1)
 }
 
 /// Creates a role with a unique name, as roles belong to the whole server.
-async fn role(database: &TestDatabase, name: &str) -> String {
+pub async fn role(database: &TestDatabase, name: &str) -> String {
     let role = format!("{name}_{}", database.name);
     database.sql().await.batch_execute(&format!("create role {role} login")).await.unwrap();
     role
@@ -27,7 +27,7 @@ async fn role(database: &TestDatabase, name: &str) -> String {
 /// The SQL blocks of docs/roles.md, with unique role names.
 fn documented(database: &TestDatabase) -> Vec<String> {
     let own = |block: String| {
-        ["owner", "broker", "reader"].iter().fold(block, |block, name| {
+        ["owner", "broker", "reader", "granted_reader"].iter().fold(block, |block, name| {
             block.replace(&format!("trunkline_{name}"), &format!("{name}_{}", database.name))
         })
     };
@@ -35,24 +35,27 @@ fn documented(database: &TestDatabase) -> Vec<String> {
 }
 
 /// A database with the roles of the documentation.
-struct Documented {
-    database: Arc<TestDatabase>,
+pub struct Documented {
+    pub database: Arc<TestDatabase>,
     broker: String,
-    reader: String,
+    pub reader: String,
+    /// Sees what is granted.
+    pub granted_reader: String,
 }
 
-async fn with_documented_roles() -> Documented {
+pub async fn with_documented_roles() -> Documented {
     let database = Arc::new(TestDatabase::create_empty().await);
-    let [roles, for_broker, for_reader] = documented(&database).try_into().unwrap();
+    let [roles, for_broker, for_reader, for_granted] = documented(&database).try_into().unwrap();
     database.sql().await.batch_execute(&roles).await.unwrap();
     let owner = url_as(&database, &format!("owner_{}", database.name));
     Storage::open(&owner, None, LIMITS).await.unwrap().close();
     let as_owner = connect(&owner).await;
-    as_owner.batch_execute(&for_broker).await.unwrap();
-    as_owner.batch_execute(&for_reader).await.unwrap();
-    let broker = format!("broker_{}", database.name);
-    let reader = format!("reader_{}", database.name);
-    Documented { database, broker, reader }
+    for grants in [for_broker, for_reader, for_granted] {
+        as_owner.batch_execute(&grants).await.unwrap();
+    }
+    let own = |name| format!("{name}_{}", database.name);
+    let (broker, reader, granted_reader) = (own("broker"), own("reader"), own("granted_reader"));
+    Documented { database, broker, reader, granted_reader }
 }
 
 /// The statements that a refusal says would grant the missing privileges.
@@ -260,7 +263,7 @@ async fn a_role_that_may_not_migrate_is_told_which_role_may() {
 #[tokio::test]
 async fn the_owner_migrates_the_broker_serves_and_the_reader_reads() {
     let database = TestDatabase::create_empty().await;
-    let [roles, for_broker, for_reader] = documented(&database).try_into().unwrap();
+    let [roles, for_broker, for_reader, _] = documented(&database).try_into().unwrap();
     database.sql().await.batch_execute(&roles).await.unwrap();
     let url = |role: &str| url_as(&database, &format!("{role}_{}", database.name));
     let (owner, broker, reader) = (url("owner"), url("broker"), url("reader"));

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use trunkline::{client::Client, proto};
+use trunkline::{
+    client::Client,
+    proto::{self, Operation},
+};
 
 use super::{LIMIT, LIMITED, Run, TOPICS};
 use crate::{
@@ -17,7 +20,7 @@ use crate::{
 impl Run {
     /// Creates the topics and their producers and consumers, and starts the clients.
     pub(super) async fn start_clients(&mut self) {
-        let client = Client::connect(&self.brokers[0].endpoint()).await.unwrap();
+        let client = self.client(0).await;
         for topic in TOPICS {
             let retention = (topic == LIMITED)
                 .then(|| proto::Retention { max_messages: LIMIT, ..Default::default() });
@@ -38,18 +41,6 @@ impl Run {
             ("sized", "sized-once", Sizes::All, Sequencing::Without),
             ("sought", "sought-a", Sizes::Small, Sequencing::With),
         ];
-        for (number, (topic, name, sizes, sequencing)) in producers.into_iter().enumerate() {
-            let name: Arc<str> = producer_name(name, sizes).into();
-            register(&client, topic, &name).await;
-            let producer = UnaryProducer { topic: topic.into(), name, sizes, sequencing };
-            self.writers.spawn(producer.run(self.world.clone(), number));
-        }
-        register(&client, "hot", "hot-piped").await;
-        let piped = PipedProducer { topic: "hot".into(), name: "hot-piped".into() };
-        self.writers.spawn(piped.run(self.world.clone(), 0));
-        let library = LibraryProducer { topic: "hot".into(), name: "hot-library".into() };
-        self.writers.spawn(library.run(self.world.clone()));
-
         let plain = ConsumerClient {
             topic: "hot".into(),
             consumer: "".into(),
@@ -76,12 +67,40 @@ impl Run {
             ("sized", 2, ConsumerClient { topic: "sized".into(), leaves: true, ..plain.clone() }),
             ("sought", 1, ConsumerClient { topic: "sought".into(), ..plain.clone() }),
         ];
+        let mut grants = vec![
+            ("hot-piped".to_owned(), Operation::Publish, "hot"),
+            ("hot-library".to_owned(), Operation::Publish, "hot"),
+            ("seeker".to_owned(), Operation::Admin, "sought"),
+            ("trimmer".to_owned(), Operation::Admin, "trimmed"),
+        ];
+        for (topic, name, sizes, _) in &producers {
+            grants.push((producer_name(name, *sizes), Operation::Publish, topic));
+        }
+        for (consumer, _, behaviour) in &consumers {
+            let owner = ConsumerClient { consumer: (*consumer).into(), ..behaviour.clone() };
+            grants.push((owner.principal(), Operation::Consume, &behaviour.topic));
+        }
+        self.enrol(&grants).await;
+        for (number, (topic, name, sizes, sequencing)) in producers.into_iter().enumerate() {
+            let name: Arc<str> = producer_name(name, sizes).into();
+            register(&self.client_as(&name, 0).await, topic, &name).await;
+            let producer = UnaryProducer { topic: topic.into(), name, sizes, sequencing };
+            self.writers.spawn(producer.run(self.world.clone(), number));
+        }
+        register(&self.client_as("hot-piped", 0).await, "hot", "hot-piped").await;
+        let piped = PipedProducer { topic: "hot".into(), name: "hot-piped".into() };
+        self.writers.spawn(piped.run(self.world.clone(), 0));
+        let library = LibraryProducer { topic: "hot".into(), name: "hot-library".into() };
+        self.writers.spawn(library.run(self.world.clone()));
+
         for (consumer, clients, behaviour) in consumers {
             let request = proto::RegisterConsumerRequest {
                 topic: behaviour.topic.to_string(),
                 consumer_id: consumer.to_owned(),
                 start: None,
             };
+            let owner = ConsumerClient { consumer: consumer.into(), ..behaviour.clone() };
+            let client = self.client_as(&owner.principal(), 0).await;
             client.consumers().register_consumer(request).await.unwrap();
             let (topic, name) = (behaviour.topic.clone(), consumer.into());
             let registered = What::Registered { topic, consumer: name, position: 0 };
@@ -96,6 +115,17 @@ impl Run {
         self.readers.spawn(observe(self.world.clone()));
         self.writers.spawn(seek_repeatedly(self.world.clone(), "sought".into(), "sought".into()));
         self.writers.spawn(trim_repeatedly(self.world.clone(), "trimmed".into()));
+    }
+}
+
+impl Run {
+    /// Makes the clients principals with a grant each, if there is authentication.
+    async fn enrol(&self, grants: &[(String, Operation, &str)]) {
+        let Some(access) = &self.world.access else { return };
+        for (name, operation, topic) in grants {
+            access.enrol(&self.brokers, name, &[(*operation, topic)]).await;
+        }
+        access.are_known_to(&self.brokers).await;
     }
 }
 

@@ -80,6 +80,7 @@ impl Run {
             ("trunkline writer", 2),
             ("trunkline query", 4),
             ("trunkline position", 1),
+            ("trunkline access", 1),
         ]);
         let brokers = self.brokers.len() as i64;
         let enough = async || {

@@ -16,6 +16,12 @@ use crate::{
 
 pub const BROKERS: usize = 3;
 
+/// The connections that read tokens and grants.
+const ACCESS: &str = "trunkline access";
+
+/// Longer than a broker trusts its copy of tokens and grants for new calls.
+const UNCONFIRMED: Duration = Duration::from_secs(6);
+
 /// Everything that faults break.
 pub struct Site {
     pub run: Run,
@@ -69,9 +75,20 @@ pub enum Fault {
     FailOver,
     /// The same, but the primary lives on.
     FailOverTooEarly,
+    /// A transaction locks the tables of tokens and grants, for longer than brokers trust their
+    /// copies.
+    LockAccess,
+    /// No broker can read tokens and grants.
+    HoldAccess,
+    RotateTokens {
+        revoked_first: bool,
+    },
+    WithdrawGrants {
+        leaves_another: bool,
+    },
 }
 
-const FAULTS: u8 = 25;
+const FAULTS: u8 = 29;
 
 impl Fault {
     /// Draws the next fault from a shuffled deck of all faults, which is refilled when empty.
@@ -108,7 +125,11 @@ impl Fault {
             21 => Self::JumpClocks(["+1h", "-1d", "+3d"][rng.usize(..3)]),
             22 => Self::StopReading,
             23 => Self::FailOver,
-            _ => Self::FailOverTooEarly,
+            24 => Self::FailOverTooEarly,
+            25 => Self::LockAccess,
+            26 => Self::HoldAccess,
+            27 => Self::RotateTokens { revoked_first: rng.bool() },
+            _ => Self::WithdrawGrants { leaves_another: rng.bool() },
         }
     }
 
@@ -121,7 +142,17 @@ impl Fault {
             | Self::DrainBroker(broker) => Some(broker),
             _ => None,
         };
-        let alone = |fault| fault == Self::StopReading;
+        // Streams that are not read must find messages, and calls of the administrator a database.
+        let alone = |fault| {
+            matches!(
+                fault,
+                Self::StopReading
+                    | Self::LockAccess
+                    | Self::HoldAccess
+                    | Self::RotateTokens { .. }
+                    | Self::WithdrawGrants { .. }
+            )
+        };
         let both_ask = self.asks_the_server() && other.asks_the_server();
         let same_broker = of_broker(self).is_some() && of_broker(self) == of_broker(other);
         !(alone(self) || alone(other) || both_ask || same_broker)
@@ -241,6 +272,24 @@ impl Fault {
                 return Leftover::Streams(Box::new(stopped));
             }
             Self::FailOver | Self::FailOverTooEarly => return self.fail_over(site).await,
+            Self::LockAccess => {
+                let lock = "begin; lock table trunkline.access_version, trunkline.access_token,
+                    trunkline.access_grant in access exclusive mode";
+                let sql = run.sql().await;
+                sql.batch_execute(lock).await.unwrap();
+                run.work_for(UNCONFIRMED).await;
+                return Leftover::Taken(Box::new(sql));
+            }
+            Self::HoldAccess => {
+                run.to_postgres.iter().for_each(|proxy| proxy.set(ACCESS, Mode::Hold));
+                run.work_for(UNCONFIRMED).await;
+            }
+            Self::RotateTokens { revoked_first } => {
+                run.access().rotate(&run.brokers, revoked_first).await;
+            }
+            Self::WithdrawGrants { leaves_another } => {
+                run.access().withdraw_grants(&run.brokers, leaves_another).await;
+            }
         }
         Leftover::Nothing
     }
@@ -298,6 +347,11 @@ impl Fault {
                     clock.shift("+0");
                 }
             }
+            Self::HoldAccess => run.to_postgres.iter().for_each(|proxy| {
+                proxy.cut(ACCESS, None);
+                proxy.set(ACCESS, Mode::Pass);
+            }),
+            Self::WithdrawGrants { .. } => run.access().restore_grants(&run.brokers).await,
             Self::EndSessions(_)
             | Self::CancelStatements
             | Self::CutAnswers(..)
@@ -308,7 +362,9 @@ impl Fault {
             | Self::Part(_)
             | Self::StopReading
             | Self::FailOver
-            | Self::FailOverTooEarly => {}
+            | Self::FailOverTooEarly
+            | Self::LockAccess
+            | Self::RotateTokens { .. } => {}
         }
         run.fault(&format!("{self:?}"), false);
     }

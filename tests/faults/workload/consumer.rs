@@ -46,7 +46,7 @@ impl ConsumerClient {
     /// Reads until reading stops.
     pub async fn run(self, world: Arc<World>, first: usize) {
         let mut rng = world.rng(&self.name);
-        let mut connection = BrokerConnection::new(&world, first);
+        let mut connection = BrokerConnection::new(&world, first, &self.principal());
         while !world.stop_reading.is_cancelled() {
             let (topic, consumer) = (self.topic.clone(), self.consumer.clone());
             let (manual, take_over) = (self.manual, self.take_over);
@@ -146,6 +146,11 @@ impl ConsumerClient {
             }
         }
         Ok(())
+    }
+
+    /// All clients of a consumer are one principal.
+    pub fn principal(&self) -> String {
+        format!("{}-{}", self.topic, self.consumer)
     }
 
     async fn open(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use trunkline::proto::producer_service_client::ProducerServiceClient;
 
-use super::{BrokerConnection, World, producer::publish};
+use super::{BrokerConnection, Connection, World, producer::publish};
 use crate::history::Values;
 
 /// Requests per connection, of which a broker accepts 2,048.
@@ -20,10 +20,10 @@ pub async fn flood(
     values: std::ops::Range<i64>,
 ) -> usize {
     let mut requests = JoinSet::new();
-    let mut connection = BrokerConnection::new(&world, broker);
+    let mut connection = BrokerConnection::new(&world, broker, &name);
     for number in values.clone() {
         if (number - values.start) % PER_CONNECTION == 0 {
-            connection = BrokerConnection::new(&world, broker);
+            connection = BrokerConnection::new(&world, broker, &name);
         }
         let channel = connection.channel().await.unwrap();
         requests.spawn(publish_one(world.clone(), channel, topic.clone(), name.clone(), number));
@@ -33,7 +33,7 @@ pub async fn flood(
 
 async fn publish_one(
     world: Arc<World>,
-    channel: tonic::transport::Channel,
+    channel: Connection,
     topic: Arc<str>,
     name: Arc<str>,
     number: i64,

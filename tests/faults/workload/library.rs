@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tonic::Code;
-use trunkline::client::{Acknowledgement, Client, Error, Producer};
+use trunkline::client::{Acknowledgement, Error, Producer};
 
 use super::{World, pause};
 use crate::{
@@ -14,6 +14,9 @@ use crate::{
 /// Codes that a broker may answer while something is broken.
 const RETRYABLE: [Code; 4] =
     [Code::Unavailable, Code::Aborted, Code::ResourceExhausted, Code::DeadlineExceeded];
+
+/// What it may answer in addition while tokens and grants are taken from clients.
+const DENIED: [Code; 3] = [Code::Unauthenticated, Code::PermissionDenied, Code::NotFound];
 
 /// A producer of the client library. It is reopened when it fails; requests in flight are not
 /// repeated, as their outcome is unknown.
@@ -26,8 +29,9 @@ impl LibraryProducer {
     /// Publishes until writing stops.
     pub async fn run(self, world: Arc<World>) {
         let mut rng = world.rng(&self.name);
+        let caller = world.caller(&self.name);
         let endpoints: Vec<String> =
-            world.ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
+            world.ports.iter().map(|port| caller.endpoint(*port)).collect();
         let endpoints = endpoints.join(",");
         let mut next = 0;
         while !world.stop_writing.is_cancelled() {
@@ -55,12 +59,15 @@ impl LibraryProducer {
     }
 
     async fn open(&self, world: &World, endpoints: &str) -> Option<Producer> {
-        let client = Client::connect(endpoints).await.ok()?;
+        let client = world.caller(&self.name).connect(endpoints).await.ok()?;
         let producer = client.producer(&self.topic, &self.name);
         match producer.register().retry_for(Duration::from_secs(20)).open().await {
             Ok(producer) => Some(producer),
             Err(error) => {
-                if error.code().is_some_and(|code| !RETRYABLE.contains(&code)) {
+                let may_be = |code| {
+                    RETRYABLE.contains(&code) || world.may_be_denied && DENIED.contains(&code)
+                };
+                if error.code().is_some_and(|code| !may_be(code)) {
                     world.alarm(format!("{} cannot be opened: {error:?}", self.name));
                 }
                 None

@@ -35,7 +35,7 @@ impl PipedProducer {
     /// Publishes until writing stops.
     pub async fn run(self, world: Arc<World>, first: usize) {
         let mut rng = world.rng(&self.name);
-        let mut connection = BrokerConnection::new(&world, first);
+        let mut connection = BrokerConnection::new(&world, first, &self.name);
         let mut next = 0;
         let mut again: VecDeque<Values> = VecDeque::new();
         let mut give_up_at = None;

@@ -33,7 +33,7 @@ impl UnaryProducer {
     /// Publishes until writing stops.
     pub async fn run(self, world: Arc<World>, first: usize) {
         let mut rng = world.rng(&self.name);
-        let mut connection = BrokerConnection::new(&world, first);
+        let mut connection = BrokerConnection::new(&world, first, &self.name);
         let mut next = 0;
         let mut give_up_at = None;
         while !world.stop_writing.is_cancelled() {

@@ -14,7 +14,7 @@ const MAX_BACK: i64 = 3_000;
 pub async fn seek_repeatedly(world: Arc<World>, topic: Arc<str>, consumer: Arc<str>) {
     let name: Arc<str> = "seeker".into();
     let mut rng = world.rng(&name);
-    let mut connection = BrokerConnection::new(&world, 0);
+    let mut connection = BrokerConnection::new(&world, 0, &name);
     let mut last = 0;
     while !world.stop_writing.is_cancelled() {
         pause(&mut rng, 100, 600).await;

@@ -12,7 +12,7 @@ use crate::history::{Stage, What};
 pub async fn trim_repeatedly(world: Arc<World>, topic: Arc<str>) {
     let name: Arc<str> = "trimmer".into();
     let mut rng = world.rng(&name);
-    let mut connection = BrokerConnection::new(&world, 0);
+    let mut connection = BrokerConnection::new(&world, 0, &name);
     while !world.stop_writing.is_cancelled() {
         pause(&mut rng, 100, 500).await;
         let before = match head(&mut connection, &topic).await {
