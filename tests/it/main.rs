@@ -15,6 +15,7 @@ mod access_streams;
 mod admin;
 mod amplification;
 mod audit;
+mod audit_denials;
 mod bench;
 mod bench_pressure;
 mod bounded_reads;
