@@ -119,7 +119,7 @@ where
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    /// A publish is answered by its service directly, as it needs nothing else.
+    /// A publish without authentication is answered by its service directly, as it needs nothing else.
     type Future = Either<S::Future, BoxFuture<'static, Answer>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
@@ -139,7 +139,7 @@ where
         let publishes = is_publish || path == PUBLISH_STREAM;
         let is_stream = path == PUBLISH_STREAM || path.ends_with(REFLECTION);
         let room = (path == PULL).then(|| AnswerRoom::new(account.answers.clone()));
-        let answers_are_large = LARGE_ANSWERS.iter().any(|call| path.ends_with(call));
+        let answers_are_large = !publishes && LARGE_ANSWERS.iter().any(|call| path.ends_with(call));
         let (share, max_request) = match publishes {
             true => (account.publishes.clone(), MAX_REQUEST_BYTES),
             false => (account.calls.clone(), MAX_CALL_BYTES),

@@ -71,8 +71,19 @@ impl SecuredBroker {
     }
 
     pub async fn start_on(database: Arc<TestDatabase>, root: String) -> Self {
+        Self::start_with(database, root, Quotas::default()).await
+    }
+
+    /// Starts a broker with other limits on a new database.
+    pub async fn start_limited(quotas: Quotas) -> Self {
+        let database = Arc::new(TestDatabase::create().await);
+        let root = server::bootstrap(&database.url).await.unwrap();
+        Self::start_with(database, root, quotas).await
+    }
+
+    async fn start_with(database: Arc<TestDatabase>, root: String, quotas: Quotas) -> Self {
         let storage = Storage::open(&database.url, None, LIMITS).await.unwrap();
-        let broker = Broker::start(storage, LIMITS.writers, Quotas::default()).await.unwrap();
+        let broker = Broker::start(storage, LIMITS.writers, quotas).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
