@@ -10,8 +10,9 @@ use std::{
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
+use tokio_postgres::Client as Sql;
 use tonic::{
-    Code, Request, Status,
+    Request, Status,
     service::Interceptor,
     transport::{Certificate, ClientTlsConfig},
 };
@@ -97,7 +98,9 @@ impl Access {
     /// The names of all principals but the administrator.
     fn workers(&self) -> Vec<Arc<str>> {
         let names = self.principals.lock().unwrap().keys().cloned().collect::<Vec<_>>();
-        names.into_iter().filter(|name| &**name != ADMIN).collect()
+        let mut names: Vec<_> = names.into_iter().filter(|name| &**name != ADMIN).collect();
+        names.sort();
+        names
     }
 
     fn token_file(&self, principal: &str) -> PathBuf {
@@ -145,10 +148,10 @@ impl Access {
         }
     }
 
-    /// Replaces the tokens of all principals by one of the brokers that runs. The old ones are
-    /// revoked after their principals use the new ones, or before.
+    /// Replaces the tokens of every third principal, by one of the brokers that runs. The old ones
+    /// are revoked after their principals use the new ones, or before.
     pub async fn rotate(&self, brokers: &[Broker], revoked_first: bool) {
-        for name in self.workers() {
+        for name in self.workers().into_iter().step_by(3) {
             let old = self.principal(&name).token;
             let revoke = async || {
                 self.by_any(brokers, async |admin| {
@@ -169,37 +172,20 @@ impl Access {
         }
     }
 
-    /// Withdraws all grants of all principals, and may leave them with another right on their topics.
-    pub async fn withdraw_grants(&self, brokers: &[Broker], leaves_another: bool) {
-        for (name, operation, topics) in self.grants() {
-            if leaves_another {
-                let another = match operation {
-                    Operation::Consume => Operation::Publish,
-                    _ => Operation::Read,
-                };
-                let add = async |admin: Client| add_grant(&admin, &name, another, &topics).await;
-                self.by_any(brokers, add).await;
-            }
-            let remove = async |admin: Client| {
-                let (principal, topics) = (name.to_string(), topics.clone());
-                let operation = operation.into();
-                let request = proto::RemoveGrantRequest { principal, operation, topics };
-                match admin.access().remove_grant(request).await {
-                    // An earlier attempt may have succeeded.
-                    Err(status) if status.code() == Code::NotFound => Ok(()),
-                    removed => removed.map(drop),
-                }
-            };
-            self.by_any(brokers, remove).await;
-        }
+    /// Withdraws all grants of all principals at once, with SQL, and may leave them with another
+    /// right on their topics.
+    pub async fn withdraw_grants(&self, sql: &mut Sql, leaves_another: bool) {
+        let another = |(name, operation, topics)| match operation {
+            Operation::Consume => (name, Operation::Publish, topics),
+            _ => (name, Operation::Read, topics),
+        };
+        let left = self.grants().into_iter().map(another).filter(|_| leaves_another);
+        replace_grants(sql, left.collect()).await;
     }
 
-    /// Gives all principals their grants again.
-    pub async fn restore_grants(&self, brokers: &[Broker]) {
-        for (name, operation, topics) in self.grants() {
-            let add = async |admin: Client| add_grant(&admin, &name, operation, &topics).await;
-            self.by_any(brokers, add).await;
-        }
+    /// Gives all principals the grants that they had.
+    pub async fn restore_grants(&self, sql: &mut Sql) {
+        replace_grants(sql, self.grants()).await;
     }
 
     /// Who is granted what while nothing is withdrawn.
@@ -240,6 +226,20 @@ impl Access {
         .await;
         done.unwrap()
     }
+}
+
+/// Makes these all the grants that there are, but for the administrator's.
+async fn replace_grants(sql: &mut Sql, grants: Vec<(Arc<str>, Operation, String)>) {
+    let transaction = sql.transaction().await.unwrap();
+    let remove = "delete from trunkline.access_grant where principal <> $1";
+    transaction.execute(remove, &[&ADMIN]).await.unwrap();
+    for (name, operation, topics) in grants {
+        let add = "insert into trunkline.access_grant (principal, operation, topics)
+            values ($1, lower(split_part($2, '_', 2)), $3)";
+        let operation = operation.as_str_name();
+        transaction.execute(add, &[&&*name, &operation, &topics]).await.unwrap();
+    }
+    transaction.commit().await.unwrap();
 }
 
 async fn add_grant(

@@ -19,10 +19,10 @@ use crate::{
 /// A soak takes many minutes, so its clients are slow enough that everything can be read again.
 const SLOWDOWN: u64 = 5;
 
-/// Long enough for each fault to happen about once.
+/// Long enough for most faults to happen once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_soak() {
-    soak("soak-short", 80, 7).await;
+    soak("soak-short", 90, 7).await;
 }
 
 /// Runs for as long as the environment says: `make soak`.

@@ -288,7 +288,7 @@ impl Fault {
                 run.access().rotate(&run.brokers, revoked_first).await;
             }
             Self::WithdrawGrants { leaves_another } => {
-                run.access().withdraw_grants(&run.brokers, leaves_another).await;
+                run.access().withdraw_grants(&mut run.sql().await, leaves_another).await;
             }
         }
         Leftover::Nothing
@@ -351,7 +351,7 @@ impl Fault {
                 proxy.cut(ACCESS, None);
                 proxy.set(ACCESS, Mode::Pass);
             }),
-            Self::WithdrawGrants { .. } => run.access().restore_grants(&run.brokers).await,
+            Self::WithdrawGrants { .. } => run.access().restore_grants(&mut run.sql().await).await,
             Self::EndSessions(_)
             | Self::CancelStatements
             | Self::CutAnswers(..)
