@@ -110,6 +110,10 @@ async fn serve(api: Api, request: Request<Body>) -> Response<Body> {
     let terms = StreamTerms::of(request.uri().path(), || {
         access.guard(request.extensions().get().unwrap_or(&Caller::Everyone))
     });
+    let request = match &terms {
+        Some(terms) => terms.end_request(request),
+        None => request,
+    };
     // No `ready` call is needed: routes are always ready.
     let Ok(mut response) = routes.call(request).await;
     explain::explain_headers(response.headers_mut());

@@ -21,10 +21,11 @@ use hyper::body::{Body as HttpBody, Frame};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{
     Status,
     body::Body,
-    codegen::http::{HeaderMap, Response},
+    codegen::http::{HeaderMap, Request, Response},
 };
 
 use crate::{
@@ -77,6 +78,8 @@ pub(super) struct StreamTerms {
     is_ended_by_service: bool,
     /// How long the client may leave the stream unread.
     unread_limit: Option<Duration>,
+    /// Cancelled when the request ends with the stream.
+    request_end: CancellationToken,
 }
 
 impl StreamTerms {
@@ -89,7 +92,18 @@ impl StreamTerms {
             guard: guard(),
             is_ended_by_service: ENDED_BY_THEIR_SERVICE.contains(&path),
             unread_limit: (path != READ_AT_LEISURE).then_some(UNREAD_LIMIT),
+            request_end: CancellationToken::new(),
         })
+    }
+
+    /// Lets a request end with the stream. A service that waits for more of it would otherwise keep
+    /// HTTP/2 from resetting the stream.
+    pub(super) fn end_request(&self, request: Request<Body>) -> Request<Body> {
+        if self.is_ended_by_service {
+            return request;
+        }
+        let ended = Box::pin(self.request_end.clone().cancelled_owned());
+        request.map(|body| Body::new(RequestBody { body, ended }))
     }
 
     /// Holds an answer to the terms, from within the task of its call.
@@ -107,11 +121,13 @@ impl StreamTerms {
 
 /// Returns when a stream is to be reset.
 async fn watch(terms: StreamTerms, reading: Arc<Reading>, refusal: Arc<OnceLock<Status>>) {
-    let StreamTerms { mut guard, is_ended_by_service, unread_limit } = terms;
+    let StreamTerms { mut guard, is_ended_by_service, unread_limit, request_end } = terms;
+    let _ends_too = request_end.clone().drop_guard();
     let withdrawn = async {
         let error = guard.ended().await;
         if !is_ended_by_service {
             refusal.get_or_init(|| status::refuse(error));
+            request_end.cancel();
         }
     };
     let unread = async {
@@ -151,6 +167,31 @@ impl Reading {
             }
             sleep(limit - unread_for).await;
         }
+    }
+}
+
+/// The body of a stream's request.
+struct RequestBody {
+    body: Body,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.ended.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => Pin::new(&mut self.body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
     }
 }
 

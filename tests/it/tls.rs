@@ -254,7 +254,7 @@ async fn only_clients_with_a_certificate_of_the_client_authority_connect() {
     let client = as_client(&clients).await.unwrap();
     create_topic(&client, "orders").await.unwrap();
     // The broker knows who it is.
-    broker.process.log_line("(billing.example)").await;
+    broker.process.log_line(r#""certificate":"billing.example""#).await;
 
     // Another authority takes the place of the first one, for new connections.
     let others = Authority::new();
