@@ -66,6 +66,11 @@ impl SessionShare {
         }
     }
 
+    /// What tells apart those that tasks work for. It may be used again once nobody has that share.
+    pub fn current_id() -> usize {
+        CURRENT.try_with(|share| Arc::as_ptr(&share.0).addr()).unwrap_or(0)
+    }
+
     /// The share of whoever the current task works for, or `own`, the broker's, if nobody asked for it.
     pub(super) fn current_or(own: &Self) -> Self {
         CURRENT.try_with(Self::clone).unwrap_or_else(|_| own.clone())
