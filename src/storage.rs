@@ -51,7 +51,7 @@ pub use open::migrate;
 pub use position::{Advance, FreeAdvances, SeekOutcome, Stored};
 pub use primary::Server;
 pub use producer::Registrations;
-pub use pull::Pulled;
+pub use pull::{Choice, Pull, Pulled};
 pub use read::LogSlice;
 pub use retention::Deleted;
 pub use schema::SchemaVersion;

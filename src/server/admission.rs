@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::broker::counted_address;
 
-/// How many handshakes may be under way at a time. Others wait, within their own time limit.
+/// How many handshakes may be under way at a time. Others wait.
 const HANDSHAKES: usize = 256;
 
 /// How many of these may be of one address.
@@ -62,6 +62,9 @@ struct OfAddress {
 struct OfAddressHandshakes {
     all: Semaphore,
     first: Semaphore,
+    /// Whoever has it stands in the queue for a place among the bursts, so that addresses get those
+    /// places in turn.
+    burst_line: tokio::sync::Mutex<()>,
 }
 
 /// A connection that is counted until this is dropped.
@@ -96,6 +99,7 @@ impl Admission {
             handshakes: Arc::new(OfAddressHandshakes {
                 all: Semaphore::new(HANDSHAKES_PER_ADDRESS),
                 first: Semaphore::new(FIRST_OF_ADDRESS),
+                burst_line: tokio::sync::Mutex::default(),
             }),
         });
         // An address without connections is below any limit, so no entry is left over here.
@@ -114,10 +118,14 @@ impl Admitted {
     pub(super) async fn begin_handshake(&self) -> Handshake<'_> {
         // The semaphores are never closed.
         let of_address = self.handshakes.all.acquire().await.ok();
+        let burst = async {
+            let _first_in_line = self.handshakes.burst_line.lock().await;
+            self.admission.bursts.acquire().await.ok()
+        };
         let first_or_burst = tokio::select! {
             biased;
             first = self.handshakes.first.acquire() => first.ok(),
-            burst = self.admission.bursts.acquire() => burst.ok(),
+            burst = burst => burst,
         };
         let of_all = self.admission.handshakes.acquire().await.ok();
         Handshake { _of_address: of_address, _first_or_burst: first_or_burst, _of_all: of_all }
@@ -236,6 +244,31 @@ mod tests {
             let begun = futures::future::poll_immediate(&mut beginning);
             assert!(tokio::task::unconstrained(begun).await.is_some());
         }
+    }
+
+    #[tokio::test]
+    async fn addresses_get_places_for_bursts_in_turn() {
+        let admission = Admission::new(ConnectionLimits { total: 1_000, per_address: 1_000 });
+        let admit = |peer| admission.admit(address(peer)).unwrap();
+        let greedy: Vec<_> = (0..12).map(|_| admit("10.0.0.1")).collect();
+        let other: Vec<_> = (0..=FIRST_OF_ADDRESS).map(|_| admit("10.0.0.2")).collect();
+        let mut places = admission.bursts.acquire_many(BURSTS as u32).await.unwrap();
+        let mut first = Vec::new();
+        for one in greedy[..FIRST_OF_ADDRESS].iter().chain(&other[1..]) {
+            first.push(one.begin_handshake().await);
+        }
+        let mut of_greedy: Vec<_> =
+            greedy[FIRST_OF_ADDRESS..].iter().map(|one| Box::pin(one.begin_handshake())).collect();
+        for waiting in &mut of_greedy {
+            assert!(futures::poll!(waiting).is_pending());
+        }
+        let mut of_other = std::pin::pin!(other[0].begin_handshake());
+        assert!(futures::poll!(of_other.as_mut()).is_pending());
+        drop(places.split(2));
+        for (n, waiting) in of_greedy.iter_mut().enumerate() {
+            assert_eq!(futures::poll!(waiting).is_ready(), n == 0);
+        }
+        assert!(futures::poll!(of_other.as_mut()).is_ready());
     }
 
     #[tokio::test]

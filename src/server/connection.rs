@@ -28,10 +28,6 @@ use crate::{access::PeerIdentity, grpc};
 /// How long a silent client may take to answer a ping.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// How long a client may take for the TLS handshake and HTTP/2's preface together. Pings begin only
-/// after them.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How many streams a connection may have open.
 const MAX_STREAMS: u32 = 2_048;
 
@@ -89,7 +85,7 @@ impl Connection {
             let (client, writes) = (stream.connect_info(), WriteProgress::new());
             let opening = handshake::open(stream, &admitted, tls.as_deref(), writes.clone());
             let opened = tokio::select! {
-                opened = tokio::time::timeout(HANDSHAKE_TIMEOUT, opening) => opened,
+                opened = opening => opened,
                 () = ending.closing.cancelled() => return,
             };
             let Some(opened) = opened_in_time(opened, peer) else { return };
@@ -116,16 +112,18 @@ impl Connection {
 }
 
 /// What was opened; logs why not.
-fn opened_in_time<E>(opened: Result<io::Result<Opened>, E>, peer: SocketAddr) -> Option<Opened> {
+fn opened_in_time(opened: io::Result<Opened>, peer: SocketAddr) -> Option<Opened> {
     match opened {
-        Ok(Ok(opened)) => return Some(opened),
-        Ok(Err(error)) if error.get_ref().is_some_and(|error| error.is::<rustls::Error>()) => {
+        Ok(opened) => return Some(opened),
+        Err(error) if error.get_ref().is_some_and(|error| error.is::<rustls::Error>()) => {
             // Such as a client that does not trust the broker, or has no certificate itself.
             warn!(%error, "refuse TLS connections");
             debug!(%peer, %error, "refuse a TLS connection");
         }
-        Ok(Err(error)) => debug!(%peer, %error, "lost a connection before its preface"),
-        Err(_) => debug!(%peer, "closed a connection that sent no preface"),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            debug!(%peer, "closed a connection that sent no preface in time");
+        }
+        Err(error) => debug!(%peer, %error, "lost a connection before its preface"),
     }
     None
 }

@@ -4,11 +4,13 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::timeout,
 };
 use tokio_rustls::server::TlsStream;
 
@@ -18,6 +20,13 @@ use super::{
     write_progress::{Noted, WriteProgress},
 };
 use crate::access::PeerIdentity;
+
+/// How long a client may take to send its first bytes, and then, once it is its turn, for the TLS
+/// handshake and HTTP/2's preface together. Pings begin only after them.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client that has sent its first bytes may wait for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The first bytes that an HTTP/2 client sends.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -47,17 +56,20 @@ pub(super) async fn open(
     tls: Option<&Tls>,
     writes: WriteProgress,
 ) -> io::Result<Opened> {
-    stream.readable().await?;
-    let _under_way = admitted.begin_handshake().await;
+    timeout(TIMEOUT, stream.readable()).await??;
+    let _under_way = timeout(TURN_TIMEOUT, admitted.begin_handshake()).await?;
     let stream = Noted::new(stream, writes);
-    match tls {
-        None => Ok(Opened::Plain(read_preface(stream).await?)),
-        Some(tls) => {
-            let (stream, identity) = tls.accept(stream).await?;
-            let stream = Box::new(read_preface(stream).await?);
-            Ok(Opened::Encrypted { stream, identity })
+    let opening = async {
+        match tls {
+            None => Ok(Opened::Plain(read_preface(stream).await?)),
+            Some(tls) => {
+                let (stream, identity) = tls.accept(stream).await?;
+                let stream = Box::new(read_preface(stream).await?);
+                Ok(Opened::Encrypted { stream, identity })
+            }
         }
-    }
+    };
+    timeout(TIMEOUT, opening).await?
 }
 
 /// Reads the preface, or as much as shows that it is not one; the HTTP/2 server then refuses it.

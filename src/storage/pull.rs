@@ -6,9 +6,40 @@ use std::{sync::Arc, time::Duration};
 use super::{Error, Storage, read::read_batches, session::Statements as _};
 use crate::model::{Batch, ConsumerKey, Offset};
 
+/// What came of a pull.
+#[derive(Debug)]
+pub enum Pull<R> {
+    /// It took messages, or there were none.
+    Took(Pulled<R>),
+    /// It took nothing: there is no room for so many bytes of an answer.
+    NoRoom {
+        /// How many bytes.
+        bytes: usize,
+    },
+    /// The consumer is not registered.
+    NotRegistered,
+}
+
+/// Which of the messages a pull takes, if there is room for its answer.
+#[derive(Debug)]
+pub enum Choice<R> {
+    /// Those up to an offset.
+    UpTo {
+        /// The new position.
+        end: Offset,
+        /// The room for them.
+        room: R,
+    },
+    /// None, as in [`Pull::NoRoom`].
+    NoRoom {
+        /// How many bytes.
+        bytes: usize,
+    },
+}
+
 /// The messages that a pull took.
 #[derive(Debug)]
-pub struct Pulled {
+pub struct Pulled<R> {
     /// The batches from the one that holds the first message on. The last one may hold messages
     /// from `to` on, which were not taken.
     pub batches: Vec<Arc<Batch>>,
@@ -20,24 +51,26 @@ pub struct Pulled {
     pub to: Offset,
     /// The offset that the topic's next message gets.
     pub head: Offset,
+    /// The room for them.
+    pub room: R,
 }
 
 impl Storage {
     /// Takes messages from the position on, as many as `choose` says, which is given the batches
-    /// and the first offset, and returns the new position. `None` if the consumer is no longer
-    /// registered. Fails, and takes nothing, with [`Error::Locked`] if another session holds the
+    /// and the first offset. It is asked once everything that a pull waits for is there, and may so
+    /// take the room for the answer, which is given back if the pull fails after all. Fails, and takes nothing, with [`Error::Locked`] if another session holds the
     /// consumer's lock for longer than `lock_wait`, and with [`Error::ChangedMeanwhile`] if
     /// something else moved the position.
     ///
     /// The epoch goes up, as at every acquisition: a stream that lost its lock without knowing it
     /// cannot move the position past what was pulled.
-    pub async fn pull(
+    pub async fn pull<R>(
         &self,
         key: ConsumerKey,
         max_bytes: usize,
         lock_wait: Duration,
-        choose: impl Fn(&[Arc<Batch>], Offset) -> Offset,
-    ) -> Result<Option<Pulled>, Error> {
+        choose: impl Fn(&[Arc<Batch>], Offset) -> Choice<R>,
+    ) -> Result<Pull<R>, Error> {
         let mut client = self.query().await?;
         client
             .transact(async |transaction| {
@@ -55,13 +88,16 @@ impl Storage {
                         &[&key.topic.0, &key.consumer],
                     )
                     .await?;
-                let Some(position) = position else { return Ok(None) };
+                let Some(position) = position else { return Ok(Pull::NotRegistered) };
                 let position = Offset(position.get(0));
                 let Some(log) = read_batches(transaction, key.topic, position, max_bytes).await? else {
-                    return Ok(None);
+                    return Ok(Pull::NotRegistered);
                 };
                 let from = position.max(log.ends.start);
-                let to = choose(&log.batches, from);
+                let (to, room) = match choose(&log.batches, from) {
+                    Choice::UpTo { end, room } => (end, room),
+                    Choice::NoRoom { bytes } => return Ok(Pull::NoRoom { bytes }),
+                };
                 if to > position {
                     let moved = transaction
                         .execute(
@@ -77,7 +113,8 @@ impl Storage {
                         return Err(Error::ChangedMeanwhile);
                     }
                 }
-                Ok(Some(Pulled { batches: log.batches, position, from, to, head: log.ends.head }))
+                let (batches, head) = (log.batches, log.ends.head);
+                Ok(Pull::Took(Pulled { batches, position, from, to, head, room }))
             })
             .await
     }

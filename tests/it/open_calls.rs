@@ -238,6 +238,32 @@ async fn unread_until_refused(
 }
 
 #[tokio::test]
+async fn a_pull_needs_room_for_what_it_takes_and_no_more() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.topic("small").await;
+    broker.consumer("small", "billing").await;
+    broker.try_publish("orders", PRODUCER, vec![vec![7; MIB]; 3]).await.unwrap();
+    broker.try_publish("small", PRODUCER, ["x"]).await.unwrap();
+    let request = proto::ReadMessagesRequest { topic: "orders".to_owned(), ..Default::default() };
+    let lazy = RawClient::connect(&broker.endpoint).await;
+    let nothing = Headers::new();
+    // Less than a megabyte is left.
+    let _unread = unread_until_refused(&lazy, READ, &nothing, &request.encode_to_vec()).await;
+    let pull = proto::PullRequest {
+        topic: "small".to_owned(),
+        consumer_id: "billing".to_owned(),
+        ..Default::default()
+    };
+    // A connection of its own, as the other's flow control is used up.
+    let client = RawClient::connect(&broker.endpoint).await;
+    let answer = soon("an answer", client.call(PULL, &[], &[&pull.encode_to_vec()])).await;
+    assert_eq!(answer.messages.len(), 1, "{:?}", answer.status);
+    let pulled = proto::PullResponse::decode(answer.messages[0].clone()).unwrap();
+    assert_eq!(pulled.messages[0].payload, "x");
+}
+
+#[tokio::test]
 async fn a_pull_whose_answer_has_no_room_takes_nothing() {
     let broker = TestBroker::start().await;
     broker.topic("orders").await;
@@ -269,10 +295,21 @@ async fn a_pull_whose_answer_has_no_room_takes_nothing() {
     let found = proto::GetConsumerResponse::decode(answer.messages[0].clone()).unwrap();
     assert_eq!(found.consumer.unwrap().position, 0, "nothing was taken");
 
+    // It waits for a while, until others are read or reset.
+    let mut unread = unread;
+    let requests = [pull.as_slice()];
+    let client = RawClient::connect(&broker.endpoint).await;
+    let mut waiting = Box::pin(client.call(PULL, &[], &requests));
+    assert!((&mut waiting).now_or_never().is_none());
+    unread.truncate(unread.len() - 2);
+    let answer = soon("an answer", waiting).await;
+    let pulled = proto::PullResponse::decode(answer.messages[0].clone()).unwrap();
+    assert_eq!(pulled.messages[0].offset, 0);
+
     join_all(unread.into_iter().map(read)).await;
     let answer = soon("an answer", lazy.call(PULL, &[], &[&pull])).await;
     let pulled = proto::PullResponse::decode(answer.messages[0].clone()).unwrap();
-    assert_eq!(pulled.messages[0].offset, 0);
+    assert_eq!(pulled.messages[0].offset, 1);
     // What the answer did not need was returned.
     until("the share is free", async || {
         let requests = [pull.as_slice()];

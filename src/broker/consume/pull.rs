@@ -1,7 +1,8 @@
 //! Pulls: messages for clients that ask for them instead of holding a stream.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::time::{self, Instant};
 
 use crate::{
@@ -10,10 +11,10 @@ use crate::{
         consume::delivery::Delivery,
         error::Error,
         lease::{queue::Priority, registry::Waiter},
-        log::messages::{FrameLimits, Messages, end_of_fit},
+        log::messages::{FrameLimits, Messages, fit},
     },
-    model::{ConsumerId, Offset, OffsetRange, TopicName},
-    storage,
+    model::{Batch, ConsumerId, Offset, OffsetRange, TopicName},
+    storage::{self, Choice},
 };
 
 /// A request for the next messages.
@@ -46,6 +47,14 @@ pub struct Pulled {
     pub room: Option<Hold>,
 }
 
+/// Where a pull takes the room for its answer: in its transaction, when it has its session and its
+/// rows, and before the position moves. An answer that is refused afterwards would lose its messages.
+struct Room<'a> {
+    share: Option<&'a Share>,
+    /// The room that a pull which found none has waited for.
+    waited_for: Mutex<Option<Hold>>,
+}
+
 /// How long pulls of one consumer queue behind each other before they fail.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -56,8 +65,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// consumer's row.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 
-/// The largest answer: clients decode no more by default.
-const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// At most so many bytes of an answer are not messages.
+const ANSWER_FRAMING: usize = 256;
 
 /// How long a pull waits for its client to read other answers.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
@@ -112,8 +121,9 @@ impl Delivery {
             return Err(self.lease_held(&waiter, pull).await?);
         };
         let limits = FrameLimits::of_answer(*max_messages);
-        let room = pull.make_room().await?;
-        let choose = |batches: &[_], from| end_of_fit(batches.iter(), from, limits);
+        let room = Room { share: pull.answers.as_ref(), waited_for: Mutex::default() };
+        let choose = |batches: &[_], from| room.choose(batches, from, limits);
+        let mut has_waited = false;
         let outcome = loop {
             let key = self.catalogue.position(topic, consumer).await?.key;
             let lock_until = pull.until(Instant::now() + LOCK_WAIT);
@@ -128,16 +138,27 @@ impl Delivery {
                 }
                 outcome => outcome,
             };
+            if let Ok(storage::Pull::NoRoom { bytes }) = outcome
+                && !has_waited
+            {
+                has_waited = true;
+                room.wait_for(bytes, pull).await?;
+                continue;
+            }
             // Something else moved the position, or the consumer was unregistered and perhaps
             // registered again.
-            let changed = matches!(outcome, Ok(None) | Err(storage::Error::ChangedMeanwhile));
+            let changed = matches!(
+                outcome,
+                Ok(storage::Pull::NotRegistered) | Err(storage::Error::ChangedMeanwhile)
+            );
             if !changed || Instant::now() >= pull.until(give_up) {
                 break outcome;
             }
             time::sleep(RETRY_PAUSE).await;
         };
         match outcome {
-            Ok(Some(storage::Pulled { batches, position, from, to, head })) => {
+            Ok(storage::Pull::Took(taken)) => {
+                let storage::Pulled { batches, position, from, to, head, room } = taken;
                 let gap = (position < from).then_some(OffsetRange { start: position, end: from });
                 let messages = Messages::new(batches, OffsetRange { start: from, end: to });
                 Ok(Pulled { messages, gap, head, room })
@@ -146,9 +167,12 @@ impl Delivery {
                 pull.refuse_when_late()?;
                 Err(self.lease_held(&waiter, pull).await?)
             }
+            Ok(storage::Pull::NoRoom { .. }) => Err(room.unread()),
             // Nothing was taken: the position keeps moving, or the consumer keeps being registered
             // again, faster than this broker can read.
-            Ok(None) | Err(storage::Error::ChangedMeanwhile) => Err(Error::unavailable()),
+            Ok(storage::Pull::NotRegistered) | Err(storage::Error::ChangedMeanwhile) => {
+                Err(Error::unavailable())
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -161,20 +185,6 @@ impl Delivery {
 }
 
 impl Pull {
-    /// Takes room for the largest answer, before anything is taken: an answer that is refused
-    /// afterwards would lose its messages.
-    async fn make_room(&self) -> Result<Option<Hold>, Error> {
-        let Some(share) = &self.answers else { return Ok(None) };
-        let until = self.until(Instant::now() + ROOM_WAIT);
-        match time::timeout_at(until, share.clone().hold(MAX_ANSWER_BYTES)).await {
-            Ok(hold) => Ok(Some(hold)),
-            Err(_) => {
-                self.refuse_when_late()?;
-                Err(Error::AnswersUnread { limit: share.most() })
-            }
-        }
-    }
-
     /// A time, or the client's deadline if that is earlier.
     fn until(&self, time: Instant) -> Instant {
         self.deadline.map_or(time, |deadline| deadline.min(time))
@@ -185,5 +195,50 @@ impl Pull {
             Some(deadline) if deadline <= Instant::now() => Err(Error::DeadlineExceeded),
             _ => Ok(()),
         }
+    }
+}
+
+impl Room<'_> {
+    /// Chooses the messages to take, as many as fit in an answer for which there is room.
+    fn choose(
+        &self,
+        batches: &[Arc<Batch>],
+        from: Offset,
+        mut limits: FrameLimits,
+    ) -> Choice<Option<Hold>> {
+        let waited_for = self.waited_for.lock().take();
+        if let Some(hold) = &waited_for {
+            // More may have been published since.
+            limits.bytes = limits.bytes.min(hold.bytes().saturating_sub(ANSWER_FRAMING));
+        }
+        let (end, bytes) = fit(batches.iter(), from, limits);
+        let Some(share) = self.share.filter(|_| end > from) else {
+            return Choice::UpTo { end, room: None };
+        };
+        let bytes = bytes + ANSWER_FRAMING;
+        let room = match waited_for {
+            Some(mut hold) if hold.bytes() >= bytes => hold.split(bytes),
+            _ => share.try_hold(bytes),
+        };
+        match room {
+            Some(_) => Choice::UpTo { end, room },
+            None => Choice::NoRoom { bytes },
+        }
+    }
+
+    /// Waits until the client has read other answers.
+    async fn wait_for(&self, bytes: usize, pull: &Pull) -> Result<(), Error> {
+        let Some(share) = self.share else { return Ok(()) };
+        let until = pull.until(Instant::now() + ROOM_WAIT);
+        let Ok(hold) = time::timeout_at(until, share.clone().hold(bytes)).await else {
+            pull.refuse_when_late()?;
+            return Err(self.unread());
+        };
+        *self.waited_for.lock() = Some(hold);
+        Ok(())
+    }
+
+    fn unread(&self) -> Error {
+        Error::AnswersUnread { limit: self.share.map_or(0, Share::most) }
     }
 }

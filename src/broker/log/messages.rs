@@ -103,15 +103,25 @@ pub(crate) fn end_of_fit<'a>(
     start: Offset,
     limits: FrameLimits,
 ) -> Offset {
+    fit(batches, start, limits).0
+}
+
+/// As [`end_of_fit`], and an upper bound on the bytes of the messages that fit, encoded.
+pub(crate) fn fit<'a>(
+    batches: impl Iterator<Item = &'a Arc<Batch>>,
+    start: Offset,
+    limits: FrameLimits,
+) -> (Offset, usize) {
     let mut bytes = 0;
     let mut end = start;
     let messages = batches.flat_map(|batch| batch.messages_from(start)).take(limits.messages);
     for message in messages {
-        bytes += encoded_bytes(&message);
-        if (bytes > limits.bytes && end > start) || message.offset >= limits.end {
+        let with_message = bytes + encoded_bytes(&message);
+        if (with_message > limits.bytes && end > start) || message.offset >= limits.end {
             break;
         }
+        bytes = with_message;
         end = message.offset.after(1);
     }
-    end
+    (end, bytes)
 }

@@ -1,18 +1,28 @@
 //! The reads of a log from the database that are under way. One reader reads an offset, and the others
-//! that want it wait for what it finds.
+//! that want it wait for what it finds: all for a moment, and those of the same owner until it is there.
+//! A read waits for a session in the line of its owner, which must not hold up other owners for long.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
+use tokio::time;
 
-use crate::model::Offset;
+use crate::{model::Offset, storage::SessionShare};
 
-/// The reads of a log that are under way, by their offset.
+/// How long a reader waits for the read of another owner.
+const WAIT: Duration = Duration::from_millis(100);
+
+/// Who waits for a read from an offset on: everybody, or an owner that has waited with everybody for
+/// long enough.
+type Key = (Option<usize>, Offset);
+
+/// The reads of a log that are under way.
 #[derive(Default)]
-pub(crate) struct SharedReads(Mutex<HashMap<Offset, SharedRead>>);
+pub(crate) struct SharedReads(Mutex<HashMap<Key, SharedRead>>);
 
 /// A read from the database, and the readers that wait for its result.
 #[derive(Default)]
@@ -25,32 +35,38 @@ struct SharedRead {
 /// The right to read from the database from an offset on, for all readers that wait for that read.
 pub(crate) struct ReadPermit<'a> {
     reads: &'a SharedReads,
-    from: Offset,
+    key: Key,
     held: Option<tokio::sync::OwnedMutexGuard<()>>,
 }
 
 impl SharedReads {
     /// The right to read from the database from an offset on. If another reader has it, waits until
-    /// that reader has finished, and returns `None`.
+    /// that reader has finished, and returns `None`. If that takes longer than a moment, waits only for
+    /// readers of the same owner.
     pub(crate) async fn begin(&self, from: Offset) -> Option<ReadPermit<'_>> {
-        let (lock, mut permit) = self.join(from);
-        match lock.clone().try_lock_owned() {
-            Ok(held) => {
-                permit.held = Some(held);
-                Some(permit)
-            }
-            Err(_) => {
-                permit.held = Some(lock.lock_owned().await);
-                None
-            }
+        let (lock, mut permit) = self.join((None, from));
+        if let Ok(held) = lock.clone().try_lock_owned() {
+            permit.held = Some(held);
+            return Some(permit);
         }
+        if let Ok(held) = time::timeout(WAIT, lock.lock_owned()).await {
+            permit.held = Some(held);
+            return None;
+        }
+        let (lock, mut permit) = self.join((Some(SessionShare::current_id()), from));
+        if let Ok(held) = lock.clone().try_lock_owned() {
+            permit.held = Some(held);
+            return Some(permit);
+        }
+        permit.held = Some(lock.lock_owned().await);
+        None
     }
 
-    fn join(&self, from: Offset) -> (Arc<tokio::sync::Mutex<()>>, ReadPermit<'_>) {
+    fn join(&self, key: Key) -> (Arc<tokio::sync::Mutex<()>>, ReadPermit<'_>) {
         let mut reads = self.0.lock();
-        let read = reads.entry(from).or_default();
+        let read = reads.entry(key).or_default();
         read.readers += 1;
-        (read.lock.clone(), ReadPermit { reads: self, from, held: None })
+        (read.lock.clone(), ReadPermit { reads: self, key, held: None })
     }
 
     /// How many reads are under way.
@@ -63,7 +79,7 @@ impl SharedReads {
 impl Drop for ReadPermit<'_> {
     fn drop(&mut self) {
         let mut reads = self.reads.0.lock();
-        if let Entry::Occupied(mut read) = reads.entry(self.from) {
+        if let Entry::Occupied(mut read) = reads.entry(self.key) {
             read.get_mut().readers -= 1;
             if read.get().readers == 0 {
                 read.remove();
@@ -86,6 +102,24 @@ mod tests {
         assert!(futures::poll!(&mut waiting).is_pending());
         drop(permit);
         assert!(waiting.await.iter().all(Option::is_none));
+        assert_eq!(reads.under_way(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_reader_waits_only_a_moment_for_another_owner() {
+        let reads = SharedReads::default();
+        let slow = reads.begin(Offset(5)).await.expect("nobody else reads");
+        let (one, other) = (SessionShare::default(), SessionShare::default());
+        let own =
+            one.clone().scope(reads.begin(Offset(5))).await.expect("nobody of this owner reads");
+        let mut waiting = std::pin::pin!(one.scope(reads.begin(Offset(5))));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        assert!(other.scope(reads.begin(Offset(5))).await.is_some(), "another owner");
+        // It has waited for longer than that one.
+        assert!(futures::poll!(&mut waiting).is_pending(), "the same owner");
+        drop(own);
+        assert!(waiting.await.is_none());
+        drop(slow);
         assert_eq!(reads.under_way(), 0);
     }
 

@@ -11,8 +11,9 @@
 //!   session and is tried again behind those that came meanwhile, for 5 s in all.
 //!
 //! A statement whose rows are free waits only behind tries of at most 500 ms each. If so many are
-//! queued that this takes 5 s, it fails as if its rows were held. Statements queue here in order of
-//! arrival, without a session. Not covered are publishes and position writes, which have sessions of
+//! queued that this takes 5 s, it fails as if its rows were held. Statements queue here without a
+//! session: those of a topic or a consumer in order of arrival, and all of them in turn over the
+//! owners of the calls ([`SessionShare`]). Not covered are publishes and position writes, which have sessions of
 //! their own, and the first try of each pull, which waits for up to 100 ms for each of its two locks.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -25,7 +26,7 @@ use tokio::{
 
 use crate::{
     model::{ConsumerId, TopicName},
-    storage::error::Error,
+    storage::{error::Error, session::share::SessionShare},
 };
 
 /// How long a statement waits for its rows in all its tries together.
@@ -38,6 +39,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct RowLocks {
     /// One permit for each session that these statements may use together.
     all: Semaphore,
+    /// The broker's own share, for what no client has asked for.
+    own: SessionShare,
     sessions_of_a_topic: usize,
     /// The permits of topics and consumers whose statements run or wait.
     owners: Mutex<HashMap<Owner, Permits>>,
@@ -66,6 +69,7 @@ impl RowLocks {
         let all = (sessions / 2).max(1);
         Self {
             all: Semaphore::new(all),
+            own: SessionShare::default(),
             sessions_of_a_topic: (sessions / 4).max(2).min(all),
             owners: Mutex::default(),
         }
@@ -163,11 +167,12 @@ impl RowLocks {
         F: Future<Output = Result<T, Error>>,
     {
         let permits = async {
-            let mut permits = Vec::with_capacity(shares.len() + 1);
-            for semaphore in shares.iter().map(|share| &*share.permits).chain([&self.all]) {
-                permits.push(semaphore.acquire().await);
+            let mut permits = Vec::with_capacity(shares.len());
+            for share in shares {
+                permits.push(share.permits.acquire().await);
             }
-            permits
+            let of_all = SessionShare::current_or(&self.own).row_lock_permit(&self.all).await;
+            (permits, of_all)
         };
         // None of the semaphores is ever closed.
         let Ok(_permits) = time::timeout_at(give_up_at, permits).await else {
@@ -175,7 +180,7 @@ impl RowLocks {
                 "no turn in time: other statements wait for locked rows".to_owned(),
             ));
         };
-        statement().await
+        SessionShare::with_permit(statement()).await
     }
 
     fn share_of_topic(&self, topic: &TopicName) -> Share<'_> {
@@ -297,6 +302,26 @@ mod tests {
         locked.await.unwrap();
         assert_eq!(tries.load(Ordering::Relaxed), 4);
         assert!(locks.owners.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn owners_get_permits_in_turn_however_many_statements_each_has() {
+        let locks = RowLocks::new(2);
+        let held = Held::new();
+        let (greedy, other) = (SessionShare::default(), SessionShare::default());
+        let topics: Vec<_> = (0..12).map(|number| topic(&format!("greedy-{number}"))).collect();
+        let of_greedy = topics.iter().map(|topic| locks.of_topic(topic, || held.wait()));
+        let mut of_greedy = Box::pin(greedy.scope(join_all(of_greedy)));
+        assert!(poll!(&mut of_greedy).is_pending());
+        assert_eq!(held.on_a_session(), 1);
+        let orders = topic("orders");
+        let waiting = locks.of_topic(&orders, async || Ok(held.on_a_session()));
+        let waiting = other.scope(waiting);
+        held.rows.add_permits(1);
+        let (of_greedy, before) = tokio::join!(of_greedy, waiting);
+        assert!(of_greedy.iter().all(Result::is_ok));
+        // The one that had the permit, and the first of the greedy owner's line.
+        assert_eq!(before.unwrap(), 2);
     }
 
     #[tokio::test]

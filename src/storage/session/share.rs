@@ -7,24 +7,40 @@
 //!
 //! A line is as long as its owner has calls and streams open, each of which waits for one session at
 //! a time. Whoever waits for too long is refused.
+//!
+//! Statements that may wait for row locks first need a permit ([`super::row_locks`]), which their
+//! owners get in turn as well, in a second line of each. A statement with its permit then passes by
+//! its owner's first line: the permits are few, and one that waits behind a thousand reads of its own
+//! owner would keep them from other owners.
 
 use std::{sync::Arc, time::Duration};
 
 use futures::future::Either;
 use tokio::{
-    sync::{Mutex, OwnedSemaphorePermit, Semaphore},
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore, SemaphorePermit},
     task::futures::TaskLocalFuture,
 };
 
 use crate::storage::error::Error;
 
-/// The line of one owner. Cheap to clone; every clone is the same line.
+/// The lines of one owner. Cheap to clone; every clone has the same lines.
 #[derive(Clone, Debug, Default)]
-pub struct SessionShare(Arc<Mutex<()>>);
+pub struct SessionShare(Arc<Lines>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    /// For a session.
+    sessions: Mutex<()>,
+    /// For a permit to wait for row locks.
+    row_locks: Mutex<()>,
+}
 
 tokio::task_local! {
     /// The share of whoever the current task works for.
     static CURRENT: SessionShare;
+
+    /// Set while a statement runs that has a permit to wait for row locks.
+    static HAS_PERMIT: ();
 }
 
 /// The sessions of a pool, and who gets the next one.
@@ -50,6 +66,31 @@ impl SessionShare {
         }
     }
 
+    /// What tells apart those that tasks work for. It may be used again once nobody has that share.
+    pub fn current_id() -> usize {
+        CURRENT.try_with(|share| Arc::as_ptr(&share.0).addr()).unwrap_or(0)
+    }
+
+    /// The share of whoever the current task works for, or `own`, the broker's, if nobody asked for it.
+    pub(super) fn current_or(own: &Self) -> Self {
+        CURRENT.try_with(Self::clone).unwrap_or_else(|_| own.clone())
+    }
+
+    /// Waits for one of the permits to wait for row locks, behind the owner's own statements that wait
+    /// for one. They are never closed.
+    pub(super) async fn row_lock_permit<'a>(
+        &self,
+        permits: &'a Semaphore,
+    ) -> Option<SemaphorePermit<'a>> {
+        let _first = self.0.row_locks.lock().await;
+        permits.acquire().await.ok()
+    }
+
+    /// Runs a statement that has such a permit.
+    pub(super) fn with_permit<F: Future>(statement: F) -> TaskLocalFuture<(), F> {
+        HAS_PERMIT.scope((), statement)
+    }
+
     /// Whether nobody else uses it or could.
     pub fn is_unused(&self) -> bool {
         Arc::strong_count(&self.0) == 1
@@ -64,10 +105,12 @@ impl SessionShares {
 
     /// Waits until the pool has a session for the owner that the current task works for.
     pub(crate) async fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
-        let SessionShare(line) =
-            CURRENT.try_with(SessionShare::clone).unwrap_or_else(|_| self.own.clone());
+        let SessionShare(lines) = SessionShare::current_or(&self.own);
         let waiting = async {
-            let _first = line.lock().await;
+            let _first = match HAS_PERMIT.try_with(|()| ()) {
+                Ok(()) => None,
+                Err(_) => Some(lines.sessions.lock().await),
+            };
             self.free.clone().acquire_owned().await
         };
         match tokio::time::timeout(self.wait, waiting).await {
@@ -133,6 +176,23 @@ mod tests {
             held = admitted.unwrap();
         }
         assert_eq!(order, ["greedy", "other", "greedy", "other", "greedy"]);
+    }
+
+    #[tokio::test]
+    async fn a_statement_with_a_permit_for_row_locks_passes_by_its_owners_line() {
+        let shares = SessionShares::new(1, LONG);
+        let held = shares.admit().await.unwrap();
+        let mut reads = [Box::pin(shares.admit()), Box::pin(shares.admit())];
+        for read in &mut reads {
+            assert!(read.now_or_never().is_none());
+        }
+        let mut permitted = Box::pin(SessionShare::with_permit(shares.admit()));
+        assert!((&mut permitted).now_or_never().is_none());
+        drop(held);
+        let [first, second] = &mut reads;
+        drop(first.now_or_never().unwrap().unwrap());
+        assert!(second.now_or_never().is_none());
+        drop(permitted.now_or_never().unwrap().unwrap());
     }
 
     #[tokio::test]

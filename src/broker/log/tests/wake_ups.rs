@@ -86,6 +86,8 @@ fn a_reader_that_a_stored_batch_wakes_finds_the_batch() {
 
 #[test]
 fn a_reader_that_waited_for_another_finds_what_that_one_read() {
+    let clock = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let _clock = clock.enter();
     let logs = Arc::new(TopicLogs::default());
     let (one, other) = (join(&logs, 2), join(&logs, 2));
     let mut reading = ByHand::new(async {
@@ -108,6 +110,8 @@ fn a_reader_that_waited_for_another_finds_what_that_one_read() {
 
 #[test]
 fn a_reader_that_waited_for_another_goes_on_if_that_one_leaves_without_a_result() {
+    let clock = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let _clock = clock.enter();
     for reader_has_run in [false, true] {
         let logs = Arc::new(TopicLogs::default());
         let (one, other) = (join(&logs, 2), join(&logs, 2));
