@@ -10,8 +10,9 @@ use crate::{
         caller::{Caller, Known, PeerIdentity, Proof},
         error::Error,
         guard::Guard,
-        jwt::{KeySource, Verified},
+        jwt::{KeySource, Refusal, Verified},
         rules::{self, Rule},
+        snapshot::Snapshot,
         state::{Patience, State},
         token::Presented,
     },
@@ -104,8 +105,8 @@ impl Access {
         self.tasks.wait().await;
     }
 
-    /// Finds out who calls; `None` if everyone may make this call. `path` is `/package.Service/Method`,
-    /// and `authorization` are the values of all headers of this name.
+    /// Finds out who calls; `None` for somebody unknown whose call is open to everyone. `path` is
+    /// `/package.Service/Method`, and `authorization` are the values of all headers of this name.
     pub async fn authenticate<'a>(
         &self,
         path: &str,
@@ -116,15 +117,33 @@ impl Access {
         // No service answers a call without a rule. It gets one that no call uses, so that it says
         // nothing about the broker to strangers.
         let rule = rules::find_rule(path).unwrap_or(Rule::Administrator);
-        if rule == Rule::Open {
-            return Ok(None);
-        }
-        let presented = Presented::find(authorization, self.keys.is_some())?;
-        if !state.is_confirmed() {
+        if rule != Rule::Open && !state.is_confirmed() {
+            // Before that, what is wrong with the call itself.
+            Presented::find(authorization, self.keys.is_some())?;
             return Err(Error::Unconfirmed.into());
         }
         let snapshot = state.snapshot();
-        let (principal, proof) = match (presented, &self.keys) {
+        match self.prove(state, &snapshot, rule, authorization, peer).await {
+            Ok((principal, proof)) => {
+                Ok(Some(Caller::Known(Known { principal, proof, rule, snapshot })))
+            }
+            // Whoever is known is so only to be charged for it.
+            Err(_) if rule == Rule::Open => Ok(None),
+            Err(unproven) => Err(unproven),
+        }
+    }
+
+    /// The principal that a call proves to come from.
+    async fn prove<'a>(
+        &self,
+        state: &State,
+        snapshot: &Snapshot,
+        rule: Rule,
+        authorization: impl Iterator<Item = &'a [u8]>,
+        peer: Option<&PeerIdentity>,
+    ) -> Result<(Principal, Proof), Unproven> {
+        let presented = Presented::find(authorization, self.keys.is_some())?;
+        Ok(match (presented, &self.keys) {
             (Some(Presented::Own(presented)), _) => {
                 let token = snapshot.recognise(&presented)?;
                 token.check().map_err(|error| {
@@ -135,14 +154,19 @@ impl Access {
                 state.record_use(&token);
                 (token.principal.clone(), Proof::Token(token))
             }
-            (Some(Presented::Jwt(token)), Some(keys)) => Box::pin(verify(keys, token)).await?,
+            // An open call waits for no identity provider.
+            (Some(Presented::Jwt(token)), Some(keys)) if rule == Rule::Open => {
+                prove_by_jwt(keys.verify_with_known_keys(token))?
+            }
+            (Some(Presented::Jwt(token)), Some(keys)) => {
+                prove_by_jwt(Box::pin(keys.verify(token)).await)?
+            }
             (Some(Presented::Jwt(_)), None) => return Err(Error::TokenUnknown.into()),
             (None, _) => {
                 let named = peer.and_then(|PeerIdentity(names)| snapshot.first_with_grant(names));
                 (named.ok_or(Error::TokenMissing)?, Proof::Certificate)
             }
-        };
-        Ok(Some(Caller::Known(Known { principal, proof, rule, snapshot })))
+        })
     }
 
     /// The caller of a call, as [`Self::authenticate`] found it, with the rights that it has now: a
@@ -251,7 +275,9 @@ impl Access {
     /// Watches whether the caller of a stream is permitted to go on.
     pub fn guard(&self, caller: &Caller) -> Guard {
         match (caller, &self.state) {
-            (Caller::Known(known), Some(state)) => Guard::new(state.clone(), known.clone()),
+            (Caller::Known(known), Some(state)) if known.rule != Rule::Open => {
+                Guard::new(state.clone(), known.clone())
+            }
             _ => Guard::of_everyone(),
         }
     }
@@ -271,9 +297,9 @@ impl Access {
     }
 }
 
-/// Checks a token of the identity provider.
-async fn verify(keys: &KeySource, token: &str) -> Result<(Principal, Proof), Error> {
-    let Verified { principal, expires_at } = keys.verify(token).await.map_err(Error::of_jwt)?;
+/// What a token of the identity provider proves.
+fn prove_by_jwt(verified: Result<Verified, Refusal>) -> Result<(Principal, Proof), Error> {
+    let Verified { principal, expires_at } = verified.map_err(Error::of_jwt)?;
     let principal = Principal::parse(&principal)
         .map_err(|invalid| Error::JwtPrincipal { problem: invalid.problem })?;
     let left = expires_at.duration_since(SystemTime::now()).unwrap_or_default();

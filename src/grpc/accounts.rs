@@ -32,6 +32,8 @@ pub(super) struct Account {
     pub(super) answers: Share,
     pub(super) sessions: SessionOwner,
     pub(super) open: OpenCalls,
+    /// Whether its calls come from clients that have not proved who they are, although others must.
+    pub(super) is_of_strangers: bool,
 }
 
 /// The accounts of all owners.
@@ -94,16 +96,15 @@ impl Accounts {
     }
 
     fn open(&self, owner: &Owner) -> Account {
-        let Kind { calls, open } = match owner {
-            Owner::Address(_) if self.authenticates => &self.strangers,
-            _ => &self.known,
-        };
+        let is_of_strangers = self.authenticates && matches!(owner, Owner::Address(_));
+        let Kind { calls, open } = if is_of_strangers { &self.strangers } else { &self.known };
         Account {
             publishes: self.publishes.new_share(),
             calls: calls.new_share(),
             answers: self.answers.new_share(),
             sessions: SessionOwner::default(),
             open: OpenCalls::new(open.clone()),
+            is_of_strangers,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Unary answers that wait for clients to read them.
 //!
-//! HTTP/2 keeps an answer until its client makes room for it. A large one is therefore handed over
-//! in small parts, so that what waits stays here: charged to its owner, and dropped if the client
-//! does not read on.
+//! HTTP/2 keeps what it was handed until its client makes room for it, also after the call has ended.
+//! An answer is therefore handed over in small parts, and its last byte alone: HTTP/2 asks for that
+//! byte only once the client has room for all before it. So what waits belongs to a call, which counts
+//! and is reset if its client does not read, and a large answer is charged to its owner meanwhile.
 
 use std::{
     pin::Pin,
@@ -15,7 +16,6 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame};
 use parking_lot::Mutex;
-use tokio_util::task::AbortOnDropHandle;
 use tonic::{
     Status,
     body::Body,
@@ -27,18 +27,24 @@ use crate::{
     grpc::status,
 };
 
-/// Smaller answers are not charged: the number of a connection's calls limits them.
+/// Smaller answers are not charged: the number of open calls limits them.
 const SMALL: usize = 16 * 1024;
 
 /// How much is handed over to HTTP/2 at a time.
 const PART: usize = 16 * 1024;
+
+/// An answer that is handed over at once: little more than what HTTP/2 keeps of any stream.
+const TINY: usize = 256;
+
+/// How long an answer waits for others to be read before it is refused.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
 
 /// What an unread answer is held to.
 #[derive(Clone)]
 pub(super) struct Unread {
     /// What answers are charged to.
     pub(super) share: Share,
-    /// How long an answer may wait for its client.
+    /// How long a call may wait for others' answers to be read before it does anything.
     pub(super) limit: Duration,
     /// The room of a call that takes it before it acts.
     pub(super) room: Option<AnswerRoom>,
@@ -88,54 +94,43 @@ impl Unread {
             Err(status) => return status.into_http(),
         };
         let trailers = collected.trailers().cloned();
-        let bytes = collected.to_bytes();
-        let mut body = AnswerBody { answer: Arc::default(), trailers, _dropping: None };
-        let kept = self.room.as_ref().and_then(|room| room.take(bytes.len()));
-        let hold = match bytes.len() {
+        let unread = collected.to_bytes();
+        let kept = self.room.as_ref().and_then(|room| room.take(unread.len()));
+        let hold = match unread.len() {
             ..=SMALL => None,
             // It took enough for the largest answer.
             _ if kept.is_some() => kept,
-            charge => match self.share.try_hold(charge) {
-                Some(hold) => Some(hold),
-                None => return self.refuse(),
-            },
+            charge => {
+                let room = self.share.clone().hold(charge);
+                match tokio::time::timeout(ROOM_WAIT, room).await {
+                    Ok(hold) => Some(hold),
+                    Err(_) => return self.refuse(),
+                }
+            }
         };
-        if hold.is_some() {
-            let (answer, limit) = (body.answer.clone(), self.limit);
-            let dropping = tokio::spawn(async move {
-                tokio::time::sleep(limit).await;
-                answer.lock().drop_unread();
-            });
-            body._dropping = Some(AbortOnDropHandle::new(dropping));
-        }
-        *body.answer.lock() = Answer { unread: bytes, _hold: hold, dropped: false };
-        Response::from_parts(parts, Body::new(body))
+        Response::from_parts(parts, Body::new(AnswerBody { unread, trailers, hold }))
     }
 }
 
-/// The part of an answer that its client has not read.
-#[derive(Default)]
-struct Answer {
-    unread: Bytes,
-    _hold: Option<Hold>,
-    /// The client did not read it in time.
-    dropped: bool,
-}
-
-impl Answer {
-    fn drop_unread(&mut self) {
-        if !self.unread.is_empty() {
-            *self = Self { dropped: true, ..Self::default() };
+/// Hands a small answer over in parts, without a charge.
+pub(super) async fn hand_over_in_parts(response: Response<Body>) -> Response<Body> {
+    let (parts, body) = response.into_parts();
+    match body.collect().await {
+        Ok(collected) => {
+            let trailers = collected.trailers().cloned();
+            let body = AnswerBody { unread: collected.to_bytes(), trailers, hold: None };
+            Response::from_parts(parts, Body::new(body))
         }
+        Err(status) => status.into_http(),
     }
 }
 
 /// The body of an answer.
 struct AnswerBody {
-    answer: Arc<Mutex<Answer>>,
+    /// What was not handed over.
+    unread: Bytes,
     trailers: Option<HeaderMap>,
-    /// The task that drops the answer if it is not read.
-    _dropping: Option<AbortOnDropHandle<()>>,
+    hold: Option<Hold>,
 }
 
 impl HttpBody for AnswerBody {
@@ -146,28 +141,21 @@ impl HttpBody for AnswerBody {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let mut answer = self.answer.lock();
-        if answer.dropped {
-            return Poll::Ready(Some(Err(status::answer_dropped())));
-        }
-        let part = answer.unread.len().min(PART);
+        let part = match self.unread.len() {
+            bytes @ ..=TINY => bytes,
+            bytes => PART.min(bytes - 1),
+        };
         if part > 0 {
-            let part = answer.unread.split_to(part);
-            if answer.unread.is_empty() {
-                // HTTP/2 has the last part, and asks for more only once its client has read it.
-                answer._hold = None;
-            }
+            let part = self.unread.split_to(part);
             return Poll::Ready(Some(Ok(Frame::data(part))));
         }
-        *answer = Answer::default();
-        drop(answer);
+        self.hold = None;
         Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
     /// A refusal has headers alone, which clients know by their being the end.
     fn is_end_stream(&self) -> bool {
-        let answer = self.answer.lock();
-        answer.unread.is_empty() && !answer.dropped && self.trailers.is_none()
+        self.unread.is_empty() && self.trailers.is_none()
     }
 }
 
@@ -222,15 +210,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_is_not_read_is_dropped() {
+    async fn an_answer_waits_for_room_that_another_one_makes() {
         let budget = Budget::new(4 * EACH, EACH);
-        let unread = unread(&budget, Duration::from_millis(20));
-        let mut body = unread.clone().keep(answer(EACH)).await.into_body();
-        assert!(body.frame().await.unwrap().is_ok());
-        // Of its own limit, a call that waits for room might be the first to give up.
-        assert!(Unread { limit: LONG, ..unread.clone() }.has_room().await);
-        assert!(unread.share.try_hold(EACH).is_some());
-        assert!(body.frame().await.unwrap().is_err());
+        let unread = unread(&budget, LONG);
+        let held = unread.share.try_hold(EACH).unwrap();
+        let mut kept = std::pin::pin!(unread.clone().keep(answer(EACH)));
+        assert!(futures::poll!(kept.as_mut()).is_pending());
+        drop(held);
+        assert!(!kept.await.headers().contains_key("grpc-status"));
     }
 
     #[tokio::test]
@@ -243,15 +230,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_of_which_only_the_last_part_is_unread_holds_nothing() {
+    async fn an_answer_holds_its_room_until_its_last_byte_which_is_handed_over_alone() {
         let budget = Budget::new(4 * EACH, EACH);
         let unread = unread(&budget, LONG);
-        let mut body = unread.clone().keep(answer(EACH)).await.into_body();
-        let mut read = 0;
-        while read < EACH {
-            read += body.frame().await.unwrap().unwrap().into_data().unwrap().len();
+        for bytes in [TINY + 1, SMALL, EACH] {
+            let response = unread.clone().keep(answer(bytes)).await;
+            let mut body = response.into_body();
+            let (mut read, mut last) = (0, 0);
+            while read < bytes {
+                assert_eq!(budget.held() > 0, bytes > SMALL);
+                last = body.frame().await.unwrap().unwrap().into_data().unwrap().len();
+                read += last;
+            }
+            assert_eq!((read, last), (bytes, 1));
+            assert!(body.frame().await.unwrap().unwrap().is_trailers());
+            assert_eq!(budget.held(), 0);
         }
-        assert!(unread.share.try_hold(EACH).is_some());
     }
 
     #[tokio::test]
@@ -265,9 +259,6 @@ mod tests {
         assert!(!kept.headers().contains_key("grpc-status"));
         assert_eq!(budget.held(), EACH / 2);
         drop(kept);
-        // The task that would have dropped it ends first.
-        while budget.held() > 0 {
-            tokio::task::yield_now().await;
-        }
+        assert_eq!(budget.held(), 0);
     }
 }

@@ -311,12 +311,11 @@ impl HttpBody for ArrivingBody {
                         continue;
                     }
                     Admission::Pace(pace) => {
-                        let waiting = this.terms.backlog.wait(usize::MAX);
-                        let permitted = async {
+                        // Not for room, and so not because of others: nothing ends this wait.
+                        this.waiting = Some(Box::pin(async move {
                             pace.permits().await;
-                            Granted::Pace
-                        };
-                        this.waiting = Some(Box::pin(waiting.until(permitted)));
+                            Some(Granted::Pace)
+                        }));
                         continue;
                     }
                     Admission::TooLarge(bytes) => {

@@ -21,8 +21,8 @@ use crate::{
     grpc::{
         audited::Denials,
         deadline, explain,
-        limits::{MAX_METADATA_BYTES, MAX_METADATA_ENTRIES},
-        status,
+        limits::{MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, UNREAD_LIMIT},
+        reset, status,
         stream_answer::StreamTerms,
     },
     model::InvalidInput,
@@ -119,7 +119,10 @@ async fn serve(api: Api, request: Request<Body>) -> Response<Body> {
     explain::explain_headers(response.headers_mut());
     match terms {
         Some(terms) => terms.hold(response),
-        None => response,
+        None => {
+            reset::after(UNREAD_LIMIT);
+            response
+        }
     }
 }
 

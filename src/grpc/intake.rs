@@ -26,13 +26,14 @@ use crate::{
     broker::Owner,
     grpc::{
         accounts::{Account, Accounts},
-        answers::{AnswerRoom, Unread},
+        answers::{AnswerRoom, Unread, hand_over_in_parts},
         arrivals::Arrivals,
         body::{ArrivingBody, Terms},
         connection::Connection,
-        limits::{MAX_CALL_BYTES, MAX_REQUEST_BYTES, UNREAD_LIMIT},
+        limits::{MAX_CALL_BYTES, MAX_REQUEST_BYTES, PUBLISH, UNREAD_LIMIT},
         open_calls::OpenCall,
         status,
+        stream_answer::is_stream as is_answered_by_stream,
     },
 };
 
@@ -53,9 +54,11 @@ const LARGE_ANSWERS: [&str; 7] = [
 /// The one of them that changes something, and must therefore have room for its answer before.
 const PULL: &str = "/trunkline.v1.ConsumerService/Pull";
 
-/// The calls that publish, whose requests are large, and are held until they are answered.
-const PUBLISH: &str = "/trunkline.v1.ProducerService/Publish";
+/// As [`PUBLISH`], a call whose requests are large, and are held until they are answered.
 const PUBLISH_STREAM: &str = "/trunkline.v1.ProducerService/PublishStream";
+
+/// The call by which strangers too find out whether the broker works, however many they are.
+const CHECK: &str = "/grpc.health.v1.Health/Check";
 
 /// A call whose client sends any number of requests and may pause between them, besides
 /// [`PUBLISH_STREAM`].
@@ -101,7 +104,11 @@ impl<S> Intake<S> {
 /// Counts a call until it has ended, and charges the answers of reflection; refuses the call if
 /// there is no room.
 fn open(account: &Account, path: &str) -> Result<OpenCall, Status> {
-    let mut call = account.open.open().map_err(status::too_many_calls)?;
+    let call = match account.is_of_strangers && path == CHECK {
+        true => account.open.open_beside_all(),
+        false => account.open.open(),
+    };
+    let mut call = call.map_err(status::too_many_calls)?;
     if path.ends_with(REFLECTION) {
         let room = account.answers.try_hold(REFLECTION_BYTES);
         call.charge(room.ok_or_else(|| status::answers_unread(account.answers.most()))?);
@@ -139,7 +146,9 @@ where
         let publishes = is_publish || path == PUBLISH_STREAM;
         let is_stream = path == PUBLISH_STREAM || path.ends_with(REFLECTION);
         let room = (path == PULL).then(|| AnswerRoom::new(account.answers.clone()));
-        let answers_are_large = !publishes && LARGE_ANSWERS.iter().any(|call| path.ends_with(call));
+        let is_answered_in_parts = !publishes && !is_answered_by_stream(path);
+        let answers_are_large =
+            is_answered_in_parts && LARGE_ANSWERS.iter().any(|call| path.ends_with(call));
         let (share, max_request) = match publishes {
             true => (account.publishes.clone(), MAX_REQUEST_BYTES),
             false => (account.calls.clone(), MAX_CALL_BYTES),
@@ -171,9 +180,15 @@ where
             room,
         });
         let answering = async move {
-            let Some(unread) = unread else { return answering.await };
-            // Before the call does anything.
-            if !unread.has_room().await {
+            let Some(unread) = unread else {
+                let answer = answering.await?;
+                return Ok(match is_answered_in_parts {
+                    true => hand_over_in_parts(answer).await,
+                    false => answer,
+                });
+            };
+            // Before the call does anything. One that takes its room by itself waits there.
+            if unread.room.is_none() && !unread.has_room().await {
                 return Ok(unread.refuse());
             }
             Ok(unread.keep(answering.await?).await)

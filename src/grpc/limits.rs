@@ -24,5 +24,8 @@ pub const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
 /// The same for all streams of a connection together.
 pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 
+/// The path of the most frequent call.
+pub(super) const PUBLISH: &str = "/trunkline.v1.ProducerService/Publish";
+
 /// How long an answer may wait for its client.
 pub(super) const UNREAD_LIMIT: Duration = Duration::from_secs(60);

@@ -22,22 +22,25 @@ pub(super) struct CallLimits {
     pub(super) each: usize,
     /// Of all.
     pub(super) all: usize,
+    /// How many of each owner do not count towards those of all, so that others cannot use them up.
+    pub(super) first: usize,
 }
 
 impl CallLimits {
     /// Of strangers, whose calls ask for the health.
-    pub(super) const OF_STRANGERS: Self = Self { each: 256, all: 2_048 };
+    pub(super) const OF_STRANGERS: Self = Self { each: 256, all: 2_048, first: 4 };
 
-    /// Calls besides the streams that consume.
-    const OTHERS: usize = 1_024;
+    /// Calls besides the streams that consume: publishes in flight and idle publish streams of a whole
+    /// fleet, which may share one address or one principal.
+    const OTHERS: usize = 8_192;
 
-    /// At least so many of all: more than one for each connection.
-    const ALL: usize = 16_384;
+    /// At least so many of all: several for each connection.
+    const ALL: usize = 65_536;
 
     /// Limits that leave an owner room for other calls beside all streams that a broker serves.
     pub(super) fn for_streams(streams: usize) -> Self {
         let each = streams.saturating_add(Self::OTHERS);
-        Self { each, all: each.saturating_mul(4).max(Self::ALL) }
+        Self { each, all: each.saturating_mul(4).max(Self::ALL), first: 0 }
     }
 }
 
@@ -59,6 +62,8 @@ struct OwnCalls {
 /// A call that is open until this is dropped.
 pub(super) struct OpenCall {
     calls: OpenCalls,
+    /// Whether it counts towards the calls of all.
+    is_of_all: bool,
     /// What its answers are charged.
     _answers: Option<Hold>,
 }
@@ -102,13 +107,24 @@ impl OpenCalls {
 
     /// Counts one more call, if there may be one.
     pub(super) fn open(&self) -> Result<OpenCall, TooManyCalls> {
+        self.open_as(true)
+    }
+
+    /// As [`Self::open`], for a call that no calls of other owners may prevent.
+    pub(super) fn open_beside_all(&self) -> Result<OpenCall, TooManyCalls> {
+        self.open_as(false)
+    }
+
+    fn open_as(&self, counts: bool) -> Result<OpenCall, TooManyCalls> {
         let OwnCalls { open, all } = &*self.0;
-        let CallLimits { each, all: of_all } = all.limits;
+        let CallLimits { each, all: of_all, first } = all.limits;
         // Those that are refused count for a moment, which may refuse another one needlessly.
-        let (own, total) = (open.fetch_add(1, Relaxed), all.open.fetch_add(1, Relaxed));
-        let call = OpenCall { calls: self.clone(), _answers: None };
+        let own = open.fetch_add(1, Relaxed);
+        let is_of_all = counts && own >= first;
+        let call = OpenCall { calls: self.clone(), is_of_all, _answers: None };
+        let is_one_too_many = is_of_all && all.open.fetch_add(1, Relaxed) >= of_all;
         match own < each {
-            true if total < of_all => Ok(call),
+            true if !is_one_too_many => Ok(call),
             true => Err(TooManyCalls::OfAll(of_all)),
             false => Err(TooManyCalls::OfOwner(each)),
         }
@@ -132,7 +148,9 @@ impl Drop for OpenCall {
     fn drop(&mut self) {
         let OwnCalls { open, all } = &*self.calls.0;
         open.fetch_sub(1, Relaxed);
-        all.open.fetch_sub(1, Relaxed);
+        if self.is_of_all {
+            all.open.fetch_sub(1, Relaxed);
+        }
     }
 }
 
@@ -140,7 +158,7 @@ impl Drop for OpenCall {
 mod tests {
     use super::*;
 
-    const LIMITS: CallLimits = CallLimits { each: 2, all: 3 };
+    const LIMITS: CallLimits = CallLimits { each: 2, all: 3, first: 0 };
 
     #[test]
     fn an_owner_has_no_more_calls_than_its_limit_and_all_no_more_than_theirs() {
@@ -153,6 +171,20 @@ mod tests {
         drop(held);
         assert!(greedy.open().is_ok() && other.open().is_ok());
         assert!(greedy.is_unused());
+    }
+
+    #[test]
+    fn others_prevent_neither_the_first_calls_of_an_owner_nor_those_that_must_be_answered() {
+        let all = AllCalls::new(CallLimits { each: 3, all: 1, first: 1 });
+        let [greedy, other] = [(); 2].map(|()| OpenCalls::new(all.clone()));
+        let held = [greedy.open(), greedy.open()].map(Result::unwrap);
+        assert_eq!(greedy.open().err(), Some(TooManyCalls::OfAll(1)));
+        let first = other.open().unwrap();
+        assert_eq!(other.open().err(), Some(TooManyCalls::OfAll(1)));
+        let answered = [other.open_beside_all(), other.open_beside_all()].map(Result::unwrap);
+        assert_eq!(other.open_beside_all().err(), Some(TooManyCalls::OfOwner(3)));
+        drop((held, first, answered));
+        assert_eq!(all.open.load(Relaxed), 0);
     }
 
     #[tokio::test]
@@ -168,8 +200,8 @@ mod tests {
 
     #[test]
     fn one_owner_may_have_all_streams_and_other_calls_beside_them() {
-        let CallLimits { each, all } = CallLimits::for_streams(1_600);
-        assert_eq!((each, all), (2_624, 16_384));
-        assert_eq!(CallLimits::for_streams(100_000).all, 4 * 101_024);
+        let CallLimits { each, all, .. } = CallLimits::for_streams(1_600);
+        assert_eq!((each, all), (9_792, 65_536));
+        assert_eq!(CallLimits::for_streams(100_000).all, 4 * 108_192);
     }
 }

@@ -5,14 +5,21 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     task::{Context, Poll},
+    time::Duration,
 };
 
 /// Completes when a call is to be reset.
 type Due = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// When a call has asked to be reset.
+enum Asked {
+    When(Due),
+    After(Duration),
+}
+
 tokio::task_local! {
     /// What the call that runs now has asked for since it was last polled.
-    static ASKED: Cell<Option<Due>>;
+    static ASKED: Cell<Option<Asked>>;
 }
 
 /// Runs a call, which may be reset by [`when`].
@@ -23,7 +30,13 @@ pub fn resettable<F: Future + Send>(call: F) -> impl Future<Output = ()> + Send 
 /// Resets the call that runs now once `due` completes. Does nothing outside of a call that
 /// [`resettable`] runs.
 pub(super) fn when(due: impl Future<Output = ()> + Send + 'static) {
-    let _ = ASKED.try_with(|asked| asked.set(Some(Box::pin(due))));
+    let _ = ASKED.try_with(|asked| asked.set(Some(Asked::When(Box::pin(due)))));
+}
+
+/// Resets the call that runs now after `limit`. Costs no timer if the call ends at once, as nearly
+/// every call does that has its answer.
+pub(super) fn after(limit: Duration) {
+    let _ = ASKED.try_with(|asked| asked.set(Some(Asked::After(limit))));
 }
 
 async fn run<F: Future>(call: F) {
@@ -37,7 +50,10 @@ async fn run<F: Future>(call: F) {
             return Poll::Ready(());
         }
         let Some(asked) = ASKED.with(Cell::take) else { return Poll::Pending };
-        due = Some(asked);
+        due = Some(match asked {
+            Asked::When(due) => due,
+            Asked::After(limit) => Box::pin(tokio::time::sleep(limit)),
+        });
         match is_due(&mut due, context) {
             true => Poll::Ready(()),
             false => Poll::Pending,
@@ -58,6 +74,11 @@ mod tests {
         resettable(async { when(std::future::pending()) }).await;
         resettable(async {
             when(async {});
+            std::future::pending::<()>().await;
+        })
+        .await;
+        resettable(async {
+            after(Duration::from_millis(1));
             std::future::pending::<()>().await;
         })
         .await;

@@ -30,7 +30,10 @@ use tonic::{
 
 use crate::{
     access::Guard,
-    grpc::{limits::UNREAD_LIMIT, reset, status},
+    grpc::{
+        limits::{PUBLISH, UNREAD_LIMIT},
+        reset, status,
+    },
     proto,
 };
 
@@ -38,13 +41,11 @@ use crate::{
 const LAST_WORD: Duration = Duration::from_secs(3);
 
 /// The calls whose streams tell their clients by themselves why their callers may not have them any
-/// more, after what comes before.
+/// more, after what comes before. Their clients may also leave them unread: a consumer takes any time
+/// for the messages it has, and while others of its connection are not read, the answers to a
+/// publisher cannot arrive. A publish stream whose answers pile up is [given up](GivenUp).
 const ENDED_BY_THEIR_SERVICE: [&str; 2] =
     ["/trunkline.v1.ConsumerService/Consume", "/trunkline.v1.ProducerService/PublishStream"];
-
-/// The call whose client may take any time to read: while it works on messages, it need not read
-/// others.
-const READ_AT_LEISURE: &str = "/trunkline.v1.ConsumerService/Consume";
 
 /// The paths of all calls that are answered by streams.
 static STREAMS: LazyLock<HashSet<String>> = LazyLock::new(|| {
@@ -70,6 +71,16 @@ static STREAMS: LazyLock<HashSet<String>> = LazyLock::new(|| {
     streams
 });
 
+/// Whether a call is answered by a stream.
+pub(super) fn is_stream(path: &str) -> bool {
+    STREAMS.contains(path)
+}
+
+/// An extension of a stream's answer: cancelled once its service has given the stream up, because its
+/// client may not have it any more or does not read.
+#[derive(Clone, Default)]
+pub(super) struct GivenUp(pub(super) CancellationToken);
+
 /// What the answer of a stream is held to.
 pub(super) struct StreamTerms {
     /// Ends when the caller may not have the stream any more.
@@ -85,15 +96,14 @@ pub(super) struct StreamTerms {
 impl StreamTerms {
     /// The terms of a call; `None` if its answer is no stream.
     pub(super) fn of(path: &str, guard: impl FnOnce() -> Guard) -> Option<Self> {
-        if !STREAMS.contains(path) {
+        // The most frequent call needs no look-up.
+        if path == PUBLISH || !is_stream(path) {
             return None;
         }
-        Some(Self {
-            guard: guard(),
-            is_ended_by_service: ENDED_BY_THEIR_SERVICE.contains(&path),
-            unread_limit: (path != READ_AT_LEISURE).then_some(UNREAD_LIMIT),
-            request_end: CancellationToken::new(),
-        })
+        let is_ended_by_service = ENDED_BY_THEIR_SERVICE.contains(&path);
+        let unread_limit = (!is_ended_by_service).then_some(UNREAD_LIMIT);
+        let request_end = CancellationToken::new();
+        Some(Self { guard: guard(), is_ended_by_service, unread_limit, request_end })
     }
 
     /// Lets a request end with the stream. A service that waits for more of it would otherwise keep
@@ -107,22 +117,35 @@ impl StreamTerms {
     }
 
     /// Holds an answer to the terms, from within the task of its call.
-    pub(super) fn hold(self, answer: Response<Body>) -> Response<Body> {
-        let is_unlimited = self.unread_limit.is_none() && self.guard.is_of_everyone();
+    pub(super) fn hold(self, mut answer: Response<Body>) -> Response<Body> {
+        let given_up = answer.extensions_mut().remove::<GivenUp>();
+        let is_unlimited =
+            self.unread_limit.is_none() && self.guard.is_of_everyone() && given_up.is_none();
         if is_unlimited || answer.body().is_end_stream() {
             return answer;
         }
         let reading = Arc::new(Reading { began: Instant::now(), unread_at: AtomicU64::new(0) });
         let refusal = Arc::<OnceLock<Status>>::default();
-        reset::when(watch(self, reading.clone(), refusal.clone()));
+        reset::when(watch(self, given_up, reading.clone(), refusal.clone()));
         answer.map(|body| Body::new(StreamBody { body, reading, refusal, has_ended: false }))
     }
 }
 
 /// Returns when a stream is to be reset.
-async fn watch(terms: StreamTerms, reading: Arc<Reading>, refusal: Arc<OnceLock<Status>>) {
+async fn watch(
+    terms: StreamTerms,
+    given_up: Option<GivenUp>,
+    reading: Arc<Reading>,
+    refusal: Arc<OnceLock<Status>>,
+) {
     let StreamTerms { mut guard, is_ended_by_service, unread_limit, request_end } = terms;
     let _ends_too = request_end.clone().drop_guard();
+    let given_up = async {
+        match &given_up {
+            Some(GivenUp(given_up)) => given_up.cancelled().await,
+            None => std::future::pending().await,
+        }
+    };
     let withdrawn = async {
         let error = guard.ended().await;
         if !is_ended_by_service {
@@ -138,6 +161,7 @@ async fn watch(terms: StreamTerms, reading: Arc<Reading>, refusal: Arc<OnceLock<
     };
     tokio::select! {
         () = withdrawn => reading.until_unread_for(LAST_WORD).await,
+        () = given_up => reading.until_unread_for(LAST_WORD).await,
         () = unread => {}
     }
 }
@@ -288,8 +312,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_consumer_reads_at_leisure() {
-        assert_eq!(lives(READ_AT_LEISURE, 2, 1).await, None);
+    async fn consumers_and_publishers_read_at_leisure() {
+        for path in ENDED_BY_THEIR_SERVICE {
+            assert_eq!(lives(path, 2, 1).await, None, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_was_given_up_is_reset_if_its_client_does_not_read() {
+        let given_up = GivenUp::default();
+        let [_, publish_stream] = ENDED_BY_THEIR_SERVICE;
+        let terms = StreamTerms::of(publish_stream, Guard::of_everyone).unwrap();
+        let mut answer = answer(2);
+        answer.extensions_mut().insert(given_up.clone());
+        let mut call = std::pin::pin!(reset::resettable(async move {
+            let mut body = terms.hold(answer).into_body();
+            body.frame().await;
+            std::future::pending::<()>().await;
+        }));
+        assert!(futures::poll!(call.as_mut()).is_pending());
+        given_up.0.cancel();
+        tokio::time::timeout(2 * LAST_WORD, call).await.unwrap();
     }
 
     #[test]

@@ -32,7 +32,10 @@ const LIST_GRANTS: &str = "trunkline.v1.AccessService/ListGrants";
 const MIB: usize = 1024 * 1024;
 
 /// What an owner may have open beside the streams that its broker serves.
-const OTHERS: usize = 1_024;
+const OTHERS: usize = 8_192;
+
+/// How many of them a test opens over one connection, which may have 2,048.
+const OF_CONNECTION: usize = 2_000;
 
 /// Where other clients come from.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -64,6 +67,22 @@ async fn open(
     open
 }
 
+/// As [`open`], over as many connections as that takes.
+async fn open_many(
+    endpoint: &str,
+    headers: &Headers,
+    methods: &[&str],
+    bytes: &Bytes,
+) -> (Vec<RawClient>, Vec<Open>) {
+    let (mut clients, mut held) = (Vec::new(), Vec::new());
+    for methods in methods.chunks(OF_CONNECTION) {
+        let client = RawClient::connect(endpoint).await;
+        held.extend(open(&client, headers, methods.iter().copied(), bytes).await);
+        clients.push(client);
+    }
+    (clients, held)
+}
+
 /// Makes calls until one is refused, as those that were begun count only once they have arrived.
 async fn refusal(client: &RawClient, headers: &Headers, method: &str) -> Status {
     let mut refused = None;
@@ -90,7 +109,8 @@ async fn a_client_may_have_so_many_calls_open_and_others_go_on() {
     let limit = 1 + OTHERS;
     let methods = [CHECK, REFLECTION, PUBLISH_STREAM, LIST_TOPICS].into_iter().cycle();
     let nothing = Headers::new();
-    let mut held = open(&greedy, &nothing, methods.take(limit - 1), &Bytes::new()).await;
+    let methods: Vec<_> = methods.take(limit - 1).collect();
+    let (_clients, mut held) = open_many(&broker.endpoint, &nothing, &methods, &Bytes::new()).await;
     // A stream that has its request, and whose answer never ends.
     let (answer, mut body) = greedy.begin(WATCH, &nothing).await;
     body.send_data(frames(&[&[]]), true).unwrap();
@@ -122,7 +142,11 @@ async fn strangers_may_have_few_calls_open_and_keep_none_from_principals() {
     let methods = [CHECK, WATCH].into_iter().cycle().take(LIMIT);
     let _held = open(&stranger, &nothing, methods, &Bytes::new()).await;
     assert_too_many(&refusal(&stranger, &nothing, CHECK).await, LIMIT);
+    let forged = with_token("tl_0000000000000000_forged");
+    assert_too_many(&refusal(&stranger, &forged, CHECK).await, LIMIT);
     // From the same address.
+    let known = stranger.call(CHECK, &with_token(&broker.root), &[&[]]).await;
+    assert_eq!(known.messages.len(), 1, "{:?}", known.status);
     assert_eq!(broker.root().await.who_am_i().await.unwrap().principal, "admin");
     let other = RawClient::connect_from(ELSEWHERE, &broker.endpoint).await;
     let answer = other.call(CHECK, &[], &[&[]]).await;
@@ -145,11 +169,12 @@ async fn a_principal_with_all_its_calls_open_and_its_bytes_in_use_stalls_no_othe
     // nearly all that a principal may hold.
     let mut beginning = BytesMut::new();
     beginning.put_u8(0);
-    beginning.put_u32(1_200);
-    beginning.put_bytes(0, 1_000);
+    beginning.put_u32(160);
+    beginning.put_bytes(0, 130);
     let greedy = RawClient::connect(&broker.endpoint).await;
     let methods = vec![PUBLISH_STREAM; limit];
-    let mut held = open(&greedy, &headers, methods, &beginning.freeze()).await;
+    let (_clients, mut held) =
+        open_many(&broker.endpoint, &headers, &methods, &beginning.freeze()).await;
     assert_too_many(&refusal(&greedy, &headers, WHO_AM_I).await, limit);
 
     let token = root.create_token("bank").await;
@@ -349,7 +374,7 @@ async fn a_publish_is_no_longer_counted_once_it_is_answered() {
     let request = request.encode_to_vec();
     let raw = RawClient::connect(&broker.endpoint).await;
     // More than may be open at once: each makes room with its answer.
-    for _ in 0..2 * OTHERS / 64 + 1 {
+    for _ in 0..OTHERS / 64 + 2 {
         let method = "trunkline.v1.ProducerService/Publish";
         let requests = [request.as_slice()];
         let calls = (0..64).map(|_| raw.call(method, &[], &requests));

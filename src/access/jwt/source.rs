@@ -109,6 +109,16 @@ impl KeySource {
 
     /// Checks a token.
     pub async fn verify(&self, token: &str) -> Result<Verified, Refusal> {
+        match self.verify_with_known_keys(token) {
+            Err(Refusal::UnknownKey | Refusal::NoKeys) if self.load_if_due().await => {
+                self.verify_with_known_keys(token)
+            }
+            verified => verified,
+        }
+    }
+
+    /// Checks a token without waiting for keys that are not known yet.
+    pub fn verify_with_known_keys(&self, token: &str) -> Result<Verified, Refusal> {
         let hash = token::hash(token);
         let now = SystemTime::now();
         if let Some(verified) = self.remembered.lock().get(&hash) {
@@ -117,12 +127,7 @@ impl KeySource {
                 false => Err(Refusal::Expired),
             };
         }
-        match self.verify_now(token, hash, now) {
-            Err(Refusal::UnknownKey | Refusal::NoKeys) if self.load_if_due().await => {
-                self.verify_now(token, hash, now)
-            }
-            verified => verified,
-        }
+        self.verify_now(token, hash, now)
     }
 
     fn verify_now(&self, token: &str, hash: Hash, now: SystemTime) -> Result<Verified, Refusal> {

@@ -190,3 +190,25 @@ async fn a_request_waits_for_the_rates_of_its_caller_and_holds_no_room_meanwhile
     assert_eq!(next(&mut body).unwrap().unwrap().len(), PREFIX_BYTES + 10);
     assert!(share.try_hold(EACH).is_none());
 }
+
+#[tokio::test]
+async fn a_request_that_waits_for_the_rates_goes_on_waiting_while_others_starve() {
+    let share = Budget::new(4 * EACH, EACH).new_share();
+    let pace = Pace::of(&Allowance::default().with(Limit::MessagesPerSecond, 1));
+    pace.charge(1_000, 0);
+    let backlog = Backlog::default();
+    let mut paced: Vec<_> = (0..8)
+        .map(|_| {
+            let frames = vec![request(10)];
+            let (mut body, _) = arriving(body(frames, true), share.clone(), LONG);
+            body.terms.pace = Some(pace.clone());
+            body.terms.backlog = backlog.clone();
+            body
+        })
+        .collect();
+    assert!(paced.iter_mut().all(|body| next(body).is_none()));
+    backlog.starves();
+    assert!(paced.iter_mut().all(|body| next(body).is_none()));
+    pace.lift();
+    assert!(paced.iter_mut().all(|body| next(body).unwrap().is_ok()));
+}

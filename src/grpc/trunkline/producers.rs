@@ -153,8 +153,7 @@ impl ProducerService for Producers {
         };
         let (_, mut extensions, requests) = request.into_parts();
         let arrivals = extensions.remove::<Arrivals>().unwrap_or_default();
-        let started = publish_stream::start(&self.broker, caller, requests, arrivals);
-        Ok(Response::new(started))
+        Ok(publish_stream::start(&self.broker, caller, requests, arrivals))
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Response, Status, Streaming};
 use tracing::Instrument as _;
 
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
         explain,
         limits::UNREAD_LIMIT,
         status::{self, Refused},
+        stream_answer::GivenUp,
         trunkline::{
             decode::{self, Names},
             encode, missing,
@@ -84,11 +85,12 @@ pub(super) fn start(
     caller: PublishingCaller,
     requests: Streaming<Bounded<PublishRequest>>,
     arrivals: Arrivals,
-) -> AnswerStream {
+) -> Response<AnswerStream> {
     let PublishingCaller { guard, denials, stream: open } = caller;
     let (upcoming, answered) = mpsc::channel(IN_FLIGHT);
     let withdrawn = Arc::<OnceLock<Status>>::default();
     let last = withdrawn.clone();
+    let given_up = GivenUp::default();
     let intake = Intake {
         broker: broker.clone(),
         guard,
@@ -99,6 +101,7 @@ pub(super) fn start(
         names: Names::default(),
         upcoming,
         withdrawn,
+        given_up: given_up.clone(),
     };
     broker.track(intake.run().in_current_span());
     let answers = ReceiverStream::new(answered).then(answers).flat_map(stream::iter);
@@ -108,7 +111,10 @@ pub(super) fn start(
         drop(open);
         last.get().cloned()
     });
-    Box::pin(answers.chain(last.filter_map(async |status| status.map(Err))))
+    let answers = answers.chain(last.filter_map(async |status| status.map(Err)));
+    let mut response: Response<AnswerStream> = Response::new(Box::pin(answers));
+    response.extensions_mut().insert(given_up);
+    response
 }
 
 /// Accepts the requests of a stream.
@@ -126,6 +132,8 @@ struct Intake {
     upcoming: mpsc::Sender<Upcoming>,
     /// Why the stream ends before its client ends it. Set while the queue of answers may be full.
     withdrawn: Arc<OnceLock<Status>>,
+    /// Cancelled once that is set.
+    given_up: GivenUp,
 }
 
 impl Intake {
@@ -172,6 +180,7 @@ impl Intake {
             () = tokio::time::sleep(UNREAD_LIMIT) => status::answer_dropped(),
         };
         self.withdrawn.get_or_init(|| ended);
+        self.given_up.0.cancel();
         false
     }
 
