@@ -40,26 +40,33 @@ pub(crate) struct ReadPermit<'a> {
 }
 
 impl SharedReads {
+    /// As [`Self::begin`]. But if that takes longer than a moment, waits only for readers of the same
+    /// owner.
+    pub(crate) async fn begin_soon(&self, from: Offset) -> Option<ReadPermit<'_>> {
+        match time::timeout(WAIT, self.begin(from)).await {
+            Ok(begun) => begun,
+            Err(_) => self.begin_among((Some(SessionShare::current_id()), from)).await,
+        }
+    }
+
     /// The right to read from the database from an offset on. If another reader has it, waits until
-    /// that reader has finished, and returns `None`. If that takes longer than a moment, waits only for
-    /// readers of the same owner.
+    /// that reader has finished, and returns `None`.
     pub(crate) async fn begin(&self, from: Offset) -> Option<ReadPermit<'_>> {
-        let (lock, mut permit) = self.join((None, from));
-        if let Ok(held) = lock.clone().try_lock_owned() {
-            permit.held = Some(held);
-            return Some(permit);
+        self.begin_among((None, from)).await
+    }
+
+    async fn begin_among(&self, key: Key) -> Option<ReadPermit<'_>> {
+        let (lock, mut permit) = self.join(key);
+        match lock.clone().try_lock_owned() {
+            Ok(held) => {
+                permit.held = Some(held);
+                Some(permit)
+            }
+            Err(_) => {
+                permit.held = Some(lock.lock_owned().await);
+                None
+            }
         }
-        if let Ok(held) = time::timeout(WAIT, lock.lock_owned()).await {
-            permit.held = Some(held);
-            return None;
-        }
-        let (lock, mut permit) = self.join((Some(SessionShare::current_id()), from));
-        if let Ok(held) = lock.clone().try_lock_owned() {
-            permit.held = Some(held);
-            return Some(permit);
-        }
-        permit.held = Some(lock.lock_owned().await);
-        None
     }
 
     fn join(&self, key: Key) -> (Arc<tokio::sync::Mutex<()>>, ReadPermit<'_>) {
@@ -108,13 +115,16 @@ mod tests {
     #[tokio::test]
     async fn a_reader_waits_only_a_moment_for_another_owner() {
         let reads = SharedReads::default();
-        let slow = reads.begin(Offset(5)).await.expect("nobody else reads");
+        let slow = reads.begin_soon(Offset(5)).await.expect("nobody else reads");
         let (one, other) = (SessionShare::default(), SessionShare::default());
-        let own =
-            one.clone().scope(reads.begin(Offset(5))).await.expect("nobody of this owner reads");
-        let mut waiting = std::pin::pin!(one.scope(reads.begin(Offset(5))));
+        let own = one
+            .clone()
+            .scope(reads.begin_soon(Offset(5)))
+            .await
+            .expect("nobody of this owner reads");
+        let mut waiting = std::pin::pin!(one.scope(reads.begin_soon(Offset(5))));
         assert!(futures::poll!(&mut waiting).is_pending());
-        assert!(other.scope(reads.begin(Offset(5))).await.is_some(), "another owner");
+        assert!(other.scope(reads.begin_soon(Offset(5))).await.is_some(), "another owner");
         // It has waited for longer than that one.
         assert!(futures::poll!(&mut waiting).is_pending(), "the same owner");
         drop(own);

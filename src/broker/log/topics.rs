@@ -220,9 +220,9 @@ impl LogReader {
     }
 
     /// The right to read from the database from an offset on. If another reader has it, waits until
-    /// that reader has finished, and returns `None`.
+    /// that reader has finished, and returns `None`. Waits for readers of other owners for a moment.
     pub(crate) async fn begin_read(&self, from: Offset) -> Option<ReadPermit<'_>> {
-        self.log.reads.begin(from).await
+        self.log.reads.begin_soon(from).await
     }
 
     /// Begins an observation. Call it before reading the log.

@@ -130,7 +130,7 @@ fn check_frame(frame: &Messages, limits: FrameLimits, stored: &[Arc<Batch>]) {
 
 #[test]
 fn frames_and_gaps_make_up_the_log_whatever_is_stored_or_removed_meanwhile() {
-    let runtime = runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = runtime::Builder::new_current_thread().enable_time().build().unwrap();
     // With a second reader the log is shared: reads are then cached, and nothing is read ahead.
     let cases = (0..5usize, any::<bool>(), vec(act(), 1..60));
     check(192, cases, |(start, is_shared, acts)| {
