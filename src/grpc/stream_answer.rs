@@ -29,7 +29,7 @@ use tonic::{
 
 use crate::{
     access::Guard,
-    grpc::{limits::UNREAD_LIMIT, reset, status},
+    grpc::{audited::Denials, limits::UNREAD_LIMIT, reset, status},
     proto,
 };
 
@@ -73,7 +73,9 @@ static STREAMS: LazyLock<HashSet<String>> = LazyLock::new(|| {
 pub(super) struct StreamTerms {
     /// Ends when the caller may not have the stream any more.
     guard: Guard,
-    /// Whether the service says so to the client.
+    /// Counts it then; `None` if everyone may have the stream.
+    denials: Option<Denials>,
+    /// Whether the service says so to the client, and counts it.
     is_ended_by_service: bool,
     /// How long the client may leave the stream unread.
     unread_limit: Option<Duration>,
@@ -81,12 +83,14 @@ pub(super) struct StreamTerms {
 
 impl StreamTerms {
     /// The terms of a call; `None` if its answer is no stream.
-    pub(super) fn of(path: &str, guard: impl FnOnce() -> Guard) -> Option<Self> {
+    pub(super) fn of(path: &str, terms: impl FnOnce() -> (Guard, Option<Denials>)) -> Option<Self> {
         if !STREAMS.contains(path) {
             return None;
         }
+        let (guard, denials) = terms();
         Some(Self {
-            guard: guard(),
+            guard,
+            denials,
             is_ended_by_service: ENDED_BY_THEIR_SERVICE.contains(&path),
             unread_limit: (path != READ_AT_LEISURE).then_some(UNREAD_LIMIT),
         })
@@ -107,10 +111,13 @@ impl StreamTerms {
 
 /// Returns when a stream is to be reset.
 async fn watch(terms: StreamTerms, reading: Arc<Reading>, refusal: Arc<OnceLock<Status>>) {
-    let StreamTerms { mut guard, is_ended_by_service, unread_limit } = terms;
+    let StreamTerms { mut guard, denials, is_ended_by_service, unread_limit } = terms;
     let withdrawn = async {
         let error = guard.ended().await;
         if !is_ended_by_service {
+            if let Some(denials) = denials {
+                denials.count(&error);
+            }
             refusal.get_or_init(|| status::refuse(error));
         }
     };
@@ -217,7 +224,7 @@ mod tests {
     /// much longer than an answer may be left unread. All times are divided.
     async fn lives(path: &str, parts: usize, read: usize) -> Option<Duration> {
         let began = Instant::now();
-        let mut terms = StreamTerms::of(path, Guard::of_everyone).unwrap();
+        let mut terms = StreamTerms::of(path, || (Guard::of_everyone(), None)).unwrap();
         terms.unread_limit = terms.unread_limit.map(|limit| {
             assert_eq!(limit, UNREAD_LIMIT);
             SHORT
@@ -253,7 +260,7 @@ mod tests {
 
     #[test]
     fn only_streams_have_terms() {
-        let has_terms = |path| StreamTerms::of(path, Guard::of_everyone).is_some();
+        let has_terms = |path| StreamTerms::of(path, || (Guard::of_everyone(), None)).is_some();
         assert!(ENDED_BY_THEIR_SERVICE.into_iter().all(has_terms) && has_terms(WATCH));
         assert!(has_terms("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"));
         assert!(!has_terms("/trunkline.v1.ProducerService/Publish") && !has_terms("/x"));

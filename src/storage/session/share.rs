@@ -18,9 +18,24 @@ use tokio::{
 
 use crate::storage::error::Error;
 
+/// How many acts of an owner may be under way at a time.
+const MAX_ACTS: usize = 64;
+
 /// The line of one owner. Cheap to clone; every clone is the same line.
 #[derive(Clone, Debug, Default)]
-pub struct SessionShare(Arc<Mutex<()>>);
+pub struct SessionShare(Arc<Owned>);
+
+#[derive(Debug)]
+struct Owned {
+    line: Mutex<()>,
+    acts: Arc<Semaphore>,
+}
+
+impl Default for Owned {
+    fn default() -> Self {
+        Self { line: Mutex::default(), acts: Arc::new(Semaphore::new(MAX_ACTS)) }
+    }
+}
 
 tokio::task_local! {
     /// The share of whoever the current task works for.
@@ -50,6 +65,14 @@ impl SessionShare {
         }
     }
 
+    /// Waits until the owner that the current task works for may begin one more act, which counts
+    /// until the permit is dropped; `None` for the broker's own work.
+    pub async fn begin_act() -> Option<OwnedSemaphorePermit> {
+        let acts = CURRENT.try_with(|share| share.0.acts.clone()).ok()?;
+        // Nobody closes it.
+        acts.acquire_owned().await.ok()
+    }
+
     /// Whether nobody else uses it or could.
     pub fn is_unused(&self) -> bool {
         Arc::strong_count(&self.0) == 1
@@ -64,10 +87,10 @@ impl SessionShares {
 
     /// Waits until the pool has a session for the owner that the current task works for.
     pub(crate) async fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
-        let SessionShare(line) =
+        let SessionShare(owner) =
             CURRENT.try_with(SessionShare::clone).unwrap_or_else(|_| self.own.clone());
         let waiting = async {
-            let _first = line.lock().await;
+            let _first = owner.line.lock().await;
             self.free.clone().acquire_owned().await
         };
         match tokio::time::timeout(self.wait, waiting).await {
