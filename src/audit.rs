@@ -27,22 +27,17 @@ pub use denials::Denial;
 pub use log::TARGET;
 
 use denials::Denials;
-use finish::Unfinished;
+use finish::Acts;
 use writer::Writer;
 
 /// How long an answer waits for the record of its act.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many acts may go on that their clients have given up. Each ends within seconds, as its
-/// statements have time limits.
-const MAX_GIVEN_UP: usize = 1_024;
-
 /// Records what was done and what was refused.
 pub struct Audit {
     storage: Arc<Storage>,
     denials: Arc<Denials>,
-    /// Acts that their clients have given up.
-    given_up: TaskTracker,
+    acts: Acts,
 }
 
 impl Audit {
@@ -56,7 +51,7 @@ impl Audit {
         let denials = Arc::new(Denials::default());
         let writer = Writer { storage: storage.clone(), denials: denials.clone() };
         tasks.spawn(writer.run(stopping));
-        Arc::new(Self { storage, denials, given_up: TaskTracker::new() })
+        Arc::new(Self { storage, denials, acts: Acts::default() })
     }
 
     /// Records an act.
@@ -65,10 +60,10 @@ impl Audit {
     }
 
     /// Records an act of which nobody waits for the record: the database that did not confirm it is
-    /// probably away.
+    /// probably away. Call this from within the act, which counts until then.
     pub fn record_later(&self, entry: AuditEntry) {
         let storage = self.storage.clone();
-        self.given_up.spawn(async move { record(&storage, entry).await });
+        self.acts.follow_up(async move { record(&storage, entry).await });
     }
 
     /// Counts a call that was refused because of who made it. It waits for nothing.
@@ -77,19 +72,19 @@ impl Audit {
     }
 
     /// Carries out an act with its record. If the caller stops waiting, it goes on in a task of its own:
-    /// otherwise whoever hangs up at the right moment would leave no trace.
+    /// otherwise whoever hangs up at the right moment would leave no trace. Waits before it begins
+    /// while too many are under way.
     pub async fn finish<T: Send + 'static>(
         &self,
         act: impl Future<Output = T> + Send + 'static,
     ) -> T {
-        Unfinished::new(act, &self.given_up, MAX_GIVEN_UP).await
+        self.acts.finish(act).await
     }
 
     /// Waits for the end of acts that their clients have given up. Call this once there are no more
     /// calls, before the storage is closed.
     pub async fn finished(&self) {
-        self.given_up.close();
-        self.given_up.wait().await;
+        self.acts.ended().await;
     }
 }
 

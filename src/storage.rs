@@ -34,9 +34,9 @@ mod timeout;
 mod topic;
 
 pub use access::{
-    AccessChange, AccessVersion, MAX_GRANTS, MAX_GRANTS_OF_PRINCIPAL, MAX_QUOTAS, MAX_TOKENS,
-    MAX_TOKENS_OF_PRINCIPAL, NewToken, Owned, OwnersVersion, Rotation, Standing, TokenEnd,
-    ValidToken,
+    AccessChange, AccessVersion, FirstAdministrator, MAX_GRANTS, MAX_GRANTS_OF_PRINCIPAL,
+    MAX_QUOTAS, MAX_TOKENS, MAX_TOKENS_OF_PRINCIPAL, NewToken, Owned, OwnersVersion, Rotation,
+    Standing, TokenEnd, ValidToken,
 };
 pub use append::{Appended, Writer};
 pub use connector::{check_url, redacted};

@@ -10,8 +10,8 @@ use crate::{
         token::{Minted, NoRandom, is_id},
     },
     model::{
-        AuditFilter, AuditPlace, AuditRecord, Grant, GrantKey, InvalidInput, Operation, Principal,
-        RegistrationKey, Token,
+        AuditFilter, AuditPlace, AuditRecord, Grant, GrantKey, InvalidInput, Limit, Operation,
+        Principal, RegistrationKey, Token,
     },
     storage::{
         self, AccessChange, MAX_GRANTS, MAX_GRANTS_OF_PRINCIPAL, MAX_TOKENS,
@@ -186,13 +186,25 @@ impl Access {
         owner: &Principal,
     ) -> Result<(), Error> {
         self.permit_topic(caller, &key.topic)?;
-        match self.storage.assign_owner(key, owner).await.map_err(Error::of_write)? {
-            true => {
+        let what = Limit::of_registration(&key.id);
+        // Others could exceed their own quota this way, or use up somebody else's.
+        let limit = match caller {
+            Caller::Known(known) if !caller.is_administrator() => {
+                Some(known.snapshot.allowance(owner).count(what))
+            }
+            _ => None,
+        };
+        match (self.storage.assign_owner(key, owner, limit).await, limit) {
+            (Ok(true), _) => {
                 self.unregistered(key);
                 self.changed().await;
                 Ok(())
             }
-            false => Err(Error::NotRegistered(key.clone())),
+            (Ok(false), _) => Err(Error::NotRegistered(key.clone())),
+            (Err(storage::Error::OwnerFull), Some(limit)) => {
+                Err(Error::OwnerFull { principal: owner.clone(), what, limit })
+            }
+            (Err(error), _) => Err(Error::of_write(error)),
         }
     }
 

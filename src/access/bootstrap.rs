@@ -3,8 +3,8 @@
 use crate::{
     access::token::{Minted, NoRandom},
     audit,
-    model::{Act, AuditEntry, GrantKey, InvalidInput, Operation, Origin, Principal, TopicPattern},
-    storage::{self, AccessChange, MAX_TOKENS_OF_PRINCIPAL, NewToken, Standing, Storage},
+    model::{Act, AuditEntry, InvalidInput, Origin, Outcome, Principal},
+    storage::{self, FirstAdministrator, MAX_TOKENS_OF_PRINCIPAL, NewToken, Standing, Storage},
 };
 
 /// The principal that is created if nobody names one.
@@ -59,35 +59,27 @@ impl From<NoRandom> for BootstrapError {
 pub async fn bootstrap(storage: &Storage, principal: &str) -> Result<String, BootstrapError> {
     let principal =
         Principal::parse(principal).map_err(|invalid| invalid.in_field("--principal"))?;
-    if storage.has_administrator_with_token().await? {
-        return Err(BootstrapError::Exists);
-    }
-    let taken = |what| Err(BootstrapError::Taken { principal: principal.clone(), what });
-    match storage.find_standing(&principal).await? {
-        // Its tokens have ended: this is how it gets another one.
-        Standing { is_administrator: true, .. } => {}
-        Standing { valid_tokens: 1.., .. } => return taken("valid tokens"),
-        Standing { grants: 1.., .. } => return taken("grants"),
-        Standing { registrations: 1.., .. } => return taken("producers or consumers"),
-        Standing { .. } => {}
-    }
-    let key = GrantKey {
-        principal: principal.clone(),
-        operation: Operation::Admin,
-        topics: TopicPattern::stored("*"),
-    };
-    let AccessChange::Done(_) = storage.add_grant(&key, "").await? else {
-        return Err(BootstrapError::Full);
-    };
     let minted = Minted::new()?;
     let new = NewToken { id: &minted.id, hash: &minted.hash, valid_for_ms: None, created_by: "" };
-    match storage.create_token(&principal, "the first administrator", new).await? {
-        AccessChange::Done(_) => {
-            let entry = AuditEntry::new(Act::Bootstrap, Origin::default());
-            let entry = entry.to("token", &minted.id).with("principal", &principal);
+    let entry = AuditEntry::new(Act::Bootstrap, Origin::default());
+    let entry = entry.to("token", &minted.id).with("principal", &principal);
+    let taken = |what| Err(BootstrapError::Taken { principal: principal.clone(), what });
+    match storage.create_first_administrator(&principal, "the first administrator", new).await {
+        Ok(FirstAdministrator::Created) => {
             audit::record(storage, entry).await;
             Ok(minted.text)
         }
-        _ => Err(BootstrapError::Full),
+        Ok(FirstAdministrator::Exists) => Err(BootstrapError::Exists),
+        Ok(FirstAdministrator::Taken(Standing { valid_tokens: 1.., .. })) => taken("valid tokens"),
+        Ok(FirstAdministrator::Taken(Standing { grants: 1.., .. })) => taken("grants"),
+        Ok(FirstAdministrator::Taken(_)) => taken("producers or consumers"),
+        Ok(FirstAdministrator::Full) => Err(BootstrapError::Full),
+        Err(error) => {
+            // The administrator may exist by now, with a token that nobody has seen.
+            if let storage::Error::ConnectionLost(_) = error {
+                audit::record(storage, AuditEntry { outcome: Outcome::Unknown, ..entry }).await;
+            }
+            Err(error.into())
+        }
     }
 }

@@ -67,6 +67,8 @@ pub enum Error {
     RateExceeded { principal: Principal, limit: Limit, value: u64, wait: Duration },
     #[error("{principal} has {limit} streams open on this broker, which is its limit")]
     TooManyStreams { principal: Principal, limit: usize },
+    #[error("{principal} has {limit} {what} already, which is its limit")]
+    OwnerFull { principal: Principal, what: Limit, limit: usize },
     #[error("the database has not confirmed tokens and grants lately")]
     Unconfirmed,
     #[error(transparent)]

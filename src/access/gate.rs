@@ -17,8 +17,7 @@ use crate::{
         token::Presented,
     },
     model::{
-        Allowance, Claimant, Limit, Operation, Principal, RegistrationId, RegistrationKey,
-        TopicFilter, TopicName,
+        Allowance, Claimant, Limit, Operation, Principal, RegistrationKey, TopicFilter, TopicName,
     },
     storage::{self, Owned, Storage},
 };
@@ -224,6 +223,21 @@ impl Access {
         }
     }
 
+    /// As [`Self::permit_registration`]. Returns whose registration the caller may remove: anyone's, or
+    /// only its own, as it may be another's by the time it is removed.
+    pub async fn permit_removal(
+        &self,
+        caller: &Caller,
+        key: &RegistrationKey,
+    ) -> Result<Option<Principal>, Error> {
+        self.permit_registration(caller, || key.clone()).await?;
+        let Caller::Known(known) = caller else { return Ok(None) };
+        match known.rule {
+            Rule::Registration { any, .. } if known.may(any, &key.topic) => Ok(None),
+            _ => Ok(Some(known.principal.clone())),
+        }
+    }
+
     /// Whose registrations of a topic the caller may list: those of a principal, or everyone's.
     pub fn listed_owner(
         &self,
@@ -255,11 +269,7 @@ impl Access {
             Owned::By(owner) if owner != known.principal => Err(Error::NotOwner(key.clone())),
             Owned::ByNobody => Err(Error::NoOwner(key.clone())),
             Owned::By(_) | Owned::NotRegistered => {
-                let limit = match key.id {
-                    RegistrationId::Producer(_) => Limit::Producers,
-                    RegistrationId::Consumer(_) => Limit::Consumers,
-                };
-                Ok(self.claimant(caller, limit))
+                Ok(self.claimant(caller, Limit::of_registration(&key.id)))
             }
         }
     }

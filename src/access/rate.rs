@@ -14,8 +14,8 @@ use std::{
 };
 
 use governor::{
-    NotUntil, Quota, RateLimiter,
-    clock::{Clock, MonotonicClock},
+    Quota, RateLimiter,
+    clock::{Clock, MonotonicClock, Reference as _},
     middleware::NoOpMiddleware,
     nanos::Nanos,
     state::{NotKeyed, StateStore},
@@ -50,8 +50,12 @@ struct Rate<C: Clock> {
     limiter: RateLimiter<NotKeyed, Arrival, C, NoOpMiddleware<C::Instant>>,
     arrival: Arrival,
     clock: C,
+    /// The limiter's start, but for the moment that it took to make it.
+    start: C::Instant,
     /// What the limiter takes for a step.
     step: u64,
+    /// How far ahead the arrival may be while something is left.
+    tolerance: u64,
 }
 
 /// The time by which everything that was taken is made up for, which the limiter counts from its
@@ -105,15 +109,14 @@ impl<C: Clock + Clone> Rates<C> {
 
     /// Whether something is left of each rate.
     pub(crate) fn check(&self) -> Result<(), UsedUp> {
-        self.take_step()?;
-        self.each().for_each(Rate::return_step);
-        Ok(())
+        self.each().try_for_each(Rate::check)
     }
 
-    /// Takes what a request needs if something is left of each rate, and otherwise nothing.
+    /// Takes what a request needs if something is left of each rate, and otherwise nothing. Requests
+    /// that are checked at the same moment may all take what is left: each owes what it takes.
     pub(crate) fn take(&self, messages: usize, bytes: usize) -> Result<(), UsedUp> {
-        self.take_step()?;
-        self.charge_rest(messages, bytes);
+        self.check()?;
+        self.charge(messages, bytes);
         Ok(())
     }
 
@@ -129,29 +132,7 @@ impl<C: Clock + Clone> Rates<C> {
 
     /// Whether something is owed, so that the rates must be remembered.
     pub(crate) fn are_used(&self) -> bool {
-        self.each().any(Rate::is_used)
-    }
-
-    fn take_step(&self) -> Result<(), UsedUp> {
-        if let Some(rate) = &self.messages {
-            rate.take_step()?;
-        }
-        if let Some(rate) = &self.bytes
-            && let Err(used_up) = rate.take_step()
-        {
-            self.messages.iter().for_each(Rate::return_step);
-            return Err(used_up);
-        }
-        Ok(())
-    }
-
-    fn charge_rest(&self, messages: usize, bytes: usize) {
-        if let Some(rate) = &self.messages {
-            rate.charge_rest(messages);
-        }
-        if let Some(rate) = &self.bytes {
-            rate.charge_rest(bytes);
-        }
+        self.check().is_err()
     }
 
     fn each(&self) -> impl Iterator<Item = &Rate<C>> {
@@ -165,41 +146,35 @@ impl<C: Clock + Clone> Rate<C> {
         let steps = steps.and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(steps);
         let step = quota.replenish_interval().as_nanos() as u64;
+        let tolerance = step * u64::from(steps.get() - 1);
         let arrival = Arrival::default();
+        let start = clock.now();
         let limiter = RateLimiter::new(quota, arrival.clone(), clock.clone());
-        Self { limit, per_second, limiter, arrival, clock, step }
+        Self { limit, per_second, limiter, arrival, clock, start, step, tolerance }
     }
 
-    /// Takes the smallest part of the rate if something is left.
-    fn take_step(&self) -> Result<(), UsedUp> {
+    /// Whether something is left. It only reads, as what was taken for a moment could refuse another
+    /// request.
+    fn check(&self) -> Result<(), UsedUp> {
         let Self { limit, per_second: value, .. } = *self;
-        let used_up = |until: NotUntil<C::Instant>| {
-            let wait = until.wait_time_from(self.clock.now());
-            UsedUp { limit, value, wait }
-        };
-        self.limiter.check().map_err(used_up)
-    }
-
-    fn return_step(&self) {
-        self.arrival.shift(0, self.step);
-    }
-
-    /// Takes what is needed, where a step was taken already.
-    fn charge_rest(&self, amount: usize) {
-        self.arrival.shift(self.time_of(amount), self.step);
+        let now = self.clock.now().duration_since(self.start).as_u64();
+        let arrival = self.arrival.0.load(Ordering::Relaxed);
+        match arrival.saturating_sub(self.tolerance).saturating_sub(now) {
+            0 => Ok(()),
+            wait => Err(UsedUp { limit, value, wait: Duration::from_nanos(wait) }),
+        }
     }
 
     fn charge(&self, amount: usize) {
         let later = self.time_of(amount);
+        if later == 0 {
+            return;
+        }
         match self.limiter.check() {
             Ok(()) => self.arrival.shift(later, self.step),
             // The time is in the future already.
             Err(_) => self.arrival.shift(later, 0),
         }
-    }
-
-    fn is_used(&self) -> bool {
-        self.take_step().map(|()| self.return_step()).is_err()
     }
 
     /// How long it takes to make up for an amount.
@@ -285,6 +260,17 @@ mod tests {
         clock.advance(Duration::from_secs(2));
         rates.take(2, 0).unwrap();
         assert_eq!(rates.take(1, 0).unwrap_err().limit, Limit::MessagesPerSecond);
+    }
+
+    #[test]
+    fn whoever_only_asks_takes_nothing_for_a_moment_either() {
+        let (rates, _clock) = rates(&[(Limit::MessagesPerSecond, 2), (Limit::BytesPerSecond, 10)]);
+        rates.take(1, 100).unwrap();
+        let arrival = || rates.each().map(|rate| rate.arrival.0.load(Ordering::Relaxed));
+        let before: Vec<_> = arrival().collect();
+        assert!(rates.check().is_err() && rates.are_used());
+        assert_eq!(rates.take(1, 1).unwrap_err().limit, Limit::BytesPerSecond);
+        assert!(arrival().eq(before));
     }
 
     proptest! {

@@ -21,6 +21,10 @@ const MAX_KINDS: usize = 16;
 const MAX_ROWS_OF_STRANGERS: usize = 60;
 const MAX_ROWS_OF_PRINCIPALS: usize = 240;
 
+/// How many of them one caller can use up.
+const MAX_ROWS_OF_ADDRESS: usize = 8;
+const MAX_ROWS_OF_PRINCIPAL: usize = 32;
+
 /// The detail that says whose they are.
 const CALLERS: &str = "callers";
 
@@ -34,8 +38,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct Denial {
     /// Who made it. The address is that of the client's host, or network, as many calls are counted
-    /// together.
+    /// together. The principal may be one that the caller has not proved to be.
     pub origin: Origin,
+    /// Whether the caller has proved who it is. Otherwise it counts as a stranger.
+    pub is_proven: bool,
     /// The call, as `package.Service/Method`; empty if there is none of that name.
     pub method: &'static str,
     /// Why it was refused.
@@ -69,6 +75,15 @@ struct Class {
     /// Since when rows are counted, and how many there were.
     minute: Option<Instant>,
     rows: usize,
+    /// How many of these each caller has.
+    rows_of: HashMap<Caller, usize>,
+}
+
+/// Rows to be written.
+pub(super) struct Rows {
+    pub(super) entries: Vec<AuditEntry>,
+    /// The first ones are of strangers.
+    of_strangers: usize,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -80,6 +95,8 @@ enum Caller {
 /// What equal calls have in common, besides who makes them.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 struct Kind {
+    /// Whom a stranger's token stood for.
+    claimed: Option<Principal>,
     token_id: Option<Arc<str>>,
     address: Option<Arc<str>>,
     method: &'static str,
@@ -91,13 +108,15 @@ struct Kind {
 impl Denials {
     pub(super) fn count(&self, denial: Denial) {
         let Denial { origin: Origin { principal, token_id, address }, .. } = denial;
-        let Denial { method, reason, topic, subject, .. } = denial;
+        let Denial { is_proven, method, reason, topic, subject, .. } = denial;
         let mut counted = self.counted.lock();
-        let (class, caller) = match principal {
-            Some(principal) => (&mut counted.principals, Caller::Principal(principal)),
-            None => (&mut counted.strangers, Caller::Address(address.clone())),
+        let (class, caller, claimed) = match principal {
+            Some(principal) if is_proven => {
+                (&mut counted.principals, Caller::Principal(principal), None)
+            }
+            claimed => (&mut counted.strangers, Caller::Address(address.clone()), claimed),
         };
-        class.count(caller, Kind { token_id, address, method, reason, topic, subject });
+        class.count(caller, Kind { claimed, token_id, address, method, reason, topic, subject });
         drop(counted);
         self.added.notify_one();
     }
@@ -109,12 +128,13 @@ impl Denials {
 
     /// What is to be written now. What is beyond the limits follows in the next minute, or at once if
     /// this is the last time.
-    pub(super) fn take(&self, now: Instant, is_last: bool) -> Vec<AuditEntry> {
+    pub(super) fn take(&self, now: Instant, is_last: bool) -> Rows {
         let mut counted = self.counted.lock();
         let mut entries = Vec::new();
         counted.strangers.take(STRANGERS, now, is_last, &mut entries);
+        let of_strangers = entries.len();
         counted.principals.take(PRINCIPALS, now, is_last, &mut entries);
-        entries
+        Rows { entries, of_strangers }
     }
 
     /// Whether something is left for the next minute.
@@ -124,15 +144,12 @@ impl Denials {
     }
 
     /// Counts calls whose rows could not be stored.
-    pub(super) fn give_back(&self, entries: &[AuditEntry]) {
+    pub(super) fn give_back(&self, Rows { entries, of_strangers }: &Rows) {
         let mut counted = self.counted.lock();
-        for AuditEntry { origin, details, count, .. } in entries {
-            let callers = details.get(CALLERS);
-            match origin.principal.is_some() || callers.is_some_and(|it| it == PRINCIPALS) {
-                true => counted.principals.not_recorded += count,
-                false => counted.strangers.not_recorded += count,
-            }
-        }
+        let calls = |part: &[AuditEntry]| part.iter().map(|entry| entry.count).sum::<u64>();
+        let (strangers, principals) = entries.split_at(*of_strangers);
+        counted.strangers.not_recorded += calls(strangers);
+        counted.principals.not_recorded += calls(principals);
     }
 }
 
@@ -154,24 +171,34 @@ impl Class {
 
     /// Takes what is to be written now; `callers` says whose it is.
     fn take(&mut self, callers: &str, now: Instant, is_last: bool, entries: &mut Vec<AuditEntry>) {
-        let limit =
-            if callers == PRINCIPALS { MAX_ROWS_OF_PRINCIPALS } else { MAX_ROWS_OF_STRANGERS };
+        let (limit, limit_of_each) = match callers == PRINCIPALS {
+            true => (MAX_ROWS_OF_PRINCIPALS, MAX_ROWS_OF_PRINCIPAL),
+            false => (MAX_ROWS_OF_STRANGERS, MAX_ROWS_OF_ADDRESS),
+        };
         let is_over = self.minute.is_none_or(|since| now.duration_since(since) >= MINUTE);
         if is_over {
             (self.minute, self.rows) = (Some(now), 0);
+            self.rows_of.clear();
         }
         if (is_over || is_last) && self.not_recorded > 0 {
             self.rows += 1;
             entries.push(not_recorded(callers, mem::take(&mut self.not_recorded)));
         }
         for (caller, kinds) in mem::take(&mut self.callers) {
+            let before = self.rows_of.get(&caller).copied().unwrap_or_default();
+            let mut own = before;
             for (kind, count) in kinds {
-                if self.rows >= limit {
+                if self.rows >= limit || own >= limit_of_each {
                     self.not_recorded += count;
                     continue;
                 }
                 self.rows += 1;
+                own += 1;
                 entries.push(entry(&caller, kind, count));
+            }
+            // There are no more of them than rows.
+            if own > before {
+                self.rows_of.insert(caller, own);
             }
         }
         if is_last && self.not_recorded > 0 {
@@ -186,10 +213,10 @@ fn not_recorded(callers: &str, count: u64) -> AuditEntry {
 }
 
 fn entry(caller: &Caller, kind: Kind, count: u64) -> AuditEntry {
-    let Kind { token_id, address, method, reason, topic, subject } = kind;
+    let Kind { claimed, token_id, address, method, reason, topic, subject } = kind;
     let (principal, address) = match caller {
         Caller::Principal(principal) => (Some(principal.clone()), address),
-        Caller::Address(address) => (None, address.clone()),
+        Caller::Address(address) => (claimed, address.clone()),
     };
     let origin = Origin { principal, token_id, address };
     AuditEntry {
@@ -214,6 +241,7 @@ mod tests {
                 token_id: None,
                 address: Some(address.into()),
             },
+            is_proven: principal.is_some(),
             method: "trunkline.v1.TopicService/GetTopic",
             reason: "NOT_GRANTED",
             topic: Some(topic.to_owned()),
@@ -235,6 +263,7 @@ mod tests {
         denials.count(denial(Some("shop"), "192.0.2.1", "payments"));
         let mut counts: Vec<_> = denials
             .take(Instant::now(), false)
+            .entries
             .into_iter()
             .map(|entry| (entry.origin.principal.is_some(), entry.topic.unwrap(), entry.count))
             .collect();
@@ -243,7 +272,7 @@ mod tests {
         let expected =
             [row(false, "orders", 1_000), row(true, "orders", 1_000), row(true, "payments", 1)];
         assert_eq!(counts, expected);
-        assert!(denials.take(Instant::now(), true).is_empty());
+        assert!(denials.take(Instant::now(), true).entries.is_empty());
     }
 
     #[test]
@@ -253,7 +282,7 @@ mod tests {
             denials.count(denial(Some("thief"), "192.0.2.1", &format!("topic-{number}")));
         }
         denials.count(denial(Some("shop"), "192.0.2.2", "orders"));
-        let entries = denials.take(Instant::now(), false);
+        let Rows { entries, .. } = denials.take(Instant::now(), false);
         assert_eq!((entries.len(), total(&entries)), (MAX_KINDS + 2, 1_001));
         let merged = entries.iter().find(|entry| entry.topic.is_none()).unwrap();
         assert_eq!(merged.count, 1_000 - MAX_KINDS as u64);
@@ -268,14 +297,14 @@ mod tests {
         }
         denials.count(denial(Some("shop"), "192.0.2.2", "orders"));
         let now = Instant::now();
-        let entries = denials.take(now, false);
+        let Rows { entries, .. } = denials.take(now, false);
         assert_eq!(entries.len(), MAX_ROWS_OF_STRANGERS + 1);
         assert!(entries.iter().any(|entry| entry.origin.principal.is_some()));
         denials.count(denial(None, "192.0.2.3", "x"));
         // The minute's rows are used up.
-        assert!(denials.take(now + MINUTE / 2, false).is_empty());
+        assert!(denials.take(now + MINUTE / 2, false).entries.is_empty());
         assert!(denials.owe_rows());
-        let rest = denials.take(now + MINUTE, false);
+        let Rows { entries: rest, .. } = denials.take(now + MINUTE, false);
         assert_eq!((rest.len(), rest[0].outcome), (1, Outcome::NotRecorded));
         assert_eq!(rest[0].details[CALLERS], STRANGERS);
         assert_eq!(total(&entries) + total(&rest), 100_002);
@@ -288,8 +317,51 @@ mod tests {
         denials.count(denial(Some("shop"), "192.0.2.2", "orders"));
         let lost = denials.take(Instant::now(), false);
         denials.give_back(&lost);
-        let last = denials.take(Instant::now(), true);
+        let Rows { entries: last, .. } = denials.take(Instant::now(), true);
         assert_eq!((last.len(), last[0].outcome, last[0].count), (1, Outcome::NotRecorded, 1));
         assert_eq!(last[0].details[CALLERS], PRINCIPALS);
+    }
+    #[test]
+    fn no_caller_uses_up_the_rows_of_all() {
+        let (denials, now) = (Denials::default(), Instant::now());
+        let mut rows = HashMap::<_, usize>::new();
+        for round in 0..20 {
+            for number in 0..MAX_KINDS {
+                let topic = format!("topic-{round}-{number}");
+                denials.count(denial(Some("thief"), "192.0.2.1", &topic));
+                denials.count(denial(None, "192.0.2.1", &topic));
+            }
+            for entry in denials.take(now, false).entries {
+                *rows.entry(entry.origin.principal).or_default() += 1;
+            }
+        }
+        assert_eq!(rows[&Some(Principal::stored("thief"))], MAX_ROWS_OF_PRINCIPAL);
+        assert_eq!(rows[&None], MAX_ROWS_OF_ADDRESS);
+        denials.count(denial(Some("shop"), "192.0.2.2", "orders"));
+        denials.count(denial(None, "192.0.2.2", "orders"));
+        assert_eq!(denials.take(now, false).entries.len(), 2);
+        // All have theirs again.
+        denials.count(denial(Some("thief"), "192.0.2.1", "orders"));
+        let next = denials.take(now + MINUTE, false).entries;
+        assert!(next.iter().any(|entry| entry.origin.principal.is_some()));
+        let counted: u64 = next.iter().map(|entry| entry.count).sum();
+        let listed = (MAX_ROWS_OF_PRINCIPAL + MAX_ROWS_OF_ADDRESS) as u64;
+        assert_eq!(counted, 2 * 20 * MAX_KINDS as u64 - listed + 1);
+    }
+
+    #[test]
+    fn whoever_presents_a_token_that_has_ended_counts_as_a_stranger() {
+        let denials = Denials::default();
+        for number in 0..MAX_ROWS_OF_STRANGERS + 1 {
+            let address = format!("192.0.2.{number}");
+            let denial = denial(Some("leaver"), &address, "orders");
+            denials.count(Denial { is_proven: false, ..denial });
+        }
+        let rows = denials.take(Instant::now(), false);
+        assert_eq!((rows.of_strangers, rows.entries.len()), (60, 60));
+        assert!(rows.entries.iter().all(|entry| entry.origin.principal.is_some()));
+        denials.give_back(&rows);
+        let last = denials.take(Instant::now(), true).entries;
+        assert_eq!((last.len(), &*last[0].details[CALLERS], last[0].count), (1, STRANGERS, 61));
     }
 }

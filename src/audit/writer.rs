@@ -52,11 +52,12 @@ impl Writer {
     }
 
     async fn write(&self, is_last: bool, limit: Duration) {
-        let entries = self.denials.take(Instant::now(), is_last);
+        let rows = self.denials.take(Instant::now(), is_last);
+        let entries = &rows.entries;
         if entries.is_empty() {
             return;
         }
-        let stored = timeout(limit, self.storage.record(&entries)).await;
+        let stored = timeout(limit, self.storage.record(entries)).await;
         let stored = stored
             .unwrap_or_else(|_| Err(Error::ConnectionLost(format!("no answer in {limit:?}"))));
         let Err(error) = stored else {
@@ -65,6 +66,6 @@ impl Writer {
         };
         // There are no more of these lines than there would be rows.
         entries.iter().for_each(|entry| log::not_stored(entry, &error));
-        self.denials.give_back(&entries);
+        self.denials.give_back(&rows);
     }
 }

@@ -65,6 +65,7 @@ pub(super) async fn settle<T, E: Into<Refused>>(
 pub(super) struct Denials {
     audit: Arc<Audit>,
     origin: Origin,
+    is_proven: bool,
     method: &'static str,
 }
 
@@ -92,10 +93,10 @@ impl Denials {
             None => counted_address(address),
         });
         let address = address.map(|address| address.to_string().as_str().into());
-        Self { audit, origin: origin_of(caller, address), method }
+        Self { audit, origin: origin_of(caller, address), is_proven: caller.is_some(), method }
     }
 
-    /// Adds what a token was that is no longer valid.
+    /// Adds what a token was that is no longer valid. It proves nothing.
     pub(super) fn with_token(mut self, token: Option<(crate::model::Principal, Arc<str>)>) -> Self {
         if let Some((principal, id)) = token {
             (self.origin.principal, self.origin.token_id) = (Some(principal), Some(id));
@@ -107,8 +108,8 @@ impl Denials {
     pub(super) fn count(&self, error: &access::Error) {
         let Some(reason) = status::denial(error) else { return };
         let (topic, subject) = about(error);
-        let (origin, method) = (self.origin.clone(), self.method);
-        self.audit.deny(Denial { origin, method, reason, topic, subject });
+        let Self { origin, is_proven, method, .. } = self.clone();
+        self.audit.deny(Denial { origin, is_proven, method, reason, topic, subject });
     }
 }
 

@@ -1,7 +1,7 @@
 //! What applies to every call: the metadata limit, who calls, the deadline, and details for refusals that
 //! tonic makes by itself.
 
-use std::{error::Error as _, sync::Arc};
+use std::{error::Error as _, net::IpAddr, sync::Arc};
 
 use tonic::{
     Status,
@@ -15,7 +15,7 @@ use tonic::{
 };
 
 use crate::{
-    access::{self, Access, Caller, PeerIdentity, Unproven},
+    access::{self, Access, Caller, Guard, PeerIdentity, Unproven},
     audit::Audit,
     broker::Error,
     grpc::{
@@ -55,9 +55,7 @@ pub async fn answer(api: Api, mut request: Request<Body>) -> Response<Body> {
     }
     let audit = api.audit.clone();
     let method = access::find_method(request.uri().path());
-    let address =
-        request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-    let address = address.map(|address| address.ip());
+    let address = address(&request);
     if let Err(Unproven { error, token }) = identify(access, &mut request).await {
         Denials::new(audit, None, address, method).with_token(token).count(&error);
         return status::refuse(error).into_http();
@@ -106,9 +104,15 @@ async fn identify(access: &Access, request: &mut Request<Body>) -> Result<(), Un
 }
 
 async fn serve(api: Api, request: Request<Body>) -> Response<Body> {
-    let Api { mut routes, access, .. } = api;
-    let terms = StreamTerms::of(request.uri().path(), || {
-        access.guard(request.extensions().get().unwrap_or(&Caller::Everyone))
+    let Api { mut routes, access, audit } = api;
+    let path = request.uri().path();
+    let terms = StreamTerms::of(path, || {
+        let Some(caller) = request.extensions().get::<Caller>() else {
+            return (Guard::of_everyone(), None);
+        };
+        let method = access::find_method(path);
+        let denials = Denials::new(audit, Some(caller), address(&request), method);
+        (access.guard(caller), Some(denials))
     });
     let request = match &terms {
         Some(terms) => terms.end_request(request),
@@ -124,6 +128,12 @@ async fn serve(api: Api, request: Request<Body>) -> Response<Body> {
             response
         }
     }
+}
+
+/// From where a request comes.
+fn address(request: &Request<Body>) -> Option<IpAddr> {
+    let connection = request.extensions().get::<TcpConnectInfo>()?;
+    connection.remote_addr().map(|address| address.ip())
 }
 
 /// The size of metadata, as HTTP/2 counts it: 32 bytes for each entry besides its name and value.

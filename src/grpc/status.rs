@@ -67,6 +67,9 @@ impl From<access::Error> for Refused {
                 return Self::Hidden { told: not_registered(key.clone()), denied: error };
             }
             access::Error::NotRegistered(key) => not_registered(key),
+            access::Error::OwnerFull { principal, what, limit } => {
+                Error::TooManyOfPrincipal { principal, what, limit }
+            }
             access::Error::Unconfirmed => Error::unavailable(),
             access::Error::Invalid(invalid) => invalid.into(),
             access::Error::Read(error) => Error::of_read(error),
@@ -264,6 +267,7 @@ fn describe_access(error: &access::Error) -> (Code, &'static str, Metadata) {
         TopicHidden { .. }
         | RegistrationHidden(_)
         | NotRegistered(_)
+        | OwnerFull { .. }
         | Unconfirmed
         | Invalid(_)
         | Read(_)

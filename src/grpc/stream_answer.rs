@@ -31,6 +31,7 @@ use tonic::{
 use crate::{
     access::Guard,
     grpc::{
+        audited::Denials,
         limits::{PUBLISH, UNREAD_LIMIT},
         reset, status,
     },
@@ -85,7 +86,9 @@ pub(super) struct GivenUp(pub(super) CancellationToken);
 pub(super) struct StreamTerms {
     /// Ends when the caller may not have the stream any more.
     guard: Guard,
-    /// Whether the service says so to the client.
+    /// Counts it then; `None` if everyone may have the stream.
+    denials: Option<Denials>,
+    /// Whether the service says so to the client, and counts it.
     is_ended_by_service: bool,
     /// How long the client may leave the stream unread.
     unread_limit: Option<Duration>,
@@ -95,7 +98,7 @@ pub(super) struct StreamTerms {
 
 impl StreamTerms {
     /// The terms of a call; `None` if its answer is no stream.
-    pub(super) fn of(path: &str, guard: impl FnOnce() -> Guard) -> Option<Self> {
+    pub(super) fn of(path: &str, terms: impl FnOnce() -> (Guard, Option<Denials>)) -> Option<Self> {
         // The most frequent call needs no look-up.
         if path == PUBLISH || !is_stream(path) {
             return None;
@@ -103,7 +106,8 @@ impl StreamTerms {
         let is_ended_by_service = ENDED_BY_THEIR_SERVICE.contains(&path);
         let unread_limit = (!is_ended_by_service).then_some(UNREAD_LIMIT);
         let request_end = CancellationToken::new();
-        Some(Self { guard: guard(), is_ended_by_service, unread_limit, request_end })
+        let (guard, denials) = terms();
+        Some(Self { guard, denials, is_ended_by_service, unread_limit, request_end })
     }
 
     /// Lets a request end with the stream. A service that waits for more of it would otherwise keep
@@ -138,7 +142,7 @@ async fn watch(
     reading: Arc<Reading>,
     refusal: Arc<OnceLock<Status>>,
 ) {
-    let StreamTerms { mut guard, is_ended_by_service, unread_limit, request_end } = terms;
+    let StreamTerms { mut guard, denials, is_ended_by_service, unread_limit, request_end } = terms;
     let _ends_too = request_end.clone().drop_guard();
     let given_up = async {
         match &given_up {
@@ -149,6 +153,9 @@ async fn watch(
     let withdrawn = async {
         let error = guard.ended().await;
         if !is_ended_by_service {
+            if let Some(denials) = denials {
+                denials.count(&error);
+            }
             refusal.get_or_init(|| status::refuse(error));
             request_end.cancel();
         }
@@ -282,7 +289,7 @@ mod tests {
     /// much longer than an answer may be left unread. All times are divided.
     async fn lives(path: &str, parts: usize, read: usize) -> Option<Duration> {
         let began = Instant::now();
-        let mut terms = StreamTerms::of(path, Guard::of_everyone).unwrap();
+        let mut terms = StreamTerms::of(path, || (Guard::of_everyone(), None)).unwrap();
         terms.unread_limit = terms.unread_limit.map(|limit| {
             assert_eq!(limit, UNREAD_LIMIT);
             SHORT
@@ -322,7 +329,7 @@ mod tests {
     async fn a_stream_that_was_given_up_is_reset_if_its_client_does_not_read() {
         let given_up = GivenUp::default();
         let [_, publish_stream] = ENDED_BY_THEIR_SERVICE;
-        let terms = StreamTerms::of(publish_stream, Guard::of_everyone).unwrap();
+        let terms = StreamTerms::of(publish_stream, || (Guard::of_everyone(), None)).unwrap();
         let mut answer = answer(2);
         answer.extensions_mut().insert(given_up.clone());
         let mut call = std::pin::pin!(reset::resettable(async move {
@@ -337,7 +344,7 @@ mod tests {
 
     #[test]
     fn only_streams_have_terms() {
-        let has_terms = |path| StreamTerms::of(path, Guard::of_everyone).is_some();
+        let has_terms = |path| StreamTerms::of(path, || (Guard::of_everyone(), None)).is_some();
         assert!(ENDED_BY_THEIR_SERVICE.into_iter().all(has_terms) && has_terms(WATCH));
         assert!(has_terms("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"));
         assert!(!has_terms("/trunkline.v1.ProducerService/Publish") && !has_terms("/x"));

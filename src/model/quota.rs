@@ -2,7 +2,7 @@
 
 use std::{fmt, time::SystemTime};
 
-use super::{Principal, invalid::InvalidValue};
+use super::{Principal, RegistrationId, invalid::InvalidValue};
 
 /// What a quota limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,6 +66,14 @@ pub struct Claimant {
 }
 
 impl Limit {
+    /// The limit of registrations of this kind.
+    pub fn of_registration(id: &RegistrationId) -> Self {
+        match id {
+            RegistrationId::Producer(_) => Self::Producers,
+            RegistrationId::Consumer(_) => Self::Consumers,
+        }
+    }
+
     /// All limits.
     pub const ALL: [Self; 6] = [
         Self::MessagesPerSecond,

@@ -3,6 +3,7 @@
 //! Changes of tokens, grants and quotas exclude each other, so that limits hold however many are made at the
 //! same time.
 
+mod bootstrap;
 mod change;
 mod grants;
 mod owners;
@@ -10,11 +11,11 @@ mod quotas;
 mod snapshot;
 mod tokens;
 
+pub use bootstrap::{FirstAdministrator, Standing};
 pub use change::{
     AccessChange, MAX_GRANTS, MAX_GRANTS_OF_PRINCIPAL, MAX_QUOTAS, MAX_TOKENS,
     MAX_TOKENS_OF_PRINCIPAL,
 };
-pub use grants::Standing;
 pub use owners::Owned;
 pub use snapshot::{AccessVersion, OwnersVersion, TokenEnd, ValidToken};
 pub use tokens::{NewToken, Rotation};

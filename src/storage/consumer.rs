@@ -107,18 +107,22 @@ impl Storage {
             .await
     }
 
-    /// Forgets a consumer; `None` if it was not registered.
+    /// Forgets a consumer, of `owner` or of everyone; `None` if there is none.
     pub async fn unregister_consumer(
         &self,
         topic: &TopicName,
         consumer: &ConsumerId,
+        owner: Option<&Principal>,
     ) -> Result<Option<ConsumerKey>, Error> {
         let client = self.query().await?;
         let statement = &forget_consumers(
             "unregister_consumer",
-            "topic_id = (select id from trunkline.topic where name = $1) and consumer_id = $2",
+            "topic_id = (select id from trunkline.topic where name = $1) and consumer_id = $2
+               and ($3::text is null or owner = $3)",
         );
-        let row = client.query_opt(statement, &[&topic.as_str(), &consumer.as_str()]).await?;
+        let owner = owner.map(Principal::as_str);
+        let row =
+            client.query_opt(statement, &[&topic.as_str(), &consumer.as_str(), &owner]).await?;
         Ok(row.map(|row| ConsumerKey { topic: TopicId(row.get(0)), consumer: row.get(1) }))
     }
 

@@ -151,18 +151,22 @@ impl Storage {
             .await
     }
 
-    /// Forgets a producer; false if it was not registered.
+    /// Forgets a producer, of `owner` or of everyone; false if there is none.
     pub async fn unregister_producer(
         &self,
         topic: &TopicName,
         producer: &ProducerId,
+        owner: Option<&Principal>,
     ) -> Result<bool, Error> {
         let client = self.query().await?;
         let statement = &forget_producers(
             "unregister_producer",
-            "topic_id = (select id from trunkline.topic where name = $1) and producer_id = $2",
+            "topic_id = (select id from trunkline.topic where name = $1) and producer_id = $2
+               and ($3::text is null or owner = $3)",
         );
-        let forgotten = client.query(statement, &[&topic.as_str(), &producer.as_str()]).await?;
+        let owner = owner.map(Principal::as_str);
+        let forgotten =
+            client.query(statement, &[&topic.as_str(), &producer.as_str(), &owner]).await?;
         Ok(!forgotten.is_empty())
     }
 

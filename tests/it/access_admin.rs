@@ -4,7 +4,7 @@ use tonic::Code;
 use trunkline::proto::{self, Operation};
 
 use crate::support::{
-    assert_field, assert_refused, info,
+    TestDatabase, assert_field, assert_refused, info,
     secured::{As, SecuredBroker, id_of},
     shop::Shop,
 };
@@ -91,6 +91,26 @@ async fn the_last_administrators_grant_stays() {
     // Twice, as the first may have had an administrator without a token.
     let again = trunkline::server::bootstrap(&broker.database.url).await.unwrap_err();
     assert!(again.to_string().contains("there is one with a valid token already"), "{again}");
+}
+
+#[tokio::test]
+async fn a_first_administrator_without_a_token_is_not_created() {
+    let database = TestDatabase::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(
+        "insert into trunkline.access_token (id, principal, hash)
+         select 'token' || n, 'shop', decode(lpad(to_hex(n), 64, '0'), 'hex')
+         from generate_series(1, 10000) n",
+    )
+    .await
+    .unwrap();
+    let refused = trunkline::server::bootstrap(&database.url).await.unwrap_err();
+    assert!(refused.to_string().contains("limit"), "{refused}");
+    let count = "select (select count(*) from trunkline.access_grant)
+                      + (select count(*) from trunkline.audit)";
+    assert_eq!(sql.query_one(count, &[]).await.unwrap().get::<_, i64>(0), 0);
+    sql.batch_execute("delete from trunkline.access_token").await.unwrap();
+    trunkline::server::bootstrap(&database.url).await.unwrap();
 }
 
 #[tokio::test]

@@ -126,3 +126,37 @@ async fn an_id_that_is_registered_anew_belongs_to_its_new_owner() {
     assert_refused(refused, Code::PermissionDenied, "NOT_OWNER");
     rival.publish("orders", "web", "b").await.unwrap();
 }
+
+/// What a broker remembers of owners may be older than what another one has changed.
+#[tokio::test]
+async fn an_owner_of_before_does_not_unregister_what_is_somebody_elses_now() {
+    let Shop { broker, root, shop, .. } = Shop::open().await;
+    let grants = [(Operation::Publish, "orders"), (Operation::Consume, "orders")];
+    let rival = broker.principal("rival", grants).await;
+    root.grant("shop", Operation::Consume, "orders").await;
+    shop.register_consumer("orders", "stock").await.unwrap();
+    // The broker remembers both owners.
+    shop.publish("orders", "web", "a").await.unwrap();
+    drop(shop.consume("orders", "stock").await);
+    let sql = broker.sql().await;
+    // As if the ids had been registered anew on another broker, a moment ago.
+    sql.batch_execute(
+        "begin; set local session_replication_role = replica;
+         update trunkline.producer_topic set owner = 'rival' where producer_id = 'web';
+         update trunkline.consumer_topic set owner = 'rival' where consumer_id = 'stock';
+         commit",
+    )
+    .await
+    .unwrap();
+    let topic = "orders".to_owned();
+    let web = proto::UnregisterProducerRequest { topic, producer_id: "web".to_owned() };
+    let topic = "orders".to_owned();
+    let stock = proto::UnregisterConsumerRequest { topic, consumer_id: "stock".to_owned() };
+    let refused = shop.producers().unregister_producer(web.clone()).await;
+    assert_refused(refused, Code::NotFound, "PRODUCER_NOT_FOUND");
+    let refused = shop.consumers().unregister_consumer(stock.clone()).await;
+    assert_refused(refused, Code::NotFound, "CONSUMER_NOT_FOUND");
+    rival.producers().unregister_producer(web).await.unwrap();
+    // An administrator of the topic unregisters everyone's.
+    root.consumers().unregister_consumer(stock).await.unwrap();
+}

@@ -263,6 +263,22 @@ async fn with_token_for_streams() -> (SecuredBroker, String) {
     (broker, token)
 }
 
+/// Waits until the audit has the end of each stream, once.
+async fn ends_are_recorded(broker: &SecuredBroker) {
+    let sql = broker.sql().await;
+    let recorded = async || -> Vec<(String, i64)> {
+        let found = "select method, sum(count)::bigint from trunkline.audit
+                     where reason = 'TOKEN_REVOKED' and principal = 'any' group by method";
+        let rows = sql.query(found, &[]).await.unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    };
+    let all = streams().len();
+    until("all ends are recorded", async || recorded().await.len() >= all).await;
+    for (stream, ends) in recorded().await {
+        assert_eq!(ends, 1, "{stream}");
+    }
+}
+
 #[tokio::test]
 async fn every_stream_ends_when_its_token_is_revoked() {
     let (broker, token) = with_token_for_streams().await;
@@ -284,6 +300,7 @@ async fn every_stream_ends_when_its_token_is_revoked() {
         info(&status, Code::Unauthenticated, "TOKEN_REVOKED");
         assert!(revoked.elapsed() < SOON, "{stream}: {:?}", revoked.elapsed());
     }
+    ends_are_recorded(&broker).await;
 }
 
 #[tokio::test]
@@ -307,4 +324,5 @@ async fn every_stream_that_is_not_read_is_reset_when_its_token_is_revoked() {
         assert!(revoked.elapsed() < SOON, "{stream}: {:?}", revoked.elapsed());
     }
     assert!(client.is_open(), "the connection goes on");
+    ends_are_recorded(&broker).await;
 }

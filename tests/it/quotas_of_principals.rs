@@ -4,7 +4,10 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 use tonic::{Code, Status};
-use trunkline::proto::{self, Limit, Operation, publish_stream_response::Result as Answer};
+use trunkline::proto::{
+    self, Limit, Operation, assign_owner_request::Registration,
+    publish_stream_response::Result as Answer,
+};
 
 use crate::support::{
     assert_field, assert_refused, info, message, retry_delay,
@@ -355,6 +358,30 @@ async fn a_principal_has_no_more_registrations_than_its_limit() {
     assert_refused(taken, Code::AlreadyExists, "CONSUMER_EXISTS");
     set(&root, "shop", Limit::Consumers, 2).await;
     shop.register_consumer("bills", "stock").await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_but_an_administrator_of_everything_assigns_more_than_the_receivers_limit() {
+    let Shop { broker, root, shop, office } = Shop::open().await;
+    let manager = broker.principal("manager", [(Operation::Admin, "orders")]).await;
+    set(&root, "shop", Limit::Producers, 1).await;
+    set(&root, "shop", Limit::Consumers, 1).await;
+    let bank = broker.principal("bank", [(Operation::Publish, "orders")]).await;
+    bank.register_producer("orders", "till", false).await.unwrap();
+    office.register_consumer("orders", "stock").await.unwrap();
+    let consumer = |id: &str| Registration::ConsumerId(id.to_owned());
+    let producer = |id: &str| Registration::ProducerId(id.to_owned());
+    manager.assign("orders", consumer("billing"), "shop").await.unwrap();
+    let refused = manager.assign("orders", consumer("stock"), "shop").await;
+    assert_exhausted(refused, "TOO_MANY_CONSUMERS", "consumers", 1);
+    let refused = manager.assign("orders", producer("till"), "shop").await;
+    assert_exhausted(refused, "TOO_MANY_PRODUCERS", "producers", 1);
+    // It has this one already.
+    manager.assign("orders", producer("web"), "shop").await.unwrap();
+    let absent = manager.assign("orders", consumer("none"), "shop").await;
+    assert_refused(absent, Code::NotFound, "CONSUMER_NOT_FOUND");
+    root.assign("orders", consumer("stock"), "shop").await.unwrap();
+    shop.publish("orders", "web", "a").await.unwrap();
 }
 
 #[tokio::test]

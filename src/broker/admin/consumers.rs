@@ -57,12 +57,16 @@ impl ConsumerAdmin {
         }
     }
 
-    /// Forgets a consumer and its position.
-    pub async fn unregister(&self, topic: TopicName, consumer: ConsumerId) -> Result<(), Error> {
-        let unregistered = self
-            .storage
-            .row_locks()
-            .of_consumer(&topic, &consumer, || self.storage.unregister_consumer(&topic, &consumer));
+    /// Forgets a consumer and its position, if it belongs to `owner`, or anyone's.
+    pub async fn unregister(
+        &self,
+        topic: TopicName,
+        consumer: ConsumerId,
+        owner: Option<&Principal>,
+    ) -> Result<(), Error> {
+        let unregistered = self.storage.row_locks().of_consumer(&topic, &consumer, || {
+            self.storage.unregister_consumer(&topic, &consumer, owner)
+        });
         if let Some(key) = unregistered.await? {
             self.leases.changed(LeaseScope::Consumer(key));
             return Ok(());

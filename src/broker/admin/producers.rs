@@ -57,11 +57,16 @@ impl ProducerAdmin {
         }
     }
 
-    /// Withdraws a producer's right to publish.
-    pub async fn unregister(&self, topic: TopicName, producer: ProducerId) -> Result<(), Error> {
+    /// Withdraws a producer's right to publish, if it belongs to `owner`, or anyone's.
+    pub async fn unregister(
+        &self,
+        topic: TopicName,
+        producer: ProducerId,
+        owner: Option<&Principal>,
+    ) -> Result<(), Error> {
         let row_locks = self.storage.row_locks();
-        let unregistered =
-            row_locks.of_topic(&topic, || self.storage.unregister_producer(&topic, &producer));
+        let unregistered = row_locks
+            .of_topic(&topic, || self.storage.unregister_producer(&topic, &producer, owner));
         if unregistered.await? {
             return Ok(());
         }

@@ -74,13 +74,17 @@ impl ConsumerService for Consumers {
     ) -> Result<Response<proto::UnregisterConsumerResponse>, Status> {
         let proto::UnregisterConsumerRequest { topic, consumer_id } = request.get_ref();
         let (topic, id) = names(topic, consumer_id)?;
-        self.permit(&request, &topic, &id).await?;
+        let caller = caller::of(&self.access, &request)?;
         let key = RegistrationKey::consumer(&topic, &id);
+        let owner = match self.access.permit_removal(&caller, &key).await {
+            Ok(owner) => owner,
+            Err(error) => return Err(refuse(missing::refusal(&self.broker, error).await)),
+        };
         let entry = audited::entry(Act::UnregisterConsumer, &request).to_registration(&key);
         let (broker, access, audit) =
             (self.broker.clone(), self.access.clone(), self.audit.clone());
         let unregistered = async move {
-            let unregistered = broker.consumers.unregister(topic, id).await;
+            let unregistered = broker.consumers.unregister(topic, id, owner.as_ref()).await;
             access.unregistered(&key);
             audited::settle(&audit, entry, unregistered, |_, entry| entry).await
         };

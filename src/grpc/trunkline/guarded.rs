@@ -33,13 +33,12 @@ pub struct Guarded<S> {
 struct Watch {
     withdrawn: Pin<Box<WaitForCancellationFutureOwned>>,
     reason: Arc<OnceLock<access::Error>>,
-    denials: Option<Denials>,
     /// Ends with the stream.
     _task: AbortOnDropHandle<()>,
 }
 
 impl<S> Guarded<S> {
-    /// Cancels `withdrawn` when `guard` ends, also while the client does not read.
+    /// Cancels `withdrawn` when `guard` ends, and counts that, also while the client does not read.
     pub(super) fn new(
         inner: S,
         mut guard: Guard,
@@ -54,13 +53,15 @@ impl<S> Guarded<S> {
         let (why, until) = (reason.clone(), withdrawn.clone());
         let task = tokio::spawn(async move {
             let error = guard.ended().await;
+            if let Some(denials) = denials {
+                denials.count(&error);
+            }
             why.get_or_init(|| error);
             until.cancel();
         });
         let watch = Watch {
             withdrawn: Box::pin(withdrawn.cancelled_owned()),
             reason,
-            denials,
             _task: AbortOnDropHandle::new(task),
         };
         Self { inner, watch: Some(watch), ended: false, _open: open }
@@ -95,9 +96,6 @@ impl<S> Guarded<S> {
         self.ended = true;
         // The reason is set before the withdrawal.
         let error = watch.reason.get().cloned().unwrap_or(access::Error::Unconfirmed);
-        if let Some(denials) = &watch.denials {
-            denials.count(&error);
-        }
         Some(refuse(error))
     }
 }

@@ -74,13 +74,17 @@ impl ProducerService for Producers {
         let proto::UnregisterProducerRequest { topic, producer_id } = request.get_ref();
         let topic = decode::topic_name(topic).map_err(refuse)?;
         let id = decode::producer_id(producer_id).map_err(refuse)?;
-        self.permit(&request, &topic, &id).await?;
+        let caller = caller::of(&self.access, &request)?;
         let key = RegistrationKey::producer(&topic, &id);
+        let owner = match self.access.permit_removal(&caller, &key).await {
+            Ok(owner) => owner,
+            Err(error) => return Err(refuse(missing::refusal(&self.broker, error).await)),
+        };
         let entry = audited::entry(Act::UnregisterProducer, &request).to_registration(&key);
         let (broker, access, audit) =
             (self.broker.clone(), self.access.clone(), self.audit.clone());
         let unregistered = async move {
-            let unregistered = broker.producers.unregister(topic, id).await;
+            let unregistered = broker.producers.unregister(topic, id, owner.as_ref()).await;
             access.unregistered(&key);
             audited::settle(&audit, entry, unregistered, |_, entry| entry).await
         };

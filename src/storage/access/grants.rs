@@ -7,7 +7,7 @@ use crate::{
     model::{Grant, GrantKey, Operation, Principal, TopicPattern},
     storage::{
         Error, Storage,
-        session::{Parameter, Statements as _},
+        session::{Parameter, Statements as _, Transaction},
     },
 };
 
@@ -25,33 +25,7 @@ impl Storage {
         client
             .transact(async |transaction| {
                 exclude_other_changes(transaction).await?;
-                let [principal, operation, topics] = key.texts();
-                let find = format!(
-                    "-- find_grant
-                    select {GRANT} from trunkline.access_grant
-                    where principal = $1 and operation = $2 and topics = $3"
-                );
-                if let Some(found) =
-                    transaction.query_opt(&find, &[&principal, &operation, &topics]).await?
-                {
-                    return Ok(AccessChange::Done(grant(&found)?));
-                }
-                let count = "-- count_grants
-                    select count(*) filter (where principal = $1), count(*)
-                    from trunkline.access_grant";
-                let row = transaction.query_one(count, &[&principal]).await?;
-                let limits = [MAX_GRANTS_OF_PRINCIPAL, MAX_GRANTS];
-                if let Some(full) = AccessChange::when_full(row.get(0), row.get(1), limits) {
-                    return Ok(full);
-                }
-                let insert = format!(
-                    "-- add_grant
-                    insert into trunkline.access_grant (principal, operation, topics, created_by)
-                    values ($1, $2, $3, $4)
-                    returning {GRANT}"
-                );
-                let values: [&dyn Parameter; 4] = [&principal, &operation, &topics, &created_by];
-                Ok(AccessChange::Done(grant(&transaction.query_one(&insert, &values).await?)?))
+                insert_grant(transaction, key, created_by).await
             })
             .await
     }
@@ -113,51 +87,39 @@ impl Storage {
             [&after_principal, &operation, &topics, &principal, &(limit as i64)];
         client.query(statement, &values).await?.iter().map(grant).collect()
     }
-
-    /// Whether a principal with a grant of everything has a valid token.
-    pub async fn has_administrator_with_token(&self) -> Result<bool, Error> {
-        let client = self.query().await?;
-        let statement = "-- find_administrator_with_token
-            select exists (
-                select from trunkline.access_grant join trunkline.access_token using (principal)
-                where operation = 'admin' and topics = '*' and revoked_at is null
-                  and (expires_at is null or expires_at > now()))";
-        Ok(client.query_one(statement, &[]).await?.get(0))
-    }
-
-    /// What a principal has.
-    pub async fn find_standing(&self, principal: &Principal) -> Result<Standing, Error> {
-        let client = self.query().await?;
-        let statement = "-- find_standing
-            select exists (select from trunkline.access_grant
-                           where principal = $1 and operation = 'admin' and topics = '*'),
-                   (select count(*) from trunkline.access_token
-                    where principal = $1 and revoked_at is null
-                      and (expires_at is null or expires_at > now())),
-                   (select count(*) from trunkline.access_grant where principal = $1),
-                   (select count(*) from trunkline.producer_topic where owner = $1)
-                   + (select count(*) from trunkline.consumer_topic where owner = $1)";
-        let row = client.query_one(statement, &[&principal.as_str()]).await?;
-        Ok(Standing {
-            is_administrator: row.get(0),
-            valid_tokens: row.get(1),
-            grants: row.get(2),
-            registrations: row.get(3),
-        })
-    }
 }
 
-/// What a principal has.
-#[derive(Clone, Copy, Debug)]
-pub struct Standing {
-    /// Whether it has a grant of everything.
-    pub is_administrator: bool,
-    /// How many tokens it has that are valid.
-    pub valid_tokens: i64,
-    /// How many grants it has.
-    pub grants: i64,
-    /// How many producers and consumers belong to it.
-    pub registrations: i64,
+/// Adds a grant, where other changes are excluded; returns the one that exists if it does.
+pub(super) async fn insert_grant(
+    transaction: &Transaction<'_>,
+    key: &GrantKey,
+    created_by: &str,
+) -> Result<AccessChange<Grant>, Error> {
+    let [principal, operation, topics] = key.texts();
+    let find = format!(
+        "-- find_grant
+        select {GRANT} from trunkline.access_grant
+        where principal = $1 and operation = $2 and topics = $3"
+    );
+    if let Some(found) = transaction.query_opt(&find, &[&principal, &operation, &topics]).await? {
+        return Ok(AccessChange::Done(grant(&found)?));
+    }
+    let count = "-- count_grants
+        select count(*) filter (where principal = $1), count(*)
+        from trunkline.access_grant";
+    let row = transaction.query_one(count, &[&principal]).await?;
+    let limits = [MAX_GRANTS_OF_PRINCIPAL, MAX_GRANTS];
+    if let Some(full) = AccessChange::when_full(row.get(0), row.get(1), limits) {
+        return Ok(full);
+    }
+    let insert = format!(
+        "-- add_grant
+        insert into trunkline.access_grant (principal, operation, topics, created_by)
+        values ($1, $2, $3, $4)
+        returning {GRANT}"
+    );
+    let values: [&dyn Parameter; 4] = [&principal, &operation, &topics, &created_by];
+    Ok(AccessChange::Done(grant(&transaction.query_one(&insert, &values).await?)?))
 }
 
 fn grant(row: &Row) -> Result<Grant, Error> {

@@ -78,10 +78,12 @@ impl Storage {
     }
 
     /// Gives a registration to a principal; false if there is no such registration.
+    /// [`Error::OwnerFull`] if the principal has `limit` others, where there is a limit.
     pub async fn assign_owner(
         &self,
         key: &RegistrationKey,
         owner: &Principal,
+        limit: Option<usize>,
     ) -> Result<bool, Error> {
         let client = self.query().await?;
         let statement = match key.id {
@@ -89,16 +91,29 @@ impl Storage {
                 "-- assign_producer
                 update trunkline.producer_topic set owner = $3
                 where topic_id = (select id from trunkline.topic where name = $1)
-                  and producer_id = $2"
+                  and producer_id = $2
+                  and ($4::bigint is null or owner = $3
+                       or (select count(*) from trunkline.producer_topic where owner = $3) < $4)"
             }
             RegistrationId::Consumer(_) => {
                 "-- assign_consumer
                 update trunkline.consumer_topic set owner = $3
                 where topic_id = (select id from trunkline.topic where name = $1)
-                  and consumer_id = $2"
+                  and consumer_id = $2
+                  and ($4::bigint is null or owner = $3
+                       or (select count(*) from trunkline.consumer_topic where owner = $3) < $4)"
             }
         };
         let (topic, id) = (key.topic.as_str(), key.id.as_str());
-        Ok(client.execute(statement, &[&topic, &id, &owner.as_str()]).await? > 0)
+        let most = limit.map(|limit| i64::try_from(limit).unwrap_or(i64::MAX));
+        let assigned = client.execute(statement, &[&topic, &id, &owner.as_str(), &most]).await? > 0;
+        drop(client);
+        if assigned || limit.is_none() {
+            return Ok(assigned);
+        }
+        match self.find_owner(key).await? {
+            Owned::NotRegistered => Ok(false),
+            Owned::ByNobody | Owned::By(_) => Err(Error::OwnerFull),
+        }
     }
 }

@@ -63,19 +63,7 @@ impl Storage {
                 if let Some(full) = find_whether_full(transaction, principal).await? {
                     return Ok(full);
                 }
-                let insert = format!(
-                    "-- create_token
-                    insert into trunkline.access_token
-                        (id, principal, hash, description, valid_for_ms, created_by, expires_at)
-                    values ($1, $2, $3, $4, $5::bigint, $6,
-                            now() + $5::bigint * interval '1 millisecond')
-                    returning {TOKEN}"
-                );
-                let NewToken { id, hash, valid_for_ms, created_by } = new;
-                let values: [&dyn Parameter; 6] =
-                    [&id, &principal.as_str(), &hash, &description, &valid_for_ms, &created_by];
-                let created = token(&transaction.query_one(&insert, &values).await?);
-                forget_ended_tokens(transaction, principal).await?;
+                let created = insert_token(transaction, principal, description, new).await?;
                 Ok(AccessChange::Done(created))
             })
             .await
@@ -173,7 +161,31 @@ impl Storage {
     }
 }
 
-async fn find_whether_full<T>(
+/// Creates a token, where other changes are excluded and there are not too many.
+pub(super) async fn insert_token(
+    transaction: &Transaction<'_>,
+    principal: &Principal,
+    description: &str,
+    new: NewToken<'_>,
+) -> Result<Token, Error> {
+    let insert = format!(
+        "-- create_token
+        insert into trunkline.access_token
+            (id, principal, hash, description, valid_for_ms, created_by, expires_at)
+        values ($1, $2, $3, $4, $5::bigint, $6,
+                now() + $5::bigint * interval '1 millisecond')
+        returning {TOKEN}"
+    );
+    let NewToken { id, hash, valid_for_ms, created_by } = new;
+    let values: [&dyn Parameter; 6] =
+        [&id, &principal.as_str(), &hash, &description, &valid_for_ms, &created_by];
+    let created = token(&transaction.query_one(&insert, &values).await?);
+    forget_ended_tokens(transaction, principal).await?;
+    Ok(created)
+}
+
+/// Whether there are as many valid tokens as there may be.
+pub(super) async fn find_whether_full<T>(
     transaction: &Transaction<'_>,
     principal: &Principal,
 ) -> Result<Option<AccessChange<T>>, Error> {

@@ -23,16 +23,31 @@ use tokio::{
 
 use crate::storage::error::Error;
 
+/// How many acts of an owner may be under way at a time.
+const MAX_ACTS: usize = 64;
+
 /// The lines of one owner. Cheap to clone; every clone has the same lines.
 #[derive(Clone, Debug, Default)]
 pub struct SessionShare(Arc<Lines>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lines {
     /// For a session.
     sessions: Mutex<()>,
     /// For a permit to wait for row locks.
     row_locks: Mutex<()>,
+    /// The acts that may still begin.
+    acts: Arc<Semaphore>,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self {
+            sessions: Mutex::default(),
+            row_locks: Mutex::default(),
+            acts: Arc::new(Semaphore::new(MAX_ACTS)),
+        }
+    }
 }
 
 tokio::task_local! {
@@ -89,6 +104,14 @@ impl SessionShare {
     /// Runs a statement that has such a permit.
     pub(super) fn with_permit<F: Future>(statement: F) -> TaskLocalFuture<(), F> {
         HAS_PERMIT.scope((), statement)
+    }
+
+    /// Waits until the owner that the current task works for may begin one more act, which counts
+    /// until the permit is dropped; `None` for the broker's own work.
+    pub async fn begin_act() -> Option<OwnedSemaphorePermit> {
+        let acts = CURRENT.try_with(|share| share.0.acts.clone()).ok()?;
+        // Nobody closes it.
+        acts.acquire_owned().await.ok()
     }
 
     /// Whether nobody else uses it or could.
