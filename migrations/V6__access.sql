@@ -52,7 +52,6 @@ create table trunkline.access_version (
     version           bigint not null default 1,
     owner_version     bigint not null default 1,
     changed_at        timestamptz not null default now(),
-    owners_changed_at timestamptz not null default now(),
     owners_changed_in bigint
 );
 insert into trunkline.access_version default values;
@@ -61,28 +60,22 @@ comment on column trunkline.access_version.only_row is 'Keeps the table to one r
 comment on column trunkline.access_version.version is 'Grows with each change of a token, a grant or an owner';
 comment on column trunkline.access_version.owner_version is 'The version that the last change of an owner began';
 comment on column trunkline.access_version.changed_at is 'When it grew: tells versions apart that a fail-over lost from those that follow it';
-comment on column trunkline.access_version.owners_changed_at is 'When an owner last changed: the same for versions of owners';
-comment on column trunkline.access_version.owners_changed_in is 'The transaction that last changed an owner, if it also wrote this row last';
+comment on column trunkline.access_version.owners_changed_in is 'The transaction that last changed an owner';
 
 -- Runs as its owner, so that only these triggers change the version.
 create function trunkline.raise_access_version() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- A row that this transaction has not written may come from a backup of another server, where
-    -- the number of this transaction was another's.
     if tg_argv[0] = 'owners' then
         -- Once for all registrations of a topic that is deleted.
         update trunkline.access_version
-        set version = version + 1, owner_version = version + 1, changed_at = clock_timestamp(),
-            owners_changed_at = clock_timestamp(), owners_changed_in = txid_current()
-        where owners_changed_in is distinct from txid_current()
-           or xmin <> pg_current_xact_id()::xid;
+        set version = version + 1, owner_version = version + 1,
+            changed_at = clock_timestamp(), owners_changed_in = txid_current()
+        where owners_changed_in is distinct from txid_current();
     else
         update trunkline.access_version
-        set version = version + 1, changed_at = clock_timestamp(),
-            owners_changed_in = case when xmin = pg_current_xact_id()::xid
-                                     then owners_changed_in end;
+        set version = version + 1, changed_at = clock_timestamp();
     end if;
     return null;
 end

@@ -25,6 +25,11 @@ comment on table trunkline.access_version is 'One row: which state of tokens, gr
 comment on column trunkline.access_version.version is 'Grows with each change of a token, a grant, a quota or an owner';
 comment on function trunkline.raise_access_version is 'Tells brokers that tokens, grants, quotas or owners have changed';
 
+-- All locks at once, in the order of a publish and of the deletion of a topic. Registrations lock the
+-- topic last, so brokers must not run meanwhile.
+lock table trunkline.topic, trunkline.consumer_topic, trunkline.producer_topic
+    in access exclusive mode;
+
 alter table trunkline.topic add column created_by text collate "C";
 comment on column trunkline.topic.created_by is 'The principal that created the topic; null if the broker did not authenticate';
 

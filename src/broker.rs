@@ -261,7 +261,7 @@ fn dispatch(
 ) -> impl Fn(Notification) + Send + Sync + 'static {
     move |notification| match notification {
         Notification::HeadMoved(topic, head) => logs.head_moved(topic, head),
-        Notification::LeaseReleased(topic, consumer) => leases.released_elsewhere(topic, consumer),
+        Notification::LeaseReleased(key) => leases.released_elsewhere(key),
         Notification::LeaseChanged(scope) => {
             leases.check_soon(scope);
             // All of a topic's leases change at once only when it is deleted.

@@ -41,11 +41,14 @@ pub struct Documented {
     pub reader: String,
     /// Sees what is granted.
     pub granted_reader: String,
+    /// The statement that finds the roles that see less after an upgrade.
+    pub after_upgrade: String,
 }
 
 pub async fn with_documented_roles() -> Documented {
     let database = Arc::new(TestDatabase::create_empty().await);
-    let [roles, for_broker, for_reader, for_granted] = documented(&database).try_into().unwrap();
+    let [roles, for_broker, for_reader, for_granted, after_upgrade] =
+        documented(&database).try_into().unwrap();
     database.sql().await.batch_execute(&roles).await.unwrap();
     let owner = url_as(&database, &format!("owner_{}", database.name));
     Storage::open(&owner, None, LIMITS).await.unwrap().close();
@@ -55,7 +58,7 @@ pub async fn with_documented_roles() -> Documented {
     }
     let own = |name| format!("{name}_{}", database.name);
     let (broker, reader, granted_reader) = (own("broker"), own("reader"), own("granted_reader"));
-    Documented { database, broker, reader, granted_reader }
+    Documented { database, broker, reader, granted_reader, after_upgrade }
 }
 
 /// The statements that a refusal says would grant the missing privileges.
@@ -263,7 +266,7 @@ async fn a_role_that_may_not_migrate_is_told_which_role_may() {
 #[tokio::test]
 async fn the_owner_migrates_the_broker_serves_and_the_reader_reads() {
     let database = TestDatabase::create_empty().await;
-    let [roles, for_broker, for_reader, _] = documented(&database).try_into().unwrap();
+    let [roles, for_broker, for_reader, _, _] = documented(&database).try_into().unwrap();
     database.sql().await.batch_execute(&roles).await.unwrap();
     let url = |role: &str| url_as(&database, &format!("{role}_{}", database.name));
     let (owner, broker, reader) = (url("owner"), url("broker"), url("reader"));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use refinery::Target;
 use trunkline::storage::{Error, Limits, Storage};
 
 use crate::support::{TestBroker, TestDatabase};
@@ -19,6 +20,35 @@ async fn brokers_that_start_at_the_same_time_create_the_schema_once() {
     let applied = "select count(*), max(version)::bigint from trunkline.schema_history";
     let applied = database.sql().await.query_one(applied, &[]).await.unwrap();
     assert_eq!(applied.get::<_, i64>(0), applied.get::<_, i64>(1), "each version is applied once");
+}
+
+mod migrations {
+    refinery::embed_migrations!("migrations");
+}
+
+/// A database with tokens and owners, of a broker before quotas, goes on.
+#[tokio::test]
+async fn a_database_of_an_earlier_broker_is_migrated() {
+    let database = TestDatabase::create_empty().await;
+    let mut sql = database.sql().await;
+    sql.batch_execute("create schema trunkline").await.unwrap();
+    let mut earlier = migrations::migrations::runner().set_target(Target::Version(6));
+    earlier.set_migration_table_name("trunkline.schema_history");
+    earlier.run_async(&mut sql).await.unwrap();
+    sql.batch_execute(
+        "insert into trunkline.topic (name) values ('orders');
+         insert into trunkline.producer_topic (topic_id, producer_id, owner)
+         select id, 'web', 'shop' from trunkline.topic",
+    )
+    .await
+    .unwrap();
+    let storage = Storage::open(&database.url, None, LIMITS).await.unwrap();
+    let before = storage.find_access_version().await.unwrap();
+    sql.batch_execute("update trunkline.producer_topic set owner = 'till'").await.unwrap();
+    let after = storage.find_access_version().await.unwrap();
+    assert_eq!(after.all, before.all + 1);
+    assert_eq!(after.owners.began, after.all);
+    assert!(after.owners.changed_at > before.owners.changed_at);
 }
 
 #[tokio::test]

@@ -85,6 +85,8 @@ impl Waiter {
         claim: Option<&ClaimToken>,
     ) -> Result<Acquisition, Error> {
         let session = self.leases.session.borrow().clone().ok_or_else(Error::unavailable)?;
+        // Before the lock is found to be taken: its release may follow at once.
+        self.listen_for(key);
         if !session.try_lock(key).await.map_err(Error::of_read)? {
             return Ok(Acquisition::Busy(permit));
         }
@@ -188,7 +190,7 @@ impl Lease {
         Some(leases.releases.spawn(async move {
             unlock(&session, key).await;
             drop(permit);
-            waiter.leases.outbox.lease_released(waiter.topic.clone(), waiter.consumer.clone());
+            waiter.leases.outbox.lease_released(key);
         }))
     }
 

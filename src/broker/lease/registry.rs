@@ -21,7 +21,7 @@ use crate::{
         },
         notify::outbox::{LeaseScope, Outbox},
     },
-    model::{ConsumerId, TopicName},
+    model::{ConsumerId, ConsumerKey, TopicName},
     storage::LeaseSession,
 };
 
@@ -29,7 +29,7 @@ use crate::{
 pub(crate) struct Leases {
     /// The session that holds the locks; `None` while the database is away.
     pub(super) session: watch::Receiver<Option<Arc<LeaseSession>>>,
-    entries: Mutex<HashMap<(TopicName, ConsumerId), Arc<Entry>>>,
+    entries: Mutex<Entries>,
     /// The leases to check, as they may have been changed from outside.
     to_check: Mutex<HashSet<LeaseScope>>,
     check: Notify,
@@ -39,9 +39,20 @@ pub(crate) struct Leases {
     pub(super) outbox: Outbox,
 }
 
+/// The consumers whose leases streams here hold or wait for.
+#[derive(Default)]
+struct Entries {
+    by_name: HashMap<(TopicName, ConsumerId), Arc<Entry>>,
+    /// Those whose lease was asked for, as notifications have numbers.
+    by_key: HashMap<ConsumerKey, Arc<Entry>>,
+}
+
 /// A consumer whose lease streams here hold or wait for.
 #[derive(Default)]
 pub(super) struct Entry {
+    /// The numbers that the lease was last asked for with: other ones after a registration anew.
+    /// Changes only while the map of entries is locked.
+    key: Mutex<Option<ConsumerKey>>,
     queue: Arc<WaitQueue>,
     pub(super) active: Mutex<Option<Arc<ActiveLease>>>,
     /// Notified when another broker released the lease.
@@ -80,7 +91,7 @@ impl Leases {
     ) -> Arc<Waiter> {
         let names = (topic.clone(), consumer.clone());
         let mut entries = self.entries.lock();
-        let entry = entries.entry(names).or_default().clone();
+        let entry = entries.by_name.entry(names).or_default().clone();
         entry.waiters.fetch_add(1, Ordering::Relaxed);
         drop(entries);
         let (topic, consumer) = (topic.clone(), consumer.clone());
@@ -94,7 +105,7 @@ impl Leases {
         consumer: &ConsumerId,
     ) -> Option<Arc<ActiveLease>> {
         let entries = self.entries.lock();
-        entries.get(&(topic.clone(), consumer.clone()))?.active.lock().clone()
+        entries.by_name.get(&(topic.clone(), consumer.clone()))?.active.lock().clone()
     }
 
     /// Waits until the lease session is open.
@@ -110,13 +121,13 @@ impl Leases {
     /// All leases whose locks a session holds.
     pub(crate) fn all_on(&self, session: &Arc<LeaseSession>) -> Vec<Arc<ActiveLease>> {
         let entries = self.entries.lock();
-        let active = entries.values().filter_map(|entry| entry.active.lock().clone());
+        let active = entries.by_name.values().filter_map(|entry| entry.active.lock().clone());
         active.filter(|lease| Arc::ptr_eq(&lease.session, session)).collect()
     }
 
     /// Another broker released a lease.
-    pub(crate) fn released_elsewhere(&self, topic: TopicName, consumer: ConsumerId) {
-        if let Some(entry) = self.entries.lock().get(&(topic, consumer)) {
+    pub(crate) fn released_elsewhere(&self, key: ConsumerKey) {
+        if let Some(entry) = self.entries.lock().by_key.get(&key) {
             entry.released.notify_one();
         }
     }
@@ -150,10 +161,35 @@ impl Leases {
         std::mem::take(&mut *self.to_check.lock())
     }
 
+    /// Whether no entry is kept.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        let entries = self.entries.lock();
+        entries.by_name.is_empty() && entries.by_key.is_empty()
+    }
+
     /// Waits until all dropped leases are released.
     pub(crate) async fn released(&self) {
         self.releases.close();
         self.releases.wait().await;
+    }
+}
+
+impl Entries {
+    /// Finds an entry by this key from now on, and by no other.
+    fn set_key(&mut self, entry: &Arc<Entry>, key: Option<ConsumerKey>) {
+        let before = std::mem::replace(&mut *entry.key.lock(), key);
+        if before == key {
+            return;
+        }
+        if let Some(before) = before
+            && self.by_key.get(&before).is_some_and(|found| Arc::ptr_eq(found, entry))
+        {
+            self.by_key.remove(&before);
+        }
+        if let Some(key) = key {
+            self.by_key.insert(key, entry.clone());
+        }
     }
 }
 
@@ -178,6 +214,11 @@ impl Waiter {
         self.entry.active.lock().as_ref().map(|lease| lease.holder.clone())
     }
 
+    /// Wakes this waiter from now on when another broker releases the lease of a key.
+    pub(super) fn listen_for(&self, key: ConsumerKey) {
+        self.leases.entries.lock().set_key(&self.entry, Some(key));
+    }
+
     /// Waits until another broker releases the lease.
     pub(crate) async fn released_elsewhere(&self) {
         self.entry.released.notified().await;
@@ -188,7 +229,8 @@ impl Drop for Waiter {
     fn drop(&mut self) {
         let mut entries = self.leases.entries.lock();
         if self.entry.waiters.fetch_sub(1, Ordering::Relaxed) == 1 {
-            entries.remove(&(self.topic.clone(), self.consumer.clone()));
+            entries.set_key(&self.entry, None);
+            entries.by_name.remove(&(self.topic.clone(), self.consumer.clone()));
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::model::{ConsumerId, ConsumerKey, Offset, TopicId, TopicName};
+use crate::model::{ConsumerKey, Offset, TopicId};
 
 /// A notification from another broker.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(crate) enum Notification {
     /// A topic's head moved.
     HeadMoved(TopicId, Offset),
     /// A lease was released.
-    LeaseReleased(TopicName, ConsumerId),
+    LeaseReleased(ConsumerKey),
     /// Leases were changed from outside, not by their holders.
     LeaseChanged(LeaseScope),
 }
@@ -41,7 +41,7 @@ pub(crate) struct Outbox(Arc<Unsent>);
 #[derive(Default)]
 struct Unsent {
     heads: Mutex<HashMap<TopicId, Offset>>,
-    released: Mutex<Vec<(TopicName, ConsumerId)>>,
+    released: Mutex<Vec<ConsumerKey>>,
     changed: Mutex<HashSet<LeaseScope>>,
     /// Notified when there is something to send.
     added: Notify,
@@ -60,8 +60,8 @@ impl Outbox {
     }
 
     /// A lease was released.
-    pub(crate) fn lease_released(&self, topic: TopicName, consumer: ConsumerId) {
-        self.0.released.lock().push((topic, consumer));
+    pub(crate) fn lease_released(&self, key: ConsumerKey) {
+        self.0.released.lock().push(key);
         self.0.added.notify_one();
     }
 
@@ -72,7 +72,8 @@ impl Outbox {
     }
 
     /// Takes everything to be sent, as payloads of PostgreSQL notifications: the broker's ID, then
-    /// one word for each notification.
+    /// one word for each notification. Words have numbers and no names, as every role of the
+    /// database may listen.
     pub(crate) fn take(&self, broker: &str) -> Vec<String> {
         let heads = std::mem::take(&mut *self.0.heads.lock());
         let released = std::mem::take(&mut *self.0.released.lock());
@@ -80,7 +81,7 @@ impl Outbox {
         let words = heads
             .into_iter()
             .map(|(topic, head)| format!(" h{}={head}", topic.0))
-            .chain(released.into_iter().map(|(topic, consumer)| format!(" f{topic}/{consumer}")))
+            .chain(released.into_iter().map(|key| format!(" f{}/{}", key.topic.0, key.consumer)))
             .chain(changed.into_iter().map(|scope| match scope {
                 LeaseScope::Consumer(key) => format!(" c{}/{}", key.topic.0, key.consumer),
                 LeaseScope::Topic(topic) => format!(" t{}", topic.0),
@@ -106,16 +107,18 @@ impl Notification {
             return Some(Self::HeadMoved(TopicId(topic.parse().ok()?), Offset(head.parse().ok()?)));
         }
         if let Some(rest) = word.strip_prefix('c') {
-            let (topic, consumer) = rest.split_once('/')?;
-            let (topic, consumer) = (TopicId(topic.parse().ok()?), consumer.parse().ok()?);
-            return Some(Self::LeaseChanged(LeaseScope::Consumer(ConsumerKey { topic, consumer })));
+            return Some(Self::LeaseChanged(LeaseScope::Consumer(parse_key(rest)?)));
         }
         if let Some(rest) = word.strip_prefix('t') {
             return Some(Self::LeaseChanged(LeaseScope::Topic(TopicId(rest.parse().ok()?))));
         }
-        let (topic, consumer) = word.strip_prefix('f')?.split_once('/')?;
-        Some(Self::LeaseReleased(TopicName::parse(topic).ok()?, ConsumerId::parse(consumer).ok()?))
+        Some(Self::LeaseReleased(parse_key(word.strip_prefix('f')?)?))
     }
+}
+
+fn parse_key(numbers: &str) -> Option<ConsumerKey> {
+    let (topic, consumer) = numbers.split_once('/')?;
+    Some(ConsumerKey { topic: TopicId(topic.parse().ok()?), consumer: consumer.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -129,8 +132,8 @@ mod tests {
             outbox.head_moved(TopicId(topic), Offset(1));
             outbox.head_moved(TopicId(topic), Offset(i64::from(topic)));
         }
-        let (topic, consumer) = (TopicName::stored("orders"), ConsumerId::stored("billing"));
-        outbox.lease_released(topic.clone(), consumer.clone());
+        let released = ConsumerKey { topic: TopicId(3), consumer: 5 };
+        outbox.lease_released(released);
         let changed = [
             LeaseScope::Topic(TopicId(3)),
             LeaseScope::Consumer(ConsumerKey { topic: TopicId(3), consumer: 4 }),
@@ -144,7 +147,7 @@ mod tests {
         assert_eq!(sent.len(), 2_003);
         assert!(changed.into_iter().all(|scope| sent.contains(&Notification::LeaseChanged(scope))));
         assert!(sent.contains(&Notification::HeadMoved(TopicId(7), Offset(7))));
-        assert!(sent.contains(&Notification::LeaseReleased(topic, consumer)));
+        assert!(sent.contains(&Notification::LeaseReleased(released)));
         assert!(outbox.take("me").is_empty());
     }
 

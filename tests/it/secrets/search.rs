@@ -34,7 +34,10 @@ impl Secret {
 
 /// Everything that was seen so far. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Seen(Arc<Mutex<Vec<(String, Vec<u8>)>>>);
+pub struct Seen(Arc<Mutex<Vec<Found>>>);
+
+/// Where something was seen, and what.
+type Found = (String, Vec<u8>);
 
 impl Seen {
     /// Adds what was seen somewhere.

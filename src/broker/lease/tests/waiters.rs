@@ -7,7 +7,6 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::Poll,
 };
 
 use proptest::{collection::vec, prelude::*, sample::Index};
@@ -22,7 +21,7 @@ use crate::{
         notify::outbox::Outbox,
         testing::{at_once::try_at_once, by_hand::ByHand, check},
     },
-    model::{ConsumerId, TopicName},
+    model::{ConsumerId, ConsumerKey, TopicId, TopicName},
 };
 
 #[derive(Clone, Debug)]
@@ -32,15 +31,24 @@ enum Act {
     },
     Enqueue(Index),
     Receive(Index),
+    /// A stream or a pull asks for the lease of this registration of its consumer.
+    Ask {
+        stream: Index,
+        registration: i32,
+    },
     /// A stream or a pull ends, at any stage.
     Leave(Index),
     /// Another broker notifies this one that it released a lease.
     Release {
         consumer: usize,
+        registration: i32,
     },
 }
 
 const CONSUMERS: [&str; 2] = ["billing", "shipping"];
+
+/// How often each may be registered anew.
+const REGISTRATIONS: i32 = 2;
 
 /// A stream or a pull. Its permit is dropped before its waiter.
 struct Joined {
@@ -56,7 +64,10 @@ fn act() -> impl Strategy<Value = Act> {
         3 => any::<Index>().prop_map(Act::Enqueue),
         3 => any::<Index>().prop_map(Act::Receive),
         2 => any::<Index>().prop_map(Act::Leave),
-        1 => (0..CONSUMERS.len()).prop_map(|consumer| Act::Release { consumer }),
+        2 => (any::<Index>(), 0..REGISTRATIONS)
+            .prop_map(|(stream, registration)| Act::Ask { stream, registration }),
+        2 => (0..CONSUMERS.len(), 0..REGISTRATIONS)
+            .prop_map(|(consumer, registration)| Act::Release { consumer, registration }),
     ]
 }
 
@@ -68,11 +79,18 @@ fn names(consumer: usize) -> (TopicName, ConsumerId) {
     (TopicName::stored("orders"), ConsumerId::stored(CONSUMERS[consumer]))
 }
 
+fn key(consumer: usize, registration: i32) -> ConsumerKey {
+    let consumer = i32::try_from(consumer).unwrap() * REGISTRATIONS + registration;
+    ConsumerKey { topic: TopicId(1), consumer }
+}
+
 #[test]
 fn all_waiters_for_a_consumer_share_one_permit_and_the_last_one_removes_its_entry() {
     check(256, vec(act(), 1..60), |acts| {
         let leases = leases();
         let mut joined: Vec<Joined> = Vec::new();
+        // The registration that the last of a consumer's waiters asked for.
+        let mut asked: HashMap<usize, i32> = HashMap::new();
         for act in acts {
             match act {
                 Act::Join { consumer } => {
@@ -87,7 +105,10 @@ fn all_waiters_for_a_consumer_share_one_permit_and_the_last_one_removes_its_entr
                     joined.push(Joined { consumer, permit: None, granted: None, waiter });
                 }
                 Act::Leave(index) if !joined.is_empty() => {
-                    drop(joined.swap_remove(index.index(joined.len())));
+                    let Joined { consumer, .. } = joined.swap_remove(index.index(joined.len()));
+                    if joined.iter().all(|other| other.consumer != consumer) {
+                        asked.remove(&consumer);
+                    }
                 }
                 Act::Enqueue(index) if !joined.is_empty() => {
                     let stream = index.get_mut(&mut joined);
@@ -102,15 +123,20 @@ fn all_waiters_for_a_consumer_share_one_permit_and_the_last_one_removes_its_entr
                         (stream.permit, stream.granted) = (Some(permit), None);
                     }
                 }
-                Act::Release { consumer } => {
-                    let (topic, name) = names(consumer);
-                    leases.released_elsewhere(topic.clone(), name.clone());
+                Act::Ask { stream, registration } if !joined.is_empty() => {
+                    let Joined { consumer, waiter, .. } = stream.get(&joined);
+                    waiter.listen_for(key(*consumer, registration));
+                    asked.insert(*consumer, registration);
+                }
+                Act::Release { consumer, registration } => {
+                    leases.released_elsewhere(key(consumer, registration));
                     let waiter = joined.iter().find(|stream| stream.consumer == consumer);
                     if let Some(Joined { waiter, .. }) = waiter {
-                        assert_eq!(ByHand::new(waiter.released_elsewhere()).run(), Poll::Ready(()));
+                        let heard = ByHand::new(waiter.released_elsewhere()).run().is_ready();
+                        assert_eq!(heard, asked.get(&consumer) == Some(&registration));
                     }
                 }
-                Act::Leave(_) | Act::Enqueue(_) | Act::Receive(_) => {}
+                Act::Leave(_) | Act::Enqueue(_) | Act::Receive(_) | Act::Ask { .. } => {}
             }
             let mut permits: HashMap<usize, usize> = HashMap::new();
             for stream in joined.iter().filter(|stream| stream.permit.is_some()) {
@@ -118,6 +144,8 @@ fn all_waiters_for_a_consumer_share_one_permit_and_the_last_one_removes_its_entr
             }
             assert!(permits.values().all(|&count| count == 1), "one permit at a time");
         }
+        drop(joined);
+        assert!(leases.is_empty());
     });
 }
 
@@ -126,13 +154,14 @@ fn an_entry_that_two_waiters_leave_at_once_is_removed() {
     let leases = leases();
     let (topic, consumer) = (TopicName::stored("orders"), ConsumerId::stored("billing"));
     let left_over = AtomicUsize::new(0);
-    let check_entry = |_| {
-        // An entry that stayed would keep the notification.
-        leases.released_elsewhere(topic.clone(), consumer.clone());
+    let join = |_| {
         let waiter = leases.waiter(&topic, &consumer);
-        let stayed = ByHand::new(waiter.released_elsewhere()).run().is_ready();
-        left_over.fetch_add(usize::from(stayed), Ordering::SeqCst);
+        waiter.listen_for(key(0, 0));
+        waiter
     };
-    try_at_once(|_| leases.waiter(&topic, &consumer), drop, check_entry);
+    let check_entry = |_| {
+        left_over.fetch_add(usize::from(!leases.is_empty()), Ordering::SeqCst);
+    };
+    try_at_once(join, drop, check_entry);
     assert_eq!(left_over.into_inner(), 0, "entries that stayed");
 }

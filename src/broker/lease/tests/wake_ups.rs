@@ -81,13 +81,15 @@ fn a_release_by_another_broker_is_noticed_whenever_the_notification_comes() {
     for waits_before in [false, true] {
         for abandons in [false, true] {
             let leases = leases();
-            // The lock has been refused by now.
             let waiter = leases.waiter(&topic, &consumer);
+            // The lock is refused after that.
+            let key = ConsumerKey { topic: TopicId(1), consumer: 2 };
+            waiter.listen_for(key);
             let mut waiting = ByHand::new(waiter.released_elsewhere());
             if waits_before {
                 assert!(waiting.run().is_pending());
             }
-            leases.released_elsewhere(topic.clone(), consumer.clone());
+            leases.released_elsewhere(key);
             if abandons {
                 waiting = ByHand::new(waiter.released_elsewhere());
             }
