@@ -37,6 +37,9 @@ const OTHERS: usize = 8_192;
 /// How many of them a test opens over one connection, which may have 2,048.
 const OF_CONNECTION: usize = 2_000;
 
+/// How many of them are of other kinds than idle publish streams.
+const REST: usize = 1_024;
+
 /// Where other clients come from.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
@@ -67,18 +70,22 @@ async fn open(
     open
 }
 
-/// As [`open`], over as many connections as that takes.
-async fn open_many(
+/// Opens publish streams that have nothing to publish, which may be so for any time, over as many
+/// connections as that takes.
+async fn open_idle(
     endpoint: &str,
     headers: &Headers,
-    methods: &[&str],
-    bytes: &Bytes,
+    mut count: usize,
 ) -> (Vec<RawClient>, Vec<Open>) {
     let (mut clients, mut held) = (Vec::new(), Vec::new());
-    for methods in methods.chunks(OF_CONNECTION) {
+    while count > 0 {
+        let some = count.min(OF_CONNECTION);
         let client = RawClient::connect(endpoint).await;
-        held.extend(open(&client, headers, methods.iter().copied(), bytes).await);
+        held.extend(open(&client, headers, vec![PUBLISH_STREAM; some], &Bytes::new()).await);
+        // Once a later call is answered, they have arrived.
+        client.call(CHECK, headers, &[&[]]).await;
         clients.push(client);
+        count -= some;
     }
     (clients, held)
 }
@@ -109,8 +116,8 @@ async fn a_client_may_have_so_many_calls_open_and_others_go_on() {
     let limit = 1 + OTHERS;
     let methods = [CHECK, REFLECTION, PUBLISH_STREAM, LIST_TOPICS].into_iter().cycle();
     let nothing = Headers::new();
-    let methods: Vec<_> = methods.take(limit - 1).collect();
-    let (_clients, mut held) = open_many(&broker.endpoint, &nothing, &methods, &Bytes::new()).await;
+    let (_clients, mut held) = open_idle(&broker.endpoint, &nothing, limit - 1 - REST).await;
+    held.extend(open(&greedy, &nothing, methods.take(REST), &Bytes::new()).await);
     // A stream that has its request, and whose answer never ends.
     let (answer, mut body) = greedy.begin(WATCH, &nothing).await;
     body.send_data(frames(&[&[]]), true).unwrap();
@@ -169,12 +176,12 @@ async fn a_principal_with_all_its_calls_open_and_its_bytes_in_use_stalls_no_othe
     // nearly all that a principal may hold.
     let mut beginning = BytesMut::new();
     beginning.put_u8(0);
-    beginning.put_u32(160);
-    beginning.put_bytes(0, 130);
+    beginning.put_u32(1_200);
+    beginning.put_bytes(0, 1_000);
     let greedy = RawClient::connect(&broker.endpoint).await;
-    let methods = vec![PUBLISH_STREAM; limit];
-    let (_clients, mut held) =
-        open_many(&broker.endpoint, &headers, &methods, &beginning.freeze()).await;
+    let (_clients, mut held) = open_idle(&broker.endpoint, &headers, limit - REST).await;
+    let methods = vec![PUBLISH_STREAM; REST];
+    held.extend(open(&greedy, &headers, methods, &beginning.freeze()).await);
     assert_too_many(&refusal(&greedy, &headers, WHO_AM_I).await, limit);
 
     let token = root.create_token("bank").await;

@@ -316,7 +316,8 @@ mod tests {
         assert_eq!(held.on_a_session(), 1);
         let orders = topic("orders");
         let waiting = locks.of_topic(&orders, async || Ok(held.on_a_session()));
-        let waiting = other.scope(waiting);
+        let mut waiting = Box::pin(other.scope(waiting));
+        assert!(poll!(&mut waiting).is_pending());
         held.rows.add_permits(1);
         let (of_greedy, before) = tokio::join!(of_greedy, waiting);
         assert!(of_greedy.iter().all(Result::is_ok));
