@@ -183,13 +183,6 @@ impl Pace {
     }
 }
 
-impl OpenStream {
-    /// The rates of the stream's principal.
-    pub fn pace(&self) -> Pace {
-        Pace(self.0.clone())
-    }
-}
-
 impl Drop for OpenStream {
     fn drop(&mut self) {
         self.0.streams.fetch_sub(1, Ordering::Relaxed);

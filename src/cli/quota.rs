@@ -53,7 +53,7 @@ enum Limit {
     MessagesPerSecond,
     /// Bytes of payloads, keys and headers that are published, in each broker.
     BytesPerSecond,
-    /// Streams that are open at once, in each broker.
+    /// Streams that consume and are open at once, in each broker.
     Streams,
     /// Topics that the principal created.
     Topics,

@@ -11,7 +11,7 @@ pub enum Limit {
     MessagesPerSecond,
     /// Bytes of payloads, keys and headers that are published, a second and broker.
     BytesPerSecond,
-    /// Streams of a broker that are open, to publish or to consume.
+    /// Streams of a broker that are open and consume.
     Streams,
     /// Topics of the database that the principal created.
     Topics,

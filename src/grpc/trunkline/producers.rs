@@ -153,7 +153,7 @@ impl ProducerService for Producers {
         let caller = PublishingCaller {
             guard: self.access.guard(&caller),
             denials: Denials::of(&self.audit, &request, PUBLISH_STREAM),
-            stream: self.access.open_stream(&caller).map_err(refuse)?,
+            pace: self.access.pace(Some(&caller)),
         };
         let (_, mut extensions, requests) = request.into_parts();
         let arrivals = extensions.remove::<Arrivals>().unwrap_or_default();

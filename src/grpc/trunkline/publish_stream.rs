@@ -16,7 +16,7 @@ use tonic::{Response, Status, Streaming};
 use tracing::Instrument as _;
 
 use crate::{
-    access::{self, Guard, OpenStream, Pace},
+    access::{self, Guard, Pace},
     broker::{Answers, Broker, Error, Publish, Receipt},
     grpc::{
         arrivals::Arrivals,
@@ -76,8 +76,8 @@ pub(super) struct PublishingCaller {
     pub(super) guard: Guard,
     /// Counts what the client may not publish; `None` if it may publish everything.
     pub(super) denials: Option<Denials>,
-    /// Counts the stream; `None` for a stream of everyone.
-    pub(super) stream: Option<OpenStream>,
+    /// What the requests are charged to; `None` for a stream of everyone.
+    pub(super) pace: Option<Pace>,
 }
 
 pub(super) fn start(
@@ -86,7 +86,7 @@ pub(super) fn start(
     requests: Streaming<Bounded<PublishRequest>>,
     arrivals: Arrivals,
 ) -> Response<AnswerStream> {
-    let PublishingCaller { guard, denials, stream: open } = caller;
+    let PublishingCaller { guard, denials, pace } = caller;
     let (upcoming, answered) = mpsc::channel(IN_FLIGHT);
     let withdrawn = Arc::<OnceLock<Status>>::default();
     let last = withdrawn.clone();
@@ -95,7 +95,7 @@ pub(super) fn start(
         broker: broker.clone(),
         guard,
         denials,
-        pace: open.as_ref().map(OpenStream::pace),
+        pace,
         requests,
         arrivals,
         names: Names::default(),
@@ -106,11 +106,7 @@ pub(super) fn start(
     broker.track(intake.run().in_current_span());
     let answers = ReceiverStream::new(answered).then(answers).flat_map(stream::iter);
     // After the answers to what was accepted.
-    let last = stream::once(async move {
-        // The stream counts until its last answer.
-        drop(open);
-        last.get().cloned()
-    });
+    let last = stream::once(async move { last.get().cloned() });
     let answers = answers.chain(last.filter_map(async |status| status.map(Err)));
     let mut response: Response<AnswerStream> = Response::new(Box::pin(answers));
     response.extensions_mut().insert(given_up);

@@ -101,7 +101,7 @@ const (
 	Limit_LIMIT_MESSAGES_PER_SECOND Limit = 1
 	// Bytes of payloads, keys and headers that are published each second.
 	Limit_LIMIT_BYTES_PER_SECOND Limit = 2
-	// Streams that are open at once: PublishStream and Consume.
+	// Streams of Consume that are open at once.
 	Limit_LIMIT_STREAMS Limit = 3
 	// Topics that the principal created and that exist.
 	Limit_LIMIT_TOPICS Limit = 4
