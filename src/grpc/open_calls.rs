@@ -83,7 +83,7 @@ tokio::task_local! {
 }
 
 /// Serves a call, in a task of its own, which ends when the whole answer is handed over. What is
-/// [kept](OpenCall::keep) meanwhile counts until then.
+/// kept meanwhile counts until then.
 pub fn serve_call<F: Future>(call: F) -> TaskLocalFuture<impl Send + 'static, F> {
     SERVED.scope(RefCell::new(None), call)
 }

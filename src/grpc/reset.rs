@@ -22,7 +22,7 @@ tokio::task_local! {
     static ASKED: Cell<Option<Asked>>;
 }
 
-/// Runs a call, which may be reset by [`when`].
+/// Runs a call, which may be reset by `when`.
 pub fn resettable<F: Future + Send>(call: F) -> impl Future<Output = ()> + Send {
     ASKED.scope(Cell::new(None), run(call))
 }

@@ -224,7 +224,7 @@ pub struct AuditPlace {
 }
 
 impl AuditPlace {
-    /// The place of a name, as [`AuditRecord::name`] makes it.
+    /// The place of a name, as `AuditRecord::name` makes it.
     pub fn parse(name: &str) -> Option<Self> {
         let (micros, id) = name.split_once('.')?;
         Some(Self { micros: micros.parse().ok()?, id: id.parse().ok()? })
