@@ -64,7 +64,7 @@ def run(program: Path, *benches: Sequence[str]) -> list[dict]:
                                     for words in benches)])  # fmt: skip
     done = subprocess.run(
         [ROOT / "clients/with-broker", "bash", "-c", script],
-        env={**os.environ, "TRUNKLINE_BIN": str(program)}, capture_output=True, text=True, check=False,
+        env={**os.environ, "TRUNKLINE_BIN": str(program), "TRUNKLINE_ONE_BROKER": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:
         sys.exit(f"a run failed: {done.stderr.strip()}")
