@@ -250,6 +250,11 @@ async fn what_is_secret_is_seen_nowhere() {
     topic(&sql, "orders").await;
 
     drive_every_call(&seen, &endpoint, &root, &sql).await;
+    until("the other broker knows the grants", async || {
+        let who = ["whoami", "--endpoint", &secure, "--ca-file", &ca, "--token-file", &token];
+        Trunkline::run(&who).await.stdout.to_lowercase().contains("consume")
+    })
+    .await;
     drive_the_library(&seen, &secure, Path::new(&token), &authority.pem()).await;
     let here = ["--endpoint", &secure, "--ca-file", &ca, "--token-file"];
     for (who, words, shows) in [
