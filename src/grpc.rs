@@ -16,6 +16,7 @@ mod limits;
 mod open_calls;
 mod peer;
 mod reset;
+mod served;
 mod status;
 mod stream_answer;
 mod trunkline;
@@ -40,6 +41,7 @@ pub use limits::{
 };
 pub use open_calls::serve_call;
 pub use reset::resettable;
+pub use served::served_calls;
 #[cfg(fuzzing)]
 pub use trunkline::fuzzing;
 pub use trunkline::{decode::decode_publish, frames::encode_batch};

@@ -18,8 +18,6 @@ use std::{
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame};
-use prost::Message as _;
-use prost_types::FileDescriptorSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{
@@ -33,9 +31,10 @@ use crate::{
     grpc::{
         audited::Denials,
         limits::{PUBLISH, UNREAD_LIMIT},
-        reset, status,
+        reset,
+        served::served_calls,
+        status,
     },
-    proto,
 };
 
 /// How long a client may take to read the status of a stream that its caller may not have any more.
@@ -50,26 +49,9 @@ const ENDED_BY_THEIR_SERVICE: [&str; 2] =
 
 /// The paths of all calls that are answered by streams.
 static STREAMS: LazyLock<HashSet<String>> = LazyLock::new(|| {
-    let sets = [
-        proto::FILE_DESCRIPTOR_SET,
-        tonic_health::pb::FILE_DESCRIPTOR_SET,
-        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-    ];
-    let mut streams = HashSet::new();
-    // The start of a broker fails if a set cannot be decoded.
-    for file in sets.iter().flat_map(|set| FileDescriptorSet::decode(*set)).flat_map(|set| set.file)
-    {
-        for service in &file.service {
-            let methods = service.method.iter().filter(|method| method.server_streaming());
-            streams.extend(
-                methods.map(|method| {
-                    format!("/{}.{}/{}", file.package(), service.name(), method.name())
-                }),
-            );
-        }
-    }
-    streams
+    // The start of a broker fails if the descriptors cannot be decoded.
+    let calls = served_calls().unwrap_or_default().into_iter();
+    calls.filter(|call| call.is_answered_by_stream).map(|call| call.path).collect()
 });
 
 /// Whether a call is answered by a stream.

@@ -1,10 +1,7 @@
 //! Checks at the start that each call that the broker serves has a rule that says who may make it.
 
-use prost::Message as _;
-use prost_types::FileDescriptorSet;
-
 use super::error::Error;
-use crate::{access, proto};
+use crate::{access, grpc};
 
 /// Refuses to start if a call has no rule.
 pub(super) fn check() -> Result<(), Error> {
@@ -20,25 +17,8 @@ fn require_rules(paths: Vec<String>) -> Result<(), Error> {
 
 /// The paths of all calls that are served.
 fn paths() -> Result<Vec<String>, Error> {
-    let sets = [
-        proto::FILE_DESCRIPTOR_SET,
-        tonic_health::pb::FILE_DESCRIPTOR_SET,
-        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-    ];
-    let mut paths = Vec::new();
-    for set in sets {
-        let set = FileDescriptorSet::decode(set).map_err(Error::Descriptors)?;
-        for file in &set.file {
-            for service in &file.service {
-                let calls = service.method.iter().map(|method| {
-                    format!("/{}.{}/{}", file.package(), service.name(), method.name())
-                });
-                paths.extend(calls);
-            }
-        }
-    }
-    Ok(paths)
+    let calls = grpc::served_calls().map_err(Error::Descriptors)?;
+    Ok(calls.into_iter().map(|call| call.path).collect())
 }
 
 #[cfg(test)]
