@@ -445,32 +445,26 @@ pub(crate) fn too_many_calls(refusal: TooManyCalls) -> Status {
         TooManyCalls::OfOwner(limit) => ("this client", limit),
         TooManyCalls::OfAll(limit) => ("all clients of this broker together", limit),
     };
-    let metadata = HashMap::from([("limit".to_owned(), limit.to_string())]);
-    let mut details = ErrorDetails::with_error_info("TOO_MANY_CALLS", DOMAIN, metadata);
-    details.set_retry_info(Some(Duration::from_secs(1)));
     let text = format!("{limit} calls of {whose} are open, which is the limit; nothing was done");
-    Status::with_error_details(Code::ResourceExhausted, text, details)
+    let retry = Some(Duration::from_secs(1));
+    limited(Code::ResourceExhausted, "TOO_MANY_CALLS", limit, retry, text)
 }
 
 /// A request that waited for room while others of its connection could not arrive.
 pub(crate) fn too_many_publishes(limit: usize) -> Status {
-    let metadata = HashMap::from([("limit".to_owned(), limit.to_string())]);
-    let mut details = ErrorDetails::with_error_info("TOO_MANY_PUBLISHES", DOMAIN, metadata);
-    details.set_retry_info(Some(Duration::from_millis(500)));
     let text = format!(
         "request: others of this client, which may have {limit} bytes in flight, have to arrive \
          first; nothing was stored"
     );
-    Status::with_error_details(Code::Unavailable, text, details)
+    let retry = Some(Duration::from_millis(500));
+    limited(Code::Unavailable, "TOO_MANY_PUBLISHES", limit, retry, text)
 }
 
 /// A request of which no byte arrived for too long.
 pub(crate) fn stalled(limit: Duration) -> Status {
     let seconds = limit.as_secs();
-    let metadata = HashMap::from([("limit".to_owned(), seconds.to_string())]);
-    let details = ErrorDetails::with_error_info("REQUEST_STALLED", DOMAIN, metadata);
     let text = format!("request: no part of it arrived for {seconds} s");
-    Status::with_error_details(Code::DeadlineExceeded, text, details)
+    limited(Code::DeadlineExceeded, "REQUEST_STALLED", seconds, None, text)
 }
 
 /// An answer that is refused because its owner has not read others.
@@ -479,11 +473,9 @@ pub(crate) fn answers_unread(limit: usize) -> Status {
         "answer: {limit} bytes of answers to this client wait to be read, which is the limit; what \
          the call did is done"
     );
-    let metadata = HashMap::from([("limit".to_owned(), limit.to_string())]);
-    let mut details = ErrorDetails::with_error_info("ANSWERS_UNREAD", DOMAIN, metadata);
     // Once the client has read some.
-    details.set_retry_info(Some(Duration::from_secs(1)));
-    Status::with_error_details(Code::ResourceExhausted, text, details)
+    let retry = Some(Duration::from_secs(1));
+    limited(Code::ResourceExhausted, "ANSWERS_UNREAD", limit, retry, text)
 }
 
 /// Ends an answer that its client did not read in time.
@@ -523,7 +515,21 @@ pub(crate) fn deadline_with_unknown_outcome() -> Status {
 }
 
 fn over_limit(reason: &str, limit: usize, text: String) -> Status {
+    limited(Code::ResourceExhausted, reason, limit, None, text)
+}
+
+/// A refusal that names its limit and, if that helps, when to try again.
+fn limited(
+    code: Code,
+    reason: &str,
+    limit: impl ToString,
+    retry: Option<Duration>,
+    text: String,
+) -> Status {
     let metadata = HashMap::from([("limit".to_owned(), limit.to_string())]);
-    let details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
-    Status::with_error_details(Code::ResourceExhausted, text, details)
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
+    if let Some(delay) = retry {
+        details.set_retry_info(Some(delay));
+    }
+    Status::with_error_details(code, text, details)
 }
