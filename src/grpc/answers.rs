@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tonic::{
     Status,
     body::Body,
-    codegen::http::{HeaderMap, Response},
+    codegen::http::{HeaderMap, Response, response::Parts},
 };
 
 use crate::{
@@ -88,15 +88,12 @@ impl Unread {
 
     /// Charges for an answer until the client has read it; refuses it if there is no room.
     pub(super) async fn keep(self, response: Response<Body>) -> Response<Body> {
-        let (parts, body) = response.into_parts();
-        let collected = match body.collect().await {
+        let (parts, mut body) = match collect(response).await {
             Ok(collected) => collected,
             Err(status) => return status.into_http(),
         };
-        let trailers = collected.trailers().cloned();
-        let unread = collected.to_bytes();
-        let kept = self.room.as_ref().and_then(|room| room.take(unread.len()));
-        let hold = match unread.len() {
+        let kept = self.room.as_ref().and_then(|room| room.take(body.unread.len()));
+        body.hold = match body.unread.len() {
             ..=SMALL => None,
             // It took enough for the largest answer.
             _ if kept.is_some() => kept,
@@ -108,21 +105,24 @@ impl Unread {
                 }
             }
         };
-        Response::from_parts(parts, Body::new(AnswerBody { unread, trailers, hold }))
+        Response::from_parts(parts, Body::new(body))
     }
 }
 
 /// Hands a small answer over in parts, without a charge.
 pub(super) async fn hand_over_in_parts(response: Response<Body>) -> Response<Body> {
-    let (parts, body) = response.into_parts();
-    match body.collect().await {
-        Ok(collected) => {
-            let trailers = collected.trailers().cloned();
-            let body = AnswerBody { unread: collected.to_bytes(), trailers, hold: None };
-            Response::from_parts(parts, Body::new(body))
-        }
+    match collect(response).await {
+        Ok((parts, body)) => Response::from_parts(parts, Body::new(body)),
         Err(status) => status.into_http(),
     }
+}
+
+/// Waits for the whole of an answer, which nothing is held for yet.
+async fn collect(response: Response<Body>) -> Result<(Parts, AnswerBody), Status> {
+    let (parts, body) = response.into_parts();
+    let collected = body.collect().await?;
+    let trailers = collected.trailers().cloned();
+    Ok((parts, AnswerBody { unread: collected.to_bytes(), trailers, hold: None }))
 }
 
 /// The body of an answer.
