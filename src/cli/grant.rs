@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     failure::Failure,
-    output::{OutputArgs, Table, print_line},
+    output::{OutputArgs, Table, argument_name, print_line},
     pages::for_each_page,
     timestamp::{json_time, time},
 };
@@ -118,13 +118,8 @@ pub(super) async fn run(client: &Client, command: GrantCommand) -> Result<(), Fa
 
 /// An operation as it is given on the command line; a number if this version does not know it.
 pub(super) fn operation_name(operation: i32) -> String {
-    match proto::Operation::try_from(operation) {
-        Ok(operation) => {
-            let name = operation.as_str_name();
-            name.strip_prefix("OPERATION_").unwrap_or(name).to_lowercase()
-        }
-        Err(_) => operation.to_string(),
-    }
+    let known = proto::Operation::try_from(operation).ok();
+    argument_name(known.map(|known| known.as_str_name()), "OPERATION_", operation)
 }
 
 pub(super) fn object(grant: &Grant) -> Value {

@@ -89,6 +89,15 @@ pub(super) fn describe(
     out.flush()
 }
 
+/// The name of a value of an enum of the protos as it is given on the command line; its number if
+/// this version does not know the name.
+pub(super) fn argument_name(name: Option<&str>, prefix: &str, number: i32) -> String {
+    match name {
+        Some(name) => name.strip_prefix(prefix).unwrap_or(name).to_lowercase().replace('_', "-"),
+        None => number.to_string(),
+    }
+}
+
 /// Prints one line, such as a confirmation.
 pub(super) fn print_line(out: &mut impl Write, line: &str) -> io::Result<()> {
     writeln!(out, "{}", printable(line))

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     failure::Failure,
-    output::{OutputArgs, Table, print_line},
+    output::{OutputArgs, Table, argument_name, print_line},
     pages::for_each_page,
     timestamp::{json_time, time},
 };
@@ -137,13 +137,8 @@ pub(super) async fn run(client: &Client, command: QuotaCommand) -> Result<(), Fa
 
 /// A limit as it is given on the command line; a number if this version does not know it.
 fn limit_name(limit: i32) -> String {
-    match proto::Limit::try_from(limit) {
-        Ok(limit) => {
-            let name = limit.as_str_name();
-            name.strip_prefix("LIMIT_").unwrap_or(name).to_lowercase().replace('_', "-")
-        }
-        Err(_) => limit.to_string(),
-    }
+    let known = proto::Limit::try_from(limit).ok();
+    argument_name(known.map(|known| known.as_str_name()), "LIMIT_", limit)
 }
 
 fn object(quota: &Quota) -> Value {
