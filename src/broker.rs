@@ -130,7 +130,7 @@ impl Broker {
         let notifier = Notifier {
             storage: storage.clone(),
             outbox: outbox.clone(),
-            dispatch: dispatch(logs.clone(), leases.clone(), truncation.clone()),
+            dispatch: dispatch(logs.clone(), leases.clone(), poll_now.clone()),
             poll_now: poll_now.clone(),
             stopping: stopping.clone(),
         };
@@ -257,16 +257,17 @@ impl Broker {
 fn dispatch(
     logs: Arc<TopicLogs>,
     leases: Arc<Leases>,
-    truncation: Arc<Detector>,
+    poll_now: Arc<Notify>,
 ) -> impl Fn(Notification) + Send + Sync + 'static {
     move |notification| match notification {
         Notification::HeadMoved(topic, head) => logs.head_moved(topic, head),
         Notification::LeaseReleased(key) => leases.released_elsewhere(key),
         Notification::LeaseChanged(scope) => {
             leases.check_soon(scope);
-            // All of a topic's leases change at once only when it is deleted.
-            if let LeaseScope::Topic(topic) = scope {
-                truncation.topic_deleted(topic);
+            // All of a topic's leases change at once only when it is deleted. The poll finds out: any
+            // SQL role can send a notification.
+            if let LeaseScope::Topic(_) = scope {
+                poll_now.notify_one();
             }
         }
     }

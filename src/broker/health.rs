@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, watch},
-    time::{self, MissedTickBehavior},
+    time::{self, Instant, MissedTickBehavior},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -14,6 +14,9 @@ use crate::{
     model::{Offset, TopicId},
     storage::Storage,
 };
+
+/// The shortest pause between a poll and one that is asked for.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// A database that takes longer to answer counts as down.
 const POLL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -55,10 +58,11 @@ impl Poller {
     async fn run(self, up: watch::Sender<bool>) {
         let mut tick = time::interval(POLL_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next = Instant::now();
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
-                () = self.poll_now.notified() => {}
+                () = self.poll_now.notified() => time::sleep_until(next).await,
             }
             let suspects = self.poll().await;
             let answers = suspects.is_some();
@@ -66,6 +70,7 @@ impl Poller {
             if let Some(suspects) = suspects {
                 self.truncation.check_suspects(&suspects).await;
             }
+            next = Instant::now() + SHORTEST_PAUSE;
         }
     }
 

@@ -25,7 +25,8 @@
 //! | the sender of notifications (`Outbox::wait`) | one is added between taking them and the next wait: it is added first, then `Notify` keeps the wake-up |
 //!
 //! Not tested here, as their other side is the database: `poll_now`, which is notified once the
-//! session listens, so that the poll reads after `LISTEN`; and a lease that is changed between the
+//! session listens, so that the poll reads after `LISTEN`, and once a topic is said to be deleted;
+//! and a lease that is changed between the
 //! beginning of its epoch and its registration as active, which only the keeper's poll finds.
 
 pub(crate) mod at_once;

@@ -1,8 +1,9 @@
 //! Several brokers on one database.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
+use trunkline::proto;
 
 use crate::support::{TestBroker, until};
 
@@ -71,4 +72,29 @@ async fn a_false_notification_delays_no_message() {
         first.publish("orders", [payload]).await;
         assert_eq!(stream.payloads(1).await, [payload]);
     }
+}
+
+#[tokio::test]
+async fn a_false_notification_of_a_deletion_ends_no_call() {
+    let broker = TestBroker::start().await;
+    broker.topic("orders").await;
+    broker.consumer("orders", "reader").await;
+    let sql = broker.sql().await;
+    let mut consumers = broker.consumers();
+    let request = proto::PullRequest {
+        topic: "orders".to_owned(),
+        consumer_id: "reader".to_owned(),
+        max_messages: 1,
+        wait: Some(Duration::from_secs(2).try_into().unwrap()),
+    };
+    let mut pulling = pin!(consumers.pull(request));
+    let deleted = "select pg_notify('trunkline', 'somebody t' || id) from trunkline.topic";
+    // Again and again while the pull waits, as nobody can see from when on it does.
+    let pulled = loop {
+        tokio::select! {
+            pulled = &mut pulling => break pulled,
+            sent = sql.execute(deleted, &[]) => drop(sent.unwrap()),
+        }
+    };
+    assert!(pulled.unwrap().into_inner().messages.is_empty());
 }
