@@ -16,6 +16,7 @@ mod writer;
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::{sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -32,6 +33,9 @@ use writer::Writer;
 
 /// How long an answer waits for the record of its act.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The pause before a record is tried once more, over another session.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Records what was done and what was refused.
 pub struct Audit {
@@ -74,11 +78,11 @@ impl Audit {
     /// Carries out an act with its record. If the caller stops waiting, it goes on in a task of its own:
     /// otherwise whoever hangs up at the right moment would leave no trace. Waits before it begins
     /// while too many are under way.
-    pub async fn finish<T: Send + 'static>(
+    pub fn finish<T: Send + 'static>(
         &self,
         act: impl Future<Output = T> + Send + 'static,
-    ) -> T {
-        self.acts.finish(act).await
+    ) -> impl Future<Output = T> + Send {
+        self.acts.finish(act)
     }
 
     /// Waits for the end of acts that their clients have given up. Call this once there are no more
@@ -91,8 +95,18 @@ impl Audit {
 /// Records an act, for those who have only the storage.
 pub async fn record(storage: &Storage, entry: AuditEntry) {
     let entries = [entry];
-    let stored = tokio::time::timeout(RECORD_TIMEOUT, storage.record(&entries)).await;
-    let stored = stored
+    let recording = async {
+        match storage.record(&entries).await {
+            // Another session may store it. Two records of an act are better than none.
+            Err(Error::ConnectionLost(_) | Error::Unavailable(_)) => {
+                sleep(RETRY_PAUSE).await;
+                storage.record(&entries).await
+            }
+            stored => stored,
+        }
+    };
+    let stored = timeout(RECORD_TIMEOUT, recording)
+        .await
         .unwrap_or_else(|_| Err(Error::ConnectionLost(format!("no answer in {RECORD_TIMEOUT:?}"))));
     let [entry] = &entries;
     match stored {

@@ -42,16 +42,20 @@ impl Default for Acts {
 
 impl Acts {
     /// Carries out an act once it may begin, in a task of its own if the caller stops waiting.
-    pub(super) async fn finish<T: Send + 'static>(
+    pub(super) fn finish<T: Send + 'static>(
         &self,
         act: impl Future<Output = T> + Send + 'static,
-    ) -> T {
-        // The owner's first: whoever waits for that holds nothing of others.
-        let own = SessionShare::begin_act().await;
-        // Nobody closes it.
-        let of_all = self.permits.clone().acquire_owned().await.ok();
-        let act = SessionShare::inherit(PERMIT.scope(Arc::new((own, of_all)), act));
-        Unfinished { future: Some(Box::pin(act)), tasks: &self.tasks }.await
+    ) -> impl Future<Output = T> + Send {
+        // Boxed at once, so that its caller does not hold it several times.
+        let act = Box::pin(act);
+        async move {
+            // The owner's first: whoever waits for that holds nothing of others.
+            let own = SessionShare::begin_act().await;
+            // Nobody closes it.
+            let of_all = self.permits.clone().acquire_owned().await.ok();
+            let act = SessionShare::inherit(PERMIT.scope(Arc::new((own, of_all)), act));
+            Unfinished { future: Some(Box::pin(act)), tasks: &self.tasks }.await
+        }
     }
 
     /// Does what is left of the current act, which counts until then, in a task of its own.

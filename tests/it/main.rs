@@ -16,6 +16,7 @@ mod admin;
 mod amplification;
 mod audit;
 mod audit_denials;
+mod audit_list;
 mod bench;
 mod bench_pressure;
 mod bounded_reads;
