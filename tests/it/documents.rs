@@ -84,7 +84,9 @@ fn every_reason_of_an_error_is_documented() {
     let rows = errors.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
     let documented: BTreeSet<&str> =
         rows.flat_map(|(_, reasons)| reasons.split('`').skip(1).step_by(2)).collect();
-    let source = fs::read_to_string(root().join("src/grpc/status.rs")).unwrap();
+    let read = |path| fs::read_to_string(root().join(path)).unwrap();
+    let sources = ["", "/describe", "/limits"];
+    let source = sources.map(|file| read(format!("src/grpc/status{file}.rs"))).concat();
     let literals = source.split('"').skip(1).step_by(2);
     // Two are no reasons, but kinds of preconditions.
     let is_reason = |text: &&str| {
