@@ -7,6 +7,7 @@ mod audited;
 mod backlog;
 mod body;
 mod call;
+mod call_task;
 mod caller;
 mod connection;
 mod deadline;
@@ -15,7 +16,6 @@ mod intake;
 mod limits;
 mod open_calls;
 mod peer;
-mod reset;
 mod served;
 mod status;
 mod stream_answer;
@@ -34,13 +34,12 @@ use crate::{
 };
 
 pub use call::{Api, answer};
+pub use call_task::serve_call;
 pub use connection::Connection;
 pub use intake::Intake;
 pub use limits::{
     CONNECTION_WINDOW, MAX_CALL_BYTES, MAX_METADATA_BYTES, MAX_REQUEST_BYTES, STREAM_WINDOW,
 };
-pub use open_calls::serve_call;
-pub use reset::resettable;
 pub use served::served_calls;
 #[cfg(fuzzing)]
 pub use trunkline::fuzzing;

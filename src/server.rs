@@ -17,6 +17,7 @@ mod logs;
 mod migrate;
 mod open_calls;
 pub mod options;
+mod read_gate;
 mod rules;
 mod run;
 mod serve;

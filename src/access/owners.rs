@@ -40,7 +40,8 @@ impl Owners {
         {
             return Ok(Owned::By(owner.principal.clone()));
         }
-        let found = storage.find_owner(key).await?;
+        // Boxed, so that a call whose owner is remembered does not carry it.
+        let found = Box::pin(storage.find_owner(key)).await?;
         if let Owned::By(principal) = &found {
             self.remember(key.clone(), Owner { principal: principal.clone(), version });
         }

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Whom the bytes of a call are charged to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -48,17 +48,21 @@ pub struct Budget {
 
 /// One owner's share of a budget. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Share {
+pub struct Share(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     all: Arc<Semaphore>,
-    own: Arc<Semaphore>,
+    own: Semaphore,
     each: usize,
 }
 
 /// Bytes that are in use; returned when they are dropped.
 #[derive(Debug)]
 pub struct Hold {
-    all: OwnedSemaphorePermit,
-    own: OwnedSemaphorePermit,
+    share: Share,
+    /// Taken from both semaphores.
+    bytes: usize,
 }
 
 impl Budget {
@@ -69,7 +73,8 @@ impl Budget {
 
     /// The share of an owner that has none yet. Every clone of it is the same share.
     pub fn new_share(&self) -> Share {
-        Share { all: self.all.clone(), own: Arc::new(Semaphore::new(self.each)), each: self.each }
+        let own = Semaphore::new(self.each);
+        Share(Arc::new(Shared { all: self.all.clone(), own, each: self.each }))
     }
 
     /// How many bytes are in use.
@@ -81,34 +86,38 @@ impl Budget {
 impl Share {
     /// The most bytes that can be held at once.
     pub fn most(&self) -> usize {
-        self.each
+        self.0.each
     }
 
     /// Whether nobody else holds bytes of it, waits for them, or could.
     pub fn is_unused(&self) -> bool {
-        Arc::strong_count(&self.own) == 1
+        Arc::strong_count(&self.0) == 1
     }
 
     /// Takes bytes if they are free.
     pub fn try_hold(&self, bytes: usize) -> Option<Hold> {
-        let bytes = u32::try_from(bytes).ok()?;
-        let own = self.own.clone().try_acquire_many_owned(bytes).ok()?;
-        let all = self.all.clone().try_acquire_many_owned(bytes).ok()?;
-        Some(Hold { all, own })
+        let count = u32::try_from(bytes).ok()?;
+        let own = self.0.own.try_acquire_many(count).ok()?;
+        let all = self.0.all.try_acquire_many(count).ok()?;
+        own.forget();
+        all.forget();
+        Some(Hold { share: self.clone(), bytes })
     }
 
     /// Waits until bytes are free, and takes them: first those of the owner, so that an owner that
     /// waits for itself keeps nothing from others. Takes no more than the largest share.
     pub async fn hold(self, bytes: usize) -> Hold {
-        let bytes = u32::try_from(bytes.min(self.each)).unwrap_or(u32::MAX);
-        let own = acquire(self.own, bytes).await;
-        let all = acquire(self.all, bytes).await;
-        Hold { all, own }
+        let count = u32::try_from(bytes.min(self.0.each)).unwrap_or(u32::MAX);
+        let own = acquire(&self.0.own, count).await;
+        let all = acquire(&self.0.all, count).await;
+        own.forget();
+        all.forget();
+        Hold { share: self, bytes: count as usize }
     }
 }
 
-async fn acquire(bytes: Arc<Semaphore>, count: u32) -> OwnedSemaphorePermit {
-    match bytes.acquire_many_owned(count).await {
+async fn acquire(bytes: &Semaphore, count: u32) -> SemaphorePermit<'_> {
+    match bytes.acquire_many(count).await {
         Ok(permit) => permit,
         // It is never closed.
         Err(_) => std::future::pending().await,
@@ -118,19 +127,29 @@ async fn acquire(bytes: Arc<Semaphore>, count: u32) -> OwnedSemaphorePermit {
 impl Hold {
     /// How many bytes are held.
     pub fn bytes(&self) -> usize {
-        self.own.num_permits()
+        self.bytes
     }
 
     /// Adds bytes of the same share.
-    pub fn merge(&mut self, other: Self) {
-        self.all.merge(other.all);
-        self.own.merge(other.own);
+    pub fn merge(&mut self, mut other: Self) {
+        assert!(Arc::ptr_eq(&self.share.0, &other.share.0));
+        self.bytes += std::mem::take(&mut other.bytes);
     }
 
     /// Takes some bytes out, or all that there are.
-    pub fn split(&mut self, bytes: usize) -> Option<Self> {
-        let bytes = bytes.min(self.bytes());
-        Some(Self { all: self.all.split(bytes)?, own: self.own.split(bytes)? })
+    pub fn split(&mut self, bytes: usize) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self { share: self.share.clone(), bytes }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.share.0.own.add_permits(self.bytes);
+            self.share.0.all.add_permits(self.bytes);
+        }
     }
 }
 

@@ -70,7 +70,7 @@ impl AnswerRoom {
 
     /// What is kept, or as much of it as an answer needs.
     fn take(&self, bytes: usize) -> Option<Hold> {
-        self.held.lock().take()?.split(bytes)
+        Some(self.held.lock().take()?.split(bytes))
     }
 }
 

@@ -1,7 +1,8 @@
 //! What a call holds of its owner's byte budget, from the arrival of its requests on.
 //!
 //! A request is charged when its length arrives, for as much memory as it may take once it is
-//! decoded. What it turns out not to need is returned when it has been decoded.
+//! decoded. What it turns out not to need is returned when it has been decoded, or with the rest if it
+//! is little.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -12,6 +13,11 @@ use crate::{broker::Hold, model::MAX_REQUEST_MESSAGES, proto};
 /// How much memory a message takes besides its bytes on the wire, of which it has at least two.
 const MESSAGE_OVERHEAD: usize = 96;
 const MIN_MESSAGE_BYTES: usize = 2;
+
+/// What a request did not need stays held with it if it is no more than this: returning it on its own
+/// costs as much as returning all. An owner's share has room for it in each call that it may have open
+/// besides its streams.
+const SMALL: usize = 7 * 1024;
 
 const _: () = assert!(proto::MAX_REQUEST_MESSAGES == MAX_REQUEST_MESSAGES);
 
@@ -32,7 +38,8 @@ struct State {
     /// no other.
     charge: Option<usize>,
     more_charges: VecDeque<usize>,
-    /// What decoded requests did not need. It is returned with the next ones, all at once.
+    /// What decoded requests did not need. It is returned when the next ones are taken, or stays held
+    /// with them.
     surplus: usize,
 }
 
@@ -71,9 +78,15 @@ impl Arrivals {
     pub(super) fn take(&self, kept: usize) -> Option<Hold> {
         let mut state = self.0.lock();
         let surplus = std::mem::take(&mut state.surplus);
-        let held = state.held.as_mut()?;
-        drop(held.split(surplus));
-        held.split(kept)
+        let mut taken = state.held.take()?;
+        if taken.bytes() > kept + surplus {
+            let rest = taken.bytes() - kept - surplus;
+            state.held = Some(taken.split(rest));
+        }
+        if surplus > SMALL {
+            drop(taken.split(surplus));
+        }
+        Some(taken)
     }
 }
 
@@ -83,21 +96,35 @@ mod tests {
     use crate::broker::Budget;
 
     #[test]
-    fn what_a_request_does_not_need_is_returned_once_it_is_decoded() {
-        let share = Budget::new(100, 100).new_share();
-        let free = |bytes| share.try_hold(bytes).is_some();
+    fn much_that_a_request_does_not_need_is_returned_once_it_is_decoded() {
+        let budget = Budget::new(100 * SMALL, 100 * SMALL);
+        let share = budget.new_share();
+        let arrivals = Arrivals::default();
+        arrivals.add(share.try_hold(70 * SMALL).unwrap(), [30 * SMALL, 40 * SMALL]);
+        assert_eq!(budget.held(), 70 * SMALL);
+        let kept = arrivals.decoded(10 * SMALL);
+        let hold = arrivals.take(kept).unwrap();
+        assert_eq!(hold.bytes(), 10 * SMALL);
+        assert_eq!(budget.held(), 50 * SMALL);
+        drop(hold);
+        assert_eq!(budget.held(), 40 * SMALL);
+        arrivals.refused();
+        assert_eq!(budget.held(), 0);
+        assert_eq!(arrivals.decoded(5), 0, "nothing is held for what was not charged");
+    }
+
+    #[test]
+    fn a_little_that_a_request_does_not_need_is_returned_with_the_rest() {
+        let budget = Budget::new(100, 100);
+        let share = budget.new_share();
         let arrivals = Arrivals::default();
         arrivals.add(share.try_hold(70).unwrap(), [30, 40]);
-        assert!(free(30) && !free(31));
-        let kept = arrivals.decoded(10);
-        let hold = arrivals.take(kept).unwrap();
-        assert_eq!(hold.bytes(), 10);
-        assert!(free(50) && !free(51));
+        let hold = arrivals.take(arrivals.decoded(10)).unwrap();
+        assert_eq!((hold.bytes(), budget.held()), (30, 70));
         drop(hold);
-        assert!(free(60));
+        assert_eq!(budget.held(), 40);
         arrivals.refused();
-        assert!(free(100));
-        assert_eq!(arrivals.decoded(5), 0, "nothing is held for what was not charged");
+        assert_eq!(budget.held(), 0);
     }
 
     #[test]

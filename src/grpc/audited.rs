@@ -8,7 +8,10 @@ use crate::{
     access::{self, Caller, PeerIdentity},
     audit::{Audit, Denial},
     broker::counted_address,
-    grpc::status::{self, Refused, refuse},
+    grpc::{
+        connection,
+        status::{self, Refused, refuse},
+    },
     model::{AuditEntry, Origin, Outcome, RegistrationKey},
 };
 
@@ -17,7 +20,7 @@ const LONGEST_NAME: usize = 128;
 
 /// Who makes a request, and from which address and port.
 pub(super) fn origin<T>(request: &Request<T>) -> Origin {
-    let address = request.remote_addr();
+    let address = connection::client(request.extensions());
     let address = address.map(|it| std::net::SocketAddr::new(it.ip().to_canonical(), it.port()));
     origin_of(
         request.extensions().get::<Caller>(),
@@ -29,7 +32,7 @@ pub(super) fn origin<T>(request: &Request<T>) -> Origin {
 /// name is recorded.
 pub(super) fn entry<T>(act: crate::model::Act, request: &Request<T>) -> AuditEntry {
     let entry = AuditEntry::new(act, origin(request));
-    let certificate = request.extensions().get::<PeerIdentity>();
+    let certificate = connection::identity(request.extensions());
     match certificate.and_then(|PeerIdentity(names)| names.first()) {
         Some(name) if entry.origin.principal.is_none() => {
             entry.with("certificate", printable(name))
@@ -77,7 +80,7 @@ impl Denials {
         method: &'static str,
     ) -> Option<Self> {
         let caller = request.extensions().get::<Caller>()?;
-        let address = request.remote_addr().map(|address| address.ip());
+        let address = connection::address(request.extensions());
         Some(Self::new(audit.clone(), Some(caller), address, method))
     }
 

@@ -18,7 +18,6 @@ use tonic::{
         http::{Extensions, Request, Response},
     },
     server::NamedService,
-    transport::server::TcpConnectInfo,
 };
 
 use crate::{
@@ -29,7 +28,8 @@ use crate::{
         answers::{AnswerRoom, Unread, hand_over_in_parts},
         arrivals::Arrivals,
         body::{ArrivingBody, Terms},
-        connection::Connection,
+        call_task,
+        connection::{self, Connection},
         limits::{MAX_CALL_BYTES, MAX_REQUEST_BYTES, PUBLISH, UNREAD_LIMIT},
         open_calls::OpenCall,
         status,
@@ -87,9 +87,8 @@ impl<S> Intake<S> {
             return self.accounts.find(Owner::Principal(principal.shared()));
         }
         let find = || {
-            let address = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-            self.accounts.find(match address {
-                Some(address) => Owner::of_address(address.ip()),
+            self.accounts.find(match connection::address(extensions) {
+                Some(address) => Owner::of_address(address),
                 // No call of a network connection is without one.
                 None => Owner::Principal("".into()),
             })
@@ -137,7 +136,7 @@ where
         let account = self.account_of(request.extensions());
         let path = request.uri().path();
         match open(&account, path) {
-            Ok(call) => call.keep(),
+            Ok(call) => call_task::keep(call),
             Err(refusal) => return Either::Right(Box::pin(ready(Ok(refusal.into_http())))),
         }
         let is_publish = path == PUBLISH;

@@ -3,15 +3,10 @@
 //! A call is open from its headers until its answer has been handed over or dropped, also one whose
 //! request never ends. It costs a task, and for a small answer up to 16 KiB.
 
-use std::{
-    cell::RefCell,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
 };
-
-use tokio::task::futures::TaskLocalFuture;
 
 use crate::broker::Hold;
 
@@ -77,17 +72,6 @@ pub(super) enum TooManyCalls {
     OfAll(usize),
 }
 
-tokio::task_local! {
-    /// Holds the call that a task serves.
-    static SERVED: RefCell<Option<OpenCall>>;
-}
-
-/// Serves a call, in a task of its own, which ends when the whole answer is handed over. What is
-/// kept meanwhile counts until then.
-pub fn serve_call<F: Future>(call: F) -> TaskLocalFuture<impl Send + 'static, F> {
-    SERVED.scope(RefCell::new(None), call)
-}
-
 impl AllCalls {
     pub(super) fn new(limits: CallLimits) -> Arc<Self> {
         Arc::new(Self { limits, open: AtomicUsize::new(0) })
@@ -136,12 +120,6 @@ impl OpenCall {
     pub(super) fn charge(&mut self, answers: Hold) {
         self._answers = Some(answers);
     }
-
-    /// Counts the call until the task that serves it ends.
-    pub(super) fn keep(self) {
-        // Only tests call services elsewhere.
-        let _ = SERVED.try_with(|served| served.replace(Some(self)));
-    }
 }
 
 impl Drop for OpenCall {
@@ -185,17 +163,6 @@ mod tests {
         assert_eq!(other.open_beside_all().err(), Some(TooManyCalls::OfOwner(3)));
         drop((held, first, answered));
         assert_eq!(all.open.load(Relaxed), 0);
-    }
-
-    #[tokio::test]
-    async fn a_call_counts_until_its_task_ends() {
-        let calls = OpenCalls::new(AllCalls::new(LIMITS));
-        let served = serve_call(async {
-            calls.open().unwrap().keep();
-            assert!(!calls.is_unused());
-        });
-        served.await;
-        assert!(calls.is_unused());
     }
 
     #[test]

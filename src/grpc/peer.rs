@@ -10,16 +10,17 @@ use tonic::Request;
 
 use crate::{
     access::{Caller, PeerIdentity},
+    grpc::connection,
     model::Principal,
 };
 
 /// The address that a request came from, and its principal or, without one, the first name in its
 /// client's certificate.
 pub(super) fn of<T>(request: &Request<T>) -> String {
-    let address =
-        request.remote_addr().map_or_else(|| "a client".to_owned(), |address| address.to_string());
+    let address = connection::client(request.extensions());
+    let address = address.map_or_else(|| "a client".to_owned(), |address| address.to_string());
     let principal = request.extensions().get::<Caller>().and_then(Caller::principal);
-    let identity = request.extensions().get::<PeerIdentity>();
+    let identity = connection::identity(request.extensions());
     let certified = || identity.and_then(|PeerIdentity(names)| names.first().map(String::as_str));
     match principal.map(Principal::as_str).or_else(certified) {
         Some(name) => format!("{address} ({name})"),
@@ -40,18 +41,14 @@ pub(super) fn opaque<T>(request: &Request<T>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
-    use tonic::transport::server::TcpConnectInfo;
-
     use super::*;
+    use crate::grpc::connection::Connection;
 
     #[test]
     fn a_connection_has_one_name_that_does_not_contain_its_address() {
         let from = |address: &str| {
-            let remote_addr: Option<SocketAddr> = Some(address.parse().unwrap());
             let mut request = Request::new(());
-            request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr });
+            request.extensions_mut().insert(Connection::new(address.parse().ok(), None));
             opaque(&request)
         };
         let (first, other) = ("192.0.2.7:4711", "192.0.2.7:4712");

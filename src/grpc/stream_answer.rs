@@ -30,8 +30,8 @@ use crate::{
     access::Guard,
     grpc::{
         audited::Denials,
+        call_task,
         limits::{PUBLISH, UNREAD_LIMIT},
-        reset,
         served::served_calls,
         status,
     },
@@ -112,7 +112,7 @@ impl StreamTerms {
         }
         let reading = Arc::new(Reading { began: Instant::now(), unread_at: AtomicU64::new(0) });
         let refusal = Arc::<OnceLock<Status>>::default();
-        reset::when(watch(self, given_up, reading.clone(), refusal.clone()));
+        call_task::reset_when(watch(self, given_up, reading.clone(), refusal.clone()));
         answer.map(|body| Body::new(StreamBody { body, reading, refusal, has_ended: false }))
     }
 }
@@ -276,7 +276,7 @@ mod tests {
             assert_eq!(limit, UNREAD_LIMIT);
             SHORT
         });
-        let call = reset::resettable(async move {
+        let call = call_task::serve_call(async move {
             let mut body = terms.hold(answer(parts)).into_body();
             for _ in 0..read {
                 body.frame().await;
@@ -314,7 +314,7 @@ mod tests {
         let terms = StreamTerms::of(publish_stream, || (Guard::of_everyone(), None)).unwrap();
         let mut answer = answer(2);
         answer.extensions_mut().insert(given_up.clone());
-        let mut call = std::pin::pin!(reset::resettable(async move {
+        let mut call = std::pin::pin!(call_task::serve_call(async move {
             let mut body = terms.hold(answer).into_body();
             body.frame().await;
             std::future::pending::<()>().await;

@@ -2,15 +2,13 @@
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use futures::FutureExt as _;
 use http_body_util::BodyExt as _;
 use hyper::{Request, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::rustls;
-use tonic::{
-    body::Body,
-    transport::server::{Connected as _, TcpConnectInfo},
-};
+use tonic::body::Body;
 use tracing::{Instrument as _, debug, warn};
 
 use super::{
@@ -20,6 +18,7 @@ use super::{
     lifetime::{Ending, Lifetime, Watch},
     logs,
     open_calls::OpenCalls,
+    read_gate::ReadGate,
     tls::Tls,
     write_progress::WriteProgress,
 };
@@ -30,6 +29,11 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How many streams a connection may have open.
 const MAX_STREAMS: u32 = 2_048;
+
+/// How many calls of a connection may be under way before the broker stops reading it. A client has
+/// fewer, unless it has cancelled some whose tasks have not ended yet. What has been read by then may
+/// still begin as many calls as [`MAX_STREAMS`] and [`MAX_CANCELLED_EARLY`] allow.
+const MAX_UNDER_WAY: usize = MAX_STREAMS as usize * 9 / 8;
 
 /// How many streams a client may open and cancel before the broker has accepted them; one more ends
 /// the connection. A client that cancels all its streams at once, even several times while the
@@ -67,7 +71,7 @@ pub(super) struct Connection {
 /// HTTP/2 on a connection.
 struct Http2 {
     api: grpc::Api,
-    client: TcpConnectInfo,
+    peer: SocketAddr,
     identity: Option<PeerIdentity>,
     calls: OpenCalls,
     ending: Ending,
@@ -82,16 +86,16 @@ impl Connection {
         let ending = ending.of_one();
         let cut_off = ending.cut_off.clone();
         let served = async {
-            let (client, writes) = (stream.connect_info(), WriteProgress::new());
+            let writes = WriteProgress::new();
             let opening = handshake::open(stream, &admitted, tls.as_deref(), writes.clone());
             let opened = tokio::select! {
                 opened = opening => opened,
                 () = ending.closing.cancelled() => return,
             };
             let Some(opened) = opened_in_time(opened, peer) else { return };
-            let calls = OpenCalls::new();
+            let calls = OpenCalls::new(MAX_UNDER_WAY);
             let watch = Watch::new(lifetime, calls.clone(), writes, ending.clone());
-            let http2 = Http2 { api, client, identity: None, calls, ending };
+            let http2 = Http2 { api, peer, identity: None, calls, ending };
             let serving = async {
                 match opened {
                     Opened::Plain(stream) => http2.serve(stream).await,
@@ -130,11 +134,10 @@ fn opened_in_time(opened: io::Result<Opened>, peer: SocketAddr) -> Option<Opened
 
 impl Http2 {
     async fn serve<S: AsyncRead + AsyncWrite + Unpin>(self, stream: Prefaced<S>) {
-        let Self { api, client, identity, calls: open_calls, ending } = self;
-        let peer = client.remote_addr();
+        let Self { api, peer, identity, calls: open_calls, ending } = self;
         let cancellations = Cancellations::new();
         let calls = cancellations.clone();
-        let shared = grpc::Connection::default();
+        let shared = grpc::Connection::new(Some(peer), identity);
         let service = service_fn(move |request: Request<Incoming>| {
             let under_way = calls.call();
             let cut_off = under_way.cut_off();
@@ -145,22 +148,17 @@ impl Http2 {
                 };
                 Body::new(body.map_err(record))
             });
-            request.extensions_mut().insert(client.clone());
             request.extensions_mut().insert(shared.clone());
-            if let Some(identity) = &identity {
-                request.extensions_mut().insert(identity.clone());
-            }
             let span = logs::request_span(&request);
-            let answering = grpc::answer(api.clone(), request);
-            let answering = async move {
-                let answer = answering.await;
+            let answering = grpc::answer(api.clone(), request).map(|answer| {
                 under_way.answered();
                 Ok::<_, Infallible>(answer)
-            };
+            });
             // Boxed: it is large, and moved several times on its way into its task.
             Box::pin(answering.instrument(span))
         });
-        let connection = http2_server(open_calls).serve_connection(TokioIo::new(stream), service);
+        let stream = TokioIo::new(ReadGate::new(stream, open_calls.clone()));
+        let connection = http2_server(open_calls).serve_connection(stream, service);
         let mut connection = std::pin::pin!(connection);
         let served = async {
             tokio::select! {
@@ -173,11 +171,11 @@ impl Http2 {
         let ended = tokio::select! {
             ended = served => ended,
             () = cancellations.flood() => {
-                return warn!(?peer, "closed a connection that was flooded with cancelled calls");
+                return warn!(%peer, "closed a connection that was flooded with cancelled calls");
             }
         };
         if let Err(error) = ended {
-            debug!(?peer, %error, cause = ?std::error::Error::source(&error), "lost a connection");
+            debug!(%peer, %error, cause = ?std::error::Error::source(&error), "lost a connection");
         }
     }
 }

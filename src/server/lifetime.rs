@@ -137,7 +137,7 @@ mod tests {
     fn watch(lifetime: Lifetime) -> Watch {
         let ending =
             Ending { closing: CancellationToken::new(), cut_off: CancellationToken::new() };
-        Watch::new(lifetime, OpenCalls::new(), WriteProgress::new(), ending)
+        Watch::new(lifetime, OpenCalls::new(usize::MAX), WriteProgress::new(), ending)
     }
 
     #[tokio::test]

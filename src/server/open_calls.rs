@@ -8,10 +8,11 @@ use std::{
             Ordering::{AcqRel, Acquire, Release},
         },
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
-use futures::FutureExt as _;
+use futures::{FutureExt as _, task::AtomicWaker};
 use hyper::rt::Executor;
 use tokio::time::Instant;
 
@@ -27,15 +28,39 @@ struct Shared {
     open: AtomicUsize,
     /// Milliseconds from `began` until the last call ended.
     idle_at: AtomicU64,
+    /// How many may be open before the connection is no longer read.
+    most: usize,
+    /// Waits until there are fewer.
+    reader: AtomicWaker,
 }
 
 /// A call that is open until this is dropped.
 struct OpenCall(OpenCalls);
 
 impl OpenCalls {
-    pub(super) fn new() -> Self {
-        let (open, idle_at) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Self(Arc::new(Shared { began: Instant::now(), open, idle_at }))
+    /// The calls of a connection that is not read while it has this many.
+    pub(super) fn new(most: usize) -> Self {
+        Self(Arc::new(Shared {
+            began: Instant::now(),
+            open: AtomicUsize::new(0),
+            idle_at: AtomicU64::new(0),
+            most,
+            reader: AtomicWaker::new(),
+        }))
+    }
+
+    /// Waits until the connection may be read. Only one task at a time may wait.
+    pub(super) fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        let Shared { open, most, reader, .. } = &*self.0;
+        if open.load(Acquire) < *most {
+            return Poll::Ready(());
+        }
+        reader.register(context.waker());
+        // A call may have ended before the waker was there.
+        match open.load(Acquire) < *most {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
     }
 
     /// Since when no call is open; `None` while one is.
@@ -58,7 +83,9 @@ impl Drop for OpenCall {
         // Before the count, so that whoever sees no open call sees when the last one ended.
         let now = u64::try_from(shared.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         shared.idle_at.store(now, Release);
-        shared.open.fetch_sub(1, AcqRel);
+        if shared.open.fetch_sub(1, AcqRel) == shared.most {
+            shared.reader.wake();
+        }
     }
 }
 
@@ -70,7 +97,7 @@ where
     fn execute(&self, call: F) {
         let open = self.begin();
         // Also a call that panics drops what it counts by.
-        tokio::spawn(grpc::serve_call(grpc::resettable(call).map(move |()| drop(open))));
+        tokio::spawn(grpc::serve_call(call).map(move |()| drop(open)));
     }
 }
 
@@ -82,7 +109,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_is_idle_while_none_of_its_calls_is_open() {
-        let calls = OpenCalls::new();
+        let calls = OpenCalls::new(usize::MAX);
         assert!(calls.idle_since().is_some());
         let (end, ended) = oneshot::channel::<()>();
         calls.execute(ended);

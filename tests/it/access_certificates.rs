@@ -10,7 +10,7 @@ use tonic::{Code, Status, body::Body, service::Routes};
 use trunkline::{
     access::{Access, PeerIdentity},
     broker::{Broker, Quotas},
-    grpc::{Api, Services, answer},
+    grpc::{Api, Connection, Services, answer},
     proto::{self, Operation},
     storage::Storage,
 };
@@ -26,7 +26,7 @@ async fn who_am_i(
     let names = names.iter().map(|&name| name.to_owned()).collect();
     let mut request = http::Request::post("http://broker/trunkline.v1.AccessService/WhoAmI")
         .header("content-type", "application/grpc")
-        .extension(PeerIdentity(names));
+        .extension(Connection::new(None, Some(PeerIdentity(names))));
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }

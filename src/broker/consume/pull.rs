@@ -217,7 +217,7 @@ impl Room<'_> {
         };
         let bytes = bytes + ANSWER_FRAMING;
         let room = match waited_for {
-            Some(mut hold) if hold.bytes() >= bytes => hold.split(bytes),
+            Some(mut hold) if hold.bytes() >= bytes => Some(hold.split(bytes)),
             _ => share.try_hold(bytes),
         };
         match room {

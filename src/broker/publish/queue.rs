@@ -9,7 +9,10 @@ use std::{
 };
 
 use parking_lot::RwLock;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    oneshot,
+};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -44,6 +47,9 @@ pub struct Publisher {
     budget: Arc<Budget>,
 }
 
+/// A queue that has no room, and the publish that waits for some.
+type Full = Box<(mpsc::Sender<Pending>, Pending)>;
+
 impl Publisher {
     pub(crate) fn start(
         log: Arc<LogStore>,
@@ -77,13 +83,34 @@ impl Publisher {
     /// the order in which they are enqueued. `hold` is what its bytes were charged, and is returned
     /// with the answer.
     pub async fn enqueue(&self, publish: Publish, hold: Option<Hold>) -> Result<Answers, Error> {
+        let (answers, full) = self.try_enqueue(publish, hold)?;
+        if let Some(full) = full {
+            let (queue, pending) = *full;
+            // Boxed, as a queue is rarely full.
+            Box::pin(async move { queue.send(pending).await })
+                .await
+                .map_err(|_| Error::Draining)?;
+        }
+        Ok(answers)
+    }
+
+    /// Enqueues a publish. Returns it and its queue too if the queue has no room.
+    fn try_enqueue(
+        &self,
+        publish: Publish,
+        hold: Option<Hold>,
+    ) -> Result<(Answers, Option<Full>), Error> {
         self.calls.admit()?;
         let queue = self.queue_of(&publish.topic).ok_or(Error::Draining)?;
         let (outcome, answered) = oneshot::channel();
         let answers = Answers::of(&publish, answered);
         let pending = Pending::new(publish, Caller { outcome, _hold: hold });
-        queue.send(pending).await.map_err(|_| Error::Draining)?;
-        Ok(answers)
+        // This takes no room that goes to a sender that waits.
+        match queue.try_send(pending) {
+            Ok(()) => Ok((answers, None)),
+            Err(TrySendError::Full(pending)) => Ok((answers, Some(Box::new((queue, pending))))),
+            Err(TrySendError::Closed(_)) => Err(Error::Draining),
+        }
     }
 
     /// Accepts no more publishes; the writers end once they have written those that are enqueued.

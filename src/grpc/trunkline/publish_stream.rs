@@ -193,7 +193,8 @@ impl Intake {
             if let Some(denials) = &self.denials {
                 denials.count(&error);
             }
-            let error = missing::refusal_of_publish(&self.broker, error).await;
+            // Boxed, so that a stream that is permitted does not carry it.
+            let error = Box::pin(missing::refusal_of_publish(&self.broker, error)).await;
             return Upcoming::Refused { error, requests };
         }
         match self.broker.publisher.enqueue(publish, hold).await {

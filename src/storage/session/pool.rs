@@ -118,7 +118,9 @@ impl SessionPool {
 
     /// Waits for a free session.
     pub(crate) async fn get(&self) -> Result<Session, Error> {
-        Ok(Session::new(self.pool.get().await?, self.kind.clone(), self.answer_within))
+        // Boxed, as it would make each call larger that may ask the database.
+        let object = Box::pin(self.pool.get()).await?;
+        Ok(Session::new(object, self.kind.clone(), self.answer_within))
     }
 
     /// How many sessions there may be.

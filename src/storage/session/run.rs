@@ -258,8 +258,7 @@ impl Drop for UnderWay<'_> {
 impl Statements for Session {
     async fn run(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Answer, Error> {
         let object = self.object()?;
-        // Boxed, as the futures around it would each hold it twice.
-        let statement = Box::pin(run(object, &self.kind, text, parameters));
+        let statement = run(object, &self.kind, text, parameters);
         let answer = async {
             match &self.kind {
                 SessionKind::Direct if self.lock_wait.is_none() => Ok(statement.await?),
@@ -271,7 +270,8 @@ impl Statements for Session {
                 SessionKind::Pooled { .. } => self.in_transaction(statement).await,
             }
         };
-        self.in_time(answer).await
+        // Boxed, as the futures around it would each hold it twice.
+        self.in_time(Box::pin(answer)).await
     }
 }
 
@@ -291,9 +291,9 @@ impl Transaction<'_> {
 
 impl Statements for Transaction<'_> {
     async fn run(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Answer, Error> {
+        let statement = run(self.object, self.kind, text, parameters);
         // Boxed, as the futures around it would each hold it twice.
-        let statement = Box::pin(run(self.object, self.kind, text, parameters));
-        within(self.answer_within, async { Ok(statement.await?) }).await
+        within(self.answer_within, Box::pin(async { Ok(statement.await?) })).await
     }
 }
 
