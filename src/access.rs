@@ -35,6 +35,6 @@ pub use caller::{Caller, PeerIdentity};
 pub use error::Error;
 pub use gate::{Access, Unproven};
 pub use guard::Guard;
-pub use rules::{Rule, find_method, find_rule, rules};
+pub use rules::{Rule, find_call, find_rule, rules};
 pub use state::Patience;
 pub use usage::{OpenStream, Pace};

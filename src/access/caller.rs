@@ -116,6 +116,9 @@ impl Caller {
 impl Known {
     /// Continues with a newer snapshot, if the caller's proof is still valid by it.
     pub(crate) fn renew(&mut self, snapshot: &Arc<Snapshot>) -> Result<(), Error> {
+        if Arc::ptr_eq(&self.snapshot, snapshot) {
+            return self.proof.check();
+        }
         match &self.proof {
             Proof::Token(token) => self.proof = Proof::Token(snapshot.check_again(token)?.clone()),
             proof => proof.check()?,
@@ -141,10 +144,11 @@ impl Known {
             Rule::Description { own, any } => (own, any, true),
             _ => return Err(self.not_granted(&[Operation::Admin], "*")),
         };
-        if self.may(any, &key.topic) {
+        let rights = self.rights();
+        if rights.permit_any(any, key.topic.as_str()) {
             return Ok(true);
         }
-        self.permit_any(own, &key.topic)?;
+        self.permit_any_by(rights, own, &key.topic)?;
         let version = self.snapshot.version.owners;
         let owned = state.owners.find(&state.storage, key, version).await;
         match owned.map_err(Error::of_read)? {
@@ -158,8 +162,7 @@ impl Known {
 
     /// Whether any of the operations is permitted.
     pub(crate) fn may(&self, operations: &[Operation], topic: &TopicName) -> bool {
-        let rights = self.rights();
-        operations.iter().any(|&operation| rights.permit(operation, topic.as_str()))
+        self.rights().permit_any(operations, topic.as_str())
     }
 
     /// Refuses a caller without any of the operations. If it has no right on the topic at all, the
@@ -169,10 +172,19 @@ impl Known {
         operations: &[Operation],
         topic: &TopicName,
     ) -> Result<(), Error> {
-        if self.may(operations, topic) {
+        self.permit_any_by(self.rights(), operations, topic)
+    }
+
+    fn permit_any_by(
+        &self,
+        rights: &Rights,
+        operations: &[Operation],
+        topic: &TopicName,
+    ) -> Result<(), Error> {
+        if rights.permit_any(operations, topic.as_str()) {
             return Ok(());
         }
-        match self.rights().know(topic.as_str()) {
+        match rights.know(topic.as_str()) {
             true => Err(self.not_granted(operations, topic.as_str())),
             false => Err(Error::TopicHidden { topic: topic.clone() }),
         }

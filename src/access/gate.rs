@@ -11,7 +11,7 @@ use crate::{
         error::Error,
         guard::Guard,
         jwt::{KeySource, Refusal, Verified},
-        rules::{self, Rule},
+        rules::Rule,
         snapshot::Snapshot,
         state::{Patience, State},
         token::Presented,
@@ -104,18 +104,15 @@ impl Access {
         self.tasks.wait().await;
     }
 
-    /// Finds out who calls; `None` for somebody unknown whose call is open to everyone. `path` is
-    /// `/package.Service/Method`, and `authorization` are the values of all headers of this name.
+    /// Finds out who calls; `None` for somebody unknown whose call is open to everyone. `rule` is
+    /// that of the call, and `authorization` are the values of all headers of this name.
     pub async fn authenticate<'a>(
         &self,
-        path: &str,
+        rule: Rule,
         authorization: impl Iterator<Item = &'a [u8]>,
         peer: Option<&PeerIdentity>,
     ) -> Result<Option<Caller>, Unproven> {
         let Some(state) = &self.state else { return Ok(None) };
-        // No service answers a call without a rule. It gets one that no call uses, so that it says
-        // nothing about the broker to strangers.
-        let rule = rules::find_rule(path).unwrap_or(Rule::Administrator);
         if rule != Rule::Open && !state.is_confirmed() {
             // Before that, what is wrong with the call itself.
             Presented::find(authorization, self.keys.is_some())?;

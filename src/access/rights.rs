@@ -48,6 +48,11 @@ impl Rights {
         }
     }
 
+    /// Whether any of some operations is permitted on a topic.
+    pub(crate) fn permit_any(&self, operations: &[Operation], topic: &str) -> bool {
+        operations.iter().any(|&operation| self.permit(operation, topic))
+    }
+
     /// Whether any operation is permitted on a topic.
     pub(crate) fn know(&self, topic: &str) -> bool {
         self.scopes().into_iter().any(|scope| scope.has(topic))

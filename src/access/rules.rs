@@ -100,8 +100,12 @@ pub fn find_rule(path: &str) -> Option<Rule> {
     BY_PATH.get(path).copied()
 }
 
-/// The call with a path, as `package.Service/Method`; empty if there is none. It is no text of the
-/// client's.
-pub fn find_method(path: &str) -> &'static str {
-    BY_PATH.get_key_value(path).map_or("", |(path, _)| path.trim_start_matches('/'))
+/// The call with a path, as `package.Service/Method`, and its rule. The call is empty if there is none:
+/// it is no text of the client's. Nor does any service answer it; it gets a rule that no call uses, so
+/// that it says nothing about the broker to strangers.
+pub fn find_call(path: &str) -> (&'static str, Rule) {
+    match BY_PATH.get_key_value(path) {
+        Some((path, rule)) => (path.trim_start_matches('/'), *rule),
+        None => ("", Rule::Administrator),
+    }
 }

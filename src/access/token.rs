@@ -103,7 +103,7 @@ impl<'a> OwnToken<'a> {
         });
         let Some((id, secret)) = parts else { return Err(malformed) };
         let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if !id.bytes().all(|byte| ALPHABET.contains(&byte)) || !secret.bytes().all(is_base64) {
+        if !id.bytes().all(is_of_id) || !secret.bytes().all(is_base64) {
             return Err(malformed);
         }
         Ok(Self { id, hash: hash(text) })
@@ -118,7 +118,12 @@ pub(crate) fn are_equal(one: &Hash, other: &Hash) -> bool {
 
 /// Whether a text may be a token's id.
 pub(crate) fn is_id(text: &str) -> bool {
-    text.len() == ID_CHARS && text.bytes().all(|byte| ALPHABET.contains(&byte))
+    text.len() == ID_CHARS && text.bytes().all(is_of_id)
+}
+
+/// Whether it is one of [`ALPHABET`].
+fn is_of_id(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit()
 }
 
 pub(crate) fn hash(token: &str) -> Hash {

@@ -87,12 +87,12 @@ struct Known {
 
 /// Finds out who calls, and puts the caller into the request's extensions.
 async fn identify(api: &Api, request: &mut Request<Body>) -> Result<Known, Status> {
-    let path = request.uri().path();
-    let (method, address) = (access::find_method(path), connection::address(request.extensions()));
+    let (method, rule) = access::find_call(request.uri().path());
+    let address = connection::address(request.extensions());
     let authorization = request.headers().get_all("authorization").iter();
     let authorization = authorization.map(|header| header.as_bytes());
     let peer = connection::identity(request.extensions());
-    match api.access.authenticate(path, authorization, peer).await {
+    match api.access.authenticate(rule, authorization, peer).await {
         Ok(caller) => {
             if let Some(caller) = caller.clone() {
                 request.extensions_mut().insert(caller);
@@ -155,7 +155,8 @@ fn serve(api: Api, mut request: Request<Body>) -> impl Future<Output = Response<
             return (Guard::of_everyone(), None);
         };
         let address = connection::address(request.extensions());
-        let denials = Denials::new(audit, Some(caller), address, access::find_method(path));
+        let (method, _) = access::find_call(path);
+        let denials = Denials::new(audit, Some(caller), address, method);
         (access.guard(caller), Some(denials))
     });
     // Boxed, as most calls have none.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tonic::Code;
 use trunkline::{
-    access::{Access, Error, Patience},
+    access::{Access, Error, Patience, find_rule},
     broker::{Broker, Quotas},
     model::Allowance,
     storage::Storage,
@@ -113,7 +113,9 @@ async fn while_the_database_is_away_calls_are_refused_first_and_streams_end_late
     let authenticate = async || {
         let header = format!("Bearer {}", secured.root);
         let headers = std::iter::once(header.as_bytes());
-        access.authenticate("/trunkline.v1.AccessService/WhoAmI", headers, None).await
+        access
+            .authenticate(find_rule("/trunkline.v1.AccessService/WhoAmI").unwrap(), headers, None)
+            .await
     };
     let caller = authenticate().await.unwrap().unwrap();
     let mut guard = access.guard(&caller);

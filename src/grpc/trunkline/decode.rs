@@ -181,7 +181,12 @@ pub(super) struct Names {
 
 pub(super) fn publish(request: Bounded<PublishRequest>, names: &mut Names) -> Decoded<Publish> {
     let request = bounded(request, "messages", "messages")?;
-    let messages = request.messages.into_iter().enumerate().map(message).collect::<Decoded<_>>()?;
+    // Not collected, which would reuse the memory of the request's messages: it has room for more of
+    // them, and is not a multiple of what a message takes, so it would be moved for each request.
+    let mut messages = Vec::with_capacity(request.messages.len());
+    for entry in request.messages.into_iter().enumerate() {
+        messages.push(message(entry)?);
+    }
     Ok(Publish {
         topic: name_like_last(&mut names.topic, &request.topic, "topic")?,
         producer: name_like_last(&mut names.producer, &request.producer_id, "producer_id")?,
