@@ -20,6 +20,7 @@ pub mod fuzzing;
 mod grant;
 mod greeting;
 mod health;
+mod lag;
 mod lines;
 mod name_value;
 mod output;

@@ -44,7 +44,7 @@ pub(super) enum Command {
     /// Register, list, describe and assign the producers of a topic.
     #[command(subcommand)]
     Producer(ProducerCommand),
-    /// Register, list, describe, move and assign the consumers of a topic.
+    /// Register, list, describe, move and assign consumers, and see which are behind.
     #[command(subcommand)]
     Consumer(ConsumerCommand),
     /// Publish lines, each as a message.

@@ -1,4 +1,4 @@
-//! `trunkline consumer`: registers, describes, moves and assigns the consumers of a topic.
+//! `trunkline consumer`: registers, describes, moves and assigns consumers, and says who is behind.
 
 use std::io;
 
@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{
     failure::Failure,
+    lag::{self, LagArgs},
     output::{Table, describe, print_line},
     pages::for_each_page,
     registration::{
@@ -24,7 +25,7 @@ use crate::{
     },
 };
 
-/// Register, list, describe, move and assign the consumers of a topic.
+/// Register, list, describe, move and assign consumers, and see which are behind.
 #[derive(Debug, Subcommand)]
 pub(super) enum ConsumerCommand {
     /// Give a consumer a position in a topic.
@@ -51,6 +52,11 @@ pub(super) enum ConsumerCommand {
     List(ListRegistrationsArgs),
     /// Describe a consumer: its position, its lag, and who holds its lease.
     Describe(DescribeRegistrationArgs),
+    /// List the consumers that are behind, those with the most messages left first.
+    ///
+    /// LAG is how many messages are left. BEHIND is how long ago the message at the consumer's
+    /// position was stored, by the clock of this machine; "-" if it was removed or may not be read.
+    Lag(LagArgs),
 }
 
 pub(super) async fn run(client: &Client, command: ConsumerCommand) -> Result<(), Failure> {
@@ -137,6 +143,7 @@ pub(super) async fn run(client: &Client, command: ConsumerCommand) -> Result<(),
             ];
             describe(&mut out, output, &lines, &object(&consumer))?;
         }
+        ConsumerCommand::Lag(args) => lag::run(client, args).await?,
     }
     Ok(())
 }

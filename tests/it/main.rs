@@ -33,6 +33,7 @@ mod client_tokens;
 mod command;
 mod command_access;
 mod command_client;
+mod command_lag;
 mod command_produce;
 mod commit;
 mod connecting;
