@@ -25,8 +25,8 @@ faults: postgres ## Inject each fault once while clients work, and check that no
 soak: postgres ## Inject random faults into brokers, PostgreSQL and the network (SECONDS=300 SEED=1)
 	SOAK_SECONDS=$(or $(SECONDS),300) SOAK_SEED=$(or $(SEED),$$RANDOM) cargo test --locked --test faults a_long_soak -- --ignored --nocapture
 
-abuse: postgres ## Attack a broker as hostile clients do, and check what others get done meanwhile (ARGS=--release)
-	cargo test --locked $(ARGS) --test faults an_attack_leaves -- --ignored --nocapture
+abuse: postgres ## Attack a broker as hostile clients do, and check what others get done meanwhile (PROFILE=dev for a quick build)
+	cargo test --locked $(if $(filter dev,$(PROFILE)),,--release) --test faults an_attack_leaves -- --ignored --nocapture
 
 check: fmt clippy doc client deny proto benches ## Run every check except the tests: format, lints, documentation, dependencies, protos, scripts
 

@@ -118,7 +118,8 @@ async fn every_session_has_an_application_name() {
         .await
         .query(
             "select distinct application_name from pg_stat_activity
-             where datname = current_database() and pid <> pg_backend_pid() order by 1",
+             where datname = current_database() and backend_type = 'client backend'
+                and pid <> pg_backend_pid() order by 1",
             &[],
         )
         .await
