@@ -39,7 +39,7 @@ pub use admin::{
     topics::{TopicAdmin, TrimTo},
 };
 pub use budget::{Budget, Hold, Owner, Share, counted_address};
-pub use calls::SessionOwner;
+pub use calls::{OfOwner, SessionOwner};
 pub use consume::{
     commit::Commit,
     delivery::Delivery,

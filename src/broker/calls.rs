@@ -10,9 +10,12 @@ use crate::{broker::error::Error, storage::SessionShare};
 #[derive(Clone, Debug, Default)]
 pub struct SessionOwner(SessionShare);
 
+/// A call that gets sessions as those of one owner.
+pub type OfOwner<F> = TaskLocalFuture<SessionShare, F>;
+
 impl SessionOwner {
     /// Serves a call of this owner.
-    pub fn scope<F: Future>(self, call: F) -> TaskLocalFuture<SessionShare, F> {
+    pub fn scope<F: Future>(self, call: F) -> OfOwner<F> {
         self.0.scope(call)
     }
 

@@ -22,7 +22,7 @@ use tonic::{
 
 use crate::{
     access::{Access, Caller},
-    broker::Owner,
+    broker::{OfOwner, Owner},
     grpc::{
         accounts::{Account, Accounts},
         answers::{AnswerRoom, Unread, hand_over_in_parts},
@@ -125,8 +125,9 @@ where
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    /// A publish without authentication is answered by its service directly, as it needs nothing else.
-    type Future = Either<S::Future, BoxFuture<'static, Answer>>;
+    /// A publish is answered by its service directly, as it needs nothing else; without authentication,
+    /// nor does it need the database before it is stored.
+    type Future = Either<S::Future, Either<OfOwner<S::Future>, BoxFuture<'static, Answer>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.service.poll_ready(context)
@@ -137,7 +138,10 @@ where
         let path = request.uri().path();
         match open(&account, path) {
             Ok(call) => call_task::keep(call),
-            Err(refusal) => return Either::Right(Box::pin(ready(Ok(refusal.into_http())))),
+            Err(refusal) => {
+                let refused = ready(Ok(refusal.into_http()));
+                return Either::Right(Either::Right(Box::pin(refused)));
+            }
         }
         let is_publish = path == PUBLISH;
         // Its rights may have to be looked up in the database.
@@ -170,8 +174,12 @@ where
         }
         let arriving = |body| Body::new(ArrivingBody::new(body, terms, arrivals));
         let answering = self.service.call(request.map(arriving));
-        if is_publish && !is_known {
-            return Either::Left(answering);
+        match (is_publish, is_known) {
+            (true, false) => return Either::Left(answering),
+            (true, true) => {
+                return Either::Right(Either::Left(account.sessions.clone().scope(answering)));
+            }
+            (false, _) => {}
         }
         let unread = answers_are_large.then(|| Unread {
             share: account.answers.clone(),
@@ -192,7 +200,7 @@ where
             }
             Ok(unread.keep(answering.await?).await)
         };
-        Either::Right(Box::pin(account.sessions.clone().scope(answering)))
+        Either::Right(Either::Right(Box::pin(account.sessions.clone().scope(answering))))
     }
 }
 

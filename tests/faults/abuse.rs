@@ -32,7 +32,7 @@ const INTERVAL: Duration = Duration::from_millis(5);
 
 /// An attack must leave others one in so many of their messages. Without optimization, HTTP/2 itself
 /// takes the machine.
-const SHARE: u64 = if cfg!(debug_assertions) { 4 } else { 2 };
+const SHARE: u64 = if cfg!(debug_assertions) { 16 } else { 2 };
 
 /// How much memory an attack may cost the broker, in MiB.
 const MEMORY: u64 = 512;
