@@ -124,17 +124,14 @@ fn answer_in_time(api: Api, request: Request<Body>) -> impl Future<Output = Resp
     let Some(header) = request.headers().get(deadline::HEADER) else {
         return Either::Left(serve(api, request));
     };
+    let refused = |error| Either::Right(Either::Left(ready(refuse(error))));
     let timeout = match deadline::parse_header(header) {
-        Some(Duration::ZERO) => Err(Error::DeadlineExceeded),
-        Some(timeout) => Ok(timeout),
+        Some(Duration::ZERO) => return refused(Error::DeadlineExceeded),
+        Some(timeout) => timeout,
         None => {
             let problem = "must be up to 8 digits and one of H, M, S, m, u, n";
-            Err(InvalidInput::new(deadline::HEADER, problem).into())
+            return refused(InvalidInput::new(deadline::HEADER, problem).into());
         }
-    };
-    let timeout = match timeout {
-        Ok(timeout) => timeout,
-        Err(error) => return Either::Right(Either::Left(ready(refuse(error)))),
     };
     let only_reads = only_reads(request.uri().path());
     // Boxed, as a timer is large, and most publishes have no deadline.

@@ -125,8 +125,8 @@ where
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    /// A publish is answered by its service directly, as it needs nothing else; without authentication,
-    /// nor does it need the database before it is stored.
+    /// A publish is answered by its service directly. Only that of a known caller may ask the database
+    /// before it is stored, in its owner's turn.
     type Future = Either<S::Future, Either<OfOwner<S::Future>, BoxFuture<'static, Answer>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {

@@ -29,7 +29,8 @@ pub(super) async fn refusal_of_publish(broker: &Broker, error: access::Error) ->
     else {
         return error.into();
     };
-    match broker.topics.get(&topic).await {
+    // Boxed, so that a publish that is permitted does not carry it.
+    match Box::pin(broker.topics.get(&topic)).await {
         Ok(_) => Error::ProducerNotRegistered { topic, producer }.into(),
         Err(error) => error.into(),
     }

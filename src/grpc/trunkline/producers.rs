@@ -135,9 +135,7 @@ impl ProducerService for Producers {
         self.access.take(&caller, messages, bytes).map_err(refuse)?;
         let key = || RegistrationKey::producer(&publish.topic, &publish.producer);
         if let Err(error) = self.access.permit_registration(&caller, key).await {
-            // Boxed, so that a publish that is permitted does not carry it.
-            let refusal = Box::pin(missing::refusal_of_publish(&self.broker, error));
-            return Err(refuse(refusal.await));
+            return Err(refuse(missing::refusal_of_publish(&self.broker, error).await));
         }
         let hold = arrivals.take(arrivals.decoded(publish.memory()));
         let receipt = self.broker.publisher.publish(publish, hold).await.map_err(refuse)?;

@@ -193,8 +193,7 @@ impl Intake {
             if let Some(denials) = &self.denials {
                 denials.count(&error);
             }
-            // Boxed, so that a stream that is permitted does not carry it.
-            let error = Box::pin(missing::refusal_of_publish(&self.broker, error)).await;
+            let error = missing::refusal_of_publish(&self.broker, error).await;
             return Upcoming::Refused { error, requests };
         }
         match self.broker.publisher.enqueue(publish, hold).await {
