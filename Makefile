@@ -4,7 +4,7 @@
 SHELL := bash
 ARGS ?=
 
-.PHONY: help run test faults soak abuse check fmt clippy doc client deny proto benches bench fuzz postgres test-postgres test-clients
+.PHONY: help run test faults soak abuse check fmt clippy doc client deny proto benches ops bench fuzz postgres test-postgres test-clients
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
@@ -28,7 +28,7 @@ soak: postgres ## Inject random faults into brokers, PostgreSQL and the network 
 abuse: postgres ## Attack a broker as hostile clients do, and check what others get done meanwhile (PROFILE=dev for a quick build)
 	cargo test --locked $(if $(filter dev,$(PROFILE)),,--release) --test faults an_attack_leaves -- --ignored --nocapture
 
-check: fmt clippy doc client deny proto benches ## Run every check except the tests: format, lints, documentation, dependencies, protos, scripts
+check: fmt clippy doc client deny proto benches ops ## Run every check except the tests: format, lints, documentation, dependencies, protos, scripts, alerts
 
 fmt: ## Check the formatting
 	cargo fmt --check
@@ -51,6 +51,9 @@ proto: ## Check the protos: lints, compatibility with the last release
 
 benches: ## Check the benchmark scripts
 	scripts/check-benches
+
+ops: ## Check the alerts and the dashboard for Prometheus and Grafana
+	scripts/check-ops
 
 bench: ## Benchmark the inner steps of publishing and consuming
 	cargo bench --bench inner --locked
