@@ -14,8 +14,10 @@ mod consume;
 mod error;
 mod health;
 mod lease;
+mod load;
 mod log;
 mod notify;
+mod overview;
 mod publish;
 mod quotas;
 mod retention;
@@ -23,13 +25,14 @@ mod retention;
 mod testing;
 mod truncation;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     audit::Audit,
+    metrics::BrokerMetrics,
     storage::{self, Storage},
 };
 
@@ -38,7 +41,7 @@ pub use admin::{
     producers::ProducerAdmin,
     topics::{TopicAdmin, TrimTo},
 };
-pub use budget::{Budget, Hold, Owner, Share, counted_address};
+pub use budget::{Budget, Hold, Owner, Share, Used, counted_address};
 pub use calls::{OfOwner, SessionOwner};
 pub use consume::{
     commit::Commit,
@@ -49,7 +52,13 @@ pub use consume::{
     request::{CommitMode, Consume, Frame, OnBusy, Stop},
 };
 pub use error::Error;
-pub use log::messages::{BatchPart, FrameLimits, Messages};
+pub use lease::registry::Waiting;
+pub use load::Load;
+pub use log::{
+    cache::CacheUse,
+    messages::{BatchPart, FrameLimits, Messages},
+};
+pub use overview::{Overview, OverviewLimits, Snapshot};
 pub use publish::{
     pending::Answers,
     queue::Publisher,
@@ -90,6 +99,8 @@ pub struct Broker {
     leases: Arc<Leases>,
     database_up: watch::Receiver<bool>,
     hears_others: watch::Receiver<bool>,
+    /// When this broker last finished removing expired messages.
+    swept_at: watch::Receiver<Option<SystemTime>>,
     calls: Calls,
     /// Cancelled when no call is left.
     stopping: CancellationToken,
@@ -107,13 +118,19 @@ impl Broker {
     ) -> Result<Arc<Self>, storage::Error> {
         let storage = Arc::new(storage);
         let (calls, tasks) = (Calls::default(), TaskTracker::new());
+        let metrics = Arc::<BrokerMetrics>::default();
         let stopping = CancellationToken::new();
         let audit = Audit::start(storage.clone(), &tasks, stopping.clone());
         let catalogue = Arc::new(Catalogue::new(storage.clone()));
         let characters = Arc::new(Characters::of(&storage));
         let logs = Arc::new(TopicLogs::default());
-        let truncation =
-            Detector::new(storage.clone(), logs.clone(), tasks.clone(), stopping.clone());
+        let truncation = Detector::new(
+            storage.clone(),
+            logs.clone(),
+            metrics.clone(),
+            tasks.clone(),
+            stopping.clone(),
+        );
         let truncation = Arc::new(truncation);
 
         let (outbox, poll_now) = (Outbox::default(), Arc::new(Notify::new()));
@@ -141,9 +158,11 @@ impl Broker {
             truncation: truncation.clone(),
             outbox,
             characters: characters.clone(),
+            metrics: metrics.clone(),
         };
         let publisher = Publisher::start(Arc::new(log_store), writers, calls.clone(), &tasks);
-        Sweeper::new(storage.clone(), logs.clone(), lease_session).start(&tasks, stopping.clone());
+        let sweeper = Sweeper::new(storage.clone(), logs.clone(), lease_session);
+        let swept_at = sweeper.start(&tasks, stopping.clone());
         let positions = Positions::start(storage.clone(), &tasks);
         tasks.spawn(stopping.clone().run_until_cancelled_owned(warm_up(storage.clone())));
         let poller = Poller {
@@ -166,6 +185,7 @@ impl Broker {
             leases: leases.clone(),
             positions,
             streams: StreamLimit::new(quotas.streams),
+            metrics,
         };
         let topics = TopicAdmin {
             storage: storage.clone(),
@@ -191,6 +211,7 @@ impl Broker {
             leases,
             database_up,
             hears_others,
+            swept_at,
             calls,
             stopping,
             tasks,
@@ -221,6 +242,27 @@ impl Broker {
     /// Whether other brokers' notifications are received. If not, polling finds what they store.
     pub fn hears_others(&self) -> watch::Receiver<bool> {
         self.hears_others.clone()
+    }
+
+    /// What is measured of publishes, leases and traffic.
+    pub fn metrics(&self) -> &BrokerMetrics {
+        &self.delivery.metrics
+    }
+
+    /// How busy the broker is.
+    pub fn load(&self) -> Load {
+        Load {
+            database_up: *self.database_up.borrow(),
+            hears_others: *self.hears_others.borrow(),
+            is_draining: self.draining().is_cancelled(),
+            streams: self.delivery.streams.used(),
+            publish_bytes: self.publisher.budget().used(),
+            queued_publishes: self.publisher.queued(),
+            cache: self.delivery.logs.cache_use(),
+            waiting: self.leases.waiting(),
+            truncations: self.delivery.truncation.found(),
+            swept_at: *self.swept_at.borrow(),
+        }
     }
 
     /// Cancelled when the broker begins to drain.

@@ -14,6 +14,7 @@ mod deadline;
 mod explain;
 mod intake;
 mod limits;
+mod measured;
 mod open_calls;
 mod peer;
 mod served;
@@ -27,12 +28,14 @@ use crate::{
     access::Access,
     audit::Audit,
     broker::Broker,
+    metrics::CallMetrics,
     proto::raw::{
         access_service_server::AccessServiceServer, consumer_service_server::ConsumerServiceServer,
         producer_service_server::ProducerServiceServer, topic_service_server::TopicServiceServer,
     },
 };
 
+pub use audited::Denials;
 pub use call::{Api, answer};
 pub use call_task::serve_call;
 pub use connection::Connection;
@@ -54,6 +57,7 @@ pub struct Services {
     access: Arc<Access>,
     audit: Arc<Audit>,
     accounts: Arc<Accounts>,
+    metrics: Arc<CallMetrics>,
 }
 
 impl Services {
@@ -62,7 +66,19 @@ impl Services {
         let publishes = broker.publisher.budget().clone();
         let accounts = Accounts::new(publishes, broker.quotas().streams, access.is_required());
         let audit = broker.audit();
-        Self { broker, access, audit, accounts: Arc::new(accounts) }
+        let metrics = Arc::default();
+        Self { broker, access, audit, accounts: Arc::new(accounts), metrics }
+    }
+
+    /// What is measured of calls.
+    pub fn metrics(&self) -> Arc<CallMetrics> {
+        self.metrics.clone()
+    }
+
+    /// How many calls are open.
+    pub fn open_calls(&self) -> impl Fn() -> usize + Send + Sync + 'static {
+        let accounts = self.accounts.clone();
+        move || accounts.open_calls()
     }
 
     /// The service for topics.
@@ -82,6 +98,7 @@ impl Services {
             broker: self.broker.clone(),
             access: self.access.clone(),
             audit: self.audit.clone(),
+            metrics: self.metrics.clone(),
         };
         let producers = ProducerServiceServer::new(producers);
         self.limited(producers.max_decoding_message_size(MAX_REQUEST_BYTES))

@@ -28,6 +28,10 @@ pub mod embedded;
 #[cfg(feature = "server")]
 pub mod grpc;
 #[cfg(feature = "server")]
+pub mod http;
+#[cfg(feature = "server")]
+pub mod metrics;
+#[cfg(feature = "server")]
 pub mod model;
 pub mod proto;
 #[cfg(feature = "server")]

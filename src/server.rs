@@ -11,6 +11,7 @@ mod error;
 mod exposure;
 mod handshake;
 pub(crate) mod health;
+mod http;
 mod lifetime;
 mod log_dedup;
 mod logs;

@@ -97,6 +97,19 @@ impl Access {
         self.state.is_some()
     }
 
+    /// Refuses a caller without any of the operations on all topics.
+    pub fn permit_everywhere(
+        &self,
+        caller: &Caller,
+        operations: &[Operation],
+    ) -> Result<(), Error> {
+        match caller {
+            Caller::Everyone => Ok(()),
+            Caller::Known(known) if known.rights().permit_everywhere(operations) => Ok(()),
+            Caller::Known(known) => Err(known.not_granted(operations, "*")),
+        }
+    }
+
     /// Stops polling. Call this before the storage is closed.
     pub async fn stop(&self) {
         self.stopping.cancel();

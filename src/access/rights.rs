@@ -53,6 +53,17 @@ impl Rights {
         operations.iter().any(|&operation| self.permit(operation, topic))
     }
 
+    /// Whether any of some operations is permitted on all topics.
+    pub(crate) fn permit_everywhere(&self, operations: &[Operation]) -> bool {
+        operations.iter().any(|operation| match operation {
+            Operation::Admin => self.admin.all,
+            Operation::Publish => self.publish.all,
+            Operation::Consume => self.consume.all,
+            // Consuming includes reading.
+            Operation::Read => self.read.all || self.consume.all,
+        })
+    }
+
     /// Whether any operation is permitted on a topic.
     pub(crate) fn know(&self, topic: &str) -> bool {
         self.scopes().into_iter().any(|scope| scope.has(topic))

@@ -38,6 +38,15 @@ pub fn counted_address(peer: IpAddr) -> IpAddr {
     }
 }
 
+/// How much of something is used, and how much there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// How much is used.
+    pub used: usize,
+    /// How much there is.
+    pub limit: usize,
+}
+
 /// Bytes that all owners share.
 pub struct Budget {
     all: Arc<Semaphore>,
@@ -80,6 +89,11 @@ impl Budget {
     /// How many bytes are in use.
     pub fn held(&self) -> usize {
         self.size - self.all.available_permits()
+    }
+
+    /// How many bytes are in use, and how many there are.
+    pub fn used(&self) -> Used {
+        Used { used: self.held(), limit: self.size }
     }
 }
 

@@ -5,7 +5,11 @@
 //! more. Their rows are deleted next, and then a vacuum frees the space for new rows. Autovacuum
 //! alone runs only once a minute, in which gigabytes may be published and removed.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     sync::watch,
@@ -49,12 +53,18 @@ impl Sweeper {
         Self { storage, logs, session, deleted_bytes: 0, deleted_up_to: HashMap::new() }
     }
 
-    /// Sweeps until the broker stops.
-    pub(crate) fn start(self, tasks: &TaskTracker, stopping: CancellationToken) {
-        tasks.spawn(stopping.run_until_cancelled_owned(self.run()));
+    /// Sweeps until the broker stops. The returned channel says when it last finished a sweep.
+    pub(crate) fn start(
+        self,
+        tasks: &TaskTracker,
+        stopping: CancellationToken,
+    ) -> watch::Receiver<Option<SystemTime>> {
+        let (finished, swept_at) = watch::channel(None);
+        tasks.spawn(stopping.run_until_cancelled_owned(self.run(finished)));
+        swept_at
     }
 
-    async fn run(mut self) {
+    async fn run(mut self, finished: watch::Sender<Option<SystemTime>>) {
         let mut tick = time::interval(INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -62,12 +72,14 @@ impl Sweeper {
             let Some(session) = self.session.borrow().clone() else { continue };
             let swept = async {
                 match session.lock_retention().await? {
-                    true => self.sweep().await,
-                    false => Ok(()),
+                    true => self.sweep().await.map(|()| true),
+                    false => Ok(false),
                 }
             };
-            if let Err(error) = swept.await {
-                tracing::warn!(%error, "remove expired messages");
+            match swept.await {
+                Ok(true) => drop(finished.send_replace(Some(SystemTime::now()))),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "remove expired messages"),
             }
         }
     }

@@ -83,6 +83,11 @@ impl Accounts {
         }
     }
 
+    /// How many calls are open.
+    pub(super) fn open_calls(&self) -> usize {
+        self.known.open.count() + self.strangers.open.count()
+    }
+
     /// The account of an owner.
     pub(super) fn find(&self, owner: Owner) -> Arc<Account> {
         let mut owners = self.owners.lock();

@@ -65,7 +65,7 @@ pub(super) async fn settle<T, E: Into<Refused>>(
 
 /// Who makes the calls that may be denied, and which call it is.
 #[derive(Clone)]
-pub(super) struct Denials {
+pub struct Denials {
     audit: Arc<Audit>,
     origin: Origin,
     is_proven: bool,
@@ -84,7 +84,8 @@ impl Denials {
         Some(Self::new(audit.clone(), Some(caller), address, method))
     }
 
-    pub(super) fn new(
+    /// Those of a call by a known caller, or by somebody unknown, from an address.
+    pub fn new(
         audit: Arc<Audit>,
         caller: Option<&Caller>,
         address: Option<std::net::IpAddr>,
@@ -100,7 +101,7 @@ impl Denials {
     }
 
     /// Adds what a token was that is no longer valid. It proves nothing.
-    pub(super) fn with_token(mut self, token: Option<(crate::model::Principal, Arc<str>)>) -> Self {
+    pub fn with_token(mut self, token: Option<(crate::model::Principal, Arc<str>)>) -> Self {
         if let Some((principal, id)) = token {
             (self.origin.principal, self.origin.token_id) = (Some(principal), Some(id));
         }
@@ -108,7 +109,7 @@ impl Denials {
     }
 
     /// Counts a call if it was denied: because of who made it, and not for want of a database.
-    pub(super) fn count(&self, error: &access::Error) {
+    pub fn count(&self, error: &access::Error) {
         let Some(reason) = status::denial(error) else { return };
         let (topic, subject) = about(error);
         let Self { origin, is_proven, method, .. } = self.clone();

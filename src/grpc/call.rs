@@ -18,16 +18,18 @@ use tonic::{
 };
 
 use crate::{
-    access::{self, Access, Caller, Guard, Unproven},
+    access::{self, Access, Caller, Guard, Rule, Unproven},
     audit::Audit,
     broker::Error,
     grpc::{
         audited::Denials,
         call_task, connection, deadline, explain,
         limits::{MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, UNREAD_LIMIT},
+        measured::{IsStream, measure},
         status,
         stream_answer::StreamTerms,
     },
+    metrics::CallMetrics,
     model::InvalidInput,
 };
 
@@ -40,19 +42,23 @@ pub struct Api {
     pub access: Arc<Access>,
     /// Counts calls of those who may not.
     pub audit: Arc<Audit>,
+    /// Measures all calls.
+    pub metrics: Arc<CallMetrics>,
 }
 
 /// Answers a call of a caller that is known, within its deadline.
 #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice, for each call")]
 pub fn answer(api: Api, mut request: Request<Body>) -> impl Future<Output = Response<Body>> + Send {
     async move {
+        let call = access::find_call(request.uri().path());
+        let timer = api.metrics.begin(call.0);
         if let Err(refusal) = check_metadata(request.headers()) {
-            return refusal.into_http();
+            return measure(timer, refusal.into_http());
         }
         let known = match api.access.is_required() {
-            true => match identify(&api, &mut request).await {
+            true => match identify(&api, call, &mut request).await {
                 Ok(known) => Some(known),
-                Err(refusal) => return refusal.into_http(),
+                Err(refusal) => return measure(timer, refusal.into_http()),
             },
             false => None,
         };
@@ -61,7 +67,7 @@ pub fn answer(api: Api, mut request: Request<Body>) -> impl Future<Output = Resp
         if let (Some(known), Some(audit)) = (known, audit) {
             known.count_denied(audit, &response);
         }
-        response
+        measure(timer, response)
     }
 }
 
@@ -86,8 +92,11 @@ struct Known {
 }
 
 /// Finds out who calls, and puts the caller into the request's extensions.
-async fn identify(api: &Api, request: &mut Request<Body>) -> Result<Known, Status> {
-    let (method, rule) = access::find_call(request.uri().path());
+async fn identify(
+    api: &Api,
+    (method, rule): (&'static str, Rule),
+    request: &mut Request<Body>,
+) -> Result<Known, Status> {
     let address = connection::address(request.extensions());
     let authorization = request.headers().get_all("authorization").iter();
     let authorization = authorization.map(|header| header.as_bytes());
@@ -144,7 +153,7 @@ fn answer_in_time(api: Api, request: Request<Body>) -> impl Future<Output = Resp
 }
 
 fn serve(api: Api, mut request: Request<Body>) -> impl Future<Output = Response<Body>> + Send {
-    let Api { mut routes, access, audit } = api;
+    let Api { mut routes, access, audit, .. } = api;
     reduce_head(&mut request);
     let path = request.uri().path();
     let terms = StreamTerms::of(path, || {
@@ -167,7 +176,10 @@ fn serve(api: Api, mut request: Request<Body>) -> impl Future<Output = Response<
         let Ok(mut response) = answered;
         explain::explain_headers(response.headers_mut());
         match terms {
-            Some(terms) => terms.hold(response),
+            Some(terms) => {
+                response.extensions_mut().insert(IsStream);
+                terms.hold(response)
+            }
             None => {
                 call_task::reset_after(UNREAD_LIMIT);
                 response

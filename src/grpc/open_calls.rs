@@ -76,6 +76,11 @@ impl AllCalls {
     pub(super) fn new(limits: CallLimits) -> Arc<Self> {
         Arc::new(Self { limits, open: AtomicUsize::new(0) })
     }
+
+    /// How many are open, without those that do not count towards the calls of all.
+    pub(super) fn count(&self) -> usize {
+        self.open.load(Relaxed)
+    }
 }
 
 impl OpenCalls {

@@ -13,6 +13,8 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
+use crate::http::ConnectionCounts;
+
 use super::admission::{Admission, Admitted, ConnectionLimits, Full};
 
 /// How often a silent client is asked whether it is there. Otherwise a client that vanished would
@@ -53,6 +55,12 @@ impl Acceptor {
     pub(super) fn new(listener: TcpListener, limits: ConnectionLimits) -> Self {
         let admission = Admission::new(limits);
         Self { listener, admission, pause: SHORTEST_PAUSE, refusals: [None; 2] }
+    }
+
+    /// Counts the connections.
+    pub(super) fn counts(&self) -> impl Fn() -> ConnectionCounts + Send + Sync + 'static {
+        let admission = self.admission.clone();
+        move || admission.counts()
     }
 
     /// Waits for the next connection that there is room for.

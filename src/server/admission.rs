@@ -4,12 +4,20 @@
 //! address, and that a few addresses cannot hold up the handshakes of others. Clients behind one
 //! proxy count as one address.
 
-use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::broker::counted_address;
+use crate::{broker::counted_address, http::ConnectionCounts};
 
 /// How many handshakes may be under way at a time. Others wait.
 const HANDSHAKES: usize = 256;
@@ -44,6 +52,9 @@ pub(super) struct Admission {
     open: Mutex<Open>,
     handshakes: Semaphore,
     bursts: Semaphore,
+    /// How many connections each limit has refused.
+    refused_by_total: AtomicU64,
+    refused_by_address: AtomicU64,
 }
 
 #[derive(Default)]
@@ -84,7 +95,24 @@ pub(super) struct Handshake<'a> {
 impl Admission {
     pub(super) fn new(limits: ConnectionLimits) -> Arc<Self> {
         let (handshakes, bursts) = (Semaphore::new(HANDSHAKES), Semaphore::new(BURSTS));
-        Arc::new(Self { limits, open: Mutex::default(), handshakes, bursts })
+        Arc::new(Self {
+            limits,
+            open: Mutex::default(),
+            handshakes,
+            bursts,
+            refused_by_total: AtomicU64::new(0),
+            refused_by_address: AtomicU64::new(0),
+        })
+    }
+
+    /// How many connections are open, may be, and were refused.
+    pub(super) fn counts(&self) -> ConnectionCounts {
+        ConnectionCounts {
+            open: self.open.lock().total,
+            limit: self.limits.total,
+            refused_by_total: self.refused_by_total.load(Relaxed),
+            refused_by_address: self.refused_by_address.load(Relaxed),
+        }
     }
 
     /// Counts a connection, unless a limit is reached.
@@ -92,6 +120,7 @@ impl Admission {
         let address = counted_address(peer);
         let mut open = self.open.lock();
         if open.total >= self.limits.total {
+            self.refused_by_total.fetch_add(1, Relaxed);
             return Err(Full::Total(self.limits.total));
         }
         let of_address = open.by_address.entry(address).or_insert_with(|| OfAddress {
@@ -104,6 +133,7 @@ impl Admission {
         });
         // An address without connections is below any limit, so no entry is left over here.
         if of_address.connections >= self.limits.per_address.max(1) {
+            self.refused_by_address.fetch_add(1, Relaxed);
             return Err(Full::Address(self.limits.per_address));
         }
         of_address.connections += 1;

@@ -30,15 +30,15 @@ pub(super) fn raise_limit() {
 }
 
 /// How many connections may be open at a time, so that there are always descriptors for this many
-/// database sessions.
-pub(super) fn max_connections(sessions: usize) -> usize {
+/// database sessions, and for connections of the HTTP port.
+pub(super) fn max_connections(sessions: usize, http: usize) -> usize {
     let limit = getrlimit(Resource::RLIMIT_NOFILE)
         .map_or(ASSUMED_LIMIT, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX));
-    left_for_connections(limit, sessions)
+    left_for_connections(limit, sessions, http)
 }
 
-fn left_for_connections(limit: usize, sessions: usize) -> usize {
-    let reserved = RESERVED.saturating_add(sessions.saturating_mul(PER_SESSION));
+fn left_for_connections(limit: usize, sessions: usize, http: usize) -> usize {
+    let reserved = RESERVED + sessions * PER_SESSION + http;
     // With a very low limit, connections get a quarter and the database makes do with less.
     limit.saturating_sub(reserved).max(limit / 4).max(1)
 }
@@ -49,10 +49,10 @@ mod tests {
 
     #[test]
     fn connections_leave_descriptors_for_the_database() {
-        assert_eq!(left_for_connections(1_024, 13), 1_024 - 32 - 26);
-        assert_eq!(left_for_connections(100, 13), 42);
-        assert_eq!(left_for_connections(40, 13), 10);
-        assert_eq!(left_for_connections(0, 13), 1);
-        assert_eq!(left_for_connections(usize::MAX, 13), usize::MAX - 58);
+        assert_eq!(left_for_connections(1_024, 13, 100), 1_024 - 32 - 26 - 100);
+        assert_eq!(left_for_connections(100, 13, 0), 42);
+        assert_eq!(left_for_connections(40, 13, 9), 10);
+        assert_eq!(left_for_connections(0, 13, 0), 1);
+        assert_eq!(left_for_connections(usize::MAX, 13, 0), usize::MAX - 58);
     }
 }

@@ -84,6 +84,14 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// The broker cannot listen on the address for HTTP.
+    #[error("listen on {address} for HTTP: {source}; give --http another address, or off")]
+    ListenHttp {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The broker cannot wait for signals.
     #[error("wait for signals: {0}")]
     Signals(std::io::Error),

@@ -6,23 +6,28 @@ use tracing::warn;
 
 use super::{
     error::Error,
-    options::{Auth, ServeOptions},
+    options::{Auth, HttpAddress, ServeOptions},
 };
 
 /// Refuses options with which everyone who reaches the address could use the broker.
 pub(super) fn check(options: &ServeOptions) -> Result<(), Error> {
-    let Some(missing) = missing(options) else { return Ok(()) };
-    let address = options.listen;
-    if !options.insecure {
-        return Err(Error::Exposed { address, missing });
+    let http = match options.http.http {
+        HttpAddress::On(address) => Some(address),
+        HttpAddress::Off => None,
+    };
+    for address in [Some(options.listen), http].into_iter().flatten() {
+        let Some(missing) = missing(options, address) else { continue };
+        if !options.insecure {
+            return Err(Error::Exposed { address, missing });
+        }
+        warn!(%address, "other hosts can use this broker without {missing} (--insecure)");
     }
-    warn!(%address, "other hosts can use this broker without {missing} (--insecure)");
     Ok(())
 }
 
-/// What the options lack to serve other hosts safely.
-fn missing(options: &ServeOptions) -> Option<&'static str> {
-    if is_loopback(options.listen) {
+/// What the options lack to serve those safely who reach an address.
+fn missing(options: &ServeOptions, address: SocketAddr) -> Option<&'static str> {
+    if is_loopback(address) {
         return None;
     }
     match (options.tls.tls_cert.is_some(), authenticates(options)) {
@@ -38,7 +43,8 @@ fn authenticates(options: &ServeOptions) -> bool {
     options.auth == Auth::Required || options.tls.requires_client_certificates()
 }
 
-fn is_loopback(address: SocketAddr) -> bool {
+/// Whether only this host reaches an address.
+pub(super) fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
@@ -78,11 +84,14 @@ mod tests {
             ("10.0.0.1:50051", &[&tls[..], &["--auth", "required"]].concat(), None),
             ("10.0.0.1:50051", &["--auth", "required"], Some("encryption")),
         ] {
-            let mut options = with(&[&["--listen", listen], flags].concat());
-            assert_eq!(missing(&options), expected, "{listen} {flags:?}");
-            assert_eq!(check(&options).is_err(), expected.is_some(), "{listen} {flags:?}");
-            options.insecure = true;
-            assert!(check(&options).is_ok());
+            for flag in ["--listen", "--http"] {
+                let mut options = with(&[&[flag, listen], flags].concat());
+                let address = listen.parse().unwrap();
+                assert_eq!(missing(&options, address), expected, "{listen} {flags:?}");
+                assert_eq!(check(&options).is_err(), expected.is_some(), "{listen} {flags:?}");
+                options.insecure = true;
+                assert!(check(&options).is_ok());
+            }
         }
     }
 }

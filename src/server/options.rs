@@ -2,6 +2,7 @@
 //! that the default.
 
 mod connections;
+mod http;
 mod jwt;
 mod tls;
 
@@ -12,6 +13,7 @@ use clap::{Args, ValueEnum, builder::BoolishValueParser};
 use crate::access::FIRST_ADMINISTRATOR;
 
 pub use connections::ConnectionOptions;
+pub use http::{HttpAddress, HttpOptions};
 pub use jwt::JwtOptions;
 pub use tls::{ClientAuth, TlsOptions};
 
@@ -72,6 +74,10 @@ pub struct ServeOptions {
     /// can reach. Without this, such an address needs TLS and authentication.
     #[arg(long, env = "TRUNKLINE_INSECURE", value_parser = BoolishValueParser::new())]
     pub insecure: bool,
+
+    /// The HTTP port.
+    #[command(flatten)]
+    pub http: HttpOptions,
 
     /// Limits of connections.
     #[command(flatten)]

@@ -17,6 +17,7 @@ use super::{
     descriptors,
     error::Error,
     health::Health,
+    http::HttpPort,
     lifetime::{Ending, Lifetime},
     options::ConnectionOptions,
     rules,
@@ -25,7 +26,9 @@ use super::{
 use crate::{
     access::{Access, jwt::KeySource},
     broker::Broker,
-    grpc, proto,
+    grpc,
+    http::{Http, PortCounts},
+    proto,
 };
 
 /// How long connections may take to end once they are cut off.
@@ -37,6 +40,8 @@ pub(super) struct Server {
     pub(super) broker: Arc<Broker>,
     pub(super) authentication: Authentication,
     pub(super) tls: Option<Arc<Tls>>,
+    /// `None` if nothing is served over HTTP.
+    pub(super) http: Option<HttpPort>,
     pub(super) lifetime: Lifetime,
     /// How long open streams and calls may take to end.
     pub(super) drain_timeout: Duration,
@@ -75,17 +80,22 @@ pub async fn run_with(
     /// More than most brokers open.
     const SESSIONS: usize = 32;
     let options = ConnectionOptions::default();
-    let acceptor = Acceptor::new(listener, connection_limits(&options, SESSIONS));
+    let acceptor = Acceptor::new(listener, connection_limits(&options, SESSIONS, 0));
     let lifetime = lifetime(&options);
-    let server = Server { acceptor, broker, authentication, tls: None, lifetime, drain_timeout };
+    let server =
+        Server { acceptor, broker, authentication, tls: None, http: None, lifetime, drain_timeout };
     run_server(server, shutdown).await
 }
 
 /// The limits of the options, lowered to what the limit of open files allows beside this many
-/// database sessions.
-pub(super) fn connection_limits(options: &ConnectionOptions, sessions: usize) -> ConnectionLimits {
+/// database sessions and connections of the HTTP port.
+pub(super) fn connection_limits(
+    options: &ConnectionOptions,
+    sessions: usize,
+    http: usize,
+) -> ConnectionLimits {
     let wanted = options.max_connections.get();
-    let total = wanted.min(descriptors::max_connections(sessions));
+    let total = wanted.min(descriptors::max_connections(sessions, http));
     if total < wanted {
         info!(total, wanted, "the limit of open files allows fewer connections");
     }
@@ -102,7 +112,7 @@ pub(super) async fn run_server(
     server: Server,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let Server { acceptor, broker, authentication, tls, lifetime, drain_timeout } = server;
+    let Server { acceptor, broker, authentication, tls, http, lifetime, drain_timeout } = server;
     rules::check()?;
     let access = Arc::new(match authentication {
         Authentication::Off => Access::off(broker.storage()),
@@ -133,9 +143,45 @@ pub(super) async fn run_server(
     let ending = Ending { closing: closing.clone(), cut_off: cut_off.clone() };
     // Cuts connections off also when this future is dropped.
     let _cut_off = cut_off.clone().drop_guard();
-    let api = grpc::Api { routes, access: access.clone(), audit: broker.audit() };
+    let serving_http = match http {
+        None => None,
+        Some(port) => {
+            let routes = Http {
+                broker: broker.clone(),
+                access: access.clone(),
+                limits: port.limits(),
+                instruments: vec![
+                    Box::new(services.metrics()),
+                    Box::new(broker.storage().metrics()),
+                ],
+                port: PortCounts {
+                    connections: Box::new(acceptor.counts()),
+                    calls: Box::new(services.open_calls()),
+                },
+                host_names: port.host_names(),
+                is_local: port.is_local(),
+            }
+            .routes();
+            Some(port.serve(routes, tls.clone(), ending.clone()))
+        }
+    };
+    let serving_http = async {
+        match serving_http {
+            Some(serving) => serving.await,
+            None => closing.cancelled().await,
+        }
+    };
+    let api = grpc::Api {
+        routes,
+        access: access.clone(),
+        audit: broker.audit(),
+        metrics: services.metrics(),
+    };
     let settings = Settings { api, tls: tls.clone(), lifetime, ending };
-    let mut serving = std::pin::pin!(accept_until_closing(acceptor, settings));
+    let serving = async {
+        tokio::join!(accept_until_closing(acceptor, settings), serving_http);
+    };
+    let mut serving = std::pin::pin!(serving);
     let following_files = async {
         match &tls {
             Some(tls) => tls.follow_files().await,

@@ -11,7 +11,9 @@ use super::{
     database::Database,
     descriptors,
     error::Error,
-    exposure, logs,
+    exposure,
+    http::{self, HttpPort},
+    logs,
     options::{Auth, ServeOptions},
     run::{self, Authentication, Server},
     signals,
@@ -68,6 +70,7 @@ async fn serve_on(
     let address = options.listen;
     let listener =
         TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+    let http = HttpPort::bind(&options.http).await?;
     let bound = listener.local_addr().map_err(|source| Error::Listen { address, source })?;
     info!(
         listen = %bound,
@@ -78,6 +81,7 @@ async fn serve_on(
         drain_timeout = ?options.drain_timeout,
         auth = ?options.auth,
         tls = tls.is_some(),
+        http = http.as_ref().map(|port| tracing::field::display(port.bound())),
         "started"
     );
     #[cfg(feature = "sabotage")]
@@ -85,8 +89,16 @@ async fn serve_on(
     let mut stdout = std::io::stdout();
     // Nobody may be reading it.
     let _ = writeln!(stdout, "listening on {bound}").and_then(|()| stdout.flush());
+    if let Some(port) = &http {
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let address = port.bound();
+        let said = writeln!(stdout, "metrics on {scheme}://{address}/metrics");
+        let _ = said.and_then(|()| stdout.flush());
+    }
     let connections = &options.connections;
-    let acceptor = Acceptor::new(listener, run::connection_limits(connections, sessions));
+    let of_http = if http.is_some() { http::MAX_CONNECTIONS } else { 0 };
+    let limits = run::connection_limits(connections, sessions, of_http);
+    let acceptor = Acceptor::new(listener, limits);
     let lifetime = run::lifetime(connections);
     let server = Server {
         acceptor,
@@ -96,6 +108,7 @@ async fn serve_on(
             Auth::Required => Authentication::Required(keys),
         },
         tls,
+        http,
         lifetime,
         drain_timeout: options.drain_timeout,
     };

@@ -21,6 +21,9 @@ use certificates::{HTTP2, Loaded};
 use files::Files;
 use stamp::Stamp;
 
+/// The protocol of the HTTP port. A client that negotiates none is taken to speak it.
+const HTTP1: &[u8] = b"http/1.1";
+
 /// How often the files are checked for changes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -49,13 +52,23 @@ impl Tls {
     ) -> io::Result<(TlsStream<S>, Option<PeerIdentity>)> {
         let config = self.config.read().clone();
         let stream = TlsAcceptor::from(config).accept(stream).await?;
-        let (_, session) = stream.get_ref();
-        if session.alpn_protocol() != Some(HTTP2) {
+        if stream.get_ref().1.alpn_protocol() != Some(HTTP2) {
             let problem = "the client did not negotiate HTTP/2 (ALPN h2)";
             return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
         }
-        let certificate = session.peer_certificates().and_then(|chain| chain.first());
-        let identity = certificate.map(|certificate| identity::of(certificate));
+        let identity = identity_of(&stream);
+        Ok((stream, identity))
+    }
+
+    /// As [`Self::accept`], of a client that speaks HTTP/1.1.
+    pub(super) async fn accept_http<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+    ) -> io::Result<(TlsStream<S>, Option<PeerIdentity>)> {
+        let mut config = rustls::ServerConfig::clone(&self.config.read());
+        config.alpn_protocols = vec![HTTP1.to_vec()];
+        let stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await?;
+        let identity = identity_of(&stream);
         Ok((stream, identity))
     }
 
@@ -93,4 +106,11 @@ impl Tls {
             Err(error) => error!(%error, "keep the TLS certificates in use"),
         }
     }
+}
+
+/// Who the client is, if it presented a certificate.
+fn identity_of<S>(stream: &TlsStream<S>) -> Option<PeerIdentity> {
+    let (_, session) = stream.get_ref();
+    let certificate = session.peer_certificates().and_then(|chain| chain.first());
+    certificate.map(|certificate| identity::of(certificate))
 }

@@ -4,8 +4,9 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 use super::{
     Error, Server,
-    session::{Pools, RowLocks, Session, SessionShares, SessionSource},
+    session::{PoolState, Pools, RowLocks, Session, SessionShares, SessionSource},
 };
+use crate::metrics::DatabaseMetrics;
 
 /// A database that Trunkline keeps everything in.
 pub struct Storage {
@@ -24,6 +25,16 @@ impl Storage {
     /// How many sessions have been opened so far. Each is counted before it is used.
     pub fn sessions_opened(&self) -> Arc<AtomicU64> {
         self.direct.opened.clone()
+    }
+
+    /// What is measured of sessions and statements.
+    pub fn metrics(&self) -> Arc<DatabaseMetrics> {
+        self.direct.metrics.clone()
+    }
+
+    /// How many sessions each pool has.
+    pub fn pools(&self) -> [PoolState; 4] {
+        self.pools.states()
     }
 
     /// Whether one session receives what another one notifies; not every kind of server delivers
@@ -62,7 +73,7 @@ impl Storage {
     /// A session for everything but publishing and moving positions. Owners that wait get one in
     /// turn.
     pub(super) async fn query(&self) -> Result<Session, Error> {
-        let permit = self.shares.admit().await?;
-        Ok(self.pools.query.get().await?.under(permit))
+        let (session, permit) = self.pools.query.get_once(self.shares.admit()).await?;
+        Ok(session.under(permit))
     }
 }

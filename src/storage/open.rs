@@ -23,7 +23,8 @@ impl Storage {
         };
         let connector = with_settings(direct).await?;
         let primary = Arc::new(Primary::new(connector.clone()));
-        let direct = SessionSource { connector, primary, opened: Arc::default() };
+        let direct =
+            SessionSource { connector, primary, opened: Arc::default(), metrics: Arc::default() };
         let pools = match &pooler {
             Some(pooler) => Pools::of_pooler(&direct.through(pooler.clone()), limits)?,
             None => Pools::direct(&direct, limits)?,

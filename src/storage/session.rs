@@ -16,7 +16,7 @@ mod source;
 
 pub(super) use check::{check_direct, check_pooled};
 pub(super) use parameter::Parameter;
-pub use pool::Limits;
+pub use pool::{Limits, PoolState};
 pub(super) use pool::{Pools, SessionPool};
 pub use row_locks::RowLocks;
 pub(super) use run::{Session, Statements, Transaction, within};

@@ -67,6 +67,7 @@ impl Broker {
             .args(["serve", "--listen", &format!("127.0.0.1:{}", self.port)])
             .args(["--database-url", &self.url, "--query-connections", "4"])
             .args(["--log", "info,tokio_postgres=warn,refinery_core=warn"])
+            .env("TRUNKLINE_HTTP", "off")
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -51,8 +51,9 @@ async fn a_certificate_stands_for_the_first_of_its_names_that_has_a_grant() {
     let access = Arc::new(
         Access::required(broker.storage(), None, broker.quotas().of_principal()).await.unwrap(),
     );
-    let routes = Routes::new(Services::new(broker.clone(), access.clone()).access()).prepare();
-    let api = Api { routes, access: access.clone(), audit: broker.audit() };
+    let services = Services::new(broker.clone(), access.clone());
+    let (routes, metrics) = (Routes::new(services.access()).prepare(), services.metrics());
+    let api = Api { routes, access: access.clone(), audit: broker.audit(), metrics };
 
     let known = who_am_i(&api, &["www.example", "shop", "office"], None).await.unwrap();
     assert_eq!((known.principal.as_str(), known.token_id.as_str()), ("shop", ""));

@@ -15,16 +15,28 @@ type Arrows = &'static [(&'static str, &'static [&'static str])];
 const LAYERS: Arrows = &[
     ("model", &[]),
     ("proto", &[]),
+    ("metrics", &["model"]),
     ("embedded", &[]),
     ("certificates", &[]),
-    ("storage", &["model", "certificates"]),
+    ("storage", &["model", "certificates", "metrics"]),
     ("audit", &["model", "storage"]),
     ("access", &["model", "storage", "audit", "certificates"]),
-    ("broker", &["model", "storage", "audit"]),
-    ("grpc", &["model", "access", "audit", "broker", "proto"]),
+    ("broker", &["model", "storage", "audit", "metrics"]),
+    ("grpc", &["model", "access", "audit", "broker", "metrics", "proto"]),
+    ("http", &["model", "storage", "access", "broker", "grpc", "metrics"]),
     (
         "server",
-        &["storage", "access", "audit", "broker", "grpc", "proto", "embedded", "certificates"],
+        &[
+            "storage",
+            "access",
+            "audit",
+            "broker",
+            "grpc",
+            "http",
+            "proto",
+            "embedded",
+            "certificates",
+        ],
     ),
     ("client", &["proto"]),
     ("cli", &["client", "proto", "server", "storage"]),
@@ -39,7 +51,9 @@ const ROOMS: Arrows = &[
     ("quotas", &[]),
     ("characters", &["error"]),
     ("notify", &["backoff", "testing"]),
-    ("log", &["error", "testing"]),
+    ("load", &["budget", "lease", "log"]),
+    ("log", &["budget", "error", "testing"]),
+    ("overview", &[]),
     ("truncation", &["backoff", "error", "log"]),
     ("lease", &["backoff", "error", "log", "notify", "testing"]),
     (
@@ -71,11 +85,12 @@ const ROOMS: Arrows = &[
 ];
 
 /// Crates that only some layers may name.
-const OWNERS: [(&str, &[&str]); 5] = [
+const OWNERS: [(&str, &[&str]); 6] = [
     ("tokio_postgres", &["storage"]),
     ("deadpool", &["storage"]),
     ("deadpool_postgres", &["storage"]),
     ("refinery", &["storage"]),
+    ("prometheus_client", &["metrics"]),
     ("tonic::Status", &["grpc", "client", "cli"]),
 ];
 

@@ -18,7 +18,11 @@ use trunkline::{
 
 use crate::{
     access_matrix::table::{Call, Names, paths, table},
-    support::{Authority, RawClient, TestDatabase, TlsFolder, Trunkline, connect, soon, until},
+    support::{
+        Authority, RawClient, TestDatabase, TlsFolder, Trunkline, connect,
+        http::{get, http_address},
+        soon, until,
+    },
 };
 
 use search::{Secret, Seen};
@@ -44,9 +48,16 @@ const JWT: [&str; 3] = [
 ];
 
 /// Starts a broker at its most verbose, whose log is seen. It is killed when the handle is dropped.
-async fn broker(seen: &Seen, arguments: &[&str]) -> (AbortOnDropHandle<()>, String) {
+/// Returns where it serves gRPC and HTTP, too.
+async fn broker(
+    seen: &Seen,
+    arguments: &[&str],
+    scheme: &str,
+) -> (AbortOnDropHandle<()>, String, String) {
     let filter = "trace,h2=trace,hyper=trace,tonic=trace,rustls=trace,tokio_postgres=trace";
-    let (broker, endpoint) = Trunkline::serve_with_log(filter, arguments).await;
+    let arguments = [arguments, &["--http", "127.0.0.1:0"]].concat();
+    let (mut broker, endpoint) = Trunkline::serve_with_log(filter, &arguments).await;
+    let http = http_address(&mut broker, scheme).await;
     let seen = seen.clone();
     let log = tokio::spawn(async move {
         // Moved in as a whole, as dropping it kills the broker.
@@ -55,7 +66,7 @@ async fn broker(seen: &Seen, arguments: &[&str]) -> (AbortOnDropHandle<()>, Stri
             seen.add("the broker's log", line);
         }
     });
-    (AbortOnDropHandle::new(log), endpoint)
+    (AbortOnDropHandle::new(log), endpoint, http)
 }
 
 /// Makes a call. Its status is seen; a message of its answer is for its caller.
@@ -238,9 +249,10 @@ async fn what_is_secret_is_seen_nowhere() {
         "--drain-timeout",
         "1s",
     ];
-    let (_plain, endpoint) = broker(&seen, &common).await;
+    let (_plain, endpoint, http) = broker(&seen, &common, "http").await;
     let certificate: Vec<&str> = certificate.iter().map(String::as_str).collect();
-    let (_encrypted, secure) = broker(&seen, &[&common[..], &certificate].concat()).await;
+    let (_encrypted, secure, _) =
+        broker(&seen, &[&common[..], &certificate].concat(), "https").await;
     let secure = secure.replace("http://", "https://");
     let sql = database.sql().await;
     for operation in ["publish", "consume"] {
@@ -305,6 +317,11 @@ async fn what_is_secret_is_seen_nowhere() {
     }
     seen.add_processes();
 
+    let headers = [("Host", "localhost"), ("Authorization", &*format!("Bearer {MALFORMED}"))];
+    for path in ["/metrics", "/readyz", "/nothing"] {
+        seen.add("an answer over HTTP", get(&http, path, &headers).await.body);
+    }
+
     // The database refuses rows, and quotes them in its errors.
     let refuse = "alter table trunkline.batch add constraint refused check (false) not valid";
     sql.batch_execute(refuse).await.unwrap();
@@ -368,7 +385,14 @@ async fn what_is_secret_is_seen_nowhere() {
     let leaks = seen.leaks(&secrets);
     assert!(leaks.is_empty(), "{leaks:#?}");
     // What was searched has the lines that could have leaked.
-    for line in ["TRACE", "TOKEN_MALFORMED", "audit: created a topic", "orders", "refuse a call"] {
+    for line in [
+        "TRACE",
+        "TOKEN_MALFORMED",
+        "audit: created a topic",
+        "orders",
+        "refuse a call",
+        "trunkline_refusals_total",
+    ] {
         assert!(seen.has(line), "{line} was not seen");
     }
 }

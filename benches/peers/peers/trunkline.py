@@ -64,7 +64,7 @@ class Trunkline(Peer):
     def start(self, folder: Path) -> Server:
         (port,) = free_ports(1)
         command = [self.program, "serve", "--listen", f"127.0.0.1:{port}", "--data-dir", folder / "data", "--log", "warn"]
-        server = TrunklineServer(command, folder, {"DATABASE_URL": None, "TRUNKLINE_DATABASE_URL": None})
+        server = TrunklineServer(command, folder, {"DATABASE_URL": None, "TRUNKLINE_DATABASE_URL": None, "TRUNKLINE_HTTP": "off"})
         server.port = port
         return server.wait_until(lambda: "listening on" in server.log())
 

@@ -74,11 +74,13 @@ impl Stream {
         let on_busy = *on_busy;
         let (stored, log) = promptly(self.delivery.begin_reading(topic, consumer)).await?;
         self.until_session_is_open().await?;
-        let acquired = match on_busy {
-            OnBusy::Wait => self.wait_for_lease(Candidate { waiter, stored, log: &log }).await?,
-            OnBusy::Fail => self.acquire_at_once(waiter, stored.key).await?,
-            OnBusy::TakeOver => self.take_over(Candidate { waiter, stored, log: &log }).await?,
+        let candidate = Candidate { waiter, stored, log: &log };
+        let (acquired, is_taken_over) = match on_busy {
+            OnBusy::Wait => (self.wait_for_lease(candidate).await?, false),
+            OnBusy::Fail => (self.acquire_at_once(waiter, stored.key).await?, false),
+            OnBusy::TakeOver => self.take_over(candidate).await?,
         };
+        self.delivery.metrics.leases.count_acquisition(is_taken_over, self.began.elapsed());
         Ok((acquired, log))
     }
 
@@ -138,12 +140,12 @@ impl Stream {
 
     /// Takes the lease over from any holder. The claim fences the holder and keeps all other
     /// streams from acquiring the lease; the stream then waits until the holder's broker has
-    /// released the lock.
-    async fn take_over(&mut self, candidate: Candidate<'_>) -> Result<Acquired, End> {
+    /// released the lock. Returns whether there was a holder, too.
+    async fn take_over(&mut self, candidate: Candidate<'_>) -> Result<(Acquired, bool), End> {
         let Candidate { waiter, stored, .. } = candidate;
         let permit = match waiter.try_acquire() {
             Some(permit) => match self.acquire(waiter, permit, stored.key, None).await? {
-                Attempt::Acquired(acquired) => return Ok(acquired),
+                Attempt::Acquired(acquired) => return Ok((acquired, false)),
                 Attempt::Busy(still_ours) => Some(still_ours),
             },
             None => None,
@@ -171,7 +173,7 @@ impl Stream {
                 Err(_) => tracing::debug!("withdraw a claim: no answer in {WITHDRAW_TIMEOUT:?}"),
             }
         }
-        taken
+        taken.map(|acquired| (acquired, true))
     }
 
     /// Claims the lease, and acquires it once the holder's broker has released the lock.

@@ -14,6 +14,7 @@ use crate::{
         log::topics::{LogReader, TopicLogs},
         truncation::detect::Detector,
     },
+    metrics::BrokerMetrics,
     model::{ConsumerId, LogEnds, OffsetRange, TopicName},
     storage::{Storage, Stored},
 };
@@ -30,6 +31,7 @@ pub struct Delivery {
     pub(crate) leases: Arc<Leases>,
     pub(crate) positions: Positions,
     pub(crate) streams: StreamLimit,
+    pub(crate) metrics: Arc<BrokerMetrics>,
 }
 
 impl Delivery {

@@ -124,7 +124,7 @@ impl Delivery {
         let room = Room { share: pull.answers.as_ref(), waited_for: Mutex::default() };
         let choose = |batches: &[_], from| room.choose(batches, from, limits);
         let mut has_waited = false;
-        let outcome = loop {
+        let (key, outcome) = loop {
             let key = self.catalogue.position(topic, consumer).await?.key;
             let lock_until = pull.until(Instant::now() + LOCK_WAIT);
             let take = || {
@@ -152,7 +152,7 @@ impl Delivery {
                 Ok(storage::Pull::NotRegistered) | Err(storage::Error::ChangedMeanwhile)
             );
             if !changed || Instant::now() >= pull.until(give_up) {
-                break outcome;
+                break (key, outcome);
             }
             time::sleep(RETRY_PAUSE).await;
         };
@@ -160,7 +160,9 @@ impl Delivery {
             Ok(storage::Pull::Took(taken)) => {
                 let storage::Pulled { batches, position, from, to, head, room } = taken;
                 let gap = (position < from).then_some(OffsetRange { start: position, end: from });
-                let messages = Messages::new(batches, OffsetRange { start: from, end: to });
+                let messages = Messages::measured(batches, OffsetRange { start: from, end: to });
+                let traffic = &self.metrics.traffic;
+                traffic.count_consumed(key.topic, messages.count(), messages.bytes());
                 Ok(Pulled { messages, gap, head, room })
             }
             Err(storage::Error::Locked(_)) => {

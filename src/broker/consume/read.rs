@@ -34,6 +34,7 @@ impl Delivery {
             return Err(Error::TopicNotFound { topic });
         };
         let messages = Messages::that_fit(log.batches, from.max(log.ends.start), limits);
+        self.metrics.traffic.count_consumed(id, messages.count(), messages.bytes());
         Ok(ReadMessages { messages, ends: log.ends })
     }
 }

@@ -62,6 +62,7 @@ pub(crate) struct Stream {
     pub(crate) delivery: Arc<Delivery>,
     pub(crate) request: Consume,
     pub(crate) frames: outbox::FrameSender,
+    pub(crate) began: Instant,
     fence: Fence,
     /// When the next heartbeat is due.
     pub(crate) beat_at: Instant,
@@ -89,9 +90,11 @@ impl Delivery {
         self.calls.admit()?;
         let admitted = self.streams.admit()?;
         let (frames, fence, receiver) = outbox::channel();
+        let now = Instant::now();
         let stream = Stream {
             delivery: self.clone(),
-            beat_at: Instant::now() + request.heartbeat,
+            began: now,
+            beat_at: now + request.heartbeat,
             request,
             frames,
             fence,
@@ -278,9 +281,10 @@ impl Stream {
         messages: Messages,
         serving: &mut Serving<'_>,
     ) -> Result<(), End> {
-        let (end, count) = (messages.range.end, messages.count());
+        let (end, count, bytes) = (messages.range.end, messages.count(), messages.bytes());
         self.advance(end, Frame::Messages(messages), serving).await?;
         self.handed_out += count as u64;
+        self.delivery.metrics.traffic.count_consumed(serving.lease.key().topic, count, bytes);
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::broker::error::Error;
+use crate::broker::{budget::Used, error::Error};
 
 /// The streams that may still be opened.
 pub(crate) struct StreamLimit {
@@ -16,6 +16,11 @@ impl StreamLimit {
     pub(crate) fn new(limit: usize) -> Self {
         let limit = limit.min(Semaphore::MAX_PERMITS);
         Self { left: Arc::new(Semaphore::new(limit)), limit }
+    }
+
+    /// How many streams there are, and how many there may be.
+    pub(crate) fn used(&self) -> Used {
+        Used { used: self.limit - self.left.available_permits(), limit: self.limit }
     }
 
     /// Counts a stream until the permit is dropped.

@@ -43,6 +43,13 @@ pub(crate) enum Priority {
 }
 
 impl WaitQueue {
+    /// How many streams have the permit, or wait for it.
+    pub(crate) fn len(&self) -> usize {
+        let state = self.state.lock();
+        let waiting = state.waiting.iter().filter(|queued| !queued.grant.is_closed());
+        usize::from(state.is_taken) + waiting.count()
+    }
+
     /// The permit, if no stream has it.
     pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
         let mut state = self.state.lock();

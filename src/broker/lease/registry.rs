@@ -69,6 +69,17 @@ pub(crate) struct Waiter {
     pub(super) leases: Arc<Leases>,
 }
 
+/// How many streams here wait for a consumer's lease.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// The topic.
+    pub topic: TopicName,
+    /// The consumer.
+    pub consumer: ConsumerId,
+    /// How many streams wait. A pull counts while it is under way.
+    pub streams: usize,
+}
+
 impl Leases {
     /// No leases yet. They will live on the session that [`crate::broker::lease::session`] keeps
     /// open.
@@ -116,6 +127,17 @@ impl Leases {
         };
         // Fails once the task that opens sessions has ended, as the broker stops.
         session.wait_for(is_open).await.map(drop).map_err(|_| Error::unavailable())
+    }
+
+    /// The consumers whose leases streams here wait for.
+    pub(crate) fn waiting(&self) -> Vec<Waiting> {
+        let entries = self.entries.lock();
+        let waiting = entries.by_name.iter().map(|((topic, consumer), entry)| {
+            let holds = entry.active.lock().is_some();
+            let streams = entry.queue.len().saturating_sub(usize::from(holds));
+            Waiting { topic: topic.clone(), consumer: consumer.clone(), streams }
+        });
+        waiting.filter(|waiting| waiting.streams > 0).collect()
     }
 
     /// All leases whose locks a session holds.

@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::model::{Batch, Offset, TopicId};
+use crate::{
+    broker::budget::Used,
+    model::{Batch, Offset, TopicId},
+};
 
 /// How many bytes the cache holds, for all topics together: batches, and their encoded forms.
 const CACHE_BYTES: usize = 128 * 1024 * 1024;
@@ -25,6 +28,21 @@ pub(crate) struct BatchCache {
     /// How many batches have been added so far.
     added: u64,
     bytes: usize,
+    /// How often a reader found the batches that it wanted.
+    hits: u64,
+    /// How often a reader had to read them from the database.
+    misses: u64,
+}
+
+/// How much the cache holds, and how often it spared a read from the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheUse {
+    /// The bytes that it holds, and the most that it may.
+    pub bytes: Used,
+    /// How often a reader found the batches that it wanted.
+    pub hits: u64,
+    /// How often a reader had to read them from the database.
+    pub misses: u64,
 }
 
 type Key = (TopicId, Offset);
@@ -37,6 +55,22 @@ struct Cached {
 }
 
 impl BatchCache {
+    /// How much it holds, and how often it spared a read.
+    pub(crate) fn current_use(&self) -> CacheUse {
+        let bytes = Used { used: self.bytes, limit: CACHE_BYTES };
+        CacheUse { bytes, hits: self.hits, misses: self.misses }
+    }
+
+    /// Counts a reader that found the batches that it wanted.
+    pub(crate) fn count_hit(&mut self) {
+        self.hits += 1;
+    }
+
+    /// Counts a read from the database.
+    pub(crate) fn count_miss(&mut self) {
+        self.misses += 1;
+    }
+
     /// The batches from the one that holds `from` on, up to the next gap, or until `max_bytes` are
     /// exceeded; none if that one is not cached.
     pub(crate) fn from(&self, topic: TopicId, from: Offset, max_bytes: usize) -> Vec<Arc<Batch>> {

@@ -8,7 +8,7 @@ use crate::{
     broker::{
         error::Error,
         log::{
-            messages::{FrameLimits, Messages, end_of_fit},
+            messages::{FrameLimits, Messages, fit},
             topics::{LogReader, Observation},
         },
     },
@@ -99,6 +99,7 @@ impl Cursor {
         let (observation, read) = match self.finish_read_ahead(log).await {
             Some(finished) => finished,
             None => {
+                log.count_miss();
                 let observation = log.begin();
                 let read = source.read_batches(log.topic(), self.position, READ_BYTES).await;
                 let Some(read) = read.map_err(Error::of_read)? else { return Ok(false) };
@@ -153,14 +154,14 @@ impl Cursor {
     /// The next messages, as many as fit in a frame; `None` if the cursor has none.
     pub(crate) fn next_messages(&mut self, limits: FrameLimits) -> Option<Messages> {
         let start = self.position;
-        let end = end_of_fit(self.batches.iter(), start, limits);
+        let (end, bytes) = fit(self.batches.iter(), start, limits);
         let last = self.batches.partition_point(|batch| batch.base < end);
         let batches = self.batches.range(..last).cloned().collect();
         while self.batches.front().is_some_and(|batch| batch.end() <= end) {
             self.batches.pop_front();
         }
         self.position = end;
-        (end > start).then(|| Messages::new(batches, OffsetRange { start, end }))
+        (end > start).then(|| Messages::new(batches, OffsetRange { start, end }, bytes))
     }
 
     /// Takes cached batches from the position on; false if there are none.

@@ -44,18 +44,27 @@ pub struct Messages {
     batches: Vec<Arc<Batch>>,
     /// Their offsets.
     pub range: OffsetRange,
+    /// An upper bound on their bytes, encoded.
+    bytes: usize,
 }
 
 impl Messages {
-    /// Those messages of consecutive batches that lie in a range.
-    pub(crate) fn new(batches: Vec<Arc<Batch>>, range: OffsetRange) -> Self {
-        Self { batches, range }
+    /// Those messages of consecutive batches that lie in a range, and their bytes, as [`fit`] finds them.
+    pub(crate) fn new(batches: Vec<Arc<Batch>>, range: OffsetRange, bytes: usize) -> Self {
+        Self { batches, range, bytes }
+    }
+
+    /// As [`Self::new`], of messages whose bytes are not known.
+    pub(crate) fn measured(batches: Vec<Arc<Batch>>, range: OffsetRange) -> Self {
+        let mut messages = Self { batches, range, bytes: 0 };
+        messages.bytes = messages.iter().map(|message| encoded_bytes(&message)).sum();
+        messages
     }
 
     /// The first messages from `start` on, as many as fit.
     pub(crate) fn that_fit(batches: Vec<Arc<Batch>>, start: Offset, limits: FrameLimits) -> Self {
-        let end = end_of_fit(batches.iter(), start, limits);
-        Self { batches, range: OffsetRange { start, end } }
+        let (end, bytes) = fit(batches.iter(), start, limits);
+        Self { batches, range: OffsetRange { start, end }, bytes }
     }
 
     /// The messages, in order.
@@ -77,6 +86,11 @@ impl Messages {
         })
     }
 
+    /// An upper bound on their bytes, encoded.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// How many messages there are.
     pub fn count(&self) -> usize {
         self.range.count()
@@ -96,17 +110,8 @@ pub(super) fn encoded_bytes(message: &MessageRef<'_>) -> usize {
     message.payload.len() + key + headers + message.producer.as_str().len() + FRAMING
 }
 
-/// The offset after the last message that fits, from `start` on. One message always fits, unless
-/// none is allowed.
-pub(crate) fn end_of_fit<'a>(
-    batches: impl Iterator<Item = &'a Arc<Batch>>,
-    start: Offset,
-    limits: FrameLimits,
-) -> Offset {
-    fit(batches, start, limits).0
-}
-
-/// As [`end_of_fit`], and an upper bound on the bytes of the messages that fit, encoded.
+/// The offset after the last message that fits, from `start` on, and an upper bound on the bytes of
+/// the messages that fit, encoded. One message always fits, unless none is allowed.
 pub(crate) fn fit<'a>(
     batches: impl Iterator<Item = &'a Arc<Batch>>,
     start: Offset,

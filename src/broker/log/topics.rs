@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::log::{
-        cache::{self, BatchCache},
+        cache::{self, BatchCache, CacheUse},
         reads::{ReadPermit, SharedReads},
         seen::{Moment, SeenLogs},
     },
@@ -97,6 +97,11 @@ impl Observation {
 }
 
 impl TopicLogs {
+    /// How much the batch cache holds, and how often it spared a read.
+    pub(crate) fn cache_use(&self) -> CacheUse {
+        self.cache.lock().current_use()
+    }
+
     /// Begins an observation. Call it before asking the database.
     pub(crate) fn begin(self: &Arc<Self>) -> Observation {
         Observation { logs: self.clone(), moment: self.seen.now() }
@@ -211,7 +216,17 @@ impl LogReader {
 
     /// Cached batches from an offset on; none if the batch with that offset is not cached.
     pub(crate) fn cached(&self, from: Offset, max_bytes: usize) -> Vec<Arc<Batch>> {
-        self.logs.cache.lock().from(self.topic, from, max_bytes)
+        let mut cache = self.logs.cache.lock();
+        let cached = cache.from(self.topic, from, max_bytes);
+        if !cached.is_empty() {
+            cache.count_hit();
+        }
+        cached
+    }
+
+    /// Counts a read from the database, because the cache had not what the reader wanted.
+    pub(crate) fn count_miss(&self) {
+        self.logs.cache.lock().count_miss();
     }
 
     /// Whether the topic has other readers here.

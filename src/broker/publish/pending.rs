@@ -5,10 +5,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::broker::{
-    budget::Hold,
-    error::Error,
-    publish::request::{Publish, Receipt},
+use crate::{
+    broker::{
+        budget::Hold,
+        error::Error,
+        publish::request::{Publish, Receipt},
+    },
+    metrics::PublishTimer,
 };
 
 /// The outcome of a publish.
@@ -27,6 +30,8 @@ pub(crate) struct Caller {
     pub outcome: oneshot::Sender<Outcome>,
     /// What the publish was charged for its bytes, returned with the answer.
     pub _hold: Option<Hold>,
+    /// Measures how long the answer takes; only tests have none.
+    pub timer: Option<PublishTimer>,
 }
 
 /// The answers to come to a publish.
@@ -122,6 +127,9 @@ impl Pending {
 
 impl Caller {
     fn send(self, outcome: Outcome) {
+        if let Some(timer) = self.timer {
+            timer.end();
+        }
         // A caller that has gone does not receive it.
         let _ = self.outcome.send(outcome);
     }
@@ -158,7 +166,7 @@ mod tests {
         assert!(group.append(publish(1, 2)).is_none() && group.append(publish(3, 3)).is_none());
         let (outcome, answered) = oneshot::channel();
         let answers = Answers::of(&group, answered);
-        (Pending::new(group, Caller { outcome, _hold: None }), answers)
+        (Pending::new(group, Caller { outcome, _hold: None, timer: None }), answers)
     }
 
     fn receipt(first: i64, count: usize) -> Receipt {

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     broker::{
-        budget::{Budget, Hold},
+        budget::{Budget, Hold, Used},
         calls::Calls,
         error::Error,
         publish::{
@@ -26,6 +26,7 @@ use crate::{
             writer::{LogStore, Writer},
         },
     },
+    metrics::PublishMetrics,
     model::TopicName,
 };
 
@@ -45,6 +46,7 @@ pub struct Publisher {
     /// A queue for each writer; empty once the broker drains.
     queues: RwLock<Vec<mpsc::Sender<Pending>>>,
     budget: Arc<Budget>,
+    metrics: PublishMetrics,
 }
 
 /// A queue that has no room, and the publish that waits for some.
@@ -57,6 +59,7 @@ impl Publisher {
         calls: Calls,
         tasks: &TaskTracker,
     ) -> Self {
+        let metrics = log.metrics.publishing.clone();
         let queues = (0..writers)
             .map(|_| {
                 let (queue, pending) = mpsc::channel(QUEUE_LENGTH);
@@ -65,7 +68,7 @@ impl Publisher {
             })
             .collect();
         let budget = Arc::new(Budget::new(MAX_BYTES, MAX_BYTES_EACH));
-        Self { calls, queues: RwLock::new(queues), budget }
+        Self { calls, queues: RwLock::new(queues), budget, metrics }
     }
 
     /// What the bytes of publishes are charged to, from their arrival to their answer.
@@ -104,12 +107,23 @@ impl Publisher {
         let queue = self.queue_of(&publish.topic).ok_or(Error::Draining)?;
         let (outcome, answered) = oneshot::channel();
         let answers = Answers::of(&publish, answered);
-        let pending = Pending::new(publish, Caller { outcome, _hold: hold });
+        let timer = Some(self.metrics.begin());
+        let pending = Pending::new(publish, Caller { outcome, _hold: hold, timer });
         // This takes no room that goes to a sender that waits.
         match queue.try_send(pending) {
             Ok(()) => Ok((answers, None)),
             Err(TrySendError::Full(pending)) => Ok((answers, Some(Box::new((queue, pending))))),
             Err(TrySendError::Closed(_)) => Err(Error::Draining),
+        }
+    }
+
+    /// How many publishes wait for a writer, and how many there is room for.
+    pub(crate) fn queued(&self) -> Used {
+        let queues = self.queues.read();
+        let waiting = |queue: &mpsc::Sender<Pending>| queue.max_capacity() - queue.capacity();
+        Used {
+            used: queues.iter().map(waiting).sum(),
+            limit: queues.iter().map(mpsc::Sender::max_capacity).sum(),
         }
     }
 

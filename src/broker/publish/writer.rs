@@ -24,6 +24,7 @@ use crate::{
         },
         truncation::detect::{Detector, SeenBefore},
     },
+    metrics::BrokerMetrics,
     model::{Draft, OffsetRange, ProducerId, TopicName},
     storage::{self, Appended, Registrations, Storage},
 };
@@ -41,6 +42,7 @@ pub(crate) struct LogStore {
     pub truncation: Arc<Detector>,
     pub outbox: Outbox,
     pub characters: Arc<Characters>,
+    pub metrics: Arc<BrokerMetrics>,
 }
 
 impl Writer {
@@ -166,6 +168,9 @@ impl AppendLog for LogStore {
     }
 
     fn acknowledged(&self, draft: Draft, appended: Appended) {
+        let (messages, bytes) = (draft.payloads.len(), draft.bytes);
+        self.metrics.publishing.count_batch(messages);
+        self.metrics.traffic.count_published(appended.topic, messages, bytes);
         let batch = draft.stored(appended.base, appended.published_at);
         let head = batch.end();
         self.logs.batch_stored(appended.topic, batch);

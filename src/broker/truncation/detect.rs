@@ -1,6 +1,13 @@
 //! Finds truncated logs.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
 
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -15,6 +22,7 @@ use crate::{
         },
         truncation::notices::Notices,
     },
+    metrics::BrokerMetrics,
     model::{ConsumerKey, Offset, OffsetRange, TopicId, TopicName},
     storage::{self, FoundLog, LastBatch, Storage},
 };
@@ -29,6 +37,9 @@ pub(crate) struct Detector {
     notices: Notices,
     /// Serialises checks; holds the time of the last failed one.
     last_failure: Mutex<Option<Instant>>,
+    /// How many truncations were found.
+    found: AtomicU64,
+    metrics: Arc<BrokerMetrics>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -52,12 +63,19 @@ impl Detector {
     pub(crate) fn new(
         storage: Arc<Storage>,
         logs: Arc<TopicLogs>,
+        metrics: Arc<BrokerMetrics>,
         tasks: TaskTracker,
         stopping: CancellationToken,
     ) -> Self {
         logs.seen().count_sessions(storage.sessions_opened());
         let (notices, last_failure) = (Notices::default(), Mutex::default());
-        Self { storage, logs, notices, last_failure, tasks, stopping }
+        let found = AtomicU64::new(0);
+        Self { storage, logs, notices, last_failure, found, metrics, tasks, stopping }
+    }
+
+    /// How many truncations were found.
+    pub(crate) fn found(&self) -> u64 {
+        self.found.load(Relaxed)
     }
 
     /// If a session was opened since all logs were last checked, checks all of them, as that
@@ -194,6 +212,7 @@ impl Detector {
         self.storage.retire_sessions();
         let is_new = self.logs.seen().truncate(topic, head, seen);
         if is_new {
+            self.found.fetch_add(1, Relaxed);
             let OffsetRange { start, end } = lost;
             tracing::error!(topic = %name, first = %start, %end, "the database has lost messages");
             // Added before the head is reset, as that wakes streams, which look for the notice.
@@ -213,6 +232,7 @@ impl Detector {
     /// Forgets a deleted topic, and ends its streams.
     pub(crate) fn topic_deleted(&self, topic: TopicId) {
         self.notices.forget(topic);
+        self.metrics.traffic.forget(topic);
         self.logs.topic_deleted(topic);
     }
 }

@@ -170,7 +170,7 @@ mod tests {
         let batches = vec![batch(0), batch(4), batch(8)];
         for (from, to) in [(0, 12), (0, 4), (1, 3), (3, 4), (2, 6), (5, 11)] {
             let range = OffsetRange { start: Offset(from), end: Offset(to) };
-            let chosen = Messages::new(batches.clone(), range);
+            let chosen = Messages::measured(batches.clone(), range);
             let messages: Vec<_> = chosen.iter().map(super::message).collect();
             assert_eq!(messages.len(), chosen.count());
             assert_eq!(encode(&chosen), MessageBatch { messages }.encode_to_vec());

@@ -18,6 +18,7 @@ use crate::{
             publish_stream::{self, PublishingCaller},
         },
     },
+    metrics::CallMetrics,
     model::{Act, ProducerId, RegistrationKey, TopicName},
     proto::{
         self, Bounded,
@@ -30,6 +31,7 @@ pub struct Producers {
     pub(crate) broker: Arc<Broker>,
     pub(crate) access: Arc<Access>,
     pub(crate) audit: Arc<Audit>,
+    pub(crate) metrics: Arc<CallMetrics>,
 }
 
 /// The audit's name of the call whose stream may end later.
@@ -154,6 +156,7 @@ impl ProducerService for Producers {
             guard: self.access.guard(&caller),
             denials: Denials::of(&self.audit, &request, PUBLISH_STREAM),
             pace: self.access.pace(Some(&caller)),
+            metrics: self.metrics.clone(),
         };
         let (_, mut extensions, requests) = request.into_parts();
         let arrivals = extensions.remove::<Arrivals>().unwrap_or_default();

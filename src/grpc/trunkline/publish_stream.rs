@@ -30,6 +30,7 @@ use crate::{
             encode, missing,
         },
     },
+    metrics::CallMetrics,
     model::RegistrationKey,
     proto::{
         Bounded, PublishStreamResponse, publish_stream_response::Result as ProtoResult,
@@ -78,6 +79,8 @@ pub(super) struct PublishingCaller {
     pub(super) denials: Option<Denials>,
     /// What the requests are charged to; `None` for a stream of everyone.
     pub(super) pace: Option<Pace>,
+    /// Counts refused requests.
+    pub(super) metrics: Arc<CallMetrics>,
 }
 
 pub(super) fn start(
@@ -86,7 +89,7 @@ pub(super) fn start(
     requests: Streaming<Bounded<PublishRequest>>,
     arrivals: Arrivals,
 ) -> Response<AnswerStream> {
-    let PublishingCaller { guard, denials, pace } = caller;
+    let PublishingCaller { guard, denials, pace, metrics } = caller;
     let (upcoming, answered) = mpsc::channel(IN_FLIGHT);
     let withdrawn = Arc::<OnceLock<Status>>::default();
     let last = withdrawn.clone();
@@ -104,7 +107,9 @@ pub(super) fn start(
         given_up: given_up.clone(),
     };
     broker.track(intake.run().in_current_span());
-    let answers = ReceiverStream::new(answered).then(answers).flat_map(stream::iter);
+    let answers = ReceiverStream::new(answered)
+        .then(move |upcoming| answers(upcoming, metrics.clone()))
+        .flat_map(stream::iter);
     // After the answers to what was accepted.
     let last = stream::once(async move { last.get().cloned() });
     let answers = answers.chain(last.filter_map(async |status| status.map(Err)));
@@ -262,24 +267,29 @@ fn deny(denials: &Option<Denials>, error: access::Error) -> Status {
 }
 
 /// Waits for the next answers of a stream.
-async fn answers(upcoming: Upcoming) -> Vec<Answer> {
+async fn answers(upcoming: Upcoming, metrics: Arc<CallMetrics>) -> Vec<Answer> {
     match upcoming {
-        Upcoming::Answers(answers) => answers.wait().await.into_iter().map(answer).collect(),
+        Upcoming::Answers(answers) => {
+            let outcomes = answers.wait().await.into_iter();
+            outcomes.map(|outcome| answer(outcome, &metrics)).collect()
+        }
         Upcoming::Refused { error, requests } => {
-            vec![error; requests].into_iter().map(|error| answer(Err(error))).collect()
+            vec![error; requests].into_iter().map(|error| answer(Err(error), &metrics)).collect()
         }
         Upcoming::End(status) => vec![Err(status)],
     }
 }
 
-fn answer(outcome: Result<Receipt, impl Into<Refused>>) -> Answer {
+fn answer(outcome: Result<Receipt, impl Into<Refused>>, metrics: &CallMetrics) -> Answer {
     let result = match outcome.map_err(Into::into) {
         Ok(receipt) => ProtoResult::Receipt(encode::receipt(receipt)),
         Err(error) => {
             if let Refused::Broker(error) = &error {
                 error.log_cause("refuse a publish");
             }
-            ProtoResult::Refusal(status::refusal(&error))
+            let refusal = status::refusal(&error);
+            metrics.count_refusal(&refusal.reason);
+            ProtoResult::Refusal(refusal)
         }
     };
     Ok(PublishStreamResponse { result: Some(result) })

@@ -59,6 +59,11 @@ impl Manager for SessionOpener {
 }
 
 impl SessionOpener {
+    /// What its sessions are for: their name without the part that all have in common.
+    pub(crate) fn purpose(&self) -> &'static str {
+        self.name.rsplit(' ').next().unwrap_or(self.name)
+    }
+
     async fn open(&self) -> Result<ClientWrapper, Error> {
         let give_up_at = Instant::now() + SESSION_TIMEOUT;
         // Has a shorter limit of its own, so that its error says which server did not answer.

@@ -1,18 +1,24 @@
 //! The pools: which there are, how many sessions each has, and how long their statements may take.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use deadpool::Runtime;
 
-use crate::storage::{
-    error::Error,
-    session::{
-        opener::{Pool, SessionOpener, SessionSetup},
-        run::{Session, SessionKind},
-        setup,
-        source::SessionSource,
+use crate::{
+    metrics::{DatabaseMetrics, SessionMetrics},
+    storage::{
+        error::Error,
+        session::{
+            opener::{Pool, SessionOpener, SessionSetup},
+            run::{Session, SessionKind},
+            setup,
+            source::SessionSource,
+        },
+        timeout::{ANSWER_TIMEOUT, SESSION_TIMEOUT, WRITER_LOCK_TIMEOUT},
     },
-    timeout::{ANSWER_TIMEOUT, SESSION_TIMEOUT, WRITER_LOCK_TIMEOUT},
 };
 
 /// How many connections a broker may open, besides one for leases and one for listening.
@@ -57,6 +63,21 @@ pub(crate) struct SessionPool {
     pool: Pool,
     kind: SessionKind,
     answer_within: Duration,
+    statements: Arc<DatabaseMetrics>,
+    sessions: SessionMetrics,
+}
+
+/// How many sessions a pool has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolState {
+    /// What the pool's sessions are for.
+    pub pool: &'static str,
+    /// Sessions that are open.
+    pub open: usize,
+    /// Those of them that nobody uses.
+    pub idle: usize,
+    /// The most that there may be.
+    pub limit: usize,
 }
 
 impl Pools {
@@ -92,9 +113,16 @@ impl Pools {
 
     /// Closes all pools. Callers that wait for a session get an error.
     pub(crate) fn close(&self) {
-        for sessions in [&self.query, &self.writer, &self.position, &self.access] {
-            sessions.pool.close();
-        }
+        self.all().into_iter().for_each(|sessions| sessions.pool.close());
+    }
+
+    /// How many sessions each pool has.
+    pub(crate) fn states(&self) -> [PoolState; 4] {
+        self.all().map(SessionPool::state)
+    }
+
+    fn all(&self) -> [&SessionPool; 4] {
+        [&self.query, &self.writer, &self.position, &self.access]
     }
 }
 
@@ -105,6 +133,8 @@ impl SessionPool {
         kind: SessionKind,
         answer_within: Duration,
     ) -> Result<Self, Error> {
+        let (statements, name) = (opener.source.metrics.clone(), opener.purpose());
+        let sessions = statements.of_pool(name);
         // Without a limit for opening a session: the opener has one, and its error says what took
         // too long.
         let builder = Pool::builder(opener)
@@ -113,14 +143,38 @@ impl SessionPool {
             .wait_timeout(Some(SESSION_TIMEOUT))
             .recycle_timeout(Some(SESSION_TIMEOUT));
         let pool = builder.build().map_err(Error::unexpected)?;
-        Ok(Self { pool, kind, answer_within })
+        Ok(Self { pool, kind, answer_within, statements, sessions })
     }
 
     /// Waits for a free session.
     pub(crate) async fn get(&self) -> Result<Session, Error> {
+        self.get_once(async { Ok(()) }).await.map(|(session, ())| session)
+    }
+
+    /// Waits for a permit, and then for a free session.
+    pub(crate) async fn get_once<T>(
+        &self,
+        permit: impl Future<Output = Result<T, Error>>,
+    ) -> Result<(Session, T), Error> {
+        let began = Instant::now();
+        let waiting = self.sessions.begin_waiting();
+        let permit = permit.await?;
         // Boxed, as it would make each call larger that may ask the database.
         let object = Box::pin(self.pool.get()).await?;
-        Ok(Session::new(object, self.kind.clone(), self.answer_within))
+        drop(waiting);
+        self.sessions.waited(began.elapsed());
+        let metrics = self.statements.clone();
+        Ok((Session::new(object, self.kind.clone(), self.answer_within, metrics), permit))
+    }
+
+    fn state(&self) -> PoolState {
+        let status = self.pool.status();
+        PoolState {
+            pool: self.pool.manager().purpose(),
+            open: status.size,
+            idle: status.available,
+            limit: status.max_size,
+        }
     }
 
     /// How many sessions there may be.

@@ -17,9 +17,12 @@ use futures::TryStreamExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_postgres::{Row, RowStream};
 
-use crate::storage::{
-    error::{Error, describe},
-    session::{opener::Object, parameter::Parameter},
+use crate::{
+    metrics::DatabaseMetrics,
+    storage::{
+        error::{Error, describe},
+        session::{opener::Object, parameter::Parameter},
+    },
 };
 
 /// A caller that gives a statement up after this long gives up its session too: the session may
@@ -54,6 +57,7 @@ pub(crate) struct Session {
     /// well as a commit, when an operator cancels it, and the session's next user would be in that
     /// transaction.
     given_up: AtomicBool,
+    metrics: Arc<DatabaseMetrics>,
     /// Lets another owner have a session. Dropped after the object, which is then back in its pool.
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -70,6 +74,7 @@ pub(crate) struct Transaction<'a> {
     object: &'a Object,
     kind: &'a SessionKind,
     answer_within: Duration,
+    metrics: &'a DatabaseMetrics,
 }
 
 /// What a statement returned.
@@ -111,10 +116,15 @@ pub(crate) trait Statements {
 }
 
 impl Session {
-    pub(crate) fn new(object: Object, kind: SessionKind, answer_within: Duration) -> Self {
+    pub(crate) fn new(
+        object: Object,
+        kind: SessionKind,
+        answer_within: Duration,
+        metrics: Arc<DatabaseMetrics>,
+    ) -> Self {
         let given_up = AtomicBool::new(false);
         let object = Some(object);
-        Self { object, kind, answer_within, lock_wait: None, given_up, _permit: None }
+        Self { object, kind, answer_within, lock_wait: None, given_up, metrics, _permit: None }
     }
 
     /// Keeps a permit for as long as the session is in use.
@@ -138,10 +148,10 @@ impl Session {
         work: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let begin = self.begin();
-        let Self { object, kind, given_up, answer_within, .. } = self;
+        let Self { object, kind, given_up, answer_within, metrics, .. } = self;
         let object = object.as_ref().ok_or(Error::Closed)?;
         given_up.store(true, Ordering::Relaxed);
-        let transaction = Transaction { object, kind, answer_within: *answer_within };
+        let transaction = Transaction { object, kind, answer_within: *answer_within, metrics };
         transaction.execute_alone(&begin).await?;
         let done = work(&transaction).await;
         if let Err(Error::ConnectionLost(_)) = done {
@@ -258,7 +268,7 @@ impl Drop for UnderWay<'_> {
 impl Statements for Session {
     async fn run(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Answer, Error> {
         let object = self.object()?;
-        let statement = run(object, &self.kind, text, parameters);
+        let statement = measured(&self.metrics, object, &self.kind, text, parameters);
         let answer = async {
             match &self.kind {
                 SessionKind::Direct if self.lock_wait.is_none() => Ok(statement.await?),
@@ -291,10 +301,26 @@ impl Transaction<'_> {
 
 impl Statements for Transaction<'_> {
     async fn run(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Answer, Error> {
-        let statement = run(self.object, self.kind, text, parameters);
+        let statement = measured(self.metrics, self.object, self.kind, text, parameters);
         // Boxed, as the futures around it would each hold it twice.
         within(self.answer_within, Box::pin(async { Ok(statement.await?) })).await
     }
+}
+
+/// Runs a statement, and measures how long it takes.
+async fn measured(
+    metrics: &DatabaseMetrics,
+    object: &Object,
+    kind: &SessionKind,
+    text: &str,
+    parameters: &[&dyn Parameter],
+) -> Result<Answer, tokio_postgres::Error> {
+    let timer = metrics.begin(text);
+    let answer = run(object, kind, text, parameters).await;
+    if answer.is_err() {
+        timer.count_error();
+    }
+    answer
 }
 
 /// Runs a statement: prepared in a direct session, unprepared in a pooled one.

@@ -7,10 +7,13 @@ use std::sync::{
 
 use tokio_postgres::Client;
 
-use crate::storage::{
-    connector::{Connector, Driver},
-    error::Error,
-    primary::Primary,
+use crate::{
+    metrics::DatabaseMetrics,
+    storage::{
+        connector::{Connector, Driver},
+        error::Error,
+        primary::Primary,
+    },
 };
 
 /// Opens sessions, and counts them.
@@ -20,6 +23,7 @@ pub(crate) struct SessionSource {
     pub primary: Arc<Primary>,
     /// How many sessions were opened.
     pub opened: Arc<AtomicU64>,
+    pub metrics: Arc<DatabaseMetrics>,
 }
 
 impl SessionSource {

@@ -91,6 +91,8 @@ fn prove(document: &Document, block: &Block) -> Result<&'static str, String> {
         "sh" => prove_commands(document, block),
         "sql" if sql_views::DOCUMENTS.contains(&document.path.as_str()) => Ok("sql_views.rs"),
         "sql" if document.path == "docs/roles.md" => Ok("roles.rs"),
+        "sql" if document.path == "docs/operations.md" => Ok("commands.rs"),
+        "promql" if document.path == "docs/metrics.md" => Ok("scripts/check-ops"),
         "" if document.path == "ARCHITECTURE.md" => Ok("a picture of the layers"),
         "toml" if document.path == "clients/rust/README.md" => Ok("clients/rust/test builds it"),
         language => match SOURCES.iter().find(|(known, ..)| *known == language) {

@@ -7,11 +7,17 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::blocks;
-use crate::support::{Document, TestBroker, TestDatabase, root, soon};
+use crate::support::{Document, TestBroker, TestDatabase, http::HttpBroker, root, soon};
 
 /// The pages whose commands are run here.
-pub(super) const DOCUMENTS: [&str; 5] =
-    ["README.md", "docs/tour.md", "docs/operations.md", "docs/performance.md", "docs/roles.md"];
+pub(super) const DOCUMENTS: [&str; 6] = [
+    "README.md",
+    "docs/tour.md",
+    "docs/operations.md",
+    "docs/metrics.md",
+    "docs/performance.md",
+    "docs/roles.md",
+];
 
 /// How long a command that goes on until it is stopped is watched.
 const WATCHED: Duration = Duration::from_secs(3);
@@ -47,11 +53,40 @@ async fn the_commands_of_operations_run_and_restore_a_backup() {
         let output = soon(command, reader.run(command)).await;
         assert!(output.status.success(), "{command}: {output:?}");
     }
-    assert_eq!(reader.follow("docs/operations.md").await, 6);
+    assert_eq!(reader.follow("docs/operations.md").await, 9);
     let restored = "select (select count(*) from trunkline.message),
                            (select position from trunkline.consumers where consumer = 'billing')";
     let row = reader.another.sql().await.query_one(restored, &[]).await.unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (3, 1));
+}
+
+#[tokio::test]
+async fn the_queries_of_operations_run() {
+    let broker = TestBroker::with_five_messages().await;
+    let sql = broker.sql().await;
+    let mut queries = 0;
+    for block in Document::read("docs/operations.md").blocks_in("sql") {
+        let names = [("TOPIC", "orders"), ("FIRST", "1"), ("END", "4")];
+        let block = names.iter().fold(block, |block, (there, here)| block.replace(there, here));
+        for query in block.split_terminator(";\n") {
+            let rows =
+                sql.query(query, &[]).await.unwrap_or_else(|error| panic!("{query}: {error}"));
+            let finds_something = query.contains("lag_messages") || query.contains("payload_text");
+            assert!(!finds_something || !rows.is_empty(), "{query}");
+            queries += 1;
+        }
+    }
+    assert_eq!(queries, 5);
+}
+
+#[tokio::test]
+async fn the_commands_of_metrics_run() {
+    let mut reader = Reader::new().await;
+    let broker = HttpBroker::start_on(reader.broker.database.clone(), &[]).await;
+    broker.calls.topic("orders").await;
+    broker.calls.consumer("orders", "billing").await;
+    reader.http = broker.http.clone();
+    assert_eq!(reader.follow("docs/metrics.md").await, 4);
 }
 
 #[tokio::test]
@@ -69,6 +104,8 @@ struct Reader {
     broker: TestBroker,
     /// A database without the schema.
     another: TestDatabase,
+    /// Where a broker serves HTTP.
+    http: String,
     folder: TempDir,
 }
 
@@ -78,7 +115,7 @@ impl Reader {
         fs::copy(root().join("README.md"), folder.path().join("README.md")).unwrap();
         fs::write(folder.path().join("app.log"), "one\ntwo\n").unwrap();
         let (broker, another) = (TestBroker::start().await, TestDatabase::create_empty().await);
-        Self { broker, another, folder }
+        Self { broker, another, http: String::new(), folder }
     }
 
     /// Runs the commands of a page; returns how many there were.
@@ -118,6 +155,7 @@ impl Reader {
             .env_remove("TRUNKLINE_CONTEXT")
             .env("PATH", format!("{}:{path}", program.display()))
             .env("TRUNKLINE_ENDPOINT", &self.broker.endpoint)
+            .env("TRUNKLINE_HTTP", "off")
             .env("XDG_CONFIG_HOME", folder.join("config"))
             .env("XDG_STATE_HOME", folder.join("state"))
             .env("DATABASE_URL", &self.broker.database.url)
@@ -131,6 +169,9 @@ impl Reader {
         let (here, another) = (&self.broker.database.url, &self.another.url);
         [
             ("http://127.0.0.1:50051", &*self.broker.endpoint),
+            ("127.0.0.1:8080", &*self.http),
+            ("TOPIC CONSUMER", "orders billing"),
+            ("read TOPIC --from POSITION", "read orders --from 0"),
             ("host=$PWD/trunkline-data/run user=trunkline dbname=trunkline", here),
             ("postgresql://me:secret@db.example/mine", another),
             ("postgresql://trunkline_owner:secret@db.example/mine", another),

@@ -90,6 +90,15 @@ impl TestBroker {
         Self { database, endpoint, client, budget, shutdown: shutdown.drop_guard(), served }
     }
 
+    /// A broker of another process, which dropping this does not stop.
+    pub async fn at(database: Arc<TestDatabase>, endpoint: &str) -> Self {
+        let client = Client::connect(endpoint).await.unwrap();
+        let shutdown = CancellationToken::new().drop_guard();
+        let served = tokio::spawn(std::future::ready(Ok(())));
+        let budget = Arc::new(Budget::new(0, 0));
+        Self { database, endpoint: endpoint.to_owned(), client, budget, shutdown, served }
+    }
+
     /// Starts another broker on the same database.
     pub async fn start_another(&self) -> Self {
         Self::start_on(self.database.clone()).await

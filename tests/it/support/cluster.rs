@@ -55,6 +55,25 @@ impl TestDatabase {
         Self { url: cluster.url(&name), name, socket_dir, user: USER.to_owned() }
     }
 
+    /// Ends all sessions, and admits no new ones until [`Self::open`].
+    pub async fn close(&self) {
+        let sql = self.of_server().await;
+        let close = format!("alter database {} allow_connections false", self.name);
+        sql.batch_execute(&close).await.unwrap();
+        let end = "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1";
+        sql.query(end, &[&self.name]).await.unwrap();
+    }
+
+    pub async fn open(&self) {
+        let open = format!("alter database {} allow_connections true", self.name);
+        self.of_server().await.batch_execute(&open).await.unwrap();
+    }
+
+    /// A session with another database of the server.
+    async fn of_server(&self) -> tokio_postgres::Client {
+        connect(&CLUSTER.get().unwrap().url("postgres")).await
+    }
+
     /// Opens a session for the test.
     pub async fn sql(&self) -> tokio_postgres::Client {
         connect(&self.url).await

@@ -62,6 +62,8 @@ fn command(arguments: &[&str]) -> Command {
     ] {
         command.env_remove(variable);
     }
+    // Several brokers run at once. A test of the HTTP port gives it an address.
+    command.env("TRUNKLINE_HTTP", "off");
     // Keeps the contexts of the user who runs the tests out of them.
     command.env("XDG_CONFIG_HOME", "/nonexistent");
     // State files are named after a producer's registration, which no two tests share.
@@ -117,6 +119,11 @@ impl Trunkline {
             }
         })
         .await
+    }
+
+    /// The next line that it prints.
+    pub async fn line(&mut self) -> String {
+        soon("a line", self.stdout.next_line()).await.unwrap().expect("it goes on")
     }
 
     /// Starts a broker; returns it with its endpoint once it is ready.

@@ -8,6 +8,7 @@ mod command;
 mod deaf;
 pub mod direct_tls;
 mod files;
+pub mod http;
 #[path = "../../shared/http2.rs"]
 pub mod http2;
 pub mod library_consumer;

@@ -10,7 +10,7 @@ use crate::{
     broker::{
         log::{
             cursor::{Cursor, LogSource},
-            messages::{FrameLimits, Messages, encoded_bytes, end_of_fit},
+            messages::{FrameLimits, Messages, encoded_bytes, fit},
             topics::{LogReader, TopicLogs},
         },
         testing::{
@@ -178,7 +178,7 @@ fn a_frame_holds_as_many_messages_as_fit() {
         }
         let head = log.last().map_or(Offset(0), |batch| batch.end());
         let from = Offset(from.min(head.0));
-        let to = end_of_fit(log.iter(), from, limits);
+        let (to, _) = fit(log.iter(), from, limits);
         assert!(from <= to && to <= head);
         let one_more = log.iter().flat_map(|batch| batch.messages_from(from));
         let one_more = one_more.take_while(|message| message.offset <= to);

@@ -97,7 +97,7 @@ impl Driver {
         let (outcome, answered) = oneshot::channel();
         let answers = Answers::of(&publish, answered);
         let _hold = Some(self.room.try_hold(1).unwrap());
-        self.queue.push_back(Pending::new(publish, Caller { outcome, _hold }));
+        self.queue.push_back(Pending::new(publish, Caller { outcome, _hold, timer: None }));
         answers
     }
 

@@ -1,0 +1,50 @@
+use std::net::SocketAddr;
+
+use clap::{ArgAction, Args, builder::BoolishValueParser};
+
+/// The HTTP port.
+#[derive(Args, Clone, Debug)]
+pub struct HttpOptions {
+    /// Address for HTTP: metrics at /metrics, health at /livez and /readyz. Port 0 takes a free one;
+    /// `off` serves no HTTP.
+    #[arg(long, env = "TRUNKLINE_HTTP", value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub http: HttpAddress,
+
+    /// A name by which the HTTP port is asked for, besides localhost; may be repeated. On a loopback
+    /// address, requests for other names are refused.
+    #[arg(long, env = "TRUNKLINE_HTTP_HOST", value_name = "NAME", value_delimiter = ',')]
+    pub http_host: Vec<String>,
+
+    /// Topics, and consumers, that metrics have series for: the first ones by name.
+    #[arg(long, env = "TRUNKLINE_METRICS_MAX_SERIES", value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub metrics_max_series: u32,
+
+    /// Whether metrics have series for consumers.
+    #[arg(long, env = "TRUNKLINE_METRICS_CONSUMERS", value_name = "BOOL", default_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new())]
+    pub metrics_consumers: bool,
+}
+
+/// Where HTTP is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpAddress {
+    /// Nowhere.
+    Off,
+    /// On an address.
+    On(SocketAddr),
+}
+
+impl std::str::FromStr for HttpAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            address => match address.parse() {
+                Ok(address) => Ok(Self::On(address)),
+                Err(_) => {
+                    Err("must be an address with a port, such as 127.0.0.1:8080, or off".into())
+                }
+            },
+        }
+    }
+}
