@@ -58,7 +58,7 @@ pub use log::{
     cache::CacheUse,
     messages::{BatchPart, FrameLimits, Messages},
 };
-pub use overview::{Overview, OverviewLimits, Snapshot};
+pub use overview::{Overview, Point, Snapshot};
 pub use publish::{
     pending::Answers,
     queue::Publisher,

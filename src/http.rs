@@ -1,6 +1,7 @@
-//! What the broker serves over HTTP: whether it is well, and its metrics.
+//! What the broker serves over HTTP: whether it is well, its metrics, and a console for people.
 
 mod catalogue;
+mod console;
 mod health;
 mod host;
 mod host_names;
@@ -16,16 +17,18 @@ mod state;
 use std::sync::Arc;
 
 use axum::{Router, middleware, routing::get};
+use tokio::sync::Semaphore;
 
 use crate::{
-    access::Access,
-    broker::{Broker, Overview, OverviewLimits},
+    broker::{Broker, Overview},
+    grpc,
     metrics::Instruments,
 };
 
 pub use host_names::HostNames;
 pub use port::{Client, ConnectionCounts, PortCounts};
 
+use console::Console;
 use scrape::Scrape;
 use state::State;
 
@@ -33,16 +36,20 @@ use state::State;
 pub struct Http {
     /// The broker.
     pub broker: Arc<Broker>,
-    /// Who may read the metrics, if other hosts can ask.
-    pub access: Arc<Access>,
-    /// How much the metrics list.
-    pub limits: OverviewLimits,
+    /// The API, which the console uses as its visitors, and who may use it.
+    pub api: grpc::Api,
+    /// How many topics, and how many consumers, metrics have series for.
+    pub max_series: usize,
+    /// Whether metrics have series for consumers.
+    pub shows_consumers: bool,
     /// What is measured elsewhere.
     pub instruments: Vec<Box<dyn Instruments>>,
     /// Counts the connections of the gRPC port, and its open calls.
     pub port: PortCounts,
     /// The names that the port is asked for by; `None` if any will do.
     pub host_names: Option<HostNames>,
+    /// Whether clients reach the port by TLS.
+    pub is_encrypted: bool,
     /// Whether only this host can ask. Nobody then needs a token for the metrics.
     pub is_local: bool,
 }
@@ -50,16 +57,27 @@ pub struct Http {
 impl Http {
     /// The routes. Their requests have a [`Client`] as an extension.
     pub fn routes(self) -> Router {
-        let Self { broker, access, limits, instruments, port, host_names, is_local } = self;
-        let overview = Arc::new(Overview::new(broker.storage(), limits));
-        let scrape = Scrape::new(&broker, overview, &instruments, port);
-        let state = Arc::new(State { broker, access, scrape, host_names, is_local });
-        Router::new()
+        let Self { broker, api, instruments, port, host_names, is_local, is_encrypted, .. } = self;
+        let (access, connections) = (api.access.clone(), port.connections.clone());
+        let overview =
+            Arc::new(Overview::new(broker.storage(), self.max_series, broker.database_up()));
+        let scrape =
+            Scrape::new(&broker, overview.clone(), &instruments, port, self.shows_consumers);
+        let unread_metrics = Arc::new(Semaphore::new(metrics::MAX_UNREAD));
+        let console = Console::new(broker.clone(), overview, api, connections, is_encrypted);
+        let state =
+            Arc::new(State { broker, access, scrape, unread_metrics, host_names, is_local });
+        let pages = console.map(Console::routes).unwrap_or_default();
+        let checked = Router::new()
             .route("/metrics", get(metrics::serve))
-            .layer(middleware::from_fn_with_state(state.clone(), host::check))
-            // Whoever asks whether the broker is well may call it by any name.
+            .with_state(state.clone())
+            .merge(pages)
+            .layer(middleware::from_fn_with_state(state.clone(), host::check));
+        // Whoever asks whether the broker is well may call it by any name.
+        Router::new()
             .route("/livez", get(health::live))
             .route("/readyz", get(health::ready))
             .with_state(state)
+            .merge(checked)
     }
 }

@@ -1,7 +1,9 @@
 //! What there is in the database, as of a moment: for metrics and for people.
 //!
-//! All who ask share one reading, which is at most about a second old. While nobody asks, nothing is
-//! read. A database that takes long to answer is asked less often.
+//! All who ask share one reading, which is at most about a second old, and the failure of one too. While
+//! nobody asks, nothing is read. A database that takes long to answer is asked less often.
+
+mod history;
 
 use std::{
     collections::HashMap,
@@ -10,39 +12,51 @@ use std::{
 };
 
 use parking_lot::RwLock;
-use tokio::{sync::Mutex, time};
+use tokio::{
+    sync::{Mutex, watch},
+    time,
+};
 
 use crate::{
-    model::{ConsumerKey, Offset},
+    model::{ConsumerKey, Offset, TopicId},
     storage::{self, CatalogueSize, ConsumerState, ServerState, Storage, TopicState},
 };
+
+use history::History;
+
+pub use history::Point;
 
 /// How old a reading may be before somebody who asks gets a new one.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
-/// A reading may be older if it took long: a broker keeps the database busy with them for at most a fifth of the time.
+/// A reading may be older if it took long: a broker keeps the database busy with readings for at most
+/// a fifth of the time.
 const PAUSE: u32 = 4;
 
 /// How long a reading may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How much a reading lists.
-#[derive(Clone, Copy, Debug)]
-pub struct OverviewLimits {
-    /// How many topics.
-    pub topics: usize,
-    /// How many consumers of all topics.
-    pub consumers: usize,
-}
-
 /// Reads what there is in the database.
 pub struct Overview {
     storage: Arc<Storage>,
-    limits: OverviewLimits,
+    /// How many topics, and how many consumers, a reading lists.
+    limit: usize,
     latest: RwLock<Option<Arc<Snapshot>>>,
-    /// When the position of each consumer last moved, as far as readings have shown. Locked by whoever
-    /// reads, so that the others wait for what it finds.
-    reading: Mutex<HashMap<ConsumerKey, Moved>>,
+    history: RwLock<History>,
+    /// Locked by whoever reads, so that the others wait for what it finds.
+    reading: Mutex<Reading>,
+    /// Whether the database answers.
+    database_up: watch::Receiver<bool>,
+    began: Instant,
+}
+
+/// What readings have found so far.
+#[derive(Default)]
+struct Reading {
+    /// When the position of each consumer last moved.
+    moved: HashMap<ConsumerKey, Moved>,
+    /// When the last reading that failed was begun, and why it did.
+    failed: Option<(Instant, Arc<storage::Error>)>,
 }
 
 /// What there was in the database at a moment.
@@ -70,13 +84,47 @@ struct Moved {
 
 impl Overview {
     /// Reads from a database, once somebody asks.
-    pub fn new(storage: Arc<Storage>, limits: OverviewLimits) -> Self {
-        Self { storage, limits, latest: RwLock::default(), reading: Mutex::default() }
+    pub fn new(storage: Arc<Storage>, limit: usize, database_up: watch::Receiver<bool>) -> Self {
+        Self {
+            storage,
+            limit,
+            latest: RwLock::default(),
+            history: RwLock::default(),
+            reading: Mutex::default(),
+            database_up,
+            began: Instant::now(),
+        }
     }
 
-    /// How much a reading lists.
-    pub fn limits(&self) -> OverviewLimits {
-        self.limits
+    /// How many topics, and how many consumers, a reading lists.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// How many messages were published to a topic each second, as the readings of the last seconds
+    /// show.
+    pub fn published(&self, topic: TopicId) -> f64 {
+        self.history.read().published(topic)
+    }
+
+    /// The same over the last minute, the oldest first.
+    pub fn published_lately(&self, topic: TopicId) -> Vec<f64> {
+        self.history.read().published_lately(topic)
+    }
+
+    /// How many messages a consumer has moved on each second, as the readings of the last seconds show.
+    pub fn consumed(&self, consumer: ConsumerKey) -> f64 {
+        self.history.read().consumed(consumer)
+    }
+
+    /// The same over the last minute, the oldest first.
+    pub fn consumed_lately(&self, consumer: ConsumerKey) -> Vec<f64> {
+        self.history.read().consumed_lately(consumer)
+    }
+
+    /// A consumer's lag over the last hour, as far as somebody has asked for readings.
+    pub fn lag_lately(&self, consumer: ConsumerKey) -> Vec<Point> {
+        self.history.read().lag(consumer)
     }
 
     /// The latest reading, however old it is; `None` before the first.
@@ -84,24 +132,53 @@ impl Overview {
         self.latest.read().clone()
     }
 
+    /// Since when what there is has not been read: the last reading, or the start.
+    pub fn read_at(&self) -> Instant {
+        self.latest().map_or(self.began, |latest| latest.taken_at)
+    }
+
     /// A reading of about now.
-    pub async fn current(&self) -> Result<Arc<Snapshot>, storage::Error> {
+    pub async fn current(self: &Arc<Self>) -> Result<Arc<Snapshot>, Arc<storage::Error>> {
+        if !*self.database_up.borrow() {
+            return Err(Arc::new(storage::Error::Unavailable("it does not answer".to_owned())));
+        }
         if let Some(recent) = self.recent() {
             return Ok(recent);
         }
-        let mut moved = self.reading.lock().await;
-        // Somebody else may have read meanwhile.
+        let (overview, asked) = (self.clone(), Instant::now());
+        // In a task of its own: whoever asked may go away, and others still wait for what it finds.
+        match tokio::spawn(async move { overview.read_once(asked).await }).await {
+            Ok(read) => read,
+            Err(error) => Err(Arc::new(storage::Error::Unavailable(error.to_string()))),
+        }
+    }
+
+    /// Reads, unless somebody else has done so since it was asked for.
+    async fn read_once(&self, asked: Instant) -> Result<Arc<Snapshot>, Arc<storage::Error>> {
+        let mut reading = self.reading.lock().await;
         if let Some(recent) = self.recent() {
             return Ok(recent);
+        }
+        if let Some((begun, error)) = &reading.failed
+            && *begun >= asked
+        {
+            return Err(error.clone());
         }
         let began = Instant::now();
         let read = time::timeout(READ_TIMEOUT, self.read()).await;
-        let mut snapshot = read.unwrap_or_else(|_| {
+        let read = read.unwrap_or_else(|_| {
             let problem = format!("the overview was not read in {READ_TIMEOUT:?}");
             Err(storage::Error::Unavailable(problem))
+        });
+        let mut snapshot = read.map_err(|error| {
+            let error = Arc::new(error);
+            reading.failed = Some((began, error.clone()));
+            error
         })?;
         (snapshot.taken_at, snapshot.took) = (Instant::now(), began.elapsed());
-        *moved = find_moved(&moved, &mut snapshot.consumers, snapshot.taken_at);
+        reading.moved = find_moved(&reading.moved, &mut snapshot.consumers, snapshot.taken_at);
+        let Snapshot { taken_at, topics, consumers, .. } = &snapshot;
+        self.history.write().add(*taken_at, topics, consumers);
         let snapshot = Arc::new(snapshot);
         *self.latest.write() = Some(snapshot.clone());
         Ok(snapshot)
@@ -114,13 +191,9 @@ impl Overview {
     }
 
     async fn read(&self) -> Result<Snapshot, storage::Error> {
-        let OverviewLimits { topics, consumers } = self.limits;
         let size = self.storage.catalogue_size().await?;
-        let topics = self.storage.list_topic_states(topics).await?;
-        let consumers = match consumers {
-            0 => Vec::new(),
-            limit => self.storage.list_consumer_states(limit).await?,
-        };
+        let topics = self.storage.list_topic_states(self.limit).await?;
+        let consumers = self.storage.list_consumer_states(self.limit).await?;
         let server = match self.storage.server_state().await {
             Ok(server) => Some(server),
             // A server that is compatible with PostgreSQL may lack a function.

@@ -22,29 +22,32 @@ pub(super) struct IsStream;
 
 /// Ends the measurement of a call that has its answer, or of its stream when that ends.
 pub(super) fn measure(timer: CallTimer, mut answer: Response<Body>) -> Response<Body> {
-    if answer.headers().contains_key("grpc-status") {
-        end(timer, answer.headers());
-        return answer;
+    if let Some(status) = answer.extensions().get::<Status>() {
+        end(timer, status);
+    } else if answer.headers().contains_key("grpc-status") {
+        end_by_headers(timer, answer.headers());
+    } else if let Some(IsStream) = answer.extensions_mut().remove::<IsStream>() {
+        return answer.map(|body| Body::new(MeasuredBody { body, timer: Some(timer) }));
+    } else {
+        timer.end(name(Code::Ok));
     }
-    match answer.extensions_mut().remove::<IsStream>() {
-        Some(IsStream) => answer.map(|body| Body::new(MeasuredBody { body, timer: Some(timer) })),
-        None => {
-            timer.end(name(Code::Ok));
-            answer
-        }
+    answer
+}
+
+fn end_by_headers(timer: CallTimer, headers: &HeaderMap) {
+    match Status::from_header_map(headers) {
+        Some(status) => end(timer, &status),
+        None => timer.end(name(Code::Unknown)),
     }
 }
 
-/// Ends the measurement of a call whose status is known.
-fn end(timer: CallTimer, headers: &HeaderMap) {
-    let status = Status::from_header_map(headers);
-    let code = status.as_ref().map_or(Code::Unknown, Status::code);
-    if let Some(status) = status.filter(|status| status.code() != Code::Ok)
+fn end(timer: CallTimer, status: &Status) {
+    if status.code() != Code::Ok
         && let Some(info) = status.get_details_error_info()
     {
         timer.count_refusal(&info.reason);
     }
-    timer.end(name(code));
+    timer.end(name(status.code()));
 }
 
 /// The body of a stream's answer.
@@ -67,7 +70,7 @@ impl HttpBody for MeasuredBody {
             && let Some(trailers) = part.trailers_ref()
             && let Some(timer) = self.timer.take()
         {
-            end(timer, trailers);
+            end_by_headers(timer, trailers);
         }
         Poll::Ready(frame)
     }

@@ -14,6 +14,7 @@ use crate::{
 pub(super) struct CatalogueMetrics {
     pub(super) shown: Shown,
     pub(super) overview: Arc<Overview>,
+    pub(super) shows_consumers: bool,
 }
 
 /// What goes through this broker, by topic.
@@ -25,30 +26,26 @@ pub(super) struct TrafficMetrics {
 impl Collection for CatalogueMetrics {
     fn write(&self, samples: &mut Samples<'_>) -> fmt::Result {
         // Also while the database is away, so that this age grows.
-        if let Some(latest) = self.overview.latest() {
-            samples.gauge(
-                "trunkline_catalogue_age_seconds",
-                "Time since topics and consumers were last read from the database",
-                latest.taken_at.elapsed().as_secs_f64(),
-            )?;
-        }
+        samples.gauge(
+            "trunkline_catalogue_age_seconds",
+            "Time since topics and consumers were last read from the database",
+            self.overview.read_at().elapsed().as_secs_f64(),
+        )?;
         let Some(snapshot) = self.shown.read().clone() else { return Ok(()) };
         let Snapshot { size, topics, consumers, .. } = &*snapshot;
-        let limits = self.overview.limits();
+        let limit = self.overview.limit();
+        // That consumers have no series may have been asked for.
+        let of_consumers = if self.shows_consumers { size.consumers } else { 0 };
+        let dropped = |total: u64| total.saturating_sub(limit as u64) as f64;
         samples.gauge("trunkline_topics", "Topics of the database", size.topics as f64)?;
         samples.gauge("trunkline_consumers", "Consumers of the database", size.consumers as f64)?;
-        // A limit of none was asked for.
-        let dropped = |total: u64, limit: usize| match limit {
-            0 => 0.0,
-            _ => total.saturating_sub(limit as u64) as f64,
-        };
         samples.gauges(
             "trunkline_metrics_series_dropped",
             "Topics and consumers that have no series, because there are more than \
              --metrics-max-series",
             [
-                ([("family", "topics")], dropped(size.topics, limits.topics)),
-                ([("family", "consumers")], dropped(size.consumers, limits.consumers)),
+                ([("family", "topics")], dropped(size.topics)),
+                ([("family", "consumers")], dropped(of_consumers)),
             ],
         )?;
 
@@ -79,6 +76,9 @@ impl Collection for CatalogueMetrics {
             published,
         )?;
 
+        if !self.shows_consumers {
+            return Ok(());
+        }
         let consumer = |value: fn(&_) -> f64| {
             consumers.iter().map(move |it| {
                 ([("topic", it.topic.as_str()), ("consumer", it.id.as_str())], value(it))
@@ -101,7 +101,7 @@ impl Collection for CatalogueMetrics {
         )?;
         samples.gauges(
             "trunkline_consumer_lag_seconds",
-            "How long ago the message was published that the consumer gets next; 0 if it has caught up",
+            "Age of the next message that the consumer gets; 0 if it has caught up",
             consumer(|it| it.behind.as_secs_f64()),
         )?;
         samples.gauges(

@@ -15,10 +15,12 @@ pub(super) async fn live() -> &'static str {
 pub(super) async fn ready(
     extract::State(state): extract::State<Arc<State>>,
 ) -> (StatusCode, String) {
-    let load = state.broker.load();
+    let broker = &state.broker;
+    let (database_up, is_draining) =
+        (*broker.database_up().borrow(), broker.draining().is_cancelled());
     let checks = [
-        (load.database_up, "database answers", "database does not answer"),
-        (!load.is_draining, "accepts calls", "drains, and accepts no new calls"),
+        (database_up, "database answers", "database does not answer"),
+        (!is_draining, "accepts calls", "drains, and accepts no new calls"),
     ];
     let is_ready = checks.iter().all(|(is_well, ..)| *is_well);
     let line = |(is_well, well, problem): &(bool, &str, &str)| match is_well {

@@ -12,6 +12,8 @@ use crate::{
 pub(super) struct LoadMetrics {
     pub(super) broker: Arc<Broker>,
     pub(super) port: PortCounts,
+    pub(super) max_series: usize,
+    pub(super) shows_consumers: bool,
 }
 
 impl Collection for LoadMetrics {
@@ -110,14 +112,15 @@ impl Collection for LoadMetrics {
             "Logs that were found to have lost messages",
             load.truncations,
         )?;
-        let waiting = load.waiting.iter().map(|waiting| {
+        let most = if self.shows_consumers { self.max_series } else { 0 };
+        let waiting = load.waiting.iter().take(most).map(|waiting| {
             let labels =
                 [("topic", waiting.topic.as_str()), ("consumer", waiting.consumer.as_str())];
             (labels, waiting.streams as f64)
         });
         samples.gauges(
             "trunkline_consumer_waiters",
-            "Streams of this broker that wait for the consumer's lease",
+            "Streams and pulls of this broker that wait for the consumer's lease",
             waiting,
         )
     }

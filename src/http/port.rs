@@ -1,6 +1,6 @@
 //! What the server that owns the ports says of them.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use crate::access::PeerIdentity;
 
@@ -20,7 +20,7 @@ pub struct ConnectionCounts {
 /// Counts what is open on the gRPC port.
 pub struct PortCounts {
     /// The connections.
-    pub connections: Box<dyn Fn() -> ConnectionCounts + Send + Sync>,
+    pub connections: Arc<dyn Fn() -> ConnectionCounts + Send + Sync>,
     /// The open calls.
     pub calls: Box<dyn Fn() -> usize + Send + Sync>,
 }

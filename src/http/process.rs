@@ -48,17 +48,14 @@ fn linux(samples: &mut Samples<'_>) -> fmt::Result {
         )?;
     }
     if let Ok(status) = process.status() {
-        let bytes = |kibibytes: Option<u64>| kibibytes.unwrap_or(0) as f64 * 1024.0;
-        samples.gauge(
-            "process_resident_memory_bytes",
-            "Memory of the process that is in RAM",
-            bytes(status.vmrss),
-        )?;
-        samples.gauge(
-            "process_virtual_memory_bytes",
-            "Address space of the process",
-            bytes(status.vmsize),
-        )?;
+        for (name, description, kibibytes) in [
+            ("process_resident_memory_bytes", "Memory of the process that is in RAM", status.vmrss),
+            ("process_virtual_memory_bytes", "Address space of the process", status.vmsize),
+        ] {
+            if let Some(kibibytes) = kibibytes {
+                samples.gauge(name, description, kibibytes as f64 * 1024.0)?;
+            }
+        }
     }
     if let Ok(open) = process.fd_count() {
         samples.gauge("process_open_fds", "Files and sockets that are open", open as f64)?;

@@ -1,6 +1,9 @@
 //! Gathers all metrics.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use tokio::sync::Mutex;
 
 use super::{
     catalogue::{CatalogueMetrics, TrafficMetrics},
@@ -15,11 +18,13 @@ use crate::{
     metrics::{Instruments, Metrics},
 };
 
-/// All metrics, and what they show of the database.
+/// All metrics.
 pub(super) struct Scrape {
     overview: Arc<Overview>,
     shown: Shown,
     metrics: Arc<Metrics>,
+    /// The last text, and when it was begun. Locked by whoever writes the next one.
+    last: Mutex<Option<(Instant, Bytes)>>,
 }
 
 impl Scrape {
@@ -28,23 +33,38 @@ impl Scrape {
         overview: Arc<Overview>,
         instruments: &[Box<dyn Instruments>],
         port: PortCounts,
+        shows_consumers: bool,
     ) -> Self {
         let shown = Shown::default();
         let mut metrics = Metrics::default();
         metrics.collect(ProcessMetrics::new());
-        metrics.collect(LoadMetrics { broker: broker.clone(), port });
+        let max_series = overview.limit();
+        metrics.collect(LoadMetrics { broker: broker.clone(), port, max_series, shows_consumers });
         for instruments in instruments {
             metrics.register(&**instruments);
         }
         metrics.register(broker.metrics());
         metrics.collect(TrafficMetrics { broker: broker.clone(), overview: overview.clone() });
-        metrics.collect(CatalogueMetrics { shown: shown.clone(), overview: overview.clone() });
+        metrics.collect(CatalogueMetrics {
+            shown: shown.clone(),
+            overview: overview.clone(),
+            shows_consumers,
+        });
         metrics.collect(ServerMetrics { storage: broker.storage(), shown: shown.clone() });
-        Self { overview, shown, metrics: Arc::new(metrics) }
+        Self { overview, shown, metrics: Arc::new(metrics), last: Mutex::default() }
     }
 
-    /// All values as text. Those of the database are left out while it does not answer.
-    pub(super) async fn text(&self) -> Option<String> {
+    /// All values as text. Those of the database are left out while it does not answer. One text is
+    /// written at a time, and all who have asked meanwhile get the next one.
+    pub(super) async fn text(&self) -> Option<Bytes> {
+        let asked = Instant::now();
+        let mut last = self.last.lock().await;
+        if let Some((begun, text)) = &*last
+            && *begun >= asked
+        {
+            return Some(text.clone());
+        }
+        let begun = Instant::now();
         let current = self.overview.current().await;
         if let Err(error) = &current {
             tracing::warn!(%error, "read the overview for metrics");
@@ -53,6 +73,8 @@ impl Scrape {
         let metrics = self.metrics.clone();
         // Ten thousand topics take some tens of milliseconds, in which nothing else may wait.
         let text = tokio::task::spawn_blocking(move || metrics.text()).await;
-        text.ok()?.ok()
+        let text = Bytes::from(text.ok()?.ok()?);
+        *last = Some((begun, text.clone()));
+        Some(text)
     }
 }

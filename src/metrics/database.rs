@@ -1,9 +1,6 @@
 //! Sessions of the database and the statements that run on them.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, time::Instant};
 
 use parking_lot::RwLock;
 use prometheus_client::{
@@ -49,10 +46,13 @@ pub struct SessionMetrics {
     waiting: Gauge,
 }
 
-/// Counts somebody who waits for a session until it is dropped.
-pub struct Waiting<'a>(&'a Gauge);
+/// Somebody who waits for a session.
+pub struct Waiting<'a> {
+    metrics: &'a SessionMetrics,
+    began: Instant,
+}
 
-/// Measures one statement. A statement that is dropped before its end has no error.
+/// Measures one statement. One that its caller gives up has no error.
 pub struct StatementTimer {
     statement: StatementMetrics,
     began: Instant,
@@ -106,28 +106,28 @@ fn name_of(statement: &str) -> &str {
 }
 
 impl SessionMetrics {
-    /// Counts somebody who waits for a session until the result is dropped.
+    /// Measures how long somebody waits for a session, until the result is dropped: whether there was
+    /// one in the end or not.
     pub fn begin_waiting(&self) -> Waiting<'_> {
         self.waiting.inc();
-        Waiting(&self.waiting)
-    }
-
-    /// Counts a session that was waited for.
-    pub fn waited(&self, wait: Duration) {
-        self.wait.observe(wait.as_secs_f64());
+        Waiting { metrics: self, began: Instant::now() }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.dec();
+        self.metrics.waiting.dec();
+        self.metrics.wait.observe(self.began.elapsed().as_secs_f64());
     }
 }
 
 impl StatementTimer {
-    /// Counts the statement as failed.
-    pub fn count_error(&self) {
-        self.statement.errors.inc();
+    /// Ends the measurement of a statement with its outcome, which it returns.
+    pub fn end<T, E>(self, outcome: Result<T, E>) -> Result<T, E> {
+        if outcome.is_err() {
+            self.statement.errors.inc();
+        }
+        outcome
     }
 }
 
@@ -185,9 +185,10 @@ mod tests {
     fn statements_and_waits_are_counted() {
         let database = Arc::new(DatabaseMetrics::default());
         drop(database.begin("-- read\nselect 1"));
-        database.begin("-- read\nselect 2").count_error();
+        let failed: Result<(), ()> = Err(());
+        assert_eq!(database.begin("-- read\nselect 2").end(failed), failed);
         let pool = database.of_pool("query");
-        pool.waited(Duration::from_millis(1));
+        drop(pool.begin_waiting());
         let waiting = pool.begin_waiting();
         let mut metrics = Metrics::default();
         metrics.register(&*database);

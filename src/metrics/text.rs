@@ -73,7 +73,7 @@ impl Samples<'_> {
         self.gauges(name, description, [(NO_LABELS, value)])
     }
 
-    /// Such a value for each of several label sets.
+    /// As [`Self::gauge`], for each of several label sets.
     pub fn gauges<L: EncodeLabelSet>(
         &mut self,
         name: &str,
@@ -88,12 +88,12 @@ impl Samples<'_> {
         self.counters(name, description, [(NO_LABELS, value)])
     }
 
-    /// A number of seconds that only grows. The text ends its name with `_total`.
+    /// As [`Self::counter`], for a number of seconds.
     pub fn seconds_counter(&mut self, name: &str, description: &str, seconds: f64) -> fmt::Result {
         self.family(name, description, [(NO_LABELS, ConstCounter::new(seconds))].into_iter())
     }
 
-    /// Such a value for each of several label sets.
+    /// As [`Self::counter`], for each of several label sets.
     pub fn counters<L: EncodeLabelSet>(
         &mut self,
         name: &str,

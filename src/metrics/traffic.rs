@@ -12,6 +12,10 @@ use parking_lot::RwLock;
 
 use crate::model::TopicId;
 
+/// How many topics are remembered. Once there are more, all are forgotten: a counter that begins anew is
+/// one that Prometheus expects, and that many topics have gone that nobody told of.
+const MOST: usize = 200_000;
+
 /// How much goes through this broker, by topic. It remembers each topic until it is deleted.
 #[derive(Default)]
 pub struct Traffic(RwLock<HashMap<TopicId, Arc<Counters>>>);
@@ -72,7 +76,11 @@ impl Traffic {
         if let Some(counters) = self.0.read().get(&topic) {
             return counters.clone();
         }
-        self.0.write().entry(topic).or_default().clone()
+        let mut topics = self.0.write();
+        if topics.len() >= MOST {
+            topics.clear();
+        }
+        topics.entry(topic).or_default().clone()
     }
 }
 

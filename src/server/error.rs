@@ -52,7 +52,8 @@ pub enum Error {
     /// Other hosts could use the broker without protection.
     #[error(
         "listen on {address}: other hosts could use this broker without {missing}; give it \
-         --tls-cert and --tls-key, and --auth required or --tls-client-ca; or listen on 127.0.0.1; \
+         --tls-cert and --tls-key, and --auth required or --tls-client-ca; or listen on 127.0.0.1 \
+         (--listen, --http); \
          or pass --insecure if you trust everyone who reaches this address"
     )]
     Exposed {

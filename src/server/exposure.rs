@@ -25,7 +25,7 @@ pub(super) fn check(options: &ServeOptions) -> Result<(), Error> {
     Ok(())
 }
 
-/// What the options lack to serve those safely who reach an address.
+/// What the options lack for an address that other hosts can reach.
 fn missing(options: &ServeOptions, address: SocketAddr) -> Option<&'static str> {
     if is_loopback(address) {
         return None;
@@ -39,7 +39,7 @@ fn missing(options: &ServeOptions, address: SocketAddr) -> Option<&'static str> 
 }
 
 /// Whether every client has to prove who it is.
-fn authenticates(options: &ServeOptions) -> bool {
+pub(super) fn authenticates(options: &ServeOptions) -> bool {
     options.auth == Auth::Required || options.tls.requires_client_certificates()
 }
 

@@ -16,9 +16,10 @@ use tokio::{
     net::TcpListener,
     time::{Instant, sleep, timeout},
 };
+use tokio_rustls::rustls;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     accept::{Accepted, Acceptor},
@@ -26,17 +27,16 @@ use super::{
     error::Error,
     exposure,
     lifetime::Ending,
-    options::{HttpAddress, HttpOptions},
+    options::{HttpAddress, HttpOptions, ServeOptions},
     tls::Tls,
     write_progress::{Noted, WriteProgress},
 };
 use crate::{
     access::PeerIdentity,
-    broker::OverviewLimits,
     http::{Client, HostNames},
 };
 
-/// How many connections may be open: of browsers and of programs that scrape.
+/// How many connections may be open.
 pub(super) const MAX_CONNECTIONS: usize = 128;
 const MAX_CONNECTIONS_PER_ADDRESS: usize = 64;
 
@@ -54,19 +54,22 @@ pub(super) struct HttpPort {
     acceptor: Acceptor,
     bound: SocketAddr,
     options: HttpOptions,
+    /// Whether each client must prove who it is.
+    requires_proof: bool,
 }
 
 impl HttpPort {
     /// Binds the port; `None` if the options turn it off.
-    pub(super) async fn bind(options: &HttpOptions) -> Result<Option<Self>, Error> {
-        let HttpAddress::On(address) = options.http else { return Ok(None) };
+    pub(super) async fn bind(options: &ServeOptions) -> Result<Option<Self>, Error> {
+        let HttpAddress::On(address) = options.http.http else { return Ok(None) };
+        let requires_proof = exposure::authenticates(options);
         let failed = |source| Error::ListenHttp { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         let limits =
             ConnectionLimits { total: MAX_CONNECTIONS, per_address: MAX_CONNECTIONS_PER_ADDRESS };
         let acceptor = Acceptor::new(listener, limits);
-        Ok(Some(Self { acceptor, bound, options: options.clone() }))
+        Ok(Some(Self { acceptor, bound, options: options.http.clone(), requires_proof }))
     }
 
     /// The address that it is bound to.
@@ -79,17 +82,21 @@ impl HttpPort {
         exposure::is_loopback(self.bound)
     }
 
-    /// The names that it may be asked for by; `None` if any will do, because other hosts need a proof
-    /// of who they are.
+    /// The names that the header Host may have; `None` if any will do, because whoever asks has to prove
+    /// who it is.
     pub(super) fn host_names(&self) -> Option<HostNames> {
-        self.is_local().then(|| HostNames(self.options.http_host.clone()))
+        let names = self.options.http_host.clone();
+        match self.is_local() {
+            true => Some(HostNames { names, any_address: false }),
+            // A page whose name was given this host's address still asks for its name.
+            false if !self.requires_proof => Some(HostNames { names, any_address: true }),
+            false => None,
+        }
     }
 
-    /// How much its metrics list.
-    pub(super) fn limits(&self) -> OverviewLimits {
-        let topics = self.options.metrics_max_series as usize;
-        let consumers = if self.options.metrics_consumers { topics } else { 0 };
-        OverviewLimits { topics, consumers }
+    /// What its metrics show.
+    pub(super) fn options(&self) -> &HttpOptions {
+        &self.options
     }
 
     /// Serves requests until the ending's `closing`, then waits for all connections to end.
@@ -124,7 +131,10 @@ async fn serve_connection(accepted: Accepted, routes: Router, tls: Option<&Tls>,
                     Ok((stream, identity)) => {
                         serve_requests(stream, peer, identity, routes, ending).await;
                     }
-                    Err(error) => debug!(%peer, %error, "refuse a TLS connection for HTTP"),
+                    Err(error) if error.get_ref().is_some_and(|it| it.is::<rustls::Error>()) => {
+                        warn!(%error, "refuse TLS connections for HTTP");
+                    }
+                    Err(error) => debug!(%peer, %error, "lost a connection for HTTP"),
                 }
             }
         }

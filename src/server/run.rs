@@ -6,7 +6,10 @@ use std::{
 };
 
 use tokio::net::TcpListener;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 use tonic::service::Routes;
 use tracing::{info, warn};
 
@@ -141,47 +144,43 @@ pub(super) async fn run_server(
     let closing = CancellationToken::new();
     let cut_off = CancellationToken::new();
     let ending = Ending { closing: closing.clone(), cut_off: cut_off.clone() };
+    // Says until the end how the drain goes.
+    let http_closing = CancellationToken::new();
     // Cuts connections off also when this future is dropped.
     let _cut_off = cut_off.clone().drop_guard();
-    let serving_http = match http {
-        None => None,
-        Some(port) => {
-            let routes = Http {
-                broker: broker.clone(),
-                access: access.clone(),
-                limits: port.limits(),
-                instruments: vec![
-                    Box::new(services.metrics()),
-                    Box::new(broker.storage().metrics()),
-                ],
-                port: PortCounts {
-                    connections: Box::new(acceptor.counts()),
-                    calls: Box::new(services.open_calls()),
-                },
-                host_names: port.host_names(),
-                is_local: port.is_local(),
-            }
-            .routes();
-            Some(port.serve(routes, tls.clone(), ending.clone()))
-        }
-    };
-    let serving_http = async {
-        match serving_http {
-            Some(serving) => serving.await,
-            None => closing.cancelled().await,
-        }
-    };
     let api = grpc::Api {
         routes,
         access: access.clone(),
         audit: broker.audit(),
         metrics: services.metrics(),
     };
-    let settings = Settings { api, tls: tls.clone(), lifetime, ending };
-    let serving = async {
-        tokio::join!(accept_until_closing(acceptor, settings), serving_http);
+    let serving_http = match http {
+        None => None,
+        Some(port) => {
+            let routes = Http {
+                broker: broker.clone(),
+                api: api.clone(),
+                is_encrypted: tls.is_some(),
+                max_series: port.options().metrics_max_series as usize,
+                shows_consumers: port.options().metrics_consumers,
+                instruments: vec![
+                    Box::new(services.metrics()),
+                    Box::new(broker.storage().metrics()),
+                ],
+                port: PortCounts {
+                    connections: Arc::new(acceptor.counts()),
+                    calls: Box::new(services.open_calls()),
+                },
+                host_names: port.host_names(),
+                is_local: port.is_local(),
+            }
+            .routes();
+            let ending = Ending { closing: http_closing.clone(), cut_off: cut_off.clone() };
+            Some(AbortOnDropHandle::new(tokio::spawn(port.serve(routes, tls.clone(), ending))))
+        }
     };
-    let mut serving = std::pin::pin!(serving);
+    let settings = Settings { api, tls: tls.clone(), lifetime, ending };
+    let mut serving = std::pin::pin!(accept_until_closing(acceptor, settings));
     let following_files = async {
         match &tls {
             Some(tls) => tls.follow_files().await,
@@ -219,6 +218,11 @@ pub(super) async fn run_server(
             // No call may use the database after it is closed.
             let _ = tokio::time::timeout(CUT_OFF_TIMEOUT, serving).await;
         }
+    }
+    http_closing.cancel();
+    if let Some(serving) = serving_http {
+        // Whoever asks over HTTP may wait for an answer, but keeps no broker from stopping.
+        let _ = tokio::time::timeout(CUT_OFF_TIMEOUT, serving).await;
     }
     Ok(())
 }

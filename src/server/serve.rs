@@ -70,7 +70,7 @@ async fn serve_on(
     let address = options.listen;
     let listener =
         TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-    let http = HttpPort::bind(&options.http).await?;
+    let http = HttpPort::bind(options).await?;
     let bound = listener.local_addr().map_err(|source| Error::Listen { address, source })?;
     info!(
         listen = %bound,
@@ -92,7 +92,7 @@ async fn serve_on(
     if let Some(port) = &http {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let address = port.bound();
-        let said = writeln!(stdout, "metrics on {scheme}://{address}/metrics");
+        let said = writeln!(stdout, "console on {scheme}://{address}");
         let _ = said.and_then(|()| stdout.flush());
     }
     let connections = &options.connections;

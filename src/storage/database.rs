@@ -73,7 +73,7 @@ impl Storage {
     /// A session for everything but publishing and moving positions. Owners that wait get one in
     /// turn.
     pub(super) async fn query(&self) -> Result<Session, Error> {
-        let (session, permit) = self.pools.query.get_once(self.shares.admit()).await?;
+        let (session, permit) = self.pools.query.get_under(self.shares.admit()).await?;
         Ok(session.under(permit))
     }
 }

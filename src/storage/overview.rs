@@ -173,7 +173,7 @@ impl Storage {
                    pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint";
         let row = client.query_one(statement, &[]).await?;
         let tables = "-- table_states
-            select class.relname::text, pg_total_relation_size(class.oid),
+            select class.relname::text, coalesce(pg_total_relation_size(class.oid), 0),
                    extract(epoch from greatest(last_vacuum, last_autovacuum))::double precision
             from pg_class class
             left join pg_stat_all_tables on relid = class.oid

@@ -105,7 +105,7 @@ struct SecuredHttp {
     root: String,
     authority: Authority,
     folder: TlsFolder,
-    _database: TestDatabase,
+    database: TestDatabase,
 }
 
 impl SecuredHttp {
@@ -121,19 +121,23 @@ impl SecuredHttp {
         let http = http_address(&mut process, "https").await.replace("0.0.0.0", "127.0.0.1");
         let endpoint = endpoint.replace("http://", "https://");
         folder.write("ca.pem", &authority.pem());
-        Self { _process: process, endpoint, http, root, authority, folder, _database: database }
+        Self { _process: process, endpoint, http, root, authority, folder, database }
     }
 
     /// Runs a command as the first administrator; returns what it prints.
     async fn run(&self, arguments: &[&str]) -> String {
+        let finished = self.try_run(arguments).await;
+        assert_eq!(finished.code(), 0, "{finished:?}");
+        finished.stdout.trim().to_owned()
+    }
+
+    async fn try_run(&self, arguments: &[&str]) -> Finished {
         let mut command = Trunkline::command(arguments);
         command
             .env("TRUNKLINE_ENDPOINT", &self.endpoint)
             .env("TRUNKLINE_TOKEN", &self.root)
             .env("TRUNKLINE_CA_FILE", self.folder.path("ca.pem"));
-        let finished: Finished = Trunkline::finish(command).await;
-        assert_eq!(finished.code(), 0, "{finished:?}");
-        finished.stdout.trim().to_owned()
+        Trunkline::finish(command).await
     }
 
     async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
@@ -180,6 +184,21 @@ async fn other_hosts_need_a_token_for_the_metrics_that_may_read_all_topics() {
     let allowed = broker.get("/metrics", &[("Authorization", &*prometheus)]).await;
     assert_eq!(allowed.status, 200, "{allowed:?}");
     assert_eq!(Metrics::parse(&allowed.body).value("trunkline_topics"), 0.0);
+    let as_prometheus = [("Authorization", prometheus.as_str())];
+    broker.database.close().await;
+    until("the metrics say that the database is away", async || {
+        let answer = broker.get("/metrics", &as_prometheus).await;
+        let metrics = Metrics::parse(&answer.body);
+        answer.status == 200 && metrics.value("trunkline_database_up") == 0.0
+    })
+    .await;
+    // Also once the copies of tokens and grants are too old for calls.
+    until("calls are refused for want of a database", async || {
+        broker.try_run(&["whoami"]).await.stderr.contains("DATABASE_UNAVAILABLE")
+    })
+    .await;
+    assert_eq!(broker.get("/metrics", &as_prometheus).await.status, 200);
+    broker.database.open().await;
     until("the denied requests are in the audit", async || {
         let audit = broker.run(&["audit", "list", "--output", "json"]).await;
         audit.contains("GET /metrics") && audit.contains("NOT_GRANTED")

@@ -23,7 +23,7 @@ const LAYERS: Arrows = &[
     ("access", &["model", "storage", "audit", "certificates"]),
     ("broker", &["model", "storage", "audit", "metrics"]),
     ("grpc", &["model", "access", "audit", "broker", "metrics", "proto"]),
-    ("http", &["model", "storage", "access", "broker", "grpc", "metrics"]),
+    ("http", &["model", "storage", "access", "broker", "grpc", "metrics", "proto"]),
     (
         "server",
         &[
@@ -91,7 +91,7 @@ const OWNERS: [(&str, &[&str]); 6] = [
     ("deadpool_postgres", &["storage"]),
     ("refinery", &["storage"]),
     ("prometheus_client", &["metrics"]),
-    ("tonic::Status", &["grpc", "client", "cli"]),
+    ("tonic::Status", &["grpc", "http", "client", "cli"]),
 ];
 
 /// A module's path in the crate: `["broker", "log"]`.

@@ -39,6 +39,7 @@ mod commit;
 mod connecting;
 mod connection_limits;
 mod connections;
+mod console;
 mod consume;
 mod contexts;
 mod database_faults;

@@ -166,6 +166,7 @@ async fn calls_are_shown_by_how_they_ended() {
     calls.try_publish("orders", "stranger", ["x"]).await.unwrap_err();
     let mut stream = calls.consume("orders", "billing").await;
     stream.attached().await;
+    assert_eq!(broker.metrics().await.value("trunkline_calls_open"), 1.0);
     drop(stream);
 
     let of = |method: &str, code: &str| {
@@ -187,7 +188,6 @@ async fn calls_are_shown_by_how_they_ended() {
     }
     assert_eq!(metrics.value("trunkline_refusals_total{reason=\"TOPIC_NOT_FOUND\"}"), 1.0);
     assert_eq!(metrics.value("trunkline_refusals_total{reason=\"PRODUCER_NOT_REGISTERED\"}"), 1.0);
-    assert_eq!(metrics.value("trunkline_calls_open"), 0.0);
     assert!(metrics.value("trunkline_connections") >= 1.0);
     assert_eq!(
         metrics.value(
@@ -277,6 +277,9 @@ async fn series_are_limited_and_what_is_left_out_is_said() {
 
     let database = broker.calls.database.clone();
     let without = HttpBroker::start_on(database, &["--metrics-consumers", "false"]).await;
+    let _holder = without.calls.consume("a", "reader").await;
+    let _standby = without.calls.consume("a", "reader").await;
+    until("one waits", async || without.metrics().await.value("trunkline_streams") == 2.0).await;
     let metrics = without.metrics().await;
     assert!(metrics.mention("topic=\"c\"") && !metrics.mention("consumer=\"reader\""));
     assert_eq!(metrics.value("trunkline_consumers"), 3.0);
@@ -336,6 +339,7 @@ async fn prometheus_finds_nothing_wrong_with_the_metrics() {
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut linting) = linting else {
+        assert!(std::env::var_os("CI").is_none(), "promtool is not installed");
         eprintln!("skipped: promtool (Debian's package prometheus) is not installed");
         return;
     };

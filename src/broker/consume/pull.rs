@@ -1,6 +1,12 @@
 //! Pulls: messages for clients that ask for them instead of holding a stream.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::time::{self, Instant};
@@ -53,6 +59,8 @@ struct Room<'a> {
     share: Option<&'a Share>,
     /// The room that a pull which found none has waited for.
     waited_for: Mutex<Option<Hold>>,
+    /// The bytes of the messages that were chosen last.
+    chosen: AtomicUsize,
 }
 
 /// How long pulls of one consumer queue behind each other before they fail.
@@ -121,7 +129,11 @@ impl Delivery {
             return Err(self.lease_held(&waiter, pull).await?);
         };
         let limits = FrameLimits::of_answer(*max_messages);
-        let room = Room { share: pull.answers.as_ref(), waited_for: Mutex::default() };
+        let room = Room {
+            share: pull.answers.as_ref(),
+            waited_for: Mutex::default(),
+            chosen: AtomicUsize::new(0),
+        };
         let choose = |batches: &[_], from| room.choose(batches, from, limits);
         let mut has_waited = false;
         let (key, outcome) = loop {
@@ -158,9 +170,11 @@ impl Delivery {
         };
         match outcome {
             Ok(storage::Pull::Took(taken)) => {
+                let chosen = &room.chosen;
                 let storage::Pulled { batches, position, from, to, head, room } = taken;
                 let gap = (position < from).then_some(OffsetRange { start: position, end: from });
-                let messages = Messages::measured(batches, OffsetRange { start: from, end: to });
+                let range = OffsetRange { start: from, end: to };
+                let messages = Messages::new(batches, range, chosen.load(Relaxed));
                 let traffic = &self.metrics.traffic;
                 traffic.count_consumed(key.topic, messages.count(), messages.bytes());
                 Ok(Pulled { messages, gap, head, room })
@@ -214,6 +228,7 @@ impl Room<'_> {
             limits.bytes = limits.bytes.min(hold.bytes().saturating_sub(ANSWER_FRAMING));
         }
         let (end, bytes) = fit(batches.iter(), from, limits);
+        self.chosen.store(bytes, Relaxed);
         let Some(share) = self.share.filter(|_| end > from) else {
             return Choice::UpTo { end, room: None };
         };

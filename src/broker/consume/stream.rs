@@ -281,10 +281,9 @@ impl Stream {
         messages: Messages,
         serving: &mut Serving<'_>,
     ) -> Result<(), End> {
-        let (end, count, bytes) = (messages.range.end, messages.count(), messages.bytes());
+        let (end, count) = (messages.range.end, messages.count());
         self.advance(end, Frame::Messages(messages), serving).await?;
         self.handed_out += count as u64;
-        self.delivery.metrics.traffic.count_consumed(serving.lease.key().topic, count, bytes);
         Ok(())
     }
 
@@ -311,6 +310,10 @@ impl Stream {
             false => None,
         };
         lease.record_delivered(position);
+        if let Frame::Messages(messages) = &frame {
+            let (count, bytes) = (messages.count(), messages.bytes());
+            delivery.metrics.traffic.count_consumed(lease.key().topic, count, bytes);
+        }
         permit.send(Outgoing { epoch: lease.epoch(), frame: Ok(frame) });
         self.beat_at = Instant::now() + self.request.heartbeat;
         if let Some(end) = must_end {

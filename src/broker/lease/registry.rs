@@ -76,7 +76,7 @@ pub struct Waiting {
     pub topic: TopicName,
     /// The consumer.
     pub consumer: ConsumerId,
-    /// How many streams wait. A pull counts while it is under way.
+    /// How many streams and pulls wait. A pull counts while it is under way.
     pub streams: usize,
 }
 
@@ -135,9 +135,13 @@ impl Leases {
         let waiting = entries.by_name.iter().map(|((topic, consumer), entry)| {
             let holds = entry.active.lock().is_some();
             let streams = entry.queue.len().saturating_sub(usize::from(holds));
-            Waiting { topic: topic.clone(), consumer: consumer.clone(), streams }
+            (streams > 0).then(|| Waiting {
+                topic: topic.clone(),
+                consumer: consumer.clone(),
+                streams,
+            })
         });
-        waiting.filter(|waiting| waiting.streams > 0).collect()
+        waiting.flatten().collect()
     }
 
     /// All leases whose locks a session holds.

@@ -99,13 +99,13 @@ impl Cursor {
         let (observation, read) = match self.finish_read_ahead(log).await {
             Some(finished) => finished,
             None => {
-                log.count_miss();
                 let observation = log.begin();
                 let read = source.read_batches(log.topic(), self.position, READ_BYTES).await;
                 let Some(read) = read.map_err(Error::of_read)? else { return Ok(false) };
                 (observation, read)
             }
         };
+        log.count_miss();
         if log.observe(&read, &observation) && shared {
             log.share(&read.batches);
         }

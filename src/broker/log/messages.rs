@@ -55,6 +55,7 @@ impl Messages {
     }
 
     /// As [`Self::new`], of messages whose bytes are not known.
+    #[cfg(test)]
     pub(crate) fn measured(batches: Vec<Arc<Batch>>, range: OffsetRange) -> Self {
         let mut messages = Self { batches, range, bytes: 0 };
         messages.bytes = messages.iter().map(|message| encoded_bytes(&message)).sum();

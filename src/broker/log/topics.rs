@@ -224,7 +224,7 @@ impl LogReader {
         cached
     }
 
-    /// Counts a read from the database, because the cache had not what the reader wanted.
+    /// Counts a read from the database, because the cache did not have what the reader wanted.
     pub(crate) fn count_miss(&self) {
         self.logs.cache.lock().count_miss();
     }

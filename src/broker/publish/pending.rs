@@ -30,8 +30,8 @@ pub(crate) struct Caller {
     pub outcome: oneshot::Sender<Outcome>,
     /// What the publish was charged for its bytes, returned with the answer.
     pub _hold: Option<Hold>,
-    /// Measures how long the answer takes; only tests have none.
-    pub timer: Option<PublishTimer>,
+    /// Measures how long the answer takes.
+    pub timer: PublishTimer,
 }
 
 /// The answers to come to a publish.
@@ -127,9 +127,7 @@ impl Pending {
 
 impl Caller {
     fn send(self, outcome: Outcome) {
-        if let Some(timer) = self.timer {
-            timer.end();
-        }
+        self.timer.end();
         // A caller that has gone does not receive it.
         let _ = self.outcome.send(outcome);
     }
@@ -150,6 +148,7 @@ impl Gathered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::PublishMetrics;
     use crate::model::{Epoch, Message, NewMessages, Offset, ProducerId, Sequence, TopicName};
 
     /// Three requests, of 1, 2 and 3 messages.
@@ -166,7 +165,13 @@ mod tests {
         assert!(group.append(publish(1, 2)).is_none() && group.append(publish(3, 3)).is_none());
         let (outcome, answered) = oneshot::channel();
         let answers = Answers::of(&group, answered);
-        (Pending::new(group, Caller { outcome, _hold: None, timer: None }), answers)
+        (
+            Pending::new(
+                group,
+                Caller { outcome, _hold: None, timer: PublishMetrics::default().begin() },
+            ),
+            answers,
+        )
     }
 
     fn receipt(first: i64, count: usize) -> Receipt {

@@ -107,7 +107,7 @@ impl Publisher {
         let queue = self.queue_of(&publish.topic).ok_or(Error::Draining)?;
         let (outcome, answered) = oneshot::channel();
         let answers = Answers::of(&publish, answered);
-        let timer = Some(self.metrics.begin());
+        let timer = self.metrics.begin();
         let pending = Pending::new(publish, Caller { outcome, _hold: hold, timer });
         // This takes no room that goes to a sender that waits.
         match queue.try_send(pending) {

@@ -10,8 +10,8 @@ pub struct HttpOptions {
     #[arg(long, env = "TRUNKLINE_HTTP", value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub http: HttpAddress,
 
-    /// A name by which the HTTP port is asked for, besides localhost; may be repeated. On a loopback
-    /// address, requests for other names are refused.
+    /// Another name that the header Host of a request may have, besides localhost; may be repeated.
+    /// Where nobody has to prove who it is, requests for other names are refused.
     #[arg(long, env = "TRUNKLINE_HTTP_HOST", value_name = "NAME", value_delimiter = ',')]
     pub http_host: Vec<String>,
 

@@ -1,9 +1,6 @@
 //! The pools: which there are, how many sessions each has, and how long their statements may take.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use deadpool::Runtime;
 
@@ -148,21 +145,19 @@ impl SessionPool {
 
     /// Waits for a free session.
     pub(crate) async fn get(&self) -> Result<Session, Error> {
-        self.get_once(async { Ok(()) }).await.map(|(session, ())| session)
+        self.get_under(async { Ok(()) }).await.map(|(session, ())| session)
     }
 
     /// Waits for a permit, and then for a free session.
-    pub(crate) async fn get_once<T>(
+    pub(crate) async fn get_under<T>(
         &self,
         permit: impl Future<Output = Result<T, Error>>,
     ) -> Result<(Session, T), Error> {
-        let began = Instant::now();
         let waiting = self.sessions.begin_waiting();
         let permit = permit.await?;
         // Boxed, as it would make each call larger that may ask the database.
         let object = Box::pin(self.pool.get()).await?;
         drop(waiting);
-        self.sessions.waited(began.elapsed());
         let metrics = self.statements.clone();
         Ok((Session::new(object, self.kind.clone(), self.answer_within, metrics), permit))
     }

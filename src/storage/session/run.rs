@@ -268,7 +268,8 @@ impl Drop for UnderWay<'_> {
 impl Statements for Session {
     async fn run(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Answer, Error> {
         let object = self.object()?;
-        let statement = measured(&self.metrics, object, &self.kind, text, parameters);
+        let timer = self.metrics.begin(text);
+        let statement = run(object, &self.kind, text, parameters);
         let answer = async {
             match &self.kind {
                 SessionKind::Direct if self.lock_wait.is_none() => Ok(statement.await?),
@@ -281,7 +282,7 @@ impl Statements for Session {
             }
         };
         // Boxed, as the futures around it would each hold it twice.
-        self.in_time(Box::pin(answer)).await
+        timer.end(self.in_time(Box::pin(answer)).await)
     }
 }
 
@@ -301,26 +302,12 @@ impl Transaction<'_> {
 
 impl Statements for Transaction<'_> {
     async fn run(&self, text: &str, parameters: &[&dyn Parameter]) -> Result<Answer, Error> {
-        let statement = measured(self.metrics, self.object, self.kind, text, parameters);
+        let timer = self.metrics.begin(text);
+        let statement = run(self.object, self.kind, text, parameters);
         // Boxed, as the futures around it would each hold it twice.
-        within(self.answer_within, Box::pin(async { Ok(statement.await?) })).await
+        let answer = async { Ok(statement.await?) };
+        timer.end(within(self.answer_within, Box::pin(answer)).await)
     }
-}
-
-/// Runs a statement, and measures how long it takes.
-async fn measured(
-    metrics: &DatabaseMetrics,
-    object: &Object,
-    kind: &SessionKind,
-    text: &str,
-    parameters: &[&dyn Parameter],
-) -> Result<Answer, tokio_postgres::Error> {
-    let timer = metrics.begin(text);
-    let answer = run(object, kind, text, parameters).await;
-    if answer.is_err() {
-        timer.count_error();
-    }
-    answer
 }
 
 /// Runs a statement: prepared in a direct session, unprepared in a pooled one.

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
@@ -13,7 +14,7 @@ use super::{TestBroker, TestDatabase, Trunkline, soon};
 pub struct HttpBroker {
     /// Makes calls on it.
     pub calls: TestBroker,
-    _process: Trunkline,
+    pub process: Trunkline,
     /// The address of its HTTP port.
     pub http: String,
 }
@@ -43,7 +44,7 @@ impl HttpBroker {
         let start = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--database-url", url];
         let (mut process, endpoint) = Trunkline::serve(&[&start, flags].concat()).await;
         let http = http_address(&mut process, "http").await;
-        Self { calls: TestBroker::at(database, &endpoint).await, _process: process, http }
+        Self { calls: TestBroker::at(database, &endpoint).await, process, http }
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -58,11 +59,10 @@ impl HttpBroker {
     }
 }
 
-/// Where a broker that has just started serves metrics.
+/// Where a broker that has just started serves HTTP.
 pub async fn http_address(process: &mut Trunkline, scheme: &str) -> String {
     let line = process.line().await;
-    let address = line.strip_prefix(&format!("metrics on {scheme}://"));
-    let address = address.and_then(|address| address.strip_suffix("/metrics"));
+    let address = line.strip_prefix(&format!("console on {scheme}://"));
     address.unwrap_or_else(|| panic!("{line}")).to_owned()
 }
 
@@ -73,24 +73,69 @@ pub async fn get(address: &str, path: &str, headers: &[(&str, &str)]) -> Answer 
 }
 
 pub async fn get_over(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     path: &str,
     headers: &[(&str, &str)],
 ) -> Answer {
+    ask(stream, "GET", path, headers, "").await
+}
+
+/// Sends a form on a connection of its own.
+pub async fn post(
+    address: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    fields: &[(&str, &str)],
+) -> Answer {
+    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let field = |(name, value): &(&str, &str)| format!("{}={}", encode(name), encode(value));
+    let body: Vec<String> = fields.iter().map(field).collect();
+    let kind = [("Content-Type", "application/x-www-form-urlencoded")];
+    let stream = TcpStream::connect(address).await.unwrap();
+    ask(stream, "POST", path, &[headers, &kind].concat(), &body.join("&")).await
+}
+
+async fn ask(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Answer {
     let headers: String =
         headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let request = format!("GET {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     soon("an answer", stream.read_to_string(&mut answer)).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer}"));
     let mut lines = head.lines();
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let headers = lines.map(|line| {
-        let (name, value) = line.split_once(": ").unwrap();
-        (name.to_ascii_lowercase(), value.to_owned())
-    });
-    Answer { status, headers: headers.collect(), body: body.to_owned() }
+    let headers: HashMap<String, String> = lines
+        .map(|line| {
+            let (name, value) = line.split_once(": ").unwrap();
+            (name.to_ascii_lowercase(), value.to_owned())
+        })
+        .collect();
+    let body = match headers.get("transfer-encoding").map(String::as_str) {
+        Some("chunked") => unchunked(body),
+        _ => body.to_owned(),
+    };
+    Answer { status, headers, body }
+}
+
+/// The text of a body that came in parts, each behind its length.
+fn unchunked(mut body: &str) -> String {
+    let mut text = String::new();
+    while let Some((length, rest)) = body.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).unwrap();
+        text.push_str(&rest[..length]);
+        body = rest[length..].trim_start_matches("\r\n");
+    }
+    text
 }
 
 /// The values of all series, by name and labels: `trunkline_topic_head{topic="orders"}`.

@@ -139,6 +139,12 @@ impl SecuredBroker {
 }
 
 impl As {
+    /// Somebody with a token, at a broker of another process.
+    pub async fn at(endpoint: &str, token: &str) -> Self {
+        let channel = Endpoint::from_shared(endpoint.to_owned()).unwrap().connect().await.unwrap();
+        Self { channel, token: Bearer(Some(format!("Bearer {token}").parse().unwrap())) }
+    }
+
     pub fn topics(&self) -> TopicServiceClient<Service> {
         TopicServiceClient::with_interceptor(self.channel.clone(), self.token.clone())
     }

@@ -25,6 +25,7 @@ use crate::{
             },
         },
     },
+    metrics::PublishMetrics,
     model::{Draft, ProducerId, TopicId, TopicName},
     storage::{self, Appended, Registrations},
 };
@@ -97,7 +98,10 @@ impl Driver {
         let (outcome, answered) = oneshot::channel();
         let answers = Answers::of(&publish, answered);
         let _hold = Some(self.room.try_hold(1).unwrap());
-        self.queue.push_back(Pending::new(publish, Caller { outcome, _hold, timer: None }));
+        self.queue.push_back(Pending::new(
+            publish,
+            Caller { outcome, _hold, timer: PublishMetrics::default().begin() },
+        ));
         answers
     }
 

@@ -1,0 +1,125 @@
+//! Who is logged in.
+//!
+//! A browser gets a random number as a cookie, and the broker keeps the token that it stands for. The
+//! token is checked again with each call, so that one that is revoked or expired logs its owner out. A
+//! broker that restarts has forgotten all sessions.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+use tonic::codegen::http::HeaderValue;
+
+/// How many sessions there may be. The one that was used the longest time ago makes room.
+const MOST: usize = 1_000;
+
+/// How long a session lasts that nobody uses.
+const IDLE: Duration = Duration::from_secs(12 * 3600);
+
+/// The sessions of a broker.
+pub(super) struct Sessions {
+    /// By the hash of their number, so that the time that a look-up takes tells nothing of numbers.
+    open: Mutex<HashMap<[u8; 32], Session>>,
+}
+
+struct Session {
+    authorization: HeaderValue,
+    csrf: String,
+    used_at: Instant,
+}
+
+/// What a session stands for.
+#[derive(Clone, Debug)]
+pub(super) struct LoggedIn {
+    pub(super) authorization: HeaderValue,
+    /// What each form that changes something must send.
+    pub(super) csrf: String,
+}
+
+impl Sessions {
+    pub(super) fn new() -> Self {
+        Self { open: Mutex::default() }
+    }
+
+    /// Begins a session; returns its number. `None` if the system has no random numbers.
+    pub(super) fn begin(&self, authorization: HeaderValue) -> Option<String> {
+        let (number, csrf) = (random()?, random()?);
+        let now = Instant::now();
+        let mut open = self.open.lock();
+        open.retain(|_, session| now.duration_since(session.used_at) < IDLE);
+        if open.len() >= MOST
+            && let Some(oldest) = open.iter().min_by_key(|(_, it)| it.used_at).map(|(key, _)| *key)
+        {
+            open.remove(&oldest);
+        }
+        open.insert(key(&number), Session { authorization, csrf, used_at: now });
+        Some(number)
+    }
+
+    /// What a session's number stands for.
+    pub(super) fn find(&self, number: &str) -> Option<LoggedIn> {
+        let now = Instant::now();
+        let mut open = self.open.lock();
+        let session = open.get_mut(&key(number))?;
+        if now.duration_since(session.used_at) >= IDLE {
+            return None;
+        }
+        session.used_at = now;
+        let Session { authorization, csrf, .. } = session;
+        Some(LoggedIn { authorization: authorization.clone(), csrf: csrf.clone() })
+    }
+
+    /// Ends a session.
+    pub(super) fn end(&self, number: &str) {
+        self.open.lock().remove(&key(number));
+    }
+}
+
+fn key(number: &str) -> [u8; 32] {
+    Sha256::digest(number).into()
+}
+
+/// 256 random bits.
+pub(super) fn random() -> Option<String> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).ok()?;
+    Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(text: &'static str) -> HeaderValue {
+        HeaderValue::from_static(text)
+    }
+
+    #[test]
+    fn a_session_stands_for_its_token_until_it_ends() {
+        let sessions = Sessions::new();
+        let (ann, bob) =
+            (sessions.begin(token("ann")).unwrap(), sessions.begin(token("bob")).unwrap());
+        assert_ne!(ann, bob);
+        assert_eq!(sessions.find(&ann).unwrap().authorization, token("ann"));
+        assert_ne!(sessions.find(&ann).unwrap().csrf, sessions.find(&bob).unwrap().csrf);
+        sessions.end(&ann);
+        assert!(sessions.find(&ann).is_none() && sessions.find("").is_none());
+        assert!(sessions.find(&bob).is_some());
+    }
+
+    #[test]
+    fn the_session_that_was_used_the_longest_time_ago_makes_room() {
+        let sessions = Sessions::new();
+        let first = sessions.begin(token("first")).unwrap();
+        let second = sessions.begin(token("second")).unwrap();
+        for _ in 2..MOST {
+            sessions.begin(token("other")).unwrap();
+        }
+        assert!(sessions.find(&first).is_some());
+        sessions.begin(token("one more")).unwrap();
+        assert!(sessions.find(&first).is_some() && sessions.find(&second).is_none());
+    }
+}

@@ -1,0 +1,275 @@
+//! The list of topics.
+
+use std::{cmp::Ordering, sync::Arc};
+
+use axum::{
+    Extension,
+    extract::{Query, State as Shared},
+    http::HeaderMap,
+};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::{
+    Console, chart, format,
+    layout::{self, Place},
+    path,
+    problem::Problem,
+    visitor::Visitor,
+};
+use crate::{broker::Overview, storage::TopicState};
+
+/// How many topics a page lists.
+const PAGE: usize = 50;
+
+/// The longest text to look for.
+const LONGEST: usize = 256;
+
+/// Which topics to list, and how.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Wanted {
+    /// What their names contain.
+    #[serde(default)]
+    q: String,
+    /// What they are sorted by: the name of a column, behind a minus if the largest come first.
+    #[serde(default)]
+    sort: String,
+    /// The page, from 1 on.
+    #[serde(default)]
+    page: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Column {
+    Name,
+    Rate,
+    Head,
+    Size,
+    Published,
+}
+
+/// What a list is sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Order {
+    column: Column,
+    descends: bool,
+}
+
+impl Column {
+    const ALL: [(Self, &str, &str); 5] = [
+        (Self::Name, "name", "Topic"),
+        (Self::Rate, "rate", "Messages/s"),
+        (Self::Head, "head", "Head"),
+        (Self::Size, "size", "Size"),
+        (Self::Published, "published", "Last published"),
+    ];
+
+    fn compare(self, overview: &Overview, a: &TopicState, b: &TopicState) -> Ordering {
+        match self {
+            Self::Name => a.name.cmp(&b.name),
+            Self::Rate => overview.published(a.id).total_cmp(&overview.published(b.id)),
+            Self::Head => a.head.cmp(&b.head),
+            Self::Size => a.bytes.cmp(&b.bytes),
+            Self::Published => {
+                let at = |it: &TopicState| it.last_published.unwrap_or(0.0);
+                at(a).total_cmp(&at(b))
+            }
+        }
+    }
+}
+
+impl Order {
+    /// The order that a query names; by name if there is no such order.
+    fn parse(text: &str) -> Self {
+        let (descends, name) = match text.strip_prefix('-') {
+            Some(name) => (true, name),
+            None => (false, text),
+        };
+        let known = Column::ALL.into_iter().find(|(_, known, _)| *known == name);
+        match known {
+            Some((column, ..)) => Self { column, descends },
+            None => Self { column: Column::Name, descends: false },
+        }
+    }
+
+    fn text(self) -> String {
+        let name = Column::ALL.iter().find(|(column, ..)| *column == self.column);
+        format!("{}{}", if self.descends { "-" } else { "" }, name.map_or("name", |it| it.1))
+    }
+
+    fn compare(self, overview: &Overview, a: &TopicState, b: &TopicState) -> Ordering {
+        let order = self.column.compare(overview, a, b);
+        let order = if self.descends { order.reverse() } else { order };
+        order.then_with(|| a.name.cmp(&b.name))
+    }
+}
+
+impl Wanted {
+    fn order(&self) -> Order {
+        Order::parse(&self.sort)
+    }
+
+    /// The address of the same list, in another order or at another page.
+    fn url(&self, order: Order, page: usize) -> String {
+        format!("/topics?q={}&sort={}&page={page}", path::encode(&self.q), order.text())
+    }
+}
+
+pub(super) async fn show(
+    Shared(console): Shared<Arc<Console>>,
+    Extension(visitor): Extension<Visitor>,
+    Query(wanted): Query<Wanted>,
+    headers: HeaderMap,
+) -> Markup {
+    if headers.contains_key("hx-request") {
+        return part(&console, &visitor, &wanted).await;
+    }
+    let actions = html! { a.button.button-main href="/topics/new" { "New topic" } };
+    let content = html! {
+        (layout::heading(&[], "Topics", &actions))
+        div.stack {
+            form.card.card-body role="search" action="/topics" hx-get="/topics"
+                hx-target="#topics-live" hx-swap="outerHTML" hx-sync="#topics-live:replace"
+                hx-trigger="input changed delay:200ms from:#topic-filter, submit"
+                hx-replace-url="true" {
+                div.field-row {
+                    div.field {
+                        label for="topic-filter" { "Name contains" }
+                        input.size-l id="topic-filter" name="q" type="search" value=(wanted.q)
+                            autocomplete="off" spellcheck="false" data-search maxlength=(LONGEST);
+                    }
+                    input type="hidden" name="sort" value=(wanted.order().text());
+                    button.button type="submit" { "Search" }
+                }
+            }
+            (part(&console, &visitor, &wanted).await)
+        }
+    };
+    layout::page(&visitor, Place::Topics, "Topics", &content)
+}
+
+/// The part that changes.
+async fn part(console: &Console, visitor: &Visitor, wanted: &Wanted) -> Markup {
+    let section = |content: &Markup| {
+        let again = wanted.url(wanted.order(), wanted.page.max(1));
+        html! {
+            section.card id="topics-live" hx-get=(again) hx-trigger="every 2s" hx-swap="outerHTML" {
+                (content)
+            }
+        }
+    };
+    let snapshot = match console.overview.current().await {
+        Ok(snapshot) => snapshot,
+        Err(error) => return section(&Problem::unavailable(&error.to_string()).part()),
+    };
+    let (overview, wanted_name) = (&console.overview, wanted.q.to_lowercase());
+    let mut topics: Vec<&TopicState> = snapshot
+        .topics
+        .iter()
+        .filter(|it| visitor.knows(it.name.as_str()))
+        .filter(|it| it.name.as_str().to_lowercase().contains(&wanted_name))
+        .collect();
+    let order = wanted.order();
+    topics.sort_by(|a, b| order.compare(overview, a, b));
+    let pages = topics.len().div_ceil(PAGE).max(1);
+    let page = wanted.page.clamp(1, pages);
+    let left_out = snapshot.size.topics.saturating_sub(snapshot.topics.len() as u64);
+    section(&html! {
+        @if topics.is_empty() && !wanted.q.is_empty() {
+            div.empty {
+                h2 { "No topic has a name that contains “" (wanted.q) "”" }
+                p { a href="/topics" { "Show all topics" } }
+            }
+        } @else if topics.is_empty() {
+            (layout::empty(
+                "There are no topics yet",
+                "Messages are published to topics.",
+                "trunkline topic create orders",
+            ))
+        } @else {
+            table.grid {
+                thead.stays {
+                    tr {
+                        @for (of, _, heading) in Column::ALL { (column(wanted, of, heading)) }
+                        th.w-l scope="col" { "Last minute" }
+                    }
+                }
+                tbody {
+                    @for topic in topics.iter().skip((page - 1) * PAGE).take(PAGE) {
+                        (row(overview, topic))
+                    }
+                }
+            }
+            div.card-foot.pager {
+                span { (format::number(topics.len() as i64)) " topics" }
+                @if left_out > 0 {
+                    span.muted {
+                        (format::number(left_out as i64))
+                        " more are not listed (--metrics-max-series)"
+                    }
+                }
+                @if pages > 1 {
+                    span.row-end { "Page " (page) " of " (pages) }
+                    @if page > 1 {
+                        a.button.button-small rel="prev" href=(wanted.url(order, page - 1)) {
+                            "Previous"
+                        }
+                    }
+                    @if page < pages {
+                        a.button.button-small rel="next" href=(wanted.url(order, page + 1)) {
+                            "Next"
+                        }
+                    }
+                }
+            }
+        }
+    })
+}
+
+fn column(wanted: &Wanted, column: Column, heading: &str) -> Markup {
+    let order = wanted.order();
+    let is_sorted = order.column == column;
+    // First the largest numbers, and the names from A on.
+    let descends = if is_sorted { !order.descends } else { column != Column::Name };
+    let sorted = if order.descends { "descending" } else { "ascending" };
+    let class = if column == Column::Name { "" } else { "num w-m" };
+    html! {
+        th class=(class) scope="col" aria-sort=[is_sorted.then_some(sorted)] {
+            a href=(wanted.url(Order { column, descends }, 1)) { (heading) }
+        }
+    }
+}
+
+fn row(overview: &Overview, topic: &TopicState) -> Markup {
+    let published = topic.last_published.map(|seconds| prost_types::Timestamp {
+        seconds: seconds.floor() as i64,
+        nanos: (seconds.fract() * 1e9) as i32,
+    });
+    html! {
+        tr {
+            th.cut scope="row" { a href=(path::topic(topic.name.as_str())) { (topic.name) } }
+            td.num data-label="Messages/s" { (format::rate(overview.published(topic.id))) }
+            td.num data-label="Head" { (format::number(topic.head.0)) }
+            td.num data-label="Size" { (format::bytes(topic.bytes)) }
+            td.num data-label="Last published" { (format::ago(published)) }
+            td data-label="Last minute" {
+                (chart::sparkline(&overview.published_lately(topic.id), None))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_named_by_its_column_behind_a_minus_if_it_descends() {
+        for text in ["name", "-name", "rate", "-rate", "head", "size", "-published"] {
+            assert_eq!(Order::parse(text).text(), text);
+        }
+        for text in ["", "-", "nonsense", "--name"] {
+            assert_eq!(Order::parse(text).text(), "name");
+        }
+    }
+}
