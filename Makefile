@@ -4,7 +4,7 @@
 SHELL := bash
 ARGS ?=
 
-.PHONY: help run test faults soak abuse check fmt clippy doc client deny proto benches ops bench fuzz postgres test-postgres test-clients
+.PHONY: help run test faults soak abuse check fmt clippy doc client deny proto benches ops bench fuzz postgres test-postgres test-clients test-console
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
@@ -16,6 +16,7 @@ test: postgres ## Run all tests, each against a real PostgreSQL
 	cargo test --all-targets --locked
 	cargo test --doc --locked
 	@echo "skipped: the tests of the clients (grpcurl, Rust, Python, TypeScript, Go, Java), which 'make test-clients' runs"
+	@echo "skipped: the tests of the console in a browser, which 'make test-console' runs"
 	@echo "skipped: the fault tests, which 'make faults' runs"
 
 faults: postgres ## Inject each fault once while clients work, and check that no acknowledged message is lost
@@ -66,6 +67,9 @@ postgres: ## Install PostgreSQL's server binaries, if there are none
 
 test-clients: postgres ## Run the tests of the clients (SUITES="grpcurl rust python typescript go java security")
 	clients/test $(SUITES)
+
+test-console: postgres ## Use the console in a browser (Chromium)
+	TRUNKLINE_WITH_HTTP=1 TRUNKLINE_ONE_BROKER=1 clients/with-broker tests/console/run
 
 test-postgres: ## Run the integration tests on other versions of PostgreSQL (VERSIONS="14 18")
 	scripts/test-postgres $(or $(VERSIONS),14 18)

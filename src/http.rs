@@ -48,6 +48,8 @@ pub struct Http {
     pub port: PortCounts,
     /// The names that the port is asked for by; `None` if any will do.
     pub host_names: Option<HostNames>,
+    /// The number of the port.
+    pub port_number: u16,
     /// Whether clients reach the port by TLS.
     pub is_encrypted: bool,
     /// Whether only this host can ask. Nobody then needs a token for the metrics.
@@ -64,7 +66,17 @@ impl Http {
         let scrape =
             Scrape::new(&broker, overview.clone(), &instruments, port, self.shows_consumers);
         let unread_metrics = Arc::new(Semaphore::new(metrics::MAX_UNREAD));
-        let console = Console::new(broker.clone(), overview, api, connections, is_encrypted);
+        let console = Console::new(
+            broker.clone(),
+            overview,
+            api,
+            connections,
+            is_encrypted,
+            self.port_number,
+        );
+        if console.is_none() {
+            tracing::warn!("serve no console: the system has no random numbers");
+        }
         let state =
             Arc::new(State { broker, access, scrape, unread_metrics, host_names, is_local });
         let pages = console.map(Console::routes).unwrap_or_default();

@@ -104,6 +104,32 @@ impl Caller {
         }
     }
 
+    /// Whether the caller has any right on a topic.
+    pub fn knows(&self, topic: &str) -> bool {
+        match self {
+            Self::Everyone => true,
+            Self::Known(known) => known.rights().know(topic),
+        }
+    }
+
+    /// Whether the caller may see all producers and consumers of a topic, and not only its own.
+    pub fn sees_registrations(&self, topic: &str) -> bool {
+        match self {
+            Self::Everyone => true,
+            Self::Known(known) => {
+                known.rights().permit_any(&[Operation::Read, Operation::Admin], topic)
+            }
+        }
+    }
+
+    /// Whether there may be topics that the caller does not know.
+    pub fn is_restricted(&self) -> bool {
+        match self {
+            Self::Everyone => false,
+            Self::Known(known) => known.rights().known_topics().is_some(),
+        }
+    }
+
     /// Whether the caller is an administrator.
     pub fn is_administrator(&self) -> bool {
         match self {

@@ -74,12 +74,28 @@ pub struct Snapshot {
     pub consumers: Vec<ConsumerState>,
     /// How the server was doing; `None` if it does not say.
     pub server: Option<ServerState>,
+    /// How many messages were published to each topic each second, lately.
+    pub published: HashMap<TopicId, f64>,
+    /// How many messages each consumer has moved on each second, lately.
+    pub consumed: HashMap<ConsumerKey, f64>,
 }
 
 /// Where a consumer's position has been, and since when.
 struct Moved {
     position: Offset,
     at: Instant,
+}
+
+impl Snapshot {
+    /// How many messages were published to a topic each second, lately.
+    pub fn published(&self, topic: TopicId) -> f64 {
+        self.published.get(&topic).copied().unwrap_or_default()
+    }
+
+    /// How many messages a consumer has moved on each second, lately.
+    pub fn consumed(&self, consumer: ConsumerKey) -> f64 {
+        self.consumed.get(&consumer).copied().unwrap_or_default()
+    }
 }
 
 impl Overview {
@@ -101,25 +117,17 @@ impl Overview {
         self.limit
     }
 
-    /// How many messages were published to a topic each second, as the readings of the last seconds
-    /// show.
-    pub fn published(&self, topic: TopicId) -> f64 {
-        self.history.read().published(topic)
+    /// How many messages were published to each of some topics each second, over the last minute, the
+    /// oldest first.
+    pub fn published_lately(&self, topics: impl Iterator<Item = TopicId>) -> Vec<Vec<f64>> {
+        let history = self.history.read();
+        topics.map(|topic| history.published_lately(topic)).collect()
     }
 
-    /// The same over the last minute, the oldest first.
-    pub fn published_lately(&self, topic: TopicId) -> Vec<f64> {
-        self.history.read().published_lately(topic)
-    }
-
-    /// How many messages a consumer has moved on each second, as the readings of the last seconds show.
-    pub fn consumed(&self, consumer: ConsumerKey) -> f64 {
-        self.history.read().consumed(consumer)
-    }
-
-    /// The same over the last minute, the oldest first.
-    pub fn consumed_lately(&self, consumer: ConsumerKey) -> Vec<f64> {
-        self.history.read().consumed_lately(consumer)
+    /// How many messages some consumers have moved on each second, over the last minute.
+    pub fn consumed_lately(&self, consumers: impl Iterator<Item = ConsumerKey>) -> Vec<Vec<f64>> {
+        let history = self.history.read();
+        consumers.map(|consumer| history.consumed_lately(consumer)).collect()
     }
 
     /// A consumer's lag over the last hour, as far as somebody has asked for readings.
@@ -177,8 +185,13 @@ impl Overview {
         })?;
         (snapshot.taken_at, snapshot.took) = (Instant::now(), began.elapsed());
         reading.moved = find_moved(&reading.moved, &mut snapshot.consumers, snapshot.taken_at);
-        let Snapshot { taken_at, topics, consumers, .. } = &snapshot;
-        self.history.write().add(*taken_at, topics, consumers);
+        let Snapshot { taken_at, topics, consumers, published, consumed, .. } = &mut snapshot;
+        {
+            let mut history = self.history.write();
+            history.add(*taken_at, topics, consumers);
+            *published = topics.iter().map(|it| (it.id, history.published(it.id))).collect();
+            *consumed = consumers.iter().map(|it| (it.key, history.consumed(it.key))).collect();
+        }
         let snapshot = Arc::new(snapshot);
         *self.latest.write() = Some(snapshot.clone());
         Ok(snapshot)
@@ -203,7 +216,8 @@ impl Overview {
             }
         };
         let (taken_at, took) = (Instant::now(), Duration::ZERO);
-        Ok(Snapshot { taken_at, took, size, topics, consumers, server })
+        let (published, consumed) = (HashMap::new(), HashMap::new());
+        Ok(Snapshot { taken_at, took, size, topics, consumers, server, published, consumed })
     }
 }
 

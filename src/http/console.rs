@@ -11,6 +11,7 @@ mod api;
 mod assets;
 mod chart;
 mod consumer;
+mod events;
 mod form;
 mod format;
 mod layout;
@@ -27,16 +28,21 @@ mod topic;
 mod topics;
 mod visitor;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
-    http::{HeaderName, HeaderValue, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 
 use super::port::ConnectionCounts;
 use crate::{
@@ -47,7 +53,7 @@ use crate::{
 use problem::Problem;
 use sessions::Sessions;
 
-/// What a page may load: nothing from elsewhere, and no script or style within itself.
+/// Pages load only from this broker; scripts and styles within pages are refused.
 const POLICY: &str =
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
@@ -66,9 +72,23 @@ pub(super) struct Console {
     pub(super) is_encrypted: bool,
     pub(super) started: Instant,
     sessions: Sessions,
-    /// What forms send along while nobody logs in.
-    csrf: Arc<str>,
+    /// The name of the cookie with the number of a session. Cookies are for all ports of a host, so it
+    /// has that of this one.
+    cookie: String,
+    /// What the secrets of forms are made of while nobody logs in.
+    secret: String,
+    /// The live tails that may be open.
+    tails: Arc<Semaphore>,
 }
+
+/// How many live tails may be open. Each has a connection of the port, which serves probes too.
+const MAX_TAILS: usize = 32;
+
+/// How long a form may take to arrive and to be answered.
+const FORM_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The largest form of somebody who is not known.
+const LARGEST_LOGIN: usize = 16 * 1024;
 
 impl Console {
     /// `None` if the system has no random numbers.
@@ -78,10 +98,26 @@ impl Console {
         api: grpc::Api,
         connections: Arc<dyn Fn() -> ConnectionCounts + Send + Sync>,
         is_encrypted: bool,
+        port: u16,
     ) -> Option<Self> {
-        let (sessions, csrf) = (Sessions::new(), sessions::random()?.into());
-        let started = Instant::now();
-        Some(Self { broker, overview, api, connections, is_encrypted, started, sessions, csrf })
+        Some(Self {
+            broker,
+            overview,
+            api,
+            connections,
+            is_encrypted,
+            started: Instant::now(),
+            sessions: Sessions::new(),
+            cookie: format!("trunkline-session-{port}"),
+            secret: sessions::random()?,
+            tails: Arc::new(Semaphore::new(MAX_TAILS)),
+        })
+    }
+
+    /// What the forms of a visitor send along that has no session: another secret for each name.
+    fn csrf_of(&self, name: &str) -> Arc<str> {
+        let hash = Sha256::digest(format!("{}/{name}", self.secret));
+        hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
     }
 
     /// The pages.
@@ -101,10 +137,8 @@ impl Console {
             .route("/topics/{topic}/consumers", get(topic::show_consumers))
             .route("/topics/{topic}/consumers/{id}", get(consumer::show))
             .route("/topics/{topic}/consumers/{id}/now", get(consumer::show_part))
-            .route(
-                "/topics/{topic}/consumers/{id}/seek",
-                get(consumer::show_preview).post(consumer::seek_to),
-            )
+            .route("/topics/{topic}/consumers/{id}/seek", post(consumer::seek_to))
+            .route("/topics/{topic}/consumers/{id}/preview", get(consumer::show_preview))
             .route("/topics/{topic}/producers", get(topic::show_producers))
             .route("/topics/{topic}/publish", get(publish::show).post(publish::publish))
             .route("/topics/{topic}/settings", get(settings::show).post(settings::save))
@@ -115,18 +149,44 @@ impl Console {
         Router::new()
             .route("/login", get(login::show).post(login::log_in))
             .route("/logout", post(login::log_out))
+            .layer(DefaultBodyLimit::max(LARGEST_LOGIN))
             .route("/assets/{name}", get(assets::serve))
-            .merge(pages)
-            .layer(DefaultBodyLimit::max(LARGEST_FORM))
+            .merge(pages.layer(DefaultBodyLimit::max(LARGEST_FORM)))
+            .layer(middleware::from_fn(hurry_forms))
             .layer(middleware::from_fn(visitor::refuse_other_origins))
             .layer(middleware::from_fn(protect))
             .with_state(console)
     }
 }
 
+/// Whether an answer leads htmx elsewhere.
+fn is_for_htmx(response: &Response) -> bool {
+    response.headers().contains_key("hx-redirect")
+}
+
+/// Gives up a form that does not arrive.
+async fn hurry_forms(request: Request, next: Next) -> Response {
+    if *request.method() != Method::POST {
+        return next.run(request).await;
+    }
+    match tokio::time::timeout(FORM_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::of_status(StatusCode::REQUEST_TIMEOUT).into_response(),
+    }
+}
+
 /// Tells browsers what the pages do not do, so that they do not do it either.
 async fn protect(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+    let response = next.run(request).await;
+    // What the framework refuses by itself, in words that are not for people.
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let is_plain = kind.is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    let mut response = match response.status() {
+        status if status.is_client_error() && is_plain && !is_for_htmx(&response) => {
+            Problem::of_status(status).into_response()
+        }
+        _ => response,
+    };
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, POLICY),

@@ -160,6 +160,7 @@ pub(super) async fn run_server(
             let routes = Http {
                 broker: broker.clone(),
                 api: api.clone(),
+                port_number: port.bound().port(),
                 is_encrypted: tls.is_some(),
                 max_series: port.options().metrics_max_series as usize,
                 shows_consumers: port.options().metrics_consumers,

@@ -44,7 +44,7 @@ async fn pages_show_what_there_is_and_markup_is_only_text() {
     broker.calls.publish("orders", ["<script>alert(1)</script>"]).await;
     for (path, shown) in [
         ("/", "Consumers that are behind"),
-        ("/topics", "orders"),
+        ("/topics", "href=\"/topics/orders\""),
         ("/topics/new", "Retention"),
         ("/topics/orders", "&lt;script&gt;alert(1)&lt;/script&gt;"),
         ("/topics/orders/messages/0", "&lt;script&gt;alert(1)&lt;/script&gt;"),
@@ -52,11 +52,11 @@ async fn pages_show_what_there_is_and_markup_is_only_text() {
         ("/topics/orders/messages/0?as=json", "The payload is not JSON."),
         ("/topics/orders/tail", "Waiting for messages"),
         ("/topics/orders/consumers", "billing"),
-        ("/topics/orders/producers", "producer"),
+        ("/topics/orders/producers", "<th class=\"cut\" scope=\"row\">producer</th>"),
         ("/topics/orders/publish", "Payload"),
         ("/topics/orders/settings", "Delete the topic"),
         ("/topics/orders/consumers/billing", "Lag in time"),
-        ("/topics/orders/consumers/billing/seek?to=earliest", "&lt;script&gt;"),
+        ("/topics/orders/consumers/billing/preview?to=earliest", "&lt;script&gt;"),
     ] {
         let page = broker.get(path).await;
         assert_eq!(page.status, 200, "{path}: {page:?}");
@@ -83,7 +83,10 @@ async fn what_is_wrong_is_said_where_it_is() {
         ("/nothing", 404, "There is no such page"),
         ("/topics/nothing", 404, "Topic nothing does not exist"),
         ("/topics/orders/consumers/nobody", 404, "nobody"),
-        ("/topics/orders/messages/7", 400, "7"),
+        ("/topics/orders/messages/7", 404, "There is no message at this offset"),
+        ("/topics/orders/messages/x", 400, "Not a valid address"),
+        ("/topics?page=x", 400, "Not a valid address"),
+        ("/topics/orders/delete", 405, "Nothing to see here"),
         ("/topics/orders?from=offset&offset=x", 200, "Must be an offset"),
         ("/topics/orders?from=offset&offset=9", 200, "offset-error"),
         ("/topics/orders?from=time&time=soon", 200, "Must be a time"),
@@ -169,7 +172,9 @@ async fn a_topic_is_created_configured_trimmed_and_deleted() {
     assert_eq!(broker.calls.get_topic("orders").await.first_offset, 1);
 
     let delete = "/topics/orders/delete";
-    assert_eq!(broker.submit(settings, delete, &[("delete-confirm", "")]).await.status, 400);
+    let refused = broker.submit(settings, delete, &[("delete-confirm", "")]).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.body.contains("delete-confirm-error"), "{refused:?}");
     let deleted = broker.submit(settings, delete, &[("delete-confirm", "orders")]).await;
     assert_eq!((deleted.status, &*deleted.headers["location"]), (303, "/topics"));
     assert_eq!(broker.get("/topics/orders").await.status, 404);
@@ -193,8 +198,13 @@ async fn a_message_is_published_and_a_consumer_sought() {
         ("payload", "one\r\ntwo"),
     ];
     let published = broker.submit(page, page, &fields).await;
-    assert_eq!(published.status, 200, "{published:?}");
-    assert!(published.body.contains("/topics/orders/messages/0"), "{published:?}");
+    let done = "/topics/orders/publish?published=0&producer_id=till";
+    assert_eq!((published.status, &*published.headers["location"]), (303, done));
+    let page = broker.get(done).await;
+    assert!(page.body.contains("/topics/orders/messages/0"), "{page:?}");
+    assert!(page.body.contains("value=\"till\""), "{page:?}");
+    let lie = broker.get("/topics/orders/publish?published=7").await;
+    assert!(!lie.body.contains("Published at"), "{lie:?}");
     assert_eq!(broker.calls.read_payloads("orders").await, ["one\ntwo"]);
     let message = broker.get("/topics/orders/messages/0").await;
     assert!(
@@ -212,6 +222,7 @@ async fn a_message_is_published_and_a_consumer_sought() {
     assert_eq!(broker.calls.position("orders", "billing").await, 0);
     let refused = broker.submit(consumer, seek, &[("to", "offset"), ("offset", "9")]).await;
     assert_eq!(refused.status, 400, "{refused:?}");
+    assert!(refused.body.contains("value=\"9\""), "what was entered stays: {refused:?}");
 }
 
 #[tokio::test]
@@ -384,8 +395,13 @@ async fn visitors_log_in_with_a_token_and_may_do_what_it_may_do() {
     broker.root.revoke(crate::support::secured::id_of(&token)).await.unwrap();
     until("the session has ended", async || broker.get("/topics", &cookie).await.status == 303)
         .await;
-    let part = get(&broker.http, "/overview", &[HOST, ("HX-Request", "true")]).await;
-    assert_eq!((part.status, &*part.headers["hx-redirect"]), (401, "/login?next=%2Foverview"));
+    let of_page = ("HX-Current-URL", "http://localhost/topics?q=a");
+    let part = get(&broker.http, "/overview", &[HOST, ("HX-Request", "true"), of_page]).await;
+    assert_eq!(part.status, 401);
+    assert_eq!(part.headers["hx-redirect"], "/login?next=%2Ftopics%3Fq%3Da");
+    let events = [HOST, ("Accept", "text/event-stream")];
+    let tail = get(&broker.http, "/topics/shop.orders/tail/events?from=0", &events).await;
+    assert_eq!((tail.status, tail.body.contains("event: end")), (200, true), "{tail:?}");
 }
 
 #[tokio::test]
@@ -404,9 +420,39 @@ async fn what_an_administrator_does_is_in_the_audit_until_it_logs_out() {
     assert_eq!(row.get::<_, &str>(0), "admin");
     assert!(row.get::<_, &str>(1).starts_with("127.0.0.1:"), "{row:?}");
 
+    let refused = post(&broker.http, "/logout", &headers, &[("csrf", "wrong")]).await;
+    assert_eq!(refused.status, 403);
     let out = post(&broker.http, "/logout", &headers, &[("csrf", csrf.as_str())]).await;
     assert_eq!((out.status, &*out.headers["location"]), (303, "/login"));
     assert!(out.headers["set-cookie"].contains("Max-Age=0"), "{out:?}");
     assert_eq!(broker.get("/", &cookie).await.status, 303);
     drop(broker.process);
+}
+
+#[tokio::test]
+async fn consumers_of_others_are_not_shown_to_somebody_who_only_publishes() {
+    let broker = Secured::start().await;
+    broker.root.create_topic("orders").await.unwrap();
+    broker.root.grant("bank", Operation::Consume, "orders").await;
+    broker.root.register_consumer("orders", "secret-reader").await.unwrap();
+    broker.root.grant("till", Operation::Publish, "orders").await;
+    broker.root.grant("auditor", Operation::Read, "orders").await;
+    let (till, auditor) =
+        (broker.root.create_token("till").await, broker.root.create_token("auditor").await);
+    let (till, auditor) = (broker.log_in(&till).await, broker.log_in(&auditor).await);
+    until("who may see it does", async || {
+        broker.get("/topics/orders/consumers", &auditor).await.body.contains("secret-reader")
+    })
+    .await;
+    for path in ["/", "/topics", "/topics/orders/consumers"] {
+        let page = broker.get(path, &till).await;
+        assert_eq!(page.status, 200, "{path}");
+        assert!(!page.body.contains("secret-reader"), "{path}: {page:?}");
+    }
+    assert_eq!(broker.get("/topics/orders/consumers/secret-reader", &till).await.status, 404);
+    // Looking at pages is nothing that is denied.
+    assert_eq!(broker.get("/topics/orders/consumers/secret-reader", &auditor).await.status, 200);
+    let denied =
+        "select method from trunkline.audit where principal = 'auditor' and act = 'denied_call'";
+    assert!(broker.database.sql().await.query(denied, &[]).await.unwrap().is_empty());
 }

@@ -328,21 +328,18 @@ async fn each_metric_is_documented_and_each_documented_one_is_served() {
 }
 
 #[tokio::test]
+#[cfg_attr(not(has_promtool), ignore = "promtool (of Prometheus) is not on this machine")]
 async fn prometheus_finds_nothing_wrong_with_the_metrics() {
     let broker = with_all_series().await;
     let answer = broker.get("/metrics").await;
     assert_eq!(answer.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
-    let linting = Command::new("promtool")
+    let mut linting = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .spawn();
-    let Ok(mut linting) = linting else {
-        assert!(std::env::var_os("CI").is_none(), "promtool is not installed");
-        eprintln!("skipped: promtool (Debian's package prometheus) is not installed");
-        return;
-    };
+        .spawn()
+        .unwrap();
     let mut stdin = linting.stdin.take().unwrap();
     stdin.write_all(answer.body.as_bytes()).await.unwrap();
     drop(stdin);

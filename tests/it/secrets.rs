@@ -262,9 +262,12 @@ async fn what_is_secret_is_seen_nowhere() {
     topic(&sql, "orders").await;
 
     drive_every_call(&seen, &endpoint, &root, &sql).await;
+    // The list of grants comes from the database, which the other broker asks for news once a second.
     until("the other broker knows the grants", async || {
-        let who = ["whoami", "--endpoint", &secure, "--ca-file", &ca, "--token-file", &token];
-        Trunkline::run(&who).await.stdout.to_lowercase().contains("consume")
+        let who = ["--endpoint", &secure, "--ca-file", &ca, "--token-file", &token];
+        let consume =
+            ["consume", "orders", "--consumer", "probe", "--register", "--until-caught-up"];
+        Trunkline::run(&[&consume[..], &who].concat()).await.code() == 0
     })
     .await;
     drive_the_library(&seen, &secure, Path::new(&token), &authority.pem()).await;

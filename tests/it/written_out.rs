@@ -119,9 +119,11 @@ async fn the_position_follows_a_slow_reader() {
 #[tokio::test]
 async fn a_full_disk_is_an_error_and_commits_nothing() {
     let broker = with_messages(100).await;
+    // Another consumer for each command, as the lease of the one before may not be free yet.
+    broker.consumer("orders", "d").await;
     for command in [
         &["consume", "orders", "--consumer", "c"][..],
-        &["consume", "orders", "--consumer", "c", "--until-caught-up"],
+        &["consume", "orders", "--consumer", "d", "--until-caught-up"],
         &["topic", "read", "orders"],
         &["topic", "tail", "orders"],
         &["topic", "tail", "orders", "--follow"],

@@ -1,7 +1,7 @@
 //! Calls of the broker's API, made for whoever looks at the console.
 //!
-//! They take the way of all calls, from authentication on. So what a person may do here, what is
-//! audited and what is limited is what a program with the same token may do, and nothing more.
+//! They take the way of all calls, from authentication on. So a person may do here what a program with
+//! the same token may do, and is limited and audited like it.
 
 use std::{
     convert::Infallible,
@@ -9,8 +9,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures::FutureExt as _;
+use http_body_util::BodyExt as _;
+use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{
+    Status,
     body::Body,
     codegen::{
         Service,
@@ -73,6 +76,23 @@ impl Service<Request<Body>> for Calls {
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(AUTHORIZATION, authorization.clone());
         }
-        Box::pin(grpc::answer(self.api.clone(), request).map(Ok))
+        let (send, answered) = oneshot::channel();
+        let api = self.api.clone();
+        // In a task of its own, as each call has one: it counts until its answer is taken.
+        let call = grpc::serve_call(async move {
+            let (parts, body) = grpc::answer(api, request).await.into_parts();
+            let answer = match body.collect().await {
+                Ok(whole) => Response::from_parts(parts, Body::new(whole)),
+                Err(status) => status.into_http(),
+            };
+            // Fails if the visitor has gone.
+            let _ = send.send(answer);
+        });
+        let call = AbortOnDropHandle::new(tokio::spawn(call));
+        Box::pin(async move {
+            let answer = answered.await;
+            drop(call);
+            Ok(answer.unwrap_or_else(|_| Status::cancelled("the call was given up").into_http()))
+        })
     }
 }

@@ -36,25 +36,34 @@ pub(super) async fn show(
     Path((topic, id)): Path<(String, String)>,
 ) -> Result<Markup, Problem> {
     let consumer = find(&visitor, &topic, &id).await?;
+    Ok(page(&console, &visitor, &consumer, &Shown::default()).await)
+}
+
+async fn page(
+    console: &Console,
+    visitor: &Visitor,
+    consumer: &Consumer,
+    shown: &Shown<'_>,
+) -> Markup {
+    let (topic, id) = (consumer.topic.as_str(), consumer.consumer_id.as_str());
     let crumbs = [
         ("Topics", "/topics".to_owned()),
-        (topic.as_str(), path::topic(&topic)),
-        ("Consumers", format!("{}/consumers", path::topic(&topic))),
+        (topic, path::topic(topic)),
+        ("Consumers", format!("{}/consumers", path::topic(topic))),
     ];
-    let at_position =
-        format!("{}?from=consumer&consumer={}", path::topic(&topic), path::encode(&id));
+    let at_position = format!("{}?from=consumer&consumer={}", path::topic(topic), path::encode(id));
     let actions = html! { a.button href=(at_position) { "Messages at its position" } };
     let content = html! {
-        (layout::heading(&crumbs, &id, &actions))
+        (layout::heading(&crumbs, id, &actions))
         div.columns-wide {
-            (part(&console, &consumer).await)
+            (part(console, consumer).await)
             div.stack {
-                (seek(&visitor, &consumer))
-                (take_overs(&visitor, &topic, &id).await)
+                (seek(visitor, consumer, shown))
+                (take_overs(visitor, topic, id).await)
             }
         }
     };
-    Ok(layout::page(&visitor, Place::Topics, &id, &content))
+    layout::page(visitor, Place::Topics, id, &content)
 }
 
 /// The part that changes.
@@ -179,9 +188,9 @@ async fn preview(
     Ok(read.messages.into_iter().next())
 }
 
-fn seek(visitor: &Visitor, consumer: &Consumer) -> Markup {
-    let at = format!("{}/seek", path::consumer(&consumer.topic, &consumer.consumer_id));
-    let shown = Shown::default();
+fn seek(visitor: &Visitor, consumer: &Consumer, shown: &Shown<'_>) -> Markup {
+    let at = path::consumer(&consumer.topic, &consumer.consumer_id);
+    let chosen = shown.value("to", "offset");
     let targets = [
         ("offset", "an offset"),
         ("time", "a time"),
@@ -192,14 +201,15 @@ fn seek(visitor: &Visitor, consumer: &Consumer) -> Markup {
     html! {
         section.card aria-labelledby="seek-title" {
             div.card-head { h2 id="seek-title" { "Seek" } }
-            form.card-body id="seek-form" method="post" action=(at) hx-get=(at)
+            form.card-body id="seek-form" method="post" action=(format!("{at}/seek"))
+                hx-get=(format!("{at}/preview")) hx-params="not csrf"
                 hx-target="#seek-preview" hx-trigger="change, input changed delay:300ms" {
                 (form::proof(visitor))
                 p.muted { "A running stream continues from there at once." }
                 div.field {
                     label for="to" { "Move the position to" }
                     select id="to" name="to" {
-                        @for (name, text) in targets { option value=(name) { (text) } }
+                        @for (name, text) in targets { option value=(name) selected[name == chosen] { (text) } }
                     }
                 }
                 div data-when="to offset" { (shown.field("offset", "Offset", "", "such as 1234")) }
@@ -209,6 +219,7 @@ fn seek(visitor: &Visitor, consumer: &Consumer) -> Markup {
                 div data-when="to by" {
                     (shown.field("by", "Messages", "", "such as -10, to get the last ten again"))
                 }
+                (shown.elsewhere(&["offset", "time", "by"]))
                 div id="seek-preview" role="status" {}
                 div.row { button.button.button-main type="submit" { "Seek" } }
             }
@@ -238,21 +249,35 @@ pub(super) async fn show_preview(
 
 /// Moves the position.
 pub(super) async fn seek_to(
+    Shared(console): Shared<Arc<Console>>,
     Extension(visitor): Extension<Visitor>,
     Path((topic, id)): Path<(String, String)>,
     Form(sent): Sent,
 ) -> Result<Response, Problem> {
     form::check_proof(&visitor, &sent)?;
     let consumer = find(&visitor, &topic, &id).await?;
-    let target = target_of(&sent, &consumer)?;
-    let request =
-        SeekRequest { topic: topic.clone(), consumer_id: id.clone(), target: Some(target) };
-    visitor.calls.consumers().seek(request).await?;
-    Ok(Redirect::to(&path::consumer(&topic, &id)).into_response())
+    let sought = async {
+        let target = Some(target_of(&sent, &consumer)?);
+        let (topic, consumer_id) = (topic.clone(), id.clone());
+        let request = SeekRequest { topic, consumer_id, target };
+        visitor.calls.consumers().seek(request).await?;
+        Ok::<_, Problem>(())
+    };
+    match sought.await {
+        Ok(()) => Ok(Redirect::to(&path::consumer(&topic, &id)).into_response()),
+        Err(problem) => {
+            let shown = Shown::again(&sent, &problem);
+            let page = page(&console, &visitor, &consumer, &shown).await;
+            Ok((problem.status, page).into_response())
+        }
+    }
 }
 
 /// Who took the lease over lately, if the visitor may see the audit.
 async fn take_overs(visitor: &Visitor, topic: &str, id: &str) -> Markup {
+    if !visitor.is_administrator() {
+        return html! {};
+    }
     let request =
         ListAuditRequest { topic: topic.to_owned(), page_size: 1_000, ..Default::default() };
     let Ok(listed) = visitor.calls.access().list_audit(request).await else { return html! {} };

@@ -26,13 +26,23 @@ impl<'a> Shown<'a> {
     /// What a field holds; `usual` before the form was sent.
     pub(super) fn value(&self, field: &str, usual: &str) -> String {
         match self.values {
-            Some(values) => values.get(field).cloned().unwrap_or_default(),
+            // Another form of the page does not send it.
+            Some(values) => values.get(field).cloned().unwrap_or_else(|| usual.to_owned()),
             None => usual.to_owned(),
         }
     }
 
+    /// Whether a box is ticked, of a form that has the field `beside` too; `usual` before that form
+    /// was sent.
+    pub(super) fn checked(&self, field: &str, beside: &str, usual: bool) -> bool {
+        match self.values {
+            Some(values) if values.contains_key(beside) => values.contains_key(field),
+            _ => usual,
+        }
+    }
+
     /// What is wrong with a field.
-    fn problem(&self, field: &str) -> Option<&str> {
+    pub(super) fn problem(&self, field: &str) -> Option<&str> {
         let problem = self.problem.filter(|problem| problem.field.as_deref() == Some(field));
         problem.map(Problem::text)
     }
@@ -101,7 +111,7 @@ pub(super) fn check_proof(
     });
     match is_ours {
         true => Ok(()),
-        false => Err(Problem::forbidden("the page is out of date; reload it, and try again")),
+        false => Err(Problem::outdated()),
     }
 }
 

@@ -33,10 +33,10 @@ pub(super) fn page(visitor: &Visitor, place: Place, title: &str, content: &Marku
     let end = html! {
         @if let Some(name) = &visitor.name {
             span { "Logged in as " strong { (name) } }
-            form method="post" action="/logout" {
+            @if visitor.has_session { form method="post" action="/logout" {
                 input type="hidden" name="csrf" value=(visitor.csrf);
                 button.button.button-small type="submit" { "Log out" }
-            }
+            } }
         }
     };
     document(title, &nav, &end, content)

@@ -10,14 +10,7 @@ use axum::{
 };
 use maud::{Markup, html};
 
-use super::{
-    Console,
-    api::Calls,
-    form::Sent,
-    layout,
-    problem::Problem,
-    visitor::{COOKIE, session_number},
-};
+use super::{Console, api::Calls, form::Sent, layout, problem::Problem, visitor::session_number};
 use crate::{http::port::Client, proto::WhoAmIRequest};
 
 pub(super) async fn show(
@@ -67,6 +60,7 @@ fn page(next: &str, problem: Option<&str>) -> Markup {
 pub(super) async fn log_in(
     Shared(console): Shared<Arc<Console>>,
     Extension(client): Extension<Client>,
+    headers: HeaderMap,
     Form(sent): Sent,
 ) -> Result<Response, Problem> {
     let next = sent.get("next").map(String::as_str).filter(|next| is_local(next)).unwrap_or("/");
@@ -88,24 +82,37 @@ pub(super) async fn log_in(
         Err(status) => return Err(status.into()),
     }
     let Some(number) = console.sessions.begin(authorization) else {
-        return Err(Problem::unavailable("the system has no random numbers"));
+        return Err(Problem::failed("the system has no random numbers"));
     };
-    let cookie = cookie(&number, console.is_encrypted);
+    // Whoever was logged in before is not any more.
+    if let Some(before) = session_number(&headers, &console.cookie) {
+        console.sessions.end(&before);
+    }
+    let cookie = cookie(&console.cookie, &number, console.is_encrypted);
     Ok(([(header::SET_COOKIE, cookie)], Redirect::to(next)).into_response())
 }
 
 /// Ends a session.
-pub(super) async fn log_out(Shared(console): Shared<Arc<Console>>, headers: HeaderMap) -> Response {
-    if let Some(number) = session_number(&headers) {
+pub(super) async fn log_out(
+    Shared(console): Shared<Arc<Console>>,
+    headers: HeaderMap,
+    Form(sent): Sent,
+) -> Result<Response, Problem> {
+    if let Some(number) = session_number(&headers, &console.cookie)
+        && let Some(logged_in) = console.sessions.find(&number)
+    {
+        if sent.get("csrf") != Some(&logged_in.csrf) {
+            return Err(Problem::outdated());
+        }
         console.sessions.end(&number);
     }
-    let cookie = format!("{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict");
-    ([(header::SET_COOKIE, cookie)], Redirect::to("/login")).into_response()
+    let cookie = format!("{}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict", console.cookie);
+    Ok(([(header::SET_COOKIE, cookie)], Redirect::to("/login")).into_response())
 }
 
-fn cookie(number: &str, is_encrypted: bool) -> String {
+fn cookie(name: &str, number: &str, is_encrypted: bool) -> String {
     let secure = if is_encrypted { "; Secure" } else { "" };
-    format!("{COOKIE}={number}; Path=/; HttpOnly; SameSite=Strict{secure}")
+    format!("{name}={number}; Path=/; HttpOnly; SameSite=Strict{secure}")
 }
 
 /// Whether an address leads to this broker: a path that no browser takes for another host.
@@ -137,10 +144,7 @@ mod tests {
 
     #[test]
     fn a_cookie_is_for_this_host_and_no_script() {
-        assert_eq!(
-            cookie("7", true),
-            "trunkline_session=7; Path=/; HttpOnly; SameSite=Strict; Secure"
-        );
-        assert!(!cookie("7", false).contains("Secure"));
+        assert_eq!(cookie("name", "7", true), "name=7; Path=/; HttpOnly; SameSite=Strict; Secure");
+        assert!(!cookie("name", "7", false).contains("Secure"));
     }
 }

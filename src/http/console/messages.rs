@@ -32,6 +32,9 @@ const USUAL: i64 = 50;
 const PREVIEW: usize = 200;
 const SHOWN: usize = 64 * 1024;
 
+/// How far JSON is indented at most: deeper nesting would make a small payload a huge page.
+const DEEPEST: usize = 32;
+
 /// How many bytes a line of hexadecimal numbers shows.
 const HEX_LINE: usize = 16;
 
@@ -103,14 +106,15 @@ async fn read(
     let start = match wanted.from {
         From::Latest => Start::Offset((topic.head - count).max(topic.first_offset)),
         From::Earliest => Start::Offset(topic.first_offset),
-        From::Offset => Start::Offset(offset(&wanted.offset)?),
+        From::Offset => Start::Offset(offset(&wanted.offset)?.max(topic.first_offset)),
         From::Time => Start::Time(time(&wanted.time)?),
         From::Consumer => {
-            let (topic, consumer_id) = (topic.name.clone(), wanted.consumer.trim().to_owned());
-            let request = GetConsumerRequest { topic, consumer_id };
+            let consumer_id = wanted.consumer.trim().to_owned();
+            let request = GetConsumerRequest { topic: topic.name.clone(), consumer_id };
             let found = visitor.calls.consumers().get_consumer(request).await;
             let found = found.map_err(|status| of_field("consumer", status))?;
-            Start::Offset(found.into_inner().consumer.map_or(0, |consumer| consumer.position))
+            let position = found.into_inner().consumer.map_or(0, |consumer| consumer.position);
+            Start::Offset(position.max(topic.first_offset))
         }
     };
     let request = ReadMessagesRequest {
@@ -121,9 +125,12 @@ async fn read(
     let read =
         visitor.calls.topics().read_messages(request).await.map_err(|status| {
             match status.code() {
-                tonic::Code::InvalidArgument | tonic::Code::OutOfRange => {
-                    of_field("offset", status)
-                }
+                tonic::Code::InvalidArgument | tonic::Code::OutOfRange => match wanted.from {
+                    From::Offset => of_field("offset", status),
+                    From::Time => of_field("time", status),
+                    From::Consumer => of_field("consumer", status),
+                    From::Latest | From::Earliest => status.into(),
+                },
                 _ => status.into(),
             }
         })?;
@@ -380,18 +387,26 @@ async fn find(visitor: &Visitor, topic: &str, offset: i64) -> Result<Message, Pr
         start: Some(Start::Offset(offset)),
         max_messages: 1,
     };
-    let read = visitor.calls.topics().read_messages(request).await?.into_inner();
-    let found = read.messages.into_iter().find(|message| message.offset == offset);
-    found.ok_or_else(|| Problem::not_found("there is no message at this offset"))
+    let none = || Problem::not_found("there is no message at this offset");
+    let read = visitor.calls.topics().read_messages(request).await;
+    let read = read.map_err(|status| match status.code() {
+        tonic::Code::OutOfRange | tonic::Code::InvalidArgument => none(),
+        _ => status.into(),
+    })?;
+    let found = read.into_inner().messages.into_iter().find(|message| message.offset == offset);
+    found.ok_or_else(none)
 }
 
 fn detail(topic: &str, message: &Message, form: Option<Form>) -> Markup {
-    let json = as_json(&message.payload);
-    let text = std::str::from_utf8(&message.payload).ok();
-    let form = form.unwrap_or(match (&json, text) {
-        (Some(_), _) => Form::Json,
-        (None, Some(_)) => Form::Text,
-        (None, None) => Form::Hex,
+    let is_text = || std::str::from_utf8(&message.payload).is_ok();
+    let json = match form {
+        None | Some(Form::Json) => as_json(&message.payload),
+        Some(_) => None,
+    };
+    let form = form.unwrap_or_else(|| match json.is_some() {
+        true => Form::Json,
+        false if is_text() => Form::Text,
+        false => Form::Hex,
     });
     let at = path::message(topic, message.offset);
     let forms =
@@ -434,6 +449,9 @@ fn payload(payload: &[u8], form: Form, json: Option<String>) -> Markup {
     let shown = match form {
         Form::Json => match json {
             Some(json) => json,
+            None if begin.len() < payload.len() => {
+                return html! { p.muted { "The payload is too large to be shown as JSON." } };
+            }
             None => return html! { p.muted { "The payload is not JSON." } },
         },
         Form::Text => String::from_utf8_lossy(begin).into_owned(),
@@ -465,7 +483,7 @@ fn indent(json: &str) -> String {
     let (mut text, mut depth, mut in_string, mut escaped) = (String::new(), 0, false, false);
     let line = |text: &mut String, depth: usize| {
         text.push('\n');
-        text.extend(std::iter::repeat_n("  ", depth));
+        text.extend(std::iter::repeat_n("  ", depth.min(DEEPEST)));
     };
     let mut letters = json.chars().peekable();
     while let Some(letter) = letters.next() {
@@ -545,6 +563,8 @@ mod tests {
         ] {
             assert_eq!(as_json(json.as_bytes()).as_deref(), Some(lines));
         }
+        let deep = ["[".repeat(SHOWN / 2), "]".repeat(SHOWN / 2)].concat();
+        assert!(as_json(deep.as_bytes()).unwrap().len() < 8 * 1024 * 1024);
         assert_eq!(as_json(b"{"), None);
         assert_eq!(as_json(&[0xff]), None);
     }

@@ -66,16 +66,16 @@ async fn part(console: &Console, visitor: &Visitor) -> Markup {
         }
     };
     let topics: Vec<_> =
-        snapshot.topics.iter().filter(|topic| visitor.knows(topic.name.as_str())).collect();
+        snapshot.topics.iter().filter(|topic| visitor.knows(&topic.name)).collect();
     let consumers: Vec<_> =
-        snapshot.consumers.iter().filter(|it| visitor.knows(it.topic.as_str())).collect();
+        snapshot.consumers.iter().filter(|it| visitor.sees_consumers(&it.topic)).collect();
     section(&html! {
         (health(&troubles(&load, &consumers)))
         (facts(console, &load))
-        (rates(console, &topics, &consumers))
+        (rates(console, &snapshot, &topics, &consumers))
         div.columns {
             (behind(&consumers))
-            (busiest(console, &topics, &snapshot))
+            (busiest(console, visitor, &topics, &snapshot))
         }
     })
 }
@@ -231,7 +231,7 @@ fn facts(console: &Console, load: &Load) -> Markup {
 }
 
 /// Sums of several histories, which end at the same moment.
-fn sum(histories: impl Iterator<Item = Vec<f64>>) -> Vec<f64> {
+fn sum(histories: Vec<Vec<f64>>) -> Vec<f64> {
     let mut total: Vec<f64> = Vec::new();
     for history in histories {
         if history.len() > total.len() {
@@ -244,12 +244,17 @@ fn sum(histories: impl Iterator<Item = Vec<f64>>) -> Vec<f64> {
     total
 }
 
-fn rates(console: &Console, topics: &[&TopicState], consumers: &[&ConsumerState]) -> Markup {
+fn rates(
+    console: &Console,
+    snapshot: &Snapshot,
+    topics: &[&TopicState],
+    consumers: &[&ConsumerState],
+) -> Markup {
     let overview = &console.overview;
-    let published: f64 = topics.iter().map(|it| overview.published(it.id)).sum();
-    let consumed: f64 = consumers.iter().map(|it| overview.consumed(it.key)).sum();
-    let published_lately = sum(topics.iter().map(|it| overview.published_lately(it.id)));
-    let consumed_lately = sum(consumers.iter().map(|it| overview.consumed_lately(it.key)));
+    let published: f64 = topics.iter().map(|it| snapshot.published(it.id)).sum();
+    let consumed: f64 = consumers.iter().map(|it| snapshot.consumed(it.key)).sum();
+    let published_lately = sum(overview.published_lately(topics.iter().map(|it| it.id)));
+    let consumed_lately = sum(overview.consumed_lately(consumers.iter().map(|it| it.key)));
     html! {
         div.rates {
             @for (title, rate, lately) in
@@ -310,10 +315,16 @@ fn behind(consumers: &[&ConsumerState]) -> Markup {
     }
 }
 
-fn busiest(console: &Console, topics: &[&TopicState], snapshot: &Snapshot) -> Markup {
-    let overview = &console.overview;
-    let mut busiest: Vec<_> = topics.iter().map(|it| (overview.published(it.id), *it)).collect();
+fn busiest(
+    console: &Console,
+    visitor: &Visitor,
+    topics: &[&TopicState],
+    snapshot: &Snapshot,
+) -> Markup {
+    let mut busiest: Vec<_> = topics.iter().map(|it| (snapshot.published(it.id), *it)).collect();
     busiest.sort_by(|(a, x), (b, y)| b.total_cmp(a).then(y.head.cmp(&x.head)));
+    busiest.truncate(LISTED);
+    let lately = console.overview.published_lately(busiest.iter().map(|(_, it)| it.id));
     html! {
         section.card {
             div.card-head {
@@ -323,9 +334,9 @@ fn busiest(console: &Console, topics: &[&TopicState], snapshot: &Snapshot) -> Ma
             @if topics.is_empty() {
                 (layout::empty(
                     "There are no topics yet",
-                    match snapshot.size.topics {
-                        0 => "Messages are published to topics.",
-                        _ => "There are topics, but you have no right on any of them.",
+                    match visitor.is_restricted() {
+                        false => "Messages are published to topics.",
+                        true => "There are none on which you have a right.",
                     },
                     "trunkline topic create orders",
                 ))
@@ -339,14 +350,14 @@ fn busiest(console: &Console, topics: &[&TopicState], snapshot: &Snapshot) -> Ma
                         }
                     }
                     tbody {
-                        @for (rate, topic) in busiest.iter().take(LISTED) {
+                        @for ((rate, topic), lately) in busiest.iter().zip(&lately) {
                             tr {
                                 th.cut scope="row" {
                                     a href=(path::topic(topic.name.as_str())) { (topic.name) }
                                 }
                                 td.num data-label="Messages/s" { (format::rate(*rate)) }
                                 td data-label="Last minute" {
-                                    (chart::sparkline(&overview.published_lately(topic.id), None))
+                                    (chart::sparkline(lately, None))
                                 }
                             }
                         }
@@ -363,8 +374,8 @@ mod tests {
 
     #[test]
     fn histories_are_added_from_their_ends() {
-        let histories = [vec![1.0, 2.0], vec![10.0, 20.0, 30.0], vec![]];
-        assert_eq!(sum(histories.into_iter()), [10.0, 21.0, 32.0]);
-        assert!(sum(std::iter::empty()).is_empty());
+        let histories = vec![vec![1.0, 2.0], vec![10.0, 20.0, 30.0], vec![]];
+        assert_eq!(sum(histories), [10.0, 21.0, 32.0]);
+        assert!(sum(Vec::new()).is_empty());
     }
 }

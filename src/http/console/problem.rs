@@ -39,6 +39,44 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "Not permitted", text, advice)
     }
 
+    /// A form that this broker has not served to this visitor, or not lately.
+    pub(super) fn outdated() -> Self {
+        let text = "the page is out of date, or was served by another broker";
+        let advice = "Reload the page, and try again.";
+        Self::new(StatusCode::FORBIDDEN, "The page is out of date", text, advice)
+    }
+
+    /// A page of another host sent the request.
+    pub(super) fn foreign() -> Self {
+        let text = "the request comes from a page of another host";
+        Self::new(StatusCode::FORBIDDEN, "Refused", text, "Use the pages of this broker.")
+    }
+
+    /// The broker cannot do it.
+    pub(super) fn failed(text: &str) -> Self {
+        let advice = "The broker's log has the details.";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "The broker failed", text, advice)
+    }
+
+    /// A request that no page sends.
+    pub(super) fn of_status(status: StatusCode) -> Self {
+        let (title, text) = match status {
+            StatusCode::METHOD_NOT_ALLOWED => {
+                ("Nothing to see here", "this address only takes forms")
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => ("Too large", "a form may have 4 MiB"),
+            StatusCode::REQUEST_TIMEOUT => ("Too slow", "the form did not arrive in time"),
+            _ => ("Not a valid address", "a part of the address is not what it should be"),
+        };
+        Self::new(status, title, text, "Go back to the overview.")
+    }
+
+    /// The broker stops.
+    fn draining(text: &str) -> Self {
+        let advice = "Wait until it is started again, or use another broker.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "The broker stops", text, advice)
+    }
+
     /// The database does not answer.
     pub(super) fn unavailable(text: &str) -> Self {
         let advice = "The page works again as soon as the database answers. The broker's log says why \
@@ -78,7 +116,11 @@ impl Problem {
 impl From<Status> for Problem {
     fn from(status: Status) -> Self {
         let text = status.message();
+        let info = status.get_details_error_info();
         let mut problem = match status.code() {
+            Code::Unavailable if info.is_some_and(|info| info.reason == "DRAINING") => {
+                Self::draining(text)
+            }
             Code::NotFound => Self::not_found(text),
             Code::PermissionDenied => Self::forbidden(text),
             Code::InvalidArgument | Code::OutOfRange => Self::invalid("", text),
@@ -101,12 +143,7 @@ impl From<Status> for Problem {
                 text,
                 "Wait a moment, or remove what is not needed any more.",
             ),
-            _ => Self::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "The broker failed",
-                text,
-                "The broker's log has the details.",
-            ),
+            _ => Self::failed(text),
         };
         let violated = status.get_details_bad_request();
         problem.field = violated.and_then(|it| Some(it.field_violations.first()?.field.clone()));

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use axum::{
     Extension, Form,
     extract::{Path, Query},
-    response::{IntoResponse as _, Response},
+    response::{IntoResponse as _, Redirect, Response},
 };
 use bytes::Bytes;
 use maud::{Markup, html};
@@ -27,22 +27,26 @@ const PRODUCER: &str = "console";
 /// The fields of the form.
 const FIELDS: [&str; 4] = ["producer_id", "key", "headers", "payload"];
 
-/// Where the last message was stored.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+/// Where the last message was stored, and by which producer.
+#[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Done {
     published: Option<i64>,
+    producer_id: Option<String>,
 }
 
 pub(super) async fn show(
     Extension(visitor): Extension<Visitor>,
     Path(name): Path<String>,
-    Query(Done { published }): Query<Done>,
+    Query(done): Query<Done>,
 ) -> Result<Markup, Problem> {
     let found = topic::find(&visitor, &name).await?;
-    Ok(page(&visitor, &found, &Shown::default(), published))
+    Ok(page(&visitor, &found, &Shown::default(), &done))
 }
 
-fn page(visitor: &Visitor, found: &Topic, shown: &Shown<'_>, published: Option<i64>) -> Markup {
+fn page(visitor: &Visitor, found: &Topic, shown: &Shown<'_>, done: &Done) -> Markup {
+    let producer = done.producer_id.as_deref().unwrap_or(PRODUCER);
+    // Anybody can make a link that says so: only a message that is there is led to.
+    let published = done.published.filter(|offset| (0..found.head).contains(offset));
     let content = html! {
         div.stack {
             @if let Some(offset) = published {
@@ -58,9 +62,10 @@ fn page(visitor: &Visitor, found: &Topic, shown: &Shown<'_>, published: Option<i
                 form.card-body.form method="post"
                     action=(format!("{}/publish", path::topic(&found.name))) {
                     (form::proof(visitor))
-                    (shown.field("producer_id", "Producer", PRODUCER, "only registered producers publish"))
+                    (shown.field("producer_id", "Producer", producer, "only registered producers publish"))
                     label.check {
-                        input type="checkbox" name="register" value="yes" checked;
+                        input type="checkbox" name="register" value="yes"
+                            checked[shown.checked("register", "producer_id", true)];
                         span { "Register this producer if it is missing" }
                     }
                     (shown.field("key", "Key", "", "optional"))
@@ -84,12 +89,14 @@ pub(super) async fn publish(
     let found = topic::find(&visitor, &name).await?;
     match store(&visitor, &name, &sent).await {
         Ok(offset) => {
-            // Not led elsewhere, as whoever publishes by hand publishes more than once.
-            let found = topic::find(&visitor, &name).await?;
-            Ok(page(&visitor, &found, &Shown::default(), Some(offset)).into_response())
+            // Led elsewhere, so that a page that is loaded again does not publish again.
+            let producer = sent.get("producer_id").map(|id| id.trim()).unwrap_or_default();
+            let (at, producer) = (path::topic(&name), path::encode(producer));
+            let target = format!("{at}/publish?published={offset}&producer_id={producer}");
+            Ok(Redirect::to(&target).into_response())
         }
         Err(problem) => {
-            let page = page(&visitor, &found, &Shown::again(&sent, &problem), None);
+            let page = page(&visitor, &found, &Shown::again(&sent, &problem), &Done::default());
             Ok((problem.status, page).into_response())
         }
     }

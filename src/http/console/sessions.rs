@@ -16,8 +16,9 @@ use tonic::codegen::http::HeaderValue;
 /// How many sessions there may be. The one that was used the longest time ago makes room.
 const MOST: usize = 1_000;
 
-/// How long a session lasts that nobody uses.
+/// How long a session lasts that nobody uses, and any: a page that is open is a use.
 const IDLE: Duration = Duration::from_secs(12 * 3600);
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The sessions of a broker.
 pub(super) struct Sessions {
@@ -28,15 +29,22 @@ pub(super) struct Sessions {
 struct Session {
     authorization: HeaderValue,
     csrf: String,
+    began_at: Instant,
     used_at: Instant,
 }
 
 /// What a session stands for.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct LoggedIn {
     pub(super) authorization: HeaderValue,
     /// What each form that changes something must send.
     pub(super) csrf: String,
+}
+
+impl Session {
+    fn is_over(&self, now: Instant) -> bool {
+        now.duration_since(self.used_at) >= IDLE || now.duration_since(self.began_at) >= LONGEST
+    }
 }
 
 impl Sessions {
@@ -49,13 +57,13 @@ impl Sessions {
         let (number, csrf) = (random()?, random()?);
         let now = Instant::now();
         let mut open = self.open.lock();
-        open.retain(|_, session| now.duration_since(session.used_at) < IDLE);
+        open.retain(|_, session| !session.is_over(now));
         if open.len() >= MOST
             && let Some(oldest) = open.iter().min_by_key(|(_, it)| it.used_at).map(|(key, _)| *key)
         {
             open.remove(&oldest);
         }
-        open.insert(key(&number), Session { authorization, csrf, used_at: now });
+        open.insert(key(&number), Session { authorization, csrf, began_at: now, used_at: now });
         Some(number)
     }
 
@@ -64,7 +72,7 @@ impl Sessions {
         let now = Instant::now();
         let mut open = self.open.lock();
         let session = open.get_mut(&key(number))?;
-        if now.duration_since(session.used_at) >= IDLE {
+        if session.is_over(now) {
             return None;
         }
         session.used_at = now;

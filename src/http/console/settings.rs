@@ -41,13 +41,16 @@ fn page(visitor: &Visitor, found: &Topic, shown: &Shown<'_>) -> Markup {
         html! {
             div.field {
                 label for=(id) { "Type " code { (name) } " to confirm" }
-                input id=(id) name=(id) autocomplete="off" spellcheck="false" data-confirms=(name);
+                input id=(id) name=(id) autocomplete="off" spellcheck="false" data-confirms=(name)
+                    aria-invalid=[shown.problem(id).map(|_| "true")]
+                    aria-describedby=[shown.problem(id).map(|_| format!("{id}-error"))];
+                (layout::field_error(id, shown.problem(id)))
             }
         }
     };
     let content = html! {
         div.stack {
-            (shown.elsewhere(&[&FIELDS[..], &["before"]].concat()))
+            (shown.elsewhere(&[&FIELDS[..], &["before", "trim-confirm", "delete-confirm"]].concat()))
             section.card aria-labelledby="about-title" {
                 div.card-head { h2 id="about-title" { "Description and retention" } }
                 form.card-body.form method="post" action=(format!("{at}/settings")) {
@@ -97,10 +100,7 @@ fn about(shown: &Shown<'_>, topic: Option<&Topic>) -> Markup {
     let age = retention.max_age.and_then(|age| Duration::try_from(age).ok());
     let age = age.map(|age| humantime::format_duration(age).to_string()).unwrap_or_default();
     let number = |value: i64| if value > 0 { value.to_string() } else { String::new() };
-    let keeps = match shown.value("keep_unread", "") {
-        sent if !sent.is_empty() => true,
-        _ => retention.keep_unread,
-    };
+    let keeps = shown.checked("keep_unread", "retention_age", retention.keep_unread);
     html! {
         (shown.field("description", "Description", &description, "in your own words"))
         (shown.area("labels", "Labels", &labels.join("\n"), "one a line, such as team=shop", 3))
@@ -266,7 +266,9 @@ pub(super) async fn delete(
     Form(sent): Sent,
 ) -> Result<Response, Problem> {
     form::check_proof(&visitor, &sent)?;
-    form::check_confirmation(&sent, "delete-confirm", &name)?;
+    if let Err(problem) = form::check_confirmation(&sent, "delete-confirm", &name) {
+        return answer(&visitor, &name, &sent, Err(problem)).await;
+    }
     let request = DeleteTopicRequest { topic: name };
     visitor.calls.topics().delete_topic(request).await?;
     Ok(Redirect::to("/topics").into_response())

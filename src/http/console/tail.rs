@@ -6,16 +6,18 @@ use axum::{
     Extension,
     body::Body,
     extract::{Path, Query, State as Shared},
-    http::header,
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
 use futures::stream;
 use maud::{Markup, html};
 use serde::Deserialize;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    Console, layout,
+    Console,
+    events::{EVENTS, ended, event},
+    layout,
     messages::{head, row},
     path,
     problem::Problem,
@@ -24,8 +26,12 @@ use super::{
 };
 use crate::proto::{ReadMessagesRequest, read_messages_request::Start};
 
-/// How often to look for new messages.
+/// How often to look for new messages: less often while there are none.
 const POLL: Duration = Duration::from_millis(250);
+const SLOWEST_POLL: Duration = Duration::from_secs(1);
+
+/// How often to ask a database that is away.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// How long a stream may be silent, so that whatever lies between does not cut it off.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -101,8 +107,14 @@ struct Tail {
     next: i64,
     /// What is to be sent before anything else is read.
     waiting: VecDeque<Bytes>,
+    /// How long to wait before the next look.
+    pause: Duration,
+    /// Whether the page was told that the database does not answer.
+    is_away: bool,
     has_begun: bool,
     has_ended: bool,
+    /// Counts it among the tails that are open.
+    _open: OwnedSemaphorePermit,
 }
 
 /// Streams messages as events. Nothing is read for a page that does not take what it was sent.
@@ -112,22 +124,28 @@ pub(super) async fn events(
     Path(topic): Path<String>,
     Query(Begin { from: next }): Query<Begin>,
 ) -> Response {
+    let Ok(open) = console.tails.clone().try_acquire_owned() else {
+        return ended(
+            "Too many live tails are open on this broker. Close one, and reload the page.",
+        );
+    };
     let tail = Tail {
         console,
         visitor,
         topic,
         next,
         waiting: VecDeque::new(),
+        pause: POLL,
+        is_away: false,
         has_begun: false,
         has_ended: false,
+        _open: open,
     };
     let events = stream::unfold(tail, |mut tail| async move {
         let event = tail.next().await?;
         Some((Ok::<_, Infallible>(event), tail))
     });
-    let headers =
-        [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
-    (headers, Body::from_stream(events)).into_response()
+    (EVENTS, Body::from_stream(events)).into_response()
 }
 
 impl Tail {
@@ -155,7 +173,7 @@ impl Tail {
                 continue;
             }
             tokio::select! {
-                () = tokio::time::sleep(POLL) => {}
+                () = tokio::time::sleep(self.pause) => {}
                 () = &mut silence => return Some(Bytes::from_static(b": silent\n\n")),
                 () = draining.cancelled() => {}
             }
@@ -172,6 +190,13 @@ impl Tail {
         match self.visitor.calls.topics().read_messages(request).await {
             Ok(read) => {
                 let read = read.into_inner();
+                if std::mem::take(&mut self.is_away) {
+                    self.waiting.push_back(event("notice", None, ""));
+                }
+                self.pause = match read.messages.is_empty() {
+                    true => (self.pause * 2).min(SLOWEST_POLL),
+                    false => POLL,
+                };
                 for message in &read.messages {
                     let row = row(&self.topic, message).into_string();
                     self.waiting.push_back(event("message", Some(message.offset), &row));
@@ -188,9 +213,11 @@ impl Tail {
                 if self.console.broker.draining().is_cancelled() {
                     return;
                 }
-                let text = "The database does not answer; trying again.";
-                self.waiting.push_back(event("notice", None, text));
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                self.pause = RETRY;
+                if !std::mem::replace(&mut self.is_away, true) {
+                    let text = "The database does not answer; trying again.";
+                    self.waiting.push_back(event("notice", None, text));
+                }
             }
             // What lay between was removed, or the log was truncated.
             Err(status) if status.code() == tonic::Code::OutOfRange => self.begin_again().await,
@@ -213,23 +240,5 @@ impl Tail {
     fn end(&mut self, why: &str) {
         self.has_ended = true;
         self.waiting.push_back(event("end", None, why));
-    }
-}
-
-/// An event. Its data has one line.
-fn event(name: &str, id: Option<i64>, data: &str) -> Bytes {
-    let data = data.replace(['\n', '\r'], " ");
-    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
-    format!("event: {name}\n{id}data: {data}\n\n").into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_event_has_one_line_of_data() {
-        assert_eq!(event("message", Some(7), "a\nb"), "event: message\nid: 7\ndata: a b\n\n");
-        assert_eq!(event("ready", None, "1"), "event: ready\ndata: 1\n\n");
     }
 }

@@ -1,6 +1,6 @@
 //! What the pages of a topic have in common, and the lists of its producers and consumers.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use axum::{
     Extension,
@@ -15,9 +15,12 @@ use super::{
     problem::Problem,
     visitor::Visitor,
 };
-use crate::proto::{
-    Consumer, GetTopicRequest, ListConsumersRequest, ListProducersRequest, Producer, Retention,
-    Topic,
+use crate::{
+    proto::{
+        Consumer, GetTopicRequest, ListConsumersRequest, ListProducersRequest, Producer, Retention,
+        Topic,
+    },
+    storage::ConsumerState,
 };
 
 /// How many producers or consumers a page lists.
@@ -147,13 +150,9 @@ pub(super) async fn show_consumers(
 
 fn consumers(console: &Console, topic: &str, consumers: &[Consumer]) -> Markup {
     let snapshot = console.overview.latest();
-    let state = |id: &str| {
-        let snapshot = snapshot.as_ref()?;
-        let is_it = |it: &&crate::storage::ConsumerState| {
-            it.topic.as_str() == topic && it.id.as_str() == id
-        };
-        snapshot.consumers.iter().find(is_it).cloned()
-    };
+    let listed = snapshot.iter().flat_map(|snapshot| &snapshot.consumers);
+    let states: HashMap<&str, &ConsumerState> =
+        listed.filter(|it| it.topic.as_str() == topic).map(|it| (it.id.as_str(), it)).collect();
     html! {
         table.grid {
             thead {
@@ -177,7 +176,7 @@ fn consumers(console: &Console, topic: &str, consumers: &[Consumer]) -> Markup {
                         td.num data-label="Position" { (format::number(consumer.position)) }
                         td.num data-label="Lag" { (format::number(consumer.lag)) }
                         td.num data-label="Behind" {
-                            @match state(&consumer.consumer_id) {
+                            @match states.get(consumer.consumer_id.as_str()) {
                                 Some(state) => (format::duration(state.behind)),
                                 None => span.muted { "-" },
                             }

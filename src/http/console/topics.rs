@@ -17,7 +17,7 @@ use super::{
     problem::Problem,
     visitor::Visitor,
 };
-use crate::{broker::Overview, storage::TopicState};
+use crate::{broker::Snapshot, storage::TopicState};
 
 /// How many topics a page lists.
 const PAGE: usize = 50;
@@ -64,10 +64,10 @@ impl Column {
         (Self::Published, "published", "Last published"),
     ];
 
-    fn compare(self, overview: &Overview, a: &TopicState, b: &TopicState) -> Ordering {
+    fn compare(self, snapshot: &Snapshot, a: &TopicState, b: &TopicState) -> Ordering {
         match self {
             Self::Name => a.name.cmp(&b.name),
-            Self::Rate => overview.published(a.id).total_cmp(&overview.published(b.id)),
+            Self::Rate => snapshot.published(a.id).total_cmp(&snapshot.published(b.id)),
             Self::Head => a.head.cmp(&b.head),
             Self::Size => a.bytes.cmp(&b.bytes),
             Self::Published => {
@@ -97,8 +97,8 @@ impl Order {
         format!("{}{}", if self.descends { "-" } else { "" }, name.map_or("name", |it| it.1))
     }
 
-    fn compare(self, overview: &Overview, a: &TopicState, b: &TopicState) -> Ordering {
-        let order = self.column.compare(overview, a, b);
+    fn compare(self, snapshot: &Snapshot, a: &TopicState, b: &TopicState) -> Ordering {
+        let order = self.column.compare(snapshot, a, b);
         let order = if self.descends { order.reverse() } else { order };
         order.then_with(|| a.name.cmp(&b.name))
     }
@@ -162,28 +162,45 @@ async fn part(console: &Console, visitor: &Visitor, wanted: &Wanted) -> Markup {
         Ok(snapshot) => snapshot,
         Err(error) => return section(&Problem::unavailable(&error.to_string()).part()),
     };
-    let (overview, wanted_name) = (&console.overview, wanted.q.to_lowercase());
+    let wanted_name = wanted.q.to_lowercase();
     let mut topics: Vec<&TopicState> = snapshot
         .topics
         .iter()
-        .filter(|it| visitor.knows(it.name.as_str()))
+        .filter(|it| visitor.knows(&it.name))
         .filter(|it| it.name.as_str().to_lowercase().contains(&wanted_name))
         .collect();
     let order = wanted.order();
-    topics.sort_by(|a, b| order.compare(overview, a, b));
+    topics.sort_by(|a, b| order.compare(&snapshot, a, b));
     let pages = topics.len().div_ceil(PAGE).max(1);
     let page = wanted.page.clamp(1, pages);
-    let left_out = snapshot.size.topics.saturating_sub(snapshot.topics.len() as u64);
+    // How many there are is not for those who may not know of all.
+    let left_out = match visitor.is_restricted() {
+        true => 0,
+        false => snapshot.size.topics.saturating_sub(snapshot.topics.len() as u64),
+    };
+    let shown: Vec<&TopicState> =
+        topics.iter().copied().skip((page - 1) * PAGE).take(PAGE).collect();
+    let lately = console.overview.published_lately(shown.iter().map(|it| it.id));
     section(&html! {
         @if topics.is_empty() && !wanted.q.is_empty() {
             div.empty {
                 h2 { "No topic has a name that contains “" (wanted.q) "”" }
+                @if left_out > 0 {
+                    p {
+                        "Only the first " (format::number(snapshot.topics.len() as i64))
+                        " topics by name were looked through. If it is another one, "
+                        a href=(path::topic(&wanted.q)) { "open it by its whole name" } "."
+                    }
+                }
                 p { a href="/topics" { "Show all topics" } }
             }
         } @else if topics.is_empty() {
             (layout::empty(
                 "There are no topics yet",
-                "Messages are published to topics.",
+                match visitor.is_restricted() {
+                    false => "Messages are published to topics.",
+                    true => "There are none on which you have a right.",
+                },
                 "trunkline topic create orders",
             ))
         } @else {
@@ -195,8 +212,8 @@ async fn part(console: &Console, visitor: &Visitor, wanted: &Wanted) -> Markup {
                     }
                 }
                 tbody {
-                    @for topic in topics.iter().skip((page - 1) * PAGE).take(PAGE) {
-                        (row(overview, topic))
+                    @for (topic, lately) in shown.iter().zip(&lately) {
+                        (row(&snapshot, topic, lately))
                     }
                 }
             }
@@ -240,7 +257,7 @@ fn column(wanted: &Wanted, column: Column, heading: &str) -> Markup {
     }
 }
 
-fn row(overview: &Overview, topic: &TopicState) -> Markup {
+fn row(snapshot: &Snapshot, topic: &TopicState, lately: &[f64]) -> Markup {
     let published = topic.last_published.map(|seconds| prost_types::Timestamp {
         seconds: seconds.floor() as i64,
         nanos: (seconds.fract() * 1e9) as i32,
@@ -248,12 +265,12 @@ fn row(overview: &Overview, topic: &TopicState) -> Markup {
     html! {
         tr {
             th.cut scope="row" { a href=(path::topic(topic.name.as_str())) { (topic.name) } }
-            td.num data-label="Messages/s" { (format::rate(overview.published(topic.id))) }
+            td.num data-label="Messages/s" { (format::rate(snapshot.published(topic.id))) }
             td.num data-label="Head" { (format::number(topic.head.0)) }
             td.num data-label="Size" { (format::bytes(topic.bytes)) }
             td.num data-label="Last published" { (format::ago(published)) }
             td data-label="Last minute" {
-                (chart::sparkline(&overview.published_lately(topic.id), None))
+                (chart::sparkline(lately, None))
             }
         }
     }

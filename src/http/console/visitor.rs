@@ -8,17 +8,13 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Redirect, Response},
 };
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{Console, api::Calls, problem::Problem, sessions::LoggedIn};
+use super::{Console, api::Calls, events, path, problem::Problem, sessions::LoggedIn};
 use crate::{
-    access::{self, Rule},
+    access::{self, Caller, Rule},
     http::port::Client,
-    model::TopicFilter,
+    model::TopicName,
 };
-
-/// The cookie that holds the number of a session.
-pub(super) const COOKIE: &str = "trunkline_session";
 
 /// Who looks at the console: an extension of each request for a page. Cheap to clone.
 #[derive(Clone)]
@@ -28,17 +24,30 @@ pub(super) struct Visitor {
     pub(super) name: Option<Arc<str>>,
     /// What each form that changes something must send.
     pub(super) csrf: Arc<str>,
-    /// The topics that it may know of; `None` if they are all topics.
-    known: Option<Arc<TopicFilter>>,
+    /// Whether it can log out.
+    pub(super) has_session: bool,
+    caller: Caller,
 }
 
 impl Visitor {
     /// Whether it may know of a topic.
-    pub(super) fn knows(&self, topic: &str) -> bool {
-        self.known.as_ref().is_none_or(|known| {
-            known.names.iter().any(|name| name == topic)
-                || known.prefixes.iter().any(|prefix| topic.starts_with(prefix))
-        })
+    pub(super) fn knows(&self, topic: &TopicName) -> bool {
+        self.caller.knows(topic.as_str())
+    }
+
+    /// Whether it may see the consumers of a topic, of whomever they are.
+    pub(super) fn sees_consumers(&self, topic: &TopicName) -> bool {
+        self.caller.sees_registrations(topic.as_str())
+    }
+
+    /// Whether there may be topics that it does not know of.
+    pub(super) fn is_restricted(&self) -> bool {
+        self.caller.is_restricted()
+    }
+
+    /// Whether it is an administrator.
+    pub(super) fn is_administrator(&self) -> bool {
+        self.caller.is_administrator()
     }
 }
 
@@ -51,17 +60,18 @@ pub(super) async fn admit(
     let Some(client) = request.extensions().get::<Client>().cloned() else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
-    let number = session_number(request.headers());
+    let number = session_number(request.headers(), &console.cookie);
     let logged_in = number.as_deref().and_then(|number| console.sessions.find(number));
     let authorization = logged_in.as_ref().map(|it| it.authorization.clone());
-    let csrf = logged_in.map_or_else(|| console.csrf.clone(), |LoggedIn { csrf, .. }| csrf.into());
+    let has_session = logged_in.is_some();
+    let csrf = logged_in.map(|LoggedIn { csrf, .. }| csrf.into());
     let proven = {
         let authorization = authorization.iter().map(|header| header.as_bytes());
         let access = &console.api.access;
         access.authenticate(Rule::Authenticated, authorization, client.identity.as_ref()).await
     };
     let caller = match proven {
-        Ok(caller) => caller,
+        Ok(caller) => caller.unwrap_or(Caller::Everyone),
         Err(unproven) => {
             // A database that is away says nothing about the token.
             if let access::Error::Unconfirmed = unproven.error {
@@ -71,13 +81,13 @@ pub(super) async fn admit(
             return ask_for_token(&request);
         }
     };
-    let access = &console.api.access;
-    let known = caller.as_ref().and_then(|caller| access.known_topics(caller));
+    let name = caller.principal().map(|principal| principal.as_str().into());
     let visitor = Visitor {
         calls: Calls::new(console.api.clone(), &client, authorization),
-        name: caller.as_ref().map(|caller| caller.name().into()),
-        csrf,
-        known: known.map(Arc::new),
+        csrf: csrf.unwrap_or_else(|| console.csrf_of(caller.name())),
+        name,
+        has_session,
+        caller,
     };
     request.extensions_mut().insert(visitor);
     next.run(request).await
@@ -85,25 +95,36 @@ pub(super) async fn admit(
 
 /// Leads to the page where a token is entered, and back from there.
 fn ask_for_token(request: &Request) -> Response {
-    let target = match *request.method() {
-        Method::GET => request.uri().path_and_query().map_or("/", |target| target.as_str()),
-        _ => "/",
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let is_part = request.headers().contains_key("hx-request");
+    let target = if is_part {
+        // The page that the part is of.
+        let page = header("hx-current-url").and_then(|url| url.parse::<Uri>().ok());
+        let target = page.as_ref().and_then(|url| url.path_and_query());
+        target.map_or("/", |target| target.as_str()).to_owned()
+    } else if *request.method() == Method::GET {
+        request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned()
+    } else {
+        "/".to_owned()
     };
-    let login = format!("/login?next={}", utf8_percent_encode(target, NON_ALPHANUMERIC));
-    // A part of a page is not replaced by another page.
-    if request.headers().contains_key("hx-request") {
+    let login = format!("/login?next={}", path::encode(&target));
+    if is_part {
         return (StatusCode::UNAUTHORIZED, [("HX-Redirect", login)]).into_response();
+    }
+    if header(header::ACCEPT.as_str()) == Some("text/event-stream") {
+        // A browser would ask again for ever.
+        return events::ended("You are logged out. Reload the page to log in.");
     }
     Redirect::to(&login).into_response()
 }
 
 /// The number of the session that a browser's cookie names.
-pub(super) fn session_number(headers: &HeaderMap) -> Option<String> {
+pub(super) fn session_number(headers: &HeaderMap, name: &str) -> Option<String> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|cookie| cookie.to_str().ok());
     let mut pairs = cookies.flat_map(|cookies| cookies.split(';'));
     pairs.find_map(|pair| {
-        let (name, value) = pair.trim().split_once('=')?;
-        (name == COOKIE).then(|| value.to_owned())
+        let (of, value) = pair.trim().split_once('=')?;
+        (of == name).then(|| value.to_owned())
     })
 }
 
@@ -114,7 +135,7 @@ pub(super) async fn refuse_other_origins(request: Request, next: Next) -> Respon
     {
         return next.run(request).await;
     }
-    Problem::forbidden("the request comes from a page of another host").into_response()
+    Problem::foreign().into_response()
 }
 
 fn is_of_same_origin(headers: &HeaderMap) -> bool {
@@ -162,9 +183,9 @@ mod tests {
 
     #[test]
     fn a_session_is_found_among_other_cookies() {
-        let number = |cookie| session_number(&headers(&[("cookie", cookie)]));
-        assert_eq!(number("a=b; trunkline_session=17; c=d").as_deref(), Some("17"));
-        assert_eq!(number("xtrunkline_session=17"), None);
-        assert_eq!(session_number(&HeaderMap::new()), None);
+        let number = |cookie| session_number(&headers(&[("cookie", cookie)]), "session");
+        assert_eq!(number("a=b; session=17; c=d").as_deref(), Some("17"));
+        assert_eq!(number("xsession=17"), None);
+        assert_eq!(session_number(&HeaderMap::new(), "session"), None);
     }
 }

@@ -228,8 +228,9 @@
   document.addEventListener("htmx:responseError", ({ detail }) => {
     const { status } = detail.xhr;
     if (status >= 500) fails();
-    else if (status === 401) banner("You are signed out. Reload the page to sign in.");
+    else if (status === 401) banner("You are logged out. Reload the page to log in.");
     else if (status === 404) banner("What this page shows is gone. Reload the page.");
+    else if (polls(detail.elt)) banner("A part of this page could not be updated; retrying");
   });
   document.addEventListener("htmx:afterOnLoad", ({ detail }) => {
     if (detail.xhr.status < 400) banner("");
@@ -353,9 +354,17 @@
     part("clear")?.addEventListener("click", () => {
       waiting = [];
       all("tbody.message", rows).forEach((row) => row.remove());
+      rows.hidden = true;
+      if (part("empty")) part("empty").hidden = false;
     });
     window.addEventListener("pagehide", close);
-    window.addEventListener("pageshow", (event) => { if (event.persisted && state !== "paused" && state !== "ended") open(); });
+    const goOn = () => { if (state !== "paused" && state !== "ended") open(); };
+    window.addEventListener("pageshow", (event) => { if (event.persisted) goOn(); });
+    // A browser opens only a few connections to a host: a page in the background needs none.
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) close();
+      else goOn();
+    });
     open();
   };
 
