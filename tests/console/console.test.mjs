@@ -4,14 +4,20 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
+import { connect, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
-const { CHROMIUM, TRUNKLINE_BIN, TRUNKLINE_ENDPOINT, TRUNKLINE_HTTP_URL } = process.env;
-assert(CHROMIUM && TRUNKLINE_BIN && TRUNKLINE_ENDPOINT && TRUNKLINE_HTTP_URL, "start this with ./run");
+const { CHROMIUM, TRUNKLINE_BIN, TRUNKLINE_DATABASE_URL, TRUNKLINE_ENDPOINT, TRUNKLINE_HTTP_URL } = process.env;
+for (const value of [CHROMIUM, TRUNKLINE_BIN, TRUNKLINE_DATABASE_URL, TRUNKLINE_ENDPOINT, TRUNKLINE_HTTP_URL]) {
+  assert(value, "start this with ./run");
+}
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const screenshots = fileURLToPath(new URL("../../target/console-screenshots/", import.meta.url));
@@ -439,6 +445,172 @@ test("a topic can be deleted only after its name is typed", async (t) => {
   assert.equal(await button.isDisabled(), true);
   await page.fill("#delete-confirm", topic);
   assert.equal(await button.isDisabled(), false);
+});
+
+test("a topic is made, published to, read again from elsewhere, trimmed and deleted", async (t) => {
+  const made = `${topic}-made`;
+  const { page } = await open(t, "/topics/new", { expected: [400] });
+  const press = (name) => page.getByRole("button", { name, exact: true }).click();
+  const at = (path) => page.waitForURL(new URL(path, TRUNKLINE_HTTP_URL).href);
+
+  // What is wrong is said at its field, and the rest of the form is kept.
+  await page.fill("[name=topic]", made);
+  await page.fill("[name=retention_age]", "a while");
+  await press("Create");
+  const wrong = page.locator("[name=retention_age][aria-invalid=true]");
+  await wrong.waitFor();
+  const about = await wrong.getAttribute("aria-describedby");
+  assert.match(await page.locator(`#${about.split(" ")[0]}`).innerText(), /such as 7d/);
+  assert.equal(await page.inputValue("[name=topic]"), made);
+  await checkAccess(page);
+  await page.fill("[name=retention_age]", "7d");
+  await press("Create");
+  await at(`/topics/${made}`);
+
+  for (const [index, text] of ["first", "second", "third"].entries()) {
+    await page.goto(new URL(`/topics/${made}/publish`, TRUNKLINE_HTTP_URL).href);
+    await page.fill("[name=payload]", text);
+    await press("Publish");
+    assert.match(await page.locator("p.notice.is-ok").innerText(), new RegExp(`offset ${index}\\b`));
+  }
+
+  await trunkline(["consume", made, "--consumer", consumer, "--register", "--until-caught-up"]);
+  await page.goto(new URL(`/topics/${made}/consumers/${consumer}`, TRUNKLINE_HTTP_URL).href);
+  const positionIs = (wanted) => eventually(page, (position) => {
+    const facts = [...document.querySelectorAll("#consumer-live dt")];
+    return facts.find((fact) => fact.textContent === "Position")?.nextElementSibling.textContent.trim() === position;
+  }, wanted);
+  await positionIs("3");
+  await page.selectOption("#seek-form select[name=to]", "by");
+  await page.fill("#seek-form [name=by]", "-2");
+  await eventually(page, () => document.querySelector("#seek-preview").textContent.includes("second"));
+  await press("Seek");
+  await positionIs("1");
+
+  await page.goto(new URL(`/topics/${made}/settings`, TRUNKLINE_HTTP_URL).href);
+  assert.equal(await page.inputValue("[name=retention_age]"), "7days");
+  const notice = page.locator("p.notice.is-ok");
+  await page.fill("[name=description]", "Orders of the shop");
+  await press("Save");
+  await notice.filter({ hasText: "stored as shown" }).waitFor();
+  assert.equal(await page.inputValue("[name=description]"), "Orders of the shop");
+  await page.fill("[name=before]", "2");
+  await page.fill("#trim-confirm", made);
+  await press("Trim");
+  await notice.filter({ hasText: "starts at offset 2" }).waitFor();
+  await page.goto(new URL(`/topics/${made}?from=earliest&n=50`, TRUNKLINE_HTTP_URL).href);
+  assert.deepEqual(await offsets(page, "#messages"), [2]);
+
+  await page.goto(new URL(`/topics/${made}/settings`, TRUNKLINE_HTTP_URL).href);
+  await page.fill("#delete-confirm", made);
+  await press("Delete");
+  await at("/topics");
+  const gone = await page.request.get(new URL(`/topics/${made}`, TRUNKLINE_HTTP_URL).href);
+  assert.equal(gone.status(), 404);
+});
+
+/** A way to the database of the tests that can be closed, and opened again. */
+async function passage() {
+  const url = new URL(TRUNKLINE_DATABASE_URL.replace("@/", "@localhost/"));
+  const folder = mkdtempSync(join(tmpdir(), "trunkline-console-"));
+  const name = ".s.PGSQL.5432";
+  const inside = join(url.searchParams.get("host"), name);
+  const pairs = new Set();
+  let closed = false;
+  const server = createServer((near) => {
+    if (closed) {
+      near.destroy();
+      return;
+    }
+    const far = connect(inside);
+    const pair = [near, far];
+    pairs.add(pair);
+    for (const [one, other] of [[near, far], [far, near]]) {
+      one.pipe(other);
+      one.on("error", () => other.destroy());
+      one.on("close", () => {
+        other.destroy();
+        pairs.delete(pair);
+      });
+    }
+  });
+  server.listen(join(folder, name));
+  await once(server, "listening");
+  const cut = () => {
+    closed = true;
+    pairs.forEach((pair) => pair.forEach((socket) => socket.destroy()));
+  };
+  return {
+    url: TRUNKLINE_DATABASE_URL.replace(url.searchParams.get("host"), folder),
+    cut,
+    restore() { closed = false; },
+    end() {
+      cut();
+      server.close();
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Starts one more broker for a database, and returns where its console is. */
+async function serve(t, database) {
+  const options = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--database-url", database];
+  const broker = spawn(TRUNKLINE_BIN, ["serve", "--log", "error", ...options], {
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  const ended = once(broker, "close");
+  t.after(async () => {
+    broker.kill("SIGTERM");
+    await ended;
+  });
+  for await (const line of createInterface({ input: broker.stdout })) {
+    const url = /^console on (.*)$/.exec(line)?.[1];
+    if (url) return url;
+  }
+  throw new Error("the broker ended before it was ready");
+}
+
+test("a database that goes away and comes back is shown by open pages", async (t) => {
+  const followed = `${topic}-away`;
+  await publish(0, 1, followed);
+  t.after(() => trunkline(["topic", "delete", followed]));
+  const database = await passage();
+  t.after(() => database.end());
+  const home = await serve(t, database.url);
+  const { page, problems } = await open(t, home, { expected: [503] });
+  const other = async (path) => {
+    const opened = await page.context().newPage();
+    const response = await opened.goto(new URL(path, home).href);
+    return { opened, response };
+  };
+  const { opened: topics } = await other("/topics");
+  const { opened: tail } = await other(`/topics/${followed}/tail`);
+  const tailIs = (wanted) =>
+    eventually(tail, (name) => document.querySelector("[data-tail-state]").dataset.state === name, wanted);
+  await tailIs("live");
+  assert.equal(await page.getByText("The database does not answer").count(), 0);
+
+  database.cut();
+  await page.getByText("The database does not answer").first().waitFor();
+  await topics.getByText("The database does not answer").first().waitFor();
+  await tail.locator("[data-tail-notice]", { hasText: "The database does not answer" }).waitFor();
+  await checkAccess(page);
+  await screenshot(page, "database-away");
+  const { opened, response } = await other(`/topics/${followed}`);
+  assert.equal(response.status(), 503);
+  assert.match(await opened.locator("h1").innerText(), /The database does not answer/);
+  await checkAccess(opened);
+
+  database.restore();
+  await page.getByText("The database does not answer").first().waitFor({ state: "detached" });
+  await topics.locator("#topics-live tbody a", { hasText: followed }).waitFor();
+  await publish(1, 1, followed);
+  await tail.locator("#m-1").waitFor();
+  await tailIs("live");
+  await opened.reload();
+  assert.equal(await opened.locator("h1").innerText(), followed);
+  // The polls that were answered with an error are what this test is about.
+  problems.splice(0, problems.length, ...problems.filter((problem) => !/htmx:responseError|Response Status Error Code 503/.test(problem)));
 });
 
 test("the theme can be chosen, and is kept", async (t) => {

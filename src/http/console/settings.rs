@@ -4,10 +4,11 @@ use std::{collections::HashMap, time::Duration};
 
 use axum::{
     Extension, Form,
-    extract::Path,
+    extract::{Path, Query},
     response::{IntoResponse as _, Redirect, Response},
 };
 use maud::{Markup, html};
+use serde::Deserialize;
 
 use super::{
     form::{self, Sent, Shown},
@@ -27,15 +28,29 @@ use crate::proto::{
 const FIELDS: [&str; 6] =
     ["topic", "description", "labels", "retention_age", "retention_bytes", "retention_messages"];
 
+/// What the visitor did before the page was shown.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Act {
+    Save,
+    Trim,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Done {
+    done: Option<Act>,
+}
+
 pub(super) async fn show(
     Extension(visitor): Extension<Visitor>,
     Path(name): Path<String>,
+    Query(Done { done }): Query<Done>,
 ) -> Result<Markup, Problem> {
     let found = topic::find(&visitor, &name).await?;
-    Ok(page(&visitor, &found, &Shown::default()))
+    Ok(page(&visitor, &found, &Shown::default(), done))
 }
 
-fn page(visitor: &Visitor, found: &Topic, shown: &Shown<'_>) -> Markup {
+fn page(visitor: &Visitor, found: &Topic, shown: &Shown<'_>, done: Option<Act>) -> Markup {
     let (at, name) = (path::topic(&found.name), &found.name);
     let confirm = |id: &str| {
         html! {
@@ -48,8 +63,16 @@ fn page(visitor: &Visitor, found: &Topic, shown: &Shown<'_>) -> Markup {
             }
         }
     };
+    // Anybody can make a link that says so: the notice holds even if nothing was done.
+    let notice = done.map(|act| match act {
+        Act::Save => html! { "The topic is stored as shown here." },
+        Act::Trim => {
+            html! { "The log starts at offset " (format::number(found.first_offset)) " now." }
+        }
+    });
     let content = html! {
         div.stack {
+            @if let Some(notice) = notice { p.notice.is-ok role="status" { (notice) } }
             (shown.elsewhere(&[&FIELDS[..], &["before", "trim-confirm", "delete-confirm"]].concat()))
             section.card aria-labelledby="about-title" {
                 div.card-head { h2 id="about-title" { "Description and retention" } }
@@ -215,7 +238,7 @@ pub(super) async fn save(
         visitor.calls.topics().update_topic(request).await?;
         Ok(())
     };
-    answer(&visitor, &name, &sent, saved.await).await
+    answer(&visitor, &name, &sent, saved.await.map(|()| Act::Save)).await
 }
 
 /// Removes the oldest messages.
@@ -239,7 +262,7 @@ pub(super) async fn trim(
         visitor.calls.topics().trim_topic(request).await?;
         Ok(())
     };
-    answer(&visitor, &name, &sent, trimmed.await).await
+    answer(&visitor, &name, &sent, trimmed.await.map(|()| Act::Trim)).await
 }
 
 /// Shows the page again: with what is wrong, or as it is now.
@@ -247,13 +270,20 @@ async fn answer(
     visitor: &Visitor,
     name: &str,
     sent: &HashMap<String, String>,
-    done: Result<(), Problem>,
+    done: Result<Act, Problem>,
 ) -> Result<Response, Problem> {
     match done.map_err(of_form) {
-        Ok(()) => Ok(Redirect::to(&format!("{}/settings", path::topic(name))).into_response()),
+        Ok(act) => {
+            let act = match act {
+                Act::Save => "save",
+                Act::Trim => "trim",
+            };
+            let target = format!("{}/settings?done={act}", path::topic(name));
+            Ok(Redirect::to(&target).into_response())
+        }
         Err(problem) => {
             let found = topic::find(visitor, name).await?;
-            let page = page(visitor, &found, &Shown::again(sent, &problem));
+            let page = page(visitor, &found, &Shown::again(sent, &problem), None);
             Ok((problem.status, page).into_response())
         }
     }
