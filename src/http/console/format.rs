@@ -80,7 +80,7 @@ pub(super) fn time(time: Option<prost_types::Timestamp>) -> Markup {
     }
 }
 
-/// As [`time`], shown as how long ago it was.
+/// As [`time()`], shown as how long ago it was.
 pub(super) fn ago(time: Option<prost_types::Timestamp>) -> Markup {
     match time.and_then(|time| SystemTime::try_from(time).ok()) {
         Some(time) => {
