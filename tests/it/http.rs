@@ -72,7 +72,7 @@ async fn pages_of_other_hosts_do_not_read_the_metrics_of_this_one() {
 async fn a_port_that_is_in_use_is_one_clear_line() {
     let broker = HttpBroker::start(&[]).await;
     let url = broker.calls.database.url.clone();
-    let start = ["serve", "--listen", "127.0.0.1:0", "--database-url", &url, "--log", "warn"];
+    let start = ["serve", "--listen", "127.0.0.1:0", "--database-url", &url, "--log", "error"];
     let finished = Trunkline::run(&[&start[..], &["--http", &broker.http]].concat()).await;
     assert_eq!(finished.code(), 1, "{finished:?}");
     let expected = format!("trunkline: listen on {} for HTTP: ", broker.http);
