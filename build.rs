@@ -11,12 +11,13 @@ use prost_types::{
     field_descriptor_proto::Type,
 };
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 6] = [
     "proto/trunkline/v1/access.proto",
     "proto/trunkline/v1/message.proto",
     "proto/trunkline/v1/topic.proto",
     "proto/trunkline/v1/producer.proto",
     "proto/trunkline/v1/consumer.proto",
+    "proto/trunkline/v1/overview.proto",
 ];
 
 const PACKAGE: &str = "trunkline.v1";

@@ -58,7 +58,11 @@ pub use log::{
     cache::CacheUse,
     messages::{BatchPart, FrameLimits, Messages},
 };
-pub use overview::{Overview, Point, Snapshot};
+pub use overview::{
+    Overview, Point, Snapshot,
+    trouble::{Trouble, find_troubles},
+    view::{ConsumerOrder, TopicOrder, View, ViewRequest},
+};
 pub use publish::{
     pending::Answers,
     queue::Publisher,

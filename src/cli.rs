@@ -38,6 +38,7 @@ mod start;
 mod tail;
 mod timestamp;
 mod token;
+mod top;
 mod topic;
 mod who_am_i;
 
@@ -88,6 +89,7 @@ async fn run_on_broker(endpoint: &EndpointArgs, command: Command) -> Result<(), 
         Command::Token(command) => token::run(&client, command).await,
         Command::Grant(command) => grant::run(&client, command).await,
         Command::Audit(command) => audit::run(&client, command).await,
+        Command::Top(top) => top::run(&client, &endpoint.url, top).await,
         Command::Quota(command) => quota::run(&client, command).await,
         Command::Whoami(options) => who_am_i::run(&client, options).await,
         Command::Bench(command) => bench::run(&client, &endpoint.url, *command).await,

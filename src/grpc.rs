@@ -22,15 +22,16 @@ mod status;
 mod stream_answer;
 mod trunkline;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use crate::{
     access::Access,
     audit::Audit,
-    broker::Broker,
+    broker::{Broker, Overview},
     metrics::CallMetrics,
     proto::raw::{
         access_service_server::AccessServiceServer, consumer_service_server::ConsumerServiceServer,
+        overview_service_server::OverviewServiceServer,
         producer_service_server::ProducerServiceServer, topic_service_server::TopicServiceServer,
     },
 };
@@ -49,25 +50,29 @@ pub use trunkline::fuzzing;
 pub use trunkline::{decode::decode_publish, frames::encode_batch};
 
 use accounts::Accounts;
-use trunkline::{access::AccessAdmin, consumers::Consumers, producers::Producers, topics::Topics};
+use trunkline::{
+    access::AccessAdmin, consumers::Consumers, overview::Overviews, producers::Producers,
+    topics::Topics,
+};
 
 /// The services of a broker.
 pub struct Services {
     broker: Arc<Broker>,
     access: Arc<Access>,
     audit: Arc<Audit>,
+    overview: Arc<Overview>,
     accounts: Arc<Accounts>,
     metrics: Arc<CallMetrics>,
 }
 
 impl Services {
     /// Serves a broker to those whom `access` permits.
-    pub fn new(broker: Arc<Broker>, access: Arc<Access>) -> Self {
+    pub fn new(broker: Arc<Broker>, access: Arc<Access>, overview: Arc<Overview>) -> Self {
         let publishes = broker.publisher.budget().clone();
         let accounts = Accounts::new(publishes, broker.quotas().streams, access.is_required());
         let audit = broker.audit();
         let metrics = Arc::default();
-        Self { broker, access, audit, accounts: Arc::new(accounts), metrics }
+        Self { broker, access, audit, overview, accounts: Arc::new(accounts), metrics }
     }
 
     /// What is measured of calls.
@@ -124,6 +129,18 @@ impl Services {
         };
         let access = AccessServiceServer::new(access);
         self.limited(access.max_decoding_message_size(MAX_CALL_BYTES))
+    }
+
+    /// The service for overviews.
+    pub fn overview(&self) -> Intake<OverviewServiceServer<Overviews>> {
+        let overviews = Overviews {
+            broker: self.broker.clone(),
+            access: self.access.clone(),
+            overview: self.overview.clone(),
+            started: Instant::now(),
+        };
+        let overviews = OverviewServiceServer::new(overviews);
+        self.limited(overviews.max_decoding_message_size(MAX_CALL_BYTES))
     }
 
     /// Any other service, behind the same limits of what may arrive.

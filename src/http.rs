@@ -38,8 +38,8 @@ pub struct Http {
     pub broker: Arc<Broker>,
     /// The API, which the console uses as its visitors, and who may use it.
     pub api: grpc::Api,
-    /// How many topics, and how many consumers, metrics have series for.
-    pub max_series: usize,
+    /// What there is in the database. Metrics have series for as many topics and consumers as it lists.
+    pub overview: Arc<Overview>,
     /// Whether metrics have series for consumers.
     pub shows_consumers: bool,
     /// What is measured elsewhere.
@@ -59,10 +59,9 @@ pub struct Http {
 impl Http {
     /// The routes. Their requests have a [`Client`] as an extension.
     pub fn routes(self) -> Router {
-        let Self { broker, api, instruments, port, host_names, is_local, is_encrypted, .. } = self;
+        let Self { broker, api, overview, instruments, port, .. } = self;
+        let Self { host_names, is_local, is_encrypted, .. } = self;
         let (access, connections) = (api.access.clone(), port.connections.clone());
-        let overview =
-            Arc::new(Overview::new(broker.storage(), self.max_series, broker.database_up()));
         let scrape =
             Scrape::new(&broker, overview.clone(), &instruments, port, self.shows_consumers);
         let unread_metrics = Arc::new(Semaphore::new(metrics::MAX_UNREAD));

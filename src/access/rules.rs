@@ -85,6 +85,7 @@ const RULES: &[(&str, Rule)] = &[
     ("/trunkline.v1.ConsumerService/Pull", CONSUME_OWN),
     ("/trunkline.v1.ConsumerService/Commit", CONSUME_OWN),
     ("/trunkline.v1.ConsumerService/Seek", CONSUME_OR_ADMIN),
+    ("/trunkline.v1.OverviewService/GetOverview", Rule::Authenticated),
 ];
 
 static BY_PATH: LazyLock<HashMap<&'static str, Rule>> =

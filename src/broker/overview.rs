@@ -4,6 +4,8 @@
 //! nobody asks, nothing is read. A database that takes long to answer is asked less often.
 
 mod history;
+pub(super) mod trouble;
+pub(super) mod view;
 
 use std::{
     collections::HashMap,

@@ -7,7 +7,7 @@ use super::{
     audit::AuditCommand, bench::BenchCommand, consume::ConsumeArgs, consumer::ConsumerCommand,
     context::ContextCommand, empty_values::refuse_empty_values, endpoint::EndpointArgs,
     grant::GrantCommand, output::OutputArgs, produce::ProduceArgs, producer::ProducerCommand,
-    quota::QuotaCommand, token::TokenCommand, topic::TopicCommand,
+    quota::QuotaCommand, token::TokenCommand, top::TopArgs, topic::TopicCommand,
 };
 use crate::server::options::{MigrateOptions, ServeOptions};
 
@@ -55,6 +55,8 @@ pub(super) enum Command {
     Produce(ProduceArgs),
     /// Print messages, one a line, and wait for more.
     Consume(ConsumeArgs),
+    /// Watch topics and consumers: what moves, who is behind, and what is wrong.
+    Top(TopArgs),
     /// Create, list, rotate and revoke the tokens that prove who calls.
     #[command(subcommand)]
     Token(TokenCommand),

@@ -62,6 +62,11 @@ impl Failure {
         self.reason.as_deref()
     }
 
+    /// What is printed.
+    pub(super) fn message(&self) -> &str {
+        self.message.as_deref().unwrap_or_default()
+    }
+
     /// The same failure, whose message also says what was done before it.
     pub(super) fn after(mut self, summary: &str) -> Self {
         self.message = Some(match self.message {

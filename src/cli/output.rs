@@ -103,7 +103,8 @@ pub(super) fn print_line(out: &mut impl Write, line: &str) -> io::Result<()> {
     writeln!(out, "{}", printable(line))
 }
 
-fn print_json(out: &mut impl Write, value: &Value) -> io::Result<()> {
+/// Prints an object.
+pub(super) fn print_json(out: &mut impl Write, value: &Value) -> io::Result<()> {
     write_pretty_json(out, value)?;
     out.flush()
 }

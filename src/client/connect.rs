@@ -21,8 +21,8 @@ use super::{
 };
 use crate::proto::{
     CreateTopicRequest, GetTopicRequest, access_service_client::AccessServiceClient,
-    consumer_service_client::ConsumerServiceClient, producer_service_client::ProducerServiceClient,
-    topic_service_client::TopicServiceClient,
+    consumer_service_client::ConsumerServiceClient, overview_service_client::OverviewServiceClient,
+    producer_service_client::ProducerServiceClient, topic_service_client::TopicServiceClient,
 };
 
 /// How long one of the library's own unary calls may take.
@@ -93,6 +93,23 @@ impl Client {
     /// ```
     pub fn topics(&self) -> TopicServiceClient<Connection> {
         TopicServiceClient::new(self.connection())
+    }
+
+    /// What moves, who is behind, and what needs attention.
+    ///
+    /// ```no_run
+    /// # async fn example(client: trunkline::client::Client) -> Result<(), trunkline::client::Error> {
+    /// use trunkline::proto::GetOverviewRequest;
+    ///
+    /// let overview = client.overview().get_overview(GetOverviewRequest::default()).await?;
+    /// for consumer in overview.into_inner().consumers {
+    ///     println!("{}/{}: {} left", consumer.topic, consumer.consumer_id, consumer.lag);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn overview(&self) -> OverviewServiceClient<Connection> {
+        OverviewServiceClient::new(self.connection())
     }
 
     /// Producers: register, describe, list, unregister, and publish without a

@@ -41,7 +41,7 @@ use crate::{
 const STALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// The calls whose answers may be large: up to 4 MiB. The largest of the others is a topic, of 18 KiB.
-const LARGE_ANSWERS: [&str; 7] = [
+const LARGE_ANSWERS: [&str; 8] = [
     "/ReadMessages",
     "/Pull",
     "/ListTopics",
@@ -49,6 +49,7 @@ const LARGE_ANSWERS: [&str; 7] = [
     "/ListConsumers",
     "/ListTokens",
     "/ListGrants",
+    "/GetOverview",
 ];
 
 /// The one of them that changes something, and must therefore have room for its answer before.

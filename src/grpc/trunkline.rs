@@ -10,6 +10,7 @@ pub(crate) mod frames;
 pub mod fuzzing;
 mod guarded;
 mod missing;
+pub(crate) mod overview;
 mod page_token;
 pub(crate) mod producers;
 mod publish_stream;

@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum, builder::BoolishValueParser};
 use crate::access::FIRST_ADMINISTRATOR;
 
 pub use connections::ConnectionOptions;
-pub use http::{HttpAddress, HttpOptions};
+pub use http::{DEFAULT_MAX_SERIES, HttpAddress, HttpOptions};
 pub use jwt::JwtOptions;
 pub use tls::{ClientAuth, TlsOptions};
 

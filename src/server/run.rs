@@ -22,13 +22,13 @@ use super::{
     health::Health,
     http::HttpPort,
     lifetime::{Ending, Lifetime},
-    options::ConnectionOptions,
+    options::{ConnectionOptions, DEFAULT_MAX_SERIES},
     rules,
     tls::Tls,
 };
 use crate::{
     access::{Access, jwt::KeySource},
-    broker::Broker,
+    broker::{Broker, Overview},
     grpc,
     http::{Http, PortCounts},
     proto,
@@ -46,6 +46,8 @@ pub(super) struct Server {
     /// `None` if nothing is served over HTTP.
     pub(super) http: Option<HttpPort>,
     pub(super) lifetime: Lifetime,
+    /// How many topics, and how many consumers, metrics and overviews look at.
+    pub(super) max_series: usize,
     /// How long open streams and calls may take to end.
     pub(super) drain_timeout: Duration,
 }
@@ -85,8 +87,16 @@ pub async fn run_with(
     let options = ConnectionOptions::default();
     let acceptor = Acceptor::new(listener, connection_limits(&options, SESSIONS, 0));
     let lifetime = lifetime(&options);
-    let server =
-        Server { acceptor, broker, authentication, tls: None, http: None, lifetime, drain_timeout };
+    let server = Server {
+        acceptor,
+        broker,
+        authentication,
+        tls: None,
+        http: None,
+        lifetime,
+        max_series: DEFAULT_MAX_SERIES as usize,
+        drain_timeout,
+    };
     run_server(server, shutdown).await
 }
 
@@ -115,7 +125,8 @@ pub(super) async fn run_server(
     server: Server,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let Server { acceptor, broker, authentication, tls, http, lifetime, drain_timeout } = server;
+    let Server { acceptor, broker, authentication, tls, http, lifetime, max_series, drain_timeout } =
+        server;
     rules::check()?;
     let access = Arc::new(match authentication {
         Authentication::Off => Access::off(broker.storage()),
@@ -132,7 +143,8 @@ pub(super) async fn run_server(
             // The details of errors, so that clients without the protos can decode them.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
-    let services = grpc::Services::new(broker.clone(), access.clone());
+    let overview = Arc::new(Overview::new(broker.storage(), max_series, broker.database_up()));
+    let services = grpc::Services::new(broker.clone(), access.clone(), overview.clone());
     let routes = Routes::new(services.limited(health_service))
         .add_service(services.limited(reflection().build_v1()?))
         .add_service(services.limited(reflection().build_v1alpha()?))
@@ -140,6 +152,7 @@ pub(super) async fn run_server(
         .add_service(services.producers())
         .add_service(services.consumers())
         .add_service(services.access())
+        .add_service(services.overview())
         .prepare();
     let closing = CancellationToken::new();
     let cut_off = CancellationToken::new();
@@ -162,7 +175,7 @@ pub(super) async fn run_server(
                 api: api.clone(),
                 port_number: port.bound().port(),
                 is_encrypted: tls.is_some(),
-                max_series: port.options().metrics_max_series as usize,
+                overview,
                 shows_consumers: port.options().metrics_consumers,
                 instruments: vec![
                     Box::new(services.metrics()),

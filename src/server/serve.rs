@@ -110,6 +110,7 @@ async fn serve_on(
         tls,
         http,
         lifetime,
+        max_series: options.http.metrics_max_series as usize,
         drain_timeout: options.drain_timeout,
     };
     run::run_server(server, shutdown.cancelled()).await

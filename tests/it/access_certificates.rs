@@ -9,7 +9,7 @@ use prost::Message as _;
 use tonic::{Code, Status, body::Body, service::Routes};
 use trunkline::{
     access::{Access, PeerIdentity},
-    broker::{Broker, Quotas},
+    broker::{Broker, Overview, Quotas},
     grpc::{Api, Connection, Services, answer},
     proto::{self, Operation},
     storage::Storage,
@@ -51,7 +51,8 @@ async fn a_certificate_stands_for_the_first_of_its_names_that_has_a_grant() {
     let access = Arc::new(
         Access::required(broker.storage(), None, broker.quotas().of_principal()).await.unwrap(),
     );
-    let services = Services::new(broker.clone(), access.clone());
+    let overview = Overview::new(broker.storage(), 1, broker.database_up());
+    let services = Services::new(broker.clone(), access.clone(), Arc::new(overview));
     let (routes, metrics) = (Routes::new(services.access()).prepare(), services.metrics());
     let api = Api { routes, access: access.clone(), audit: broker.audit(), metrics };
 

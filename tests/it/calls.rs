@@ -12,6 +12,7 @@ use crate::support::{PRODUCER, RawClient, TestBroker, assert_field, info, messag
 const TOPICS: &str = "trunkline.v1.TopicService";
 const PRODUCERS: &str = "trunkline.v1.ProducerService";
 const CONSUMERS: &str = "trunkline.v1.ConsumerService";
+const OVERVIEW: &str = "trunkline.v1.OverviewService";
 
 async fn with_consumer() -> (TestBroker, RawClient) {
     let broker = TestBroker::start().await;
@@ -86,6 +87,7 @@ fn unary_calls() -> Vec<UnaryCall> {
         (TOPICS, "UpdateTopic", update.encode_to_vec(), true),
         (TOPICS, "TrimTopic", trim.encode_to_vec(), true),
         (TOPICS, "DeleteTopic", topic.clone(), true),
+        (OVERVIEW, "GetOverview", Vec::new(), false),
         (PRODUCERS, "GetProducer", producer.clone(), false),
         (PRODUCERS, "ListProducers", topic.clone(), false),
         (PRODUCERS, "RegisterProducer", producer.clone(), true),

@@ -53,7 +53,7 @@ const ROOMS: Arrows = &[
     ("notify", &["backoff", "testing"]),
     ("load", &["budget", "lease", "log"]),
     ("log", &["budget", "error", "testing"]),
-    ("overview", &[]),
+    ("overview", &["load"]),
     ("truncation", &["backoff", "error", "log"]),
     ("lease", &["backoff", "error", "log", "notify", "testing"]),
     (

@@ -411,7 +411,7 @@ pub(super) fn page_of_messages(requested: i32) -> Decoded<usize> {
 }
 
 /// A count: 0 means the default, and more than `max` means `max`.
-fn count(field: &str, requested: i32, default: usize, max: usize) -> Decoded<usize> {
+pub(super) fn count(field: &str, requested: i32, default: usize, max: usize) -> Decoded<usize> {
     match usize::try_from(requested) {
         Err(_) => Err(InvalidInput::new(field, "must not be negative")),
         Ok(0) => Ok(default),

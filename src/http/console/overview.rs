@@ -1,6 +1,6 @@
 //! The first page: whether all is well, how much goes through, and who is behind.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{Extension, extract::State as Shared};
 use maud::{Markup, html};
@@ -13,24 +13,14 @@ use super::{
     visitor::Visitor,
 };
 use crate::{
-    broker::{Load, Snapshot},
+    broker::{
+        ConsumerOrder, Load, Snapshot, TopicOrder, Trouble, View, ViewRequest, find_troubles,
+    },
     storage::{ConsumerState, TopicState},
 };
 
 /// How many topics and consumers the page lists.
 const LISTED: usize = 10;
-
-/// A consumer that has messages left and does not move for so long is stuck.
-const STUCK: Duration = Duration::from_secs(600);
-
-/// What is wrong, and what to do about it.
-struct Trouble {
-    is_severe: bool,
-    what: String,
-    advice: &'static str,
-    /// Where more is to be seen.
-    more: Option<(String, String)>,
-}
 
 pub(super) async fn show(
     Shared(console): Shared<Arc<Console>>,
@@ -59,23 +49,26 @@ async fn part(console: &Console, visitor: &Visitor) -> Markup {
         Err(error) => {
             let problem = Problem::unavailable(&error.to_string());
             return section(&html! {
-                (health(&[database_down()]))
+                (health(&[Trouble::database_down()]))
                 (problem.part())
                 (facts(console, &load))
             });
         }
     };
-    let topics: Vec<_> =
-        snapshot.topics.iter().filter(|topic| visitor.knows(&topic.name)).collect();
-    let consumers: Vec<_> =
-        snapshot.consumers.iter().filter(|it| visitor.sees_consumers(&it.topic)).collect();
+    let view = snapshot.view(&ViewRequest {
+        topic_contains: "",
+        knows: &|topic| visitor.knows(topic),
+        sees_consumers: &|topic| visitor.sees_consumers(topic),
+        topic_order: TopicOrder::PublishRate,
+        consumer_order: ConsumerOrder::Behind,
+    });
     section(&html! {
-        (health(&troubles(&load, &consumers)))
+        (health(&find_troubles(&load, &view.consumers)))
         (facts(console, &load))
-        (rates(console, &snapshot, &topics, &consumers))
+        (rates(console, &view))
         div.columns {
-            (behind(&consumers))
-            (busiest(console, visitor, &topics, &snapshot))
+            (behind(&view.consumers))
+            (busiest(console, visitor, &view.topics, &snapshot))
         }
     })
 }
@@ -86,94 +79,6 @@ fn section(content: &Markup) -> Markup {
             (content)
         }
     }
-}
-
-fn database_down() -> Trouble {
-    Trouble {
-        is_severe: true,
-        what: "The database does not answer".to_owned(),
-        advice: "Nothing can be published or consumed until it does. The broker's log says why it does \
-                 not, and the broker reconnects by itself.",
-        more: None,
-    }
-}
-
-/// What is wrong now.
-fn troubles(load: &Load, consumers: &[&ConsumerState]) -> Vec<Trouble> {
-    let mut troubles = Vec::new();
-    if !load.database_up {
-        troubles.push(database_down());
-    }
-    if load.is_draining {
-        troubles.push(Trouble {
-            is_severe: false,
-            what: "The broker stops".to_owned(),
-            advice: "Clients go on with another broker, or once this one is started again.",
-            more: None,
-        });
-    }
-    if !load.hears_others {
-        troubles.push(Trouble {
-            is_severe: false,
-            what: "The broker does not hear other brokers".to_owned(),
-            advice: "It finds what they store by polling, up to a second later. If the database is \
-                     reached through a pooler, give the broker a --direct-database-url.",
-            more: None,
-        });
-    }
-    if load.truncations > 0 {
-        troubles.push(Trouble {
-            is_severe: true,
-            what: format!("The database has lost messages of {} topics", load.truncations),
-            advice: "This broker found it since it was started, and its log names the topics and \
-                     offsets. Fence the old primary, and look there for the messages.",
-            more: None,
-        });
-    }
-    if load.streams.used * 5 > load.streams.limit * 4 {
-        troubles.push(Trouble {
-            is_severe: false,
-            what: format!("{} of {} streams are open", load.streams.used, load.streams.limit),
-            advice: "Beyond the limit, streams are refused. Raise max_locks_per_transaction of \
-                     PostgreSQL, or --max-streams.",
-            more: None,
-        });
-    }
-    let of = |is_such: fn(&ConsumerState) -> bool| {
-        consumers.iter().copied().filter(|it| is_such(it)).collect::<Vec<_>>()
-    };
-    for (found, is_severe, what, advice) in [
-        (
-            of(|it| it.missing > 0),
-            true,
-            "beyond the end of the log",
-            "Messages that they have had are gone. They get no more until they are sought.",
-        ),
-        (
-            of(|it| it.lag > 0 && it.is_held && it.unchanged_for >= STUCK),
-            true,
-            "stuck: they have a reader and messages left, and have not moved for 10 minutes",
-            "The reader may fail at the same message again and again. Look into its log.",
-        ),
-        (
-            of(|it| it.lag > 0 && !it.is_held && it.unchanged_for >= STUCK),
-            false,
-            "without a reader for 10 minutes, and have messages left",
-            "Start their readers, or unregister those that nobody needs any more.",
-        ),
-    ] {
-        if let [first, ..] = found[..] {
-            let (count, noun) =
-                (found.len(), if found.len() == 1 { "consumer is" } else { "consumers are" });
-            let more = (
-                format!("{}/{}", first.topic, first.id),
-                path::consumer(first.topic.as_str(), first.id.as_str()),
-            );
-            let what = format!("{count} {noun} {what}");
-            troubles.push(Trouble { is_severe, what, advice, more: Some(more) });
-        }
-    }
-    troubles
 }
 
 fn health(troubles: &[Trouble]) -> Markup {
@@ -198,8 +103,13 @@ fn health(troubles: &[Trouble]) -> Markup {
                         li {
                             @if troubles.len() > 1 { strong { (trouble.what) } }
                             span { (trouble.advice) }
-                            @if let Some((text, target)) = &trouble.more {
-                                span { "For example " a href=(target) { (text) } }
+                            @if let Some((topic, id)) = &trouble.example {
+                                span {
+                                    "For example "
+                                    a href=(path::consumer(topic.as_str(), id.as_str())) {
+                                        (topic) "/" (id)
+                                    }
+                                }
                             }
                         }
                     }
@@ -244,26 +154,20 @@ fn sum(histories: Vec<Vec<f64>>) -> Vec<f64> {
     total
 }
 
-fn rates(
-    console: &Console,
-    snapshot: &Snapshot,
-    topics: &[&TopicState],
-    consumers: &[&ConsumerState],
-) -> Markup {
+fn rates(console: &Console, view: &View<'_>) -> Markup {
     let overview = &console.overview;
-    let published: f64 = topics.iter().map(|it| snapshot.published(it.id)).sum();
-    let consumed: f64 = consumers.iter().map(|it| snapshot.consumed(it.key)).sum();
+    let View { topics, consumers, publish_rate, consume_rate, .. } = view;
     let published_lately = sum(overview.published_lately(topics.iter().map(|it| it.id)));
     let consumed_lately = sum(overview.consumed_lately(consumers.iter().map(|it| it.key)));
     html! {
         div.rates {
             @for (title, rate, lately) in
-                [("Published", published, published_lately), ("Consumed", consumed, consumed_lately)]
+                [("Published", publish_rate, published_lately), ("Consumed", consume_rate, consumed_lately)]
             {
                 section.card.rate {
                     div {
                         h2 { (title) }
-                        p { (format::rate(rate)) " " small { "messages/s" } }
+                        p { (format::rate(*rate)) " " small { "messages/s" } }
                     }
                     (chart::sparkline(&lately, Some(&format!("{title} messages/s over the last minute"))))
                 }
@@ -273,8 +177,7 @@ fn rates(
 }
 
 fn behind(consumers: &[&ConsumerState]) -> Markup {
-    let mut behind: Vec<_> = consumers.iter().filter(|it| it.lag > 0).collect();
-    behind.sort_by_key(|it| std::cmp::Reverse((it.behind, it.lag)));
+    let behind: Vec<_> = consumers.iter().filter(|it| it.lag > 0).collect();
     html! {
         section.card {
             div.card-head { h2 { "Consumers that are behind" } }
@@ -321,10 +224,8 @@ fn busiest(
     topics: &[&TopicState],
     snapshot: &Snapshot,
 ) -> Markup {
-    let mut busiest: Vec<_> = topics.iter().map(|it| (snapshot.published(it.id), *it)).collect();
-    busiest.sort_by(|(a, x), (b, y)| b.total_cmp(a).then(y.head.cmp(&x.head)));
-    busiest.truncate(LISTED);
-    let lately = console.overview.published_lately(busiest.iter().map(|(_, it)| it.id));
+    let busiest = &topics[..topics.len().min(LISTED)];
+    let lately = console.overview.published_lately(busiest.iter().map(|it| it.id));
     html! {
         section.card {
             div.card-head {
@@ -350,12 +251,12 @@ fn busiest(
                         }
                     }
                     tbody {
-                        @for ((rate, topic), lately) in busiest.iter().zip(&lately) {
+                        @for (topic, lately) in busiest.iter().zip(&lately) {
                             tr {
                                 th.cut scope="row" {
                                     a href=(path::topic(topic.name.as_str())) { (topic.name) }
                                 }
-                                td.num data-label="Messages/s" { (format::rate(*rate)) }
+                                td.num data-label="Messages/s" { (format::rate(snapshot.published(topic.id))) }
                                 td data-label="Last minute" {
                                     (chart::sparkline(lately, None))
                                 }

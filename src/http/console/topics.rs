@@ -17,7 +17,10 @@ use super::{
     problem::Problem,
     visitor::Visitor,
 };
-use crate::{broker::Snapshot, storage::TopicState};
+use crate::{
+    broker::{Snapshot, TopicOrder},
+    storage::TopicState,
+};
 
 /// How many topics a page lists.
 const PAGE: usize = 50;
@@ -39,43 +42,20 @@ pub(super) struct Wanted {
     page: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Column {
-    Name,
-    Rate,
-    Head,
-    Size,
-    Published,
-}
+/// The columns: what each sorts by, its name in a query, and its title.
+const COLUMNS: [(TopicOrder, &str, &str); 5] = [
+    (TopicOrder::Name, "name", "Topic"),
+    (TopicOrder::PublishRate, "rate", "Messages/s"),
+    (TopicOrder::Head, "head", "Head"),
+    (TopicOrder::Bytes, "size", "Size"),
+    (TopicOrder::LastPublished, "published", "Last published"),
+];
 
 /// What a list is sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Order {
-    column: Column,
+    column: TopicOrder,
     descends: bool,
-}
-
-impl Column {
-    const ALL: [(Self, &str, &str); 5] = [
-        (Self::Name, "name", "Topic"),
-        (Self::Rate, "rate", "Messages/s"),
-        (Self::Head, "head", "Head"),
-        (Self::Size, "size", "Size"),
-        (Self::Published, "published", "Last published"),
-    ];
-
-    fn compare(self, snapshot: &Snapshot, a: &TopicState, b: &TopicState) -> Ordering {
-        match self {
-            Self::Name => a.name.cmp(&b.name),
-            Self::Rate => snapshot.published(a.id).total_cmp(&snapshot.published(b.id)),
-            Self::Head => a.head.cmp(&b.head),
-            Self::Size => a.bytes.cmp(&b.bytes),
-            Self::Published => {
-                let at = |it: &TopicState| it.last_published.unwrap_or(0.0);
-                at(a).total_cmp(&at(b))
-            }
-        }
-    }
 }
 
 impl Order {
@@ -85,15 +65,15 @@ impl Order {
             Some(name) => (true, name),
             None => (false, text),
         };
-        let known = Column::ALL.into_iter().find(|(_, known, _)| *known == name);
+        let known = COLUMNS.into_iter().find(|(_, known, _)| *known == name);
         match known {
             Some((column, ..)) => Self { column, descends },
-            None => Self { column: Column::Name, descends: false },
+            None => Self { column: TopicOrder::Name, descends: false },
         }
     }
 
     fn text(self) -> String {
-        let name = Column::ALL.iter().find(|(column, ..)| *column == self.column);
+        let name = COLUMNS.iter().find(|(column, ..)| *column == self.column);
         format!("{}{}", if self.descends { "-" } else { "" }, name.map_or("name", |it| it.1))
     }
 
@@ -207,7 +187,7 @@ async fn part(console: &Console, visitor: &Visitor, wanted: &Wanted) -> Markup {
             table.grid {
                 thead.stays {
                     tr {
-                        @for (of, _, heading) in Column::ALL { (column(wanted, of, heading)) }
+                        @for (of, _, heading) in COLUMNS { (column(wanted, of, heading)) }
                         th.w-l scope="col" { "Last minute" }
                     }
                 }
@@ -243,13 +223,13 @@ async fn part(console: &Console, visitor: &Visitor, wanted: &Wanted) -> Markup {
     })
 }
 
-fn column(wanted: &Wanted, column: Column, heading: &str) -> Markup {
+fn column(wanted: &Wanted, column: TopicOrder, heading: &str) -> Markup {
     let order = wanted.order();
     let is_sorted = order.column == column;
     // First the largest numbers, and the names from A on.
-    let descends = if is_sorted { !order.descends } else { column != Column::Name };
+    let descends = if is_sorted { !order.descends } else { column != TopicOrder::Name };
     let sorted = if order.descends { "descending" } else { "ascending" };
-    let class = if column == Column::Name { "" } else { "num w-m" };
+    let class = if column == TopicOrder::Name { "" } else { "num w-m" };
     html! {
         th class=(class) scope="col" aria-sort=[is_sorted.then_some(sorted)] {
             a href=(wanted.url(Order { column, descends }, 1)) { (heading) }

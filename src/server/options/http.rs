@@ -2,6 +2,9 @@ use std::net::SocketAddr;
 
 use clap::{ArgAction, Args, builder::BoolishValueParser};
 
+/// How many topics, and how many consumers, an overview lists unless it is told.
+pub const DEFAULT_MAX_SERIES: u32 = 10_000;
+
 /// The HTTP port.
 #[derive(Args, Clone, Debug)]
 pub struct HttpOptions {
@@ -15,8 +18,9 @@ pub struct HttpOptions {
     #[arg(long, env = "TRUNKLINE_HTTP_HOST", value_name = "NAME", value_delimiter = ',')]
     pub http_host: Vec<String>,
 
-    /// Topics, and consumers, that metrics have series for: the first ones by name.
-    #[arg(long, env = "TRUNKLINE_METRICS_MAX_SERIES", value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// Topics, and consumers, that metrics have series for, and that the console's overview and
+    /// `trunkline top` look at: the first ones by name.
+    #[arg(long, env = "TRUNKLINE_METRICS_MAX_SERIES", value_name = "N", default_value_t = DEFAULT_MAX_SERIES, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub metrics_max_series: u32,
 
     /// Whether metrics have series for consumers.

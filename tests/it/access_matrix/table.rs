@@ -102,6 +102,7 @@ pub fn table() -> BTreeMap<&'static str, Call> {
             "trunkline.v1.TopicService/CreateTopic",
             Call { request: topic, permits: ADMIN, without_rights: NOT_GRANTED, of_another: None },
         ),
+        ("trunkline.v1.OverviewService/GetOverview", for_everyone(|_| Vec::new())),
         ("trunkline.v1.TopicService/ListTopics", for_everyone(|_| Vec::new())),
         ("trunkline.v1.TopicService/GetTopic", on_topic(topic, ALL, None)),
         ("trunkline.v1.TopicService/ReadMessages", on_topic(topic, READ, None)),

@@ -17,6 +17,7 @@ use trunkline::{
         self, ConsumeResponse, Operation, PublishStreamRequest, PublishStreamResponse,
         access_service_client::AccessServiceClient, consume_response::Event,
         consumer_service_client::ConsumerServiceClient,
+        overview_service_client::OverviewServiceClient,
         producer_service_client::ProducerServiceClient, topic_service_client::TopicServiceClient,
     },
     server::{self, Authentication},
@@ -159,6 +160,10 @@ impl As {
 
     pub fn access(&self) -> AccessServiceClient<Service> {
         AccessServiceClient::with_interceptor(self.channel.clone(), self.token.clone())
+    }
+
+    pub fn overview(&self) -> OverviewServiceClient<Service> {
+        OverviewServiceClient::with_interceptor(self.channel.clone(), self.token.clone())
     }
 
     pub async fn who_am_i(&self) -> Result<proto::WhoAmIResponse, Status> {

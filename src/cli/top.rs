@@ -1,0 +1,186 @@
+//! `trunkline top`: what moves, who is behind, and what is wrong, on a terminal.
+
+mod keys;
+mod print;
+mod rows;
+mod screen;
+mod wanted;
+
+use std::{
+    io::{self, IsTerminal as _},
+    time::Duration,
+};
+
+use clap::Args;
+use crossterm::event::EventStream;
+use futures::StreamExt as _;
+use tokio::time::{Instant, MissedTickBehavior};
+use tonic::Request;
+
+use super::{
+    failure::Failure,
+    output::{OutputArgs, OutputFormat},
+};
+use crate::{
+    client::Client,
+    proto::{GetOverviewRequest, GetOverviewResponse},
+};
+
+use keys::Asked;
+use screen::Screen;
+use wanted::{ConsumersBy, TopicsBy, Wanted};
+
+/// How long a broker may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What to watch, and how.
+#[derive(Args, Debug)]
+pub(super) struct TopArgs {
+    /// Only topics whose name contains this text, whatever the case, and their consumers.
+    #[arg(value_name = "TEXT")]
+    contains: Option<String>,
+    /// What the topics are sorted by.
+    #[arg(long, value_name = "ORDER", value_enum, default_value_t)]
+    topics_by: TopicsBy,
+    /// What the consumers are sorted by.
+    #[arg(long, value_name = "ORDER", value_enum, default_value_t)]
+    consumers_by: ConsumersBy,
+    /// How many topics, and how many consumers, to list; a terminal shows as many as it has room for.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    limit: u16,
+    /// How often to ask the broker, from 1s on.
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_interval)]
+    interval: Duration,
+    /// Print the lists once, and end.
+    #[arg(long)]
+    once: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if interval < Duration::from_secs(1) {
+        return Err("must be at least 1s".to_owned());
+    }
+    Ok(interval)
+}
+
+pub(super) async fn run(client: &Client, url: &str, args: TopArgs) -> Result<(), Failure> {
+    let TopArgs { contains, topics_by, consumers_by, limit, interval, once, output } = args;
+    let contains = contains.unwrap_or_default();
+    let wanted = Wanted { contains, topics_by, consumers_by, limit };
+    if once {
+        let overview = ask(client, &wanted).await?;
+        return Ok(print::print(&mut io::stdout(), &overview, output)?);
+    }
+    if output.format == OutputFormat::Json {
+        return tokio::select! {
+            ended = print_lines(client, &wanted, interval) => ended,
+            _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
+        };
+    }
+    if !io::stdout().is_terminal() {
+        return Err(Failure::usage(
+            "standard output is not a terminal: --once prints the lists once, --output json a line \
+             for each interval",
+        ));
+    }
+    watch(client, url, wanted, interval).await
+}
+
+async fn ask(client: &Client, wanted: &Wanted) -> Result<GetOverviewResponse, Failure> {
+    let mut request = Request::new(GetOverviewRequest {
+        topic_contains: wanted.contains.clone(),
+        topic_order: wanted.topics_by.order().into(),
+        max_topics: wanted.limit.into(),
+        consumer_order: wanted.consumers_by.order().into(),
+        max_consumers: wanted.limit.into(),
+    });
+    request.set_timeout(TIMEOUT);
+    Ok(client.overview().get_overview(request).await?.into_inner())
+}
+
+/// Prints an overview as a line of JSON, again and again.
+async fn print_lines(client: &Client, wanted: &Wanted, interval: Duration) -> Result<(), Failure> {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        print::print_line(&mut io::stdout(), &ask(client, wanted).await?)?;
+    }
+}
+
+/// Shows overviews on the terminal until a key ends it.
+async fn watch(
+    client: &Client,
+    url: &str,
+    mut wanted: Wanted,
+    interval: Duration,
+) -> Result<(), Failure> {
+    // A terminal is never so high that it would show more.
+    wanted.limit = 200;
+    // Puts the terminal back also if this panics.
+    let mut terminal = ratatui::try_init()?;
+    let _restored = Restored;
+    let mut keys = EventStream::new();
+    let mut screen = Screen::new(url, wanted);
+    let mut next = Instant::now();
+    let mut asking = None;
+    loop {
+        terminal.draw(|frame| screen.draw(frame))?;
+        tokio::select! {
+            () = tokio::time::sleep_until(next), if asking.is_none() && !screen.is_paused => {
+                let (client, wanted) = (client.clone(), screen.wanted.clone());
+                asking = Some(Box::pin(async move { (ask(&client, &wanted).await, wanted) }));
+                next = Instant::now() + interval;
+            }
+            (answer, asked) = answered(&mut asking) => {
+                asking = None;
+                if asked == screen.wanted {
+                    screen.show(answer)?;
+                } else {
+                    next = Instant::now();
+                }
+            }
+            event = keys.next() => match event {
+                Some(event) => match screen.take(&event?) {
+                    Asked::Nothing => {}
+                    Asked::Again => next = Instant::now(),
+                    Asked::End => return Ok(()),
+                },
+                // The terminal is gone.
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Waits for an answer; for ever if nothing was asked.
+async fn answered<F: Future + Unpin>(asking: &mut Option<F>) -> F::Output {
+    match asking {
+        Some(asking) => asking.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Puts the terminal back as it was when it is dropped.
+struct Restored;
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        ratatui::restore();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_has_a_least() {
+        assert_eq!(parse_interval("1500ms"), Ok(Duration::from_millis(1_500)));
+        assert_eq!(parse_interval("999ms"), Err("must be at least 1s".to_owned()));
+        assert!(parse_interval("soon").is_err());
+    }
+}
