@@ -14,8 +14,10 @@ use std::{
 use clap::Args;
 use crossterm::event::EventStream;
 use futures::StreamExt as _;
-use tokio::time::{Instant, MissedTickBehavior};
-use tonic::Request;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, MissedTickBehavior, timeout},
+};
 
 use super::{
     failure::Failure,
@@ -90,15 +92,17 @@ pub(super) async fn run(client: &Client, url: &str, args: TopArgs) -> Result<(),
 }
 
 async fn ask(client: &Client, wanted: &Wanted) -> Result<GetOverviewResponse, Failure> {
-    let mut request = Request::new(GetOverviewRequest {
+    let request = GetOverviewRequest {
         topic_contains: wanted.contains.clone(),
         topic_order: wanted.topics_by.order().into(),
         max_topics: wanted.limit.into(),
         consumer_order: wanted.consumers_by.order().into(),
         max_consumers: wanted.limit.into(),
-    });
-    request.set_timeout(TIMEOUT);
-    Ok(client.overview().get_overview(request).await?.into_inner())
+    };
+    match timeout(TIMEOUT, client.overview().get_overview(request)).await {
+        Ok(answer) => Ok(answer?.into_inner()),
+        Err(_) => Err(Failure::unavailable(format!("the broker did not answer in {TIMEOUT:?}"))),
+    }
 }
 
 /// Prints an overview as a line of JSON, again and again.
@@ -120,17 +124,21 @@ async fn watch(
 ) -> Result<(), Failure> {
     // A terminal is never so high that it would show more.
     wanted.limit = 200;
+    let mut ending = signal(SignalKind::terminate())?;
     // Puts the terminal back also if this panics.
     let mut terminal = ratatui::try_init()?;
     let _restored = Restored;
     let mut keys = EventStream::new();
     let mut screen = Screen::new(url, wanted);
     let mut next = Instant::now();
+    // What keys have changed is asked for also during a pause.
+    let mut has_changed = true;
     let mut asking = None;
     loop {
         terminal.draw(|frame| screen.draw(frame))?;
         tokio::select! {
-            () = tokio::time::sleep_until(next), if asking.is_none() && !screen.is_paused => {
+            () = tokio::time::sleep_until(next), if asking.is_none() && (has_changed || !screen.is_paused) => {
+                has_changed = false;
                 let (client, wanted) = (client.clone(), screen.wanted.clone());
                 asking = Some(Box::pin(async move { (ask(&client, &wanted).await, wanted) }));
                 next = Instant::now() + interval;
@@ -140,13 +148,14 @@ async fn watch(
                 if asked == screen.wanted {
                     screen.show(answer)?;
                 } else {
-                    next = Instant::now();
+                    (next, has_changed) = (Instant::now(), true);
                 }
             }
+            _ = ending.recv() => return Ok(()),
             event = keys.next() => match event {
                 Some(event) => match screen.take(&event?) {
                     Asked::Nothing => {}
-                    Asked::Again => next = Instant::now(),
+                    Asked::Again => (next, has_changed) = (Instant::now(), true),
                     Asked::End => return Ok(()),
                 },
                 // The terminal is gone.

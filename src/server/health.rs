@@ -20,7 +20,7 @@ pub(super) struct Health(HealthReporter);
 pub(crate) const WAKE_UPS: &str = "wake-ups";
 
 /// The server as a whole, which is the empty name, and each of its services.
-fn names() -> [&'static str; 5] {
+fn names() -> [&'static str; 6] {
     fn name<S: NamedService>(_: fn(&grpc::Services) -> S) -> &'static str {
         S::NAME
     }
@@ -30,6 +30,7 @@ fn names() -> [&'static str; 5] {
         name(grpc::Services::producers),
         name(grpc::Services::consumers),
         name(grpc::Services::access),
+        name(grpc::Services::overview),
     ]
 }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use prost::Message as _;
-use prost_types::FileDescriptorProto;
+use prost_types::{
+    FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto, ServiceDescriptorProto,
+};
 use tokio_stream::{StreamExt as _, once};
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
@@ -11,12 +13,16 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::support::TestBroker;
 
-const SERVICES: [&str; 4] = [
-    "trunkline.v1.AccessService",
-    "trunkline.v1.ConsumerService",
-    "trunkline.v1.ProducerService",
-    "trunkline.v1.TopicService",
-];
+/// The services of the protos: their names, and their methods.
+fn services() -> Vec<(String, Vec<MethodDescriptorProto>)> {
+    let set = FileDescriptorSet::decode(trunkline::proto::FILE_DESCRIPTOR_SET).unwrap();
+    let services = set.file.into_iter().flat_map(|file| {
+        let package = file.package().to_owned();
+        let name = move |service: &ServiceDescriptorProto| format!("{package}.{}", service.name());
+        file.service.into_iter().map(move |service| (name(&service), service.method))
+    });
+    services.collect()
+}
 
 /// Lists the services, or finds the files of a symbol. The two versions of reflection differ only
 /// in their package.
@@ -54,8 +60,9 @@ async fn both_versions_of_reflection_list_services_and_describe_fields_with_comm
     let lists = [reflect!(v1, broker, None::<&str>).0, reflect!(v1alpha, broker, None::<&str>).0];
     let files = [reflect!(v1, broker, symbol).1, reflect!(v1alpha, broker, symbol).1];
     for list in lists {
-        for service in SERVICES.iter().chain(&["grpc.health.v1.Health"]) {
-            assert!(list.iter().any(|name| name == service), "{service} in {list:?}");
+        let services = services().into_iter().map(|(service, _)| service);
+        for service in services.chain(["grpc.health.v1.Health".to_owned()]) {
+            assert!(list.contains(&service), "{service} in {list:?}");
         }
     }
     for file in files {
@@ -81,8 +88,8 @@ async fn reflection_describes_error_details() {
 async fn health_reports_the_server_and_each_service() {
     let broker = TestBroker::start().await;
     let mut health = broker.health();
-    for service in SERVICES.iter().chain(&[""]) {
-        let request = HealthCheckRequest { service: (*service).to_owned() };
+    for service in services().into_iter().map(|(service, _)| service).chain([String::new()]) {
+        let request = HealthCheckRequest { service: service.clone() };
         let answer = health.check(request).await.unwrap().into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
     }
@@ -92,15 +99,10 @@ async fn health_reports_the_server_and_each_service() {
 
 #[test]
 fn the_service_config_names_every_unary_call_once_and_retries_only_safe_calls() {
-    let set = prost_types::FileDescriptorSet::decode(trunkline::proto::FILE_DESCRIPTOR_SET);
     let mut calls = BTreeSet::new();
-    for file in set.unwrap().file {
-        for service in &file.service {
-            let unary =
-                service.method.iter().filter(|m| !m.server_streaming() && !m.client_streaming());
-            let service = format!("{}.{}", file.package(), service.name());
-            calls.extend(unary.map(|method| (service.clone(), method.name().to_owned())));
-        }
+    for (service, methods) in services() {
+        let unary = methods.iter().filter(|m| !m.server_streaming() && !m.client_streaming());
+        calls.extend(unary.map(|method| (service.clone(), method.name().to_owned())));
     }
     let path = "proto/trunkline/v1/trunkline_grpc_service_config.json";
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);

@@ -104,7 +104,8 @@ impl Snapshot {
     /// numbers first.
     pub fn view<'a>(&'a self, request: &ViewRequest<'_>) -> View<'a> {
         let wanted = request.topic_contains.to_lowercase();
-        let matches = |name: &TopicName| name.as_str().to_lowercase().contains(&wanted);
+        let matches =
+            |name: &TopicName| wanted.is_empty() || name.as_str().to_lowercase().contains(&wanted);
         let shown = |it: &&TopicState| matches(&it.name) && (request.knows)(&it.name);
         let mut topics: Vec<_> = self.topics.iter().filter(shown).collect();
         let shown = |it: &&ConsumerState| matches(&it.topic) && (request.sees_consumers)(&it.topic);
