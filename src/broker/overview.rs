@@ -70,6 +70,8 @@ pub struct Snapshot {
     pub took: Duration,
     /// How much there is in all.
     pub size: CatalogueSize,
+    /// Whether there is more than a reading lists.
+    pub is_incomplete: bool,
     /// The first topics, by name.
     pub topics: Vec<TopicState>,
     /// The first consumers, by topic and id.
@@ -219,7 +221,21 @@ impl Overview {
         };
         let (taken_at, took) = (Instant::now(), Duration::ZERO);
         let (published, consumed) = (HashMap::new(), HashMap::new());
-        Ok(Snapshot { taken_at, took, size, topics, consumers, server, published, consumed })
+        // The lists and the sizes are of different moments.
+        let is_cut = |listed: usize, all: u64| listed == self.limit && all > listed as u64;
+        let is_incomplete =
+            is_cut(topics.len(), size.topics) || is_cut(consumers.len(), size.consumers);
+        Ok(Snapshot {
+            taken_at,
+            took,
+            size,
+            is_incomplete,
+            topics,
+            consumers,
+            server,
+            published,
+            consumed,
+        })
     }
 }
 

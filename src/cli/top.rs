@@ -15,12 +15,12 @@ use clap::Args;
 use crossterm::event::EventStream;
 use futures::StreamExt as _;
 use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::{Instant, MissedTickBehavior, timeout},
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, MissedTickBehavior, sleep_until, timeout},
 };
 
 use super::{
-    failure::Failure,
+    failure::{Failure, print_notice},
     output::{OutputArgs, OutputFormat},
 };
 use crate::{
@@ -50,10 +50,10 @@ pub(super) struct TopArgs {
     /// How many topics, and how many consumers, to list; a terminal shows as many as it has room for.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     limit: u16,
-    /// How often to ask the broker, from 1s on.
+    /// How often to ask the broker: from 1s to 1h.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_interval)]
     interval: Duration,
-    /// Print the lists once, and end.
+    /// Print the lists once, and end. Rates are 0 if nobody has asked the broker before.
     #[arg(long)]
     once: bool,
     #[command(flatten)]
@@ -62,10 +62,10 @@ pub(super) struct TopArgs {
 
 fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if interval < Duration::from_secs(1) {
-        return Err("must be at least 1s".to_owned());
+    match interval.as_secs() {
+        1..=3_600 => Ok(interval),
+        _ => Err("must be from 1s to 1h".to_owned()),
     }
-    Ok(interval)
 }
 
 pub(super) async fn run(client: &Client, url: &str, args: TopArgs) -> Result<(), Failure> {
@@ -111,7 +111,11 @@ async fn print_lines(client: &Client, wanted: &Wanted, interval: Duration) -> Re
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        print::print_line(&mut io::stdout(), &ask(client, wanted).await?)?;
+        match ask(client, wanted).await {
+            Ok(overview) => print::print_line(&mut io::stdout(), &overview)?,
+            Err(failure) if failure.is_unavailable() => print_notice(failure.message()),
+            Err(failure) => return Err(failure),
+        }
     }
 }
 
@@ -124,10 +128,9 @@ async fn watch(
 ) -> Result<(), Failure> {
     // A terminal is never so high that it would show more.
     wanted.limit = 200;
-    let mut ending = signal(SignalKind::terminate())?;
-    // Puts the terminal back also if this panics.
-    let mut terminal = ratatui::try_init()?;
+    let mut ending = Ending::new().map_err(of_terminal)?;
     let _restored = Restored;
+    let mut terminal = ratatui::try_init().map_err(of_terminal)?;
     let mut keys = EventStream::new();
     let mut screen = Screen::new(url, wanted);
     let mut next = Instant::now();
@@ -135,32 +138,51 @@ async fn watch(
     let mut has_changed = true;
     let mut asking = None;
     loop {
-        terminal.draw(|frame| screen.draw(frame))?;
+        terminal.draw(|frame| screen.draw(frame)).map_err(of_terminal)?;
         tokio::select! {
-            () = tokio::time::sleep_until(next), if asking.is_none() && (has_changed || !screen.is_paused) => {
-                has_changed = false;
+            () = sleep_until(next), if asking.is_none() && (has_changed || !screen.is_paused) => {
                 let (client, wanted) = (client.clone(), screen.wanted.clone());
-                asking = Some(Box::pin(async move { (ask(&client, &wanted).await, wanted) }));
-                next = Instant::now() + interval;
+                asking = Some(Box::pin(async move { ask(&client, &wanted).await }));
+                (next, has_changed) = (Instant::now() + interval, false);
             }
-            (answer, asked) = answered(&mut asking) => {
+            answer = answered(&mut asking) => {
                 asking = None;
-                if asked == screen.wanted {
-                    screen.show(answer)?;
-                } else {
-                    (next, has_changed) = (Instant::now(), true);
+                screen.show(answer)?;
+            }
+            () = ending.signalled() => return Ok(()),
+            event = keys.next() => {
+                let Some(event) = event else { return Ok(()) };
+                match screen.take(&event.map_err(of_terminal)?) {
+                    Asked::Nothing => {}
+                    Asked::Again => (asking, next, has_changed) = (None, Instant::now(), true),
+                    Asked::Pause => asking = None,
+                    Asked::End => return Ok(()),
                 }
             }
-            _ = ending.recv() => return Ok(()),
-            event = keys.next() => match event {
-                Some(event) => match screen.take(&event?) {
-                    Asked::Nothing => {}
-                    Asked::Again => (next, has_changed) = (Instant::now(), true),
-                    Asked::End => return Ok(()),
-                },
-                // The terminal is gone.
-                None => return Ok(()),
-            }
+        }
+    }
+}
+
+fn of_terminal(error: io::Error) -> Failure {
+    Failure::refused(format!("use the terminal: {error}"))
+}
+
+/// The signals that end the command. On a terminal, Ctrl-C is a key.
+struct Ending([Signal; 3]);
+
+impl Ending {
+    fn new() -> io::Result<Self> {
+        let [hangup, interrupt, terminate] =
+            [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+        Ok(Self([hangup?, interrupt?, terminate?]))
+    }
+
+    async fn signalled(&mut self) {
+        let [hangup, interrupt, terminate] = &mut self.0;
+        tokio::select! {
+            _ = hangup.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
     }
 }
@@ -173,7 +195,7 @@ async fn answered<F: Future + Unpin>(asking: &mut Option<F>) -> F::Output {
     }
 }
 
-/// Puts the terminal back as it was when it is dropped.
+/// Puts the terminal back as it was when it is dropped, also if the command panics or its set-up fails.
 struct Restored;
 
 impl Drop for Restored {
@@ -187,9 +209,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interval_has_a_least() {
+    fn an_interval_has_limits() {
         assert_eq!(parse_interval("1500ms"), Ok(Duration::from_millis(1_500)));
-        assert_eq!(parse_interval("999ms"), Err("must be at least 1s".to_owned()));
+        for out_of_range in ["999ms", "2h", "500000000years"] {
+            assert_eq!(parse_interval(out_of_range), Err("must be from 1s to 1h".to_owned()));
+        }
         assert!(parse_interval("soon").is_err());
     }
 }

@@ -181,6 +181,25 @@ async fn callers_see_what_they_may_know_of() {
     let all = root.overview().get_overview(request()).await.unwrap().into_inner();
     assert_eq!(topics(&all), ["bills", "hidden", "orders"]);
     assert_eq!(all.consumer_count, 3);
+    // A stuck consumer of a topic that the caller may not know of is none of its problems.
+    let nobody = broker.principal("nobody", []).await;
+    let seen = nobody.overview().get_overview(request()).await.unwrap().into_inner();
+    assert_eq!((seen.topics.len(), seen.consumers.len(), seen.topic_count), (0, 0, 0));
+    let sql = broker.sql().await;
+    let till = broker.principal("till", [(Operation::Publish, "hidden")]).await;
+    till.register_producer("hidden", "till", false).await.unwrap();
+    till.publish("hidden", "till", "message").await.unwrap();
+    let long_ago = "update trunkline.consumer_topic set updated_at = now() - interval '1 hour'";
+    sql.execute(long_ago, &[]).await.unwrap();
+    until("the problem is seen", async || {
+        let all = root.overview().get_overview(request()).await.unwrap().into_inner();
+        all.problems.iter().any(|it| it.topic == "hidden")
+    })
+    .await;
+    for somebody in [&nobody, &shop] {
+        let seen = somebody.overview().get_overview(request()).await.unwrap().into_inner();
+        assert_eq!(seen.problems, []);
+    }
     let stranger = broker.stranger().await.overview().get_overview(request()).await;
     assert_eq!(stranger.unwrap_err().code(), Code::Unauthenticated);
 }
@@ -200,7 +219,10 @@ async fn a_stuck_consumer_is_a_problem_with_an_example() {
     let proto::Problem { severity, description, advice, topic, consumer_id } = &problems[0];
     assert_eq!(*severity, i32::from(Severity::Warning));
     assert_eq!((topic.as_str(), consumer_id.as_str()), ("orders", "billing"));
-    assert!(description.starts_with("1 consumer is without a reader"), "{description}");
+    assert!(
+        description.starts_with("1 consumer has messages left, and has had no reader"),
+        "{description}"
+    );
     assert!(advice.starts_with("Start their readers"), "{advice}");
 }
 

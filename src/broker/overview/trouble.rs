@@ -56,7 +56,7 @@ fn of_broker(load: &Load) -> Vec<Trouble> {
     if load.is_draining {
         troubles.push(Trouble::new(
             false,
-            "The broker stops",
+            "The broker is stopping",
             "Clients go on with another broker, or once this one is started again.",
         ));
     }
@@ -91,8 +91,9 @@ fn of_broker(load: &Load) -> Vec<Trouble> {
 struct Kind {
     applies: fn(&ConsumerState) -> bool,
     is_severe: bool,
-    /// What is wrong with them, after "they are".
-    what: &'static str,
+    /// What is wrong with one, and with several.
+    one: &'static str,
+    several: &'static str,
     advice: &'static str,
 }
 
@@ -100,30 +101,33 @@ const KINDS: [Kind; 3] = [
     Kind {
         applies: |it| it.missing > 0,
         is_severe: true,
-        what: "beyond the end of the log",
-        advice: "Messages that they have had are gone. They get no more until they are sought.",
+        one: "is beyond the end of the log",
+        several: "are beyond the end of the log",
+        advice: "Messages that they have had are gone. They get no more until their position is moved (seek).",
     },
     Kind {
         applies: |it| it.lag > 0 && it.is_held && it.unchanged_for >= STUCK,
         is_severe: true,
-        what: "stuck: they have a reader and messages left, and have not moved for 10 minutes",
+        one: "has a reader and messages left, and has not moved for 10 minutes",
+        several: "have a reader and messages left, and have not moved for 10 minutes",
         advice: "The reader may fail at the same message again and again. Look into its log.",
     },
     Kind {
         applies: |it| it.lag > 0 && !it.is_held && it.unchanged_for >= STUCK,
         is_severe: false,
-        what: "without a reader for 10 minutes, and have messages left",
+        one: "has messages left, and has had no reader for 10 minutes",
+        several: "have messages left, and have had no reader for 10 minutes",
         advice: "Start their readers, or unregister those that nobody needs any more.",
     },
 ];
 
 fn of_consumers(consumers: &[&ConsumerState]) -> impl Iterator<Item = Trouble> {
-    KINDS.iter().filter_map(|Kind { applies, is_severe, what, advice }| {
+    KINDS.iter().filter_map(|Kind { applies, is_severe, one, several, advice }| {
         let mut found = consumers.iter().filter(|it| applies(it));
         let first = found.next()?;
         let what = match 1 + found.count() {
-            1 => format!("1 consumer is {what}"),
-            count => format!("{count} consumers are {what}"),
+            1 => format!("1 consumer {one}"),
+            count => format!("{count} consumers {several}"),
         };
         let example = Some((first.topic.clone(), first.id.clone()));
         Some(Trouble { example, ..Trouble::new(*is_severe, what, advice) })

@@ -1,6 +1,9 @@
 //! The part of a snapshot that somebody asks for, in an order.
 
-use std::cmp::Ordering;
+use std::{
+    cmp::{Ordering, Reverse},
+    time::Duration,
+};
 
 use super::Snapshot;
 use crate::{
@@ -62,41 +65,44 @@ pub struct View<'a> {
     pub publish_rate: f64,
     /// Messages that the consumers move on by each second.
     pub consume_rate: f64,
-    /// Whether there are topics or consumers that the snapshot does not list.
+    /// Whether there are topics or consumers that the snapshot does not list: not all of them may be
+    /// among those asked for.
     pub is_incomplete: bool,
 }
 
 impl TopicOrder {
     /// Compares two topics: the smaller value comes first.
     pub fn compare(self, snapshot: &Snapshot, a: &TopicState, b: &TopicState) -> Ordering {
+        self.rank(snapshot, a).cmp(&self.rank(snapshot, b)).then_with(|| a.name.cmp(&b.name))
+    }
+
+    /// Numbers whose order is that of the topics, as far as it is not that of their names. For numbers
+    /// that are not negative, the order of their bits is theirs.
+    fn rank(self, snapshot: &Snapshot, topic: &TopicState) -> (u64, u64) {
+        let head = topic.head.0.unsigned_abs();
         match self {
-            Self::PublishRate => snapshot.published(a.id).total_cmp(&snapshot.published(b.id)),
-            Self::Name => a.name.cmp(&b.name),
-            Self::Bytes => a.bytes.cmp(&b.bytes),
-            Self::Head => a.head.cmp(&b.head),
-            Self::LastPublished => {
-                let at = |it: &TopicState| it.last_published.unwrap_or(0.0);
-                at(a).total_cmp(&at(b))
-            }
+            Self::PublishRate => (snapshot.published(topic.id).to_bits(), head),
+            Self::Name => (0, 0),
+            Self::Bytes => (topic.bytes.unsigned_abs(), head),
+            Self::Head => (head, 0),
+            Self::LastPublished => (topic.last_published.unwrap_or(0.0).max(0.0).to_bits(), head),
         }
     }
 }
 
 impl ConsumerOrder {
-    /// Compares two consumers: the smaller value comes first.
-    fn compare(self, snapshot: &Snapshot, a: &ConsumerState, b: &ConsumerState) -> Ordering {
+    /// As [`TopicOrder::rank`].
+    fn rank(self, snapshot: &Snapshot, consumer: &ConsumerState) -> (u64, u64) {
+        let lag = consumer.lag.unsigned_abs();
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         match self {
-            Self::Lag => a.lag.cmp(&b.lag),
-            Self::Name => by_name(a, b),
-            Self::Behind => a.behind.cmp(&b.behind),
-            Self::ConsumeRate => snapshot.consumed(a.key).total_cmp(&snapshot.consumed(b.key)),
-            Self::Idle => a.unchanged_for.cmp(&b.unchanged_for),
+            Self::Lag => (lag, millis(consumer.behind)),
+            Self::Name => (0, 0),
+            Self::Behind => (millis(consumer.behind), lag),
+            Self::ConsumeRate => (snapshot.consumed(consumer.key).to_bits(), lag),
+            Self::Idle => (millis(consumer.unchanged_for), lag),
         }
     }
-}
-
-fn by_name(a: &ConsumerState, b: &ConsumerState) -> Ordering {
-    (&a.topic, &a.id).cmp(&(&b.topic, &b.id))
 }
 
 impl Snapshot {
@@ -106,28 +112,36 @@ impl Snapshot {
         let wanted = request.topic_contains.to_lowercase();
         let matches =
             |name: &TopicName| wanted.is_empty() || name.as_str().to_lowercase().contains(&wanted);
-        let shown = |it: &&TopicState| matches(&it.name) && (request.knows)(&it.name);
-        let mut topics: Vec<_> = self.topics.iter().filter(shown).collect();
-        let shown = |it: &&ConsumerState| matches(&it.topic) && (request.sees_consumers)(&it.topic);
-        let mut consumers: Vec<_> = self.consumers.iter().filter(shown).collect();
-        let order = request.topic_order;
-        topics.sort_by(|a, b| match order {
-            TopicOrder::Name => order.compare(self, a, b),
-            _ => order.compare(self, b, a).then_with(|| a.name.cmp(&b.name)),
+        let topics = self.topics.iter().filter(|it| matches(&it.name) && (request.knows)(&it.name));
+        let ranked = topics.map(|it| (Reverse(request.topic_order.rank(self, it)), &it.name, it));
+        let topics: Vec<_> = sorted(ranked).into_iter().map(|(.., it)| it).collect();
+
+        // Consumers come by topic, so each topic is looked at once.
+        let mut last: Option<(&TopicName, bool)> = None;
+        let consumers = self.consumers.iter().filter(|it| match last {
+            Some((topic, is_shown)) if *topic == it.topic => is_shown,
+            _ => {
+                let is_shown = matches(&it.topic) && (request.sees_consumers)(&it.topic);
+                last = Some((&it.topic, is_shown));
+                is_shown
+            }
         });
-        let order = request.consumer_order;
-        consumers.sort_by(|a, b| match order {
-            ConsumerOrder::Name => order.compare(self, a, b),
-            _ => order.compare(self, b, a).then_with(|| by_name(a, b)),
-        });
-        let lists_all = (self.topics.len() as u64, self.consumers.len() as u64)
-            == (self.size.topics, self.size.consumers);
+        let ranked = consumers
+            .map(|it| (Reverse(request.consumer_order.rank(self, it)), (&it.topic, &it.id), it));
+        let consumers: Vec<_> = sorted(ranked).into_iter().map(|(.., it)| it).collect();
         View {
             publish_rate: topics.iter().map(|it| self.published(it.id)).sum(),
             consume_rate: consumers.iter().map(|it| self.consumed(it.key)).sum(),
             topics,
             consumers,
-            is_incomplete: !lists_all,
+            is_incomplete: self.is_incomplete,
         }
     }
+}
+
+/// Sorts by rank, then by name.
+fn sorted<R: Ord, N: Ord, T>(ranked: impl Iterator<Item = (R, N, T)>) -> Vec<(R, N, T)> {
+    let mut ranked: Vec<_> = ranked.collect();
+    ranked.sort_by(|(a, x, _), (b, y, _)| a.cmp(b).then_with(|| x.cmp(y)));
+    ranked
 }

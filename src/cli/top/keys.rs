@@ -12,6 +12,8 @@ pub(super) enum Asked {
     Nothing,
     /// To ask the broker at once.
     Again,
+    /// To ask no more.
+    Pause,
     /// To end.
     End,
 }
@@ -43,7 +45,10 @@ impl Screen {
             KeyCode::Char('q') => return Asked::End,
             KeyCode::Char('t') => self.wanted.topics_by = next(self.wanted.topics_by),
             KeyCode::Char('c') => self.wanted.consumers_by = next(self.wanted.consumers_by),
-            KeyCode::Char('p' | ' ') => self.is_paused = !self.is_paused,
+            KeyCode::Char('p' | ' ') => {
+                self.is_paused = !self.is_paused;
+                return if self.is_paused { Asked::Pause } else { Asked::Again };
+            }
             KeyCode::Char('/') => {
                 self.is_searching = true;
                 return Asked::Nothing;
@@ -147,7 +152,7 @@ mod tests {
     #[test]
     fn a_pause_ends_with_a_fresh_answer() {
         let mut screen = screen();
-        press(&mut screen, KeyCode::Char('p'));
+        assert_eq!(press(&mut screen, KeyCode::Char('p')), Asked::Pause);
         assert!(screen.is_paused);
         assert_eq!(press(&mut screen, KeyCode::Char('p')), Asked::Again);
         assert!(!screen.is_paused);

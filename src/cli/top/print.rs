@@ -28,12 +28,12 @@ pub(super) fn print(
     if output.format == OutputFormat::Json {
         return print_json(out, &object(overview));
     }
+    writeln!(out, "{}", rows::summary(overview))?;
     for problem in &overview.problems {
-        writeln!(out, "{}", printable(&problem_line(problem)))?;
+        let severity = severity_name(problem);
+        writeln!(out, "{severity}: {}", printable(&problem_line(problem)))?;
     }
-    if !overview.problems.is_empty() {
-        writeln!(out)?;
-    }
+    writeln!(out)?;
     let now = SystemTime::now();
     let mut topics = Table::new(&TOPIC_COLUMNS);
     overview.topics.iter().for_each(|it| topics.row(rows::topic(it, now), Value::Null));
@@ -59,6 +59,13 @@ pub(super) fn problem_line(problem: &Problem) -> String {
         (topic, consumer) => format!(" (such as {topic}/{consumer})"),
     };
     format!("{description}{of}. {advice}")
+}
+
+fn severity_name(problem: &Problem) -> &'static str {
+    match problem.severity() {
+        Severity::Error => "error",
+        _ => "warning",
+    }
 }
 
 fn object(overview: &GetOverviewResponse) -> Value {
@@ -112,10 +119,7 @@ fn consumer_object(it: &ConsumerActivity) -> Value {
 fn problem_object(it: &Problem) -> Value {
     let or_null = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     json!({
-        "severity": match it.severity() {
-            Severity::Error => "error",
-            _ => "warning",
-        },
+        "severity": severity_name(it),
         "description": it.description,
         "advice": it.advice,
         "topic": or_null(&it.topic),

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytesize::ByteSize;
 use prost_types::Timestamp;
 
-use crate::proto::{ConsumerActivity, TopicActivity};
+use crate::proto::{ConsumerActivity, GetOverviewResponse, TopicActivity};
 
 pub(super) const TOPIC_COLUMNS: [&str; 5] = ["TOPIC", "MESSAGES/S", "HEAD", "SIZE", "PUBLISHED"];
 
@@ -60,10 +60,34 @@ pub(super) fn rate(value: f64) -> String {
 
 /// A length of time in its two largest units.
 pub(super) fn duration(time: Duration) -> String {
-    let whole = humantime::format_duration(Duration::from_secs(time.as_secs())).to_string();
-    let mut units = whole.split(' ');
-    let largest = units.by_ref().take(2).collect::<Vec<_>>();
-    largest.join(" ")
+    let seconds = time.as_secs();
+    let two = |large, unit, small: u64, smaller| match small {
+        0 => format!("{large}{unit}"),
+        small => format!("{large}{unit} {small}{smaller}"),
+    };
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => two(seconds / 60, "m", seconds % 60, "s"),
+        3_600..86_400 => two(seconds / 3_600, "h", seconds / 60 % 60, "m"),
+        _ => two(seconds / 86_400, "d", seconds / 3_600 % 24, "h"),
+    }
+}
+
+/// How much there is in all, and how much of it moves.
+pub(super) fn summary(overview: &GetOverviewResponse) -> String {
+    let noun = |count: i64, noun: &str| match count {
+        1 => format!("1 {noun}"),
+        count => format!("{count} {noun}s"),
+    };
+    let GetOverviewResponse { topic_count, consumer_count, consumers_behind, .. } = overview;
+    format!(
+        "{}{}, {} messages/s published; {}, {consumers_behind} behind, {} messages/s consumed",
+        if overview.incomplete { "at least " } else { "" },
+        noun(*topic_count, "topic"),
+        rate(overview.publish_rate),
+        noun(*consumer_count, "consumer"),
+        rate(overview.consume_rate),
+    )
 }
 
 #[cfg(test)]
@@ -72,9 +96,14 @@ mod tests {
 
     #[test]
     fn times_have_two_units_and_rates_few_digits() {
-        for (seconds, text) in
-            [(0, "0s"), (59, "59s"), (3_661, "1h 1m"), (90_061, "1day 1h"), (86_400, "1day")]
-        {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (61, "1m 1s"),
+            (3_661, "1h 1m"),
+            (90_061, "1d 1h"),
+            (86_400, "1d"),
+        ] {
             assert_eq!(duration(Duration::from_secs(seconds)), text);
         }
         for (value, text) in [(0.0, "0"), (0.26, "0.3"), (1_234.4, "1234")] {

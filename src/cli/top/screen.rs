@@ -9,11 +9,12 @@ use ratatui::{
     text::{Line, Text},
     widgets::{Cell, Paragraph, Row, Table},
 };
+use unicode_width::UnicodeWidthStr as _;
 
 use super::{
     super::{escape::printable, failure::Failure},
     print::problem_line,
-    rows::{self, CONSUMER_COLUMNS, TOPIC_COLUMNS, rate, std_duration},
+    rows::{self, CONSUMER_COLUMNS, TOPIC_COLUMNS, std_duration},
     wanted::{ConsumersBy, TopicsBy, Wanted},
 };
 use crate::proto::{GetOverviewResponse, problem::Severity};
@@ -57,7 +58,7 @@ impl Screen {
     }
 
     pub(super) fn draw(&self, frame: &mut Frame<'_>) {
-        let header = self.header();
+        let header = self.header(frame.area().width.into());
         let height = rows_of(header.height());
         let (topics, consumers) =
             self.overview.as_ref().map_or((0, 0), |it| (it.topics.len(), it.consumers.len()));
@@ -80,7 +81,7 @@ impl Screen {
         frame.render_widget(Paragraph::new(self.footer()), footer);
     }
 
-    fn header(&self) -> Text<'static> {
+    fn header(&self, width: usize) -> Text<'static> {
         let mut lines = Vec::new();
         match &self.overview {
             None if self.failure.is_none() => {
@@ -97,21 +98,19 @@ impl Screen {
                     broker.streams,
                     broker.max_streams,
                 )));
-                let at_least = if overview.incomplete { "at least " } else { "" };
-                lines.push(Line::from(format!(
-                    "{at_least}{} topics, {} messages/s published; {} consumers, {} behind, {} messages/s consumed",
-                    overview.topic_count,
-                    rate(overview.publish_rate),
-                    overview.consumer_count,
-                    overview.consumers_behind,
-                    rate(overview.consume_rate),
-                )));
+                lines.push(Line::from(rows::summary(overview)));
                 for problem in overview.problems.iter().take(MAX_PROBLEMS) {
-                    let line = Line::from(printable(&problem_line(problem)).into_owned());
-                    lines.push(match problem.severity() {
-                        Severity::Error => line.red().bold(),
-                        _ => line.yellow(),
-                    });
+                    let text = problem_line(problem);
+                    lines.extend(wrapped(&printable(&text), width).into_iter().map(|line| {
+                        let line = Line::from(line);
+                        match problem.severity() {
+                            Severity::Error => line.red().bold(),
+                            _ => line.yellow(),
+                        }
+                    }));
+                }
+                if let more @ 1.. = overview.problems.len().saturating_sub(MAX_PROBLEMS) {
+                    lines.push(Line::from(format!("and {more} more")).yellow());
                 }
                 if overview.problems.is_empty() {
                     lines.push(Line::from("All is well").green());
@@ -120,8 +119,9 @@ impl Screen {
         }
         if let Some(failure) = &self.failure {
             let what = if self.overview.is_some() { "; what is shown is old" } else { "" };
-            let text = format!("{}{what}; asking again", printable(failure));
-            lines.push(Line::from(text).red().bold());
+            let again = if self.is_paused { "" } else { "; asking again" };
+            let text = format!("{}{what}{again}", printable(failure));
+            lines.extend(wrapped(&text, width).into_iter().map(|it| Line::from(it).red().bold()));
         }
         Text::from(lines)
     }
@@ -181,6 +181,23 @@ impl Screen {
         ];
         draw_table(frame, area, &CONSUMER_COLUMNS, sorted, 2, rows, widths);
     }
+}
+
+/// Text in lines of at most a width, broken between words.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = &lines[lines.len() - 1];
+        if !line.is_empty() && line.width() + 1 + word.width() > width {
+            lines.push(String::new());
+        }
+        let last = lines.len() - 1;
+        if !lines[last].is_empty() {
+            lines[last].push(' ');
+        }
+        lines[last].push_str(word);
+    }
+    lines
 }
 
 fn rows_of(count: usize) -> u16 {
@@ -330,13 +347,16 @@ pub(super) mod tests {
         let mut screen = screen();
         let problem = Problem {
             severity: Severity::Error.into(),
-            description: "1 consumer is stuck".to_owned(),
-            advice: "Look into its log.".to_owned(),
+            description: "1 consumer has a reader and messages left, and has not moved".to_owned(),
+            advice: "Look into the reader's log.".to_owned(),
             topic: "orders".to_owned(),
             consumer_id: "billing".to_owned(),
         };
-        screen.show(Ok(GetOverviewResponse { problems: vec![problem], ..overview() })).unwrap();
-        let lines = drawn(&screen, 100, 20);
-        assert_eq!(lines[2], "1 consumer is stuck (such as orders/billing). Look into its log.");
+        let problems = vec![problem; 4];
+        screen.show(Ok(GetOverviewResponse { problems, ..overview() })).unwrap();
+        let lines = drawn(&screen, 80, 20);
+        let first = "1 consumer has a reader and messages left, and has not moved (such as";
+        assert_eq!(lines[2..4], [first, "orders/billing). Look into the reader's log."]);
+        assert_eq!(lines[8], "and 1 more");
     }
 }

@@ -42,7 +42,11 @@ pub(super) async fn show_part(
 }
 
 async fn part(console: &Console, visitor: &Visitor) -> Markup {
-    let load = console.broker.load();
+    let mut load = console.broker.load();
+    if visitor.is_restricted() {
+        // They may be of topics that the visitor may not know of.
+        load.truncations = 0;
+    }
     let current = console.overview.current().await;
     let snapshot = match current {
         Ok(snapshot) => snapshot,

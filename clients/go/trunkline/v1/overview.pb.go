@@ -23,7 +23,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What topics are ordered by. Topics of the same rank are ordered by name.
+// What topics are ordered by. Where that is equal, the highest head comes
+// first, and then it is by name.
 type TopicOrder int32
 
 const (
@@ -88,8 +89,8 @@ func (TopicOrder) EnumDescriptor() ([]byte, []int) {
 	return file_trunkline_v1_overview_proto_rawDescGZIP(), []int{0}
 }
 
-// What consumers are ordered by. Consumers of the same rank are ordered by
-// topic and id.
+// What consumers are ordered by. Where that is equal, the largest lag comes
+// first, then the one that is behind longest, and then it is by topic and id.
 type ConsumerOrder int32
 
 const (
@@ -101,7 +102,7 @@ const (
 	ConsumerOrder_CONSUMER_ORDER_NAME ConsumerOrder = 2
 	// The consumers whose next message has been stored longest come first.
 	ConsumerOrder_CONSUMER_ORDER_TIME_BEHIND ConsumerOrder = 3
-	// The consumers that move on by the most messages per second come first.
+	// The consumers that take the most messages per second come first.
 	ConsumerOrder_CONSUMER_ORDER_CONSUME_RATE ConsumerOrder = 4
 	// The consumers whose position has stood still longest come first.
 	ConsumerOrder_CONSUMER_ORDER_IDLE_TIME ConsumerOrder = 5
@@ -304,10 +305,10 @@ type GetOverviewResponse struct {
 	ConsumersBehind int64 `protobuf:"varint,4,opt,name=consumers_behind,json=consumersBehind,proto3" json:"consumers_behind,omitempty"`
 	// Messages published to these topics per second, by all brokers.
 	PublishRate float64 `protobuf:"fixed64,5,opt,name=publish_rate,json=publishRate,proto3" json:"publish_rate,omitempty"`
-	// Messages that these consumers move on by per second, with all brokers.
+	// Messages per second that these consumers take, from all brokers.
 	ConsumeRate float64 `protobuf:"fixed64,6,opt,name=consume_rate,json=consumeRate,proto3" json:"consume_rate,omitempty"`
-	// Whether there are more topics or consumers than the broker looks at for an
-	// overview: the numbers above are too low then. See --metrics-max-series.
+	// Whether there are more topics or consumers than the broker looks at: the
+	// numbers above may be too low then.
 	Incomplete bool `protobuf:"varint,7,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
 	// The topics that come first.
 	Topics []*TopicActivity `protobuf:"bytes,8,rep,name=topics,proto3" json:"topics,omitempty"`
@@ -426,10 +427,9 @@ type BrokerState struct {
 	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
 	// How long it has been running.
 	Uptime *durationpb.Duration `protobuf:"bytes,2,opt,name=uptime,proto3" json:"uptime,omitempty"`
-	// The number of open Consume streams and waiting pulls, with those that wait
-	// for a lease.
+	// The number of open Consume streams, including those that wait for a lease.
 	Streams int64 `protobuf:"varint,3,opt,name=streams,proto3" json:"streams,omitempty"`
-	// The number of streams from which on it refuses more.
+	// The most streams that it allows.
 	MaxStreams int64 `protobuf:"varint,4,opt,name=max_streams,json=maxStreams,proto3" json:"max_streams,omitempty"`
 	// Whether it receives the notifications of other brokers. If not, it finds
 	// what they store by polling, up to a second later.
@@ -523,7 +523,8 @@ type TopicActivity struct {
 	Head int64 `protobuf:"varint,3,opt,name=head,proto3" json:"head,omitempty"`
 	// The size in bytes of the payloads, keys and headers of all messages kept.
 	Bytes int64 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	// Messages published per second, over about the last 10 seconds.
+	// Messages published per second, since the broker looked about 10 seconds ago
+	// or, if nobody asked then, the last time before. 0 the first time it looks.
 	PublishRate float64 `protobuf:"fixed64,5,opt,name=publish_rate,json=publishRate,proto3" json:"publish_rate,omitempty"`
 	// When the newest message was stored; absent if there has never been one.
 	LastPublishTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_publish_time,json=lastPublishTime,proto3" json:"last_publish_time,omitempty"`
@@ -619,7 +620,7 @@ type ConsumerActivity struct {
 	TimeBehind *durationpb.Duration `protobuf:"bytes,5,opt,name=time_behind,json=timeBehind,proto3" json:"time_behind,omitempty"`
 	// How long its position has stood still.
 	IdleTime *durationpb.Duration `protobuf:"bytes,6,opt,name=idle_time,json=idleTime,proto3" json:"idle_time,omitempty"`
-	// Messages that it moves on by per second, over about the last 10 seconds.
+	// Messages that it takes per second, measured as publish_rate.
 	ConsumeRate float64 `protobuf:"fixed64,7,opt,name=consume_rate,json=consumeRate,proto3" json:"consume_rate,omitempty"`
 	// Whether a stream or a pull holds its lease.
 	Held bool `protobuf:"varint,8,opt,name=held,proto3" json:"held,omitempty"`

@@ -28,14 +28,19 @@ const (
 //
 // Shows at a glance what moves, who is behind, and what needs attention.
 //
-// It is for people and dashboards: numbers are up to about a second old. Exact
-// numbers of one topic or consumer are in GetTopic and GetConsumer.
+// It is for people and dashboards: numbers are up to about a second old, or
+// older if the database takes long to answer. Exact numbers of one topic or
+// consumer are in GetTopic and GetConsumer.
 type OverviewServiceClient interface {
 	// Returns the state of a broker, and the topics and consumers that come first
 	// in an order.
 	//
-	// A caller sees the topics that ListTopics lists for it, and the consumers of
-	// those topics on which it is granted OPERATION_READ or OPERATION_ADMIN.
+	// The broker looks at the first topics and consumers by name, 10,000 of each
+	// unless --metrics-max-series says otherwise. Of these, a caller sees the
+	// topics that ListTopics lists for it, and the consumers of the topics on
+	// which it is granted OPERATION_READ, OPERATION_CONSUME or OPERATION_ADMIN.
+	// Every caller sees the state of the broker.
+	//
 	// UNAVAILABLE (DATABASE_UNAVAILABLE) if the database does not answer.
 	GetOverview(ctx context.Context, in *GetOverviewRequest, opts ...grpc.CallOption) (*GetOverviewResponse, error)
 }
@@ -64,14 +69,19 @@ func (c *overviewServiceClient) GetOverview(ctx context.Context, in *GetOverview
 //
 // Shows at a glance what moves, who is behind, and what needs attention.
 //
-// It is for people and dashboards: numbers are up to about a second old. Exact
-// numbers of one topic or consumer are in GetTopic and GetConsumer.
+// It is for people and dashboards: numbers are up to about a second old, or
+// older if the database takes long to answer. Exact numbers of one topic or
+// consumer are in GetTopic and GetConsumer.
 type OverviewServiceServer interface {
 	// Returns the state of a broker, and the topics and consumers that come first
 	// in an order.
 	//
-	// A caller sees the topics that ListTopics lists for it, and the consumers of
-	// those topics on which it is granted OPERATION_READ or OPERATION_ADMIN.
+	// The broker looks at the first topics and consumers by name, 10,000 of each
+	// unless --metrics-max-series says otherwise. Of these, a caller sees the
+	// topics that ListTopics lists for it, and the consumers of the topics on
+	// which it is granted OPERATION_READ, OPERATION_CONSUME or OPERATION_ADMIN.
+	// Every caller sees the state of the broker.
+	//
 	// UNAVAILABLE (DATABASE_UNAVAILABLE) if the database does not answer.
 	GetOverview(context.Context, *GetOverviewRequest) (*GetOverviewResponse, error)
 	mustEmbedUnimplementedOverviewServiceServer()
