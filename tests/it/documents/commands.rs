@@ -53,7 +53,7 @@ async fn the_commands_of_operations_run_and_restore_a_backup() {
         let output = soon(command, reader.run(command)).await;
         assert!(output.status.success(), "{command}: {output:?}");
     }
-    assert_eq!(reader.follow("docs/operations.md").await, 9);
+    assert_eq!(reader.follow("docs/operations.md").await, 10);
     let restored = "select (select count(*) from trunkline.message),
                            (select position from trunkline.consumers where consumer = 'billing')";
     let row = reader.another.sql().await.query_one(restored, &[]).await.unwrap();
