@@ -1,6 +1,6 @@
 //! What there is in the database, and how the server is doing: for metrics and for people.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{Error, Storage, session::Statements as _};
 use crate::model::{ConsumerId, ConsumerKey, Offset, TopicId, TopicName};
@@ -30,6 +30,14 @@ pub struct TopicState {
     /// Seconds since 1970 until the last message was published, by the database's clock; `None` if
     /// none was.
     pub last_published: Option<f64>,
+}
+
+impl TopicState {
+    /// When the last message was published; `None` if none was.
+    pub fn last_published_at(&self) -> Option<SystemTime> {
+        let since_1970 = Duration::try_from_secs_f64(self.last_published?).ok()?;
+        SystemTime::UNIX_EPOCH.checked_add(since_1970)
+    }
 }
 
 /// The state of a consumer.

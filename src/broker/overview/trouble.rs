@@ -40,15 +40,20 @@ impl Trouble {
     }
 }
 
-/// What is wrong with a broker and with some consumers, the most severe first.
-pub fn find_troubles(load: &Load, consumers: &[&ConsumerState]) -> Vec<Trouble> {
-    let mut troubles = of_broker(load);
+/// What is wrong with a broker and with some consumers, the most severe first. Lost messages may be of
+/// topics that not everyone may know of: whoever `is_restricted` is not told how many there are.
+pub fn find_troubles(
+    load: &Load,
+    consumers: &[&ConsumerState],
+    is_restricted: bool,
+) -> Vec<Trouble> {
+    let mut troubles = of_broker(load, is_restricted);
     troubles.extend(of_consumers(consumers));
     troubles.sort_by_key(|trouble| !trouble.is_severe);
     troubles
 }
 
-fn of_broker(load: &Load) -> Vec<Trouble> {
+fn of_broker(load: &Load, is_restricted: bool) -> Vec<Trouble> {
     let mut troubles = Vec::new();
     if !load.database_up {
         troubles.push(Trouble::database_down());
@@ -68,7 +73,7 @@ fn of_broker(load: &Load) -> Vec<Trouble> {
              through a pooler, give the broker a --direct-database-url.",
         ));
     }
-    if load.truncations > 0 {
+    if load.truncations > 0 && !is_restricted {
         troubles.push(Trouble::new(
             true,
             format!("The database has lost messages of {} topics", load.truncations),

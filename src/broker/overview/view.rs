@@ -1,9 +1,6 @@
 //! The part of a snapshot that somebody asks for, in an order.
 
-use std::{
-    cmp::{Ordering, Reverse},
-    time::Duration,
-};
+use std::time::Duration;
 
 use super::Snapshot;
 use crate::{
@@ -71,11 +68,6 @@ pub struct View<'a> {
 }
 
 impl TopicOrder {
-    /// Compares two topics: the smaller value comes first.
-    pub fn compare(self, snapshot: &Snapshot, a: &TopicState, b: &TopicState) -> Ordering {
-        self.rank(snapshot, a).cmp(&self.rank(snapshot, b)).then_with(|| a.name.cmp(&b.name))
-    }
-
     /// Numbers whose order is that of the topics, as far as it is not that of their names. For numbers
     /// that are not negative, the order of their bits is theirs.
     fn rank(self, snapshot: &Snapshot, topic: &TopicState) -> (u64, u64) {
@@ -109,13 +101,9 @@ impl Snapshot {
     /// The part of the snapshot that somebody asks for. Names come in ascending order, the largest
     /// numbers first.
     pub fn view<'a>(&'a self, request: &ViewRequest<'_>) -> View<'a> {
-        let wanted = request.topic_contains.to_lowercase();
-        let matches =
-            |name: &TopicName| wanted.is_empty() || name.as_str().to_lowercase().contains(&wanted);
-        let topics = self.topics.iter().filter(|it| matches(&it.name) && (request.knows)(&it.name));
-        let ranked = topics.map(|it| (Reverse(request.topic_order.rank(self, it)), &it.name, it));
-        let topics: Vec<_> = sorted(ranked).into_iter().map(|(.., it)| it).collect();
-
+        let ViewRequest { topic_contains, knows, .. } = request;
+        let topics = self.sort_topics(topic_contains, knows, request.topic_order, false);
+        let matches = name_matcher(topic_contains);
         // Consumers come by topic, so each topic is looked at once.
         let mut last: Option<(&TopicName, bool)> = None;
         let consumers = self.consumers.iter().filter(|it| match last {
@@ -126,9 +114,12 @@ impl Snapshot {
                 is_shown
             }
         });
-        let ranked = consumers
-            .map(|it| (Reverse(request.consumer_order.rank(self, it)), (&it.topic, &it.id), it));
-        let consumers: Vec<_> = sorted(ranked).into_iter().map(|(.., it)| it).collect();
+        let mut ranked: Vec<_> =
+            consumers.map(|it| (request.consumer_order.rank(self, it), it)).collect();
+        ranked.sort_by(|(a, x), (b, y)| {
+            b.cmp(a).then_with(|| (&x.topic, &x.id).cmp(&(&y.topic, &y.id)))
+        });
+        let consumers: Vec<_> = ranked.into_iter().map(|(_, it)| it).collect();
         View {
             publish_rate: topics.iter().map(|it| self.published(it.id)).sum(),
             consume_rate: consumers.iter().map(|it| self.consumed(it.key)).sum(),
@@ -137,11 +128,79 @@ impl Snapshot {
             is_incomplete: self.is_incomplete,
         }
     }
+
+    /// The topics that `knows` knows and whose names contain a text, in the order of [`Self::view`], or
+    /// the other way round. Those of the same rank come by name either way.
+    pub fn sort_topics(
+        &self,
+        contains: &str,
+        knows: &dyn Fn(&TopicName) -> bool,
+        order: TopicOrder,
+        is_reversed: bool,
+    ) -> Vec<&TopicState> {
+        let matches = name_matcher(contains);
+        let topics = self.topics.iter().filter(|it| matches(&it.name) && knows(&it.name));
+        let mut ranked: Vec<_> = topics.map(|it| (order.rank(self, it), it)).collect();
+        ranked.sort_by(|(a, x), (b, y)| match (order, is_reversed) {
+            (TopicOrder::Name, true) => y.name.cmp(&x.name),
+            (_, false) => b.cmp(a).then_with(|| x.name.cmp(&y.name)),
+            (_, true) => a.cmp(b).then_with(|| x.name.cmp(&y.name)),
+        });
+        ranked.into_iter().map(|(_, it)| it).collect()
+    }
 }
 
-/// Sorts by rank, then by name.
-fn sorted<R: Ord, N: Ord, T>(ranked: impl Iterator<Item = (R, N, T)>) -> Vec<(R, N, T)> {
-    let mut ranked: Vec<_> = ranked.collect();
-    ranked.sort_by(|(a, x, _), (b, y, _)| a.cmp(b).then_with(|| x.cmp(y)));
-    ranked
+/// Whether a name contains a text, whatever the case.
+fn name_matcher(contains: &str) -> impl Fn(&TopicName) -> bool {
+    let wanted = contains.to_lowercase();
+    move |name| wanted.is_empty() || name.as_str().to_lowercase().contains(&wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, time::Instant};
+
+    use super::*;
+    use crate::{
+        model::{Offset, TopicId},
+        storage::CatalogueSize,
+    };
+
+    #[test]
+    fn topics_of_one_rank_come_by_name_in_either_direction() {
+        let topic = |(id, (name, head)): (i32, (&str, i64))| TopicState {
+            id: TopicId(id),
+            name: TopicName::stored(name),
+            head: Offset(head),
+            start: Offset(0),
+            bytes: 0,
+            last_published: None,
+        };
+        let snapshot = Snapshot {
+            taken_at: Instant::now(),
+            took: Duration::ZERO,
+            size: CatalogueSize { topics: 4, consumers: 0 },
+            is_incomplete: false,
+            topics: (0..).zip([("b", 1), ("d", 2), ("a", 1), ("c", 2)]).map(topic).collect(),
+            consumers: Vec::new(),
+            server: None,
+            published: HashMap::new(),
+            consumed: HashMap::new(),
+        };
+        for (order, is_reversed, expected) in [
+            (TopicOrder::Head, false, "cdab"),
+            (TopicOrder::Head, true, "abcd"),
+            (TopicOrder::Name, false, "abcd"),
+            (TopicOrder::Name, true, "dcba"),
+            // All have the same rate.
+            (TopicOrder::PublishRate, false, "cdab"),
+        ] {
+            let sorted = snapshot.sort_topics("", &|_| true, order, is_reversed);
+            let names: String = sorted.iter().map(|it| it.name.as_str()).collect();
+            assert_eq!(names, expected, "{order:?} {is_reversed}");
+        }
+        let known =
+            snapshot.sort_topics("C", &|name| name.as_str() != "d", TopicOrder::Name, false);
+        assert_eq!(known.iter().map(|it| it.name.as_str()).collect::<String>(), "c");
+    }
 }

@@ -1,9 +1,6 @@
 //! `OverviewService`: what moves, who is behind, and what needs attention.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{sync::Arc, time::Instant};
 
 use tonic::{Request, Response, Status};
 
@@ -43,11 +40,7 @@ impl OverviewService for Overviews {
         let wanted = Wanted::decode(request.get_ref()).map_err(refuse)?;
         let snapshot =
             self.overview.current().await.map_err(|error| refuse(broker::Error::of_read(error)))?;
-        let mut load = self.broker.load();
-        if caller.is_restricted() {
-            // They may be of topics that the caller may not know of.
-            load.truncations = 0;
-        }
+        let load = self.broker.load();
         let view = snapshot.view(&ViewRequest {
             topic_contains: wanted.topic_contains,
             knows: &|topic| caller.knows(topic.as_str()),
@@ -55,7 +48,8 @@ impl OverviewService for Overviews {
             topic_order: wanted.topic_order,
             consumer_order: wanted.consumer_order,
         });
-        let problems = find_troubles(&load, &view.consumers).into_iter().map(|trouble| {
+        let troubles = find_troubles(&load, &view.consumers, caller.is_restricted());
+        let problems = troubles.into_iter().map(|trouble| {
             let (topic, consumer_id) = trouble.example.unzip();
             Problem {
                 severity: match trouble.is_severe {
@@ -74,7 +68,7 @@ impl OverviewService for Overviews {
             head: it.head.0,
             bytes: it.bytes,
             publish_rate: snapshot.published(it.id),
-            last_publish_time: it.last_published.and_then(time),
+            last_publish_time: it.last_published_at().map(Into::into),
         });
         let consumers =
             view.consumers.iter().take(wanted.max_consumers).map(|it| ConsumerActivity {
@@ -159,10 +153,4 @@ fn consumer_order(order: i32) -> Result<ConsumerOrder, InvalidInput> {
         Ok(Order::IdleTime) => Ok(ConsumerOrder::Idle),
         Err(_) => Err(decode::unknown_value("consumer_order", order)),
     }
-}
-
-/// A time in seconds since 1970.
-fn time(seconds: f64) -> Option<prost_types::Timestamp> {
-    let since = Duration::try_from_secs_f64(seconds).ok()?;
-    Some(SystemTime::UNIX_EPOCH.checked_add(since)?.into())
 }

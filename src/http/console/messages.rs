@@ -217,13 +217,20 @@ fn form(wanted: &Wanted, problem: Option<&Problem>) -> Markup {
             }
             button.button.button-main type="submit" { "Show" }
         }
+        (finder("#messages"))
+    }
+}
+
+/// A field that finds text in the messages that a page shows in the rows of an element.
+pub(super) fn finder(rows: &str) -> Markup {
+    html! {
         div.card-head {
             label for="in-page" { "Find in these messages" }
             div.size-l {
                 input id="in-page" type="search" autocomplete="off" data-search
-                    data-filter-rows="#messages";
+                    data-filter-rows=(rows);
             }
-            span.muted role="status" data-filter-count="#messages" {}
+            span.muted role="status" data-filter-count=(rows) {}
         }
     }
 }

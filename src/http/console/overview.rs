@@ -42,11 +42,7 @@ pub(super) async fn show_part(
 }
 
 async fn part(console: &Console, visitor: &Visitor) -> Markup {
-    let mut load = console.broker.load();
-    if visitor.is_restricted() {
-        // They may be of topics that the visitor may not know of.
-        load.truncations = 0;
-    }
+    let load = console.broker.load();
     let current = console.overview.current().await;
     let snapshot = match current {
         Ok(snapshot) => snapshot,
@@ -67,7 +63,7 @@ async fn part(console: &Console, visitor: &Visitor) -> Markup {
         consumer_order: ConsumerOrder::Behind,
     });
     section(&html! {
-        (health(&find_troubles(&load, &view.consumers)))
+        (health(&find_troubles(&load, &view.consumers, visitor.is_restricted())))
         (facts(console, &load))
         (rates(console, &view))
         div.columns {

@@ -18,7 +18,7 @@ use super::{
     Console,
     events::{EVENTS, ended, event},
     layout,
-    messages::{head, row},
+    messages::{finder, head, row},
     path,
     problem::Problem,
     topic::{self, Tab},
@@ -66,14 +66,7 @@ pub(super) async fn show(
                     " messages since this page was opened; the newest 200 are kept"
                 }
             }
-            div.card-head {
-                label for="in-page" { "Find in these messages" }
-                div.size-l {
-                    input id="in-page" type="search" autocomplete="off" data-search
-                        data-filter-rows="#tail-rows";
-                }
-                span.muted role="status" data-filter-count="#tail-rows" {}
-            }
+            (finder("#tail-rows"))
             p.notice.is-info role="status" data-tail-notice hidden {}
             noscript { p.notice.is-warn { span { "The live tail needs JavaScript." } } }
             div data-tail-empty {

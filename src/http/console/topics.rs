@@ -1,6 +1,6 @@
 //! The list of topics.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Extension,
@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     broker::{Snapshot, TopicOrder},
+    model::TopicName,
     storage::TopicState,
 };
 
@@ -77,10 +78,9 @@ impl Order {
         format!("{}{}", if self.descends { "-" } else { "" }, name.map_or("name", |it| it.1))
     }
 
-    fn compare(self, snapshot: &Snapshot, a: &TopicState, b: &TopicState) -> Ordering {
-        let order = self.column.compare(snapshot, a, b);
-        let order = if self.descends { order.reverse() } else { order };
-        order.then_with(|| a.name.cmp(&b.name))
+    /// Whether it is not the usual order: the names from A on, and the largest numbers first.
+    fn is_reversed(self) -> bool {
+        self.descends == (self.column == TopicOrder::Name)
     }
 }
 
@@ -142,15 +142,9 @@ async fn part(console: &Console, visitor: &Visitor, wanted: &Wanted) -> Markup {
         Ok(snapshot) => snapshot,
         Err(error) => return section(&Problem::unavailable(&error.to_string()).part()),
     };
-    let wanted_name = wanted.q.to_lowercase();
-    let mut topics: Vec<&TopicState> = snapshot
-        .topics
-        .iter()
-        .filter(|it| visitor.knows(&it.name))
-        .filter(|it| it.name.as_str().to_lowercase().contains(&wanted_name))
-        .collect();
     let order = wanted.order();
-    topics.sort_by(|a, b| order.compare(&snapshot, a, b));
+    let knows = |name: &TopicName| visitor.knows(name);
+    let topics = snapshot.sort_topics(&wanted.q, &knows, order.column, order.is_reversed());
     let pages = topics.len().div_ceil(PAGE).max(1);
     let page = wanted.page.clamp(1, pages);
     // How many there are is not for those who may not know of all.
@@ -238,10 +232,7 @@ fn column(wanted: &Wanted, column: TopicOrder, heading: &str) -> Markup {
 }
 
 fn row(snapshot: &Snapshot, topic: &TopicState, lately: &[f64]) -> Markup {
-    let published = topic.last_published.map(|seconds| prost_types::Timestamp {
-        seconds: seconds.floor() as i64,
-        nanos: (seconds.fract() * 1e9) as i32,
-    });
+    let published = topic.last_published_at().map(Into::into);
     html! {
         tr {
             th.cut scope="row" { a href=(path::topic(topic.name.as_str())) { (topic.name) } }
