@@ -4,7 +4,7 @@
 //! principal tries. One of either has a limit too: beyond it, its calls are counted by their reason
 //! alone.
 
-use std::{collections::HashMap, mem, sync::Arc, time::Duration};
+use std::{cmp::Reverse, collections::HashMap, mem, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
@@ -187,7 +187,7 @@ impl Class {
         for (caller, kinds) in mem::take(&mut self.callers) {
             let before = self.rows_of.get(&caller).copied().unwrap_or_default();
             let mut own = before;
-            for (kind, count) in kinds {
+            for (kind, count) in sort_kinds(kinds) {
                 if self.rows >= limit || own >= limit_of_each {
                     self.not_recorded += count;
                     continue;
@@ -205,6 +205,24 @@ impl Class {
             entries.push(not_recorded(callers, mem::take(&mut self.not_recorded)));
         }
     }
+}
+
+/// Sorts a caller's calls by what their rows tell, as there may be room for a few rows only: one of each
+/// reason comes before a second one of any, and among those of a reason the one with the most calls.
+fn sort_kinds(kinds: HashMap<Kind, u64>) -> Vec<(Kind, u64)> {
+    let mut kinds: Vec<_> = kinds.into_iter().collect();
+    kinds.sort_unstable_by_key(|&(_, count)| Reverse(count));
+    let mut seen = HashMap::<_, usize>::new();
+    let mut ranked: Vec<_> = kinds
+        .into_iter()
+        .map(|kind| {
+            let rank = seen.entry(kind.0.reason).or_default();
+            *rank += 1;
+            (*rank, kind)
+        })
+        .collect();
+    ranked.sort_by_key(|&(rank, _)| rank);
+    ranked.into_iter().map(|(_, kind)| kind).collect()
 }
 
 fn not_recorded(callers: &str, count: u64) -> AuditEntry {
@@ -321,6 +339,24 @@ mod tests {
         assert_eq!((last.len(), last[0].outcome, last[0].count), (1, Outcome::NotRecorded, 1));
         assert_eq!(last[0].details[CALLERS], PRINCIPALS);
     }
+
+    #[test]
+    fn few_rows_show_each_reason_and_the_most_calls() {
+        let denials = Denials::default();
+        for number in 0..MAX_KINDS - 1 {
+            denials.count(denial(None, "192.0.2.1", &format!("topic-{number}")));
+        }
+        for _ in 0..2 {
+            denials.count(denial(None, "192.0.2.1", "topic-7"));
+        }
+        denials.count(Denial { reason: "TOKEN_MALFORMED", ..denial(None, "192.0.2.1", "orders") });
+        let Rows { entries, .. } = denials.take(Instant::now(), false);
+        assert_eq!(entries.len(), MAX_ROWS_OF_ADDRESS);
+        let first: Vec<_> = entries[..2].iter().map(|entry| (entry.reason, entry.count)).collect();
+        assert_eq!(first, [(Some("NOT_GRANTED"), 3), (Some("TOKEN_MALFORMED"), 1)]);
+        assert_eq!(entries[0].topic.as_deref(), Some("topic-7"));
+    }
+
     #[test]
     fn no_caller_uses_up_the_rows_of_all() {
         let (denials, now) = (Denials::default(), Instant::now());
