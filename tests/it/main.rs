@@ -103,6 +103,7 @@ mod terminal;
 mod three_brokers;
 mod times;
 mod tls;
+mod tracing;
 mod trim;
 mod truncation;
 mod written_out;
