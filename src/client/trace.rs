@@ -136,7 +136,7 @@ impl SendSpan {
             Err(error) => {
                 let kind = match error {
                     Error::Invalid { .. } => "INVALID",
-                    Error::Refused(refusal) => refusal.reason_or_code(),
+                    Error::Refused(refusal) => &refusal.reason_or_code(),
                     Error::Lost { .. } => "LOST",
                     Error::Closed => "CLOSED",
                 };

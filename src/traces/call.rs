@@ -10,7 +10,7 @@ use opentelemetry::{
     trace::{SpanBuilder, SpanKind, Status, TraceContextExt as _},
 };
 
-use super::{Traces, context::Parent};
+use super::{context::Parent, tracer::Traces};
 use crate::metrics::TraceMetrics;
 
 /// A call that has begun.

@@ -9,11 +9,10 @@ use opentelemetry_otlp::{
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
-    trace::{Sampler, SdkTracerProvider, SpanData, SpanExporter},
+    trace::{Sampler, SdkTracer, SdkTracerProvider, SpanData, SpanExporter},
 };
 use tonic::transport::{Certificate, ClientTlsConfig};
 
-use super::Tracing;
 use crate::metrics::TraceMetrics;
 
 /// How long the collector may take to accept spans.
@@ -45,8 +44,11 @@ pub enum Error {
 }
 
 /// Starts to export. Headers for the collector come from the variables of OpenTelemetry.
-pub(super) fn start(export: &TraceExport, metrics: TraceMetrics) -> Result<Tracing, Error> {
-    let TraceExport { endpoint, authorities, sampling } = export;
+pub(super) fn start(
+    export: &TraceExport,
+    metrics: TraceMetrics,
+) -> Result<(SdkTracerProvider, SdkTracer), Error> {
+    let TraceExport { endpoint, authorities, .. } = export;
     let is_encrypted = check_endpoint(endpoint)?;
     let mut exporter =
         OtlpExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(EXPORT_TIMEOUT);
@@ -66,7 +68,7 @@ pub(super) fn start(export: &TraceExport, metrics: TraceMetrics) -> Result<Traci
         .build();
     let scope = InstrumentationScope::builder("trunkline").with_version(env!("CARGO_PKG_VERSION"));
     let tracer = provider.tracer_with_scope(scope.build());
-    Ok(Tracing { tracer, provider, sampling: *sampling })
+    Ok((provider, tracer))
 }
 
 /// Checks the URL of a collector. Returns whether the connection is encrypted.

@@ -3,14 +3,12 @@
 //! A flush is a trace of its own, as it stores publishes of several traces. It links to them, and each of
 //! them to it.
 
-use std::sync::Arc;
-
 use opentelemetry::{
     Context, KeyValue,
     trace::{Link, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _},
 };
 
-use super::{TracedCall, Traces, Tracing, context::Parent};
+use super::{call::TracedCall, context::Parent, tracer::Traces};
 use crate::{
     metrics::TraceMetrics,
     model::{Message, TopicName},
@@ -84,7 +82,7 @@ impl Traces {
         publishes: impl Iterator<Item = &'a PublishSpan>,
         size: impl FnOnce() -> FlushSize,
     ) -> Option<FlushSpan> {
-        let tracing: &Arc<Tracing> = self.tracing.as_ref()?;
+        let tracing = self.tracing.as_ref()?;
         let publishes: Vec<_> = publishes.take(MAX_LINKS).collect();
         if publishes.is_empty() {
             return None;
