@@ -90,4 +90,24 @@ mod tests {
         }
         assert!(matches!(Parent::read(|_| None), Parent::Unknown));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_stranger_sends_is_read_or_ignored(
+            traceparent in "(\\PC|[0-9a-f]{1,16}|-){0,12}",
+            tracestate in "(\\PC|[a-z=,@ ]){0,40}",
+        ) {
+            let header = |name: &str| Some(match name {
+                TRACEPARENT => traceparent.as_str(),
+                _ => tracestate.as_str(),
+            });
+            if let Parent::Sampled(context) = Parent::read(header) {
+                proptest::prop_assert!(context.is_valid() && context.is_sampled());
+            }
+            // A valid one, with whatever stands beside it.
+            let sampled = format!("00-{TRACE}-00f067aa0ba902b7-01");
+            let header = |name: &str| Some(if name == TRACEPARENT { sampled.as_str() } else { tracestate.as_str() });
+            proptest::prop_assert!(matches!(Parent::read(header), Parent::Sampled(_)));
+        }
+    }
 }

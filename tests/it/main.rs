@@ -43,6 +43,7 @@ mod connections;
 mod console;
 mod consume;
 mod contexts;
+mod dashboard;
 mod database_faults;
 mod database_tls;
 mod deadlines;
