@@ -16,9 +16,11 @@ mod form;
 mod format;
 mod layout;
 mod login;
+mod message;
 mod messages;
 mod overview;
 mod path;
+mod payload;
 mod problem;
 mod publish;
 mod sessions;
@@ -72,8 +74,7 @@ pub(super) struct Console {
     pub(super) is_encrypted: bool,
     pub(super) started: Instant,
     sessions: Sessions,
-    /// The name of the cookie with the number of a session. Cookies are for all ports of a host, so it
-    /// has that of this one.
+    /// The name of the cookie with the number of a session.
     cookie: String,
     /// What the secrets of forms are made of while nobody logs in.
     secret: String,
@@ -89,6 +90,13 @@ const FORM_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The largest form of somebody who is not known.
 const LARGEST_LOGIN: usize = 16 * 1024;
+
+/// The name of the cookie with the number of a session. Cookies are for all ports of a host, so it has
+/// that of this one. A browser takes a name with this prefix only from the host itself, by TLS.
+fn cookie_name(is_encrypted: bool, port: u16) -> String {
+    let prefix = if is_encrypted { "__Host-" } else { "" };
+    format!("{prefix}trunkline-session-{port}")
+}
 
 impl Console {
     /// `None` if the system has no random numbers.
@@ -108,7 +116,7 @@ impl Console {
             is_encrypted,
             started: Instant::now(),
             sessions: Sessions::new(),
-            cookie: format!("trunkline-session-{port}"),
+            cookie: cookie_name(is_encrypted, port),
             secret: sessions::random()?,
             tails: Arc::new(Semaphore::new(MAX_TAILS)),
         })
@@ -130,8 +138,8 @@ impl Console {
             .route("/topics/new", get(settings::show_new).post(settings::create))
             .route("/topics/{topic}", get(messages::show))
             .route("/topics/{topic}/facts", get(topic::show_facts))
-            .route("/topics/{topic}/messages/{offset}", get(messages::show_one))
-            .route("/topics/{topic}/messages/{offset}/raw", get(messages::download))
+            .route("/topics/{topic}/messages/{offset}", get(message::show_one))
+            .route("/topics/{topic}/messages/{offset}/raw", get(message::download))
             .route("/topics/{topic}/tail", get(tail::show))
             .route("/topics/{topic}/tail/events", get(tail::events))
             .route("/topics/{topic}/consumers", get(topic::show_consumers))

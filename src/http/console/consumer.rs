@@ -15,6 +15,7 @@ use super::{
     format,
     layout::{self, Place},
     messages, path,
+    payload::one_line,
     problem::Problem,
     topic,
     visitor::Visitor,
@@ -240,7 +241,7 @@ pub(super) async fn show_preview(
     match previewed.await {
         Ok(Some(message)) => html! {
             p { "The next message would be the one at offset " (message.offset) ":" }
-            pre.payload { code { (messages::one_line(&message.payload)) } }
+            pre.payload { code { (one_line(&message.payload)) } }
         },
         Ok(None) => html! { p { "The consumer would wait for the next message." } },
         Err(problem) => html! { p.field-error { (problem.text()) } },

@@ -74,14 +74,14 @@ pub(super) async fn log_in(
     };
     authorization.set_sensitive(true);
     let calls = Calls::new(console.api.clone(), &client, Some(authorization.clone()));
-    match calls.access().who_am_i(WhoAmIRequest::default()).await {
-        Ok(_) => {}
+    let principal = match calls.access().who_am_i(WhoAmIRequest::default()).await {
+        Ok(answer) => answer.into_inner().principal,
         Err(status) if status.code() == tonic::Code::Unauthenticated => {
             return wrong(Problem::from(status).text());
         }
         Err(status) => return Err(status.into()),
-    }
-    let Some(number) = console.sessions.begin(authorization) else {
+    };
+    let Some(number) = console.sessions.begin(principal, authorization) else {
         return Err(Problem::failed("the system has no random numbers"));
     };
     // Whoever was logged in before is not any more.
@@ -106,7 +106,7 @@ pub(super) async fn log_out(
         }
         console.sessions.end(&number);
     }
-    let cookie = format!("{}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict", console.cookie);
+    let cookie = format!("{}; Max-Age=0", cookie(&console.cookie, "", console.is_encrypted));
     Ok(([(header::SET_COOKIE, cookie)], Redirect::to("/login")).into_response())
 }
 

@@ -1,20 +1,17 @@
-//! The messages of a topic: from where the visitor wants, and one by one.
+//! The messages of a topic, from where the visitor wants.
 
-use std::{fmt::Write as _, time::SystemTime};
+use std::time::SystemTime;
 
 use axum::{
     Extension,
     extract::{Path, Query},
-    http::{HeaderMap, header},
-    response::{IntoResponse as _, Response},
 };
 use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::{
-    format,
-    layout::{self, Place},
-    path,
+    format, layout, path,
+    payload::one_line,
     problem::Problem,
     topic::{self, Tab},
     visitor::Visitor,
@@ -27,16 +24,6 @@ use crate::proto::{
 /// How many messages a page shows at most, and unless it is told.
 const MOST: i64 = 500;
 const USUAL: i64 = 50;
-
-/// How much of a payload is shown in one line, and in all.
-const PREVIEW: usize = 200;
-const SHOWN: usize = 64 * 1024;
-
-/// How far JSON is indented at most: deeper nesting would make a small payload a huge page.
-const DEEPEST: usize = 32;
-
-/// How many bytes a line of hexadecimal numbers shows.
-const HEX_LINE: usize = 16;
 
 /// Which messages to show.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -317,279 +304,9 @@ pub(super) fn row(topic: &str, message: &Message) -> Markup {
     }
 }
 
-/// The beginning of some bytes in one line. What is no text, or cannot be seen, is replaced.
-pub(super) fn one_line(bytes: &[u8]) -> String {
-    let begin = &bytes[..bytes.len().min(4 * PREVIEW)];
-    let text = String::from_utf8_lossy(begin);
-    let visible = |letter: char| match letter {
-        '\n' | '\r' | '\t' => ' ',
-        letter if letter.is_control() => '\u{fffd}',
-        letter => letter,
-    };
-    let mut line: String = text.chars().map(visible).take(PREVIEW).collect();
-    if text.chars().nth(PREVIEW).is_some() || begin.len() < bytes.len() {
-        line.push('…');
-    }
-    line
-}
-
-/// How to show a payload.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-enum Form {
-    Text,
-    Json,
-    Hex,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Shape {
-    #[serde(rename = "as")]
-    form: Option<Form>,
-}
-
-/// Shows one message: below its row, or on a page of its own.
-pub(super) async fn show_one(
-    Extension(visitor): Extension<Visitor>,
-    Path((name, offset)): Path<(String, i64)>,
-    Query(Shape { form }): Query<Shape>,
-    headers: HeaderMap,
-) -> Result<Markup, Problem> {
-    let message = find(&visitor, &name, offset).await?;
-    let detail = detail(&name, &message, form);
-    if headers.contains_key("hx-request") {
-        return Ok(detail);
-    }
-    let crumbs = [("Topics", "/topics".to_owned()), (name.as_str(), path::topic(&name))];
-    let title = format!("Message {offset}");
-    let content = html! {
-        (layout::heading(&crumbs, &title, &html! {}))
-        section.card { div.card-body { (detail) } }
-    };
-    Ok(layout::page(&visitor, Place::Topics, &title, &content))
-}
-
-/// Hands a payload out as it is.
-pub(super) async fn download(
-    Extension(visitor): Extension<Visitor>,
-    Path((name, offset)): Path<(String, i64)>,
-) -> Result<Response, Problem> {
-    let message = find(&visitor, &name, offset).await?;
-    let letters = name.chars().map(|letter| match letter {
-        letter if letter.is_ascii_alphanumeric() || "._-".contains(letter) => letter,
-        _ => '_',
-    });
-    let file: String = letters.collect();
-    let disposition = format!("attachment; filename=\"{file}-{offset}.bin\"");
-    let headers = [
-        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-        (header::CONTENT_DISPOSITION, disposition),
-    ];
-    Ok((headers, message.payload).into_response())
-}
-
-async fn find(visitor: &Visitor, topic: &str, offset: i64) -> Result<Message, Problem> {
-    let request = ReadMessagesRequest {
-        topic: topic.to_owned(),
-        start: Some(Start::Offset(offset)),
-        max_messages: 1,
-    };
-    let none = || Problem::not_found("there is no message at this offset");
-    let read = visitor.calls.topics().read_messages(request).await;
-    let read = read.map_err(|status| match status.code() {
-        tonic::Code::OutOfRange | tonic::Code::InvalidArgument => none(),
-        _ => status.into(),
-    })?;
-    let found = read.into_inner().messages.into_iter().find(|message| message.offset == offset);
-    found.ok_or_else(none)
-}
-
-fn detail(topic: &str, message: &Message, form: Option<Form>) -> Markup {
-    let is_text = || std::str::from_utf8(&message.payload).is_ok();
-    let json = match form {
-        None | Some(Form::Json) => as_json(&message.payload),
-        Some(_) => None,
-    };
-    let form = form.unwrap_or_else(|| match json.is_some() {
-        true => Form::Json,
-        false if is_text() => Form::Text,
-        false => Form::Hex,
-    });
-    let at = path::message(topic, message.offset);
-    let forms =
-        [(Form::Text, "text", "Text"), (Form::Json, "json", "JSON"), (Form::Hex, "hex", "Hex")];
-    let mut headers: Vec<_> = message.headers.iter().collect();
-    headers.sort();
-    html! {
-        div.message-detail {
-            dl.pairs {
-                dt { "Offset" } dd.mono { (message.offset) }
-                dt { "Published" } dd { (format::time(message.publish_time)) }
-                dt { "Producer" } dd { (message.producer_id) }
-                dt { "Key" }
-                dd.mono {
-                    @match &message.key {
-                        Some(key) => (String::from_utf8_lossy(key)),
-                        None => span.muted { "none" },
-                    }
-                }
-                @for (name, value) in headers { dt { "Header " (name) } dd.mono { (value) } }
-                dt { "Size" } dd { (format::bytes(message.payload.len() as i64)) }
-            }
-            div.row {
-                nav.switch aria-label="How to show the payload" {
-                    @for (of, name, text) in forms {
-                        @let target = format!("{at}?as={name}");
-                        a href=(target) hx-get=(target) hx-target="closest .message-detail"
-                            hx-swap="outerHTML" aria-current=[(of == form).then_some("true")] { (text) }
-                    }
-                }
-                a.button.button-small href=(format!("{at}/raw")) download { "Download" }
-            }
-            (payload(&message.payload, form, json))
-        }
-    }
-}
-
-fn payload(payload: &[u8], form: Form, json: Option<String>) -> Markup {
-    let begin = &payload[..payload.len().min(SHOWN)];
-    let shown = match form {
-        Form::Json => match json {
-            Some(json) => json,
-            None if begin.len() < payload.len() => {
-                return html! { p.muted { "The payload is too large to be shown as JSON." } };
-            }
-            None => return html! { p.muted { "The payload is not JSON." } },
-        },
-        Form::Text => String::from_utf8_lossy(begin).into_owned(),
-        Form::Hex => hex(begin),
-    };
-    let class = if form == Form::Hex { "payload payload-hex" } else { "payload" };
-    html! {
-        @if payload.is_empty() {
-            p.muted { "The payload is empty." }
-        } @else {
-            pre class=(class) tabindex="0" aria-label="Payload" { code { (shown) } }
-            @if begin.len() < payload.len() {
-                p.muted { "Only the first " (format::bytes(SHOWN as i64)) " are shown." }
-            }
-        }
-    }
-}
-
-/// JSON with line breaks; `None` if the payload is none, or too large to be shown whole.
-fn as_json(payload: &[u8]) -> Option<String> {
-    let value = (payload.len() <= SHOWN).then_some(payload)?;
-    let value: Box<serde_json::value::RawValue> = serde_json::from_slice(value).ok()?;
-    // Not by way of a `Value`, which would sort the names and round numbers.
-    Some(indent(value.get()))
-}
-
-/// Breaks JSON into lines, and changes nothing else.
-fn indent(json: &str) -> String {
-    let (mut text, mut depth, mut in_string, mut escaped) = (String::new(), 0, false, false);
-    let line = |text: &mut String, depth: usize| {
-        text.push('\n');
-        text.extend(std::iter::repeat_n("  ", depth.min(DEEPEST)));
-    };
-    let mut letters = json.chars().peekable();
-    while let Some(letter) = letters.next() {
-        if in_string {
-            text.push(letter);
-            in_string = escaped || letter != '"';
-            escaped = !escaped && letter == '\\';
-            continue;
-        }
-        match letter {
-            '"' => {
-                in_string = true;
-                text.push(letter);
-            }
-            '{' | '[' => {
-                text.push(letter);
-                while letters.next_if(|next| next.is_ascii_whitespace()).is_some() {}
-                let end = if letter == '{' { '}' } else { ']' };
-                match letters.next_if_eq(&end) {
-                    Some(end) => text.push(end),
-                    None => {
-                        depth += 1;
-                        line(&mut text, depth);
-                    }
-                }
-            }
-            '}' | ']' => {
-                depth = depth.saturating_sub(1);
-                line(&mut text, depth);
-                text.push(letter);
-            }
-            ',' => {
-                text.push(letter);
-                line(&mut text, depth);
-            }
-            ':' => text.push_str(": "),
-            letter if letter.is_ascii_whitespace() => {}
-            letter => text.push(letter),
-        }
-    }
-    text
-}
-
-/// Bytes as hexadecimal numbers, and as letters.
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for (number, line) in bytes.chunks(HEX_LINE).enumerate() {
-        let _ = write!(text, "{:08x} ", number * HEX_LINE);
-        for place in 0..HEX_LINE {
-            match line.get(place) {
-                Some(byte) => drop(write!(text, " {byte:02x}")),
-                None => text.push_str("   "),
-            }
-        }
-        text.push_str("  ");
-        let letter = |byte: &u8| if (b' '..=b'~').contains(byte) { char::from(*byte) } else { '.' };
-        text.extend(line.iter().map(letter));
-        text.push('\n');
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn json_is_broken_into_lines_and_nothing_else_changes() {
-        for (json, lines) in [
-            (
-                r#"{"b":1.10,"a":[1,{}],"s":"x,\"{y"}"#,
-                "{\n  \"b\": 1.10,\n  \"a\": [\n    1,\n    {}\n  ],\n  \"s\": \"x,\\\"{y\"\n}",
-            ),
-            ("[ ]", "[]"),
-            ("12345678901234567890123", "12345678901234567890123"),
-            (r#""a\\""#, r#""a\\""#),
-        ] {
-            assert_eq!(as_json(json.as_bytes()).as_deref(), Some(lines));
-        }
-        let deep = ["[".repeat(SHOWN / 2), "]".repeat(SHOWN / 2)].concat();
-        assert!(as_json(deep.as_bytes()).unwrap().len() < 8 * 1024 * 1024);
-        assert_eq!(as_json(b"{"), None);
-        assert_eq!(as_json(&[0xff]), None);
-    }
-
-    #[test]
-    fn bytes_are_shown_as_numbers_and_letters() {
-        let text = hex(b"hello, world! 12\x00");
-        let first = "00000000  68 65 6c 6c 6f 2c 20 77 6f 72 6c 64 21 20 31 32  hello, world! 12\n";
-        assert!(text.starts_with(first), "{text}");
-        assert!(text.ends_with("  .\n"), "{text}");
-    }
-
-    #[test]
-    fn a_preview_is_one_line_of_what_can_be_seen() {
-        assert_eq!(one_line(b"a\nb\x1b[31m"), "a b\u{fffd}[31m");
-        assert_eq!(one_line(&[b'x'; 1_000]).chars().count(), PREVIEW + 1);
-        assert_eq!(one_line(&[0xff, b'y']), "\u{fffd}y");
-    }
 
     #[test]
     fn times_offsets_and_counts_are_read_as_people_write_them() {

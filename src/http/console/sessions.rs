@@ -13,8 +13,10 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tonic::codegen::http::HeaderValue;
 
-/// How many sessions there may be. The one that was used the longest time ago makes room.
+/// How many sessions there may be, and of one principal. The one of them that was used the longest time
+/// ago makes room.
 const MOST: usize = 1_000;
+const MOST_OF_ONE: usize = 50;
 
 /// How long a session lasts that nobody uses, and any: a page that is open is a use.
 const IDLE: Duration = Duration::from_secs(12 * 3600);
@@ -27,6 +29,7 @@ pub(super) struct Sessions {
 }
 
 struct Session {
+    principal: String,
     authorization: HeaderValue,
     csrf: String,
     began_at: Instant,
@@ -53,17 +56,15 @@ impl Sessions {
     }
 
     /// Begins a session; returns its number. `None` if the system has no random numbers.
-    pub(super) fn begin(&self, authorization: HeaderValue) -> Option<String> {
+    pub(super) fn begin(&self, principal: String, authorization: HeaderValue) -> Option<String> {
         let (number, csrf) = (random()?, random()?);
         let now = Instant::now();
         let mut open = self.open.lock();
         open.retain(|_, session| !session.is_over(now));
-        if open.len() >= MOST
-            && let Some(oldest) = open.iter().min_by_key(|(_, it)| it.used_at).map(|(key, _)| *key)
-        {
-            open.remove(&oldest);
-        }
-        open.insert(key(&number), Session { authorization, csrf, began_at: now, used_at: now });
+        make_room(&mut open, MOST_OF_ONE, |session| session.principal == principal);
+        make_room(&mut open, MOST, |_| true);
+        let session = Session { principal, authorization, csrf, began_at: now, used_at: now };
+        open.insert(key(&number), session);
         Some(number)
     }
 
@@ -86,6 +87,20 @@ impl Sessions {
     }
 }
 
+/// Makes room for one more of the sessions that count.
+fn make_room(
+    open: &mut HashMap<[u8; 32], Session>,
+    most: usize,
+    counts: impl Fn(&Session) -> bool,
+) {
+    let counted = || open.iter().filter(|(_, session)| counts(session));
+    if counted().count() >= most
+        && let Some(oldest) = counted().min_by_key(|(_, it)| it.used_at).map(|(key, _)| *key)
+    {
+        open.remove(&oldest);
+    }
+}
+
 fn key(number: &str) -> [u8; 32] {
     Sha256::digest(number).into()
 }
@@ -105,13 +120,18 @@ mod tests {
         HeaderValue::from_static(text)
     }
 
+    /// Somebody logs in.
+    fn begin(sessions: &Sessions, principal: &str) -> String {
+        let authorization = HeaderValue::from_str(principal).unwrap();
+        sessions.begin(principal.to_owned(), authorization).unwrap()
+    }
+
     #[test]
     fn a_session_stands_for_its_token_until_it_ends() {
         let sessions = Sessions::new();
-        let (ann, bob) =
-            (sessions.begin(token("ann")).unwrap(), sessions.begin(token("bob")).unwrap());
+        let (ann, bob) = (begin(&sessions, "ann"), begin(&sessions, "bob"));
         assert_ne!(ann, bob);
-        assert_eq!(sessions.find(&ann).unwrap().authorization, token("ann"));
+        assert_eq!(sessions.find(&ann).unwrap().authorization, "ann");
         assert_ne!(sessions.find(&ann).unwrap().csrf, sessions.find(&bob).unwrap().csrf);
         sessions.end(&ann);
         assert!(sessions.find(&ann).is_none() && sessions.find("").is_none());
@@ -121,13 +141,26 @@ mod tests {
     #[test]
     fn the_session_that_was_used_the_longest_time_ago_makes_room() {
         let sessions = Sessions::new();
-        let first = sessions.begin(token("first")).unwrap();
-        let second = sessions.begin(token("second")).unwrap();
-        for _ in 2..MOST {
-            sessions.begin(token("other")).unwrap();
+        let (first, second) = (begin(&sessions, "first"), begin(&sessions, "second"));
+        for number in 2..MOST {
+            begin(&sessions, &number.to_string());
         }
         assert!(sessions.find(&first).is_some());
-        sessions.begin(token("one more")).unwrap();
+        begin(&sessions, "one more");
         assert!(sessions.find(&first).is_some() && sessions.find(&second).is_none());
+    }
+
+    #[test]
+    fn a_principal_that_logs_in_again_and_again_logs_out_nobody_else() {
+        let sessions = Sessions::new();
+        let (ann, first) = (begin(&sessions, "ann"), begin(&sessions, "bob"));
+        let second = begin(&sessions, "bob");
+        for _ in 2..MOST {
+            begin(&sessions, "bob");
+        }
+        let last = begin(&sessions, "bob");
+        assert!(sessions.find(&ann).is_some() && sessions.find(&last).is_some());
+        assert!(sessions.find(&first).is_none() && sessions.find(&second).is_none());
+        assert_eq!(sessions.open.lock().len(), 1 + MOST_OF_ONE);
     }
 }
