@@ -34,6 +34,7 @@ use crate::{
     audit::Audit,
     metrics::BrokerMetrics,
     storage::{self, Storage},
+    traces::Traces,
 };
 
 pub use admin::{
@@ -111,6 +112,7 @@ pub struct Broker {
     /// The tasks that serve all calls.
     tasks: TaskTracker,
     quotas: Quotas,
+    traces: Traces,
 }
 
 impl Broker {
@@ -119,6 +121,16 @@ impl Broker {
         storage: Storage,
         writers: usize,
         quotas: Quotas,
+    ) -> Result<Arc<Self>, storage::Error> {
+        Self::start_traced(storage, writers, quotas, Traces::default()).await
+    }
+
+    /// As [`Self::start`], and traces publishes.
+    pub async fn start_traced(
+        storage: Storage,
+        writers: usize,
+        quotas: Quotas,
+        traces: Traces,
     ) -> Result<Arc<Self>, storage::Error> {
         let storage = Arc::new(storage);
         let (calls, tasks) = (Calls::default(), TaskTracker::new());
@@ -163,6 +175,7 @@ impl Broker {
             outbox,
             characters: characters.clone(),
             metrics: metrics.clone(),
+            traces: traces.clone(),
         };
         let publisher = Publisher::start(Arc::new(log_store), writers, calls.clone(), &tasks);
         let sweeper = Sweeper::new(storage.clone(), logs.clone(), lease_session);
@@ -220,6 +233,7 @@ impl Broker {
             stopping,
             tasks,
             quotas,
+            traces,
         }))
     }
 
@@ -236,6 +250,11 @@ impl Broker {
     /// Records what is done and what is refused.
     pub fn audit(&self) -> Arc<Audit> {
         self.audit.clone()
+    }
+
+    /// Traces calls and publishes.
+    pub fn traces(&self) -> &Traces {
+        &self.traces
     }
 
     /// Whether the database answers, as of the last second or so.

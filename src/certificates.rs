@@ -100,6 +100,12 @@ impl PemFile {
         Error { file: self.clone(), problem: problem.to_string() }
     }
 
+    /// The file as it is, which holds at least one certificate.
+    pub(crate) fn text(&self) -> Result<Vec<u8>, Error> {
+        self.certificates()?;
+        self.read()
+    }
+
     fn read(&self) -> Result<Vec<u8>, Error> {
         let metadata = fs::metadata(&self.path).map_err(|error| self.error(error))?;
         if !metadata.is_file() {

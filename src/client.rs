@@ -41,6 +41,9 @@
 //!   [`Commit::Auto`] no message is skipped, whatever breaks; with [`Commit::AtMostOnce`] none
 //!   arrives twice.
 //! * Memory is bounded: a producer waits for room, and a consumer reads only a few frames ahead.
+//!
+//! With the feature `otel`, traces follow messages from producers to consumers: the module `trace` says
+//! how.
 
 mod backoff;
 mod builder;
@@ -51,6 +54,8 @@ mod error;
 mod message;
 mod producer;
 mod start;
+#[cfg(feature = "otel")]
+pub mod trace;
 
 pub use builder::{ClientBuilder, ConsumerBuilder, ProducerBuilder};
 pub use connect::{Client, Connection};

@@ -38,3 +38,5 @@ pub mod proto;
 pub mod server;
 #[cfg(feature = "server")]
 pub mod storage;
+#[cfg(feature = "server")]
+pub mod traces;

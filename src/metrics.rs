@@ -11,6 +11,7 @@ mod database;
 mod leases;
 mod publishing;
 mod text;
+mod traces;
 mod traffic;
 
 pub use broker::BrokerMetrics;
@@ -19,4 +20,5 @@ pub use database::{DatabaseMetrics, SessionMetrics, StatementTimer};
 pub use leases::LeaseMetrics;
 pub use publishing::{PublishMetrics, PublishTimer};
 pub use text::{Collection, Instruments, Metrics, Samples};
+pub use traces::TraceMetrics;
 pub use traffic::{TopicTraffic, Traffic};

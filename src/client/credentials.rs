@@ -184,6 +184,8 @@ impl Interceptor for Credentials {
         if let Some(authorization) = self.value() {
             request.metadata_mut().insert("authorization", authorization);
         }
+        #[cfg(feature = "otel")]
+        super::trace::pass_on(request.metadata_mut());
         Ok(request)
     }
 }

@@ -122,7 +122,7 @@ impl Error {
 }
 
 impl Refusal {
-    fn reason_or_code(&self) -> String {
+    pub(super) fn reason_or_code(&self) -> String {
         match self.reason.as_str() {
             "" => format!("{:?}", self.code),
             reason => reason.to_owned(),

@@ -10,6 +10,7 @@ mod acknowledgement;
 mod buffer;
 mod delivery;
 mod limits;
+mod send_span;
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,6 +24,7 @@ pub use acknowledgement::Acknowledgement;
 use buffer::Buffer;
 use delivery::DeliverySpawner;
 pub(super) use limits::Limits;
+use send_span::SendSpan;
 
 /// Publishes to one topic; from [`Client::producer`].
 ///
@@ -121,7 +123,9 @@ impl Producer {
     /// [`Error::Invalid`] if the message exceeds a limit; the producer's final error if it has
     /// ended.
     pub async fn send(&self, message: impl Into<NewMessage>) -> Result<Acknowledgement, Error> {
-        self.buffer.add(message.into()).await
+        let mut message = message.into();
+        let span = SendSpan::start(&self.registration.topic, &mut message);
+        self.buffer.add(message, span).await
     }
 
     /// Sends the gathered messages without lingering, and waits until every message sent so far is

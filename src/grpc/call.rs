@@ -1,7 +1,13 @@
 //! What applies to every call: the metadata limit, who calls, the deadline, and details for refusals that
 //! tonic makes by itself.
 
-use std::{error::Error as _, future::ready, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    error::Error as _,
+    future::ready,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::future::{Either, FutureExt as _};
 use tonic::{
@@ -25,12 +31,13 @@ use crate::{
         audited::Denials,
         call_task, connection, deadline, explain,
         limits::{MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, UNREAD_LIMIT},
-        measured::{IsStream, measure},
+        measured::{IsStream, Measurement, measure},
         status,
         stream_answer::StreamTerms,
     },
     metrics::CallMetrics,
     model::InvalidInput,
+    traces::{BegunCall, CallSpan, Traces},
 };
 
 /// What calls are routed to, and who may make them. Cheap to clone.
@@ -44,6 +51,8 @@ pub struct Api {
     pub audit: Arc<Audit>,
     /// Measures all calls.
     pub metrics: Arc<CallMetrics>,
+    /// Traces calls.
+    pub traces: Traces,
 }
 
 /// Answers a call of a caller that is known, within its deadline.
@@ -62,13 +71,31 @@ pub fn answer(api: Api, mut request: Request<Body>) -> impl Future<Output = Resp
             },
             false => None,
         };
+        // From here on, as strangers are to cause no traces where callers must prove who they are.
+        let span = begin_span(&api, call.0, timer.began(), &mut request);
         let audit = known.is_some().then(|| api.audit.clone());
         let response = answer_in_time(api, request).await;
         if let (Some(known), Some(audit)) = (known, audit) {
             known.count_denied(audit, &response);
         }
-        measure(timer, response)
+        measure(Measurement::new(timer, span), response)
     }
+}
+
+/// Starts the span of a call that is traced, and names it in the call's log lines.
+fn begin_span(
+    api: &Api,
+    method: &'static str,
+    began: Instant,
+    request: &mut Request<Body>,
+) -> Option<CallSpan> {
+    let client = connection::client(request.extensions());
+    let metadata = |name: &str| request.headers().get(name)?.to_str().ok();
+    let span = api.traces.begin_call(BegunCall { method, began, client, metadata })?;
+    let (trace_id, span_id) = span.ids();
+    tracing::Span::current().record("trace_id", trace_id).record("span_id", span_id);
+    request.extensions_mut().insert(span.call());
+    Some(span)
 }
 
 /// Refuses metadata that is too large.

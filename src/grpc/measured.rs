@@ -1,4 +1,5 @@
-//! Measures how calls end: by their answer, by the end of their stream, or by their client.
+//! Measures how calls end, and ends their spans: by their answer, by the end of their stream, or by their
+//! client.
 
 use std::{
     pin::Pin,
@@ -14,47 +15,80 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
-use crate::metrics::CallTimer;
+use crate::{metrics::CallTimer, traces::CallSpan};
 
 /// An extension of an answer that is a stream: its status comes at the end of the stream.
 #[derive(Clone)]
 pub(super) struct IsStream;
 
+/// What is measured of a call.
+pub(super) struct Measurement {
+    timer: CallTimer,
+    /// The call's span, if it is traced.
+    span: Option<CallSpan>,
+}
+
 /// Ends the measurement of a call that has its answer, or of its stream when that ends.
-pub(super) fn measure(timer: CallTimer, mut answer: Response<Body>) -> Response<Body> {
+pub(super) fn measure(
+    measurement: impl Into<Measurement>,
+    mut answer: Response<Body>,
+) -> Response<Body> {
+    let measurement = measurement.into();
     if let Some(status) = answer.extensions().get::<Status>() {
-        end(timer, status);
+        measurement.end_by_status(status);
     } else if answer.headers().contains_key("grpc-status") {
-        end_by_headers(timer, answer.headers());
+        measurement.end_by_headers(answer.headers());
     } else if let Some(IsStream) = answer.extensions_mut().remove::<IsStream>() {
-        return answer.map(|body| Body::new(MeasuredBody { body, timer: Some(timer) }));
+        return answer.map(|body| Body::new(MeasuredBody { body, measurement: Some(measurement) }));
     } else {
-        timer.end(name(Code::Ok));
+        measurement.end(Code::Ok);
     }
     answer
 }
 
-fn end_by_headers(timer: CallTimer, headers: &HeaderMap) {
-    match Status::from_header_map(headers) {
-        Some(status) => end(timer, &status),
-        None => timer.end(name(Code::Unknown)),
+impl Measurement {
+    pub(super) fn new(timer: CallTimer, span: Option<CallSpan>) -> Self {
+        Self { timer, span }
+    }
+
+    fn end_by_headers(self, headers: &HeaderMap) {
+        match Status::from_header_map(headers) {
+            Some(status) => self.end_by_status(&status),
+            None => self.end(Code::Unknown),
+        }
+    }
+
+    fn end_by_status(self, status: &Status) {
+        if status.code() != Code::Ok
+            && let Some(info) = status.get_details_error_info()
+        {
+            self.timer.count_refusal(&info.reason);
+            if let Some(span) = &self.span {
+                span.refused(&info.reason);
+            }
+        }
+        self.end(status.code());
+    }
+
+    fn end(self, code: Code) {
+        self.timer.end(name(code));
+        if let Some(span) = self.span {
+            span.end(name(code));
+        }
     }
 }
 
-fn end(timer: CallTimer, status: &Status) {
-    if status.code() != Code::Ok
-        && let Some(info) = status.get_details_error_info()
-    {
-        timer.count_refusal(&info.reason);
+impl From<CallTimer> for Measurement {
+    fn from(timer: CallTimer) -> Self {
+        Self::new(timer, None)
     }
-    timer.end(name(status.code()));
 }
 
 /// The body of a stream's answer.
 struct MeasuredBody {
     body: Body,
     /// Taken at the end.
-    timer: Option<CallTimer>,
+    measurement: Option<Measurement>,
 }
 
 impl HttpBody for MeasuredBody {
@@ -68,9 +102,9 @@ impl HttpBody for MeasuredBody {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         if let Some(Ok(part)) = &frame
             && let Some(trailers) = part.trailers_ref()
-            && let Some(timer) = self.timer.take()
+            && let Some(measurement) = self.measurement.take()
         {
-            end_by_headers(timer, trailers);
+            measurement.end_by_headers(trailers);
         }
         Poll::Ready(frame)
     }

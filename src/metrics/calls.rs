@@ -60,6 +60,11 @@ impl CallMetrics {
 }
 
 impl CallTimer {
+    /// When the call began.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
     /// Ends the measurement of a call that ended with a code.
     pub fn end(mut self, code: &'static str) {
         self.code = code;

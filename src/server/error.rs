@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, process::ExitCode};
 
-use crate::{access, certificates, embedded, storage};
+use crate::{access, certificates, embedded, storage, traces};
 
 /// The exit code when the database could not be reached, as in sysexits.h.
 const EX_UNAVAILABLE: u8 = 69;
@@ -68,6 +68,9 @@ pub enum Error {
     /// The keys of the identity provider cannot be used.
     #[error("load {0}")]
     Jwt(#[from] access::jwt::Error),
+    /// Traces cannot be exported.
+    #[error("export traces to --otlp-endpoint: {0}")]
+    Traces(#[from] traces::Error),
     /// Tokens of an issuer are to be accepted, but callers need none.
     #[error("use --jwt-issuer: it goes with --auth required, without which nobody needs a token")]
     JwtWithoutAuth,
@@ -142,6 +145,7 @@ impl Error {
             | Self::DirectUrlAlone
             | Self::Exposed { .. }
             | Self::JwtWithoutAuth
+            | Self::Traces(_)
             | Self::Bootstrap(access::BootstrapError::Principal(_))
             | Self::Embedded(embedded::Error::EmptyBinariesVariable) => 2.into(),
             _ => ExitCode::FAILURE,

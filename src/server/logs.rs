@@ -67,7 +67,8 @@ pub(super) fn request_span<B>(request: &Request<B>) -> Span {
     let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     let method = shorten(request.uri().path().trim_start_matches('/'), LONGEST_METHOD);
     let id = header("x-request-id").map(|id| shorten(id, LONGEST_ID));
-    tracing::info_span!("request", method, id)
+    let not_traced = tracing::field::Empty;
+    tracing::info_span!("request", method, id, trace_id = not_traced, span_id = not_traced)
 }
 
 /// The beginning of a text that a client chose: up to some printable characters.

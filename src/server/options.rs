@@ -5,6 +5,7 @@ mod connections;
 mod http;
 mod jwt;
 mod tls;
+mod traces;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -16,6 +17,7 @@ pub use connections::ConnectionOptions;
 pub use http::{DEFAULT_MAX_SERIES, HttpAddress, HttpOptions};
 pub use jwt::JwtOptions;
 pub use tls::{ClientAuth, TlsOptions};
+pub use traces::TraceOptions;
 
 /// The options of `trunkline serve`.
 #[derive(Args, Clone, Debug)]
@@ -78,6 +80,10 @@ pub struct ServeOptions {
     /// The HTTP port.
     #[command(flatten)]
     pub http: HttpOptions,
+
+    /// Traces.
+    #[command(flatten)]
+    pub traces: TraceOptions,
 
     /// Limits of connections.
     #[command(flatten)]

@@ -166,6 +166,7 @@ pub(super) async fn run_server(
         access: access.clone(),
         audit: broker.audit(),
         metrics: services.metrics(),
+        traces: broker.traces().clone(),
     };
     let serving_http = match http {
         None => None,
@@ -180,6 +181,7 @@ pub(super) async fn run_server(
                 instruments: vec![
                     Box::new(services.metrics()),
                     Box::new(broker.storage().metrics()),
+                    Box::new(broker.traces().metrics()),
                 ],
                 port: PortCounts {
                     connections: Arc::new(acceptor.counts()),

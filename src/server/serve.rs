@@ -23,6 +23,7 @@ use crate::{
     access::jwt::{KeySource, Verifier},
     broker::{Broker, Quotas},
     storage::{Limits, ServerSettings, Storage},
+    traces::Traces,
 };
 
 /// Database sessions besides those of [`Limits`]: one each for leases, notifications, positions, the
@@ -42,19 +43,27 @@ async fn try_serve(options: ServeOptions) -> Result<(), Error> {
     exposure::check(&options)?;
     let tls = Tls::load(&options.tls)?.map(Arc::new);
     let keys = jwt_keys(&options).await?;
+    let traces = options.traces.start()?;
     descriptors::raise_limit();
     let shutdown = signals::shutdown()?;
     let database = Database::provide(&options.database).await?;
-    let outcome = serve_on(&database, &options, tls, keys, &shutdown).await;
-    database.release().await?;
+    let outcome = serve_on(&database, &options, Secured { tls, keys }, &traces, &shutdown).await;
+    let (released, ()) = tokio::join!(database.release(), traces.finish());
+    released?;
     outcome
+}
+
+/// What was loaded to secure the ports.
+struct Secured {
+    tls: Option<Arc<Tls>>,
+    keys: Option<Arc<KeySource>>,
 }
 
 async fn serve_on(
     database: &Database,
     options: &ServeOptions,
-    tls: Option<Arc<Tls>>,
-    keys: Option<Arc<KeySource>>,
+    Secured { tls, keys }: Secured,
+    traces: &Traces,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
     let limits =
@@ -66,7 +75,7 @@ async fn serve_on(
     };
     let (storage, settings) = storage?;
     let quotas = quotas(options, settings.as_ref());
-    let broker = Broker::start(storage, limits.writers, quotas).await?;
+    let broker = Broker::start_traced(storage, limits.writers, quotas, traces.clone()).await?;
     let address = options.listen;
     let listener =
         TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;

@@ -54,7 +54,13 @@ async fn a_certificate_stands_for_the_first_of_its_names_that_has_a_grant() {
     let overview = Overview::new(broker.storage(), 1, broker.database_up());
     let services = Services::new(broker.clone(), access.clone(), Arc::new(overview));
     let (routes, metrics) = (Routes::new(services.access()).prepare(), services.metrics());
-    let api = Api { routes, access: access.clone(), audit: broker.audit(), metrics };
+    let api = Api {
+        routes,
+        access: access.clone(),
+        audit: broker.audit(),
+        metrics,
+        traces: broker.traces().clone(),
+    };
 
     let known = who_am_i(&api, &["www.example", "shop", "office"], None).await.unwrap();
     assert_eq!((known.principal.as_str(), known.token_id.as_str()), ("shop", ""));

@@ -16,13 +16,14 @@ const LAYERS: Arrows = &[
     ("model", &[]),
     ("proto", &[]),
     ("metrics", &["model"]),
+    ("traces", &["model", "metrics"]),
     ("embedded", &[]),
     ("certificates", &[]),
     ("storage", &["model", "certificates", "metrics"]),
     ("audit", &["model", "storage"]),
     ("access", &["model", "storage", "audit", "certificates"]),
-    ("broker", &["model", "storage", "audit", "metrics"]),
-    ("grpc", &["model", "access", "audit", "broker", "metrics", "proto"]),
+    ("broker", &["model", "storage", "audit", "metrics", "traces"]),
+    ("grpc", &["model", "access", "audit", "broker", "metrics", "proto", "traces"]),
     ("http", &["model", "storage", "access", "broker", "grpc", "metrics", "proto"]),
     (
         "server",
@@ -36,6 +37,7 @@ const LAYERS: Arrows = &[
             "proto",
             "embedded",
             "certificates",
+            "traces",
         ],
     ),
     ("client", &["proto"]),
@@ -85,12 +87,15 @@ const ROOMS: Arrows = &[
 ];
 
 /// Crates that only some layers may name.
-const OWNERS: [(&str, &[&str]); 6] = [
+const OWNERS: [(&str, &[&str]); 9] = [
     ("tokio_postgres", &["storage"]),
     ("deadpool", &["storage"]),
     ("deadpool_postgres", &["storage"]),
     ("refinery", &["storage"]),
     ("prometheus_client", &["metrics"]),
+    ("opentelemetry", &["traces", "client"]),
+    ("opentelemetry_sdk", &["traces"]),
+    ("opentelemetry_otlp", &["traces"]),
     ("tonic::Status", &["grpc", "http", "client", "cli"]),
 ];
 

@@ -12,17 +12,18 @@ use crate::{
 
 /// Starts a broker, and collects its log.
 async fn broker_with_log(filter: &str, url: &str) -> (Client, mpsc::Receiver<String>) {
-    broker_with_log_as("plain", filter, url).await
+    broker_with_flags(&[], filter, url).await
 }
 
-async fn broker_with_log_as(
-    format: &str,
+async fn broker_with_flags(
+    flags: &[&str],
     filter: &str,
     url: &str,
 ) -> (Client, mpsc::Receiver<String>) {
-    let start = ["--listen", "127.0.0.1:0", "--drain-timeout", "1s", "--log-format", format];
+    let start = ["--listen", "127.0.0.1:0", "--drain-timeout", "1s"];
     let (broker, endpoint) =
-        Trunkline::serve_with_log(filter, &[&start[..], &["--database-url", url]].concat()).await;
+        Trunkline::serve_with_log(filter, &[&start[..], flags, &["--database-url", url]].concat())
+            .await;
     let (lines, log) = mpsc::channel(100_000); // More lines than a test's broker writes.
     tokio::spawn(async move {
         // Moved in as a whole, as dropping it kills the broker.
@@ -297,11 +298,16 @@ impl JsonLine {
 async fn each_line_in_json_is_one_flat_object_with_a_documented_name() {
     let database = TestDatabase::create().await;
     let filter = "info,trunkline=debug";
-    let (client, mut log) = broker_with_log_as("json", filter, &database.url).await;
+    // Nothing receives the traces there, but calls that are traced have ids.
+    let flags = ["--log-format", "json", "--otlp-endpoint", "http://127.0.0.1:1"];
+    let (client, mut log) = broker_with_flags(&flags, filter, &database.url).await;
     let topic = "orders".to_owned();
     let request = proto::CreateTopicRequest { topic, ..Default::default() };
     let mut request = tonic::Request::new(request);
     request.metadata_mut().insert("x-request-id", "order \"7\"".parse().unwrap());
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+    request.metadata_mut().insert("traceparent", parent.parse().unwrap());
     client.topics().create_topic(request).await.unwrap();
     let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
     let register = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
@@ -326,6 +332,7 @@ async fn each_line_in_json_is_one_flat_object_with_a_documented_name() {
     assert_eq!((created.text("log.logger"), created.text("topic")), ("audit", "orders"));
     assert_eq!(created.text("request.id"), "order \"7\"");
     assert_eq!(created.text("request.method"), "trunkline.v1.TopicService/CreateTopic");
+    assert_eq!((created.text("trace.id"), created.text("span.id").len()), (trace, 16));
     let opened = named("opened a stream");
     assert_eq!((opened.text("topic"), opened.get("request.id")), ("orders", None));
 }

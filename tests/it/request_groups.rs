@@ -27,7 +27,7 @@ fn group<const N: usize>(producer: &str, first: i64, counts: [usize; N]) -> Publ
 }
 
 async fn answers(broker: &Broker, group: Publish) -> Vec<Result<Receipt, Error>> {
-    soon("the answers", broker.publisher.enqueue(group, None).await.unwrap().wait()).await
+    soon("the answers", broker.publisher.enqueue(group, None, None).await.unwrap().wait()).await
 }
 
 #[tokio::test]

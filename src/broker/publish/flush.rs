@@ -11,6 +11,7 @@ use crate::{
         },
     },
     model::{Draft, Epoch, Offset, ProducerId, Registration, Sequence, StoredRun, TopicName},
+    traces::{FlushSize, FlushSpan, Traces},
 };
 
 /// A flush holds at most this many messages. Larger batches were not faster, and a consumer reads
@@ -83,6 +84,16 @@ impl Flush {
     fn has_room(&self, publish: &Publish) -> bool {
         self.messages + publish.messages.count() <= FLUSH_MESSAGES
             && self.bytes + publish.messages.bytes() <= FLUSH_BYTES
+    }
+
+    /// The span of the flush, if one of its publishes is traced.
+    pub(crate) fn begin_span(&self, traces: &Traces) -> Option<FlushSpan> {
+        let members = self.topics.iter().flat_map(|topic| &topic.members);
+        traces.begin_flush(members.filter_map(Pending::span), || FlushSize {
+            topics: self.topics.len(),
+            messages: self.messages,
+            bytes: self.bytes,
+        })
     }
 
     /// Adds a publish.

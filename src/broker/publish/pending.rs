@@ -12,6 +12,7 @@ use crate::{
         publish::request::{Publish, Receipt},
     },
     metrics::PublishTimer,
+    traces::PublishSpan,
 };
 
 /// The outcome of a publish.
@@ -25,6 +26,17 @@ pub(crate) enum Outcome {
     Each(Vec<Result<Receipt, Error>>),
 }
 
+impl Outcome {
+    /// Why messages were not stored, if some were not.
+    fn error(&self) -> Option<&Error> {
+        match self {
+            Self::Stored(_) => None,
+            Self::Failed(error) => Some(error),
+            Self::Each(outcomes) => outcomes.iter().find_map(|outcome| outcome.as_ref().err()),
+        }
+    }
+}
+
 /// The caller that waits for a publish's outcome.
 pub(crate) struct Caller {
     pub outcome: oneshot::Sender<Outcome>,
@@ -32,6 +44,8 @@ pub(crate) struct Caller {
     pub _hold: Option<Hold>,
     /// Measures how long the answer takes.
     pub timer: PublishTimer,
+    /// The publish's span, if it is traced.
+    pub span: Option<PublishSpan>,
 }
 
 /// The answers to come to a publish.
@@ -100,6 +114,15 @@ impl Pending {
         Self { publish, reply: Reply::Whole(caller) }
     }
 
+    /// The span of the publish, if it is traced.
+    pub(crate) fn span(&self) -> Option<&PublishSpan> {
+        match &self.reply {
+            Reply::Whole(caller) => caller.span.as_ref(),
+            // The flush that was split has linked to it.
+            Reply::Part { .. } => None,
+        }
+    }
+
     /// Answers with where the publish was stored, or why it failed.
     pub(crate) fn answer(self, answer: Result<Receipt, Error>) {
         match self.reply {
@@ -128,6 +151,11 @@ impl Pending {
 impl Caller {
     fn send(self, outcome: Outcome) {
         self.timer.end();
+        if let Some(span) = self.span
+            && let Some(error) = outcome.error()
+        {
+            span.failed(error);
+        }
         // A caller that has gone does not receive it.
         let _ = self.outcome.send(outcome);
     }
@@ -168,7 +196,12 @@ mod tests {
         (
             Pending::new(
                 group,
-                Caller { outcome, _hold: None, timer: PublishMetrics::default().begin() },
+                Caller {
+                    outcome,
+                    _hold: None,
+                    timer: PublishMetrics::default().begin(),
+                    span: None,
+                },
             ),
             answers,
         )

@@ -28,6 +28,7 @@ use crate::{
     },
     metrics::PublishMetrics,
     model::TopicName,
+    traces::PublishSpan,
 };
 
 /// How many bytes of publishes may be in flight. Beyond that, requests are not read, so that HTTP/2
@@ -76,17 +77,28 @@ impl Publisher {
         &self.budget
     }
 
-    /// Stores the messages of one request. `hold` is what its bytes were charged.
-    pub async fn publish(&self, publish: Publish, hold: Option<Hold>) -> Result<Receipt, Error> {
-        let answers = self.enqueue(publish, hold).await?.wait().await;
+    /// Stores the messages of one request. `hold` is what its bytes were charged, `span` its
+    /// span if it is traced.
+    pub async fn publish(
+        &self,
+        publish: Publish,
+        hold: Option<Hold>,
+        span: Option<PublishSpan>,
+    ) -> Result<Receipt, Error> {
+        let answers = self.enqueue(publish, hold, span).await?.wait().await;
         answers.into_iter().next().unwrap_or(Err(Error::outcome_unknown()))
     }
 
     /// Enqueues a publish as soon as the queue has room for it. Publishes to one topic are stored in
     /// the order in which they are enqueued. `hold` is what its bytes were charged, and is returned
     /// with the answer.
-    pub async fn enqueue(&self, publish: Publish, hold: Option<Hold>) -> Result<Answers, Error> {
-        let (answers, full) = self.try_enqueue(publish, hold)?;
+    pub async fn enqueue(
+        &self,
+        publish: Publish,
+        hold: Option<Hold>,
+        span: Option<PublishSpan>,
+    ) -> Result<Answers, Error> {
+        let (answers, full) = self.try_enqueue(publish, hold, span)?;
         if let Some(full) = full {
             let (queue, pending) = *full;
             // Boxed, as a queue is rarely full.
@@ -102,13 +114,14 @@ impl Publisher {
         &self,
         publish: Publish,
         hold: Option<Hold>,
+        span: Option<PublishSpan>,
     ) -> Result<(Answers, Option<Full>), Error> {
         self.calls.admit()?;
         let queue = self.queue_of(&publish.topic).ok_or(Error::Draining)?;
         let (outcome, answered) = oneshot::channel();
         let answers = Answers::of(&publish, answered);
         let timer = self.metrics.begin();
-        let pending = Pending::new(publish, Caller { outcome, _hold: hold, timer });
+        let pending = Pending::new(publish, Caller { outcome, _hold: hold, timer, span });
         // This takes no room that goes to a sender that waits.
         match queue.try_send(pending) {
             Ok(()) => Ok((answers, None)),

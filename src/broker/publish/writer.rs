@@ -27,6 +27,7 @@ use crate::{
     metrics::BrokerMetrics,
     model::{Draft, OffsetRange, ProducerId, TopicName},
     storage::{self, Appended, Registrations, Storage},
+    traces::Traces,
 };
 
 /// Writes the publishes of the topics that it owns.
@@ -43,6 +44,7 @@ pub(crate) struct LogStore {
     pub outbox: Outbox,
     pub characters: Arc<Characters>,
     pub metrics: Arc<BrokerMetrics>,
+    pub traces: Traces,
 }
 
 impl Writer {
@@ -62,7 +64,10 @@ impl Writer {
                 }
                 waiting.extend(received.drain(..));
             }
-            let flushes = self.take_flush(&mut waiting).into_topics();
+            let flush = self.take_flush(&mut waiting);
+            // Ends when all publishes are answered.
+            let _span = flush.begin_span(&self.log.traces);
+            let flushes = flush.into_topics();
             #[cfg(feature = "sabotage")]
             if crate::model::Sabotage::AcknowledgeBeforeCommit.is_on() {
                 self.log.acknowledge_before_commit(flushes).await;

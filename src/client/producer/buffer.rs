@@ -11,6 +11,7 @@ use tokio::{
 use super::{
     acknowledgement::{Acknowledgement, Outcome},
     limits::Limits,
+    send_span::SendSpan,
 };
 use crate::{
     client::{error::Error, message::checked_size},
@@ -30,13 +31,15 @@ pub(super) struct Request {
     /// When the first message came.
     pub(super) began: Instant,
     pub(super) outcome: Outcome,
+    /// The spans of messages that are traced, with their indexes.
+    spans: Vec<(usize, SendSpan)>,
 }
 
 impl Request {
     fn new(capacity: usize) -> Self {
         let messages = Vec::with_capacity(capacity);
         let outcome = Arc::new(SetOnce::new());
-        Self { messages, bytes: 0, cost: 0, began: Instant::now(), outcome }
+        Self { messages, bytes: 0, cost: 0, began: Instant::now(), outcome, spans: Vec::new() }
     }
 
     /// Answers everyone who waits for one of the messages.
@@ -45,12 +48,18 @@ impl Request {
     }
 }
 
-/// Nobody waits for ever: a request dropped without an answer settles as lost.
+/// Nobody waits for ever: a request dropped without an answer settles as lost. Spans end here, once the
+/// outcome is known.
 impl Drop for Request {
     fn drop(&mut self) {
         if !self.outcome.initialized() {
             let reason = "the producer was dropped before the broker answered".to_owned();
             self.settle(Err(Error::Lost { reason }));
+        }
+        for (index, span) in self.spans.drain(..) {
+            if let Some(outcome) = self.outcome.get() {
+                span.end(outcome.as_ref().map(|first| first + index as i64));
+            }
         }
     }
 }
@@ -104,7 +113,11 @@ impl Buffer {
     }
 
     /// Enqueues a message, after waiting for room.
-    pub(super) async fn add(&self, message: NewMessage) -> Result<Acknowledgement, Error> {
+    pub(super) async fn add(
+        &self,
+        message: NewMessage,
+        span: Option<SendSpan>,
+    ) -> Result<Acknowledgement, Error> {
         let bytes = checked_size(&message)?;
         let cost = bytes + OVERHEAD * (1 + message.headers.len());
         // Fits: a message has at most 1 MiB.
@@ -133,6 +146,7 @@ impl Buffer {
             Request::new(expected)
         });
         let acknowledgement = Acknowledgement::new(open.outcome.clone(), open.messages.len());
+        open.spans.extend(span.map(|span| (open.messages.len(), span)));
         open.messages.push(message);
         open.bytes += bytes;
         open.cost += cost;

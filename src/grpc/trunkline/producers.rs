@@ -24,6 +24,7 @@ use crate::{
         self, Bounded,
         raw::{PublishRequest, producer_service_server::ProducerService},
     },
+    traces::TracedCall,
 };
 
 /// `ProducerService` over a broker.
@@ -140,7 +141,10 @@ impl ProducerService for Producers {
             return Err(refuse(missing::refusal_of_publish(&self.broker, error).await));
         }
         let hold = arrivals.take(arrivals.decoded(publish.memory()));
-        let receipt = self.broker.publisher.publish(publish, hold).await.map_err(refuse)?;
+        let call = extensions.get::<TracedCall>();
+        let traced =
+            self.broker.traces().begin_publish(call, &publish.topic, publish.messages.as_slice());
+        let receipt = self.broker.publisher.publish(publish, hold, traced).await.map_err(refuse)?;
         let proto::PublishReceipt { first_offset, count, duplicate } = encode::receipt(receipt);
         Ok(Response::new(proto::PublishResponse { first_offset, count, duplicate }))
     }

@@ -201,7 +201,10 @@ impl Intake {
             let error = missing::refusal_of_publish(&self.broker, error).await;
             return Upcoming::Refused { error, requests };
         }
-        match self.broker.publisher.enqueue(publish, hold).await {
+        // The call lasts for many publishes, so it is not the span of each.
+        let traces = self.broker.traces();
+        let span = traces.begin_publish(None, &publish.topic, publish.messages.as_slice());
+        match self.broker.publisher.enqueue(publish, hold, span).await {
             Ok(answers) => Upcoming::Answers(answers),
             Err(Error::Draining) => Upcoming::End(status::of(&Error::Draining)),
             Err(error) => Upcoming::Refused { error: error.into(), requests },

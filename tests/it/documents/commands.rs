@@ -10,13 +10,14 @@ use super::blocks;
 use crate::support::{Document, TestBroker, TestDatabase, http::HttpBroker, root, soon};
 
 /// The pages whose commands are run here.
-pub(super) const DOCUMENTS: [&str; 6] = [
+pub(super) const DOCUMENTS: [&str; 7] = [
     "README.md",
     "docs/tour.md",
     "docs/operations.md",
     "docs/metrics.md",
     "docs/performance.md",
     "docs/roles.md",
+    "docs/tracing.md",
 ];
 
 /// How long a command that goes on until it is stopped is watched.
@@ -97,6 +98,11 @@ async fn the_commands_of_performance_run() {
 #[tokio::test]
 async fn the_commands_of_roles_run() {
     assert_eq!(Reader::new().await.follow("docs/roles.md").await, 3);
+}
+
+#[tokio::test]
+async fn the_commands_of_tracing_run() {
+    assert_eq!(Reader::new().await.follow("docs/tracing.md").await, 1);
 }
 
 /// Somebody who does what a page says.

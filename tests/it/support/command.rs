@@ -95,7 +95,7 @@ impl Trunkline {
         Self::spawn_command(command(arguments))
     }
 
-    fn spawn_command(mut command: Command) -> Self {
+    pub(super) fn spawn_command(mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -153,7 +153,7 @@ impl Trunkline {
         Self::spawn(&[&["serve", "--log", log], arguments].concat()).ready().await
     }
 
-    async fn ready(self) -> (Self, String) {
+    pub(super) async fn ready(self) -> (Self, String) {
         let mut broker = self;
         let line = soon("the ready line", broker.stdout.next_line()).await.unwrap();
         let line = match line {

@@ -4,6 +4,7 @@ mod authority;
 mod broker;
 pub mod certificates;
 mod cluster;
+pub mod collector;
 mod command;
 mod deaf;
 pub mod direct_tls;

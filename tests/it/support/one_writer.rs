@@ -54,7 +54,7 @@ impl OneWriter {
     }
 
     pub async fn enqueue(&self, publish: Publish) -> Answers {
-        self.broker.publisher.enqueue(publish, None).await.unwrap()
+        self.broker.publisher.enqueue(publish, None, None).await.unwrap()
     }
 
     pub async fn stop(self) {

@@ -100,7 +100,7 @@ impl Driver {
         let _hold = Some(self.room.try_hold(1).unwrap());
         self.queue.push_back(Pending::new(
             publish,
-            Caller { outcome, _hold, timer: PublishMetrics::default().begin() },
+            Caller { outcome, _hold, timer: PublishMetrics::default().begin(), span: None },
         ));
         answers
     }
