@@ -103,7 +103,7 @@ pub fn default_data_dir() -> PathBuf {
     match reachable {
         Err(error @ Error::Unreachable { .. }) => {
             let elsewhere = PathBuf::from("/var/lib/trunkline");
-            tracing::info!(data_dir = %elsewhere.display(), reason = %error, "using another data folder");
+            tracing::info!(data_dir = %elsewhere.display(), %error, "using another data folder");
             elsewhere
         }
         _ => here,

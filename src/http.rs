@@ -74,7 +74,7 @@ impl Http {
             self.port_number,
         );
         if console.is_none() {
-            tracing::warn!("serve no console: the system has no random numbers");
+            tracing::warn!(error = "the system has no random numbers", "serve no console");
         }
         let state =
             Arc::new(State { broker, access, scrape, unread_metrics, host_names, is_local });

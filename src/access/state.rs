@@ -140,7 +140,7 @@ impl State {
             match time::timeout(POLL_TIMEOUT, self.refresh()).await {
                 Ok(Ok(())) => self.store_use().await,
                 Ok(Err(error)) => tracing::warn!(%error, "poll tokens and grants"),
-                Err(_) => tracing::warn!("poll tokens and grants: no answer in {POLL_TIMEOUT:?}"),
+                Err(_) => tracing::warn!(error = no_answer(), "poll tokens and grants"),
             }
             let lapsed = self.unconfirmed_for() > self.patience.end_after;
             self.view
@@ -183,7 +183,7 @@ impl State {
         match time::timeout(POLL_TIMEOUT, self.refresh()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "read a change of tokens and grants"),
-            Err(_) => tracing::warn!("read a change of tokens and grants: no answer"),
+            Err(_) => tracing::warn!(error = no_answer(), "read a change of tokens and grants"),
         }
     }
 
@@ -198,7 +198,7 @@ impl State {
             Ok(Ok(())) => {}
             // The next use that is due is recorded again.
             Ok(Err(error)) => tracing::debug!(%error, "record the use of tokens"),
-            Err(_) => tracing::debug!("record the use of tokens: no answer"),
+            Err(_) => tracing::debug!(error = no_answer(), "record the use of tokens"),
         }
     }
 
@@ -206,4 +206,9 @@ impl State {
         let confirmed = Duration::from_millis(self.confirmed.load(Ordering::Relaxed));
         self.began.elapsed().saturating_sub(confirmed)
     }
+}
+
+/// Says that the database did not answer, for the log.
+fn no_answer() -> String {
+    format!("no answer in {POLL_TIMEOUT:?}")
 }

@@ -170,8 +170,12 @@ impl Error {
     pub fn log_cause(&self, action: &str) {
         match self {
             Self::DatabaseUnavailable(Cause(Some(error)))
-            | Self::OutcomeUnknown(Cause(Some(error))) => tracing::warn!(%error, "{action}"),
-            Self::Internal(Cause(Some(error))) => tracing::error!(%error, "{action}"),
+            | Self::OutcomeUnknown(Cause(Some(error))) => {
+                tracing::warn!(%error, action, "hit a database error");
+            }
+            Self::Internal(Cause(Some(error))) => {
+                tracing::error!(%error, action, "hit a database error");
+            }
             _ => {}
         }
     }

@@ -97,7 +97,8 @@ impl Poller {
                     return None;
                 }
                 Err(_) => {
-                    tracing::warn!("poll the database: no answer in {POLL_TIMEOUT:?}");
+                    let error = format!("no answer in {POLL_TIMEOUT:?}");
+                    tracing::warn!(error, "poll the database");
                     return None;
                 }
             };

@@ -152,7 +152,11 @@ fn unless_locked<T>(
     match outcome {
         Ok(done) => Ok(Some(done)),
         Err(storage::Error::Locked(problem)) => {
-            tracing::warn!(topic = topic.0, problem, "put off removing messages of a locked topic");
+            tracing::warn!(
+                topic_number = topic.0,
+                error = problem,
+                "put off removing messages of a locked topic"
+            );
             Ok(None)
         }
         Err(error) => Err(error),

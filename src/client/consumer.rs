@@ -232,7 +232,11 @@ impl Stream for Consumer {
             match ready!(this.events.poll_recv(context)) {
                 Some(Ok(Event::Messages(messages))) => this.ready = messages.into_iter(),
                 Some(Ok(Event::Gap { from, to })) => {
-                    tracing::warn!(from, to, "messages were removed before they could be read");
+                    tracing::warn!(
+                        first = from,
+                        end = to,
+                        "messages were removed before they were read"
+                    );
                 }
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),

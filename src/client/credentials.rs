@@ -135,7 +135,7 @@ impl TokenFile {
             Ok(_) => {}
             Err(reason) => {
                 let path = self.path.display();
-                tracing::warn!(%path, reason, "read the token again; the one before stays in use");
+                tracing::warn!(%path, error = reason, "read the token again");
             }
         }
     }

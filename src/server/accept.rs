@@ -11,7 +11,11 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::Instant,
 };
-use tracing::{debug, warn};
+use tracing::{
+    debug,
+    field::{DisplayValue, display},
+    warn,
+};
 
 use crate::http::ConnectionCounts;
 
@@ -83,7 +87,7 @@ impl Acceptor {
                 }
             };
             if let Err(error) = prepare(&stream) {
-                debug!(%peer, %error, "prepare connection");
+                debug!(%peer, %error, "prepare a connection");
                 continue;
             }
             return Accepted { stream, peer, admitted };
@@ -99,18 +103,24 @@ impl Acceptor {
         let now = Instant::now();
         if logged.is_none_or(|at| now.duration_since(at) >= REFUSAL_INTERVAL) {
             *logged = Some(now);
-            warn!(%peer, limit = %full, "refuse connections");
+            let (listen, scope, limit) = (self.listen(), full.scope(), full.limit());
+            warn!(%peer, listen, scope, limit, "refuse connections");
         }
+    }
+
+    /// The address that tells the ports of a broker apart in its log.
+    fn listen(&self) -> Option<DisplayValue<SocketAddr>> {
+        self.listener.local_addr().ok().map(display)
     }
 
     /// How long to pause after an error: not at all if it concerns a single connection, and longer
     /// each time if it concerns the system and would occur again at once.
     fn pause_after(&mut self, error: &io::Error) -> Duration {
         if is_of_one_connection(error) {
-            debug!(%error, "accept connection");
+            debug!(%error, "accept a connection");
             return Duration::ZERO;
         }
-        warn!(%error, "pause accepting connections");
+        warn!(%error, listen = self.listen(), "pause accepting connections");
         let pause = self.pause;
         self.pause = (pause * 2).min(LONGEST_PAUSE);
         pause

@@ -6,7 +6,6 @@
 
 use std::{
     collections::HashMap,
-    fmt,
     net::IpAddr,
     sync::{
         Arc,
@@ -175,13 +174,18 @@ impl Drop for Admitted {
     }
 }
 
-impl fmt::Display for Full {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Full {
+    /// What the limit counts, as metrics name it.
+    pub(super) fn scope(self) -> &'static str {
         match self {
-            Self::Total(limit) => write!(f, "{limit} in all (--max-connections)"),
-            Self::Address(limit) => {
-                write!(f, "{limit} of one address (--max-connections-per-address)")
-            }
+            Self::Total(_) => "total",
+            Self::Address(_) => "address",
+        }
+    }
+
+    pub(super) fn limit(self) -> usize {
+        match self {
+            Self::Total(limit) | Self::Address(limit) => limit,
         }
     }
 }

@@ -125,7 +125,7 @@ fn opened_in_time(opened: io::Result<Opened>, peer: SocketAddr) -> Option<Opened
             debug!(%peer, %error, "refuse a TLS connection");
         }
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            debug!(%peer, "closed a connection that sent no preface in time");
+            debug!(%peer, "closed a connection without a preface");
         }
         Err(error) => debug!(%peer, %error, "lost a connection before its preface"),
     }
@@ -171,11 +171,12 @@ impl Http2 {
         let ended = tokio::select! {
             ended = served => ended,
             () = cancellations.flood() => {
-                return warn!(%peer, "closed a connection that was flooded with cancelled calls");
+                return warn!(%peer, "cut off a flood of cancelled calls");
             }
         };
         if let Err(error) = ended {
-            debug!(%peer, %error, cause = ?std::error::Error::source(&error), "lost a connection");
+            let cause = std::error::Error::source(&error).map(tracing::field::display);
+            debug!(%peer, %error, cause, "lost a client's connection");
         }
     }
 }

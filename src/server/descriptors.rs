@@ -21,7 +21,7 @@ pub(super) fn raise_limit() {
         Err(error) => return warn!(%error, "read the limit of open files"),
     };
     if soft >= hard {
-        return debug!(limit = soft, "the limit of open files is already at its maximum");
+        return debug!(limit = soft, "kept the limit of open files");
     }
     match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
         Ok(()) => info!(limit = hard, before = soft, "raised the limit of open files"),

@@ -20,7 +20,8 @@ pub(super) fn check(options: &ServeOptions) -> Result<(), Error> {
         if !options.insecure {
             return Err(Error::Exposed { address, missing });
         }
-        warn!(%address, "other hosts can use this broker without {missing} (--insecure)");
+        let hint = "give these, or listen on a loopback address; --insecure allows it";
+        warn!(listen = %address, missing, hint, "other hosts can use this broker");
     }
     Ok(())
 }

@@ -56,10 +56,10 @@ impl Health {
             // wait below.
             if let Some((database_up, hears_others)) = previous.replace(now) {
                 if database_up != now.0 {
-                    tracing::info!(database_up = now.0, "health changed");
+                    tracing::info!(database_up = now.0, "database health changed");
                 }
                 if hears_others != now.1 {
-                    tracing::info!(hears_others = now.1, "health changed");
+                    tracing::info!(hears_others = now.1, "wake-up health changed");
                 }
             }
             self.set(status(now.0)).await;

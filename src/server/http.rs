@@ -134,14 +134,14 @@ async fn serve_connection(accepted: Accepted, routes: Router, tls: Option<&Tls>,
                     Err(error) if error.get_ref().is_some_and(|it| it.is::<rustls::Error>()) => {
                         warn!(%error, "refuse TLS connections for HTTP");
                     }
-                    Err(error) => debug!(%peer, %error, "lost a connection for HTTP"),
+                    Err(error) => debug!(%peer, %error, "lost an HTTP connection"),
                 }
             }
         }
     };
     tokio::select! {
         () = served => {}
-        () = until_blocked(&writes) => debug!(%peer, "closed an HTTP connection that was not read"),
+        () = until_blocked(&writes) => debug!(%peer, "cut off a blocked HTTP connection"),
     }
     drop(admitted);
 }

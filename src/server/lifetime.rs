@@ -86,17 +86,17 @@ impl Watch {
     fn check(&mut self, now: Instant) -> Option<Instant> {
         let blocked = self.writes.blocked(now).unwrap_or_default();
         if blocked >= MAX_BLOCKED {
-            warn!(limit = ?MAX_BLOCKED, "cut off a connection whose client does not read");
+            warn!(after = ?MAX_BLOCKED, "cut off a blocked connection");
             self.ending.cut_off.cancel();
             return None;
         }
         if self.cut_off_at.is_some_and(|at| at <= now) {
-            debug!("cut off a connection that reached its greatest age");
+            debug!("cut off an old connection");
             self.ending.cut_off.cancel();
             return None;
         }
         if self.old_at.take_if(|at| *at <= now).is_some() {
-            debug!("close a connection that reached its greatest age");
+            debug!("close an old connection");
             self.ending.closing.cancel();
             self.cut_off_at = now.checked_add(self.lifetime.age_grace);
         }

@@ -80,7 +80,7 @@ impl Visit for Words {
         // Writing to a string cannot fail.
         let _ = write!(self.0, "{value:?} ");
         // Numbers in an error's text do not matter; those in what it concerns, such as a topic, do.
-        if ["error", "problem", "message"].contains(&field.name())
+        if ["error", "message"].contains(&field.name())
             && self.0[before..].contains(|c: char| c.is_ascii_digit())
         {
             let without: String =

@@ -1,9 +1,12 @@
 //! Structured logs on standard error, with a span for each call.
 
+mod json;
+
 use tonic::codegen::http::Request;
 use tracing::{Level, Metadata, Span, Subscriber};
 use tracing_subscriber::{
-    EnvFilter, Layer, fmt,
+    EnvFilter, Layer,
+    fmt::{self, format::JsonFields},
     layer::{Context, SubscriberExt as _},
     util::SubscriberInitExt as _,
 };
@@ -23,7 +26,7 @@ pub(super) fn start(options: &LogOptions) -> Result<(), Error> {
         LogFormat::Plain => {
             lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed()
         }
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Json => lines.fmt_fields(JsonFields::new()).event_format(json::Json).boxed(),
     };
     let log = tracing_subscriber::registry()
         .with(lines)

@@ -89,12 +89,12 @@ async fn serve_on(
         max_streams = quotas.streams,
         drain_timeout = ?options.drain_timeout,
         auth = ?options.auth,
-        tls = tls.is_some(),
-        http = http.as_ref().map(|port| tracing::field::display(port.bound())),
+        encrypted = tls.is_some(),
+        http_listen = http.as_ref().map(|port| tracing::field::display(port.bound())),
         "started"
     );
     #[cfg(feature = "sabotage")]
-    tracing::error!("this build breaks promises on request: it is for tests only");
+    tracing::error!(hint = "it is for tests only", "this build breaks promises on request");
     let mut stdout = std::io::stdout();
     // Nobody may be reading it.
     let _ = writeln!(stdout, "listening on {bound}").and_then(|()| stdout.flush());
@@ -143,11 +143,8 @@ fn quotas(options: &ServeOptions, settings: Option<&ServerSettings>) -> Quotas {
         None => settings.map_or(default, |settings| Quotas::streams_for(settings.locks)),
     };
     if let Some(ServerSettings { locks, .. }) = settings.filter(|it| it.locks < streams as i64) {
-        warn!(
-            streams,
-            locks,
-            "max_streams is more than the database has locks for: raise max_locks_per_transaction"
-        );
+        let hint = "raise max_locks_per_transaction of PostgreSQL, or lower --max-streams";
+        warn!(max_streams = streams, locks, hint, "max_streams exceeds the database's locks");
     }
     Quotas {
         streams,
@@ -173,11 +170,12 @@ async fn open_storage(
     }
     match storage.may_vacuum().await {
         Ok(true) => {}
-        Ok(false) => warn!(
-            "the broker's role may not vacuum trunkline.batch: the space of removed messages is \
-             reused only after autovacuum or the table's owner has vacuumed it; from PostgreSQL 17 \
-             on, `grant maintain on trunkline.batch` lets the role do it"
-        ),
+        Ok(false) => {
+            let hint = "the space of removed messages is reused only after autovacuum or the \
+                        table's owner has vacuumed it; from PostgreSQL 17 on, `grant maintain on \
+                        trunkline.batch` lets the role do it";
+            warn!(hint, "the role may not vacuum trunkline.batch");
+        }
         Err(error) => warn!(%error, "check whether the role may vacuum"),
     }
     Ok((storage, settings.ok()))
@@ -192,18 +190,14 @@ fn sessions(limits: Limits, auth: Auth) -> usize {
 fn warn_of_encoding(storage: &Storage) {
     let encoding = storage.encoding();
     if !storage.can_store_any_text() {
-        warn!(
-            encoding,
-            "the database's encoding is not UTF8: headers, labels, descriptions and client names \
-             with characters that it lacks are refused (INVALID_ARGUMENT); payloads and keys are \
-             bytes and stay as they are; create the database with encoding UTF8 to lift this"
-        );
+        let hint = "headers, labels, descriptions and client names with characters that it lacks \
+                    are refused (INVALID_ARGUMENT); payloads and keys are bytes and stay as they \
+                    are; create the database with encoding UTF8 to lift this";
+        warn!(encoding, hint, "the database's encoding is not UTF8");
     } else if encoding != "UTF8" {
-        warn!(
-            encoding,
-            "the database's encoding is not UTF8, and it stores text unchecked: text that other \
-             programs wrote in another encoding cannot be read (INTERNAL)"
-        );
+        let hint = "it stores text unchecked: text that other programs wrote in another encoding \
+                    cannot be read (INTERNAL)";
+        warn!(encoding, hint, "the database's encoding is not UTF8");
     }
 }
 
@@ -212,9 +206,11 @@ fn warn_of_settings(settings: &ServerSettings, sessions: usize) {
     let ServerSettings { fsync, free_sessions, .. } = *settings;
     let sessions = sessions as i64;
     if !fsync {
-        warn!("fsync is off: acknowledged messages are lost when the database's machine fails");
+        let hint = "acknowledged messages are lost when the database's machine fails";
+        warn!(hint, "fsync is off");
     }
     if free_sessions < sessions {
-        warn!(free_sessions, sessions, "max_connections leaves too few sessions for this broker");
+        let hint = "raise max_connections of PostgreSQL";
+        warn!(free_sessions, sessions, hint, "max_connections leaves too few sessions");
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn shutdown() -> Result<CancellationToken, Error> {
         tracing::info!(signal, "stopping");
         first.cancel();
         let signal = next().await;
-        tracing::warn!(signal, "second signal: exit at once");
+        tracing::warn!(signal, "exit at once");
         std::process::exit(130);
     });
     Ok(shutdown)

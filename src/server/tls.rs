@@ -41,7 +41,7 @@ impl Tls {
         let Some(files) = Files::of(options) else { return Ok(None) };
         let stamp = Stamp::of(&files);
         let Loaded { config, problems } = certificates::load(&files)?;
-        problems.iter().for_each(|problem| warn!("{problem}"));
+        problems.iter().for_each(warn_of);
         Ok(Some(Self { files, config: RwLock::new(Arc::new(config)), loaded: stamp }))
     }
 
@@ -98,7 +98,7 @@ impl Tls {
         let files = self.files.clone();
         match tokio::task::spawn_blocking(move || certificates::load(&files)).await {
             Ok(Ok(Loaded { config, problems })) => {
-                problems.iter().for_each(|problem| warn!("{problem}"));
+                problems.iter().for_each(warn_of);
                 *self.config.write() = Arc::new(config);
                 info!("loaded the TLS certificates again");
             }
@@ -106,6 +106,11 @@ impl Tls {
             Err(error) => error!(%error, "keep the TLS certificates in use"),
         }
     }
+}
+
+/// Warns of a certificate that is loaded although it is out of date.
+fn warn_of(error: &String) {
+    warn!(error, "a TLS certificate is not valid now");
 }
 
 /// Who the client is, if it presented a certificate.

@@ -23,6 +23,9 @@ use crate::model::{ConsumerKey, Epoch, Offset, TopicId};
 /// nothing else uses. Its key is one number, like that of the migrations' lock.
 const RETENTION_LOCK: i64 = 0x7472_756e_6b72_6574;
 
+/// The name of the session, in `pg_stat_activity` and in the log.
+const NAME: &str = "trunkline lease";
+
 /// The outcome of beginning an epoch.
 #[derive(Clone, Copy, Debug)]
 pub enum EpochStart {
@@ -149,7 +152,7 @@ impl Storage {
     pub async fn open_lease_session(&self) -> Result<LeaseSession, Error> {
         let requested_at = Instant::now();
         // Has a shorter limit of its own, so that its error says which server did not answer.
-        let (client, connection) = self.direct.open("trunkline lease").await?;
+        let (client, connection) = self.direct.open(NAME).await?;
         let prepared = Box::pin(self.prepare_lease_session(client, connection, requested_at));
         let prepared = tokio::time::timeout_at(requested_at + SESSION_TIMEOUT, prepared).await;
         prepared.unwrap_or_else(|_| {
@@ -172,7 +175,8 @@ impl Storage {
             tokio::select! {
                 outcome = connection => {
                     if let Err(error) = outcome {
-                        tracing::warn!(error = describe(&error), "lost the lease connection");
+                        let error = describe(&error);
+                        tracing::warn!(session = NAME, error, "lost a database session");
                     }
                 }
                 () = driver_closed.cancelled() => {}

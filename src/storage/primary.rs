@@ -70,7 +70,7 @@ impl Primary {
     ) -> Result<Server, tokio_postgres::Error> {
         let server = Server::of(client).await?;
         if self.newest.observe(requested_at, server) {
-            tracing::info!("the database is another server than before, or it was restarted");
+            tracing::info!("the database is another server, or restarted");
             self.retire_sessions();
         }
         Ok(server)

@@ -93,7 +93,7 @@ pub(super) async fn find_whether_notifications_arrive(
     let mut listening = match ListenSession::open(direct).await {
         Ok(listening) => listening,
         Err(Error::Failed(problem) | Error::Fault(problem) | Error::Unexpected(problem)) => {
-            tracing::debug!(problem, "listen");
+            tracing::debug!(error = problem, "try to listen for notifications");
             return Ok(false);
         }
         Err(error) => return Err(error),
@@ -124,7 +124,7 @@ pub(super) async fn find_whether_notifications_arrive(
         sent = timed_out => match sent {
             Ok(_) => Ok(false),
             Err(Error::Failed(problem) | Error::Fault(problem) | Error::Unexpected(problem)) => {
-                tracing::debug!(problem, "notify");
+                tracing::debug!(error = problem, "try to send a notification");
                 Ok(false)
             }
             Err(error) => Err(error),

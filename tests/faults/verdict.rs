@@ -127,7 +127,7 @@ pub fn repeated_too_often(broker: &str, log: &str) -> Vec<String> {
         // A line without a time continues the one before.
         let Ok(time) = humantime::parse_rfc3339(time) else { continue };
         // Numbers in the error do not make it another line.
-        let problem = words.find("error=").or(words.find("problem=")).unwrap_or(words.len());
+        let problem = words.find("error=").unwrap_or(words.len());
         let (what, why) = words.split_at(problem);
         let why = why.chars().map(|c| if c.is_ascii_digit() { '0' } else { c });
         let words = what.chars().chain(why).collect();

@@ -161,7 +161,7 @@ async fn a_running_broker_logs_in_the_servers_words_why_it_cannot_reach_its_data
         until("a call is refused", async || Trunkline::run(&list).await.code() != 0).await;
         let line = loop {
             let line = soon("a log line", broker.stderr.next_line()).await.unwrap().unwrap();
-            if line.contains("refuse a call") && line.contains(words) {
+            if line.contains("hit a database error") && line.contains(words) {
                 break line;
             }
         };

@@ -122,7 +122,11 @@ async fn one_address_cannot_take_all_connections() {
     }
     assert!(!is_served(broker.connect_from("127.0.0.2").await).await);
     let line = broker.process.log_line("refuse connections").await;
-    assert!(line.contains("3 of one address (--max-connections-per-address)"), "{line}");
+    assert!(
+        line.contains("scope=\"address\" limit=3")
+            && line.contains(&format!("listen={}", broker.address())),
+        "{line}"
+    );
     assert!(is_served(broker.connect_from("127.0.0.3").await).await);
     held.pop();
     until("the end of a connection makes room", async || {
@@ -138,7 +142,7 @@ async fn connections_are_limited_in_all() {
     let _second = broker.connect_from("127.0.0.3").await;
     assert!(!is_served(broker.connect_from("127.0.0.4").await).await);
     let line = broker.process.log_line("refuse connections").await;
-    assert!(line.contains("2 in all (--max-connections)"), "{line}");
+    assert!(line.contains("scope=\"total\" limit=2"), "{line}");
     drop(_first);
     until("the end of a connection makes room", async || {
         is_served(broker.connect_from("127.0.0.4").await).await

@@ -1,17 +1,29 @@
 //! What the log contains, and what it must never contain.
 
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use trunkline::{client::Client, proto};
 
-use crate::support::{PRODUCER, TestDatabase, Trunkline, soon};
+use crate::{
+    log_catalogue::documented_names,
+    support::{Document, PRODUCER, TestDatabase, Trunkline, soon},
+};
 
 /// Starts a broker, and collects its log.
 async fn broker_with_log(filter: &str, url: &str) -> (Client, mpsc::Receiver<String>) {
-    let (broker, endpoint) = Trunkline::serve_with_log(
-        filter,
-        &["--listen", "127.0.0.1:0", "--drain-timeout", "1s", "--database-url", url],
-    )
-    .await;
+    broker_with_flags(&[], filter, url).await
+}
+
+async fn broker_with_flags(
+    flags: &[&str],
+    filter: &str,
+    url: &str,
+) -> (Client, mpsc::Receiver<String>) {
+    let start = ["--listen", "127.0.0.1:0", "--drain-timeout", "1s"];
+    let (broker, endpoint) =
+        Trunkline::serve_with_log(filter, &[&start[..], flags, &["--database-url", url]].concat())
+            .await;
     let (lines, log) = mpsc::channel(100_000); // More lines than a test's broker writes.
     tokio::spawn(async move {
         // Moved in as a whole, as dropping it kills the broker.
@@ -220,4 +232,116 @@ async fn a_request_id_is_cut_to_64_characters() {
     let lines = lines_until(&mut log, "created a topic").await;
     let line = lines.last().unwrap();
     assert!(line.contains(&"i".repeat(64)) && !line.contains(&"i".repeat(65)), "{line}");
+}
+
+/// A line of the log in JSON: its keys and values, as often as they are there.
+struct JsonLine(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for JsonLine {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = JsonLine;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonLine, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(JsonLine(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+impl JsonLine {
+    /// Checks what holds for every line.
+    fn read(text: &str) -> Self {
+        let line: Self =
+            serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        let keys: Vec<&str> = line.0.iter().map(|(key, _)| key.as_str()).collect();
+        let first = ["@timestamp", "log.level", "message", "ecs.version", "log.logger"];
+        assert_eq!(keys[..first.len()], first, "{text}");
+        for (index, key) in keys.iter().enumerate() {
+            assert!(!keys[..index].contains(key), "{key} is there twice: {text}");
+        }
+        for (key, value) in &line.0 {
+            let is_flat = value.is_string() || value.is_number() || value.is_boolean();
+            assert!(is_flat, "{key} is {value}: {text}");
+        }
+        let time = line.text("@timestamp");
+        assert!(time.len() == "2026-11-24T10:00:00.123456Z".len() && time.ends_with('Z'), "{text}");
+        humantime::parse_rfc3339(time).unwrap();
+        let level = line.text("log.level");
+        assert!(["error", "warn", "info", "debug", "trace"].contains(&level), "{text}");
+        if line.text("log.logger").starts_with("trunkline") {
+            assert!(documented_names().contains(line.text("message")), "no document has {text}");
+        }
+        line
+    }
+
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.0.iter().find(|(known, _)| known == key).map(|(_, value)| value)
+    }
+
+    fn text(&self, key: &str) -> &str {
+        self.get(key).and_then(Value::as_str).unwrap_or_else(|| panic!("{key} of {:?}", self.0))
+    }
+}
+
+#[tokio::test]
+async fn each_line_in_json_is_one_flat_object_with_a_documented_name() {
+    let database = TestDatabase::create().await;
+    let filter = "info,trunkline=debug";
+    // Nothing receives the traces there, but calls that are traced have ids.
+    let flags = ["--log-format", "json", "--otlp-endpoint", "http://127.0.0.1:1"];
+    let (client, mut log) = broker_with_flags(&flags, filter, &database.url).await;
+    let topic = "orders".to_owned();
+    let request = proto::CreateTopicRequest { topic, ..Default::default() };
+    let mut request = tonic::Request::new(request);
+    request.metadata_mut().insert("x-request-id", "order \"7\"".parse().unwrap());
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+    request.metadata_mut().insert("traceparent", parent.parse().unwrap());
+    client.topics().create_topic(request).await.unwrap();
+    let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
+    let register = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
+    client.consumers().register_consumer(register).await.unwrap();
+    let consume = proto::ConsumeRequest {
+        topic: "orders".to_owned(),
+        consumer_id: "billing".to_owned(),
+        stop: Some(proto::consume_request::Stop::UntilCaughtUp(true)),
+        ..Default::default()
+    };
+    let mut stream = client.consumers().consume(consume).await.unwrap().into_inner();
+    while soon("a frame", stream.message()).await.unwrap().is_some() {}
+    let lines = lines_until(&mut log, "the stream reached its end").await;
+
+    let lines: Vec<JsonLine> = lines.iter().map(|line| JsonLine::read(line)).collect();
+    let named = |name| lines.iter().find(|line| line.text("message") == name).unwrap();
+    let started = named("started");
+    assert!(started.get("writers").is_some_and(Value::is_u64), "{:?}", started.0);
+    assert_eq!(started.get("encrypted"), Some(&Value::Bool(false)));
+    assert_eq!(started.text("drain_timeout"), "1s");
+    let created = named("created a topic");
+    assert_eq!((created.text("log.logger"), created.text("topic")), ("audit", "orders"));
+    assert_eq!(created.text("request.id"), "order \"7\"");
+    assert_eq!(created.text("request.method"), "trunkline.v1.TopicService/CreateTopic");
+    assert_eq!((created.text("trace.id"), created.text("span.id").len()), (trace, 16));
+    let opened = named("opened a stream");
+    assert_eq!((opened.text("topic"), opened.get("request.id")), ("orders", None));
+}
+
+#[test]
+fn the_documents_show_a_line_as_it_is() {
+    let examples = Document::read("docs/logs.md").blocks_in("json");
+    assert!(!examples.is_empty());
+    for example in examples.iter().flat_map(|example| example.lines()) {
+        JsonLine::read(example);
+    }
 }

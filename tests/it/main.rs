@@ -67,6 +67,7 @@ mod http;
 mod http2_floods;
 mod ignored;
 mod layers;
+mod log_catalogue;
 mod logging;
 mod long_lists;
 mod metrics;

@@ -393,7 +393,7 @@ async fn what_is_secret_is_seen_nowhere() {
         "TOKEN_MALFORMED",
         "audit: created a topic",
         "orders",
-        "refuse a call",
+        "hit a database error",
         "trunkline_refusals_total",
     ] {
         assert!(seen.has(line), "{line} was not seen");

@@ -168,9 +168,9 @@ impl KeySource {
                 }
                 Ok(())
             }
-            Err(problem) => {
-                warn!(location = %self.location, problem, "load the issuer's keys");
-                Err(problem)
+            Err(error) => {
+                warn!(location = %self.location, error, "load the issuer's keys");
+                Err(error)
             }
         }
     }

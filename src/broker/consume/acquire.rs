@@ -170,7 +170,10 @@ impl Stream {
             match tokio::time::timeout(WITHDRAW_TIMEOUT, withdrawing).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(%error, "withdraw a claim"),
-                Err(_) => tracing::debug!("withdraw a claim: no answer in {WITHDRAW_TIMEOUT:?}"),
+                Err(_) => {
+                    let error = format!("no answer in {WITHDRAW_TIMEOUT:?}");
+                    tracing::debug!(error, "withdraw a claim");
+                }
             }
         }
         taken.map(|acquired| (acquired, true))
@@ -257,7 +260,12 @@ impl Stream {
                 Acquisition::Unregistered => return Err(self.gone_before_attaching().await),
             }
             if Instant::now() >= give_up_at {
-                tracing::warn!(?key, "another session of the database holds a consumer");
+                let (topic_number, consumer_number) = (key.topic.0, key.consumer);
+                tracing::warn!(
+                    topic_number,
+                    consumer_number,
+                    "another session of the database holds a consumer"
+                );
                 return Err(Error::unavailable().into());
             }
             // Waits here, not on the session that all leases share.
@@ -294,7 +302,7 @@ impl Stream {
         loop {
             tokio::select! {
                 permit = &mut *granted => return permit.map_err(|_| {
-                    tracing::error!("the queue for a lease ended before its waiter");
+                    tracing::error!("the queue for a lease ended early");
                     Error::internal().into()
                 }),
                 idle = self.idle(None) => idle?,

@@ -170,7 +170,7 @@ impl PositionWriter {
         if let storage::Error::Fault(problem) = &error
             && moves.iter().all(|blocked| now < blocked.give_up_at)
         {
-            tracing::warn!(problem, "retry a position");
+            tracing::warn!(error = problem, "retry a position");
             return self.blocked.extend(moves);
         }
         let error = logged(error);
@@ -187,7 +187,12 @@ impl PositionWriter {
             } else if Instant::now() < give_up_at {
                 self.blocked.push(Blocked { queued, give_up_at });
             } else {
-                tracing::warn!(?key, "another session of the database holds a consumer");
+                let (topic_number, consumer_number) = (key.topic.0, key.consumer);
+                tracing::warn!(
+                    topic_number,
+                    consumer_number,
+                    "another session of the database holds a consumer"
+                );
                 queued.answer(Err(Error::unavailable()));
             }
         }

@@ -124,7 +124,7 @@ impl Stream {
                 let _ = self.frames.send(Outgoing { epoch: Epoch(0), frame: Err(error) }).await;
             }
             Err(End::Sought | End::RegisteredAnew) => {
-                tracing::error!("a stream ended for a seek or a registration");
+                tracing::error!("a seek or registration ended a stream");
             }
         }
     }

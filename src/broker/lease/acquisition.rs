@@ -215,10 +215,13 @@ impl Drop for Lease {
 async fn unlock(session: &LeaseSession, key: ConsumerKey) {
     match session.unlock(key).await {
         Ok(true) => {}
-        Ok(false) => tracing::error!(?key, "release a lock that the session did not have"),
+        Ok(false) => {
+            let (topic_number, consumer_number) = (key.topic.0, key.consumer);
+            tracing::error!(topic_number, consumer_number, "released a lock that was not held");
+        }
         Err(error) => {
             if !session.closed().is_cancelled() {
-                tracing::warn!(%error, "release a lock: end the lease session");
+                tracing::warn!(%error, "release a lock");
             }
             session.close();
         }

@@ -60,7 +60,8 @@ impl SessionKeeper {
                 tokio::select! {
                     () = self.check_until_lost(&session) => {}
                     () = self.storage.wait_for_other_primary(session.server()) => {
-                        tracing::warn!("end all leases: another server is the primary now");
+                        let error = "another server is the primary now";
+                        tracing::warn!(error, "end all leases");
                     }
                 }
                 session.close();
@@ -102,7 +103,8 @@ impl SessionKeeper {
                 }
                 Ok(Err(error)) => return tracing::warn!(%error, "check the leases"),
                 Err(_) => {
-                    return tracing::warn!("check the leases: no answer in {CHECK_TIMEOUT:?}");
+                    let error = format!("no answer in {CHECK_TIMEOUT:?}");
+                    return tracing::warn!(error, "check the leases");
                 }
             }
         }

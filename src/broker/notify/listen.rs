@@ -57,10 +57,9 @@ impl<D: Fn(Notification) + Send + Sync + 'static> Notifier<D> {
             let receive = async move { self.receive(broker, session, hearing).await };
             tasks.spawn(stopping.run_until_cancelled_owned(receive));
         } else {
-            tracing::warn!(
-                "polling mode: notifications do not arrive on this server; what other brokers store \
-                 is found by polling, within a second"
-            );
+            let hint = "notifications do not arrive on this server; what other brokers store is found \
+                        by polling, within a second";
+            tracing::warn!(hint, "polling mode");
         }
         hears_others
     }
@@ -83,8 +82,8 @@ impl<D: Fn(Notification) + Send + Sync + 'static> Notifier<D> {
                     // Notifications were missed while no session listened; the poll makes up for
                     // them.
                     self.poll_now.notify_one();
-                    let problem = self.receive_until_lost(session, &broker, &hung).await;
-                    tracing::warn!(problem, "lost the listening connection");
+                    let error = self.receive_until_lost(session, &broker, &hung).await;
+                    tracing::warn!(error, "lost the listening connection");
                     backoff.settle(opened.elapsed());
                     open_session.send_replace(None);
                     set(&hearing, false);

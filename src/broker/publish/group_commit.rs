@@ -179,7 +179,7 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
                     }
                 }
                 Err(storage::Error::Locked(problem)) => {
-                    tracing::warn!(topic = %flush.topic, problem, "refuse publishes to a locked topic");
+                    tracing::warn!(topic = %flush.topic, error = problem, "refuse publishes to a locked topic");
                     let topic = flush.topic.clone();
                     self.locked.remember(&topic);
                     flush.refuse(&Error::TopicBusy { topic });
@@ -188,7 +188,7 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
                 Err(storage::Error::Fault(problem))
                     if faults < FAULT_PAUSES.len() && self.faults_left > 0 =>
                 {
-                    tracing::warn!(topic = %flush.topic, problem, "retry a batch");
+                    tracing::warn!(topic = %flush.topic, error = problem, "retry a batch");
                     self.log.pause(FAULT_PAUSES[faults]).await;
                     faults += 1;
                     self.faults_left -= 1;
@@ -235,7 +235,7 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
     async fn split(&mut self, mut flushes: Part, error: storage::Error) -> Vec<Part> {
         self.refused += 1;
         if self.refused > MAX_REFUSED {
-            tracing::warn!(%error, "send publishes back from a flush with too many errors");
+            tracing::warn!(%error, "give up a flush with many errors");
             // Some of them may be to blame for the errors, but it is not known which.
             flushes.into_iter().for_each(|flush| flush.refuse(&Error::unavailable()));
             return Vec::new();

@@ -214,7 +214,12 @@ impl Detector {
         if is_new {
             self.found.fetch_add(1, Relaxed);
             let OffsetRange { start, end } = lost;
-            tracing::error!(topic = %name, first = %start, %end, "the database has lost messages");
+            tracing::error!(
+                topic = %name,
+                first = start.0,
+                end = end.0,
+                "the database has lost messages"
+            );
             // Added before the head is reset, as that wakes streams, which look for the notice.
             self.notices.add(topic, lost);
             self.logs.reset_head(topic, head);

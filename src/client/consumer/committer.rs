@@ -241,7 +241,7 @@ impl CommitTask {
                 }
             }
             Err(status) => {
-                tracing::debug!(reason = status.message(), "a commit was refused");
+                tracing::debug!(error = status.message(), "a commit was refused");
                 self.pause().await;
             }
         }

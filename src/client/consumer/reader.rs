@@ -257,7 +257,7 @@ impl Reader {
             self.record_seek(position);
         } else if self.epoch > 0 && position > self.next_offset && self.commits.is_none() {
             let from = self.next_offset;
-            tracing::warn!(from, to = position, "messages may have been lost in transit");
+            tracing::warn!(first = from, end = position, "messages may have been lost in transit");
         }
         // Another stream may have read on meanwhile.
         self.next_offset = self.next_offset.max(position);

@@ -117,7 +117,7 @@ impl Delivery {
             match self.deliver().await {
                 End::Failed(error) => break error,
                 End::Broken { reason, pause } => {
-                    tracing::debug!(reason, "lost the broker");
+                    tracing::debug!(error = reason, "lost the broker");
                     let pause = self.backoff.next_after(self.client.pause_for(pause));
                     let pause = match self.stalled_for() {
                         Some(stalled) if stalled >= self.retry_for => break Error::Lost { reason },

@@ -148,7 +148,7 @@ impl ConsumerService for Consumers {
         // Other clients are told the holder's name alone: the log says who that is. Clients that compete
         // open many streams, so it does so only if it is asked.
         let Consume { topic, consumer, holder, .. } = &consume;
-        debug!(%topic, %consumer, holder, client, "opened a stream");
+        debug!(%topic, %consumer, holder, caller = client, "opened a stream");
         let withdrawn = consume.withdrawn.clone();
         let frames = self.broker.delivery.consume(consume).map_err(refuse)?;
         let encode: fn(Result<Frame, Error>) -> WireFrame = encode_frame;

@@ -75,16 +75,15 @@ impl Connector {
             match Box::pin(candidate.try_connect("trunkline probe")).await {
                 Ok(_) => return Ok(candidate),
                 Err(refusals) if refusals.iter().any(Refusal::concerns_startup_options) => {
-                    let problem = refusal::describe_all(&refusals);
-                    tracing::debug!(problem, "request a session with settings");
+                    let error = refusal::describe_all(&refusals);
+                    tracing::debug!(error, "request a session with settings");
                 }
                 Err(refusals) => return Err(refusal::error(&refusals)),
             }
         }
         drop(self.connect("trunkline probe").await?);
-        tracing::info!(
-            "the server takes no settings with the request for a session, keepalives among them"
-        );
+        let hint = "sessions have no settings from their start, keepalives among them";
+        tracing::info!(hint, "the server takes no startup options");
         Ok(self)
     }
 
@@ -100,7 +99,11 @@ impl Connector {
         let (client, connection) = self.connect(name).await?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(name, error = describe(&error), "lost a connection");
+                tracing::debug!(
+                    session = name,
+                    error = describe(&error),
+                    "lost a database session"
+                );
             }
         });
         Ok(client)

@@ -59,7 +59,8 @@ async fn lock_and_migrate(client: &mut Client) -> Result<(), Error> {
     }
     privileges::require_use(client).await?;
     if !compresses_with_lz4(client).await? {
-        warn!("store payloads with the server's default compression: it was built without lz4");
+        let hint = "the server was built without lz4";
+        warn!(hint, "store payloads with the server's default compression");
     }
     Ok(())
 }
@@ -132,7 +133,7 @@ async fn apply_migrations(client: &mut Client, found: i32) -> Result<(), Error> 
     runner.set_migration_table_name(HISTORY);
     let report = runner.run_async(client).await.map_err(|error| Error::Migration(chain(&error)))?;
     for migration in report.applied_migrations() {
-        info!(version = migration.version(), name = migration.name(), "migrated the schema");
+        info!(version = migration.version(), migration = migration.name(), "migrated the schema");
     }
     Ok(())
 }

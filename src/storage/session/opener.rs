@@ -71,7 +71,7 @@ impl SessionOpener {
         let name = self.name;
         let driver = tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::warn!(name, error = describe(&error), "lost a connection");
+                tracing::warn!(session = name, error = describe(&error), "lost a database session");
             }
         });
         // Aborts the driver when it is dropped.

@@ -93,6 +93,8 @@ fn prove(document: &Document, block: &Block) -> Result<&'static str, String> {
         "sql" if document.path == "docs/roles.md" => Ok("roles.rs"),
         "sql" if document.path == "docs/operations.md" => Ok("commands.rs"),
         "promql" if document.path == "docs/metrics.md" => Ok("scripts/check-ops"),
+        "json" if document.path == "docs/logs.md" => Ok("log_catalogue.rs"),
+        "alloy" | "yaml" if document.path == "docs/logs.md" => Ok("settings of other programs"),
         "" if document.path == "ARCHITECTURE.md" => Ok("a picture of the layers"),
         "toml" if document.path == "clients/rust/README.md" => Ok("clients/rust/test builds it"),
         language => match SOURCES.iter().find(|(known, ..)| *known == language) {

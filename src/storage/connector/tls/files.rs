@@ -47,8 +47,8 @@ impl TlsFiles {
             let read = tokio::task::spawn_blocking(move || configure(&options));
             match read.await {
                 Ok(Ok(config)) => *self.current.lock() = Arc::new(config),
-                Ok(Err(problem)) => warn!(problem, "read the files for TLS to the database again"),
-                Err(error) => warn!(%error, "read the files for TLS to the database again"),
+                Ok(Err(error)) => warn!(error, "read the database's TLS files again"),
+                Err(error) => warn!(%error, "read the database's TLS files again"),
             }
         }
         self.current.lock().clone()
