@@ -33,13 +33,15 @@ pub fn inspect() {
     let faketime = FAKETIME.iter().map(PathBuf::from).find(|path| path.exists());
     let pgbouncer = program("pgbouncer");
     let (script, promtool) = (program("script"), program("promtool"));
-    let found = [&nft, &faketime, &pgbouncer, &script, &promtool].into_iter().flatten();
+    let prometheus = program("prometheus");
+    let found =
+        [&nft, &faketime, &pgbouncer, &script, &promtool, &prometheus].into_iter().flatten();
     found.for_each(|path| println!("cargo:rerun-if-changed={}", path.display()));
     if [&nft, &pgbouncer].iter().any(|program| program.is_none()) {
         // Packages install them here.
         watch("/usr/sbin");
     }
-    if script.is_none() || promtool.is_none() {
+    if script.is_none() || promtool.is_none() || prometheus.is_none() {
         watch("/usr/bin");
     }
     if faketime.is_none() {
@@ -50,6 +52,7 @@ pub fn inspect() {
     set_cfg("has_pgbouncer", pgbouncer.is_some());
     set_cfg("has_script", script.is_some());
     set_cfg("has_promtool", promtool.is_some());
+    set_cfg("has_prometheus", prometheus.is_some());
     set_cfg("has_faketime", faketime.is_some());
     set_cfg("has_basebackup", has_basebackup());
     let dumps = ["psql", "pg_dump", "pg_restore"].iter().all(|name| program(name).is_some());

@@ -117,6 +117,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the broker or its database is to blame, and not the request.
+    pub(crate) fn is_fault(&self) -> bool {
+        matches!(
+            self,
+            Self::DatabaseUnavailable(_)
+                | Self::DeadlineExceeded
+                | Self::Draining
+                | Self::Internal(_)
+                | Self::OutcomeUnknown(_)
+                | Self::TopicBusy { .. }
+        )
+    }
+
     /// The database is unavailable; the cause has been logged, or there is none.
     pub(crate) fn unavailable() -> Self {
         Self::DatabaseUnavailable(Cause::default())

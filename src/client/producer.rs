@@ -124,8 +124,12 @@ impl Producer {
     /// ended.
     pub async fn send(&self, message: impl Into<NewMessage>) -> Result<Acknowledgement, Error> {
         let mut message = message.into();
-        let span = SendSpan::start(&self.registration.topic, &mut message);
-        self.buffer.add(message, span).await
+        let mut span = SendSpan::start(&self.registration.topic, &mut message);
+        let added = self.buffer.add(message, &mut span).await;
+        if let (Err(error), Some(span)) = (&added, span) {
+            span.end(Err(error));
+        }
+        added
     }
 
     /// Sends the gathered messages without lingering, and waits until every message sent so far is

@@ -2,40 +2,47 @@
 //!
 //! This needs the feature `otel`, and a tracer provider that the program has set with
 //! `opentelemetry::global::set_tracer_provider`. With `tracing-opentelemetry`, its layer activates the
-//! context of each `tracing` span, which is all that is needed.
+//! context of each `tracing` span, which is all that is needed. The program and this library must use the
+//! same version of OpenTelemetry, which [`opentelemetry`] is: of another version, there is another provider.
 //!
 //! * **Publishing**: while a span that is sampled is active, [`Producer::send`](super::Producer::send) and
 //!   [`Producer::publish`](super::Producer::publish) start a span `send TOPIC` under it, which ends with the
 //!   broker's answer, and write its context into the message's header `traceparent`. A message that has
 //!   that header already keeps it. Nothing is written for a span that is not sampled, as a message without
-//!   headers takes a faster way through the broker.
+//!   headers takes a faster way through the broker. A task that is spawned has no active span by itself.
 //! * **Calls**, such as `client.producers().publish(…)`, carry the active span's context as metadata, if it
 //!   is sampled. A broker that exports traces adds its own span of the call.
 //! * **Consuming**: [`process_span`] starts the span of what a program does with messages. It links to the
-//!   spans that sent them: a link, as one batch may hold messages of many traces.
+//!   spans that sent them: a link, as one batch may hold messages of many traces. It ends when the last
+//!   clone of its context is dropped.
 //!
 //! ```no_run
 //! # async fn example(mut consumer: trunkline::client::Consumer) -> Result<(), trunkline::client::Error> {
-//! use opentelemetry::{Context, trace::{FutureExt as _, TraceContextExt as _}};
-//! use trunkline::client::{Event, trace::process_span};
+//! use trunkline::client::{Event, trace::{opentelemetry::trace::FutureExt as _, process_span}};
 //!
 //! while let Some(event) = consumer.next_event().await {
 //!     if let Event::Messages(messages) = event? {
 //!         let span = process_span("orders", "billing", &messages);
-//!         let context = Context::current_with_span(span);
 //!         async {
-//!             println!("{} messages", messages.len());
+//!             for message in &messages {
+//!                 println!("{}", message.offset);
+//!                 consumer.commit(message);
+//!             }
 //!         }
-//!         .with_context(context)
+//!         .with_context(span)
 //!         .await;
-//!         messages.last().map(|last| consumer.commit(last));
 //!     }
 //! }
 //! # Ok(())
 //! # }
 //! ```
 
-use std::{collections::BTreeMap, str::FromStr as _};
+use std::{
+    collections::{BTreeMap, HashSet},
+    str::FromStr as _,
+};
+
+pub use opentelemetry;
 
 use opentelemetry::{
     Context, InstrumentationScope, KeyValue,
@@ -63,6 +70,8 @@ pub fn inject(context: &SpanContext, message: &mut NewMessage) -> bool {
     if !is_sampled(context) || !fits || message.headers.contains_key(TRACEPARENT) {
         return false;
     }
+    // Of another trace, if there is one.
+    let before = message.headers.remove(TRACESTATE);
     message.headers.insert(TRACEPARENT.to_owned(), traceparent(context));
     let state = context.trace_state().header();
     if !state.is_empty() {
@@ -72,23 +81,28 @@ pub fn inject(context: &SpanContext, message: &mut NewMessage) -> bool {
         // It would be too large with them.
         message.headers.remove(TRACEPARENT);
         message.headers.remove(TRACESTATE);
+        message.headers.extend(before.map(|state| (TRACESTATE.to_owned(), state)));
         return false;
     }
     true
 }
 
 /// The context in a message's headers, if it is valid.
-pub fn context(headers: &BTreeMap<String, String>) -> Option<SpanContext> {
+pub fn extract(headers: &BTreeMap<String, String>) -> Option<SpanContext> {
     let context = parse(headers.get(TRACEPARENT)?)?;
     let state = headers.get(TRACESTATE).and_then(|state| TraceState::from_str(state).ok());
     let (trace, span, flags) = (context.trace_id(), context.span_id(), context.trace_flags());
     Some(SpanContext::new(trace, span, flags, true, state.unwrap_or_default()))
 }
 
-/// Starts the span of processing messages of one topic, which links to the spans that sent them.
-pub fn process_span(topic: &str, consumer_id: &str, messages: &[Message]) -> BoxedSpan {
-    let contexts = messages.iter().filter_map(|message| context(&message.headers));
-    let links = contexts.take(MAX_LINKS).map(Link::with_context).collect();
+/// Starts the span of processing messages of one topic, which links to the spans that sent them, if these
+/// were sampled. Returns the current context with that span.
+pub fn process_span(topic: &str, consumer_id: &str, messages: &[Message]) -> Context {
+    let mut known = HashSet::new();
+    let senders = messages.iter().filter_map(|message| extract(&message.headers));
+    let senders = senders.filter(SpanContext::is_sampled);
+    let senders = senders.filter(|sender| known.insert((sender.trace_id(), sender.span_id())));
+    let links = senders.take(MAX_LINKS).map(Link::with_context).collect();
     let mut attributes = attributes("process", topic);
     attributes.push(KeyValue::new("messaging.consumer.group.name", consumer_id.to_owned()));
     match messages {
@@ -99,15 +113,16 @@ pub fn process_span(topic: &str, consumer_id: &str, messages: &[Message]) -> Box
         }
     }
     let tracer = tracer();
-    tracer
+    let span = tracer
         .span_builder(format!("process {topic}"))
         .with_kind(SpanKind::Consumer)
         .with_attributes(attributes)
         .with_links(links)
-        .start(&tracer)
+        .start(&tracer);
+    Context::current_with_span(span)
 }
 
-/// The span of sending a message, until it is answered.
+/// The span of sending a message, until it is answered. If it is dropped before, nobody waits any more.
 #[derive(Debug)]
 pub(super) struct SendSpan(BoxedSpan);
 
@@ -140,10 +155,22 @@ impl SendSpan {
                     Error::Lost { .. } => "LOST",
                     Error::Closed => "CLOSED",
                 };
-                self.0.set_attribute(KeyValue::new("error.type", kind.to_owned()));
-                self.0.set_status(Status::error(error.to_string()));
+                self.fail(kind, error.to_string());
             }
         }
+        self.0.end();
+    }
+
+    fn fail(&mut self, kind: &str, error: String) {
+        self.0.set_attribute(KeyValue::new("error.type", kind.to_owned()));
+        self.0.set_status(Status::error(error));
+    }
+}
+
+impl Drop for SendSpan {
+    fn drop(&mut self) {
+        // After its end, nothing changes any more.
+        self.fail("CANCELLED", "it was given up before it was sent".to_owned());
         self.0.end();
     }
 }
@@ -225,15 +252,19 @@ mod tests {
 
     #[test]
     fn a_context_survives_its_way_through_a_message() {
-        let sent = context(&headers(&[(TRACEPARENT, EXAMPLE), (TRACESTATE, "a=b,c=d")]));
+        let sent = extract(&headers(&[(TRACEPARENT, EXAMPLE), (TRACESTATE, "a=b,c=d")]));
         let mut message = NewMessage::new("x");
         assert!(inject(&sent.clone().unwrap(), &mut message));
         assert_eq!(message.headers[TRACEPARENT], EXAMPLE);
         assert_eq!(message.headers[TRACESTATE], "a=b,c=d");
-        assert_eq!(context(&message.headers), sent);
+        assert_eq!(extract(&message.headers), sent);
+        // What stood beside another context goes.
+        let mut message = NewMessage::new("x").with_header(TRACESTATE, "of=another");
+        assert!(inject(&parse(EXAMPLE).unwrap(), &mut message));
+        assert_eq!(message.headers, headers(&[(TRACEPARENT, EXAMPLE)]));
         // A later version.
         let later = format!("cc{}-what-follows", &EXAMPLE[2..]);
-        assert!(context(&headers(&[(TRACEPARENT, &later)])).is_some());
+        assert!(extract(&headers(&[(TRACEPARENT, &later)])).is_some());
     }
 
     #[test]
@@ -248,13 +279,14 @@ mod tests {
             "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
             "00-4bf92f3577b34da6a3ce929d0e0e473\u{e4}-00f067aa0ba902b7-01",
+            "0-1-1-+1",
         ] {
-            assert_eq!(context(&headers(&[(TRACEPARENT, wrong)])), None, "{wrong}");
+            assert_eq!(extract(&headers(&[(TRACEPARENT, wrong)])), None, "{wrong}");
         }
-        assert_eq!(context(&BTreeMap::new()), None);
+        assert_eq!(extract(&BTreeMap::new()), None);
         // What stands beside it is read only if it is valid.
         let beside = headers(&[(TRACEPARENT, EXAMPLE), (TRACESTATE, "\u{1}")]);
-        assert_eq!(context(&beside).unwrap().trace_state(), &TraceState::default());
+        assert_eq!(extract(&beside).unwrap().trace_state(), &TraceState::default());
     }
 
     #[test]
@@ -264,11 +296,13 @@ mod tests {
         let full = (0..63).fold(NewMessage::new(""), |m, n| m.with_header(n.to_string(), ""));
         let long = NewMessage::new("").with_header("n", "v".repeat(16 * 1024 - 10));
         let own = NewMessage::new("").with_header(TRACEPARENT, "my own");
+        let state = long.clone().with_header(TRACESTATE, "my own");
         let plain = NewMessage::new("");
         for (context, message) in [
             (&sampled, full),
             (&sampled, long),
             (&sampled, own),
+            (&sampled, state),
             (&unsampled, plain.clone()),
             (&SpanContext::empty_context(), plain),
         ] {

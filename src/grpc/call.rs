@@ -72,7 +72,11 @@ pub fn answer(api: Api, mut request: Request<Body>) -> impl Future<Output = Resp
             false => None,
         };
         // From here on, as strangers are to cause no traces where callers must prove who they are.
-        let span = begin_span(&api, call.0, timer.began(), &mut request);
+        let is_proven = known.as_ref().is_none_or(|known| known.caller.is_some());
+        let span = match is_proven && api.traces.are_on() {
+            true => begin_span(&api, call.0, timer.began(), &mut request),
+            false => None,
+        };
         let audit = known.is_some().then(|| api.audit.clone());
         let response = answer_in_time(api, request).await;
         if let (Some(known), Some(audit)) = (known, audit) {

@@ -67,8 +67,8 @@ pub(super) fn request_span<B>(request: &Request<B>) -> Span {
     let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     let method = shorten(request.uri().path().trim_start_matches('/'), LONGEST_METHOD);
     let id = header("x-request-id").map(|id| shorten(id, LONGEST_ID));
-    let not_traced = tracing::field::Empty;
-    tracing::info_span!("request", method, id, trace_id = not_traced, span_id = not_traced)
+    let unset = tracing::field::Empty;
+    tracing::info_span!("request", method, id, trace_id = unset, span_id = unset)
 }
 
 /// The beginning of a text that a client chose: up to some printable characters.

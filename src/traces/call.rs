@@ -10,8 +10,10 @@ use opentelemetry::{
     trace::{SpanBuilder, SpanKind, Status, TraceContextExt as _},
 };
 
-use super::{context::Parent, tracer::Traces};
-use crate::metrics::TraceMetrics;
+use super::{
+    context::{Parent, TRACEPARENT, TRACESTATE},
+    tracer::Traces,
+};
 
 /// A call that has begun.
 pub struct BegunCall<F> {
@@ -25,12 +27,10 @@ pub struct BegunCall<F> {
     pub metadata: F,
 }
 
-/// The span of a call. It ends when it is dropped; a call whose end was not told was cancelled by its
-/// client.
+/// The span of a call. A call that is dropped without [`Self::end`] counts as cancelled by its client.
 pub struct CallSpan {
     context: Context,
     code: &'static str,
-    metrics: TraceMetrics,
 }
 
 /// A call that is traced, for those who serve it.
@@ -44,11 +44,15 @@ impl Traces {
     where
         F: Fn(&str) -> Option<&'a str>,
     {
-        let tracing = self.tracing.as_ref()?;
+        let tracing = self.tracing()?;
         let BegunCall { method, began, client, metadata } = call;
-        let parent = match Parent::read(metadata) {
+        // Probes and schema look-ups come all the time, and tell nothing.
+        if !method.is_empty() && !method.starts_with("trunkline.") {
+            return None;
+        }
+        let parent = match Parent::read(metadata(TRACEPARENT), metadata(TRACESTATE)) {
             Parent::Sampled(parent) => Context::new().with_remote_span_context(parent),
-            Parent::Unknown if is_sampled(method, tracing.sampling) => Context::new(),
+            Parent::Unknown if fastrand::f64() < tracing.sampling => Context::new(),
             Parent::Unknown | Parent::Unsampled => return None,
         };
         let method = if method.is_empty() { "_OTHER" } else { method };
@@ -64,14 +68,8 @@ impl Traces {
             .with_start_time(now.checked_sub(began.elapsed()).unwrap_or(now))
             .with_attributes(attributes);
         let context = tracing.start(span, &parent);
-        Some(CallSpan { context, code: "CANCELLED", metrics: self.metrics.clone() })
+        Some(CallSpan { context, code: "CANCELLED" })
     }
-}
-
-/// Whether to trace a call whose client does not say.
-fn is_sampled(method: &str, sampling: f64) -> bool {
-    // Probes and schema look-ups come all the time, and tell nothing.
-    method.starts_with("trunkline.") && fastrand::f64() < sampling
 }
 
 impl CallSpan {
@@ -101,7 +99,7 @@ impl CallSpan {
 
 impl Drop for CallSpan {
     fn drop(&mut self) {
-        let Self { context, code, metrics } = self;
+        let Self { context, code } = self;
         let span = context.span();
         span.set_attribute(KeyValue::new("rpc.response.status_code", *code));
         if is_fault(code) {
@@ -109,7 +107,6 @@ impl Drop for CallSpan {
             span.set_status(Status::error(""));
         }
         span.end();
-        metrics.count_ended();
     }
 }
 

@@ -8,8 +8,11 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 
-const TRACEPARENT: &str = "traceparent";
-const TRACESTATE: &str = "tracestate";
+pub(super) const TRACEPARENT: &str = "traceparent";
+pub(super) const TRACESTATE: &str = "tracestate";
+
+/// The longest `tracestate` that is passed on, which is what the W3C asks for.
+const LONGEST_STATE: usize = 512;
 
 /// What a client says about tracing.
 pub(super) enum Parent {
@@ -42,19 +45,41 @@ impl Extractor for Headers<'_> {
 }
 
 impl Parent {
-    /// Reads headers.
-    pub(super) fn read<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Self {
-        let Some(traceparent) = header(TRACEPARENT) else { return Self::Unknown };
-        let headers = Headers { traceparent, tracestate: header(TRACESTATE) };
+    /// Reads the two headers.
+    pub(super) fn read(traceparent: Option<&str>, tracestate: Option<&str>) -> Self {
+        let Some(traceparent) = traceparent else { return Self::Unknown };
+        match is_sampled(traceparent) {
+            None => return Self::Unknown,
+            Some(false) => return Self::Unsampled,
+            Some(true) => {}
+        }
+        let tracestate = tracestate.filter(|state| state.len() <= LONGEST_STATE);
+        let headers = Headers { traceparent, tracestate };
         let none = Context::new();
         let context = TraceContextPropagator::new().extract_with_context(&none, &headers);
         let context = context.span().span_context().clone();
-        match (context.is_valid(), context.is_sampled()) {
-            (true, true) => Self::Sampled(context),
-            (true, false) => Self::Unsampled,
-            (false, _) => Self::Unknown,
+        match context.is_valid() && context.is_sampled() {
+            true => Self::Sampled(context),
+            false => Self::Unknown,
         }
     }
+}
+
+/// Whether a context is sampled, if it has the form of one: this costs less than to read it.
+fn is_sampled(traceparent: &str) -> Option<bool> {
+    const LENGTH: usize = 55;
+    let (text, rest) = traceparent.as_bytes().split_at_checked(LENGTH)?;
+    let has_form = text.iter().enumerate().all(|(at, byte)| match at {
+        2 | 35 | 52 => *byte == b'-',
+        _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(byte),
+    });
+    // Later versions may append something.
+    let has_end = rest.is_empty() || (text[..2] != *b"00" && rest[0] == b'-');
+    if !has_form || !has_end {
+        return None;
+    }
+    let digit = char::from(text[LENGTH - 1]).to_digit(16)?;
+    Some(digit & 1 == 1)
 }
 
 #[cfg(test)]
@@ -64,31 +89,50 @@ mod tests {
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
     fn read(traceparent: &str) -> Parent {
-        Parent::read(|name| (name == TRACEPARENT).then_some(traceparent))
+        Parent::read(Some(traceparent), None)
     }
 
     #[test]
     fn a_context_counts_only_if_it_is_valid() {
-        let Parent::Sampled(context) = read(&format!("00-{TRACE}-00f067aa0ba902b7-01")) else {
-            panic!("it is sampled")
-        };
-        assert_eq!(context.trace_id().to_string(), TRACE);
-        assert_eq!(context.span_id().to_string(), "00f067aa0ba902b7");
+        for flags in ["01", "03"] {
+            let Parent::Sampled(context) = read(&format!("00-{TRACE}-00f067aa0ba902b7-{flags}"))
+            else {
+                panic!("it is sampled")
+            };
+            assert_eq!(context.trace_id().to_string(), TRACE);
+            assert_eq!(context.span_id().to_string(), "00f067aa0ba902b7");
+        }
+        let later = read(&format!("cc-{TRACE}-00f067aa0ba902b7-01-more"));
+        assert!(matches!(later, Parent::Sampled(_)));
         let unsampled = read(&format!("00-{TRACE}-00f067aa0ba902b7-00"));
         assert!(matches!(unsampled, Parent::Unsampled));
         for wrong in [
             "",
             "00",
             "planted",
+            "0-1-1-+1",
             &format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)),
             &format!("00-{TRACE}-0000000000000000-01"),
             &format!("ff-{TRACE}-00f067aa0ba902b7-01"),
+            &format!("00-{TRACE}-00f067aa0ba902b7-01-more"),
+            &format!("00-{}-00f067aa0ba902b7-01", TRACE.to_uppercase()),
             &format!("00-{}-00f067aa0ba902b7-01", "g".repeat(32)),
             &"x".repeat(16 * 1024),
         ] {
             assert!(matches!(read(wrong), Parent::Unknown), "{wrong}");
         }
-        assert!(matches!(Parent::read(|_| None), Parent::Unknown));
+        assert!(matches!(Parent::read(None, Some("a=b")), Parent::Unknown));
+    }
+
+    #[test]
+    fn what_stands_beside_a_context_is_kept_if_it_is_short() {
+        let sampled = format!("00-{TRACE}-00f067aa0ba902b7-01");
+        let state = |state: &str| match Parent::read(Some(&sampled), Some(state)) {
+            Parent::Sampled(context) => context.trace_state().header(),
+            _ => panic!("it is sampled"),
+        };
+        assert_eq!(state("a=b,c=d"), "a=b,c=d");
+        assert_eq!(state(&format!("a={}", "x".repeat(600))), "");
     }
 
     proptest::proptest! {
@@ -97,17 +141,13 @@ mod tests {
             traceparent in "(\\PC|[0-9a-f]{1,16}|-){0,12}",
             tracestate in "(\\PC|[a-z=,@ ]){0,40}",
         ) {
-            let header = |name: &str| Some(match name {
-                TRACEPARENT => traceparent.as_str(),
-                _ => tracestate.as_str(),
-            });
-            if let Parent::Sampled(context) = Parent::read(header) {
+            if let Parent::Sampled(context) = Parent::read(Some(&traceparent), Some(&tracestate)) {
                 proptest::prop_assert!(context.is_valid() && context.is_sampled());
             }
             // A valid one, with whatever stands beside it.
             let sampled = format!("00-{TRACE}-00f067aa0ba902b7-01");
-            let header = |name: &str| Some(if name == TRACEPARENT { sampled.as_str() } else { tracestate.as_str() });
-            proptest::prop_assert!(matches!(Parent::read(header), Parent::Sampled(_)));
+            let read = Parent::read(Some(&sampled), Some(&tracestate));
+            proptest::prop_assert!(matches!(read, Parent::Sampled(_)));
         }
     }
 }

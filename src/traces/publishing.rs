@@ -3,32 +3,46 @@
 //! A flush is a trace of its own, as it stores publishes of several traces. It links to them, and each of
 //! them to it.
 
+use std::{collections::HashSet, fmt::Display};
+
 use opentelemetry::{
     Context, KeyValue,
-    trace::{Link, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _},
+    trace::{Link, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _, TraceState},
 };
 
-use super::{call::TracedCall, context::Parent, tracer::Traces};
-use crate::{
-    metrics::TraceMetrics,
-    model::{Message, TopicName},
+use super::{
+    call::TracedCall,
+    context::{Parent, TRACEPARENT},
+    tracer::Traces,
 };
+use crate::model::{Message, TopicName};
 
-/// How many spans a span links to. OpenTelemetry keeps 128 by default.
+/// How many spans a span links to, which is what OpenTelemetry keeps by default.
 const MAX_LINKS: usize = 128;
 
-/// The span of a publish: that of its call, or an own one that ends when this is dropped.
+/// How many messages with headers are searched for contexts.
+const MAX_SEARCHED: usize = 1_024;
+
+/// The span of a publish: that of its call, or one of its own. An own one ends when this is dropped.
 pub struct PublishSpan {
     context: Context,
-    /// `None` if it is the span of the call, which ends by itself.
-    own: Option<TraceMetrics>,
+    /// Whether it is not the span of the call, which ends by itself.
+    is_own: bool,
+    is_answered: bool,
+}
+
+/// How a publish ended.
+pub enum Ending<'a> {
+    /// Its messages are stored.
+    Stored,
+    /// The broker has refused it.
+    Refused(&'a dyn Display),
+    /// The broker or its database has failed.
+    Failed(&'a dyn Display),
 }
 
 /// The span of a flush, which ends when this is dropped.
-pub struct FlushSpan {
-    context: Context,
-    metrics: TraceMetrics,
-}
+pub struct FlushSpan(Context);
 
 /// How large a flush is.
 pub struct FlushSize {
@@ -49,31 +63,37 @@ impl Traces {
         topic: &TopicName,
         messages: &[Message],
     ) -> Option<PublishSpan> {
-        let tracing = self.tracing.as_ref()?;
-        let mut sent = contexts(messages);
-        let count = KeyValue::new("messaging.batch.message_count", messages.len() as i64);
+        let tracing = self.tracing()?;
+        let mut senders = senders(messages);
         let attributes = vec![
             KeyValue::new("messaging.system", "trunkline"),
             KeyValue::new("messaging.destination.name", topic.to_string()),
-            count,
+            KeyValue::new("messaging.batch.message_count", messages.len() as i64),
         ];
-        if let Some(TracedCall(context)) = call {
-            let span = context.span();
+        let call = call.map(|TracedCall(context)| context);
+        // A message of another trace than the call's finds the broker in its own.
+        let is_of_call = |call: &Context| {
+            let trace = call.span().span_context().trace_id();
+            senders.first().is_none_or(|sender| sender.trace_id() == trace)
+        };
+        if let Some(call) = call.filter(|call| is_of_call(call)) {
+            let span = call.span();
             span.set_attributes(attributes);
             let trace = span.span_context().trace_id();
-            for other in sent.iter().filter(|other| other.trace_id() != trace) {
-                span.add_link(other.clone(), Vec::new());
+            for other in senders.into_iter().filter(|other| other.trace_id() != trace) {
+                span.add_link(other, Vec::new());
             }
-            return Some(PublishSpan { context: context.clone(), own: None });
+            return Some(PublishSpan { context: call.clone(), is_own: false, is_answered: false });
         }
-        let others = sent.split_off(1.min(sent.len()));
-        let parent = Context::new().with_remote_span_context(sent.pop()?);
+        let others = senders.split_off(1.min(senders.len()));
+        let parent = Context::new().with_remote_span_context(senders.pop()?);
+        let call = call.map(|call| stateless(call.span().span_context()));
         let span = SpanBuilder::from_name(format!("publish {topic}"))
             .with_kind(SpanKind::Server)
             .with_attributes(attributes)
-            .with_links(others.into_iter().map(Link::with_context).collect());
+            .with_links(call.into_iter().chain(others).map(Link::with_context).collect());
         let context = tracing.start(span, &parent);
-        Some(PublishSpan { context, own: Some(self.metrics.clone()) })
+        Some(PublishSpan { context, is_own: true, is_answered: false })
     }
 
     /// Starts the span of a flush, if one of its publishes is traced.
@@ -82,13 +102,14 @@ impl Traces {
         publishes: impl Iterator<Item = &'a PublishSpan>,
         size: impl FnOnce() -> FlushSize,
     ) -> Option<FlushSpan> {
-        let tracing = self.tracing.as_ref()?;
-        let publishes: Vec<_> = publishes.take(MAX_LINKS).collect();
+        let tracing = self.tracing()?;
+        let publishes: Vec<_> = publishes.collect();
         if publishes.is_empty() {
             return None;
         }
         let FlushSize { topics, messages, bytes } = size();
-        let links = publishes.iter().map(|publish| publish.context.span().span_context().clone());
+        let linked = publishes.iter().take(MAX_LINKS);
+        let links = linked.map(|publish| stateless(publish.context.span().span_context()));
         let span = SpanBuilder::from_name("flush")
             .with_kind(SpanKind::Internal)
             .with_attributes(vec![
@@ -102,48 +123,77 @@ impl Traces {
         for publish in publishes {
             publish.context.span().add_link(flush.clone(), Vec::new());
         }
-        Some(FlushSpan { context, metrics: self.metrics.clone() })
+        Some(FlushSpan(context))
     }
 }
 
 impl PublishSpan {
-    /// Says why the publish failed.
-    pub fn failed(&self, error: &dyn std::fmt::Display) {
-        if self.own.is_some() {
-            self.context.span().set_status(Status::error(error.to_string()));
+    /// Ends the span of a publish that has its answer.
+    pub fn end(mut self, ending: Ending<'_>) {
+        self.is_answered = true;
+        if !self.is_own {
+            return;
+        }
+        let span = self.context.span();
+        match ending {
+            Ending::Stored => {}
+            // No fault of the broker's, as in the span of a call.
+            Ending::Refused(error) => {
+                span.set_attribute(KeyValue::new("trunkline.refusal.message", error.to_string()));
+            }
+            Ending::Failed(error) => span.set_status(Status::error(error.to_string())),
         }
     }
 }
 
 impl Drop for PublishSpan {
     fn drop(&mut self) {
-        if let Some(metrics) = &self.own {
-            self.context.span().end();
-            metrics.count_ended();
+        if !self.is_own {
+            return;
         }
+        let span = self.context.span();
+        if !self.is_answered {
+            span.set_status(Status::error("there was no answer"));
+        }
+        span.end();
+    }
+}
+
+impl FlushSpan {
+    /// Says why publishes failed.
+    pub fn failed(&self, error: &dyn Display) {
+        self.0.span().set_status(Status::error(error.to_string()));
     }
 }
 
 impl Drop for FlushSpan {
     fn drop(&mut self) {
-        self.context.span().end();
-        self.metrics.count_ended();
+        self.0.span().end();
     }
 }
 
-/// The contexts in the headers of messages that are traced, each once.
-fn contexts(messages: &[Message]) -> Vec<SpanContext> {
-    let mut contexts: Vec<SpanContext> = Vec::new();
-    for message in messages.iter().filter(|message| !message.headers.is_empty()) {
-        let headers = message.headers.entries();
-        if let Parent::Sampled(context) = Parent::read(|name| headers.get(name).map(String::as_str))
-            && contexts.last() != Some(&context)
+/// The contexts of those who sent messages that are traced, each once. There is room for two more links.
+fn senders(messages: &[Message]) -> Vec<SpanContext> {
+    let mut senders = Vec::new();
+    let mut known = HashSet::new();
+    let with_headers = messages.iter().filter(|message| !message.headers.is_empty());
+    for message in with_headers.take(MAX_SEARCHED) {
+        // What stands beside it is not read: a span would hold it for each of its links.
+        let traceparent = message.headers.entries().get(TRACEPARENT).map(String::as_str);
+        if let Parent::Sampled(sender) = Parent::read(traceparent, None)
+            && known.insert((sender.trace_id(), sender.span_id()))
         {
-            contexts.push(context);
-            if contexts.len() == MAX_LINKS {
+            senders.push(sender);
+            if senders.len() == MAX_LINKS - 2 {
                 break;
             }
         }
     }
-    contexts
+    senders
+}
+
+/// A context without what its vendors have added.
+fn stateless(context: &SpanContext) -> SpanContext {
+    let (trace, span, flags) = (context.trace_id(), context.span_id(), context.trace_flags());
+    SpanContext::new(trace, span, flags, context.is_remote(), TraceState::NONE)
 }

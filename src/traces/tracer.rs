@@ -6,50 +6,58 @@ use opentelemetry::{
     Context,
     trace::{SpanBuilder, TraceContextExt as _, Tracer as _},
 };
-use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use opentelemetry_sdk::trace::SdkTracer;
 
-use super::export::{self, Error, TraceExport};
+use super::export::{self, Error, Export, TraceExport};
 use crate::metrics::TraceMetrics;
 
 /// Traces a broker, or nothing, which is the default. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Traces {
-    pub(super) tracing: Option<Arc<Tracing>>,
-    pub(super) metrics: TraceMetrics,
+pub struct Traces(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    tracing: Option<Tracing>,
+    metrics: Arc<TraceMetrics>,
 }
 
 /// What traces that are exported need.
 pub(super) struct Tracing {
     tracer: SdkTracer,
-    provider: SdkTracerProvider,
+    export: Export,
     /// The share of calls to trace of those whose clients do not say whether to.
     pub(super) sampling: f64,
 }
 
 impl Traces {
     /// Traces, and exports the spans. Must be called within a runtime, which sends them.
-    pub fn start(export: &TraceExport) -> Result<Self, Error> {
-        let metrics = TraceMetrics::default();
-        let (provider, tracer) = export::start(export, metrics.clone())?;
-        let tracing = Tracing { tracer, provider, sampling: export.sampling };
-        Ok(Self { tracing: Some(Arc::new(tracing)), metrics })
+    pub fn start(to: &TraceExport) -> Result<Self, Error> {
+        let metrics = Arc::<TraceMetrics>::default();
+        let (tracer, export) = export::start(to, metrics.clone())?;
+        let tracing = Some(Tracing { tracer, export, sampling: to.sampling });
+        Ok(Self(Arc::new(State { tracing, metrics })))
+    }
+
+    /// Whether anything is traced.
+    pub fn are_on(&self) -> bool {
+        self.0.tracing.is_some()
     }
 
     /// What is measured of the spans themselves.
-    pub fn metrics(&self) -> TraceMetrics {
-        self.metrics.clone()
+    pub fn metrics(&self) -> Arc<TraceMetrics> {
+        self.0.metrics.clone()
     }
 
     /// Sends the spans that have ended, and traces nothing more.
-    pub async fn finish(self) {
-        let Some(tracing) = self.tracing else { return };
-        // It waits for the collector, in a thread of its own.
-        let finished = tokio::task::spawn_blocking(move || {
-            tracing.provider.shutdown_with_timeout(export::LAST_EXPORT_TIMEOUT)
-        });
-        if let Ok(Err(error)) = finished.await {
-            tracing::warn!(%error, "export the last spans");
+    pub async fn finish(&self) {
+        if let Some(tracing) = &self.0.tracing {
+            tracing.export.finish().await;
         }
+    }
+
+    /// `None` if nothing is traced.
+    pub(super) fn tracing(&self) -> Option<&Tracing> {
+        self.0.tracing.as_ref()
     }
 }
 

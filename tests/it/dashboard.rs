@@ -44,7 +44,7 @@ impl Prometheus {
             .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
             .arg(format!("--web.listen-address={address}"))
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::inherit())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
@@ -120,7 +120,7 @@ async fn work(broker: &HttpBroker) {
 }
 
 #[tokio::test]
-#[cfg_attr(not(has_promtool), ignore = "Prometheus is not on this machine")]
+#[cfg_attr(not(has_prometheus), ignore = "Prometheus is not on this machine")]
 async fn each_query_of_the_dashboard_finds_something() {
     let queries = queries();
     assert!(queries.len() > 70, "{}", queries.len());

@@ -41,5 +41,6 @@ fn what_this_machine_lacks_is_known() {
     assert_eq!(cfg!(has_pgbouncer), here("pgbouncer"));
     assert_eq!(cfg!(has_script), here("script"));
     assert_eq!(cfg!(has_promtool), here("promtool"));
+    assert_eq!(cfg!(has_prometheus), here("prometheus"));
     assert_eq!(cfg!(is_root), nix::unistd::geteuid().is_root());
 }

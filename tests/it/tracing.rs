@@ -1,11 +1,14 @@
 //! Traces: a message is followed from its producer through the broker to its consumer, by the spans that
 //! a collector receives.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use opentelemetry::{
     Context,
-    trace::{FutureExt as _, Span as _, TraceContextExt as _, Tracer as _},
+    trace::{FutureExt as _, TraceContextExt as _, Tracer as _},
 };
 use opentelemetry_proto::tonic::trace::v1::{
     Span,
@@ -20,7 +23,7 @@ use trunkline::{
 };
 
 use crate::support::{
-    RawClient, TestDatabase, Trunkline,
+    Authority, RawClient, TestDatabase, TlsFolder, Trunkline,
     collector::{Collector, TracedProgram, attribute},
     http::{get, http_address},
     soon, until,
@@ -31,7 +34,7 @@ const PARENT: &str = "00f067aa0ba902b7";
 
 /// A broker that exports its traces, in a process of its own.
 struct TracedBroker {
-    _database: Arc<TestDatabase>,
+    database: Arc<TestDatabase>,
     collector: Collector,
     process: Trunkline,
     endpoint: String,
@@ -46,7 +49,7 @@ impl TracedBroker {
         let (process, endpoint) =
             Trunkline::serve_traced(&collector, &[&start, flags].concat()).await;
         let client = Client::connect(&endpoint).await.unwrap();
-        Self { _database: database, collector, process, endpoint, client }
+        Self { database, collector, process, endpoint, client }
     }
 
     /// Makes a call whose client traces it, or says that it does not. Returns the trace.
@@ -112,7 +115,7 @@ async fn a_message_is_followed_from_its_producer_to_its_consumer() {
             messages.extend(some);
         }
     }
-    process_span("orders", "billing", &messages).end();
+    process_span("orders", "billing", &messages).span().end();
     program.flush().await;
 
     let trace = checkout.span().span_context().trace_id().to_bytes();
@@ -151,7 +154,7 @@ async fn a_message_is_followed_from_its_producer_to_its_consumer() {
     assert_eq!(name_of(&process, "messaging.consumer.group.name"), "billing");
     // The message keeps its own headers.
     assert_eq!(messages[0].headers["unit"], "piece");
-    let sent = trunkline::client::trace::context(&messages[0].headers).unwrap();
+    let sent = trunkline::client::trace::extract(&messages[0].headers).unwrap();
     assert_eq!(sent.span_id().to_bytes().to_vec(), send.span_id);
     assert!(messages[1].headers.is_empty());
     let services: Vec<_> = collector
@@ -171,7 +174,7 @@ async fn messages_of_one_request_that_are_of_several_traces_are_all_linked() {
         .client
         .producer("orders", "shop")
         .register()
-        .linger(std::time::Duration::from_secs(5))
+        .linger(Duration::from_secs(5))
         .open()
         .await
         .unwrap();
@@ -211,6 +214,8 @@ async fn nothing_is_traced_and_nothing_written_for_what_is_not_sampled() {
     assert!(!context.span().span_context().is_sampled());
     producer.publish("a").with_context(context).await.unwrap();
     producer.publish("b").await.unwrap();
+    // Its call ends here.
+    producer.close().await.unwrap();
     let read = proto::ReadMessagesRequest { topic: "orders".to_owned(), ..Default::default() };
     let read = broker.client.topics().read_messages(read).await.unwrap().into_inner();
     assert_eq!(read.messages.len(), 2);
@@ -313,10 +318,143 @@ async fn calls_are_described_as_the_conventions_say() {
 }
 
 #[tokio::test]
+async fn a_publish_that_is_refused_or_fails_says_so() {
+    let broker = TracedBroker::start(&["--trace-sampling", "0"]).await;
+    broker.client.ensure_topic("orders").await.unwrap();
+    let register = proto::RegisterProducerRequest {
+        topic: "orders".to_owned(),
+        producer_id: "shop".to_owned(),
+        ..Default::default()
+    };
+    broker.client.producers().register_producer(register).await.unwrap();
+    let context = |number: u8| format!("00-{}0{number}-{PARENT}-01", &TRACE[..30]);
+    let request = |number, expected_head| proto::PublishRequest {
+        topic: "orders".to_owned(),
+        producer_id: "shop".to_owned(),
+        expected_head,
+        messages: vec![NewMessage::new("x").with_header("traceparent", context(number))],
+        ..Default::default()
+    };
+    let trace = |number: u8| bytes(&format!("{}0{number}", &TRACE[..30]));
+    broker.client.producers().publish(request(1, Some(7))).await.unwrap_err();
+    let refused = broker.collector.named("publish orders", &trace(1)).await;
+    assert_eq!(refused.status.clone().unwrap_or_default().code(), StatusCode::Unset);
+    let said = name_of(&refused, "trunkline.refusal.message");
+    assert!(said.contains("the head of topic orders is 0, not 7"), "{said}");
+
+    // The database fails: a statement of this broker, and then nothing at all.
+    let sql = broker.database.sql().await;
+    let fail = "create function fail() returns trigger language plpgsql as
+                    'begin raise sqlstate ''XX000''; end';
+                create trigger fail before insert on trunkline.batch execute function fail()";
+    sql.batch_execute(fail).await.unwrap();
+    broker.client.producers().publish(request(2, None)).await.unwrap_err();
+    let failed = broker.collector.named("publish orders", &trace(2)).await;
+    let is_flush = |span: &Span| span.name == "flush" && links_to(span, &failed);
+    let flush = broker.collector.span("the flush", is_flush).await;
+    for span in [failed, flush] {
+        assert_eq!(span.status.clone().unwrap_or_default().code(), StatusCode::Error, "{span:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_finds_the_broker_in_its_own_trace_whatever_the_call_belongs_to() {
+    let broker = TracedBroker::start(&["--trace-sampling", "1"]).await;
+    broker.client.ensure_topic("orders").await.unwrap();
+    let producer = broker.client.producer("orders", "shop").register().open().await.unwrap();
+    let senders: Vec<_> = (0..200).map(|number| format!("{number:016x}")).collect();
+    let message = |sender: &String| {
+        NewMessage::new("x").with_header("traceparent", format!("00-{TRACE}-{sender}-01"))
+    };
+    // The id of the first one is none. The others come twice each.
+    let request = proto::PublishRequest {
+        topic: "orders".to_owned(),
+        producer_id: "shop".to_owned(),
+        producer_epoch: producer.registration().epoch,
+        messages: senders.iter().chain(&senders).map(message).collect(),
+        ..Default::default()
+    };
+    broker.client.producers().publish(request).await.unwrap();
+    let publish = broker.collector.named("publish orders", &bytes(TRACE)).await;
+    assert_eq!(publish.parent_span_id, bytes(&senders[1]));
+    let linked: std::collections::HashSet<_> =
+        publish.links.iter().map(|link| link.span_id.clone()).collect();
+    // 125 senders besides the parent, the call, and the flush.
+    assert_eq!((linked.len(), publish.links.len(), publish.dropped_links_count), (127, 127, 0));
+    let is_call = |span: &Span| {
+        span.name.ends_with("/Publish") && links_to(&publish, span) && span.trace_id != bytes(TRACE)
+    };
+    broker.collector.span("the call", is_call).await;
+    let is_flush = |span: &Span| span.name == "flush" && links_to(span, &publish);
+    let flush = broker.collector.span("the flush", is_flush).await;
+    assert!(links_to(&publish, &flush));
+}
+
+#[tokio::test]
+async fn a_send_that_fails_or_is_given_up_says_so() {
+    let broker = TracedBroker::start(&["--trace-sampling", "0"]).await;
+    let (program, _alone) = TracedProgram::start(&broker.collector).await;
+    broker.client.ensure_topic("orders").await.unwrap();
+    let producer = broker.client.producer("orders", "shop").register().open().await.unwrap();
+    let sampled = |name: &'static str| Context::new().with_span(program.tracer.start(name));
+    let large = sampled("large");
+    let too_large = vec![0; proto::MAX_MESSAGE_BYTES + 1];
+    producer.send(too_large).with_context(large.clone()).await.unwrap_err();
+    // Another instance fences this one, whose publishes are then refused.
+    broker.client.producer("orders", "shop").open().await.unwrap();
+    let fenced = sampled("fenced");
+    producer.publish("x").with_context(fenced.clone()).await.unwrap_err();
+    program.flush().await;
+    for (context, kind) in [(large, "INVALID"), (fenced, "PRODUCER_FENCED")] {
+        let trace = context.span().span_context().trace_id().to_bytes();
+        let send = broker.collector.named("send orders", &trace).await;
+        assert_eq!(name_of(&send, "error.type"), kind);
+        assert_eq!(send.status.clone().unwrap_or_default().code(), StatusCode::Error);
+    }
+}
+
+#[tokio::test]
+async fn traces_are_encrypted_and_carry_the_headers_and_names_that_are_given() {
+    let database = TestDatabase::create().await;
+    let authority = Authority::new();
+    let collector = Collector::start_encrypted(&authority.sign("127.0.0.1")).await;
+    let folder = TlsFolder::new(&authority);
+    folder.write("ca.pem", &authority.pem());
+    let ca = folder.path("ca.pem");
+    let flags = [
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--database-url",
+        &database.url,
+        "--otlp-endpoint",
+        &collector.endpoint,
+        "--otlp-ca",
+        ca.to_str().unwrap(),
+        "--trace-sampling",
+        "1",
+    ];
+    let mut command = Trunkline::command(&flags);
+    command
+        .env("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20secret")
+        .env("OTEL_RESOURCE_ATTRIBUTES", "peer.service.name=other,service.version=7")
+        .env("OTEL_SERVICE_NAME", "the-broker");
+    let (_broker, endpoint) = Trunkline::serve_command(command).await;
+    Client::connect(&endpoint).await.unwrap().ensure_topic("orders").await.unwrap();
+    let is_create = |span: &Span| span.name == "trunkline.v1.TopicService/CreateTopic";
+    collector.span("a call", is_create).await;
+    assert_eq!(collector.authorizations(), ["Bearer secret"]);
+    let resource = collector.resources().pop().unwrap();
+    for (name, value) in [("service.name", "the-broker"), ("service.version", "7")] {
+        assert_eq!(attribute(&resource.attributes, name).as_deref(), Some(value));
+    }
+    assert!(attribute(&resource.attributes, "service.instance.id").is_some());
+}
+
+#[tokio::test]
 async fn what_is_left_is_exported_when_the_broker_stops() {
     let database = TestDatabase::create().await;
     let collector = Collector::start().await;
-    // The usual interval is 5 s, so that only the stop can be what exports.
     let start = ["--listen", "127.0.0.1:0", "--database-url", &database.url];
     let traces = ["--otlp-endpoint", &collector.endpoint, "--trace-sampling", "1"];
     let (mut broker, endpoint) = Trunkline::serve(&[&start[..], &traces].concat()).await;
@@ -330,13 +468,14 @@ async fn what_is_left_is_exported_when_the_broker_stops() {
 #[tokio::test]
 async fn a_collector_that_is_away_holds_nobody_up() {
     let database = TestDatabase::create().await;
-    // Accepts connections, and never answers.
+    // Accepts connections, and never answers, neither in plain nor by TLS.
     let deaf = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = format!("http://{}", deaf.local_addr().unwrap());
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let nowhere = format!("http://{}", gone.local_addr().unwrap());
     drop(gone);
-    for endpoint in [&silent, &nowhere] {
+    let silent_by_tls = silent.replace("http", "https");
+    for endpoint in [&silent, &nowhere, &silent_by_tls] {
         let flags = [
             "--listen",
             "127.0.0.1:0",
@@ -371,18 +510,21 @@ async fn a_collector_that_is_away_holds_nobody_up() {
             let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
             line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
         };
-        assert!(metric("trunkline_trace_spans_ended_total").await >= 3_000.0);
-        assert_eq!(metric("trunkline_trace_spans_exported_total").await, 0.0);
-        if endpoint == &nowhere {
-            let line = broker.log_line("export spans").await;
-            assert!(line.contains("WARN") && line.contains("spans="), "{line}");
-            until("the failure is counted", async || {
-                metric("trunkline_trace_spans_failed_total").await > 0.0
-            })
-            .await;
+        let line = broker.log_line("export spans").await;
+        assert!(line.contains("WARN") && line.contains("spans="), "{line}");
+        until("every failure is counted", async || {
+            metric("trunkline_trace_spans_failed_total").await > 0.0
+        })
+        .await;
+        if endpoint != &nowhere {
+            assert!(metric("trunkline_trace_spans_dropped_total").await > 0.0);
         }
+        assert_eq!(metric("trunkline_trace_spans_exported_total").await, 0.0);
         broker.signal(nix::sys::signal::Signal::SIGTERM);
+        let stopping = Instant::now();
         assert!(broker.wait().await.success());
+        // It does not wait for another export, which may take 5 s.
+        assert!(stopping.elapsed() < Duration::from_millis(4_500), "{:?}", stopping.elapsed());
     }
     drop(deaf);
 }
@@ -398,12 +540,16 @@ async fn where_callers_must_prove_who_they_are_strangers_cause_no_traces() {
         Trunkline::serve_traced(&collector, &[&start[..], &flags].concat()).await;
     let client = RawClient::connect(&endpoint).await;
     let method = "trunkline.v1.TopicService/ListTopics";
-    for (number, token) in [(1, "tlk_wrong".to_owned()), (2, root)] {
+    let health = "grpc.health.v1.Health/Check";
+    for (number, method, token) in
+        [(1, method, "tlk_wrong"), (3, health, ""), (4, health, &root), (2, method, &root)]
+    {
         let headers = [
             ("traceparent", format!("00-{}0{number}-{PARENT}-01", &TRACE[..30])),
             ("authorization", format!("Bearer {token}")),
         ];
-        soon("a call", client.call(method, &headers, &[b""])).await;
+        let headers = if token.is_empty() { &headers[..1] } else { &headers };
+        soon("a call", client.call(method, headers, &[b""])).await;
     }
     let trace = bytes(&format!("{}02", &TRACE[..30]));
     collector.named(method, &trace).await;
@@ -414,9 +560,15 @@ async fn where_callers_must_prove_who_they_are_strangers_cause_no_traces() {
 #[tokio::test]
 async fn options_for_traces_that_make_no_sense_are_refused() {
     let serve = ["serve", "--listen", "127.0.0.1:0"];
+    let authority = Authority::new();
+    let folder = TlsFolder::new(&authority);
+    folder.write("ca.pem", &authority.pem());
+    let ca = folder.path("ca.pem");
+    let ca = ca.to_str().unwrap();
     for (flags, said) in [
+        (&["--otlp-endpoint", "http://a:1", "--otlp-ca", ca][..], "must begin with https://"),
         (
-            &["--otlp-endpoint", "localhost:4317"][..],
+            &["--otlp-endpoint", "localhost:4317"],
             "--otlp-endpoint: \"localhost:4317\" must be a URL",
         ),
         (&["--otlp-endpoint", "http://a:1", "--trace-sampling", "2"], "a number from 0 to 1"),

@@ -87,6 +87,8 @@ pub(crate) struct GroupCommit<'a, L> {
     faults_left: usize,
     /// How often the database may still be asked which characters it can store.
     learns_left: usize,
+    /// Why publishes failed that were not at fault themselves, if some did.
+    fault: Option<Error>,
 }
 
 /// Topics whose publishes are to be stored in one transaction.
@@ -106,11 +108,13 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
             refused: 0,
             faults_left: MAX_FAULTS,
             learns_left: MAX_LEARNED,
+            fault: None,
         }
     }
 
-    /// Stores the publishes of topics, which must be sorted by name, and answers each publish.
-    pub(crate) async fn store(mut self, flushes: Part) {
+    /// Stores the publishes of topics, which must be sorted by name, and answers each publish. Returns
+    /// why publishes failed that were not at fault themselves, if some did.
+    pub(crate) async fn store(mut self, flushes: Part) -> Option<Error> {
         let (locked, flushes) = self.locked.part(flushes, |flush| &flush.topic);
         let mut next = Some(flushes);
         // What is stored after that, in reverse order. Topics that were found locked recently come
@@ -127,6 +131,7 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
             };
             parts.extend(left.into_iter().rev());
         }
+        self.fault
     }
 
     /// Stores the publishes of several topics in one transaction; returns what is still to be
@@ -155,7 +160,7 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
             Err(storage::Error::ChangedMeanwhile | storage::Error::Unexpected(_)) => {
                 flushes.into_iter().map(|flush| vec![flush]).collect()
             }
-            Err(error) => refuse_all(flushes, error),
+            Err(error) => self.fail_all(flushes, error),
         }
     }
 
@@ -182,7 +187,7 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
                     tracing::warn!(topic = %flush.topic, error = problem, "refuse publishes to a locked topic");
                     let topic = flush.topic.clone();
                     self.locked.remember(&topic);
-                    flush.refuse(&Error::TopicBusy { topic });
+                    self.fail(flush, Error::TopicBusy { topic });
                     return Vec::new();
                 }
                 Err(storage::Error::Fault(problem))
@@ -196,11 +201,11 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
                 Err(error) if error.is_of_a_statement() => {
                     return self.split(vec![flush], error).await;
                 }
-                Err(error) => return refuse_all(vec![flush], error),
+                Err(error) => return self.fail_all(vec![flush], error),
             }
         }
         // The registrations change faster than the publishes can be stored.
-        flush.refuse(&Error::unavailable());
+        self.fail(flush, Error::unavailable());
         Vec::new()
     }
 
@@ -211,7 +216,7 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
 
     /// Answers the publishes that cannot be stored, or have been stored before; `None` if none is
     /// left.
-    async fn settle(&self, mut flush: TopicFlush) -> Option<TopicFlush> {
+    async fn settle(&mut self, mut flush: TopicFlush) -> Option<TopicFlush> {
         match self.log.find_registrations(&flush.topic, &flush.producers()).await {
             Ok(Some(Registrations { head, found })) => {
                 flush.settle(head, found);
@@ -224,7 +229,7 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
             }
             Err(error) => {
                 // Whether the query failed or not, nothing was stored.
-                flush.refuse(&Error::of_read(error).logged("look up registrations"));
+                self.fail(flush, Error::of_read(error).logged("look up registrations"));
                 None
             }
         }
@@ -237,7 +242,7 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
         if self.refused > MAX_REFUSED {
             tracing::warn!(%error, "give up a flush with many errors");
             // Some of them may be to blame for the errors, but it is not known which.
-            flushes.into_iter().for_each(|flush| flush.refuse(&Error::unavailable()));
+            flushes.into_iter().for_each(|flush| self.fail(flush, Error::unavailable()));
             return Vec::new();
         }
         let of_a_value = matches!(error, storage::Error::Refused(_));
@@ -262,7 +267,7 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
                 }
                 Halves::OneRequest(flush) => {
                     tracing::error!(topic = %flush.topic, %error, "fail a publish");
-                    flush.refuse(&Error::internal());
+                    self.fail(flush, Error::internal());
                 }
             }
         }
@@ -286,7 +291,7 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
     }
 
     /// Answers the requests that are known to be refused, and returns the others.
-    async fn without_refused(&self, flushes: Part) -> Part {
+    async fn without_refused(&mut self, flushes: Part) -> Part {
         if !self.characters.some_are_refused() && self.refused < MAX_REFUSED {
             return flushes;
         }
@@ -301,6 +306,19 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
             left.extend(settled.filter(|flush| !flush.is_empty()));
         }
         left
+    }
+
+    /// Answers publishes with an error of the database; nothing is left to be stored.
+    fn fail_all(&mut self, flushes: Part, error: storage::Error) -> Vec<Part> {
+        let error = Error::from(error).logged("store publishes");
+        flushes.into_iter().for_each(|flush| self.fail(flush, error.clone()));
+        Vec::new()
+    }
+
+    /// Answers publishes with an error that they are not to blame for.
+    fn fail(&mut self, flush: TopicFlush, error: Error) {
+        flush.refuse(&error);
+        self.fault.get_or_insert(error);
     }
 
     /// Why a publish is refused without asking the database, if it is.
@@ -326,10 +344,4 @@ impl<'a, L: AppendLog> GroupCommit<'a, L> {
 /// The texts of a publish's headers.
 fn texts_of(publish: &Publish) -> impl Iterator<Item = &str> + Clone + Send {
     publish.messages.as_slice().iter().flat_map(|message| texts(&message.headers))
-}
-
-fn refuse_all(flushes: Part, error: storage::Error) -> Vec<Part> {
-    let error = Error::from(error).logged("store publishes");
-    flushes.into_iter().for_each(|flush| flush.refuse(&error));
-    Vec::new()
 }

@@ -12,7 +12,7 @@ use crate::{
         publish::request::{Publish, Receipt},
     },
     metrics::PublishTimer,
-    traces::PublishSpan,
+    traces::{Ending, PublishSpan},
 };
 
 /// The outcome of a publish.
@@ -151,10 +151,12 @@ impl Pending {
 impl Caller {
     fn send(self, outcome: Outcome) {
         self.timer.end();
-        if let Some(span) = self.span
-            && let Some(error) = outcome.error()
-        {
-            span.failed(error);
+        if let Some(span) = self.span {
+            span.end(match outcome.error() {
+                None => Ending::Stored,
+                Some(error) if error.is_fault() => Ending::Failed(error),
+                Some(error) => Ending::Refused(error),
+            });
         }
         // A caller that has gone does not receive it.
         let _ = self.outcome.send(outcome);

@@ -66,14 +66,18 @@ impl Writer {
             }
             let flush = self.take_flush(&mut waiting);
             // Ends when all publishes are answered.
-            let _span = flush.begin_span(&self.log.traces);
+            let mut span = flush.begin_span(&self.log.traces);
             let flushes = flush.into_topics();
             #[cfg(feature = "sabotage")]
             if crate::model::Sabotage::AcknowledgeBeforeCommit.is_on() {
                 self.log.acknowledge_before_commit(flushes).await;
                 continue;
             }
-            GroupCommit::new(&*self.log, &self.log.characters, &mut locked).store(flushes).await;
+            let commit = GroupCommit::new(&*self.log, &self.log.characters, &mut locked);
+            let fault = commit.store(flushes).await;
+            if let (Some(span), Some(fault)) = (&mut span, fault) {
+                span.failed(&fault);
+            }
         }
     }
 

@@ -32,34 +32,39 @@ pub(super) struct Request {
     pub(super) began: Instant,
     pub(super) outcome: Outcome,
     /// The spans of messages that are traced, with their indexes.
-    spans: Vec<(usize, SendSpan)>,
+    spans: Mutex<Vec<(usize, SendSpan)>>,
 }
 
 impl Request {
     fn new(capacity: usize) -> Self {
         let messages = Vec::with_capacity(capacity);
         let outcome = Arc::new(SetOnce::new());
-        Self { messages, bytes: 0, cost: 0, began: Instant::now(), outcome, spans: Vec::new() }
+        Self {
+            messages,
+            bytes: 0,
+            cost: 0,
+            began: Instant::now(),
+            outcome,
+            spans: Mutex::default(),
+        }
     }
 
     /// Answers everyone who waits for one of the messages.
     pub(super) fn settle(&self, outcome: Result<i64, Error>) {
+        // Before anybody hears of it, who may end the program next.
+        for (index, span) in self.spans.lock().drain(..) {
+            span.end(outcome.as_ref().copied().map(|first| first + index as i64));
+        }
         let _ = self.outcome.set(outcome);
     }
 }
 
-/// Nobody waits for ever: a request dropped without an answer settles as lost. Spans end here, once the
-/// outcome is known.
+/// Nobody waits for ever: a request dropped without an answer settles as lost.
 impl Drop for Request {
     fn drop(&mut self) {
         if !self.outcome.initialized() {
             let reason = "the producer was dropped before the broker answered".to_owned();
             self.settle(Err(Error::Lost { reason }));
-        }
-        for (index, span) in self.spans.drain(..) {
-            if let Some(outcome) = self.outcome.get() {
-                span.end(outcome.as_ref().map(|first| first + index as i64));
-            }
         }
     }
 }
@@ -112,11 +117,11 @@ impl Buffer {
         }
     }
 
-    /// Enqueues a message, after waiting for room.
+    /// Enqueues a message, after waiting for room. Takes its span, if it is enqueued.
     pub(super) async fn add(
         &self,
         message: NewMessage,
-        span: Option<SendSpan>,
+        span: &mut Option<SendSpan>,
     ) -> Result<Acknowledgement, Error> {
         let bytes = checked_size(&message)?;
         let cost = bytes + OVERHEAD * (1 + message.headers.len());
@@ -146,7 +151,7 @@ impl Buffer {
             Request::new(expected)
         });
         let acknowledgement = Acknowledgement::new(open.outcome.clone(), open.messages.len());
-        open.spans.extend(span.map(|span| (open.messages.len(), span)));
+        open.spans.get_mut().extend(span.take().map(|span| (open.messages.len(), span)));
         open.messages.push(message);
         open.bytes += bytes;
         open.cost += cost;

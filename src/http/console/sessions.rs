@@ -116,10 +116,6 @@ pub(super) fn random() -> Option<String> {
 mod tests {
     use super::*;
 
-    fn token(text: &'static str) -> HeaderValue {
-        HeaderValue::from_static(text)
-    }
-
     /// Somebody logs in.
     fn begin(sessions: &Sessions, principal: &str) -> String {
         let authorization = HeaderValue::from_str(principal).unwrap();

@@ -1,7 +1,8 @@
 //! An OpenTelemetry collector in the test's process, and a program that sends it traces.
 
 use std::{
-    sync::{Arc, LazyLock},
+    collections::BTreeSet,
+    sync::{Arc, LazyLock, Mutex},
     time::Duration,
 };
 
@@ -17,21 +18,28 @@ use opentelemetry_proto::tonic::{
     trace::v1::Span,
 };
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, process::Command, sync::watch};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::{
+    Request, Response, Status,
+    transport::{Server, ServerTlsConfig},
+};
 
-use super::{Trunkline, soon};
+use super::{Trunkline, authority::Identity, soon};
 
 /// A collector.
 pub struct Collector {
     pub endpoint: String,
     received: watch::Receiver<Vec<(Resource, Span)>>,
+    authorizations: Arc<Mutex<BTreeSet<String>>>,
     _serving: AbortOnDropHandle<()>,
 }
 
-struct Receiver(watch::Sender<Vec<(Resource, Span)>>);
+struct Receiver {
+    spans: watch::Sender<Vec<(Resource, Span)>>,
+    authorizations: Arc<Mutex<BTreeSet<String>>>,
+}
 
 #[tonic::async_trait]
 impl TraceService for Receiver {
@@ -39,7 +47,10 @@ impl TraceService for Receiver {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.0.send_modify(|received| {
+        let authorization = request.metadata().get("authorization");
+        let authorization = authorization.map(|value| value.to_str().unwrap().to_owned());
+        self.authorizations.lock().unwrap().extend(authorization);
+        self.spans.send_modify(|received| {
             for of_resource in request.into_inner().resource_spans {
                 let resource = of_resource.resource.unwrap_or_default();
                 for span in of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
@@ -53,15 +64,33 @@ impl TraceService for Receiver {
 
 impl Collector {
     pub async fn start() -> Self {
+        Self::serve(Server::builder(), "http").await
+    }
+
+    /// Starts one that speaks TLS.
+    pub async fn start_encrypted(identity: &Identity) -> Self {
+        let identity = tonic::transport::Identity::from_pem(&identity.certificate, &identity.key);
+        let tls = ServerTlsConfig::new().identity(identity);
+        Self::serve(Server::builder().tls_config(tls).unwrap(), "https").await
+    }
+
+    async fn serve(mut server: Server, scheme: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let endpoint = format!("{scheme}://{}", listener.local_addr().unwrap());
         let (spans, received) = watch::channel(Vec::new());
-        let service = TraceServiceServer::new(Receiver(spans));
-        let serving = Server::builder()
-            .add_service(service)
+        let authorizations = Arc::<Mutex<BTreeSet<String>>>::default();
+        let receiver = Receiver { spans, authorizations: authorizations.clone() };
+        let serving = server
+            .add_service(TraceServiceServer::new(receiver))
             .serve_with_incoming(TcpListenerStream::new(listener));
         let serving = tokio::spawn(async { serving.await.unwrap() });
-        Self { endpoint, received, _serving: AbortOnDropHandle::new(serving) }
+        let serving = AbortOnDropHandle::new(serving);
+        Self { endpoint, received, authorizations, _serving: serving }
+    }
+
+    /// What came as the header `authorization`, each once.
+    pub fn authorizations(&self) -> Vec<String> {
+        self.authorizations.lock().unwrap().iter().cloned().collect()
     }
 
     /// Waits for a span.
@@ -134,11 +163,15 @@ impl TracedProgram {
 }
 
 impl Trunkline {
-    /// Starts a broker that exports its traces soon.
+    /// Starts a broker that exports its traces.
     pub async fn serve_traced(collector: &Collector, arguments: &[&str]) -> (Self, String) {
         let start = ["serve", "--log", "info", "--otlp-endpoint", &collector.endpoint];
-        let mut command = Self::command(&[&start, arguments].concat());
-        command.env("OTEL_BSP_SCHEDULE_DELAY", "50");
+        let command = Self::command(&[&start, arguments].concat());
+        Self::serve_command(command).await
+    }
+
+    /// Starts a prepared broker; returns it with its endpoint once it is ready.
+    pub async fn serve_command(command: Command) -> (Self, String) {
         Self::spawn_command(command).ready().await
     }
 }
