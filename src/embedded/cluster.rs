@@ -238,15 +238,32 @@ fn read_all(mut file: fs::File) -> String {
 /// Adds the last lines of the server's log to an error.
 fn with_last_lines(error: Error, log: &Path) -> Error {
     let Error::Command { command, problem } = error else { return error };
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    let last = lines[lines.len().saturating_sub(5)..].join("\n");
+    let text = fs::read(log).unwrap_or_default();
+    let last = last_lines(&String::from_utf8_lossy(&text));
     Error::Command { command, problem: format!("{problem}\n{} ends:\n{last}", log.display()) }
+}
+
+/// The last lines of a server's log, without those that may quote a row: they hold payloads.
+fn last_lines(log: &str) -> String {
+    const QUOTE: [&str; 5] = ["CONTEXT: ", "DETAIL: ", "HINT: ", "QUERY: ", "STATEMENT: "];
+    let may_quote =
+        |line: &str| line.starts_with('\t') || QUOTE.iter().any(|mark| line.contains(mark));
+    let mut last: Vec<&str> = log.lines().rev().filter(|line| !may_quote(line)).take(5).collect();
+    last.reverse();
+    last.join("\n")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_lines_of_a_log_quote_no_row() {
+        let log = "LOG:  one\nLOG:  two\nERROR:  refused\nDETAIL:  Failing row contains (secret).\n\
+                   STATEMENT:  insert into\n\tbatch values ('secret')\nLOG:  3\nLOG:  4\nFATAL:  5\n";
+        assert_eq!(last_lines(log), "LOG:  two\nERROR:  refused\nLOG:  3\nLOG:  4\nFATAL:  5");
+        assert_eq!(last_lines(""), "");
+    }
 
     #[test]
     fn odd_paths_are_quoted_for_the_setting_and_for_the_shell() {

@@ -21,9 +21,10 @@ pub async fn bootstrap(database_url: &str) -> Result<String, Error> {
 
 /// Creates the first administrator in the database that the options name, and prints its token.
 pub async fn print_first_token(options: BootstrapOptions) -> ExitCode {
+    let format = options.database.logging.log_format;
     match try_bootstrap(options).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => error.report(),
+        Err(error) => error.report(format),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{io::Write as _, process::ExitCode};
 
+use super::options::LogFormat;
 use crate::{access, certificates, embedded, storage, traces};
 
 /// The exit code when the database could not be reached, as in sysexits.h.
@@ -124,9 +125,15 @@ pub enum Error {
 
 impl Error {
     /// Says on standard error why the command failed; returns what it exits with.
-    pub(super) fn report(&self) -> ExitCode {
-        // Standard error may be closed.
-        let _ = writeln!(std::io::stderr(), "trunkline: {self}");
+    pub(super) fn report(&self, format: LogFormat) -> ExitCode {
+        match (format, self) {
+            // There is no log yet.
+            (LogFormat::Plain, _) | (_, Self::LogFilter(_)) => {
+                // Standard error may be closed.
+                let _ = writeln!(std::io::stderr(), "trunkline: {self}");
+            }
+            (LogFormat::Json, _) => tracing::error!(error = %self, "end with an error"),
+        }
         self.exit_code()
     }
 

@@ -9,9 +9,10 @@ use crate::storage::SchemaVersion;
 
 /// Brings the schema of a database up to date.
 pub async fn migrate(options: MigrateOptions) -> ExitCode {
+    let format = options.logging.log_format;
     match try_migrate(options).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => error.report(),
+        Err(error) => error.report(format),
     }
 }
 

@@ -155,16 +155,19 @@ pub struct DatabaseOptions {
     pub data_dir: Option<PathBuf>,
 }
 
+/// What is logged unless it is said. Two libraries write lines at `info` that tell operators nothing.
+pub(super) const DEFAULT_FILTER: &str = "info,tokio_postgres=warn,refinery_core=warn";
+
 /// What to log, and how.
 #[derive(Args, Clone, Debug)]
 pub struct LogOptions {
-    /// What to log: error, warn, info, debug, trace, or filters such as trunkline=debug. Libraries
-    /// never log below info, because their details contain payloads.
+    /// What to log: off, error, warn, info, debug, trace, or filters such as trunkline=debug, which add
+    /// to the default. Libraries never log below info, because their details contain payloads.
     #[arg(
         long,
         env = "TRUNKLINE_LOG",
         value_name = "FILTER",
-        default_value = "info,tokio_postgres=warn,refinery_core=warn"
+        default_value = DEFAULT_FILTER
     )]
     pub log: String,
 

@@ -2,6 +2,7 @@
 
 use std::{io::Write as _, process::ExitCode, sync::Arc};
 
+use clap::ValueEnum as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -32,9 +33,10 @@ const OTHER_SESSIONS: usize = 5;
 
 /// Runs `trunkline serve` until a signal ends it.
 pub async fn serve(options: ServeOptions) -> ExitCode {
+    let format = options.logging.log_format;
     match try_serve(options).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => error.report(),
+        Err(error) => error.report(format),
     }
 }
 
@@ -88,7 +90,7 @@ async fn serve_on(
         query_connections = options.query_connections,
         max_streams = quotas.streams,
         drain_timeout = ?options.drain_timeout,
-        auth = ?options.auth,
+        auth = options.auth.to_possible_value().map(|auth| auth.get_name().to_owned()),
         encrypted = tls.is_some(),
         http_listen = http.as_ref().map(|port| tracing::field::display(port.bound())),
         "started"

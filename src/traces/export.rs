@@ -22,7 +22,7 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 
-use crate::metrics::TraceMetrics;
+use crate::{metrics::TraceMetrics, traces::publishing::MAX_LINKS};
 
 /// How many spans may wait to be sent. Further ones are dropped.
 const QUEUE_LENGTH: usize = 2_048;
@@ -58,12 +58,15 @@ pub struct TraceExport {
 /// Why traces cannot be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The URL of the collector is not one.
-    #[error("{0:?} must be a URL with a host and a port, such as http://127.0.0.1:4317")]
-    Endpoint(String),
+    /// The URL of the collector is not one. It is not repeated, as somebody may put a secret there.
+    #[error(
+        "it must be a URL with a host and a port, such as http://127.0.0.1:4317; a token goes into \
+         OTEL_EXPORTER_OTLP_HEADERS"
+    )]
+    Endpoint,
     /// Authorities are given for a connection that is not encrypted.
-    #[error("{0:?} must begin with https://, as authorities are given for it (--otlp-ca)")]
-    NotEncrypted(String),
+    #[error("it must begin with https://, as authorities are given for it (--otlp-ca)")]
+    NotEncrypted,
     /// The certificates of the authorities cannot be used.
     #[error("use the authorities: {0}")]
     Authorities(#[from] tonic::transport::Error),
@@ -108,6 +111,9 @@ pub(super) fn start(
         .with_span_processor(Queue { spans, metrics: metrics.clone() })
         // What is not to be traced gets no span in the first place.
         .with_sampler(Sampler::AlwaysOn)
+        // Those of OpenTelemetry, whatever its variables say: spans are made to fit them.
+        .with_max_attributes_per_span(128)
+        .with_max_links_per_span(MAX_LINKS)
         .with_resource(resource)
         .build();
     let scope = InstrumentationScope::builder("trunkline").with_version(env!("CARGO_PKG_VERSION"));
@@ -122,7 +128,7 @@ pub(super) fn start(
 fn channel(to: &TraceExport) -> Result<Channel, Error> {
     let TraceExport { endpoint: url, authorities, .. } = to;
     let is_encrypted = check_url(url)?;
-    let endpoint = Endpoint::from_shared(url.clone()).map_err(|_| Error::Endpoint(url.clone()))?;
+    let endpoint = Endpoint::from_shared(url.clone()).map_err(|_| Error::Endpoint)?;
     let endpoint = endpoint
         .connect_timeout(EXPORT_TIMEOUT)
         .timeout(EXPORT_TIMEOUT)
@@ -130,7 +136,7 @@ fn channel(to: &TraceExport) -> Result<Channel, Error> {
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
     let endpoint = match (is_encrypted, authorities) {
         (false, None) => endpoint,
-        (false, Some(_)) => return Err(Error::NotEncrypted(url.clone())),
+        (false, Some(_)) => return Err(Error::NotEncrypted),
         (true, None) => endpoint.tls_config(ClientTlsConfig::new().with_native_roots())?,
         (true, Some(pem)) => {
             let authority = Certificate::from_pem(pem);
@@ -142,14 +148,15 @@ fn channel(to: &TraceExport) -> Result<Channel, Error> {
 
 /// Checks the URL of a collector. Returns whether the connection is encrypted.
 fn check_url(url: &str) -> Result<bool, Error> {
-    let refused = || Error::Endpoint(url.to_owned());
-    let uri: Uri = url.parse().map_err(|_| refused())?;
-    let names_a_host = uri.host().is_some_and(|host| !host.is_empty()) && uri.port().is_some();
+    let uri: Uri = url.parse().map_err(|_| Error::Endpoint)?;
+    let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    let has_host = uri.host().is_some_and(|host| !host.is_empty());
+    let names_a_host = has_host && uri.port_u16().is_some_and(|port| port > 0) && !has_user;
     let is_bare = uri.path_and_query().is_none_or(|rest| rest.as_str() == "/");
     match uri.scheme_str() {
         Some("http") if names_a_host && is_bare => Ok(false),
         Some("https") if names_a_host && is_bare => Ok(true),
-        _ => Err(refused()),
+        _ => Err(Error::Endpoint),
     }
 }
 
@@ -161,6 +168,7 @@ fn resource() -> Resource {
         // The SDK has a placeholder for the name of a service.
         value.is_none_or(|value| value.as_str().starts_with("unknown_service"))
     };
+    let name = env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty());
     let defaults = [
         ("service.name", "trunkline".to_owned()),
         ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
@@ -168,7 +176,10 @@ fn resource() -> Resource {
     ];
     let defaults = defaults.into_iter().filter(|(name, _)| lacks(name));
     let defaults = defaults.map(|(name, value)| KeyValue::new(name, value));
-    Resource::builder().with_attributes(defaults).build()
+    let resource = Resource::builder().with_attributes(defaults);
+    // It comes before a name among the attributes.
+    let name = name.map(|name| KeyValue::new("service.name", name));
+    resource.with_attributes(name).build()
 }
 
 impl Export {
@@ -271,6 +282,8 @@ mod tests {
             "http://a",
             "http://a:1/path",
             "http://a:1/?b",
+            "http://a:0",
+            "http://user:secret@a:1",
             "/x",
             "a b",
         ] {

@@ -18,7 +18,7 @@ use super::{
 use crate::model::{Message, TopicName};
 
 /// How many spans a span links to, which is what OpenTelemetry keeps by default.
-const MAX_LINKS: usize = 128;
+pub(super) const MAX_LINKS: u32 = 128;
 
 /// How many messages with headers are searched for contexts.
 const MAX_SEARCHED: usize = 1_024;
@@ -108,7 +108,7 @@ impl Traces {
             return None;
         }
         let FlushSize { topics, messages, bytes } = size();
-        let linked = publishes.iter().take(MAX_LINKS);
+        let linked = publishes.iter().take(MAX_LINKS as usize);
         let links = linked.map(|publish| stateless(publish.context.span().span_context()));
         let span = SpanBuilder::from_name("flush")
             .with_kind(SpanKind::Internal)
@@ -184,7 +184,7 @@ fn senders(messages: &[Message]) -> Vec<SpanContext> {
             && known.insert((sender.trace_id(), sender.span_id()))
         {
             senders.push(sender);
-            if senders.len() == MAX_LINKS - 2 {
+            if senders.len() == MAX_LINKS as usize - 2 {
                 break;
             }
         }

@@ -345,3 +345,61 @@ fn the_documents_show_a_line_as_it_is() {
         JsonLine::read(example);
     }
 }
+
+#[tokio::test]
+async fn a_filter_that_names_only_targets_leaves_the_rest_of_the_log_as_it_is() {
+    let database = TestDatabase::create().await;
+    let (client, mut log) = broker_with_log("audit=off,trunkline::grpc=debug", &database.url).await;
+    create(&client, "orders").await;
+    let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
+    let register = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
+    client.consumers().register_consumer(register).await.unwrap();
+    let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
+    let consume = proto::ConsumeRequest { topic, consumer_id, ..Default::default() };
+    let mut stream = client.consumers().consume(consume).await.unwrap().into_inner();
+    soon("a frame", stream.message()).await.unwrap();
+    let lines = lines_until(&mut log, "opened a stream").await;
+    assert!(lines.iter().any(|line| line.contains(" started ")), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.contains("created a topic")), "{lines:#?}");
+}
+
+#[tokio::test]
+async fn what_others_have_written_neither_ends_a_plain_line_nor_reaches_a_terminal_raw() {
+    let database = TestDatabase::create().await;
+    let (client, mut log) = broker_with_log("info", &database.url).await;
+    create(&client, "orders").await;
+    let (topic, producer_id) = ("orders".to_owned(), PRODUCER.to_owned());
+    let request = proto::RegisterProducerRequest { topic, producer_id, ..Default::default() };
+    client.producers().register_producer(request).await.unwrap();
+    let forge = r"create function forge() returns trigger language plpgsql as
+                      $$begin raise exception E'evil\n{forged}\x1b[31m'; end$$;
+                  create trigger forge before insert on trunkline.batch execute function forge()";
+    database.sql().await.batch_execute(forge).await.unwrap();
+    let publish = proto::PublishRequest {
+        topic: "orders".to_owned(),
+        producer_id: PRODUCER.to_owned(),
+        messages: vec![proto::NewMessage::new("x")],
+        ..Default::default()
+    };
+    client.producers().publish(publish).await.unwrap_err();
+    let lines = lines_until(&mut log, "evil").await;
+    let line = lines.last().unwrap();
+    assert!(line.contains(r"evil\n{forged}\u{1b}[31m"), "{line}");
+}
+
+#[tokio::test]
+async fn in_json_the_reason_of_an_end_is_a_line_of_the_log_too() {
+    let refused = ["serve", "--log-format", "json", "--otlp-endpoint", "nowhere"];
+    let finished = Trunkline::run(&refused).await;
+    assert_eq!(finished.code(), 2);
+    let line: Value = serde_json::from_str(&finished.stderr).unwrap();
+    assert_eq!(line["message"], "end with an error");
+    assert_eq!(line["log.level"], "error");
+    let error = line["error.message"].as_str().unwrap();
+    assert!(error.starts_with("export traces to --otlp-endpoint: "), "{error}");
+    // Without a log, there is no line of it.
+    let finished = Trunkline::run(&["serve", "--log", "inof", "--log-format", "json"]).await;
+    assert_eq!(finished.code(), 2);
+    let expected = "trunkline: read the log filter: \"inof\" is no level";
+    assert!(finished.stderr.starts_with(expected), "{}", finished.stderr);
+}

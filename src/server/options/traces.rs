@@ -30,6 +30,7 @@ pub struct TraceOptions {
         env = "TRUNKLINE_TRACE_SAMPLING",
         value_name = "SHARE",
         default_value = "0.01",
+        allow_hyphen_values = true,
         value_parser = parse_share
     )]
     pub trace_sampling: f64,
