@@ -101,7 +101,7 @@ async fn part(console: &Console, consumer: &Consumer) -> Markup {
                 div { dt { "Head" } dd { (format::number(consumer.head)) } }
                 div {
                     dt { "Lag" }
-                    dd { (format::number(consumer.lag)) " " span.muted { "messages" } }
+                    dd { (format::number(consumer.lag)) " " span.muted { (format::plural(consumer.lag, "message")) } }
                 }
                 div {
                     dt { "Lag in time" }

@@ -4,6 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use maud::{Markup, html};
 
+/// What a number counts, in the singular for one: `noun` has a plural in s.
+pub(super) fn plural(value: i64, noun: &str) -> String {
+    if value == 1 { noun.to_owned() } else { format!("{noun}s") }
+}
+
 /// A number with separators: `1,234,567`.
 pub(super) fn number(value: i64) -> String {
     let digits = value.unsigned_abs().to_string();
@@ -94,6 +99,12 @@ pub(super) fn ago(time: Option<prost_types::Timestamp>) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_of_something_is_singular() {
+        let texts = [0, 1, 2].map(|value| plural(value, "topic"));
+        assert_eq!(texts, ["topics", "topic", "topics"]);
+    }
 
     #[test]
     fn numbers_have_separators() {

@@ -192,7 +192,7 @@ async fn part(console: &Console, visitor: &Visitor, wanted: &Wanted) -> Markup {
                 }
             }
             div.card-foot.pager {
-                span { (format::number(topics.len() as i64)) " topics" }
+                span { (format::number(topics.len() as i64)) " " (format::plural(topics.len() as i64, "topic")) }
                 @if left_out > 0 {
                     span.muted {
                         (format::number(left_out as i64))
