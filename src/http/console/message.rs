@@ -13,7 +13,7 @@ use super::{
     format,
     layout::{self, Place},
     path,
-    payload::{Form, payload},
+    payload::{self, Form, Payload},
     problem::Problem,
     visitor::Visitor,
 };
@@ -82,7 +82,7 @@ async fn find(visitor: &Visitor, topic: &str, offset: i64) -> Result<Message, Pr
 }
 
 fn detail(topic: &str, message: &Message, form: Option<Form>) -> Markup {
-    let form = form.unwrap_or_else(|| Form::that_fits(&message.payload));
+    let payload = Payload::new(&message.payload, form);
     let at = path::message(topic, message.offset);
     let forms =
         [(Form::Text, "text", "Text"), (Form::Json, "json", "JSON"), (Form::Hex, "hex", "Hex")];
@@ -109,12 +109,12 @@ fn detail(topic: &str, message: &Message, form: Option<Form>) -> Markup {
                     @for (of, name, text) in forms {
                         @let target = format!("{at}?as={name}");
                         a href=(target) hx-get=(target) hx-target="closest .message-detail"
-                            hx-swap="outerHTML" aria-current=[(of == form).then_some("true")] { (text) }
+                            hx-swap="outerHTML" aria-current=[(of == payload.form).then_some("true")] { (text) }
                     }
                 }
                 a.button.button-small href=(format!("{at}/raw")) download { "Download" }
             }
-            (payload(&message.payload, form))
+            (payload::show(payload))
         }
     }
 }

@@ -26,22 +26,37 @@ pub(super) enum Form {
     Hex,
 }
 
-impl Form {
-    /// The most telling form that a payload has.
-    pub(super) fn that_fits(payload: &[u8]) -> Self {
-        match std::str::from_utf8(payload) {
-            Ok(_) if as_json(payload).is_some() => Self::Json,
-            Ok(_) => Self::Text,
-            Err(_) => Self::Hex,
-        }
+/// A payload, and how to show it.
+pub(super) struct Payload<'a> {
+    bytes: &'a [u8],
+    pub(super) form: Form,
+    /// It as JSON, if that is its form.
+    json: Option<String>,
+}
+
+impl<'a> Payload<'a> {
+    /// In a form, or in the most telling one that it has.
+    pub(super) fn new(bytes: &'a [u8], form: Option<Form>) -> Self {
+        let is_text = || std::str::from_utf8(bytes).is_ok();
+        let json = match form {
+            None | Some(Form::Json) => as_json(bytes),
+            Some(_) => None,
+        };
+        let form = form.unwrap_or_else(|| match json.is_some() {
+            true => Form::Json,
+            false if is_text() => Form::Text,
+            false => Form::Hex,
+        });
+        Self { bytes, form, json }
     }
 }
 
 /// Shows a payload.
-pub(super) fn payload(payload: &[u8], form: Form) -> Markup {
+pub(super) fn show(payload: Payload<'_>) -> Markup {
+    let Payload { bytes: payload, form, json } = payload;
     let begin = &payload[..payload.len().min(SHOWN)];
     let shown = match form {
-        Form::Json => match as_json(payload) {
+        Form::Json => match json {
             Some(json) => json,
             None if begin.len() < payload.len() => {
                 return html! { p.muted { "The payload is too large to be shown as JSON." } };
