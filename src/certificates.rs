@@ -55,8 +55,18 @@ impl PemFile {
 
     /// The file's certificates, of which there is at least one.
     pub(crate) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
+        self.certificates_in(&self.read()?)
+    }
+
+    /// The file as it is, which holds at least one certificate.
+    pub(crate) fn text(&self) -> Result<Vec<u8>, Error> {
         let text = self.read()?;
-        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+        self.certificates_in(&text)?;
+        Ok(text)
+    }
+
+    fn certificates_in(&self, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
         match certificates {
             Ok(certificates) if certificates.is_empty() => {
                 Err(self.error("it contains no certificate in PEM"))
@@ -98,12 +108,6 @@ impl PemFile {
 
     pub(crate) fn error(&self, problem: impl ToString) -> Error {
         Error { file: self.clone(), problem: problem.to_string() }
-    }
-
-    /// The file as it is, which holds at least one certificate.
-    pub(crate) fn text(&self) -> Result<Vec<u8>, Error> {
-        self.certificates()?;
-        self.read()
     }
 
     fn read(&self) -> Result<Vec<u8>, Error> {

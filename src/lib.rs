@@ -38,5 +38,7 @@ pub mod proto;
 pub mod server;
 #[cfg(feature = "server")]
 pub mod storage;
+#[cfg(any(feature = "otel", feature = "server"))]
+pub mod trace_context;
 #[cfg(feature = "server")]
 pub mod traces;

@@ -37,28 +37,22 @@
 //! # }
 //! ```
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    str::FromStr as _,
-};
+use std::collections::{BTreeMap, HashSet};
 
 pub use opentelemetry;
 
 use opentelemetry::{
     Context, InstrumentationScope, KeyValue,
     global::{self, BoxedSpan, BoxedTracer},
-    trace::{
-        Link, Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags,
-        TraceId, TraceState, Tracer as _,
-    },
+    trace::{Link, Span as _, SpanContext, SpanKind, Status, TraceContextExt as _, Tracer as _},
 };
 use tonic::metadata::MetadataMap;
 
 use super::{error::Error, message::Message};
-use crate::proto::{MAX_HEADERS, NewMessage};
-
-const TRACEPARENT: &str = "traceparent";
-const TRACESTATE: &str = "tracestate";
+use crate::{
+    proto::{MAX_HEADERS, NewMessage},
+    trace_context::{TRACEPARENT, TRACESTATE, parse, traceparent},
+};
 
 /// How many messages a span links to. OpenTelemetry keeps 128 links by default.
 const MAX_LINKS: usize = 128;
@@ -89,10 +83,7 @@ pub fn inject(context: &SpanContext, message: &mut NewMessage) -> bool {
 
 /// The context in a message's headers, if it is valid.
 pub fn extract(headers: &BTreeMap<String, String>) -> Option<SpanContext> {
-    let context = parse(headers.get(TRACEPARENT)?)?;
-    let state = headers.get(TRACESTATE).and_then(|state| TraceState::from_str(state).ok());
-    let (trace, span, flags) = (context.trace_id(), context.span_id(), context.trace_flags());
-    Some(SpanContext::new(trace, span, flags, true, state.unwrap_or_default()))
+    parse(headers.get(TRACEPARENT)?, headers.get(TRACESTATE).map(String::as_str))
 }
 
 /// Starts the span of processing messages of one topic, which links to the spans that sent them, if these
@@ -214,34 +205,10 @@ fn is_sampled(context: &SpanContext) -> bool {
     context.is_valid() && context.is_sampled()
 }
 
-/// A context as W3C's Trace Context writes it.
-fn traceparent(context: &SpanContext) -> String {
-    let flags = context.trace_flags().to_u8();
-    format!("00-{}-{}-{flags:02x}", context.trace_id(), context.span_id())
-}
-
-/// Parses it. Later versions may append something.
-fn parse(text: &str) -> Option<SpanContext> {
-    let digits = |part: &str, length: usize| {
-        let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        part.len() == length && part.bytes().all(is_hex)
-    };
-    let mut parts = text.split('-');
-    let [version, trace, span, flags] =
-        [parts.next()?, parts.next()?, parts.next()?, parts.next()?];
-    let is_well_formed =
-        digits(version, 2) && digits(trace, 32) && digits(span, 16) && digits(flags, 2);
-    if !is_well_formed || version == "ff" || (version == "00" && parts.next().is_some()) {
-        return None;
-    }
-    let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()?) & TraceFlags::SAMPLED;
-    let (trace, span) = (TraceId::from_hex(trace).ok()?, SpanId::from_hex(span).ok()?);
-    let context = SpanContext::new(trace, span, flags, true, TraceState::default());
-    context.is_valid().then_some(context)
-}
-
 #[cfg(test)]
 mod tests {
+    use opentelemetry::trace::TraceState;
+
     use super::*;
 
     const EXAMPLE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -260,7 +227,7 @@ mod tests {
         assert_eq!(extract(&message.headers), sent);
         // What stood beside another context goes.
         let mut message = NewMessage::new("x").with_header(TRACESTATE, "of=another");
-        assert!(inject(&parse(EXAMPLE).unwrap(), &mut message));
+        assert!(inject(&parse(EXAMPLE, None).unwrap(), &mut message));
         assert_eq!(message.headers, headers(&[(TRACEPARENT, EXAMPLE)]));
         // A later version.
         let later = format!("cc{}-what-follows", &EXAMPLE[2..]);
@@ -291,8 +258,8 @@ mod tests {
 
     #[test]
     fn a_message_takes_a_context_only_if_it_is_sampled_and_fits() {
-        let sampled = parse(EXAMPLE).unwrap();
-        let unsampled = parse(&EXAMPLE.replace("-01", "-00")).unwrap();
+        let sampled = parse(EXAMPLE, None).unwrap();
+        let unsampled = parse(&EXAMPLE.replace("-01", "-00"), None).unwrap();
         let full = (0..63).fold(NewMessage::new(""), |m, n| m.with_header(n.to_string(), ""));
         let long = NewMessage::new("").with_header("n", "v".repeat(16 * 1024 - 10));
         let own = NewMessage::new("").with_header(TRACEPARENT, "my own");

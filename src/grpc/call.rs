@@ -60,29 +60,29 @@ pub struct Api {
 pub fn answer(api: Api, mut request: Request<Body>) -> impl Future<Output = Response<Body>> + Send {
     async move {
         let call = access::find_call(request.uri().path());
-        let timer = api.metrics.begin(call.0);
+        let mut measurement = Measurement { timer: api.metrics.begin(call.0), span: None };
         if let Err(refusal) = check_metadata(request.headers()) {
-            return measure(timer, refusal.into_http());
+            return measure(measurement, refusal.into_http());
         }
         let known = match api.access.is_required() {
             true => match identify(&api, call, &mut request).await {
                 Ok(known) => Some(known),
-                Err(refusal) => return measure(timer, refusal.into_http()),
+                Err(refusal) => return measure(measurement, refusal.into_http()),
             },
             false => None,
         };
         // From here on, as strangers are to cause no traces where callers must prove who they are.
         let is_proven = known.as_ref().is_none_or(|known| known.caller.is_some());
-        let span = match is_proven && api.traces.are_on() {
-            true => begin_span(&api, call.0, timer.began(), &mut request),
-            false => None,
-        };
+        if is_proven && api.traces.are_on() {
+            let began = measurement.timer.began();
+            measurement.span = begin_span(&api, call.0, began, &mut request);
+        }
         let audit = known.is_some().then(|| api.audit.clone());
         let response = answer_in_time(api, request).await;
         if let (Some(known), Some(audit)) = (known, audit) {
             known.count_denied(audit, &response);
         }
-        measure(Measurement::new(timer, span), response)
+        measure(measurement, response)
     }
 }
 

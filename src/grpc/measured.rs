@@ -23,17 +23,13 @@ pub(super) struct IsStream;
 
 /// What is measured of a call.
 pub(super) struct Measurement {
-    timer: CallTimer,
+    pub(super) timer: CallTimer,
     /// The call's span, if it is traced.
-    span: Option<CallSpan>,
+    pub(super) span: Option<CallSpan>,
 }
 
 /// Ends the measurement of a call that has its answer, or of its stream when that ends.
-pub(super) fn measure(
-    measurement: impl Into<Measurement>,
-    mut answer: Response<Body>,
-) -> Response<Body> {
-    let measurement = measurement.into();
+pub(super) fn measure(measurement: Measurement, mut answer: Response<Body>) -> Response<Body> {
     if let Some(status) = answer.extensions().get::<Status>() {
         measurement.end_by_status(status);
     } else if answer.headers().contains_key("grpc-status") {
@@ -47,10 +43,6 @@ pub(super) fn measure(
 }
 
 impl Measurement {
-    pub(super) fn new(timer: CallTimer, span: Option<CallSpan>) -> Self {
-        Self { timer, span }
-    }
-
     fn end_by_headers(self, headers: &HeaderMap) {
         match Status::from_header_map(headers) {
             Some(status) => self.end_by_status(&status),
@@ -75,12 +67,6 @@ impl Measurement {
         if let Some(span) = self.span {
             span.end(name(code));
         }
-    }
-}
-
-impl From<CallTimer> for Measurement {
-    fn from(timer: CallTimer) -> Self {
-        Self::new(timer, None)
     }
 }
 

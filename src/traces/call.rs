@@ -10,10 +10,8 @@ use opentelemetry::{
     trace::{SpanBuilder, SpanKind, Status, TraceContextExt as _},
 };
 
-use super::{
-    context::{Parent, TRACEPARENT, TRACESTATE},
-    tracer::Traces,
-};
+use super::{context::Parent, tracer::Traces};
+use crate::trace_context::{TRACEPARENT, TRACESTATE};
 
 /// A call that has begun.
 pub struct BegunCall<F> {

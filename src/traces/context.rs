@@ -1,15 +1,8 @@
-//! Contexts that clients pass on, as the W3C's Trace Context writes them: in the metadata of a call, and
-//! in the headers of a message.
+//! What clients say about tracing: in the metadata of a call, and in the headers of a message.
 
-use opentelemetry::{
-    Context,
-    propagation::{Extractor, TextMapPropagator as _},
-    trace::{SpanContext, TraceContextExt as _},
-};
-use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry::trace::SpanContext;
 
-pub(super) const TRACEPARENT: &str = "traceparent";
-pub(super) const TRACESTATE: &str = "tracestate";
+use crate::trace_context::parse;
 
 /// The longest `tracestate` that is passed on, which is what the W3C asks for.
 const LONGEST_STATE: usize = 512;
@@ -24,62 +17,16 @@ pub(super) enum Parent {
     Unsampled,
 }
 
-/// The headers of a context.
-struct Headers<'a> {
-    traceparent: &'a str,
-    tracestate: Option<&'a str>,
-}
-
-impl Extractor for Headers<'_> {
-    fn get(&self, name: &str) -> Option<&str> {
-        match name {
-            TRACEPARENT => Some(self.traceparent),
-            TRACESTATE => self.tracestate,
-            _ => None,
-        }
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        vec![TRACEPARENT, TRACESTATE]
-    }
-}
-
 impl Parent {
     /// Reads the two headers.
     pub(super) fn read(traceparent: Option<&str>, tracestate: Option<&str>) -> Self {
-        let Some(traceparent) = traceparent else { return Self::Unknown };
-        match is_sampled(traceparent) {
-            None => return Self::Unknown,
-            Some(false) => return Self::Unsampled,
-            Some(true) => {}
-        }
         let tracestate = tracestate.filter(|state| state.len() <= LONGEST_STATE);
-        let headers = Headers { traceparent, tracestate };
-        let none = Context::new();
-        let context = TraceContextPropagator::new().extract_with_context(&none, &headers);
-        let context = context.span().span_context().clone();
-        match context.is_valid() && context.is_sampled() {
-            true => Self::Sampled(context),
-            false => Self::Unknown,
+        match traceparent.and_then(|traceparent| parse(traceparent, tracestate)) {
+            None => Self::Unknown,
+            Some(context) if context.is_sampled() => Self::Sampled(context),
+            Some(_) => Self::Unsampled,
         }
     }
-}
-
-/// Whether a context is sampled, if it has the form of one: this costs less than to read it.
-fn is_sampled(traceparent: &str) -> Option<bool> {
-    const LENGTH: usize = 55;
-    let (text, rest) = traceparent.as_bytes().split_at_checked(LENGTH)?;
-    let has_form = text.iter().enumerate().all(|(at, byte)| match at {
-        2 | 35 | 52 => *byte == b'-',
-        _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(byte),
-    });
-    // Later versions may append something.
-    let has_end = rest.is_empty() || (text[..2] != *b"00" && rest[0] == b'-');
-    if !has_form || !has_end {
-        return None;
-    }
-    let digit = char::from(text[LENGTH - 1]).to_digit(16)?;
-    Some(digit & 1 == 1)
 }
 
 #[cfg(test)]

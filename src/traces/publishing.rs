@@ -10,12 +10,11 @@ use opentelemetry::{
     trace::{Link, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _, TraceState},
 };
 
-use super::{
-    call::TracedCall,
-    context::{Parent, TRACEPARENT},
-    tracer::Traces,
+use super::{call::TracedCall, context::Parent, tracer::Traces};
+use crate::{
+    model::{Message, TopicName},
+    trace_context::TRACEPARENT,
 };
-use crate::model::{Message, TopicName};
 
 /// How many spans a span links to, which is what OpenTelemetry keeps by default.
 pub(super) const MAX_LINKS: u32 = 128;

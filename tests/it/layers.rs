@@ -16,7 +16,8 @@ const LAYERS: Arrows = &[
     ("model", &[]),
     ("proto", &[]),
     ("metrics", &["model"]),
-    ("traces", &["model", "metrics"]),
+    ("trace_context", &[]),
+    ("traces", &["model", "metrics", "trace_context"]),
     ("embedded", &[]),
     ("certificates", &[]),
     ("storage", &["model", "certificates", "metrics"]),
@@ -40,7 +41,7 @@ const LAYERS: Arrows = &[
             "traces",
         ],
     ),
-    ("client", &["proto"]),
+    ("client", &["proto", "trace_context"]),
     ("cli", &["client", "proto", "server", "storage"]),
 ];
 
@@ -93,7 +94,7 @@ const OWNERS: [(&str, &[&str]); 9] = [
     ("deadpool_postgres", &["storage"]),
     ("refinery", &["storage"]),
     ("prometheus_client", &["metrics"]),
-    ("opentelemetry", &["traces", "client"]),
+    ("opentelemetry", &["traces", "client", "trace_context"]),
     ("opentelemetry_sdk", &["traces"]),
     ("opentelemetry_otlp", &["traces"]),
     ("tonic::Status", &["grpc", "http", "client", "cli"]),

@@ -59,6 +59,18 @@ async fn create(client: &Client, topic: &str) {
     client.topics().create_topic(request).await.unwrap();
 }
 
+/// Registers the consumer `billing` on the topic `orders`, and opens a stream of it.
+async fn consume_orders(client: &Client) -> tonic::Streaming<proto::ConsumeResponse> {
+    let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
+    let register = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
+    client.consumers().register_consumer(register).await.unwrap();
+    let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
+    let consume = proto::ConsumeRequest { topic, consumer_id, ..Default::default() };
+    let mut stream = client.consumers().consume(consume).await.unwrap().into_inner();
+    soon("a frame", stream.message()).await.unwrap();
+    stream
+}
+
 #[tokio::test]
 async fn no_log_level_writes_message_contents_or_passwords() {
     let database = TestDatabase::create().await;
@@ -202,13 +214,7 @@ async fn the_log_says_which_client_the_name_of_a_holder_stands_for() {
     let database = TestDatabase::create().await;
     let (client, mut log) = broker_with_log("trunkline=debug", &database.url).await;
     create(&client, "orders").await;
-    let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
-    let register = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
-    client.consumers().register_consumer(register).await.unwrap();
-    let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
-    let consume = proto::ConsumeRequest { topic, consumer_id, ..Default::default() };
-    let mut stream = client.consumers().consume(consume).await.unwrap().into_inner();
-    soon("a frame", stream.message()).await.unwrap();
+    let _stream = consume_orders(&client).await;
     let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
     let get = proto::GetConsumerRequest { topic, consumer_id };
     let found = client.consumers().get_consumer(get).await.unwrap().into_inner();
@@ -351,13 +357,7 @@ async fn a_filter_that_names_only_targets_leaves_the_rest_of_the_log_as_it_is() 
     let database = TestDatabase::create().await;
     let (client, mut log) = broker_with_log("audit=off,trunkline::grpc=debug", &database.url).await;
     create(&client, "orders").await;
-    let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
-    let register = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
-    client.consumers().register_consumer(register).await.unwrap();
-    let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
-    let consume = proto::ConsumeRequest { topic, consumer_id, ..Default::default() };
-    let mut stream = client.consumers().consume(consume).await.unwrap().into_inner();
-    soon("a frame", stream.message()).await.unwrap();
+    let _stream = consume_orders(&client).await;
     let lines = lines_until(&mut log, "opened a stream").await;
     assert!(lines.iter().any(|line| line.contains(" started ")), "{lines:#?}");
     assert!(!lines.iter().any(|line| line.contains("created a topic")), "{lines:#?}");
