@@ -16,10 +16,10 @@ type broker struct {
 	target  string
 }
 
-func startBroker(t *testing.T, listen string) *broker {
+func startBroker(t *testing.T, listen string, options ...string) *broker {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), os.Getenv("TRUNKLINE_BIN"), "serve",
-		"--listen", listen, "--database-url", os.Getenv("TRUNKLINE_DATABASE_URL"), "--log", "warn")
+	command := exec.CommandContext(t.Context(), os.Getenv("TRUNKLINE_BIN"), append([]string{"serve",
+		"--listen", listen, "--database-url", os.Getenv("TRUNKLINE_DATABASE_URL"), "--log", "warn"}, options...)...)
 	command.Stderr = t.Output()
 	stdout, err := command.StdoutPipe()
 	succeeds(t, err)
@@ -37,4 +37,22 @@ func (broker *broker) stop() {
 	broker.t.Helper()
 	succeeds(broker.t, broker.command.Process.Signal(syscall.SIGTERM))
 	succeeds(broker.t, broker.command.Wait())
+}
+
+// kill ends the broker with SIGKILL.
+func (broker *broker) kill() {
+	broker.t.Helper()
+	succeeds(broker.t, broker.command.Process.Kill())
+	_ = broker.command.Wait()
+}
+
+// freeze stops the broker's process with SIGSTOP; thaw has it go on.
+func (broker *broker) freeze() {
+	broker.t.Helper()
+	succeeds(broker.t, broker.command.Process.Signal(syscall.SIGSTOP))
+}
+
+func (broker *broker) thaw() {
+	broker.t.Helper()
+	succeeds(broker.t, broker.command.Process.Signal(syscall.SIGCONT))
 }

@@ -5,14 +5,14 @@ import (
 	"testing"
 	"time"
 
-	trunkline "github.com/trunkline/trunkline/clients/go/trunkline/v1"
+	pb "github.com/trunkline/trunkline/clients/go/trunkline/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
 var (
-	untilCaughtUp = &trunkline.ConsumeRequest_UntilCaughtUp{UntilCaughtUp: true}
-	manual        = trunkline.CommitMode_COMMIT_MODE_MANUAL
+	untilCaughtUp = &pb.ConsumeRequest_UntilCaughtUp{UntilCaughtUp: true}
+	manual        = pb.CommitMode_COMMIT_MODE_MANUAL
 )
 
 func TestOrderedConsume(t *testing.T) {
@@ -21,7 +21,7 @@ func TestOrderedConsume(t *testing.T) {
 		topic.publish(numbered(request*100, 100)...)
 	}
 
-	frames := topic.consume(&trunkline.ConsumeRequest{Stop: untilCaughtUp}).rest()
+	frames := topic.consume(&pb.ConsumeRequest{Stop: untilCaughtUp}).rest()
 	if frames[0].GetAttached() == nil {
 		t.Errorf("the first frame is %v", frames[0])
 	}
@@ -45,7 +45,7 @@ func TestManualCommitAndResume(t *testing.T) {
 	topic := newTopic(t)
 	topic.publish(numbered(0, 10)...)
 	commit := func(epoch, position int64) error {
-		_, err := topic.consumers.Commit(deadline(t), &trunkline.CommitRequest{
+		_, err := topic.consumers.Commit(deadline(t), &pb.CommitRequest{
 			Topic:      topic.name,
 			ConsumerId: billing,
 			Epoch:      epoch,
@@ -54,13 +54,13 @@ func TestManualCommitAndResume(t *testing.T) {
 		return err
 	}
 
-	stream := topic.consume(&trunkline.ConsumeRequest{CommitMode: manual})
+	stream := topic.consume(&pb.ConsumeRequest{CommitMode: manual})
 	epoch := stream.attached().GetEpoch()
 	fourth := stream.messages(10)[3]
 	succeeds(t, commit(epoch, fourth.GetOffset()+1))
 	stream.cancel()
 
-	resumed := topic.consume(&trunkline.ConsumeRequest{CommitMode: manual})
+	resumed := topic.consume(&pb.ConsumeRequest{CommitMode: manual})
 	equal(t, "position", resumed.attached().GetPosition(), 4)
 	equal(t, "first message", resumed.messages(1)[0].GetOffset(), 4)
 	refused(t, commit(epoch, 5), codes.Aborted, "LEASE_LOST")
@@ -70,12 +70,12 @@ func TestDeadline(t *testing.T) {
 	topic := newTopic(t)
 	ctx, cancel := context.WithTimeout(deadline(t), 500*time.Millisecond)
 	defer cancel()
-	frames, err := topic.consumers.Consume(ctx, &trunkline.ConsumeRequest{Topic: topic.name, ConsumerId: billing})
+	frames, err := topic.consumers.Consume(ctx, &pb.ConsumeRequest{Topic: topic.name, ConsumerId: billing})
 	succeeds(t, err)
 	stream := &stream{t, frames, cancel}
 	stream.attached()
 	// The client may notice first, and then the error has no details.
 	equal(t, "code", status.Code(stream.end()), codes.DeadlineExceeded)
 
-	topic.consume(&trunkline.ConsumeRequest{}).attached()
+	topic.consume(&pb.ConsumeRequest{}).attached()
 }

@@ -4,14 +4,14 @@ import (
 	"bytes"
 	"testing"
 
-	trunkline "github.com/trunkline/trunkline/clients/go/trunkline/v1"
+	pb "github.com/trunkline/trunkline/clients/go/trunkline/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 )
 
 func TestKeysHeadersAndUnicode(t *testing.T) {
 	topic := newTopic(t)
-	sent := []*trunkline.NewMessage{
+	sent := []*pb.NewMessage{
 		{
 			Payload: []byte("grüße, 世界, 🚂"),
 			Key:     []byte("schlüssel"),
@@ -24,10 +24,10 @@ func TestKeysHeadersAndUnicode(t *testing.T) {
 	topic.publish(sent[0], sent[1])
 	topic.publish(sent[2], sent[3])
 
-	stream := topic.consume(&trunkline.ConsumeRequest{})
+	stream := topic.consume(&pb.ConsumeRequest{})
 	got := stream.messages(len(sent))
 	for i, message := range got {
-		same := &trunkline.NewMessage{Payload: message.GetPayload(), Key: message.Key, Headers: message.GetHeaders()}
+		same := &pb.NewMessage{Payload: message.GetPayload(), Key: message.Key, Headers: message.GetHeaders()}
 		if !proto.Equal(same, sent[i]) {
 			t.Errorf("message %d: got %v, want %v", i, same, sent[i])
 		}
@@ -44,17 +44,17 @@ func TestKeysHeadersAndUnicode(t *testing.T) {
 func TestOneMebibyteMessage(t *testing.T) {
 	topic := newTopic(t)
 	const mebibyte = 1 << 20
-	largest := &trunkline.NewMessage{Payload: bytes.Repeat([]byte{'x'}, mebibyte)}
+	largest := &pb.NewMessage{Payload: bytes.Repeat([]byte{'x'}, mebibyte)}
 	topic.publish(largest)
-	_, err := topic.producers.Publish(deadline(t), &trunkline.PublishRequest{
+	_, err := topic.producers.Publish(deadline(t), &pb.PublishRequest{
 		Topic:      topic.name,
 		ProducerId: shop,
-		Messages:   []*trunkline.NewMessage{{Payload: bytes.Repeat([]byte{'x'}, mebibyte+1)}},
+		Messages:   []*pb.NewMessage{{Payload: bytes.Repeat([]byte{'x'}, mebibyte+1)}},
 	})
 	refused(t, err, codes.InvalidArgument, "INVALID_FIELD")
 
-	stream := topic.consume(&trunkline.ConsumeRequest{Stop: untilCaughtUp})
-	var got []*trunkline.Message
+	stream := topic.consume(&pb.ConsumeRequest{Stop: untilCaughtUp})
+	var got []*pb.Message
 	for _, frame := range stream.rest() {
 		got = append(got, frame.GetBatch().GetMessages()...)
 	}

@@ -4,7 +4,7 @@ import (
 	"io"
 	"testing"
 
-	trunkline "github.com/trunkline/trunkline/clients/go/trunkline/v1"
+	pb "github.com/trunkline/trunkline/clients/go/trunkline/v1"
 	"google.golang.org/grpc/codes"
 )
 
@@ -15,14 +15,14 @@ func TestTenThousandMessagesInAStream(t *testing.T) {
 	succeeds(t, err)
 	publish := func(sequence int64) {
 		t.Helper()
-		succeeds(t, stream.Send(&trunkline.PublishStreamRequest{
+		succeeds(t, stream.Send(&pb.PublishStreamRequest{
 			Topic:      topic.name,
 			ProducerId: shop,
 			Messages:   numbered(int(sequence), each),
 			Sequence:   &sequence,
 		}))
 	}
-	answer := func() *trunkline.PublishStreamResponse {
+	answer := func() *pb.PublishStreamResponse {
 		t.Helper()
 		response, err := stream.Recv()
 		succeeds(t, err)

@@ -5,19 +5,19 @@ import (
 	"io"
 	"testing"
 
-	trunkline "github.com/trunkline/trunkline/clients/go/trunkline/v1"
+	pb "github.com/trunkline/trunkline/clients/go/trunkline/v1"
 	"google.golang.org/grpc"
 )
 
 // A stream of the consumer billing.
 type stream struct {
 	t      *testing.T
-	frames grpc.ServerStreamingClient[trunkline.ConsumeResponse]
+	frames grpc.ServerStreamingClient[pb.ConsumeResponse]
 	cancel context.CancelFunc
 }
 
 // consume opens a stream; topic and consumer are filled in.
-func (topic *topic) consume(request *trunkline.ConsumeRequest) *stream {
+func (topic *topic) consume(request *pb.ConsumeRequest) *stream {
 	topic.t.Helper()
 	request.Topic, request.ConsumerId = topic.name, billing
 	ctx, cancel := context.WithCancel(deadline(topic.t))
@@ -27,7 +27,7 @@ func (topic *topic) consume(request *trunkline.ConsumeRequest) *stream {
 	return &stream{topic.t, frames, cancel}
 }
 
-func (stream *stream) next() *trunkline.ConsumeResponse {
+func (stream *stream) next() *pb.ConsumeResponse {
 	stream.t.Helper()
 	frame, err := stream.frames.Recv()
 	succeeds(stream.t, err)
@@ -35,7 +35,7 @@ func (stream *stream) next() *trunkline.ConsumeResponse {
 }
 
 // attached waits for the attached frame, past any standby frames.
-func (stream *stream) attached() *trunkline.Attached {
+func (stream *stream) attached() *pb.Attached {
 	stream.t.Helper()
 	for {
 		frame := stream.next()
@@ -49,9 +49,9 @@ func (stream *stream) attached() *trunkline.Attached {
 }
 
 // messages waits for at least this many messages; the last frame may hold more.
-func (stream *stream) messages(count int) []*trunkline.Message {
+func (stream *stream) messages(count int) []*pb.Message {
 	stream.t.Helper()
-	var messages []*trunkline.Message
+	var messages []*pb.Message
 	for len(messages) < count {
 		messages = append(messages, stream.next().GetBatch().GetMessages()...)
 	}
@@ -59,9 +59,9 @@ func (stream *stream) messages(count int) []*trunkline.Message {
 }
 
 // rest returns all frames until the stream ends OK.
-func (stream *stream) rest() []*trunkline.ConsumeResponse {
+func (stream *stream) rest() []*pb.ConsumeResponse {
 	stream.t.Helper()
-	var frames []*trunkline.ConsumeResponse
+	var frames []*pb.ConsumeResponse
 	for {
 		frame, err := stream.frames.Recv()
 		if err == io.EOF {

@@ -1,12 +1,11 @@
 package scenarios
 
 import (
-	"io"
 	"os"
 	"testing"
 
-	"github.com/trunkline/trunkline/clients/go/examples/token"
-	trunkline "github.com/trunkline/trunkline/clients/go/trunkline/v1"
+	trunkline "github.com/trunkline/trunkline/clients/go"
+	pb "github.com/trunkline/trunkline/clients/go/trunkline/v1"
 	"google.golang.org/grpc/codes"
 )
 
@@ -16,38 +15,29 @@ func TestCallWithAToken(t *testing.T) {
 	elsewhere := emptyTopic(t, dial(t, os.Getenv("TRUNKLINE_TARGET")))
 	ctx := deadline(t)
 
-	nobody := trunkline.NewTopicServiceClient(dial(t, target))
-	_, err := nobody.GetTopic(ctx, &trunkline.GetTopicRequest{Topic: elsewhere.name})
+	nobody := pb.NewTopicServiceClient(dial(t, target))
+	_, err := nobody.GetTopic(ctx, &pb.GetTopicRequest{Topic: elsewhere.name})
 	refused(t, err, codes.Unauthenticated, "TOKEN_MISSING")
 
-	conn, err := token.DialLocal(target, os.Getenv("TRUNKLINE_SECURE_TOKEN"))
-	succeeds(t, err)
-	t.Cleanup(func() { conn.Close() })
-	topics := trunkline.NewTopicServiceClient(conn)
-	producers := trunkline.NewProducerServiceClient(conn)
-	consumers := trunkline.NewConsumerServiceClient(conn)
+	client := connect(t, target, trunkline.WithToken(os.Getenv("TRUNKLINE_SECURE_TOKEN")))
 	name := "scenarios." + elsewhere.name
-	_, err = topics.CreateTopic(ctx, &trunkline.CreateTopicRequest{Topic: name})
+	succeeds(t, client.EnsureTopic(ctx, name))
+	producer, err := client.NewProducer(ctx, trunkline.ProducerConfig{Topic: name, ID: shop})
 	succeeds(t, err)
-	_, err = producers.RegisterProducer(ctx, &trunkline.RegisterProducerRequest{Topic: name, ProducerId: shop})
+	sent := numbered(0, 1)[0]
+	_, err = producer.Publish(ctx, sent)
 	succeeds(t, err)
-	_, err = consumers.RegisterConsumer(ctx, &trunkline.RegisterConsumerRequest{Topic: name, ConsumerId: billing})
+	succeeds(t, producer.Close(ctx))
+	consumer, err := client.NewConsumer(ctx, trunkline.ConsumerConfig{Topic: name, ID: billing, UntilCaughtUp: true})
 	succeeds(t, err)
-	sent := numbered(0, 1)
-	_, err = producers.Publish(ctx, &trunkline.PublishRequest{Topic: name, ProducerId: shop, Messages: sent})
-	succeeds(t, err)
-	frames, err := consumers.Consume(ctx, &trunkline.ConsumeRequest{
-		Topic: name, ConsumerId: billing, Stop: &trunkline.ConsumeRequest_UntilCaughtUp{UntilCaughtUp: true},
-	})
-	succeeds(t, err)
-	var got []*trunkline.Message
-	for frame, err := frames.Recv(); err != io.EOF; frame, err = frames.Recv() {
+	var got []string
+	for message, err := range consumer.Messages(ctx) {
 		succeeds(t, err)
-		got = append(got, frame.GetBatch().GetMessages()...)
+		got = append(got, string(message.Payload))
 	}
 	equal(t, "number of messages", len(got), 1)
-	equal(t, "payload", string(got[0].GetPayload()), string(sent[0].GetPayload()))
+	equal(t, "payload", got[0], string(sent.Payload))
 
-	_, err = topics.GetTopic(ctx, &trunkline.GetTopicRequest{Topic: elsewhere.name})
-	refused(t, err, codes.NotFound, "TOPIC_NOT_FOUND")
+	_, err = client.NewConsumer(ctx, trunkline.ConsumerConfig{Topic: elsewhere.name, ID: billing})
+	fails(t, err, codes.NotFound, "TOPIC_NOT_FOUND")
 }

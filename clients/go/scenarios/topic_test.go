@@ -5,10 +5,11 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
-	trunkline "github.com/trunkline/trunkline/clients/go/trunkline/v1"
+	pb "github.com/trunkline/trunkline/clients/go/trunkline/v1"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -25,9 +26,9 @@ const (
 type topic struct {
 	t         *testing.T
 	name      string
-	topics    trunkline.TopicServiceClient
-	producers trunkline.ProducerServiceClient
-	consumers trunkline.ConsumerServiceClient
+	topics    pb.TopicServiceClient
+	producers pb.ProducerServiceClient
+	consumers pb.ConsumerServiceClient
 }
 
 func newTopic(t *testing.T) *topic {
@@ -35,9 +36,9 @@ func newTopic(t *testing.T) *topic {
 	t.Parallel()
 	topic := emptyTopic(t, dial(t, os.Getenv("TRUNKLINE_TARGET")))
 	ctx := deadline(t)
-	_, err := topic.producers.RegisterProducer(ctx, &trunkline.RegisterProducerRequest{Topic: topic.name, ProducerId: shop})
+	_, err := topic.producers.RegisterProducer(ctx, &pb.RegisterProducerRequest{Topic: topic.name, ProducerId: shop})
 	succeeds(t, err)
-	_, err = topic.consumers.RegisterConsumer(ctx, &trunkline.RegisterConsumerRequest{Topic: topic.name, ConsumerId: billing})
+	_, err = topic.consumers.RegisterConsumer(ctx, &pb.RegisterConsumerRequest{Topic: topic.name, ConsumerId: billing})
 	succeeds(t, err)
 	return topic
 }
@@ -46,14 +47,19 @@ func emptyTopic(t *testing.T, conn *grpc.ClientConn) *topic {
 	t.Helper()
 	topic := &topic{
 		t:         t,
-		name:      fmt.Sprintf("%s-%d", t.Name(), time.Now().UnixNano()),
-		topics:    trunkline.NewTopicServiceClient(conn),
-		producers: trunkline.NewProducerServiceClient(conn),
-		consumers: trunkline.NewConsumerServiceClient(conn),
+		name:      newName(t),
+		topics:    pb.NewTopicServiceClient(conn),
+		producers: pb.NewProducerServiceClient(conn),
+		consumers: pb.NewConsumerServiceClient(conn),
 	}
-	_, err := topic.topics.CreateTopic(deadline(t), &trunkline.CreateTopicRequest{Topic: topic.name})
+	_, err := topic.topics.CreateTopic(deadline(t), &pb.CreateTopicRequest{Topic: topic.name})
 	succeeds(t, err)
 	return topic
+}
+
+// newName returns a topic's name that nobody else uses.
+func newName(t *testing.T) string {
+	return fmt.Sprintf("%s-%d", strings.ReplaceAll(t.Name(), "/", "-"), time.Now().UnixNano())
 }
 
 func dial(t *testing.T, target string) *grpc.ClientConn {
@@ -72,9 +78,9 @@ func deadline(t *testing.T) context.Context {
 	return ctx
 }
 
-func (topic *topic) publish(messages ...*trunkline.NewMessage) *trunkline.PublishResponse {
+func (topic *topic) publish(messages ...*pb.NewMessage) *pb.PublishResponse {
 	topic.t.Helper()
-	published, err := topic.producers.Publish(deadline(topic.t), &trunkline.PublishRequest{
+	published, err := topic.producers.Publish(deadline(topic.t), &pb.PublishRequest{
 		Topic:      topic.name,
 		ProducerId: shop,
 		Messages:   messages,
@@ -83,18 +89,18 @@ func (topic *topic) publish(messages ...*trunkline.NewMessage) *trunkline.Publis
 	return published
 }
 
-func (topic *topic) consumer() *trunkline.Consumer {
+func (topic *topic) consumer() *pb.Consumer {
 	topic.t.Helper()
-	answer, err := topic.consumers.GetConsumer(deadline(topic.t), &trunkline.GetConsumerRequest{Topic: topic.name, ConsumerId: billing})
+	answer, err := topic.consumers.GetConsumer(deadline(topic.t), &pb.GetConsumerRequest{Topic: topic.name, ConsumerId: billing})
 	succeeds(topic.t, err)
 	return answer.GetConsumer()
 }
 
 // numbered makes messages whose payloads are numbered from first on.
-func numbered(first, count int) []*trunkline.NewMessage {
-	messages := make([]*trunkline.NewMessage, count)
+func numbered(first, count int) []*pb.NewMessage {
+	messages := make([]*pb.NewMessage, count)
 	for i := range messages {
-		messages[i] = &trunkline.NewMessage{Payload: fmt.Append(nil, "message ", first+i)}
+		messages[i] = &pb.NewMessage{Payload: fmt.Append(nil, "message ", first+i)}
 	}
 	return messages
 }

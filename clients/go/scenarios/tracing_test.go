@@ -11,29 +11,28 @@ import (
 	"strings"
 	"testing"
 
+	trunkline "github.com/trunkline/trunkline/clients/go"
 	"github.com/trunkline/trunkline/clients/go/examples/tracing/spans"
-	trunkline "github.com/trunkline/trunkline/clients/go/trunkline/v1"
+	pb "github.com/trunkline/trunkline/clients/go/trunkline/v1"
 	otelcodes "go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 )
 
 func TestAMessageCarriesTheSendersContextToItsConsumer(t *testing.T) {
 	topic := newTopic(t)
 	tracer, exported := newTracer(t, sdktrace.AlwaysSample())
-	service := &metadataRecorder{ProducerServiceClient: topic.producers}
-	sender := spans.Sender{Tracer: tracer, Service: service, Topic: topic.name, ID: shop}
+	sender := spans.Sender{Tracer: tracer, Producer: topic.producer(trunkline.ProducerConfig{}), Topic: topic.name}
 
 	published := &trunkline.NewMessage{Payload: []byte("one coffee"), Headers: map[string]string{"table": "7"}}
 	ctx, around := tracer.Start(called(t, trace.FlagsSampled), "take order")
 	offset, err := sender.Send(ctx, published)
 	succeeds(t, err)
 	around.End()
-	message := topic.consume(&trunkline.ConsumeRequest{}).messages(1)[0]
+	message, err := topic.reader(trunkline.ConsumerConfig{}).Next(deadline(t))
+	succeeds(t, err)
 	processor := spans.Processor{Tracer: tracer, Topic: topic.name, ID: billing}
 	succeeds(t, processor.Process(t.Context(), message, handle))
 
@@ -53,8 +52,6 @@ func TestAMessageCarriesTheSendersContextToItsConsumer(t *testing.T) {
 	traceparent := fmt.Sprintf("00-%s-%s-%s", sent.SpanContext.TraceID(), sent.SpanContext.SpanID(), sent.SpanContext.TraceFlags())
 	equalMaps(t, "headers", message.GetHeaders(), map[string]string{"table": "7", "traceparent": traceparent, "tracestate": "vendor=7"})
 	equalMaps(t, "headers", published.GetHeaders(), map[string]string{"table": "7"})
-	equal(t, "traceparent in the metadata", strings.Join(service.recorded["traceparent"], " "), traceparent)
-	equal(t, "tracestate in the metadata", strings.Join(service.recorded["tracestate"], " "), "vendor=7")
 
 	equal(t, "name", processed.Name, "process "+topic.name)
 	equal(t, "kind", processed.SpanKind, trace.SpanKindConsumer)
@@ -76,6 +73,7 @@ func TestAMessageCarriesTheSendersContextToItsConsumer(t *testing.T) {
 
 func TestAMessageGetsNoHeaderIfItsSenderIsNotSampled(t *testing.T) {
 	topic := newTopic(t)
+	producer := topic.producer(trunkline.ProducerConfig{})
 	never, exported := newTracer(t, sdktrace.NeverSample())
 	always, alsoExported := newTracer(t, sdktrace.AlwaysSample())
 	inSpan, span := never.Start(deadline(t), "take order")
@@ -89,12 +87,12 @@ func TestAMessageGetsNoHeaderIfItsSenderIsNotSampled(t *testing.T) {
 		{always, called(t, 0)},
 		{always, deadline(t)},
 	} {
-		sender := spans.Sender{Tracer: sending.tracer, Service: topic.producers, Topic: topic.name, ID: shop}
+		sender := spans.Sender{Tracer: sending.tracer, Producer: producer, Topic: topic.name}
 		_, err := sender.Send(sending.ctx, &trunkline.NewMessage{})
 		succeeds(t, err)
 	}
 
-	for _, message := range topic.consume(&trunkline.ConsumeRequest{}).messages(4) {
+	for _, message := range topic.consume(&pb.ConsumeRequest{}).messages(4) {
 		equalMaps(t, "headers", message.GetHeaders(), nil)
 	}
 	equal(t, "number of spans", len(exported.GetSpans())+len(alsoExported.GetSpans()), 0)
@@ -112,7 +110,7 @@ func TestAMessageWithoutAValidContextIsProcessedWithoutALink(t *testing.T) {
 		tracer, exported := newTracer(t, sdktrace.AlwaysSample())
 		processor := spans.Processor{Tracer: tracer, Topic: "orders", ID: billing}
 		ctx, span := tracer.Start(t.Context(), "poll")
-		succeeds(t, processor.Process(ctx, &trunkline.Message{Headers: headers}, handle))
+		succeeds(t, processor.Process(ctx, &trunkline.Message{Message: &pb.Message{Headers: headers}}, handle))
 		span.End()
 		equal(t, "number of spans", len(exported.GetSpans()), 2)
 		equal(t, fmt.Sprint("number of links with the headers ", headers), len(exported.GetSpans()[0].Links), 0)
@@ -122,9 +120,10 @@ func TestAMessageWithoutAValidContextIsProcessedWithoutALink(t *testing.T) {
 func TestASpanNamesTheFailure(t *testing.T) {
 	topic := newTopic(t)
 	tracer, exported := newTracer(t, sdktrace.AlwaysSample())
-	sender := spans.Sender{Tracer: tracer, Service: topic.producers, Topic: topic.name, ID: "stranger"}
+	sender := spans.Sender{Tracer: tracer, Producer: topic.producer(trunkline.ProducerConfig{}), Topic: topic.name}
+	topic.producer(trunkline.ProducerConfig{}) // Fences the one before.
 	_, err := sender.Send(called(t, trace.FlagsSampled), &trunkline.NewMessage{})
-	refused(t, err, codes.PermissionDenied, "PRODUCER_NOT_REGISTERED")
+	fails(t, err, codes.FailedPrecondition, "PRODUCER_FENCED")
 	processor := spans.Processor{Tracer: tracer, Topic: topic.name, ID: billing}
 	err = processor.Process(t.Context(), &trunkline.Message{}, func(context.Context, *trunkline.Message) error {
 		return io.ErrUnexpectedEOF
@@ -133,7 +132,7 @@ func TestASpanNamesTheFailure(t *testing.T) {
 
 	ended := exported.GetSpans()
 	equal(t, "number of spans", len(ended), 2)
-	for i, failure := range []string{"PERMISSION_DENIED", "*errors.errorString"} {
+	for i, failure := range []string{"FAILED_PRECONDITION", "*errors.errorString"} {
 		equal(t, "status", ended[i].Status.Code, otelcodes.Error)
 		equal(t, "error type", attributes(ended[i])["error.type"], failure)
 	}
@@ -158,17 +157,6 @@ func TestTracingPrintsItsSpans(t *testing.T) {
 			t.Errorf("the output does not contain %s: %s", expected, output)
 		}
 	}
-}
-
-// A metadataRecorder records the metadata of the last Publish.
-type metadataRecorder struct {
-	trunkline.ProducerServiceClient
-	recorded metadata.MD
-}
-
-func (r *metadataRecorder) Publish(ctx context.Context, request *trunkline.PublishRequest, options ...grpc.CallOption) (*trunkline.PublishResponse, error) {
-	r.recorded, _ = metadata.FromOutgoingContext(ctx)
-	return r.ProducerServiceClient.Publish(ctx, request, options...)
 }
 
 // newTracer returns a tracer, and where the spans go that it samples.

@@ -20,7 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from trunkline.v1.consumer_pb2 import ConsumeRequest
 from trunkline.v1.consumer_pb2_grpc import ConsumerServiceStub
 from trunkline.v1.message_pb2 import Message, NewMessage
-from trunkline.v1.producer_pb2 import PublishRequest
+from trunkline.v1.producer_pb2 import PublishRequest, RegisterProducerRequest
 from trunkline.v1.producer_pb2_grpc import ProducerServiceStub
 
 tracer = trace.get_tracer("examples.tracing")
@@ -104,9 +104,12 @@ def main() -> None:
     trace.set_tracer_provider(spans)
     target = os.environ.get("TRUNKLINE_TARGET", "127.0.0.1:50051")
     with grpc.insecure_channel(target) as channel:
+        producers = ProducerServiceStub(channel)
+        producer = RegisterProducerRequest(topic=topic, producer_id=producer_id, if_missing=True)
+        producers.RegisterProducer(producer, timeout=5)
         with tracer.start_as_current_span("take order"):
             coffee = NewMessage(key=b"table 7", payload=b"one coffee")
-            send(ProducerServiceStub(channel), topic, producer_id, coffee)
+            send(producers, topic, producer_id, coffee)
 
         unread = ConsumeRequest(topic=topic, consumer_id=consumer_id, until_caught_up=True)
         for frame in ConsumerServiceStub(channel).Consume(unread, timeout=30):

@@ -1,6 +1,7 @@
 """A broker for a single test, on the same database as the broker that all tests share."""
 
 import os
+import signal
 import subprocess
 from types import TracebackType
 from typing import Self
@@ -21,7 +22,9 @@ class Broker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.stop()
+        if self._process.poll() is None:
+            self.go_on()
+            self.stop()
 
     def start(self) -> None:
         self._process = subprocess.Popen(
@@ -48,3 +51,16 @@ class Broker:
         with self._process:
             self._process.terminate()
             assert self._process.wait(timeout=15) == 0
+
+    def kill(self) -> None:
+        """Ends the broker without any notice, with SIGKILL."""
+        with self._process:
+            self._process.kill()
+
+    def freeze(self) -> None:
+        """Keeps the broker from doing anything, while its connections stay open."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Ends `freeze`."""
+        self._process.send_signal(signal.SIGCONT)

@@ -15,8 +15,8 @@ from typing import Any, Literal, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message as Request
+from grpc_status import rpc_status
 
-from examples import consume, consume_async
 from trunkline.v1.consumer_pb2 import (
     Consumer,
     ConsumeRequest,
@@ -40,6 +40,7 @@ SECONDS = 10
 Kind = Literal["blocking", "asyncio"]
 Options = list[tuple[str, int]]
 T = TypeVar("T")
+Detail = TypeVar("Detail", bound=Request)
 
 
 class Client:
@@ -73,12 +74,6 @@ class Client:
         """Opens a stream of `billing`."""
         request = ConsumeRequest(topic=topic, consumer_id="billing", **options)
         return Stream(self.consumers.Consume(request, timeout=timeout))
-
-    def consume_for_long(self, topic: str) -> AsyncGenerator[Message]:
-        """The messages of `billing`, read by the long-lived consumer of the examples."""
-        if isinstance(self.channel, grpc.aio.Channel):
-            return consume_async.consume(self.channel, topic, "billing")
-        return each(consume.consume(self.channel, topic, "billing"))
 
     async def get_topic(self, topic: str) -> Topic:
         return (await call(self.topics.GetTopic, GetTopicRequest(topic=topic))).topic
@@ -133,6 +128,17 @@ async def call(
     """Makes a unary call with a deadline."""
     answer = method(request, timeout=SECONDS, metadata=metadata)
     return cast(T, await answer) if isawaitable(answer) else answer
+
+
+def error_detail(error: grpc.RpcError, kind: type[Detail]) -> Detail | None:
+    """The first detail of a kind that the broker sent with an error."""
+    # An error of asyncio is not a grpc.Call, but has all the methods that are used here.
+    status = rpc_status.from_call(cast(grpc.Call, error))
+    for packed in status.details if status else ():
+        detail = kind()
+        if packed.Unpack(detail):
+            return detail
+    return None
 
 
 async def each(source: Iterator[T] | AsyncIterable[T]) -> AsyncGenerator[T]:

@@ -7,7 +7,8 @@ from uuid import uuid4
 import grpc
 import pytest
 
-from tests.client import Client, connect
+from tests.client import Client, Kind, connect
+from tests.package import Package, open_package
 from trunkline.v1.consumer_pb2 import RegisterConsumerRequest
 from trunkline.v1.consumer_pb2_grpc import ConsumerServiceStub
 from trunkline.v1.producer_pb2 import RegisterProducerRequest
@@ -25,9 +26,21 @@ def channel() -> Iterator[grpc.Channel]:
 
 
 @pytest.fixture(params=["blocking", "asyncio"])
-async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
-    async with connect(request.param, TARGET) as client:
+def kind(request: pytest.FixtureRequest) -> Kind:
+    kind: Kind = request.param
+    return kind
+
+
+@pytest.fixture
+async def client(kind: Kind) -> AsyncIterator[Client]:
+    async with connect(kind, TARGET) as client:
         yield client
+
+
+@pytest.fixture
+async def package(kind: Kind) -> AsyncIterator[Package]:
+    async with open_package(kind, TARGET) as package:
+        yield package
 
 
 @pytest.fixture

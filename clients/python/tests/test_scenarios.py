@@ -2,18 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import aclosing
 
 import grpc
 import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 
-from examples.error_details import error_detail
-from examples.retry import CHANNEL_OPTIONS
-from examples.tokens import bearer
 from tests.broker import Broker
-from tests.client import SECONDS, Client, Stream, call, connect
+from tests.client import SECONDS, Client, Kind, Stream, call, connect, error_detail
+from tests.package import open_package
 from trunkline.v1.consumer_pb2 import (
     COMMIT_MODE_MANUAL,
     ON_BUSY_FAIL,
@@ -52,6 +48,16 @@ async def test_register(client: Client, new_name: str) -> None:
     with pytest.raises(grpc.RpcError) as again:
         await call(producers.RegisterProducer, shop)
     assert again.value.code() is grpc.StatusCode.ALREADY_EXISTS
+    topic_again = CreateTopicRequest(topic=new_name, if_missing=True)
+    shop_again = RegisterProducerRequest(topic=new_name, producer_id="shop", if_missing=True)
+    billing_again = RegisterConsumerRequest(topic=new_name, consumer_id="billing", if_missing=True)
+    existing_topic = await call(topics.CreateTopic, topic_again)
+    existing_shop = await call(producers.RegisterProducer, shop_again)
+    existing_billing = await call(consumers.RegisterConsumer, billing_again)
+    assert existing_topic.existed and existing_shop.existed and existing_billing.existed
+    assert existing_topic.topic == created.topic
+    assert existing_shop.producer == listed.producers[0]
+    assert existing_billing.consumer == found.consumers[0]
 
     with pytest.raises(grpc.RpcError) as missing:
         await call(topics.GetTopic, GetTopicRequest(topic=f"{new_name}-missing"))
@@ -223,25 +229,22 @@ async def test_deadline(client: Client, topic: str) -> None:
     await client.consume(topic).next_of("attached")
 
 
-async def test_resume_after_a_restart(client: Client, topic: str) -> None:
+async def test_resume_after_a_restart(kind: Kind, client: Client, topic: str) -> None:
     await client.publish(topic, *numbers(0, 10))
     with Broker() as broker:
-
-        async def restart() -> None:
+        async with (
+            open_package(kind, broker.target) as package,
+            package.consumer(topic) as consumer,
+        ):
+            before = await package.take(consumer, 5)
             await asyncio.to_thread(broker.stop)
             await client.publish(topic, *numbers(10, 20))
+            resuming = asyncio.create_task(package.take(consumer, 15))
             await asyncio.to_thread(broker.start)
+            after = await resuming
 
-        async with (
-            connect(client.kind, broker.target, CHANNEL_OPTIONS) as its_client,
-            aclosing(its_client.consume_for_long(topic)) as messages,
-        ):
-            before = await take(5, messages)
-            restarting = asyncio.create_task(restart())
-            after = await take(15, messages)
-            await restarting
-
-    assert_numbered(before + after, 20)
+    assert [message.offset for message in before + after] == list(range(20))
+    assert [message.payload for message in before + after] == numbers(0, 20)
 
 
 def numbers(first: int, end: int) -> list[bytes]:
@@ -258,7 +261,7 @@ def assert_numbered(messages: list[Message], count: int) -> None:
 async def test_call_with_a_token(client: Client, new_name: str) -> None:
     elsewhere, own = new_name, f"scenarios.{new_name}"
     await call(client.topics.CreateTopic, CreateTopicRequest(topic=elsewhere))
-    token = bearer(os.environ["TRUNKLINE_SECURE_TOKEN"])
+    token = (("authorization", f"Bearer {os.environ['TRUNKLINE_SECURE_TOKEN']}"),)
     async with connect(client.kind, os.environ["TRUNKLINE_SECURE_TARGET"]) as secure:
         topics, producers, consumers = secure.topics, secure.producers, secure.consumers
         with pytest.raises(grpc.RpcError) as nobody:
@@ -293,10 +296,6 @@ def reason_of(error: grpc.RpcError) -> str:
 
 def messages_of(frames: list[ConsumeResponse]) -> list[Message]:
     return [message for frame in frames for message in frame.batch.messages]
-
-
-async def take(count: int, source: AsyncIterator[Message]) -> list[Message]:
-    return [await anext(source) for _ in range(count)]
 
 
 def as_published(message: Message) -> NewMessage:

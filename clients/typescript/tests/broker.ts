@@ -5,7 +5,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 
-/** Can be stopped, and started again on the same port. */
+/** Can be ended, and started again on the same port. */
 export class Broker {
   target = "127.0.0.1:0";
   #process: ChildProcess | undefined;
@@ -28,13 +28,34 @@ export class Broker {
 
   /** Stops the broker as an operator does, with SIGTERM, and waits until it has ended. */
   async stop(): Promise<void> {
-    if (this.#process?.exitCode !== null) return;
-    this.#process.kill("SIGTERM");
-    const [code] = await once(this.#process, "exit");
+    if (!this.#isRunning) return;
+    this.#process?.kill("SIGTERM");
+    const [code] = await once(this.#process ?? assert.fail(), "exit");
     assert.equal(code, 0);
   }
 
+  /** Ends the broker without a chance to do anything, and waits until it has ended. */
+  async kill(): Promise<void> {
+    this.#process?.kill("SIGKILL");
+    await once(this.#process ?? assert.fail(), "exit");
+  }
+
+  /** Has the broker do nothing, with its connections open. */
+  suspend(): void {
+    this.#process?.kill("SIGSTOP");
+  }
+
+  /** Has a suspended broker go on. */
+  resume(): void {
+    this.#process?.kill("SIGCONT");
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    this.resume();
     await this.stop();
+  }
+
+  get #isRunning(): boolean {
+    return this.#process?.exitCode === null && this.#process.signalCode === null;
   }
 }

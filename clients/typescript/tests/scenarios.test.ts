@@ -4,17 +4,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { timestampDate, timestampMs } from "@bufbuild/protobuf/wkt";
-import { Code, createClient } from "@connectrpc/connect";
-import { consume } from "../examples/consume.ts";
-import { connectWithToken } from "../examples/tokens.ts";
+import { Code } from "@connectrpc/connect";
+import { Client, type Message as Received } from "trunkline";
 import { BadRequestSchema } from "../gen/google/rpc/error_details_pb.js";
-import { CommitMode, ConsumerService, OnBusy } from "../gen/trunkline/v1/consumer_pb.js";
-import { type Message, NewMessageSchema } from "../gen/trunkline/v1/message_pb.js";
-import { ProducerService } from "../gen/trunkline/v1/producer_pb.js";
-import { TopicService } from "../gen/trunkline/v1/topic_pb.js";
+import { CommitMode, OnBusy } from "../gen/trunkline/v1/consumer_pb.js";
+import { LogEdge, type Message, NewMessageSchema } from "../gen/trunkline/v1/message_pb.js";
 import { Broker } from "./broker.ts";
 import {
-  connect,
   consumers,
   infoOf,
   limits,
@@ -51,6 +47,23 @@ test("register", limits, async () => {
   );
 
   await refusal(producers.registerProducer(shop), Code.AlreadyExists);
+  const ifMissing = true;
+  const topicAgain = await topics.createTopic({ topic, ifMissing });
+  assert(topicAgain.existed);
+  assert.deepEqual(topicAgain.topic, created.topic);
+  const shopAgain = await producers.registerProducer({ ...shop, ifMissing });
+  assert(shopAgain.existed);
+  assert.deepEqual(shopAgain.producer, listed.producers[0]);
+  const billing = {
+    topic,
+    consumerId: "billing",
+    start: { case: "edge", value: LogEdge.LATEST },
+  } as const;
+  const billingAgain = await consumers.registerConsumer({ ...billing, ifMissing });
+  assert(billingAgain.existed);
+  assert.deepEqual(billingAgain.consumer, found.consumers[0]);
+  const another = await consumers.registerConsumer({ ...billing, consumerId: "audit", ifMissing });
+  assert(!another.existed);
   await refusal(topics.getTopic({ topic: `${topic}-missing` }), Code.NotFound);
   const nameless = await producers.registerProducer({ topic });
   assert(nameless.producer?.producerId);
@@ -256,7 +269,7 @@ test("deadline", limits, async () => {
   await next.nextOf("attached");
 });
 
-test("resume-after-a-restart", limits, async ({ signal }) => {
+test("resume-after-a-restart", limits, async () => {
   const topic = await makeTopic();
   await publish(topic, range(0, 10).map(String));
   await using broker = await Broker.start();
@@ -265,9 +278,10 @@ test("resume-after-a-restart", limits, async ({ signal }) => {
     await publish(topic, range(10, 20).map(String));
     await broker.start();
   };
-  const got: Message[] = [];
+  const got: Received[] = [];
   let restarted: Promise<void> | undefined;
-  for await (const message of consume(connect(broker.target), topic, "billing", signal)) {
+  await using consumer = await new Client(broker.target).consumer(topic, "billing");
+  for await (const message of consumer) {
     got.push(message);
     if (got.length === 5) restarted = restart();
     if (got.length === 20) break;
@@ -278,7 +292,10 @@ test("resume-after-a-restart", limits, async ({ signal }) => {
     got.map(({ offset }) => offset),
     range(0, 20).map(BigInt),
   );
-  assert.deepEqual(got.map(text), range(0, 20).map(String));
+  assert.deepEqual(
+    got.map((message) => message.text()),
+    range(0, 20).map(String),
+  );
 });
 
 function text({ payload }: Message): string {
@@ -290,28 +307,20 @@ test("call-with-a-token", limits, async () => {
   assert(target && token, "TRUNKLINE_SECURE_TARGET and TRUNKLINE_SECURE_TOKEN must be set");
   const elsewhere = newName();
   await topics.createTopic({ topic: elsewhere });
-  const nobody = createClient(TopicService, connect(target));
-  const missing = await refusal(nobody.getTopic({ topic: elsewhere }), Code.Unauthenticated);
+  const nobody = new Client(target);
+  const missing = await refusal(nobody.topics.getTopic({ topic: elsewhere }), Code.Unauthenticated);
   assert.equal(infoOf(missing).reason, "TOKEN_MISSING");
 
-  const transport = connectWithToken(`http://${target}`, token);
-  const own = createClient(TopicService, transport);
-  const shop = createClient(ProducerService, transport);
-  const billing = createClient(ConsumerService, transport);
+  const client = new Client(`http://${target}`, { token });
   const topic = `scenarios.${elsewhere}`;
-  await own.createTopic({ topic });
-  await shop.registerProducer({ topic, producerId: "shop" });
-  await billing.registerConsumer({ topic, consumerId: "billing" });
-  const messages = [{ payload: Buffer.from("one coffee") }];
-  await shop.publish({ topic, producerId: "shop", messages });
-  const stop = { case: "untilCaughtUp", value: true } as const;
+  await client.ensureTopic(topic);
+  await using producer = await client.producer(topic, "shop");
+  await producer.publish("one coffee");
+  await using consumer = await client.consumer(topic, "billing", { untilCaughtUp: true });
   const got: string[] = [];
-  for await (const { event } of billing.consume({ topic, consumerId: "billing", stop })) {
-    if (event.case !== "batch") continue;
-    got.push(...event.value.messages.map(({ payload }) => Buffer.from(payload).toString()));
-  }
+  for await (const message of consumer) got.push(message.text());
   assert.deepEqual(got, ["one coffee"]);
 
-  const hidden = await refusal(own.getTopic({ topic: elsewhere }), Code.NotFound);
+  const hidden = await refusal(client.topics.getTopic({ topic: elsewhere }), Code.NotFound);
   assert.equal(infoOf(hidden).reason, "TOPIC_NOT_FOUND");
 });

@@ -3,9 +3,17 @@
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
+import { EventEmitter, once } from "node:events";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { type Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
+import {
+  Client,
+  type Consumer,
+  type ConsumerEvent,
+  type Message as Received,
+  TrunklineError,
+} from "trunkline";
 import { type ErrorInfo, ErrorInfoSchema } from "../gen/google/rpc/error_details_pb.js";
 import {
   ConsumerService,
@@ -28,6 +36,9 @@ export const transport = connect(process.env.TRUNKLINE_TARGET ?? "");
 export const topics = createClient(TopicService, transport);
 export const producers = createClient(ProducerService, transport);
 export const consumers = createClient(ConsumerService, transport);
+
+/** The package's client of that broker. */
+export const client = new Client(process.env.TRUNKLINE_TARGET ?? "");
 
 /** A topic name that no other test uses. */
 export function newName(): string {
@@ -124,6 +135,48 @@ export function infoOf(error: ConnectError): ErrorInfo {
   const [info] = error.findDetails(ErrorInfoSchema);
   assert(info, `${error.message} has an ErrorInfo`);
   return info;
+}
+
+/** The error of the package that a promise is rejected with. */
+export async function failure(promise: Promise<unknown>): Promise<TrunklineError> {
+  const error = await promise.then(
+    () => assert.fail("it did not fail"),
+    (reason: unknown) => reason,
+  );
+  assert(error instanceof TrunklineError, `${error} is an error of the package`);
+  return error;
+}
+
+/** The next messages of a consumer. */
+export async function take(consumer: Consumer, count: number): Promise<Received[]> {
+  const messages: Received[] = [];
+  while (messages.length < count) {
+    const { done, value } = await consumer.next();
+    assert(!done, `the consumer ended after ${messages.length} messages`);
+    messages.push(value);
+  }
+  return messages;
+}
+
+/** All messages of a consumer until it ends. */
+export async function drain(consumer: Consumer): Promise<Received[]> {
+  const messages: Received[] = [];
+  for await (const message of consumer) messages.push(message);
+  return messages;
+}
+
+/** Promises of events, by their type: each is fulfilled with the first one. */
+export function firstEvents() {
+  const seen = new EventEmitter();
+  return {
+    onEvent: (event: ConsumerEvent) => void seen.emit(event.type, event),
+    async first<T extends ConsumerEvent["type"]>(
+      type: T,
+    ): Promise<Extract<ConsumerEvent, { type: T }>> {
+      const [event] = await once(seen, type);
+      return event;
+    },
+  };
 }
 
 /** The whole numbers from the start to before the end. */

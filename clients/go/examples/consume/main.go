@@ -12,14 +12,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
-	"github.com/trunkline/trunkline/clients/go/examples/consume/consumer"
-	trunkline "github.com/trunkline/trunkline/clients/go/trunkline/v1"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
+	trunkline "github.com/trunkline/trunkline/clients/go"
 )
 
 func main() {
@@ -28,39 +22,31 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := consume(ctx, os.Args[1], os.Args[2])
-	if err != nil && !errors.Is(err, context.Canceled) {
+	err := consume(ctx, trunkline.ConsumerConfig{Topic: os.Args[1], ID: os.Args[2]})
+	if err != nil {
 		log.Fatal(err)
 	}
 }
 
-func consume(ctx context.Context, topic, id string) error {
-	target := cmp.Or(os.Getenv("TRUNKLINE_TARGET"), "127.0.0.1:50051")
-	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+func consume(ctx context.Context, config trunkline.ConsumerConfig) (err error) {
+	client, err := trunkline.Dial(cmp.Or(os.Getenv("TRUNKLINE_TARGET"), "127.0.0.1:50051"))
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	service := trunkline.NewConsumerServiceClient(conn)
-	if err := register(ctx, service, topic, id); err != nil {
+	defer client.Close()
+	consumer, err := client.NewConsumer(ctx, config)
+	if err != nil {
 		return err
 	}
-	reader := consumer.Consumer{Service: service, Topic: topic, ID: id, Heartbeat: 5 * time.Second}
-	for message, err := range reader.Messages(ctx) {
-		if err != nil {
+	// Commits what was printed, also when the program is interrupted.
+	defer func() { err = errors.Join(err, consumer.Close(context.WithoutCancel(ctx))) }()
+	for message, err := range consumer.Messages(ctx) {
+		if ctx.Err() != nil {
+			return nil
+		} else if err != nil {
 			return err
 		}
-		fmt.Printf("%d %s\n", message.GetOffset(), message.GetPayload())
+		fmt.Printf("%d %s\n", message.Offset, message.Payload)
 	}
 	return nil
-}
-
-func register(ctx context.Context, service trunkline.ConsumerServiceClient, topic, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	_, err := service.RegisterConsumer(ctx, &trunkline.RegisterConsumerRequest{Topic: topic, ConsumerId: id})
-	if status.Code(err) == codes.AlreadyExists {
-		return nil
-	}
-	return err
 }

@@ -1,4 +1,4 @@
-// Produce publishes the lines of standard input, and creates the topic if it does not exist.
+// Produce publishes the lines of standard input, and creates the topic if it is missing.
 //
 //	go run ./examples/produce TOPIC PRODUCER
 package main
@@ -8,87 +8,55 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"os"
-	"time"
 
-	"github.com/trunkline/trunkline/clients/go/examples/produce/producer"
-	trunkline "github.com/trunkline/trunkline/clients/go/trunkline/v1"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/status"
+	trunkline "github.com/trunkline/trunkline/clients/go"
 )
 
 func main() {
 	if len(os.Args) != 3 {
 		log.Fatal("usage: produce TOPIC PRODUCER")
 	}
-	if err := produce(os.Args[1], os.Args[2]); err != nil {
+	if err := produce(context.Background(), trunkline.ProducerConfig{Topic: os.Args[1], ID: os.Args[2]}); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func produce(topic, id string) error {
-	target := cmp.Or(os.Getenv("TRUNKLINE_TARGET"), "127.0.0.1:50051")
-	conn, err := grpc.NewClient(target,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// A publish stream has no deadline: keepalive ends it when the broker has vanished.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
-	)
+func produce(ctx context.Context, config trunkline.ProducerConfig) error {
+	client, err := trunkline.Dial(cmp.Or(os.Getenv("TRUNKLINE_TARGET"), "127.0.0.1:50051"))
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	registered, err := register(conn, topic, id)
+	defer client.Close()
+	if err := client.EnsureTopic(ctx, config.Topic); err != nil {
+		return err
+	}
+	producer, err := client.NewProducer(ctx, config)
 	if err != nil {
 		return err
 	}
-	batches := make(chan []*trunkline.NewMessage)
-	var readError error
-	go func() {
-		defer close(batches)
-		readError = readLines(os.Stdin, batches)
-	}()
-	err = registered.Publish(context.Background(), batches, func(receipt *trunkline.PublishReceipt) {
-		fmt.Printf("stored %d at %d\n", receipt.GetCount(), receipt.GetFirstOffset())
-	})
-	if err != nil {
-		return err
-	}
-	return readError
+	receipts := make(chan trunkline.Receipt, 10_000)
+	printed := make(chan error)
+	go func() { printed <- printOffsets(ctx, receipts) }()
+	err = publishLines(ctx, producer, os.Stdin, receipts)
+	close(receipts)
+	return errors.Join(err, producer.Close(ctx), <-printed)
 }
 
-func register(conn *grpc.ClientConn, topic, id string) (*producer.Producer, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	_, err := trunkline.NewTopicServiceClient(conn).CreateTopic(ctx, &trunkline.CreateTopicRequest{Topic: topic})
-	if err != nil && status.Code(err) != codes.AlreadyExists {
-		return nil, err
-	}
-	return producer.Register(ctx, trunkline.NewProducerServiceClient(conn), topic, id)
-}
-
-// readLines makes a batch of the lines that can be read at once: a file goes in large batches, and
-// typed input line by line.
-func readLines(input io.Reader, batches chan<- []*trunkline.NewMessage) error {
-	const maxLines, maxBytes = 1000, 1 << 20
-	reader := bufio.NewReaderSize(input, 64<<10)
-	var batch []*trunkline.NewMessage
-	size := 0
+func publishLines(ctx context.Context, producer *trunkline.Producer, input io.Reader, receipts chan<- trunkline.Receipt) error {
+	lines := bufio.NewReader(input)
 	for {
-		line, err := reader.ReadBytes('\n')
+		line, err := lines.ReadBytes('\n')
 		if len(line) > 0 {
-			batch = append(batch, &trunkline.NewMessage{Payload: bytes.TrimSuffix(line, []byte("\n"))})
-			size += len(line)
-		}
-		full := len(batch) == maxLines || size >= maxBytes
-		if len(batch) > 0 && (full || reader.Buffered() == 0 || err != nil) {
-			batches <- batch
-			batch, size = nil, 0
+			receipt, err := producer.Publish(ctx, &trunkline.NewMessage{Payload: bytes.TrimSuffix(line, []byte("\n"))})
+			if err != nil {
+				return err
+			}
+			receipts <- receipt
 		}
 		if err == io.EOF {
 			return nil
@@ -96,4 +64,16 @@ func readLines(input io.Reader, batches chan<- []*trunkline.NewMessage) error {
 			return err
 		}
 	}
+}
+
+func printOffsets(ctx context.Context, receipts <-chan trunkline.Receipt) (failure error) {
+	for receipt := range receipts {
+		offset, err := receipt.Offset(ctx)
+		if err != nil {
+			failure = err // All further messages fail as well.
+			continue
+		}
+		fmt.Println("stored at", offset)
+	}
+	return failure
 }

@@ -10,20 +10,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log"
 	"os"
 	"time"
 
+	trunkline "github.com/trunkline/trunkline/clients/go"
 	"github.com/trunkline/trunkline/clients/go/examples/tracing/spans"
-	trunkline "github.com/trunkline/trunkline/clients/go/trunkline/v1"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/stdout/stdouttrace"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
+	"go.opentelemetry.io/otel/trace"
 )
 
 func main() {
@@ -38,13 +34,12 @@ func main() {
 func run(topic, producer, consumer string) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	target := cmp.Or(os.Getenv("TRUNKLINE_TARGET"), "127.0.0.1:50051")
-	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	client, err := trunkline.Dial(cmp.Or(os.Getenv("TRUNKLINE_TARGET"), "127.0.0.1:50051"))
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	if err := register(ctx, conn, topic, producer, consumer); err != nil {
+	defer client.Close()
+	if err := client.EnsureTopic(ctx, topic); err != nil {
 		return err
 	}
 	exporter, err := newExporter(ctx)
@@ -55,14 +50,10 @@ func run(topic, producer, consumer string) (err error) {
 	defer func() { err = errors.Join(err, shutDown(provider)) }()
 	tracer := provider.Tracer("github.com/trunkline/trunkline/clients/go/examples/tracing")
 
-	if err := takeOrder(ctx, &spans.Sender{
-		Tracer: tracer, Service: trunkline.NewProducerServiceClient(conn), Topic: topic, ID: producer,
-	}); err != nil {
+	if err := takeOrder(ctx, tracer, client, trunkline.ProducerConfig{Topic: topic, ID: producer}); err != nil {
 		return err
 	}
-	return consume(ctx, trunkline.NewConsumerServiceClient(conn), &spans.Processor{
-		Tracer: tracer, Topic: topic, ID: consumer,
-	})
+	return consume(ctx, tracer, client, trunkline.ConsumerConfig{Topic: topic, ID: consumer, UntilCaughtUp: true})
 }
 
 func newExporter(ctx context.Context) (sdktrace.SpanExporter, error) {
@@ -82,9 +73,15 @@ func shutDown(provider *sdktrace.TracerProvider) error {
 	return nil
 }
 
-func takeOrder(ctx context.Context, sender *spans.Sender) error {
-	ctx, span := sender.Tracer.Start(ctx, "take order")
+func takeOrder(ctx context.Context, tracer trace.Tracer, client *trunkline.Client, config trunkline.ProducerConfig) error {
+	producer, err := client.NewProducer(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer producer.Close(ctx)
+	ctx, span := tracer.Start(ctx, "take order")
 	defer span.End()
+	sender := spans.Sender{Tracer: tracer, Producer: producer, Topic: config.Topic}
 	offset, err := sender.Send(ctx, &trunkline.NewMessage{Key: []byte("table 7"), Payload: []byte("one coffee")})
 	if err != nil {
 		return err
@@ -93,46 +90,25 @@ func takeOrder(ctx context.Context, sender *spans.Sender) error {
 	return nil
 }
 
-func consume(ctx context.Context, service trunkline.ConsumerServiceClient, processor *spans.Processor) error {
-	frames, err := service.Consume(ctx, &trunkline.ConsumeRequest{
-		Topic: processor.Topic, ConsumerId: processor.ID, Stop: &trunkline.ConsumeRequest_UntilCaughtUp{UntilCaughtUp: true},
-	})
+func consume(ctx context.Context, tracer trace.Tracer, client *trunkline.Client, config trunkline.ConsumerConfig) error {
+	consumer, err := client.NewConsumer(ctx, config)
 	if err != nil {
 		return err
 	}
-	for {
-		frame, err := frames.Recv()
-		if err == io.EOF {
-			return nil
-		} else if err != nil {
+	defer consumer.Close(ctx)
+	processor := spans.Processor{Tracer: tracer, Topic: config.Topic, ID: config.ID}
+	for message, err := range consumer.Messages(ctx) {
+		if err != nil {
 			return err
 		}
-		for _, message := range frame.GetBatch().GetMessages() {
-			if err := processor.Process(ctx, message, printMessage); err != nil {
-				return err
-			}
+		if err := processor.Process(ctx, message, printMessage); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 func printMessage(_ context.Context, message *trunkline.Message) error {
-	_, err := fmt.Printf("consumed %d: %s\n", message.GetOffset(), message.GetPayload())
+	_, err := fmt.Printf("consumed %d: %s\n", message.Offset, message.Payload)
 	return err
-}
-
-// register creates what does not exist yet.
-func register(ctx context.Context, conn *grpc.ClientConn, topic, producer, consumer string) error {
-	_, err := trunkline.NewTopicServiceClient(conn).CreateTopic(ctx, &trunkline.CreateTopicRequest{Topic: topic})
-	if err != nil && status.Code(err) != codes.AlreadyExists {
-		return err
-	}
-	_, err = trunkline.NewProducerServiceClient(conn).RegisterProducer(ctx, &trunkline.RegisterProducerRequest{Topic: topic, ProducerId: producer})
-	if err != nil && status.Code(err) != codes.AlreadyExists {
-		return err
-	}
-	_, err = trunkline.NewConsumerServiceClient(conn).RegisterConsumer(ctx, &trunkline.RegisterConsumerRequest{Topic: topic, ConsumerId: consumer})
-	if err != nil && status.Code(err) != codes.AlreadyExists {
-		return err
-	}
-	return nil
 }

@@ -281,7 +281,10 @@ type RegisterConsumerRequest struct {
 	//	*RegisterConsumerRequest_Edge
 	//	*RegisterConsumerRequest_Offset
 	//	*RegisterConsumerRequest_Time
-	Start         isRegisterConsumerRequest_Start `protobuf_oneof:"start"`
+	Start isRegisterConsumerRequest_Start `protobuf_oneof:"start"`
+	// Whether an existing registration is as good as a new one: it is returned
+	// with its position, and the start above does not count.
+	IfMissing     bool `protobuf:"varint,6,opt,name=if_missing,json=ifMissing,proto3" json:"if_missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -364,6 +367,13 @@ func (x *RegisterConsumerRequest) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *RegisterConsumerRequest) GetIfMissing() bool {
+	if x != nil {
+		return x.IfMissing
+	}
+	return false
+}
+
 type isRegisterConsumerRequest_Start interface {
 	isRegisterConsumerRequest_Start()
 }
@@ -394,7 +404,10 @@ func (*RegisterConsumerRequest_Time) isRegisterConsumerRequest_Start() {}
 type RegisterConsumerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The consumer as registered.
-	Consumer      *Consumer `protobuf:"bytes,1,opt,name=consumer,proto3" json:"consumer,omitempty"`
+	Consumer *Consumer `protobuf:"bytes,1,opt,name=consumer,proto3" json:"consumer,omitempty"`
+	// Whether it was registered before, so that nothing changed. Only if
+	// if_missing was set.
+	Existed       bool `protobuf:"varint,2,opt,name=existed,proto3" json:"existed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -434,6 +447,13 @@ func (x *RegisterConsumerResponse) GetConsumer() *Consumer {
 		return x.Consumer
 	}
 	return nil
+}
+
+func (x *RegisterConsumerResponse) GetExisted() bool {
+	if x != nil {
+		return x.Existed
+	}
+	return false
 }
 
 // Requests that a consumer be forgotten.
@@ -1913,17 +1933,20 @@ const file_trunkline_v1_consumer_proto_rawDesc = "" +
 	"createTime\x12H\n" +
 	"\x12last_activity_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x10lastActivityTime\x12\x14\n" +
 	"\x05owner\x18\n" +
-	" \x01(\tR\x05owner\"\xd2\x01\n" +
+	" \x01(\tR\x05owner\"\xf1\x01\n" +
 	"\x17RegisterConsumerRequest\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1f\n" +
 	"\vconsumer_id\x18\x02 \x01(\tR\n" +
 	"consumerId\x12+\n" +
 	"\x04edge\x18\x03 \x01(\x0e2\x15.trunkline.v1.LogEdgeH\x00R\x04edge\x12\x18\n" +
 	"\x06offset\x18\x04 \x01(\x03H\x00R\x06offset\x120\n" +
-	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x04timeB\a\n" +
-	"\x05start\"N\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x04time\x12\x1d\n" +
+	"\n" +
+	"if_missing\x18\x06 \x01(\bR\tifMissingB\a\n" +
+	"\x05start\"h\n" +
 	"\x18RegisterConsumerResponse\x122\n" +
-	"\bconsumer\x18\x01 \x01(\v2\x16.trunkline.v1.ConsumerR\bconsumer\"R\n" +
+	"\bconsumer\x18\x01 \x01(\v2\x16.trunkline.v1.ConsumerR\bconsumer\x12\x18\n" +
+	"\aexisted\x18\x02 \x01(\bR\aexisted\"R\n" +
 	"\x19UnregisterConsumerRequest\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1f\n" +
 	"\vconsumer_id\x18\x02 \x01(\tR\n" +

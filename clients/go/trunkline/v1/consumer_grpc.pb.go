@@ -44,9 +44,10 @@ const (
 // call may return are described in message.proto.
 type ConsumerServiceClient interface {
 	// Gives a consumer a position in a topic. A program that registers at every
-	// start can treat ALREADY_EXISTS as success.
+	// start sets if_missing.
 	//
-	// ALREADY_EXISTS (CONSUMER_EXISTS) if the id is registered there. NOT_FOUND
+	// ALREADY_EXISTS (CONSUMER_EXISTS) if the id is registered there and the
+	// request does not set if_missing. NOT_FOUND
 	// (TOPIC_NOT_FOUND) if the topic does not exist. OUT_OF_RANGE
 	// (OFFSET_OUT_OF_RANGE) if the start lies outside the log; the metadata holds
 	// first_offset and head. RESOURCE_EXHAUSTED (NUMBERS_USED_UP) if
@@ -226,9 +227,10 @@ func (c *consumerServiceClient) Commit(ctx context.Context, in *CommitRequest, o
 // call may return are described in message.proto.
 type ConsumerServiceServer interface {
 	// Gives a consumer a position in a topic. A program that registers at every
-	// start can treat ALREADY_EXISTS as success.
+	// start sets if_missing.
 	//
-	// ALREADY_EXISTS (CONSUMER_EXISTS) if the id is registered there. NOT_FOUND
+	// ALREADY_EXISTS (CONSUMER_EXISTS) if the id is registered there and the
+	// request does not set if_missing. NOT_FOUND
 	// (TOPIC_NOT_FOUND) if the topic does not exist. OUT_OF_RANGE
 	// (OFFSET_OUT_OF_RANGE) if the start lies outside the log; the metadata holds
 	// first_offset and head. RESOURCE_EXHAUSTED (NUMBERS_USED_UP) if

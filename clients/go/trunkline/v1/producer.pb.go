@@ -156,7 +156,10 @@ type RegisterProducerRequest struct {
 	// Whether to shut out older instances of this producer. If true, the producer
 	// may be registered already; its epoch rises, and only publishes with the new
 	// epoch are accepted from now on. Its sequence continues.
-	Fence         bool `protobuf:"varint,3,opt,name=fence,proto3" json:"fence,omitempty"`
+	Fence bool `protobuf:"varint,3,opt,name=fence,proto3" json:"fence,omitempty"`
+	// Whether an existing registration is as good as a new one: it is returned as
+	// it is. Has no effect if fence is true.
+	IfMissing     bool `protobuf:"varint,4,opt,name=if_missing,json=ifMissing,proto3" json:"if_missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -212,11 +215,21 @@ func (x *RegisterProducerRequest) GetFence() bool {
 	return false
 }
 
+func (x *RegisterProducerRequest) GetIfMissing() bool {
+	if x != nil {
+		return x.IfMissing
+	}
+	return false
+}
+
 // The right to publish is granted.
 type RegisterProducerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The producer as registered.
-	Producer      *Producer `protobuf:"bytes,1,opt,name=producer,proto3" json:"producer,omitempty"`
+	Producer *Producer `protobuf:"bytes,1,opt,name=producer,proto3" json:"producer,omitempty"`
+	// Whether it was registered before, so that nothing changed. Only if
+	// if_missing was set and fence was not.
+	Existed       bool `protobuf:"varint,2,opt,name=existed,proto3" json:"existed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -256,6 +269,13 @@ func (x *RegisterProducerResponse) GetProducer() *Producer {
 		return x.Producer
 	}
 	return nil
+}
+
+func (x *RegisterProducerResponse) GetExisted() bool {
+	if x != nil {
+		return x.Existed
+	}
+	return false
 }
 
 // Requests that the right to publish be revoked.
@@ -1094,14 +1114,17 @@ const file_trunkline_v1_producer_proto_rawDesc = "" +
 	"\rnext_sequence\x18\b \x01(\x03R\fnextSequence\x12\x14\n" +
 	"\x05owner\x18\t \x01(\tR\x05ownerB\x0e\n" +
 	"\f_last_offsetB\x10\n" +
-	"\x0e_last_sequence\"f\n" +
+	"\x0e_last_sequence\"\x85\x01\n" +
 	"\x17RegisterProducerRequest\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1f\n" +
 	"\vproducer_id\x18\x02 \x01(\tR\n" +
 	"producerId\x12\x14\n" +
-	"\x05fence\x18\x03 \x01(\bR\x05fence\"N\n" +
+	"\x05fence\x18\x03 \x01(\bR\x05fence\x12\x1d\n" +
+	"\n" +
+	"if_missing\x18\x04 \x01(\bR\tifMissing\"h\n" +
 	"\x18RegisterProducerResponse\x122\n" +
-	"\bproducer\x18\x01 \x01(\v2\x16.trunkline.v1.ProducerR\bproducer\"R\n" +
+	"\bproducer\x18\x01 \x01(\v2\x16.trunkline.v1.ProducerR\bproducer\x12\x18\n" +
+	"\aexisted\x18\x02 \x01(\bR\aexisted\"R\n" +
 	"\x19UnregisterProducerRequest\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1f\n" +
 	"\vproducer_id\x18\x02 \x01(\tR\n" +

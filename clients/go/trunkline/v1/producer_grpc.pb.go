@@ -39,10 +39,10 @@ const (
 // described in message.proto.
 type ProducerServiceClient interface {
 	// Allows a producer to publish to a topic. A program that registers at every
-	// start can treat ALREADY_EXISTS as success.
+	// start sets if_missing.
 	//
 	// ALREADY_EXISTS (PRODUCER_EXISTS) if the id is registered there and the
-	// request does not fence. NOT_FOUND (TOPIC_NOT_FOUND) if the topic does not
+	// request sets neither fence nor if_missing. NOT_FOUND (TOPIC_NOT_FOUND) if the topic does not
 	// exist. RESOURCE_EXHAUSTED (TOO_MANY_PRODUCERS) if the topic has as many as
 	// the operator allows.
 	RegisterProducer(ctx context.Context, in *RegisterProducerRequest, opts ...grpc.CallOption) (*RegisterProducerResponse, error)
@@ -180,10 +180,10 @@ type ProducerService_PublishStreamClient = grpc.BidiStreamingClient[PublishStrea
 // described in message.proto.
 type ProducerServiceServer interface {
 	// Allows a producer to publish to a topic. A program that registers at every
-	// start can treat ALREADY_EXISTS as success.
+	// start sets if_missing.
 	//
 	// ALREADY_EXISTS (PRODUCER_EXISTS) if the id is registered there and the
-	// request does not fence. NOT_FOUND (TOPIC_NOT_FOUND) if the topic does not
+	// request sets neither fence nor if_missing. NOT_FOUND (TOPIC_NOT_FOUND) if the topic does not
 	// exist. RESOURCE_EXHAUSTED (TOO_MANY_PRODUCERS) if the topic has as many as
 	// the operator allows.
 	RegisterProducer(context.Context, *RegisterProducerRequest) (*RegisterProducerResponse, error)

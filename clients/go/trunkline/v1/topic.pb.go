@@ -246,7 +246,12 @@ type CreateTopicRequest struct {
 	// 1 to 255 bytes. Names and values must not contain a NUL character.
 	Labels map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// How long messages are kept; forever if absent.
-	Retention     *Retention `protobuf:"bytes,4,opt,name=retention,proto3" json:"retention,omitempty"`
+	Retention *Retention `protobuf:"bytes,4,opt,name=retention,proto3" json:"retention,omitempty"`
+	// Whether an existing topic is as good as a new one: it is returned as it is.
+	// What this request gives must then be the same: the description and the
+	// labels unless they are empty, the retention unless it is absent. Who may not
+	// create the topic may still ask for it like this, and gets it if it exists.
+	IfMissing     bool `protobuf:"varint,5,opt,name=if_missing,json=ifMissing,proto3" json:"if_missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -309,11 +314,21 @@ func (x *CreateTopicRequest) GetRetention() *Retention {
 	return nil
 }
 
-// The topic was created.
+func (x *CreateTopicRequest) GetIfMissing() bool {
+	if x != nil {
+		return x.IfMissing
+	}
+	return false
+}
+
+// The topic was created, or existed.
 type CreateTopicResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The new topic.
-	Topic         *Topic `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	// The topic.
+	Topic *Topic `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	// Whether it existed before, so that nothing was created. Only if if_missing
+	// was set.
+	Existed       bool `protobuf:"varint,2,opt,name=existed,proto3" json:"existed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -353,6 +368,13 @@ func (x *CreateTopicResponse) GetTopic() *Topic {
 		return x.Topic
 	}
 	return nil
+}
+
+func (x *CreateTopicResponse) GetExisted() bool {
+	if x != nil {
+		return x.Existed
+	}
+	return false
 }
 
 // Requests one topic.
@@ -1143,17 +1165,20 @@ const file_trunkline_v1_topic_proto_rawDesc = "" +
 	"\tmax_bytes\x18\x02 \x01(\x03R\bmaxBytes\x12!\n" +
 	"\fmax_messages\x18\x03 \x01(\x03R\vmaxMessages\x12\x1f\n" +
 	"\vkeep_unread\x18\x04 \x01(\bR\n" +
-	"keepUnread\"\x84\x02\n" +
+	"keepUnread\"\xa3\x02\n" +
 	"\x12CreateTopicRequest\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12D\n" +
 	"\x06labels\x18\x03 \x03(\v2,.trunkline.v1.CreateTopicRequest.LabelsEntryR\x06labels\x125\n" +
-	"\tretention\x18\x04 \x01(\v2\x17.trunkline.v1.RetentionR\tretention\x1a9\n" +
+	"\tretention\x18\x04 \x01(\v2\x17.trunkline.v1.RetentionR\tretention\x12\x1d\n" +
+	"\n" +
+	"if_missing\x18\x05 \x01(\bR\tifMissing\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"@\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Z\n" +
 	"\x13CreateTopicResponse\x12)\n" +
-	"\x05topic\x18\x01 \x01(\v2\x13.trunkline.v1.TopicR\x05topic\"'\n" +
+	"\x05topic\x18\x01 \x01(\v2\x13.trunkline.v1.TopicR\x05topic\x12\x18\n" +
+	"\aexisted\x18\x02 \x01(\bR\aexisted\"'\n" +
 	"\x0fGetTopicRequest\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\"=\n" +
 	"\x10GetTopicResponse\x12)\n" +

@@ -41,9 +41,12 @@ const (
 // NOT_FOUND below has the reason TOPIC_NOT_FOUND. Errors that any call may
 // return are described in message.proto.
 type TopicServiceClient interface {
-	// Creates an empty topic.
+	// Creates an empty topic. A program that creates its topic at every start sets
+	// if_missing.
 	//
-	// ALREADY_EXISTS (TOPIC_EXISTS) if the name is taken. RESOURCE_EXHAUSTED
+	// ALREADY_EXISTS (TOPIC_EXISTS) if the name is taken, (TOPIC_DIFFERS) if it is
+	// taken by a topic that differs from the one that if_missing asks for; the
+	// metadata's fields names what differs. RESOURCE_EXHAUSTED
 	// (NUMBERS_USED_UP) if 2,147,483,647 topics have been created in this
 	// database, (TOO_MANY_TOPICS) if it has as many topics as the operator
 	// allows.
@@ -165,9 +168,12 @@ func (c *topicServiceClient) ReadMessages(ctx context.Context, in *ReadMessagesR
 // NOT_FOUND below has the reason TOPIC_NOT_FOUND. Errors that any call may
 // return are described in message.proto.
 type TopicServiceServer interface {
-	// Creates an empty topic.
+	// Creates an empty topic. A program that creates its topic at every start sets
+	// if_missing.
 	//
-	// ALREADY_EXISTS (TOPIC_EXISTS) if the name is taken. RESOURCE_EXHAUSTED
+	// ALREADY_EXISTS (TOPIC_EXISTS) if the name is taken, (TOPIC_DIFFERS) if it is
+	// taken by a topic that differs from the one that if_missing asks for; the
+	// metadata's fields names what differs. RESOURCE_EXHAUSTED
 	// (NUMBERS_USED_UP) if 2,147,483,647 topics have been created in this
 	// database, (TOO_MANY_TOPICS) if it has as many topics as the operator
 	// allows.

@@ -5,32 +5,30 @@ package spans
 import (
 	"context"
 	"fmt"
-	"maps"
 	"strconv"
 
-	trunkline "github.com/trunkline/trunkline/clients/go/trunkline/v1"
+	trunkline "github.com/trunkline/trunkline/clients/go"
 	"go.opentelemetry.io/otel/attribute"
 	otelcodes "go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/genproto/googleapis/rpc/code"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 )
 
-// A Sender publishes messages under a producer's id.
+// A Sender publishes messages to a producer's topic.
 type Sender struct {
-	Tracer    trace.Tracer
-	Service   trunkline.ProducerServiceClient
-	Topic, ID string
+	Tracer   trace.Tracer
+	Producer *trunkline.Producer
+	Topic    string
 }
 
 // Send publishes a message in a span of its own, and returns its offset.
 //
-// The message's headers pass the span's context to consumers, and the metadata of the call passes it
-// to the broker. If the current span is not sampled, there is no span and no header: the broker
-// stores messages without headers faster.
+// The message's headers pass the span's context to consumers, and to a broker that traces. If the
+// current span is not sampled, there is no span and no header: the broker stores messages without
+// headers faster.
 func (s *Sender) Send(ctx context.Context, message *trunkline.NewMessage) (int64, error) {
 	if !trace.SpanContextFromContext(ctx).IsSampled() {
 		return s.publish(ctx, message)
@@ -40,7 +38,7 @@ func (s *Sender) Send(ctx context.Context, message *trunkline.NewMessage) (int64
 		trace.WithAttributes(attributes("send", s.Topic)...))
 	defer span.End()
 	if span.SpanContext().IsSampled() { // A sampler may drop this span, and keep the one around it.
-		ctx, message = withContext(ctx, message)
+		message = withContext(ctx, message)
 	}
 	offset, err := s.publish(ctx, message)
 	if err != nil {
@@ -51,26 +49,22 @@ func (s *Sender) Send(ctx context.Context, message *trunkline.NewMessage) (int64
 	return offset, nil
 }
 
-// withContext adds the context of the current span to a copy of the message, and to what a call sends.
-func withContext(ctx context.Context, message *trunkline.NewMessage) (context.Context, *trunkline.NewMessage) {
-	headers := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, headers)
-	for name, value := range headers {
-		ctx = metadata.AppendToOutgoingContext(ctx, name, value)
-	}
+// withContext adds the context of the current span to a copy of the message.
+func withContext(ctx context.Context, message *trunkline.NewMessage) *trunkline.NewMessage {
 	message = proto.CloneOf(message)
 	if message.Headers == nil {
 		message.Headers = map[string]string{}
 	}
-	maps.Copy(message.Headers, headers)
-	return ctx, message
+	propagation.TraceContext{}.Inject(ctx, propagation.MapCarrier(message.Headers))
+	return message
 }
 
 func (s *Sender) publish(ctx context.Context, message *trunkline.NewMessage) (int64, error) {
-	published, err := s.Service.Publish(ctx, &trunkline.PublishRequest{
-		Topic: s.Topic, ProducerId: s.ID, Messages: []*trunkline.NewMessage{message},
-	})
-	return published.GetFirstOffset(), err
+	receipt, err := s.Producer.Publish(ctx, message)
+	if err != nil {
+		return 0, err
+	}
+	return receipt.Offset(ctx)
 }
 
 // A Processor has messages handled under a consumer's id.

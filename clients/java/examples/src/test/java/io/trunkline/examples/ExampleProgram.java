@@ -12,15 +12,21 @@ import java.lang.ProcessBuilder.Redirect;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 
 /** An example that runs as a separate program. */
 record ExampleProgram(Process process, PrintStream input, BufferedReader output) implements AutoCloseable {
     static ExampleProgram start(String target, Class<?> example, String... arguments) throws IOException {
+        return start(Map.of("TRUNKLINE_TARGET", target), example, arguments);
+    }
+
+    static ExampleProgram start(Map<String, String> environment, Class<?> example, String... arguments)
+            throws IOException {
         var java = Path.of(System.getProperty("java.home"), "bin", "java").toString();
         var command = new ArrayList<>(List.of(java, "-cp", System.getProperty("java.class.path"), example.getName()));
         command.addAll(List.of(arguments));
         var builder = new ProcessBuilder(command).redirectError(Redirect.INHERIT);
-        builder.environment().put("TRUNKLINE_TARGET", target);
+        builder.environment().putAll(environment);
         var process = builder.start();
         return new ExampleProgram(
                 process, new PrintStream(process.getOutputStream(), true, UTF_8), process.inputReader(UTF_8));

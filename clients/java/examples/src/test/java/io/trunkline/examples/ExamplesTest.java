@@ -42,4 +42,15 @@ class ExamplesTest {
         }
         assertEquals(1_500, topic.billing().getPosition());
     }
+
+    @Test
+    void benchmark() throws Exception {
+        try (var benchmark = ExampleProgram.start(
+                System.getenv("TRUNKLINE_TARGET"), Benchmark.class, "2000", "1")) {
+            var lines = benchmark.output().lines().toList();
+            assertEquals(0, benchmark.exitValue());
+            assertTrue(lines.get(1).matches("publish( +[\\d,]+){2} +\\d+%"), lines::toString);
+            assertTrue(lines.get(2).matches("consume( +[\\d,]+){2} +\\d+%"), lines::toString);
+        }
+    }
 }

@@ -8,6 +8,7 @@ import static io.trunkline.examples.TestTopic.numbered;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.grpc.Status.Code;
 import io.grpc.StatusException;
@@ -41,6 +42,17 @@ class RegistrationTest {
 
         assertRefused(Code.ALREADY_EXISTS, "PRODUCER_EXISTS", assertThrows(
                 StatusException.class, () -> topic.producers().registerProducer(shop)));
+        var again = topic.producers().registerProducer(shop.toBuilder().setIfMissing(true).build());
+        assertTrue(again.getExisted());
+        assertEquals(SHOP, again.getProducer().getProducerId());
+        var sameConsumer = topic.consumers().registerConsumer(billing.toBuilder().setIfMissing(true).build());
+        assertTrue(sameConsumer.getExisted());
+        assertEquals(BILLING, sameConsumer.getConsumer().getConsumerId());
+        var sameTopic = topic.topics()
+                .createTopic(CreateTopicRequest.newBuilder().setTopic(topic.name()).setIfMissing(true).build());
+        assertTrue(sameTopic.getExisted());
+        assertEquals(topic.name(), sameTopic.getTopic().getName());
+
         assertRefused(Code.NOT_FOUND, "TOPIC_NOT_FOUND", assertThrows(
                 StatusException.class,
                 () -> topic.topics().getTopic(GetTopicRequest.newBuilder().setTopic("missing").build())));

@@ -5,8 +5,8 @@ import static io.trunkline.examples.TestTopic.numbered;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
 import io.grpc.StatusException;
+import io.trunkline.client.TrunklineClient;
 import io.trunkline.v1.SeekRequest;
-import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.stream.LongStream;
@@ -18,18 +18,22 @@ class ResumeTest {
         var topic = TestTopic.create();
         topic.publish(numbered(0, 100));
         var offsets = new ArrayList<Long>();
-        try (var broker = new TestBroker()) {
-            var consumer = consumerOf(topic, broker);
-            consumer.run(message -> {
+        try (var broker = new TestBroker();
+                var client = TrunklineClient.connect(broker.target());
+                var consumer = client.consumer(topic.name(), BILLING).open()) {
+            for (var message : consumer) {
                 offsets.add(message.getOffset());
                 if (offsets.size() == 50) {
-                    // In the middle of a batch, of which nothing is committed.
+                    // In the middle of a batch.
                     broker.stop();
                     broker.start();
                     publish(topic, 100, 100);
                 }
-                if (offsets.size() == 200) consumer.stop();
-            });
+                if (offsets.size() == 200) {
+                    consumer.commit(message);
+                    consumer.stop();
+                }
+            }
         }
         assertEquals(LongStream.range(0, 200).boxed().toList(), offsets);
         assertEquals(200, topic.billing().getPosition());
@@ -40,9 +44,10 @@ class ResumeTest {
         var topic = TestTopic.create();
         topic.publish(numbered(0, 10));
         var offsets = new ArrayList<Long>();
-        try (var broker = new TestBroker()) {
-            var consumer = consumerOf(topic, broker);
-            consumer.run(message -> {
+        try (var broker = new TestBroker();
+                var client = TrunklineClient.connect(broker.target());
+                var consumer = client.consumer(topic.name(), BILLING).open()) {
+            for (var message : consumer) {
                 offsets.add(message.getOffset());
                 if (offsets.size() == 5) seek(topic, 2);
                 if (offsets.size() == 15) {
@@ -52,16 +57,12 @@ class ResumeTest {
                     broker.start();
                 }
                 if (offsets.size() == 24) consumer.stop();
-            });
+            }
         }
         assertEquals(
                 List.of(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6, 7, 8, 9, 4, 5, 6, 7, 8, 9),
                 offsets.stream().map(Long::intValue).toList());
-    }
-
-    private static ResumingConsumer consumerOf(TestTopic topic, TestBroker broker) {
-        return new ResumingConsumer(
-                TestTopic.connect(broker.target()), topic.name(), BILLING, Duration.ofSeconds(1));
+        assertEquals(10, topic.billing().getPosition());
     }
 
     private static void publish(TestTopic topic, long first, int count) {

@@ -6,6 +6,7 @@ import com.google.protobuf.ByteString;
 import io.grpc.Channel;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
+import io.grpc.ManagedChannel;
 import io.grpc.StatusException;
 import io.trunkline.v1.Consumer;
 import io.trunkline.v1.ConsumeRequest;
@@ -33,7 +34,7 @@ record TestTopic(Channel channel, String name) {
     private static final int DEADLINE_SECONDS = 20;
     private static final Channel CHANNEL = connect(System.getenv("TRUNKLINE_TARGET"));
 
-    static Channel connect(String target) {
+    static ManagedChannel connect(String target) {
         return Grpc.newChannelBuilder(target, InsecureChannelCredentials.create()).build();
     }
 
