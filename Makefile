@@ -4,7 +4,10 @@
 SHELL := bash
 ARGS ?=
 
-.PHONY: help run test faults soak abuse check fmt clippy doc client deny proto benches ops bench fuzz postgres test-postgres test-clients test-console
+# Tests wait for most of their time, so twice as many run at once as there are processors.
+export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
+
+.PHONY: help run test faults soak abuse check announce fmt clippy doc client deny proto benches ops deb test-deb bench fuzz postgres test-postgres test-clients test-console
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
@@ -29,19 +32,25 @@ soak: postgres ## Inject random faults into brokers, PostgreSQL and the network 
 abuse: postgres ## Attack a broker as hostile clients do, and check what others get done meanwhile (PROFILE=dev for a quick build)
 	cargo test --locked $(if $(filter dev,$(PROFILE)),,--release) --test faults an_attack_leaves -- --ignored --nocapture
 
-check: fmt clippy doc client deny proto benches ops ## Run every check except the tests: format, lints, documentation, dependencies, protos, scripts, alerts
+check: announce fmt deny proto benches clippy doc client ops ## Run every check except the tests: format, dependencies, protos, scripts, lints, documentation, and what operators use
+
+announce:
+	@echo "check: the first run takes minutes, most of them in clippy, doc, client and ops; deny and proto install a tool"
 
 fmt: ## Check the formatting
 	cargo fmt --check
 
 clippy: ## Run the lints
+	@echo "clippy: takes minutes the first time, as it compiles all targets and dependencies"
 	cargo clippy --all-targets --locked -- -D warnings
 	cargo clippy --test faults --features sabotage --locked -- -D warnings
 
 doc: ## Check that the documentation builds without warnings
+	@echo "doc: takes longer the first time"
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
 
 client: ## Check that the client library builds without the broker's dependencies
+	@echo "client: takes longer the first time, as it compiles the dependencies with fewer features"
 	scripts/check-client
 
 deny: ## Check the dependencies: licences, sources, bans, advisories
@@ -53,8 +62,15 @@ proto: ## Check the protos: lints, compatibility with the last release
 benches: ## Check the benchmark scripts
 	scripts/check-benches
 
-ops: ## Check the alerts and the dashboard for Prometheus and Grafana
+ops: ## Check what operators use: alerts, dashboard, manifests, Compose files, Dockerfile, systemd unit
+	@echo "ops: takes a minute or two the first time, as it compiles the validation of Kubernetes"
 	scripts/check-ops
+
+deb: ## Build a Debian package, with units for systemd
+	scripts/build-deb
+
+test-deb: ## Install the Debian package, run what it has, and remove it (root only)
+	scripts/check-deb
 
 bench: ## Benchmark the inner steps of publishing and consuming
 	cargo bench --bench inner --locked
