@@ -25,6 +25,7 @@ const PAGE: usize = 1_000;
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditCommand {
     /// List the audit, newest first.
+    #[command(visible_alias = "ls")]
     List {
         /// Only what this principal did.
         #[arg(long)]

@@ -4,10 +4,11 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
-    audit::AuditCommand, bench::BenchCommand, consume::ConsumeArgs, consumer::ConsumerCommand,
-    context::ContextCommand, empty_values::refuse_empty_values, endpoint::EndpointArgs,
-    grant::GrantCommand, output::OutputArgs, produce::ProduceArgs, producer::ProducerCommand,
-    quota::QuotaCommand, token::TokenCommand, top::TopArgs, topic::TopicCommand,
+    audit::AuditCommand, bench::BenchCommand, completion::complete_names, consume::ConsumeArgs,
+    consumer::ConsumerCommand, context::ContextCommand, empty_values::refuse_empty_values,
+    endpoint::EndpointArgs, grant::GrantCommand, help::arrange, lag::LagArgs, man::ManArgs,
+    output::OutputArgs, produce::ProduceArgs, producer::ProducerCommand, publish::PublishArgs,
+    quota::QuotaCommand, tail::TailArgs, token::TokenCommand, top::TopArgs, topic::TopicCommand,
 };
 use crate::server::options::{MigrateOptions, ServeOptions};
 
@@ -17,8 +18,9 @@ use crate::server::options::{MigrateOptions, ServeOptions};
     version,
     about,
     propagate_version = true,
-    after_help = "Exit codes: 0 success, 1 refused or failed, 2 usage error, 69 no broker (for \
-                  serve and migrate: no database) is reachable, 130 interrupted by Ctrl-C."
+    after_help = "Exit codes: 0 success, 1 refused or failed, 2 usage error, 3 another instance of \
+                  the producer or consumer has taken over, 69 no broker (for serve and migrate: no \
+                  database) is reachable, 130 interrupted by Ctrl-C."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -38,7 +40,7 @@ pub(super) enum Command {
     /// A broker does this at its start if its role may. Run it as the role that owns the schema if
     /// the role of the brokers must not change it.
     Migrate(MigrateOptions),
-    /// Create, list, describe, change, trim, read and delete topics.
+    /// Create, list, describe, change, copy, trim, read and delete topics.
     #[command(subcommand)]
     Topic(TopicCommand),
     /// Register, list, describe and assign the producers of a topic.
@@ -47,14 +49,27 @@ pub(super) enum Command {
     /// Register, list, describe, move and assign consumers, and see which are behind.
     #[command(subcommand)]
     Consumer(ConsumerCommand),
+    /// Publish messages that are given as arguments, and print their offsets.
+    ///
+    /// It publishes each message once and does not try again. `trunkline produce` is for many
+    /// messages, and for those that must be stored exactly once.
+    Pub(PublishArgs),
     /// Publish lines, each as a message.
     ///
     /// Messages are numbered, so that each line is stored once even if the broker is lost during the
     /// run. A producer has one live instance: opening another instance of the same id fences the
     /// first one.
-    Produce(ProduceArgs),
+    Produce(Box<ProduceArgs>),
     /// Print messages, one a line, and wait for more.
+    #[command(visible_alias = "sub")]
     Consume(ConsumeArgs),
+    /// Print a topic's newest messages without a consumer, and optionally those that follow.
+    Tail(TailArgs),
+    /// List the consumers that are behind, those with the most messages left first.
+    ///
+    /// LAG is how many messages are left. BEHIND is how long ago the message at the consumer's
+    /// position was stored, by the clock of this machine; "-" if it was removed or may not be read.
+    Lag(LagArgs),
     /// Watch topics and consumers: what moves, who is behind, and what is wrong.
     Top(TopArgs),
     /// Create, list, rotate and revoke the tokens that prove who calls.
@@ -72,18 +87,21 @@ pub(super) enum Command {
     /// Print who calls, and what they may do.
     Whoami(OutputArgs),
     /// Check whether the broker is serving.
-    Health,
+    Health(OutputArgs),
     /// Measure the performance of a broker.
     #[command(subcommand)]
     Bench(Box<BenchCommand>),
     /// Name brokers, and choose the one to use.
     #[command(subcommand)]
     Context(ContextCommand),
-    /// Print a shell's completion script.
+    /// Print a script that makes a shell complete this command: subcommands, flags, and the names of
+    /// topics, consumers, producers and contexts.
     Completions {
         /// The shell.
         shell: Shell,
     },
+    /// Print the manual page of this command.
+    Man(ManArgs),
 }
 
 /// Parses the command line; if that fails, prints the error and exits.
@@ -93,15 +111,9 @@ pub fn parse() -> Cli {
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit())
 }
 
-/// A script that makes a shell complete this command.
-pub(super) fn completions(shell: Shell) -> Vec<u8> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command(), "trunkline", &mut script);
-    script
-}
-
-fn command() -> clap::Command {
-    refuse_empty_values(Cli::command())
+/// The command line with all that is set beside the declarations above.
+pub(super) fn command() -> clap::Command {
+    complete_names(arrange(refuse_empty_values(Cli::command())), command)
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@ use std::io;
 use clap::Args;
 
 use super::{
+    created,
     failure::{Failure, print_notice},
     format::FormatArgs,
     printer::Printer,
-    start,
+    start, this_user,
 };
 use crate::client::{Client, Commit, Consumer, Error, Event, Message, Start, Stop};
 
@@ -31,7 +32,7 @@ pub(super) struct ConsumeArgs {
     #[arg(short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Stop when there is nothing left to read.
-    #[arg(long, conflicts_with_all = ["count", "until_offset"])]
+    #[arg(long, conflicts_with = "until_offset")]
     until_caught_up: bool,
     /// Stop when all messages before this offset have been printed.
     #[arg(long, value_name = "OFFSET", conflicts_with = "count", value_parser = clap::value_parser!(i64).range(0..))]
@@ -39,7 +40,8 @@ pub(super) struct ConsumeArgs {
     /// Take the lease from its holder instead of waiting for it.
     #[arg(long)]
     take_over: bool,
-    /// The name shown to others while this client holds the lease.
+    /// The name shown to others while this client holds the lease (default: USER@HOST, of this user
+    /// and this machine).
     #[arg(long, value_name = "NAME")]
     client_name: Option<String>,
     #[command(flatten)]
@@ -67,21 +69,21 @@ pub(super) async fn run(client: &Client, options: ConsumeArgs) -> Result<(), Fai
 
 async fn open(client: &Client, options: &ConsumeArgs) -> Result<Consumer, Failure> {
     let stop = match (options.count, options.until_offset) {
+        // With -n as well, printing ends when the first of both is reached.
+        _ if options.until_caught_up => Some(Stop::CaughtUp),
         (Some(count), _) => Some(Stop::Messages(count)),
-        (None, Some(end)) => Some(Stop::Offset(end)),
-        (None, None) => options.until_caught_up.then_some(Stop::CaughtUp),
+        (None, end) => end.map(Stop::Offset),
     };
     let mut consumer = client.consumer(&options.topic, &options.consumer, Commit::Manual);
     if options.register {
-        client.ensure_topic(&options.topic).await?;
-        consumer = consumer.register_at(options.from);
+        created::ensure_topic(client, &options.topic).await?;
+        created::ensure_consumer(client, &options.topic, &options.consumer, options.from).await?;
     }
     if options.take_over {
         consumer = consumer.take_over();
     }
-    if let Some(name) = &options.client_name {
-        consumer = consumer.client_name(name);
-    }
+    let name = options.client_name.clone().unwrap_or_else(this_user::client_name);
+    consumer = consumer.client_name(name);
     if let Some(stop) = stop {
         consumer = consumer.stop(stop);
     }
@@ -101,6 +103,7 @@ async fn print_all(
 ) -> Result<(), Failure> {
     // Whether the last notice said that messages have to wait.
     let mut is_waiting = false;
+    let mut left = options.count.unwrap_or(u64::MAX);
     loop {
         let event = tokio::select! {
             event = consumer.next_event() => event,
@@ -123,10 +126,15 @@ async fn print_all(
                 is_waiting = true;
                 print_notice(&format!("waiting as standby: the lease is held by {holder}"));
             }
-            Event::Messages(messages) => {
+            Event::Messages(mut messages) => {
+                messages.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+                left -= messages.len() as u64;
                 let printed = printer.print(&options.topic, messages, &options.format);
                 commit(consumer, printer.arrived());
                 printed?;
+                if left == 0 && options.until_caught_up {
+                    return Ok(());
+                }
             }
             Event::Repositioned { position } => {
                 print_notice(&format!(

@@ -6,12 +6,13 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{
+    all_topics::in_all_topics,
     failure::Failure,
     lag::{self, LagArgs},
-    output::{Table, describe, print_line},
+    output::{OutputArgs, Table, confirm, describe},
     pages::for_each_page,
     registration::{
-        self, AssignArgs, DescribeRegistrationArgs, ListRegistrationsArgs, NewRegistrationArgs,
+        self, AssignArgs, ListRegistrationsArgs, Names, NewRegistrationArgs, OneRegistrationArgs,
         RegistrationArgs,
     },
     start,
@@ -35,6 +36,11 @@ pub(super) enum ConsumerCommand {
         /// Where to start: earliest, latest, an offset, or @TIME: RFC 3339 or an age (@15m).
         #[arg(long, default_value = "earliest", value_name = "START", value_parser = start::parse)]
         from: Start,
+        /// If the id is registered already, succeed, and leave its position alone.
+        #[arg(long)]
+        if_missing: bool,
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Move a consumer's position anywhere in the log; its stream continues from there.
     Seek {
@@ -43,15 +49,19 @@ pub(super) enum ConsumerCommand {
         /// Where to continue: earliest, latest, an offset, or @TIME: RFC 3339 or an age (@15m).
         #[arg(long, value_name = "START", value_parser = start::parse)]
         to: Start,
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Remove a consumer and its position.
-    Unregister(RegistrationArgs),
+    #[command(visible_alias = "rm")]
+    Unregister(OneRegistrationArgs),
     /// Give a consumer to a principal, who alone may use it then.
     Assign(AssignArgs),
-    /// List a topic's consumers by id.
+    /// List the consumers of a topic, or of all topics.
+    #[command(visible_alias = "ls")]
     List(ListRegistrationsArgs),
     /// Describe a consumer: its position, its lag, and who holds its lease.
-    Describe(DescribeRegistrationArgs),
+    Describe(OneRegistrationArgs),
     /// List the consumers that are behind, those with the most messages left first.
     ///
     /// LAG is how many messages are left. BEHIND is how long ago the message at the consumer's
@@ -63,69 +73,52 @@ pub(super) async fn run(client: &Client, command: ConsumerCommand) -> Result<(),
     let mut consumers = client.consumers();
     let mut out = io::stdout();
     match command {
-        ConsumerCommand::Register { registration: NewRegistrationArgs { topic, id }, from } => {
+        ConsumerCommand::Register { registration, from, if_missing, output } => {
+            let Names { topic, id } = registration.names();
             let request = RegisterConsumerRequest {
                 topic: topic.clone(),
-                consumer_id: id.unwrap_or_default(),
+                consumer_id: id,
                 start: Some(from.into()),
+                if_missing,
             };
-            let consumer = consumers.register_consumer(request).await?.into_inner().consumer;
-            let Consumer { consumer_id: id, position, .. } = consumer.unwrap_or_default();
-            print_line(
-                &mut out,
-                &format!("registered consumer {id} on topic {topic} at offset {position}"),
-            )?;
+            let registered = consumers.register_consumer(request).await?.into_inner();
+            let consumer = registered.consumer.unwrap_or_default();
+            let Consumer { consumer_id: id, position, .. } = &consumer;
+            let line = match registered.existed {
+                true => {
+                    format!("consumer {id} is registered on topic {topic} at offset {position}")
+                }
+                false => format!("registered consumer {id} on topic {topic} at offset {position}"),
+            };
+            confirm(&mut out, output, &line, &object(&consumer))?;
         }
-        ConsumerCommand::Seek { registration: RegistrationArgs { topic, id }, to } => {
+        ConsumerCommand::Seek { registration, to, output } => {
+            let Names { topic, id } = registration.names();
             let request = SeekRequest {
                 topic: topic.clone(),
                 consumer_id: id.clone(),
                 target: Some(to.into()),
             };
             let position = consumers.seek(request).await?.into_inner().position;
-            print_line(
-                &mut out,
-                &format!("consumer {id} on topic {topic} continues at offset {position}"),
-            )?;
+            let line = format!("consumer {id} on topic {topic} continues at offset {position}");
+            let object = json!({ "topic": topic, "consumer_id": id, "position": position });
+            confirm(&mut out, output, &line, &object)?;
         }
-        ConsumerCommand::Unregister(RegistrationArgs { topic, id }) => {
+        ConsumerCommand::Unregister(OneRegistrationArgs { registration, output }) => {
+            let Names { topic, id } = registration.names();
             let request =
                 UnregisterConsumerRequest { topic: topic.clone(), consumer_id: id.clone() };
             consumers.unregister_consumer(request).await?;
-            print_line(&mut out, &format!("unregistered consumer {id} from topic {topic}"))?;
+            let line = format!("unregistered consumer {id} from topic {topic}");
+            let object = json!({ "topic": topic, "consumer_id": id });
+            confirm(&mut out, output, &line, &object)?;
         }
         ConsumerCommand::Assign(assign) => {
-            let registration = Registration::ConsumerId(assign.id.clone());
-            registration::assign(client, "consumer", registration, assign).await?;
+            registration::assign(client, "consumer", Registration::ConsumerId, assign).await?;
         }
-        ConsumerCommand::List(ListRegistrationsArgs { topic, output }) => {
-            let mut table =
-                Table::new(&["CONSUMER", "POSITION", "HEAD", "LAG", "LAST ACTIVITY", "HOLDER"]);
-            for_each_page(async |page_token| {
-                let topic = topic.clone();
-                let request = ListConsumersRequest { topic, page_token, ..Default::default() };
-                let page = consumers.list_consumers(request).await?.into_inner();
-                for consumer in page.consumers {
-                    let object = object(&consumer);
-                    table.row(
-                        [
-                            consumer.consumer_id,
-                            consumer.position.to_string(),
-                            consumer.head.to_string(),
-                            consumer.lag.to_string(),
-                            time(consumer.last_activity_time),
-                            consumer.holder,
-                        ],
-                        object,
-                    );
-                }
-                Ok(page.next_page_token)
-            })
-            .await?;
-            table.print(&mut out, output)?;
-        }
-        ConsumerCommand::Describe(DescribeRegistrationArgs { registration, output }) => {
-            let RegistrationArgs { topic, id } = registration;
+        ConsumerCommand::List(args) => list(client, &args).await?,
+        ConsumerCommand::Describe(OneRegistrationArgs { registration, output }) => {
+            let Names { topic, id } = registration.names();
             let request = GetConsumerRequest { topic, consumer_id: id };
             let consumer = consumers.get_consumer(request).await?.into_inner().consumer;
             let consumer = consumer.unwrap_or_default();
@@ -146,6 +139,38 @@ pub(super) async fn run(client: &Client, command: ConsumerCommand) -> Result<(),
         ConsumerCommand::Lag(args) => lag::run(client, args).await?,
     }
     Ok(())
+}
+
+async fn list(client: &Client, args: &ListRegistrationsArgs) -> Result<(), Failure> {
+    let consumers = match args.topic() {
+        Some(topic) => of_topic(client, topic.to_owned()).await?,
+        None => in_all_topics(client, |topic| of_topic(client, topic)).await?,
+    };
+    let several = args.topic().is_none();
+    let columns = ["CONSUMER", "POSITION", "HEAD", "LAG", "LAST ACTIVITY", "HOLDER"];
+    let mut table = Table::of_topics(several, &columns);
+    for consumer in consumers {
+        let object = object(&consumer);
+        let Consumer { topic, consumer_id, position, head, lag, holder, .. } = consumer;
+        let activity = time(consumer.last_activity_time);
+        let [position, head, lag] = [position, head, lag].map(|number| number.to_string());
+        let cells = [consumer_id, position, head, lag, activity, holder];
+        table.topic_row(several.then_some(&topic), cells, object);
+    }
+    Ok(table.print(&mut io::stdout(), args.output)?)
+}
+
+async fn of_topic(client: &Client, topic: String) -> Result<Vec<Consumer>, Failure> {
+    let mut consumers = Vec::new();
+    for_each_page(async |page_token| {
+        let topic = topic.clone();
+        let request = ListConsumersRequest { topic, page_token, ..Default::default() };
+        let page = client.consumers().list_consumers(request).await?.into_inner();
+        consumers.extend(page.consumers);
+        Ok(page.next_page_token)
+    })
+    .await?;
+    Ok(consumers)
 }
 
 fn object(consumer: &Consumer) -> serde_json::Value {

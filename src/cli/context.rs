@@ -6,6 +6,7 @@ use std::{
     fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
 use clap::Subcommand;
@@ -16,7 +17,8 @@ use serde_json::json;
 use super::{
     credentials::{Credentials, Token},
     failure::Failure,
-    output::{OutputArgs, Table, print_line},
+    output::{OutputArgs, Table, confirm},
+    suggestion::nearest,
 };
 use crate::client::Client;
 
@@ -28,25 +30,35 @@ pub(super) enum ContextCommand {
     /// The context also keeps the paths that --token-file, --ca-file, --client-cert and --client-key
     /// give. It never keeps a token itself.
     Add {
-        /// The name.
-        name: String,
-        /// The broker's address; of several, separated by commas, the first that answers is used.
+        /// The name: 1 to 64 letters, digits, dots, underscores and hyphens.
+        name: ContextName,
+        /// The broker's address, such as localhost:50051; of several, separated by commas, the first
+        /// that answers is used.
+        #[arg(value_name = "ADDRESS")]
         url: String,
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Use a named broker by default.
     Use {
         /// The name.
         name: String,
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// List the names.
+    #[command(visible_alias = "ls")]
     List {
         #[command(flatten)]
         output: OutputArgs,
     },
     /// Remove a name.
+    #[command(visible_alias = "rm")]
     Remove {
         /// The name.
         name: String,
+        #[command(flatten)]
+        output: OutputArgs,
     },
 }
 
@@ -134,19 +146,21 @@ pub(super) fn run(command: ContextCommand, given: Credentials) -> Result<(), Fai
     let mut contexts = Contexts::load()?;
     let mut out = io::stdout();
     match command {
-        ContextCommand::Add { name, url } => {
+        ContextCommand::Add { name: ContextName(name), url, output } => {
             let context = Context::new(url.clone(), given)?;
             context.credentials()?.give(Client::builder(&url))?.check()?;
             contexts.current.get_or_insert_with(|| name.clone());
+            let object = context.object(&name, contexts.current.as_ref() == Some(&name));
             contexts.contexts.insert(name.clone(), context);
             contexts.save()?;
-            print_line(&mut out, &format!("context {name} is {url}"))?;
+            confirm(&mut out, output, &format!("context {name} is {url}"), &object)?;
         }
-        ContextCommand::Use { name } => {
+        ContextCommand::Use { name, output } => {
             contexts.chosen(Some(&name))?;
             contexts.current = Some(name.clone());
             contexts.save()?;
-            print_line(&mut out, &format!("context {name} is in use"))?;
+            let object = json!({ "name": name });
+            confirm(&mut out, output, &format!("context {name} is in use"), &object)?;
         }
         ContextCommand::List { output } => {
             let mut table = Table::new(&["", "NAME", "ENDPOINT"]);
@@ -158,12 +172,13 @@ pub(super) fn run(command: ContextCommand, given: Credentials) -> Result<(), Fai
             }
             table.print(&mut out, output)?;
         }
-        ContextCommand::Remove { name } => {
+        ContextCommand::Remove { name, output } => {
             contexts.chosen(Some(&name))?;
             contexts.contexts.remove(&name);
             contexts.current.take_if(|current| *current == name);
             contexts.save()?;
-            print_line(&mut out, &format!("removed context {name}"))?;
+            let object = json!({ "name": name });
+            confirm(&mut out, output, &format!("removed context {name}"), &object)?;
         }
     }
     Ok(())
@@ -181,13 +196,21 @@ impl Contexts {
         toml::from_str(&text).map_err(|error| failed("read", &path, &error.message()))
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.contexts.keys().map(String::as_str)
+    }
+
     /// A context; without a name, the one in use, if there is one.
     pub(super) fn chosen(&self, name: Option<&str>) -> Result<Option<&Context>, Failure> {
         let Some(name) = name.or(self.current.as_deref()) else { return Ok(None) };
         let context = self.contexts.get(name).ok_or_else(|| {
-            Failure::usage(format!(
+            let failure = Failure::usage(format!(
                 "there is no context {name}: `trunkline context list` lists the contexts"
-            ))
+            ));
+            match nearest(name, self.names()) {
+                Some(name) => failure.after(&format!("did you mean {name}?")),
+                None => failure,
+            }
         })?;
         Ok(Some(context))
     }
@@ -205,6 +228,29 @@ impl Contexts {
             io::Result::Ok(())
         };
         write().map_err(|error| failed("write", &path, &error))
+    }
+}
+
+/// The name of a new context. Names that a shell or a table would garble are refused.
+#[derive(Clone, Debug)]
+pub(super) struct ContextName(String);
+
+impl FromStr for ContextName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_permitted = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let begins_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if text.trim().is_empty() {
+            return Err("it is empty");
+        }
+        match begins_well && text.len() <= 64 && text.chars().all(is_permitted) {
+            true => Ok(Self(text.to_owned())),
+            false => {
+                Err("must be 1 to 64 characters out of A-Z a-z 0-9 . _ -, of which the first \
+                          is a letter or a digit")
+            }
+        }
     }
 }
 

@@ -10,26 +10,29 @@ use clap::Args;
 use super::failure::Failure;
 use crate::client::ClientBuilder;
 
+/// The heading of the flags that say which broker to use, and as whom.
+pub(super) const CONNECTION: &str = "Connection";
+
 /// The files that the flags name. The environment is read below, as it ranks between the flags and
 /// the context.
 #[derive(Args, Clone, Debug)]
 pub(super) struct CredentialArgs {
     /// File that holds the token to call with; it is read again when the token is replaced. A token
     /// may also be given in TRUNKLINE_TOKEN. [env: TRUNKLINE_TOKEN_FILE]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = CONNECTION, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
     /// Authority's certificate, in PEM, that must have signed the broker's [default: those that the
     /// system trusts]. [env: TRUNKLINE_CA_FILE]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = CONNECTION, value_name = "FILE")]
     ca_file: Option<PathBuf>,
 
     /// Certificate, in PEM, by which the broker identifies this client. [env: TRUNKLINE_CLIENT_CERT]
-    #[arg(long, global = true, value_name = "FILE", requires = "client_key")]
+    #[arg(long, global = true, help_heading = CONNECTION, value_name = "FILE", requires = "client_key")]
     client_cert: Option<PathBuf>,
 
     /// Key of the client certificate, in PEM. [env: TRUNKLINE_CLIENT_KEY]
-    #[arg(long, global = true, value_name = "FILE", requires = "client_cert")]
+    #[arg(long, global = true, help_heading = CONNECTION, value_name = "FILE", requires = "client_cert")]
     client_key: Option<PathBuf>,
 }
 

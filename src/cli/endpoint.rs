@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::{
     context::Contexts,
-    credentials::{CredentialArgs, Credentials, variable},
+    credentials::{CONNECTION, CredentialArgs, Credentials, variable},
     failure::Failure,
 };
 use crate::client::{Client, ClientBuilder};
@@ -15,15 +15,15 @@ const DEFAULT: &str = "http://127.0.0.1:50051";
 /// context in use. A context that a flag names takes precedence over the environment as well.
 #[derive(Args, Debug)]
 pub(super) struct EndpointArgs {
-    /// The broker's address; of several, separated by commas, the first that answers is used.
-    /// [env: TRUNKLINE_ENDPOINT] [default: that of the context in use, or else
-    /// http://127.0.0.1:50051]
+    /// The broker's address as HOST:PORT, http://HOST:PORT or https://HOST:PORT; of several,
+    /// separated by commas, the first that answers is used. [env: TRUNKLINE_ENDPOINT] [default: that
+    /// of the context in use, or else http://127.0.0.1:50051]
     // The environment is read below: clap would report a conflict with the other flag.
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, help_heading = CONNECTION, value_name = "ADDRESS")]
     endpoint: Option<String>,
 
     /// The name of the context whose broker to use. [env: TRUNKLINE_CONTEXT]
-    #[arg(long, global = true, value_name = "NAME", conflicts_with = "endpoint")]
+    #[arg(long, global = true, help_heading = CONNECTION, value_name = "NAME", conflicts_with = "endpoint")]
     context: Option<String>,
 
     #[command(flatten)]

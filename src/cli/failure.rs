@@ -15,16 +15,47 @@ pub(super) struct Failure {
     message: Option<String>,
     /// The reason code of a broker's refusal.
     reason: Option<String>,
+    /// The name that does not exist, if that is the refusal.
+    unknown: Option<Unknown>,
+}
+
+/// A name that a broker does not know.
+#[derive(Clone, Debug)]
+pub(super) enum Unknown {
+    Topic(String),
+    Consumer { topic: String, id: String },
+    Producer { topic: String, id: String },
+}
+
+impl Unknown {
+    fn of(refusal: &Refusal) -> Option<Self> {
+        let value = |name: &str| refusal.metadata.get(name).cloned();
+        let topic = value("topic")?;
+        Some(match refusal.reason.as_str() {
+            "TOPIC_NOT_FOUND" => Self::Topic(topic),
+            "CONSUMER_NOT_FOUND" => Self::Consumer { topic, id: value("consumer_id")? },
+            "PRODUCER_NOT_FOUND" => Self::Producer { topic, id: value("producer_id")? },
+            _ => return None,
+        })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Topic(name) => name,
+            Self::Consumer { id, .. } | Self::Producer { id, .. } => id,
+        }
+    }
 }
 
 const REFUSED: u8 = 1;
 const USAGE: u8 = 2;
+const TAKEN_OVER: u8 = 3;
 const UNAVAILABLE: u8 = 69;
 const INTERRUPTED: u8 = 130;
 
 impl Failure {
     fn new(exit_code: u8, message: impl Into<String>) -> Self {
-        Self { exit_code, message: Some(message.into()), reason: None }
+        Self { exit_code, message: Some(message.into()), reason: None, unknown: None }
     }
 
     /// Something was refused or failed.
@@ -44,7 +75,7 @@ impl Failure {
 
     /// The user pressed Ctrl-C.
     pub(super) fn interrupted() -> Self {
-        Self { exit_code: INTERRUPTED, message: None, reason: None }
+        Self { exit_code: INTERRUPTED, message: None, reason: None, unknown: None }
     }
 
     /// Whether the failure is that no broker could be reached.
@@ -60,6 +91,11 @@ impl Failure {
     /// The reason code of the broker, if a broker refused.
     pub(super) fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
+    }
+
+    /// The name that does not exist, if that is the failure.
+    pub(super) fn unknown(&self) -> Option<Unknown> {
+        self.unknown.clone()
     }
 
     /// What is printed.
@@ -124,9 +160,13 @@ impl From<Error> for Failure {
                     Some(remedy) => format!("{message}: {remedy}"),
                     None => message,
                 };
-                let unavailable = refusal.code == Code::Unavailable;
-                let exit_code = if unavailable { UNAVAILABLE } else { REFUSED };
-                Self { exit_code, message: Some(message), reason: Some(refusal.reason) }
+                let exit_code = match refusal.reason.as_str() {
+                    _ if refusal.code == Code::Unavailable => UNAVAILABLE,
+                    "PRODUCER_FENCED" | "LEASE_TAKEN_OVER" => TAKEN_OVER,
+                    _ => REFUSED,
+                };
+                let unknown = Unknown::of(&refusal);
+                Self { exit_code, message: Some(message), reason: Some(refusal.reason), unknown }
             }
             Error::Lost { .. } => Self::unavailable(message),
             Error::Invalid { .. } | Error::Closed => Self::refused(message),
@@ -159,7 +199,9 @@ impl From<ConnectError> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Self { exit_code: 0, message: None, reason: None },
+            io::ErrorKind::BrokenPipe => {
+                Self { exit_code: 0, message: None, reason: None, unknown: None }
+            }
             _ => Self::refused(format!("write to standard output: {error}")),
         }
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     failure::Failure,
-    output::{OutputArgs, Table, argument_name, print_line},
+    output::{OutputArgs, Table, argument_name, confirm},
     pages::for_each_page,
     timestamp::{json_time, time},
 };
@@ -22,8 +22,10 @@ pub(super) enum GrantCommand {
     /// Permit a principal an operation on topics.
     Add(GrantArgs),
     /// Withdraw a grant, which ends the streams that need it.
+    #[command(visible_alias = "rm")]
     Remove(GrantArgs),
     /// List grants by principal.
+    #[command(visible_alias = "ls")]
     List {
         /// Only the grants of this principal.
         #[arg(long)]
@@ -41,6 +43,8 @@ pub(super) struct GrantArgs {
     operation: Operation,
     /// A topic's name; a prefix that ends in *, such as "orders.*"; or "*" for all topics.
     topics: String,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -71,21 +75,23 @@ pub(super) async fn run(client: &Client, command: GrantCommand) -> Result<(), Fa
     let mut access = client.access();
     let mut out = io::stdout();
     match command {
-        GrantCommand::Add(GrantArgs { principal, operation, topics }) => {
+        GrantCommand::Add(GrantArgs { principal, operation, topics, output }) => {
             let operation = proto::Operation::from(operation);
             let name = operation_name(operation.into());
             let line = format!("granted {name} on {topics} to {principal}");
+            let object = json!({ "principal": principal, "operation": name, "topics": topics });
             let request = AddGrantRequest { principal, operation: operation.into(), topics };
             access.add_grant(request).await?;
-            print_line(&mut out, &line)?;
+            confirm(&mut out, output, &line, &object)?;
         }
-        GrantCommand::Remove(GrantArgs { principal, operation, topics }) => {
+        GrantCommand::Remove(GrantArgs { principal, operation, topics, output }) => {
             let operation = proto::Operation::from(operation);
             let name = operation_name(operation.into());
             let line = format!("removed the grant of {name} on {topics} to {principal}");
+            let object = json!({ "principal": principal, "operation": name, "topics": topics });
             let request = RemoveGrantRequest { principal, operation: operation.into(), topics };
             access.remove_grant(request).await?;
-            print_line(&mut out, &line)?;
+            confirm(&mut out, output, &line, &object)?;
         }
         GrantCommand::List { principal, output } => {
             let principal = principal.unwrap_or_default();

@@ -1,5 +1,7 @@
 //! Checks that the server at an endpoint is a broker.
 
+mod tls;
+
 use std::time::Duration;
 
 use tonic::Code;
@@ -18,6 +20,9 @@ pub(super) async fn greet(client: &Client, endpoint: &str) -> Result<(), Failure
     let answer = tokio::time::timeout(DEADLINE, health.check(HealthCheckRequest { service })).await;
     let problem = match answer {
         Ok(Err(status)) => match status.code() {
+            _ if is_broken_connection(&status) && tls::is_expected_at_any(endpoint).await => {
+                "that port expects TLS: begin the endpoint with https://"
+            }
             Code::NotFound | Code::Unimplemented => "the server there is not a Trunkline broker",
             _ if is_broken_connection(&status) => {
                 "the server there does not speak gRPC, or has closed the connection"

@@ -6,19 +6,32 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use super::{endpoint::Endpoint, failure::Failure, greeting::greet};
+use serde_json::json;
+
+use super::{
+    endpoint::Endpoint,
+    failure::Failure,
+    greeting::greet,
+    output::{OutputArgs, OutputFormat, print_json},
+};
 use crate::server::health::WAKE_UPS;
 
 /// A broker that takes longer than this to answer is unhealthy.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-pub(super) async fn check(endpoint: &Endpoint) -> Result<(), Failure> {
+pub(super) async fn check(endpoint: &Endpoint, output: OutputArgs) -> Result<(), Failure> {
     match tokio::time::timeout(DEADLINE, ask(endpoint)).await {
         Ok(health) => {
             let HealthStatus { broker, wake_ups } = health?;
             let mut out = std::io::stdout();
-            writeln!(out, "{}", broker.as_str_name())?;
-            if broker == ServingStatus::Serving && wake_ups != ServingStatus::Serving {
+            let is_polling = broker == ServingStatus::Serving && wake_ups != ServingStatus::Serving;
+            if output.format == OutputFormat::Json {
+                let object = json!({ "status": broker.as_str_name(), "polling": is_polling });
+                print_json(&mut out, &object)?;
+            } else {
+                writeln!(out, "{}", broker.as_str_name())?;
+            }
+            if is_polling && output.format == OutputFormat::Table {
                 writeln!(
                     out,
                     "polling mode: messages stored by other brokers are found within a second"

@@ -1,4 +1,6 @@
-//! `trunkline consumer lag`: which consumers are behind, and how far.
+//! `trunkline lag`: which consumers are behind, and how far.
+
+mod watch;
 
 use std::{
     cmp::Reverse,
@@ -15,18 +17,13 @@ use serde_json::json;
 use super::{
     failure::{Failure, print_notice},
     output::{OutputArgs, OutputFormat, Table},
-    pages::for_each_page,
+    pages::{CALLS_AT_A_TIME, PAGE_SIZE, for_each_page, is_of_deleted_topic},
 };
 use crate::{
     client::{Client, Start},
     proto::{Consumer, ListConsumersRequest, ListTopicsRequest, ReadMessagesRequest},
 };
-
-/// How many calls are in flight at a time.
-const IN_FLIGHT: usize = 16;
-
-/// The most entries of one page.
-const PAGE_SIZE: i32 = 1_000;
+use watch::LagList;
 
 /// Which consumers to list.
 #[derive(Args, Debug)]
@@ -40,25 +37,42 @@ pub(super) struct LagArgs {
     /// Also list consumers that are caught up.
     #[arg(long)]
     all: bool,
+    /// List again and again until Ctrl-C: from 1s to 1h apart, 2s if no interval is given. On a
+    /// terminal, each list takes the place of the one before.
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "2s", value_parser = watch::parse_watch)]
+    watch: Option<Duration>,
     #[command(flatten)]
     output: OutputArgs,
 }
 
 pub(super) async fn run(client: &Client, args: LagArgs) -> Result<(), Failure> {
-    let LagArgs { topics, limit, all, output } = args;
-    let mut ranking = Ranking::new(limit as usize, all);
-    if topics.is_empty() {
+    if let Some(interval) = args.watch {
+        return watch::watch(args.output, interval, async || list(client, &args).await).await;
+    }
+    let LagList { table, shown, notice } = list(client, &args).await?;
+    if shown > 0 || args.output.format == OutputFormat::Json {
+        table.print(&mut io::stdout(), args.output)?;
+    }
+    if let Some(notice) = notice {
+        print_notice(&notice);
+    }
+    Ok(())
+}
+
+async fn list(client: &Client, args: &LagArgs) -> Result<LagList, Failure> {
+    let mut ranking = Ranking::new(args.limit as usize, args.all);
+    if args.topics.is_empty() {
         rank_all_topics(client, &mut ranking).await?;
     } else {
         // A topic that is named twice is listed once.
-        let topics = BTreeSet::from_iter(topics);
+        let topics = BTreeSet::from_iter(args.topics.iter().cloned());
         rank_topics(client, topics, Origin::CommandLine, &mut ranking).await?;
     }
     let mut table = Table::new(&["TOPIC", "CONSUMER", "LAG", "BEHIND", "HOLDER"]);
     let mut shown = 0;
     let now = SystemTime::now();
     let measure = async |row| Ok::<_, Failure>((row, time_behind(client, row, now).await?));
-    let mut measured = stream::iter(ranking.rows.iter().map(measure)).buffered(IN_FLIGHT);
+    let mut measured = stream::iter(ranking.rows.iter().map(measure)).buffered(CALLS_AT_A_TIME);
     while let Some((row, behind)) = measured.try_next().await? {
         let behind = match behind {
             Behind::Time(time) => Some(time),
@@ -68,13 +82,8 @@ pub(super) async fn run(client: &Client, args: LagArgs) -> Result<(), Failure> {
         add(&mut table, row, behind);
         shown += 1;
     }
-    if shown > 0 || output.format == OutputFormat::Json {
-        table.print(&mut io::stdout(), output)?;
-    }
-    if let Some(notice) = ranking.notice(shown) {
-        print_notice(&notice);
-    }
-    Ok(())
+    drop(measured);
+    Ok(LagList { table, shown, notice: ranking.notice(shown) })
 }
 
 /// Where the names of topics come from.
@@ -108,7 +117,7 @@ async fn rank_topics(
     let listing = topics
         .into_iter()
         .map(|topic| rank_consumers(client, topic, origin, Ranking::new(limit, all)));
-    let mut listed = stream::iter(listing).buffer_unordered(IN_FLIGHT);
+    let mut listed = stream::iter(listing).buffer_unordered(CALLS_AT_A_TIME);
     while let Some(of_topic) = listed.try_next().await? {
         ranking.merge(of_topic);
     }
@@ -135,10 +144,7 @@ async fn rank_consumers(
     .await;
     match listed {
         Ok(()) => Ok(ranking),
-        // The token of a page is invalid if the topic was deleted and created again.
-        Err(failure)
-            if existed && matches!(failure.reason(), Some("TOPIC_NOT_FOUND" | "INVALID_FIELD")) =>
-        {
+        Err(failure) if existed && is_of_deleted_topic(&failure) => {
             Ok(Ranking::new(ranking.limit, ranking.all))
         }
         Err(failure) => Err(failure),

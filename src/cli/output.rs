@@ -18,10 +18,10 @@ pub(super) struct OutputArgs {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum OutputFormat {
-    /// Aligned columns.
+    /// Aligned columns, or a line that says what was done.
     #[default]
     Table,
-    /// A JSON array of objects for a list, an object for a description.
+    /// A JSON array of objects for a list, otherwise an object.
     Json,
 }
 
@@ -37,6 +37,25 @@ impl Table {
         Self { rows: vec![header], objects: Vec::new() }
     }
 
+    /// A table whose rows begin with the name of a topic if the list spans several topics.
+    pub(super) fn of_topics(several: bool, header: &[&str]) -> Self {
+        let first = if several { &["TOPIC"][..] } else { &[] };
+        Self::new(&[first, header].concat())
+    }
+
+    /// Adds a row of a table from [`Self::of_topics`].
+    pub(super) fn topic_row<const N: usize>(
+        &mut self,
+        topic: Option<&str>,
+        cells: [String; N],
+        object: Value,
+    ) {
+        self.row(cells, object);
+        if let (Some(topic), Some(row)) = (topic, self.rows.last_mut()) {
+            row.insert(0, printable(topic).into_owned());
+        }
+    }
+
     /// Adds a row, and the same row as an object.
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N], object: Value) {
         self.rows.push(cells.iter().map(|cell| printable(cell).into_owned()).collect());
@@ -50,7 +69,13 @@ impl Table {
         }
     }
 
-    fn print_rows(&self, out: &mut impl Write) -> io::Result<()> {
+    /// Prints the objects on one line.
+    pub(super) fn print_json_line(self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "{}", Value::from(self.objects))?;
+        out.flush()
+    }
+
+    pub(super) fn print_rows(&self, out: &mut impl Write) -> io::Result<()> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
@@ -98,7 +123,20 @@ pub(super) fn argument_name(name: Option<&str>, prefix: &str, number: i32) -> St
     }
 }
 
-/// Prints one line, such as a confirmation.
+/// Prints that something was done: a line, or the object.
+pub(super) fn confirm(
+    out: &mut impl Write,
+    output: OutputArgs,
+    line: &str,
+    object: &Value,
+) -> io::Result<()> {
+    match output.format {
+        OutputFormat::Json => print_json(out, object),
+        OutputFormat::Table => print_line(out, line),
+    }
+}
+
+/// Prints one line, such as a secret.
 pub(super) fn print_line(out: &mut impl Write, line: &str) -> io::Result<()> {
     writeln!(out, "{}", printable(line))
 }

@@ -5,6 +5,7 @@ mod checkpoint;
 mod checks;
 mod dry_run;
 mod file_state;
+mod follow;
 mod foreign_json;
 mod identity;
 mod input;
@@ -40,8 +41,11 @@ use sent::SentLines;
 use shipping::{CurrentInput, Shipping};
 
 pub(super) async fn run(client: &Client, options: ProduceArgs) -> Result<(), Failure> {
+    if options.follow.follow {
+        return follow::run(client, &options).await;
+    }
     let rule = options.rule()?;
-    let inputs = input::open_all(&options.files).await?;
+    let inputs = input::open_all(&options.inputs()).await?;
     checks::options(&options)?;
     checks::files(&options, &inputs)?;
     let file = options.bad_lines_file.clone().map(Sink::file).transpose()?;

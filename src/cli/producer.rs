@@ -6,12 +6,12 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{
+    all_topics::in_all_topics,
     failure::Failure,
-    output::{Table, describe, print_line},
+    output::{OutputArgs, Table, confirm, describe},
     pages::for_each_page,
     registration::{
-        self, AssignArgs, DescribeRegistrationArgs, ListRegistrationsArgs, NewRegistrationArgs,
-        RegistrationArgs,
+        self, AssignArgs, ListRegistrationsArgs, Names, NewRegistrationArgs, OneRegistrationArgs,
     },
     timestamp::{json_time, time},
 };
@@ -33,73 +33,61 @@ pub(super) enum ProducerCommand {
         /// If the id is registered already, register it again and fence its older instances.
         #[arg(long)]
         fence: bool,
+        /// If the id is registered already, succeed, and fence nobody.
+        #[arg(long, conflicts_with = "fence")]
+        if_missing: bool,
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Remove a producer's permission to publish.
-    Unregister(RegistrationArgs),
+    #[command(visible_alias = "rm")]
+    Unregister(OneRegistrationArgs),
     /// Give a producer to a principal, who alone may use it then.
     Assign(AssignArgs),
-    /// List a topic's producers by id.
+    /// List the producers of a topic, or of all topics.
+    #[command(visible_alias = "ls")]
     List(ListRegistrationsArgs),
     /// Describe a producer: its epoch, and how far it has published.
-    Describe(DescribeRegistrationArgs),
+    Describe(OneRegistrationArgs),
 }
 
 pub(super) async fn run(client: &Client, command: ProducerCommand) -> Result<(), Failure> {
     let mut producers = client.producers();
     let mut out = io::stdout();
     match command {
-        ProducerCommand::Register { registration: NewRegistrationArgs { topic, id }, fence } => {
+        ProducerCommand::Register { registration, fence, if_missing, output } => {
+            let Names { topic, id } = registration.names();
             let request = RegisterProducerRequest {
                 topic: topic.clone(),
-                producer_id: id.unwrap_or_default(),
+                producer_id: id,
                 fence,
+                if_missing,
             };
             let registered = producers.register_producer(request).await?.into_inner();
-            let Producer { producer_id: id, epoch, .. } = registered.producer.unwrap_or_default();
+            let producer = registered.producer.unwrap_or_default();
+            let Producer { producer_id: id, epoch, .. } = &producer;
             let with_epoch = if fence { format!(" with epoch {epoch}") } else { String::new() };
-            print_line(
-                &mut out,
-                &format!("registered producer {id} on topic {topic}{with_epoch}"),
-            )?;
+            let line = match registered.existed {
+                true => format!("producer {id} is registered on topic {topic}"),
+                false => format!("registered producer {id} on topic {topic}{with_epoch}"),
+            };
+            confirm(&mut out, output, &line, &object(&producer))?;
         }
-        ProducerCommand::Unregister(RegistrationArgs { topic, id }) => {
+        ProducerCommand::Unregister(OneRegistrationArgs { registration, output }) => {
+            let Names { topic, id } = registration.names();
             let request =
                 UnregisterProducerRequest { topic: topic.clone(), producer_id: id.clone() };
             producers.unregister_producer(request).await?;
-            print_line(&mut out, &format!("unregistered producer {id} from topic {topic}"))?;
+            let line = format!("unregistered producer {id} from topic {topic}");
+            let object = json!({ "topic": topic, "producer_id": id });
+            confirm(&mut out, output, &line, &object)?;
         }
         ProducerCommand::Assign(assign) => {
-            let registration = Registration::ProducerId(assign.id.clone());
-            registration::assign(client, "producer", registration, assign).await?;
+            registration::assign(client, "producer", Registration::ProducerId, assign).await?;
         }
-        ProducerCommand::List(ListRegistrationsArgs { topic, output }) => {
-            let mut table =
-                Table::new(&["PRODUCER", "EPOCH", "LAST OFFSET", "LAST PUBLISHED", "REGISTERED"]);
-            for_each_page(async |page_token| {
-                let topic = topic.clone();
-                let request = ListProducersRequest { topic, page_token, ..Default::default() };
-                let page = producers.list_producers(request).await?.into_inner();
-                for producer in page.producers {
-                    let object = object(&producer);
-                    let last = number(producer.last_offset);
-                    table.row(
-                        [
-                            producer.producer_id,
-                            producer.epoch.to_string(),
-                            last,
-                            time(producer.last_publish_time),
-                            time(producer.create_time),
-                        ],
-                        object,
-                    );
-                }
-                Ok(page.next_page_token)
-            })
-            .await?;
-            table.print(&mut out, output)?;
-        }
-        ProducerCommand::Describe(DescribeRegistrationArgs { registration, output }) => {
-            let RegistrationArgs { topic, id } = registration;
+        ProducerCommand::List(args) => list(client, &args).await?,
+        ProducerCommand::Describe(OneRegistrationArgs { registration, output }) => {
+            let Names { topic, id } = registration.names();
             let request = GetProducerRequest { topic, producer_id: id };
             let producer = producers.get_producer(request).await?.into_inner().producer;
             let producer = producer.unwrap_or_default();
@@ -117,6 +105,38 @@ pub(super) async fn run(client: &Client, command: ProducerCommand) -> Result<(),
         }
     }
     Ok(())
+}
+
+async fn list(client: &Client, args: &ListRegistrationsArgs) -> Result<(), Failure> {
+    let producers = match args.topic() {
+        Some(topic) => of_topic(client, topic.to_owned()).await?,
+        None => in_all_topics(client, |topic| of_topic(client, topic)).await?,
+    };
+    let several = args.topic().is_none();
+    let columns = ["PRODUCER", "EPOCH", "LAST OFFSET", "LAST PUBLISHED", "REGISTERED"];
+    let mut table = Table::of_topics(several, &columns);
+    for producer in producers {
+        let object = object(&producer);
+        let Producer { topic, producer_id, epoch, last_offset, .. } = producer;
+        let (published, registered) =
+            (time(producer.last_publish_time), time(producer.create_time));
+        let cells = [producer_id, epoch.to_string(), number(last_offset), published, registered];
+        table.topic_row(several.then_some(&topic), cells, object);
+    }
+    Ok(table.print(&mut io::stdout(), args.output)?)
+}
+
+async fn of_topic(client: &Client, topic: String) -> Result<Vec<Producer>, Failure> {
+    let mut producers = Vec::new();
+    for_each_page(async |page_token| {
+        let topic = topic.clone();
+        let request = ListProducersRequest { topic, page_token, ..Default::default() };
+        let page = client.producers().list_producers(request).await?.into_inner();
+        producers.extend(page.producers);
+        Ok(page.next_page_token)
+    })
+    .await?;
+    Ok(producers)
 }
 
 fn object(producer: &Producer) -> serde_json::Value {

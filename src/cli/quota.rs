@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     failure::Failure,
-    output::{OutputArgs, Table, argument_name, print_line},
+    output::{OutputArgs, Table, argument_name, confirm},
     pages::for_each_page,
     timestamp::{json_time, time},
 };
@@ -26,10 +26,19 @@ pub(super) enum QuotaCommand {
         quota: QuotaArgs,
         /// The most that is permitted: a whole number; for bytes-per-second also such as 1MiB.
         value: String,
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Remove a limit of a principal, so that the default holds.
-    Unset(QuotaArgs),
+    #[command(visible_alias = "rm")]
+    Unset {
+        #[command(flatten)]
+        quota: QuotaArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// List limits by principal.
+    #[command(visible_alias = "ls")]
     List {
         /// Only the limits of this principal, or of "*".
         #[arg(long)]
@@ -93,18 +102,22 @@ pub(super) async fn run(client: &Client, command: QuotaCommand) -> Result<(), Fa
     let mut access = client.access();
     let mut out = io::stdout();
     match command {
-        QuotaCommand::Set { quota: QuotaArgs { principal, limit }, value } => {
-            let value = limit.parse_value(&value)?;
+        QuotaCommand::Set { quota: QuotaArgs { principal, limit }, value: given, output } => {
+            let value = limit.parse_value(&given)?;
             let limit = proto::Limit::from(limit).into();
-            let line = format!("set {} of {principal} to {value}", limit_name(limit));
+            let name = limit_name(limit);
+            let line = format!("set {name} of {principal} to {given}");
+            let object = json!({ "principal": principal, "limit": name, "value": value });
             access.set_quota(SetQuotaRequest { principal, limit, value }).await?;
-            print_line(&mut out, &line)?;
+            confirm(&mut out, output, &line, &object)?;
         }
-        QuotaCommand::Unset(QuotaArgs { principal, limit }) => {
+        QuotaCommand::Unset { quota: QuotaArgs { principal, limit }, output } => {
             let limit = proto::Limit::from(limit).into();
-            let line = format!("removed the limit of {} of {principal}", limit_name(limit));
+            let name = limit_name(limit);
+            let line = format!("removed the limit of {name} of {principal}");
+            let object = json!({ "principal": principal, "limit": name });
             access.remove_quota(RemoveQuotaRequest { principal, limit }).await?;
-            print_line(&mut out, &line)?;
+            confirm(&mut out, output, &line, &object)?;
         }
         QuotaCommand::List { principal, output } => {
             let principal = principal.unwrap_or_default();

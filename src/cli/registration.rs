@@ -3,80 +3,136 @@
 use std::io;
 
 use clap::Args;
+use serde_json::json;
 
 use super::{
     failure::Failure,
-    output::{OutputArgs, print_line},
+    output::{OutputArgs, confirm},
 };
 use crate::{
     client::Client,
     proto::{AssignOwnerRequest, assign_owner_request::Registration},
 };
 
-/// A producer or consumer to register on a topic.
-#[derive(Args, Debug)]
-pub(super) struct NewRegistrationArgs {
-    /// The topic's name.
-    #[arg(long)]
+/// A producer or consumer, and its topic.
+pub(super) struct Names {
     pub(super) topic: String,
-    /// The id to register; if omitted, the broker creates one, and it is printed.
-    pub(super) id: Option<String>,
-}
-
-/// A producer or consumer that is registered on a topic.
-#[derive(Args, Debug)]
-pub(super) struct RegistrationArgs {
-    /// The topic's name.
-    #[arg(long)]
-    pub(super) topic: String,
-    /// The registered id.
     pub(super) id: String,
 }
 
-/// The producers or consumers of a topic.
+/// A producer or consumer to register on a topic: `TOPIC [ID]`, or `--topic TOPIC [ID]`.
+#[derive(Args, Debug)]
+pub(super) struct NewRegistrationArgs {
+    /// The topic's name.
+    #[arg(value_name = "TOPIC", required_unless_present = "topic")]
+    first: Option<String>,
+    /// The id to register; if omitted, the broker creates one, and it is printed.
+    #[arg(value_name = "ID", conflicts_with = "topic")]
+    second: Option<String>,
+    #[arg(long, value_name = "TOPIC", hide = true)]
+    topic: Option<String>,
+}
+
+impl NewRegistrationArgs {
+    /// The id is empty if the broker is to create one.
+    pub(super) fn names(self) -> Names {
+        let Self { first, second, topic } = self;
+        let (topic, id) = match topic {
+            Some(topic) => (Some(topic), first),
+            None => (first, second),
+        };
+        Names { topic: topic.unwrap_or_default(), id: id.unwrap_or_default() }
+    }
+}
+
+/// A producer or consumer that is registered on a topic: `TOPIC ID`, or `--topic TOPIC ID`.
+#[derive(Args, Debug)]
+pub(super) struct RegistrationArgs {
+    /// The topic's name.
+    #[arg(value_name = "TOPIC")]
+    first: String,
+    /// The registered id.
+    #[arg(value_name = "ID", required_unless_present = "topic", conflicts_with = "topic")]
+    second: Option<String>,
+    #[arg(long, value_name = "TOPIC", hide = true)]
+    topic: Option<String>,
+}
+
+impl RegistrationArgs {
+    pub(super) fn names(self) -> Names {
+        let Self { first, second, topic } = self;
+        match topic {
+            Some(topic) => Names { topic, id: first },
+            None => Names { topic: first, id: second.unwrap_or_default() },
+        }
+    }
+}
+
+/// The producers or consumers of a topic, or of all topics.
 #[derive(Args, Debug)]
 pub(super) struct ListRegistrationsArgs {
-    /// The topic's name.
-    #[arg(long)]
-    pub(super) topic: String,
+    /// The topic's name; all topics if omitted.
+    #[arg(value_name = "TOPIC")]
+    first: Option<String>,
+    #[arg(long, value_name = "TOPIC", hide = true, conflicts_with = "first")]
+    topic: Option<String>,
     #[command(flatten)]
     pub(super) output: OutputArgs,
 }
 
-/// A producer or consumer to describe.
+impl ListRegistrationsArgs {
+    /// The topic, if one is given.
+    pub(super) fn topic(&self) -> Option<&str> {
+        self.first.as_deref().or(self.topic.as_deref())
+    }
+}
+
+/// A producer or consumer to describe or to remove.
 #[derive(Args, Debug)]
-pub(super) struct DescribeRegistrationArgs {
+pub(super) struct OneRegistrationArgs {
     #[command(flatten)]
     pub(super) registration: RegistrationArgs,
     #[command(flatten)]
     pub(super) output: OutputArgs,
 }
 
-/// A producer or consumer to give to a principal.
+/// A producer or consumer to give to a principal: `TOPIC ID PRINCIPAL`, or
+/// `--topic TOPIC ID PRINCIPAL`.
 #[derive(Args, Debug)]
 pub(super) struct AssignArgs {
     /// The topic's name.
-    #[arg(long)]
-    pub(super) topic: String,
+    #[arg(value_name = "TOPIC")]
+    first: String,
     /// The registered id.
-    pub(super) id: String,
+    #[arg(value_name = "ID")]
+    second: String,
     /// The new owner.
-    principal: String,
+    #[arg(value_name = "PRINCIPAL", required_unless_present = "topic", conflicts_with = "topic")]
+    third: Option<String>,
+    #[arg(long, value_name = "TOPIC", hide = true)]
+    topic: Option<String>,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// Gives a producer or consumer, as `kind` calls it, to a principal.
 pub(super) async fn assign(
     client: &Client,
     kind: &str,
-    registration: Registration,
-    AssignArgs { topic, id, principal }: AssignArgs,
+    registration: fn(String) -> Registration,
+    AssignArgs { first, second, third, topic, output }: AssignArgs,
 ) -> Result<(), Failure> {
+    let (topic, id, principal) = match topic {
+        Some(topic) => (topic, first, second),
+        None => (first, second, third.unwrap_or_default()),
+    };
     let request = AssignOwnerRequest {
         topic: topic.clone(),
-        registration: Some(registration),
+        registration: Some(registration(id.clone())),
         principal: principal.clone(),
     };
     client.access().assign_owner(request).await?;
-    print_line(&mut io::stdout(), &format!("{kind} {id} on topic {topic} belongs to {principal}"))?;
-    Ok(())
+    let line = format!("{kind} {id} on topic {topic} belongs to {principal}");
+    let object = json!({ "topic": topic, format!("{kind}_id"): id, "owner": principal });
+    Ok(confirm(&mut io::stdout(), output, &line, &object)?)
 }

@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::plural::count;
 use crate::proto::Retention;
 
 /// How long a topic keeps its messages.
@@ -104,19 +105,51 @@ impl RetentionArgs {
 pub(super) fn describe(retention: &Retention) -> String {
     let mut limits = Vec::new();
     if let Some(age) = retention.max_age.and_then(|age| Duration::try_from(age).ok()) {
-        limits.push(humantime::format_duration(age).to_string());
+        limits.push(age_as_given(age));
     }
     if let Ok(bytes @ 1..) = u64::try_from(retention.max_bytes) {
-        limits.push(ByteSize(bytes).to_string());
+        limits.push(size_as_given(bytes));
     }
     if retention.max_messages > 0 {
-        limits.push(format!("{} messages", retention.max_messages));
+        limits.push(count(retention.max_messages.unsigned_abs(), "message"));
     }
     if limits.is_empty() {
         limits.push(FOREVER.to_owned());
     }
     let unread = if retention.keep_unread { "; unread messages are kept" } else { "" };
     limits.join(", ") + unread
+}
+
+/// An age in its largest unit that leaves no rest: weeks, days, hours, minutes or seconds.
+fn age_as_given(age: Duration) -> String {
+    const UNITS: [(u64, &str); 5] =
+        [(7 * 86_400, "w"), (86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let unit = UNITS.into_iter().find(|(unit, _)| age.as_secs().is_multiple_of(*unit));
+    match unit {
+        Some((unit, name)) if age.subsec_nanos() == 0 && !age.is_zero() => {
+            format!("{}{name}", age.as_secs() / unit)
+        }
+        _ => humantime::format_duration(age).to_string(),
+    }
+}
+
+/// A size in its largest unit that leaves no rest, of 1,000 or of 1,024; otherwise in bytes, and
+/// about how much that is.
+fn size_as_given(bytes: u64) -> String {
+    const UNITS: [(u32, &str, &str); 4] =
+        [(4, "TiB", "TB"), (3, "GiB", "GB"), (2, "MiB", "MB"), (1, "KiB", "KB")];
+    for (power, binary, decimal) in UNITS {
+        for (base, name) in [(1_024_u64, binary), (1_000, decimal)] {
+            let unit = base.pow(power);
+            if bytes.is_multiple_of(unit) {
+                return format!("{}{name}", bytes / unit);
+            }
+        }
+    }
+    match bytes {
+        0..1_024 => format!("{bytes}B"),
+        _ => format!("{bytes}B (about {})", ByteSize(bytes)),
+    }
 }
 
 /// A topic's limits for programs; null where there is none.
@@ -157,6 +190,22 @@ mod tests {
             max_messages: 7,
             keep_unread: true,
         };
-        assert_eq!(describe(&retention), "1day, 1.0 MiB, 7 messages; unread messages are kept");
+        assert_eq!(describe(&retention), "1d, 1MiB, 7 messages; unread messages are kept");
+    }
+
+    #[test]
+    fn limits_come_back_as_they_were_given() {
+        for given in ["1w", "10d", "36h", "90m", "45s", "1500ms"] {
+            let Ok(Limit::UpTo(age)) = parse_age(given) else { panic!("{given}") };
+            let expected = if given == "1500ms" { "1s 500ms" } else { given };
+            assert_eq!(age_as_given(age), expected);
+        }
+        for given in ["10GB", "10GiB", "1MB", "512KiB", "1500MB", "2TB", "100B"] {
+            let Ok(Limit::UpTo(bytes)) = parse_size(given) else { panic!("{given}") };
+            assert_eq!(size_as_given(bytes.unsigned_abs()), given);
+        }
+        assert_eq!(size_as_given(1_234_567), "1234567B (about 1.2 MiB)");
+        let retention = Retention { max_messages: 1, ..Default::default() };
+        assert_eq!(describe(&retention), "1 message");
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     failure::{Failure, print_notice},
-    output::{OutputArgs, OutputFormat, Table, describe, print_line},
+    output::{OutputArgs, OutputFormat, Table, confirm, describe, print_line},
     pages::for_each_page,
     timestamp::{json_time, time},
 };
@@ -43,6 +43,7 @@ pub(super) enum TokenCommand {
         output: OutputArgs,
     },
     /// List tokens by id, without their secrets.
+    #[command(visible_alias = "ls")]
     List {
         /// Only the tokens of this principal.
         #[arg(long)]
@@ -65,9 +66,12 @@ pub(super) enum TokenCommand {
         output: OutputArgs,
     },
     /// Make a token invalid, which ends the streams that use it.
+    #[command(visible_alias = "rm")]
     Revoke {
         /// The token's id.
         id: String,
+        #[command(flatten)]
+        output: OutputArgs,
     },
 }
 
@@ -143,13 +147,11 @@ pub(super) async fn run(client: &Client, command: TokenCommand) -> Result<(), Fa
                 time(replaced.expire_time)
             ));
         }
-        TokenCommand::Revoke { id } => {
+        TokenCommand::Revoke { id, output } => {
             let request = RevokeTokenRequest { token_id: id };
             let token = access.revoke_token(request).await?.into_inner().token.unwrap_or_default();
-            print_line(
-                &mut out,
-                &format!("revoked token {} of {}", token.token_id, token.principal),
-            )?;
+            let line = format!("revoked token {} of {}", token.token_id, token.principal);
+            confirm(&mut out, output, &line, &object(&token))?;
         }
     }
     Ok(())

@@ -60,7 +60,7 @@ pub(super) struct TopArgs {
     output: OutputArgs,
 }
 
-fn parse_interval(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     match interval.as_secs() {
         1..=3_600 => Ok(interval),

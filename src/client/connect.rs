@@ -17,12 +17,12 @@ use tonic::{
 
 use super::{
     credentials::Credentials,
-    error::{ConnectError, Error, is_broken_connection, root_cause},
+    error::{ConnectError, is_broken_connection, root_cause},
 };
 use crate::proto::{
-    CreateTopicRequest, GetTopicRequest, access_service_client::AccessServiceClient,
-    consumer_service_client::ConsumerServiceClient, overview_service_client::OverviewServiceClient,
-    producer_service_client::ProducerServiceClient, topic_service_client::TopicServiceClient,
+    access_service_client::AccessServiceClient, consumer_service_client::ConsumerServiceClient,
+    overview_service_client::OverviewServiceClient, producer_service_client::ProducerServiceClient,
+    topic_service_client::TopicServiceClient,
 };
 
 /// How long one of the library's own unary calls may take.
@@ -120,7 +120,7 @@ impl Client {
     /// use trunkline::proto::RegisterProducerRequest;
     ///
     /// let (topic, producer_id) = ("orders".to_owned(), "shop".to_owned());
-    /// let request = RegisterProducerRequest { topic, producer_id, fence: false };
+    /// let request = RegisterProducerRequest { topic, producer_id, fence: false, ..Default::default() };
     /// client.producers().register_producer(request).await?;
     /// # Ok(())
     /// # }
@@ -174,43 +174,6 @@ impl Client {
     pub async fn another(&self) -> Result<Self, ConnectError> {
         let brokers = &self.brokers;
         Self::to(brokers.endpoints.clone(), brokers.credentials.clone()).await
-    }
-
-    /// Creates a topic unless it exists. A topic that exists needs no right to create it.
-    ///
-    /// ```no_run
-    /// # async fn example(client: trunkline::client::Client) -> Result<(), trunkline::client::Error> {
-    /// client.ensure_topic("orders").await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Refused`] if the name is malformed, [`Error::Lost`] if no broker is reached.
-    pub async fn ensure_topic(&self, topic: &str) -> Result<(), Error> {
-        let request = CreateTopicRequest { topic: topic.to_owned(), ..Default::default() };
-        let create = |connection| {
-            let request = unary(request.clone());
-            async { TopicServiceClient::new(connection).create_topic(request).await }
-        };
-        let denied = match self.call(create).await {
-            Err(status) if status.code() == Code::PermissionDenied => status,
-            Err(status) if status.code() != Code::AlreadyExists => return Err(status.into()),
-            _ => return Ok(()),
-        };
-        // Most programs may use topics and not create them, and are not told by the refusal whether
-        // this one exists.
-        let request = GetTopicRequest { topic: topic.to_owned() };
-        let get = |connection| {
-            let request = unary(request.clone());
-            async { TopicServiceClient::new(connection).get_topic(request).await }
-        };
-        match self.call(get).await {
-            Err(status) if status.code() == Code::NotFound => Err(denied.into()),
-            Err(status) => Err(status.into()),
-            Ok(_) => Ok(()),
-        }
     }
 
     /// How long to pause where a broker asked for this delay: not at all if there are several
@@ -297,7 +260,7 @@ async fn connect(endpoints: &[Endpoint], first: usize) -> Result<(usize, Channel
             Ok(channel) => return Ok((broker, channel)),
             Err(error) => {
                 let endpoint = endpoint.uri().to_string().trim_end_matches('/').to_owned();
-                problems.push((endpoint, root_cause(&error).to_string()));
+                problems.push((endpoint, explain_failure(root_cause(&error))));
             }
         }
     }
@@ -311,4 +274,14 @@ async fn connect(endpoints: &[Endpoint], first: usize) -> Result<(usize, Channel
         problems.iter().map(|(endpoint, reason)| format!("{endpoint}: {reason}")).collect();
     let (endpoints, _): (Vec<String>, Vec<String>) = problems.into_iter().unzip();
     Err(ConnectError::Unreachable { endpoint: endpoints.join(","), reason: reasons.join("; ") })
+}
+
+/// Why a connection failed, for people.
+fn explain_failure(cause: &dyn std::error::Error) -> String {
+    let reason = cause.to_string();
+    // A library of TLS says no more about a server that answers without TLS.
+    match reason.contains("InvalidContentType") {
+        true => "that port does not use TLS: begin the endpoint with http://".to_owned(),
+        false => reason,
+    }
 }

@@ -77,9 +77,10 @@ pub struct Refusal {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
-    /// An endpoint is not a URL of the form `http://HOST:PORT` or `https://HOST:PORT`.
+    /// An endpoint is neither `HOST` nor `HOST:PORT`, nor one of them after `http://` or `https://`.
     #[error(
-        "read the endpoint {endpoint:?}: it must have the form http://HOST:PORT or https://HOST:PORT"
+        "read the endpoint {endpoint:?}: it must have the form HOST:PORT, http://HOST:PORT or \
+         https://HOST:PORT"
     )]
     Endpoint {
         /// The text that was given.
@@ -181,8 +182,13 @@ pub(super) fn is_transient(status: &Status) -> bool {
             Code::Unavailable | Code::Cancelled => true,
             // A broker gives a reason. Without one, a proxy or the transport made the status out of a
             // broken stream.
-            Code::Unknown | Code::Internal | Code::DeadlineExceeded => reason(status).is_none(),
-            _ => false,
+            Code::Unknown | Code::Internal | Code::DeadlineExceeded | Code::ResourceExhausted
+                if reason(status).is_none() =>
+            {
+                true
+            }
+            // Such as a limit of streams, of which others end.
+            _ => status.get_details_retry_info().is_some(),
         }
 }
 

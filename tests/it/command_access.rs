@@ -130,7 +130,7 @@ async fn grants_and_owners_are_changed_and_shown() {
 async fn quotas_are_set_listed_and_unset() {
     let broker = TestBroker::start().await;
     let set = ["quota", "set", "shop", "bytes-per-second", "1MiB"];
-    assert_eq!(line(broker.run(&set).await), "set bytes-per-second of shop to 1048576");
+    assert_eq!(line(broker.run(&set).await), "set bytes-per-second of shop to 1MiB");
     line(broker.run(&["quota", "set", "*", "streams", "7"]).await);
     line(broker.run(&["quota", "set", "*", "streams", "8"]).await);
     let listed = broker.run(&["quota", "list"]).await.stdout;

@@ -1,5 +1,12 @@
-//! `trunkline consumer lag`: who is behind.
+//! `trunkline lag`: who is behind. `consumer lag` is the same command.
 
+use std::{fs::File, io::Read as _};
+
+use nix::{
+    pty::{OpenptyResult, openpty},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 use trunkline::proto::assign_owner_request::Registration;
 
@@ -124,6 +131,80 @@ async fn nobody_is_behind_in_one_line_and_with_success() {
     nobody(&["orders", "-o", "json"], "[]\n", "no consumer is behind").await;
     let all = broker.run(&["consumer", "lag", "--all"]).await;
     assert_eq!((names(&all), &*all.stderr), (vec!["orders/billing".to_owned()], ""));
+}
+
+#[tokio::test]
+async fn the_list_has_a_short_name() {
+    let broker = with_lags().await;
+    for arguments in [&[][..], &["orders"], &["--all", "--limit", "2"]] {
+        let short = broker.run(&[&["lag"], arguments].concat()).await;
+        let long = broker.run(&[&["consumer", "lag"], arguments].concat()).await;
+        let count = |finished: &Finished| rows(finished).len();
+        assert_eq!((names(&short), count(&short)), (names(&long), count(&long)));
+        assert_eq!(short.stderr, long.stderr);
+    }
+    let refused = broker.run(&["lag", "--watch", "orders"]).await;
+    assert_eq!(refused.code(), 2, "{refused:?}");
+    assert!(refused.stderr.contains("after the topics"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn watching_prints_one_list_after_the_other_until_it_is_interrupted() {
+    let broker = with_lags().await;
+    let watch = |arguments: &[&str]| {
+        let watch = ["--endpoint", &broker.endpoint, "lag", "bills", "--watch", "1s"];
+        Trunkline::spawn(&[&watch[..], arguments].concat())
+    };
+    let mut watching = watch(&[]);
+    assert_eq!(next_list(&mut watching).await, ["audit", "mail"]);
+    broker.pull("bills", "audit", 2).await.unwrap();
+    while next_list(&mut watching).await != ["mail"] {}
+    watching.signal(Signal::SIGINT);
+    assert_eq!(watching.wait().await.code(), Some(130));
+
+    let mut watching = watch(&["-o", "json"]);
+    for _ in 0..2 {
+        let list: Vec<Value> = serde_json::from_str(&watching.line().await).unwrap();
+        assert_eq!((list.len(), &list[0]["consumer_id"]), (1, &json!("mail")));
+    }
+}
+
+/// The consumers of the next list, which ends with an empty line.
+async fn next_list(watching: &mut Trunkline) -> Vec<String> {
+    assert!(watching.line().await.starts_with("TOPIC"));
+    let mut consumers = Vec::new();
+    loop {
+        match watching.line().await.as_str() {
+            "" => return consumers,
+            line => consumers.push(cells(line)[1].to_owned()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn watching_replaces_the_list_on_a_terminal() {
+    let broker = with_lags().await;
+    let OpenptyResult { master, slave } = openpty(None, None).unwrap();
+    let arguments = ["--endpoint", &broker.endpoint, "lag", "--watch", "1s"];
+    let mut command = Trunkline::command(&arguments);
+    let mut child = command.stdout(slave).spawn().unwrap();
+    drop(command);
+    let reading = tokio::task::spawn_blocking(move || {
+        let (mut master, mut shown) = (File::from(master), String::new());
+        let mut bytes = [0; 4096];
+        while shown.matches("\u{1b}[1;1H").count() < 3 {
+            let count = master.read(&mut bytes).unwrap();
+            shown.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        }
+        shown
+    });
+    let shown = soon("three lists", reading).await.unwrap();
+    assert!(shown.matches("billing").count() >= 2, "{shown}");
+    // What an earlier list has left is cleared.
+    assert!(shown.contains("\u{1b}[K") && shown.contains("\u{1b}[J"), "{shown}");
+    let id = Pid::from_raw(child.id().unwrap() as i32);
+    kill(id, Signal::SIGINT).unwrap();
+    assert_eq!(soon("the end", child.wait()).await.unwrap().code(), Some(130));
 }
 
 /// A page holds at most 1,000 consumers.

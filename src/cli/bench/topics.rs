@@ -56,7 +56,12 @@ impl BenchTopics {
         let producers = self.spread(name, count);
         let register = async |producer: &RegisteredId| {
             let RegisteredId { topic, id } = producer.clone();
-            let request = RegisterProducerRequest { topic, producer_id: id, fence: false };
+            let request = RegisterProducerRequest {
+                topic,
+                producer_id: id,
+                fence: false,
+                ..Default::default()
+            };
             client.producers().register_producer(request).await.map(|_| ())
         };
         all(producers.iter().map(register)).await?;
@@ -77,6 +82,7 @@ impl BenchTopics {
                 topic,
                 consumer_id: id,
                 start: Some(Start::Edge(start.into())),
+                ..Default::default()
             };
             client.consumers().register_consumer(request).await.map(|_| ())
         };

@@ -62,6 +62,19 @@ impl BadLines {
         Self { sink, skipped, cut, first_problem: None, names }
     }
 
+    /// The index of an input, which is added if it is new.
+    pub(super) fn index_of(&mut self, name: &str) -> usize {
+        self.names.iter().position(|known| known == name).unwrap_or_else(|| {
+            self.names.push(name.to_owned());
+            self.names.len() - 1
+        })
+    }
+
+    /// Whether lines over the limit are kept whole.
+    pub(super) fn keeps_rests(&self) -> bool {
+        matches!(self.sink, Sink::File { .. })
+    }
+
     /// Keeps a part of a line over the limit.
     pub(super) fn overflow(&mut self, bytes: &Bytes) -> Result<(), Failure> {
         self.write(bytes)

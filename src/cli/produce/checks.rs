@@ -46,7 +46,8 @@ pub(super) async fn registration(
     Ok(found)
 }
 
-async fn find(
+/// The producer's registration on a topic; `None` if it is missing and the run creates it.
+pub(super) async fn find(
     client: &Client,
     options: &ProduceArgs,
     topic: &str,
@@ -108,7 +109,8 @@ fn given_once(inputs: &[Input]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn inode(path: &Path) -> Option<Inode> {
+/// The inode of a path's file, if there is one with data.
+pub(super) fn inode(path: &Path) -> Option<Inode> {
     fs::metadata(path).ok().as_ref().and_then(Inode::of_data)
 }
 

@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 pub(super) const FINGERPRINT_BYTES: usize = 4096;
 
 /// A file's number on its device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Inode {
     pub(super) device: u64,

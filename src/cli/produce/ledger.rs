@@ -1,5 +1,6 @@
 //! Records which lines of which files are stored.
 
+use super::super::plural::count;
 use super::{
     super::failure::{Failure, print_notice},
     file_state::{BadLinesDestination, FileState, NamedFile, RunStart},
@@ -94,14 +95,15 @@ impl Ledger {
             }
             if last.began.sequence > stored {
                 return Err(Failure::refused(format!(
-                    "the topic has {stored} messages of producer {id}, and {expected} were \
-                     acknowledged: its database has lost the others, from before the last run; \
-                     --restart ships the files from their beginning"
+                    "the topic has {} of producer {id}, and {expected} were acknowledged: its \
+                     database has lost the others, from before the last run; --restart ships the \
+                     files from their beginning",
+                    count(stored.unsigned_abs(), "message")
                 )));
             }
             print_notice(&format!(
-                "the database has lost {} messages that it had acknowledged: they are shipped again",
-                expected - stored
+                "the database has lost {} that it had acknowledged: what it lost is shipped again",
+                count(expected.abs_diff(stored), "message")
             ));
             last.position = last.began.position.clone();
             last.unsettled = stored.abs_diff(last.began.sequence);
@@ -109,8 +111,8 @@ impl Ledger {
             last.unsettled += stored.abs_diff(expected);
         } else if stored > expected {
             print_notice(&format!(
-                "{} messages were published as producer {id} without --resume",
-                stored - expected
+                "found {} that producer {id} published without --resume",
+                count(stored.abs_diff(expected), "message")
             ));
             return Ok(());
         }

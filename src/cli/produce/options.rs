@@ -6,10 +6,12 @@ use clap::Args;
 
 use super::{
     super::{
+        created,
         failure::Failure,
         name_value::{self, NameValue},
     },
     file_state::BadLinesDestination,
+    follow::FollowArgs,
     message::{Form, OnBadLine, Rule},
 };
 use crate::{
@@ -17,10 +19,20 @@ use crate::{
     proto::NewMessage,
 };
 
+/// How long to look for a lost broker by default.
+const RETRY_FOR: Duration = Duration::from_secs(60);
+
+/// The same for a shipper that follows files: longer than anybody waits.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// The room in the buffer of a producer that files are followed to: more than is ever sent to it
+/// before it is acknowledged, so that one stuck topic does not hold up the others.
+const FOLLOWED_BYTES: usize = 64 * 1024 * 1024;
+
 /// Publish lines, each as a message.
 #[derive(Args, Debug)]
 pub(in super::super) struct ProduceArgs {
-    /// The topic's name.
+    /// The topic's name. With --topic-from there is none, and all arguments are files.
     pub(super) topic: String,
     /// The producer's id.
     #[arg(long, value_name = "ID")]
@@ -32,22 +44,26 @@ pub(in super::super) struct ProduceArgs {
     /// in the meantime are shipped by the next run. A file is recognised by its inode and its
     /// content, so a rotated log is shipped from its beginning. A last line without a line end is
     /// not shipped until it has one.
-    #[arg(long)]
+    #[arg(long, group = "continues")]
     pub(super) resume: bool,
+    #[command(flatten)]
+    pub(super) follow: Box<FollowArgs>,
     /// The file that stores how far files are shipped; by default, one under
-    /// $XDG_STATE_HOME/trunkline/produce (~/.local/state without that variable).
-    #[arg(long, value_name = "FILE", requires = "resume")]
+    /// $XDG_STATE_HOME/trunkline/produce, or trunkline/follow with --follow (~/.local/state without
+    /// that variable).
+    #[arg(long, value_name = "FILE", requires = "continues")]
     pub(super) state: Option<PathBuf>,
     /// Ship the files from their beginning, even if they were shipped before.
-    #[arg(long, requires = "resume", conflicts_with = "same_file")]
+    #[arg(long, requires = "continues", conflicts_with = "same_file")]
     pub(super) restart: bool,
     /// Continue in a file that begins with all that was shipped of another file, if that one is
     /// gone or its content has changed: the copy of a truncated log, or a restored backup. Without
     /// this flag, such a file is refused.
     #[arg(long, requires = "resume")]
     pub(super) same_file: bool,
-    /// The files are complete: ship a last line without a line end.
-    #[arg(long, requires = "resume")]
+    /// The files are complete: ship a last line without a line end. With --follow, it needs
+    /// --exit-at-end.
+    #[arg(long, requires = "continues")]
     pub(super) r#final: bool,
     /// The text between a line's key and its payload; without it, lines have no key.
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["json", "payload_field", "json_payload", "key_field"])]
@@ -72,8 +88,8 @@ pub(in super::super) struct ProduceArgs {
     #[arg(long, value_name = "NAME")]
     key_field: Option<String>,
     /// What to do with a line that cannot be a message: stop, skip it, or cut it to the limit, if
-    /// it is over the limit and not JSON. The default is to stop; with --resume, however, a line
-    /// over the limit is cut if it is not JSON.
+    /// it is over the limit and not JSON. The default is to stop; with --resume and --follow, however,
+    /// a line over the limit is cut if it is not JSON.
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(super) on_bad_line: Option<OnBadLine>,
     /// Append skipped and cut lines to this file.
@@ -89,11 +105,11 @@ pub(in super::super) struct ProduceArgs {
     /// How long a line may wait for more lines while other requests are in flight.
     #[arg(long, value_name = "DURATION", default_value = "1ms", value_parser = humantime::parse_duration)]
     pub(super) linger: Duration,
-    /// How long to look for a lost broker before giving up.
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
-    retry_for: Duration,
-    /// The files to publish, one after the other; - is standard input.
-    #[arg(default_value = "-", value_name = "FILE")]
+    /// How long to look for a lost broker before giving up. [default: 60s; with --follow, for ever]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(super) retry_for: Option<Duration>,
+    /// The files to publish, one after the other; - is standard input, which is the default.
+    #[arg(value_name = "FILE")]
     pub(super) files: Vec<OsString>,
 }
 
@@ -101,7 +117,8 @@ impl ProduceArgs {
     /// How lines become messages.
     pub(super) fn rule(&self) -> Result<Rule, Failure> {
         let form = self.form()?;
-        let on_bad_line = self.on_bad_line.unwrap_or(match self.resume && form.is_plain() {
+        let continues = self.resume || self.follow.follow;
+        let on_bad_line = self.on_bad_line.unwrap_or(match continues && form.is_plain() {
             true => OnBadLine::CutOrStop,
             false => OnBadLine::Stop,
         });
@@ -143,6 +160,39 @@ impl ProduceArgs {
         Some(BadLinesDestination::File(path.to_string_lossy().into_owned()))
     }
 
+    /// The files to publish, one after the other.
+    pub(super) fn inputs(&self) -> Vec<OsString> {
+        match self.files.is_empty() {
+            true => vec!["-".into()],
+            false => self.files.clone(),
+        }
+    }
+
+    /// The files and patterns to follow.
+    pub(super) fn followed_files(&self) -> Vec<OsString> {
+        let first = self.follow.topic_from.as_ref().map(|_| OsString::from(&self.topic));
+        first.into_iter().chain(self.files.iter().cloned()).collect()
+    }
+
+    /// Whether to give up when no broker was reached for some time.
+    pub(super) fn gives_up_after(&self, lost: Duration) -> bool {
+        self.retry_for.is_some_and(|patience| lost >= patience)
+    }
+
+    /// Opens the producer on a topic that files are followed to.
+    pub(super) async fn open_to_follow(
+        &self,
+        client: &Client,
+        topic: &str,
+    ) -> Result<Producer, Failure> {
+        let builder = client
+            .producer(topic, &self.producer)
+            .linger(self.linger)
+            .max_batch_messages(self.batch)
+            .max_buffered_bytes(FOLLOWED_BYTES);
+        self.open(client, topic, builder).await
+    }
+
     /// Opens the producer, which fences its older instances.
     pub(super) async fn open_producer(&self, client: &Client) -> Result<Producer, Failure> {
         let builder = client
@@ -168,9 +218,12 @@ impl ProduceArgs {
         topic: &str,
         builder: ProducerBuilder,
     ) -> Result<Producer, Failure> {
-        let mut builder = builder.retry_for(self.retry_for);
+        let default = if self.follow.follow { FOR_EVER } else { RETRY_FOR };
+        let mut builder = builder.retry_for(self.retry_for.unwrap_or(default));
         if self.register {
-            client.ensure_topic(topic).await?;
+            created::ensure_topic(client, topic).await?;
+            created::ensure_producer(client, topic, &self.producer).await?;
+            // It is registered, so that opening need not look for it first.
             builder = builder.register();
         }
         Ok(builder.open().await?)

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::super::plural::count;
 use super::input::Source;
 
 /// A progress bar on standard error. It appears only if that is a terminal, and only if the run
@@ -38,7 +39,7 @@ impl ShippingProgress {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
         if self.shown {
-            self.bar.set_message(format!("{acknowledged} messages acknowledged"));
+            self.bar.set_message(format!("{} acknowledged", count(acknowledged, "message")));
         }
         self.bar.inc(bytes as u64);
     }

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use tonic::Code;
-
+use super::super::plural::count;
 use super::{
-    super::failure::Failure,
+    super::{created, failure::Failure},
     checks,
     dry_run::dry_run,
     input::Input,
@@ -18,8 +17,8 @@ use super::{
     stored_lines::{self, StoredLines},
 };
 use crate::{
-    client::{Client, Error, Producer},
-    proto::{self, GetProducerRequest, RegisterProducerRequest},
+    client::{Client, Producer},
+    proto,
 };
 
 /// What a run is to resume.
@@ -155,10 +154,11 @@ impl Resuming<'_> {
         let last_message = stored_lines::last_message(self.client, producer).await?;
         let last_message = last_message.ok_or_else(|| {
             Failure::refused(format!(
-                "producer {} has published {stored} messages and {why}: the last message is no \
-                 longer kept, so these lines cannot be compared with it; --restart ships the \
-                 inputs from their beginning",
-                producer.producer_id
+                "producer {} has published {} and {why}: the last message is no longer kept, so \
+                 these lines cannot be compared with it; --restart ships the inputs from their \
+                 beginning",
+                producer.producer_id,
+                count(stored, "message")
             ))
         })?;
         Ok(Some(StoredLines::of_all_inputs(stored, self.rule.clone(), last_message)))
@@ -167,19 +167,6 @@ impl Resuming<'_> {
 
 /// Registers the producer, which does not fence other instances.
 async fn register(client: &Client, options: &ProduceArgs) -> Result<proto::Producer, Failure> {
-    let (topic, producer_id) = (options.topic.clone(), options.producer.clone());
-    client.ensure_topic(&topic).await?;
-    let request = RegisterProducerRequest {
-        topic: topic.clone(),
-        producer_id: producer_id.clone(),
-        ..Default::default()
-    };
-    match client.producers().register_producer(request).await {
-        Ok(_) => {}
-        Err(status) if status.code() == Code::AlreadyExists => {}
-        Err(status) => return Err(Error::from(status).into()),
-    }
-    let request = GetProducerRequest { topic, producer_id };
-    let found = client.producers().get_producer(request).await?.into_inner().producer;
-    Ok(found.unwrap_or_default())
+    created::ensure_topic(client, &options.topic).await?;
+    created::ensure_producer(client, &options.topic, &options.producer).await
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use super::super::plural::count;
 use super::{line_id::LineId, line_mark::LineMark};
 use crate::client::{Acknowledgement, Error};
 
@@ -143,8 +144,9 @@ impl SentLines {
         let rate = lines as f64 / seconds.max(0.000_001);
         let (name, offset) = (&names[file], self.last_offset);
         format!(
-            "{lines} messages acknowledged in {seconds:.2} s ({rate:.0}/s), up to line {number} of \
-             {name}, last offset {offset}"
+            "{} acknowledged in {seconds:.2} s ({rate:.0}/s), up to line {number} of {name}, last \
+             offset {offset}",
+            count(lines, "message")
         )
     }
 }

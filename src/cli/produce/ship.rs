@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::plural::count;
 use super::{
     super::failure::{Failure, print_notice},
     refused_lines::RefusedLines,
@@ -78,7 +79,7 @@ impl Shipping {
     fn summary(&self) -> String {
         let mut summary = self.sent.summary(&self.names, self.progress.elapsed());
         if self.lines_before > 0 {
-            summary = format!("{} lines were published before; {summary}", self.lines_before);
+            summary = format!("{} published before; {summary}", count(self.lines_before, "line"));
         }
         if let Some(bad_lines) = self.bad_lines.summary() {
             summary = format!("{summary}; {bad_lines}");

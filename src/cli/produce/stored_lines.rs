@@ -1,5 +1,6 @@
 //! Lines that are stored already, and a check that the inputs still have the same lines.
 
+use super::super::plural::count;
 use super::{super::failure::Failure, message::Rule, problem::excerpt, resume_points::Unsettled};
 use crate::{
     client::Client,
@@ -86,8 +87,8 @@ impl StoredLines {
     pub(super) fn ended_early(&self, names: &[String]) -> Failure {
         let problem = match self.origin {
             Origin::AllInputs { stored } => format!(
-                "there are {} lines, and this producer has published {stored} before",
-                stored - self.left
+                "the input has {}, and this producer has published {stored} before",
+                count(stored - self.left, "line")
             ),
             Origin::File => format!(
                 "{} more messages of this producer are stored than there are lines in {}",

@@ -2,9 +2,13 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tonic::{
+    codegen::http::uri::Scheme,
+    transport::{Certificate, ClientTlsConfig, Endpoint, Identity},
+};
 
 use crate::client::{
+    address,
     connect::Client,
     credentials::{Credentials, Token, is_loopback},
     error::{ConnectError, root_cause},
@@ -32,6 +36,10 @@ pub struct ClientBuilder {
 impl Client {
     /// Connects to a broker, `http://127.0.0.1:50051` for example, or to the first that answers of
     /// several, separated by commas.
+    ///
+    /// An endpoint is `HOST`, `HOST:PORT`, or either of them after `http://` or `https://`. The port
+    /// is 50051 unless it is given. Without a scheme, the connection is not encrypted, unless the
+    /// client has certificates.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), trunkline::client::ConnectError> {
@@ -148,14 +156,13 @@ impl ClientBuilder {
     }
 
     fn endpoint(&self, text: &str) -> Result<Endpoint, ConnectError> {
+        let has_certificates = self.ca_certificate.is_some() || self.identity.is_some();
+        let scheme = if has_certificates { Scheme::HTTPS } else { Scheme::HTTP };
         let malformed = || ConnectError::Endpoint { endpoint: text.to_owned() };
-        let endpoint = Endpoint::from_shared(text.to_owned()).map_err(|_| malformed())?;
-        let scheme = endpoint.uri().scheme_str().map(str::to_owned);
-        let host = endpoint.uri().host().unwrap_or_default();
-        if endpoint.uri().port().is_none() || host.is_empty() {
-            return Err(malformed());
-        }
-        let stays_here = is_loopback(host);
+        let uri = address::complete(text, scheme).ok_or_else(malformed)?;
+        let scheme = uri.scheme_str().map(str::to_owned);
+        let stays_here = is_loopback(uri.host().unwrap_or_default());
+        let endpoint = Endpoint::from(uri);
         let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
@@ -164,7 +171,7 @@ impl ClientBuilder {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
         match scheme.as_deref() {
-            Some("http") if self.ca_certificate.is_some() || self.identity.is_some() => {
+            Some("http") if has_certificates => {
                 let reason = format!("{text} is not encrypted: it must begin with https://");
                 Err(ConnectError::Credentials { what: "certificates", reason })
             }
@@ -176,8 +183,7 @@ impl ClientBuilder {
                 Err(ConnectError::Credentials { what: "token", reason })
             }
             Some("http") => Ok(endpoint),
-            Some("https") => self.with_tls(endpoint),
-            _ => Err(malformed()),
+            _ => self.with_tls(endpoint),
         }
     }
 

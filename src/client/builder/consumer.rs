@@ -2,19 +2,14 @@
 
 use std::time::Duration;
 
-use tonic::Code;
-
 use crate::{
     client::{
-        connect::{Client, unary},
+        connect::Client,
         consumer::{Commit, Consumer, ConsumerSpawner, Stop},
         error::Error,
         start::Start,
     },
-    proto::{
-        CommitMode, ConsumeRequest, OnBusy, RegisterConsumerRequest,
-        consumer_service_client::ConsumerServiceClient,
-    },
+    proto::{CommitMode, ConsumeRequest, OnBusy},
 };
 
 /// How often an idle stream sends a heartbeat by default.
@@ -147,26 +142,10 @@ impl ConsumerBuilder {
         }
         self.request.heartbeat_interval = self.heartbeat.try_into().ok();
         if let Some(start) = self.register {
-            self.register(start).await?;
+            let ConsumeRequest { topic, consumer_id, .. } = &self.request;
+            self.client.ensure_consumer(topic, consumer_id, start).await?;
         }
         let Self { client, request, commit, stop, heartbeat, .. } = self;
         Ok(ConsumerSpawner { client, request, commit, stop, heartbeat }.spawn())
-    }
-
-    /// Registers the consumer unless it is registered.
-    async fn register(&self, start: Start) -> Result<(), Error> {
-        let request = RegisterConsumerRequest {
-            topic: self.request.topic.clone(),
-            consumer_id: self.request.consumer_id.clone(),
-            start: Some(start.into()),
-        };
-        let register = |connection| {
-            let request = unary(request.clone());
-            async { ConsumerServiceClient::new(connection).register_consumer(request).await }
-        };
-        match self.client.call(register).await {
-            Err(status) if status.code() != Code::AlreadyExists => Err(status.into()),
-            _ => Ok(()),
-        }
     }
 }

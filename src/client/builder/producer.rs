@@ -132,7 +132,8 @@ impl ProducerBuilder {
             };
             self.client.call(found).await?;
         }
-        let request = RegisterProducerRequest { topic, producer_id, fence: true };
+        let request =
+            RegisterProducerRequest { topic, producer_id, fence: true, ..Default::default() };
         let register = |connection| {
             let request = unary(request.clone());
             async { ProducerServiceClient::new(connection).register_producer(request).await }

@@ -249,7 +249,10 @@ impl Delivery {
                 self.progress = Instant::now();
                 Ok(())
             }
-            Some(Answer::Refusal(refusal)) if refusal.code == i32::from(Code::Unavailable) => {
+            Some(Answer::Refusal(refusal))
+                if refusal.code == i32::from(Code::Unavailable)
+                    || refusal.retry_delay.is_some() =>
+            {
                 let pause = refusal.retry_delay.and_then(|delay| delay.try_into().ok());
                 let (reason, pause) = (refusal.message, pause.unwrap_or_default());
                 Err(End::Broken { reason, pause })

@@ -168,7 +168,7 @@ impl TestBroker {
     /// Registers a consumer that starts at the earliest message.
     pub async fn consumer(&self, topic: &str, id: &str) {
         let (topic, consumer_id) = (topic.to_owned(), id.to_owned());
-        let request = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
+        let request = proto::RegisterConsumerRequest { topic, consumer_id, ..Default::default() };
         self.consumers().register_consumer(request).await.unwrap();
     }
 

@@ -92,6 +92,9 @@ async fn start() -> EmbeddedPostgres {
     let cluster = EmbeddedPostgres::start(&dir).await.unwrap();
     stop_when_this_process_ends(dir);
     let sql = connect(&cluster.url("postgres")).await;
+    // What is written survives a killed process without it, and no test turns off the machine.
+    sql.batch_execute("alter system set fsync = off").await.unwrap();
+    sql.batch_execute("select pg_reload_conf()").await.unwrap();
     sql.batch_execute(&format!("create database {TEMPLATE}")).await.unwrap();
     Storage::open(&cluster.url(TEMPLATE), None, LIMITS).await.unwrap().close();
     // PostgreSQL does not clone a database while sessions are connected to it.

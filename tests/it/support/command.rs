@@ -95,7 +95,7 @@ impl Trunkline {
         Self::spawn_command(command(arguments))
     }
 
-    pub(super) fn spawn_command(mut command: Command) -> Self {
+    pub fn spawn_command(mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -1,5 +1,7 @@
 //! The client library's consumer, against a scripted broker.
 
+use std::time::Duration;
+
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -40,6 +42,13 @@ pub fn large_frame(offset: i64) -> Frame {
 
 pub fn status(code: Code, reason: &str) -> Status {
     let details = ErrorDetails::with_error_info(reason, "trunkline", []);
+    Status::with_error_details(code, "refused", details)
+}
+
+/// As [`status`], with a retry delay.
+pub fn status_to_retry(code: Code, reason: &str) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, "trunkline", []);
+    details.set_retry_info(Some(Duration::from_millis(10)));
     Status::with_error_details(code, "refused", details)
 }
 

@@ -9,6 +9,7 @@ mod command;
 mod deaf;
 pub mod direct_tls;
 mod files;
+mod follower;
 pub mod http;
 #[path = "../../shared/http2.rs"]
 pub mod http2;
@@ -29,6 +30,7 @@ pub mod shop;
 mod status;
 mod stream;
 pub mod tls_postgres;
+pub mod traced;
 
 use std::time::Duration;
 

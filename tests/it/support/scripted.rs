@@ -1,9 +1,12 @@
 //! A server whose answers the test scripts: it hands every stream and every commit of a client to
 //! the test, which plays the broker.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
@@ -149,13 +152,28 @@ impl ScriptedPublish {
     }
 
     pub async fn refuse(&self, code: tonic::Code, reason: &str) {
+        self.answer_with_refusal(code, reason, None).await;
+    }
+
+    /// Refuses, and asks to come back after a delay.
+    pub async fn refuse_for(&self, delay: Duration, code: tonic::Code, reason: &str) {
+        let delay = prost_types::Duration::try_from(delay).unwrap();
+        self.answer_with_refusal(code, reason, Some(delay)).await;
+    }
+
+    async fn answer_with_refusal(
+        &self,
+        code: tonic::Code,
+        reason: &str,
+        retry_delay: Option<prost_types::Duration>,
+    ) {
         let metadata = [("topic".to_owned(), "orders".to_owned())].into();
         let refusal = proto::PublishRefusal {
             code: code.into(),
             reason: reason.to_owned(),
             message: format!("refused as {reason}"),
             metadata,
-            retry_delay: None,
+            retry_delay,
         };
         self.answer(Some(Answer::Refusal(refusal))).await;
     }
@@ -241,7 +259,7 @@ impl producer_service_server::ProducerService for Producers {
         let producer = producer.get_or_insert_default();
         producer.epoch += i64::from(request.get_ref().fence);
         let producer = Some(producer.clone());
-        Ok(Response::new(proto::RegisterProducerResponse { producer }))
+        Ok(Response::new(proto::RegisterProducerResponse { producer, existed: false }))
     }
 
     async fn get_producer(
@@ -321,9 +339,15 @@ impl consumer_service_server::ConsumerService for Consumers {
 
     async fn register_consumer(
         &self,
-        _: Request<proto::RegisterConsumerRequest>,
+        request: Request<proto::RegisterConsumerRequest>,
     ) -> Answered<proto::RegisterConsumerResponse> {
-        Err(Status::already_exists("it is registered already"))
+        match request.get_ref().if_missing {
+            true => Ok(Response::new(proto::RegisterConsumerResponse {
+                existed: true,
+                ..Default::default()
+            })),
+            false => Err(Status::already_exists("it is registered already")),
+        }
     }
 
     async fn unregister_consumer(

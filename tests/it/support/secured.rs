@@ -221,7 +221,8 @@ impl As {
         fence: bool,
     ) -> Result<proto::Producer, Status> {
         let (topic, producer_id) = (topic.to_owned(), id.to_owned());
-        let request = proto::RegisterProducerRequest { topic, producer_id, fence };
+        let request =
+            proto::RegisterProducerRequest { topic, producer_id, fence, ..Default::default() };
         Ok(self.producers().register_producer(request).await?.into_inner().producer.unwrap())
     }
 
@@ -231,7 +232,7 @@ impl As {
         id: &str,
     ) -> Result<proto::Consumer, Status> {
         let (topic, consumer_id) = (topic.to_owned(), id.to_owned());
-        let request = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
+        let request = proto::RegisterConsumerRequest { topic, consumer_id, ..Default::default() };
         Ok(self.consumers().register_consumer(request).await?.into_inner().consumer.unwrap())
     }
 

@@ -72,6 +72,7 @@ pub async fn fence(broker: &TestBroker) -> proto::Producer {
         topic: "orders".to_owned(),
         producer_id: "producer".to_owned(),
         fence: true,
+        ..Default::default()
     };
     let response = broker.producers().register_producer(request).await.unwrap();
     response.into_inner().producer.unwrap()

@@ -102,7 +102,7 @@ impl Shipper {
         }
     }
 
-    fn spawn(&self, words: &[&str]) -> Trunkline {
+    pub(super) fn spawn(&self, words: &[&str]) -> Trunkline {
         let arguments = self.arguments(words);
         Trunkline::spawn(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
     }
