@@ -20,6 +20,7 @@ mod notify;
 mod overview;
 mod publish;
 mod quotas;
+mod relay;
 mod retention;
 #[cfg(test)]
 mod testing;
@@ -38,9 +39,10 @@ use crate::{
 };
 
 pub use admin::{
+    Ensured,
     consumers::ConsumerAdmin,
     producers::ProducerAdmin,
-    topics::{TopicAdmin, TrimTo},
+    topics::{NewTopic, TopicAdmin, TrimTo},
 };
 pub use budget::{Budget, Hold, Owner, Share, Used, counted_address};
 pub use calls::{OfOwner, SessionOwner};
@@ -76,7 +78,7 @@ use calls::Calls;
 use catalogue::Catalogue;
 use characters::Characters;
 use consume::{positions::Positions, stream_limit::StreamLimit};
-use health::Poller;
+use health::{HotTopics, Poller};
 use lease::{registry::Leases, session::SessionKeeper};
 use log::topics::TopicLogs;
 use notify::{
@@ -84,6 +86,7 @@ use notify::{
     outbox::{LeaseScope, Notification, Outbox},
 };
 use publish::writer::LogStore;
+use relay::Relay;
 use retention::Sweeper;
 use truncation::detect::Detector;
 
@@ -150,6 +153,7 @@ impl Broker {
         let truncation = Arc::new(truncation);
 
         let (outbox, poll_now) = (Outbox::default(), Arc::new(Notify::new()));
+        let (hot_topics, outbox_filled) = (Arc::<HotTopics>::default(), Arc::new(Notify::new()));
         let (session, lease_session) = watch::channel(None);
         let leases = Arc::new(Leases::new(lease_session.clone(), outbox.clone()));
         let keeper = SessionKeeper {
@@ -160,14 +164,32 @@ impl Broker {
             stopping: stopping.clone(),
         };
         keeper.start(&tasks).await?;
+        let dispatch = Dispatch {
+            logs: logs.clone(),
+            leases: leases.clone(),
+            poll_now: poll_now.clone(),
+            hot_topics: hot_topics.clone(),
+            outbox_filled: outbox_filled.clone(),
+        };
         let notifier = Notifier {
             storage: storage.clone(),
             outbox: outbox.clone(),
-            dispatch: dispatch(logs.clone(), leases.clone(), poll_now.clone()),
+            dispatch: move |notification| dispatch.dispatch(notification),
             poll_now: poll_now.clone(),
             stopping: stopping.clone(),
         };
         let hears_others = notifier.start(&tasks);
+        let relay = Relay {
+            storage: storage.clone(),
+            logs: logs.clone(),
+            notifications: outbox.clone(),
+            session: lease_session.clone(),
+            wake: outbox_filled,
+            metrics: metrics.clone(),
+            tasks: tasks.clone(),
+            stopping: stopping.clone(),
+        };
+        relay.start();
         let log_store = LogStore {
             storage: storage.clone(),
             logs: logs.clone(),
@@ -187,6 +209,7 @@ impl Broker {
             logs: logs.clone(),
             truncation: truncation.clone(),
             poll_now,
+            hot_topics,
             stopping: stopping.clone(),
         };
         let database_up = poller.start(&tasks);
@@ -318,22 +341,30 @@ impl Broker {
     }
 }
 
-/// What to do with another broker's notification.
-fn dispatch(
+/// What to do with a notification.
+struct Dispatch {
     logs: Arc<TopicLogs>,
     leases: Arc<Leases>,
     poll_now: Arc<Notify>,
-) -> impl Fn(Notification) + Send + Sync + 'static {
-    move |notification| match notification {
-        Notification::HeadMoved(topic, head) => logs.head_moved(topic, head),
-        Notification::LeaseReleased(key) => leases.released_elsewhere(key),
-        Notification::LeaseChanged(scope) => {
-            leases.check_soon(scope);
-            // All of a topic's leases change at once only when it is deleted. The poll finds out: any
-            // SQL role can send a notification.
-            if let LeaseScope::Topic(_) = scope {
-                poll_now.notify_one();
+    hot_topics: Arc<HotTopics>,
+    outbox_filled: Arc<Notify>,
+}
+
+impl Dispatch {
+    fn dispatch(&self, notification: Notification) {
+        match notification {
+            Notification::HeadMoved(topic, head) => self.logs.head_moved(topic, head),
+            Notification::LeaseReleased(key) => self.leases.released_elsewhere(key),
+            Notification::LeaseChanged(scope) => {
+                self.leases.check_soon(scope);
+                // All of a topic's leases change at once only when it is deleted. The poll finds out:
+                // any SQL role can send a notification.
+                if let LeaseScope::Topic(_) = scope {
+                    self.poll_now.notify_one();
+                }
             }
+            Notification::PublishedFromSql(topic) => self.hot_topics.heat(topic),
+            Notification::OutboxFilled => self.outbox_filled.notify_one(),
         }
     }
 }

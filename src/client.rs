@@ -45,11 +45,13 @@
 //! With the feature `otel`, traces follow messages from producers to consumers: the module `trace` says
 //! how.
 
+mod address;
 mod backoff;
 mod builder;
 mod connect;
 mod consumer;
 mod credentials;
+mod ensure;
 mod error;
 mod message;
 mod producer;
@@ -57,6 +59,8 @@ mod start;
 #[cfg(feature = "otel")]
 pub mod trace;
 
+#[cfg(feature = "cli")]
+pub(crate) use address::complete;
 pub use builder::{ClientBuilder, ConsumerBuilder, ProducerBuilder};
 pub use connect::{Client, Connection};
 #[doc(hidden)]

@@ -6,6 +6,7 @@ use tokio::runtime::Runtime;
 use trunkline::cli;
 
 fn main() -> io::Result<ExitCode> {
+    cli::answer_shell();
     let cli = cli::parse();
     keep_memory();
     let runtime = Runtime::new()?;

@@ -26,6 +26,7 @@ mod probe;
 mod producer;
 mod pull;
 mod read;
+mod relay;
 mod retention;
 mod schema;
 mod session;
@@ -55,6 +56,9 @@ pub use primary::Server;
 pub use producer::Registrations;
 pub use pull::{Choice, Pull, Pulled};
 pub use read::LogSlice;
+pub use relay::{
+    Left as OutboxLeft, Moved, Pass as OutboxPass, Progress as OutboxProgress, Scope as OutboxScope,
+};
 pub use retention::Deleted;
 pub use schema::SchemaVersion;
 pub use session::{Limits, PoolState, RowLocks, SessionShare};

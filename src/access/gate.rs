@@ -212,6 +212,14 @@ impl Access {
         }
     }
 
+    /// Whether a topic may exist for the caller.
+    pub fn knows_topic(&self, caller: &Caller, topic: &TopicName) -> bool {
+        match caller {
+            Caller::Everyone => true,
+            Caller::Known(known) => known.rights().know(topic.as_str()),
+        }
+    }
+
     /// Refuses a caller that is not the owner of a registration, unless the call is permitted for
     /// everyone's. A registration that does not exist is refused as well, so that the call cannot act
     /// on one that somebody else makes meanwhile.

@@ -27,6 +27,12 @@ pub enum Error {
     TopicNotFound { topic: TopicName },
     #[error("topic {topic} exists already")]
     TopicExists { topic: TopicName },
+    #[error("topic {topic} exists already, with another {}", .fields.join(" and another "))]
+    TopicDiffers {
+        topic: TopicName,
+        /// The fields of the request that the topic differs in.
+        fields: Vec<&'static str>,
+    },
     #[error("producer {producer} is not registered on topic {topic}")]
     ProducerNotFound { topic: TopicName, producer: ProducerId },
     #[error("producer {producer} is registered on topic {topic} already")]
@@ -259,6 +265,7 @@ impl From<Arc<storage::Error>> for Error {
             | storage::Error::OwnerFull
             | storage::Error::NewerSchema { .. }
             | storage::Error::OlderSchema { .. }
+            | storage::Error::OtherFunctions { .. }
             | storage::Error::Url(_)
             | storage::Error::Setting(_)
             | storage::Error::Pooled

@@ -7,7 +7,7 @@ use tonic::{Request, Status};
 use crate::{
     access::{self, Caller, PeerIdentity},
     audit::{Audit, Denial},
-    broker::counted_address,
+    broker::{Ensured, counted_address},
     grpc::{
         connection,
         status::{self, Refused, refuse},
@@ -59,6 +59,22 @@ pub(super) async fn settle<T, E: Into<Refused>>(
                 audit.record_later(AuditEntry { outcome: Outcome::Unknown, ..entry });
             }
             Err(refuse(refused))
+        }
+    }
+}
+
+/// As [`settle`], for a call that asked for something to exist. What existed before is not recorded:
+/// the call did nothing.
+pub(super) async fn settle_ensured<T, E: Into<Refused>>(
+    audit: &Audit,
+    entry: AuditEntry,
+    outcome: Result<Ensured<T>, E>,
+    complete: impl FnOnce(&T, AuditEntry) -> AuditEntry,
+) -> Result<Ensured<T>, Status> {
+    match outcome {
+        Ok(ensured) if ensured.existed => Ok(ensured),
+        outcome => {
+            settle(audit, entry, outcome, |ensured, entry| complete(&ensured.entry, entry)).await
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     leases::LeaseMetrics,
     publishing::PublishMetrics,
+    relay::RelayMetrics,
     text::{Instruments, Metrics},
     traffic::Traffic,
 };
@@ -14,6 +15,8 @@ pub struct BrokerMetrics {
     pub publishing: PublishMetrics,
     /// Leases.
     pub leases: LeaseMetrics,
+    /// The relay.
+    pub relay: RelayMetrics,
     /// What goes through, by topic.
     pub traffic: Traffic,
 }
@@ -22,5 +25,6 @@ impl Instruments for BrokerMetrics {
     fn register(&self, metrics: &mut Metrics) {
         metrics.register(&self.publishing);
         metrics.register(&self.leases);
+        metrics.register(&self.relay);
     }
 }

@@ -65,6 +65,13 @@ pub struct Claimant {
     pub limit: usize,
 }
 
+impl Claimant {
+    /// Whether `claimant` may use what belongs to `owner`. Without access control, everyone may.
+    pub fn may_use(claimant: Option<&Self>, owner: Option<&Principal>) -> bool {
+        claimant.is_none_or(|claimant| owner == Some(&claimant.principal))
+    }
+}
+
 impl Limit {
     /// The limit of registrations of this kind.
     pub fn of_registration(id: &RegistrationId) -> Self {

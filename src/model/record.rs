@@ -47,6 +47,20 @@ pub struct Retention {
     pub keep_unread: bool,
 }
 
+impl Retention {
+    /// As it is stored: an age has whole milliseconds, rounded up, so that no message expires before
+    /// its time.
+    pub fn as_stored(self) -> Self {
+        let whole = |age| Duration::from_millis(Self::stored_age(age).unsigned_abs());
+        Self { max_age: self.max_age.map(whole), ..self }
+    }
+
+    /// The milliseconds that an age is stored as.
+    pub fn stored_age(age: Duration) -> i64 {
+        i64::try_from(age.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
+    }
+}
+
 /// Changes to a topic: whatever is `None` stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicChanges {

@@ -4,6 +4,7 @@
 mod connections;
 mod http;
 mod jwt;
+mod listen;
 mod tls;
 mod traces;
 
@@ -22,8 +23,9 @@ pub use traces::TraceOptions;
 /// The options of `trunkline serve`.
 #[derive(Args, Clone, Debug)]
 pub struct ServeOptions {
-    /// Address to listen on; port 0 takes a free one.
-    #[arg(long, env = "TRUNKLINE_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:50051")]
+    /// Address to listen on, as HOST:PORT; port 0 takes a free one, and :PORT alone means all IPv4
+    /// addresses of this machine.
+    #[arg(long, env = "TRUNKLINE_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:50051", value_parser = listen::parse_listen)]
     pub listen: SocketAddr,
 
     /// The database.

@@ -170,7 +170,7 @@ async fn open_storage(
         Ok(settings) => warn_of_settings(settings, sessions),
         Err(error) => warn!(%error, "read the database's settings"),
     }
-    match storage.may_vacuum().await {
+    match storage.may_vacuum("batch").await {
         Ok(true) => {}
         Ok(false) => {
             let hint = "the space of removed messages is reused only after autovacuum or the \

@@ -77,6 +77,17 @@ pub enum Error {
         /// A role that owns the schema.
         owner: String,
     },
+    /// The database has other functions than this broker needs, and the role may not change them.
+    #[error(
+        "use the schema: its functions are not those of this broker, and role {role} may not change \
+         them; run `trunkline migrate` of this version as {owner} first"
+    )]
+    OtherFunctions {
+        /// The broker's role in the database.
+        role: String,
+        /// A role that owns the schema.
+        owner: String,
+    },
     /// The URL cannot be used.
     #[error("read the database URL: {0}")]
     Url(String),
@@ -157,6 +168,7 @@ impl Error {
             | Self::OwnerFull
             | Self::NewerSchema { .. }
             | Self::OlderSchema { .. }
+            | Self::OtherFunctions { .. }
             | Self::Url(_)
             | Self::Pooled
             | Self::LocksDoNotExclude

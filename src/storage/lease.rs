@@ -23,6 +23,9 @@ use crate::model::{ConsumerKey, Epoch, Offset, TopicId};
 /// nothing else uses. Its key is one number, like that of the migrations' lock.
 const RETENTION_LOCK: i64 = 0x7472_756e_6b72_6574;
 
+/// The advisory lock under which one broker at a time moves messages out of the outbox.
+const RELAY_LOCK: i64 = 0x7472_756e_6b72_656c;
+
 /// The name of the session, in `pg_stat_activity` and in the log.
 const NAME: &str = "trunkline lease";
 
@@ -92,9 +95,11 @@ pub struct LeaseSession {
     unlock: Statement,
     begin_epoch: Statement,
     find_changes: Statement,
-    lock_retention: Statement,
+    lock_role: Statement,
     /// Whether the session holds the right to remove expired messages.
     removes_expired: AtomicBool,
+    /// Whether the session holds the right to move messages out of the outbox.
+    relays: AtomicBool,
     closed: CancellationToken,
     _close: DropGuard,
 }
@@ -222,10 +227,9 @@ impl Storage {
                     where c.epoch is distinct from held.epoch or c.position > held.position",
                 )
                 .await?,
-            lock_retention: client
-                .prepare("-- lock_retention\nselect pg_try_advisory_lock($1)")
-                .await?,
+            lock_role: client.prepare("-- lock_role\nselect pg_try_advisory_lock($1)").await?,
             removes_expired: AtomicBool::new(false),
+            relays: AtomicBool::new(false),
             client,
             _close: close,
             closed,
@@ -304,12 +308,20 @@ impl LeaseSession {
     /// Takes the right to remove expired messages, which one broker at a time holds for as long as
     /// its session lasts; false if another broker holds it.
     pub async fn lock_retention(&self) -> Result<bool, Error> {
-        if self.removes_expired.load(Ordering::Acquire) {
+        self.lock_role(RETENTION_LOCK, &self.removes_expired).await
+    }
+
+    /// As [`Self::lock_retention`], the right to move messages out of the outbox.
+    pub async fn lock_relay(&self) -> Result<bool, Error> {
+        self.lock_role(RELAY_LOCK, &self.relays).await
+    }
+
+    async fn lock_role(&self, lock: i64, held: &AtomicBool) -> Result<bool, Error> {
+        if held.load(Ordering::Acquire) {
             return Ok(true);
         }
-        let row = self.client.query_one(&self.lock_retention, &[&RETENTION_LOCK]).await?;
-        let locked = row.get(0);
-        self.removes_expired.store(locked, Ordering::Release);
+        let locked = self.client.query_one(&self.lock_role, &[&lock]).await?.get(0);
+        held.store(locked, Ordering::Release);
         Ok(locked)
     }
 

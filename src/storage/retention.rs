@@ -230,16 +230,27 @@ impl Storage {
         Ok(row.get(0))
     }
 
-    /// Frees the space of deleted batches for new ones. The table keeps its size, as truncating it
-    /// would lock readers out. Does nothing where the role may not vacuum: the server would only
-    /// warn, each time.
+    /// Frees the space of deleted batches for new ones.
     pub async fn vacuum_batches(&self) -> Result<(), Error> {
-        if !self.may_vacuum().await? {
+        self.vacuum("batch", "vacuum_batches", VACUUM_TIMEOUT).await
+    }
+
+    /// Frees the space of a table's deleted rows, within a limit. The table keeps its size, as
+    /// truncating it would lock readers out. Does nothing where the role may not vacuum: the server
+    /// would only warn, each time.
+    pub(super) async fn vacuum(
+        &self,
+        table: &str,
+        statement: &str,
+        limit: Duration,
+    ) -> Result<(), Error> {
+        if !self.may_vacuum(table).await? {
             return Ok(());
         }
         let client = self.query().await?;
-        let vacuum = "/* vacuum_batches */ vacuum (skip_locked, truncate false) trunkline.batch";
-        client.run_alone(vacuum, VACUUM_TIMEOUT).await
+        let vacuum =
+            format!("/* {statement} */ vacuum (skip_locked, truncate false) trunkline.{table}");
+        client.run_alone(&vacuum, limit).await
     }
 }
 

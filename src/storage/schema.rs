@@ -1,5 +1,6 @@
-//! The schema: its migrations, and the privileges that a broker's role needs on it.
+//! The schema: its migrations, its functions, and the privileges that a broker's role needs on it.
 
+mod functions;
 mod migrate;
 mod privileges;
 

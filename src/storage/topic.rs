@@ -54,7 +54,7 @@ impl Storage {
         );
         let labels = column::labels_to_json(labels)?;
         let Retention { max_age, max_bytes, max_messages, keep_unread } = retention;
-        let age = max_age.map(milliseconds);
+        let age = max_age.map(Retention::stored_age);
         let (name, limit) = (name.as_str(), limit as i64);
         let (owner, owner_limit) = column::claimant(creator);
         let arguments: [&dyn Parameter; 10] = [
@@ -169,7 +169,7 @@ impl Storage {
         let TopicChanges { description, labels, max_age, max_bytes, max_messages, keep_unread } =
             changes;
         let labels = labels.as_ref().map(column::labels_to_json).transpose()?;
-        let age = max_age.flatten().map(milliseconds);
+        let age = max_age.flatten().map(Retention::stored_age);
         let arguments: [&dyn Parameter; 10] = [
             &name.as_str(),
             description,
@@ -247,9 +247,4 @@ fn topic(row: &Row) -> Result<Topic, Error> {
             keep_unread: row.get(12),
         },
     })
-}
-
-/// Rounds up, so that no message expires before its time.
-fn milliseconds(age: Duration) -> i64 {
-    i64::try_from(age.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }

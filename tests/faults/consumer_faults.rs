@@ -74,7 +74,7 @@ async fn add_consumer(run: &Run, topic: &str) {
     let request = proto::RegisterConsumerRequest {
         topic: topic.to_owned(),
         consumer_id: topic.to_owned(),
-        start: None,
+        ..Default::default()
     };
     client.consumers().register_consumer(request).await.unwrap();
 }
@@ -145,7 +145,8 @@ async fn a_consumer_is_reregistered_while_brokers_die() {
         };
         client.consumers().unregister_consumer(unregister).await.unwrap();
         let start = None;
-        let register = proto::RegisterConsumerRequest { topic, consumer_id, start };
+        let register =
+            proto::RegisterConsumerRequest { topic, consumer_id, start, ..Default::default() };
         client.consumers().register_consumer(register).await.unwrap();
         let mut holder = Stream::open(&run, other, "contested", OnBusy::Wait).await;
         let epoch = holder.until_attached().await;

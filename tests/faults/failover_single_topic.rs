@@ -133,7 +133,7 @@ async fn with_a_consumer(run: &Run) -> Client {
     let request = proto::RegisterConsumerRequest {
         topic: "few".to_owned(),
         consumer_id: "few".to_owned(),
-        start: None,
+        ..Default::default()
     };
     client.consumers().register_consumer(request).await.unwrap();
     client

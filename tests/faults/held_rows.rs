@@ -40,7 +40,7 @@ async fn held_rows_delay_only_calls_that_need_them() {
         [(HELD, "held"), (HELD, "free-0"), (HELD, "free-1"), (FREE, "free-0"), (FREE, "free-1")];
     for (topic, consumer) in consumers {
         let (topic, consumer_id) = (topic.to_owned(), consumer.to_owned());
-        let request = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
+        let request = proto::RegisterConsumerRequest { topic, consumer_id, ..Default::default() };
         client.consumers().register_consumer(request).await.unwrap();
     }
     let topics = "in (select id from trunkline.topic where name in ('hot', 'held'))";
@@ -111,7 +111,12 @@ async fn call_for_row(client: &Client, number: usize) {
         }
         2 => {
             let producer_id = "fenced".to_owned();
-            let fence = proto::RegisterProducerRequest { topic, producer_id, fence: true };
+            let fence = proto::RegisterProducerRequest {
+                topic,
+                producer_id,
+                fence: true,
+                ..Default::default()
+            };
             drop(client.producers().register_producer(fence).await);
         }
         _ => {
@@ -171,8 +176,11 @@ async fn assert_not_delayed(client: &Client, (topic, consumer): (&str, &str), he
         took("describe", since);
         let since = Instant::now();
         let consumer_id = format!("{consumer}-{offset}");
-        let register =
-            proto::RegisterConsumerRequest { topic: topic.to_owned(), consumer_id, start: None };
+        let register = proto::RegisterConsumerRequest {
+            topic: topic.to_owned(),
+            consumer_id,
+            ..Default::default()
+        };
         soon("a consumer", client.consumers().register_consumer(register)).await.unwrap();
         took("register", since);
     }

@@ -33,3 +33,4 @@ mod held_rows;
 mod negative;
 mod network_faults;
 mod soak;
+mod sql_faults;

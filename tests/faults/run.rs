@@ -56,6 +56,8 @@ pub struct Setup<'a> {
     pub secured: bool,
     /// Whether a fault of the run may take tokens and grants from clients.
     pub may_be_denied: bool,
+    /// Whether some producers publish with SQL.
+    pub sql: bool,
 }
 
 impl Setup<'_> {
@@ -78,6 +80,7 @@ impl Default for Setup<'_> {
             direct_hosts: None,
             secured: false,
             may_be_denied: false,
+            sql: false,
         }
     }
 }
@@ -124,6 +127,9 @@ impl Run {
     pub async fn start_on(name: &str, setup: Setup<'_>, postgres: Postgres) -> Self {
         let mut run = Self::prepare(name, &setup, postgres).await;
         run.start_clients().await;
+        if setup.sql {
+            run.start_sql_clients().await;
+        }
         run
     }
 

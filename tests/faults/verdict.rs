@@ -69,7 +69,7 @@ async fn read(world: &World, broker: &Broker, topic: &str) -> Result<Vec<Run>, S
     let request = proto::RegisterConsumerRequest {
         topic: topic.to_owned(),
         consumer_id: consumer.clone(),
-        start: None,
+        ..Default::default()
     };
     client.consumers().register_consumer(request).await?;
     let request = proto::ConsumeRequest {

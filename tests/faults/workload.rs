@@ -10,6 +10,7 @@ mod observer;
 mod piped;
 mod producer;
 mod seeker;
+mod sql;
 mod trimmer;
 
 use std::{
@@ -39,6 +40,7 @@ pub use observer::observe;
 pub use piped::PipedProducer;
 pub use producer::{Sequencing, UnaryProducer};
 pub use seeker::seek_repeatedly;
+pub use sql::{SqlProducer, Way};
 pub use trimmer::trim_repeatedly;
 
 use crate::{

@@ -23,7 +23,7 @@ async fn a_topic_can_be_created_described_updated_and_deleted() {
         topic: "orders".to_owned(),
         description: "what was ordered".to_owned(),
         labels: labels([("team".to_owned(), "sales".to_owned())]),
-        retention: None,
+        ..Default::default()
     };
     let created = topics.create_topic(request).await.unwrap().into_inner().topic.unwrap();
     assert_eq!(
@@ -48,7 +48,7 @@ async fn a_topic_can_be_created_described_updated_and_deleted() {
         update_mask: Some(prost_types::FieldMask {
             paths: paths.iter().map(|&path| path.to_owned()).collect(),
         }),
-        retention: None,
+        ..Default::default()
     };
     let updated = topics.update_topic(update("new", &["description"])).await.unwrap();
     let updated = updated.into_inner().topic.unwrap();

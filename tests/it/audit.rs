@@ -67,7 +67,8 @@ fn steps() -> Vec<Step> {
     let step = |method, request, act, topic, subject| Step { method, request, act, topic, subject };
     let till = |fence| {
         let producer_id = "till".to_owned();
-        proto::RegisterProducerRequest { topic: topic(), producer_id, fence }.encode_to_vec()
+        proto::RegisterProducerRequest { topic: topic(), producer_id, fence, ..Default::default() }
+            .encode_to_vec()
     };
     let kitchen = proto::GetConsumerRequest { topic: topic(), consumer_id: "kitchen".to_owned() };
     let kitchen = kitchen.encode_to_vec();

@@ -27,13 +27,22 @@ async fn call_for_rows(client: Client, number: usize, name: &str) {
         }
         2 => {
             let consumer_id = format!("new-{number}");
-            let register =
-                proto::RegisterConsumerRequest { topic: topic(), consumer_id, start: None };
+            let register = proto::RegisterConsumerRequest {
+                topic: topic(),
+                consumer_id,
+                if_missing: true,
+                ..Default::default()
+            };
             drop(consumers.register_consumer(register).await);
         }
         3 => {
             let producer_id = PRODUCER.to_owned();
-            let fence = proto::RegisterProducerRequest { topic: topic(), producer_id, fence: true };
+            let fence = proto::RegisterProducerRequest {
+                topic: topic(),
+                producer_id,
+                fence: true,
+                ..Default::default()
+            };
             drop(producers.register_producer(fence).await);
         }
         4 => {

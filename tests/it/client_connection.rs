@@ -8,19 +8,32 @@ use crate::support::{ScriptedBroker, soon};
 
 #[tokio::test]
 async fn an_invalid_endpoint_is_refused() {
-    for bad in [
-        "",
-        "nonsense",
-        "127.0.0.1:50051",
-        "http://127.0.0.1",
-        "ftp://a:1",
-        "http://:1",
-        "http://a:1,",
-    ] {
+    for bad in ["", "no host", "50051", ":50051", "ftp://a:1", "http://:1", "http://a:1,"] {
         let error = Client::connect(bad).await.unwrap_err();
         assert!(matches!(error, ConnectError::Endpoint { .. }), "{bad}: {error}");
         assert!(error.to_string().contains("http://HOST:PORT"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn an_endpoint_may_lack_its_scheme() {
+    let broker = ScriptedBroker::start().await;
+    let address = broker.endpoint.strip_prefix("http://").unwrap();
+    let port = address.rsplit_once(':').unwrap().1;
+    Client::connect(address).await.unwrap();
+    Client::connect(&format!("localhost:{port}")).await.unwrap();
+    Client::connect(&format!("127.0.0.1:1,{address}")).await.unwrap();
+    // Nothing listens there on the port that is used when none is given.
+    let nobody = Client::connect("127.0.0.9").await.unwrap_err();
+    assert!(nobody.to_string().contains("http://127.0.0.9:50051"), "{nobody}");
+}
+
+#[tokio::test]
+async fn https_to_a_port_without_tls_is_named() {
+    let broker = ScriptedBroker::start().await;
+    let endpoint = broker.endpoint.replace("http://", "https://");
+    let error = soon("the error", Client::connect(&endpoint)).await.unwrap_err();
+    assert!(error.to_string().contains("does not use TLS"), "{error}");
 }
 
 #[tokio::test]

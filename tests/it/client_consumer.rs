@@ -13,6 +13,7 @@ use crate::support::{
     ScriptedBroker,
     library_consumer::{
         builder, large_frame, messages, next, next_event, offsets, open, reading, status,
+        status_to_retry,
     },
     soon,
 };
@@ -50,6 +51,8 @@ async fn a_broken_stream_is_reopened_and_no_message_comes_twice() {
         Some(Status::cancelled("by a proxy")),
         Some(Status::unknown("there was no status")),
         Some(Status::internal("from a proxy")),
+        Some(Status::resource_exhausted("by the transport: enhance your calm")),
+        Some(status_to_retry(Code::ResourceExhausted, "TOO_MANY_STREAMS")),
         None,
     ]
     .into_iter()

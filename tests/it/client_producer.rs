@@ -158,6 +158,8 @@ async fn unanswered_requests_are_resent_with_their_original_sequences() {
         stream.refuse(Code::Unavailable, refused).await;
         stream = broker.publish_stream().await;
     }
+    stream.refuse_for(Duration::from_millis(10), Code::ResourceExhausted, "RATE_EXCEEDED").await;
+    let stream = broker.publish_stream().await;
     stream.end(Status::unavailable("the broker drains")).await;
     let mut stream = broker.publish_stream().await;
     // What was stored before the break is answered as a duplicate.

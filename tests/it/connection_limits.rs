@@ -61,7 +61,7 @@ impl Limited {
         let request = proto::RegisterConsumerRequest {
             topic: topic(),
             consumer_id: "billing".to_owned(),
-            start: None,
+            ..Default::default()
         };
         client.consumers().register_consumer(request).await.unwrap();
         client

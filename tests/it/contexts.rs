@@ -40,11 +40,20 @@ async fn a_context_names_a_broker() {
     let list = ["topic", "list"];
     assert_eq!(with_variable("TRUNKLINE_CONTEXT", "here", &list).await, Some(0));
     assert_eq!(with_variable("TRUNKLINE_ENDPOINT", &broker.endpoint, &list).await, Some(0));
+    let address = broker.endpoint.strip_prefix("http://").unwrap();
+    assert_eq!(with_variable("TRUNKLINE_ENDPOINT", address, &list).await, Some(0));
+    run(&["topic", "list", "--endpoint", &format!("127.0.0.1:1,{address}")])
+        .await
+        .assert()
+        .success();
+    run(&["context", "add", "short", address]).await.assert().success();
+    run(&["topic", "list", "--context", "short"]).await.assert().success();
+    run(&["context", "remove", "short"]).await.assert().success();
     let list = ["topic", "list", "--context", "here"];
     assert_eq!(with_variable("TRUNKLINE_ENDPOINT", "http://127.0.0.1:1", &list).await, Some(0));
     let list = ["topic", "list", "--endpoint", &broker.endpoint];
     assert_eq!(with_variable("TRUNKLINE_CONTEXT", "nowhere", &list).await, Some(0));
-    let bad = run(&["context", "add", "bad", "nonsense"]).await;
+    let bad = run(&["context", "add", "bad", "no host"]).await;
     assert_eq!((bad.code(), bad.stderr.lines().count()), (2, 1), "{bad:?}");
     let both = run(&["topic", "list", "--endpoint", "x", "--context", "here"]).await;
     assert_eq!(both.code(), 2, "{both:?}");

@@ -45,7 +45,7 @@ async fn a_broker_survives_a_database_outage_and_recovers() {
     let producer = proto::RegisterProducerRequest { topic, producer_id, ..Default::default() };
     client.producers().register_producer(producer).await.unwrap();
     let (topic, consumer_id) = ("orders".to_owned(), "c".to_owned());
-    let consumer = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
+    let consumer = proto::RegisterConsumerRequest { topic, consumer_id, ..Default::default() };
     client.consumers().register_consumer(consumer).await.unwrap();
     assert_eq!(publish(&client).await.unwrap(), 0);
     assert_eq!(health(&client).await, ServingStatus::Serving);

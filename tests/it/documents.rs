@@ -3,6 +3,7 @@
 
 mod blocks;
 mod commands;
+mod deployments;
 
 use std::{collections::BTreeSet, fs};
 

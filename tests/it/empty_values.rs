@@ -136,10 +136,10 @@ async fn empty_arguments_and_variables_of_client_commands_are_refused() {
         ("--header", &["produce", "t", "--producer", "p", "--header", ""]),
         ("[FILE]", &["produce", "t", "--producer", "p", ""]),
         // Without an id the broker generates one, but not for an empty id.
-        ("[ID]", &["consumer", "register", "--topic", "t", ""]),
-        ("[ID]", &["producer", "register", "--topic", "t", ""]),
+        ("[CONSUMER]", &["consumer", "register", "t", ""]),
+        ("[PRODUCER]", &["producer", "register", "t", ""]),
         ("<NAME>", &["context", "add", "", "http://127.0.0.1:1"]),
-        ("<URL>", &["context", "add", "name", ""]),
+        ("<ADDRESS>", &["context", "add", "name", ""]),
     ] {
         assert_refused(&with(&[], arguments).await, flag);
     }

@@ -117,7 +117,7 @@ async fn shipped_log_files_are_consumed_completely_also_across_a_kill() {
     .await;
     // So is a consumer that polls.
     let (topic, consumer_id) = ("jobs".to_owned(), "poller".to_owned());
-    let poller = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
+    let poller = proto::RegisterConsumerRequest { topic, consumer_id, ..Default::default() };
     client.consumers().register_consumer(poller).await.unwrap();
     let (pulled, ()) =
         tokio::join!(pull_all(&endpoint, "jobs", "poller", LINES), ship(&endpoint, dir.path()));

@@ -41,3 +41,18 @@ async fn a_broker_that_authenticates_its_clients_serves_other_hosts() {
     // Returns once the broker listens.
     Trunkline::serve(&arguments).await;
 }
+
+#[tokio::test]
+async fn a_name_for_this_machine_is_an_address_to_listen_on() {
+    let database = TestDatabase::create().await;
+    let arguments = ["--listen", "localhost:0", "--http", "localhost:0", "--database-url"];
+    let arguments = [&arguments[..], &[&database.url]].concat();
+    let (_broker, endpoint) = Trunkline::serve(&arguments).await;
+    assert!(endpoint.starts_with("http://127.0.0.1:"), "{endpoint}");
+    let address = endpoint.strip_prefix("http://").unwrap();
+    Trunkline::run(&["--endpoint", address, "topic", "list"]).await.assert().success();
+    // Other hosts reach this one.
+    let refused =
+        Trunkline::run(&["serve", "--listen", ":0", "--database-url", &database.url]).await;
+    assert!(refused.stderr.contains("listen on 0.0.0.0:0: other hosts"), "{refused:?}");
+}

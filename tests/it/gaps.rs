@@ -17,7 +17,7 @@ async fn registering_and_seeking_wait_for_a_concurrent_trim_and_respect_it() {
     let lock = "select from trunkline.topic_head for update";
     trimming.query(lock, &[]).await.unwrap();
     let (topic, consumer_id) = ("orders".to_owned(), "new".to_owned());
-    let register = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
+    let register = proto::RegisterConsumerRequest { topic, consumer_id, ..Default::default() };
     let mut consumers = broker.consumers();
     let registering = tokio::spawn(async move { consumers.register_consumer(register).await });
     let (topic, consumer_id) = ("orders".to_owned(), "seeking".to_owned());

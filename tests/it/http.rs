@@ -185,6 +185,12 @@ async fn other_hosts_need_a_token_for_the_metrics_that_may_read_all_topics() {
     assert_eq!(allowed.status, 200, "{allowed:?}");
     assert_eq!(Metrics::parse(&allowed.body).value("trunkline_topics"), 0.0);
     let as_prometheus = [("Authorization", prometheus.as_str())];
+    // What cannot be written while the database is away is only counted later.
+    until("the denied requests are in the audit", async || {
+        let audit = broker.run(&["audit", "list", "--output", "json"]).await;
+        audit.contains("GET /metrics") && audit.contains("NOT_GRANTED")
+    })
+    .await;
     broker.database.close().await;
     until("the metrics say that the database is away", async || {
         let answer = broker.get("/metrics", &as_prometheus).await;
@@ -199,11 +205,6 @@ async fn other_hosts_need_a_token_for_the_metrics_that_may_read_all_topics() {
     .await;
     assert_eq!(broker.get("/metrics", &as_prometheus).await.status, 200);
     broker.database.open().await;
-    until("the denied requests are in the audit", async || {
-        let audit = broker.run(&["audit", "list", "--output", "json"]).await;
-        audit.contains("GET /metrics") && audit.contains("NOT_GRANTED")
-    })
-    .await;
 }
 
 #[tokio::test]

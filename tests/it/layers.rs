@@ -82,6 +82,7 @@ const ROOMS: Arrows = &[
         "admin",
         &["catalogue", "characters", "error", "lease", "log", "notify", "quotas", "truncation"],
     ),
+    ("relay", &["backoff", "log", "notify"]),
     ("retention", &["log"]),
     ("health", &["backoff", "log", "truncation"]),
     ("testing", &[]),

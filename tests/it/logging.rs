@@ -62,7 +62,7 @@ async fn create(client: &Client, topic: &str) {
 /// Registers the consumer `billing` on the topic `orders`, and opens a stream of it.
 async fn consume_orders(client: &Client) -> tonic::Streaming<proto::ConsumeResponse> {
     let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
-    let register = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
+    let register = proto::RegisterConsumerRequest { topic, consumer_id, ..Default::default() };
     client.consumers().register_consumer(register).await.unwrap();
     let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
     let consume = proto::ConsumeRequest { topic, consumer_id, ..Default::default() };
@@ -84,7 +84,7 @@ async fn no_log_level_writes_message_contents_or_passwords() {
     let request = proto::RegisterProducerRequest { topic, producer_id, ..Default::default() };
     client.producers().register_producer(request).await.unwrap();
     let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
-    let request = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
+    let request = proto::RegisterConsumerRequest { topic, consumer_id, ..Default::default() };
     client.consumers().register_consumer(request).await.unwrap();
 
     let secrets = ["unspoken-payload", "unspoken-key", "unspoken-header", "unspoken-value"];
@@ -136,7 +136,12 @@ async fn every_administrative_action_is_logged_once() {
     client.topics().update_topic(update).await.unwrap();
     for fence in [false, true] {
         let producer_id = producer_id();
-        let request = proto::RegisterProducerRequest { topic: topic(), producer_id, fence };
+        let request = proto::RegisterProducerRequest {
+            topic: topic(),
+            producer_id,
+            fence,
+            ..Default::default()
+        };
         client.producers().register_producer(request).await.unwrap();
     }
     let publish = proto::PublishRequest {
@@ -151,8 +156,11 @@ async fn every_administrative_action_is_logged_once() {
     let producer_epoch = registered.producer.unwrap().epoch;
     let publish = proto::PublishRequest { producer_epoch, ..publish };
     client.producers().publish(publish).await.unwrap();
-    let request =
-        proto::RegisterConsumerRequest { topic: topic(), consumer_id: consumer_id(), start: None };
+    let request = proto::RegisterConsumerRequest {
+        topic: topic(),
+        consumer_id: consumer_id(),
+        ..Default::default()
+    };
     client.consumers().register_consumer(request).await.unwrap();
     let target = Some(proto::seek_request::Target::Offset(2));
     let seek = proto::SeekRequest { topic: topic(), consumer_id: consumer_id(), target };
@@ -316,7 +324,7 @@ async fn each_line_in_json_is_one_flat_object_with_a_documented_name() {
     request.metadata_mut().insert("traceparent", parent.parse().unwrap());
     client.topics().create_topic(request).await.unwrap();
     let (topic, consumer_id) = ("orders".to_owned(), "billing".to_owned());
-    let register = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
+    let register = proto::RegisterConsumerRequest { topic, consumer_id, ..Default::default() };
     client.consumers().register_consumer(register).await.unwrap();
     let consume = proto::ConsumeRequest {
         topic: "orders".to_owned(),

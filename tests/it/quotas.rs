@@ -26,12 +26,12 @@ fn create(topic: &str) -> proto::CreateTopicRequest {
 
 fn register(id: &str, fence: bool) -> proto::RegisterProducerRequest {
     let (topic, producer_id) = ("orders".to_owned(), id.to_owned());
-    proto::RegisterProducerRequest { topic, producer_id, fence }
+    proto::RegisterProducerRequest { topic, producer_id, fence, ..Default::default() }
 }
 
 fn register_consumer(id: &str) -> proto::RegisterConsumerRequest {
     let (topic, consumer_id) = ("orders".to_owned(), id.to_owned());
-    proto::RegisterConsumerRequest { topic, consumer_id, start: None }
+    proto::RegisterConsumerRequest { topic, consumer_id, ..Default::default() }
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ fn register_consumer(
     start: Option<Start>,
 ) -> proto::RegisterConsumerRequest {
     let (topic, consumer_id) = (topic.to_owned(), id.to_owned());
-    proto::RegisterConsumerRequest { topic, consumer_id, start }
+    proto::RegisterConsumerRequest { topic, consumer_id, start, ..Default::default() }
 }
 
 #[tokio::test]

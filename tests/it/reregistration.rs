@@ -25,7 +25,8 @@ async fn commit(broker: &TestBroker, epoch: i64, position: i64) -> Result<i64, S
 
 async fn register(broker: &TestBroker, fence: bool) -> proto::Producer {
     let (topic, producer_id) = ("orders".to_owned(), PRODUCER.to_owned());
-    let request = proto::RegisterProducerRequest { topic, producer_id, fence };
+    let request =
+        proto::RegisterProducerRequest { topic, producer_id, fence, ..Default::default() };
     broker.producers().register_producer(request).await.unwrap().into_inner().producer.unwrap()
 }
 
@@ -158,6 +159,7 @@ async fn a_producer_without_epochs_and_sequences_needs_none_after_it_is_reregist
         topic: "orders".to_owned(),
         producer_id: "fenced".to_owned(),
         fence: true,
+        ..Default::default()
     };
     broker.producers().register_producer(fence).await.unwrap();
     let request = proto::UnregisterProducerRequest {
@@ -276,8 +278,11 @@ async fn calls_that_race_with_registrations_get_documented_answers() {
                 let mut consumers = broker.consumers();
                 let outcome: Result<(), Status> = match (client + round) % 4 {
                     0 | 1 => {
-                        let request =
-                            proto::RegisterConsumerRequest { topic, consumer_id, start: None };
+                        let request = proto::RegisterConsumerRequest {
+                            topic,
+                            consumer_id,
+                            ..Default::default()
+                        };
                         let registered = consumers.register_consumer(request).await;
                         registered.map(|answer| {
                             epochs.push(answer.into_inner().consumer.unwrap().epoch);
@@ -331,7 +336,7 @@ async fn refused_creations_do_not_use_up_ids() {
         let request = proto::RegisterConsumerRequest {
             topic: "orders".to_owned(),
             consumer_id: "billing".to_owned(),
-            start: None,
+            ..Default::default()
         };
         let refused = broker.consumers().register_consumer(request).await;
         assert_refused(refused, Code::AlreadyExists, "CONSUMER_EXISTS");
@@ -365,7 +370,7 @@ async fn when_ids_are_used_up_existing_topics_and_consumers_still_work() {
     let request = proto::RegisterConsumerRequest {
         topic: "orders".to_owned(),
         consumer_id: "one-more".to_owned(),
-        start: None,
+        ..Default::default()
     };
     let refused = broker.consumers().register_consumer(request).await;
     let metadata = assert_refused(refused, Code::ResourceExhausted, "NUMBERS_USED_UP");

@@ -109,6 +109,7 @@ async fn the_documented_broker_role_can_do_everything_a_broker_does() {
         topic: "orders".to_owned(),
         producer_id: PRODUCER.to_owned(),
         fence: true,
+        ..Default::default()
     };
     broker.producers().register_producer(fence).await.unwrap();
     let (topic, producer_id) = ("orders".to_owned(), PRODUCER.to_owned());
@@ -169,7 +170,7 @@ async fn a_role_that_owns_the_schema_needs_no_right_to_create_schemas() {
     database.sql().await.batch_execute(&schema).await.unwrap();
     for _ in 0..2 {
         let storage = Storage::open(&url_as(&database, &owner), None, LIMITS).await.unwrap();
-        assert!(storage.may_vacuum().await.unwrap());
+        assert!(storage.may_vacuum("batch").await.unwrap());
         storage.close();
     }
 }
@@ -195,7 +196,7 @@ async fn a_role_without_privileges_on_the_schema_is_told_every_grant_it_needs() 
     sql.batch_execute(&statements.join(";")).await.unwrap();
     let storage = Storage::open(&url_as(&database, &app), None, LIMITS).await.unwrap();
     // Vacuuming is skipped without an error and without warnings of the server.
-    assert!(!storage.may_vacuum().await.unwrap());
+    assert!(!storage.may_vacuum("batch").await.unwrap());
     storage.vacuum_batches().await.unwrap();
     storage.close();
     let url = url_as(&database, &app);
@@ -331,7 +332,7 @@ async fn a_broker_that_was_granted_maintain_vacuums_without_owning_anything() {
     let grant = format!("grant maintain on trunkline.batch to {role}");
     sql.batch_execute(&grant).await.unwrap();
     let storage = Storage::open(&url_as(&database, &role), None, LIMITS).await.unwrap();
-    assert!(storage.may_vacuum().await.unwrap());
+    assert!(storage.may_vacuum("batch").await.unwrap());
     storage.vacuum_batches().await.unwrap();
     storage.close();
 }
@@ -386,6 +387,9 @@ async fn a_schema_with_another_migration_is_refused() {
     assert!(error.to_string().contains("version 2"), "{error}");
 }
 
+/// Tables that only functions with the owner's rights use.
+const OF_FUNCTIONS: [&str; 3] = ["staged_message", "direct_publish", "outbox_watch"];
+
 /// A table that a later version adds must be granted, too.
 #[tokio::test]
 async fn the_documented_grants_cover_every_table() {
@@ -395,6 +399,9 @@ async fn the_documented_grants_cover_every_table() {
         where relnamespace = 'trunkline'::regnamespace and relkind = 'r'";
     for row in database.sql().await.query(tables, &[]).await.unwrap() {
         let table: &str = row.get(0);
+        if OF_FUNCTIONS.contains(&table) {
+            continue;
+        }
         assert!(documented.contains(&format!("trunkline.{table}")), "{table}");
     }
 }

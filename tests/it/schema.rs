@@ -51,6 +51,48 @@ async fn a_database_of_an_earlier_broker_is_migrated() {
     assert!(after.owners.changed_at > before.owners.changed_at);
 }
 
+/// Functions are not frozen like migrations.
+#[tokio::test]
+async fn functions_are_installed_again_unless_they_are_newer() {
+    let database = TestDatabase::create().await;
+    let sql = database.sql().await;
+    let answer = async || {
+        let called = sql.query_one("select trunkline.is_unlimited()", &[]).await.unwrap();
+        called.get::<_, bool>(0)
+    };
+    let change = async |record: &str| {
+        let replace = "create or replace function trunkline.is_unlimited() returns boolean
+            language sql stable as 'select false'; grant execute on function
+            trunkline.is_unlimited to public; update trunkline.installed_functions set";
+        sql.batch_execute(&format!("{replace} {record}")).await.unwrap();
+        assert!(!answer().await);
+        Storage::open(&database.url, None, LIMITS).await.unwrap().close();
+    };
+    change("checksum = 'another'").await;
+    assert!(answer().await, "another state of the same version is replaced");
+    let granted = "select has_function_privilege('public', 'trunkline.is_unlimited()', 'execute')";
+    assert!(!sql.query_one(granted, &[]).await.unwrap().get::<_, bool>(0));
+    change("version = 0").await;
+    assert!(answer().await, "an older version is replaced");
+    change("version = 1000").await;
+    assert!(!answer().await, "a newer version is left alone");
+
+    // A role that may not replace them is told who may.
+    sql.batch_execute("update trunkline.installed_functions set version = 0").await.unwrap();
+    let role = format!("app_{}", database.name);
+    sql.batch_execute(&format!(
+        "create role {role} login; grant usage on schema trunkline to {role};
+         grant all on all tables in schema trunkline to {role};
+         grant execute on all functions in schema trunkline to {role}"
+    ))
+    .await
+    .unwrap();
+    let url = database.url.replacen(&format!("//{}@", database.user), &format!("//{role}@"), 1);
+    let Err(error) = Storage::open(&url, None, LIMITS).await else { panic!("a refusal expected") };
+    assert!(matches!(error, Error::OtherFunctions { .. }), "{error}");
+    assert!(error.to_string().contains("run `trunkline migrate` of this version as"), "{error}");
+}
+
 #[tokio::test]
 async fn a_schema_of_a_newer_broker_is_refused() {
     let database = Arc::new(TestDatabase::create().await);

@@ -6,8 +6,9 @@ use trunkline::storage::{self, Storage};
 
 use crate::support::{LIMITS, PRODUCER, Pooler, TestBroker, TestDatabase, until};
 
-/// Gives every setting that sessions rely on the worst possible value.
-async fn set_for_the_database(database: &TestDatabase) {
+/// Gives every setting that sessions rely on the worst possible value. The limit of a transaction is
+/// given apart, as pooled sessions can only lift it within the transaction.
+async fn set_for_the_database(database: &TestDatabase, transaction_timeout: &str) {
     let sql = database.sql().await;
     for setting in [
         "idle_session_timeout = '200ms'",
@@ -38,7 +39,10 @@ async fn set_for_the_database(database: &TestDatabase) {
     }
     let version = "select current_setting('server_version_num')::integer >= 170000";
     if sql.query_one(version, &[]).await.unwrap().get(0) {
-        let limit = format!("alter database {} set transaction_timeout = '1ms'", database.name);
+        let limit = format!(
+            "alter database {} set transaction_timeout = '{transaction_timeout}'",
+            database.name
+        );
         sql.batch_execute(&limit).await.unwrap();
     }
 }
@@ -72,7 +76,7 @@ const PERMANENT_SESSIONS: &str =
 async fn no_setting_of_the_database_or_the_role_affects_a_broker() {
     let (database, elsewhere) = (TestDatabase::create_empty().await, TestDatabase::create().await);
     let Role { name: role, url } = role(&database, "superuser").await;
-    set_for_the_database(&database).await;
+    set_for_the_database(&database, "1ms").await;
     let sql = elsewhere.sql().await;
     for setting in [
         "statement_timeout = '1ms'",
@@ -119,7 +123,9 @@ async fn no_setting_of_the_database_or_the_role_affects_a_broker() {
 async fn behind_a_pooler_no_setting_of_the_database_affects_a_broker() {
     let database = Arc::new(TestDatabase::create().await);
     let pooler = Pooler::start(&database, 3, true).await;
-    set_for_the_database(&database).await;
+    // These have none of the settings, as their sessions begin before.
+    let (mut blocker, observer) = (database.sql().await, database.sql().await);
+    set_for_the_database(&database, "200ms").await;
     let (url, direct_url) = (pooler.url(&database), database.url.clone());
     let drain = Duration::from_secs(5);
     let broker = TestBroker::start_with(database, &url, Some(&direct_url), drain).await;
@@ -131,6 +137,24 @@ async fn behind_a_pooler_no_setting_of_the_database_affects_a_broker() {
     .await;
     let mut stream = broker.consume("orders", "billing").await;
     assert_eq!(stream.payloads(1).await, ["x"]);
+
+    // A transaction that waits for a row outlives the database's limit.
+    let transaction = blocker.transaction().await.unwrap();
+    transaction.execute("select from trunkline.topic_head for update", &[]).await.unwrap();
+    let release = async {
+        until("a publish has waited for twice the limit", async || {
+            let waits = "select exists (
+                select from pg_stat_activity
+                where datname = current_database() and wait_event_type = 'Lock'
+                  and xact_start < clock_timestamp() - interval '400 ms')";
+            observer.query_one(waits, &[]).await.unwrap().get(0)
+        })
+        .await;
+        transaction.rollback().await.unwrap();
+    };
+    let (published, ()) = tokio::join!(broker.try_publish("orders", PRODUCER, ["y"]), release);
+    published.unwrap();
+    assert_eq!(stream.payloads(1).await, ["y"]);
 }
 
 /// The broker's role lacks the privilege to reset it, so the error names where it was set.

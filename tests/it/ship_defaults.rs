@@ -70,6 +70,6 @@ async fn the_rule_for_bad_lines_is_kept_in_the_state() {
     shipper.append("app.log", "after\n");
     let skip = [&resume[..], &["--on-bad-line", "skip", "app.log"]].concat();
     let stderr = shipper.ship_well(&skip).await;
-    assert!(stderr.contains("2 lines were published before; 1 messages"), "{stderr}");
+    assert!(stderr.contains("2 lines published before; 1 message"), "{stderr}");
     assert_eq!(shipper.broker.stored().await, 3);
 }

@@ -21,10 +21,12 @@ async fn objects_of_another_form_are_refused() {
         let input = format!("{{\"payload\":\"good\"}}\n{line}\n{{\"payload\":\"after\"}}\n");
         let before = usize::try_from(shipper.broker.stored().await).unwrap();
         let refused = shipper.ship_input(&["--json"], input).await;
-        assert_eq!((refused.code(), refused.stderr.lines().count()), (1, 1), "{refused:?}");
+        // The first run also says that it creates the topic.
+        let problems = refused.stderr.lines().filter(|line| !line.contains(" topic app"));
+        assert_eq!((refused.code(), problems.count()), (1, 1), "{refused:?}");
         assert!(refused.stderr.contains("line 2, column "), "{refused:?}");
         assert!(refused.stderr.contains(problem), "{refused:?}");
-        assert!(refused.stderr.contains("1 messages acknowledged"), "{refused:?}");
+        assert!(refused.stderr.contains("1 message acknowledged"), "{refused:?}");
         let stored = shipper.stored().await;
         assert_eq!(stored[before..], ["good"]);
     }

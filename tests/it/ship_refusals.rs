@@ -76,7 +76,7 @@ async fn a_refused_run_fences_nothing() {
         (&["--bad-lines-file", "no-folder/x.txt", "live.log"], 1, "no-folder/x.txt"),
         (&["--bad-lines-topic", "no topic", "live.log"], 1, "topic"),
         (&["--resume", "other.log"], 1, "is not the last message"),
-        (&["--resume", "short.log"], 1, "there are 1 lines"),
+        (&["--resume", "short.log"], 1, "the input has 1 line,"),
     ] {
         let refused = shipper.ship(&[&skip[..], words].concat()).await;
         assert_eq!(refused.code(), code, "{words:?}: {refused:?}");

@@ -140,16 +140,24 @@ async fn the_view_does_not_unpack_hidden_batches() {
     assert_eq!((measured.rows.len(), measured.unpacked), (15, 2));
 }
 
+/// Whether a documented statement reads messages, topics or consumers.
+fn reads(query: &str) -> bool {
+    let from = ["newest(", "read(", "message_at(", "read_since(", "topics", "consumers"];
+    from.iter().any(|name| query.contains(&format!("from trunkline.{name}")))
+}
+
 #[tokio::test]
 async fn the_documented_queries_read_few_batches() {
     let (_database, sql) = big_topic().await;
-    sql.batch_execute("update trunkline.topic set name = 'access' where name = 'big'")
-        .await
-        .unwrap();
+    sql.batch_execute(
+        "update trunkline.topic set name = case name when 'big' then 'access' else 'orders' end",
+    )
+    .await
+    .unwrap();
     let mut queries = 0;
     for document in DOCUMENTS {
         for block in Document::read(document).blocks_in("sql") {
-            for query in block.split_terminator(";\n") {
+            for query in block.split_terminator(";\n").filter(|query| reads(query)) {
                 let measured = measured(&sql, query).await;
                 assert!(measured.batches <= 25 && measured.unpacked <= 6, "{query}");
                 queries += 1;

@@ -152,11 +152,16 @@ async fn three_brokers_deliver_every_line_although_one_is_killed_midway() {
     }
     for (program, topic) in SHIPMENTS {
         let (topic, producer_id) = (topic.to_owned(), program.to_owned());
-        let request = proto::RegisterProducerRequest { topic, producer_id, fence: false };
+        let request = proto::RegisterProducerRequest {
+            topic,
+            producer_id,
+            fence: false,
+            ..Default::default()
+        };
         client.producers().register_producer(request).await.unwrap();
     }
     let (topic, consumer_id) = ("jobs".to_owned(), "poller".to_owned());
-    let poller = proto::RegisterConsumerRequest { topic, consumer_id, start: None };
+    let poller = proto::RegisterConsumerRequest { topic, consumer_id, ..Default::default() };
     client.consumers().register_consumer(poller).await.unwrap();
 
     // Each consumer's first process reads; the second one, on another broker, is its standby.

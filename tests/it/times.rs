@@ -71,6 +71,7 @@ async fn every_call_is_exact_to_the_nanosecond() {
                 topic: "orders".to_owned(),
                 consumer_id: format!("c{second}-{nanos}"),
                 start: Some(register_consumer_request::Start::Time(time)),
+                ..Default::default()
             };
             let registered = broker.consumers().register_consumer(register).await.unwrap();
             let position = registered.into_inner().consumer.unwrap().position;

@@ -136,7 +136,7 @@ async fn changed_certificates_serve_new_clients_while_open_streams_go_on() {
     let request = proto::RegisterConsumerRequest {
         topic: "orders".to_owned(),
         consumer_id: consumer_id.clone(),
-        start: None,
+        ..Default::default()
     };
     client.consumers().register_consumer(request).await.unwrap();
     let request =
@@ -286,5 +286,17 @@ async fn with_optional_certificates_a_client_needs_none_but_a_wrong_one_is_refus
         let builder = Client::builder(&broker.endpoint).ca_certificate(servers.pem());
         let client = builder.identity(identity.certificate, identity.key).connect().await;
         assert_eq!(is_refused(client).await, refused);
+    }
+}
+
+#[tokio::test]
+async fn the_command_says_that_a_port_expects_tls() {
+    let folder = TlsFolder::new(&Authority::new());
+    let broker = TlsBroker::start(&folder, &[]).await;
+    for command in [&["topic", "list"][..], &["health"]] {
+        let arguments = [&["--endpoint", broker.address()], command].concat();
+        let failed = Trunkline::run(&arguments).await;
+        assert_eq!((failed.code(), failed.stderr.lines().count()), (69, 1), "{failed:?}");
+        assert!(failed.stderr.contains("begin the endpoint with https://"), "{failed:?}");
     }
 }

@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use crate::{
     broker::{
-        admin::pages, catalogue::Catalogue, error::Error, lease::registry::Leases,
-        notify::outbox::LeaseScope, quotas::Quotas,
+        admin::{Ensured, pages},
+        catalogue::Catalogue,
+        error::Error,
+        lease::registry::Leases,
+        notify::outbox::LeaseScope,
+        quotas::Quotas,
     },
     model::{
         Claimant, Consumer, ConsumerId, Limit, Page, PageRequest, Principal, Start, TopicName,
@@ -53,6 +57,30 @@ impl ConsumerAdmin {
                     return Err(Error::NumbersUsedUp { what: "consumer" });
                 }
                 Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Gives a consumer, which belongs to `owner`, a position in a topic unless it has one.
+    pub async fn ensure(
+        &self,
+        topic: TopicName,
+        consumer: ConsumerId,
+        start: Start,
+        owner: Option<&Claimant>,
+    ) -> Result<Ensured<Consumer>, Error> {
+        loop {
+            match self.catalogue.consumer(&topic, &consumer).await {
+                // Somebody else may have registered it since the caller was permitted.
+                Ok(found) if !Claimant::may_use(owner, found.owner.as_ref()) => {
+                    return Err(Error::ConsumerExists { topic, consumer });
+                }
+                Err(Error::ConsumerNotFound { .. }) => {}
+                found => return found.map(Ensured::existing),
+            }
+            match self.register(topic.clone(), consumer.clone(), start, owner).await {
+                Err(Error::ConsumerExists { .. }) => {}
+                registered => return registered.map(Ensured::new),
             }
         }
     }

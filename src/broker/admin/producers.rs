@@ -3,7 +3,12 @@
 use std::sync::Arc;
 
 use crate::{
-    broker::{admin::pages, catalogue::Catalogue, error::Error, quotas::Quotas},
+    broker::{
+        admin::{Ensured, pages},
+        catalogue::Catalogue,
+        error::Error,
+        quotas::Quotas,
+    },
     model::{Claimant, Limit, Page, PageRequest, Principal, Producer, ProducerId, TopicName},
     storage::{self, Storage},
 };
@@ -33,6 +38,29 @@ impl ProducerAdmin {
             Ok(None) | Err(storage::Error::ParentGone) => Err(Error::TopicNotFound { topic }),
             Err(storage::Error::Taken) => Err(Error::ProducerExists { topic, producer }),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Allows a producer, which belongs to `owner`, to publish to a topic unless it may already.
+    pub async fn ensure(
+        &self,
+        topic: TopicName,
+        producer: ProducerId,
+        owner: Option<&Claimant>,
+    ) -> Result<Ensured<Producer>, Error> {
+        loop {
+            match self.catalogue.producer(&topic, &producer).await {
+                // Somebody else may have registered it since the caller was permitted.
+                Ok(found) if !Claimant::may_use(owner, found.owner.as_ref()) => {
+                    return Err(Error::ProducerExists { topic, producer });
+                }
+                Err(Error::ProducerNotFound { .. }) => {}
+                found => return found.map(Ensured::existing),
+            }
+            match self.register(topic.clone(), producer.clone(), owner).await {
+                Err(Error::ProducerExists { .. }) => {}
+                registered => return registered.map(Ensured::new),
+            }
         }
     }
 

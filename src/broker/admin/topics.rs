@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     broker::{
+        admin::Ensured,
         catalogue::Catalogue,
         characters::{Characters, texts},
         error::Error,
@@ -33,6 +34,33 @@ pub enum TrimTo {
     Time(TimeBound),
 }
 
+/// A topic to create.
+#[derive(Clone, Debug)]
+pub struct NewTopic {
+    /// Its name.
+    pub name: TopicName,
+    /// Free text for people.
+    pub description: String,
+    /// Names and values for tools.
+    pub labels: Labels,
+    /// How long messages are kept; `None` for ever.
+    pub retention: Option<Retention>,
+}
+
+impl NewTopic {
+    /// What it gives that an existing topic has otherwise. What it leaves empty is the same.
+    fn differences(&self, existing: &Topic) -> Vec<&'static str> {
+        let Self { description, labels, retention, .. } = self;
+        let retention = retention.map(Retention::as_stored);
+        let differs = [
+            ("description", !description.is_empty() && *description != existing.description),
+            ("labels", !labels.entries().is_empty() && *labels != existing.labels),
+            ("retention", retention.is_some_and(|retention| retention != existing.retention)),
+        ];
+        differs.into_iter().filter_map(|(field, differs)| differs.then_some(field)).collect()
+    }
+}
+
 /// Administers topics.
 pub struct TopicAdmin {
     pub(crate) storage: Arc<Storage>,
@@ -46,25 +74,47 @@ pub struct TopicAdmin {
 
 impl TopicAdmin {
     /// Creates an empty topic, for a creator if there is one.
-    pub async fn create(
-        &self,
-        topic: TopicName,
-        description: &str,
-        labels: &Labels,
-        retention: &Retention,
-        creator: Option<&Claimant>,
-    ) -> Result<Topic, Error> {
-        self.check_text("description", [description].into_iter()).await?;
+    pub async fn create(&self, new: &NewTopic, creator: Option<&Claimant>) -> Result<Topic, Error> {
+        let NewTopic { name, description, labels, retention } = new;
+        self.check_text("description", [description.as_str()].into_iter()).await?;
         self.check_text("labels", texts(labels)).await?;
-        let limit = self.quotas.topics;
+        let (limit, retention) = (self.quotas.topics, retention.unwrap_or_default());
         let create =
-            || self.storage.create_topic(&topic, description, labels, retention, creator, limit);
-        match self.storage.row_locks().of_topic(&topic, create).await {
+            || self.storage.create_topic(name, description, labels, &retention, creator, limit);
+        match self.storage.row_locks().of_topic(name, create).await {
             Err(storage::Error::Full) => Err(Error::TooManyTopics { limit }),
             Err(storage::Error::OwnerFull) => Err(Error::owner_full(creator, Limit::Topics)),
-            Err(storage::Error::Taken) => Err(Error::TopicExists { topic }),
+            Err(storage::Error::Taken) => Err(Error::TopicExists { topic: name.clone() }),
             Err(storage::Error::NumbersUsedUp) => Err(Error::NumbersUsedUp { what: "topic" }),
             other => Ok(other?),
+        }
+    }
+
+    /// A topic of this name, which is created for `creator` if there is none.
+    pub async fn ensure(
+        &self,
+        new: &NewTopic,
+        creator: Option<&Claimant>,
+    ) -> Result<Ensured<Topic>, Error> {
+        loop {
+            match self.existing(new).await {
+                Err(Error::TopicNotFound { .. }) => {}
+                found => return found.map(Ensured::existing),
+            }
+            match self.create(new, creator).await {
+                // Somebody else has created it since, and may have deleted it again.
+                Err(Error::TopicExists { .. }) => {}
+                created => return created.map(Ensured::new),
+            }
+        }
+    }
+
+    /// The topic of this name, unless it differs from what is asked for.
+    pub async fn existing(&self, new: &NewTopic) -> Result<Topic, Error> {
+        let topic = self.catalogue.topic(&new.name).await?;
+        match new.differences(&topic) {
+            fields if fields.is_empty() => Ok(topic),
+            fields => Err(Error::TopicDiffers { topic: new.name.clone(), fields }),
         }
     }
 

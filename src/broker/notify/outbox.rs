@@ -1,4 +1,5 @@
-//! Notifications for other brokers: heads that moved, and leases that were released or changed.
+//! Notifications for other brokers: heads that moved, and leases that were released or changed. SQL
+//! functions send some as well.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::model::{ConsumerKey, Offset, TopicId};
 
-/// A notification from another broker.
+/// A notification from another broker, or from a function that a client called with SQL.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Notification {
     /// A topic's head moved.
@@ -19,6 +20,10 @@ pub(crate) enum Notification {
     LeaseReleased(ConsumerKey),
     /// Leases were changed from outside, not by their holders.
     LeaseChanged(LeaseScope),
+    /// Transactions publish to a topic from SQL, and notify nobody of each message.
+    PublishedFromSql(TopicId),
+    /// Messages wait in the outbox of SQL publishers.
+    OutboxFilled,
 }
 
 /// Which leases changed.
@@ -109,6 +114,12 @@ impl Notification {
         if let Some(rest) = word.strip_prefix('c') {
             return Some(Self::LeaseChanged(LeaseScope::Consumer(parse_key(rest)?)));
         }
+        if let Some(topic) = word.strip_prefix('s') {
+            return Some(Self::PublishedFromSql(TopicId(topic.parse().ok()?)));
+        }
+        if word == "o" {
+            return Some(Self::OutboxFilled);
+        }
         if let Some(rest) = word.strip_prefix('t') {
             return Some(Self::LeaseChanged(LeaseScope::Topic(TopicId(rest.parse().ok()?))));
         }
@@ -152,8 +163,17 @@ mod tests {
     }
 
     #[test]
+    fn words_of_sql_functions_are_known() {
+        assert_eq!(Notification::parse("s5"), Some(Notification::PublishedFromSql(TopicId(5))));
+        assert_eq!(Notification::parse("o"), Some(Notification::OutboxFilled));
+    }
+
+    #[test]
     fn unknown_words_of_a_newer_broker_are_ignored() {
-        for word in ["", "h", "hx=1", "h1", "f", "fa", "fa/", "z9", "c", "c1", "c1/", "t", "tx"] {
+        for word in [
+            "", "h", "hx=1", "h1", "f", "fa", "fa/", "z9", "c", "c1", "c1/", "t", "tx", "s", "sx",
+            "o1",
+        ] {
             assert_eq!(Notification::parse(word), None, "{word}");
         }
     }

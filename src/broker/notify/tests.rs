@@ -62,6 +62,9 @@ impl Expected {
             Notification::LeaseChanged(scope) => {
                 assert!(self.changed.remove(&scope), "sent once");
             }
+            Notification::PublishedFromSql(_) | Notification::OutboxFilled => {
+                panic!("only SQL functions send {notification:?}");
+            }
         }
     }
 }

@@ -25,6 +25,11 @@ pub(super) fn describe(error: &Error) -> (Code, &'static str, Metadata) {
         Invalid(invalid) => (Code::InvalidArgument, "INVALID_FIELD", of_field(invalid)),
         TopicNotFound { topic } => (Code::NotFound, "TOPIC_NOT_FOUND", values([("topic", topic)])),
         TopicExists { topic } => (Code::AlreadyExists, "TOPIC_EXISTS", values([("topic", topic)])),
+        TopicDiffers { topic, fields } => (
+            Code::AlreadyExists,
+            "TOPIC_DIFFERS",
+            vec![("topic", topic.to_string()), ("fields", fields.join(","))],
+        ),
         ProducerNotFound { topic, producer } => (
             Code::NotFound,
             "PRODUCER_NOT_FOUND",

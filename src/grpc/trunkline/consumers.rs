@@ -9,7 +9,7 @@ use tracing::debug;
 use crate::{
     access::{self, Access},
     audit::Audit,
-    broker::{Broker, Consume, Error, Frame, Frames},
+    broker::{Broker, Consume, Ensured, Error, Frame, Frames},
     grpc::{
         answers::AnswerRoom,
         audited::{self, Denials},
@@ -47,7 +47,8 @@ impl ConsumerService for Consumers {
     ) -> Result<Response<proto::RegisterConsumerResponse>, Status> {
         let entry = audited::entry(Act::RegisterConsumer, &request);
         let caller = caller::of(&self.access, &request)?;
-        let proto::RegisterConsumerRequest { topic, consumer_id, start } = request.into_inner();
+        let proto::RegisterConsumerRequest { topic, consumer_id, start, if_missing } =
+            request.into_inner();
         let topic = decode::topic_name(&topic).map_err(refuse)?;
         let id = decode::consumer_or_new(&consumer_id).map_err(refuse)?;
         let start = decode::start(start).map_err(refuse)?;
@@ -57,15 +58,19 @@ impl ConsumerService for Consumers {
         let entry = entry.to_registration(&key);
         let registered = async move {
             let consumers = &broker.consumers;
-            let consumer = consumers.register(key.topic, id, start, owner.as_ref()).await;
-            audited::settle(&audit, entry, consumer, |consumer, entry| {
+            let owner = owner.as_ref();
+            let consumer = match if_missing {
+                true => consumers.ensure(key.topic, id, start, owner).await,
+                false => consumers.register(key.topic, id, start, owner).await.map(Ensured::new),
+            };
+            audited::settle_ensured(&audit, entry, consumer, |consumer, entry| {
                 entry.with("position", consumer.position)
             })
             .await
         };
-        let consumer = self.audit.finish(registered).await?;
+        let Ensured { entry: consumer, existed } = self.audit.finish(registered).await?;
         let consumer = Some(encode::consumer(&topic, consumer));
-        Ok(Response::new(proto::RegisterConsumerResponse { consumer }))
+        Ok(Response::new(proto::RegisterConsumerResponse { consumer, existed }))
     }
 
     async fn unregister_consumer(

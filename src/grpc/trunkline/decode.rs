@@ -7,7 +7,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::{Commit, CommitMode, Consume, FrameLimits, OnBusy, Publish, Pull, Stop, TrimTo},
+    broker::{
+        Commit, CommitMode, Consume, FrameLimits, NewTopic, OnBusy, Publish, Pull, Stop, TrimTo,
+    },
     model::{
         ConsumerId, Epoch, InvalidInput, InvalidValue, Labels, MAX_MESSAGE_BYTES,
         MAX_REQUEST_MESSAGES, Message, NewMessages, Offset, Origin, ProducerId, Retention,
@@ -152,6 +154,18 @@ pub(super) fn topic_changes(request: proto::UpdateTopicRequest) -> Decoded<Topic
         return Err(InvalidInput::new("update_mask", "leaves nothing to change"));
     }
     Ok(changes)
+}
+
+/// A topic to create.
+pub(super) fn new_topic(request: proto::CreateTopicRequest) -> Decoded<NewTopic> {
+    let proto::CreateTopicRequest { topic, description, labels: entries, retention: kept, .. } =
+        request;
+    Ok(NewTopic {
+        name: topic_name(&topic)?,
+        description: self::description(description)?,
+        labels: labels(entries)?,
+        retention: kept.map(|kept| retention(Some(kept))).transpose()?,
+    })
 }
 
 /// A topic's retention; without any, messages are kept for ever.

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     access::Access,
     audit::Audit,
-    broker::Broker,
+    broker::{Broker, Ensured},
     grpc::{
         arrivals::Arrivals,
         audited::{self, Denials},
@@ -44,30 +44,33 @@ impl ProducerService for Producers {
         &self,
         request: Request<proto::RegisterProducerRequest>,
     ) -> Result<Response<proto::RegisterProducerResponse>, Status> {
-        let proto::RegisterProducerRequest { topic, producer_id, fence } = request.get_ref();
+        let proto::RegisterProducerRequest { topic, producer_id, fence, if_missing } =
+            request.get_ref();
         let topic = decode::topic_name(topic).map_err(refuse)?;
         let id = decode::producer_or_new(producer_id).map_err(refuse)?;
         let caller = caller::of(&self.access, &request)?;
         let key = RegistrationKey::producer(&topic, &id);
         let owner = self.access.claim(&caller, &key).await.map_err(refuse)?;
-        let fence = *fence;
+        let (fence, if_missing) = (*fence, *if_missing);
         let act = if fence { Act::FenceProducer } else { Act::RegisterProducer };
         let entry = audited::entry(act, &request).to_registration(&key);
         let (broker, audit) = (self.broker.clone(), self.audit.clone());
         let registered = async move {
             let producers = &broker.producers;
-            let producer = match fence {
-                true => producers.fence(key.topic, id, owner.as_ref()).await,
-                false => producers.register(key.topic, id, owner.as_ref()).await,
+            let owner = owner.as_ref();
+            let producer = match (fence, if_missing) {
+                (true, _) => producers.fence(key.topic, id, owner).await.map(Ensured::new),
+                (false, true) => producers.ensure(key.topic, id, owner).await,
+                (false, false) => producers.register(key.topic, id, owner).await.map(Ensured::new),
             };
-            audited::settle(&audit, entry, producer, |producer, entry| {
+            audited::settle_ensured(&audit, entry, producer, |producer, entry| {
                 entry.with("epoch", producer.epoch)
             })
             .await
         };
-        let producer = self.audit.finish(registered).await?;
+        let Ensured { entry: producer, existed } = self.audit.finish(registered).await?;
         let producer = Some(encode::producer(&topic, producer));
-        Ok(Response::new(proto::RegisterProducerResponse { producer }))
+        Ok(Response::new(proto::RegisterProducerResponse { producer, existed }))
     }
 
     async fn unregister_producer(

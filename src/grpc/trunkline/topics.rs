@@ -7,13 +7,13 @@ use tonic::{Request, Response, Status};
 use crate::{
     access::Access,
     audit::Audit,
-    broker::Broker,
+    broker::{Broker, Ensured, Error, NewTopic},
     grpc::{
         audited, caller,
         status::refuse,
         trunkline::{decode, encode, page_token},
     },
-    model::{Act, Limit, Retention, TopicName},
+    model::{Act, AuditEntry, Claimant, Limit, Retention, Topic, TopicName},
     proto::{self, Bounded, raw::topic_service_server::TopicService},
 };
 
@@ -36,22 +36,23 @@ impl TopicService for Topics {
         let entry = audited::entry(Act::CreateTopic, &request);
         let caller = caller::of(&self.access, &request)?;
         let request = decode::bounded(request.into_inner(), "labels", "entries").map_err(refuse)?;
-        let proto::CreateTopicRequest { topic, description, labels, retention } = request;
-        let name = decode::topic_name(&topic).map_err(refuse)?;
-        let description = decode::description(description).map_err(refuse)?;
-        let labels = decode::labels(labels).map_err(refuse)?;
-        let retention = decode::retention(retention).map_err(refuse)?;
-        self.access.permit_topic(&caller, &name).map_err(refuse)?;
-        let creator = self.access.claimant(&caller, Limit::Topics);
-        let (broker, audit, entry) = (self.broker.clone(), self.audit.clone(), entry.on(&name));
-        let created = async move {
-            let topics = &broker.topics;
-            let created =
-                topics.create(name, &description, &labels, &retention, creator.as_ref()).await;
-            audited::settle(&audit, entry, created, |_, entry| entry).await
+        let if_missing = request.if_missing;
+        let new = decode::new_topic(request).map_err(refuse)?;
+        let topic = match self.access.permit_topic(&caller, &new.name) {
+            Ok(()) => {
+                let creator = self.access.claimant(&caller, Limit::Topics);
+                self.create(new, if_missing, creator, entry).await?
+            }
+            Err(denied) if if_missing && self.access.knows_topic(&caller, &new.name) => {
+                match self.broker.topics.existing(&new).await {
+                    Err(Error::TopicNotFound { .. }) => return Err(refuse(denied)),
+                    found => Ensured { entry: found.map_err(refuse)?, existed: true },
+                }
+            }
+            Err(denied) => return Err(refuse(denied)),
         };
-        let topic = self.audit.finish(created).await?;
-        Ok(Response::new(proto::CreateTopicResponse { topic: Some(encode::topic(topic)) }))
+        let Ensured { entry: topic, existed } = topic;
+        Ok(Response::new(proto::CreateTopicResponse { topic: Some(encode::topic(topic)), existed }))
     }
 
     async fn get_topic(
@@ -164,6 +165,27 @@ impl TopicService for Topics {
 }
 
 impl Topics {
+    /// Creates a topic, if it is missing or in any case, and records it.
+    async fn create(
+        &self,
+        new: NewTopic,
+        if_missing: bool,
+        creator: Option<Claimant>,
+        entry: AuditEntry,
+    ) -> Result<Ensured<Topic>, Status> {
+        let entry = entry.on(&new.name);
+        let (broker, audit) = (self.broker.clone(), self.audit.clone());
+        let created = async move {
+            let (topics, creator) = (&broker.topics, creator.as_ref());
+            let created = match if_missing {
+                true => topics.ensure(&new, creator).await,
+                false => topics.create(&new, creator).await.map(Ensured::new),
+            };
+            audited::settle_ensured(&audit, entry, created, |_, entry| entry).await
+        };
+        self.audit.finish(created).await
+    }
+
     /// Refuses a caller without the right on a topic that its call needs.
     fn permit<T>(&self, request: &Request<T>, topic: &TopicName) -> Result<(), Status> {
         let caller = caller::of(&self.access, request)?;

@@ -114,11 +114,9 @@ async fn store(
     }
     if sent.contains_key("register") {
         let (topic, producer_id) = (topic.to_owned(), producer_id.clone());
-        let request = RegisterProducerRequest { topic, producer_id, ..Default::default() };
-        match visitor.calls.producers().register_producer(request).await {
-            Err(status) if status.code() != Code::AlreadyExists => return Err(of_form(status)),
-            _ => {}
-        }
+        let request =
+            RegisterProducerRequest { topic, producer_id, if_missing: true, ..Default::default() };
+        visitor.calls.producers().register_producer(request).await.map_err(of_form)?;
     }
     let key = of("key");
     let message = NewMessage {

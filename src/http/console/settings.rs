@@ -342,6 +342,7 @@ pub(super) async fn create(
             description: of("description"),
             labels: form::pairs("labels", &of("labels"))?,
             retention: Some(retention(&sent)?),
+            ..Default::default()
         };
         visitor.calls.topics().create_topic(request).await?;
         Ok::<_, Problem>(())

@@ -2,14 +2,17 @@ use std::net::SocketAddr;
 
 use clap::{ArgAction, Args, builder::BoolishValueParser};
 
+use super::listen;
+
 /// How many topics, and how many consumers, an overview lists unless it is told.
 pub const DEFAULT_MAX_SERIES: u32 = 10_000;
 
 /// The HTTP port.
 #[derive(Args, Clone, Debug)]
 pub struct HttpOptions {
-    /// Address for HTTP: metrics at /metrics, health at /livez and /readyz. Port 0 takes a free one;
-    /// `off` serves no HTTP.
+    /// Address for HTTP, as HOST:PORT: metrics at /metrics, health at /livez and /readyz. Port 0
+    /// takes a free one, and :PORT alone means all IPv4 addresses of this machine; `off` serves no
+    /// HTTP.
     #[arg(long, env = "TRUNKLINE_HTTP", value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub http: HttpAddress,
 
@@ -43,12 +46,7 @@ impl std::str::FromStr for HttpAddress {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "off" => Ok(Self::Off),
-            address => match address.parse() {
-                Ok(address) => Ok(Self::On(address)),
-                Err(_) => {
-                    Err("must be an address with a port, such as 127.0.0.1:8080, or off".into())
-                }
-            },
+            address => listen::parse(address, "127.0.0.1:8080, or off").map(Self::On),
         }
     }
 }

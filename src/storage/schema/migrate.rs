@@ -9,7 +9,10 @@ use tracing::{info, warn};
 use crate::storage::{
     connector::Connector,
     error::{Error, chain},
-    schema::privileges::{self, MissingOwner},
+    schema::{
+        functions,
+        privileges::{self, MissingOwner},
+    },
     session::prepare_session,
 };
 
@@ -58,6 +61,7 @@ async fn lock_and_migrate(client: &mut Client) -> Result<(), Error> {
         apply_migrations(client, found).await?;
     }
     privileges::require_use(client).await?;
+    functions::install(client).await?;
     if !compresses_with_lz4(client).await? {
         let hint = "the server was built without lz4";
         warn!(hint, "store payloads with the server's default compression");

@@ -13,7 +13,7 @@ use crate::storage::{
 
 /// What the statements of this layer do with each table. Identity columns take their numbers
 /// without a privilege, and foreign keys are checked as the tables' owner.
-const TABLES: [(&str, &str); 13] = [
+const TABLES: [(&str, &str); 14] = [
     ("topic", "select, insert, update, delete"),
     ("topic_head", "select, insert, update, delete"),
     ("producer_topic", "select, insert, update, delete"),
@@ -27,13 +27,15 @@ const TABLES: [(&str, &str); 13] = [
     ("access_quota", "select, insert, update, delete"),
     ("access_version", "select"),
     ("audit", "select, insert"),
+    ("outbox", "select"),
 ];
 
 /// What a start reads besides, in direct sessions only.
-const HISTORY: (&str, &str) = ("schema_history", "select");
+const OF_A_START: [(&str, &str); 2] =
+    [("schema_history", "select"), ("installed_functions", "select")];
 
 /// Functions that the statements of this layer call.
-const FUNCTIONS: [&str; 1] = ["changed_meanwhile"];
+const FUNCTIONS: [&str; 2] = ["changed_meanwhile", "move_outbox"];
 
 /// What exists of the schema, and what the session's role may do with it.
 pub(crate) struct Schema {
@@ -89,6 +91,9 @@ pub(crate) async fn find_owners_without_rights(
             select relowner from pg_class
             where relnamespace = (select oid from pg_namespace where nspname = 'trunkline')
               and relkind in ('r', 'v', 'S')
+            union
+            select proowner from pg_proc
+            where pronamespace = (select oid from pg_namespace where nspname = 'trunkline')
         )
         select current_user::text, rolname::text
         from owner join pg_roles using (oid) where not pg_has_role(oid, 'usage')
@@ -110,7 +115,7 @@ pub(crate) async fn require_creation_in_schema(client: &Client) -> Result<(), Er
 
 /// Refuses a role that may not do everything that a broker does with a migrated schema.
 pub(crate) async fn require_use(client: &Client) -> Result<(), Error> {
-    let tables = [HISTORY].into_iter().chain(TABLES);
+    let tables = OF_A_START.into_iter().chain(TABLES);
     refuse(&client.query(&missing_for_use(tables), &[]).await?)
 }
 
@@ -178,14 +183,14 @@ fn quoted(identifier: &str) -> String {
 impl Storage {
     /// Whether the role may vacuum: as the owner of the table or of the database, or by the
     /// privilege `maintain`, which came with PostgreSQL 17.
-    pub async fn may_vacuum(&self) -> Result<bool, Error> {
+    pub async fn may_vacuum(&self, table: &str) -> Result<bool, Error> {
         let statement = "-- find_vacuum_privilege
             select pg_has_role(relowner, 'usage') or pg_has_role(datdba, 'usage')
                    or case when current_setting('server_version_num')::integer >= 170000
                            then has_table_privilege(c.oid, 'maintain') else false end
             from pg_class c, pg_database
-            where c.oid = 'trunkline.batch'::regclass and datname = current_database()";
-        Ok(self.query().await?.query_one(statement, &[]).await?.get(0))
+            where c.oid = ('trunkline.' || $1::text)::regclass and datname = current_database()";
+        Ok(self.query().await?.query_one(statement, &[&table]).await?.get(0))
     }
 }
 

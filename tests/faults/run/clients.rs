@@ -12,8 +12,8 @@ use crate::{
     history::What,
     values::{Sizes, producer_name},
     workload::{
-        ConsumerClient, LibraryProducer, PipedProducer, Sequencing, UnaryProducer, observe,
-        seek_repeatedly, trim_repeatedly,
+        ConsumerClient, LibraryProducer, PipedProducer, Sequencing, SqlProducer, UnaryProducer,
+        Way, observe, seek_repeatedly, trim_repeatedly,
     },
 };
 
@@ -97,7 +97,7 @@ impl Run {
             let request = proto::RegisterConsumerRequest {
                 topic: behaviour.topic.to_string(),
                 consumer_id: consumer.to_owned(),
-                start: None,
+                ..Default::default()
             };
             let owner = ConsumerClient { consumer: consumer.into(), ..behaviour.clone() };
             let client = self.client_as(&owner.principal(), 0).await;
@@ -119,6 +119,25 @@ impl Run {
 }
 
 impl Run {
+    /// Starts producers that publish with SQL, two of each way on the same topics.
+    pub(super) async fn start_sql_clients(&mut self) {
+        let client = self.client(0).await;
+        for (topic, name, way) in [
+            ("hot", "hot-sql-later-a", Way::Later),
+            ("hot", "hot-sql-later-b", Way::Later),
+            ("side-0", "side-sql-later", Way::Later),
+            ("hot", "hot-sql-commit", Way::AtCommit),
+            ("side-0", "side-sql-commit", Way::AtCommit),
+            ("side-0", "side-sql-direct", Way::Direct),
+        ] {
+            register(&client, topic, name).await;
+            let producer = SqlProducer { topic: topic.into(), name: name.into(), way };
+            self.writers.spawn(producer.run(self.world.clone()));
+        }
+    }
+}
+
+impl Run {
     /// Makes the clients principals with a grant each, if there is authentication.
     async fn enrol(&self, grants: &[(String, Operation, &str)]) {
         let Some(access) = &self.world.access else { return };
@@ -132,6 +151,7 @@ impl Run {
 /// Registers a producer.
 pub async fn register(client: &Client, topic: &str, name: &str) {
     let (topic, producer_id) = (topic.to_owned(), name.to_owned());
-    let request = proto::RegisterProducerRequest { topic, producer_id, fence: false };
+    let request =
+        proto::RegisterProducerRequest { topic, producer_id, fence: false, ..Default::default() };
     client.producers().register_producer(request).await.unwrap();
 }

@@ -20,6 +20,7 @@ impl Run {
                 return Err(format!("{count} producers have no answer"));
             }
         }
+        let left = "select exists (select from trunkline.outbox)";
         let behind = "select t.name || '/' || c.consumer_id, c.position, h.next_offset, c.holder
             from trunkline.consumer_topic c
             join trunkline.topic_head h using (topic_id) join trunkline.topic t on t.id = topic_id
@@ -27,7 +28,9 @@ impl Run {
         let sql = self.sql().await;
         loop {
             let rows = sql.query(behind, &[]).await.map_err(|error| error.to_string())?;
-            if rows.is_empty() {
+            let left = sql.query_one(left, &[]).await.map_err(|error| error.to_string())?;
+            let is_left: bool = left.get(0);
+            if rows.is_empty() && !is_left {
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -37,7 +40,8 @@ impl Run {
                     let holder: String = row.get(3);
                     format!("{who} is at {position} of {head} (held by {holder:?})")
                 });
-                return Err(behind.collect::<Vec<_>>().join(", "));
+                let outbox = is_left.then(|| "the outbox is not empty".to_owned());
+                return Err(behind.chain(outbox).collect::<Vec<_>>().join(", "));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

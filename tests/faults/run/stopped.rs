@@ -34,7 +34,7 @@ impl Stopped {
             let request = proto::RegisterConsumerRequest {
                 topic: TOPIC.to_owned(),
                 consumer_id: consumer.clone(),
-                start: None,
+                ..Default::default()
             };
             retry(async || {
                 let registered = client.consumers().register_consumer(request.clone()).await;

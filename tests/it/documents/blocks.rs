@@ -16,9 +16,12 @@ const NO_CODE: [(&str, &str); 2] =
     [("mermaid", "a diagram"), ("text", "a picture of folders or layers")];
 
 /// Shell commands that no test runs as they stand, by what they begin with, and why.
-const NOT_RUN: [(&str, &str); 5] = [
+const NOT_RUN: [(&str, &str); 8] = [
     ("make ", "a target that exists; CI runs it"),
     ("cargo test", "runs tests, of which this is one"),
+    ("cargo install", "builds the command that the tests run"),
+    ("kubectl ", "needs a cluster; scripts/check-ops checks the manifests"),
+    ("sudo ", "changes the machine; scripts/check-deb does what it does"),
     ("cargo run --no-default-features", "clients/rust/test runs it"),
     (
         "benches/",
@@ -143,6 +146,10 @@ fn prove_existence(begin: &str, command: &str) -> Result<(), String> {
             })
         }
         "benches/" => root().join(words[0]).is_file(),
+        "kubectl " | "sudo " => {
+            let mut files = words.iter().filter(|word| word.starts_with("ops/"));
+            files.all(|file| root().join(file).exists())
+        }
         _ => true,
     };
     exists.then_some(()).ok_or_else(|| format!("what `{command}` names is not there"))
@@ -203,6 +210,8 @@ fn a_block_that_nothing_proves_is_found() {
         ("docs/new.md", "```sh\nmake soak SECONDS=1\n```", true),
         ("docs/new.md", "```sh\nmake soak NOTHING=1\n```", false),
         ("docs/new.md", "```sh\nbenches/nothing\n```", false),
+        ("docs/new.md", "```sh\nkubectl apply -f ops/kubernetes\n```", true),
+        ("docs/new.md", "```sh\nkubectl apply -f ops/nothing\n```", false),
         ("docs/new.md", "```sql\nselect 1;\n```", false),
         ("docs/new.md", "```rs\nlet client = nothing();\n```", false),
         ("docs/new.md", "```rs\nproducer.close().await?;\n```", true),

@@ -10,13 +10,14 @@ use super::blocks;
 use crate::support::{Document, TestBroker, TestDatabase, http::HttpBroker, root, soon};
 
 /// The pages whose commands are run here.
-pub(super) const DOCUMENTS: [&str; 7] = [
+pub(super) const DOCUMENTS: [&str; 8] = [
     "README.md",
     "docs/tour.md",
     "docs/operations.md",
     "docs/metrics.md",
     "docs/performance.md",
     "docs/roles.md",
+    "docs/shipping.md",
     "docs/tracing.md",
 ];
 
@@ -40,7 +41,7 @@ async fn the_commands_of_the_readme_run() {
 #[tokio::test]
 #[cfg_attr(not(has_pg_dump), ignore = "psql is not on this machine")]
 async fn the_commands_of_the_tour_run() {
-    assert_eq!(Reader::new().await.follow("docs/tour.md").await, 25);
+    assert_eq!(Reader::new().await.follow("docs/tour.md").await, 32);
 }
 
 #[tokio::test]
@@ -98,6 +99,16 @@ async fn the_commands_of_performance_run() {
 #[tokio::test]
 async fn the_commands_of_roles_run() {
     assert_eq!(Reader::new().await.follow("docs/roles.md").await, 3);
+}
+
+#[tokio::test]
+async fn the_commands_of_shipping_run() {
+    let reader = Reader::new().await;
+    assert_eq!(reader.follow("docs/shipping.md").await, 9);
+    let read = "select count(*) from trunkline.message";
+    let stored: i64 = reader.broker.sql().await.query_one(read, &[]).await.unwrap().get(0);
+    // Three lines on each of two topics, and two of app.log.
+    assert_eq!(stored, 8);
 }
 
 #[tokio::test]
@@ -196,5 +207,6 @@ fn goes_on(command: &str) -> bool {
     has("trunkline serve")
         || has("tail -f ")
         || has(" -F")
+        || has(" --follow ") && !has(" --exit-at-end ")
         || has("trunkline consume ") && !has(" -n ") && !has(" --until-")
 }

@@ -1,0 +1,34 @@
+create or replace function trunkline.seek(
+    topic text, consumer text, to_offset bigint default null, to_time timestamptz default null,
+    latest boolean default false
+) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+    registered trunkline.consumer_topic;
+    -- An administrator of the topic seeks everyone's.
+    is_own     boolean := not trunkline.may(array['admin'], topic);
+    target     bigint;
+begin
+    unlisten trunkline_nobody;
+    loop
+        registered := trunkline.find_consumer(array['consume', 'admin'], topic, consumer, is_own);
+        target := trunkline.resolve_start(topic, registered.topic_id, to_offset, to_time, latest);
+        update trunkline.consumer_topic c
+        set position = target, epoch = c.epoch + 1, seek_epoch = c.epoch + 1,
+            updated_at = clock_timestamp()
+        where c.topic_id = registered.topic_id and c.id = registered.id;
+        -- Otherwise it was unregistered meanwhile, and perhaps registered again.
+        exit when found;
+    end loop;
+    perform trunkline.record_act('seek', topic, 'consumer ' || consumer,
+        jsonb_build_object('position', target::text));
+    -- A stream that holds the lease goes on from there.
+    perform pg_notify('trunkline', format('sql c%s/%s', registered.topic_id, registered.id));
+    return target;
+end
+$$;
+comment on function trunkline.seek is 'Moves a consumer''s position to an offset, a time, or an end of the log: the oldest message unless told otherwise. Returns the position';
+revoke execute on function trunkline.seek from public;
