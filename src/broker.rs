@@ -13,6 +13,7 @@ mod characters;
 mod consume;
 mod error;
 mod health;
+mod hot_topics;
 mod lease;
 mod load;
 mod log;
@@ -78,7 +79,8 @@ use calls::Calls;
 use catalogue::Catalogue;
 use characters::Characters;
 use consume::{positions::Positions, stream_limit::StreamLimit};
-use health::{HotTopics, Poller};
+use health::Poller;
+use hot_topics::HotTopics;
 use lease::{registry::Leases, session::SessionKeeper};
 use log::topics::TopicLogs;
 use notify::{

@@ -84,7 +84,8 @@ const ROOMS: Arrows = &[
     ),
     ("relay", &["backoff", "log", "notify"]),
     ("retention", &["log"]),
-    ("health", &["backoff", "log", "truncation"]),
+    ("health", &["backoff", "hot_topics", "log", "truncation"]),
+    ("hot_topics", &[]),
     ("testing", &[]),
 ];
 
