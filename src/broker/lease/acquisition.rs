@@ -11,7 +11,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle, time::sleep};
 
 use crate::{
     broker::{
@@ -21,6 +21,7 @@ use crate::{
             registry::Waiter,
             state::{ActiveLease, LeaseEnd, LeaseState, LeaseStatus},
         },
+        notify::outbox::LeaseScope,
     },
     model::{ConsumerKey, Epoch, Offset},
     storage::{ClaimToken, EpochStart, LeaseSession},
@@ -29,6 +30,11 @@ use crate::{
 /// How long a stream that ends waits for its lease to be released, so that its client can acquire
 /// it again at once.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// When a stream that is held back looks for a commit from elsewhere, at first and at last, if the
+/// commit before came from elsewhere. Until one has, the poll of the leases finds it.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// A lease; released when it is dropped.
 pub(crate) struct Lease {
@@ -143,10 +149,21 @@ impl Lease {
     }
 
     /// Waits until the stored position is beyond `known`; for ever if the lease ended.
+    ///
+    /// Nobody tells of a commit from SQL, so the database is asked for it.
     pub(crate) async fn committed_beyond(&self, known: Offset) {
         let mut status = self.status.clone();
-        // The sender lives as long as the lease.
-        let _ = status.wait_for(|status| status.committed > known).await;
+        let mut pause = FIRST_LOOK;
+        loop {
+            tokio::select! {
+                // Cannot fail: the sender lives as long as the lease.
+                _ = status.wait_for(|status| status.committed > known) => return,
+                () = sleep(pause), if self.active.state.is_committed_elsewhere() => {}
+            }
+            self.waiter.leases.check_soon(LeaseScope::Consumer(self.key()));
+            // So that a stream waits for at most half as long again as its client worked.
+            pause = (pause * 3 / 2).min(LAST_LOOK);
+        }
     }
 
     /// Waits for something that the stream must act on.

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicI64, Ordering},
+    atomic::{AtomicBool, AtomicI64, Ordering},
 };
 
 use tokio::sync::watch;
@@ -26,6 +26,8 @@ pub(crate) struct LeaseState {
     status: watch::Sender<LeaseStatus>,
     /// The offset up to which messages were handed out.
     delivered: AtomicI64,
+    /// Whether the last commit was not made through this broker: from SQL, or to another broker.
+    is_committed_elsewhere: AtomicBool,
 }
 
 /// What the stream of a lease watches.
@@ -54,7 +56,11 @@ impl LeaseState {
     /// The state of a lease whose epoch begins at a position.
     pub(crate) fn new(epoch: Epoch, position: Offset) -> Self {
         let status = LeaseStatus { epoch, start: position, committed: position, ended: None };
-        Self { status: watch::Sender::new(status), delivered: AtomicI64::new(position.0) }
+        Self {
+            status: watch::Sender::new(status),
+            delivered: AtomicI64::new(position.0),
+            is_committed_elsewhere: AtomicBool::new(false),
+        }
     }
 
     /// The status, now and from now on.
@@ -86,15 +92,26 @@ impl LeaseState {
         }
     }
 
-    /// Records that a position was stored under an epoch.
+    /// Records that this broker stored a position under an epoch.
     pub(crate) fn record_stored(&self, epoch: Epoch, position: Offset) {
+        if self.advance(epoch, position) {
+            self.is_committed_elsewhere.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the last commit was not made through this broker.
+    pub(crate) fn is_committed_elsewhere(&self) -> bool {
+        self.is_committed_elsewhere.load(Ordering::Relaxed)
+    }
+
+    fn advance(&self, epoch: Epoch, position: Offset) -> bool {
         self.status.send_if_modified(|status| {
             let advances = status.epoch == epoch && position > status.committed;
             if advances {
                 status.committed = position;
             }
             advances
-        });
+        })
     }
 
     /// Records a change that the lease's own session found; `None` if the consumer no longer
@@ -118,7 +135,9 @@ impl LeaseState {
             }
             sought
         });
-        self.record_stored(epoch, position);
+        if self.advance(epoch, position) {
+            self.is_committed_elsewhere.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Ends the lease, unless it has ended already.
