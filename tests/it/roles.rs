@@ -175,6 +175,28 @@ async fn a_role_that_owns_the_schema_needs_no_right_to_create_schemas() {
     }
 }
 
+/// Functions run with their owner's rights, which must not be those of a superuser.
+#[tokio::test]
+async fn what_a_superuser_adds_to_the_schema_belongs_to_its_owner() {
+    let database = TestDatabase::create_empty().await;
+    let owner = role(&database, "owner").await;
+    let sql = database.sql().await;
+    let schema = format!("create schema trunkline authorization {owner}");
+    sql.batch_execute(&schema).await.unwrap();
+    let owners = "select array_agg(distinct owner::regrole::text) from (
+            select relowner from pg_class where relnamespace = 'trunkline'::regnamespace
+            union all
+            select proowner from pg_proc where pronamespace = 'trunkline'::regnamespace
+        ) one (owner)";
+    let again = "delete from trunkline.installed_functions; drop function trunkline.topic_info";
+    for prepare in ["", again] {
+        sql.batch_execute(prepare).await.unwrap();
+        Storage::open(&database.url, None, LIMITS).await.unwrap().close();
+        let found: Vec<String> = sql.query_one(owners, &[]).await.unwrap().get(0);
+        assert_eq!(found, [owner.as_str()], "{prepare}");
+    }
+}
+
 #[tokio::test]
 async fn a_role_without_privileges_on_the_schema_is_told_every_grant_it_needs() {
     let database = TestDatabase::create().await;

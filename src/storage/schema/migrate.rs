@@ -132,6 +132,7 @@ async fn apply_migrations(client: &mut Client, found: i32) -> Result<(), Error> 
     if let Some(MissingOwner { role, owner }) = owners {
         return Err(Error::OlderSchema { found, known: newest(), role, owner });
     }
+    privileges::act_as_owner(client).await?;
     privileges::require_creation_in_schema(client).await?;
     let mut runner = embedded::migrations::runner().set_target(Target::Latest);
     runner.set_migration_table_name(HISTORY);
@@ -139,7 +140,7 @@ async fn apply_migrations(client: &mut Client, found: i32) -> Result<(), Error> 
     for migration in report.applied_migrations() {
         info!(version = migration.version(), migration = migration.name(), "migrated the schema");
     }
-    Ok(())
+    privileges::act_as_oneself(client).await
 }
 
 async fn compresses_with_lz4(client: &Client) -> Result<bool, Error> {

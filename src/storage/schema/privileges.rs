@@ -13,7 +13,7 @@ use crate::storage::{
 
 /// What the statements of this layer do with each table. Identity columns take their numbers
 /// without a privilege, and foreign keys are checked as the tables' owner.
-const TABLES: [(&str, &str); 14] = [
+const TABLES: [(&str, &str); 15] = [
     ("topic", "select, insert, update, delete"),
     ("topic_head", "select, insert, update, delete"),
     ("producer_topic", "select, insert, update, delete"),
@@ -28,6 +28,7 @@ const TABLES: [(&str, &str); 14] = [
     ("access_version", "select"),
     ("audit", "select, insert"),
     ("outbox", "select"),
+    ("outbox_pass", "select"),
 ];
 
 /// What a start reads besides, in direct sessions only.
@@ -84,22 +85,49 @@ pub(crate) struct MissingOwner {
 pub(crate) async fn find_owners_without_rights(
     client: &Client,
 ) -> Result<Option<MissingOwner>, Error> {
-    let statement = "-- find_owners_without_rights
-        with owner (oid) as (
-            select nspowner from pg_namespace where nspname = 'trunkline'
-            union
-            select relowner from pg_class
-            where relnamespace = (select oid from pg_namespace where nspname = 'trunkline')
-              and relkind in ('r', 'v', 'S')
-            union
-            select proowner from pg_proc
-            where pronamespace = (select oid from pg_namespace where nspname = 'trunkline')
-        )
+    let statement = format!(
+        "-- find_owners_without_rights
+        with owner (oid) as ({OWNERS})
         select current_user::text, rolname::text
         from owner join pg_roles using (oid) where not pg_has_role(oid, 'usage')
-        order by rolname limit 1";
-    let row = client.query_opt(statement, &[]).await?;
+        order by rolname limit 1"
+    );
+    let row = client.query_opt(&statement, &[]).await?;
     Ok(row.map(|row| MissingOwner { role: row.get(0), owner: row.get(1) }))
+}
+
+/// The owners of the schema and of everything in it.
+const OWNERS: &str = "
+    select nspowner from pg_namespace where nspname = 'trunkline'
+    union
+    select relowner from pg_class
+    where relnamespace = (select oid from pg_namespace where nspname = 'trunkline')
+      and relkind in ('r', 'v', 'S')
+    union
+    select proowner from pg_proc
+    where pronamespace = (select oid from pg_namespace where nspname = 'trunkline')";
+
+/// Becomes the owner of the schema, if it has one owner alone and the session's role may. What a
+/// superuser adds would otherwise belong to the superuser, and functions would run with its rights.
+pub(crate) async fn act_as_owner(client: &Client) -> Result<(), Error> {
+    let statement = format!(
+        "-- find_owner_to_act_as
+        with owner (oid) as ({OWNERS})
+        select format('set role %I', rolname)
+        from owner join pg_roles using (oid)
+        where (select count(*) from owner) = 1 and rolname <> current_user
+          and case when current_setting('server_version_num')::integer >= 160000
+                   then pg_has_role(oid, 'set') else pg_has_role(oid, 'member') end"
+    );
+    if let Some(row) = client.query_opt(&statement, &[]).await? {
+        client.batch_execute(row.get(0)).await?;
+    }
+    Ok(())
+}
+
+/// Becomes the session's own role again.
+pub(crate) async fn act_as_oneself(client: &Client) -> Result<(), Error> {
+    Ok(client.batch_execute("-- reset_role\nreset role").await?)
 }
 
 /// Refuses a role that owns the schema but may not create anything in it.
