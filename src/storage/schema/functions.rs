@@ -20,7 +20,7 @@ macro_rules! files {
 }
 
 /// All functions. The last one grants them to roles.
-const FILES: [(&str, &str); 55] = files![
+const FILES: [(&str, &str); 56] = files![
     "add_producer",
     "append_directly",
     "append_messages",
@@ -39,6 +39,7 @@ const FILES: [(&str, &str); 55] = files![
     "enqueue_messages",
     "enqueue_one",
     "find_consumer",
+    "import_messages",
     "is_unlimited",
     "may",
     "may_publish",
@@ -94,6 +95,7 @@ pub(crate) async fn install(client: &Client) -> Result<(), Error> {
         let privileges::MissingOwner { role, owner } = missing;
         return Err(Error::OtherFunctions { role, owner });
     }
+    privileges::act_as_owner(client).await?;
     privileges::require_creation_in_schema(client).await?;
     let files: Vec<&str> = FILES.iter().map(|(_, text)| *text).collect();
     let record = format!(
@@ -108,7 +110,7 @@ pub(crate) async fn install(client: &Client) -> Result<(), Error> {
         ))
         .await?;
     info!(version = VERSION, "installed the functions of the schema");
-    Ok(())
+    privileges::act_as_oneself(client).await
 }
 
 /// Tells these functions apart from all others.

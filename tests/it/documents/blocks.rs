@@ -93,6 +93,7 @@ fn prove(document: &Document, block: &Block) -> Result<&'static str, String> {
         "sh" | "python" if document.path == "docs/security.md" => Ok("clients/run-security"),
         "sh" => prove_commands(document, block),
         "sql" if sql_views::DOCUMENTS.contains(&document.path.as_str()) => Ok("sql_views.rs"),
+        "psql" if document.path == "docs/sql.md" => Ok("sql_copies.rs"),
         "sql" if document.path == "docs/roles.md" => Ok("roles.rs"),
         "sql" if document.path == "docs/operations.md" => Ok("commands.rs"),
         "promql" if document.path == "docs/metrics.md" => Ok("scripts/check-ops"),
