@@ -50,7 +50,9 @@ pub use lease::{Claim, ClaimToken, EpochStart, LeaseChange, LeaseSession};
 pub use measure::{Counters, Meter};
 pub use notify::{ListenSession, NotificationSender, Received};
 pub use open::migrate;
-pub use overview::{CatalogueSize, ConsumerState, ServerState, TableState, TopicState};
+pub use overview::{
+    CatalogueSize, ConsumerState, OutboxState, ServerState, TableState, TopicState,
+};
 pub use position::{Advance, FreeAdvances, SeekOutcome, Stored};
 pub use primary::Server;
 pub use producer::Registrations;

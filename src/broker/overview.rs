@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     model::{ConsumerKey, Offset, TopicId},
-    storage::{self, CatalogueSize, ConsumerState, ServerState, Storage, TopicState},
+    storage::{self, CatalogueSize, ConsumerState, OutboxState, ServerState, Storage, TopicState},
 };
 
 use history::History;
@@ -37,6 +37,11 @@ const PAUSE: u32 = 4;
 
 /// How long a reading may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How much of that reading the outbox may take, as all else must be shown then, too. It takes long while
+/// a transaction publishes millions of messages, or if a long one keeps as many moved rows from being
+/// vacuumed and a topic cannot be stored.
+const OUTBOX_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Reads what there is in the database.
 pub struct Overview {
@@ -76,6 +81,8 @@ pub struct Snapshot {
     pub topics: Vec<TopicState>,
     /// The first consumers, by topic and id.
     pub consumers: Vec<ConsumerState>,
+    /// What waited in the outbox; `None` if that could not be found out, or not in time.
+    pub outbox: Option<OutboxState>,
     /// How the server was doing; `None` if it does not say.
     pub server: Option<ServerState>,
     /// How many messages were published to each topic each second, lately.
@@ -211,6 +218,18 @@ impl Overview {
         let size = self.storage.catalogue_size().await?;
         let topics = self.storage.list_topic_states(self.limit).await?;
         let consumers = self.storage.list_consumer_states(self.limit).await?;
+        let outbox = time::timeout(OUTBOX_TIMEOUT, self.storage.outbox_state()).await;
+        let outbox = outbox.unwrap_or_else(|_| {
+            let problem = format!("the outbox was not read in {OUTBOX_TIMEOUT:?}");
+            Err(storage::Error::Unavailable(problem))
+        });
+        let outbox = match outbox {
+            Ok(outbox) => Some(outbox),
+            Err(error) => {
+                tracing::warn!(%error, "read what waits in the outbox");
+                None
+            }
+        };
         let server = match self.storage.server_state().await {
             Ok(server) => Some(server),
             // A server that is compatible with PostgreSQL may lack a function.
@@ -232,6 +251,7 @@ impl Overview {
             is_incomplete,
             topics,
             consumers,
+            outbox,
             server,
             published,
             consumed,

@@ -1,4 +1,4 @@
-//! Topics and consumers, as metrics.
+//! Topics, consumers and the outbox, as metrics.
 //!
 //! All brokers of a database show the same values of what is in there.
 
@@ -32,7 +32,7 @@ impl Collection for CatalogueMetrics {
             self.overview.read_at().elapsed().as_secs_f64(),
         )?;
         let Some(snapshot) = self.shown.read().clone() else { return Ok(()) };
-        let Snapshot { size, topics, consumers, .. } = &*snapshot;
+        let Snapshot { size, topics, consumers, outbox, .. } = &*snapshot;
         let limit = self.overview.limit();
         // That consumers have no series may have been asked for.
         let of_consumers = if self.shows_consumers { size.consumers } else { 0 };
@@ -48,6 +48,20 @@ impl Collection for CatalogueMetrics {
                 ([("family", "consumers")], dropped(of_consumers)),
             ],
         )?;
+
+        if let Some(outbox) = outbox {
+            samples.gauge(
+                "trunkline_outbox_messages",
+                "Messages of SQL publishers that wait to be moved into the log; no more than 100,000 \
+                 are counted",
+                outbox.messages as f64,
+            )?;
+            samples.gauge(
+                "trunkline_outbox_oldest_message_age_seconds",
+                "Time since the oldest message that waits was published; 0 if none waits",
+                outbox.age.as_secs_f64(),
+            )?;
+        }
 
         let topic = |value: fn(&_) -> f64| {
             topics.iter().map(move |it| ([("topic", it.name.as_str())], value(it)))

@@ -1,6 +1,6 @@
 //! The relay: messages that were published from SQL and moved into the log.
 
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 
 use super::text::{Instruments, Metrics};
 
@@ -9,6 +9,7 @@ use super::text::{Instruments, Metrics};
 pub struct RelayMetrics {
     moved: Counter,
     dropped: Counter,
+    blocked: Gauge,
 }
 
 impl RelayMetrics {
@@ -20,6 +21,11 @@ impl RelayMetrics {
     /// Counts messages that were dropped, as their topics were deleted.
     pub fn dropped(&self, messages: usize) {
         self.dropped.inc_by(messages as u64);
+    }
+
+    /// Sets how many topics there are whose messages could not be stored at the last try.
+    pub fn blocked_topics(&self, topics: usize) {
+        self.blocked.set(topics as i64);
     }
 }
 
@@ -34,6 +40,11 @@ impl Instruments for RelayMetrics {
             "trunkline_outbox_dropped_messages",
             "Messages that this broker dropped from the outbox, as their topics were deleted",
             self.dropped.clone(),
+        );
+        metrics.add(
+            "trunkline_outbox_blocked_topics",
+            "Topics whose messages this broker could not move out of the outbox at the last try",
+            self.blocked.clone(),
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Error, Storage, session::Statements as _};
+use super::{Error, Storage, relay::IS_OF_THIS_SERVER, session::Statements as _};
 use crate::model::{ConsumerId, ConsumerKey, Offset, TopicId, TopicName};
 
 /// How much there is in the database.
@@ -64,6 +64,15 @@ pub struct ConsumerState {
     pub is_held: bool,
     /// Who has it; `None` if nobody does, or somebody without a name.
     pub holder: Option<String>,
+}
+
+/// The messages that were published from SQL and wait to be moved into the log.
+#[derive(Clone, Copy, Debug)]
+pub struct OutboxState {
+    /// How many there are; those beyond 100,000 are not counted.
+    pub messages: u64,
+    /// How long ago the oldest one was published, by the database's clock; zero if there is none.
+    pub age: Duration,
 }
 
 /// How the server is doing.
@@ -171,6 +180,47 @@ impl Storage {
             }
         });
         Ok(consumers.collect())
+    }
+
+    /// The committed messages of the outbox.
+    pub async fn outbox_state(&self) -> Result<OutboxState, Error> {
+        let client = self.query().await?;
+        // The last pass that was noted has moved all that it saw. So what waits has a greater id, or is
+        // of a transaction that was open then: rows that were moved before and wait for a vacuum are
+        // not walked over. The planner takes a table for small that is mostly empty. It does not know
+        // limits that are subqueries, and therefore reads in order instead of sorting all rows; and
+        // with `id + 0` it finds the rows of a transaction by no other index.
+        let statement = format!(
+            "-- outbox_state
+            with pass as materialized (
+                select snapshot::pg_snapshot as snapshot, newest_id, next_transaction
+                from trunkline.outbox_pass where only_row and {IS_OF_THIS_SERVER}
+            ), waiting as (
+                (select published_at from trunkline.outbox
+                 where id > coalesce((select newest_id from pass), 0)
+                 order by id limit (select 100000))
+                union all
+                select late.published_at
+                from pass
+                cross join lateral (
+                    select transaction, transaction
+                    from pg_snapshot_xip(pass.snapshot) as listed (transaction)
+                    union all
+                    select pg_snapshot_xmax(pass.snapshot), (next_transaction - 1)::text::xid8
+                ) as open (first, last)
+                cross join lateral (
+                    select published_at from trunkline.outbox
+                    where transaction between open.first and open.last and id + 0 <= pass.newest_id
+                    limit (select 100000)
+                ) late
+            )
+            select least(count(*), 100000),
+                   extract(epoch from clock_timestamp() - min(published_at))::double precision
+            from waiting"
+        );
+        let row = client.query_one(&statement, &[]).await?;
+        let messages = row.get::<_, i64>(0).unsigned_abs();
+        Ok(OutboxState { messages, age: seconds(row.get(1)) })
     }
 
     /// How the server is doing.

@@ -183,6 +183,7 @@ mod tests {
             is_incomplete: false,
             topics: (0..).zip([("b", 1), ("d", 2), ("a", 1), ("c", 2)]).map(topic).collect(),
             consumers: Vec::new(),
+            outbox: None,
             server: None,
             published: HashMap::new(),
             consumed: HashMap::new(),

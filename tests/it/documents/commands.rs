@@ -78,7 +78,7 @@ async fn the_queries_of_operations_run() {
             queries += 1;
         }
     }
-    assert_eq!(queries, 5);
+    assert_eq!(queries, 8);
 }
 
 #[tokio::test]
