@@ -13,6 +13,9 @@ mod check;
 mod clock;
 mod history;
 mod network;
+#[path = "../shared/pgbouncer.rs"]
+mod pgbouncer;
+mod pooler;
 mod postgres;
 mod proxy;
 mod run;

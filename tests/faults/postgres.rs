@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The superuser, and the database of the brokers.
-const USER: &str = "trunkline";
+pub const USER: &str = "trunkline";
 const DATABASE: &str = "postgres";
 
 /// The settings of all servers.

@@ -58,6 +58,8 @@ pub struct Setup<'a> {
     pub may_be_denied: bool,
     /// Whether some producers publish with SQL.
     pub sql: bool,
+    /// Where they do so, if it is not the server.
+    pub sql_url: Option<String>,
 }
 
 impl Setup<'_> {
@@ -81,6 +83,7 @@ impl Default for Setup<'_> {
             secured: false,
             may_be_denied: false,
             sql: false,
+            sql_url: None,
         }
     }
 }
@@ -163,6 +166,7 @@ impl Run {
             history,
             ports: to_broker.iter().map(Proxy::port).collect(),
             database: watch::Sender::new(postgres.url()),
+            sql_url: setup.sql_url.clone(),
             seed: setup.seed,
             slowdown: setup.slowdown,
             may_be_silent: setup.may_be_silent,

@@ -61,6 +61,8 @@ pub struct World {
     pub ports: Vec<u16>,
     /// The URL of the database, which changes with a failover.
     pub database: watch::Sender<String>,
+    /// The URL at which SQL clients publish, if it is not that of the database.
+    pub sql_url: Option<String>,
     pub seed: u64,
     /// The factor by which producers pause longer.
     pub slowdown: u64,
@@ -84,6 +86,11 @@ pub type Connection = InterceptedService<Channel, Caller>;
 impl World {
     pub fn alarm(&self, what: String) {
         self.alarms.lock().unwrap().push(what);
+    }
+
+    /// The URL at which SQL clients publish.
+    pub fn sql_url(&self) -> String {
+        self.sql_url.clone().unwrap_or_else(|| self.database.borrow().clone())
     }
 
     /// A principal of the run.

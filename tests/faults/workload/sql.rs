@@ -4,7 +4,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use tokio::time::{Instant, timeout};
-use tokio_postgres::Client;
+use tokio_postgres::{
+    Client,
+    types::{ToSql, Type},
+};
 
 use super::{FINAL_RETRIES, TIMEOUT, World, pause};
 use crate::{
@@ -38,8 +41,7 @@ impl SqlProducer {
         let mut rng = world.rng(&self.name);
         let (mut next, mut read_to) = (0, 0);
         while !world.stop_writing.is_cancelled() {
-            let url = world.database.borrow().clone();
-            let Ok(sql) = connect(&url).await else {
+            let Ok(sql) = connect(&world.sql_url()).await else {
                 pause(&mut rng, 50, 200).await;
                 continue;
             };
@@ -121,10 +123,15 @@ impl SqlProducer {
         let statement =
             format!("select trunkline.{function}($1, $2::bytea, $3::bytea, producer => $4)");
         let (payload, key) = (&message.payload[..], message.key.as_deref());
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
-            [&&*self.topic, &payload, &key, &&*self.name];
-        let row = match timeout(TIMEOUT, sql.query_one(&statement, &parameters)).await {
-            Ok(Ok(row)) => row,
+        // Not prepared under a name, which a pooler would not keep.
+        let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
+            (&&*self.topic, Type::TEXT),
+            (&payload, Type::BYTEA),
+            (&key, Type::BYTEA),
+            (&&*self.name, Type::TEXT),
+        ];
+        let row = match timeout(TIMEOUT, sql.query_typed(&statement, &parameters)).await {
+            Ok(Ok(mut rows)) => rows.remove(0),
             failed => {
                 let problem = match failed {
                     Ok(Err(error)) => error.to_string(),
@@ -177,8 +184,7 @@ impl SqlProducer {
         let sql = connect(&url).await.map_err(|error| error.to_string())?;
         let read = "select key_text, \"offset\" from trunkline.read($1, $2, null)
             where producer_id = $3 order by \"offset\"";
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
-            [&&*self.topic, &from, &&*self.name];
+        let parameters: [&(dyn ToSql + Sync); 3] = [&&*self.topic, &from, &&*self.name];
         match timeout(TIMEOUT, sql.query(read, &parameters)).await {
             Ok(Ok(rows)) => Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect()),
             Ok(Err(error)) => Err(error.to_string()),

@@ -18,6 +18,8 @@ pub mod logs;
 mod markdown;
 pub mod one_writer;
 pub mod orders;
+#[path = "../../shared/pgbouncer.rs"]
+mod pgbouncer;
 mod pooler;
 mod publish_stream;
 mod raw;
