@@ -82,6 +82,23 @@ comment on table trunkline.outbox_watch is 'One row: whether a broker polls the 
 comment on column trunkline.outbox_watch.only_row is 'Keeps the table to one row';
 comment on column trunkline.outbox_watch.polled_until is 'Until when a broker polls the outbox every few milliseconds';
 
+-- A broker that takes over goes on from there. Otherwise it would walk over all rows that were moved and
+-- wait for a vacuum.
+create table trunkline.outbox_pass (
+    only_row         boolean primary key default true check (only_row),
+    snapshot         text,
+    newest_id        bigint,
+    next_transaction bigint,
+    noted_in         xid8
+) with (fillfactor = 10);
+insert into trunkline.outbox_pass default values;
+comment on table trunkline.outbox_pass is 'One row: a moment up to which all messages of the outbox have been moved';
+comment on column trunkline.outbox_pass.only_row is 'Keeps the table to one row';
+comment on column trunkline.outbox_pass.snapshot is 'All messages that are visible in this snapshot have been moved; null if no such snapshot is known';
+comment on column trunkline.outbox_pass.newest_id is 'The newest id that had been given out by then';
+comment on column trunkline.outbox_pass.next_transaction is 'The number of the next transaction then';
+comment on column trunkline.outbox_pass.noted_in is 'The transaction that wrote the row. A row that another one has written was restored from a dump, and says nothing of this server';
+
 -- lz4 where this server was built with it, as for batches.
 do $$
 begin

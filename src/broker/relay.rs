@@ -42,8 +42,10 @@ const SHORT_PAUSE: Duration = Duration::from_millis(250);
 const LONG_PAUSE: Duration = Duration::from_secs(4);
 
 /// A pass that looks at the whole outbox, and not only at what is new. It finds what no other can: rows
-/// that came from another cluster while this broker ran.
+/// that came from another cluster while this broker ran. It is put off while it would have to walk over
+/// more than so many rows that were moved and wait for a vacuum.
 const WHOLE_INTERVAL: Duration = Duration::from_secs(600);
+const WHOLE_DEAD_ROWS: i64 = 200_000;
 
 /// A vacuum runs once this many messages were moved.
 const VACUUM_MESSAGES: usize = 100_000;
@@ -70,7 +72,7 @@ struct Known {
     since: Option<OutboxPass>,
     /// How often to poll while there is no work; `None` until that is known.
     interval: Option<Duration>,
-    /// When the whole outbox was last looked at.
+    /// When the whole outbox was last looked at, or a pass of this server was found instead.
     whole_at: Option<Instant>,
     /// Topics whose messages could not be stored.
     blocked: HashMap<TopicId, Blocked>,
@@ -126,7 +128,10 @@ impl Relay {
             }
             pause = known.interval.unwrap_or(POLL_INTERVAL);
             let current = self.session.borrow().clone();
-            let Some(current) = current else { continue };
+            let Some(current) = current else {
+                self.metrics.relay.blocked_topics(0);
+                continue;
+            };
             if session.as_ref().is_none_or(|last| !Arc::ptr_eq(last, &current)) {
                 known = Known::default();
                 session = Some(current.clone());
@@ -137,7 +142,9 @@ impl Relay {
                     false => Ok(0),
                 }
             };
-            match relayed.await {
+            let relayed = relayed.await;
+            self.metrics.relay.blocked_topics(known.blocked.len());
+            match relayed {
                 Ok(0) => {}
                 Ok(messages) => {
                     quick_until = Instant::now() + QUICK_FOR;
@@ -171,15 +178,13 @@ impl Relay {
             });
         }
         let now = Instant::now();
-        if known.whole_at.is_none_or(|at| now - at >= WHOLE_INTERVAL) {
-            known.since = None;
-            known.whole_at = Some(now);
-        }
+        let since = self.pass_before(known, now).await?;
         let skipped = known.blocked.keys().copied().collect();
         let scope = OutboxScope { only: Vec::new(), skipped };
-        let (pass, mut moved) = self.pass(known.since.clone(), scope, known).await?;
+        let (pass, mut moved) = self.pass(since, scope, known).await?;
         if pass.is_some() {
             known.since = pass;
+            known.whole_at.get_or_insert(now);
         }
         let due: Vec<TopicId> = known
             .blocked
@@ -200,6 +205,21 @@ impl Relay {
             }
         }
         Ok(moved)
+    }
+
+    /// The pass after which the next one looks for what is new; `None` for the whole outbox.
+    async fn pass_before(
+        &self,
+        known: &mut Known,
+        now: Instant,
+    ) -> Result<Option<OutboxPass>, storage::Error> {
+        match known.whole_at {
+            None => return self.storage.find_outbox_pass().await,
+            Some(at) if now - at < WHOLE_INTERVAL => return Ok(known.since.clone()),
+            Some(_) => known.whole_at = Some(now),
+        }
+        let dead = self.storage.count_dead_outbox_rows().await?;
+        Ok(known.since.clone().filter(|_| dead > WHOLE_DEAD_ROWS))
     }
 
     /// Moves everything that is visible now and was not by the end of the pass `since`. Returns no pass

@@ -17,6 +17,10 @@ const MAX_BYTES: i64 = 4 * 1024 * 1024;
 /// How long a move waits for the head of each topic that another session has locked.
 const HEAD_WAIT: Duration = Duration::from_millis(50);
 
+/// Whether the noted pass is one of this server, and was not restored from a dump.
+pub(super) const IS_OF_THIS_SERVER: &str =
+    "mod(noted_in::text::numeric, 4294967296) = xmin::text::numeric";
+
 /// Long enough for a vacuum of a large outbox, but a connection that hangs is given up eventually.
 const VACUUM_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -108,6 +112,29 @@ impl Storage {
         ];
         let row = client.query_one(statement, &parameters).await?;
         Ok(row.get::<_, bool>(0).then(|| moved(&row)))
+    }
+
+    /// The last pass that was noted, and is over: by this broker or another one. `None` if none was
+    /// since the database was restored.
+    pub async fn find_outbox_pass(&self) -> Result<Option<Pass>, Error> {
+        let statement = format!(
+            "-- find_outbox_pass
+            select snapshot, newest_id, next_transaction
+            from trunkline.outbox_pass where {IS_OF_THIS_SERVER}"
+        );
+        let row = self.query().await?.query_opt(&statement, &[]).await?;
+        Ok(row.map(|row| Pass {
+            snapshot: row.get(0),
+            newest_id: row.get(1),
+            next_transaction: row.get(2),
+        }))
+    }
+
+    /// How many rows of the outbox were moved and wait for a vacuum, by the server's statistics.
+    pub async fn count_dead_outbox_rows(&self) -> Result<i64, Error> {
+        let statement = "-- count_dead_outbox_rows
+            select pg_stat_get_dead_tuples('trunkline.outbox'::regclass)";
+        Ok(self.query().await?.query_one(statement, &[]).await?.get(0))
     }
 
     /// Whether transactions may be prepared on this server. Publishers then wake nobody: a transaction

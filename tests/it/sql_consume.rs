@@ -85,27 +85,29 @@ async fn a_take_over_waits_for_a_transaction_that_has_moved_the_position() {
     assert_eq!(second.payloads(1).await, ["e"]);
 }
 
-/// The stream of a consumer with a limit in flight goes on after a commit from SQL.
+/// The stream of a consumer with a limit in flight goes on after each commit from SQL, and not only
+/// with the next poll of the leases: the test would take minutes then.
 #[tokio::test]
 async fn a_commit_frees_what_a_stream_may_have_in_flight() {
     let broker = TestBroker::with_five_messages().await;
+    broker.publish("orders", ["more"; 200]).await;
     let sql = broker.sql().await;
     let mut stream = broker
         .open(trunkline::proto::ConsumeRequest {
             commit_mode: trunkline::proto::CommitMode::Manual.into(),
-            max_in_flight: 2,
+            max_in_flight: 1,
             ..TestBroker::request("orders", "billing")
         })
         .await;
     let epoch = stream.attaches().await.epoch;
     let mut position = 0;
-    while position < 4 {
+    while position < 205 {
         position += stream.next_messages().await.len() as i64;
         let commit =
             format!("select trunkline.commit_position('orders', 'billing', {position}, {epoch})");
         sql.batch_execute(&commit).await.unwrap();
     }
-    assert_eq!(stream.payloads(1).await, ["e"]);
+    assert_eq!(broker.position("orders", "billing").await, position);
 }
 
 #[tokio::test]
@@ -226,7 +228,7 @@ async fn a_seek_goes_to_an_offset_a_time_or_an_end() {
         ("to_time => (select published_at from trunkline.message_at('orders', 2))", 2),
         ("to_time => now() + interval '1 hour'", 5),
         ("latest => true", 5),
-        ("to_offset => null", 0),
+        ("earliest => true", 0),
     ] {
         let seek = format!("select trunkline.seek('orders', 'billing', {arguments})");
         assert_eq!(
@@ -238,9 +240,15 @@ async fn a_seek_goes_to_an_offset_a_time_or_an_end() {
         let name = format!("at-{position}");
         let register = format!(
             "select trunkline.register_consumer('orders', '{name}', {}, if_missing => true)",
-            arguments.replace("to_", "from_")
+            arguments.replace("to_", "from_").replace("earliest => true", "latest => false")
         );
         assert_eq!(sql.query_one(&register, &[]).await.unwrap().get::<_, i64>(0), position);
+    }
+    // A variable that is null by mistake.
+    for places in ["null", "null, null, null, null", "1, earliest => true", "1, latest => true"] {
+        let seek = format!("select trunkline.seek('orders', 'billing', {places})");
+        let invalid = ("TL101".to_owned(), "INVALID_FIELD".to_owned());
+        assert_eq!(refused(&sql, &seek).await, invalid, "{places}");
     }
 }
 

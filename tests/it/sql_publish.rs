@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, error::SqlState};
 use trunkline::{embedded::EmbeddedPostgres, storage};
 
 use crate::{
@@ -401,6 +401,17 @@ async fn a_transaction_that_publishes_directly_is_not_prepared() {
                 .await
                 .unwrap();
             assert_eq!(refused(&sql, prepare).await, cannot, "{way} {prepare}");
+            sql.batch_execute("rollback").await.unwrap();
+        }
+        // A check that no longer waits for the end leaves the refusal to PostgreSQL.
+        for (before, after) in
+            [("set constraints all immediate; ", ""), ("", "; set constraints all immediate")]
+        {
+            sql.batch_execute("begin").await.unwrap();
+            let publish = format!("{before}select trunkline.{way}('orders', 'x'){after}");
+            sql.batch_execute(&publish).await.unwrap();
+            let error = sql.batch_execute("prepare transaction 'one'").await.unwrap_err();
+            assert_eq!(error.code(), Some(&SqlState::FEATURE_NOT_SUPPORTED), "{way} {publish}");
             sql.batch_execute("rollback").await.unwrap();
         }
         // A word alone does not matter.

@@ -9,7 +9,8 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
-    age_ms    bigint := ceil(extract(epoch from retention_age) * 1000);
+    age_ms    bigint := case when isfinite(retention_age)
+                        then ceil(extract(epoch from retention_age) * 1000) end;
     found_one trunkline.topic;
     differ    text[] := '{}';
     new_id    integer;
@@ -26,7 +27,7 @@ begin
     end if;
     labels := coalesce(labels, '{}');
     perform trunkline.check_headers('labels', labels);
-    if age_ms < 1000 or age_ms > 3153600000000 then
+    if age_ms < 1000 or age_ms > 3153600000000 or not isfinite(retention_age) then
         perform trunkline.refuse_field('retention_age', 'must be from 1 second to 36500 days');
     elsif retention_bytes < 0 then
         perform trunkline.refuse_field('retention_bytes', 'must not be negative');

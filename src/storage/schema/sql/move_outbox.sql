@@ -90,13 +90,15 @@ begin
             select o.ctid, o.id, o.topic_id, o.bytes, o.producer_id, o.register_for,
                    o.key is not null or o.headers is not null as has_more
             from trunkline.outbox o
-            where o.transaction = open.transaction
-              and o.id > coalesce(after_id, 0) and o.id <= moved_id
+            -- Compared as a row, and ordered so, which only the index by transactions serves. Of an
+            -- outbox that was empty, statistics make the primary key look as good.
+            where (o.transaction, o.id) > (open.transaction, coalesce(after_id, 0))
+              and (o.transaction, o.id) <= (open.transaction, moved_id)
               and (pass_snapshot is null
                    or pg_visible_in_snapshot(o.transaction, pass_snapshot::pg_snapshot))
               and (only_topics = '{}' or o.topic_id = any (only_topics))
               and o.topic_id <> all (skipped_topics)
-            order by o.id limit max_messages
+            order by o.transaction, o.id limit max_messages
         ) late
     ), sized as (
         select *, sum(bytes) over (order by id rows unbounded preceding) - bytes as bytes_before
@@ -116,7 +118,7 @@ begin
     last_id := choice.last_id;
     snapshot := choice.snapshot;
     is_complete := choice.candidates < max_messages and choice.candidates = choice.chosen;
-    if choice.chosen = 0 then
+    if choice.chosen = 0 and pass_snapshot is null then
         return;
     end if;
     for part in
@@ -212,6 +214,16 @@ begin
     where only_row and moved > 0
       and polled_until not between clock_timestamp() + interval '600 ms'
                                and clock_timestamp() + interval '2 s';
+    -- As often, and after each pass of several calls, for a broker that takes over: unless messages
+    -- were left, as it would not know of them.
+    if (found or pass_snapshot is not null) and is_complete
+       and cardinality(blocked || only_topics || skipped_topics) = 0
+    then
+        update trunkline.outbox_pass p
+        set snapshot = move_outbox.snapshot, newest_id = move_outbox.newest_id,
+            next_transaction = move_outbox.next_transaction, noted_in = pg_current_xact_id()
+        where only_row;
+    end if;
 end
 $$;
 comment on function trunkline.move_outbox is 'Internal: moves messages from the outbox into the log, for brokers';

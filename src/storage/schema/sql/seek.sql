@@ -1,6 +1,6 @@
 create or replace function trunkline.seek(
     topic text, consumer text, to_offset bigint default null, to_time timestamptz default null,
-    latest boolean default false
+    earliest boolean default false, latest boolean default false
 ) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -15,6 +15,13 @@ begin
     unlisten trunkline_nobody;
     loop
         registered := trunkline.find_consumer(array['consume', 'admin'], topic, consumer, is_own);
+        -- A variable that is null must not send a consumer back to the oldest message.
+        if to_offset is null and to_time is null and earliest is not true and latest is not true then
+            perform trunkline.refuse_field('to_offset',
+                'is null, and no other argument names a place: to_time, earliest or latest');
+        elsif earliest and num_nonnulls(to_offset, to_time, nullif(latest, false)) > 0 then
+            perform trunkline.refuse_field('earliest', 'names a place, and so does another argument');
+        end if;
         target := trunkline.resolve_start(topic, registered.topic_id, to_offset, to_time, latest);
         update trunkline.consumer_topic c
         set position = target, epoch = c.epoch + 1, seek_epoch = c.epoch + 1,
@@ -30,5 +37,5 @@ begin
     return target;
 end
 $$;
-comment on function trunkline.seek is 'Moves a consumer''s position to an offset, a time, or an end of the log: the oldest message unless told otherwise. Returns the position';
+comment on function trunkline.seek is 'Moves a consumer''s position to an offset, a time, or an end of the log, and returns the position';
 revoke execute on function trunkline.seek from public;

@@ -94,7 +94,7 @@ class SqlExamplesTest {
                 var orders = client.consumer(topic, BILLING).commitByHand().open()) {
             var order = orders.next();
             var epoch = orders.epoch();
-            database.execute("select trunkline.seek(?, ?)", topic, BILLING);
+            database.execute("select trunkline.seek(?, ?, earliest => true)", topic, BILLING);
             orders.hasNext();
             assertEquals(epoch, orders.epoch());
             assertEquals(order, orders.next());
