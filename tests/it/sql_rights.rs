@@ -210,6 +210,37 @@ async fn consumers_are_the_roles_own_and_topics_are_made_by_administrators() {
     assert!(rows.iter().all(|row| row.get::<_, String>(3) == format!("sql:{}", site.role)));
 }
 
+/// The name of its producer differs from its own, as not all characters may be in one.
+#[tokio::test]
+async fn a_role_whose_name_is_no_name_of_a_producer_publishes_too() {
+    let site = site().await;
+    let name = format!("app ü@{}", site.database.name);
+    let quoted = format!("\"{name}\"");
+    site.owner.batch_execute(&format!("create role {quoted} login")).await.unwrap();
+    allow(&site.owner, &quoted).await;
+    site.grant(&name, "publish", "orders").await;
+    let url = site.database.url.replacen(
+        &format!("//{}@", site.database.user),
+        &format!("//app%20%C3%BC%40{}@", site.database.name),
+        1,
+    );
+    let sql = connect(&url).await;
+    for _ in 0..2 {
+        for way in ["publish", "publish_at_commit", "publish_later"] {
+            let publish = format!("select trunkline.{way}('orders', 'x')");
+            sql.batch_execute(&publish).await.unwrap();
+        }
+    }
+    until("all are stored", async || stored(&site.owner, "orders").await.len() == 6).await;
+    let producers = "select distinct producer_id from trunkline.message where topic = 'orders'";
+    let found: Vec<String> =
+        site.owner.query(producers, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(found, [format!("sql.app___{}", site.database.name)]);
+    let owner = "select owner from trunkline.producer_topic where producer_id like 'sql.app%'";
+    let owners: String = site.owner.query_one(owner, &[]).await.unwrap().get(0);
+    assert_eq!(owners, format!("sql:{name}"));
+}
+
 /// Nobody can use a table, a function for brokers, or names of its own in the place of PostgreSQL's.
 #[tokio::test]
 async fn functions_with_more_rights_than_their_callers_are_closed_and_qualified() {

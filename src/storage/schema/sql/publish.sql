@@ -14,9 +14,10 @@ set enable_seqscan = off
 as $$
 begin
     unlisten trunkline_nobody;
-    return trunkline.publish_messages(topic, array[payload],
+    return trunkline.append_messages(topic, null, array[payload],
         case when key is not null then array[key] end,
-        case when headers is not null then array[headers] end, null, producer);
+        case when headers is not null then array[headers] end, null, array[producer], array[1],
+        null, false);
 end
 $$;
 comment on function trunkline.publish(text, bytea, bytea, jsonb, text) is 'Publishes a message and returns its offset. The topic''s head stays locked until the transaction ends';
@@ -32,9 +33,10 @@ set enable_seqscan = off
 as $$
 begin
     unlisten trunkline_nobody;
-    return trunkline.publish_messages(topic, array[convert_to(payload, 'UTF8')],
+    return trunkline.append_messages(topic, null, array[convert_to(payload, 'UTF8')],
         case when key is not null then array[convert_to(key, 'UTF8')] end,
-        case when headers is not null then array[headers] end, null, producer);
+        case when headers is not null then array[headers] end, null, array[producer], array[1],
+        null, false);
 end
 $$;
 comment on function trunkline.publish(text, text, text, jsonb, text) is 'Publishes a message and returns its offset. The topic''s head stays locked until the transaction ends';
@@ -50,9 +52,10 @@ set enable_seqscan = off
 as $$
 begin
     unlisten trunkline_nobody;
-    return trunkline.publish_messages(topic, array[convert_to(payload::text, 'UTF8')],
+    return trunkline.append_messages(topic, null, array[convert_to(payload::text, 'UTF8')],
         case when key is not null then array[convert_to(key, 'UTF8')] end,
-        case when headers is not null then array[headers] end, null, producer);
+        case when headers is not null then array[headers] end, null, array[producer], array[1],
+        null, false);
 end
 $$;
 comment on function trunkline.publish(text, jsonb, text, jsonb, text) is 'Publishes a message and returns its offset. The topic''s head stays locked until the transaction ends';
@@ -68,9 +71,10 @@ set enable_seqscan = off
 as $$
 begin
     unlisten trunkline_nobody;
-    return trunkline.publish_messages(topic, array[convert_to(payload::text, 'UTF8')],
+    return trunkline.append_messages(topic, null, array[convert_to(payload::text, 'UTF8')],
         case when key is not null then array[convert_to(key, 'UTF8')] end,
-        case when headers is not null then array[headers] end, null, producer);
+        case when headers is not null then array[headers] end, null, array[producer], array[1],
+        null, false);
 end
 $$;
 comment on function trunkline.publish(text, json, text, jsonb, text) is 'Publishes a message and returns its offset. The topic''s head stays locked until the transaction ends';

@@ -18,7 +18,8 @@ begin
             headers := null;
         end if;
     end if;
-    return trunkline.publish_messages(topic, payloads, keys, headers, checked.bytes::integer, producer);
+    return trunkline.append_messages(topic, null, payloads, keys, headers, checked.bytes::integer,
+        array[producer], array[cardinality(payloads)], null, false);
 end
 $$;
 comment on function trunkline.publish_all is 'Internal: publishes many messages';

@@ -24,5 +24,5 @@ begin
         array[publisher.producer_id], array[cardinality(payloads)], array[publisher.register_for]);
 end
 $$;
-comment on function trunkline.publish_with_care is 'Internal: as publish_messages, with every check, and says what is wrong';
+comment on function trunkline.publish_with_care is 'Internal: as append_messages, with every check, and says what is wrong';
 revoke execute on function trunkline.publish_with_care from public;
