@@ -52,6 +52,9 @@ const LONG_PAUSE: Duration = Duration::from_secs(4);
 const WHOLE_INTERVAL: Duration = Duration::from_secs(600);
 const WHOLE_DEAD_ROWS: i64 = 200_000;
 
+/// How soon such a pass is tried again if it failed or was put off.
+const WHOLE_RETRY: Duration = Duration::from_secs(60);
+
 /// A vacuum runs once this many messages were moved.
 const VACUUM_MESSAGES: usize = 100_000;
 
@@ -186,12 +189,13 @@ impl Relay {
         }
         let now = Instant::now();
         let since = self.pass_before(known, now).await?;
+        let is_whole = since.is_none();
         let skipped = known.blocked.keys().copied().collect();
         let scope = OutboxScope { only: Vec::new(), skipped };
         let (pass, mut moved) = self.pass(since, scope, known).await?;
         if pass.is_some() {
             known.since = pass;
-            known.whole_at.get_or_insert(now);
+            known.whole_at = known.whole_at.filter(|_| !is_whole).or(Some(now));
         }
         let due: Vec<TopicId> = known
             .blocked
@@ -223,7 +227,8 @@ impl Relay {
         match known.whole_at {
             None => return self.storage.find_outbox_pass().await,
             Some(at) if now - at < WHOLE_INTERVAL => return Ok(known.since.clone()),
-            Some(_) => known.whole_at = Some(now),
+            // Tried again after a while if it fails.
+            Some(_) => known.whole_at = Some(now - WHOLE_INTERVAL + WHOLE_RETRY),
         }
         let dead = self.storage.count_dead_outbox_rows().await?;
         Ok(known.since.clone().filter(|_| dead > WHOLE_DEAD_ROWS))

@@ -89,7 +89,8 @@ pub(crate) async fn find_owners_without_rights(
         "-- find_owners_without_rights
         with owner (oid) as ({OWNERS})
         select current_user::text, rolname::text
-        from owner join pg_roles using (oid) where not pg_has_role(oid, 'usage')
+        from owner join pg_roles using (oid)
+        where not (pg_has_role(oid, 'usage') and {MAY_BECOME})
         order by rolname limit 1"
     );
     let row = client.query_opt(&statement, &[]).await?;
@@ -107,6 +108,11 @@ const OWNERS: &str = "
     select proowner from pg_proc
     where pronamespace = (select oid from pg_namespace where nspname = 'trunkline')";
 
+/// Whether the session's role may become a role. Since PostgreSQL 16, not each of its members may.
+const MAY_BECOME: &str = "
+    case when current_setting('server_version_num')::integer >= 160000
+         then pg_has_role(oid, 'set') else pg_has_role(oid, 'member') end";
+
 /// Becomes the owner of the schema, if it has one owner alone and the session's role may. What a
 /// superuser adds would otherwise belong to the superuser, and functions would run with its rights.
 pub(crate) async fn act_as_owner(client: &Client) -> Result<(), Error> {
@@ -115,9 +121,7 @@ pub(crate) async fn act_as_owner(client: &Client) -> Result<(), Error> {
         with owner (oid) as ({OWNERS})
         select format('set role %I', rolname)
         from owner join pg_roles using (oid)
-        where (select count(*) from owner) = 1 and rolname <> current_user
-          and case when current_setting('server_version_num')::integer >= 160000
-                   then pg_has_role(oid, 'set') else pg_has_role(oid, 'member') end"
+        where (select count(*) from owner) = 1 and rolname <> current_user and {MAY_BECOME}"
     );
     if let Some(row) = client.query_opt(&statement, &[]).await? {
         client.batch_execute(row.get(0)).await?;

@@ -8,6 +8,11 @@ language plpgsql
 as $$
 declare
     durability text := trunkline.must_be_durable();
+    -- A session that is forgotten in a transaction must not stop a topic for long.
+    idle_limit text := case
+        when current_setting('idle_in_transaction_session_timeout')::interval
+             not between interval '1 ms' and interval '5 s'
+        then set_config('idle_in_transaction_session_timeout', '5s', true) end;
 begin
     if current_setting('transaction_isolation') in ('read committed', 'read uncommitted') then
         return trunkline.append_messages(topic, topic_id, payloads, keys, headers, bytes,

@@ -18,6 +18,7 @@ create or replace function trunkline.append_messages(
 language plpgsql
 as $$
 declare
+    called_at timestamptz := clock_timestamp();
     number    integer;
     stored_at timestamptz;
     notifies  boolean;
@@ -31,22 +32,27 @@ begin
         last_published_at = greatest(h.last_published_at, clock_timestamp()),
         -- A time in the future is that of another server's clock.
         notified_at = case
-            when by_relay or h.notified_at between statement_timestamp() - interval '500 ms'
-                                               and statement_timestamp() + interval '2 s'
-            then h.notified_at else statement_timestamp() end
+            when by_relay or h.notified_at between called_at - interval '500 ms'
+                                               and called_at + interval '2 s'
+            then h.notified_at else called_at end
     where h.topic_id = coalesce(append_messages.topic_id, (
         select t.id from trunkline.topic t
         where t.name = append_messages.topic
           and (append_messages.bytes is not null or append_messages.headers is null
                and trunkline.plain_bytes(payloads[1], keys[1]) <= 1048576)
           and (trunkline.is_unlimited() or trunkline.may(array['publish'], t.name))
-          -- The producers of other roles have other names than theirs.
-          and (producers[1] is not null or session_user ~ '^[A-Za-z0-9._-]*$')
+          -- Whoever is refused must not lock the head. A producer of the session's own may be missing;
+          -- those of some roles have other names than theirs.
+          and case when producers[1] is null then session_user ~ '^[A-Za-z0-9._-]*$'
+              else exists (
+                  select from trunkline.producer_topic p
+                  where p.topic_id = t.id and p.producer_id = producers[1] and p.epoch = 0
+                    and (trunkline.is_unlimited() or p.owner = 'sql:' || session_user)) end
           and current_setting('transaction_isolation') = 'read committed'
           and current_setting('max_prepared_transactions') = '0'
           and current_setting('idle_in_transaction_session_timeout') in ('0', '5s')))
     returning h.topic_id, h.next_offset - cardinality(payloads), h.last_published_at,
-              not by_relay and h.notified_at = statement_timestamp(),
+              not by_relay and h.notified_at = called_at,
               append_messages.topic_id is not null or trunkline.is_unlimited(),
               case when append_messages.topic_id is null then array[
                   -- A session that is forgotten in a transaction must not stop a topic for long.

@@ -11,7 +11,8 @@ begin
         perform trunkline.refuse_field(field, 'must have one dimension that begins at 1');
     elsif cardinality(elements) <> count then
         perform trunkline.refuse_field(field,
-            format('has %s elements, and payloads has %s', cardinality(elements), count));
+            format('has %s element%s, and payloads has %s', cardinality(elements),
+                case when cardinality(elements) <> 1 then 's' end, count));
     end if;
 end
 $$;

@@ -17,7 +17,12 @@ declare
 begin
     unlisten trunkline_nobody;
     perform trunkline.check_name('topic', topic);
-    if not (trunkline.is_unlimited() or trunkline.may(array['admin'], topic)) then
+    if not (trunkline.is_unlimited() or trunkline.may(array['admin'], topic))
+       -- Whoever may use a topic gets it if there is one.
+       and not (coalesce(if_missing, false)
+                and trunkline.may(array['publish', 'consume', 'read'], topic)
+                and exists (select from trunkline.topic t where t.name = create_topic.topic))
+    then
         perform trunkline.refuse_right('admin', topic);
     end if;
     description := coalesce(description, '');

@@ -25,11 +25,11 @@ begin
     returning (select trunkline.needs_waking(w.polled_until)
                from trunkline.outbox_watch w where w.only_row)
     into wakes;
-    if wakes then
-        perform trunkline.wake();
-    elsif wakes is null then
+    if not found then
         return trunkline.enqueue_messages(topic, array[payload], array[key], array[headers],
             array[trunkline.message_bytes(payload, key, headers)], producer);
+    elsif wakes then
+        perform trunkline.wake();
     end if;
     return true;
 end

@@ -23,6 +23,7 @@ declare
     item         record;
     is_over      boolean := false;
     seen_offset  bigint;
+    at_offset    bigint;
     size         integer;
     count        integer := 0;
     bytes        integer := 0;
@@ -75,6 +76,7 @@ begin
             fetch items into item;
             is_over := not found;
             if not is_over then
+                at_offset := item."offset";
                 size := item.bytes;
                 if item.headers is not null or size is null or size > 1048576 then
                     size := trunkline.message_bytes(item.payload, item.key, item.headers);
@@ -135,8 +137,8 @@ begin
         -- Says which of the many rows it is.
         get stacked diagnostics problem = message_text, details = pg_exception_detail;
         raise exception using errcode = 'TL101',
-            message = format('%s; at "offset" %s of %s', problem, coalesce(item."offset"::text, 'null'), source),
-            detail = details::jsonb || jsonb_strip_nulls(jsonb_build_object('offset', item."offset"::text));
+            message = format('%s; at "offset" %s of %s', problem, coalesce(at_offset::text, 'null'), source),
+            detail = details::jsonb || jsonb_strip_nulls(jsonb_build_object('offset', at_offset::text));
     end;
     close items;
 
@@ -159,10 +161,10 @@ begin
             order by run.producer
         loop
             perform trunkline.note_producers(topic, id, producer.last_offset, producer.published_at,
-                array[producer.producer], array[1], array[''], false);
+                array[producer.producer], array[1], array[''], true);
         end loop;
     end if;
-    -- Also if there is nothing to tell: a transaction that notifies, and holds the head, is not prepared.
+    -- Even if nothing was imported: PostgreSQL then refuses to prepare the transaction, which holds the head.
     perform pg_notify('trunkline', 'sql s' || id);
     perform trunkline.record_act('import_messages', topic, null,
         jsonb_build_object('messages', (head - old_head)::text));

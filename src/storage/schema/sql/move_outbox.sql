@@ -68,9 +68,13 @@ begin
                 order by o.transaction limit 1)
         from found where found.transaction is not null
     ), was_open as (
-        select transaction from found where transaction is not null
-        union all
-        select * from pg_snapshot_xip(moved_snapshot::pg_snapshot)
+        -- Those that are still open have nothing visible, however much they have published.
+        select transaction
+        from (select transaction from found
+              union all
+              select * from pg_snapshot_xip(moved_snapshot::pg_snapshot)) listed
+        where pg_visible_in_snapshot(
+            transaction, coalesce(pass_snapshot::pg_snapshot, pg_current_snapshot()))
     ), candidate as materialized (
         select next.* from (
             select o.ctid, o.id, o.topic_id, o.bytes, o.producer_id, o.register_for,

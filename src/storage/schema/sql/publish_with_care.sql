@@ -4,18 +4,13 @@ create or replace function trunkline.publish_with_care(
 language plpgsql
 as $$
 declare
-    publisher  record;
-    idle_limit text;
+    publisher record;
 begin
     if bytes is null then
         bytes := trunkline.message_bytes(payloads[1], keys[1], headers[1]);
         headers := case when headers[1] <> '{}' then headers end;
     end if;
     publisher := trunkline.check_publisher(topic, producer);
-    idle_limit := case
-        when current_setting('idle_in_transaction_session_timeout')::interval
-             not between interval '1 ms' and interval '5 s'
-        then set_config('idle_in_transaction_session_timeout', '5s', true) end;
     if current_setting('max_prepared_transactions') <> '0' then
         insert into trunkline.direct_publish (transaction) values (pg_current_xact_id())
         on conflict (transaction) do nothing;

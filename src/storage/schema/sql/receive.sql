@@ -19,7 +19,9 @@ declare
 begin
     unlisten trunkline_nobody;
     registered := trunkline.find_consumer(array['consume'], topic, consumer);
-    if "limit" is null or "limit" < 1 then
+    if "limit" is null then
+        perform trunkline.refuse_field('limit', 'must not be null');
+    elsif "limit" < 1 then
         perform trunkline.refuse_field('limit', 'must be at least 1');
     elsif "limit" > 10000 then
         perform trunkline.refuse_field('limit', format('is %s, and the limit is 10000', "limit"), 10000);

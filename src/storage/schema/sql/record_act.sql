@@ -6,7 +6,8 @@ as $$
 begin
     insert into trunkline.audit (act, outcome, principal, address, method, topic, subject, details)
     values (record_act.act, 'done', 'sql:' || session_user,
-            host(inet_client_addr()) || ':' || inet_client_port(), 'sql/' || record_act.act,
+            case when family(inet_client_addr()) = 6 then '[' || host(inet_client_addr()) || ']'
+                 else host(inet_client_addr()) end || ':' || inet_client_port(), 'sql/' || record_act.act,
             record_act.topic, record_act.subject, record_act.details);
 end
 $$;

@@ -1,6 +1,6 @@
 -- A prepared transaction keeps its locks until somebody ends it, across restarts. Only the text of the
--- query says that a transaction is about to be prepared and not to be committed. Triggers call it that
--- fire at the end; `set constraints` makes them fire earlier.
+-- query says that a transaction is about to be prepared and not to be committed. Deferred triggers
+-- call it at the end of the transaction, or earlier after `set constraints`.
 create or replace function trunkline.refuse_prepare() returns void
 language plpgsql
 as $$
@@ -21,7 +21,9 @@ begin
     -- At the end, there is this call, its statement and the trigger, and nothing around them. Elsewhere,
     -- what comes later is unknown: PostgreSQL prepares no transaction that notifies.
     get diagnostics calls = pg_context;
-    if cardinality(string_to_array(calls, E'\n')) > 3 or current_query() ~* '\mconstraints\M' then
+    if cardinality(string_to_array(calls, E'\n')) > 3 
+       or position('constraints' in lower(current_query())) > 0
+    then
         perform pg_notify('trunkline_nobody', '');
     end if;
 end

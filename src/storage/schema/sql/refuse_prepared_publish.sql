@@ -19,6 +19,8 @@ begin
         create constraint trigger refuse_prepared_publish
         after insert on trunkline.direct_publish deferrable initially deferred
         for each row execute function trunkline.refuse_prepared_publish();
+        -- Also for a session that applies the changes of another server.
+        alter table trunkline.direct_publish enable always trigger refuse_prepared_publish;
     end if;
 end
 $$;

@@ -13,6 +13,10 @@ begin
     perform trunkline.check_name('topic', topic);
     perform trunkline.check_name('producer', producer);
     perform trunkline.check_right(array['publish', 'admin'], topic);
+    if starts_with(producer, 'sql.') and producer <> trunkline.own_producer() then
+        -- It is the producer of another role, registered or not.
+        perform trunkline.check_owner('producer', topic, producer, 'sql:' || substr(producer, 5));
+    end if;
     -- The head first, as a publish locks it, against the deletion of the topic.
     select t.id into number
     from trunkline.topic t join trunkline.topic_head h on h.topic_id = t.id

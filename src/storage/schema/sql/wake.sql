@@ -1,6 +1,6 @@
--- A notification takes a lock of the whole cluster when its transaction commits, so of several
--- transactions at a time one sends it: in each second, as that one may stay open. A transaction that notifies cannot be prepared, so brokers poll
--- more often where transactions can be.
+-- A notification takes a lock of the whole cluster when its transaction commits, so only one transaction
+-- in each second sends it. It may stay open for long; one of the next second then sends another.
+-- A transaction that notifies cannot be prepared, so brokers poll more often where transactions can be.
 create or replace function trunkline.wake() returns void
 language plpgsql
 as $$
