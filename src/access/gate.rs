@@ -285,6 +285,8 @@ impl Access {
         match self.storage.find_owner(key).await.map_err(Error::of_read)? {
             Owned::By(owner) if owner != known.principal => Err(Error::NotOwner(key.clone())),
             Owned::ByNobody => Err(Error::NoOwner(key.clone())),
+            // Its messages would bear the name of that role, which then could not publish any more.
+            Owned::NotRegistered if key.id.is_of_a_role() => Err(Error::NotOwner(key.clone())),
             Owned::By(_) | Owned::NotRegistered => {
                 Ok(self.claimant(caller, Limit::of_registration(&key.id)))
             }

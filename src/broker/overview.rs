@@ -43,6 +43,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// vacuumed and a topic cannot be stored.
 const OUTBOX_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long the outbox is left alone after that.
+const OUTBOX_PAUSE: Duration = Duration::from_secs(60);
+
 /// Reads what there is in the database.
 pub struct Overview {
     storage: Arc<Storage>,
@@ -52,6 +55,8 @@ pub struct Overview {
     history: RwLock<History>,
     /// Locked by whoever reads, so that the others wait for what it finds.
     reading: Mutex<Reading>,
+    /// When the outbox could last not be read.
+    outbox_failed_at: parking_lot::Mutex<Option<Instant>>,
     /// Whether the database answers.
     database_up: watch::Receiver<bool>,
     began: Instant,
@@ -118,6 +123,7 @@ impl Overview {
             latest: RwLock::default(),
             history: RwLock::default(),
             reading: Mutex::default(),
+            outbox_failed_at: parking_lot::Mutex::default(),
             database_up,
             began: Instant::now(),
         }
@@ -214,22 +220,27 @@ impl Overview {
         (latest.taken_at.elapsed() < max_age).then_some(latest)
     }
 
+    /// Reads what waits in the outbox; `None` if that fails, or has just failed.
+    async fn read_outbox(&self) -> Option<OutboxState> {
+        let failed_at = *self.outbox_failed_at.lock();
+        if failed_at.is_some_and(|at| at.elapsed() < OUTBOX_PAUSE) {
+            return None;
+        }
+        match self.storage.outbox_state(OUTBOX_TIMEOUT).await {
+            Ok(outbox) => Some(outbox),
+            Err(error) => {
+                tracing::warn!(%error, "read what waits in the outbox");
+                *self.outbox_failed_at.lock() = Some(Instant::now());
+                None
+            }
+        }
+    }
+
     async fn read(&self) -> Result<Snapshot, storage::Error> {
         let size = self.storage.catalogue_size().await?;
         let topics = self.storage.list_topic_states(self.limit).await?;
         let consumers = self.storage.list_consumer_states(self.limit).await?;
-        let outbox = time::timeout(OUTBOX_TIMEOUT, self.storage.outbox_state()).await;
-        let outbox = outbox.unwrap_or_else(|_| {
-            let problem = format!("the outbox was not read in {OUTBOX_TIMEOUT:?}");
-            Err(storage::Error::Unavailable(problem))
-        });
-        let outbox = match outbox {
-            Ok(outbox) => Some(outbox),
-            Err(error) => {
-                tracing::warn!(%error, "read what waits in the outbox");
-                None
-            }
-        };
+        let outbox = self.read_outbox().await;
         let server = match self.storage.server_state().await {
             Ok(server) => Some(server),
             // A server that is compatible with PostgreSQL may lack a function.

@@ -142,7 +142,10 @@ async fn create(
     // Uses the single-user mode, because PostgreSQL's client programs may not be installed.
     let mut single = account.command(&binaries.postgres());
     single.arg("--single").arg("-D").arg(&unfinished).arg("template1");
-    run_with_input(single, &format!("create database {DATABASE}\n")).await?;
+    // Tables that people create must not end up in the schema that has the name of the user.
+    let statements =
+        format!("create database {DATABASE}\nalter database {DATABASE} set search_path = public\n");
+    run_with_input(single, &statements).await?;
     fs::rename(&unfinished, pgdata).map_err(Error::file("rename", &unfinished))
 }
 

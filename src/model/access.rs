@@ -284,6 +284,11 @@ impl RegistrationId {
         }
     }
 
+    /// Whether it is the producer with which a role of PostgreSQL publishes from SQL.
+    pub fn is_of_a_role(&self) -> bool {
+        matches!(self, Self::Producer(producer) if producer.as_str().starts_with("sql."))
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         match self {

@@ -182,9 +182,10 @@ impl Storage {
         Ok(consumers.collect())
     }
 
-    /// The committed messages of the outbox.
-    pub async fn outbox_state(&self) -> Result<OutboxState, Error> {
-        let client = self.query().await?;
+    /// The committed messages of the outbox. The server gives up after `limit`: a count that nobody waits
+    /// for any more would keep rows from being vacuumed.
+    pub async fn outbox_state(&self, limit: Duration) -> Result<OutboxState, Error> {
+        let mut client = self.query().await?;
         // The last pass that was noted has moved all that it saw. So what waits has a greater id, or is
         // of a transaction that was open then: rows that were moved before and wait for a vacuum are
         // not walked over. The planner takes a table for small that is mostly empty. It does not know
@@ -205,6 +206,8 @@ impl Storage {
                 cross join lateral (
                     select transaction, transaction
                     from pg_snapshot_xip(pass.snapshot) as listed (transaction)
+                    -- What is still open has nothing visible, however much it has published.
+                    where pg_visible_in_snapshot(transaction, pg_current_snapshot())
                     union all
                     select pg_snapshot_xmax(pass.snapshot), (next_transaction - 1)::text::xid8
                 ) as open (first, last)
@@ -218,7 +221,14 @@ impl Storage {
                    extract(epoch from clock_timestamp() - min(published_at))::double precision
             from waiting"
         );
-        let row = client.query_one(&statement, &[]).await?;
+        let row = client
+            .transact(async |transaction| {
+                let limit = limit.as_millis().to_string();
+                let set = "-- limit_statement\nselect set_config('statement_timeout', $1, true)";
+                transaction.query_one(set, &[&limit]).await?;
+                transaction.query_one(&statement, &[]).await
+            })
+            .await?;
         let messages = row.get::<_, i64>(0).unsigned_abs();
         Ok(OutboxState { messages, age: seconds(row.get(1)) })
     }

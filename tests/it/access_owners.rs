@@ -31,6 +31,9 @@ async fn a_registration_belongs_to_the_principal_that_made_it() {
     assert_refused(again, Code::AlreadyExists, "PRODUCER_EXISTS");
     let fenced = shop.register_producer("orders", "web", true).await.unwrap();
     assert_eq!((fenced.owner.as_str(), fenced.epoch), ("shop", 1));
+    // The producers of roles of PostgreSQL, registered or not.
+    let refused = rival.register_producer("orders", "sql.till", false).await;
+    assert_refused(refused, Code::PermissionDenied, "NOT_OWNER");
     // What is not registered is refused as ever.
     let refused = rival.publish("orders", "nope", "a").await;
     assert_refused(refused, Code::PermissionDenied, "PRODUCER_NOT_REGISTERED");

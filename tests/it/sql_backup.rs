@@ -29,8 +29,15 @@ async fn a_dump_keeps_messages_positions_registrations_and_the_outbox() {
     let epoch = stream.attaches().await.epoch;
     stream.payloads(3).await;
     stream.commit(2).await.unwrap();
-    broker.stop().await;
+    // The pass that moves this is noted, and says nothing of another cluster.
     let sql = database.sql().await;
+    sql.batch_execute("select trunkline.publish_later('orders', 'moved')").await.unwrap();
+    until("a pass is noted", async || {
+        let noted = "select count(*) from trunkline.outbox_pass where newest_id > 0";
+        sql.query_one(noted, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    broker.stop().await;
     sql.batch_execute(
         r#"select trunkline.publish_later('orders', 'later ' || n, 'k' || n, '{"h": "v"}')
            from generate_series(1, 3) n;
@@ -57,18 +64,18 @@ async fn a_dump_keeps_messages_positions_registrations_and_the_outbox() {
     let broker = TestBroker::start_on(restored.clone()).await;
     let sql = restored.sql().await;
     outbox_is_empty(&sql).await;
-    let expected = ["a", "b", "c", "later 1", "later 2", "later 3"];
+    let expected = ["a", "b", "c", "moved", "later 1", "later 2", "later 3"];
     assert_eq!(stored(&sql, "orders").await, expected);
     let mut stream = broker.consume("orders", "billing").await;
     let attached = stream.attaches().await;
-    assert_eq!((attached.position, attached.head), (2, 6));
+    assert_eq!((attached.position, attached.head), (2, 7));
     assert!(attached.epoch > epoch, "{} follows {epoch}", attached.epoch);
-    let messages = stream.messages(4).await;
-    assert_eq!(messages[3].key.as_deref(), Some(&b"k3"[..]));
-    assert_eq!(messages[3].headers["h"], "v");
+    let messages = stream.messages(5).await;
+    assert_eq!(messages[4].key.as_deref(), Some(&b"k3"[..]));
+    assert_eq!(messages[4].headers["h"], "v");
     // What is published next, in every way, continues the log.
-    assert_eq!(broker.try_publish("orders", PRODUCER, ["d"]).await.unwrap().first_offset, 6);
-    for (way, offset) in [("publish", 7), ("publish_at_commit", 8), ("publish_later", 9)] {
+    assert_eq!(broker.try_publish("orders", PRODUCER, ["d"]).await.unwrap().first_offset, 7);
+    for (way, offset) in [("publish", 8), ("publish_at_commit", 9), ("publish_later", 10)] {
         sql.batch_execute(&format!("select trunkline.{way}('orders', '{way}')")).await.unwrap();
         let stored = async || stored(&sql, "orders").await.len() == offset + 1;
         until("it is in the log", stored).await;

@@ -279,7 +279,7 @@ async fn nulls_and_shapes_are_refused_by_the_name_of_the_argument() {
     for (call, text) in [
         ("receive('orders', 'billing', 0)", "limit: must be at least 1"),
         ("receive('orders', 'billing', 10001)", "limit: is 10001, and the limit is 10000"),
-        ("receive('orders', 'billing', null)", "limit: must be at least 1"),
+        ("receive('orders', 'billing', null)", "limit: must not be null"),
         ("receive('orders', null)", "consumer: must not be null"),
         ("commit_position('orders', 'billing', null, 1)", "position: must not be null"),
         (

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::{
     sql_outbox::{create, outbox_is_empty},
     sql_publish::stored,
-    support::{TestBroker, until},
+    support::{TestBroker, soon, until},
 };
 
 /// Ids were given to it before others that are moved first.
@@ -32,6 +32,27 @@ async fn a_transaction_that_stays_open_holds_up_nobody_and_is_moved_when_it_ends
     let log = stored(&sql, "orders").await;
     assert_eq!(log[50..], ["long 1", "long 2", "long 3", "long 4"]);
     assert_eq!(log.len(), 54);
+}
+
+/// No pass looks at what it has published, or each would take a third of a second.
+#[tokio::test]
+async fn a_transaction_that_stays_open_with_very_many_messages_holds_up_nobody() {
+    let broker = TestBroker::start().await;
+    let sql = broker.sql().await;
+    create(&sql, &["orders", "other"]).await;
+    let long = broker.sql().await;
+    let publish =
+        "begin; select trunkline.publish_later_many('other', array_fill('x'::text, array[10000]))
+        from generate_series(1, 30)";
+    long.batch_execute(publish).await.unwrap();
+    let publishes = async {
+        for number in 0..150 {
+            sql.execute("select trunkline.publish_later('orders', 'x')", &[]).await.unwrap();
+            until("it is moved", async || stored(&sql, "orders").await.len() > number).await;
+        }
+    };
+    soon("messages of others are moved meanwhile", publishes).await;
+    long.batch_execute("rollback").await.unwrap();
 }
 
 /// A session that has published directly holds the head of its topic.

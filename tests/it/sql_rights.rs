@@ -122,6 +122,13 @@ async fn a_producer_belongs_to_the_role_that_registered_it() {
     assert_eq!(reason(refused(&other_sql, &publish("till")).await), "NOT_OWNER");
     let register = "select trunkline.register_producer('orders', 'till', if_missing => true)";
     assert_eq!(reason(refused(&other_sql, register).await), "NOT_OWNER");
+    // The producer of another role, registered or not.
+    for name in [site.role.as_str(), "somebody"] {
+        let steal = format!("select trunkline.register_producer('orders', 'sql.{name}')");
+        assert_eq!(reason(refused(&other_sql, &steal).await), "NOT_OWNER");
+    }
+    let own = format!("select trunkline.register_producer('orders', 'sql.{}')", site.role);
+    site.sql.batch_execute(&own).await.unwrap();
     // What was registered without authentication is nobody's.
     assert_eq!(reason(refused(&site.sql, &publish(PRODUCER)).await), "NO_OWNER");
     // A member of a role uses what belongs to the role, and has its grants.
@@ -176,6 +183,13 @@ async fn consumers_are_the_roles_own_and_topics_are_made_by_administrators() {
     );
     let create = "select trunkline.create_topic('orders.eu')";
     assert_eq!(reason(refused(&site.sql, create).await), "NOT_GRANTED");
+    // Whoever may use a topic gets it, but learns of no other.
+    let get = |topic: &str| format!("select trunkline.create_topic('{topic}', if_missing => true)");
+    let created: bool = site.sql.query_one(&get("orders"), &[]).await.unwrap().get(0);
+    assert!(!created);
+    for topic in ["secrets", "missing"] {
+        assert_eq!(reason(refused(&site.sql, &get(topic)).await), "NOT_GRANTED", "{topic}");
+    }
     site.grant(&site.role, "admin", "orders*").await;
     site.sql.batch_execute(create).await.unwrap();
     // An administrator of the topic seeks everyone's, and consumes as none of them.

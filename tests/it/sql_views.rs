@@ -150,7 +150,7 @@ fn reads(query: &str) -> bool {
 async fn the_documented_queries_read_few_batches() {
     let (_database, sql) = big_topic().await;
     sql.batch_execute(
-        "update trunkline.topic set name = case name when 'big' then 'access' else 'orders' end",
+        "update trunkline.topic set name = case name when 'big' then 'orders' else 'access' end",
     )
     .await
     .unwrap();

@@ -375,9 +375,10 @@ impl Stream {
         serving: &mut Serving<'_>,
         known: Offset,
     ) -> Result<(), End> {
+        let mut committed = pin!(serving.lease.committed_beyond(known));
         loop {
             let idle = tokio::select! {
-                () = serving.lease.committed_beyond(known) => return Ok(()),
+                () = &mut committed => return Ok(()),
                 idle = self.idle(Some(serving.lease)) => idle,
             };
             idle?;

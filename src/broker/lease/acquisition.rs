@@ -15,6 +15,7 @@ use tokio::{sync::watch, task::JoinHandle, time::sleep};
 
 use crate::{
     broker::{
+        backoff::POLL_INTERVAL,
         error::Error,
         lease::{
             queue::Permit,
@@ -31,10 +32,10 @@ use crate::{
 /// it again at once.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// When a stream that is held back looks for a commit from elsewhere, at first and at last, if the
-/// commit before came from elsewhere. Until one has, the poll of the leases finds it.
+/// When a stream that is held back first looks for a commit from elsewhere, if the commit before came
+/// from elsewhere. Each further pause is half as long again, and so the stream waits for at most half as
+/// long again as its client works. In the end, the poll of the leases finds the commit.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
-const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// A lease; released when it is dropped.
 pub(crate) struct Lease {
@@ -160,9 +161,10 @@ impl Lease {
                 _ = status.wait_for(|status| status.committed > known) => return,
                 () = sleep(pause), if self.active.state.is_committed_elsewhere() => {}
             }
-            self.waiter.leases.check_soon(LeaseScope::Consumer(self.key()));
-            // So that a stream waits for at most half as long again as its client worked.
-            pause = (pause * 3 / 2).min(LAST_LOOK);
+            if pause < POLL_INTERVAL {
+                self.waiter.leases.check_soon(LeaseScope::Consumer(self.key()));
+                pause = pause * 3 / 2;
+            }
         }
     }
 

@@ -1,8 +1,8 @@
 //! Keeps a session open that holds this broker's locks, and checks its leases.
 //!
-//! Once a second, and at once when a notification says so, one statement asks which leases were
-//! changed from outside: by a seek, a take-over, a commit to another broker, or the end of their
-//! consumer.
+//! Once a second, one statement asks which leases were changed from outside: by a seek, a take-over, a
+//! commit from SQL or to another broker, or the end of their consumer. It asks at once when a notification
+//! says so, and for a stream that is held back and waits for a commit from SQL.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -24,6 +24,9 @@ use crate::{
 /// How long a check may take. A session that does not answer is closed, and its leases end: other
 /// brokers may have acquired them.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The shortest pause between two checks: what is to be checked meanwhile shares one.
+const CHECK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Keeps the lease session open.
 pub(crate) struct SessionKeeper {
@@ -81,17 +84,24 @@ impl SessionKeeper {
     async fn check_until_lost(&self, session: &Arc<LeaseSession>) {
         let mut tick = time::interval(POLL_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next = Instant::now();
         loop {
+            let asked_for = async {
+                time::sleep_until(next).await;
+                self.leases.next_to_check(session).await
+            };
             let leases = tokio::select! {
                 _ = tick.tick() => self.leases.all_on(session),
-                leases = self.leases.next_to_check(session) => leases,
+                leases = asked_for => leases,
                 () = session.closed().cancelled() => return,
             };
             let known: Vec<_> = leases
                 .iter()
                 .map(|lease| (lease.key, lease.state.epoch(), lease.state.committed()))
                 .collect();
-            match time::timeout(CHECK_TIMEOUT, session.find_changes(&known)).await {
+            let found = time::timeout(CHECK_TIMEOUT, session.find_changes(&known)).await;
+            next = Instant::now() + CHECK_PAUSE;
+            match found {
                 Ok(Ok(changes)) => {
                     let leases: HashMap<_, _> =
                         leases.iter().map(|lease| (lease.key, lease)).collect();

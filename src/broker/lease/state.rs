@@ -94,9 +94,7 @@ impl LeaseState {
 
     /// Records that this broker stored a position under an epoch.
     pub(crate) fn record_stored(&self, epoch: Epoch, position: Offset) {
-        if self.advance(epoch, position) {
-            self.is_committed_elsewhere.store(false, Ordering::Relaxed);
-        }
+        self.advance(epoch, position, false);
     }
 
     /// Whether the last commit was not made through this broker.
@@ -104,14 +102,16 @@ impl LeaseState {
         self.is_committed_elsewhere.load(Ordering::Relaxed)
     }
 
-    fn advance(&self, epoch: Epoch, position: Offset) -> bool {
+    fn advance(&self, epoch: Epoch, position: Offset, elsewhere: bool) {
         self.status.send_if_modified(|status| {
             let advances = status.epoch == epoch && position > status.committed;
             if advances {
                 status.committed = position;
+                // Before the stream learns of it.
+                self.is_committed_elsewhere.store(elsewhere, Ordering::Relaxed);
             }
             advances
-        })
+        });
     }
 
     /// Records a change that the lease's own session found; `None` if the consumer no longer
@@ -135,9 +135,7 @@ impl LeaseState {
             }
             sought
         });
-        if self.advance(epoch, position) {
-            self.is_committed_elsewhere.store(true, Ordering::Relaxed);
-        }
+        self.advance(epoch, position, true);
     }
 
     /// Ends the lease, unless it has ended already.

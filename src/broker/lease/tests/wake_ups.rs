@@ -141,7 +141,7 @@ fn a_commit_makes_room_whenever_it_comes() {
             let known = state.committed();
             pause().await;
             if known == Offset(0) {
-                // As `committed_beyond` does.
+                // As `committed_beyond` does, without its looks.
                 let mut status = status.clone();
                 let _ = status.wait_for(|status| status.committed > known).await;
             }
