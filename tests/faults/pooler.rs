@@ -24,7 +24,9 @@ pub struct Pooler {
 impl Pooler {
     /// Starts one for a server.
     pub async fn start(postgres: &Postgres) -> Self {
-        let folder = pgbouncer::folder(&fs::metadata(postgres.log()).unwrap());
+        // Belongs to the server's user, as its log may not.
+        let data = postgres.log().with_file_name("data");
+        let folder = pgbouncer::folder(&fs::metadata(data).unwrap());
         let server = format!("host=127.0.0.1 port={} user={USER}", postgres.port());
         let mut pooler = Self { running: None, folder, port: free_port(), server };
         pooler.start_again().await;

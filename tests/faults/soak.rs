@@ -85,7 +85,6 @@ async fn prepare(name: &str, seed: u64) -> Site {
         slowdown: SLOWDOWN,
         may_be_silent: true,
         may_be_denied: true,
-        sql: true,
         ..Setup::secured()
     };
     let run = Run::start_on(name, setup, postgres).await;
