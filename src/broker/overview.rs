@@ -55,8 +55,6 @@ pub struct Overview {
     history: RwLock<History>,
     /// Locked by whoever reads, so that the others wait for what it finds.
     reading: Mutex<Reading>,
-    /// When the outbox could last not be read.
-    outbox_failed_at: parking_lot::Mutex<Option<Instant>>,
     /// Whether the database answers.
     database_up: watch::Receiver<bool>,
     began: Instant,
@@ -69,6 +67,8 @@ struct Reading {
     moved: HashMap<ConsumerKey, Moved>,
     /// When the last reading that failed was begun, and why it did.
     failed: Option<(Instant, Arc<storage::Error>)>,
+    /// When the outbox could last not be read.
+    outbox_failed_at: Option<Instant>,
 }
 
 /// What there was in the database at a moment.
@@ -123,7 +123,6 @@ impl Overview {
             latest: RwLock::default(),
             history: RwLock::default(),
             reading: Mutex::default(),
-            outbox_failed_at: parking_lot::Mutex::default(),
             database_up,
             began: Instant::now(),
         }
@@ -190,7 +189,7 @@ impl Overview {
             return Err(error.clone());
         }
         let began = Instant::now();
-        let read = time::timeout(READ_TIMEOUT, self.read()).await;
+        let read = time::timeout(READ_TIMEOUT, self.read(&mut reading)).await;
         let read = read.unwrap_or_else(|_| {
             let problem = format!("the overview was not read in {READ_TIMEOUT:?}");
             Err(storage::Error::Unavailable(problem))
@@ -221,26 +220,25 @@ impl Overview {
     }
 
     /// Reads what waits in the outbox; `None` if that fails, or has just failed.
-    async fn read_outbox(&self) -> Option<OutboxState> {
-        let failed_at = *self.outbox_failed_at.lock();
-        if failed_at.is_some_and(|at| at.elapsed() < OUTBOX_PAUSE) {
+    async fn read_outbox(&self, reading: &mut Reading) -> Option<OutboxState> {
+        if reading.outbox_failed_at.is_some_and(|at| at.elapsed() < OUTBOX_PAUSE) {
             return None;
         }
         match self.storage.outbox_state(OUTBOX_TIMEOUT).await {
             Ok(outbox) => Some(outbox),
             Err(error) => {
                 tracing::warn!(%error, "read what waits in the outbox");
-                *self.outbox_failed_at.lock() = Some(Instant::now());
+                reading.outbox_failed_at = Some(Instant::now());
                 None
             }
         }
     }
 
-    async fn read(&self) -> Result<Snapshot, storage::Error> {
+    async fn read(&self, reading: &mut Reading) -> Result<Snapshot, storage::Error> {
         let size = self.storage.catalogue_size().await?;
         let topics = self.storage.list_topic_states(self.limit).await?;
         let consumers = self.storage.list_consumer_states(self.limit).await?;
-        let outbox = self.read_outbox().await;
+        let outbox = self.read_outbox(reading).await;
         let server = match self.storage.server_state().await {
             Ok(server) => Some(server),
             // A server that is compatible with PostgreSQL may lack a function.

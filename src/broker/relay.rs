@@ -195,7 +195,9 @@ impl Relay {
         let (pass, mut moved) = self.pass(since, scope, known).await?;
         if pass.is_some() {
             known.since = pass;
-            known.whole_at = known.whole_at.filter(|_| !is_whole).or(Some(now));
+            if is_whole || known.whole_at.is_none() {
+                known.whole_at = Some(now);
+            }
         }
         let due: Vec<TopicId> = known
             .blocked

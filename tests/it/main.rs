@@ -117,6 +117,8 @@ mod sql_errors;
 mod sql_grants;
 mod sql_outbox;
 mod sql_outbox_held;
+mod sql_outbox_metrics;
+mod sql_prepared;
 mod sql_publish;
 mod sql_rights;
 mod sql_views;

@@ -2,7 +2,7 @@
 
 use std::{process::Command, sync::Arc, time::Duration};
 
-use trunkline::embedded::{EmbeddedPostgres, USER};
+use trunkline::embedded::EmbeddedPostgres;
 
 use crate::{
     sql_outbox::outbox_is_empty,
@@ -55,12 +55,7 @@ async fn a_dump_keeps_messages_positions_registrations_and_the_outbox() {
     std::fs::write(&file, dump).unwrap();
     run("psql", &["-qX", "-v", "ON_ERROR_STOP=1", "-f", file.to_str().unwrap(), &url]);
 
-    let restored = Arc::new(TestDatabase {
-        name: "postgres".to_owned(),
-        socket_dir: cluster.socket_dir().to_owned(),
-        user: USER.to_owned(),
-        url: url.clone(),
-    });
+    let restored = Arc::new(TestDatabase::of(&cluster));
     let broker = TestBroker::start_on(restored.clone()).await;
     let sql = restored.sql().await;
     outbox_is_empty(&sql).await;

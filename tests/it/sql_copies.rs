@@ -5,15 +5,11 @@ use std::{fs, path::Path, process::Stdio, sync::Arc};
 use tokio::process::Command;
 use tokio_postgres::{Client, error::SqlState};
 use tonic::Code;
-use trunkline::{
-    embedded::{EmbeddedPostgres, USER},
-    storage,
-};
 
 use crate::{
     roles::{role, url_as},
     sql_publish::refused,
-    support::{Document, TestBroker, TestDatabase, connect, info, soon, until},
+    support::{Document, TestBroker, TestDatabase, connect, info, soon, start_server, until},
 };
 
 /// The commands of the document: an export, an import, a publication, a subscription, and what
@@ -253,37 +249,19 @@ async fn an_import_runs_with_the_rights_of_its_caller() {
     }
 }
 
-/// A server of a test's own, with the schema.
-async fn start_server(folder: &Path, settings: &[&str]) -> (EmbeddedPostgres, Arc<TestDatabase>) {
-    let server = EmbeddedPostgres::start(folder).await.unwrap();
-    let sql = connect(&server.url("postgres")).await;
-    for setting in settings.iter().chain(&["fsync = off"]) {
-        sql.batch_execute(&format!("alter system set {setting}")).await.unwrap();
-    }
-    server.stop().await.unwrap();
-    let server = EmbeddedPostgres::start(folder).await.unwrap();
-    let url = server.url("postgres");
-    storage::migrate(&url).await.unwrap();
-    let database = Arc::new(TestDatabase {
-        name: "postgres".to_owned(),
-        socket_dir: server.socket_dir().to_owned(),
-        user: USER.to_owned(),
-        url,
-    });
-    (server, database)
-}
-
 #[tokio::test]
 async fn a_copy_on_another_server_follows_and_serves_its_own_consumers() {
     let folder = tempfile::Builder::new().prefix("trunkline-original-").tempdir().unwrap();
-    let (original_server, database) = start_server(folder.path(), &["wal_level = logical"]).await;
+    let original_server = start_server(folder.path(), &["wal_level = logical"]).await;
+    let database = Arc::new(TestDatabase::of(&original_server));
     let original = TestBroker::start_on(database).await;
     let original_sql = original.sql().await;
     four_messages(&original, &original_sql).await;
     let copy_folder = tempfile::Builder::new().prefix("trunkline-copy-").tempdir().unwrap();
     // The default of 5 s is also how soon the next tables are begun.
     let soon_again = ["wal_retrieve_retry_interval = '100ms'"];
-    let (copy_server, copy_database) = start_server(copy_folder.path(), &soon_again).await;
+    let copy_server = start_server(copy_folder.path(), &soon_again).await;
+    let copy_database = Arc::new(TestDatabase::of(&copy_server));
     let copy_sql = copy_database.sql().await;
 
     let [_, _, mut publication, subscription, clean_up] = documented();

@@ -1,7 +1,7 @@
 //! One PostgreSQL server for the whole test run, and a database for each test.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 use tokio_postgres::NoTls;
 use trunkline::{
     embedded::{EmbeddedPostgres, USER},
-    storage::{Limits, Storage},
+    storage::{self, Limits, Storage},
 };
 
 pub const LIMITS: Limits = Limits { writers: 2, queries: 4 };
@@ -74,6 +74,16 @@ impl TestDatabase {
         connect(&CLUSTER.get().unwrap().url("postgres")).await
     }
 
+    /// The database `postgres` of a server of a test's own.
+    pub fn of(server: &EmbeddedPostgres) -> Self {
+        Self {
+            name: "postgres".to_owned(),
+            socket_dir: server.socket_dir().to_owned(),
+            user: USER.to_owned(),
+            url: server.url("postgres"),
+        }
+    }
+
     /// Opens a session for the test.
     pub async fn sql(&self) -> tokio_postgres::Client {
         connect(&self.url).await
@@ -85,6 +95,19 @@ pub async fn connect(url: &str) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client
+}
+
+/// Starts a server of a test's own with the schema and with settings, such as `wal_level = logical`.
+pub async fn start_server(folder: &Path, settings: &[&str]) -> EmbeddedPostgres {
+    let server = EmbeddedPostgres::start(folder).await.unwrap();
+    let sql = connect(&server.url("postgres")).await;
+    for setting in settings.iter().chain(&["fsync = off"]) {
+        sql.batch_execute(&format!("alter system set {setting}")).await.unwrap();
+    }
+    server.stop().await.unwrap();
+    let server = EmbeddedPostgres::start(folder).await.unwrap();
+    storage::migrate(&server.url("postgres")).await.unwrap();
+    server
 }
 
 async fn start() -> EmbeddedPostgres {

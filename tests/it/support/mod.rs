@@ -38,7 +38,7 @@ use std::time::Duration;
 
 pub use authority::{Authority, TlsFolder};
 pub use broker::{PRODUCER, TestBroker, message};
-pub use cluster::{LIMITS, TestDatabase, connect};
+pub use cluster::{LIMITS, TestDatabase, connect, start_server};
 pub use command::{Finished, Trunkline};
 pub use deaf::DeafProxy;
 pub use files::files_below;

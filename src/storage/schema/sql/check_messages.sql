@@ -22,7 +22,7 @@ begin
     -- At once, as a call for each message would cost more than storing it.
     select sum(size), array_agg(size order by number) into bytes, sizes
     from (
-        select octet_length(payload) + coalesce(octet_length(key), 0) as size, number
+        select trunkline.plain_bytes(payload, key) as size, number
         from unnest(payloads, keys) with ordinality as message (payload, key, number)
     ) plain;
     if headers is not null or 1048576 < any (sizes) or array_position(sizes, null) is not null then

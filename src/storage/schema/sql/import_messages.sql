@@ -58,18 +58,19 @@ begin
             else format('is of type %s in %s, and must be of type %s',
                 expected.atttypid::regtype, source, expected.type) end);
     end loop;
-    select t.id, h.next_offset, h.next_offset, h.last_published_at
-    into id, old_head, head, last_time
+    select t.id, h.next_offset, h.last_published_at
+    into id, old_head, last_time
     from trunkline.topic t join trunkline.topic_head h on h.topic_id = t.id
     where t.name = import_messages.topic
     for no key update of h;
     if not found then
         perform trunkline.refuse_topic(topic);
     end if;
+    head := old_head;
 
     open items no scroll for execute format(
         'select "offset", published_at, producer_id, key, nullif(headers, ''{}'') as headers, payload,
-                octet_length(payload) + coalesce(octet_length(key), 0) as bytes
+                trunkline.plain_bytes(payload, key) as bytes
          from %s order by "offset"', source);
     begin
         loop

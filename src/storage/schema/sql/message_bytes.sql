@@ -11,10 +11,7 @@ begin
     if payload is null then
         perform trunkline.refuse_field(format('payload%s%s', s, "index"), 'must not be null');
     end if;
-    total := octet_length(payload);
-    if key is not null then
-        total := total + octet_length(key);
-    end if;
+    total := trunkline.plain_bytes(payload, key);
     if headers is not null then
         total := total + trunkline.check_headers('headers' || "index", headers);
     end if;

@@ -61,7 +61,7 @@ begin
             return next message;
             slice_end := message."offset" + 1;
             left_over := left_over - 1;
-            bytes := bytes + octet_length(message.payload) + coalesce(octet_length(message.key), 0);
+            bytes := bytes + trunkline.plain_bytes(message.payload, message.key);
             exit when bytes >= 16777216;
         end loop;
         exit when slice_end is null;
