@@ -5,6 +5,7 @@ create or replace function trunkline.append_staged() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     own_transaction xid8 := pg_current_xact_id();

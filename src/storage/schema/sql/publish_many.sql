@@ -6,6 +6,7 @@ create or replace function trunkline.publish_many(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     unlisten trunkline_nobody;
@@ -22,6 +23,7 @@ create or replace function trunkline.publish_many(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     unlisten trunkline_nobody;
@@ -40,6 +42,7 @@ create or replace function trunkline.publish_many(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     unlisten trunkline_nobody;
@@ -58,6 +61,7 @@ create or replace function trunkline.publish_many(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     unlisten trunkline_nobody;
