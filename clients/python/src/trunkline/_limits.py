@@ -26,6 +26,11 @@ def check_id(name: str, value: str) -> None:
 
 def cost_of(payload: bytes, key: bytes | None, headers: Mapping[str, str] | None) -> int:
     """The room that a message takes up. Raises an error if a broker would refuse the message."""
+    if type(payload) is bytes and key is None and headers is None:
+        # Most messages are so.
+        size = len(payload)
+        if size <= MAX_MESSAGE_BYTES:
+            return size + OVERHEAD
     if not isinstance(payload, bytes) or not (key is None or isinstance(key, bytes)):
         raise TypeError("payload and key must be bytes")
     size, overhead = len(payload), OVERHEAD

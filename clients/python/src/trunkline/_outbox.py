@@ -141,11 +141,15 @@ class Outbox(Generic[Future]):
             batch = self._begin_batch(cost)
         if not batch:
             return None
-        batch.add(payload=payload, key=key, headers=headers)
+        if key is None and headers is None:
+            # Most messages are so, and each field that is named takes time.
+            batch.add(payload=payload)
+        else:
+            batch.add(payload=payload, key=key, headers=headers)
         batch.room -= cost
         index = batch.count
-        batch.count += 1
-        if batch.count == self._max_messages:
+        batch.count = count = index + 1
+        if count == self._max_messages:
             self._close_batch()
         return batch.outcome, index
 
