@@ -11,12 +11,13 @@ use prost_types::{
     field_descriptor_proto::Type,
 };
 
-const PROTOS: [&str; 6] = [
+const PROTOS: [&str; 7] = [
     "proto/trunkline/v1/access.proto",
     "proto/trunkline/v1/message.proto",
     "proto/trunkline/v1/topic.proto",
     "proto/trunkline/v1/producer.proto",
     "proto/trunkline/v1/consumer.proto",
+    "proto/trunkline/v1/subscription.proto",
     "proto/trunkline/v1/overview.proto",
 ];
 
@@ -25,8 +26,12 @@ const PACKAGE: &str = "trunkline.v1";
 /// Fields that the broker and the client library leave encoded, and decode or encode themselves: the
 /// names in a publish request, so that none is copied, and the messages for a consumer, so that
 /// messages for many consumers are encoded once.
-const RAW_FIELDS: [(&str, &str); 3] =
-    [("PublishRequest", "topic"), ("PublishRequest", "producer_id"), ("ConsumeResponse", "batch")];
+const RAW_FIELDS: [(&str, &str); 4] = [
+    ("PublishRequest", "topic"),
+    ("PublishRequest", "producer_id"),
+    ("ConsumeResponse", "batch"),
+    ("Delivery", "batch"),
+];
 
 /// A map that the broker decodes entry by entry. This lets it refuse an entry that is not UTF-8 with
 /// the name of its field, whereas prost would fail to decode the whole request and end its stream.
@@ -126,8 +131,14 @@ fn make_raw(message: &mut DescriptorProto) -> bool {
     fields.for_each(make_bytes);
     let mut entries = message.nested_type.iter_mut();
     let entry = entries.find(|entry| RAW_MAP == (&name, entry.name()));
-    let publishes = message.field.iter().any(|field| field.type_name() == new_message());
-    some | entry.map(make_entry_raw).is_some() | publishes
+    let holds_raw = message.field.iter().any(|field| is_raw(field.type_name()));
+    some | entry.map(make_entry_raw).is_some() | holds_raw
+}
+
+/// Whether a message has raw fields, by its full name.
+fn is_raw(name: &str) -> bool {
+    let has_fields = |(message, _): &(&str, &str)| name == format!(".{PACKAGE}.{message}");
+    name == new_message() || RAW_FIELDS.iter().any(has_fields)
 }
 
 /// The message whose map is raw: messages that hold it hold the raw one.

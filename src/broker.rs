@@ -23,6 +23,7 @@ mod publish;
 mod quotas;
 mod relay;
 mod retention;
+mod subscription;
 #[cfg(test)]
 mod testing;
 mod truncation;
@@ -74,6 +75,10 @@ pub use publish::{
 };
 
 pub use quotas::Quotas;
+pub use subscription::{
+    request::{Delivery as SharedDelivery, Receive, Received, Settle, Settlement, Verdict},
+    room::Subscriptions,
+};
 
 use calls::Calls;
 use catalogue::Catalogue;
@@ -90,6 +95,7 @@ use notify::{
 use publish::writer::LogStore;
 use relay::Relay;
 use retention::Sweeper;
+use subscription::writer::SettlementWriter;
 use truncation::detect::Detector;
 
 /// A broker over one database.
@@ -104,6 +110,8 @@ pub struct Broker {
     pub publisher: Publisher,
     /// Streams, pulls, commits, seeks and reads.
     pub delivery: Arc<Delivery>,
+    /// Messages that workers share.
+    pub subscriptions: Subscriptions,
     storage: Arc<Storage>,
     audit: Arc<Audit>,
     leases: Arc<Leases>,
@@ -205,6 +213,7 @@ impl Broker {
         let sweeper = Sweeper::new(storage.clone(), logs.clone(), lease_session);
         let swept_at = sweeper.start(&tasks, stopping.clone());
         let positions = Positions::start(storage.clone(), &tasks);
+        let settlements = Arc::new(SettlementWriter::start(storage.clone(), &tasks));
         tasks.spawn(stopping.clone().run_until_cancelled_owned(warm_up(storage.clone())));
         let poller = Poller {
             storage: storage.clone(),
@@ -229,6 +238,7 @@ impl Broker {
             streams: StreamLimit::new(quotas.streams),
             metrics,
         };
+        let delivery = Arc::new(delivery);
         let topics = TopicAdmin {
             storage: storage.clone(),
             catalogue: catalogue.clone(),
@@ -247,7 +257,8 @@ impl Broker {
             producers,
             consumers,
             publisher,
-            delivery: Arc::new(delivery),
+            subscriptions: Subscriptions::new(delivery.clone(), settlements),
+            delivery,
             storage,
             audit,
             leases,
@@ -330,6 +341,7 @@ impl Broker {
         self.calls.ended().await;
         self.leases.released().await;
         self.delivery.positions.close();
+        self.subscriptions.close();
         self.audit.finished().await;
         self.stopping.cancel();
         self.tasks.close();

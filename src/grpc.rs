@@ -32,7 +32,9 @@ use crate::{
     proto::raw::{
         access_service_server::AccessServiceServer, consumer_service_server::ConsumerServiceServer,
         overview_service_server::OverviewServiceServer,
-        producer_service_server::ProducerServiceServer, topic_service_server::TopicServiceServer,
+        producer_service_server::ProducerServiceServer,
+        subscription_service_server::SubscriptionServiceServer,
+        topic_service_server::TopicServiceServer,
     },
 };
 
@@ -52,7 +54,7 @@ pub use trunkline::{decode::decode_publish, frames::encode_batch};
 use accounts::Accounts;
 use trunkline::{
     access::AccessAdmin, consumers::Consumers, overview::Overviews, producers::Producers,
-    topics::Topics,
+    subscriptions::Workers, topics::Topics,
 };
 
 /// The services of a broker.
@@ -118,6 +120,17 @@ impl Services {
         };
         let consumers = ConsumerServiceServer::new(consumers);
         self.limited(consumers.max_decoding_message_size(MAX_CALL_BYTES))
+    }
+
+    /// The service for subscriptions.
+    pub fn subscriptions(&self) -> Intake<SubscriptionServiceServer<Workers>> {
+        let workers = Workers {
+            broker: self.broker.clone(),
+            access: self.access.clone(),
+            audit: self.audit.clone(),
+        };
+        let workers = SubscriptionServiceServer::new(workers);
+        self.limited(workers.max_decoding_message_size(MAX_CALL_BYTES))
     }
 
     /// The service for tokens, grants and owners.

@@ -15,6 +15,7 @@ mod range;
 mod record;
 #[cfg(feature = "sabotage")]
 mod sabotage;
+mod subscription;
 mod time;
 
 pub use access::{
@@ -39,4 +40,5 @@ pub use record::{
 };
 #[cfg(feature = "sabotage")]
 pub use sabotage::Sabotage;
+pub use subscription::{Backoff, DeliveryPolicy, MAX_REASON_CHARACTERS, Sharing};
 pub use time::TimeBound;

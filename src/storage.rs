@@ -31,6 +31,7 @@ mod retention;
 mod schema;
 mod session;
 mod settings;
+mod subscription;
 mod text;
 mod timeout;
 mod topic;
@@ -42,6 +43,7 @@ pub use access::{
 };
 pub use append::{Appended, Writer};
 pub use connector::{check_url, redacted};
+pub use consumer::NewConsumer;
 pub use database::Storage;
 pub use error::Error;
 pub(crate) use error::chain;
@@ -65,3 +67,6 @@ pub use retention::Deleted;
 pub use schema::SchemaVersion;
 pub use session::{Limits, PoolState, RowLocks, SessionShare};
 pub use settings::ServerSettings;
+pub use subscription::{
+    MessageChange, StoreOutcome, StoredRetry, StoredSubscription, SubscriptionWrite,
+};

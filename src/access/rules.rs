@@ -85,6 +85,12 @@ const RULES: &[(&str, Rule)] = &[
     ("/trunkline.v1.ConsumerService/Pull", CONSUME_OWN),
     ("/trunkline.v1.ConsumerService/Commit", CONSUME_OWN),
     ("/trunkline.v1.ConsumerService/Seek", CONSUME_OR_ADMIN),
+    ("/trunkline.v1.SubscriptionService/CreateSubscription", Rule::Topic(&[Consume, Admin])),
+    ("/trunkline.v1.SubscriptionService/DeleteSubscription", CONSUME_OR_ADMIN),
+    ("/trunkline.v1.SubscriptionService/GetSubscription", DESCRIBE),
+    ("/trunkline.v1.SubscriptionService/ListSubscriptions", DESCRIBE),
+    ("/trunkline.v1.SubscriptionService/Receive", CONSUME_OWN),
+    ("/trunkline.v1.SubscriptionService/Settle", CONSUME_OWN),
     ("/trunkline.v1.OverviewService/GetOverview", Rule::Authenticated),
 ];
 

@@ -67,6 +67,16 @@ pub enum Error {
     #[error("consumer {consumer} is registered on topic {topic} already")]
     ConsumerExists { topic: TopicName, consumer: ConsumerId },
     #[error(
+        "consumer {consumer} on topic {topic} is a subscription: workers share its messages, and no stream, pull or commit can take them"
+    )]
+    ConsumerIsShared { topic: TopicName, consumer: ConsumerId },
+    #[error(
+        "consumer {consumer} on topic {topic} is not a subscription: no workers share its messages"
+    )]
+    NotASubscription { topic: TopicName, consumer: ConsumerId },
+    #[error("another broker hands out the messages of subscription {consumer} on topic {topic}")]
+    SubscriptionElsewhere { topic: TopicName, consumer: ConsumerId },
+    #[error(
         "offset {offset} lies outside of topic {topic}, which runs from {} to {}",
         .ends.start, .ends.head
     )]
@@ -169,6 +179,7 @@ impl Error {
             }
             Self::DatabaseUnavailable(_)
             | Self::OutcomeUnknown(_)
+            | Self::SubscriptionElsewhere { .. }
             // Streams end.
             | Self::TooManyStreams { .. } => Some(Duration::from_secs(1)),
             _ => None,

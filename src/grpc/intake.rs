@@ -41,19 +41,22 @@ use crate::{
 const STALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// The calls whose answers may be large: up to 4 MiB. The largest of the others is a topic, of 18 KiB.
-const LARGE_ANSWERS: [&str; 8] = [
+const LARGE_ANSWERS: [&str; 10] = [
     "/ReadMessages",
     "/Pull",
     "/ListTopics",
     "/ListProducers",
+    "/Receive",
     "/ListConsumers",
+    "/ListSubscriptions",
     "/ListTokens",
     "/ListGrants",
     "/GetOverview",
 ];
 
-/// The one of them that changes something, and must therefore have room for its answer before.
-const PULL: &str = "/trunkline.v1.ConsumerService/Pull";
+/// Those of them that change something, and must therefore have room for their answers before.
+const TAKES: [&str; 2] =
+    ["/trunkline.v1.ConsumerService/Pull", "/trunkline.v1.SubscriptionService/Receive"];
 
 /// As [`PUBLISH`], a call whose requests are large, and are held until they are answered.
 const PUBLISH_STREAM: &str = "/trunkline.v1.ProducerService/PublishStream";
@@ -149,7 +152,7 @@ where
         let is_known = request.extensions().get::<Caller>().is_some();
         let publishes = is_publish || path == PUBLISH_STREAM;
         let is_stream = path == PUBLISH_STREAM || path.ends_with(REFLECTION);
-        let room = (path == PULL).then(|| AnswerRoom::new(account.answers.clone()));
+        let room = TAKES.contains(&path).then(|| AnswerRoom::new(account.answers.clone()));
         let is_answered_in_parts = !publishes && !is_answered_by_stream(path);
         let answers_are_large =
             is_answered_in_parts && LARGE_ANSWERS.iter().any(|call| path.ends_with(call));

@@ -14,4 +14,6 @@ pub(crate) mod overview;
 mod page_token;
 pub(crate) mod producers;
 mod publish_stream;
+mod subscription_requests;
+pub(crate) mod subscriptions;
 pub(crate) mod topics;

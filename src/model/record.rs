@@ -7,6 +7,7 @@ use super::{
     labels::Labels,
     name::{ConsumerId, ProducerId, TopicName},
     position::{ConsumerKey, Epoch, Offset, Sequence},
+    subscription::Sharing,
 };
 
 /// A topic.
@@ -179,6 +180,8 @@ pub struct Consumer {
     pub updated_at: SystemTime,
     /// The principal that it belongs to, if it belongs to one.
     pub owner: Option<Principal>,
+    /// If it is a subscription: how workers share its messages.
+    pub sharing: Option<Sharing>,
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub(super) struct Health(HealthReporter);
 pub(crate) const WAKE_UPS: &str = "wake-ups";
 
 /// The server as a whole, which is the empty name, and each of its services.
-fn names() -> [&'static str; 6] {
+fn names() -> [&'static str; 7] {
     fn name<S: NamedService>(_: fn(&grpc::Services) -> S) -> &'static str {
         S::NAME
     }
@@ -29,6 +29,7 @@ fn names() -> [&'static str; 6] {
         name(grpc::Services::topics),
         name(grpc::Services::producers),
         name(grpc::Services::consumers),
+        name(grpc::Services::subscriptions),
         name(grpc::Services::access),
         name(grpc::Services::overview),
     ]

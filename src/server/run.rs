@@ -151,6 +151,7 @@ pub(super) async fn run_server(
         .add_service(services.topics())
         .add_service(services.producers())
         .add_service(services.consumers())
+        .add_service(services.subscriptions())
         .add_service(services.access())
         .add_service(services.overview())
         .prepare();

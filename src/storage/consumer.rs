@@ -1,6 +1,6 @@
 //! Registers, lists and forgets the consumers of topics.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio_postgres::Row;
 
@@ -9,7 +9,8 @@ use super::{
     session::{Parameter, Statements},
 };
 use crate::model::{
-    Claimant, Consumer, ConsumerId, ConsumerKey, Epoch, Offset, Principal, TopicId, TopicName,
+    Backoff, Claimant, Consumer, ConsumerId, ConsumerKey, DeliveryPolicy, Epoch, Offset, Principal,
+    Sharing, TopicId, TopicName,
 };
 
 /// The query that [`consumer`] reads. Shows a holder only while the advisory lock is held: a broker
@@ -22,10 +23,30 @@ const CONSUMER: &str = "
                  and database = (select oid from pg_database where datname = current_database())
                  and classid = c.topic_id::oid and objid = c.id::oid
            ) then holder end,
-           c.created_at, c.updated_at, first_offset, c.owner
+           c.created_at, c.updated_at, first_offset, c.owner,
+           s.id is not null, ack_deadline_ms, shortest_backoff_ms, longest_backoff_ms, max_deliveries,
+           retried, parked
     from trunkline.topic t
     join trunkline.topic_head h on h.topic_id = t.id
-    join trunkline.consumer_topic c on c.topic_id = t.id";
+    join trunkline.consumer_topic c on c.topic_id = t.id
+    left join trunkline.subscription s on s.topic_id = c.topic_id and s.id = c.id
+    left join lateral (
+        select count(due) as retried, count(parked_at) as parked
+        from trunkline.subscription_message m where m.topic_id = s.topic_id and m.id = s.id
+    ) messages on s.id is not null";
+
+/// A consumer to register.
+#[derive(Clone, Copy, Debug)]
+pub struct NewConsumer<'a> {
+    /// Its id.
+    pub id: &'a ConsumerId,
+    /// The offset of the first message that it gets.
+    pub position: Offset,
+    /// Whom it belongs to, and how many that one may have.
+    pub owner: Option<&'a Claimant>,
+    /// How its messages are delivered, if workers share them.
+    pub policy: Option<&'a DeliveryPolicy>,
+}
 
 impl Storage {
     /// The numbers of the consumers registered on a topic.
@@ -37,16 +58,13 @@ impl Storage {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Registers a consumer, which belongs to `owner`, at a position; `None` if the position is
-    /// before the log start offset by now, or the topic is gone. [`Error::Taken`] if the consumer is
-    /// registered, [`Error::Full`] if the topic has `limit` others, [`Error::OwnerFull`] if the owner
-    /// has as many as it may.
+    /// Registers a consumer; `None` if its position is before the log start offset by now, or the topic
+    /// is gone. [`Error::Taken`] if the consumer is registered, [`Error::Full`] if the topic has `limit`
+    /// others, [`Error::OwnerFull`] if the owner has as many as it may.
     pub async fn register_consumer(
         &self,
         topic: TopicId,
-        consumer: &ConsumerId,
-        position: Offset,
-        owner: Option<&Claimant>,
+        NewConsumer { id: consumer, position, owner, policy }: NewConsumer<'_>,
         limit: usize,
     ) -> Result<Option<Consumer>, Error> {
         let mut client = self.query().await?;
@@ -79,6 +97,24 @@ impl Storage {
                         from trunkline.fence
                         where topic_id = $1 and consumer_id = $2 and consumer_epoch > 0";
                     transaction.execute(begin, &[&topic.0, &consumer.as_str()]).await?;
+                }
+                if let Some(policy) = policy.filter(|_| inserted) {
+                    let share = "-- add_subscription
+                        insert into trunkline.subscription
+                            (topic_id, id, ack_deadline_ms, shortest_backoff_ms, longest_backoff_ms,
+                             max_deliveries)
+                        select topic_id, id, $3, $4, $5, $6 from trunkline.consumer_topic
+                        where topic_id = $1 and consumer_id = $2";
+                    let columns = PolicyColumns::of(policy);
+                    let parameters: [&dyn Parameter; 6] = [
+                        &topic.0,
+                        &consumer.as_str(),
+                        &columns.ack_deadline_ms,
+                        &columns.shortest_backoff_ms,
+                        &columns.longest_backoff_ms,
+                        &columns.max_deliveries,
+                    ];
+                    transaction.execute(share, &parameters).await?;
                 }
                 let find = format!(
                     "-- find_registered_consumer{CONSUMER}\nwhere t.id = $1 and consumer_id = $2"
@@ -140,11 +176,12 @@ impl Storage {
     }
 
     /// The first `limit` consumers of a topic, sorted by ID, whose IDs come after `after`: those of
-    /// an owner, or of everyone.
+    /// an owner, or of everyone, and all of them or the subscriptions.
     pub async fn list_consumers(
         &self,
         topic: TopicId,
         owner: Option<&Principal>,
+        shared_only: bool,
         after: &str,
         limit: usize,
     ) -> Result<Vec<Consumer>, Error> {
@@ -152,10 +189,11 @@ impl Storage {
         let statement = &format!(
             "-- list_consumers{CONSUMER}
             where t.id = $1 and consumer_id > $2 and ($4::text is null or c.owner = $4)
+              and (s.id is not null or not $5)
             order by consumer_id limit $3"
         );
         let owner = owner.map(Principal::as_str);
-        let values: [&dyn Parameter; 4] = [&topic.0, &after, &(limit as i64), &owner];
+        let values: [&dyn Parameter; 5] = [&topic.0, &after, &(limit as i64), &owner, &shared_only];
         let rows = client.query(statement, &values).await?;
         Ok(rows.iter().map(consumer).collect())
     }
@@ -200,5 +238,43 @@ fn consumer(row: &Row) -> Consumer {
         created_at: row.get::<_, SystemTime>(7),
         updated_at: row.get::<_, SystemTime>(8),
         owner: row.get::<_, Option<&str>>(10).map(Principal::stored),
+        sharing: row.get::<_, bool>(11).then(|| Sharing {
+            policy: policy(row, 12),
+            retried: row.get(16),
+            parked: row.get(17),
+        }),
+    }
+}
+
+/// A subscription's policy, from the column `first` on.
+pub(super) fn policy(row: &Row, first: usize) -> DeliveryPolicy {
+    let milliseconds = |index| Duration::from_millis(row.get::<_, i64>(index).unsigned_abs());
+    DeliveryPolicy {
+        ack_deadline: milliseconds(first),
+        backoff: Backoff { shortest: milliseconds(first + 1), longest: milliseconds(first + 2) },
+        max_deliveries: row.get::<_, Option<i32>>(first + 3).map(i32::unsigned_abs),
+    }
+}
+
+/// A policy as it is stored.
+struct PolicyColumns {
+    ack_deadline_ms: i64,
+    shortest_backoff_ms: i64,
+    longest_backoff_ms: i64,
+    max_deliveries: Option<i32>,
+}
+
+impl PolicyColumns {
+    fn of(policy: &DeliveryPolicy) -> Self {
+        let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let Backoff { shortest, longest } = policy.backoff;
+        Self {
+            ack_deadline_ms: milliseconds(policy.ack_deadline),
+            shortest_backoff_ms: milliseconds(shortest),
+            longest_backoff_ms: milliseconds(longest),
+            max_deliveries: policy
+                .max_deliveries
+                .map(|most| i32::try_from(most).unwrap_or(i32::MAX)),
+        }
     }
 }

@@ -4,7 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::Row;
 
-use super::{Error, Storage, session::Statements as _};
+use super::{
+    Error, Storage,
+    session::{Parameter, Statements as _},
+};
 use crate::model::{ConsumerId, ConsumerKey, Epoch, Offset, TopicId, TopicName};
 
 /// A move of a position by the holder of a lease.
@@ -31,6 +34,8 @@ pub struct Stored {
     pub first: Offset,
     /// The offset that the topic's next message gets.
     pub head: Offset,
+    /// Whether workers share the consumer's messages: it is a subscription.
+    pub is_shared: bool,
 }
 
 /// The outcome of a seek.
@@ -63,10 +68,11 @@ impl Storage {
     ) -> Result<Option<Stored>, Error> {
         let client = self.query().await?;
         let statement = "-- find_stored_position
-                select c.topic_id, c.id, position, epoch, first_offset, next_offset
+                select c.topic_id, c.id, position, epoch, first_offset, next_offset, s.id is not null
                 from trunkline.topic t
                 join trunkline.topic_head h on h.topic_id = t.id
                 join trunkline.consumer_topic c on c.topic_id = t.id
+                left join trunkline.subscription s on s.topic_id = c.topic_id and s.id = c.id
                 where t.name = $1 and consumer_id = $2";
         let row = client.query_opt(statement, &[&topic.as_str(), &consumer.as_str()]).await?;
         Ok(row.map(|row| Stored {
@@ -75,6 +81,7 @@ impl Storage {
             epoch: Epoch(row.get(3)),
             first: Offset(row.get(4)),
             head: Offset(row.get(5)),
+            is_shared: row.get(6),
         }))
     }
 
@@ -86,26 +93,48 @@ impl Storage {
         consumer: &ConsumerId,
         position: Offset,
     ) -> Result<SeekOutcome, Error> {
-        let client = self.query().await?;
-        // Locks the head as a registration does: against retention, and not against publishes.
-        let statement = "-- seek
-            with head as (
-                select first_offset from trunkline.topic_head where topic_id = $1 for key share
-            ), sought as (
-                update trunkline.consumer_topic
-                set position = $3, epoch = epoch + 1, seek_epoch = epoch + 1, updated_at = now()
-                from head
-                where topic_id = $1 and consumer_id = $2 and first_offset <= $3
-                returning id
-            )
-            select (select id from sought)
-            from trunkline.consumer_topic where topic_id = $1 and consumer_id = $2";
-        let row = client.query_opt(statement, &[&topic.0, &consumer.as_str(), &position.0]).await?;
-        let Some(row) = row else { return Ok(SeekOutcome::NotRegistered) };
-        Ok(match row.get(0) {
-            Some(consumer) => SeekOutcome::Moved(ConsumerKey { topic, consumer }),
-            None => SeekOutcome::BeforeLogStart,
-        })
+        let mut client = self.query().await?;
+        client
+            .transact(async |transaction| {
+                // Locks the head as a registration does: against retention, and not against publishes.
+                let statement = "-- seek
+                    with head as (
+                        select first_offset from trunkline.topic_head
+                        where topic_id = $1 for key share
+                    ), sought as (
+                        update trunkline.consumer_topic
+                        set position = $3, epoch = epoch + 1, seek_epoch = epoch + 1,
+                            updated_at = now()
+                        from head
+                        where topic_id = $1 and consumer_id = $2 and first_offset <= $3
+                        returning id
+                    )
+                    select sought.id, s.id is not null
+                    from trunkline.consumer_topic c
+                    left join sought on true
+                    left join trunkline.subscription s on s.topic_id = c.topic_id and s.id = c.id
+                    where c.topic_id = $1 and consumer_id = $2";
+                let parameters: [&dyn Parameter; 3] = [&topic.0, &consumer.as_str(), &position.0];
+                let Some(row) = transaction.query_opt(statement, &parameters).await? else {
+                    return Ok(SeekOutcome::NotRegistered);
+                };
+                let Some(consumer) = row.get::<_, Option<i32>>(0) else {
+                    return Ok(SeekOutcome::BeforeLogStart);
+                };
+                if row.get(1) {
+                    // A statement of its own, so that it sees what was stored before the row was locked.
+                    let statement = "-- forget_settled
+                        with deltas as (
+                            delete from trunkline.subscription_delta
+                            where topic_id = $1 and id = $2
+                        )
+                        delete from trunkline.subscription_message
+                        where topic_id = $1 and id = $2 and due is not null";
+                    transaction.execute(statement, &[&topic.0, &consumer]).await?;
+                }
+                Ok(SeekOutcome::Moved(ConsumerKey { topic, consumer }))
+            })
+            .await
     }
 
     /// Moves positions, all in one statement, and returns the leases whose positions moved. The

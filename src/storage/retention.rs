@@ -53,7 +53,11 @@ impl Storage {
                     order by base_offset limit 1
                 ) oldest
                 cross join lateral (
-                    select min(position) as unread
+                    select least(min(position), (
+                               -- A subscription's position passes what it delivers again.
+                               select min(\"offset\") from trunkline.subscription_message m
+                               where m.topic_id = t.id and due is not null and keep_unread
+                           )) as unread
                     from trunkline.consumer_topic c where c.topic_id = t.id and keep_unread
                 ) consumers
                 where (next_offset - first_offset > retention_messages
@@ -115,7 +119,11 @@ impl Storage {
                         select least($3, (
                             select min(position)
                             from trunkline.topic t join trunkline.consumer_topic c on c.topic_id = t.id
-                            where t.id = $1 and keep_unread and $6)) as floor
+                            where t.id = $1 and keep_unread and $6), (
+                            select min(m.\"offset\")
+                            from trunkline.topic t
+                            join trunkline.subscription_message m on m.topic_id = t.id
+                            where t.id = $1 and due is not null and keep_unread and $6)) as floor
                     ), hidden as (
                         select base_offset + count as batch_end, bytes
                         from trunkline.batch

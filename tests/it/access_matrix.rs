@@ -73,7 +73,7 @@ impl Matrix {
             }
         }
         // What the broker answers once a caller has passed.
-        const PASSED: [&str; 8] = [
+        const PASSED: [&str; 9] = [
             "TOPIC_EXISTS",
             "PRODUCER_EXISTS",
             "CONSUMER_EXISTS",
@@ -81,6 +81,7 @@ impl Matrix {
             "COMMIT_BEYOND",
             "GRANT_NOT_FOUND",
             "LEASE_HELD",
+            "NOT_A_SUBSCRIPTION",
             "DEADLINE_EXCEEDED",
         ];
         match reason {
@@ -179,7 +180,8 @@ async fn every_call_needs_its_right_on_the_topic() {
         let by_root = matrix.call(path, Some(&root), &(call.request)(&names)).await;
         let is_for_admins = call.permits.contains(&Operation::Admin);
         // The registrations are another's.
-        let is_another = call.of_another == NOT_OWNER && path.contains("/Register");
+        let registers = path.contains("/Register") || path.ends_with("/CreateSubscription");
+        let is_another = call.of_another == NOT_OWNER && registers;
         assert_eq!(by_root == Permitted, is_for_admins && !is_another, "{path}: {by_root:?}");
     }
 }
@@ -190,7 +192,9 @@ async fn every_call_that_names_a_registration_needs_its_owner() {
     for (path, call) in table() {
         let Some(expected) = call.of_another.clone() else { continue };
         // Those who may do it only with what is their own.
-        let operation = match path.contains("Consumer") && !path.ends_with("/GetConsumer") {
+        let is_of_consumers = path.contains("Consumer") || path.contains("Subscription");
+        let describes = path.ends_with("/GetConsumer") || path.ends_with("/GetSubscription");
+        let operation = match is_of_consumers && !describes {
             true => Operation::Consume,
             false => Operation::Publish,
         };

@@ -83,6 +83,7 @@ const ROOMS: Arrows = &[
         &["catalogue", "characters", "error", "lease", "log", "notify", "quotas", "truncation"],
     ),
     ("relay", &["backoff", "log", "notify"]),
+    ("subscription", &["budget", "calls", "consume", "error", "lease", "log", "testing"]),
     ("retention", &["log"]),
     ("health", &["backoff", "hot_topics", "log", "truncation"]),
     ("hot_topics", &[]),

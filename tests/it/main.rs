@@ -123,6 +123,7 @@ mod sql_publish;
 mod sql_rights;
 mod sql_views;
 mod statement_errors;
+mod subscriptions;
 mod take_over;
 mod terminal;
 mod three_brokers;

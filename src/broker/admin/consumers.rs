@@ -12,9 +12,10 @@ use crate::{
         quotas::Quotas,
     },
     model::{
-        Claimant, Consumer, ConsumerId, Limit, Page, PageRequest, Principal, Start, TopicName,
+        Claimant, Consumer, ConsumerId, DeliveryPolicy, Limit, Page, PageRequest, Principal, Start,
+        TopicName,
     },
-    storage::{self, Storage},
+    storage::{self, NewConsumer, Storage},
 };
 
 /// Administers consumers.
@@ -34,11 +35,35 @@ impl ConsumerAdmin {
         start: Start,
         owner: Option<&Claimant>,
     ) -> Result<Consumer, Error> {
+        self.add(topic, consumer, start, owner, None).await
+    }
+
+    /// As [`Self::register`], a subscription: workers share its messages.
+    pub async fn subscribe(
+        &self,
+        topic: TopicName,
+        subscription: ConsumerId,
+        start: Start,
+        owner: Option<&Claimant>,
+        policy: &DeliveryPolicy,
+    ) -> Result<Consumer, Error> {
+        self.add(topic, subscription, start, owner, Some(policy)).await
+    }
+
+    async fn add(
+        &self,
+        topic: TopicName,
+        consumer: ConsumerId,
+        start: Start,
+        owner: Option<&Claimant>,
+        policy: Option<&DeliveryPolicy>,
+    ) -> Result<Consumer, Error> {
         let limit = self.quotas.consumers_per_topic;
         loop {
             let (id, position) = self.catalogue.resolve(&topic, start).await?;
             let registered = self.storage.row_locks().of_consumer(&topic, &consumer, || {
-                self.storage.register_consumer(id, &consumer, position, owner, limit)
+                let new = NewConsumer { id: &consumer, position, owner, policy };
+                self.storage.register_consumer(id, new, limit)
             });
             match registered.await {
                 Err(storage::Error::Full) => return Err(Error::TooManyConsumers { topic, limit }),
@@ -69,18 +94,47 @@ impl ConsumerAdmin {
         start: Start,
         owner: Option<&Claimant>,
     ) -> Result<Ensured<Consumer>, Error> {
+        self.find_or_add(topic, consumer, start, owner, None).await
+    }
+
+    /// As [`Self::ensure`], a subscription.
+    pub async fn ensure_shared(
+        &self,
+        topic: TopicName,
+        subscription: ConsumerId,
+        start: Start,
+        owner: Option<&Claimant>,
+        policy: &DeliveryPolicy,
+    ) -> Result<Ensured<Consumer>, Error> {
+        self.find_or_add(topic, subscription, start, owner, Some(policy)).await
+    }
+
+    async fn find_or_add(
+        &self,
+        topic: TopicName,
+        consumer: ConsumerId,
+        start: Start,
+        owner: Option<&Claimant>,
+        policy: Option<&DeliveryPolicy>,
+    ) -> Result<Ensured<Consumer>, Error> {
         loop {
             match self.catalogue.consumer(&topic, &consumer).await {
                 // Somebody else may have registered it since the caller was permitted.
                 Ok(found) if !Claimant::may_use(owner, found.owner.as_ref()) => {
                     return Err(Error::ConsumerExists { topic, consumer });
                 }
+                Ok(found) if found.sharing.is_some() && policy.is_none() => {
+                    return Err(Error::ConsumerIsShared { topic, consumer });
+                }
+                Ok(found) if found.sharing.is_none() && policy.is_some() => {
+                    return Err(Error::NotASubscription { topic, consumer });
+                }
                 Err(Error::ConsumerNotFound { .. }) => {}
                 found => return found.map(Ensured::existing),
             }
-            match self.register(topic.clone(), consumer.clone(), start, owner).await {
+            match self.add(topic.clone(), consumer.clone(), start, owner, policy).await {
                 Err(Error::ConsumerExists { .. }) => {}
-                registered => return registered.map(Ensured::new),
+                added => return added.map(Ensured::new),
             }
         }
     }
@@ -115,9 +169,30 @@ impl ConsumerAdmin {
         owner: Option<&Principal>,
         page: &PageRequest,
     ) -> Result<Page<Consumer>, Error> {
+        self.list_those(topic, owner, page, false).await
+    }
+
+    /// As [`Self::list`], those that are subscriptions.
+    pub async fn list_shared(
+        &self,
+        topic: &TopicName,
+        owner: Option<&Principal>,
+        page: &PageRequest,
+    ) -> Result<Page<Consumer>, Error> {
+        self.list_those(topic, owner, page, true).await
+    }
+
+    async fn list_those(
+        &self,
+        topic: &TopicName,
+        owner: Option<&Principal>,
+        page: &PageRequest,
+        shared_only: bool,
+    ) -> Result<Page<Consumer>, Error> {
         let (id, mark) = self.catalogue.identity(topic).await?;
         pages::check(page, mark)?;
-        let found = self.storage.list_consumers(id, owner, &page.after, page.size + 1).await;
+        let (after, limit) = (&page.after, page.size + 1);
+        let found = self.storage.list_consumers(id, owner, shared_only, after, limit).await;
         Ok(Page::of(found.map_err(Error::of_read)?, page.size, Some(mark)))
     }
 }

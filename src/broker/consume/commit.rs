@@ -37,6 +37,9 @@ impl Delivery {
                     true => crate::storage::Stored { epoch: *epoch, ..stored },
                     false => stored,
                 };
+                if stored.is_shared {
+                    return Err(commit.of_subscription());
+                }
                 if stored.epoch != *epoch {
                     return Err(commit.lease_lost());
                 }
@@ -44,6 +47,9 @@ impl Delivery {
             }
         };
         if *position > delivered {
+            if self.catalogue.position(topic, consumer).await?.is_shared {
+                return Err(commit.of_subscription());
+            }
             return Err(Error::CommitBeyond { asked: *position, delivered });
         }
         let advance = Advance { key, epoch: *epoch, position: *position };
@@ -72,6 +78,11 @@ impl Delivery {
 }
 
 impl Commit {
+    fn of_subscription(&self) -> Error {
+        let (topic, consumer) = (self.topic.clone(), self.consumer.clone());
+        Error::ConsumerIsShared { topic, consumer }
+    }
+
     fn lease_lost(&self) -> Error {
         let (topic, consumer) = (self.topic.clone(), self.consumer.clone());
         Error::LeaseLost { topic, consumer, epoch: self.epoch }

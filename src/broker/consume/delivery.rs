@@ -35,9 +35,23 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// As [`Self::open_log`], for a consumer that reads by itself.
+    pub(crate) async fn begin_reading(
+        &self,
+        topic: &TopicName,
+        consumer: &ConsumerId,
+    ) -> Result<(Stored, LogReader), Error> {
+        let (stored, log) = self.open_log(topic, consumer).await?;
+        if stored.is_shared {
+            let (topic, consumer) = (topic.clone(), consumer.clone());
+            return Err(Error::ConsumerIsShared { topic, consumer });
+        }
+        Ok((stored, log))
+    }
+
     /// A consumer's position, and a reader of its topic's log. If messages were lost since the
     /// consumer last read, returns an error, once.
-    pub(crate) async fn begin_reading(
+    pub(crate) async fn open_log(
         &self,
         topic: &TopicName,
         consumer: &ConsumerId,

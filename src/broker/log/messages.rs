@@ -99,7 +99,7 @@ impl Messages {
 }
 
 /// An upper bound on the bytes of the encoded message.
-pub(super) fn encoded_bytes(message: &MessageRef<'_>) -> usize {
+pub(crate) fn encoded_bytes(message: &MessageRef<'_>) -> usize {
     /// Offset, time, field tags and lengths.
     const FRAMING: usize = 64;
     /// Tags and lengths of one header.

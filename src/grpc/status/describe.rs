@@ -84,6 +84,21 @@ pub(super) fn describe(error: &Error) -> (Code, &'static str, Metadata) {
             "CONSUMER_EXISTS",
             two_values(("topic", topic), ("consumer_id", consumer)),
         ),
+        ConsumerIsShared { topic, consumer } => (
+            Code::FailedPrecondition,
+            "CONSUMER_IS_SHARED",
+            two_values(("topic", topic), ("consumer_id", consumer)),
+        ),
+        NotASubscription { topic, consumer } => (
+            Code::FailedPrecondition,
+            "NOT_A_SUBSCRIPTION",
+            two_values(("topic", topic), ("consumer_id", consumer)),
+        ),
+        SubscriptionElsewhere { topic, consumer } => (
+            Code::Unavailable,
+            "SUBSCRIPTION_ELSEWHERE",
+            two_values(("topic", topic), ("consumer_id", consumer)),
+        ),
         OffsetOutOfRange { topic, offset, ends: LogEnds { start, head } } => {
             let mut metadata = values([("topic", topic)]);
             metadata.extend(values([("offset", offset), ("first_offset", start), ("head", head)]));

@@ -269,7 +269,7 @@ fn headers(entries: Vec<HeadersEntry>) -> Decoded<Labels> {
     in_field("headers", Labels::parse(entries.collect::<Decoded<_>>()?))
 }
 
-/// Three requests name a position in the log, each with a oneof of its own.
+/// Four requests name a position in the log, each with a oneof of its own.
 macro_rules! decode_start {
     ($($name:ident: $oneof:path),*) => {$(
         pub(super) fn $name(start: Option<$oneof>) -> Decoded<Start> {
@@ -277,7 +277,7 @@ macro_rules! decode_start {
             match start {
                 None => Ok(Start::Earliest),
                 Some(OneOf::Edge(value)) => edge(value),
-                Some(OneOf::Offset(value)) => offset(value).map(Start::Offset),
+                Some(OneOf::Offset(value)) => offset("offset", value).map(Start::Offset),
                 Some(OneOf::Time(value)) => time(value).map(Start::Time),
             }
         }
@@ -286,6 +286,7 @@ macro_rules! decode_start {
 
 decode_start!(
     start: proto::register_consumer_request::Start,
+    subscription_start: proto::create_subscription_request::Start,
     seek_target: proto::seek_request::Target,
     read_start: proto::read_messages_request::Start
 );
@@ -293,7 +294,7 @@ decode_start!(
 pub(super) fn trim_to(before: Option<ProtoBefore>) -> Decoded<TrimTo> {
     match before {
         None => Err(InvalidInput::new("before", "must be an offset or a time")),
-        Some(ProtoBefore::Offset(value)) => offset(value).map(TrimTo::Offset),
+        Some(ProtoBefore::Offset(value)) => offset("offset", value).map(TrimTo::Offset),
         Some(ProtoBefore::Time(value)) => time(value).map(TrimTo::Time),
     }
 }
@@ -306,8 +307,8 @@ fn edge(edge: i32) -> Decoded<Start> {
     }
 }
 
-fn offset(offset: i64) -> Decoded<Offset> {
-    not_negative("offset", offset).map(Offset)
+pub(super) fn offset(field: &str, offset: i64) -> Decoded<Offset> {
+    not_negative(field, offset).map(Offset)
 }
 
 fn time(Timestamp { seconds, nanos }: Timestamp) -> Decoded<TimeBound> {
@@ -411,12 +412,14 @@ pub(super) fn pull(request: proto::PullRequest, deadline: Option<Instant>) -> De
         consumer: consumer_id(&request.consumer_id)?,
         max_messages: page_of_messages(request.max_messages)?,
         deadline,
-        wait: match request.wait {
-            None => Duration::ZERO,
-            Some(wait) => duration("wait", wait, Duration::ZERO, MAX_WAIT)?,
-        },
+        wait: wait(request.wait)?,
         answers: None,
     })
+}
+
+/// How long a call waits for messages; not at all if nothing is given.
+pub(super) fn wait(wait: Option<prost_types::Duration>) -> Decoded<Duration> {
+    wait.map_or(Ok(Duration::ZERO), |wait| duration("wait", wait, Duration::ZERO, MAX_WAIT))
 }
 
 /// How many messages an answer may hold.

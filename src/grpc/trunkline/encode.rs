@@ -66,7 +66,7 @@ pub(super) fn consumer(topic: &TopicName, consumer: Consumer) -> proto::Consumer
     }
 }
 
-fn owner(owner: Option<Principal>) -> String {
+pub(super) fn owner(owner: Option<Principal>) -> String {
     owner.map_or_else(String::new, |owner| owner.as_str().to_owned())
 }
 

@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use prost::Message;
 
-use super::{decode, page_token};
+use super::{decode, page_token, subscription_requests};
 use crate::proto::{self, Bounded, raw::PublishRequest};
 
 /// Reads bytes as a request of each kind. The first byte chooses the kind.
 pub fn request(data: &[u8]) {
     let Some((kind, data)) = data.split_first() else { return };
     let data = Bytes::copy_from_slice(data);
-    match kind % 9 {
+    match kind % 12 {
         0 => check(data, decode::decode_publish),
         1 => check(data, |request: Bounded<PublishRequest>| {
             // A stream's requests reuse the names of those before.
@@ -33,6 +33,12 @@ pub fn request(data: &[u8]) {
         5 => check(data, |request: proto::TrimTopicRequest| decode::trim_to(request.before)),
         6 => check(data, |request| decode::consume(request, String::new(), None)),
         7 => check(data, |request| decode::pull(request, None)),
+        8 => check(data, |request| subscription_requests::receive(request, None)),
+        9 => check(data, subscription_requests::settle),
+        10 => check(data, |request: proto::CreateSubscriptionRequest| {
+            subscription_requests::policy(request.policy)?;
+            decode::subscription_start(request.start)
+        }),
         _ => check(data, |request| decode::commit(&request)),
     }
 }

@@ -20,7 +20,7 @@ macro_rules! files {
 }
 
 /// All functions. The last one grants them to roles.
-const FILES: [(&str, &str); 56] = files![
+const FILES: [(&str, &str); 57] = files![
     "add_producer",
     "append_directly",
     "append_messages",
@@ -46,6 +46,7 @@ const FILES: [(&str, &str); 56] = files![
     "message_bytes",
     "move_outbox",
     "must_be_durable",
+    "must_not_be_shared",
     "needs_waking",
     "new_owner",
     "note_producers",

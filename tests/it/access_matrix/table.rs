@@ -145,6 +145,21 @@ pub fn table() -> BTreeMap<&'static str, Call> {
             own(&[Operation::Admin, Operation::Consume], get_consumer),
         ),
         (
+            "trunkline.v1.SubscriptionService/CreateSubscription",
+            register(&[Operation::Admin, Operation::Consume], get_consumer),
+        ),
+        (
+            "trunkline.v1.SubscriptionService/DeleteSubscription",
+            own(&[Operation::Admin, Operation::Consume], get_consumer),
+        ),
+        (
+            "trunkline.v1.SubscriptionService/GetSubscription",
+            on_topic(get_consumer, ALL, Some(Refused("CONSUMER_NOT_FOUND"))),
+        ),
+        ("trunkline.v1.SubscriptionService/ListSubscriptions", on_topic(topic, ALL, None)),
+        ("trunkline.v1.SubscriptionService/Receive", own(CONSUME, get_consumer)),
+        ("trunkline.v1.SubscriptionService/Settle", own(CONSUME, settle)),
+        (
             "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
             for_everyone(|_| {
                 let list =
@@ -204,6 +219,18 @@ fn producer(topic: &str) -> Vec<u8> {
 fn consumer(topic: &str) -> Vec<u8> {
     proto::GetConsumerRequest { topic: topic.to_owned(), consumer_id: "c".to_owned() }
         .encode_to_vec()
+}
+
+fn settle(names: &Names) -> Vec<u8> {
+    let acknowledge = proto::settlement::Verdict::Acknowledge(proto::Acknowledge {});
+    let settlement =
+        proto::Settlement { delivery: 1, verdict: Some(acknowledge), ..Default::default() };
+    proto::SettleRequest {
+        topic: names.topic.clone(),
+        subscription_id: "c".to_owned(),
+        settlements: vec![settlement],
+    }
+    .encode_to_vec()
 }
 
 fn publish(names: &Names) -> Vec<u8> {

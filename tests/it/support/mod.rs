@@ -33,6 +33,7 @@ mod status;
 mod stream;
 pub mod tls_postgres;
 pub mod traced;
+pub mod worker;
 
 use std::time::Duration;
 

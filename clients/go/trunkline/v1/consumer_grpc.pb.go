@@ -40,8 +40,11 @@ const (
 // consumer: that stream holds the consumer's lease.
 //
 // NOT_FOUND below means TOPIC_NOT_FOUND if the topic does not exist, and
-// CONSUMER_NOT_FOUND if the consumer is not registered on it. Errors that any
-// call may return are described in message.proto.
+// CONSUMER_NOT_FOUND if the consumer is not registered on it. Consume, Pull,
+// Commit, and RegisterConsumer with if_missing, are refused with
+// FAILED_PRECONDITION (CONSUMER_IS_SHARED) if the consumer is a subscription:
+// see subscription.proto. Errors that any call may return are described in
+// message.proto.
 type ConsumerServiceClient interface {
 	// Gives a consumer a position in a topic. A program that registers at every
 	// start sets if_missing.
@@ -223,8 +226,11 @@ func (c *consumerServiceClient) Commit(ctx context.Context, in *CommitRequest, o
 // consumer: that stream holds the consumer's lease.
 //
 // NOT_FOUND below means TOPIC_NOT_FOUND if the topic does not exist, and
-// CONSUMER_NOT_FOUND if the consumer is not registered on it. Errors that any
-// call may return are described in message.proto.
+// CONSUMER_NOT_FOUND if the consumer is not registered on it. Consume, Pull,
+// Commit, and RegisterConsumer with if_missing, are refused with
+// FAILED_PRECONDITION (CONSUMER_IS_SHARED) if the consumer is a subscription:
+// see subscription.proto. Errors that any call may return are described in
+// message.proto.
 type ConsumerServiceServer interface {
 	// Gives a consumer a position in a topic. A program that registers at every
 	// start sets if_missing.

@@ -13,6 +13,7 @@ declare
 begin
     unlisten trunkline_nobody;
     registered := trunkline.find_consumer(array['consume'], topic, consumer);
+    perform trunkline.must_not_be_shared(topic, registered);
     if epoch is null or epoch < 1 then
         perform trunkline.refuse_field('epoch',
             'must be the one from the stream''s attached frame, at least 1');

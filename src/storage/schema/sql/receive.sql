@@ -19,6 +19,7 @@ declare
 begin
     unlisten trunkline_nobody;
     registered := trunkline.find_consumer(array['consume'], topic, consumer);
+    perform trunkline.must_not_be_shared(topic, registered);
     if "limit" is null then
         perform trunkline.refuse_field('limit', 'must not be null');
     elsif "limit" < 1 then
@@ -33,6 +34,7 @@ begin
         exit when found;
         -- It was unregistered meanwhile, and perhaps registered again.
         registered := trunkline.find_consumer(array['consume'], topic, consumer);
+        perform trunkline.must_not_be_shared(topic, registered);
     end loop;
     is_free := pg_try_advisory_xact_lock(registered.topic_id, registered.id);
     for attempt in 1 .. 20 loop

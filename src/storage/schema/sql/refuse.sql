@@ -25,6 +25,7 @@ declare
         when 'NOT_OWNER' then 'TL116'
         when 'NO_OWNER' then 'TL117'
         when 'CANNOT_PREPARE' then 'TL118'
+        when 'CONSUMER_IS_SHARED' then 'TL119'
         when 'TOPIC_BUSY' then 'serialization_failure'
         else 'internal_error'
     end;

@@ -47,6 +47,7 @@ begin
             format('consumer %s is registered on topic %s already', consumer, topic),
             jsonb_build_object('topic', topic, 'consumer_id', consumer));
     end if;
+    perform trunkline.must_not_be_shared(topic, registered);
     return registered.position;
 end
 $$;

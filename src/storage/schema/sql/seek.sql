@@ -30,6 +30,11 @@ begin
         -- Otherwise it was unregistered meanwhile, and perhaps registered again.
         exit when found;
     end loop;
+    -- What a subscription has settled does not count any more. What it has parked stays so.
+    delete from trunkline.subscription_delta d
+    where d.topic_id = registered.topic_id and d.id = registered.id;
+    delete from trunkline.subscription_message m
+    where m.topic_id = registered.topic_id and m.id = registered.id and m.due is not null;
     perform trunkline.record_act('seek', topic, 'consumer ' || consumer,
         jsonb_build_object('position', target::text));
     -- A stream that holds the lease goes on from there.

@@ -1,0 +1,73 @@
+-- Shared subscriptions: consumers whose messages many workers share, each acknowledged by itself.
+--
+-- A subscription is a consumer with a row here. The consumer's position is the subscription's floor: all
+-- messages before it are acknowledged or have a row of their own.
+
+create table trunkline.subscription (
+    topic_id            integer not null,
+    id                  integer not null,
+    ack_deadline_ms     bigint not null,
+    shortest_backoff_ms bigint not null,
+    longest_backoff_ms  bigint not null,
+    max_deliveries      integer,
+    updated_at          timestamptz not null default now(),
+    primary key (topic_id, id),
+    foreign key (topic_id, id) references trunkline.consumer_topic (topic_id, id) on delete cascade
+);
+comment on table trunkline.subscription is 'Consumers whose messages many workers share, and how each message is delivered';
+comment on column trunkline.subscription.topic_id is 'The topic';
+comment on column trunkline.subscription.id is 'Number of the consumer''s registration';
+comment on column trunkline.subscription.ack_deadline_ms is 'How long a worker has for a message before it is delivered again, in milliseconds';
+comment on column trunkline.subscription.shortest_backoff_ms is 'How long to wait before a message is delivered for the second time; doubles with each further delivery';
+comment on column trunkline.subscription.longest_backoff_ms is 'The longest such wait';
+comment on column trunkline.subscription.max_deliveries is 'After how many deliveries a message is parked; null if it never is';
+comment on column trunkline.subscription.updated_at is 'When the row last changed';
+
+-- No foreign keys below: each would lock the subscription's row for every commit of acknowledgements.
+create table trunkline.subscription_delta (
+    topic_id integer not null,
+    id       integer not null,
+    number   bigint not null,
+    settled  bytea not null,
+    primary key (topic_id, id, number)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+comment on table trunkline.subscription_delta is 'Which messages beyond its floor a subscription has settled: all rows together';
+comment on column trunkline.subscription_delta.topic_id is 'The topic';
+comment on column trunkline.subscription_delta.id is 'Number of the consumer''s registration';
+comment on column trunkline.subscription_delta.number is 'Orders the rows of a subscription';
+comment on column trunkline.subscription_delta.settled is 'Ranges of offsets, encoded';
+
+create table trunkline.subscription_message (
+    topic_id  integer not null,
+    id        integer not null,
+    "offset"  bigint not null,
+    attempts  integer not null,
+    due       timestamptz,
+    parked_at timestamptz,
+    reason    text,
+    primary key (topic_id, id, "offset")
+) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+create index subscription_message_due on trunkline.subscription_message (topic_id, id, due);
+comment on table trunkline.subscription_message is 'Messages that a subscription delivers again, or has parked';
+comment on column trunkline.subscription_message.topic_id is 'The topic';
+comment on column trunkline.subscription_message.id is 'Number of the consumer''s registration';
+comment on column trunkline.subscription_message."offset" is 'The message';
+comment on column trunkline.subscription_message.attempts is 'How often it was delivered';
+comment on column trunkline.subscription_message.due is 'When it is delivered again; null if it is parked';
+comment on column trunkline.subscription_message.parked_at is 'When it was parked; null if it is not';
+comment on column trunkline.subscription_message.reason is 'Why it was parked';
+
+create function trunkline.forget_subscription() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    delete from trunkline.subscription_delta where topic_id = old.topic_id and id = old.id;
+    delete from trunkline.subscription_message where topic_id = old.topic_id and id = old.id;
+    return null;
+end
+$$;
+revoke execute on function trunkline.forget_subscription() from public;
+comment on function trunkline.forget_subscription is 'Forgets what a subscription has settled when its row is deleted';
+
+create trigger forget_subscription after delete on trunkline.subscription
+for each row execute function trunkline.forget_subscription();

@@ -1,0 +1,20 @@
+//! Shared subscriptions: many workers share the messages of a consumer, and acknowledge each by itself.
+//!
+//! A subscription is a consumer whose lease a broker holds, and not a stream: its *owner*. The owner hands
+//! messages to workers, knows who has which, and stores what they settle. The consumer's position is the
+//! subscription's *floor*: all messages before it are settled.
+
+mod bits;
+mod changes;
+mod deliveries;
+mod exceptions;
+mod handing_out;
+mod owner;
+pub(crate) mod request;
+pub(crate) mod room;
+mod settled;
+mod state;
+mod storing;
+#[cfg(test)]
+mod tests;
+pub(crate) mod writer;

@@ -1,0 +1,213 @@
+//! The messages that workers have and have not settled: who has each, as which delivery, until when.
+//!
+//! A delivery is what one frame or answer hands to a worker. Its messages are looked up by its id and their
+//! offsets, so that nothing is kept or hashed for each message by itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::time::Instant;
+
+use crate::model::{Offset, OffsetRange};
+
+/// The number of a delivery. Each of a subscription's deliveries has a greater one than those before it,
+/// also after the subscription has moved to another broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct DeliveryId(pub u64);
+
+/// The number of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct WorkerId(pub u64);
+
+/// A message that is handed to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Delivered {
+    pub offset: Offset,
+    /// How often it was delivered, with this time.
+    pub attempt: u32,
+    pub bytes: u32,
+}
+
+/// How much is with workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outstanding {
+    pub messages: usize,
+    pub bytes: usize,
+}
+
+/// What workers have.
+pub(crate) struct Deliveries {
+    by_id: BTreeMap<DeliveryId, Delivery>,
+    /// The first deadline of each.
+    deadlines: BTreeSet<(Instant, DeliveryId)>,
+    next: DeliveryId,
+    outstanding: Outstanding,
+}
+
+struct Delivery {
+    worker: WorkerId,
+    /// In the order of their offsets.
+    items: Vec<Item>,
+    /// How many of them are outstanding.
+    left: usize,
+    /// The first deadline of those, or an earlier time.
+    deadline: Instant,
+}
+
+#[derive(Clone, Copy)]
+struct Item {
+    message: Delivered,
+    deadline: Instant,
+    is_outstanding: bool,
+}
+
+impl Deliveries {
+    /// Nothing; the first delivery gets the id `first`.
+    pub(crate) fn new(first: DeliveryId) -> Self {
+        Self {
+            by_id: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            next: first,
+            outstanding: Outstanding::default(),
+        }
+    }
+
+    /// Records that messages, in the order of their offsets, are handed to a worker.
+    pub(crate) fn add(
+        &mut self,
+        worker: WorkerId,
+        messages: impl Iterator<Item = Delivered>,
+        deadline: Instant,
+    ) -> DeliveryId {
+        let item = |message| Item { message, deadline, is_outstanding: true };
+        let items: Vec<Item> = messages.map(item).collect();
+        let added = Outstanding {
+            messages: items.len(),
+            bytes: items.iter().map(|item| item.message.bytes as usize).sum(),
+        };
+        self.outstanding.add(added);
+        let id = self.next;
+        self.next = DeliveryId(id.0 + 1);
+        if !items.is_empty() {
+            self.deadlines.insert((deadline, id));
+            self.by_id.insert(id, Delivery { worker, left: items.len(), items, deadline });
+        }
+        id
+    }
+
+    /// Takes those messages of a delivery back that are outstanding and in the range.
+    pub(crate) fn take(&mut self, id: DeliveryId, range: OffsetRange) -> Vec<Delivered> {
+        let Some(delivery) = self.by_id.get_mut(&id) else { return Vec::new() };
+        let taken = delivery.take(range, |_| true);
+        self.record_taken(id, &taken);
+        taken
+    }
+
+    /// Moves the deadline of those messages of a delivery that are outstanding and in one of the ranges; returns
+    /// how many there are.
+    pub(crate) fn extend(
+        &mut self,
+        id: DeliveryId,
+        ranges: &[OffsetRange],
+        deadline: Instant,
+    ) -> usize {
+        let Some(delivery) = self.by_id.get_mut(&id) else { return 0 };
+        let mut extended = 0;
+        for range in ranges {
+            for item in delivery.items_in(*range).iter_mut().filter(|item| item.is_outstanding) {
+                item.deadline = deadline;
+                extended += 1;
+            }
+        }
+        self.note_deadline(id);
+        extended
+    }
+
+    /// Takes the messages back whose deadlines have passed.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<Delivered> {
+        let mut expired = Vec::new();
+        while let Some(&(deadline, id)) = self.deadlines.first()
+            && deadline <= now
+            && let Some(delivery) = self.by_id.get_mut(&id)
+        {
+            let all = OffsetRange { start: Offset(0), end: Offset(i64::MAX) };
+            let taken = delivery.take(all, |item| item.deadline <= now);
+            self.record_taken(id, &taken);
+            self.note_deadline(id);
+            expired.extend(taken);
+        }
+        expired
+    }
+
+    /// Takes everything back that a worker has.
+    pub(crate) fn release(&mut self, worker: WorkerId) -> Vec<Delivered> {
+        let of_worker = self.by_id.iter().filter(|(_, delivery)| delivery.worker == worker);
+        let ids: Vec<DeliveryId> = of_worker.map(|(id, _)| *id).collect();
+        let all = OffsetRange { start: Offset(0), end: Offset(i64::MAX) };
+        ids.into_iter().flat_map(|id| self.take(id, all)).collect()
+    }
+
+    /// The next deadline, or an earlier time.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// How much all workers have.
+    pub(crate) fn outstanding(&self) -> Outstanding {
+        self.outstanding
+    }
+
+    fn record_taken(&mut self, id: DeliveryId, taken: &[Delivered]) {
+        let Some(delivery) = self.by_id.get(&id) else { return };
+        let gone = Outstanding {
+            messages: taken.len(),
+            bytes: taken.iter().map(|message| message.bytes as usize).sum(),
+        };
+        self.outstanding.subtract(gone);
+        if delivery.left == 0 {
+            self.deadlines.remove(&(delivery.deadline, id));
+            self.by_id.remove(&id);
+        }
+    }
+
+    /// Finds a delivery's first deadline again.
+    fn note_deadline(&mut self, id: DeliveryId) {
+        let Some(delivery) = self.by_id.get_mut(&id) else { return };
+        let left = delivery.items.iter().filter(|item| item.is_outstanding);
+        let Some(deadline) = left.map(|item| item.deadline).min() else { return };
+        self.deadlines.remove(&(delivery.deadline, id));
+        delivery.deadline = deadline;
+        self.deadlines.insert((deadline, id));
+    }
+}
+
+impl Delivery {
+    fn items_in(&mut self, range: OffsetRange) -> &mut [Item] {
+        let from = self.items.partition_point(|item| item.message.offset < range.start);
+        let to = self.items.partition_point(|item| item.message.offset < range.end);
+        &mut self.items[from..to.max(from)]
+    }
+
+    fn take(&mut self, range: OffsetRange, wanted: impl Fn(&Item) -> bool) -> Vec<Delivered> {
+        let mut taken = Vec::new();
+        for item in self.items_in(range) {
+            if item.is_outstanding && wanted(item) {
+                item.is_outstanding = false;
+                taken.push(item.message);
+            }
+        }
+        self.left -= taken.len();
+        taken
+    }
+}
+
+impl Outstanding {
+    fn add(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+    }
+
+    fn subtract(&mut self, other: Self) {
+        self.messages -= other.messages;
+        self.bytes -= other.bytes;
+    }
+}

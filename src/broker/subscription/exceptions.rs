@@ -1,0 +1,74 @@
+//! The messages that are delivered again, at once or later.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::time::Instant;
+
+use crate::model::Offset;
+
+/// Messages that are delivered again.
+#[derive(Default)]
+pub(crate) struct Exceptions {
+    by_offset: BTreeMap<Offset, Exception>,
+    /// Those that wait, by when they are due.
+    due: BTreeSet<(Instant, Offset)>,
+}
+
+/// A message that was delivered and not acknowledged, or is to be delivered later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Exception {
+    /// How often it was delivered.
+    pub attempts: u32,
+    /// When it is to be delivered; `None` while a worker has it.
+    pub due: Option<Instant>,
+    /// Whether it has a row in the database. If so, it counts as settled besides.
+    pub is_stored: bool,
+}
+
+impl Exceptions {
+    pub(crate) fn get(&self, offset: Offset) -> Option<Exception> {
+        self.by_offset.get(&offset).copied()
+    }
+
+    /// Adds or replaces one.
+    pub(crate) fn put(&mut self, offset: Offset, exception: Exception) {
+        self.remove(offset);
+        self.by_offset.insert(offset, exception);
+        if let Some(due) = exception.due {
+            self.due.insert((due, offset));
+        }
+    }
+
+    pub(crate) fn remove(&mut self, offset: Offset) -> Option<Exception> {
+        let removed = self.by_offset.remove(&offset)?;
+        if let Some(due) = removed.due {
+            self.due.remove(&(due, offset));
+        }
+        Some(removed)
+    }
+
+    /// The messages that are due, in the order in which they became so, at most `limit`.
+    pub(crate) fn due(&self, now: Instant, limit: usize) -> impl Iterator<Item = Offset> + '_ {
+        let due = self.due.iter().take_while(move |(due, _)| *due <= now);
+        due.take(limit).map(|(_, offset)| *offset)
+    }
+
+    /// When the next message is due.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.by_offset.len()
+    }
+
+    /// Removes the messages before an offset, and returns them.
+    pub(crate) fn remove_before(&mut self, end: Offset) -> Vec<Offset> {
+        let before: Vec<Offset> = self.by_offset.range(..end).map(|(offset, _)| *offset).collect();
+        for offset in &before {
+            self.remove(*offset);
+        }
+        before
+    }
+}

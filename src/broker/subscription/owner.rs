@@ -1,0 +1,289 @@
+//! The owner of a subscription: the one broker that hands its messages to workers.
+//!
+//! It holds the lease of the subscription's consumer. So another broker takes over as soon as this one is
+//! gone, and nothing that this one then tries to store is accepted. It is one task, which gets the requests of
+//! all workers in turn, and ends when nobody has asked for anything for a while.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{self, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    broker::{
+        consume::delivery::Delivery,
+        error::Error,
+        lease::{
+            acquisition::{Acquired, Acquisition, Lease, LeaseEvent},
+            queue::Priority,
+            registry::Waiter,
+            state::LeaseEnd,
+        },
+        log::{cursor::Cursor, topics::LogReader},
+        subscription::{
+            deliveries::DeliveryId,
+            exceptions::{Exception, Exceptions},
+            handing_out::{Command, Handout, Receiver},
+            settled::Settled,
+            state::State,
+            storing::{Lost, Storing},
+            writer::SettlementWriter,
+        },
+    },
+    model::{ConsumerId, ConsumerKey, Epoch, Offset, TopicName},
+};
+
+/// How the lease's holder is called.
+const HOLDER: &str = "a broker that hands messages to workers";
+
+/// An owner ends after so long without a request, unless workers have messages.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a new owner waits for the lease session, and for the owner before it to release the lease.
+const LEASE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often it asks for the lease meanwhile.
+const LEASE_POLL: Duration = Duration::from_millis(100);
+
+/// How long an owner that ends waits for what it stores.
+const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The task of an owner.
+pub(super) struct Owner {
+    pub delivery: Arc<Delivery>,
+    pub writer: Arc<SettlementWriter>,
+    pub topic: TopicName,
+    pub consumer: ConsumerId,
+    pub commands: mpsc::Receiver<Command>,
+}
+
+/// What an owner works with while it holds the lease.
+struct Serving {
+    lease: Box<Lease>,
+    deleted: CancellationToken,
+    handout: Handout,
+    storing: Storing,
+}
+
+/// Why an owner ends.
+enum End {
+    /// Nobody needs it.
+    Idle,
+    /// What it knows is void, and is to be read again: the position was moved from outside.
+    Void,
+    Error(Error),
+}
+
+impl Owner {
+    pub(super) async fn run(mut self) {
+        let mut receivers = VecDeque::new();
+        let end = loop {
+            match self.own(&mut receivers).await {
+                End::Void => {}
+                end => break end,
+            }
+        };
+        // Whoever sends a command from now on begins another owner. So does whoever gets no answer.
+        self.commands.close();
+        let End::Error(error) = end else { return };
+        let error = error.logged("hand out a subscription's messages");
+        while let Ok(command) = self.commands.try_recv() {
+            command.refuse(&error);
+        }
+        receivers.into_iter().for_each(|receiver| receiver.answer(Err(error.clone())));
+    }
+
+    /// Acquires the lease, reads what is stored, and serves workers for as long as that is valid.
+    async fn own(&mut self, receivers: &mut VecDeque<Receiver>) -> End {
+        let waiter = self.delivery.leases.waiter(&self.topic, &self.consumer);
+        let mut serving = match self.begin(&waiter).await {
+            Ok(serving) => serving,
+            Err(error) => return End::Error(error),
+        };
+        serving.handout.receivers = std::mem::take(receivers);
+        let end = self.serve(&mut serving).await;
+        *receivers = std::mem::take(&mut serving.handout.receivers);
+        serving.storing.abandon();
+        serving.lease.release().await;
+        end
+    }
+
+    async fn begin(&self, waiter: &Arc<Waiter>) -> Result<Serving, Error> {
+        let (stored, log) = self.delivery.open_log(&self.topic, &self.consumer).await?;
+        if !stored.is_shared {
+            let (topic, consumer) = (self.topic.clone(), self.consumer.clone());
+            return Err(Error::NotASubscription { topic, consumer });
+        }
+        let Acquired { lease, position } = self.acquire(waiter, stored.key).await?;
+        // So every Commit counts as beyond it, and is refused.
+        lease.record_delivered(Offset(-1));
+        match self.load(&lease, position).await {
+            Ok((state, storing)) => {
+                let deleted = log.deleted();
+                let handout = self.handout(log, state, position);
+                Ok(Serving { lease, deleted, handout, storing })
+            }
+            Err(error) => {
+                lease.release().await;
+                Err(error)
+            }
+        }
+    }
+
+    fn handout(&self, log: LogReader, state: State, position: Offset) -> Handout {
+        let cursor = Cursor::new(position, *log.head.borrow());
+        Handout {
+            delivery: self.delivery.clone(),
+            topic: self.topic.clone(),
+            log,
+            cursor,
+            state,
+            receivers: VecDeque::new(),
+            workers: 0,
+        }
+    }
+
+    /// Acquires the lease. If another broker has it, that one may just be dying.
+    async fn acquire(&self, waiter: &Arc<Waiter>, key: ConsumerKey) -> Result<Acquired, Error> {
+        let give_up_at = Instant::now() + LEASE_TIMEOUT;
+        let open = self.delivery.leases.session_is_open();
+        time::timeout_at(give_up_at, open).await.unwrap_or(Err(Error::unavailable()))?;
+        let granted = time::timeout_at(give_up_at, waiter.enqueue(Priority::Normal)).await;
+        let granted = granted.map_err(|_| Error::unavailable())?;
+        let mut permit = granted.map_err(|_| Error::internal())?;
+        loop {
+            let (still_ours, refusal) = match waiter.acquire(permit, key, HOLDER, None).await? {
+                Acquisition::Acquired(acquired) => return Ok(acquired),
+                Acquisition::Unregistered => {
+                    let catalogue = &self.delivery.catalogue;
+                    return Err(catalogue.why_gone(&self.topic, &self.consumer).await);
+                }
+                Acquisition::Busy(permit) => (permit, self.is_elsewhere()),
+                Acquisition::RowLocked(permit) => (permit, Error::unavailable()),
+            };
+            if Instant::now() >= give_up_at {
+                return Err(refusal);
+            }
+            permit = still_ours;
+            tokio::select! {
+                () = waiter.released_elsewhere() => {}
+                () = time::sleep(LEASE_POLL) => {}
+            }
+        }
+    }
+
+    fn is_elsewhere(&self) -> Error {
+        let (topic, consumer) = (self.topic.clone(), self.consumer.clone());
+        Error::SubscriptionElsewhere { topic, consumer }
+    }
+
+    /// Reads what is stored.
+    async fn load(&self, lease: &Lease, floor: Offset) -> Result<(State, Storing), Error> {
+        let loaded = self.delivery.storage.load_subscription(lease.key()).await;
+        let Some(stored) = loaded.map_err(Error::of_read)? else {
+            let (topic, consumer) = (self.topic.clone(), self.consumer.clone());
+            return Err(Error::NotASubscription { topic, consumer });
+        };
+        let mut settled = Settled::before(floor);
+        let (key, epoch) = (lease.key(), lease.epoch());
+        let storing = Storing::load(key, epoch, stored.deltas, stored.head, &mut settled)?;
+        let (now, mut exceptions) = (Instant::now(), Exceptions::default());
+        for retry in stored.retries {
+            let (attempts, due) = (retry.attempts, Some(now + retry.due_in));
+            exceptions.put(retry.offset, Exception { attempts, due, is_stored: true });
+        }
+        let first = first_delivery(lease.epoch());
+        Ok((State::new(stored.policy, settled, exceptions, first), storing))
+    }
+
+    async fn serve(&mut self, Serving { lease, deleted, handout, storing }: &mut Serving) -> End {
+        let draining = self.delivery.calls.draining().clone();
+        let mut idle_since = Instant::now();
+        loop {
+            let now = Instant::now();
+            handout.expire(now);
+            handout.hand_out(now).await;
+            let now = Instant::now();
+            storing.begin(&mut handout.state, &self.writer, now);
+            if handout.is_busy() || storing.is_busy() {
+                idle_since = now;
+            }
+            let idle_at = idle_since + IDLE_TIMEOUT;
+            let wake_at = [handout.next_event(), storing.retry_at()].into_iter().flatten().min();
+            tokio::select! {
+                event = lease.event() => return self.end_of(event),
+                () = deleted.cancelled() => {
+                    return End::Error(Error::TopicNotFound { topic: self.topic.clone() });
+                }
+                () = draining.cancelled() => {
+                    self.store_the_rest(handout, storing).await;
+                    return End::Error(Error::Draining);
+                }
+                written = storing.written() => {
+                    match storing.conclude(written, Instant::now()) {
+                        Ok(()) => {}
+                        Err(Lost::Fenced) => return End::Void,
+                        Err(Lost::Failing(error)) => return End::Error(error),
+                    }
+                }
+                command = self.commands.recv() => match command {
+                    Some(Command::Receive(receiver)) => handout.receivers.push_back(receiver),
+                    Some(Command::Settle { settlements, reply }) => {
+                        storing.add(handout.settle(&settlements, reply, Instant::now()));
+                    }
+                    None => return End::Idle,
+                },
+                () = handout.more() => {}
+                () = time::sleep_until(wake_at.unwrap_or(idle_at).min(idle_at)) => {
+                    let is_idle = !handout.is_busy() && !storing.is_busy();
+                    if is_idle && Instant::now() >= idle_at {
+                        return End::Idle;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Why the lease's change ends the owner.
+    fn end_of(&self, event: LeaseEvent) -> End {
+        let (topic, consumer) = (self.topic.clone(), self.consumer.clone());
+        match event {
+            LeaseEvent::Sought => End::Void,
+            LeaseEvent::SessionLost => End::Error(Error::unavailable()),
+            LeaseEvent::Ended(LeaseEnd::TakenOver { .. }) => End::Error(self.is_elsewhere()),
+            LeaseEvent::Ended(LeaseEnd::Unregistered) => {
+                End::Error(Error::ConsumerNotFound { topic, consumer })
+            }
+        }
+    }
+
+    async fn store_the_rest(&self, handout: &mut Handout, storing: &mut Storing) {
+        let stored = async {
+            loop {
+                storing.begin(&mut handout.state, &self.writer, Instant::now());
+                if !storing.is_busy() {
+                    return;
+                }
+                let retry_at = storing.retry_at();
+                tokio::select! {
+                    written = storing.written() => {
+                        if storing.conclude(written, Instant::now()).is_err() {
+                            return;
+                        }
+                    }
+                    () = time::sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {}
+                }
+            }
+        };
+        // What is not stored by then is delivered again.
+        let _ = time::timeout(LAST_WRITE_TIMEOUT, stored).await;
+    }
+}
+
+/// The number of an epoch's first delivery. It is greater than those of all earlier epochs.
+fn first_delivery(epoch: Epoch) -> DeliveryId {
+    DeliveryId(epoch.0.unsigned_abs() << 36)
+}

@@ -1,0 +1,96 @@
+//! What workers ask of a subscription.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    broker::{
+        budget::{Hold, Share},
+        log::messages::Messages,
+    },
+    model::{ConsumerId, Offset, OffsetRange, TopicName},
+};
+
+/// A request for the next messages.
+#[derive(Clone, Debug)]
+pub struct Receive {
+    /// The topic.
+    pub topic: TopicName,
+    /// The subscription.
+    pub subscription: ConsumerId,
+    /// How many messages to hand out at most.
+    pub max_messages: usize,
+    /// How long to wait for a message when there is none.
+    pub wait: Duration,
+    /// When the client stops waiting, if it set a deadline.
+    pub deadline: Option<Instant>,
+    /// What the answer is charged to.
+    pub answers: Option<Share>,
+}
+
+/// What a worker gets.
+#[derive(Debug, Default)]
+pub struct Received {
+    /// The messages, if there were any.
+    pub deliveries: Vec<Delivery>,
+    /// The offset that the topic's next message gets.
+    pub head: Offset,
+    /// The room that was taken for the answer.
+    pub room: Option<Hold>,
+}
+
+/// Consecutive messages that a worker gets together.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The number that settlements name.
+    pub id: u64,
+    /// The messages.
+    pub messages: Messages,
+    /// How often each of them was delivered, with this time.
+    pub attempts: Vec<u32>,
+}
+
+/// Verdicts on messages.
+#[derive(Clone, Debug)]
+pub struct Settle {
+    /// The topic.
+    pub topic: TopicName,
+    /// The subscription.
+    pub subscription: ConsumerId,
+    /// Each is carried out by itself, in order.
+    pub settlements: Vec<Settlement>,
+}
+
+/// A worker's verdict on messages of one delivery.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// The number of the delivery.
+    pub delivery: u64,
+    /// The messages; none for all of them.
+    pub ranges: Vec<OffsetRange>,
+    /// What becomes of them.
+    pub verdict: Verdict,
+}
+
+/// What a worker makes of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is done.
+    Acknowledge,
+    /// It is to be delivered again.
+    Retry {
+        /// After this time; `None` for the one that the policy says.
+        delay: Option<Duration>,
+    },
+    /// It cannot be processed, and is parked.
+    Reject {
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// The worker needs more time.
+    Extend {
+        /// So much, from now on; `None` for as much as the policy gives for a delivery.
+        by: Option<Duration>,
+    },
+}

@@ -1,0 +1,318 @@
+//! What the owner of a subscription knows of its messages, and how deliveries and settlements change it.
+//!
+//! Each message is in one of these states:
+//!
+//! * new: it lies at or after the first message that was never handed out;
+//! * outstanding: a worker has it;
+//! * waiting: it is delivered again once it is due;
+//! * settled: it was acknowledged or parked, and is not delivered any more.
+//!
+//! What is to be stored of that gathers until [`State::take_unstored`]: acknowledgements as changes of a
+//! bitmap, and a row for each message that is to be retried or parked. A message with a row counts as
+//! settled in the bitmap, so that it holds up no floor. That a message is outstanding is not stored: after
+//! the death of a broker, its next owner delivers such messages again.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    broker::subscription::{
+        changes::Changes,
+        deliveries::{Delivered, Deliveries, DeliveryId, Outstanding, WorkerId},
+        exceptions::{Exception, Exceptions},
+        request::{Settlement, Verdict},
+        settled::Settled,
+    },
+    model::{DeliveryPolicy, Offset, OffsetRange},
+};
+
+/// How many rows of messages are stored at once.
+const MAX_ROWS: usize = 10_000;
+
+/// A message that was not settled in time is stored if it is delivered again only after so long: the owner may
+/// have ended by then.
+const LONG_DELAY: Duration = Duration::from_secs(10);
+
+const ALL: OffsetRange = OffsetRange { start: Offset(0), end: Offset(i64::MAX) };
+
+/// What is to be stored.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Unstored {
+    pub settled: Changes,
+    pub rows: BTreeMap<Offset, Row>,
+    /// Whether the floor moved without any of these.
+    floor_moved: bool,
+}
+
+/// What is to become of a message's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Row {
+    /// It is delivered again at that time.
+    Retry { attempts: u32, due: Instant },
+    /// It was parked.
+    Parked { attempts: u32, reason: Arc<str> },
+    /// It is removed.
+    Removed,
+}
+
+/// What the owner of a subscription knows.
+pub(crate) struct State {
+    policy: DeliveryPolicy,
+    settled: Settled,
+    /// The first message that was never handed out.
+    next: Offset,
+    /// Messages before it were removed from the log.
+    removed_before: Offset,
+    deliveries: Deliveries,
+    exceptions: Exceptions,
+    unstored: Unstored,
+}
+
+impl State {
+    /// The state that was stored. The first delivery gets the id `first`.
+    pub(crate) fn new(
+        policy: DeliveryPolicy,
+        settled: Settled,
+        exceptions: Exceptions,
+        first: DeliveryId,
+    ) -> Self {
+        Self {
+            policy,
+            next: settled.floor(),
+            removed_before: Offset(0),
+            settled,
+            deliveries: Deliveries::new(first),
+            exceptions,
+            unstored: Unstored::default(),
+        }
+    }
+
+    /// The first messages before `head` that were never handed out and are not settled.
+    pub(crate) fn next_new(&self, head: Offset) -> Option<OffsetRange> {
+        self.settled.open(OffsetRange { start: self.next, end: head }).next()
+    }
+
+    /// The messages that are due to be delivered again.
+    pub(crate) fn due(&self, now: Instant, limit: usize) -> Vec<Offset> {
+        let mut due: Vec<Offset> = self.exceptions.due(now, limit).collect();
+        due.sort_unstable();
+        due
+    }
+
+    /// Hands messages to a worker: their offsets, in order, and sizes.
+    pub(crate) fn hand_out(
+        &mut self,
+        worker: WorkerId,
+        messages: &[(Offset, u32)],
+        now: Instant,
+    ) -> (DeliveryId, Vec<Delivered>) {
+        let mut delivered = Vec::with_capacity(messages.len());
+        for &(offset, bytes) in messages {
+            let attempt = match self.exceptions.get(offset) {
+                Some(known) => {
+                    let attempts = known.attempts + 1;
+                    self.exceptions.put(offset, Exception { attempts, due: None, ..known });
+                    attempts
+                }
+                None => {
+                    self.next = self.next.max(offset.after(1));
+                    1
+                }
+            };
+            delivered.push(Delivered { offset, attempt, bytes });
+        }
+        let deadline = now + self.policy.ack_deadline;
+        let id = self.deliveries.add(worker, delivered.iter().copied(), deadline);
+        (id, delivered)
+    }
+
+    /// Carries a verdict out; returns how many messages it applied to. The others are not outstanding in that
+    /// delivery: they never were, they are settled, or their deadline has passed.
+    pub(crate) fn settle(&mut self, settlement: &Settlement, now: Instant) -> usize {
+        let Settlement { delivery, ranges, verdict } = settlement;
+        let delivery = DeliveryId(*delivery);
+        let ranges = if ranges.is_empty() { &[ALL][..] } else { ranges };
+        if let Verdict::Extend { by } = verdict {
+            let deadline = now + by.unwrap_or(self.policy.ack_deadline);
+            return self.deliveries.extend(delivery, ranges, deadline);
+        }
+        let mut applied = 0;
+        for range in ranges {
+            let taken = self.deliveries.take(delivery, *range);
+            applied += taken.len();
+            for message in taken {
+                match verdict {
+                    Verdict::Acknowledge | Verdict::Extend { .. } => {
+                        self.acknowledge(message.offset);
+                    }
+                    Verdict::Retry { delay } => self.retry(message, *delay, now),
+                    Verdict::Reject { reason } => self.park(message, reason.clone()),
+                }
+            }
+        }
+        applied
+    }
+
+    /// Has messages delivered again whose deadlines have passed; returns how many there were.
+    pub(crate) fn expire(&mut self, now: Instant) -> usize {
+        let expired = self.deliveries.expire(now);
+        for message in &expired {
+            self.give_back(*message, now);
+        }
+        expired.len()
+    }
+
+    /// Takes everything back that was handed to a worker and did not reach it. It does not count as an
+    /// attempt.
+    pub(crate) fn take_back(&mut self, worker: WorkerId, now: Instant) {
+        for message in self.deliveries.release(worker) {
+            let Delivered { offset, attempt, .. } = message;
+            if self.is_removed(message) {
+                continue;
+            }
+            let is_stored = self.exceptions.get(offset).is_some_and(|known| known.is_stored);
+            let exception = Exception { attempts: attempt - 1, due: Some(now), is_stored };
+            self.exceptions.put(offset, exception);
+        }
+    }
+
+    /// When a deadline passes, or an earlier time.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.deliveries.next_deadline()
+    }
+
+    /// When a message is to be delivered again.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.exceptions.next_due()
+    }
+
+    /// How many messages are delivered again.
+    pub(crate) fn exceptions(&self) -> usize {
+        self.exceptions.len()
+    }
+
+    /// How much is with workers.
+    pub(crate) fn outstanding(&self) -> Outstanding {
+        self.deliveries.outstanding()
+    }
+
+    /// The first message that is not settled.
+    pub(crate) fn floor(&self) -> Offset {
+        self.settled.floor()
+    }
+
+    /// All that is settled beyond the floor.
+    pub(crate) fn settled_beyond_floor(&self) -> Changes {
+        let mut settled = Changes::default();
+        self.settled.beyond_floor().for_each(|range| settled.note(range));
+        settled
+    }
+
+    /// Takes what is to be stored, with up to [`MAX_ROWS`] rows; `None` if there is nothing.
+    pub(crate) fn take_unstored(&mut self) -> Option<Unstored> {
+        if !self.has_unstored() {
+            return None;
+        }
+        let mut unstored = std::mem::take(&mut self.unstored);
+        if let Some(&next) = unstored.rows.keys().nth(MAX_ROWS) {
+            self.unstored.rows = unstored.rows.split_off(&next);
+        }
+        Some(unstored)
+    }
+
+    /// Whether there is something to be stored.
+    pub(crate) fn has_unstored(&self) -> bool {
+        let Unstored { settled, rows, floor_moved } = &self.unstored;
+        !settled.is_empty() || !rows.is_empty() || *floor_moved
+    }
+
+    /// Skips messages that were removed from the log. A worker that has one may still settle it.
+    pub(crate) fn skip_before(&mut self, start: Offset) {
+        if start <= self.removed_before {
+            return;
+        }
+        self.removed_before = start;
+        for offset in self.exceptions.remove_before(start) {
+            self.unstored.rows.insert(offset, Row::Removed);
+        }
+        // Nothing of it lies beyond the floor then.
+        self.settled.settle(OffsetRange { start: self.settled.floor(), end: start });
+        self.unstored.floor_moved = true;
+        self.next = self.next.max(start);
+    }
+
+    /// Forgets a message that is to be delivered again and is not in the log: the log was truncated.
+    pub(crate) fn forget(&mut self, offset: Offset) {
+        self.exceptions.remove(offset);
+        self.unstored.rows.insert(offset, Row::Removed);
+    }
+
+    fn acknowledge(&mut self, offset: Offset) {
+        if let Some(Exception { is_stored: true, .. }) = self.exceptions.remove(offset) {
+            self.unstored.rows.insert(offset, Row::Removed);
+        }
+        self.settle_one(offset);
+    }
+
+    /// A worker asked for another delivery.
+    fn retry(&mut self, message: Delivered, delay: Option<Duration>, now: Instant) {
+        let Delivered { offset, attempt, .. } = message;
+        if self.is_removed(message) {
+            return;
+        }
+        if self.policy.is_last(attempt) {
+            let reason = format!("it was delivered {attempt} times, and no worker acknowledged it");
+            return self.park(message, reason.into());
+        }
+        let due = now + delay.unwrap_or_else(|| self.policy.retry_delay(attempt));
+        self.store_retry(offset, attempt, due);
+    }
+
+    /// A worker has gone, or its time is up.
+    fn give_back(&mut self, message: Delivered, now: Instant) {
+        let Delivered { offset, attempt, .. } = message;
+        if self.is_removed(message) {
+            return;
+        }
+        let was_stored = self.exceptions.get(offset).is_some_and(|known| known.is_stored);
+        // A message that ends its workers is to be parked at last, so each attempt counts even if the
+        // broker ends as well.
+        let delay = self.policy.retry_delay(attempt);
+        if was_stored || self.policy.max_deliveries.is_some() || delay >= LONG_DELAY {
+            return self.retry(message, None, now);
+        }
+        let due = now + delay;
+        let exception = Exception { attempts: attempt, due: Some(due), is_stored: false };
+        self.exceptions.put(offset, exception);
+    }
+
+    fn store_retry(&mut self, offset: Offset, attempts: u32, due: Instant) {
+        self.exceptions.put(offset, Exception { attempts, due: Some(due), is_stored: true });
+        self.unstored.rows.insert(offset, Row::Retry { attempts, due });
+        self.settle_one(offset);
+    }
+
+    fn park(&mut self, message: Delivered, reason: Arc<str>) {
+        let Delivered { offset, attempt, .. } = message;
+        self.exceptions.remove(offset);
+        let row = Row::Parked { attempts: attempt, reason };
+        self.unstored.rows.insert(offset, row);
+        self.settle_one(offset);
+    }
+
+    /// Whether a message can be delivered no more.
+    fn is_removed(&self, Delivered { offset, .. }: Delivered) -> bool {
+        offset < self.removed_before
+    }
+
+    fn settle_one(&mut self, offset: Offset) {
+        self.settle_range(OffsetRange { start: offset, end: offset.after(1) });
+    }
+
+    fn settle_range(&mut self, range: OffsetRange) {
+        if range.start < range.end && self.settled.settle(range) > 0 {
+            self.unstored.settled.note(range);
+        }
+    }
+}

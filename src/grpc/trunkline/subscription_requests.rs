@@ -1,0 +1,216 @@
+//! Decodes and encodes what is asked of subscriptions.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{
+    broker::{Receive, Received, Settle, Settlement, SharedDelivery, Verdict},
+    grpc::trunkline::{decode, encode, frames},
+    model::{
+        Backoff, Consumer, ConsumerId, DeliveryPolicy, InvalidInput, MAX_REASON_CHARACTERS, Offset,
+        OffsetRange, Sharing, TopicName,
+    },
+    proto::{self, raw, settlement::Verdict as ProtoVerdict},
+};
+
+type Decoded<T> = Result<T, InvalidInput>;
+
+const MIN_DEADLINE: Duration = Duration::from_secs(1);
+const MAX_DEADLINE: Duration = Duration::from_secs(600);
+
+const MAX_DELAY: Duration = Duration::from_secs(24 * 3_600);
+
+const MAX_DELIVERIES: u32 = 1_000;
+
+const MAX_SETTLEMENTS: usize = 10_000;
+
+/// The names in a request.
+pub(super) fn names(topic: &str, subscription: &str) -> Decoded<(TopicName, ConsumerId)> {
+    let topic = decode::topic_name(topic)?;
+    Ok((topic, subscription_id(subscription)?))
+}
+
+pub(super) fn subscription_id(id: &str) -> Decoded<ConsumerId> {
+    ConsumerId::parse(id).map_err(|invalid| invalid.in_field("subscription_id"))
+}
+
+/// A subscription's id, or a new one if none is given.
+pub(super) fn subscription_or_new(id: &str) -> Decoded<ConsumerId> {
+    if id.is_empty() { Ok(ConsumerId::generate()) } else { subscription_id(id) }
+}
+
+pub(super) fn policy(policy: Option<proto::DeliveryPolicy>) -> Decoded<DeliveryPolicy> {
+    let default = DeliveryPolicy::default();
+    let Some(proto::DeliveryPolicy { ack_deadline, min_backoff, max_backoff, max_deliveries }) =
+        policy
+    else {
+        return Ok(default);
+    };
+    let time = |field, value: Option<_>, range: (Duration, Duration), default| {
+        value.map_or(Ok(default), |value| decode::duration(field, value, range.0, range.1))
+    };
+    let shortest = default.backoff.shortest;
+    let shortest = time("policy.min_backoff", min_backoff, (Duration::ZERO, MAX_DELAY), shortest)?;
+    let longest = default.backoff.longest.max(shortest);
+    let longest = time("policy.max_backoff", max_backoff, (shortest, MAX_DELAY), longest)?;
+    let deadlines = (MIN_DEADLINE, MAX_DEADLINE);
+    Ok(DeliveryPolicy {
+        ack_deadline: time("policy.ack_deadline", ack_deadline, deadlines, default.ack_deadline)?,
+        backoff: Backoff { shortest, longest },
+        max_deliveries: max_deliveries_of(max_deliveries)?,
+    })
+}
+
+fn max_deliveries_of(most: i32) -> Decoded<Option<u32>> {
+    match u32::try_from(most) {
+        Ok(0) => Ok(None),
+        Ok(most @ 1..=MAX_DELIVERIES) => Ok(Some(most)),
+        _ => Err(InvalidInput {
+            field: "policy.max_deliveries".to_owned(),
+            problem: format!("must lie between 0 and {MAX_DELIVERIES}"),
+            limit: Some(MAX_DELIVERIES.into()),
+        }),
+    }
+}
+
+pub(super) fn receive(
+    request: proto::ReceiveRequest,
+    deadline: Option<Instant>,
+) -> Decoded<Receive> {
+    let (topic, subscription) = names(&request.topic, &request.subscription_id)?;
+    Ok(Receive {
+        topic,
+        subscription,
+        max_messages: decode::page_of_messages(request.max_messages)?,
+        wait: decode::wait(request.wait)?,
+        deadline,
+        answers: None,
+    })
+}
+
+pub(super) fn settle(request: proto::SettleRequest) -> Decoded<Settle> {
+    let proto::SettleRequest { topic, subscription_id, settlements } = request;
+    let (topic, subscription) = names(&topic, &subscription_id)?;
+    if settlements.is_empty() {
+        return Err(InvalidInput::new("settlements", "must not be empty"));
+    }
+    if settlements.len() > MAX_SETTLEMENTS {
+        let (count, limit) = (settlements.len(), MAX_SETTLEMENTS);
+        return Err(InvalidInput::over_limit("settlements", count, limit, "settlements"));
+    }
+    let decode = |(index, it)| {
+        settlement(it)
+            .map_err(|invalid: InvalidInput| invalid.within(&format!("settlements[{index}]")))
+    };
+    let settlements = settlements.into_iter().enumerate().map(decode).collect::<Decoded<_>>()?;
+    Ok(Settle { topic, subscription, settlements })
+}
+
+fn settlement(settlement: proto::Settlement) -> Decoded<Settlement> {
+    let proto::Settlement { delivery, offsets, ranges, verdict } = settlement;
+    let delivery = u64::try_from(delivery).ok().filter(|delivery| *delivery > 0);
+    let delivery = delivery.ok_or_else(|| {
+        InvalidInput::new("delivery", "must be the one that the messages came in, at least 1")
+    })?;
+    Ok(Settlement {
+        delivery,
+        ranges: self::ranges(offsets, ranges)?,
+        verdict: self::verdict(verdict)?,
+    })
+}
+
+fn ranges(offsets: Vec<i64>, ranges: Vec<proto::OffsetRange>) -> Decoded<Vec<OffsetRange>> {
+    let mut decoded: Vec<OffsetRange> = Vec::with_capacity(ranges.len());
+    for offset in offsets {
+        if offset == i64::MAX {
+            return Err(InvalidInput::new("offsets", "holds an offset that no message has"));
+        }
+        let range =
+            OffsetRange { start: decode::offset("offsets", offset)?, end: Offset(offset).after(1) };
+        match decoded.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => decoded.push(range),
+        }
+    }
+    for proto::OffsetRange { first_offset, end_offset } in ranges {
+        let start = decode::offset("ranges.first_offset", first_offset)?;
+        if end_offset <= first_offset {
+            return Err(InvalidInput::new(
+                "ranges.end_offset",
+                "must be greater than first_offset",
+            ));
+        }
+        decoded.push(OffsetRange { start, end: Offset(end_offset) });
+    }
+    Ok(decoded)
+}
+
+fn verdict(verdict: Option<ProtoVerdict>) -> Decoded<Verdict> {
+    Ok(match verdict {
+        None => {
+            let problem = "must be acknowledge, retry, reject or extend";
+            return Err(InvalidInput::new("verdict", problem));
+        }
+        Some(ProtoVerdict::Acknowledge(proto::Acknowledge {})) => Verdict::Acknowledge,
+        Some(ProtoVerdict::Retry(proto::Retry { delay })) => {
+            let delay =
+                delay.map(|it| decode::duration("retry.delay", it, Duration::ZERO, MAX_DELAY));
+            Verdict::Retry { delay: delay.transpose()? }
+        }
+        Some(ProtoVerdict::Reject(proto::Reject { reason })) => {
+            Verdict::Reject { reason: self::reason(reason)?.into() }
+        }
+        Some(ProtoVerdict::Extend(proto::Extend { by })) => {
+            let by = by.map(|it| decode::duration("extend.by", it, MIN_DEADLINE, MAX_DEADLINE));
+            Verdict::Extend { by: by.transpose()? }
+        }
+    })
+}
+
+fn reason(reason: String) -> Decoded<String> {
+    let characters = reason.chars().count();
+    if characters > MAX_REASON_CHARACTERS {
+        let limit = MAX_REASON_CHARACTERS;
+        return Err(InvalidInput::over_limit("reject.reason", characters, limit, "characters"));
+    }
+    if reason.contains('\0') {
+        return Err(InvalidInput::new("reject.reason", "holds a NUL character"));
+    }
+    Ok(reason)
+}
+
+pub(super) fn subscription(topic: &TopicName, consumer: Consumer) -> proto::Subscription {
+    let Sharing { policy, retried, parked } = match consumer.sharing {
+        Some(sharing) => sharing,
+        None => Sharing { policy: DeliveryPolicy::default(), retried: 0, parked: 0 },
+    };
+    let duration = |time: Duration| time.try_into().ok();
+    let max_deliveries = policy.max_deliveries.unwrap_or(0);
+    proto::Subscription {
+        topic: topic.as_str().to_owned(),
+        subscription_id: consumer.id.as_str().to_owned(),
+        policy: Some(proto::DeliveryPolicy {
+            ack_deadline: duration(policy.ack_deadline),
+            min_backoff: duration(policy.backoff.shortest),
+            max_backoff: duration(policy.backoff.longest),
+            max_deliveries: max_deliveries.try_into().unwrap_or(i32::MAX),
+        }),
+        floor: consumer.position.0,
+        head: consumer.head.0,
+        retried_messages: retried,
+        parked_messages: parked,
+        create_time: Some(consumer.created_at.into()),
+        owner: encode::owner(consumer.owner),
+    }
+}
+
+pub(super) fn received(received: Received) -> raw::ReceiveResponse {
+    let delivery = |SharedDelivery { id, messages, attempts }| raw::Delivery {
+        delivery: i64::try_from(id).unwrap_or(i64::MAX),
+        batch: frames::encode(&messages),
+        attempts: attempts.into_iter().map(|it| i32::try_from(it).unwrap_or(i32::MAX)).collect(),
+    };
+    let deliveries = received.deliveries.into_iter().map(delivery).collect();
+    raw::ReceiveResponse { deliveries, head: received.head.0 }
+}

@@ -1,0 +1,62 @@
+//! Shared subscriptions: consumers whose messages many workers share.
+
+use std::time::Duration;
+
+/// How many characters the reason may have for which a message is parked.
+pub const MAX_REASON_CHARACTERS: usize = 1_024;
+
+/// How the messages of a subscription are delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryPolicy {
+    /// How long a worker has for a message before it is delivered again. Whole milliseconds.
+    pub ack_deadline: Duration,
+    /// How long to wait before a message is delivered again.
+    pub backoff: Backoff,
+    /// After how many deliveries a message is parked, if it is at all.
+    pub max_deliveries: Option<u32>,
+}
+
+/// How long to wait before a message is delivered again: a time that doubles from the shortest to the
+/// longest one. Whole milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// After the first delivery.
+    pub shortest: Duration,
+    /// At most.
+    pub longest: Duration,
+}
+
+impl DeliveryPolicy {
+    /// How long to wait after a message was delivered for the `attempt`th time.
+    pub fn retry_delay(&self, attempt: u32) -> Duration {
+        let Backoff { shortest, longest } = self.backoff;
+        let doubled = 2_u32.saturating_pow(attempt.saturating_sub(1));
+        shortest.saturating_mul(doubled).min(longest)
+    }
+
+    /// Whether a message is parked, and not delivered again, after the `attempt`th delivery.
+    pub fn is_last(&self, attempt: u32) -> bool {
+        self.max_deliveries.is_some_and(|most| attempt >= most)
+    }
+}
+
+impl Default for DeliveryPolicy {
+    fn default() -> Self {
+        Self {
+            ack_deadline: Duration::from_secs(30),
+            backoff: Backoff { shortest: Duration::from_secs(1), longest: Duration::from_secs(60) },
+            max_deliveries: None,
+        }
+    }
+}
+
+/// How workers share a consumer's messages.
+#[derive(Clone, Debug)]
+pub struct Sharing {
+    /// How the messages are delivered.
+    pub policy: DeliveryPolicy,
+    /// How many messages are kept to be delivered again.
+    pub retried: i64,
+    /// How many messages are parked.
+    pub parked: i64,
+}
