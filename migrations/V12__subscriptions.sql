@@ -47,7 +47,7 @@ create table trunkline.subscription_message (
     reason    text,
     primary key (topic_id, id, "offset")
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
-create index subscription_message_due on trunkline.subscription_message (topic_id, id, due);
+create index subscription_message_due on trunkline.subscription_message (topic_id, "offset") where due is not null;
 comment on table trunkline.subscription_message is 'Messages that a subscription delivers again, or has parked';
 comment on column trunkline.subscription_message.topic_id is 'The topic';
 comment on column trunkline.subscription_message.id is 'Number of the consumer''s registration';

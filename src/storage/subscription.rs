@@ -162,14 +162,14 @@ impl Storage {
                 where d.topic_id = new.topic_id and d.id = new.id and d.number < new.keep_from
             ), message as (
                 select * from unnest($8::integer[], $9::integer[], $10::bigint[], $11::integer[],
-                                     $12::bigint[], $13::text[])
-                    as message (topic_id, id, \"offset\", attempts, due_ms, reason)
+                                     $12::bigint[], $13::integer[])
+                    as message (topic_id, id, \"offset\", attempts, due_ms, reason_number)
                 join written using (topic_id, id)
             ), put as (
                 insert into trunkline.subscription_message
                     (topic_id, id, \"offset\", attempts, due, parked_at, reason)
                 select topic_id, id, \"offset\", attempts, now() + due_ms * interval '1 ms',
-                       case when due_ms is null then now() end, reason
+                       case when due_ms is null then now() end, ($15::text[])[reason_number]
                 from message where attempts is not null
                 on conflict (topic_id, id, \"offset\") do update
                 set attempts = excluded.attempts, due = excluded.due,
@@ -196,7 +196,7 @@ impl Storage {
         let keep_from: Vec<i64> = column(|write| write.keep_from);
         let rows = MessageRows::of(writes);
         let ends: Vec<i64> = column(|write| write.end.0);
-        let parameters: [&dyn Parameter; 14] = [
+        let parameters: [&dyn Parameter; 15] = [
             &topics,
             &ids,
             &epochs,
@@ -209,8 +209,9 @@ impl Storage {
             &rows.offsets,
             &rows.attempts,
             &rows.due_ms,
-            &rows.reasons,
+            &rows.reason_numbers,
             &ends,
+            &rows.reasons,
         ];
         let rows = client.query(statement, &parameters).await?;
         let outcome = |row: &Row| {
@@ -236,7 +237,10 @@ struct MessageRows<'a> {
     attempts: Vec<Option<i32>>,
     /// `None` if the message is parked.
     due_ms: Vec<Option<i64>>,
-    reasons: Vec<Option<&'a str>>,
+    /// From 1 on.
+    reason_numbers: Vec<Option<i32>>,
+    /// Messages that are parked together share one.
+    reasons: Vec<&'a str>,
 }
 
 impl<'a> MessageRows<'a> {
@@ -261,7 +265,13 @@ impl<'a> MessageRows<'a> {
                 let milliseconds =
                     |due: &Duration| i64::try_from(due.as_millis()).unwrap_or(i64::MAX);
                 rows.due_ms.push(due_in.map(milliseconds));
-                rows.reasons.push(reason.map(AsRef::as_ref));
+                if let Some(reason) = reason
+                    && rows.reasons.last() != Some(&&**reason)
+                {
+                    rows.reasons.push(reason);
+                }
+                let newest = i32::try_from(rows.reasons.len()).unwrap_or(i32::MAX);
+                rows.reason_numbers.push(reason.map(|_| newest));
             }
         }
         rows

@@ -35,7 +35,7 @@ async fn publish(broker: &TestBroker, count: usize) {
 async fn workers_share_the_messages_and_acknowledge_each_by_itself() {
     let (broker, mut one) = with_jobs(5, policy()).await;
     let mut other = TestWorker::at(&broker.client, "jobs", "pool");
-    let first = one.receive(2).await;
+    let first = one.receive_now(2).await;
     let second = other.receive(10).await;
     assert_eq!(payloads(&first), ["m0", "m1"]);
     assert_eq!(payloads(&second), ["m2", "m3", "m4"]);
@@ -265,7 +265,7 @@ async fn messages_that_retention_removes_are_skipped() {
     let work = worker.receive(3).await;
     assert_eq!(worker.settle(&work[..1], retry(None)).await, 1);
     assert_eq!(broker.trim("jobs", 4).await, 4);
-    assert_eq!(payloads(&worker.receive(10).await), ["m4"]);
+    assert_eq!(payloads(&worker.receive_now(10).await), ["m4"]);
     assert!(worker.receive_now(10).await.is_empty());
     assert_eq!(worker.acknowledge(&work[1..]).await, 2);
     let described = worker.describe().await;

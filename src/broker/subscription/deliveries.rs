@@ -118,7 +118,10 @@ impl Deliveries {
                 extended += 1;
             }
         }
-        self.note_deadline(id);
+        // If it is later, the one that is noted comes too early, and is found again then.
+        if deadline < delivery.deadline {
+            self.note_deadline(id);
+        }
         extended
     }
 

@@ -21,7 +21,7 @@ use crate::{
             storing::{Caller, SettleOutcome},
         },
     },
-    model::{Batch, Offset, OffsetRange, TopicName},
+    model::{Batch, Offset, TopicName},
 };
 
 /// How many messages may be with workers. Beyond that, nothing is handed out until some are settled.
@@ -29,6 +29,9 @@ const MAX_OUTSTANDING: usize = 100_000;
 
 /// How many messages may be delivered again. Beyond that, no new ones are handed out until some are settled.
 const MAX_EXCEPTIONS: usize = 200_000;
+
+/// How many reads an answer may take for messages that are delivered again, once it has some.
+const MAX_READS: usize = 64;
 
 /// What a delivery takes in an answer besides its messages.
 const DELIVERY_FRAMING: usize = 64;
@@ -57,6 +60,8 @@ pub(super) struct Handout {
     pub log: LogReader,
     pub cursor: Cursor,
     pub state: State,
+    /// New messages that did not fit into the last answer.
+    pub set_aside: Option<Messages>,
     pub receivers: VecDeque<Receiver>,
     /// How many workers there were.
     pub workers: u64,
@@ -103,18 +108,24 @@ impl Handout {
         Caller { applied, reply }
     }
 
-    /// Takes messages back whose deadlines have passed, and answers workers that have waited for long enough.
+    /// Takes messages back whose deadlines have passed, and forgets workers that have gone.
     pub(super) fn expire(&mut self, now: Instant) {
         self.state.expire(now);
-        let head = *self.log.head.borrow();
-        let is_over = |it: &Receiver| it.until <= now || it.reply.is_closed();
-        if !self.receivers.iter().any(is_over) {
+        self.receivers.retain(|receiver| !receiver.reply.is_closed());
+    }
+
+    /// Answers workers that have waited for long enough.
+    pub(super) fn answer_late(&mut self, now: Instant) {
+        if !self.receivers.iter().any(|receiver| receiver.until <= now) {
             return;
         }
-        let (over, left) = std::mem::take(&mut self.receivers).into_iter().partition(is_over);
-        self.receivers = left;
-        for receiver in Vec::from(over) {
-            receiver.answer(Ok(Received { head, ..Received::default() }));
+        let head = *self.log.head.borrow();
+        let receivers = std::mem::take(&mut self.receivers);
+        for receiver in receivers {
+            match receiver.until <= now {
+                true => receiver.answer(Ok(Received { head, ..Received::default() })),
+                false => self.receivers.push_back(receiver),
+            }
         }
     }
 
@@ -130,24 +141,25 @@ impl Handout {
             let answer = match (outcome, share) {
                 (Ok(()), _) if deliveries.is_empty() => return,
                 // If there are some, the next call finds the error.
-                (Err(error), _) if deliveries.is_empty() => Err(error),
+                (Err(error), _) if deliveries.is_empty() => {
+                    let error = error.logged("read messages of a subscription");
+                    for receiver in self.receivers.drain(..) {
+                        receiver.answer(Err(error.clone()));
+                    }
+                    return;
+                }
                 (_, None) => Ok((deliveries, None)),
                 (_, Some(share)) => match share.try_hold(bytes) {
                     Some(room) => Ok((deliveries, Some(room))),
                     None => Err(Error::AnswersUnread { limit: share.most() }),
                 },
             };
-            self.answer(worker, answer, now);
+            self.answer(worker, answer);
         }
     }
 
     /// Answers the first receiver.
-    fn answer(
-        &mut self,
-        worker: WorkerId,
-        answer: Result<(Vec<Delivery>, Option<Hold>), Error>,
-        now: Instant,
-    ) {
+    fn answer(&mut self, worker: WorkerId, answer: Result<(Vec<Delivery>, Option<Hold>), Error>) {
         let Some(receiver) = self.receivers.pop_front() else { return };
         let head = *self.log.head.borrow();
         let answer = answer.map(|(deliveries, room)| Received { deliveries, head, room });
@@ -160,7 +172,7 @@ impl Handout {
         let is_refused = answer.is_err();
         if receiver.reply.send(answer).is_err() || is_refused {
             // Nobody has them.
-            self.state.take_back(worker, now);
+            self.state.take_back(worker, Instant::now());
         }
     }
 
@@ -168,38 +180,52 @@ impl Handout {
     async fn gather(&mut self, gathered: &mut Gathered, now: Instant) -> Result<(), Error> {
         let most = MAX_OUTSTANDING.saturating_sub(self.state.outstanding().messages);
         let due = self.state.due(now, gathered.messages_left.min(most));
-        let mut due = &due[..];
-        while let Some(first) = due.first() {
-            let Some(batch) = self.batch_of(*first).await? else {
-                due = &due[1..];
-                continue;
+        let (mut due, mut batch, mut reads) = (&due[..], None::<Arc<Batch>>, 0);
+        while let Some(&first) = due.first() {
+            let known = batch.filter(|batch| batch.base <= first && first < batch.end());
+            let found = match known {
+                Some(known) => known,
+                // What is far apart takes a read each. A worker gets what there is by then.
+                None if reads >= MAX_READS && !gathered.deliveries.is_empty() => return Ok(()),
+                None => {
+                    reads += 1;
+                    match self.batch_of(first).await? {
+                        Some(found) => found,
+                        None => {
+                            let left = due.iter().position(|it| self.state.is_exception(*it));
+                            due = &due[left.unwrap_or(due.len())..];
+                            batch = None;
+                            continue;
+                        }
+                    }
+                }
             };
             // As many as follow each other in this batch.
-            let count =
-                due.iter().zip(first.0..batch.end().0).take_while(|(a, b)| a.0 == *b).count();
-            let range = OffsetRange { start: *first, end: first.after(count) };
-            let limits = FrameLimits { end: range.end, ..gathered.limits() };
-            let messages = Messages::that_fit(vec![batch], range.start, limits);
+            let follow = due.iter().zip(first.0..found.end().0);
+            let count = follow.take_while(|(due, next)| due.0 == *next).count();
+            let limits = FrameLimits { end: first.after(count), ..gathered.limits() };
+            let messages = Messages::that_fit(vec![found.clone()], first, limits);
             if messages.count() == 0 || !gathered.has_room_for(&messages) {
                 return Ok(());
             }
             due = &due[messages.count()..];
-            self.add(messages, gathered, now);
+            batch = Some(found);
+            self.add(messages, gathered);
         }
         while gathered.messages_left > 0
             && self.has_room()
             && let Some(messages) = self.next_new(gathered.limits()).await?
         {
             if !gathered.has_room_for(&messages) {
-                self.cursor = Cursor::new(messages.range.start, self.cursor.head());
+                self.set_aside = Some(messages);
                 return Ok(());
             }
-            self.add(messages, gathered, now);
+            self.add(messages, gathered);
         }
         Ok(())
     }
 
-    fn add(&mut self, messages: Messages, gathered: &mut Gathered, now: Instant) {
+    fn add(&mut self, messages: Messages, gathered: &mut Gathered) {
         let sizes: Vec<(Offset, u32)> = messages
             .iter()
             .map(|message| {
@@ -207,6 +233,8 @@ impl Handout {
                 (message.offset, bytes)
             })
             .collect();
+        // The reads before may have taken a while.
+        let now = Instant::now();
         let (id, delivered) = self.state.hand_out(gathered.worker, &sizes, now);
         let attempts = delivered.iter().map(|message| message.attempt).collect();
         gathered.add(Delivery { id: id.0, messages, attempts });
@@ -217,6 +245,15 @@ impl Handout {
         loop {
             let head = *self.log.head.borrow_and_update();
             let Some(range) = self.state.next_new(head) else { return Ok(None) };
+            if let Some(messages) = self.set_aside.take() {
+                let is_next = messages.range.start == range.start
+                    && messages.range.end <= range.end
+                    && messages.range.start >= self.log.start();
+                if is_next && messages.count() <= limits.messages {
+                    return Ok(Some(messages));
+                }
+                self.cursor = Cursor::new(range.start, head);
+            }
             if self.cursor.position() != range.start {
                 self.cursor = Cursor::new(range.start, head);
             }
@@ -273,7 +310,9 @@ impl Handout {
     pub(super) fn next_event(&self) -> Option<Instant> {
         let waits_until = self.receivers.iter().map(|receiver| receiver.until).min();
         let is_asked = !self.receivers.is_empty();
-        let due = self.state.next_due().filter(|_| is_asked);
+        // What is due cannot be handed out while workers have too much. A settlement changes that.
+        let can_hand_out = is_asked && self.state.outstanding().messages < MAX_OUTSTANDING;
+        let due = self.state.next_due().filter(|_| can_hand_out);
         [self.state.next_deadline(), due, waits_until].into_iter().flatten().min()
     }
 

@@ -141,6 +141,7 @@ impl Owner {
             log,
             cursor,
             state,
+            set_aside: None,
             receivers: VecDeque::new(),
             workers: 0,
         }
@@ -193,7 +194,10 @@ impl Owner {
         let (now, mut exceptions) = (Instant::now(), Exceptions::default());
         for retry in stored.retries {
             let (attempts, due) = (retry.attempts, Some(now + retry.due_in));
-            exceptions.put(retry.offset, Exception { attempts, due, is_stored: true });
+            // Beyond the head, offsets are used again.
+            if retry.offset < stored.head {
+                exceptions.put(retry.offset, Exception { attempts, due, is_stored: true });
+            }
         }
         let first = first_delivery(lease.epoch());
         Ok((State::new(stored.policy, settled, exceptions, first), storing))
@@ -207,6 +211,7 @@ impl Owner {
             handout.expire(now);
             handout.hand_out(now).await;
             let now = Instant::now();
+            handout.answer_late(now);
             storing.begin(&mut handout.state, &self.writer, now);
             if handout.is_busy() || storing.is_busy() {
                 idle_since = now;

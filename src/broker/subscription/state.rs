@@ -27,9 +27,6 @@ use crate::{
     model::{DeliveryPolicy, Offset, OffsetRange},
 };
 
-/// How many rows of messages are stored at once.
-const MAX_ROWS: usize = 10_000;
-
 /// A message that was not settled in time is stored if it is delivered again only after so long: the owner may
 /// have ended by then.
 const LONG_DELAY: Duration = Duration::from_secs(10);
@@ -187,6 +184,11 @@ impl State {
         self.exceptions.next_due()
     }
 
+    /// Whether a message is delivered again.
+    pub(crate) fn is_exception(&self, offset: Offset) -> bool {
+        self.exceptions.get(offset).is_some()
+    }
+
     /// How many messages are delivered again.
     pub(crate) fn exceptions(&self) -> usize {
         self.exceptions.len()
@@ -209,20 +211,12 @@ impl State {
         settled
     }
 
-    /// Takes what is to be stored, with up to [`MAX_ROWS`] rows; `None` if there is nothing.
+    /// Takes what is to be stored; `None` if there is nothing.
     pub(crate) fn take_unstored(&mut self) -> Option<Unstored> {
-        if !self.has_unstored() {
-            return None;
-        }
-        let mut unstored = std::mem::take(&mut self.unstored);
-        if let Some(&next) = unstored.rows.keys().nth(MAX_ROWS) {
-            self.unstored.rows = unstored.rows.split_off(&next);
-        }
-        Some(unstored)
+        self.has_unstored().then(|| std::mem::take(&mut self.unstored))
     }
 
-    /// Whether there is something to be stored.
-    pub(crate) fn has_unstored(&self) -> bool {
+    fn has_unstored(&self) -> bool {
         let Unstored { settled, rows, floor_moved } = &self.unstored;
         !settled.is_empty() || !rows.is_empty() || *floor_moved
     }

@@ -60,10 +60,10 @@ pub(super) struct Storing {
     write: Option<Arc<SubscriptionWrite>>,
     waiting: Vec<Caller>,
     under_way: Option<Pin<Box<dyn Future<Output = Written> + Send>>>,
-    /// When it is tried again, the pause before that, and since when it has failed.
+    /// When it is tried again, the pause before that, and when it was first tried.
     retry_at: Option<Instant>,
     pause: Duration,
-    failing_since: Option<Instant>,
+    begun_at: Option<Instant>,
     /// Those who wait for the next write.
     next: Vec<Caller>,
 }
@@ -110,7 +110,7 @@ impl Storing {
             under_way: None,
             retry_at: None,
             pause: SHORT_PAUSE,
-            failing_since: None,
+            begun_at: None,
             next: Vec::new(),
         })
     }
@@ -131,17 +131,14 @@ impl Storing {
             return;
         }
         if self.write.is_none() {
-            let unstored = state.take_unstored();
-            // If there is more than one write takes, callers wait for the last one.
-            if !state.has_unstored() {
-                self.waiting.append(&mut self.next);
-            }
-            match unstored {
+            self.waiting.append(&mut self.next);
+            match state.take_unstored() {
                 Some(unstored) => self.write = Some(Arc::new(self.write_of(unstored, state, now))),
                 None => self.answer_waiting(&Ok(())),
             }
         }
         if let Some(write) = self.write.clone() {
+            self.begun_at.get_or_insert(now);
             let writer = writer.clone();
             self.retry_at = None;
             self.under_way = Some(Box::pin(async move { writer.store(write).await }));
@@ -165,7 +162,7 @@ impl Storing {
         let error = match written {
             Ok(StoreOutcome::Stored) => {
                 self.write = None;
-                (self.pause, self.failing_since) = (SHORT_PAUSE, None);
+                (self.pause, self.begun_at) = (SHORT_PAUSE, None);
                 self.answer_waiting(&Ok(()));
                 return Ok(());
             }
@@ -173,7 +170,7 @@ impl Storing {
             Ok(StoreOutcome::Locked) => Error::unavailable(),
             Err(error) => error,
         };
-        let since = *self.failing_since.get_or_insert(now);
+        let since = *self.begun_at.get_or_insert(now);
         if now - since >= FAILING_TIMEOUT {
             return Err(Lost::Failing(error));
         }
@@ -219,7 +216,8 @@ impl Storing {
             self.deltas.push_back((number, end));
             (number, settled.encode())
         });
-        let last_row = unstored.rows.last_key_value().map(|(offset, _)| offset.after(1));
+        let kept = unstored.rows.iter().rev().find(|(_, row)| **row != Row::Removed);
+        let last_row = kept.map(|(offset, _)| offset.after(1));
         let ends = [delta.as_ref().and(settled.end()), last_row];
         let messages = unstored.rows.into_iter().map(|(offset, row)| {
             let change = match row {

@@ -219,6 +219,7 @@ func (x *Subscription) GetOwner() string {
 	return ""
 }
 
+// Says which subscription to create, and where it starts.
 type CreateSubscriptionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
@@ -360,6 +361,7 @@ func (*CreateSubscriptionRequest_Offset) isCreateSubscriptionRequest_Start() {}
 
 func (*CreateSubscriptionRequest_Time) isCreateSubscriptionRequest_Start() {}
 
+// The subscription that was created, or was there.
 type CreateSubscriptionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The subscription as created.
@@ -415,6 +417,7 @@ func (x *CreateSubscriptionResponse) GetExisted() bool {
 	return false
 }
 
+// Says which subscription to delete.
 type DeleteSubscriptionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
@@ -469,6 +472,7 @@ func (x *DeleteSubscriptionRequest) GetSubscriptionId() string {
 	return ""
 }
 
+// The subscription is gone.
 type DeleteSubscriptionResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -505,6 +509,7 @@ func (*DeleteSubscriptionResponse) Descriptor() ([]byte, []int) {
 	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{5}
 }
 
+// Says which page of a topic's subscriptions to list.
 type ListSubscriptionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
@@ -570,6 +575,7 @@ func (x *ListSubscriptionsRequest) GetPageToken() string {
 	return ""
 }
 
+// One page of subscriptions.
 type ListSubscriptionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The subscriptions, ordered by id.
@@ -624,6 +630,7 @@ func (x *ListSubscriptionsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// Says which subscription to describe.
 type GetSubscriptionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
@@ -678,6 +685,7 @@ func (x *GetSubscriptionRequest) GetSubscriptionId() string {
 	return ""
 }
 
+// One subscription.
 type GetSubscriptionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The subscription's current state.
@@ -723,6 +731,7 @@ func (x *GetSubscriptionResponse) GetSubscription() *Subscription {
 	return nil
 }
 
+// Says whose messages to take, and how many.
 type ReceiveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
@@ -798,6 +807,7 @@ func (x *ReceiveRequest) GetWait() *durationpb.Duration {
 	return nil
 }
 
+// The messages that a worker got.
 type ReceiveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Messages to work on, in the order of their offsets as far as they are new.
@@ -916,6 +926,7 @@ func (x *Delivery) GetAttempts() []int32 {
 	return nil
 }
 
+// Says what becomes of messages.
 type SettleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topic's name.
@@ -1183,6 +1194,7 @@ func (x *OffsetRange) GetEndOffset() int64 {
 	return 0
 }
 
+// Messages are done.
 type Acknowledge struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1219,6 +1231,7 @@ func (*Acknowledge) Descriptor() ([]byte, []int) {
 	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{16}
 }
 
+// Messages are delivered again.
 type Retry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// After this time, up to 24 hours; if absent, after the time that the policy
@@ -1265,6 +1278,7 @@ func (x *Retry) GetDelay() *durationpb.Duration {
 	return nil
 }
 
+// Messages cannot be processed, and are parked.
 type Reject struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Why, for people: at most 1,024 characters.
@@ -1310,6 +1324,7 @@ func (x *Reject) GetReason() string {
 	return ""
 }
 
+// The worker needs more time.
 type Extend struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How long from now: 1 s to 600 s; the policy's ack_deadline if absent.
@@ -1355,6 +1370,7 @@ func (x *Extend) GetBy() *durationpb.Duration {
 	return nil
 }
 
+// What came of the settlements.
 type SettleResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many messages each settlement applied to. It does not apply to messages
