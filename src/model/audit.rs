@@ -61,6 +61,10 @@ acts! {
         "registered a consumer";
     UnregisterConsumer: "unregister_consumer", "trunkline.v1.ConsumerService/UnregisterConsumer",
         "unregistered a consumer";
+    CreateSubscription: "create_subscription",
+        "trunkline.v1.SubscriptionService/CreateSubscription", "created a subscription";
+    DeleteSubscription: "delete_subscription",
+        "trunkline.v1.SubscriptionService/DeleteSubscription", "deleted a subscription";
     Seek: "seek", "trunkline.v1.ConsumerService/Seek", "moved a position";
     TakeOver: "take_over", "trunkline.v1.ConsumerService/Consume", "took a lease over";
     AssignOwner: "assign_owner", "trunkline.v1.AccessService/AssignOwner", "assigned an owner";

@@ -72,6 +72,14 @@ impl Cursor {
         self.head
     }
 
+    /// Moves to a later offset, and keeps what was read from there on.
+    pub(crate) fn skip_to(&mut self, offset: Offset) {
+        while self.batches.front().is_some_and(|batch| batch.end() <= offset) {
+            self.batches.pop_front();
+        }
+        self.position = offset;
+    }
+
     /// Reads batches, unless the cursor has some. Does not repeat reads that other readers of the
     /// topic have made or are making. Returns false if the topic no longer exists.
     pub(crate) async fn fill(
@@ -213,6 +221,20 @@ mod tests {
         assert_eq!(frames, [(1, 3), (3, 4), (4, 6)]);
         assert_eq!(cursor.position(), Offset(6));
         assert!(cursor.batches.is_empty());
+    }
+
+    #[test]
+    fn what_was_read_is_kept_when_a_cursor_skips_messages() {
+        let mut cursor = Cursor::new(Offset(0), Offset(9));
+        cursor.batches.extend([batch(0, &[1; 3]), batch(3, &[1; 3]), batch(6, &[1; 3])]);
+        let mut next = |from| {
+            cursor.skip_to(Offset(from));
+            let frame = cursor.next_messages(FrameLimits { messages: 2, ..FrameLimits::MAX });
+            frame.map(|frame| (frame.range.start.0, frame.range.end.0))
+        };
+        assert_eq!(next(1), Some((1, 3)));
+        assert_eq!(next(5), Some((5, 7)));
+        assert_eq!(next(9), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The messages that workers have and have not settled: who has each, as which delivery, until when.
 //!
-//! A delivery is what one frame or answer hands to a worker. Its messages are looked up by its id and their
-//! offsets, so that nothing is kept or hashed for each message by itself.
+//! A delivery is a run of messages that a worker gets together. They are found by its id and their offsets, so
+//! no index by message is needed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -114,8 +114,9 @@ impl Deliveries {
         let mut extended = 0;
         for range in ranges {
             for item in delivery.items_in(*range).iter_mut().filter(|item| item.is_outstanding) {
+                // Ranges may overlap.
+                extended += usize::from(item.deadline != deadline);
                 item.deadline = deadline;
-                extended += 1;
             }
         }
         // If it is later, the one that is noted comes too early, and is found again then.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 
-use crate::model::Offset;
+use crate::model::{Offset, OffsetRange};
 
 /// Messages that are delivered again.
 #[derive(Default)]
@@ -63,12 +63,13 @@ impl Exceptions {
         self.by_offset.len()
     }
 
-    /// Removes the messages before an offset, and returns them.
-    pub(crate) fn remove_before(&mut self, end: Offset) -> Vec<Offset> {
-        let before: Vec<Offset> = self.by_offset.range(..end).map(|(offset, _)| *offset).collect();
-        for offset in &before {
+    /// Removes the messages of a range, and returns those that have rows.
+    pub(crate) fn remove_range(&mut self, range: OffsetRange) -> Vec<Offset> {
+        let in_range = self.by_offset.range(range.start..range.end);
+        let found: Vec<(Offset, bool)> = in_range.map(|(at, it)| (*at, it.is_stored)).collect();
+        for (offset, _) in &found {
             self.remove(*offset);
         }
-        before
+        found.into_iter().filter_map(|(offset, is_stored)| is_stored.then_some(offset)).collect()
     }
 }

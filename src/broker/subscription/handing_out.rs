@@ -154,12 +154,17 @@ impl Handout {
                     None => Err(Error::AnswersUnread { limit: share.most() }),
                 },
             };
-            self.answer(worker, answer);
+            self.answer(worker, answer, now);
         }
     }
 
     /// Answers the first receiver.
-    fn answer(&mut self, worker: WorkerId, answer: Result<(Vec<Delivery>, Option<Hold>), Error>) {
+    fn answer(
+        &mut self,
+        worker: WorkerId,
+        answer: Result<(Vec<Delivery>, Option<Hold>), Error>,
+        now: Instant,
+    ) {
         let Some(receiver) = self.receivers.pop_front() else { return };
         let head = *self.log.head.borrow();
         let answer = answer.map(|(deliveries, room)| Received { deliveries, head, room });
@@ -172,7 +177,7 @@ impl Handout {
         let is_refused = answer.is_err();
         if receiver.reply.send(answer).is_err() || is_refused {
             // Nobody has them.
-            self.state.take_back(worker, Instant::now());
+            self.state.take_back(worker, now);
         }
     }
 
@@ -254,8 +259,9 @@ impl Handout {
                 }
                 self.cursor = Cursor::new(range.start, head);
             }
-            if self.cursor.position() != range.start {
-                self.cursor = Cursor::new(range.start, head);
+            match self.cursor.position() <= range.start {
+                true => self.cursor.skip_to(range.start),
+                false => self.cursor = Cursor::new(range.start, head),
             }
             if !self.cursor.fill(&self.delivery.storage, &self.log).await? {
                 return Err(Error::TopicNotFound { topic: self.topic.clone() });
@@ -285,7 +291,7 @@ impl Handout {
             return Ok(None);
         }
         if offset >= read.ends.head {
-            self.state.forget(offset);
+            self.state.forget_from(read.ends.head);
             return Ok(None);
         }
         let batch = read.batches.into_iter().next().filter(|batch| batch.base <= offset);
@@ -336,7 +342,8 @@ impl Gathered {
 
     /// What the next delivery may hold.
     fn limits(&self) -> FrameLimits {
-        FrameLimits { messages: self.messages_left, bytes: self.bytes_left, ..FrameLimits::MAX }
+        let bytes = self.bytes_left.saturating_sub(DELIVERY_FRAMING);
+        FrameLimits { messages: self.messages_left, bytes, ..FrameLimits::MAX }
     }
 
     /// Whether messages fit. The first one always does, whatever its size.

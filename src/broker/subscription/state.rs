@@ -227,19 +227,22 @@ impl State {
             return;
         }
         self.removed_before = start;
-        for offset in self.exceptions.remove_before(start) {
-            self.unstored.rows.insert(offset, Row::Removed);
-        }
+        self.forget(OffsetRange { start: Offset(0), end: start });
         // Nothing of it lies beyond the floor then.
         self.settled.settle(OffsetRange { start: self.settled.floor(), end: start });
         self.unstored.floor_moved = true;
         self.next = self.next.max(start);
     }
 
-    /// Forgets a message that is to be delivered again and is not in the log: the log was truncated.
-    pub(crate) fn forget(&mut self, offset: Offset) {
-        self.exceptions.remove(offset);
-        self.unstored.rows.insert(offset, Row::Removed);
+    /// Forgets the messages from an offset on that are to be delivered again: the log was truncated.
+    pub(crate) fn forget_from(&mut self, head: Offset) {
+        self.forget(OffsetRange { start: head, end: ALL.end });
+    }
+
+    fn forget(&mut self, range: OffsetRange) {
+        for offset in self.exceptions.remove_range(range) {
+            self.unstored.rows.insert(offset, Row::Removed);
+        }
     }
 
     fn acknowledge(&mut self, offset: Offset) {

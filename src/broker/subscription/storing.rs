@@ -171,7 +171,8 @@ impl Storing {
             Err(error) => error,
         };
         let since = *self.begun_at.get_or_insert(now);
-        if now - since >= FAILING_TIMEOUT {
+        // A first failure may have taken as long by itself.
+        if now - since >= FAILING_TIMEOUT && self.pause > SHORT_PAUSE {
             return Err(Lost::Failing(error));
         }
         self.retry_at = Some(now + self.pause);

@@ -34,7 +34,7 @@ impl SubscriptionService for Workers {
         &self,
         request: Request<proto::CreateSubscriptionRequest>,
     ) -> Result<Response<proto::CreateSubscriptionResponse>, Status> {
-        let entry = audited::entry(Act::RegisterConsumer, &request);
+        let entry = audited::entry(Act::CreateSubscription, &request);
         let caller = caller::of(&self.access, &request)?;
         let proto::CreateSubscriptionRequest { topic, subscription_id, policy, start, if_missing } =
             request.into_inner();
@@ -45,7 +45,7 @@ impl SubscriptionService for Workers {
         let key = RegistrationKey::consumer(&topic, &id);
         let owner = self.access.claim(&caller, &key).await.map_err(refuse)?;
         let (broker, audit) = (self.broker.clone(), self.audit.clone());
-        let entry = entry.to_registration(&key).with("shared", true);
+        let entry = entry.to_registration(&key);
         let created = async move {
             let (consumers, owner) = (&broker.consumers, owner.as_ref());
             let created = match if_missing {
@@ -78,7 +78,7 @@ impl SubscriptionService for Workers {
             Err(error) => return Err(refuse(missing::refusal(&self.broker, error).await)),
         };
         self.find(&topic, &id).await?;
-        let entry = audited::entry(Act::UnregisterConsumer, &request).to_registration(&key);
+        let entry = audited::entry(Act::DeleteSubscription, &request).to_registration(&key);
         let (broker, access, audit) =
             (self.broker.clone(), self.access.clone(), self.audit.clone());
         let deleted = async move {
