@@ -109,12 +109,12 @@ type Subscription struct {
 	SubscriptionId string `protobuf:"bytes,2,opt,name=subscription_id,json=subscriptionId,proto3" json:"subscription_id,omitempty"`
 	// How its messages are delivered.
 	Policy *DeliveryPolicy `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`
-	// The offset of the first message that is neither acknowledged nor counted
-	// below.
+	// All messages before this offset are acknowledged, kept to be delivered
+	// again, parked, or removed from the log.
 	Floor int64 `protobuf:"varint,4,opt,name=floor,proto3" json:"floor,omitempty"`
 	// The offset that the topic's next message will get.
 	Head int64 `protobuf:"varint,5,opt,name=head,proto3" json:"head,omitempty"`
-	// How many messages are kept to be delivered again.
+	// How many messages are stored to be delivered again.
 	RetriedMessages int64 `protobuf:"varint,6,opt,name=retried_messages,json=retriedMessages,proto3" json:"retried_messages,omitempty"`
 	// How many messages are parked.
 	ParkedMessages int64 `protobuf:"varint,7,opt,name=parked_messages,json=parkedMessages,proto3" json:"parked_messages,omitempty"`
@@ -364,7 +364,7 @@ func (*CreateSubscriptionRequest_Time) isCreateSubscriptionRequest_Start() {}
 // The subscription that was created, or was there.
 type CreateSubscriptionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The subscription as created.
+	// The subscription as it is now.
 	Subscription *Subscription `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
 	// Whether it existed before, so that nothing changed. Only if if_missing was
 	// set.
@@ -739,8 +739,8 @@ type ReceiveRequest struct {
 	// The subscription's id.
 	SubscriptionId string `protobuf:"bytes,2,opt,name=subscription_id,json=subscriptionId,proto3" json:"subscription_id,omitempty"`
 	// The maximum number of messages to return: 0 means 100, more than 10,000
-	// means 10,000, a negative number is INVALID_ARGUMENT. Together, messages take
-	// 2 MiB at most, but for a single larger one.
+	// means 10,000, a negative number is INVALID_ARGUMENT. They take at most 2 MiB,
+	// or are a single larger message.
 	MaxMessages int32 `protobuf:"varint,3,opt,name=max_messages,json=maxMessages,proto3" json:"max_messages,omitempty"`
 	// How long to wait for a message when there is none: up to 60 s; not at all if
 	// absent.
@@ -810,7 +810,8 @@ func (x *ReceiveRequest) GetWait() *durationpb.Duration {
 // The messages that a worker got.
 type ReceiveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Messages to work on, in the order of their offsets as far as they are new.
+	// Messages to work on. Those that are delivered again come first; new ones
+	// follow in the order of their offsets.
 	Deliveries []*Delivery `protobuf:"bytes,1,rep,name=deliveries,proto3" json:"deliveries,omitempty"`
 	// The offset that the topic's next message will get.
 	Head          int64 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
@@ -1327,7 +1328,8 @@ func (x *Reject) GetReason() string {
 // The worker needs more time.
 type Extend struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How long from now: 1 s to 600 s; the policy's ack_deadline if absent.
+	// How long from now: 1 s to 600 s; the policy's ack_deadline if absent. It may
+	// also be less than what is left.
 	By            *durationpb.Duration `protobuf:"bytes,1,opt,name=by,proto3" json:"by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

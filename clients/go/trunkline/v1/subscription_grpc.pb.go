@@ -39,8 +39,8 @@ const (
 // Commit refuse it with FAILED_PRECONDITION (CONSUMER_IS_SHARED).
 //
 // Each message is delivered at least once. It is delivered again if a worker
-// asks for that, or does not settle it before its deadline; later settlements
-// have no effect. It is also delivered again if the broker that hands out the
+// asks for that, or does not settle it before its deadline; settlements of the
+// earlier delivery then have no effect. It is also delivered again if the broker that hands out the
 // messages ends, and then its attempts may be counted from one again.
 //
 // NOT_FOUND below means TOPIC_NOT_FOUND if the topic does not exist, and
@@ -163,8 +163,8 @@ func (c *subscriptionServiceClient) Settle(ctx context.Context, in *SettleReques
 // Commit refuse it with FAILED_PRECONDITION (CONSUMER_IS_SHARED).
 //
 // Each message is delivered at least once. It is delivered again if a worker
-// asks for that, or does not settle it before its deadline; later settlements
-// have no effect. It is also delivered again if the broker that hands out the
+// asks for that, or does not settle it before its deadline; settlements of the
+// earlier delivery then have no effect. It is also delivered again if the broker that hands out the
 // messages ends, and then its attempts may be counted from one again.
 //
 // NOT_FOUND below means TOPIC_NOT_FOUND if the topic does not exist, and
