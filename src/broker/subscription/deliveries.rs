@@ -102,8 +102,8 @@ impl Deliveries {
         taken
     }
 
-    /// Moves the deadline of those messages of a delivery that are outstanding and in one of the ranges; returns
-    /// how many there are.
+    /// Moves the deadline of those messages of a delivery that are outstanding and in one of the ranges, which do
+    /// not overlap; returns how many there are.
     pub(crate) fn extend(
         &mut self,
         id: DeliveryId,
@@ -114,9 +114,8 @@ impl Deliveries {
         let mut extended = 0;
         for range in ranges {
             for item in delivery.items_in(*range).iter_mut().filter(|item| item.is_outstanding) {
-                // Ranges may overlap.
-                extended += usize::from(item.deadline != deadline);
                 item.deadline = deadline;
+                extended += 1;
             }
         }
         // If it is later, the one that is noted comes too early, and is found again then.

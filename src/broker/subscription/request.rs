@@ -67,7 +67,7 @@ pub struct Settle {
 pub struct Settlement {
     /// The number of the delivery.
     pub delivery: u64,
-    /// The messages; none for all of them.
+    /// The messages, in ranges that do not overlap; none for all of them.
     pub ranges: Vec<OffsetRange>,
     /// What becomes of them.
     pub verdict: Verdict,

@@ -120,18 +120,15 @@ fn settlement(settlement: proto::Settlement) -> Decoded<Settlement> {
     })
 }
 
+/// The messages that are named, in ranges that do not overlap.
 fn ranges(offsets: Vec<i64>, ranges: Vec<proto::OffsetRange>) -> Decoded<Vec<OffsetRange>> {
-    let mut decoded: Vec<OffsetRange> = Vec::with_capacity(ranges.len());
+    let mut decoded = Vec::with_capacity(offsets.len() + ranges.len());
     for offset in offsets {
         if offset == i64::MAX {
             return Err(InvalidInput::new("offsets", "holds an offset that no message has"));
         }
-        let range =
-            OffsetRange { start: decode::offset("offsets", offset)?, end: Offset(offset).after(1) };
-        match decoded.last_mut() {
-            Some(last) if last.end == range.start => last.end = range.end,
-            _ => decoded.push(range),
-        }
+        let start = decode::offset("offsets", offset)?;
+        decoded.push(OffsetRange { start, end: start.after(1) });
     }
     for proto::OffsetRange { first_offset, end_offset } in ranges {
         let start = decode::offset("ranges.first_offset", first_offset)?;
@@ -143,6 +140,14 @@ fn ranges(offsets: Vec<i64>, ranges: Vec<proto::OffsetRange>) -> Decoded<Vec<Off
         }
         decoded.push(OffsetRange { start, end: Offset(end_offset) });
     }
+    decoded.sort_unstable_by_key(|range| range.start);
+    decoded.dedup_by(|next, before| {
+        let follows = next.start <= before.end;
+        if follows {
+            before.end = before.end.max(next.end);
+        }
+        follows
+    });
     Ok(decoded)
 }
 
@@ -213,4 +218,17 @@ pub(super) fn received(received: Received) -> raw::ReceiveResponse {
     };
     let deliveries = received.deliveries.into_iter().map(delivery).collect();
     raw::ReceiveResponse { deliveries, head: received.head.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_that_are_named_twice_are_settled_once() {
+        let range = |first_offset, end_offset| proto::OffsetRange { first_offset, end_offset };
+        let decoded = ranges(vec![7, 3, 4, 3, 9], vec![range(4, 6), range(5, 8), range(20, 21)]);
+        let decoded: Vec<_> = decoded.unwrap().iter().map(|it| (it.start.0, it.end.0)).collect();
+        assert_eq!(decoded, [(3, 8), (9, 10), (20, 21)]);
+    }
 }
