@@ -113,24 +113,22 @@ impl Services {
 
     /// The service for consumers.
     pub fn consumers(&self) -> Intake<ConsumerServiceServer<Consumers>> {
-        let consumers = Consumers {
-            broker: self.broker.clone(),
-            access: self.access.clone(),
-            audit: self.audit.clone(),
-        };
-        let consumers = ConsumerServiceServer::new(consumers);
+        let consumers = ConsumerServiceServer::new(self.consumer_calls());
         self.limited(consumers.max_decoding_message_size(MAX_CALL_BYTES))
     }
 
     /// The service for subscriptions.
     pub fn subscriptions(&self) -> Intake<SubscriptionServiceServer<Workers>> {
-        let workers = Workers {
+        let workers = SubscriptionServiceServer::new(Workers(self.consumer_calls()));
+        self.limited(workers.max_decoding_message_size(MAX_CALL_BYTES))
+    }
+
+    fn consumer_calls(&self) -> Consumers {
+        Consumers {
             broker: self.broker.clone(),
             access: self.access.clone(),
             audit: self.audit.clone(),
-        };
-        let workers = SubscriptionServiceServer::new(workers);
-        self.limited(workers.max_decoding_message_size(MAX_CALL_BYTES))
+        }
     }
 
     /// The service for tokens, grants and owners.

@@ -60,7 +60,7 @@ impl Changes {
         })
     }
 
-    /// What was settled from an offset on, as it is stored.
+    /// What was settled, as it is stored.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut encoded = vec![VERSION];
         let mut next = 0;

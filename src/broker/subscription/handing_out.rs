@@ -183,8 +183,7 @@ impl Handout {
 
     /// Gathers messages, and hands them to the worker.
     async fn gather(&mut self, gathered: &mut Gathered, now: Instant) -> Result<(), Error> {
-        let most = MAX_OUTSTANDING.saturating_sub(self.state.outstanding().messages);
-        let due = self.state.due(now, gathered.messages_left.min(most));
+        let due = self.state.due(now, gathered.messages_left.min(self.room()));
         let (mut due, mut batch, mut reads) = (&due[..], None::<Arc<Batch>>, 0);
         while let Some(&first) = due.first() {
             let known = batch.filter(|batch| batch.base <= first && first < batch.end());
@@ -308,16 +307,19 @@ impl Handout {
 
     /// Whether new messages may be handed out.
     fn has_room(&self) -> bool {
-        self.state.outstanding().messages < MAX_OUTSTANDING
-            && self.state.exceptions() < MAX_EXCEPTIONS
+        self.room() > 0 && self.state.exceptions() < MAX_EXCEPTIONS
+    }
+
+    /// How many more messages workers may have.
+    fn room(&self) -> usize {
+        MAX_OUTSTANDING.saturating_sub(self.state.outstanding().messages)
     }
 
     /// When something is to be done although nobody asks.
     pub(super) fn next_event(&self) -> Option<Instant> {
         let waits_until = self.receivers.iter().map(|receiver| receiver.until).min();
-        let is_asked = !self.receivers.is_empty();
         // What is due cannot be handed out while workers have too much. A settlement changes that.
-        let can_hand_out = is_asked && self.state.outstanding().messages < MAX_OUTSTANDING;
+        let can_hand_out = !self.receivers.is_empty() && self.room() > 0;
         let due = self.state.next_due().filter(|_| can_hand_out);
         [self.state.next_deadline(), due, waits_until].into_iter().flatten().min()
     }

@@ -114,8 +114,7 @@ impl Owner {
     async fn begin(&self, waiter: &Arc<Waiter>) -> Result<Serving, Error> {
         let (stored, log) = self.delivery.open_log(&self.topic, &self.consumer).await?;
         if !stored.is_shared {
-            let (topic, consumer) = (self.topic.clone(), self.consumer.clone());
-            return Err(Error::NotASubscription { topic, consumer });
+            return Err(self.not_a_subscription());
         }
         let Acquired { lease, position } = self.acquire(waiter, stored.key).await?;
         // So every Commit counts as beyond it, and is refused.
@@ -181,13 +180,15 @@ impl Owner {
         Error::SubscriptionElsewhere { topic, consumer }
     }
 
+    fn not_a_subscription(&self) -> Error {
+        let (topic, consumer) = (self.topic.clone(), self.consumer.clone());
+        Error::NotASubscription { topic, consumer }
+    }
+
     /// Reads what is stored.
     async fn load(&self, lease: &Lease, floor: Offset) -> Result<(State, Storing), Error> {
         let loaded = self.delivery.storage.load_subscription(lease.key()).await;
-        let Some(stored) = loaded.map_err(Error::of_read)? else {
-            let (topic, consumer) = (self.topic.clone(), self.consumer.clone());
-            return Err(Error::NotASubscription { topic, consumer });
-        };
+        let stored = loaded.map_err(Error::of_read)?.ok_or_else(|| self.not_a_subscription())?;
         let mut settled = Settled::before(floor);
         let (key, epoch) = (lease.key(), lease.epoch());
         let storing = Storing::load(key, epoch, stored.deltas, stored.head, &mut settled)?;

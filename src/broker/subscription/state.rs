@@ -130,34 +130,44 @@ impl State {
         let Settlement { delivery, ranges, verdict } = settlement;
         let delivery = DeliveryId(*delivery);
         let ranges = if ranges.is_empty() { &[ALL][..] } else { ranges };
-        if let Verdict::Extend { by } = verdict {
-            let deadline = now + by.unwrap_or(self.policy.ack_deadline);
-            return self.deliveries.extend(delivery, ranges, deadline);
-        }
-        let mut applied = 0;
-        for range in ranges {
-            let taken = self.deliveries.take(delivery, *range);
-            applied += taken.len();
-            for message in taken {
-                match verdict {
-                    Verdict::Acknowledge | Verdict::Extend { .. } => {
-                        self.acknowledge(message.offset);
-                    }
-                    Verdict::Retry { delay } => self.retry(message, *delay, now),
-                    Verdict::Reject { reason } => self.park(message, reason.clone()),
-                }
+        match verdict {
+            Verdict::Acknowledge => {
+                self.settle_each(delivery, ranges, |state, it| state.acknowledge(it.offset))
+            }
+            Verdict::Retry { delay } => {
+                self.settle_each(delivery, ranges, |state, it| state.retry(it, *delay, now))
+            }
+            Verdict::Reject { reason } => {
+                self.settle_each(delivery, ranges, |state, it| state.park(it, reason.clone()))
+            }
+            Verdict::Extend { by } => {
+                let deadline = now + by.unwrap_or(self.policy.ack_deadline);
+                self.deliveries.extend(delivery, ranges, deadline)
             }
         }
-        applied
     }
 
-    /// Has messages delivered again whose deadlines have passed; returns how many there were.
-    pub(crate) fn expire(&mut self, now: Instant) -> usize {
-        let expired = self.deliveries.expire(now);
-        for message in &expired {
-            self.give_back(*message, now);
+    /// Settles those messages of a delivery that are outstanding; returns how many there were.
+    fn settle_each(
+        &mut self,
+        delivery: DeliveryId,
+        ranges: &[OffsetRange],
+        settle: impl Fn(&mut Self, Delivered),
+    ) -> usize {
+        let mut settled = 0;
+        for range in ranges {
+            let taken = self.deliveries.take(delivery, *range);
+            settled += taken.len();
+            taken.into_iter().for_each(|message| settle(self, message));
         }
-        expired.len()
+        settled
+    }
+
+    /// Has messages delivered again whose deadlines have passed.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        for message in self.deliveries.expire(now) {
+            self.give_back(message, now);
+        }
     }
 
     /// Takes everything back that was handed to a worker and did not reach it. It does not count as an
@@ -263,7 +273,10 @@ impl State {
             return self.park(message, reason.into());
         }
         let due = now + delay.unwrap_or_else(|| self.policy.retry_delay(attempt));
-        self.store_retry(offset, attempt, due);
+        self.exceptions
+            .put(offset, Exception { attempts: attempt, due: Some(due), is_stored: true });
+        self.unstored.rows.insert(offset, Row::Retry { attempts: attempt, due });
+        self.settle_one(offset);
     }
 
     /// A worker has gone, or its time is up.
@@ -284,12 +297,6 @@ impl State {
         self.exceptions.put(offset, exception);
     }
 
-    fn store_retry(&mut self, offset: Offset, attempts: u32, due: Instant) {
-        self.exceptions.put(offset, Exception { attempts, due: Some(due), is_stored: true });
-        self.unstored.rows.insert(offset, Row::Retry { attempts, due });
-        self.settle_one(offset);
-    }
-
     fn park(&mut self, message: Delivered, reason: Arc<str>) {
         let Delivered { offset, attempt, .. } = message;
         self.exceptions.remove(offset);
@@ -304,11 +311,8 @@ impl State {
     }
 
     fn settle_one(&mut self, offset: Offset) {
-        self.settle_range(OffsetRange { start: offset, end: offset.after(1) });
-    }
-
-    fn settle_range(&mut self, range: OffsetRange) {
-        if range.start < range.end && self.settled.settle(range) > 0 {
+        let range = OffsetRange { start: offset, end: offset.after(1) };
+        if self.settled.settle(range) > 0 {
             self.unstored.settled.note(range);
         }
     }

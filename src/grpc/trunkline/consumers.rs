@@ -17,7 +17,7 @@ use crate::{
         status::refuse,
         trunkline::{decode, encode, guarded::Guarded, missing, page_token},
     },
-    model::{Act, ConsumerId, RegistrationKey, TopicName},
+    model::{Act, ConsumerId, Principal, RegistrationKey, TopicName},
     proto::{
         self,
         raw::{ConsumeResponse, consumer_service_server::ConsumerService},
@@ -79,21 +79,8 @@ impl ConsumerService for Consumers {
     ) -> Result<Response<proto::UnregisterConsumerResponse>, Status> {
         let proto::UnregisterConsumerRequest { topic, consumer_id } = request.get_ref();
         let (topic, id) = names(topic, consumer_id)?;
-        let caller = caller::of(&self.access, &request)?;
-        let key = RegistrationKey::consumer(&topic, &id);
-        let owner = match self.access.permit_removal(&caller, &key).await {
-            Ok(owner) => owner,
-            Err(error) => return Err(refuse(missing::refusal(&self.broker, error).await)),
-        };
-        let entry = audited::entry(Act::UnregisterConsumer, &request).to_registration(&key);
-        let (broker, access, audit) =
-            (self.broker.clone(), self.access.clone(), self.audit.clone());
-        let unregistered = async move {
-            let unregistered = broker.consumers.unregister(topic, id, owner.as_ref()).await;
-            access.unregistered(&key);
-            audited::settle(&audit, entry, unregistered, |_, entry| entry).await
-        };
-        self.audit.finish(unregistered).await?;
+        let removal = self.permit_removal(&request, topic, id).await?;
+        self.unregister(Act::UnregisterConsumer, &request, removal).await?;
         Ok(Response::new(proto::UnregisterConsumerResponse {}))
     }
 
@@ -228,9 +215,51 @@ impl ConsumerService for Consumers {
     }
 }
 
+/// The consumer that a call removes.
+pub(super) struct Removal {
+    key: RegistrationKey,
+    id: ConsumerId,
+    /// Whose it must be; `None` for anyone's.
+    owner: Option<Principal>,
+}
+
 impl Consumers {
+    /// Refuses a caller that may not remove a consumer.
+    pub(super) async fn permit_removal<T>(
+        &self,
+        request: &Request<T>,
+        topic: TopicName,
+        id: ConsumerId,
+    ) -> Result<Removal, Status> {
+        let caller = caller::of(&self.access, request)?;
+        let key = RegistrationKey::consumer(&topic, &id);
+        match self.access.permit_removal(&caller, &key).await {
+            Ok(owner) => Ok(Removal { key, id, owner }),
+            Err(error) => Err(refuse(missing::refusal(&self.broker, error).await)),
+        }
+    }
+
+    /// Removes a consumer, and records that.
+    pub(super) async fn unregister<T>(
+        &self,
+        act: Act,
+        request: &Request<T>,
+        Removal { key, id, owner }: Removal,
+    ) -> Result<(), Status> {
+        let entry = audited::entry(act, request).to_registration(&key);
+        let (broker, access, audit) =
+            (self.broker.clone(), self.access.clone(), self.audit.clone());
+        let unregistered = async move {
+            let topic = key.topic.clone();
+            let unregistered = broker.consumers.unregister(topic, id, owner.as_ref()).await;
+            access.unregistered(&key);
+            audited::settle(&audit, entry, unregistered, |_, entry| entry).await
+        };
+        self.audit.finish(unregistered).await
+    }
+
     /// Refuses a caller that may not do with a consumer what its call does.
-    async fn permit<T>(
+    pub(super) async fn permit<T>(
         &self,
         request: &Request<T>,
         topic: &TopicName,

@@ -1,18 +1,16 @@
 //! `SubscriptionService`: subscriptions, and the workers that share their messages.
 
-use std::sync::Arc;
-
 use tonic::{Request, Response, Status};
 
 use crate::{
-    access::Access,
-    audit::Audit,
-    broker::{Broker, Ensured, Error},
+    broker::{Ensured, Error},
     grpc::{
         answers::AnswerRoom,
         audited, caller, deadline,
         status::refuse,
-        trunkline::{decode, missing, page_token, subscription_requests as requests},
+        trunkline::{
+            consumers::Consumers, decode, missing, page_token, subscription_requests as requests,
+        },
     },
     model::{Act, Consumer, ConsumerId, RegistrationKey, TopicName},
     proto::{
@@ -21,12 +19,8 @@ use crate::{
     },
 };
 
-/// `SubscriptionService` over a broker.
-pub struct Workers {
-    pub(crate) broker: Arc<Broker>,
-    pub(crate) access: Arc<Access>,
-    pub(crate) audit: Arc<Audit>,
-}
+/// `SubscriptionService` over a broker. A subscription is a consumer, and registered as one.
+pub struct Workers(pub(crate) Consumers);
 
 #[tonic::async_trait]
 impl SubscriptionService for Workers {
@@ -35,7 +29,7 @@ impl SubscriptionService for Workers {
         request: Request<proto::CreateSubscriptionRequest>,
     ) -> Result<Response<proto::CreateSubscriptionResponse>, Status> {
         let entry = audited::entry(Act::CreateSubscription, &request);
-        let caller = caller::of(&self.access, &request)?;
+        let caller = caller::of(&self.0.access, &request)?;
         let proto::CreateSubscriptionRequest { topic, subscription_id, policy, start, if_missing } =
             request.into_inner();
         let topic = decode::topic_name(&topic).map_err(refuse)?;
@@ -43,8 +37,8 @@ impl SubscriptionService for Workers {
         let policy = requests::policy(policy).map_err(refuse)?;
         let start = decode::subscription_start(start).map_err(refuse)?;
         let key = RegistrationKey::consumer(&topic, &id);
-        let owner = self.access.claim(&caller, &key).await.map_err(refuse)?;
-        let (broker, audit) = (self.broker.clone(), self.audit.clone());
+        let owner = self.0.access.claim(&caller, &key).await.map_err(refuse)?;
+        let (broker, audit) = (self.0.broker.clone(), self.0.audit.clone());
         let entry = entry.to_registration(&key);
         let created = async move {
             let (consumers, owner) = (&broker.consumers, owner.as_ref());
@@ -60,7 +54,7 @@ impl SubscriptionService for Workers {
             })
             .await
         };
-        let Ensured { entry: consumer, existed } = self.audit.finish(created).await?;
+        let Ensured { entry: consumer, existed } = self.0.audit.finish(created).await?;
         let subscription = Some(requests::subscription(&topic, consumer));
         Ok(Response::new(proto::CreateSubscriptionResponse { subscription, existed }))
     }
@@ -71,22 +65,9 @@ impl SubscriptionService for Workers {
     ) -> Result<Response<proto::DeleteSubscriptionResponse>, Status> {
         let proto::DeleteSubscriptionRequest { topic, subscription_id } = request.get_ref();
         let (topic, id) = requests::names(topic, subscription_id).map_err(refuse)?;
-        let caller = caller::of(&self.access, &request)?;
-        let key = RegistrationKey::consumer(&topic, &id);
-        let owner = match self.access.permit_removal(&caller, &key).await {
-            Ok(owner) => owner,
-            Err(error) => return Err(refuse(missing::refusal(&self.broker, error).await)),
-        };
+        let removal = self.0.permit_removal(&request, topic.clone(), id.clone()).await?;
         self.find(&topic, &id).await?;
-        let entry = audited::entry(Act::DeleteSubscription, &request).to_registration(&key);
-        let (broker, access, audit) =
-            (self.broker.clone(), self.access.clone(), self.audit.clone());
-        let deleted = async move {
-            let deleted = broker.consumers.unregister(topic, id, owner.as_ref()).await;
-            access.unregistered(&key);
-            audited::settle(&audit, entry, deleted, |_, entry| entry).await
-        };
-        self.audit.finish(deleted).await?;
+        self.0.unregister(Act::DeleteSubscription, &request, removal).await?;
         Ok(Response::new(proto::DeleteSubscriptionResponse {}))
     }
 
@@ -98,9 +79,9 @@ impl SubscriptionService for Workers {
         let topic = decode::topic_name(topic).map_err(refuse)?;
         let list = format!("subscriptions of {topic}");
         let page = page_token::decode(&list, *page_size, page_token).map_err(refuse)?;
-        let caller = caller::of(&self.access, &request)?;
-        let owner = self.access.listed_owner(&caller, &topic).map_err(refuse)?;
-        let page = self.broker.consumers.list_shared(&topic, owner.as_ref(), &page).await;
+        let caller = caller::of(&self.0.access, &request)?;
+        let owner = self.0.access.listed_owner(&caller, &topic).map_err(refuse)?;
+        let page = self.0.broker.consumers.list_shared(&topic, owner.as_ref(), &page).await;
         let page = page.map_err(refuse)?;
         let next_page_token = page_token::encode(&list, &page);
         let describe = |consumer| requests::subscription(&topic, consumer);
@@ -114,7 +95,7 @@ impl SubscriptionService for Workers {
     ) -> Result<Response<proto::GetSubscriptionResponse>, Status> {
         let proto::GetSubscriptionRequest { topic, subscription_id } = request.get_ref();
         let (topic, id) = requests::names(topic, subscription_id).map_err(refuse)?;
-        self.permit(&request, &topic, &id).await?;
+        self.0.permit(&request, &topic, &id).await?;
         let consumer = self.find(&topic, &id).await?;
         let subscription = Some(requests::subscription(&topic, consumer));
         Ok(Response::new(proto::GetSubscriptionResponse { subscription }))
@@ -125,19 +106,19 @@ impl SubscriptionService for Workers {
         request: Request<proto::ReceiveRequest>,
     ) -> Result<Response<raw::ReceiveResponse>, Status> {
         let deadline = deadline::of_unary(request.metadata());
-        let caller = caller::of(&self.access, &request)?;
+        let caller = caller::of(&self.0.access, &request)?;
         let room = request.extensions().get::<AnswerRoom>().cloned();
         let mut receive = requests::receive(request.into_inner(), deadline).map_err(refuse)?;
         receive.answers = room.as_ref().map(|room| room.share.clone());
         let key = || RegistrationKey::consumer(&receive.topic, &receive.subscription);
-        let mut guard = self.access.guard(&caller);
+        let mut guard = self.0.access.guard(&caller);
         if let Err(error) = guard.permit(key).await {
-            return Err(refuse(missing::refusal(&self.broker, error).await));
+            return Err(refuse(missing::refusal(&self.0.broker, error).await));
         }
         // It may wait for a minute, during which its caller may lose the right.
         let mut received = tokio::select! {
             biased;
-            received = self.broker.subscriptions.receive(receive) => received.map_err(refuse)?,
+            received = self.0.broker.subscriptions.receive(receive) => received.map_err(refuse)?,
             error = guard.ended() => return Err(refuse(error)),
         };
         if let Some(room) = room {
@@ -150,37 +131,22 @@ impl SubscriptionService for Workers {
         &self,
         request: Request<proto::SettleRequest>,
     ) -> Result<Response<proto::SettleResponse>, Status> {
-        let caller = caller::of(&self.access, &request)?;
+        let caller = caller::of(&self.0.access, &request)?;
         let settle = requests::settle(request.into_inner()).map_err(refuse)?;
         let key = || RegistrationKey::consumer(&settle.topic, &settle.subscription);
-        if let Err(error) = self.access.permit_registration(&caller, key).await {
-            return Err(refuse(missing::refusal(&self.broker, error).await));
+        if let Err(error) = self.0.access.permit_registration(&caller, key).await {
+            return Err(refuse(missing::refusal(&self.0.broker, error).await));
         }
-        let applied = self.broker.subscriptions.settle(settle).await.map_err(refuse)?;
+        let applied = self.0.broker.subscriptions.settle(settle).await.map_err(refuse)?;
         let applied = applied.into_iter().map(|it| i32::try_from(it).unwrap_or(i32::MAX)).collect();
         Ok(Response::new(proto::SettleResponse { applied }))
     }
 }
 
 impl Workers {
-    /// Refuses a caller that may not do with a subscription what its call does.
-    async fn permit<T>(
-        &self,
-        request: &Request<T>,
-        topic: &TopicName,
-        id: &ConsumerId,
-    ) -> Result<(), Status> {
-        let caller = caller::of(&self.access, request)?;
-        let key = || RegistrationKey::consumer(topic, id);
-        match self.access.permit_registration(&caller, key).await {
-            Ok(()) => Ok(()),
-            Err(error) => Err(refuse(missing::refusal(&self.broker, error).await)),
-        }
-    }
-
     /// A subscription.
     async fn find(&self, topic: &TopicName, id: &ConsumerId) -> Result<Consumer, Status> {
-        let consumer = self.broker.consumers.get(topic, id).await.map_err(refuse)?;
+        let consumer = self.0.broker.consumers.get(topic, id).await.map_err(refuse)?;
         if consumer.sharing.is_none() {
             let (topic, consumer) = (topic.clone(), id.clone());
             return Err(refuse(Error::NotASubscription { topic, consumer }));
