@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use tonic::{Code, Streaming};
+use tonic::{Code, Status, Streaming};
 use trunkline::{
     client::Client,
     proto::{self, CommitMode, ConsumeResponse, OnBusy, consume_response::Event},
@@ -12,7 +12,7 @@ use crate::{
     clock::Clock,
     network::Partition,
     postgres::Postgres,
-    proxy::Mode,
+    proxy::{ALL, Mode},
     run::{Run, Setup, Stopped},
     support::{soon, until, within},
 };
@@ -31,6 +31,7 @@ impl Stream {
             consumer_id: topic.to_owned(),
             commit_mode: CommitMode::Manual.into(),
             on_busy: on_busy.into(),
+            heartbeat_interval: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
             ..Default::default()
         };
         let frames = soon("the stream opens", client.consumers().consume(request)).await.unwrap();
@@ -43,6 +44,16 @@ impl Stream {
             let frame = soon("a frame", self.frames.message()).await.unwrap().unwrap();
             if let Some(Event::Standby(_)) = frame.event {
                 return;
+            }
+        }
+    }
+
+    /// Waits until the stream ends; until then, a frame must come every 3 s.
+    async fn until_ended(&mut self) -> Status {
+        loop {
+            let frame = within(Duration::from_secs(3), "a frame", self.frames.message()).await;
+            if let Err(status) = frame {
+                return status;
             }
         }
     }
@@ -93,6 +104,32 @@ async fn a_standby_gets_the_lease_within_2_s_of_a_brokers_death() {
             .await;
         println!("got the lease in {:?}", started.elapsed());
         run.brokers[dying].start_again().await;
+    }
+}
+
+/// Each question to the database may take 5 s, and a client must not take its stream for dead.
+#[tokio::test(flavor = "multi_thread")]
+async fn standbys_send_heartbeats_while_the_database_hangs() {
+    let run = prepare("standbys-hang").await;
+    add_consumer(&run, "awaited").await;
+    let mut holders = Vec::new();
+    for topic in ["contested", "awaited"] {
+        let mut holder = Stream::open(&run, 1, topic, OnBusy::Wait).await;
+        holder.until_attached().await;
+        holders.push(holder);
+    }
+    // The holders' broker does not release their locks.
+    run.to_postgres[1].set("trunkline lease", Mode::Hold);
+    let mut standbys = Vec::new();
+    for (topic, on_busy) in [("contested", OnBusy::TakeOver), ("awaited", OnBusy::Wait)] {
+        let mut standby = Stream::open(&run, 0, topic, on_busy).await;
+        standby.until_standby().await;
+        standbys.push(standby);
+    }
+    run.to_postgres[0].set(ALL, Mode::Hold);
+    let ended = standbys.iter_mut().map(Stream::until_ended);
+    for status in futures::future::join_all(ended).await {
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep_until},
+};
 
 use crate::{
     broker::{
@@ -77,7 +80,7 @@ impl Stream {
         let candidate = Candidate { waiter, stored, log: &log };
         let (acquired, is_taken_over) = match on_busy {
             OnBusy::Wait => (self.wait_for_lease(candidate).await?, false),
-            OnBusy::Fail => (self.acquire_at_once(waiter, stored.key).await?, false),
+            OnBusy::Fail => (self.acquire_at_once(candidate).await?, false),
             OnBusy::TakeOver => self.take_over(candidate).await?,
         };
         self.delivery.metrics.leases.count_acquisition(is_taken_over, self.began.elapsed());
@@ -85,13 +88,10 @@ impl Stream {
     }
 
     /// Acquires the lease if it is free.
-    async fn acquire_at_once(
-        &mut self,
-        waiter: &Arc<Waiter>,
-        key: ConsumerKey,
-    ) -> Result<Acquired, End> {
+    async fn acquire_at_once(&mut self, candidate: Candidate<'_>) -> Result<Acquired, End> {
+        let waiter = candidate.waiter;
         if let Some(permit) = waiter.try_acquire()
-            && let Attempt::Acquired(acquired) = self.acquire(waiter, permit, key, None).await?
+            && let Attempt::Acquired(acquired) = self.acquire(candidate, permit, None).await?
         {
             return Ok(acquired);
         }
@@ -114,7 +114,7 @@ impl Stream {
             }
         };
         loop {
-            match self.acquire(waiter, permit, stored.key, None).await? {
+            match self.acquire(candidate, permit, None).await? {
                 Attempt::Acquired(acquired) => return Ok(acquired),
                 Attempt::Busy(still_ours) => permit = still_ours,
             }
@@ -144,7 +144,7 @@ impl Stream {
     async fn take_over(&mut self, candidate: Candidate<'_>) -> Result<(Acquired, bool), End> {
         let Candidate { waiter, stored, .. } = candidate;
         let permit = match waiter.try_acquire() {
-            Some(permit) => match self.acquire(waiter, permit, stored.key, None).await? {
+            Some(permit) => match self.acquire(candidate, permit, None).await? {
                 Attempt::Acquired(acquired) => return Ok((acquired, false)),
                 Attempt::Busy(still_ours) => Some(still_ours),
             },
@@ -187,7 +187,7 @@ impl Stream {
         claim: &ClaimToken,
     ) -> Result<Acquired, End> {
         let Candidate { waiter, stored, log } = candidate;
-        self.claim(stored.key, claim, true).await?;
+        self.claim(candidate, claim, true).await?;
         self.delivery.leases.changed(LeaseScope::Consumer(stored.key));
         let mut permit = match permit {
             Some(permit) => permit,
@@ -197,13 +197,13 @@ impl Stream {
                     let waiting = self.wait_in_queue(&mut granted, stored.position, log);
                     match tokio::time::timeout(TAKE_OVER_POLL, waiting).await {
                         Ok(permit) => break permit?,
-                        Err(_) => self.claim(stored.key, claim, false).await?,
+                        Err(_) => self.claim(candidate, claim, false).await?,
                     }
                 }
             }
         };
         loop {
-            match self.acquire(waiter, permit, stored.key, Some(claim)).await? {
+            match self.acquire(candidate, permit, Some(claim)).await? {
                 Attempt::Acquired(acquired) => return Ok(acquired),
                 Attempt::Busy(still_ours) => permit = still_ours,
             }
@@ -216,27 +216,29 @@ impl Stream {
                     self.beat(stored.position, log).await?;
                 }
             }
-            self.claim(stored.key, claim, false).await?;
+            self.claim(candidate, claim, false).await?;
         }
     }
 
     /// Claims the lease, or renews the claim; an error if another stream has claimed it since.
-    async fn claim(&self, key: ConsumerKey, claim: &ClaimToken, is_new: bool) -> Result<(), End> {
-        let Consume { topic, consumer, holder, .. } = &self.request;
+    async fn claim(
+        &mut self,
+        candidate: Candidate<'_>,
+        claim: &ClaimToken,
+        is_new: bool,
+    ) -> Result<(), End> {
+        let Consume { topic, consumer, holder, .. } = self.request.clone();
+        let storage = self.delivery.storage.clone();
         let claiming = async {
-            let storage = &self.delivery.storage;
-            let claim = || storage.claim_lease(key, claim, holder, is_new);
+            let claim = || storage.claim_lease(candidate.stored.key, claim, &holder, is_new);
             let give_up_at = Instant::now() + CLAIM_TIMEOUT;
             let row_locks = storage.row_locks();
-            let claimed = row_locks.of_consumer_until(give_up_at, topic, consumer, claim);
+            let claimed = row_locks.of_consumer_until(give_up_at, &topic, &consumer, claim);
             claimed.await.map_err(Error::of_read)
         };
-        match promptly(claiming).await? {
+        match self.while_standing_by(candidate, promptly(claiming)).await? {
             Claim::Stands => Ok(()),
-            Claim::Superseded { by } => {
-                let (topic, consumer) = (topic.clone(), consumer.clone());
-                Err(Error::LeaseTakenOver { topic, consumer, by }.into())
-            }
+            Claim::Superseded { by } => Err(Error::LeaseTakenOver { topic, consumer, by }.into()),
             Claim::Gone => Err(self.gone_before_attaching().await),
         }
     }
@@ -244,16 +246,18 @@ impl Stream {
     /// Asks the database for the lease once.
     async fn acquire(
         &mut self,
-        waiter: &Arc<Waiter>,
+        candidate: Candidate<'_>,
         mut permit: Permit,
-        key: ConsumerKey,
         claim: Option<&ClaimToken>,
     ) -> Result<Attempt, End> {
+        let (waiter, key) = (candidate.waiter, candidate.stored.key);
+        let holder = self.request.holder.clone();
         let give_up_at = Instant::now() + ROW_TIMEOUT;
         let mut pause = FIRST_ROW_RETRY;
         loop {
             self.observation = self.delivery.logs.begin();
-            match waiter.acquire(permit, key, &self.request.holder, claim).await? {
+            let asked = waiter.acquire(permit, key, &holder, claim);
+            match self.while_standing_by(candidate, asked).await? {
                 Acquisition::Acquired(acquired) => return Ok(Attempt::Acquired(acquired)),
                 Acquisition::Busy(permit) => return Ok(Attempt::Busy(permit)),
                 Acquisition::RowLocked(still_ours) => permit = still_ours,
@@ -315,6 +319,26 @@ impl Stream {
     async fn stand_by(&mut self, waiter: &Waiter) -> Result<(), End> {
         let Consume { topic, consumer, .. } = &self.request;
         let holder = promptly(self.delivery.find_holder(waiter, topic, consumer)).await?;
-        self.send(Frame::Standby { holder }, None).await
+        self.send(Frame::Standby { holder }, None).await?;
+        self.stands_by = true;
+        Ok(())
+    }
+
+    /// Waits for the database until it answers. A standby sends heartbeats meanwhile, so that the
+    /// stream does not appear to hang; before a stream's first frame there are none.
+    async fn while_standing_by<T>(
+        &mut self,
+        candidate: Candidate<'_>,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = sleep_until(self.beat_at), if self.stands_by => {}
+            }
+            self.beat_if_read(candidate.stored.position, candidate.log);
+        }
     }
 }

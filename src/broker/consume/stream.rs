@@ -66,6 +66,8 @@ pub(crate) struct Stream {
     fence: Fence,
     /// When the next heartbeat is due.
     pub(crate) beat_at: Instant,
+    /// Whether the client knows that its stream is a standby.
+    pub(crate) stands_by: bool,
     /// How many messages were handed out, or are on their way to the client.
     handed_out: u64,
     /// The observation that was begun before the position was read.
@@ -95,6 +97,7 @@ impl Delivery {
             delivery: self.clone(),
             began: now,
             beat_at: now + request.heartbeat,
+            stands_by: false,
             request,
             frames,
             fence,

@@ -51,13 +51,7 @@ impl Stream {
                 done = &mut work => return Ok(done),
                 idle = self.idle(Some(lease)) => idle?,
             }
-            let (position, head) = (lease.committed(), *log.head.borrow());
-            // A client that does not read needs no heartbeat.
-            if let Ok(permit) = self.frames.try_reserve() {
-                let frame = Ok(Frame::Heartbeat { position, head });
-                permit.send(Outgoing { epoch: Epoch(0), frame });
-            }
-            self.beat_at = Instant::now() + self.request.heartbeat;
+            self.beat_if_read(lease.committed(), log);
         }
     }
 
@@ -167,6 +161,15 @@ impl Stream {
         }
         let head = *log.head.borrow();
         self.send(Frame::Heartbeat { position, head }, None).await
+    }
+
+    /// Sends a heartbeat, unless frames wait already: a client that does not read needs none.
+    pub(crate) fn beat_if_read(&mut self, position: Offset, log: &LogReader) {
+        if let Ok(permit) = self.frames.try_reserve() {
+            let frame = Ok(Frame::Heartbeat { position, head: *log.head.borrow() });
+            permit.send(Outgoing { epoch: Epoch(0), frame });
+        }
+        self.beat_at = Instant::now() + self.request.heartbeat;
     }
 
     /// Sends a frame.

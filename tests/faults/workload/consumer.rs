@@ -88,10 +88,11 @@ impl ConsumerClient {
     ) -> Result<(), Status> {
         let opened = tokio::time::timeout(SILENCE, self.open(connection, rng)).await;
         let Ok(opened) = opened else {
-            self.report_silence(world, op);
+            self.report_silence(world, op, "it called a broker");
             return Ok(());
         };
         let mut stream = opened?;
+        let mut last = "it opened its stream";
         let mut frames_left = match self.leaves {
             true => rng.usize(1..100),
             false => usize::MAX,
@@ -101,13 +102,14 @@ impl ConsumerClient {
             frames_left -= 1;
             let frame = tokio::time::timeout(SILENCE, stream.message()).await;
             let Ok(frame) = frame else {
-                self.report_silence(world, op);
+                self.report_silence(world, op, last);
                 return Ok(());
             };
             let Some(event) = frame?.map(|frame| frame.event) else {
                 world.alarm(format!("the stream of {} ended without a status ({op})", self.name));
                 return Ok(());
             };
+            last = event.as_ref().map_or("a frame without an event", kind_of);
             let note = |what| world.history.write(&self.name, op, Stage::Note, what);
             match event {
                 Some(Event::Attached(proto::Attached { position, head, epoch, seek_epoch })) => {
@@ -176,9 +178,10 @@ impl ConsumerClient {
         Ok(connection.consumers().await?.consume(request).await?.into_inner())
     }
 
-    fn report_silence(&self, world: &World, op: u64) {
+    fn report_silence(&self, world: &World, op: u64, last: &str) {
         if !world.may_be_silent {
-            world.alarm(format!("{} received nothing for {SILENCE:?} ({op})", self.name));
+            let name = &self.name;
+            world.alarm(format!("{name} received nothing for {SILENCE:?} after {last} ({op})"));
         }
     }
 
@@ -208,5 +211,18 @@ impl ConsumerClient {
                 world.history.write(&self.name, op, stage, what);
             }
         }
+    }
+}
+
+/// The kind of a frame, for a report.
+fn kind_of(event: &Event) -> &'static str {
+    match event {
+        Event::Attached(_) => "attached",
+        Event::Batch(_) => "a batch",
+        Event::CaughtUp(_) => "caught_up",
+        Event::Heartbeat(_) => "a heartbeat",
+        Event::Standby(_) => "standby",
+        Event::Gap(_) => "a gap",
+        Event::Repositioned(_) => "repositioned",
     }
 }
