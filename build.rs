@@ -3,7 +3,7 @@
 #[path = "build/machine.rs"]
 mod machine;
 
-use std::{env, error::Error, fs, path::PathBuf};
+use std::{collections::BTreeSet, env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 use prost_types::{
@@ -95,11 +95,13 @@ fn compile_raw(mut descriptors: FileDescriptorSet, out: PathBuf) -> Result<(), B
     config = config.extern_path(format!(".{PACKAGE}.PublishStreamRequest"), publish);
     let message = format!("crate::proto::Bounded<crate::proto::raw::{UNBOUNDED_MESSAGE}>");
     config = config.extern_path(new_message(), message);
+    let raw = raw_messages(&descriptors);
     for file in descriptors.file.iter_mut().filter(|file| file.package() == PACKAGE) {
         // It has no entry for the message that replaces a map.
         file.source_code_info = None;
         for message in &mut file.message_type {
-            if !make_raw(message) {
+            make_raw(message);
+            if !raw.contains(message.name()) {
                 let (name, mut path) =
                     (message.name(), format!("crate::proto::{}", message.name()));
                 if BOUNDED.contains(&name) {
@@ -122,23 +124,36 @@ fn compile_raw(mut descriptors: FileDescriptorSet, out: PathBuf) -> Result<(), B
     Ok(())
 }
 
-/// Makes a message's listed fields raw; returns whether the message, or one that it contains, has any.
-fn make_raw(message: &mut DescriptorProto) -> bool {
-    let name = message.name().to_owned();
-    let raw = |field: &&mut FieldDescriptorProto| RAW_FIELDS.contains(&(&name, field.name()));
-    let mut fields = message.field.iter_mut().filter(raw).peekable();
-    let some = fields.peek().is_some();
-    fields.for_each(make_bytes);
-    let mut entries = message.nested_type.iter_mut();
-    let entry = entries.find(|entry| RAW_MAP == (&name, entry.name()));
-    let holds_raw = message.field.iter().any(|field| is_raw(field.type_name()));
-    some | entry.map(make_entry_raw).is_some() | holds_raw
+/// The names of the messages that have raw fields, or hold a message that does.
+fn raw_messages(descriptors: &FileDescriptorSet) -> BTreeSet<String> {
+    let files = descriptors.file.iter().filter(|file| file.package() == PACKAGE);
+    let messages: Vec<_> = files.flat_map(|file| &file.message_type).collect();
+    let mut raw: BTreeSet<String> =
+        RAW_FIELDS.iter().chain([&RAW_MAP]).map(|(message, _)| (*message).to_owned()).collect();
+    loop {
+        let is_raw = |field: &FieldDescriptorProto| {
+            let name = field.type_name().strip_prefix(&format!(".{PACKAGE}."));
+            name.is_some_and(|name| raw.contains(name))
+        };
+        let holders = messages.iter().filter(|message| message.field.iter().any(is_raw));
+        let holders: Vec<_> = holders.map(|message| message.name().to_owned()).collect();
+        let before = raw.len();
+        raw.extend(holders);
+        if raw.len() == before {
+            return raw;
+        }
+    }
 }
 
-/// Whether a message has raw fields, by its full name.
-fn is_raw(name: &str) -> bool {
-    let has_fields = |(message, _): &(&str, &str)| name == format!(".{PACKAGE}.{message}");
-    name == new_message() || RAW_FIELDS.iter().any(has_fields)
+/// Makes a message's listed fields raw.
+fn make_raw(message: &mut DescriptorProto) {
+    let name = message.name().to_owned();
+    let raw = |field: &&mut FieldDescriptorProto| RAW_FIELDS.contains(&(&name, field.name()));
+    message.field.iter_mut().filter(raw).for_each(make_bytes);
+    let mut entries = message.nested_type.iter_mut();
+    if let Some(entry) = entries.find(|entry| RAW_MAP == (&name, entry.name())) {
+        make_entry_raw(entry);
+    }
 }
 
 /// The message whose map is raw: messages that hold it hold the raw one.

@@ -76,8 +76,14 @@ pub use publish::{
 
 pub use quotas::Quotas;
 pub use subscription::{
-    request::{Delivery as SharedDelivery, Receive, Received, Settle, Settlement, Verdict},
+    deliveries::Outstanding,
+    receivers::Description,
+    request::{
+        Delivery as SharedDelivery, Idle, Limit as DeliveryLimit, Parked, Receive, Received,
+        Settle, Settlement, Subscribe, Unparked, Verdict, WorkerLimits,
+    },
     room::Subscriptions,
+    worker::{Settler, Settling, WorkerStream},
 };
 
 use calls::Calls;

@@ -40,5 +40,5 @@ pub use record::{
 };
 #[cfg(feature = "sabotage")]
 pub use sabotage::Sabotage;
-pub use subscription::{Backoff, DeliveryPolicy, MAX_REASON_CHARACTERS, Sharing};
+pub use subscription::{Backoff, DeliveryPolicy, MAX_REASON_CHARACTERS, ParkedMessage, Sharing};
 pub use time::TimeBound;

@@ -20,6 +20,7 @@ mod measure;
 mod notify;
 mod open;
 mod overview;
+mod parked;
 mod position;
 mod primary;
 mod probe;

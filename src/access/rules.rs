@@ -89,8 +89,13 @@ const RULES: &[(&str, Rule)] = &[
     ("/trunkline.v1.SubscriptionService/DeleteSubscription", CONSUME_OR_ADMIN),
     ("/trunkline.v1.SubscriptionService/GetSubscription", DESCRIBE),
     ("/trunkline.v1.SubscriptionService/ListSubscriptions", DESCRIBE),
+    ("/trunkline.v1.SubscriptionService/UpdateSubscription", CONSUME_OR_ADMIN),
+    ("/trunkline.v1.SubscriptionService/Subscribe", CONSUME_OWN),
     ("/trunkline.v1.SubscriptionService/Receive", CONSUME_OWN),
     ("/trunkline.v1.SubscriptionService/Settle", CONSUME_OWN),
+    ("/trunkline.v1.SubscriptionService/ListParked", DESCRIBE),
+    ("/trunkline.v1.SubscriptionService/ReplayParked", CONSUME_OR_ADMIN),
+    ("/trunkline.v1.SubscriptionService/DiscardParked", CONSUME_OR_ADMIN),
     ("/trunkline.v1.OverviewService/GetOverview", Rule::Authenticated),
 ];
 

@@ -99,6 +99,7 @@ impl Sweeper {
             if self.deleted_up_to.get(&topic) != Some(&first) {
                 let deleted = self.delete_hidden(topic).await;
                 if unless_locked(topic, deleted)?.is_some() {
+                    self.storage.forget_parked(topic).await?;
                     self.deleted_up_to.insert(topic, first);
                 }
             }

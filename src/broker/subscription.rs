@@ -6,10 +6,14 @@
 
 mod bits;
 mod changes;
-mod deliveries;
+pub(crate) mod deliveries;
 mod exceptions;
+mod gathering;
 mod handing_out;
 mod owner;
+mod parked;
+mod reads;
+pub(crate) mod receivers;
 pub(crate) mod request;
 pub(crate) mod room;
 mod settled;
@@ -17,4 +21,5 @@ mod state;
 mod storing;
 #[cfg(test)]
 mod tests;
+pub(crate) mod worker;
 pub(crate) mod writer;

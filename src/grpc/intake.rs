@@ -30,7 +30,7 @@ use crate::{
         body::{ArrivingBody, Terms},
         call_task,
         connection::{self, Connection},
-        limits::{MAX_CALL_BYTES, MAX_REQUEST_BYTES, PUBLISH, UNREAD_LIMIT},
+        limits::{MAX_CALL_BYTES, MAX_REQUEST_BYTES, PUBLISH, SUBSCRIBE, UNREAD_LIMIT},
         open_calls::OpenCall,
         status,
         stream_answer::is_stream as is_answered_by_stream,
@@ -41,7 +41,7 @@ use crate::{
 const STALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// The calls whose answers may be large: up to 4 MiB. The largest of the others is a topic, of 18 KiB.
-const LARGE_ANSWERS: [&str; 10] = [
+const LARGE_ANSWERS: [&str; 11] = [
     "/ReadMessages",
     "/Pull",
     "/ListTopics",
@@ -49,6 +49,7 @@ const LARGE_ANSWERS: [&str; 10] = [
     "/Receive",
     "/ListConsumers",
     "/ListSubscriptions",
+    "/ListParked",
     "/ListTokens",
     "/ListGrants",
     "/GetOverview",
@@ -65,7 +66,7 @@ const PUBLISH_STREAM: &str = "/trunkline.v1.ProducerService/PublishStream";
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 
 /// A call whose client sends any number of requests and may pause between them, besides
-/// [`PUBLISH_STREAM`].
+/// [`PUBLISH_STREAM`] and [`SUBSCRIBE`].
 const REFLECTION: &str = "/ServerReflectionInfo";
 
 /// What the answers of such a call take that its client does not read: three descriptors of files.
@@ -151,7 +152,7 @@ where
         // Its rights may have to be looked up in the database.
         let is_known = request.extensions().get::<Caller>().is_some();
         let publishes = is_publish || path == PUBLISH_STREAM;
-        let is_stream = path == PUBLISH_STREAM || path.ends_with(REFLECTION);
+        let is_stream = path == PUBLISH_STREAM || path == SUBSCRIBE || path.ends_with(REFLECTION);
         let room = TAKES.contains(&path).then(|| AnswerRoom::new(account.answers.clone()));
         let is_answered_in_parts = !publishes && !is_answered_by_stream(path);
         let answers_are_large =

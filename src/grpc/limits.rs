@@ -27,5 +27,9 @@ pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// The path of the most frequent call.
 pub(super) const PUBLISH: &str = "/trunkline.v1.ProducerService/Publish";
 
+/// The path of the stream of a worker, whose client sends any number of requests and may pause between
+/// them.
+pub(super) const SUBSCRIBE: &str = "/trunkline.v1.SubscriptionService/Subscribe";
+
 /// How long an answer may wait for its client.
 pub(super) const UNREAD_LIMIT: Duration = Duration::from_secs(60);

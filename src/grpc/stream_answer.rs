@@ -31,7 +31,7 @@ use crate::{
     grpc::{
         audited::Denials,
         call_task,
-        limits::{PUBLISH, UNREAD_LIMIT},
+        limits::{PUBLISH, SUBSCRIBE, UNREAD_LIMIT},
         served::served_calls,
         status,
     },
@@ -44,8 +44,11 @@ const LAST_WORD: Duration = Duration::from_secs(3);
 /// more, after what comes before. Their clients may also leave them unread: a consumer takes any time
 /// for the messages it has, and while others of its connection are not read, the answers to a
 /// publisher cannot arrive. A publish stream whose answers pile up is [given up](GivenUp).
-const ENDED_BY_THEIR_SERVICE: [&str; 2] =
-    ["/trunkline.v1.ConsumerService/Consume", "/trunkline.v1.ProducerService/PublishStream"];
+const ENDED_BY_THEIR_SERVICE: [&str; 3] = [
+    "/trunkline.v1.ConsumerService/Consume",
+    "/trunkline.v1.ProducerService/PublishStream",
+    SUBSCRIBE,
+];
 
 /// The paths of all calls that are answered by streams.
 static STREAMS: LazyLock<HashSet<String>> = LazyLock::new(|| {
@@ -310,7 +313,7 @@ mod tests {
     #[tokio::test]
     async fn a_stream_that_was_given_up_is_reset_if_its_client_does_not_read() {
         let given_up = GivenUp::default();
-        let [_, publish_stream] = ENDED_BY_THEIR_SERVICE;
+        let [_, publish_stream, _] = ENDED_BY_THEIR_SERVICE;
         let terms = StreamTerms::of(publish_stream, || (Guard::of_everyone(), None)).unwrap();
         let mut answer = answer(2);
         answer.extensions_mut().insert(given_up.clone());

@@ -65,6 +65,12 @@ acts! {
         "trunkline.v1.SubscriptionService/CreateSubscription", "created a subscription";
     DeleteSubscription: "delete_subscription",
         "trunkline.v1.SubscriptionService/DeleteSubscription", "deleted a subscription";
+    UpdateSubscription: "update_subscription",
+        "trunkline.v1.SubscriptionService/UpdateSubscription", "changed a subscription";
+    ReplayParked: "replay_parked",
+        "trunkline.v1.SubscriptionService/ReplayParked", "replayed parked messages";
+    DiscardParked: "discard_parked",
+        "trunkline.v1.SubscriptionService/DiscardParked", "discarded parked messages";
     Seek: "seek", "trunkline.v1.ConsumerService/Seek", "moved a position";
     TakeOver: "take_over", "trunkline.v1.ConsumerService/Consume", "took a lease over";
     AssignOwner: "assign_owner", "trunkline.v1.AccessService/AssignOwner", "assigned an owner";

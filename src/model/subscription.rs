@@ -1,6 +1,12 @@
 //! Shared subscriptions: consumers whose messages many workers share.
 
-use std::time::Duration;
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::{page::Entry, position::Offset};
 
 /// How many characters the reason may have for which a message is parked.
 pub const MAX_REASON_CHARACTERS: usize = 1_024;
@@ -59,4 +65,27 @@ pub struct Sharing {
     pub retried: i64,
     /// How many messages are parked.
     pub parked: i64,
+}
+
+/// A message that is not delivered any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParkedMessage {
+    /// The message.
+    pub offset: Offset,
+    /// How often it was delivered.
+    pub attempts: u32,
+    /// Why it was parked.
+    pub reason: Arc<str>,
+    /// When.
+    pub parked_at: SystemTime,
+}
+
+impl Entry for ParkedMessage {
+    fn name(&self) -> Cow<'_, str> {
+        Cow::Owned(self.offset.0.to_string())
+    }
+
+    fn bytes(&self) -> usize {
+        self.reason.len()
+    }
 }

@@ -31,7 +31,8 @@ const CONSUMER: &str = "
     join trunkline.consumer_topic c on c.topic_id = t.id
     left join trunkline.subscription s on s.topic_id = c.topic_id and s.id = c.id
     left join lateral (
-        select count(due) as retried, count(parked_at) as parked
+        select count(due) as retried,
+               count(parked_at) filter (where \"offset\" >= first_offset) as parked
         from trunkline.subscription_message m where m.topic_id = s.topic_id and m.id = s.id
     ) messages on s.id is not null";
 
@@ -257,15 +258,15 @@ pub(super) fn policy(row: &Row, first: usize) -> DeliveryPolicy {
 }
 
 /// A policy as it is stored.
-struct PolicyColumns {
-    ack_deadline_ms: i64,
-    shortest_backoff_ms: i64,
-    longest_backoff_ms: i64,
-    max_deliveries: Option<i32>,
+pub(super) struct PolicyColumns {
+    pub ack_deadline_ms: i64,
+    pub shortest_backoff_ms: i64,
+    pub longest_backoff_ms: i64,
+    pub max_deliveries: Option<i32>,
 }
 
 impl PolicyColumns {
-    fn of(policy: &DeliveryPolicy) -> Self {
+    pub(super) fn of(policy: &DeliveryPolicy) -> Self {
         let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         let Backoff { shortest, longest } = policy.backoff;
         Self {

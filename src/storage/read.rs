@@ -38,6 +38,45 @@ impl Storage {
         read_batches(&self.query().await?, topic, from, max_bytes).await
     }
 
+    /// Reads the batches that hold messages at given offsets, in order, until `max_bytes` are exceeded;
+    /// `None` if there is no such topic.
+    pub async fn read_batches_of(
+        &self,
+        topic: TopicId,
+        offsets: &[Offset],
+        max_bytes: usize,
+    ) -> Result<Option<LogSlice>, Error> {
+        let client = self.query().await?;
+        let statement = "-- read_batches_of
+            select h.next_offset, h.first_offset, b.base_offset, b.published_at, b.payloads,
+                   b.keys, b.headers::text[], b.producers, b.producer_counts
+            from trunkline.topic_head h
+            left join lateral (
+                select * from (
+                    select b.*, sum(bytes) over (order by b.base_offset) - bytes as bytes_before
+                    from (
+                        select distinct base_offset
+                        from unnest($2::bigint[]) as wanted (\"offset\")
+                        cross join lateral (
+                            select base_offset, count from trunkline.batch
+                            where topic_id = h.topic_id and base_offset <= wanted.\"offset\"
+                              and base_offset >= h.deleted_until
+                            order by base_offset desc limit 1
+                        ) last
+                        where base_offset + count > wanted.\"offset\"
+                    ) found
+                    join trunkline.batch b
+                      on b.topic_id = h.topic_id and b.base_offset = found.base_offset
+                ) next
+                where bytes_before < $3
+            ) b on true
+            where h.topic_id = $1
+            order by b.base_offset";
+        let wanted: Vec<i64> = offsets.iter().map(|offset| offset.0).collect();
+        let rows = client.query(statement, &[&topic.0, &wanted, &(max_bytes as i64)]).await?;
+        slice(&rows)
+    }
+
     /// The ends of the logs of those of the topics that exist.
     pub async fn read_ends(&self, topics: &[TopicId]) -> Result<Vec<(TopicId, LogEnds)>, Error> {
         let client = self.query().await?;
@@ -119,6 +158,10 @@ pub(super) async fn read_batches(
             order by b.base_offset";
     let rows =
         client.query(statement, &[&topic.0, &from.0, &MAX_BATCHES, &(max_bytes as i64)]).await?;
+    slice(&rows)
+}
+
+fn slice(rows: &[Row]) -> Result<Option<LogSlice>, Error> {
     let Some(any) = rows.first() else { return Ok(None) };
     let ends = LogEnds { start: Offset(any.get(1)), head: Offset(any.get(0)) };
     let batches = rows.iter().filter_map(|row| batch(row).transpose()).collect::<Result<_, _>>()?;

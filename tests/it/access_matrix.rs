@@ -193,7 +193,9 @@ async fn every_call_that_names_a_registration_needs_its_owner() {
         let Some(expected) = call.of_another.clone() else { continue };
         // Those who may do it only with what is their own.
         let is_of_consumers = path.contains("Consumer") || path.contains("Subscription");
-        let describes = path.ends_with("/GetConsumer") || path.ends_with("/GetSubscription");
+        let describes = ["/GetConsumer", "/GetSubscription", "/ListParked"]
+            .iter()
+            .any(|call| path.ends_with(call));
         let operation = match is_of_consumers && !describes {
             true => Operation::Consume,
             false => Operation::Publish,

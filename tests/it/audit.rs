@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Calls that change nothing worth a record, or as often as there are messages.
-const UNRECORDED: [&str; 22] = [
+const UNRECORDED: [&str; 24] = [
     "AccessService/WhoAmI",
     "AccessService/ListTokens",
     "AccessService/ListGrants",
@@ -42,6 +42,8 @@ const UNRECORDED: [&str; 22] = [
     "ConsumerService/Commit",
     "SubscriptionService/GetSubscription",
     "SubscriptionService/ListSubscriptions",
+    "SubscriptionService/ListParked",
+    "SubscriptionService/Subscribe",
     "SubscriptionService/Receive",
     "SubscriptionService/Settle",
     "OverviewService/GetOverview",
@@ -151,6 +153,21 @@ fn steps() -> Vec<Step> {
             "SubscriptionService/CreateSubscription",
             kitchen.clone(),
             "create_subscription",
+            ORDERS,
+            KITCHEN,
+        ),
+        step(
+            "SubscriptionService/UpdateSubscription",
+            kitchen.clone(),
+            "update_subscription",
+            ORDERS,
+            KITCHEN,
+        ),
+        step("SubscriptionService/ReplayParked", kitchen.clone(), "replay_parked", ORDERS, KITCHEN),
+        step(
+            "SubscriptionService/DiscardParked",
+            kitchen.clone(),
+            "discard_parked",
             ORDERS,
             KITCHEN,
         ),

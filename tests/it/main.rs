@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic shows where a test fails")]
 
+mod parked_messages;
 mod support;
 
 mod access;
@@ -123,6 +124,8 @@ mod sql_publish;
 mod sql_rights;
 mod sql_views;
 mod statement_errors;
+mod subscription_refusals;
+mod subscription_streams;
 mod subscriptions;
 mod take_over;
 mod terminal;

@@ -7,28 +7,12 @@ use tonic::Code;
 use trunkline::proto;
 
 use crate::support::{
-    PRODUCER, TestBroker, assert_field, info, soon, until,
-    worker::{TestWorker, Work, at_once, payloads, reject, retry},
+    TestBroker, info, soon, until,
+    worker::{TestWorker, Work, at_once, payloads, publish, reject, retry, with_jobs},
 };
 
 fn policy() -> proto::DeliveryPolicy {
     proto::DeliveryPolicy::default()
-}
-
-/// A broker with messages `m0`, `m1` and so on in the topic `jobs`, and the subscription `pool`.
-async fn with_jobs(count: usize, policy: proto::DeliveryPolicy) -> (TestBroker, TestWorker) {
-    let broker = TestBroker::start().await;
-    broker.topic("jobs").await;
-    let worker = TestWorker::subscribe(&broker, "jobs", "pool", policy).await;
-    publish(&broker, count).await;
-    (broker, worker)
-}
-
-async fn publish(broker: &TestBroker, count: usize) {
-    if count > 0 {
-        let messages = (0..count).map(|number| format!("m{number}"));
-        broker.try_publish("jobs", PRODUCER, messages).await.unwrap();
-    }
 }
 
 #[tokio::test]
@@ -135,7 +119,7 @@ async fn what_is_settled_survives_the_broker() {
 
     let broker = TestBroker::start_on(database).await;
     let mut worker = TestWorker::at(&broker.client, "jobs", "pool");
-    let again = worker.receive(1_000).await;
+    let again = worker.receive_all(left.len() - 1).await;
     let expected: Vec<i64> = left[1..].iter().map(|work| work.offset).collect();
     let mut offsets: Vec<i64> = again.iter().map(|work| work.offset).collect();
     assert_eq!(offsets[0], left[1].offset, "the one that is due comes first");
@@ -398,74 +382,4 @@ async fn many_workers_get_each_message_once() {
     }
     assert_eq!(times.len(), 2_008);
     assert!(times.values().all(|times| *times == 1), "{times:?}");
-}
-
-#[tokio::test]
-async fn a_settlement_says_what_is_wrong_with_it() {
-    let (_broker, mut worker) = with_jobs(1, policy()).await;
-    let acknowledge = proto::settlement::Verdict::Acknowledge(proto::Acknowledge {});
-    let good = proto::Settlement { delivery: 1, verdict: Some(acknowledge), ..Default::default() };
-    let range = |first_offset, end_offset| vec![proto::OffsetRange { first_offset, end_offset }];
-    let day = Some(prost_types::Duration { seconds: 86_401, nanos: 0 });
-    let verdict = |verdict| proto::Settlement { verdict: Some(verdict), ..good.clone() };
-    let with_ranges = |ranges| proto::Settlement { ranges, ..good.clone() };
-    let retry_late = verdict(proto::settlement::Verdict::Retry(proto::Retry { delay: day }));
-    let extend_long = verdict(proto::settlement::Verdict::Extend(proto::Extend { by: day }));
-    let bad = [
-        ("settlements[0].delivery", proto::Settlement { delivery: 0, ..good.clone() }, None),
-        ("settlements[0].offsets", proto::Settlement { offsets: vec![-1], ..good.clone() }, None),
-        (
-            "settlements[0].offsets",
-            proto::Settlement { offsets: vec![i64::MAX], ..good.clone() },
-            None,
-        ),
-        ("settlements[0].ranges.first_offset", with_ranges(range(-1, 1)), None),
-        ("settlements[0].ranges.end_offset", with_ranges(range(1, 1)), None),
-        ("settlements[0].verdict", proto::Settlement { verdict: None, ..good.clone() }, None),
-        ("settlements[0].retry.delay", retry_late, Some(86_400)),
-        ("settlements[0].extend.by", extend_long, Some(600)),
-        ("settlements[0].reject.reason", verdict(reject(&"x".repeat(1_025))), Some(1_024)),
-        ("settlements[0].reject.reason", verdict(reject("a\0b")), None),
-    ];
-    for (field, settlement, limit) in bad {
-        let request = worker.request(vec![settlement]);
-        assert_field(worker.service().settle(request).await, field, limit);
-    }
-    let request = worker.request(Vec::new());
-    assert_field(worker.service().settle(request).await, "settlements", None);
-    // What nobody has is no error: it may just have been settled.
-    let request = worker.request(vec![good]);
-    let settled = worker.service().settle(request).await.unwrap().into_inner();
-    assert_eq!(settled.applied, [0]);
-}
-
-#[tokio::test]
-async fn a_policy_says_what_is_wrong_with_it() {
-    let broker = TestBroker::start().await;
-    broker.topic("jobs").await;
-    let mut worker = TestWorker::at(&broker.client, "jobs", "pool");
-    let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
-    let backoff = |min, max| proto::DeliveryPolicy {
-        min_backoff: seconds(min),
-        max_backoff: seconds(max),
-        ..policy()
-    };
-    let deadline = |time| proto::DeliveryPolicy { ack_deadline: seconds(time), ..policy() };
-    let deliveries = |most| proto::DeliveryPolicy { max_deliveries: most, ..policy() };
-    let bad = [
-        ("policy.ack_deadline", deadline(0), 600),
-        ("policy.ack_deadline", deadline(601), 600),
-        ("policy.min_backoff", backoff(86_401, 86_401), 86_400),
-        ("policy.max_backoff", backoff(5, 4), 86_400),
-        ("policy.max_deliveries", deliveries(-1), 1_000),
-        ("policy.max_deliveries", deliveries(1_001), 1_000),
-    ];
-    for (field, policy, limit) in bad {
-        let request = proto::CreateSubscriptionRequest {
-            topic: "jobs".to_owned(),
-            policy: Some(policy),
-            ..Default::default()
-        };
-        assert_field(worker.service().create_subscription(request).await, field, Some(limit));
-    }
 }

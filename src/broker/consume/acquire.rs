@@ -23,7 +23,7 @@ use crate::{
         log::topics::LogReader,
         notify::outbox::LeaseScope,
     },
-    model::{Act, AuditEntry, ConsumerKey, Offset, RegistrationKey},
+    model::{Act, AuditEntry, Offset, RegistrationKey},
     storage::{Claim, ClaimToken, Stored},
 };
 

@@ -72,6 +72,11 @@ impl Cursor {
         self.head
     }
 
+    /// Whether nothing was read that is not handed out.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
     /// Moves to a later offset, and keeps what was read from there on.
     pub(crate) fn skip_to(&mut self, offset: Offset) {
         while self.batches.front().is_some_and(|batch| batch.end() <= offset) {
@@ -87,11 +92,7 @@ impl Cursor {
         source: &Arc<impl LogSource>,
         log: &LogReader,
     ) -> Result<bool, Error> {
-        // Messages that have been removed since are not handed out, though they are still here.
-        if self.position < log.start() {
-            self.batches.clear();
-        }
-        if !self.batches.is_empty() || self.take_cached(log) {
+        if self.fill_from_cache(log) {
             return Ok(true);
         }
         let shared = log.is_shared();
@@ -125,6 +126,15 @@ impl Cursor {
         }
         self.add(read);
         Ok(true)
+    }
+
+    /// As [`Self::fill`], without a read. Returns false if one is needed.
+    pub(crate) fn fill_from_cache(&mut self, log: &LogReader) -> bool {
+        // Messages that have been removed since are not handed out, though they are still here.
+        if self.position < log.start() {
+            self.batches.clear();
+        }
+        !self.batches.is_empty() || self.take_cached(log)
     }
 
     /// Adds what a read from the position found, and skips removed messages.
@@ -161,14 +171,17 @@ impl Cursor {
 
     /// The next messages, as many as fit in a frame; `None` if the cursor has none.
     pub(crate) fn next_messages(&mut self, limits: FrameLimits) -> Option<Messages> {
+        let messages = self.peek_messages(limits)?;
+        self.skip_to(messages.range.end);
+        Some(messages)
+    }
+
+    /// As [`Self::next_messages`], and stays where it is.
+    pub(crate) fn peek_messages(&self, limits: FrameLimits) -> Option<Messages> {
         let start = self.position;
         let (end, bytes) = fit(self.batches.iter(), start, limits);
         let last = self.batches.partition_point(|batch| batch.base < end);
         let batches = self.batches.range(..last).cloned().collect();
-        while self.batches.front().is_some_and(|batch| batch.end() <= end) {
-            self.batches.pop_front();
-        }
-        self.position = end;
         (end > start).then(|| Messages::new(batches, OffsetRange { start, end }, bytes))
     }
 

@@ -3,7 +3,7 @@
 //! A delivery is a run of messages that a worker gets together. They are found by its id and their offsets, so
 //! no index by message is needed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::model::{Offset, OffsetRange};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct DeliveryId(pub u64);
 
-/// The number of a worker.
+/// The number of a worker: of a stream, or of a call that takes messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct WorkerId(pub u64);
 
@@ -29,10 +29,15 @@ pub(crate) struct Delivered {
 
 /// How much is with workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Outstanding {
+pub struct Outstanding {
+    /// Messages.
     pub messages: usize,
+    /// Bytes of messages, encoded.
     pub bytes: usize,
 }
+
+/// All messages of a delivery.
+pub(crate) const ALL: OffsetRange = OffsetRange { start: Offset(0), end: Offset(i64::MAX) };
 
 /// What workers have.
 pub(crate) struct Deliveries {
@@ -41,6 +46,15 @@ pub(crate) struct Deliveries {
     deadlines: BTreeSet<(Instant, DeliveryId)>,
     next: DeliveryId,
     outstanding: Outstanding,
+    /// Those workers that have something.
+    workers: HashMap<WorkerId, Had>,
+}
+
+/// What a worker has.
+#[derive(Default)]
+struct Had {
+    outstanding: Outstanding,
+    deliveries: BTreeSet<DeliveryId>,
 }
 
 struct Delivery {
@@ -68,6 +82,7 @@ impl Deliveries {
             deadlines: BTreeSet::new(),
             next: first,
             outstanding: Outstanding::default(),
+            workers: HashMap::new(),
         }
     }
 
@@ -84,20 +99,25 @@ impl Deliveries {
             messages: items.len(),
             bytes: items.iter().map(|item| item.message.bytes as usize).sum(),
         };
-        self.outstanding.add(added);
         let id = self.next;
         self.next = DeliveryId(id.0 + 1);
         if !items.is_empty() {
+            self.outstanding.add(added);
+            let had = self.workers.entry(worker).or_default();
+            had.outstanding.add(added);
+            had.deliveries.insert(id);
             self.deadlines.insert((deadline, id));
             self.by_id.insert(id, Delivery { worker, left: items.len(), items, deadline });
         }
         id
     }
 
-    /// Takes those messages of a delivery back that are outstanding and in the range.
-    pub(crate) fn take(&mut self, id: DeliveryId, range: OffsetRange) -> Vec<Delivered> {
+    /// Takes those messages of a delivery back that are outstanding and in one of the ranges, which do
+    /// not overlap.
+    pub(crate) fn take(&mut self, id: DeliveryId, ranges: &[OffsetRange]) -> Vec<Delivered> {
         let Some(delivery) = self.by_id.get_mut(&id) else { return Vec::new() };
-        let taken = delivery.take(range, |_| true);
+        let mut taken = Vec::new();
+        ranges.iter().for_each(|range| delivery.take(*range, |_| true, &mut taken));
         self.record_taken(id, &taken);
         taken
     }
@@ -132,8 +152,8 @@ impl Deliveries {
             && deadline <= now
             && let Some(delivery) = self.by_id.get_mut(&id)
         {
-            let all = OffsetRange { start: Offset(0), end: Offset(i64::MAX) };
-            let taken = delivery.take(all, |item| item.deadline <= now);
+            let mut taken = Vec::new();
+            delivery.take(ALL, |item| item.deadline <= now, &mut taken);
             self.record_taken(id, &taken);
             self.note_deadline(id);
             expired.extend(taken);
@@ -143,10 +163,14 @@ impl Deliveries {
 
     /// Takes everything back that a worker has.
     pub(crate) fn release(&mut self, worker: WorkerId) -> Vec<Delivered> {
-        let of_worker = self.by_id.iter().filter(|(_, delivery)| delivery.worker == worker);
-        let ids: Vec<DeliveryId> = of_worker.map(|(id, _)| *id).collect();
-        let all = OffsetRange { start: Offset(0), end: Offset(i64::MAX) };
-        ids.into_iter().flat_map(|id| self.take(id, all)).collect()
+        let Some(had) = self.workers.get(&worker) else { return Vec::new() };
+        let ids: Vec<DeliveryId> = had.deliveries.iter().copied().collect();
+        ids.into_iter().flat_map(|id| self.take(id, &[ALL])).collect()
+    }
+
+    /// How much a worker has.
+    pub(crate) fn outstanding_of(&self, worker: WorkerId) -> Outstanding {
+        self.workers.get(&worker).map(|had| had.outstanding).unwrap_or_default()
     }
 
     /// The next deadline, or an earlier time.
@@ -166,6 +190,15 @@ impl Deliveries {
             bytes: taken.iter().map(|message| message.bytes as usize).sum(),
         };
         self.outstanding.subtract(gone);
+        if let Some(had) = self.workers.get_mut(&delivery.worker) {
+            had.outstanding.subtract(gone);
+            if delivery.left == 0 {
+                had.deliveries.remove(&id);
+            }
+            if had.deliveries.is_empty() {
+                self.workers.remove(&delivery.worker);
+            }
+        }
         if delivery.left == 0 {
             self.deadlines.remove(&(delivery.deadline, id));
             self.by_id.remove(&id);
@@ -190,16 +223,20 @@ impl Delivery {
         &mut self.items[from..to.max(from)]
     }
 
-    fn take(&mut self, range: OffsetRange, wanted: impl Fn(&Item) -> bool) -> Vec<Delivered> {
-        let mut taken = Vec::new();
+    fn take(
+        &mut self,
+        range: OffsetRange,
+        wanted: impl Fn(&Item) -> bool,
+        taken: &mut Vec<Delivered>,
+    ) {
+        let before = taken.len();
         for item in self.items_in(range) {
             if item.is_outstanding && wanted(item) {
                 item.is_outstanding = false;
                 taken.push(item.message);
             }
         }
-        self.left -= taken.len();
-        taken
+        self.left -= taken.len() - before;
     }
 }
 

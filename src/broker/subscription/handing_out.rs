@@ -2,312 +2,287 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     broker::{
         budget::Hold,
         consume::delivery::Delivery as Reading,
         error::Error,
-        log::{
-            cursor::Cursor,
-            messages::{FrameLimits, Messages, encoded_bytes},
-            topics::LogReader,
-        },
+        log::topics::LogReader,
         subscription::{
-            deliveries::WorkerId,
-            request::{Delivery, Receive, Received, Settlement},
+            deliveries::DeliveryId,
+            gathering::Gathered,
+            reads::{Next, Outcome, Reads},
+            receivers::{Receiver, Worker},
+            request::{Delivery, Idle, Limit, Received, Settlement},
             state::State,
-            storing::{Caller, SettleOutcome},
         },
     },
-    model::{Batch, Offset, TopicName},
+    model::{Offset, OffsetRange, TopicName},
 };
 
 /// How many messages may be with workers. Beyond that, nothing is handed out until some are settled.
 const MAX_OUTSTANDING: usize = 100_000;
 
 /// How many messages may be delivered again. Beyond that, no new ones are handed out until some are settled.
-const MAX_EXCEPTIONS: usize = 200_000;
+pub(super) const MAX_EXCEPTIONS: usize = 200_000;
 
-/// How many reads an answer may take for messages that are delivered again, once it has some.
-const MAX_READS: usize = 64;
-
-/// What a delivery takes in an answer besides its messages.
-const DELIVERY_FRAMING: usize = 64;
-
-/// At most so many bytes of an answer are not deliveries.
-const ANSWER_FRAMING: usize = 64;
-
-/// What is asked of an owner.
-pub(super) enum Command {
-    Receive(Receiver),
-    Settle { settlements: Vec<Settlement>, reply: oneshot::Sender<SettleOutcome> },
-}
-
-/// A worker that waits for messages.
-pub(super) struct Receiver {
-    pub request: Receive,
-    /// When it gets an empty answer.
-    pub until: Instant,
-    pub reply: oneshot::Sender<Result<Received, Error>>,
-}
+/// How many workers are answered before the owner looks for what else it has to do.
+const MAX_ANSWERS: usize = 16;
 
 /// The messages of a subscription, and the workers that wait for them.
 pub(super) struct Handout {
-    pub delivery: Arc<Reading>,
-    pub topic: TopicName,
-    pub log: LogReader,
-    pub cursor: Cursor,
+    reading: Arc<Reading>,
+    reads: Reads,
+    head: watch::Receiver<Offset>,
     pub state: State,
-    /// New messages that did not fit into the last answer.
-    pub set_aside: Option<Messages>,
     pub receivers: VecDeque<Receiver>,
-    /// How many workers there were.
-    pub workers: u64,
+    /// Whether more can be handed out at once.
+    pub has_more: bool,
 }
 
-/// What a worker gets, as it is gathered.
-struct Gathered {
-    worker: WorkerId,
-    deliveries: Vec<Delivery>,
-    messages_left: usize,
-    bytes_left: usize,
-    /// The bytes of the answer.
-    bytes: usize,
+/// What wakes an owner that hands out messages.
+pub(super) enum Woken {
+    Read(Outcome),
+    HeadMoved,
+    HasMore,
 }
 
-impl Command {
-    pub(super) fn refuse(self, error: &Error) {
-        match self {
-            Self::Receive(receiver) => receiver.answer(Err(error.clone())),
-            // A caller that has gone does not receive it.
-            Self::Settle { reply, .. } => drop(reply.send(Err(error.clone()))),
-        }
-    }
-}
-
-impl Receiver {
-    pub(super) fn answer(self, answer: Result<Received, Error>) {
-        // A caller that has gone does not receive it.
-        let _ = self.reply.send(answer);
-    }
+/// What there is for a worker.
+enum Found {
+    Deliveries(Gathered),
+    Idle(Idle),
+    /// It is being read.
+    Reading,
 }
 
 impl Handout {
-    /// Carries verdicts out.
-    pub(super) fn settle(
-        &mut self,
-        settlements: &[Settlement],
-        reply: oneshot::Sender<SettleOutcome>,
-        now: Instant,
-    ) -> Caller {
+    pub(super) fn new(
+        reading: Arc<Reading>,
+        topic: TopicName,
+        log: LogReader,
+        state: State,
+        floor: Offset,
+    ) -> Self {
+        let head = log.head.clone();
+        let reads = Reads::new(reading.clone(), topic, Arc::new(log), floor);
+        let receivers = VecDeque::new();
+        Self { reading, reads, head, state, receivers, has_more: false }
+    }
+
+    /// The offset that the topic's next message gets.
+    pub(super) fn head(&self) -> Offset {
+        *self.head.borrow()
+    }
+
+    /// Carries verdicts out; returns how many messages each applied to.
+    pub(super) fn settle(&mut self, settlements: &[Settlement], now: Instant) -> Vec<usize> {
         // A delivery ends at its deadline, and not when somebody looks.
         self.state.expire(now);
-        let applied = settlements.iter().map(|it| self.state.settle(it, now)).collect();
-        Caller { applied, reply }
+        settlements.iter().map(|settlement| self.state.settle(settlement, now)).collect()
     }
 
-    /// Takes messages back whose deadlines have passed, and forgets workers that have gone.
-    pub(super) fn expire(&mut self, now: Instant) {
-        self.state.expire(now);
-        self.receivers.retain(|receiver| !receiver.reply.is_closed());
-    }
-
-    /// Answers workers that have waited for long enough.
+    /// Answers workers that have waited for long enough, and forgets those that have gone.
     pub(super) fn answer_late(&mut self, now: Instant) {
-        if !self.receivers.iter().any(|receiver| receiver.until <= now) {
+        let is_reading = self.reads.is_under_way();
+        let is_over = |receiver: &Receiver| {
+            receiver.reply.is_closed()
+                || receiver.answered_at(is_reading).is_some_and(|at| at <= now)
+        };
+        if !self.receivers.iter().any(is_over) {
             return;
         }
-        let head = *self.log.head.borrow();
-        let receivers = std::mem::take(&mut self.receivers);
-        for receiver in receivers {
-            match receiver.until <= now {
-                true => receiver.answer(Ok(Received { head, ..Received::default() })),
+        let head = self.head();
+        for receiver in std::mem::take(&mut self.receivers) {
+            match is_over(&receiver) {
+                true => drop(receiver.answer(Ok(Received { head, ..Received::default() }))),
                 false => self.receivers.push_back(receiver),
             }
         }
     }
 
     /// Hands out what there is, to those who have waited the longest.
-    pub(super) async fn hand_out(&mut self, now: Instant) {
-        while let Some(receiver) = self.receivers.front() {
-            let request = &receiver.request;
-            let (messages, share) = (request.max_messages, request.answers.clone());
-            let mut gathered = Gathered::new(WorkerId(self.workers), messages);
-            self.workers += 1;
-            let outcome = self.gather(&mut gathered, now).await;
-            let Gathered { worker, deliveries, bytes, .. } = gathered;
-            let answer = match (outcome, share) {
-                (Ok(()), _) if deliveries.is_empty() => return,
-                // If there are some, the next call finds the error.
-                (Err(error), _) if deliveries.is_empty() => {
+    pub(super) fn hand_out(&mut self, now: Instant) {
+        self.has_more = false;
+        let (mut index, mut answers) = (0, 0);
+        while index < self.receivers.len() && !self.reads.is_under_way() {
+            if answers == MAX_ANSWERS {
+                self.has_more = true;
+                return;
+            }
+            let found = match self.receivers[index].reply.is_closed() {
+                true => None,
+                false => Some(self.find(index, now)),
+            };
+            match found {
+                None => drop(self.receivers.remove(index)),
+                Some(Found::Deliveries(gathered)) => {
+                    self.deliver(index, gathered, now);
+                    answers += 1;
+                }
+                Some(Found::Idle(idle)) if self.receivers[index].worker.wants_to_know(idle) => {
+                    self.say_idle(index, idle);
+                }
+                Some(Found::Idle(_)) => index += 1,
+                Some(Found::Reading) => return,
+            }
+        }
+    }
+
+    fn find(&mut self, index: usize, now: Instant) -> Found {
+        let Receiver { worker, max_messages, .. } = self.receivers[index];
+        if !self.has_waiting(now) {
+            return Found::Idle(Idle::CaughtUp);
+        }
+        let has = self.state.outstanding_of(worker.id());
+        let room = worker.room(has);
+        let limit = match (room.messages, room.bytes, self.room()) {
+            (0, _, _) => Some(Limit::WorkerMessages),
+            (_, 0, _) => Some(Limit::WorkerBytes),
+            (_, _, 0) => Some(Limit::Outstanding),
+            _ => None,
+        };
+        if let Some(limit) = limit {
+            return Found::Idle(Idle::Stalled(limit));
+        }
+        let most = max_messages.min(room.messages).min(self.room());
+        let mut gathered = Gathered::new(worker.id(), most, room.bytes, has.messages == 0);
+        let stopped = match self.gather_again(&mut gathered, now) {
+            None => self.gather_new(&mut gathered),
+            stopped => stopped,
+        };
+        match stopped {
+            _ if !gathered.is_empty() => Found::Deliveries(gathered),
+            Some(found) => found,
+            None => Found::Idle(Idle::CaughtUp),
+        }
+    }
+
+    /// Gathers messages that are delivered again. Returns why it stopped, if there are more.
+    fn gather_again(&mut self, gathered: &mut Gathered, now: Instant) -> Option<Found> {
+        let due = self.state.due(now, gathered.messages_left());
+        let mut due = &due[..];
+        while let Some(&first) = due.first() {
+            let Some(batch) = self.reads.batch_of(first) else {
+                if gathered.is_empty() {
+                    self.reads.begin_again(due.iter().copied());
+                }
+                return Some(Found::Reading);
+            };
+            // As many as follow each other in this batch.
+            let follow = due.iter().zip(first.0..batch.end().0);
+            let count = follow.take_while(|(due, next)| due.0 == *next).count();
+            let Some(messages) = gathered.fit_of(batch, first, count) else {
+                return Some(Found::Idle(Idle::Stalled(Limit::WorkerBytes)));
+            };
+            due = &due[messages.count()..];
+            gathered.add(messages, &mut self.state);
+        }
+        None
+    }
+
+    /// Gathers messages that were never handed out. Returns why it stopped, if there are more.
+    fn gather_new(&mut self, gathered: &mut Gathered) -> Option<Found> {
+        while gathered.messages_left() > 0 {
+            let range = self.next_new()?;
+            if self.state.exceptions() >= MAX_EXCEPTIONS {
+                return Some(Found::Idle(Idle::Stalled(Limit::Retried)));
+            }
+            match self.reads.next_new(range, gathered.limits()) {
+                Next::Messages(messages) if gathered.has_room_for(&messages) => {
+                    gathered.add(messages, &mut self.state);
+                }
+                Next::Messages(_) => {
+                    return Some(Found::Idle(Idle::Stalled(Limit::WorkerBytes)));
+                }
+                Next::Unread => {
+                    if gathered.is_empty() {
+                        self.reads.begin_new(range);
+                    }
+                    return Some(Found::Reading);
+                }
+                Next::Nothing => return None,
+            }
+        }
+        None
+    }
+
+    /// The next messages that were never handed out.
+    fn next_new(&self) -> Option<OffsetRange> {
+        self.state.next_new(self.head()).filter(|range| !self.reads.found_nothing(*range))
+    }
+
+    /// Whether there are messages that could be handed out, if workers have room for them.
+    fn has_waiting(&self, now: Instant) -> bool {
+        self.state.next_due().is_some_and(|due| due <= now) || self.next_new().is_some()
+    }
+
+    /// Answers a receiver with messages.
+    fn deliver(&mut self, index: usize, gathered: Gathered, now: Instant) {
+        let Some(receiver) = self.receivers.remove(index) else { return };
+        let (deliveries, bytes) = gathered.into_deliveries();
+        let room = match &receiver.answers {
+            None => Ok(None),
+            Some(share) => match share.try_hold(bytes) {
+                Some(room) => Ok(Some(room)),
+                None => Err(Error::AnswersUnread { limit: share.most() }),
+            },
+        };
+        let ids: Vec<DeliveryId> = deliveries.iter().map(|it| DeliveryId(it.id)).collect();
+        let answer = room.map(|room| self.received(receiver.worker, deliveries, room));
+        let is_refused = answer.is_err();
+        if !receiver.answer(answer) || is_refused {
+            // Nobody has them.
+            ids.into_iter().for_each(|id| self.state.take_back(id, now));
+        }
+    }
+
+    fn received(&self, worker: Worker, deliveries: Vec<Delivery>, room: Option<Hold>) -> Received {
+        let traffic = &self.reading.metrics.traffic;
+        for Delivery { messages, .. } in &deliveries {
+            traffic.count_consumed(self.reads.log().topic(), messages.count(), messages.bytes());
+        }
+        let outstanding = self.state.outstanding_of(worker.id());
+        Received { deliveries, head: self.head(), room, idle: None, outstanding }
+    }
+
+    /// Tells a receiver why it gets no messages.
+    fn say_idle(&mut self, index: usize, idle: Idle) {
+        let Some(receiver) = self.receivers.remove(index) else { return };
+        let received = self.received(receiver.worker, Vec::new(), None);
+        // One that has gone lacks nothing.
+        let _ = receiver.answer(Ok(Received { idle: Some(idle), ..received }));
+    }
+
+    /// Waits for a read to finish, or for new messages if somebody waits for them.
+    pub(super) async fn woken(&mut self) -> Woken {
+        let Self { reads, head, receivers, has_more, .. } = self;
+        if *has_more {
+            return Woken::HasMore;
+        }
+        tokio::select! {
+            outcome = reads.finished() => Woken::Read(outcome),
+            // Cannot fail: the sender lives as long as the reader.
+            Ok(()) = head.changed(), if !receivers.is_empty() => Woken::HeadMoved,
+            else => std::future::pending().await,
+        }
+    }
+
+    /// Records what woke the owner.
+    pub(super) fn wake(&mut self, woken: Woken) {
+        match woken {
+            Woken::HasMore => {}
+            Woken::HeadMoved => self.reads.head_moved(),
+            Woken::Read(outcome) => {
+                if let Err(error) = self.reads.conclude(outcome, &mut self.state) {
                     let error = error.logged("read messages of a subscription");
                     for receiver in self.receivers.drain(..) {
                         receiver.answer(Err(error.clone()));
                     }
-                    return;
                 }
-                (_, None) => Ok((deliveries, None)),
-                (_, Some(share)) => match share.try_hold(bytes) {
-                    Some(room) => Ok((deliveries, Some(room))),
-                    None => Err(Error::AnswersUnread { limit: share.most() }),
-                },
-            };
-            self.answer(worker, answer, now);
-        }
-    }
-
-    /// Answers the first receiver.
-    fn answer(
-        &mut self,
-        worker: WorkerId,
-        answer: Result<(Vec<Delivery>, Option<Hold>), Error>,
-        now: Instant,
-    ) {
-        let Some(receiver) = self.receivers.pop_front() else { return };
-        let head = *self.log.head.borrow();
-        let answer = answer.map(|(deliveries, room)| Received { deliveries, head, room });
-        if let Ok(received) = &answer {
-            let traffic = &self.delivery.metrics.traffic;
-            for Delivery { messages, .. } in &received.deliveries {
-                traffic.count_consumed(self.log.topic(), messages.count(), messages.bytes());
             }
         }
-        let is_refused = answer.is_err();
-        if receiver.reply.send(answer).is_err() || is_refused {
-            // Nobody has them.
-            self.state.take_back(worker, now);
-        }
-    }
-
-    /// Gathers messages, and hands them to the worker.
-    async fn gather(&mut self, gathered: &mut Gathered, now: Instant) -> Result<(), Error> {
-        let due = self.state.due(now, gathered.messages_left.min(self.room()));
-        let (mut due, mut batch, mut reads) = (&due[..], None::<Arc<Batch>>, 0);
-        while let Some(&first) = due.first() {
-            let known = batch.filter(|batch| batch.base <= first && first < batch.end());
-            let found = match known {
-                Some(known) => known,
-                // What is far apart takes a read each. A worker gets what there is by then.
-                None if reads >= MAX_READS && !gathered.deliveries.is_empty() => return Ok(()),
-                None => {
-                    reads += 1;
-                    match self.batch_of(first).await? {
-                        Some(found) => found,
-                        None => {
-                            let left = due.iter().position(|it| self.state.is_exception(*it));
-                            due = &due[left.unwrap_or(due.len())..];
-                            batch = None;
-                            continue;
-                        }
-                    }
-                }
-            };
-            // As many as follow each other in this batch.
-            let follow = due.iter().zip(first.0..found.end().0);
-            let count = follow.take_while(|(due, next)| due.0 == *next).count();
-            let limits = FrameLimits { end: first.after(count), ..gathered.limits() };
-            let messages = Messages::that_fit(vec![found.clone()], first, limits);
-            if messages.count() == 0 || !gathered.has_room_for(&messages) {
-                return Ok(());
-            }
-            due = &due[messages.count()..];
-            batch = Some(found);
-            self.add(messages, gathered);
-        }
-        while gathered.messages_left > 0
-            && self.has_room()
-            && let Some(messages) = self.next_new(gathered.limits()).await?
-        {
-            if !gathered.has_room_for(&messages) {
-                self.set_aside = Some(messages);
-                return Ok(());
-            }
-            self.add(messages, gathered);
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, messages: Messages, gathered: &mut Gathered) {
-        let sizes: Vec<(Offset, u32)> = messages
-            .iter()
-            .map(|message| {
-                let bytes = u32::try_from(encoded_bytes(&message)).unwrap_or(u32::MAX);
-                (message.offset, bytes)
-            })
-            .collect();
-        // The reads before may have taken a while.
-        let now = Instant::now();
-        let (id, delivered) = self.state.hand_out(gathered.worker, &sizes, now);
-        let attempts = delivered.iter().map(|message| message.attempt).collect();
-        gathered.add(Delivery { id: id.0, messages, attempts });
-    }
-
-    /// The next messages that were never handed out.
-    async fn next_new(&mut self, limits: FrameLimits) -> Result<Option<Messages>, Error> {
-        loop {
-            let head = *self.log.head.borrow_and_update();
-            let Some(range) = self.state.next_new(head) else { return Ok(None) };
-            if let Some(messages) = self.set_aside.take() {
-                let is_next = messages.range.start == range.start
-                    && messages.range.end <= range.end
-                    && messages.range.start >= self.log.start();
-                if is_next && messages.count() <= limits.messages {
-                    return Ok(Some(messages));
-                }
-                self.cursor = Cursor::new(range.start, head);
-            }
-            match self.cursor.position() <= range.start {
-                true => self.cursor.skip_to(range.start),
-                false => self.cursor = Cursor::new(range.start, head),
-            }
-            if !self.cursor.fill(&self.delivery.storage, &self.log).await? {
-                return Err(Error::TopicNotFound { topic: self.topic.clone() });
-            }
-            if let Some(gap) = self.cursor.take_gap() {
-                self.state.skip_before(gap.end);
-                continue;
-            }
-            let limits = FrameLimits { end: limits.end.min(range.end), ..limits };
-            return Ok(self.cursor.next_messages(limits));
-        }
-    }
-
-    /// The batch of a message; `None` if it was removed from the log.
-    async fn batch_of(&mut self, offset: Offset) -> Result<Option<Arc<Batch>>, Error> {
-        if offset >= self.log.start()
-            && let Some(batch) = self.log.cached(offset, 1).into_iter().next()
-        {
-            return Ok(Some(batch));
-        }
-        let read = self.delivery.storage.read_batches(self.log.topic(), offset, 1).await;
-        let Some(read) = read.map_err(Error::of_read)? else {
-            return Err(Error::TopicNotFound { topic: self.topic.clone() });
-        };
-        if offset < read.ends.start {
-            self.state.skip_before(read.ends.start);
-            return Ok(None);
-        }
-        if offset >= read.ends.head {
-            self.state.forget_from(read.ends.head);
-            return Ok(None);
-        }
-        let batch = read.batches.into_iter().next().filter(|batch| batch.base <= offset);
-        batch.map(Some).ok_or_else(Error::unavailable)
-    }
-
-    /// Waits until there are more messages, if somebody waits for them.
-    pub(super) async fn more(&mut self) {
-        // Cannot fail: the sender lives as long as the reader.
-        if self.receivers.is_empty() || !self.has_room() || self.log.head.changed().await.is_err() {
-            std::future::pending().await
-        }
-    }
-
-    /// Whether new messages may be handed out.
-    fn has_room(&self) -> bool {
-        self.room() > 0 && self.state.exceptions() < MAX_EXCEPTIONS
     }
 
     /// How many more messages workers may have.
@@ -317,47 +292,26 @@ impl Handout {
 
     /// When something is to be done although nobody asks.
     pub(super) fn next_event(&self) -> Option<Instant> {
-        let waits_until = self.receivers.iter().map(|receiver| receiver.until).min();
-        // What is due cannot be handed out while workers have too much. A settlement changes that.
-        let can_hand_out = !self.receivers.is_empty() && self.room() > 0;
+        let is_reading = self.reads.is_under_way();
+        let late = self.receivers.iter().filter_map(|receiver| receiver.answered_at(is_reading));
+        // What is due cannot be handed out while workers have too much, or are told why they get nothing. A
+        // settlement changes that. What is being read is handed out after that.
+        let can_hand_out = !is_reading && self.room() > 0 && self.has_eager();
         let due = self.state.next_due().filter(|_| can_hand_out);
-        [self.state.next_deadline(), due, waits_until].into_iter().flatten().min()
+        [self.state.next_deadline(), due, late.min()].into_iter().flatten().min()
+    }
+
+    /// Whether somebody waits who has room for messages.
+    fn has_eager(&self) -> bool {
+        self.receivers.iter().any(|receiver| {
+            let has = self.state.outstanding_of(receiver.worker.id());
+            let room = receiver.worker.room(has);
+            room.messages > 0 && room.bytes > 0
+        })
     }
 
     /// Whether workers have messages, or wait for some.
     pub(super) fn is_busy(&self) -> bool {
         !self.receivers.is_empty() || self.state.outstanding().messages > 0
-    }
-}
-
-impl Gathered {
-    fn new(worker: WorkerId, messages: usize) -> Self {
-        let limits = FrameLimits::of_answer(messages);
-        Self {
-            worker,
-            deliveries: Vec::new(),
-            messages_left: limits.messages,
-            bytes_left: limits.bytes,
-            bytes: ANSWER_FRAMING,
-        }
-    }
-
-    /// What the next delivery may hold.
-    fn limits(&self) -> FrameLimits {
-        let bytes = self.bytes_left.saturating_sub(DELIVERY_FRAMING);
-        FrameLimits { messages: self.messages_left, bytes, ..FrameLimits::MAX }
-    }
-
-    /// Whether messages fit. The first one always does, whatever its size.
-    fn has_room_for(&self, messages: &Messages) -> bool {
-        self.deliveries.is_empty() || messages.bytes() + DELIVERY_FRAMING <= self.bytes_left
-    }
-
-    fn add(&mut self, delivery: Delivery) {
-        let bytes = delivery.messages.bytes() + DELIVERY_FRAMING;
-        self.bytes += bytes;
-        self.bytes_left = self.bytes_left.saturating_sub(bytes);
-        self.messages_left = self.messages_left.saturating_sub(delivery.messages.count());
-        self.deliveries.push(delivery);
     }
 }

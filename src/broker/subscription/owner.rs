@@ -22,14 +22,14 @@ use crate::{
             registry::Waiter,
             state::LeaseEnd,
         },
-        log::{cursor::Cursor, topics::LogReader},
         subscription::{
             deliveries::DeliveryId,
             exceptions::{Exception, Exceptions},
-            handing_out::{Command, Handout, Receiver},
+            handing_out::{Handout, MAX_EXCEPTIONS},
+            receivers::{Command, Description, Receiver},
             settled::Settled,
             state::State,
-            storing::{Lost, Storing},
+            storing::{Caller, Lost, Storing},
             writer::SettlementWriter,
         },
     },
@@ -50,6 +50,9 @@ const LEASE_POLL: Duration = Duration::from_millis(100);
 
 /// How long an owner that ends waits for what it stores.
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many commands it carries out before it looks for what else it has to do.
+const MAX_COMMANDS: usize = 256;
 
 /// The task of an owner.
 pub(super) struct Owner {
@@ -93,7 +96,9 @@ impl Owner {
         while let Ok(command) = self.commands.try_recv() {
             command.refuse(&error);
         }
-        receivers.into_iter().for_each(|receiver| receiver.answer(Err(error.clone())));
+        for receiver in receivers {
+            receiver.answer(Err(error.clone()));
+        }
     }
 
     /// Acquires the lease, reads what is stored, and serves workers for as long as that is valid.
@@ -122,27 +127,14 @@ impl Owner {
         match self.load(&lease, position).await {
             Ok((state, storing)) => {
                 let deleted = log.deleted();
-                let handout = self.handout(log, state, position);
+                let (reading, topic) = (self.delivery.clone(), self.topic.clone());
+                let handout = Handout::new(reading, topic, log, state, position);
                 Ok(Serving { lease, deleted, handout, storing })
             }
             Err(error) => {
                 lease.release().await;
                 Err(error)
             }
-        }
-    }
-
-    fn handout(&self, log: LogReader, state: State, position: Offset) -> Handout {
-        let cursor = Cursor::new(position, *log.head.borrow());
-        Handout {
-            delivery: self.delivery.clone(),
-            topic: self.topic.clone(),
-            log,
-            cursor,
-            state,
-            set_aside: None,
-            receivers: VecDeque::new(),
-            workers: 0,
         }
     }
 
@@ -207,11 +199,11 @@ impl Owner {
     async fn serve(&mut self, Serving { lease, deleted, handout, storing }: &mut Serving) -> End {
         let draining = self.delivery.calls.draining().clone();
         let mut idle_since = Instant::now();
+        let mut commands = Vec::new();
         loop {
             let now = Instant::now();
-            handout.expire(now);
-            handout.hand_out(now).await;
-            let now = Instant::now();
+            handout.state.expire(now);
+            handout.hand_out(now);
             handout.answer_late(now);
             storing.begin(&mut handout.state, &self.writer, now);
             if handout.is_busy() || storing.is_busy() {
@@ -235,14 +227,16 @@ impl Owner {
                         Err(Lost::Failing(error)) => return End::Error(error),
                     }
                 }
-                command = self.commands.recv() => match command {
-                    Some(Command::Receive(receiver)) => handout.receivers.push_back(receiver),
-                    Some(Command::Settle { settlements, reply }) => {
-                        storing.add(handout.settle(&settlements, reply, Instant::now()));
+                received = self.commands.recv_many(&mut commands, MAX_COMMANDS) => {
+                    if received == 0 {
+                        return End::Idle;
                     }
-                    None => return End::Idle,
-                },
-                () = handout.more() => {}
+                    let now = Instant::now();
+                    for command in commands.drain(..) {
+                        carry_out(command, lease, handout, storing, now);
+                    }
+                }
+                woken = handout.woken() => handout.wake(woken),
                 () = time::sleep_until(wake_at.unwrap_or(idle_at).min(idle_at)) => {
                     let is_idle = !handout.is_busy() && !storing.is_busy();
                     if is_idle && Instant::now() >= idle_at {
@@ -286,6 +280,54 @@ impl Owner {
         };
         // What is not stored by then is delivered again.
         let _ = time::timeout(LAST_WRITE_TIMEOUT, stored).await;
+    }
+}
+
+/// Does what a command asks for.
+fn carry_out(
+    command: Command,
+    lease: &Lease,
+    handout: &mut Handout,
+    storing: &mut Storing,
+    now: Instant,
+) {
+    match command {
+        Command::Receive(receiver) => handout.receivers.push_back(receiver),
+        Command::Settle { settlements, reply } => {
+            let applied = handout.settle(&settlements, now);
+            storing.add(Caller::Settles { applied, reply });
+        }
+        Command::Leave(worker) => {
+            handout.receivers.retain(|receiver| receiver.worker.id() != worker);
+            handout.state.leave(worker, now);
+        }
+        Command::Replay { parked, reply } => {
+            if handout.state.exceptions() + parked.len() > MAX_EXCEPTIONS {
+                let refusal = Error::TooManyRetried { limit: MAX_EXCEPTIONS };
+                // A caller that has gone does not receive it.
+                return drop(reply.send(Err(refusal)));
+            }
+            let count = handout.state.replay(&parked, now);
+            storing.add(Caller::Unparks { count, reply });
+        }
+        Command::Discard { parked, reply } => {
+            let count = handout.state.discard(&parked);
+            storing.add(Caller::Unparks { count, reply });
+        }
+        Command::SetPolicy { policy, reply } => {
+            handout.state.set_policy(policy);
+            drop(reply.send(Ok(())));
+        }
+        Command::Describe(reply) => {
+            let description = Description {
+                key: lease.key(),
+                epoch: lease.epoch(),
+                policy: handout.state.policy().clone(),
+                floor: handout.state.floor(),
+                head: handout.head(),
+            };
+            drop(reply.send(Ok(description)));
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     broker::{
         budget::{Hold, Share},
         log::messages::Messages,
+        subscription::deliveries::Outstanding,
     },
     model::{ConsumerId, Offset, OffsetRange, TopicName},
 };
@@ -38,6 +39,74 @@ pub struct Received {
     pub head: Offset,
     /// The room that was taken for the answer.
     pub room: Option<Hold>,
+    /// Why there are no messages, for a stream that did not know.
+    pub idle: Option<Idle>,
+    /// How much the worker has now.
+    pub outstanding: Outstanding,
+}
+
+/// Why a worker gets no messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// There are none that could be delivered now.
+    CaughtUp,
+    /// There are some, and a limit has been reached.
+    Stalled(Limit),
+}
+
+/// What keeps messages from being delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// The worker has as many messages as it can have.
+    WorkerMessages,
+    /// The worker has as many bytes of messages as it can have.
+    WorkerBytes,
+    /// All workers together have too many messages.
+    Outstanding,
+    /// Too many messages wait to be delivered again.
+    Retried,
+}
+
+/// How much a worker with a stream can have at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerLimits {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes of messages, encoded.
+    pub bytes: usize,
+}
+
+/// A request for a worker's stream.
+#[derive(Clone, Debug)]
+pub struct Subscribe {
+    /// The topic.
+    pub topic: TopicName,
+    /// The subscription.
+    pub subscription: ConsumerId,
+    /// How much the worker can have at a time.
+    pub limits: WorkerLimits,
+    /// How many messages it gets together.
+    pub max_batch_messages: usize,
+}
+
+/// Which parked messages a call is about.
+#[derive(Clone, Debug)]
+pub struct Parked {
+    /// The topic.
+    pub topic: TopicName,
+    /// The subscription.
+    pub subscription: ConsumerId,
+    /// The messages, in ranges that do not overlap; none for all of them.
+    pub ranges: Vec<OffsetRange>,
+}
+
+/// How many parked messages a call was about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unparked {
+    /// How many there were.
+    pub count: usize,
+    /// Whether there are more.
+    pub has_more: bool,
 }
 
 /// Consecutive messages that a worker gets together.
@@ -59,7 +128,7 @@ pub struct Settle {
     /// The subscription.
     pub subscription: ConsumerId,
     /// Each is carried out by itself, in order.
-    pub settlements: Vec<Settlement>,
+    pub settlements: Arc<[Settlement]>,
 }
 
 /// A worker's verdict on messages of one delivery.

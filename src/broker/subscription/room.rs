@@ -1,6 +1,12 @@
 //! The subscriptions that this broker owns, and the way to them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -14,8 +20,9 @@ use crate::{
         consume::delivery::Delivery,
         error::Error,
         subscription::{
-            handing_out::{Command, Receiver},
+            deliveries::WorkerId,
             owner::Owner,
+            receivers::{Command, Description, Receiver, Worker},
             request::{Receive, Received, Settle},
             writer::SettlementWriter,
         },
@@ -30,19 +37,32 @@ const QUEUE_LENGTH: usize = 1_024;
 /// it happens again and again is a fault.
 const MAX_OWNERS: usize = 5;
 
+/// A subscription, by its names.
+pub(super) type Names = (TopicName, ConsumerId);
+
 /// The subscriptions of this broker.
-pub(crate) struct Room {
+pub(super) struct Room {
     pub delivery: Arc<Delivery>,
-    pub writer: Arc<SettlementWriter>,
-    owners: Mutex<HashMap<(TopicName, ConsumerId), mpsc::Sender<Command>>>,
+    writer: Arc<SettlementWriter>,
+    owners: Mutex<HashMap<Names, Way>>,
+    next_worker: AtomicU64,
+}
+
+/// The way to an owner.
+#[derive(Clone)]
+struct Way {
+    commands: mpsc::Sender<Command>,
+    /// Locked by whoever changes what only the database knows.
+    changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Hands the messages of shared subscriptions to workers.
-pub struct Subscriptions(Room);
+pub struct Subscriptions(pub(super) Arc<Room>);
 
 impl Subscriptions {
     pub(crate) fn new(delivery: Arc<Delivery>, writer: Arc<SettlementWriter>) -> Self {
-        Self(Room { delivery, writer, owners: Mutex::default() })
+        let (owners, next_worker) = (Mutex::default(), AtomicU64::new(0));
+        Self(Arc::new(Room { delivery, writer, owners, next_worker }))
     }
 
     /// Accepts no more settlements.
@@ -53,13 +73,23 @@ impl Subscriptions {
     /// Takes the next messages.
     pub async fn receive(&self, request: Receive) -> Result<Received, Error> {
         let until = Instant::now() + request.wait;
-        let deadline = request.deadline.filter(|deadline| *deadline < until);
-        let received = self.0.call(&request.topic, &request.subscription, |reply| {
-            let until = deadline.unwrap_or(until);
-            Command::Receive(Receiver { request: request.clone(), until, reply })
+        let deadline = request.deadline;
+        let names = (request.topic, request.subscription);
+        let received = self.0.call(&names, |reply| {
+            Command::Receive(Receiver {
+                worker: Worker::Call(self.0.new_worker()),
+                max_messages: request.max_messages,
+                answers: request.answers.clone(),
+                until: Some(until),
+                deadline,
+                reply,
+            })
         });
         match received.await {
-            Ok(received) if received.deliveries.is_empty() && deadline.is_some() => {
+            Ok(received)
+                if received.deliveries.is_empty()
+                    && deadline.is_some_and(|deadline| deadline <= Instant::now()) =>
+            {
                 Err(Error::DeadlineExceeded)
             }
             received => received,
@@ -69,30 +99,35 @@ impl Subscriptions {
     /// Carries out verdicts of workers. Returns how many messages each of them applied to, once that is on
     /// disk.
     pub async fn settle(&self, request: Settle) -> Result<Vec<usize>, Error> {
-        let settled = self.0.call(&request.topic, &request.subscription, |reply| Command::Settle {
-            settlements: request.settlements.clone(),
-            reply,
-        });
-        settled.await
+        let settlements = request.settlements;
+        let names = (request.topic, request.subscription);
+        let settle = |reply| Command::Settle { settlements: settlements.clone(), reply };
+        self.0.call(&names, settle).await
     }
 }
 
 impl Room {
+    /// The number of a new worker.
+    pub(super) fn new_worker(&self) -> WorkerId {
+        WorkerId(self.next_worker.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// How a subscription stands.
+    pub(super) async fn describe(&self, names: &Names) -> Result<Description, Error> {
+        self.call(names, Command::Describe).await
+    }
+
     /// Sends a command to the owner of a subscription, and waits for the answer. Begins an owner if there is
     /// none.
-    async fn call<T>(
+    pub(super) async fn call<T>(
         &self,
-        topic: &TopicName,
-        subscription: &ConsumerId,
+        names: &Names,
         command: impl Fn(oneshot::Sender<Result<T, Error>>) -> Command,
     ) -> Result<T, Error> {
         let answered = async {
             for _ in 0..MAX_OWNERS {
-                self.delivery.calls.admit()?;
-                let owner = self.owner(topic, subscription);
-                let (reply, answer) = oneshot::channel();
                 // Without an answer, the owner ended before it began with the command.
-                if owner.send(command(reply)).await.is_ok()
+                if let Some(answer) = self.ask(names, &command).await?
                     && let Ok(answer) = answer.await
                 {
                     return answer;
@@ -103,24 +138,57 @@ impl Room {
         self.delivery.calls.track(answered).await
     }
 
-    fn owner(&self, topic: &TopicName, subscription: &ConsumerId) -> mpsc::Sender<Command> {
-        let mut owners = self.owners.lock();
-        let names = (topic.clone(), subscription.clone());
-        if let Some(owner) = owners.get(&names).filter(|owner| !owner.is_closed()) {
-            return owner.clone();
+    /// Sends a command to the owner of a subscription, or to a new one. Returns where the answer comes, or
+    /// `None` if the owner has just ended.
+    pub(super) async fn ask<T>(
+        &self,
+        names: &Names,
+        command: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Command,
+    ) -> Result<Option<oneshot::Receiver<Result<T, Error>>>, Error> {
+        self.delivery.calls.admit()?;
+        let owner = self.way(names).commands;
+        let (reply, answer) = oneshot::channel();
+        Ok(owner.send(command(reply)).await.is_ok().then_some(answer))
+    }
+
+    /// Tells the owner of a subscription something, if there is one.
+    pub(super) fn tell(&self, names: &Names, command: Command) {
+        let owner = self.owners.lock().get(names).cloned();
+        let Some(owner) = owner else { return };
+        if let Err(mpsc::error::TrySendError::Full(command)) = owner.commands.try_send(command) {
+            // If it ends meanwhile, it knows nothing any more.
+            let tell = async move { drop(owner.commands.send(command).await) };
+            self.delivery.calls.spawn(tell);
         }
-        owners.retain(|_, owner| !owner.is_closed());
+    }
+
+    /// Waits for the turn to change what only the database knows of a subscription.
+    pub(super) async fn change(&self, names: &Names) -> tokio::sync::OwnedMutexGuard<()> {
+        self.way(names).changing.lock_owned().await
+    }
+
+    /// The way to a subscription's owner. Begins an owner if there is none.
+    fn way(&self, names: &Names) -> Way {
+        let mut owners = self.owners.lock();
+        let known = owners.get(names).cloned();
+        if let Some(way) = known.as_ref().filter(|way| !way.commands.is_closed()) {
+            return way.clone();
+        }
+        owners.retain(|_, way| !way.commands.is_closed());
         let (commands, received) = mpsc::channel(QUEUE_LENGTH);
+        let (topic, consumer) = names.clone();
         let owner = Owner {
             delivery: self.delivery.clone(),
             writer: self.writer.clone(),
-            topic: topic.clone(),
-            consumer: subscription.clone(),
+            topic,
+            consumer,
             commands: received,
         };
         // It works for all its callers, and for none of them in particular.
         self.delivery.calls.spawn(SessionOwner::default().scope(owner.run()));
-        owners.insert(names, commands.clone());
-        commands
+        let changing = known.map(|way| way.changing).unwrap_or_default();
+        let way = Way { commands, changing };
+        owners.insert(names.clone(), way.clone());
+        way
     }
 }

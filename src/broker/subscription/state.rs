@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::{
     broker::subscription::{
         changes::Changes,
-        deliveries::{Delivered, Deliveries, DeliveryId, Outstanding, WorkerId},
+        deliveries::{ALL, Delivered, Deliveries, DeliveryId, Outstanding, WorkerId},
         exceptions::{Exception, Exceptions},
         request::{Settlement, Verdict},
         settled::Settled,
@@ -30,8 +30,6 @@ use crate::{
 /// A message that was not settled in time is stored if it is delivered again only after so long: the owner may
 /// have ended by then.
 const LONG_DELAY: Duration = Duration::from_secs(10);
-
-const ALL: OffsetRange = OffsetRange { start: Offset(0), end: Offset(i64::MAX) };
 
 /// What is to be stored.
 #[derive(Clone, Debug, Default)]
@@ -154,12 +152,9 @@ impl State {
         ranges: &[OffsetRange],
         settle: impl Fn(&mut Self, Delivered),
     ) -> usize {
-        let mut settled = 0;
-        for range in ranges {
-            let taken = self.deliveries.take(delivery, *range);
-            settled += taken.len();
-            taken.into_iter().for_each(|message| settle(self, message));
-        }
+        let taken = self.deliveries.take(delivery, ranges);
+        let settled = taken.len();
+        taken.into_iter().for_each(|message| settle(self, message));
         settled
     }
 
@@ -170,10 +165,9 @@ impl State {
         }
     }
 
-    /// Takes everything back that was handed to a worker and did not reach it. It does not count as an
-    /// attempt.
-    pub(crate) fn take_back(&mut self, worker: WorkerId, now: Instant) {
-        for message in self.deliveries.release(worker) {
+    /// Takes a delivery back that did not reach its worker. It does not count as an attempt.
+    pub(crate) fn take_back(&mut self, delivery: DeliveryId, now: Instant) {
+        for message in self.deliveries.take(delivery, &[ALL]) {
             let Delivered { offset, attempt, .. } = message;
             if self.is_removed(message) {
                 continue;
@@ -182,6 +176,50 @@ impl State {
             let exception = Exception { attempts: attempt - 1, due: Some(now), is_stored };
             self.exceptions.put(offset, exception);
         }
+    }
+
+    /// A worker has gone: what it has is delivered again.
+    pub(crate) fn leave(&mut self, worker: WorkerId, now: Instant) {
+        for message in self.deliveries.release(worker) {
+            self.give_back(message, now);
+        }
+    }
+
+    /// Delivers parked messages again, as if for the first time; returns how many there are. Those that are
+    /// delivered again already are not parked.
+    pub(crate) fn replay(&mut self, parked: &[Offset], now: Instant) -> usize {
+        let replayed = parked.iter().filter(|offset| {
+            let is_parked = !self.is_exception(**offset) && **offset >= self.removed_before;
+            if is_parked {
+                let exception = Exception { attempts: 0, due: Some(now), is_stored: true };
+                self.exceptions.put(**offset, exception);
+                self.unstored.rows.insert(**offset, Row::Retry { attempts: 0, due: now });
+            }
+            is_parked
+        });
+        replayed.count()
+    }
+
+    /// Forgets parked messages; returns how many there are. Those that are delivered again by now are not
+    /// parked.
+    pub(crate) fn discard(&mut self, parked: &[Offset]) -> usize {
+        let discarded = parked.iter().filter(|offset| {
+            let is_parked = !self.is_exception(**offset);
+            if is_parked {
+                self.unstored.rows.insert(**offset, Row::Removed);
+            }
+            is_parked
+        });
+        discarded.count()
+    }
+
+    /// Changes how messages are delivered from now on.
+    pub(crate) fn set_policy(&mut self, policy: DeliveryPolicy) {
+        self.policy = policy;
+    }
+
+    pub(crate) fn policy(&self) -> &DeliveryPolicy {
+        &self.policy
     }
 
     /// When a deadline passes, or an earlier time.
@@ -202,6 +240,11 @@ impl State {
     /// How many messages are delivered again.
     pub(crate) fn exceptions(&self) -> usize {
         self.exceptions.len()
+    }
+
+    /// How much a worker has.
+    pub(crate) fn outstanding_of(&self, worker: WorkerId) -> Outstanding {
+        self.deliveries.outstanding_of(worker)
     }
 
     /// How much is with workers.

@@ -35,10 +35,13 @@ const FAILING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many messages each settlement of a call applied to.
 pub(super) type SettleOutcome = Result<Vec<usize>, Error>;
 
-/// A call that is answered once what it settled is stored.
-pub(super) struct Caller {
-    pub applied: Vec<usize>,
-    pub reply: oneshot::Sender<SettleOutcome>,
+/// How many messages a call was about.
+pub(super) type CountOutcome = Result<usize, Error>;
+
+/// A call that is answered once what it changed is stored.
+pub(super) enum Caller {
+    Settles { applied: Vec<usize>, reply: oneshot::Sender<SettleOutcome> },
+    Unparks { count: usize, reply: oneshot::Sender<CountOutcome> },
 }
 
 /// Why nothing can be stored any more.
@@ -71,7 +74,10 @@ pub(super) struct Storing {
 impl Caller {
     fn answer(self, stored: Result<(), Error>) {
         // A caller that has gone does not receive it.
-        let _ = self.reply.send(stored.map(|()| self.applied));
+        match self {
+            Self::Settles { applied, reply } => drop(reply.send(stored.map(|()| applied))),
+            Self::Unparks { count, reply } => drop(reply.send(stored.map(|()| count))),
+        }
     }
 }
 

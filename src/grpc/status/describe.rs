@@ -142,6 +142,9 @@ pub(super) fn describe(error: &Error) -> (Code, &'static str, Metadata) {
         TooManyConsumers { topic, limit } => {
             too_many(Limit::Consumers, "max-consumers-per-topic", Some(topic), *limit)
         }
+        TooManyRetried { limit } => {
+            (Code::ResourceExhausted, "TOO_MANY_RETRIED", values([("limit", limit)]))
+        }
         TooManyStreams { limit } => too_many(Limit::Streams, "max-streams", None, *limit),
         TooManyOfPrincipal { principal, what, limit } => {
             (Code::ResourceExhausted, reason_of(*what), of_quota(principal, *what, limit))

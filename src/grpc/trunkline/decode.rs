@@ -341,12 +341,7 @@ pub(super) fn consume(
             Ok(proto::OnBusy::TakeOver) => OnBusy::TakeOver,
             Err(_) => return Err(unknown_value("on_busy", request.on_busy)),
         },
-        heartbeat: match request.heartbeat_interval {
-            None => DEFAULT_HEARTBEAT,
-            Some(interval) => {
-                duration("heartbeat_interval", interval, MIN_HEARTBEAT, MAX_HEARTBEAT)?
-            }
-        },
+        heartbeat: heartbeat("heartbeat_interval", request.heartbeat_interval)?,
         stop: stop(request.stop)?,
         frame: FrameLimits {
             messages: up_to(
@@ -368,6 +363,14 @@ pub(super) fn consume(
         origin: Origin::default(),
         withdrawn: CancellationToken::new(),
     })
+}
+
+/// How long a stream may be silent.
+pub(super) fn heartbeat(field: &str, interval: Option<prost_types::Duration>) -> Decoded<Duration> {
+    match interval {
+        None => Ok(DEFAULT_HEARTBEAT),
+        Some(interval) => duration(field, interval, MIN_HEARTBEAT, MAX_HEARTBEAT),
+    }
 }
 
 fn stop(stop: Option<ProtoStop>) -> Decoded<Option<Stop>> {

@@ -1,17 +1,17 @@
-//! Decodes and encodes what is asked of subscriptions.
+//! Decodes what is asked of subscriptions.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::{
-    broker::{Receive, Received, Settle, Settlement, SharedDelivery, Verdict},
-    grpc::trunkline::{decode, encode, frames},
+    broker::{Error, Parked, Receive, Settle, Settlement, Verdict},
+    grpc::trunkline::{decode, subscription_answers as answers},
     model::{
-        Backoff, Consumer, ConsumerId, DeliveryPolicy, InvalidInput, MAX_REASON_CHARACTERS, Offset,
-        OffsetRange, Sharing, TopicName,
+        Backoff, ConsumerId, DeliveryPolicy, InvalidInput, MAX_REASON_CHARACTERS, Offset,
+        OffsetRange, TopicName,
     },
-    proto::{self, raw, settlement::Verdict as ProtoVerdict},
+    proto::{self, settlement::Verdict as ProtoVerdict},
 };
 
 type Decoded<T> = Result<T, InvalidInput>;
@@ -89,9 +89,68 @@ pub(super) fn receive(
     })
 }
 
+/// How a policy changes.
+pub(super) fn policy_change(
+    request: proto::UpdateSubscriptionRequest,
+) -> Decoded<impl Fn(&DeliveryPolicy) -> Result<DeliveryPolicy, Error> + Send + Sync + 'static> {
+    const CHANGEABLE: [&str; 4] = ["ack_deadline", "min_backoff", "max_backoff", "max_deliveries"];
+    let paths = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
+    if let Some(path) = paths.iter().find(|path| !CHANGEABLE.contains(&path.as_str())) {
+        // Truncated, as the status is sent in headers, whose size is limited.
+        let path: String = path.chars().take(64).collect();
+        let problem = format!("names {path:?}, and only {} can change", CHANGEABLE.join(", "));
+        return Err(InvalidInput::new("update_mask", problem));
+    }
+    let changes =
+        CHANGEABLE.map(|field| paths.is_empty() || paths.iter().any(|path| path == field));
+    let given = request.policy.unwrap_or_default();
+    // All that is given must be valid, whether it changes or not.
+    policy(Some(given))?;
+    Ok(move |stored: &DeliveryPolicy| {
+        let stored = answers::policy(stored);
+        let [ack_deadline, min_backoff, max_backoff, max_deliveries] = changes;
+        let changed = proto::DeliveryPolicy {
+            ack_deadline: if ack_deadline { given.ack_deadline } else { stored.ack_deadline },
+            min_backoff: if min_backoff { given.min_backoff } else { stored.min_backoff },
+            max_backoff: if max_backoff { given.max_backoff } else { stored.max_backoff },
+            max_deliveries: match max_deliveries {
+                true => given.max_deliveries,
+                false => stored.max_deliveries,
+            },
+        };
+        Ok(policy(Some(changed))?)
+    })
+}
+
+/// The parked messages that a call is about.
+pub(super) fn parked(
+    topic: &str,
+    subscription: &str,
+    offsets: Vec<i64>,
+    ranges: Vec<proto::OffsetRange>,
+) -> Decoded<Parked> {
+    let (topic, subscription) = names(topic, subscription)?;
+    for (field, count) in [("offsets", offsets.len()), ("ranges", ranges.len())] {
+        if count > MAX_SETTLEMENTS {
+            return Err(InvalidInput::over_limit(field, count, MAX_SETTLEMENTS, "entries"));
+        }
+    }
+    Ok(Parked { topic, subscription, ranges: self::ranges(offsets, ranges)? })
+}
+
+/// An offset in a page token.
+pub(super) fn parse_offset(text: &str) -> Option<Offset> {
+    text.parse().ok().filter(|offset| (0..i64::MAX).contains(offset)).map(Offset)
+}
+
 pub(super) fn settle(request: proto::SettleRequest) -> Decoded<Settle> {
     let proto::SettleRequest { topic, subscription_id, settlements } = request;
     let (topic, subscription) = names(&topic, &subscription_id)?;
+    let settlements = self::settlements(settlements)?.into();
+    Ok(Settle { topic, subscription, settlements })
+}
+
+pub(super) fn settlements(settlements: Vec<proto::Settlement>) -> Decoded<Vec<Settlement>> {
     if settlements.is_empty() {
         return Err(InvalidInput::new("settlements", "must not be empty"));
     }
@@ -103,8 +162,7 @@ pub(super) fn settle(request: proto::SettleRequest) -> Decoded<Settle> {
         settlement(it)
             .map_err(|invalid: InvalidInput| invalid.within(&format!("settlements[{index}]")))
     };
-    let settlements = settlements.into_iter().enumerate().map(decode).collect::<Decoded<_>>()?;
-    Ok(Settle { topic, subscription, settlements })
+    settlements.into_iter().enumerate().map(decode).collect()
 }
 
 fn settlement(settlement: proto::Settlement) -> Decoded<Settlement> {
@@ -183,41 +241,6 @@ fn reason(reason: String) -> Decoded<String> {
         return Err(InvalidInput::new("reject.reason", "holds a NUL character"));
     }
     Ok(reason)
-}
-
-pub(super) fn subscription(topic: &TopicName, consumer: Consumer) -> proto::Subscription {
-    let Sharing { policy, retried, parked } = match consumer.sharing {
-        Some(sharing) => sharing,
-        None => Sharing { policy: DeliveryPolicy::default(), retried: 0, parked: 0 },
-    };
-    let duration = |time: Duration| time.try_into().ok();
-    let max_deliveries = policy.max_deliveries.unwrap_or(0);
-    proto::Subscription {
-        topic: topic.as_str().to_owned(),
-        subscription_id: consumer.id.as_str().to_owned(),
-        policy: Some(proto::DeliveryPolicy {
-            ack_deadline: duration(policy.ack_deadline),
-            min_backoff: duration(policy.backoff.shortest),
-            max_backoff: duration(policy.backoff.longest),
-            max_deliveries: max_deliveries.try_into().unwrap_or(i32::MAX),
-        }),
-        floor: consumer.position.0,
-        head: consumer.head.0,
-        retried_messages: retried,
-        parked_messages: parked,
-        create_time: Some(consumer.created_at.into()),
-        owner: encode::owner(consumer.owner),
-    }
-}
-
-pub(super) fn received(received: Received) -> raw::ReceiveResponse {
-    let delivery = |SharedDelivery { id, messages, attempts }| raw::Delivery {
-        delivery: i64::try_from(id).unwrap_or(i64::MAX),
-        batch: frames::encode(&messages),
-        attempts: attempts.into_iter().map(|it| i32::try_from(it).unwrap_or(i32::MAX)).collect(),
-    };
-    let deliveries = received.deliveries.into_iter().map(delivery).collect();
-    raw::ReceiveResponse { deliveries, head: received.head.0 }
 }
 
 #[cfg(test)]

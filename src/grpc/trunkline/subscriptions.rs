@@ -1,23 +1,37 @@
 //! `SubscriptionService`: subscriptions, and the workers that share their messages.
 
-use tonic::{Request, Response, Status};
+use std::sync::Arc;
+
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    broker::{Ensured, Error},
+    broker::{Broker, Ensured, Error, Parked, Unparked},
     grpc::{
         answers::AnswerRoom,
-        audited, caller, deadline,
+        audited::{self, Denials},
+        caller, deadline,
+        explain::explain,
         status::refuse,
         trunkline::{
-            consumers::Consumers, decode, missing, page_token, subscription_requests as requests,
+            consumers::Consumers,
+            decode,
+            guarded::Guarded,
+            missing, page_token, subscribe_requests,
+            subscribe_stream::{self, Working},
+            subscription_answers as answers, subscription_requests as requests,
         },
     },
-    model::{Act, Consumer, ConsumerId, RegistrationKey, TopicName},
+    model::{Act, AuditEntry, Consumer, ConsumerId, Offset, RegistrationKey, TopicName},
     proto::{
         self,
         raw::{self, subscription_service_server::SubscriptionService},
     },
 };
+
+/// The audit's name of the call whose stream may end later.
+const SUBSCRIBE: &str = "trunkline.v1.SubscriptionService/Subscribe";
 
 /// `SubscriptionService` over a broker. A subscription is a consumer, and registered as one.
 pub struct Workers(pub(crate) Consumers);
@@ -55,7 +69,7 @@ impl SubscriptionService for Workers {
             .await
         };
         let Ensured { entry: consumer, existed } = self.0.audit.finish(created).await?;
-        let subscription = Some(requests::subscription(&topic, consumer));
+        let subscription = Some(answers::subscription(&topic, consumer));
         Ok(Response::new(proto::CreateSubscriptionResponse { subscription, existed }))
     }
 
@@ -84,7 +98,7 @@ impl SubscriptionService for Workers {
         let page = self.0.broker.consumers.list_shared(&topic, owner.as_ref(), &page).await;
         let page = page.map_err(refuse)?;
         let next_page_token = page_token::encode(&list, &page);
-        let describe = |consumer| requests::subscription(&topic, consumer);
+        let describe = |consumer| answers::subscription(&topic, consumer);
         let subscriptions = page.entries.into_iter().map(describe).collect();
         Ok(Response::new(proto::ListSubscriptionsResponse { subscriptions, next_page_token }))
     }
@@ -97,7 +111,7 @@ impl SubscriptionService for Workers {
         let (topic, id) = requests::names(topic, subscription_id).map_err(refuse)?;
         self.0.permit(&request, &topic, &id).await?;
         let consumer = self.find(&topic, &id).await?;
-        let subscription = Some(requests::subscription(&topic, consumer));
+        let subscription = Some(answers::subscription(&topic, consumer));
         Ok(Response::new(proto::GetSubscriptionResponse { subscription }))
     }
 
@@ -124,7 +138,40 @@ impl SubscriptionService for Workers {
         if let Some(room) = room {
             room.keep(received.room.take());
         }
-        Ok(Response::new(requests::received(received)))
+        Ok(Response::new(answers::received(received)))
+    }
+
+    type SubscribeStream = Guarded<ReceiverStream<Result<raw::SubscribeResponse, Status>>>;
+
+    async fn subscribe(
+        &self,
+        request: Request<Streaming<proto::SubscribeRequest>>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let caller = caller::of(&self.0.access, &request)?;
+        let denials = Denials::of(&self.0.audit, &request, SUBSCRIBE);
+        let mut guard = self.0.access.guard(&caller);
+        let mut requests = request.into_inner();
+        let first = tokio::select! {
+            first = requests.message() => first.map_err(|status| explain(&status).unwrap_or(status))?,
+            () = self.0.broker.draining().cancelled() => return Err(refuse(Error::Draining)),
+            error = guard.ended() => return Err(refuse(error)),
+        };
+        let (subscribe, heartbeat) = subscribe_requests::open(first).map_err(refuse)?;
+        let key = || RegistrationKey::consumer(&subscribe.topic, &subscribe.subscription);
+        if let Err(error) = guard.permit(key).await {
+            return Err(refuse(missing::refusal(&self.0.broker, error).await));
+        }
+        let open = self.0.access.open_stream(&caller).map_err(refuse)?;
+        let (worker, description) =
+            self.0.broker.subscriptions.subscribe(subscribe).await.map_err(refuse)?;
+        let withdrawn = CancellationToken::new();
+        let attached = answers::attached(description);
+        let events = subscribe_stream::start(
+            &self.0.broker,
+            Working { worker, attached, heartbeat, withdrawn: withdrawn.clone() },
+            requests,
+        );
+        Ok(Response::new(Guarded::new(events, guard, withdrawn, denials, open)))
     }
 
     async fn settle(
@@ -138,12 +185,110 @@ impl SubscriptionService for Workers {
             return Err(refuse(missing::refusal(&self.0.broker, error).await));
         }
         let applied = self.0.broker.subscriptions.settle(settle).await.map_err(refuse)?;
-        let applied = applied.into_iter().map(|it| i32::try_from(it).unwrap_or(i32::MAX)).collect();
-        Ok(Response::new(proto::SettleResponse { applied }))
+        Ok(Response::new(proto::SettleResponse { applied: answers::counts(&applied) }))
+    }
+
+    async fn update_subscription(
+        &self,
+        request: Request<proto::UpdateSubscriptionRequest>,
+    ) -> Result<Response<proto::UpdateSubscriptionResponse>, Status> {
+        let entry = audited::entry(Act::UpdateSubscription, &request);
+        let (topic, id) = {
+            let request = request.get_ref();
+            requests::names(&request.topic, &request.subscription_id).map_err(refuse)?
+        };
+        self.0.permit(&request, &topic, &id).await?;
+        let change = requests::policy_change(request.into_inner()).map_err(refuse)?;
+        let (broker, audit) = (self.0.broker.clone(), self.0.audit.clone());
+        let entry = entry.to_registration(&RegistrationKey::consumer(&topic, &id));
+        let updated = async move {
+            let updated = broker.subscriptions.update(topic.clone(), id.clone(), change).await;
+            let settled = audited::settle(&audit, entry, updated, |(), entry| entry).await;
+            settled.map(|()| (topic, id))
+        };
+        let (topic, id) = self.0.audit.finish(updated).await?;
+        let subscription = Some(answers::subscription(&topic, self.find(&topic, &id).await?));
+        Ok(Response::new(proto::UpdateSubscriptionResponse { subscription }))
+    }
+
+    async fn list_parked(
+        &self,
+        request: Request<proto::ListParkedRequest>,
+    ) -> Result<Response<proto::ListParkedResponse>, Status> {
+        let proto::ListParkedRequest { topic, subscription_id, page_size, page_token } =
+            request.get_ref();
+        let (topic, id) = requests::names(topic, subscription_id).map_err(refuse)?;
+        let list = format!("parked {topic} {id}");
+        let is_offset = |name: &str| requests::parse_offset(name).is_some();
+        let page = page_token::decode_names(&list, *page_size, page_token, is_offset);
+        let page = page.map_err(refuse)?;
+        self.0.permit(&request, &topic, &id).await?;
+        let from = requests::parse_offset(&page.after).map_or(Offset(0), |last| last.after(1));
+        let listed = self.0.broker.subscriptions.list_parked(topic, id, from, &page).await;
+        let page = listed.map_err(refuse)?;
+        let next_page_token = page_token::encode(&list, &page);
+        let messages = page.entries.into_iter().map(answers::parked_message).collect();
+        Ok(Response::new(proto::ListParkedResponse { messages, next_page_token }))
+    }
+
+    async fn replay_parked(
+        &self,
+        request: Request<proto::ReplayParkedRequest>,
+    ) -> Result<Response<proto::ReplayParkedResponse>, Status> {
+        let entry = audited::entry(Act::ReplayParked, &request);
+        let proto::ReplayParkedRequest { topic, subscription_id, offsets, ranges } =
+            request.get_ref().clone();
+        let parked = requests::parked(&topic, &subscription_id, offsets, ranges).map_err(refuse)?;
+        self.0.permit(&request, &parked.topic, &parked.subscription).await?;
+        let replay = |broker: Arc<Broker>, parked| async move {
+            broker.subscriptions.replay_parked(parked).await
+        };
+        let Unparked { count, has_more } = self.unpark(entry, parked, replay).await?;
+        let replayed = answers::count(count);
+        Ok(Response::new(proto::ReplayParkedResponse { replayed, has_more }))
+    }
+
+    async fn discard_parked(
+        &self,
+        request: Request<proto::DiscardParkedRequest>,
+    ) -> Result<Response<proto::DiscardParkedResponse>, Status> {
+        let entry = audited::entry(Act::DiscardParked, &request);
+        let proto::DiscardParkedRequest { topic, subscription_id, offsets, ranges } =
+            request.get_ref().clone();
+        let parked = requests::parked(&topic, &subscription_id, offsets, ranges).map_err(refuse)?;
+        self.0.permit(&request, &parked.topic, &parked.subscription).await?;
+        let discard = |broker: Arc<Broker>, parked| async move {
+            broker.subscriptions.discard_parked(parked).await
+        };
+        let Unparked { count, has_more } = self.unpark(entry, parked, discard).await?;
+        let discarded = answers::count(count);
+        Ok(Response::new(proto::DiscardParkedResponse { discarded, has_more }))
     }
 }
 
 impl Workers {
+    /// Does something with parked messages, and records that.
+    async fn unpark<F>(
+        &self,
+        entry: AuditEntry,
+        parked: Parked,
+        act: impl FnOnce(Arc<Broker>, Parked) -> F,
+    ) -> Result<Unparked, Status>
+    where
+        F: Future<Output = Result<Unparked, Error>> + Send + 'static,
+    {
+        let key = RegistrationKey::consumer(&parked.topic, &parked.subscription);
+        let (audit, entry) = (self.0.audit.clone(), entry.to_registration(&key));
+        let acting = act(self.0.broker.clone(), parked);
+        let unparked = async move {
+            audited::settle(&audit, entry, acting.await, |unparked, entry| {
+                entry.with("messages", unparked.count)
+            })
+            .await
+        };
+        self.0.audit.finish(unparked).await
+    }
+
     /// A subscription.
     async fn find(&self, topic: &TopicName, id: &ConsumerId) -> Result<Consumer, Status> {
         let consumer = self.0.broker.consumers.get(topic, id).await.map_err(refuse)?;

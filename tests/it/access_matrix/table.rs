@@ -157,8 +157,25 @@ pub fn table() -> BTreeMap<&'static str, Call> {
             on_topic(get_consumer, ALL, Some(Refused("CONSUMER_NOT_FOUND"))),
         ),
         ("trunkline.v1.SubscriptionService/ListSubscriptions", on_topic(topic, ALL, None)),
+        (
+            "trunkline.v1.SubscriptionService/UpdateSubscription",
+            own(&[Operation::Admin, Operation::Consume], get_consumer),
+        ),
+        ("trunkline.v1.SubscriptionService/Subscribe", own(CONSUME, subscribe)),
         ("trunkline.v1.SubscriptionService/Receive", own(CONSUME, get_consumer)),
         ("trunkline.v1.SubscriptionService/Settle", own(CONSUME, settle)),
+        (
+            "trunkline.v1.SubscriptionService/ListParked",
+            on_topic(get_consumer, ALL, Some(Refused("CONSUMER_NOT_FOUND"))),
+        ),
+        (
+            "trunkline.v1.SubscriptionService/ReplayParked",
+            own(&[Operation::Admin, Operation::Consume], get_consumer),
+        ),
+        (
+            "trunkline.v1.SubscriptionService/DiscardParked",
+            own(&[Operation::Admin, Operation::Consume], get_consumer),
+        ),
         (
             "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
             for_everyone(|_| {
@@ -219,6 +236,16 @@ fn producer(topic: &str) -> Vec<u8> {
 fn consumer(topic: &str) -> Vec<u8> {
     proto::GetConsumerRequest { topic: topic.to_owned(), consumer_id: "c".to_owned() }
         .encode_to_vec()
+}
+
+fn subscribe(names: &Names) -> Vec<u8> {
+    let open = proto::OpenSubscription {
+        topic: names.topic.clone(),
+        subscription_id: "c".to_owned(),
+        ..Default::default()
+    };
+    let request = Some(proto::subscribe_request::Request::Open(open));
+    proto::SubscribeRequest { request }.encode_to_vec()
 }
 
 fn settle(names: &Names) -> Vec<u8> {

@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
-use tonic::Status;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
 use trunkline::{
     client::{Client, Connection},
-    proto::{self, settlement::Verdict, subscription_service_client::SubscriptionServiceClient},
+    proto::{
+        self, settlement::Verdict, subscribe_request::Request, subscribe_response::Event,
+        subscription_service_client::SubscriptionServiceClient,
+    },
 };
 
-use super::{TestBroker, payload};
+use super::{PRODUCER, TestBroker, payload, soon};
 
 /// Works on messages of one subscription, at one broker.
 pub struct TestWorker {
@@ -55,6 +60,15 @@ impl TestWorker {
         self.try_receive(max, Duration::from_secs(10)).await.unwrap()
     }
 
+    /// Takes so many messages, in as many calls as that takes.
+    pub async fn receive_all(&mut self, count: usize) -> Vec<Work> {
+        let mut work = Vec::new();
+        while work.len() < count {
+            work.extend(self.receive((count - work.len()) as i32).await);
+        }
+        work
+    }
+
     /// Takes up to so many messages, if there are any.
     pub async fn receive_now(&mut self, max: i32) -> Vec<Work> {
         self.try_receive(max, Duration::ZERO).await.unwrap()
@@ -68,18 +82,7 @@ impl TestWorker {
             wait: wait.try_into().ok(),
         };
         let received = self.subscriptions.receive(request).await?.into_inner();
-        let mut work = Vec::new();
-        for proto::Delivery { delivery, batch, attempts } in received.deliveries {
-            let messages = batch.unwrap_or_default().messages;
-            assert_eq!(messages.len(), attempts.len());
-            work.extend(messages.iter().zip(attempts).map(|(message, attempt)| Work {
-                delivery,
-                offset: message.offset,
-                payload: payload(message),
-                attempt,
-            }));
-        }
-        Ok(work)
+        Ok(work_of(received.deliveries))
     }
 
     /// Settles messages, each by itself; returns how many of them that applied to.
@@ -88,13 +91,7 @@ impl TestWorker {
     }
 
     pub async fn try_settle(&mut self, work: &[Work], verdict: Verdict) -> Result<i32, Status> {
-        let settlement = |work: &Work| proto::Settlement {
-            delivery: work.delivery,
-            offsets: vec![work.offset],
-            verdict: Some(verdict.clone()),
-            ..Default::default()
-        };
-        let request = self.request(work.iter().map(settlement).collect());
+        let request = self.request(settlements(work, &verdict));
         let settled = self.subscriptions.settle(request).await?.into_inner();
         assert_eq!(settled.applied.len(), work.len());
         Ok(settled.applied.into_iter().sum())
@@ -116,8 +113,209 @@ impl TestWorker {
         got.into_inner().subscription.unwrap()
     }
 
+    /// The request that opens a stream.
+    pub fn open(&self) -> proto::OpenSubscription {
+        let (topic, subscription_id) = (self.topic.clone(), self.id.clone());
+        proto::OpenSubscription { topic, subscription_id, ..Default::default() }
+    }
+
+    /// Opens a stream, and waits until it is attached.
+    pub async fn stream(&self) -> WorkerStream {
+        self.stream_as(self.open()).await
+    }
+
+    pub async fn stream_as(&self, open: proto::OpenSubscription) -> WorkerStream {
+        let mut stream = self.try_stream(open).await.unwrap();
+        match stream.event().await {
+            Event::Attached(_) => stream,
+            other => panic!("attached expected, not {other:?}"),
+        }
+    }
+
+    pub async fn try_stream(&self, open: proto::OpenSubscription) -> Result<WorkerStream, Status> {
+        self.requests([Request::Open(open)]).await
+    }
+
+    /// A stream that begins with these requests.
+    pub async fn requests<const N: usize>(
+        &self,
+        first: [Request; N],
+    ) -> Result<WorkerStream, Status> {
+        let (requests, outgoing) = mpsc::channel(100);
+        for request in first {
+            requests.send(proto::SubscribeRequest { request: Some(request) }).await.unwrap();
+        }
+        let mut service = self.subscriptions.clone();
+        let events = service.subscribe(ReceiverStream::new(outgoing)).await?.into_inner();
+        Ok(WorkerStream { requests: Some(requests), events })
+    }
+
+    /// Changes how messages are delivered.
+    pub async fn update(
+        &mut self,
+        policy: proto::DeliveryPolicy,
+        paths: &[&str],
+    ) -> Result<proto::Subscription, Status> {
+        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        let request = proto::UpdateSubscriptionRequest {
+            topic: self.topic.clone(),
+            subscription_id: self.id.clone(),
+            policy: Some(policy),
+            update_mask: Some(prost_types::FieldMask { paths }),
+        };
+        let updated = self.subscriptions.update_subscription(request).await?;
+        Ok(updated.into_inner().subscription.unwrap())
+    }
+
     pub fn service(&mut self) -> &mut SubscriptionServiceClient<Connection> {
         &mut self.subscriptions
+    }
+}
+
+/// A worker's stream.
+pub struct WorkerStream {
+    /// Dropped when the client closes its side.
+    pub requests: Option<mpsc::Sender<proto::SubscribeRequest>>,
+    events: Streaming<proto::SubscribeResponse>,
+}
+
+impl WorkerStream {
+    /// Waits for the next event.
+    pub async fn any_event(&mut self) -> Event {
+        let event = soon("an event", self.events.message()).await.unwrap();
+        event.expect("the stream goes on").event.unwrap()
+    }
+
+    /// Waits for the next event that is no heartbeat.
+    pub async fn event(&mut self) -> Event {
+        loop {
+            match self.any_event().await {
+                Event::Heartbeat(_) => {}
+                event => return event,
+            }
+        }
+    }
+
+    /// The next messages; events that say that there are none may come before.
+    pub async fn work(&mut self) -> Vec<Work> {
+        loop {
+            match self.event().await {
+                Event::Deliveries(proto::Deliveries { deliveries }) => return work_of(deliveries),
+                Event::CaughtUp(_) | Event::Stalled(_) => {}
+                other => panic!("messages expected, not {other:?}"),
+            }
+        }
+    }
+
+    /// So many messages, in as many events as they come.
+    pub async fn works(&mut self, count: usize) -> Vec<Work> {
+        let mut works = Vec::new();
+        while works.len() < count {
+            works.extend(self.work().await);
+        }
+        assert_eq!(works.len(), count);
+        works
+    }
+
+    pub async fn caught_up(&mut self) {
+        let event = self.event().await;
+        assert!(matches!(event, Event::CaughtUp(_)), "{event:?}");
+    }
+
+    pub async fn stalled(&mut self) -> proto::Stalled {
+        match self.event().await {
+            Event::Stalled(stalled) => stalled,
+            other => panic!("stalled expected, not {other:?}"),
+        }
+    }
+
+    pub async fn ask(&self, request: Request) {
+        let request = proto::SubscribeRequest { request: Some(request) };
+        self.requests.as_ref().unwrap().send(request).await.unwrap();
+    }
+
+    /// Asks to settle messages, each by itself.
+    pub async fn settle(&self, request_id: i64, work: &[Work], verdict: Verdict) {
+        let settlements = settlements(work, &verdict);
+        self.ask(Request::Settle(proto::SettleMessages { settlements, request_id })).await;
+    }
+
+    /// Waits for the answer to a request; returns how many messages its settlements applied to. Reasons why
+    /// there are no messages may come before.
+    pub async fn settled(&mut self, request_id: i64) -> i32 {
+        loop {
+            match self.event().await {
+                Event::Settled(settled) => {
+                    assert_eq!(settled.request_id, request_id);
+                    return settled.applied.into_iter().sum();
+                }
+                Event::CaughtUp(_) | Event::Stalled(_) => {}
+                other => panic!("an answer expected, not {other:?}"),
+            }
+        }
+    }
+
+    /// Acknowledges messages, and waits until that is stored.
+    pub async fn acknowledge(&mut self, work: &[Work]) -> i32 {
+        self.settle(-1, work, Verdict::Acknowledge(proto::Acknowledge {})).await;
+        self.settled(-1).await
+    }
+
+    /// The error that the stream ends with.
+    pub async fn ended(&mut self) -> Status {
+        loop {
+            if let Err(status) = soon("the stream ends", self.events.message()).await {
+                return status;
+            }
+        }
+    }
+
+    /// Closes the client's side, and waits until the stream has ended well.
+    pub async fn close(mut self) {
+        self.requests = None;
+        while soon("the stream ends", self.events.message()).await.unwrap().is_some() {}
+    }
+}
+
+fn work_of(deliveries: Vec<proto::Delivery>) -> Vec<Work> {
+    let mut work = Vec::new();
+    for proto::Delivery { delivery, batch, attempts } in deliveries {
+        let messages = batch.unwrap_or_default().messages;
+        assert_eq!(messages.len(), attempts.len());
+        work.extend(messages.iter().zip(attempts).map(|(message, attempt)| Work {
+            delivery,
+            offset: message.offset,
+            payload: payload(message),
+            attempt,
+        }));
+    }
+    work
+}
+
+fn settlements(work: &[Work], verdict: &Verdict) -> Vec<proto::Settlement> {
+    let settlement = |work: &Work| proto::Settlement {
+        delivery: work.delivery,
+        offsets: vec![work.offset],
+        verdict: Some(verdict.clone()),
+        ..Default::default()
+    };
+    work.iter().map(settlement).collect()
+}
+
+/// A broker with messages `m0`, `m1` and so on in the topic `jobs`, and the subscription `pool`.
+pub async fn with_jobs(count: usize, policy: proto::DeliveryPolicy) -> (TestBroker, TestWorker) {
+    let broker = TestBroker::start().await;
+    broker.topic("jobs").await;
+    let worker = TestWorker::subscribe(&broker, "jobs", "pool", policy).await;
+    publish(&broker, count).await;
+    (broker, worker)
+}
+
+/// Publishes messages `m0`, `m1` and so on to the topic `jobs`.
+pub async fn publish(broker: &TestBroker, count: usize) {
+    if count > 0 {
+        let messages = (0..count).map(|number| format!("m{number}"));
+        broker.try_publish("jobs", PRODUCER, messages).await.unwrap();
     }
 }
 

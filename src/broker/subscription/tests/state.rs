@@ -33,6 +33,12 @@ enum Act {
     Settle { delivery: prop::sample::Index, from: usize, count: usize, verdict: Verdict },
     /// What a worker was given does not reach it.
     TakeBack,
+    /// One of the workers goes.
+    Leave { worker: prop::sample::Index },
+    /// All parked messages are delivered again.
+    Replay,
+    /// All parked messages are forgotten.
+    Discard,
     /// Seconds pass.
     Wait { seconds: u64 },
     /// What is to be stored is stored.
@@ -61,6 +67,9 @@ fn act() -> impl Strategy<Value = Act> {
         8 => (any::<prop::sample::Index>(), 0..5usize, 1..6usize, verdict())
             .prop_map(|(delivery, from, count, verdict)| Act::Settle { delivery, from, count, verdict }),
         1 => Just(Act::TakeBack),
+        1 => any::<prop::sample::Index>().prop_map(|worker| Act::Leave { worker }),
+        1 => Just(Act::Replay),
+        1 => Just(Act::Discard),
         3 => (1..12u64).prop_map(|seconds| Act::Wait { seconds }),
         3 => Just(Act::Store),
         1 => Just(Act::TakeOver),
@@ -74,6 +83,7 @@ enum Fate {
     New,
     /// A worker has it.
     Outstanding {
+        worker: WorkerId,
         delivery: DeliveryId,
         attempt: u32,
         deadline: Instant,
@@ -138,6 +148,8 @@ struct Run {
     workers: u64,
     /// Messages before it were removed since the last take-over.
     removed_before: i64,
+    /// Messages before it were removed.
+    log_start: i64,
 }
 
 impl Run {
@@ -156,6 +168,7 @@ impl Run {
             epoch: 1,
             workers: 0,
             removed_before: 0,
+            log_start: 0,
         }
     }
 
@@ -169,16 +182,31 @@ impl Run {
                 }
             }
             Act::TakeBack => self.take_back(),
+            Act::Leave { worker } if self.workers > 0 => {
+                let worker = WorkerId(worker.index(self.workers as usize) as u64);
+                self.state.leave(worker, self.now);
+                self.give_back(|of, _| of == worker);
+            }
+            Act::Leave { .. } => {}
+            Act::Replay => self.replay(),
+            Act::Discard => {
+                let parked = self.parked();
+                assert_eq!(self.state.discard(&parked), parked.len());
+                self.store();
+                assert_eq!(self.parked(), []);
+            }
             Act::Wait { seconds } => {
                 self.now += Duration::from_secs(seconds);
                 self.state.expire(self.now);
-                self.expire();
+                let now = self.now;
+                self.give_back(|_, deadline| deadline <= now);
             }
             Act::Store => self.store(),
             Act::TakeOver => self.take_over(),
             Act::Remove { before } => {
                 self.state.skip_before(Offset(before));
                 self.removed_before = self.removed_before.max(before);
+                self.log_start = self.log_start.max(before);
                 for fate in &mut self.fates[..before as usize] {
                     // A worker that has it may go on with it.
                     if !matches!(fate, Fate::Outstanding { .. }) {
@@ -190,10 +218,12 @@ impl Run {
         self.check();
     }
 
-    /// Hands messages to a new worker, as the owner does; returns its number.
-    fn take(&mut self, count: usize) -> WorkerId {
-        let worker = WorkerId(self.workers);
-        self.workers += 1;
+    /// Hands messages to a worker, as the owner does: to a new one, or to the last one again.
+    fn take(&mut self, count: usize) {
+        if self.workers == 0 || count % 2 == 0 {
+            self.workers += 1;
+        }
+        let worker = WorkerId(self.workers - 1);
         let due = self.state.due(self.now, count);
         let is_due = |fate: &Fate| matches!(fate, Fate::Waiting { due, .. } if *due <= self.now);
         let waiting = self.fates.iter().filter(|fate| is_due(fate)).count();
@@ -213,7 +243,6 @@ impl Run {
         if left > 0 {
             assert!(self.fates.iter().all(|fate| *fate != Fate::New), "new messages were left out");
         }
-        worker
     }
 
     fn hand_out(&mut self, worker: WorkerId, offsets: Vec<Offset>) {
@@ -231,7 +260,7 @@ impl Run {
             };
             assert_eq!((delivered.offset, delivered.attempt), (*offset, attempt));
             let deadline = self.now + Duration::from_secs(DEADLINE);
-            *fate = Fate::Outstanding { delivery, attempt, deadline };
+            *fate = Fate::Outstanding { worker, delivery, attempt, deadline };
         }
         self.deliveries.push((delivery, offsets.iter().map(|offset| offset.0).collect()));
     }
@@ -256,7 +285,7 @@ impl Run {
         let mut expected = 0;
         for offset in chosen {
             let fate = self.fates[offset as usize].clone();
-            let Fate::Outstanding { delivery, attempt, .. } = fate else { continue };
+            let Fate::Outstanding { worker, delivery, attempt, .. } = fate else { continue };
             if delivery != id {
                 continue;
             }
@@ -271,7 +300,7 @@ impl Run {
                 }
                 Verdict::Extend { by } => {
                     let by = by.unwrap_or(Duration::from_secs(DEADLINE));
-                    Fate::Outstanding { delivery, attempt, deadline: self.now + by }
+                    Fate::Outstanding { worker, delivery, attempt, deadline: self.now + by }
                 }
             };
         }
@@ -280,9 +309,9 @@ impl Run {
 
     fn take_back(&mut self) {
         let taken_by = self.deliveries.len();
-        let worker = self.take(3);
-        self.state.take_back(worker, self.now);
-        for (_, offsets) in self.deliveries.drain(taken_by..) {
+        self.take(3);
+        for (delivery, offsets) in self.deliveries.drain(taken_by..) {
+            self.state.take_back(delivery, self.now);
             for offset in offsets {
                 let fate = &mut self.fates[offset as usize];
                 if let Fate::Outstanding { attempt, .. } = *fate {
@@ -295,10 +324,30 @@ impl Run {
         }
     }
 
-    fn expire(&mut self) {
+    /// The messages that are stored as parked, and still in the log.
+    fn parked(&mut self) -> Vec<Offset> {
+        self.store();
+        let rows = self.database.rows.iter().filter(|(_, row)| matches!(row, Row::Parked { .. }));
+        let offsets = rows.map(|(offset, _)| *offset);
+        offsets.filter(|offset| offset.0 >= self.log_start).collect()
+    }
+
+    fn replay(&mut self) {
+        let parked = self.parked();
+        assert_eq!(self.state.replay(&parked, self.now), parked.len());
+        assert_eq!(self.state.replay(&parked, self.now), 0, "they are parked no more");
+        for offset in &parked {
+            self.fates[offset.0 as usize] = Fate::Waiting { attempts: 0, due: self.now };
+        }
+        self.store();
+        assert_eq!(self.parked(), []);
+    }
+
+    /// What some workers have is delivered again.
+    fn give_back(&mut self, is_over: impl Fn(WorkerId, Instant) -> bool) {
         for (offset, fate) in self.fates.iter_mut().enumerate() {
-            if let Fate::Outstanding { attempt, deadline, .. } = *fate
-                && deadline <= self.now
+            if let Fate::Outstanding { worker, attempt, deadline, .. } = *fate
+                && is_over(worker, deadline)
             {
                 let is_removed = (offset as i64) < self.removed_before;
                 *fate = match is_removed || self.policy.is_last(attempt) {
@@ -350,6 +399,10 @@ impl Run {
             _ => None,
         });
         assert_eq!(self.state.next_due(), dues.min());
+        let of_workers: usize = (0..self.workers)
+            .map(|worker| self.state.outstanding_of(WorkerId(worker)).messages)
+            .sum();
+        assert_eq!(of_workers, outstanding);
     }
 }
 

@@ -1,0 +1,108 @@
+//! Encodes what subscriptions answer.
+
+use std::time::Duration;
+
+use crate::{
+    broker::{DeliveryLimit, Description, Idle, Received, SharedDelivery},
+    grpc::trunkline::{encode, frames},
+    model::{Consumer, DeliveryPolicy, ParkedMessage, Sharing, TopicName},
+    proto::{
+        self,
+        raw::{self, subscribe_response::Event},
+        stalled::Limit as ProtoLimit,
+    },
+};
+
+pub(super) fn subscription(topic: &TopicName, consumer: Consumer) -> proto::Subscription {
+    let Sharing { policy, retried, parked } = match consumer.sharing {
+        Some(sharing) => sharing,
+        None => Sharing { policy: DeliveryPolicy::default(), retried: 0, parked: 0 },
+    };
+    proto::Subscription {
+        topic: topic.as_str().to_owned(),
+        subscription_id: consumer.id.as_str().to_owned(),
+        policy: Some(self::policy(&policy)),
+        floor: consumer.position.0,
+        head: consumer.head.0,
+        retried_messages: retried,
+        parked_messages: parked,
+        create_time: Some(consumer.created_at.into()),
+        owner: encode::owner(consumer.owner),
+    }
+}
+
+pub(super) fn policy(policy: &DeliveryPolicy) -> proto::DeliveryPolicy {
+    let duration = |time: Duration| time.try_into().ok();
+    let max_deliveries = policy.max_deliveries.unwrap_or(0);
+    proto::DeliveryPolicy {
+        ack_deadline: duration(policy.ack_deadline),
+        min_backoff: duration(policy.backoff.shortest),
+        max_backoff: duration(policy.backoff.longest),
+        max_deliveries: max_deliveries.try_into().unwrap_or(i32::MAX),
+    }
+}
+
+pub(super) fn received(received: Received) -> raw::ReceiveResponse {
+    raw::ReceiveResponse { deliveries: deliveries(received.deliveries), head: received.head.0 }
+}
+
+fn deliveries(deliveries: Vec<SharedDelivery>) -> Vec<raw::Delivery> {
+    let delivery = |SharedDelivery { id, messages, attempts }| raw::Delivery {
+        delivery: i64::try_from(id).unwrap_or(i64::MAX),
+        batch: frames::encode(&messages),
+        attempts: attempts.into_iter().map(|it| i32::try_from(it).unwrap_or(i32::MAX)).collect(),
+    };
+    deliveries.into_iter().map(delivery).collect()
+}
+
+/// The first event of a worker's stream.
+pub(super) fn attached(stands: Description) -> Event {
+    let policy = Some(self::policy(&stands.policy));
+    let (floor, head) = (stands.floor.0, stands.head.0);
+    Event::Attached(proto::SubscriptionAttached { policy, floor, head })
+}
+
+/// What a worker's stream gets.
+pub(super) fn event(received: Received) -> Event {
+    let Received { deliveries, idle, outstanding, .. } = received;
+    let limit = match idle {
+        None => {
+            return Event::Deliveries(raw::Deliveries { deliveries: self::deliveries(deliveries) });
+        }
+        Some(Idle::CaughtUp) => return Event::CaughtUp(proto::CaughtUp { head: received.head.0 }),
+        Some(Idle::Stalled(limit)) => limit,
+    };
+    let limit = match limit {
+        DeliveryLimit::WorkerMessages => ProtoLimit::WorkerMessages,
+        DeliveryLimit::WorkerBytes => ProtoLimit::WorkerBytes,
+        DeliveryLimit::Outstanding => ProtoLimit::Outstanding,
+        DeliveryLimit::Retried => ProtoLimit::Retried,
+    };
+    Event::Stalled(proto::Stalled {
+        limit: limit.into(),
+        outstanding_messages: count(outstanding.messages),
+        outstanding_bytes: i64::try_from(outstanding.bytes).unwrap_or(i64::MAX),
+    })
+}
+
+/// The answer to a request that settled messages.
+pub(super) fn settled(request_id: i64, applied: &[usize]) -> Event {
+    Event::Settled(proto::Settled { request_id, applied: counts(applied) })
+}
+
+pub(super) fn counts(counts: &[usize]) -> Vec<i32> {
+    counts.iter().map(|it| count(*it)).collect()
+}
+
+pub(super) fn count(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+pub(super) fn parked_message(message: ParkedMessage) -> proto::ParkedMessage {
+    proto::ParkedMessage {
+        offset: message.offset.0,
+        attempts: i32::try_from(message.attempts).unwrap_or(i32::MAX),
+        reason: message.reason.to_string(),
+        park_time: Some(message.parked_at.into()),
+    }
+}

@@ -1,0 +1,253 @@
+//! Workers that hold a stream: they get messages as there are some, and settle them meanwhile.
+
+use std::time::Duration;
+
+use tonic::Code;
+use trunkline::proto::{
+    self, settlement::Verdict, stalled::Limit, subscribe_request::Request,
+    subscribe_response::Event,
+};
+
+use crate::support::{
+    TestBroker, info, soon, until,
+    worker::{TestWorker, at_once, payloads, publish, retry, with_jobs},
+};
+
+fn policy() -> proto::DeliveryPolicy {
+    proto::DeliveryPolicy::default()
+}
+
+fn acknowledge() -> Verdict {
+    Verdict::Acknowledge(proto::Acknowledge {})
+}
+
+#[tokio::test]
+async fn a_stream_gets_messages_as_there_are_some_and_settles_them() {
+    let (broker, mut worker) = with_jobs(3, policy()).await;
+    let mut stream = worker.stream().await;
+    let work = stream.work().await;
+    assert_eq!(payloads(&work), ["m0", "m1", "m2"]);
+    stream.caught_up().await;
+    stream.settle(7, &work[1..], acknowledge()).await;
+    stream.settle(8, &work, acknowledge()).await;
+    assert_eq!(stream.settled(7).await, 2);
+    assert_eq!(stream.settled(8).await, 1, "two were settled already");
+    assert_eq!(worker.describe().await.floor, 3);
+    publish(&broker, 1).await;
+    assert_eq!(payloads(&stream.work().await), ["m0"]);
+    stream.caught_up().await;
+    stream.close().await;
+}
+
+#[tokio::test]
+async fn the_first_event_says_how_messages_are_delivered() {
+    let (_broker, worker) = with_jobs(3, at_once()).await;
+    let mut stream = worker.try_stream(worker.open()).await.unwrap();
+    let Event::Attached(attached) = stream.event().await else { panic!("attached expected") };
+    let policy = attached.policy.unwrap();
+    assert_eq!(policy.ack_deadline.unwrap().seconds, 30);
+    assert_eq!(policy.min_backoff, Some(prost_types::Duration::default()));
+    assert_eq!((attached.floor, attached.head), (0, 3));
+}
+
+#[tokio::test]
+async fn a_worker_gets_no_more_than_it_can_have_and_is_told_so_once() {
+    let (broker, worker) = with_jobs(10, policy()).await;
+    let open = proto::OpenSubscription { max_outstanding_messages: 4, ..worker.open() };
+    let mut stream = worker.stream_as(open).await;
+    let work = stream.work().await;
+    assert_eq!(payloads(&work), ["m0", "m1", "m2", "m3"]);
+    let stalled = stream.stalled().await;
+    assert_eq!((stalled.limit(), stalled.outstanding_messages), (Limit::WorkerMessages, 4));
+    assert!(stalled.outstanding_bytes > 8);
+    publish(&broker, 1).await;
+    // Another worker gets them meanwhile.
+    let mut other = worker.stream().await;
+    let theirs = other.works(7).await;
+    assert_eq!(theirs[0].offset, 4);
+    other.caught_up().await;
+    stream.settle(1, &work[..1], acknowledge()).await;
+    assert_eq!(stream.settled(1).await, 1);
+    publish(&broker, 3).await;
+    // Room for one.
+    let mut more = Vec::new();
+    for stream in [&mut stream, &mut other] {
+        more.extend(stream.work().await);
+    }
+    assert_eq!(more.len(), 3);
+}
+
+#[tokio::test]
+async fn a_worker_gets_no_more_bytes_than_it_can_have_but_any_message_if_it_has_none() {
+    let (broker, worker) = with_jobs(0, policy()).await;
+    for _ in 0..3 {
+        broker.publish("jobs", ["x".repeat(1_000).as_str()]).await;
+    }
+    let open = proto::OpenSubscription { max_outstanding_bytes: 1_800, ..worker.open() };
+    let mut stream = worker.stream_as(open).await;
+    let work = stream.work().await;
+    assert_eq!(work.len(), 1);
+    assert_eq!(stream.stalled().await.limit(), Limit::WorkerBytes);
+    stream.settle(1, &work, acknowledge()).await;
+    // There is room at once, and the answer comes once it is on disk.
+    assert_eq!(stream.work().await[0].offset, 1);
+    assert_eq!(stream.settled(1).await, 1);
+    let open = proto::OpenSubscription { max_outstanding_bytes: 1, ..worker.open() };
+    let mut other = worker.stream_as(open).await;
+    assert_eq!(other.work().await[0].offset, 2);
+}
+
+#[tokio::test]
+async fn what_a_worker_has_is_delivered_again_when_its_stream_ends() {
+    let (_broker, mut worker) = with_jobs(3, at_once()).await;
+    let mut stream = worker.stream().await;
+    let work = stream.work().await;
+    assert_eq!(stream.acknowledge(&work[1..2]).await, 1);
+    drop(stream);
+    let again = worker.receive(10).await;
+    assert_eq!(payloads(&again), ["m0", "m2"]);
+    assert!(again.iter().all(|work| work.attempt == 2));
+}
+
+#[tokio::test]
+async fn a_worker_that_stops_gets_no_more_and_settles_what_it_has() {
+    let (broker, mut worker) = with_jobs(2, policy()).await;
+    let mut stream = worker.stream().await;
+    let work = stream.works(2).await;
+    stream.ask(Request::Stop(proto::StopDelivery {})).await;
+    // It is carried out in the order of the requests.
+    assert_eq!(stream.acknowledge(&work[..1]).await, 1);
+    publish(&broker, 1).await;
+    assert_eq!(worker.receive(10).await.len(), 1);
+    assert_eq!(stream.acknowledge(&work[1..]).await, 1);
+    stream.close().await;
+    assert_eq!(worker.describe().await.floor, 2);
+}
+
+#[tokio::test]
+async fn what_was_asked_is_answered_when_the_client_closes_its_side() {
+    let (_broker, mut worker) = with_jobs(500, policy()).await;
+    let mut stream = worker.stream().await;
+    let work = stream.works(500).await;
+    for (number, work) in work.chunks(10).enumerate() {
+        stream.settle(number as i64, work, acknowledge()).await;
+    }
+    stream.requests = None;
+    for number in 0..50 {
+        assert_eq!(stream.settled(number).await, 10);
+    }
+    stream.close().await;
+    assert_eq!(worker.describe().await.floor, 500);
+}
+
+#[tokio::test]
+async fn a_message_whose_deadline_passes_goes_to_another_worker() {
+    let second = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+    let policy = proto::DeliveryPolicy { ack_deadline: second, ..at_once() };
+    let (_broker, worker) = with_jobs(1, policy).await;
+    let mut slow = worker.stream().await;
+    let work = slow.work().await;
+    slow.ask(Request::Stop(proto::StopDelivery {})).await;
+    let mut other = worker.stream().await;
+    let again = other.work().await;
+    assert_eq!((payloads(&again), again[0].attempt), (vec!["m0"], 2));
+    assert_eq!(slow.acknowledge(&work).await, 0);
+    assert_eq!(other.acknowledge(&again).await, 1);
+}
+
+#[tokio::test]
+async fn messages_that_are_far_apart_are_delivered_again_together() {
+    let (broker, worker) = with_jobs(0, at_once()).await;
+    for _ in 0..50 {
+        publish(&broker, 10).await;
+    }
+    let mut stream = worker.stream().await;
+    let work = stream.works(500).await;
+    stream.ask(Request::Stop(proto::StopDelivery {})).await;
+    let (again, done): (Vec<_>, Vec<_>) = work.into_iter().partition(|it| it.offset % 10 == 3);
+    assert_eq!(stream.acknowledge(&done).await, 450);
+    stream.settle(1, &again, retry(None)).await;
+    assert_eq!(stream.settled(1).await, 50);
+    // The broker does not have them in memory any more.
+    let database = broker.database.clone();
+    broker.stop().await;
+    let broker = TestBroker::start_on(database).await;
+    let worker = TestWorker::at(&broker.client, "jobs", "pool");
+    let mut stream = worker.stream().await;
+    let again = stream.work().await;
+    assert_eq!(again.len(), 50);
+    assert!(again.iter().all(|it| it.attempt == 2 && it.offset % 10 == 3 && it.payload == "m3"));
+    assert_eq!(stream.acknowledge(&again).await, 50);
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_the_broker_stops_after_what_was_asked_is_stored() {
+    let (broker, worker) = with_jobs(2, policy()).await;
+    let mut stream = worker.stream().await;
+    let mut idle = worker.stream().await;
+    idle.ask(Request::Stop(proto::StopDelivery {})).await;
+    let work = stream.works(2).await;
+    stream.settle(1, &work, acknowledge()).await;
+    assert_eq!(stream.settled(1).await, 2);
+    let stopped = broker.shut_down();
+    info(&stream.ended().await, Code::Unavailable, "DRAINING");
+    info(&idle.ended().await, Code::Unavailable, "DRAINING");
+    soon("the broker stops", stopped).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_subscription_is_deleted() {
+    let (_broker, mut worker) = with_jobs(2, policy()).await;
+    let mut stream = worker.stream().await;
+    stream.works(2).await;
+    let open = worker.open();
+    let (topic, subscription_id) = (open.topic, open.subscription_id);
+    let request = proto::DeleteSubscriptionRequest { topic, subscription_id };
+    worker.service().delete_subscription(request).await.unwrap();
+    info(&stream.ended().await, Code::NotFound, "CONSUMER_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_after_a_seek() {
+    let (broker, worker) = with_jobs(3, policy()).await;
+    let mut stream = worker.stream().await;
+    let work = stream.works(3).await;
+    stream.caught_up().await;
+    assert_eq!(
+        broker.seek("jobs", "pool", proto::seek_request::Target::Offset(2)).await.unwrap(),
+        2
+    );
+    let again = stream.work().await;
+    assert_eq!((payloads(&again), again[0].attempt), (vec!["m2"], 1));
+    assert_eq!(stream.acknowledge(&work).await, 0);
+    assert_eq!(stream.acknowledge(&again).await, 1);
+}
+
+#[tokio::test]
+async fn a_quiet_stream_sends_heartbeats() {
+    let (_broker, worker) = with_jobs(0, policy()).await;
+    let interval = Duration::from_millis(100).try_into().ok();
+    let open = proto::OpenSubscription { heartbeat_interval: interval, ..worker.open() };
+    let mut stream = worker.stream_as(open).await;
+    stream.caught_up().await;
+    for _ in 0..3 {
+        assert!(matches!(stream.any_event().await, Event::Heartbeat(_)));
+    }
+}
+
+#[tokio::test]
+async fn a_policy_can_be_changed_while_workers_work() {
+    let (_broker, mut worker) = with_jobs(1, at_once()).await;
+    let mut stream = worker.stream().await;
+    let work = stream.work().await;
+    let policy = proto::DeliveryPolicy { max_deliveries: 1, ..policy() };
+    let updated = worker.update(policy, &["max_deliveries"]).await.unwrap();
+    let stored = updated.policy.unwrap();
+    assert_eq!(stored.max_deliveries, 1);
+    assert_eq!(stored.max_backoff, Some(prost_types::Duration::default()), "it is not named");
+    stream.settle(1, &work, retry(None)).await;
+    assert_eq!(stream.settled(1).await, 1);
+    until("the message is parked", async || worker.describe().await.parked_messages == 1).await;
+    let all = worker.update(proto::DeliveryPolicy::default(), &[]).await.unwrap();
+    assert_eq!(all.policy.unwrap().max_backoff.unwrap().seconds, 60);
+}
