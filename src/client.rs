@@ -1,10 +1,11 @@
 //! The client library: publish and consume, without the broker's code.
 //!
 //! A [`Client`] is a connection to a broker. It opens a [`Producer`], which batches messages and
-//! stores each of them exactly once, and a [`Consumer`], a stream of messages that resumes when its
-//! connection breaks. Each has a connection of its own, so that none delays another. Everything
-//! else that a broker offers is a call of [`Client::topics`], [`Client::producers`] or
-//! [`Client::consumers`].
+//! stores each of them exactly once, a [`Consumer`], a stream of messages that resumes when its
+//! connection breaks, and a [`Worker`], which runs a handler for each message of a subscription that
+//! workers share. Each has a connection of its own, so that none delays another. Everything else that
+//! a broker offers is a call of [`Client::topics`], [`Client::producers`], [`Client::consumers`] or
+//! [`Client::subscriptions`].
 //!
 //! ```no_run
 //! use tokio_stream::StreamExt as _;
@@ -40,7 +41,9 @@
 //! * A consumer's messages arrive in the order of their offsets. With [`Commit::Manual`] and
 //!   [`Commit::Auto`] no message is skipped, whatever breaks; with [`Commit::AtMostOnce`] none
 //!   arrives twice.
-//! * Memory is bounded: a producer waits for room, and a consumer reads only a few frames ahead.
+//! * Each message of a subscription is handled until a worker acknowledges it, or it is parked.
+//! * Memory is bounded: a producer waits for room, a consumer reads only a few frames ahead, and a
+//!   worker says how many messages it may have.
 //!
 //! With the feature `otel`, traces follow messages from producers to consumers: the module `trace` says
 //! how.
@@ -58,10 +61,11 @@ mod producer;
 mod start;
 #[cfg(feature = "otel")]
 pub mod trace;
+mod worker;
 
 #[cfg(feature = "cli")]
 pub(crate) use address::complete;
-pub use builder::{ClientBuilder, ConsumerBuilder, ProducerBuilder};
+pub use builder::{ClientBuilder, ConsumerBuilder, ProducerBuilder, WorkerBuilder};
 pub use connect::{Client, Connection};
 #[doc(hidden)]
 pub use consumer::decode_batch;
@@ -71,3 +75,4 @@ pub use error::{ConnectError, Error, Refusal, explain, is_broken_connection, rea
 pub use message::Message;
 pub use producer::{Acknowledgement, Producer};
 pub use start::Start;
+pub use worker::{IntoVerdict, Job, Verdict, Worker, WorkerEvent, WorkerNotice, WorkerStream};

@@ -22,6 +22,7 @@ use super::{
 use crate::proto::{
     access_service_client::AccessServiceClient, consumer_service_client::ConsumerServiceClient,
     overview_service_client::OverviewServiceClient, producer_service_client::ProducerServiceClient,
+    subscription_service_client::SubscriptionServiceClient,
     topic_service_client::TopicServiceClient,
 };
 
@@ -144,6 +145,24 @@ impl Client {
     /// ```
     pub fn consumers(&self) -> ConsumerServiceClient<Connection> {
         ConsumerServiceClient::new(self.connection())
+    }
+
+    /// Subscriptions: create, describe, list, change, delete, see what is parked, and work without a
+    /// [`Worker`](super::Worker).
+    ///
+    /// ```no_run
+    /// # async fn example(client: trunkline::client::Client) -> Result<(), trunkline::client::Error> {
+    /// use trunkline::proto::GetSubscriptionRequest;
+    ///
+    /// let (topic, subscription_id) = ("orders".to_owned(), "billing".to_owned());
+    /// let request = GetSubscriptionRequest { topic, subscription_id };
+    /// let found = client.subscriptions().get_subscription(request).await?.into_inner();
+    /// println!("{} parked", found.subscription.map_or(0, |it| it.parked_messages));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn subscriptions(&self) -> SubscriptionServiceClient<Connection> {
+        SubscriptionServiceClient::new(self.connection())
     }
 
     /// Tokens, grants and owners of registrations; and who this client is.

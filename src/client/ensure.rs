@@ -7,10 +7,13 @@ use crate::{
         start::Start,
     },
     proto::{
-        CreateTopicRequest, CreateTopicResponse, RegisterConsumerRequest, RegisterConsumerResponse,
+        CreateSubscriptionRequest, CreateSubscriptionResponse, CreateTopicRequest,
+        CreateTopicResponse, DeliveryPolicy, RegisterConsumerRequest, RegisterConsumerResponse,
         RegisterProducerRequest, RegisterProducerResponse,
         consumer_service_client::ConsumerServiceClient,
-        producer_service_client::ProducerServiceClient, topic_service_client::TopicServiceClient,
+        producer_service_client::ProducerServiceClient,
+        subscription_service_client::SubscriptionServiceClient,
+        topic_service_client::TopicServiceClient,
     },
 };
 
@@ -84,5 +87,34 @@ impl Client {
             async { ConsumerServiceClient::new(connection).register_consumer(request).await }
         };
         Ok(self.call(register).await?.into_inner())
+    }
+
+    /// Creates a subscription on a topic, at `start` and with a policy, unless it exists; the answer says
+    /// which. What exists keeps its policy. The broker makes an id up if the given one is empty.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] with NOT_FOUND if the topic does not exist, with OUT_OF_RANGE if a new
+    /// subscription would start outside the log, or with FAILED_PRECONDITION if the id is that of a
+    /// consumer which workers do not share; [`Error::Lost`] if no broker is reached.
+    pub async fn ensure_subscription(
+        &self,
+        topic: &str,
+        subscription_id: &str,
+        start: Start,
+        policy: DeliveryPolicy,
+    ) -> Result<CreateSubscriptionResponse, Error> {
+        let request = CreateSubscriptionRequest {
+            topic: topic.to_owned(),
+            subscription_id: subscription_id.to_owned(),
+            policy: Some(policy),
+            start: Some(start.into()),
+            if_missing: true,
+        };
+        let create = |connection| {
+            let request = unary(request.clone());
+            async { SubscriptionServiceClient::new(connection).create_subscription(request).await }
+        };
+        Ok(self.call(create).await?.into_inner())
     }
 }

@@ -9,7 +9,7 @@ use crate::proto::{
     self, MAX_HEADER_NAME_BYTES, MAX_HEADERS, MAX_HEADERS_BYTES, MAX_MESSAGE_BYTES, NewMessage,
 };
 
-/// A message as a consumer receives it.
+/// A message as a consumer or a worker receives it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     /// The message's number in its topic. Offsets are dense, start at 0, and never change.

@@ -2,7 +2,10 @@
 
 use std::time::SystemTime;
 
-use crate::proto::{LogEdge, read_messages_request, register_consumer_request, seek_request};
+use crate::proto::{
+    LogEdge, create_subscription_request, read_messages_request, register_consumer_request,
+    seek_request,
+};
 
 /// Where in a topic's log to begin.
 ///
@@ -25,7 +28,7 @@ pub enum Start {
     Time(SystemTime),
 }
 
-/// Three requests say where to begin, each with a oneof of its own.
+/// Four requests say where to begin, each with a oneof of its own.
 macro_rules! into_oneof {
     ($($oneof:ty),*) => {$(
         impl From<Start> for $oneof {
@@ -41,4 +44,9 @@ macro_rules! into_oneof {
     )*};
 }
 
-into_oneof!(register_consumer_request::Start, seek_request::Target, read_messages_request::Start);
+into_oneof!(
+    register_consumer_request::Start,
+    seek_request::Target,
+    read_messages_request::Start,
+    create_subscription_request::Start
+);
