@@ -48,6 +48,7 @@ mod registration;
 mod render;
 mod retention;
 mod start;
+mod subscription;
 mod suggestion;
 mod tail;
 mod this_user;
@@ -56,6 +57,7 @@ mod token;
 mod top;
 mod topic;
 mod who_am_i;
+mod work;
 
 use std::{
     io::{self, Write as _},
@@ -117,11 +119,13 @@ async fn call(client: &Client, url: &str, command: Command) -> Result<(), Failur
         Command::Topic(command) => topic::run(client, command).await,
         Command::Producer(command) => producer::run(client, command).await,
         Command::Consumer(command) => consumer::run(client, command).await,
+        Command::Subscription(command) => subscription::run(client, command).await,
         Command::Lag(lag) => lag::run(client, lag).await,
         Command::Tail(tail) => tail::run(client, tail).await,
         Command::Pub(publish) => publish::run(client, publish).await,
         Command::Produce(produce) => produce::run(client, *produce).await,
         Command::Consume(consume) => consume::run(client, consume).await,
+        Command::Work(work) => work::run(client, work).await,
         Command::Token(command) => token::run(client, command).await,
         Command::Grant(command) => grant::run(client, command).await,
         Command::Audit(command) => audit::run(client, command).await,

@@ -8,7 +8,8 @@ use super::{
     consumer::ConsumerCommand, context::ContextCommand, empty_values::refuse_empty_values,
     endpoint::EndpointArgs, grant::GrantCommand, help::arrange, lag::LagArgs, man::ManArgs,
     output::OutputArgs, produce::ProduceArgs, producer::ProducerCommand, publish::PublishArgs,
-    quota::QuotaCommand, tail::TailArgs, token::TokenCommand, top::TopArgs, topic::TopicCommand,
+    quota::QuotaCommand, subscription::SubscriptionCommand, tail::TailArgs, token::TokenCommand,
+    top::TopArgs, topic::TopicCommand, work::WorkArgs,
 };
 use crate::server::options::{MigrateOptions, ServeOptions};
 
@@ -49,6 +50,11 @@ pub(super) enum Command {
     /// Register, list, describe, move and assign consumers, and see which are behind.
     #[command(subcommand)]
     Consumer(ConsumerCommand),
+    /// Create, list, describe, change, move and delete subscriptions, and see what is parked.
+    ///
+    /// Many workers share the messages of a subscription, and acknowledge each by itself.
+    #[command(subcommand)]
+    Subscription(SubscriptionCommand),
     /// Publish messages that are given as arguments, and print their offsets.
     ///
     /// It publishes each message once and does not try again. `trunkline produce` is for many
@@ -63,6 +69,11 @@ pub(super) enum Command {
     /// Print messages, one a line, and wait for more.
     #[command(visible_alias = "sub")]
     Consume(ConsumeArgs),
+    /// Work on the messages of a subscription: print them, or run a command for each.
+    ///
+    /// A message is acknowledged when it is printed and read, or when its command has succeeded.
+    /// Ctrl-C and SIGTERM wait for the commands that run; a second one ends them.
+    Work(WorkArgs),
     /// Print a topic's newest messages without a consumer, and optionally those that follow.
     Tail(TailArgs),
     /// List the consumers that are behind, those with the most messages left first.

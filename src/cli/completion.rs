@@ -57,6 +57,7 @@ enum Kind {
     Topic,
     Consumer,
     Producer,
+    Subscription,
     Context,
 }
 
@@ -75,10 +76,13 @@ fn attach(command: Command, group: Option<&str>, factory: Factory) -> Command {
             (_, "produce", "files") => return arg.value_hint(ValueHint::AnyPath),
             ("context", "use" | "remove", "name") => Kind::Context,
             // A new name has no completions.
-            ("topic", "create", _) | ("consumer" | "producer", "register", "second") => return arg,
+            ("topic", "create", _)
+            | ("consumer" | "producer", "register", "second")
+            | ("subscription", "create", "second") => return arg,
             ("topic" | "tail", _, "name") | (_, "copy", "source") => Kind::Topic,
             (_, _, "topic" | "topics" | "bad_lines_topic") => Kind::Topic,
-            ("consumer" | "producer", _, "first") => Kind::Topic,
+            ("consumer" | "producer" | "subscription", _, "first") => Kind::Topic,
+            ("subscription", _, "second") | (_, _, "subscription") => Kind::Subscription,
             ("consumer", _, "second") | (_, "consume", "consumer") => Kind::Consumer,
             ("producer", _, "second") | (_, "produce" | "pub", "producer") => Kind::Producer,
             _ => return arg,
@@ -108,6 +112,7 @@ fn names(kind: Kind, factory: Factory) -> Option<Vec<String>> {
         Kind::Topic => Unknown::Topic(String::new()),
         Kind::Consumer => Unknown::Consumer { topic: topic(&matches), id: String::new() },
         Kind::Producer => Unknown::Producer { topic: topic(&matches), id: String::new() },
+        Kind::Subscription => Unknown::Subscription { topic: topic(&matches), id: String::new() },
     };
     let endpoint = EndpointArgs::from_arg_matches(&matches).ok()?.resolve().ok()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;

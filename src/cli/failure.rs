@@ -25,6 +25,7 @@ pub(super) enum Unknown {
     Topic(String),
     Consumer { topic: String, id: String },
     Producer { topic: String, id: String },
+    Subscription { topic: String, id: String },
 }
 
 impl Unknown {
@@ -42,7 +43,9 @@ impl Unknown {
     pub(super) fn name(&self) -> &str {
         match self {
             Self::Topic(name) => name,
-            Self::Consumer { id, .. } | Self::Producer { id, .. } => id,
+            Self::Consumer { id, .. }
+            | Self::Producer { id, .. }
+            | Self::Subscription { id, .. } => id,
         }
     }
 }
@@ -130,7 +133,12 @@ pub(super) fn print_notice(message: &str) {
 fn remedy(refusal: &Refusal) -> Option<&'static str> {
     Some(match refusal.reason.as_str() {
         "TOPIC_NOT_FOUND" => "`trunkline topic list` lists the topics",
-        "CONSUMER_NOT_FOUND" => "`trunkline consumer register` or --register creates it",
+        "CONSUMER_NOT_FOUND" => {
+            "`trunkline consumer register` or --register creates it; `trunkline subscription create` \
+             creates one that workers share"
+        }
+        "CONSUMER_IS_SHARED" => "`trunkline work` works on its messages",
+        "NOT_A_SUBSCRIPTION" => "`trunkline consume` prints its messages",
         "PRODUCER_NOT_FOUND" | "PRODUCER_NOT_REGISTERED" => {
             "`trunkline producer register` or --register creates it"
         }

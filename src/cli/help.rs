@@ -31,7 +31,9 @@ pub(super) fn arrange(mut command: Command) -> Command {
             false => hide(command, |_| true),
         });
     }
-    for (group, id) in [("consumer", "CONSUMER"), ("producer", "PRODUCER")] {
+    for (group, id) in
+        [("consumer", "CONSUMER"), ("producer", "PRODUCER"), ("subscription", "SUBSCRIPTION")]
+    {
         command = at(command, &[group], &|command| name_arguments(command, id));
     }
     for (path, lines) in examples::EXAMPLES {
@@ -42,8 +44,8 @@ pub(super) fn arrange(mut command: Command) -> Command {
     command
 }
 
-/// Has the usage of the subcommands for consumers or producers say what is required. By itself, it
-/// would show arguments as optional that are not, as they may also follow `--topic`.
+/// Has the usage of the subcommands for consumers, producers or subscriptions say what is required. By
+/// itself, it would show arguments as optional that are not, as they may also follow `--topic`.
 fn name_arguments(mut group: Command, id: &'static str) -> Command {
     for (name, arguments) in [
         ("describe", format!("<TOPIC> <{id}>")),
@@ -51,6 +53,10 @@ fn name_arguments(mut group: Command, id: &'static str) -> Command {
         ("seek", format!("--to <START> <TOPIC> <{id}>")),
         ("assign", format!("<TOPIC> <{id}> <PRINCIPAL>")),
         ("register", format!("<TOPIC> [{id}]")),
+        ("create", format!("<TOPIC> [{id}]")),
+        ("update", format!("<TOPIC> <{id}>")),
+        ("delete", format!("<TOPIC> <{id}>")),
+        ("parked", format!("<TOPIC> <{id}>")),
     ] {
         if group.find_subcommand(name).is_some() {
             let usage = format!("trunkline {} {name} [OPTIONS] {arguments}", group.get_name());

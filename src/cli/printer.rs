@@ -37,6 +37,8 @@ pub(super) struct Printer {
     rendered: Vec<u8>,
     /// The number of bytes that the system has taken.
     written: u64,
+    /// The number of messages that are known to have arrived.
+    arrived: u64,
     /// Groups of messages that have not arrived completely. All but the first group have at least
     /// one unread byte, so there are no more groups than a pipe holds bytes.
     unread: VecDeque<PrintedGroup>,
@@ -49,6 +51,8 @@ struct PrintedGroup {
     ends: Vec<u64>,
     /// The number of messages known to have arrived.
     arrived: usize,
+    /// The number of messages of earlier groups that arrive with the last one of these.
+    earlier: usize,
 }
 
 impl Printer {
@@ -59,6 +63,7 @@ impl Printer {
             pipe: Pipe::of_standard_output()?,
             rendered: Vec::with_capacity(2 * PIECE_BYTES),
             written: 0,
+            arrived: 0,
             unread: VecDeque::new(),
         })
     }
@@ -80,10 +85,12 @@ impl Printer {
             }
         });
         let written = written.and_then(|()| self.write_rendered());
-        let group = PrintedGroup { messages, ends, arrived: 0 };
+        let mut group = PrintedGroup { messages, ends, arrived: 0, earlier: 0 };
         // A group that prints no bytes has arrived with the group before it.
-        if self.unread.back().is_some_and(|last| last.ends.last() == group.ends.last()) {
-            self.unread.pop_back();
+        if self.unread.back().is_some_and(|last| last.ends.last() == group.ends.last())
+            && let Some(last) = self.unread.pop_back()
+        {
+            group.earlier = last.not_arrived();
         }
         self.unread.push_back(group);
         written
@@ -106,6 +113,12 @@ impl Printer {
         Ok(())
     }
 
+    /// The number of messages that had arrived, in the order in which they were printed, when
+    /// [`Self::arrived`] or [`Self::finish`] was called last.
+    pub(super) fn arrived_messages(&self) -> u64 {
+        self.arrived
+    }
+
     /// The last message that has arrived, unless no more have arrived since the last call.
     pub(super) fn arrived(&mut self) -> Option<Message> {
         self.written_before(self.written.saturating_sub(self.pipe.unread()))
@@ -114,16 +127,19 @@ impl Printer {
     /// The last message that ends within the first `bytes` bytes, unless it was returned before.
     fn written_before(&mut self, bytes: u64) -> Option<Message> {
         let mut last = None;
-        while let Some(PrintedGroup { messages, ends, arrived }) = self.unread.front_mut() {
+        while let Some(group) = self.unread.front_mut() {
+            let PrintedGroup { messages, ends, arrived, .. } = group;
             let count = ends.partition_point(|&end| end <= bytes);
             if count < messages.len() {
                 if count > *arrived {
+                    self.arrived += (count - *arrived) as u64;
                     *arrived = count;
                     last = messages.get(count - 1).cloned();
                 }
                 return last;
             }
-            last = messages.pop().or(last);
+            self.arrived += group.not_arrived() as u64;
+            last = group.messages.pop().or(last);
             self.unread.pop_front();
         }
         last
@@ -161,6 +177,13 @@ impl Printer {
     }
 }
 
+impl PrintedGroup {
+    /// The number of messages that arrive with the last one, or before it, and have not arrived.
+    fn not_arrived(&self) -> usize {
+        self.messages.len() - self.arrived + self.earlier
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,7 +194,7 @@ mod tests {
         let offsets = first..first + count;
         let message = |offset| proto::Message { offset, ..Default::default() }.into();
         let ends = offsets.clone().map(|offset| offset.unsigned_abs() + 1).collect();
-        PrintedGroup { messages: offsets.map(message).collect(), ends, arrived: 0 }
+        PrintedGroup { messages: offsets.map(message).collect(), ends, arrived: 0, earlier: 0 }
     }
 
     #[test]
@@ -188,6 +211,7 @@ mod tests {
         assert_eq!(arrived(4), None);
         assert_eq!(arrived(6), Some(5));
         assert!(printer.unread.is_empty());
+        assert_eq!(printer.arrived_messages(), 6);
     }
 
     #[test]

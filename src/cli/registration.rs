@@ -1,4 +1,4 @@
-//! What the commands for producers and for consumers share.
+//! What the commands for producers, for consumers and for subscriptions share.
 
 use std::io;
 
@@ -14,7 +14,8 @@ use crate::{
     proto::{AssignOwnerRequest, assign_owner_request::Registration},
 };
 
-/// A producer or consumer, and its topic.
+/// A producer, consumer or subscription, and its topic.
+#[derive(Clone)]
 pub(super) struct Names {
     pub(super) topic: String,
     pub(super) id: String,

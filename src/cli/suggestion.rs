@@ -8,7 +8,9 @@ use super::{
 };
 use crate::{
     client::Client,
-    proto::{ListConsumersRequest, ListProducersRequest, ListTopicsRequest},
+    proto::{
+        ListConsumersRequest, ListProducersRequest, ListSubscriptionsRequest, ListTopicsRequest,
+    },
 };
 
 /// How long looking for a name may delay an error.
@@ -45,6 +47,12 @@ pub(super) async fn names(client: &Client, unknown: Unknown) -> Result<Vec<Strin
                 ListConsumersRequest { topic, page_size: PAGE_SIZE, ..Default::default() };
             let page = client.consumers().list_consumers(request).await?.into_inner();
             page.consumers.into_iter().map(|consumer| consumer.consumer_id).collect()
+        }
+        Unknown::Subscription { topic, .. } => {
+            let request =
+                ListSubscriptionsRequest { topic, page_size: PAGE_SIZE, ..Default::default() };
+            let page = client.subscriptions().list_subscriptions(request).await?.into_inner();
+            page.subscriptions.into_iter().map(|it| it.subscription_id).collect()
         }
         Unknown::Producer { topic, .. } => {
             let request =

@@ -72,6 +72,16 @@ async fn names_are_those_that_the_broker_has() {
     ] {
         assert_eq!(names(words).await, expected, "{words:?}");
     }
+    broker.run(&["subscription", "create", "orders", "pool"]).await.assert().success();
+    for words in [
+        &["subscription", "describe", "orders", ""][..],
+        &["subscription", "replay", "orders", ""],
+        &["work", "orders", "--subscription", ""],
+    ] {
+        assert_eq!(names(words).await, ["pool"], "{words:?}");
+    }
+    assert_eq!(names(&["work", "b"]).await, ["bills"]);
+    assert!(names(&["subscription", "create", "orders", ""]).await.is_empty());
     assert!(names(&["consumer", "register", "orders", ""]).await.is_empty());
     assert!(names(&["topic", "create", ""]).await.is_empty());
 }

@@ -86,6 +86,52 @@ pub(in super::super) const EXAMPLES: &[(&str, &[&str])] = &[
     ("consumer describe", &["trunkline consumer describe orders billing"]),
     ("consumer lag", &["trunkline consumer lag", "trunkline consumer lag orders --all"]),
     (
+        "subscription",
+        &[
+            "trunkline subscription create orders billing --max-deliveries 5",
+            "trunkline subscription list orders",
+        ],
+    ),
+    (
+        "subscription create",
+        &[
+            "trunkline subscription create orders billing",
+            "trunkline subscription create orders billing --ack-deadline 2m --max-deliveries 5",
+        ],
+    ),
+    (
+        "subscription list",
+        &["trunkline subscription list", "trunkline subscription list orders -o json"],
+    ),
+    ("subscription describe", &["trunkline subscription describe orders billing"]),
+    (
+        "subscription update",
+        &["trunkline subscription update orders billing --min-backoff 5s --max-backoff 10m"],
+    ),
+    (
+        "subscription seek",
+        &[
+            "trunkline subscription seek orders billing --to earliest",
+            "trunkline subscription seek orders billing --to @1h",
+        ],
+    ),
+    ("subscription delete", &["trunkline subscription delete orders billing --yes"]),
+    ("subscription parked", &["trunkline subscription parked orders billing"]),
+    (
+        "subscription replay",
+        &[
+            "trunkline subscription replay orders billing 17 20-29",
+            "trunkline subscription replay orders billing --all",
+        ],
+    ),
+    (
+        "subscription discard",
+        &[
+            "trunkline subscription discard orders billing 17 20-29",
+            "trunkline subscription discard orders billing --all --yes",
+        ],
+    ),
+    (
         "pub",
         &[
             "trunkline pub orders one two",
@@ -106,6 +152,14 @@ pub(in super::super) const EXAMPLES: &[(&str, &[&str])] = &[
         &[
             "trunkline consume orders --consumer billing --register",
             "trunkline consume orders --consumer billing --until-caught-up -n 100 --json",
+        ],
+    ),
+    (
+        "work",
+        &[
+            "trunkline work orders --subscription billing",
+            "trunkline work orders --subscription billing --exec ./send-bill --workers 4",
+            "trunkline work orders --subscription billing --until-caught-up --json",
         ],
     ),
     ("tail", &["trunkline tail orders", "trunkline tail orders -n 1 -F"]),

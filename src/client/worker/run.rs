@@ -105,7 +105,7 @@ impl Run {
             0 => Ok(()),
             aborted => Err(Error::Lost {
                 reason: format!(
-                    "{aborted} handlers did not end in time: their messages are delivered again"
+                    "{aborted} of the handlers did not end in time: their messages are delivered again"
                 ),
             }),
         }

@@ -1,0 +1,111 @@
+//! The flags and the printing of how a subscription delivers messages.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::proto::DeliveryPolicy;
+
+/// How a subscription delivers messages.
+#[derive(Args, Debug)]
+pub(in super::super) struct PolicyArgs {
+    /// How long a worker has for a message before it is delivered again: 1s to 10m (default: 30s).
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    ack_deadline: Option<Duration>,
+    /// How long to wait before a message is delivered for the second time: up to 24h (default: 1s). The
+    /// time doubles with each further delivery.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    min_backoff: Option<Duration>,
+    /// The longest such wait: up to 24h, and not shorter than --min-backoff (default: 1m).
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    max_backoff: Option<Duration>,
+    /// After how many deliveries a message is parked if no worker has acknowledged it: up to 1000; 0
+    /// means never (default: 0).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=1_000))]
+    max_deliveries: Option<i32>,
+}
+
+/// What the flags set.
+pub(super) struct PolicyUpdate {
+    pub(super) policy: DeliveryPolicy,
+    /// The names of the proto's fields that were set.
+    pub(super) paths: Vec<String>,
+}
+
+impl PolicyArgs {
+    pub(super) fn into_update(self) -> PolicyUpdate {
+        let given = [
+            ("ack_deadline", self.ack_deadline.is_some()),
+            ("min_backoff", self.min_backoff.is_some()),
+            ("max_backoff", self.max_backoff.is_some()),
+            ("max_deliveries", self.max_deliveries.is_some()),
+        ];
+        let given = given.into_iter().filter(|(_, is_given)| *is_given);
+        let paths = given.map(|(name, _)| name.to_owned()).collect();
+        let duration = |time: Option<Duration>| time.and_then(|time| time.try_into().ok());
+        let policy = DeliveryPolicy {
+            ack_deadline: duration(self.ack_deadline),
+            min_backoff: duration(self.min_backoff),
+            max_backoff: duration(self.max_backoff),
+            max_deliveries: self.max_deliveries.unwrap_or(0),
+        };
+        PolicyUpdate { policy, paths }
+    }
+}
+
+/// A policy for people.
+pub(super) fn describe(policy: &DeliveryPolicy) -> [(&'static str, String); 4] {
+    let text = |time: Option<prost_types::Duration>| match duration(time) {
+        Some(time) => humantime::format_duration(time).to_string(),
+        None => "-".to_owned(),
+    };
+    let parked_after = match policy.max_deliveries {
+        1 => "1 delivery".to_owned(),
+        most @ 2.. => format!("{most} deliveries"),
+        _ => "never".to_owned(),
+    };
+    [
+        ("ack deadline", text(policy.ack_deadline)),
+        ("min backoff", text(policy.min_backoff)),
+        ("max backoff", text(policy.max_backoff)),
+        ("parks after", parked_after),
+    ]
+}
+
+/// A policy for programs; `max_deliveries` is null if there is no limit.
+pub(super) fn object(policy: &DeliveryPolicy) -> Value {
+    let seconds =
+        |time: Option<prost_types::Duration>| duration(time).map(|time| time.as_secs_f64());
+    json!({
+        "ack_deadline_seconds": seconds(policy.ack_deadline),
+        "min_backoff_seconds": seconds(policy.min_backoff),
+        "max_backoff_seconds": seconds(policy.max_backoff),
+        "max_deliveries": (policy.max_deliveries > 0).then_some(policy.max_deliveries),
+    })
+}
+
+fn duration(time: Option<prost_types::Duration>) -> Option<Duration> {
+    time.and_then(|time| time.try_into().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_given_is_updated() {
+        let args = PolicyArgs {
+            ack_deadline: None,
+            min_backoff: Some(Duration::from_millis(1_500)),
+            max_backoff: None,
+            max_deliveries: Some(0),
+        };
+        let PolicyUpdate { policy, paths } = args.into_update();
+        assert_eq!(paths, ["min_backoff", "max_deliveries"]);
+        assert_eq!(object(&policy)["min_backoff_seconds"], 1.5);
+        let described = describe(&DeliveryPolicy { max_deliveries: 1, ..policy });
+        let texts = described.map(|(_, text)| text);
+        assert_eq!(texts, ["-", "1s 500ms", "-", "1 delivery"]);
+    }
+}

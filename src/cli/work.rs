@@ -1,0 +1,153 @@
+//! `trunkline work`: works on the messages of a subscription. It prints them, or runs a command for each.
+
+mod commands;
+mod printing;
+mod signals;
+mod working;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    failure::{Failure, print_notice},
+    format::FormatArgs,
+};
+use crate::{
+    client::{Client, Job, WorkerBuilder, WorkerNotice},
+    proto::stalled::Limit,
+};
+use commands::Commands;
+use printing::Printing;
+use signals::Signals;
+use working::Working;
+
+/// Work on the messages of a subscription: print them, or run a command for each.
+#[derive(Args, Debug)]
+pub(super) struct WorkArgs {
+    /// The topic's name.
+    topic: String,
+    /// The subscription's id.
+    #[arg(long, value_name = "ID")]
+    subscription: String,
+    /// Stop after this many messages.
+    #[arg(short = 'n', long = "max", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Stop when nothing is left to deliver. Messages that wait for a retry, or that other workers have,
+    /// are not waited for.
+    #[arg(long)]
+    until_caught_up: bool,
+    /// Run this command with `sh -c` for each message, with the payload as its standard input.
+    ///
+    /// Its environment has TRUNKLINE_TOPIC, TRUNKLINE_OFFSET and TRUNKLINE_ATTEMPT; TRUNKLINE_KEY if the
+    /// message has a key that is text of at most 64 KiB; and for each header TRUNKLINE_HEADER_NAME, with
+    /// the header's name in capitals and "_" in place of "-" and ".". Headers of which two would have the
+    /// same name, or with other characters in their names, are left out.
+    ///
+    /// Exit code 0 acknowledges the message. 65 parks it, with the last line of standard error as the
+    /// reason. Any other has it delivered again.
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["json", "format"])]
+    exec: Option<String>,
+    /// How many commands run at a time.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "exec", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    workers: u16,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+pub(super) async fn run(client: &Client, args: WorkArgs) -> Result<(), Failure> {
+    let WorkArgs { topic, subscription, count, until_caught_up, exec, workers, format } = args;
+    let mut worker = client.worker(&topic, &subscription).stop_timeout(Duration::MAX);
+    worker = with_notices(worker);
+    if let Some(count) = count {
+        worker = worker.max_messages(count);
+    }
+    if until_caught_up {
+        worker = worker.until_caught_up();
+    }
+    let signals = Signals::new()?;
+    match exec {
+        Some(command) => {
+            let commands = Arc::new(Commands::new(topic, command));
+            // What waits for a command here could be with another worker.
+            worker = limit(worker, usize::from(workers), count);
+            execute(worker, commands, signals).await
+        }
+        None => {
+            worker = limit(worker, printing::AT_A_TIME, count);
+            printing::run(worker, Printing::open(topic, format)?, signals).await
+        }
+    }
+}
+
+/// A worker that has at most so many messages, each with a handler.
+fn limit(worker: WorkerBuilder, at_a_time: usize, count: Option<u64>) -> WorkerBuilder {
+    let count = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+    worker.concurrency(at_a_time).max_outstanding_messages(at_a_time.min(count))
+}
+
+/// A worker that says on standard error when it loses the broker, or has to wait.
+fn with_notices(worker: WorkerBuilder) -> WorkerBuilder {
+    let is_lost = AtomicBool::new(false);
+    worker.on_notice(move |notice| match notice {
+        WorkerNotice::Broken(error) => {
+            if !is_lost.swap(true, Ordering::Relaxed) {
+                print_notice(&format!("lost the broker, trying again: {error}"));
+            }
+        }
+        WorkerNotice::Attached => {
+            if is_lost.swap(false, Ordering::Relaxed) {
+                print_notice("attached");
+            }
+        }
+        WorkerNotice::Stalled(stalled) => match stalled.limit() {
+            Limit::Outstanding => {
+                print_notice("messages wait: all workers together have as many as they may have");
+            }
+            Limit::Retried => {
+                print_notice("new messages wait: too many wait to be delivered again");
+            }
+            // It goes on when it has settled something.
+            Limit::WorkerMessages | Limit::WorkerBytes | Limit::Unspecified => {}
+        },
+    })
+}
+
+/// Runs a command for each message. A first signal waits for those that run, a second one ends them.
+async fn execute(
+    worker: WorkerBuilder,
+    commands: Arc<Commands>,
+    mut signals: Signals,
+) -> Result<(), Failure> {
+    let stop = CancellationToken::new();
+    let handler = {
+        let commands = commands.clone();
+        move |job: Job| {
+            let commands = commands.clone();
+            async move { commands.run(&job).await }
+        }
+    };
+    let mut working = Working::start(worker, handler, &stop).await?;
+    let signal = tokio::select! {
+        worked = working.ended() => return worked,
+        signal = signals.next() => signal,
+    };
+    stop.cancel();
+    if commands.running() > 0 {
+        print_notice("waiting for the commands that run; a second signal ends them");
+    }
+    tokio::select! {
+        worked = working.ended() => worked.and(signal.outcome()),
+        _ = signals.next() => {
+            commands.terminate();
+            Err(Failure::interrupted())
+        }
+    }
+}
