@@ -12,6 +12,7 @@ mod attempts;
 mod bound;
 mod contiguous;
 mod covered;
+mod deliveries;
 mod dense;
 mod figures;
 mod findings;
@@ -26,15 +27,19 @@ mod once;
 mod operations;
 mod order;
 mod overlap;
+mod parked;
 mod piece;
 mod positions;
 mod ranges;
 mod reading;
 mod sequences;
+mod settled;
+mod settlements;
 mod skipped;
 mod stale;
 #[cfg(test)]
 mod story;
+mod unsettled;
 mod visible;
 mod well_formed;
 
@@ -67,7 +72,7 @@ pub struct Report {
 
 type Check = fn(&Index<'_>, &mut Findings);
 
-const CHECKS: [(&str, Check); 17] = [
+const CHECKS: [(&str, Check); 21] = [
     ("C0", well_formed::every_line_belongs_to_its_operation),
     ("C1", kept::acknowledged_values_are_kept),
     ("C1", covered::committed_messages_were_delivered),
@@ -85,6 +90,10 @@ const CHECKS: [(&str, Check); 17] = [
     ("C9", overlap::one_stream_at_a_time_moves_a_position),
     ("C11", visible::nothing_is_delivered_before_its_publish),
     ("C12", fresh::fresh_reads_equal_the_table),
+    ("C13", unsettled::no_message_is_lost),
+    ("C14", parked::rejected_messages_are_parked),
+    ("C15", settled::settled_messages_stay_settled),
+    ("C16", deliveries::deliveries_are_well_formed),
 ];
 
 /// Runs all checks on a history.

@@ -94,6 +94,17 @@ pub enum What {
     /// Ok: the log start offset.
     Trimmed { first_offset: i64 },
 
+    /// Invoke: takes messages of a subscription, by a stream or a call.
+    Work { topic: Arc<str>, consumer: Arc<str> },
+    /// Note: messages arrived as one delivery. `attempts` says how often they were delivered, and
+    /// how many messages in a row that holds for.
+    Handed { delivery: i64, runs: Vec<Run>, attempts: Vec<(i32, i64)> },
+
+    /// Invoke: says what becomes of messages of a subscription.
+    Settle { topic: Arc<str>, consumer: Arc<str>, settlements: Vec<Settlement> },
+    /// Ok: how many messages each of the settlements applied to.
+    Settled { applied: Vec<i32> },
+
     /// Fail or info, of any operation; it ends a stream.
     Refused { code: String, reason: String, message: String },
 
@@ -102,6 +113,16 @@ pub enum What {
     Position { topic: Arc<str>, consumer: Arc<str>, position: i64, epoch: i64 },
     /// Note: the same for a topic's log.
     LogEnds { topic: Arc<str>, first: i64, head: i64 },
+
+    /// Note, at the end: what the tables have of a subscription: its position, and the offsets of
+    /// the messages that are parked, and of those that are delivered again.
+    Subscription {
+        topic: Arc<str>,
+        consumer: Arc<str>,
+        floor: i64,
+        parked: Vec<Offsets>,
+        retried: Vec<Offsets>,
+    },
 
     /// Note: a fault starts or ends.
     Fault { name: String, begins: bool },
@@ -137,6 +158,30 @@ impl Run {
     pub fn end(&self) -> i64 {
         self.offset + self.values.count
     }
+}
+
+/// Consecutive offsets: the first one, and the one after the last.
+pub type Offsets = (i64, i64);
+
+/// What becomes of messages of one delivery.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settlement {
+    pub delivery: i64,
+    /// They do not overlap.
+    pub ranges: Vec<Offsets>,
+    pub verdict: Verdict,
+}
+
+/// What a worker makes of messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Acknowledge,
+    /// They are delivered again, after this time if there is one.
+    Retry {
+        after_ms: Option<i32>,
+    },
+    Reject,
 }
 
 /// Adds one message to runs.

@@ -1,6 +1,14 @@
 //! How much a history tried, and with which outcomes.
 
-use super::{attempts::Attempted, index::Index, kept, once, piece::Piece};
+use crate::history::Verdict;
+
+use super::{
+    attempts::Attempted,
+    index::{Consumer, Index},
+    kept, once,
+    piece::Piece,
+    settlements::{count, settlements},
+};
 
 /// Counts of operations, messages and faults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +31,10 @@ pub struct Figures {
     pub duplicates: u64,
     /// Accepted commits.
     pub commits: u64,
+    /// Deliveries of messages to workers of subscriptions.
+    pub handed: u64,
+    /// Messages that workers acknowledged, for certain.
+    pub settled: u64,
     /// Leases that followed another one of the same consumer.
     pub take_overs: u64,
     /// Faults that were started.
@@ -48,6 +60,8 @@ impl Figures {
             lost: kept::count_lost(index),
             duplicates: once::count_duplicates(index),
             commits: consumers().map(|consumer| consumer.accepted().count() as u64).sum(),
+            handed: consumers().map(count_handed).sum(),
+            settled: consumers().map(count_settled).sum(),
             take_overs: consumers().map(|consumer| count_rises(consumer.attached())).sum(),
             faults: index.faults,
         }
@@ -68,6 +82,17 @@ fn count_recovered(index: &Index<'_>) -> u64 {
         }
     }
     recovered
+}
+
+fn count_handed(consumer: &Consumer<'_>) -> u64 {
+    let pieces = consumer.handed.iter().flat_map(|handed| handed.pieces());
+    pieces.map(|piece| piece.count as u64).sum()
+}
+
+fn count_settled(consumer: &Consumer<'_>) -> u64 {
+    let acknowledged = settlements(consumer)
+        .filter(|settled| settled.is_final() && settled.settlement.verdict == Verdict::Acknowledge);
+    acknowledged.map(|settled| count(&settled.settlement.ranges) as u64).sum()
 }
 
 fn count_rises(attached: Vec<super::operations::Attached>) -> u64 {
@@ -103,10 +128,17 @@ mod tests {
             story.left(stream);
         }
         story.commit_accepted("c", 3, 10);
+        let work = story.work("s");
+        story.handed(work, 1, &[(0, "p", 0, 6)]);
+        story.left(work);
+        story.settle_all("s", 1, (0, 3), Verdict::Acknowledge);
+        story.settle_all("s", 1, (3, 4), Verdict::Reject);
+        let lost = story.settle("s", 1, (4, 6), Verdict::Acknowledge);
+        story.unknown(lost);
         story.table(0, 15, &[(0, "p", 0, 12), (12, "p", 10, 3)]);
         story.assert_clean();
         let figures = Figures {
-            operations: 8,
+            operations: 12,
             acknowledged: 10,
             unknown: 4,
             refused: 3,
@@ -115,6 +147,8 @@ mod tests {
             lost: 0,
             duplicates: 2,
             commits: 1,
+            handed: 6,
+            settled: 3,
             take_overs: 2,
             faults: 1,
         };

@@ -110,6 +110,13 @@ fn known_heads<'a>(index: &Index<'a>) -> BTreeMap<&'a str, Known> {
         });
         known.entry(stream.topic).or_default().extend(heads);
     }
+    for ((topic, _), consumer) in &index.consumers {
+        let ends = consumer.handed.iter().filter_map(|handed| {
+            let end = handed.runs.last()?.end();
+            Some((handed.line, end))
+        });
+        known.entry(topic).or_default().extend(ends);
+    }
     known.into_iter().map(|(topic, heads)| (topic, Known::of(heads))).collect()
 }
 

@@ -8,7 +8,8 @@ use super::{
     attempts::Attempts,
     log::Log,
     operations::{
-        Attached, Commit, Line, LogEnds, Outcome, Position, Publish, RowRead, Seek, Stream, Trim,
+        Attached, Commit, Handed, Line, LogEnds, Outcome, Position, Publish, RowRead, Seek, Settle,
+        Stream, Subscription, Trim,
     },
     piece::{CORRUPT, Piece},
     reading::Reading,
@@ -56,6 +57,11 @@ pub struct Consumer<'a> {
     pub commits: Vec<Commit>,
     pub seeks: Vec<Seek>,
     pub row_reads: Vec<RowRead<'a, Position>>,
+    /// What its workers got and settled, if they share its messages.
+    pub handed: Vec<Handed<'a>>,
+    pub settles: Vec<Settle<'a>>,
+    /// `None` if it is no subscription, or the tables were not read.
+    pub subscription: Option<Subscription<'a>>,
 }
 
 impl Consumer<'_> {
@@ -99,6 +105,7 @@ pub struct Observation<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum Reader<'a> {
     Stream { op: u64, consumer: &'a str },
+    Worker { op: u64, subscription: &'a str },
     FreshRead { broker: &'a str },
 }
 
@@ -125,6 +132,13 @@ impl<'a> Index<'a> {
             let seen = move |(line, piece)| Observation { line, by, topic: stream.topic, piece };
             stream.delivered().map(seen)
         });
+        let handed = self.consumers.iter().flat_map(|((topic, subscription), consumer)| {
+            consumer.handed.iter().flat_map(move |handed| {
+                let by = Reader::Worker { op: handed.op, subscription };
+                let line = handed.line;
+                handed.pieces().map(move |piece| Observation { line, by, topic, piece })
+            })
+        });
         let read = self.topics.iter().flat_map(|(topic, Topic { fresh_reads, .. })| {
             fresh_reads.iter().flat_map(move |read| {
                 let by = Reader::FreshRead { broker: read.broker };
@@ -133,7 +147,7 @@ impl<'a> Index<'a> {
                 read.pieces.iter().map(seen)
             })
         });
-        streamed.chain(read)
+        streamed.chain(handed).chain(read)
     }
 
     /// The acknowledged publishes, each with the line and the content of its answer.
@@ -157,6 +171,10 @@ impl std::fmt::Display for Observation<'_> {
         match by {
             Reader::Stream { op, consumer } => {
                 write!(out, "the stream of operation {op}, of consumer {consumer} on {topic}, ")?;
+                write!(out, "got {piece} in line {line}")
+            }
+            Reader::Worker { op, subscription } => {
+                write!(out, "operation {op} of a worker of {subscription} on {topic} ")?;
                 write!(out, "got {piece} in line {line}")
             }
             Reader::FreshRead { broker } => {

@@ -1,6 +1,6 @@
 //! Operations, and their outcomes.
 
-use crate::history::{Values, What};
+use crate::history::{Offsets, Run, Settlement, Values, What};
 
 use super::piece::Piece;
 
@@ -115,6 +115,42 @@ pub struct Commit {
     pub epoch: i64,
     pub position: i64,
     pub outcome: Outcome,
+}
+
+/// Messages that a worker got as one delivery.
+#[derive(Debug)]
+pub struct Handed<'a> {
+    /// The stream or call that delivered them.
+    pub op: u64,
+    pub line: Line,
+    pub delivery: i64,
+    pub runs: &'a [Run],
+    /// How often they were delivered, and how many messages in a row that holds for.
+    pub attempts: &'a [(i32, i64)],
+}
+
+impl<'a> Handed<'a> {
+    pub fn pieces(&self) -> impl Iterator<Item = Piece<'a>> {
+        self.runs.iter().map(Piece::from)
+    }
+}
+
+/// A request that says what becomes of messages.
+#[derive(Debug)]
+pub struct Settle<'a> {
+    pub op: u64,
+    pub settlements: &'a [Settlement],
+    pub outcome: Outcome,
+    /// How many messages each of them applied to, if there is an answer.
+    pub applied: &'a [i32],
+}
+
+/// What the tables have of a subscription at the end of a run.
+#[derive(Debug)]
+pub struct Subscription<'a> {
+    pub floor: i64,
+    pub parked: &'a [Offsets],
+    pub retried: &'a [Offsets],
 }
 
 #[derive(Debug)]

@@ -1,4 +1,5 @@
-//! C7: only a seek moves a position back: it is never observed behind where it was known to be.
+//! C7: only a seek moves a position back: it is never observed behind where it was known to be. It
+//! is never beyond the head either. The position of a subscription is its floor.
 
 use std::collections::HashMap;
 
@@ -14,6 +15,18 @@ pub fn only_seeks_move_positions_back(index: &Index<'_>, findings: &mut Findings
         let who = format!("consumer {name} on {topic}");
         check_rows(&who, consumer, findings);
         check_known_positions(&who, consumer, findings);
+        if let Some(log) = index.topics.get(topic).and_then(|topic| topic.log.as_ref()) {
+            check_head(&who, consumer, log.head, findings);
+        }
+    }
+}
+
+/// Heads only rise, so no position was beyond the last one.
+fn check_head(who: &str, consumer: &Consumer<'_>, head: i64, findings: &mut Findings) {
+    let rows = consumer.row_reads.iter().map(|row_read| row_read.row.position);
+    let floor = consumer.subscription.iter().map(|subscription| subscription.floor);
+    if let Some(highest) = rows.chain(floor).max().filter(|highest| *highest > head) {
+        findings.report(|| format!("the position of {who} was {highest}, and the head is {head}"));
     }
 }
 
@@ -127,6 +140,22 @@ mod tests {
             "C7",
             "the position of consumer c on t was 0 in line 11, but known to be 10",
         );
+    }
+
+    #[test]
+    fn a_position_beyond_the_head_is_found() {
+        let mut story = committed();
+        story.position("c", 21, 1);
+        story.assert_only("C7", "the position of consumer c on t was 21, and the head is 20");
+    }
+
+    #[test]
+    fn a_floor_that_goes_back_is_found() {
+        let mut story = committed();
+        story.position("s", 15, 1);
+        story.position("s", 15, 2);
+        story.position("s", 14, 3);
+        story.assert_only("C7", "the position of consumer s on t was 15 in line 11 and 14 in line");
     }
 
     #[test]

@@ -10,7 +10,8 @@ use super::{
     index::{FreshRead, Index},
     log::Log,
     operations::{
-        Commit, Line, LogEnds, Outcome, Position, Publish, RowRead, Seek, Stored, Stream, Trim,
+        Commit, Handed, Line, LogEnds, Outcome, Position, Publish, RowRead, Seek, Settle, Stored,
+        Stream, Subscription, Trim,
     },
     piece::Piece,
 };
@@ -22,6 +23,8 @@ enum Place<'a> {
     Stream((&'a str, &'a str), usize),
     Commit((&'a str, &'a str), usize),
     Seek((&'a str, &'a str), usize),
+    Work((&'a str, &'a str)),
+    Settle((&'a str, &'a str), usize),
     Trim(&'a str, usize),
 }
 
@@ -88,6 +91,18 @@ impl<'a> Reading<'a> {
                 let (key, seek) = ((&**topic, &**consumer), Seek { invoked, outcome });
                 Place::Seek(key, push(&mut index.consumers.entry(key).or_default().seeks, seek))
             }
+            What::Work { topic, consumer } => {
+                index.topics.entry(topic).or_default();
+                let key = (&**topic, &**consumer);
+                index.consumers.entry(key).or_default();
+                Place::Work(key)
+            }
+            What::Settle { topic, consumer, settlements } => {
+                let key = (&**topic, &**consumer);
+                let settle = Settle { op, settlements, outcome, applied: &[] };
+                let settles = &mut index.consumers.entry(key).or_default().settles;
+                Place::Settle(key, push(settles, settle))
+            }
             What::Trim { topic, before } => {
                 let trim = Trim { op, before: *before, first: None };
                 Place::Trim(topic, push(&mut index.topics.entry(topic).or_default().trims, trim))
@@ -143,7 +158,12 @@ impl<'a> Reading<'a> {
             (Place::Trim(topic, number), Outcome::Done(_), What::Trimmed { first_offset }) => {
                 index.topics.get_mut(topic).unwrap().trims[number].first = Some(*first_offset);
             }
-            (Place::Stream(..), Outcome::Done(_), What::Left) => {}
+            (Place::Settle(key, number), Outcome::Done(_), What::Settled { applied }) => {
+                let settle = &mut index.consumers.get_mut(&key).unwrap().settles[number];
+                settle.outcome = outcome;
+                settle.applied = applied;
+            }
+            (Place::Stream(..) | Place::Work(_), Outcome::Done(_), What::Left) => {}
             (_, Outcome::Done(_), _) => return Err("the answer is for another kind of operation"),
             (Place::Publish(number), ..) => index.publishes[number].outcome = outcome,
             (Place::Commit(key, number), ..) => {
@@ -152,8 +172,11 @@ impl<'a> Reading<'a> {
             (Place::Seek(key, number), ..) => {
                 index.consumers.get_mut(&key).unwrap().seeks[number].outcome = outcome;
             }
+            (Place::Settle(key, number), ..) => {
+                index.consumers.get_mut(&key).unwrap().settles[number].outcome = outcome;
+            }
             // Their effects are known from other lines.
-            (Place::Stream(..) | Place::Trim(..), ..) => {}
+            (Place::Stream(..) | Place::Work(_) | Place::Trim(..), ..) => {}
         }
         Ok(())
     }
@@ -173,6 +196,21 @@ impl<'a> Reading<'a> {
                 }
                 _ => return Err("a frame belongs to no stream"),
             },
+            What::Handed { delivery, runs, attempts } => match self.begun.get(&event.op) {
+                Some((Place::Work(key), _)) => {
+                    let (op, delivery) = (event.op, *delivery);
+                    let handed = Handed { op, line, delivery, runs, attempts };
+                    index.consumers.get_mut(key).unwrap().handed.push(handed);
+                }
+                _ => return Err("a delivery belongs to no worker"),
+            },
+            What::Subscription { topic, consumer, floor, parked, retried } => {
+                let subscription = Subscription { floor: *floor, parked, retried };
+                let consumer = index.consumers.entry((topic, consumer)).or_default();
+                if consumer.subscription.replace(subscription).is_some() {
+                    return Err("the subscription was noted before");
+                }
+            }
             What::Position { topic, consumer, position, epoch } => {
                 let row = Position { position: *position, epoch: *epoch };
                 let row_reads =

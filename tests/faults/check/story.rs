@@ -1,5 +1,7 @@
 //! Builds short histories by hand, for the tests of the checks. The topic is `t` unless changed.
 
+mod workers;
+
 use std::sync::Arc;
 
 use crate::history::{Event, Run, Stage, Values, What};

@@ -70,10 +70,25 @@ mod tests {
     }
 
     #[test]
+    fn a_delivery_without_a_worker_is_found() {
+        let mut story = Story::new();
+        let stream = story.consume("c", true);
+        story.handed(stream, 1, &[]);
+        story.assert_only("C0", "a delivery belongs to no worker");
+        let mut story = Story::new();
+        let work = story.work("s");
+        story.settled(work, 0);
+        story.assert_only("C0", "the answer is for another kind of operation");
+    }
+
+    #[test]
     fn a_second_table_of_a_topic_is_found() {
         let mut story = Story::new();
         story.table(0, 0, &[]);
         story.table(0, 0, &[]);
+        story.subscription("s", 0, &[], &[]);
+        story.subscription("s", 0, &[], &[]);
+        story.assert_finds("C0", "the subscription was noted before");
         story.assert_only("C0", "the table of the topic was noted before");
     }
 }
