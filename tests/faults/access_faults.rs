@@ -137,5 +137,5 @@ async fn all_grants_are_withdrawn_and_restored() {
 
 /// Whether something was stored or delivered.
 fn is_work(event: &Event) -> bool {
-    matches!(event.what, What::Published { .. } | What::Delivered { .. })
+    matches!(event.what, What::Published { .. } | What::Delivered { .. } | What::Handed { .. })
 }

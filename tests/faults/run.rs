@@ -5,6 +5,7 @@ mod healed;
 mod scarce;
 mod sessions;
 mod stopped;
+mod workers;
 
 use std::{
     fs,

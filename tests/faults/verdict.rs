@@ -1,5 +1,7 @@
 //! The end of a run: reads the tables, checks logs and clients, and writes the figures.
 
+mod subscriptions;
+
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -38,6 +40,7 @@ const MAX_NEWS: usize = 20;
 /// Notes what is stored, and what each broker delivers of it.
 pub async fn read_everything(world: &World, name: &Arc<str>, brokers: &[Broker], topics: &[&str]) {
     let sql = postgres::connect(&world.database.borrow().clone()).await.unwrap();
+    subscriptions::note(world, name, &sql, topics).await;
     for topic in topics {
         let topic: Arc<str> = (*topic).into();
         for broker in brokers {
@@ -214,11 +217,16 @@ pub fn idle_clients(events: &[Line]) -> Vec<String> {
     let mut did: BTreeMap<&str, bool> = BTreeMap::new();
     for event in events {
         match &event.what {
-            What::Publish { .. } | What::Consume { .. } | What::Seek { .. } | What::Trim { .. } => {
+            What::Publish { .. }
+            | What::Consume { .. }
+            | What::Work { .. }
+            | What::Seek { .. }
+            | What::Trim { .. } => {
                 did.entry(whose(event)).or_default();
             }
             What::Published { .. }
             | What::Delivered { .. }
+            | What::Handed { .. }
             | What::Sought { .. }
             | What::Trimmed { .. } => {
                 did.insert(whose(event), true);

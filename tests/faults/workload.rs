@@ -12,6 +12,7 @@ mod producer;
 mod seeker;
 mod sql;
 mod trimmer;
+mod worker;
 
 use std::{
     error::Error as _,
@@ -30,6 +31,7 @@ use tonic::{
 use tonic_types::StatusExt as _;
 use trunkline::proto::{
     consumer_service_client::ConsumerServiceClient, producer_service_client::ProducerServiceClient,
+    subscription_service_client::SubscriptionServiceClient,
     topic_service_client::TopicServiceClient,
 };
 
@@ -42,6 +44,7 @@ pub use producer::{Sequencing, UnaryProducer};
 pub use seeker::seek_repeatedly;
 pub use sql::{SqlProducer, Way};
 pub use trimmer::trim_repeatedly;
+pub use worker::WorkerClient;
 
 use crate::{
     access::{Access, Caller},
@@ -50,6 +53,10 @@ use crate::{
 
 /// How long a client waits for an answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A stream that is silent for this long is left: it must send a heartbeat every second, even if
+/// the database does not answer.
+const SILENCE: Duration = Duration::from_secs(8);
 
 /// How long a producer that was told to stop keeps retrying its last values.
 const FINAL_RETRIES: Duration = Duration::from_secs(30);
@@ -86,6 +93,14 @@ pub type Connection = InterceptedService<Channel, Caller>;
 impl World {
     pub fn alarm(&self, what: String) {
         self.alarms.lock().unwrap().push(what);
+    }
+
+    /// Raises the alarm over a stream that was silent for too long after its last frame, unless a
+    /// fault may be the reason.
+    fn report_silence(&self, client: &str, op: u64, last: &str) {
+        if !self.may_be_silent {
+            self.alarm(format!("{client} received nothing for {SILENCE:?} after {last} ({op})"));
+        }
     }
 
     /// The URL at which SQL clients publish.
@@ -148,6 +163,10 @@ impl BrokerConnection {
 
     pub async fn consumers(&mut self) -> Result<ConsumerServiceClient<Connection>, Status> {
         Ok(ConsumerServiceClient::new(self.channel().await?))
+    }
+
+    pub async fn subscriptions(&mut self) -> Result<SubscriptionServiceClient<Connection>, Status> {
+        Ok(SubscriptionServiceClient::new(self.channel().await?))
     }
 
     pub async fn topics(&mut self) -> Result<TopicServiceClient<Connection>, Status> {

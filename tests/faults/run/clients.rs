@@ -7,7 +7,7 @@ use trunkline::{
     proto::{self, Operation},
 };
 
-use super::{LIMIT, LIMITED, Run, TOPICS};
+use super::{LIMIT, LIMITED, Run, TOPICS, workers::POOLS};
 use crate::{
     history::What,
     values::{Sizes, producer_name},
@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Run {
-    /// Creates the topics and their producers and consumers, and starts the clients.
+    /// Creates the topics and their producers, consumers and subscriptions, and starts the clients.
     pub(super) async fn start_clients(&mut self) {
         let client = self.client(0).await;
         for topic in TOPICS {
@@ -80,6 +80,9 @@ impl Run {
             let owner = ConsumerClient { consumer: (*consumer).into(), ..behaviour.clone() };
             grants.push((owner.principal(), Operation::Consume, &behaviour.topic));
         }
+        for pool in &POOLS {
+            grants.push((pool.worker(0).principal(), Operation::Consume, pool.topic));
+        }
         self.enrol(&grants).await;
         for (number, (topic, name, sizes, sequencing)) in producers.into_iter().enumerate() {
             let name: Arc<str> = producer_name(name, sizes).into();
@@ -112,6 +115,7 @@ impl Run {
                 self.readers.spawn(client.run(self.world.clone(), number));
             }
         }
+        self.start_workers().await;
         self.readers.spawn(observe(self.world.clone()));
         self.writers.spawn(seek_repeatedly(self.world.clone(), "sought".into(), "sought".into()));
         self.writers.spawn(trim_repeatedly(self.world.clone(), "trimmed".into()));

@@ -9,7 +9,8 @@ use super::{LIMIT, LIMITED, Run, panics_of};
 use crate::support::holds_within;
 
 impl Run {
-    /// Waits until all producers have their answers, and all consumers every message.
+    /// Waits until all producers have their answers, all consumers every message, and workers have
+    /// settled every message.
     pub(super) async fn all_arrived(&mut self, deadline: Instant) -> Result<(), String> {
         match tokio::time::timeout_at(deadline.into(), panics_of(&mut self.writers)).await {
             Ok(bad) if bad.is_empty() => {}
@@ -25,12 +26,20 @@ impl Run {
             from trunkline.consumer_topic c
             join trunkline.topic_head h using (topic_id) join trunkline.topic t on t.id = topic_id
             where c.position < h.next_offset";
+        let retried =
+            "select format('%s/%s is to deliver %s messages again', t.name, c.consumer_id,
+                count(*))
+            from trunkline.subscription_message m
+            join trunkline.consumer_topic c on c.topic_id = m.topic_id and c.id = m.id
+            join trunkline.topic t on t.id = m.topic_id
+            where m.due is not null group by t.name, c.consumer_id";
         let sql = self.sql().await;
         loop {
             let rows = sql.query(behind, &[]).await.map_err(|error| error.to_string())?;
+            let retried = sql.query(retried, &[]).await.map_err(|error| error.to_string())?;
             let left = sql.query_one(left, &[]).await.map_err(|error| error.to_string())?;
             let is_left: bool = left.get(0);
-            if rows.is_empty() && !is_left {
+            if rows.is_empty() && retried.is_empty() && !is_left {
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -41,7 +50,8 @@ impl Run {
                     format!("{who} is at {position} of {head} (held by {holder:?})")
                 });
                 let outbox = is_left.then(|| "the outbox is not empty".to_owned());
-                return Err(behind.chain(outbox).collect::<Vec<_>>().join(", "));
+                let retried = retried.iter().map(|row| row.get::<_, String>(0));
+                return Err(behind.chain(retried).chain(outbox).collect::<Vec<_>>().join(", "));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -66,8 +76,12 @@ impl Run {
     pub(super) async fn leaks(&self) -> Vec<String> {
         let sql = self.sql().await;
         let mut leaks = Vec::new();
-        // One broker keeps the lock of the retention, which has one key.
-        let locks = "select count(*) from pg_locks where locktype = 'advisory' and objsubid = 2";
+        // One broker keeps the lock of the retention, which has one key. A broker keeps the lease of
+        // a subscription for a minute after the last call.
+        let locks = "select count(*) from pg_locks l
+            where locktype = 'advisory' and objsubid = 2 and not exists (
+                select from trunkline.subscription s
+                where s.topic_id = l.classid::bigint and s.id = l.objid::bigint)";
         let idle = "select count(*) from pg_stat_activity where state like 'idle in transaction%'";
         for (what, count) in [("leases", locks), ("idle transactions", idle)] {
             let none =

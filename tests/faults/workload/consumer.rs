@@ -1,21 +1,17 @@
 //! A client that reads a consumer's stream, and reopens it whenever it ends.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use fastrand::Rng;
 use tonic::{Status, Streaming};
 use trunkline::proto::{self, CommitMode, ConsumeResponse, OnBusy, consume_response::Event};
 
-use super::{BrokerConnection, World, pause, refused, with_deadline};
+use super::{BrokerConnection, SILENCE, World, pause, refused, with_deadline};
 use crate::{
     check::MAX_IN_A_FRAME,
     history::{Stage, What},
     values,
 };
-
-/// A stream that is silent for this long is left: it must send a heartbeat every second, even if
-/// the database does not answer.
-const SILENCE: Duration = Duration::from_secs(8);
 
 /// The most frames that a client in manual mode receives before it commits.
 const MAX_UNCOMMITTED: u32 = 3;
@@ -88,7 +84,7 @@ impl ConsumerClient {
     ) -> Result<(), Status> {
         let opened = tokio::time::timeout(SILENCE, self.open(connection, rng)).await;
         let Ok(opened) = opened else {
-            self.report_silence(world, op, "it called a broker");
+            world.report_silence(&self.name, op, "it called a broker");
             return Ok(());
         };
         let mut stream = opened?;
@@ -102,7 +98,7 @@ impl ConsumerClient {
             frames_left -= 1;
             let frame = tokio::time::timeout(SILENCE, stream.message()).await;
             let Ok(frame) = frame else {
-                self.report_silence(world, op, last);
+                world.report_silence(&self.name, op, last);
                 return Ok(());
             };
             let Some(event) = frame?.map(|frame| frame.event) else {
@@ -176,13 +172,6 @@ impl ConsumerClient {
             ..Default::default()
         };
         Ok(connection.consumers().await?.consume(request).await?.into_inner())
-    }
-
-    fn report_silence(&self, world: &World, op: u64, last: &str) {
-        if !world.may_be_silent {
-            let name = &self.name;
-            world.alarm(format!("{name} received nothing for {SILENCE:?} after {last} ({op})"));
-        }
     }
 
     async fn commit(
