@@ -17,6 +17,8 @@ pub enum Sabotage {
     NoPolling,
     /// A failed statement is ignored, and its transaction committed.
     SwallowRollback,
+    /// Settlements of a subscription's messages are answered before they are stored.
+    SettleBeforeStore,
 }
 
 impl Sabotage {
@@ -33,6 +35,7 @@ impl Sabotage {
             Self::NoEpochCheck => "no-epoch-check",
             Self::NoPolling => "no-polling",
             Self::SwallowRollback => "swallow-rollback",
+            Self::SettleBeforeStore => "settle-before-store",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Fault injection: brokers and PostgreSQL servers are killed, suspended, starved and disconnected
 //! while clients work, and what the clients were told is then compared with what is stored.
 //!
-//! Every run follows from a seed, writes a history, and ends with the checks C1 to C12 of
+//! Every run follows from a seed, writes a history, and ends with the checks C1 to C16 of
 //! [`check`]. All traffic stays on the loopback interface.
 
 #![expect(clippy::unwrap_used, reason = "a panic shows where a run fails")]
@@ -37,3 +37,4 @@ mod negative;
 mod network_faults;
 mod soak;
 mod sql_faults;
+mod worker_faults;

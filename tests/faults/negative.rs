@@ -92,6 +92,20 @@ async fn a_rollback_taken_for_a_commit_is_caught() {
     assert_caught(run, &["C1:"]).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn settlements_that_are_answered_before_they_are_stored_are_caught() {
+    let mut run = start("settle-before-store").await;
+    run.work_until_stored(1_000).await;
+    for _ in 0..4 {
+        let owner = run.owner_of("hot", "pool", None).await;
+        run.brokers[owner].kill().await;
+        run.owner_of("hot", "pool", Some(owner)).await;
+        run.brokers[owner].start_again().await;
+        run.work_until_stored(300).await;
+    }
+    assert_caught(run, &["C13:", "C14:", "C15:"]).await;
+}
+
 /// The counterpart of the run in which a broker resumes after others took its leases.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_resumes_without_an_epoch_check_is_caught() {

@@ -44,6 +44,10 @@ impl SettlementWriter {
         let queue = self.0.read().clone().ok_or(Error::Draining)?;
         let (reply, written) = oneshot::channel();
         queue.send(Queued { write, reply }).await.map_err(|_| Error::Draining)?;
+        #[cfg(feature = "sabotage")]
+        if crate::model::Sabotage::SettleBeforeStore.is_on() {
+            return Ok(StoreOutcome::Stored);
+        }
         written.await.unwrap_or(Err(Error::outcome_unknown()))
     }
 }
