@@ -49,7 +49,7 @@ pub fn rejected_messages_are_parked(index: &Index<'_>, findings: &mut Findings) 
 mod tests {
     use crate::{check::story::Story, history::Verdict};
 
-    /// Ten messages that were handed out. Those at the offsets 3 and 4 were rejected, and the others
+    /// Ten messages that were handed out. Those at offsets 3 and 4 were rejected, and the others
     /// acknowledged.
     fn rejected() -> Story {
         let mut story = Story::new();

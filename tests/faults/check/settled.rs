@@ -1,5 +1,5 @@
-//! C15: what is settled stays settled: a message that was acknowledged or rejected is not handed out
-//! by a later delivery, and a delivery's messages are settled once.
+//! C15: what is settled stays settled: a message that was acknowledged or rejected is in no later
+//! delivery, and a delivery's messages are settled once.
 //!
 //! Later deliveries have greater numbers, whichever broker hands them out. So it does not matter
 //! which messages were on their way when a settlement was answered.
@@ -39,8 +39,8 @@ fn check_answers(who: &str, consumer: &Consumer<'_>, findings: &mut Findings) {
             if !(0..=named).contains(&i64::from(*applied)) {
                 findings.report(|| {
                     format!(
-                        "operation {op} on {who} named {named} messages of delivery {}, and applied \
-                         to {applied}",
+                        "operation {op} on {who} named {named} messages of delivery {}, and \
+                         applied to {applied}",
                         settlement.delivery
                     )
                 });

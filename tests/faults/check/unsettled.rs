@@ -1,5 +1,5 @@
-//! C13: no message of a subscription is lost: each one before its floor was acknowledged, is parked,
-//! is to be delivered again, or was removed from the log.
+//! C13: no message of a subscription is lost: each one before its floor was acknowledged, is
+//! parked, is to be delivered again, or was removed from the log.
 
 use crate::history::Verdict;
 

@@ -76,8 +76,8 @@ impl Run {
     pub(super) async fn leaks(&self) -> Vec<String> {
         let sql = self.sql().await;
         let mut leaks = Vec::new();
-        // One broker keeps the lock of the retention, which has one key. A broker keeps the lease of
-        // a subscription for a minute after the last call.
+        // One broker keeps the lock of the retention, which has one key. A broker keeps the lease
+        // of a subscription for a minute after the last call.
         let locks = "select count(*) from pg_locks l
             where locktype = 'advisory' and objsubid = 2 and not exists (
                 select from trunkline.subscription s

@@ -70,8 +70,8 @@ impl Run {
         }
     }
 
-    /// Waits until a broker owns a subscription, and returns its number. One broker may be excepted,
-    /// as PostgreSQL may not have noticed yet that it has died.
+    /// Waits until a broker owns a subscription, and returns its number. One broker may be
+    /// excepted, as PostgreSQL may not have noticed yet that it has died.
     pub async fn owner_of(&self, topic: &str, subscription: &str, except: Option<usize>) -> usize {
         // The owner holds the lease of the consumer.
         let holder = "select host(a.client_addr) from pg_locks l
