@@ -4,6 +4,7 @@
 mod access;
 mod audit;
 mod draft;
+mod filter;
 mod invalid;
 mod labels;
 mod message;
@@ -24,6 +25,7 @@ pub use access::{
 };
 pub use audit::{Act, AuditEntry, AuditFilter, AuditPlace, AuditRecord, Origin, Outcome};
 pub use draft::{Draft, Sequences, Stamp};
+pub use filter::{Filter, FilterError};
 pub use invalid::{InvalidInput, InvalidValue};
 pub use labels::Labels;
 pub use message::{
