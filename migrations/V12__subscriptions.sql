@@ -10,6 +10,7 @@ create table trunkline.subscription (
     shortest_backoff_ms bigint not null,
     longest_backoff_ms  bigint not null,
     max_deliveries      integer,
+    filter              text,
     updated_at          timestamptz not null default now(),
     primary key (topic_id, id),
     foreign key (topic_id, id) references trunkline.consumer_topic (topic_id, id) on delete cascade
@@ -21,6 +22,7 @@ comment on column trunkline.subscription.ack_deadline_ms is 'How long a worker h
 comment on column trunkline.subscription.shortest_backoff_ms is 'How long to wait before a message is delivered for the second time; doubles with each further delivery';
 comment on column trunkline.subscription.longest_backoff_ms is 'The longest such wait';
 comment on column trunkline.subscription.max_deliveries is 'After how many deliveries a message is parked; null if it never is';
+comment on column trunkline.subscription.filter is 'Which messages are delivered, by their headers; null for all';
 comment on column trunkline.subscription.updated_at is 'When the row last changed';
 
 -- No foreign keys below: each would lock the subscription's row for every commit of acknowledgements.

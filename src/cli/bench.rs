@@ -20,19 +20,21 @@ mod publishers;
 mod report;
 mod schedule;
 mod topics;
+mod work;
 
 use std::sync::Arc;
 
 use super::failure::Failure;
 use crate::{client::Client, proto::LogEdge};
 pub(super) use arguments::BenchCommand;
-use arguments::{Amount, PublishArgs, ReadArgs};
+use arguments::{Amount, PublishArgs, ReadArgs, WorkArgs};
 use consume::OpenConsumers;
 use environment::Environment;
 use live::LiveDisplay;
 use meter::Meters;
 use report::Report;
 use topics::BenchTopics;
+use work::OpenWorkers;
 
 pub(super) async fn run(
     client: &Client,
@@ -83,6 +85,7 @@ async fn run_kind(environment: &Environment<'_>, command: BenchCommand) -> Resul
             let readers = Readers { args: &ReadArgs::by(consumers), copies };
             publish_to(environment, "fanout", &publish, &readers).await
         }
+        BenchCommand::Work { publish, work, .. } => work_off(environment, &publish, &work).await,
         BenchCommand::Idle { streams, duration, .. } => {
             let outcome = idle::run(environment, streams, duration).await?;
             let mut report = Report::new("idle", environment.load);
@@ -122,6 +125,36 @@ async fn consume_only(
     // How long the messages were stored says nothing about delivery.
     report.consumed(&consumed, None);
     report.costs(&before, &environment.meters.read().await?, consumed.messages);
+    Ok(report)
+}
+
+/// Publishes to workers, or before they begin.
+async fn work_off(
+    environment: &Environment<'_>,
+    publish: &PublishArgs,
+    args: &WorkArgs,
+) -> Result<Report, Failure> {
+    let producers = environment.producers("producer", publish.producers).await?;
+    let subscriptions = environment.topics.subscriptions(environment.client).await?;
+    let mut report = Report::new("work", environment.load);
+    let (before, published, worked) = match args.stored {
+        true => {
+            let published = publish::run(environment, producers, publish).await?;
+            report.stored_before(published.messages);
+            let before = environment.meters.read().await?;
+            let open = OpenWorkers::open(environment, &subscriptions, args).await?;
+            (before, published.messages, open.until_all(published.messages).await?)
+        }
+        false => {
+            let before = environment.meters.read().await?;
+            let open = OpenWorkers::open(environment, &subscriptions, args).await?;
+            let published = publish::run(environment, producers, publish).await?;
+            report.published(&published);
+            (before, published.messages, open.until_all(published.messages).await?)
+        }
+    };
+    report.consumed(&worked, (!args.stored).then_some(&worked.delivered));
+    report.costs(&before, &environment.meters.read().await?, published);
     Ok(report)
 }
 

@@ -128,7 +128,7 @@ pub(super) async fn run(client: &Client, command: SubscriptionCommand) -> Result
         SubscriptionCommand::List(args) => list(client, &args).await?,
         SubscriptionCommand::Describe(OneRegistrationArgs { registration, output }) => {
             let subscription = get(client, registration.names()).await?;
-            let policy = policy::describe(&subscription.policy.unwrap_or_default());
+            let policy = policy::describe(&subscription.policy.clone().unwrap_or_default());
             let mut lines = vec![
                 ("subscription", subscription.subscription_id.clone()),
                 ("topic", subscription.topic.clone()),
@@ -251,7 +251,7 @@ fn object(subscription: &Subscription) -> Value {
         "head": subscription.head,
         "retried_messages": subscription.retried_messages,
         "parked_messages": subscription.parked_messages,
-        "policy": policy::object(&subscription.policy.unwrap_or_default()),
+        "policy": policy::object(&subscription.policy.clone().unwrap_or_default()),
         "create_time": json_time(subscription.create_time),
     })
 }

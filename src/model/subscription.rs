@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{page::Entry, position::Offset};
+use super::{filter::Filter, page::Entry, position::Offset};
 
 /// How many characters the reason may have for which a message is parked.
 pub const MAX_REASON_CHARACTERS: usize = 1_024;
@@ -20,6 +20,8 @@ pub struct DeliveryPolicy {
     pub backoff: Backoff,
     /// After how many deliveries a message is parked, if it is at all.
     pub max_deliveries: Option<u32>,
+    /// Which messages are delivered; `None` for all.
+    pub filter: Option<Arc<Filter>>,
 }
 
 /// How long to wait before a message is delivered again: a time that doubles from the shortest to the
@@ -52,6 +54,7 @@ impl Default for DeliveryPolicy {
             ack_deadline: Duration::from_secs(30),
             backoff: Backoff { shortest: Duration::from_secs(1), longest: Duration::from_secs(60) },
             max_deliveries: None,
+            filter: None,
         }
     }
 }

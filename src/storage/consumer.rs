@@ -1,6 +1,9 @@
 //! Registers, lists and forgets the consumers of topics.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio_postgres::Row;
 
@@ -9,8 +12,8 @@ use super::{
     session::{Parameter, Statements},
 };
 use crate::model::{
-    Backoff, Claimant, Consumer, ConsumerId, ConsumerKey, DeliveryPolicy, Epoch, Offset, Principal,
-    Sharing, TopicId, TopicName,
+    Backoff, Claimant, Consumer, ConsumerId, ConsumerKey, DeliveryPolicy, Epoch, Filter, Offset,
+    Principal, Sharing, TopicId, TopicName,
 };
 
 /// The query that [`consumer`] reads. Shows a holder only while the advisory lock is held: a broker
@@ -25,7 +28,7 @@ const CONSUMER: &str = "
            ) then holder end,
            c.created_at, c.updated_at, first_offset, c.owner,
            s.id is not null, ack_deadline_ms, shortest_backoff_ms, longest_backoff_ms, max_deliveries,
-           retried, parked
+           filter, retried, parked
     from trunkline.topic t
     join trunkline.topic_head h on h.topic_id = t.id
     join trunkline.consumer_topic c on c.topic_id = t.id
@@ -103,17 +106,18 @@ impl Storage {
                     let share = "-- add_subscription
                         insert into trunkline.subscription
                             (topic_id, id, ack_deadline_ms, shortest_backoff_ms, longest_backoff_ms,
-                             max_deliveries)
-                        select topic_id, id, $3, $4, $5, $6 from trunkline.consumer_topic
+                             max_deliveries, filter)
+                        select topic_id, id, $3, $4, $5, $6, $7 from trunkline.consumer_topic
                         where topic_id = $1 and consumer_id = $2";
                     let columns = PolicyColumns::of(policy);
-                    let parameters: [&dyn Parameter; 6] = [
+                    let parameters: [&dyn Parameter; 7] = [
                         &topic.0,
                         &consumer.as_str(),
                         &columns.ack_deadline_ms,
                         &columns.shortest_backoff_ms,
                         &columns.longest_backoff_ms,
                         &columns.max_deliveries,
+                        &columns.filter,
                     ];
                     transaction.execute(share, &parameters).await?;
                 }
@@ -241,8 +245,8 @@ fn consumer(row: &Row) -> Consumer {
         owner: row.get::<_, Option<&str>>(10).map(Principal::stored),
         sharing: row.get::<_, bool>(11).then(|| Sharing {
             policy: policy(row, 12),
-            retried: row.get(16),
-            parked: row.get(17),
+            retried: row.get(17),
+            parked: row.get(18),
         }),
     }
 }
@@ -254,19 +258,32 @@ pub(super) fn policy(row: &Row, first: usize) -> DeliveryPolicy {
         ack_deadline: milliseconds(first),
         backoff: Backoff { shortest: milliseconds(first + 1), longest: milliseconds(first + 2) },
         max_deliveries: row.get::<_, Option<i32>>(first + 3).map(i32::unsigned_abs),
+        filter: row.get::<_, Option<&str>>(first + 4).and_then(stored_filter),
+    }
+}
+
+/// A filter that was checked before it was stored.
+fn stored_filter(source: &str) -> Option<Arc<Filter>> {
+    match Filter::parse(source) {
+        Ok(filter) => Some(Arc::new(filter)),
+        Err(error) => {
+            tracing::error!(%error, "found a damaged filter");
+            None
+        }
     }
 }
 
 /// A policy as it is stored.
-pub(super) struct PolicyColumns {
+pub(super) struct PolicyColumns<'a> {
     pub ack_deadline_ms: i64,
     pub shortest_backoff_ms: i64,
     pub longest_backoff_ms: i64,
     pub max_deliveries: Option<i32>,
+    pub filter: Option<&'a str>,
 }
 
-impl PolicyColumns {
-    pub(super) fn of(policy: &DeliveryPolicy) -> Self {
+impl<'a> PolicyColumns<'a> {
+    pub(super) fn of(policy: &'a DeliveryPolicy) -> Self {
         let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         let Backoff { shortest, longest } = policy.backoff;
         Self {
@@ -276,6 +293,7 @@ impl PolicyColumns {
             max_deliveries: policy
                 .max_deliveries
                 .map(|most| i32::try_from(most).unwrap_or(i32::MAX)),
+            filter: policy.filter.as_ref().map(|filter| filter.as_str()),
         }
     }
 }

@@ -91,11 +91,11 @@ impl Storage {
         let statement = "-- set_policy
             update trunkline.subscription s
             set ack_deadline_ms = $4, shortest_backoff_ms = $5, longest_backoff_ms = $6,
-                max_deliveries = $7, updated_at = now()
+                max_deliveries = $7, filter = $8, updated_at = now()
             from trunkline.consumer_topic c
             where s.topic_id = $1 and s.id = $2 and c.topic_id = $1 and c.id = $2 and c.epoch = $3";
         let columns = PolicyColumns::of(policy);
-        let parameters: [&dyn Parameter; 7] = [
+        let parameters: [&dyn Parameter; 8] = [
             &key.topic.0,
             &key.consumer,
             &epoch.0,
@@ -103,6 +103,7 @@ impl Storage {
             &columns.shortest_backoff_ms,
             &columns.longest_backoff_ms,
             &columns.max_deliveries,
+            &columns.filter,
         ];
         Ok(client.execute(statement, &parameters).await? == 1)
     }

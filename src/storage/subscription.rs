@@ -98,14 +98,14 @@ impl Storage {
                 let keys: [&dyn Parameter; 2] = [&key.topic.0, &key.consumer];
                 let statement = "-- find_policy
                     select ack_deadline_ms, shortest_backoff_ms, longest_backoff_ms, max_deliveries,
-                           next_offset
+                           filter, next_offset
                     from trunkline.subscription join trunkline.topic_head using (topic_id)
                     where topic_id = $1 and id = $2";
                 let Some(row) = transaction.query_opt(statement, &keys).await? else {
                     return Ok(None);
                 };
                 let policy = super::consumer::policy(&row, 0);
-                let head = Offset(row.get(4));
+                let head = Offset(row.get(5));
                 let statement = "-- find_deltas
                     select number, settled from trunkline.subscription_delta
                     where topic_id = $1 and id = $2 order by number";

@@ -93,6 +93,17 @@ async fn every_consumer_gets_every_message() {
 }
 
 #[tokio::test]
+async fn workers_acknowledge_all_that_is_published_or_was_stored() {
+    let broker = TestBroker::start().await;
+    let report = bench(&broker, "work --messages 3000 --batch 50 --workers 3 --retried 50").await;
+    assert_eq!(report["kind"], "work");
+    assert_eq!(report["consumed"]["consumers"], 3);
+    let stored = bench(&broker, "work --messages 3000 --stored --order in-order").await;
+    assert_eq!(stored["stored_before"], 3000);
+    assert_eq!(stored["consumed"]["messages"], 3000);
+}
+
+#[tokio::test]
 async fn latency_is_measured_at_the_requested_rate() {
     let broker = TestBroker::start().await;
     let report = bench(&broker, "latency --rate 100 --duration 1s").await;

@@ -15,6 +15,7 @@ use crate::support::{
     message,
     one_writer::{OneWriter, publish_of},
     soon,
+    worker::{TestWorker, at_once, reject},
 };
 
 /// LATIN1 and EUC_JP both lack the euro sign; LATIN1 has the u umlaut, and EUC_JP has kana.
@@ -267,6 +268,31 @@ async fn descriptions_labels_and_client_names_are_refused_by_field() {
             broker.all_leases_are_free().await;
         }
     }
+}
+
+#[tokio::test]
+async fn filters_and_reasons_of_subscriptions_are_refused_by_field() {
+    let broker = start_on("LATIN1").await;
+    broker.topic("jobs").await;
+    let filtered = |text: &str| proto::DeliveryPolicy {
+        filter: format!("headers.price = \"{text}\""),
+        ..Default::default()
+    };
+    let mut worker = TestWorker::at(&broker.client, "jobs", "pool");
+    let request = proto::CreateSubscriptionRequest {
+        topic: "jobs".to_owned(),
+        policy: Some(filtered(NOT_STORABLE)),
+        ..Default::default()
+    };
+    let refusal = worker.service().create_subscription(request).await;
+    assert_field(refusal, "policy.filter", None);
+    let mut worker = TestWorker::subscribe(&broker, "jobs", "pool", at_once()).await;
+    let refusal = worker.update(filtered(NOT_STORABLE), &["filter"]).await;
+    assert_field(refusal, "policy.filter", None);
+    broker.publish("jobs", ["one"]).await;
+    let work = worker.receive(1).await;
+    assert_field(worker.try_settle(&work, reject(NOT_STORABLE)).await, "reject.reason", None);
+    assert_eq!(worker.settle(&work, reject("gr\u{fc}n")).await, 1);
 }
 
 #[tokio::test]

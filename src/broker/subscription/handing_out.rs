@@ -9,7 +9,7 @@ use crate::{
         budget::Hold,
         consume::delivery::Delivery as Reading,
         error::Error,
-        log::topics::LogReader,
+        log::{messages::Messages, topics::LogReader},
         subscription::{
             deliveries::DeliveryId,
             gathering::Gathered,
@@ -19,7 +19,7 @@ use crate::{
             state::State,
         },
     },
-    model::{Offset, OffsetRange, TopicName},
+    model::{Filter, MessageRef, Offset, OffsetRange, TopicName},
 };
 
 /// How many messages may be with workers. Beyond that, nothing is handed out until some are settled.
@@ -55,6 +55,11 @@ enum Found {
     Idle(Idle),
     /// It is being read.
     Reading,
+}
+
+fn matches(filter: &Filter, message: &MessageRef<'_>) -> bool {
+    let headers = message.headers.map(|headers| headers.entries());
+    filter.matches(|name| headers.and_then(|headers| headers.get(name)).map(String::as_str))
 }
 
 impl Handout {
@@ -190,6 +195,7 @@ impl Handout {
                 return Some(Found::Idle(Idle::Stalled(Limit::Retried)));
             }
             match self.reads.next_new(range, gathered.limits()) {
+                Next::Messages(messages) if self.skip_filtered(&messages) => {}
                 Next::Messages(messages) if gathered.has_room_for(&messages) => {
                     gathered.add(messages, &mut self.state);
                 }
@@ -206,6 +212,28 @@ impl Handout {
             }
         }
         None
+    }
+
+    /// Skips messages that the filter leaves out. Returns false if it leaves none out, or there is no
+    /// filter.
+    fn skip_filtered(&mut self, messages: &Messages) -> bool {
+        let Some(filter) = self.state.policy().filter.clone() else { return false };
+        let mut left_out = messages.iter().filter(|message| !matches(&filter, message));
+        let Some(first) = left_out.next() else { return false };
+        let mut run = OffsetRange { start: first.offset, end: first.offset.after(1) };
+        let mut runs = Vec::new();
+        for message in left_out {
+            match message.offset == run.end {
+                true => run.end = message.offset.after(1),
+                false => {
+                    runs.push(run);
+                    run = OffsetRange { start: message.offset, end: message.offset.after(1) };
+                }
+            }
+        }
+        runs.push(run);
+        runs.into_iter().for_each(|run| self.state.leave_out(run));
+        true
     }
 
     /// The next messages that were never handed out.

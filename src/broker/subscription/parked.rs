@@ -2,6 +2,7 @@
 
 use crate::{
     broker::{
+        consume::delivery::Delivery,
         error::Error,
         subscription::{
             receivers::Command,
@@ -48,6 +49,13 @@ impl Subscriptions {
         self.0.unpark(request, |parked, reply| Command::Discard { parked, reply }).await
     }
 
+    /// Refuses a policy that the database cannot store.
+    pub async fn check_policy(&self, policy: &DeliveryPolicy) -> Result<(), Error> {
+        let filter = policy.filter.iter().map(|filter| filter.as_str());
+        let Delivery { characters, storage, .. } = &*self.0.delivery;
+        characters.check(&**storage, "policy.filter", filter).await
+    }
+
     /// Changes how messages are delivered.
     pub async fn update(
         &self,
@@ -60,6 +68,7 @@ impl Subscriptions {
         loop {
             let stands = self.0.describe(&names).await?;
             let policy = change(&stands.policy)?;
+            self.check_policy(&policy).await?;
             let storage = &self.0.delivery.storage;
             // If another owner has begun meanwhile, it may know another policy.
             if storage.set_policy(stands.key, stands.epoch, &policy).await? {

@@ -23,7 +23,7 @@ use crate::{
             deliveries::WorkerId,
             owner::Owner,
             receivers::{Command, Description, Receiver, Worker},
-            request::{Receive, Received, Settle},
+            request::{Receive, Received, Settle, Settlement, Verdict},
             writer::SettlementWriter,
         },
     },
@@ -100,6 +100,7 @@ impl Subscriptions {
     /// disk.
     pub async fn settle(&self, request: Settle) -> Result<Vec<usize>, Error> {
         let settlements = request.settlements;
+        self.0.check_reasons(&settlements).await?;
         let names = (request.topic, request.subscription);
         let settle = |reply| Command::Settle { settlements: settlements.clone(), reply };
         self.0.call(&names, settle).await
@@ -107,6 +108,16 @@ impl Subscriptions {
 }
 
 impl Room {
+    /// Refuses reasons that the database cannot store.
+    pub(super) async fn check_reasons(&self, settlements: &[Settlement]) -> Result<(), Error> {
+        let reasons = settlements.iter().filter_map(|settlement| match &settlement.verdict {
+            Verdict::Reject { reason } => Some(&**reason),
+            _ => None,
+        });
+        let Delivery { characters, storage, .. } = &*self.delivery;
+        characters.check(&**storage, "reject.reason", reasons).await
+    }
+
     /// The number of a new worker.
     pub(super) fn new_worker(&self) -> WorkerId {
         WorkerId(self.next_worker.fetch_add(1, Ordering::Relaxed))

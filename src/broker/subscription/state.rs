@@ -213,6 +213,13 @@ impl State {
         discarded.count()
     }
 
+    /// Settles messages that were never handed out, and are not to be.
+    pub(crate) fn leave_out(&mut self, range: OffsetRange) {
+        if self.settled.settle(range) > 0 {
+            self.unstored.settled.note(range);
+        }
+    }
+
     /// Changes how messages are delivered from now on.
     pub(crate) fn set_policy(&mut self, policy: DeliveryPolicy) {
         self.policy = policy;

@@ -61,6 +61,15 @@ pub(in super::super) enum BenchCommand {
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         consumers: u32,
     },
+    /// Publish to workers that share the messages of a subscription, and acknowledge each by itself.
+    Work {
+        #[command(flatten)]
+        load: LoadArgs,
+        #[command(flatten)]
+        publish: PublishArgs,
+        #[command(flatten)]
+        work: WorkArgs,
+    },
     /// Open idle streams, and measure their cost and the time to deliver a message to all of them.
     Idle {
         #[command(flatten)]
@@ -82,6 +91,7 @@ impl BenchCommand {
             | Self::Both { load, .. }
             | Self::Latency { load, .. }
             | Self::Fanout { load, .. }
+            | Self::Work { load, .. }
             | Self::Idle { load, .. } => load,
         }
     }
@@ -200,6 +210,39 @@ fn parse_rate(text: &str) -> Result<f64, String> {
         Ok(rate) if rate > 0.0 && f64::is_finite(rate) => Ok(rate),
         _ => Err("give a number of messages per second, more than 0".to_owned()),
     }
+}
+
+/// How workers work.
+#[derive(Args, Clone, Debug)]
+pub(in super::super) struct WorkArgs {
+    /// The number of workers, each with a stream of its own; each topic has one subscription.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(super) workers: u32,
+    /// The order in which a worker acknowledges the messages that it has.
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) order: AckOrder,
+    /// How many messages a worker can have.
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) outstanding: u32,
+    /// How many acknowledgements a request has at most.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(super) settle_batch: u32,
+    /// Ask for another delivery of one of so many messages; of none by default.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) retried: u32,
+    /// Publish everything first, and measure the workers alone.
+    #[arg(long)]
+    pub(super) stored: bool,
+}
+
+/// The order in which a worker acknowledges messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(in super::super) enum AckOrder {
+    /// In any order.
+    #[default]
+    Random,
+    /// As they come.
+    InOrder,
 }
 
 /// How to consume.

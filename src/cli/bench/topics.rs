@@ -9,8 +9,8 @@ use super::super::failure::Failure;
 use crate::{
     client::Client,
     proto::{
-        CreateTopicRequest, DeleteTopicRequest, LogEdge, RegisterConsumerRequest,
-        RegisterProducerRequest, register_consumer_request::Start,
+        CreateSubscriptionRequest, CreateTopicRequest, DeleteTopicRequest, LogEdge,
+        RegisterConsumerRequest, RegisterProducerRequest, register_consumer_request::Start,
     },
 };
 
@@ -88,6 +88,22 @@ impl BenchTopics {
         };
         all(consumers.iter().map(register)).await?;
         Ok(consumers)
+    }
+
+    /// Creates a subscription on each topic.
+    pub(super) async fn subscriptions(
+        &self,
+        client: &Client,
+    ) -> Result<Vec<RegisteredId>, Failure> {
+        let subscriptions = self.spread("workers", self.names.len() as u32);
+        let create = async |subscription: &RegisteredId| {
+            let RegisteredId { topic, id } = subscription.clone();
+            let request =
+                CreateSubscriptionRequest { topic, subscription_id: id, ..Default::default() };
+            client.subscriptions().create_subscription(request).await.map(|_| ())
+        };
+        all(subscriptions.iter().map(create)).await?;
+        Ok(subscriptions)
     }
 
     pub(super) async fn delete(&self, client: &Client) -> Result<(), Failure> {

@@ -24,6 +24,10 @@ pub(in super::super) struct PolicyArgs {
     /// means never (default: 0).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=1_000))]
     max_deliveries: Option<i32>,
+    /// Deliver only messages whose headers match, such as 'headers.kind = "order"'; '' delivers all
+    /// (default: all).
+    #[arg(long, value_name = "FILTER")]
+    filter: Option<String>,
 }
 
 /// What the flags set.
@@ -40,6 +44,7 @@ impl PolicyArgs {
             ("min_backoff", self.min_backoff.is_some()),
             ("max_backoff", self.max_backoff.is_some()),
             ("max_deliveries", self.max_deliveries.is_some()),
+            ("filter", self.filter.is_some()),
         ];
         let given = given.into_iter().filter(|(_, is_given)| *is_given);
         let paths = given.map(|(name, _)| name.to_owned()).collect();
@@ -49,13 +54,14 @@ impl PolicyArgs {
             min_backoff: duration(self.min_backoff),
             max_backoff: duration(self.max_backoff),
             max_deliveries: self.max_deliveries.unwrap_or(0),
+            filter: self.filter.unwrap_or_default(),
         };
         PolicyUpdate { policy, paths }
     }
 }
 
 /// A policy for people.
-pub(super) fn describe(policy: &DeliveryPolicy) -> [(&'static str, String); 4] {
+pub(super) fn describe(policy: &DeliveryPolicy) -> [(&'static str, String); 5] {
     let text = |time: Option<prost_types::Duration>| match duration(time) {
         Some(time) => humantime::format_duration(time).to_string(),
         None => "-".to_owned(),
@@ -70,6 +76,7 @@ pub(super) fn describe(policy: &DeliveryPolicy) -> [(&'static str, String); 4] {
         ("min backoff", text(policy.min_backoff)),
         ("max backoff", text(policy.max_backoff)),
         ("parks after", parked_after),
+        ("filter", policy.filter.clone()),
     ]
 }
 
@@ -81,6 +88,7 @@ pub(super) fn object(policy: &DeliveryPolicy) -> Value {
         "ack_deadline_seconds": seconds(policy.ack_deadline),
         "min_backoff_seconds": seconds(policy.min_backoff),
         "max_backoff_seconds": seconds(policy.max_backoff),
+        "filter": policy.filter,
         "max_deliveries": (policy.max_deliveries > 0).then_some(policy.max_deliveries),
     })
 }
@@ -100,12 +108,13 @@ mod tests {
             min_backoff: Some(Duration::from_millis(1_500)),
             max_backoff: None,
             max_deliveries: Some(0),
+            filter: None,
         };
         let PolicyUpdate { policy, paths } = args.into_update();
         assert_eq!(paths, ["min_backoff", "max_deliveries"]);
         assert_eq!(object(&policy)["min_backoff_seconds"], 1.5);
         let described = describe(&DeliveryPolicy { max_deliveries: 1, ..policy });
         let texts = described.map(|(_, text)| text);
-        assert_eq!(texts, ["-", "1s 500ms", "-", "1 delivery"]);
+        assert_eq!(texts, ["-", "1s 500ms", "-", "1 delivery", ""]);
     }
 }

@@ -50,7 +50,7 @@ impl Session {
     }
 
     pub(super) fn record_attached(&mut self, attached: &SubscriptionAttached) {
-        self.extending.set_policy(&attached.policy.unwrap_or_default());
+        self.extending.set_policy(&attached.policy.clone().unwrap_or_default());
     }
 
     pub(super) fn record_caught_up(&mut self) {

@@ -39,6 +39,7 @@ pub(super) fn policy(policy: &DeliveryPolicy) -> proto::DeliveryPolicy {
         min_backoff: duration(policy.backoff.shortest),
         max_backoff: duration(policy.backoff.longest),
         max_deliveries: max_deliveries.try_into().unwrap_or(i32::MAX),
+        filter: policy.filter.as_ref().map(|filter| filter.as_str().to_owned()).unwrap_or_default(),
     }
 }
 

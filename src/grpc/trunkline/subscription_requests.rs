@@ -1,6 +1,6 @@
 //! Decodes what is asked of subscriptions.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -8,7 +8,7 @@ use crate::{
     broker::{Error, Parked, Receive, Settle, Settlement, Verdict},
     grpc::trunkline::{decode, subscription_answers as answers},
     model::{
-        Backoff, ConsumerId, DeliveryPolicy, InvalidInput, MAX_REASON_CHARACTERS, Offset,
+        Backoff, ConsumerId, DeliveryPolicy, Filter, InvalidInput, MAX_REASON_CHARACTERS, Offset,
         OffsetRange, TopicName,
     },
     proto::{self, settlement::Verdict as ProtoVerdict},
@@ -42,11 +42,9 @@ pub(super) fn subscription_or_new(id: &str) -> Decoded<ConsumerId> {
 
 pub(super) fn policy(policy: Option<proto::DeliveryPolicy>) -> Decoded<DeliveryPolicy> {
     let default = DeliveryPolicy::default();
-    let Some(proto::DeliveryPolicy { ack_deadline, min_backoff, max_backoff, max_deliveries }) =
-        policy
-    else {
-        return Ok(default);
-    };
+    let Some(policy) = policy else { return Ok(default) };
+    let proto::DeliveryPolicy { ack_deadline, min_backoff, max_backoff, max_deliveries, filter } =
+        policy;
     let time = |field, value: Option<_>, range: (Duration, Duration), default| {
         value.map_or(Ok(default), |value| decode::duration(field, value, range.0, range.1))
     };
@@ -59,7 +57,22 @@ pub(super) fn policy(policy: Option<proto::DeliveryPolicy>) -> Decoded<DeliveryP
         ack_deadline: time("policy.ack_deadline", ack_deadline, deadlines, default.ack_deadline)?,
         backoff: Backoff { shortest, longest },
         max_deliveries: max_deliveries_of(max_deliveries)?,
+        filter: filter_of(&filter)?,
     })
+}
+
+fn filter_of(filter: &str) -> Decoded<Option<Arc<Filter>>> {
+    let (characters, limit) = (filter.chars().count(), Filter::MAX_CHARACTERS);
+    if characters > limit {
+        return Err(InvalidInput::over_limit("policy.filter", characters, limit, "characters"));
+    }
+    if filter.is_empty() {
+        return Ok(None);
+    }
+    match Filter::parse(filter) {
+        Ok(filter) => Ok(Some(Arc::new(filter))),
+        Err(error) => Err(InvalidInput::new("policy.filter", error.to_string())),
+    }
 }
 
 fn max_deliveries_of(most: i32) -> Decoded<Option<u32>> {
@@ -93,7 +106,8 @@ pub(super) fn receive(
 pub(super) fn policy_change(
     request: proto::UpdateSubscriptionRequest,
 ) -> Decoded<impl Fn(&DeliveryPolicy) -> Result<DeliveryPolicy, Error> + Send + Sync + 'static> {
-    const CHANGEABLE: [&str; 4] = ["ack_deadline", "min_backoff", "max_backoff", "max_deliveries"];
+    const CHANGEABLE: [&str; 5] =
+        ["ack_deadline", "min_backoff", "max_backoff", "max_deliveries", "filter"];
     let paths = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
     if let Some(path) = paths.iter().find(|path| !CHANGEABLE.contains(&path.as_str())) {
         // Truncated, as the status is sent in headers, whose size is limited.
@@ -105,10 +119,10 @@ pub(super) fn policy_change(
         CHANGEABLE.map(|field| paths.is_empty() || paths.iter().any(|path| path == field));
     let given = request.policy.unwrap_or_default();
     // All that is given must be valid, whether it changes or not.
-    policy(Some(given))?;
+    policy(Some(given.clone()))?;
     Ok(move |stored: &DeliveryPolicy| {
         let stored = answers::policy(stored);
-        let [ack_deadline, min_backoff, max_backoff, max_deliveries] = changes;
+        let [ack_deadline, min_backoff, max_backoff, max_deliveries, filter] = changes;
         let changed = proto::DeliveryPolicy {
             ack_deadline: if ack_deadline { given.ack_deadline } else { stored.ack_deadline },
             min_backoff: if min_backoff { given.min_backoff } else { stored.min_backoff },
@@ -117,6 +131,7 @@ pub(super) fn policy_change(
                 true => given.max_deliveries,
                 false => stored.max_deliveries,
             },
+            filter: if filter { given.filter.clone() } else { stored.filter },
         };
         Ok(policy(Some(changed))?)
     })

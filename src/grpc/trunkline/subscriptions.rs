@@ -50,6 +50,7 @@ impl SubscriptionService for Workers {
         let id = requests::subscription_or_new(&subscription_id).map_err(refuse)?;
         let policy = requests::policy(policy).map_err(refuse)?;
         let start = decode::subscription_start(start).map_err(refuse)?;
+        self.0.broker.subscriptions.check_policy(&policy).await.map_err(refuse)?;
         let key = RegistrationKey::consumer(&topic, &id);
         let owner = self.0.access.claim(&caller, &key).await.map_err(refuse)?;
         let (broker, audit) = (self.0.broker.clone(), self.0.audit.clone());

@@ -74,6 +74,7 @@ mod tests {
         let mut story = Story::new();
         let stream = story.consume("c", true);
         story.handed(stream, 1, &[]);
+        story.table(0, 0, &[]);
         story.assert_only("C0", "a delivery belongs to no worker");
         let mut story = Story::new();
         let work = story.work("s");
