@@ -4,6 +4,7 @@ use super::{
     leases::LeaseMetrics,
     publishing::PublishMetrics,
     relay::RelayMetrics,
+    subscriptions::SubscriptionMetrics,
     text::{Instruments, Metrics},
     traffic::Traffic,
 };
@@ -17,6 +18,8 @@ pub struct BrokerMetrics {
     pub leases: LeaseMetrics,
     /// The relay.
     pub relay: RelayMetrics,
+    /// Subscriptions.
+    pub subscriptions: SubscriptionMetrics,
     /// What goes through, by topic.
     pub traffic: Traffic,
 }
@@ -26,5 +29,6 @@ impl Instruments for BrokerMetrics {
         metrics.register(&self.publishing);
         metrics.register(&self.leases);
         metrics.register(&self.relay);
+        metrics.register(&self.subscriptions);
     }
 }

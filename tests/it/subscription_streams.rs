@@ -8,9 +8,14 @@ use trunkline::proto::{
     subscribe_response::Event,
 };
 
-use crate::support::{
-    TestBroker, info, soon, until,
-    worker::{TestWorker, at_once, payloads, publish, retry, with_jobs},
+use crate::{
+    metrics::metrics_until,
+    support::{
+        TestBroker,
+        http::{HttpBroker, Metrics},
+        info, soon, until,
+        worker::{TestWorker, at_once, payloads, publish, reject, retry, with_jobs},
+    },
 };
 
 fn policy() -> proto::DeliveryPolicy {
@@ -250,4 +255,46 @@ async fn a_policy_can_be_changed_while_workers_work() {
     until("the message is parked", async || worker.describe().await.parked_messages == 1).await;
     let all = worker.update(proto::DeliveryPolicy::default(), &[]).await.unwrap();
     assert_eq!(all.policy.unwrap().max_backoff.unwrap().seconds, 60);
+}
+
+#[tokio::test]
+async fn metrics_say_what_becomes_of_messages() {
+    let broker = HttpBroker::start(&[]).await;
+    let calls = &broker.calls;
+    calls.topic("jobs").await;
+    let mut worker = TestWorker::at(&calls.client, "jobs", "pool");
+    let request = proto::CreateSubscriptionRequest {
+        topic: "jobs".to_owned(),
+        subscription_id: "pool".to_owned(),
+        policy: Some(at_once()),
+        ..Default::default()
+    };
+    worker.service().create_subscription(request).await.unwrap();
+    publish(calls, 4).await;
+    let mut stream = worker.stream().await;
+    let work = stream.works(4).await;
+    assert_eq!(stream.acknowledge(&work[..2]).await, 2);
+    stream.settle(1, &work[2..3], reject("no order")).await;
+    stream.settle(2, &work[3..], retry(None)).await;
+    let expected = [
+        ("outstanding_messages", 1.0),
+        ("delivered_messages_total", 5.0),
+        ("redelivered_messages_total", 1.0),
+        ("acknowledged_messages_total", 2.0),
+        ("retried_messages_total", 1.0),
+        ("parked_messages_total", 1.0),
+    ];
+    let shows = |metrics: &Metrics, (name, value): (&str, f64)| {
+        metrics.get(&format!("trunkline_subscription_{name}")) == Some(value)
+    };
+    metrics_until("what was settled", &broker, |metrics| {
+        expected.iter().all(|expected| shows(metrics, *expected))
+    })
+    .await;
+    drop(stream);
+    let metrics = metrics_until("what has expired", &broker, |metrics| {
+        shows(metrics, ("expired_messages_total", 1.0))
+    })
+    .await;
+    assert_eq!(metrics.value("trunkline_subscriptions_owned"), 1.0);
 }

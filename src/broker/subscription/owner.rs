@@ -69,6 +69,8 @@ struct Serving {
     deleted: CancellationToken,
     handout: Handout,
     storing: Storing,
+    /// How many messages the metrics count as being with workers.
+    outstanding: usize,
 }
 
 /// Why an owner ends.
@@ -109,7 +111,12 @@ impl Owner {
             Err(error) => return End::Error(error),
         };
         serving.handout.receivers = std::mem::take(receivers);
+        let metrics = &self.delivery.metrics.subscriptions;
+        metrics.begin();
         let end = self.serve(&mut serving).await;
+        let metrics = &self.delivery.metrics.subscriptions;
+        metrics.count(serving.handout.state.take_counts());
+        metrics.end(serving.outstanding);
         *receivers = std::mem::take(&mut serving.handout.receivers);
         serving.storing.abandon();
         serving.lease.release().await;
@@ -129,7 +136,7 @@ impl Owner {
                 let deleted = log.deleted();
                 let (reading, topic) = (self.delivery.clone(), self.topic.clone());
                 let handout = Handout::new(reading, topic, log, state, position);
-                Ok(Serving { lease, deleted, handout, storing })
+                Ok(Serving { lease, deleted, handout, storing, outstanding: 0 })
             }
             Err(error) => {
                 lease.release().await;
@@ -196,7 +203,8 @@ impl Owner {
         Ok((State::new(stored.policy, settled, exceptions, first), storing))
     }
 
-    async fn serve(&mut self, Serving { lease, deleted, handout, storing }: &mut Serving) -> End {
+    async fn serve(&mut self, serving: &mut Serving) -> End {
+        let Serving { lease, deleted, handout, storing, outstanding } = serving;
         let draining = self.delivery.calls.draining().clone();
         let mut idle_since = Instant::now();
         let mut commands = Vec::new();
@@ -205,6 +213,10 @@ impl Owner {
             handout.state.expire(now);
             handout.hand_out(now);
             handout.answer_late(now);
+            let metrics = &self.delivery.metrics.subscriptions;
+            metrics.count(handout.state.take_counts());
+            let before = std::mem::replace(outstanding, handout.state.outstanding().messages);
+            metrics.outstanding_changed(before, *outstanding);
             storing.begin(&mut handout.state, &self.writer, now);
             if handout.is_busy() || storing.is_busy() {
                 idle_since = now;

@@ -24,6 +24,7 @@ use crate::{
         request::{Settlement, Verdict},
         settled::Settled,
     },
+    metrics::SubscriptionCounts,
     model::{DeliveryPolicy, Offset, OffsetRange},
 };
 
@@ -62,6 +63,7 @@ pub(crate) struct State {
     deliveries: Deliveries,
     exceptions: Exceptions,
     unstored: Unstored,
+    counts: SubscriptionCounts,
 }
 
 impl State {
@@ -80,7 +82,13 @@ impl State {
             deliveries: Deliveries::new(first),
             exceptions,
             unstored: Unstored::default(),
+            counts: SubscriptionCounts::default(),
         }
+    }
+
+    /// What has become of messages since the last call.
+    pub(crate) fn take_counts(&mut self) -> SubscriptionCounts {
+        std::mem::take(&mut self.counts)
     }
 
     /// The first messages before `head` that were never handed out and are not settled.
@@ -108,6 +116,7 @@ impl State {
                 Some(known) => {
                     let attempts = known.attempts + 1;
                     self.exceptions.put(offset, Exception { attempts, due: None, ..known });
+                    self.counts.redelivered += u64::from(attempts > 1);
                     attempts
                 }
                 None => {
@@ -117,6 +126,7 @@ impl State {
             };
             delivered.push(Delivered { offset, attempt, bytes });
         }
+        self.counts.delivered += delivered.len() as u64;
         let deadline = now + self.policy.ack_deadline;
         let id = self.deliveries.add(worker, delivered.iter().copied(), deadline);
         (id, delivered)
@@ -133,7 +143,10 @@ impl State {
                 self.settle_each(delivery, ranges, |state, it| state.acknowledge(it.offset))
             }
             Verdict::Retry { delay } => {
-                self.settle_each(delivery, ranges, |state, it| state.retry(it, *delay, now))
+                let retried =
+                    self.settle_each(delivery, ranges, |state, it| state.retry(it, *delay, now));
+                self.counts.retried += retried as u64;
+                retried
             }
             Verdict::Reject { reason } => {
                 self.settle_each(delivery, ranges, |state, it| state.park(it, reason.clone()))
@@ -306,6 +319,7 @@ impl State {
     }
 
     fn acknowledge(&mut self, offset: Offset) {
+        self.counts.acknowledged += 1;
         if let Some(Exception { is_stored: true, .. }) = self.exceptions.remove(offset) {
             self.unstored.rows.insert(offset, Row::Removed);
         }
@@ -331,6 +345,7 @@ impl State {
 
     /// A worker has gone, or its time is up.
     fn give_back(&mut self, message: Delivered, now: Instant) {
+        self.counts.expired += 1;
         let Delivered { offset, attempt, .. } = message;
         if self.is_removed(message) {
             return;
@@ -348,6 +363,7 @@ impl State {
     }
 
     fn park(&mut self, message: Delivered, reason: Arc<str>) {
+        self.counts.parked += 1;
         let Delivered { offset, attempt, .. } = message;
         self.exceptions.remove(offset);
         let row = Row::Parked { attempts: attempt, reason };

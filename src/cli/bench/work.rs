@@ -240,7 +240,8 @@ impl Worker {
                 };
                 settlements.push(settlement(done, Verdict::Acknowledge(Acknowledge {})));
                 if !again.is_empty() {
-                    retries.push(settlement(again, Verdict::Retry(Retry::default())));
+                    let delay = Some(prost_types::Duration::default());
+                    retries.push(settlement(again, Verdict::Retry(Retry { delay })));
                 }
             }
             // No offsets would mean all of the delivery.
