@@ -29,6 +29,9 @@ use printing::Printing;
 use signals::Signals;
 use working::Working;
 
+/// How long commands have to end once a second signal has ended them.
+const LAST_COMMANDS: Duration = Duration::from_secs(2);
+
 /// Work on the messages of a subscription: print them, or run a command for each.
 #[derive(Args, Debug)]
 pub(super) struct WorkArgs {
@@ -147,6 +150,8 @@ async fn execute(
         worked = working.ended() => worked.and(signal.outcome()),
         _ = signals.next() => {
             commands.terminate();
+            // What they write as they end must not break their pipes.
+            let _ = tokio::time::timeout(LAST_COMMANDS, working.ended()).await;
             Err(Failure::interrupted())
         }
     }

@@ -34,7 +34,8 @@ async fn subscriptions_are_created_listed_described_and_deleted() {
         assert_eq!((finished.code(), finished.stdout.trim_end()), (0, line), "{finished:?}");
     };
     let created = "created subscription billing on topic orders at offset 0";
-    done(&["create", "orders", "billing", "--max-deliveries", "5"], created).await;
+    let flags = ["--max-deliveries", "5", "--filter", "headers:kind"];
+    done(&[&["create", "orders", "billing"][..], &flags].concat(), created).await;
     let again = ["create", "orders", "billing", "--if-missing", "--max-deliveries", "6"];
     done(&again, "subscription billing exists on topic orders at offset 0").await;
     let refused = broker.run(&["subscription", "create", "orders", "billing"]).await;
@@ -53,6 +54,7 @@ async fn subscriptions_are_created_listed_described_and_deleted() {
         "min backoff:   1s",
         "max backoff:   1m",
         "parks after:   5 deliveries",
+        "filter:        headers:kind",
     ] {
         assert!(described.stdout.contains(line), "{line}: {described:?}");
     }
@@ -72,7 +74,7 @@ async fn subscriptions_are_created_listed_described_and_deleted() {
     assert_eq!(listed, json!([parsed(&broker.run(&one).await)]));
     let expected = json!({
         "ack_deadline_seconds": 30.0, "min_backoff_seconds": 1.0, "max_backoff_seconds": 60.0,
-        "max_deliveries": 5,
+        "max_deliveries": 5, "filter": "headers:kind",
     });
     assert_eq!(listed[0]["policy"], expected);
     done(&["rm", "orders", "billing"], "deleted subscription billing from topic orders").await;
@@ -96,7 +98,7 @@ async fn only_what_is_given_is_changed() {
     let second = ["--min-backoff", "500ms", "--max-backoff", "2h", "--max-deliveries", "0"];
     let expected = json!({
         "ack_deadline_seconds": 90.0, "min_backoff_seconds": 0.5, "max_backoff_seconds": 7200.0,
-        "max_deliveries": null,
+        "max_deliveries": null, "filter": "",
     });
     assert_eq!(parsed(&update(&second).await)["policy"], expected);
     let nothing = update(&[]).await;

@@ -203,6 +203,13 @@ pub(in super::super) const EXAMPLES: &[(&str, &[&str])] = &[
     ("bench both", &["trunkline bench both --duration 10s"]),
     ("bench latency", &["trunkline bench latency --rate 1000 --duration 30s"]),
     ("bench fanout", &["trunkline bench fanout --consumers 100"]),
+    (
+        "bench work",
+        &[
+            "trunkline bench work --workers 4 --duration 10s",
+            "trunkline bench work --stored --messages 1000000 --order in-order",
+        ],
+    ),
     ("bench idle", &["trunkline bench idle --streams 1000"]),
     (
         "context",

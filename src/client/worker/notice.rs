@@ -19,10 +19,10 @@ pub enum WorkerNotice {
 
 /// Who is told.
 #[derive(Clone, Default)]
-pub(in crate::client) struct Listener(Option<Arc<dyn Fn(WorkerNotice) + Send + Sync>>);
+pub(crate) struct Listener(Option<Arc<dyn Fn(WorkerNotice) + Send + Sync>>);
 
 impl Listener {
-    pub(in crate::client) fn new(listen: impl Fn(WorkerNotice) + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(listen: impl Fn(WorkerNotice) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(listen)))
     }
 

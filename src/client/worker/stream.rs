@@ -76,7 +76,7 @@ pub enum WorkerEvent {
 
 impl WorkerStream {
     /// Opens a stream. It counts as lost if the broker is silent for longer than `silence`.
-    pub(in crate::client) async fn open(
+    pub(crate) async fn open(
         connection: Connection,
         open: OpenSubscription,
         silence: Duration,

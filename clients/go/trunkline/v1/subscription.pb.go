@@ -10,6 +10,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -22,6 +23,67 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// What keeps messages from being delivered.
+type Stalled_Limit int32
+
+const (
+	// Not used.
+	Stalled_LIMIT_UNSPECIFIED Stalled_Limit = 0
+	// This worker has as many messages as it can have.
+	Stalled_LIMIT_WORKER_MESSAGES Stalled_Limit = 1
+	// This worker has as many bytes of messages as it can have.
+	Stalled_LIMIT_WORKER_BYTES Stalled_Limit = 2
+	// All workers together have 100,000 messages.
+	Stalled_LIMIT_OUTSTANDING Stalled_Limit = 3
+	// 200,000 messages wait to be delivered again, so that no new ones are.
+	Stalled_LIMIT_RETRIED Stalled_Limit = 4
+)
+
+// Enum value maps for Stalled_Limit.
+var (
+	Stalled_Limit_name = map[int32]string{
+		0: "LIMIT_UNSPECIFIED",
+		1: "LIMIT_WORKER_MESSAGES",
+		2: "LIMIT_WORKER_BYTES",
+		3: "LIMIT_OUTSTANDING",
+		4: "LIMIT_RETRIED",
+	}
+	Stalled_Limit_value = map[string]int32{
+		"LIMIT_UNSPECIFIED":     0,
+		"LIMIT_WORKER_MESSAGES": 1,
+		"LIMIT_WORKER_BYTES":    2,
+		"LIMIT_OUTSTANDING":     3,
+		"LIMIT_RETRIED":         4,
+	}
+)
+
+func (x Stalled_Limit) Enum() *Stalled_Limit {
+	p := new(Stalled_Limit)
+	*p = x
+	return p
+}
+
+func (x Stalled_Limit) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Stalled_Limit) Descriptor() protoreflect.EnumDescriptor {
+	return file_trunkline_v1_subscription_proto_enumTypes[0].Descriptor()
+}
+
+func (Stalled_Limit) Type() protoreflect.EnumType {
+	return &file_trunkline_v1_subscription_proto_enumTypes[0]
+}
+
+func (x Stalled_Limit) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Stalled_Limit.Descriptor instead.
+func (Stalled_Limit) EnumDescriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{20, 0}
+}
 
 // How the messages of a subscription are delivered.
 type DeliveryPolicy struct {
@@ -38,6 +100,14 @@ type DeliveryPolicy struct {
 	// After how many deliveries a message is parked, if no worker has acknowledged
 	// it: it is not delivered any more. 0 means never. At most 1,000.
 	MaxDeliveries int32 `protobuf:"varint,4,opt,name=max_deliveries,json=maxDeliveries,proto3" json:"max_deliveries,omitempty"`
+	// Which messages are delivered: those whose headers match this filter, which is
+	// written as those of Google Cloud Pub/Sub are; all if empty. The others count as
+	// acknowledged. A change holds for messages that were never delivered. At most
+	// 1,024 characters.
+	//
+	// headers:name, headers.name = "value", headers.name != "value",
+	// hasPrefix(headers.name, "value"), NOT, AND, OR and parentheses.
+	Filter        string `protobuf:"bytes,5,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -98,6 +168,13 @@ func (x *DeliveryPolicy) GetMaxDeliveries() int32 {
 		return x.MaxDeliveries
 	}
 	return 0
+}
+
+func (x *DeliveryPolicy) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
 }
 
 // A consumer whose messages many workers share.
@@ -731,6 +808,845 @@ func (x *GetSubscriptionResponse) GetSubscription() *Subscription {
 	return nil
 }
 
+// Says how a subscription's messages are delivered from now on.
+type UpdateSubscriptionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The topic's name.
+	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	// The subscription's id.
+	SubscriptionId string `protobuf:"bytes,2,opt,name=subscription_id,json=subscriptionId,proto3" json:"subscription_id,omitempty"`
+	// The new values of the fields that update_mask names. One that is absent gets
+	// its default.
+	Policy *DeliveryPolicy `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`
+	// Which fields change, such as "ack_deadline"; all of them if it is absent or
+	// empty. A name that DeliveryPolicy does not have is INVALID_ARGUMENT.
+	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateSubscriptionRequest) Reset() {
+	*x = UpdateSubscriptionRequest{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateSubscriptionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateSubscriptionRequest) ProtoMessage() {}
+
+func (x *UpdateSubscriptionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateSubscriptionRequest.ProtoReflect.Descriptor instead.
+func (*UpdateSubscriptionRequest) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *UpdateSubscriptionRequest) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *UpdateSubscriptionRequest) GetSubscriptionId() string {
+	if x != nil {
+		return x.SubscriptionId
+	}
+	return ""
+}
+
+func (x *UpdateSubscriptionRequest) GetPolicy() *DeliveryPolicy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *UpdateSubscriptionRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+// The subscription was updated.
+type UpdateSubscriptionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The subscription as it is now.
+	Subscription  *Subscription `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateSubscriptionResponse) Reset() {
+	*x = UpdateSubscriptionResponse{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateSubscriptionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateSubscriptionResponse) ProtoMessage() {}
+
+func (x *UpdateSubscriptionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateSubscriptionResponse.ProtoReflect.Descriptor instead.
+func (*UpdateSubscriptionResponse) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *UpdateSubscriptionResponse) GetSubscription() *Subscription {
+	if x != nil {
+		return x.Subscription
+	}
+	return nil
+}
+
+// One request of a worker's stream.
+type SubscribeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is asked.
+	//
+	// Types that are valid to be assigned to Request:
+	//
+	//	*SubscribeRequest_Open
+	//	*SubscribeRequest_Settle
+	//	*SubscribeRequest_Stop
+	Request       isSubscribeRequest_Request `protobuf_oneof:"request"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubscribeRequest) Reset() {
+	*x = SubscribeRequest{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubscribeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubscribeRequest) ProtoMessage() {}
+
+func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubscribeRequest.ProtoReflect.Descriptor instead.
+func (*SubscribeRequest) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SubscribeRequest) GetRequest() isSubscribeRequest_Request {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *SubscribeRequest) GetOpen() *OpenSubscription {
+	if x != nil {
+		if x, ok := x.Request.(*SubscribeRequest_Open); ok {
+			return x.Open
+		}
+	}
+	return nil
+}
+
+func (x *SubscribeRequest) GetSettle() *SettleMessages {
+	if x != nil {
+		if x, ok := x.Request.(*SubscribeRequest_Settle); ok {
+			return x.Settle
+		}
+	}
+	return nil
+}
+
+func (x *SubscribeRequest) GetStop() *StopDelivery {
+	if x != nil {
+		if x, ok := x.Request.(*SubscribeRequest_Stop); ok {
+			return x.Stop
+		}
+	}
+	return nil
+}
+
+type isSubscribeRequest_Request interface {
+	isSubscribeRequest_Request()
+}
+
+type SubscribeRequest_Open struct {
+	// Opens the stream. It must be the first request, and only that.
+	Open *OpenSubscription `protobuf:"bytes,1,opt,name=open,proto3,oneof"`
+}
+
+type SubscribeRequest_Settle struct {
+	// Says what becomes of messages.
+	Settle *SettleMessages `protobuf:"bytes,2,opt,name=settle,proto3,oneof"`
+}
+
+type SubscribeRequest_Stop struct {
+	// Asks for no more messages: what the worker has, it will settle.
+	Stop *StopDelivery `protobuf:"bytes,3,opt,name=stop,proto3,oneof"`
+}
+
+func (*SubscribeRequest_Open) isSubscribeRequest_Request() {}
+
+func (*SubscribeRequest_Settle) isSubscribeRequest_Request() {}
+
+func (*SubscribeRequest_Stop) isSubscribeRequest_Request() {}
+
+// Says whose messages to work on, and how many at a time.
+type OpenSubscription struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The topic's name.
+	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	// The subscription's id.
+	SubscriptionId string `protobuf:"bytes,2,opt,name=subscription_id,json=subscriptionId,proto3" json:"subscription_id,omitempty"`
+	// How many messages the worker can have at a time: at most 100,000; 0 means
+	// 1,000.
+	MaxOutstandingMessages int32 `protobuf:"varint,3,opt,name=max_outstanding_messages,json=maxOutstandingMessages,proto3" json:"max_outstanding_messages,omitempty"`
+	// How many bytes of messages it can have at a time, as they are encoded: at most
+	// 256 MiB; 0 means 64 MiB. A message that is larger is delivered when the worker
+	// has none.
+	MaxOutstandingBytes int64 `protobuf:"varint,4,opt,name=max_outstanding_bytes,json=maxOutstandingBytes,proto3" json:"max_outstanding_bytes,omitempty"`
+	// How many messages an event can hold: 0 means 1,000, more than 10,000 means
+	// 10,000. They take at most 2 MiB, or are a single larger message.
+	MaxBatchMessages int32 `protobuf:"varint,5,opt,name=max_batch_messages,json=maxBatchMessages,proto3" json:"max_batch_messages,omitempty"`
+	// How long the stream may be silent before the broker sends a heartbeat: 100 ms
+	// to 60 s; 10 s if absent.
+	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,6,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *OpenSubscription) Reset() {
+	*x = OpenSubscription{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenSubscription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenSubscription) ProtoMessage() {}
+
+func (x *OpenSubscription) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenSubscription.ProtoReflect.Descriptor instead.
+func (*OpenSubscription) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *OpenSubscription) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *OpenSubscription) GetSubscriptionId() string {
+	if x != nil {
+		return x.SubscriptionId
+	}
+	return ""
+}
+
+func (x *OpenSubscription) GetMaxOutstandingMessages() int32 {
+	if x != nil {
+		return x.MaxOutstandingMessages
+	}
+	return 0
+}
+
+func (x *OpenSubscription) GetMaxOutstandingBytes() int64 {
+	if x != nil {
+		return x.MaxOutstandingBytes
+	}
+	return 0
+}
+
+func (x *OpenSubscription) GetMaxBatchMessages() int32 {
+	if x != nil {
+		return x.MaxBatchMessages
+	}
+	return 0
+}
+
+func (x *OpenSubscription) GetHeartbeatInterval() *durationpb.Duration {
+	if x != nil {
+		return x.HeartbeatInterval
+	}
+	return nil
+}
+
+// Says what becomes of messages.
+type SettleMessages struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What becomes of messages: 1 to 10,000 settlements, made in order.
+	Settlements []*Settlement `protobuf:"bytes,1,rep,name=settlements,proto3" json:"settlements,omitempty"`
+	// Any number, which the event that answers this request repeats.
+	RequestId     int64 `protobuf:"varint,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettleMessages) Reset() {
+	*x = SettleMessages{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettleMessages) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettleMessages) ProtoMessage() {}
+
+func (x *SettleMessages) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettleMessages.ProtoReflect.Descriptor instead.
+func (*SettleMessages) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SettleMessages) GetSettlements() []*Settlement {
+	if x != nil {
+		return x.Settlements
+	}
+	return nil
+}
+
+func (x *SettleMessages) GetRequestId() int64 {
+	if x != nil {
+		return x.RequestId
+	}
+	return 0
+}
+
+// Asks for no more messages.
+type StopDelivery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopDelivery) Reset() {
+	*x = StopDelivery{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopDelivery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopDelivery) ProtoMessage() {}
+
+func (x *StopDelivery) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopDelivery.ProtoReflect.Descriptor instead.
+func (*StopDelivery) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{15}
+}
+
+// One event of a worker's stream.
+type SubscribeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What happened.
+	//
+	// Types that are valid to be assigned to Event:
+	//
+	//	*SubscribeResponse_Attached
+	//	*SubscribeResponse_Deliveries
+	//	*SubscribeResponse_CaughtUp
+	//	*SubscribeResponse_Heartbeat
+	//	*SubscribeResponse_Stalled
+	//	*SubscribeResponse_Settled
+	Event         isSubscribeResponse_Event `protobuf_oneof:"event"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubscribeResponse) Reset() {
+	*x = SubscribeResponse{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubscribeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubscribeResponse) ProtoMessage() {}
+
+func (x *SubscribeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubscribeResponse.ProtoReflect.Descriptor instead.
+func (*SubscribeResponse) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *SubscribeResponse) GetEvent() isSubscribeResponse_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *SubscribeResponse) GetAttached() *SubscriptionAttached {
+	if x != nil {
+		if x, ok := x.Event.(*SubscribeResponse_Attached); ok {
+			return x.Attached
+		}
+	}
+	return nil
+}
+
+func (x *SubscribeResponse) GetDeliveries() *Deliveries {
+	if x != nil {
+		if x, ok := x.Event.(*SubscribeResponse_Deliveries); ok {
+			return x.Deliveries
+		}
+	}
+	return nil
+}
+
+func (x *SubscribeResponse) GetCaughtUp() *CaughtUp {
+	if x != nil {
+		if x, ok := x.Event.(*SubscribeResponse_CaughtUp); ok {
+			return x.CaughtUp
+		}
+	}
+	return nil
+}
+
+func (x *SubscribeResponse) GetHeartbeat() *SubscriptionHeartbeat {
+	if x != nil {
+		if x, ok := x.Event.(*SubscribeResponse_Heartbeat); ok {
+			return x.Heartbeat
+		}
+	}
+	return nil
+}
+
+func (x *SubscribeResponse) GetStalled() *Stalled {
+	if x != nil {
+		if x, ok := x.Event.(*SubscribeResponse_Stalled); ok {
+			return x.Stalled
+		}
+	}
+	return nil
+}
+
+func (x *SubscribeResponse) GetSettled() *Settled {
+	if x != nil {
+		if x, ok := x.Event.(*SubscribeResponse_Settled); ok {
+			return x.Settled
+		}
+	}
+	return nil
+}
+
+type isSubscribeResponse_Event interface {
+	isSubscribeResponse_Event()
+}
+
+type SubscribeResponse_Attached struct {
+	// The stream is open. This is its first event.
+	Attached *SubscriptionAttached `protobuf:"bytes,1,opt,name=attached,proto3,oneof"`
+}
+
+type SubscribeResponse_Deliveries struct {
+	// Messages to work on.
+	Deliveries *Deliveries `protobuf:"bytes,2,opt,name=deliveries,proto3,oneof"`
+}
+
+type SubscribeResponse_CaughtUp struct {
+	// The worker has been given everything there was: no message waits that could
+	// be delivered now.
+	CaughtUp *CaughtUp `protobuf:"bytes,3,opt,name=caught_up,json=caughtUp,proto3,oneof"`
+}
+
+type SubscribeResponse_Heartbeat struct {
+	// Nothing else has been sent for heartbeat_interval.
+	Heartbeat *SubscriptionHeartbeat `protobuf:"bytes,4,opt,name=heartbeat,proto3,oneof"`
+}
+
+type SubscribeResponse_Stalled struct {
+	// Messages wait, and cannot be delivered to this worker now. Comes once; when
+	// there is room again, messages follow.
+	Stalled *Stalled `protobuf:"bytes,5,opt,name=stalled,proto3,oneof"`
+}
+
+type SubscribeResponse_Settled struct {
+	// Settlements are on disk.
+	Settled *Settled `protobuf:"bytes,6,opt,name=settled,proto3,oneof"`
+}
+
+func (*SubscribeResponse_Attached) isSubscribeResponse_Event() {}
+
+func (*SubscribeResponse_Deliveries) isSubscribeResponse_Event() {}
+
+func (*SubscribeResponse_CaughtUp) isSubscribeResponse_Event() {}
+
+func (*SubscribeResponse_Heartbeat) isSubscribeResponse_Event() {}
+
+func (*SubscribeResponse_Stalled) isSubscribeResponse_Event() {}
+
+func (*SubscribeResponse_Settled) isSubscribeResponse_Event() {}
+
+// A worker's stream is open.
+type SubscriptionAttached struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How messages are delivered.
+	Policy *DeliveryPolicy `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	// The subscription's floor.
+	Floor int64 `protobuf:"varint,2,opt,name=floor,proto3" json:"floor,omitempty"`
+	// The offset that the topic's next message will get.
+	Head          int64 `protobuf:"varint,3,opt,name=head,proto3" json:"head,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubscriptionAttached) Reset() {
+	*x = SubscriptionAttached{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubscriptionAttached) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubscriptionAttached) ProtoMessage() {}
+
+func (x *SubscriptionAttached) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubscriptionAttached.ProtoReflect.Descriptor instead.
+func (*SubscriptionAttached) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SubscriptionAttached) GetPolicy() *DeliveryPolicy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *SubscriptionAttached) GetFloor() int64 {
+	if x != nil {
+		return x.Floor
+	}
+	return 0
+}
+
+func (x *SubscriptionAttached) GetHead() int64 {
+	if x != nil {
+		return x.Head
+	}
+	return 0
+}
+
+// Messages to work on.
+type Deliveries struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that are delivered again come first; new ones follow in the order of
+	// their offsets.
+	Deliveries    []*Delivery `protobuf:"bytes,1,rep,name=deliveries,proto3" json:"deliveries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Deliveries) Reset() {
+	*x = Deliveries{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Deliveries) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Deliveries) ProtoMessage() {}
+
+func (x *Deliveries) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Deliveries.ProtoReflect.Descriptor instead.
+func (*Deliveries) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Deliveries) GetDeliveries() []*Delivery {
+	if x != nil {
+		return x.Deliveries
+	}
+	return nil
+}
+
+// A worker's stream is alive.
+type SubscriptionHeartbeat struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubscriptionHeartbeat) Reset() {
+	*x = SubscriptionHeartbeat{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubscriptionHeartbeat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubscriptionHeartbeat) ProtoMessage() {}
+
+func (x *SubscriptionHeartbeat) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubscriptionHeartbeat.ProtoReflect.Descriptor instead.
+func (*SubscriptionHeartbeat) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{19}
+}
+
+// Why messages that wait are not delivered.
+type Stalled struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What has reached its limit.
+	Limit Stalled_Limit `protobuf:"varint,1,opt,name=limit,proto3,enum=trunkline.v1.Stalled_Limit" json:"limit,omitempty"`
+	// How many messages this worker has.
+	OutstandingMessages int32 `protobuf:"varint,2,opt,name=outstanding_messages,json=outstandingMessages,proto3" json:"outstanding_messages,omitempty"`
+	// How many bytes of messages this worker has.
+	OutstandingBytes int64 `protobuf:"varint,3,opt,name=outstanding_bytes,json=outstandingBytes,proto3" json:"outstanding_bytes,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Stalled) Reset() {
+	*x = Stalled{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stalled) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stalled) ProtoMessage() {}
+
+func (x *Stalled) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stalled.ProtoReflect.Descriptor instead.
+func (*Stalled) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Stalled) GetLimit() Stalled_Limit {
+	if x != nil {
+		return x.Limit
+	}
+	return Stalled_LIMIT_UNSPECIFIED
+}
+
+func (x *Stalled) GetOutstandingMessages() int32 {
+	if x != nil {
+		return x.OutstandingMessages
+	}
+	return 0
+}
+
+func (x *Stalled) GetOutstandingBytes() int64 {
+	if x != nil {
+		return x.OutstandingBytes
+	}
+	return 0
+}
+
+// Settlements are on disk.
+type Settled struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The request_id of the request that is answered.
+	RequestId int64 `protobuf:"varint,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// How many messages each of its settlements applied to. It does not apply to
+	// messages that are settled, or whose deadline has passed, or that came in
+	// another delivery.
+	Applied       []int32 `protobuf:"varint,2,rep,packed,name=applied,proto3" json:"applied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Settled) Reset() {
+	*x = Settled{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Settled) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Settled) ProtoMessage() {}
+
+func (x *Settled) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Settled.ProtoReflect.Descriptor instead.
+func (*Settled) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Settled) GetRequestId() int64 {
+	if x != nil {
+		return x.RequestId
+	}
+	return 0
+}
+
+func (x *Settled) GetApplied() []int32 {
+	if x != nil {
+		return x.Applied
+	}
+	return nil
+}
+
 // Says whose messages to take, and how many.
 type ReceiveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -751,7 +1667,7 @@ type ReceiveRequest struct {
 
 func (x *ReceiveRequest) Reset() {
 	*x = ReceiveRequest{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[10]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -763,7 +1679,7 @@ func (x *ReceiveRequest) String() string {
 func (*ReceiveRequest) ProtoMessage() {}
 
 func (x *ReceiveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[10]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -776,7 +1692,7 @@ func (x *ReceiveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveRequest.ProtoReflect.Descriptor instead.
 func (*ReceiveRequest) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{10}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReceiveRequest) GetTopic() string {
@@ -821,7 +1737,7 @@ type ReceiveResponse struct {
 
 func (x *ReceiveResponse) Reset() {
 	*x = ReceiveResponse{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[11]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +1749,7 @@ func (x *ReceiveResponse) String() string {
 func (*ReceiveResponse) ProtoMessage() {}
 
 func (x *ReceiveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[11]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +1762,7 @@ func (x *ReceiveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveResponse.ProtoReflect.Descriptor instead.
 func (*ReceiveResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{11}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReceiveResponse) GetDeliveries() []*Delivery {
@@ -878,7 +1794,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[12]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -890,7 +1806,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[12]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -903,7 +1819,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{12}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Delivery) GetDelivery() int64 {
@@ -942,7 +1858,7 @@ type SettleRequest struct {
 
 func (x *SettleRequest) Reset() {
 	*x = SettleRequest{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[13]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1870,7 @@ func (x *SettleRequest) String() string {
 func (*SettleRequest) ProtoMessage() {}
 
 func (x *SettleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[13]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1883,7 @@ func (x *SettleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleRequest.ProtoReflect.Descriptor instead.
 func (*SettleRequest) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{13}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SettleRequest) GetTopic() string {
@@ -1016,7 +1932,7 @@ type Settlement struct {
 
 func (x *Settlement) Reset() {
 	*x = Settlement{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[14]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1028,7 +1944,7 @@ func (x *Settlement) String() string {
 func (*Settlement) ProtoMessage() {}
 
 func (x *Settlement) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[14]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1041,7 +1957,7 @@ func (x *Settlement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settlement.ProtoReflect.Descriptor instead.
 func (*Settlement) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{14}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Settlement) GetDelivery() int64 {
@@ -1153,7 +2069,7 @@ type OffsetRange struct {
 
 func (x *OffsetRange) Reset() {
 	*x = OffsetRange{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[15]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1165,7 +2081,7 @@ func (x *OffsetRange) String() string {
 func (*OffsetRange) ProtoMessage() {}
 
 func (x *OffsetRange) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[15]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1178,7 +2094,7 @@ func (x *OffsetRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffsetRange.ProtoReflect.Descriptor instead.
 func (*OffsetRange) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{15}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *OffsetRange) GetFirstOffset() int64 {
@@ -1204,7 +2120,7 @@ type Acknowledge struct {
 
 func (x *Acknowledge) Reset() {
 	*x = Acknowledge{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[16]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1216,7 +2132,7 @@ func (x *Acknowledge) String() string {
 func (*Acknowledge) ProtoMessage() {}
 
 func (x *Acknowledge) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[16]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1229,7 +2145,7 @@ func (x *Acknowledge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledge.ProtoReflect.Descriptor instead.
 func (*Acknowledge) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{16}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{28}
 }
 
 // Messages are delivered again.
@@ -1244,7 +2160,7 @@ type Retry struct {
 
 func (x *Retry) Reset() {
 	*x = Retry{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[17]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1256,7 +2172,7 @@ func (x *Retry) String() string {
 func (*Retry) ProtoMessage() {}
 
 func (x *Retry) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[17]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1269,7 +2185,7 @@ func (x *Retry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retry.ProtoReflect.Descriptor instead.
 func (*Retry) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{17}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Retry) GetDelay() *durationpb.Duration {
@@ -1290,7 +2206,7 @@ type Reject struct {
 
 func (x *Reject) Reset() {
 	*x = Reject{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[18]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1302,7 +2218,7 @@ func (x *Reject) String() string {
 func (*Reject) ProtoMessage() {}
 
 func (x *Reject) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[18]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1315,7 +2231,7 @@ func (x *Reject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reject.ProtoReflect.Descriptor instead.
 func (*Reject) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{18}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Reject) GetReason() string {
@@ -1337,7 +2253,7 @@ type Extend struct {
 
 func (x *Extend) Reset() {
 	*x = Extend{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[19]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1349,7 +2265,7 @@ func (x *Extend) String() string {
 func (*Extend) ProtoMessage() {}
 
 func (x *Extend) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[19]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1362,7 +2278,7 @@ func (x *Extend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Extend.ProtoReflect.Descriptor instead.
 func (*Extend) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{19}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Extend) GetBy() *durationpb.Duration {
@@ -1385,7 +2301,7 @@ type SettleResponse struct {
 
 func (x *SettleResponse) Reset() {
 	*x = SettleResponse{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[20]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +2313,7 @@ func (x *SettleResponse) String() string {
 func (*SettleResponse) ProtoMessage() {}
 
 func (x *SettleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[20]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +2326,7 @@ func (x *SettleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleResponse.ProtoReflect.Descriptor instead.
 func (*SettleResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{20}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SettleResponse) GetApplied() []int32 {
@@ -1420,18 +2336,479 @@ func (x *SettleResponse) GetApplied() []int32 {
 	return nil
 }
 
+// Says which page of a subscription's parked messages to list.
+type ListParkedRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The topic's name.
+	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	// The subscription's id.
+	SubscriptionId string `protobuf:"bytes,2,opt,name=subscription_id,json=subscriptionId,proto3" json:"subscription_id,omitempty"`
+	// The maximum number of messages to return: 0 means 100, more than 1,000 means
+	// 1,000, a negative number is INVALID_ARGUMENT.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the previous page; empty for the first page.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListParkedRequest) Reset() {
+	*x = ListParkedRequest{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListParkedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListParkedRequest) ProtoMessage() {}
+
+func (x *ListParkedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListParkedRequest.ProtoReflect.Descriptor instead.
+func (*ListParkedRequest) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ListParkedRequest) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *ListParkedRequest) GetSubscriptionId() string {
+	if x != nil {
+		return x.SubscriptionId
+	}
+	return ""
+}
+
+func (x *ListParkedRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListParkedRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// One page of parked messages.
+type ListParkedResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The messages, ordered by offset.
+	Messages []*ParkedMessage `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
+	// The page_token of the next page; empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListParkedResponse) Reset() {
+	*x = ListParkedResponse{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListParkedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListParkedResponse) ProtoMessage() {}
+
+func (x *ListParkedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListParkedResponse.ProtoReflect.Descriptor instead.
+func (*ListParkedResponse) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ListParkedResponse) GetMessages() []*ParkedMessage {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+func (x *ListParkedResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// A message that is not delivered any more. Its payload is in the topic's log.
+type ParkedMessage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its offset.
+	Offset int64 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	// How often it was delivered.
+	Attempts int32 `protobuf:"varint,2,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// Why it was parked.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// When it was parked.
+	ParkTime      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=park_time,json=parkTime,proto3" json:"park_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ParkedMessage) Reset() {
+	*x = ParkedMessage{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ParkedMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ParkedMessage) ProtoMessage() {}
+
+func (x *ParkedMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ParkedMessage.ProtoReflect.Descriptor instead.
+func (*ParkedMessage) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ParkedMessage) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *ParkedMessage) GetAttempts() int32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *ParkedMessage) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ParkedMessage) GetParkTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ParkTime
+	}
+	return nil
+}
+
+// Says which parked messages to deliver again: all, if neither offsets nor ranges
+// are given.
+type ReplayParkedRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The topic's name.
+	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	// The subscription's id.
+	SubscriptionId string `protobuf:"bytes,2,opt,name=subscription_id,json=subscriptionId,proto3" json:"subscription_id,omitempty"`
+	// Messages, each by its offset: at most 10,000.
+	Offsets []int64 `protobuf:"varint,3,rep,packed,name=offsets,proto3" json:"offsets,omitempty"`
+	// Messages that follow each other: at most 10,000 ranges.
+	Ranges        []*OffsetRange `protobuf:"bytes,4,rep,name=ranges,proto3" json:"ranges,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayParkedRequest) Reset() {
+	*x = ReplayParkedRequest{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayParkedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayParkedRequest) ProtoMessage() {}
+
+func (x *ReplayParkedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayParkedRequest.ProtoReflect.Descriptor instead.
+func (*ReplayParkedRequest) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ReplayParkedRequest) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *ReplayParkedRequest) GetSubscriptionId() string {
+	if x != nil {
+		return x.SubscriptionId
+	}
+	return ""
+}
+
+func (x *ReplayParkedRequest) GetOffsets() []int64 {
+	if x != nil {
+		return x.Offsets
+	}
+	return nil
+}
+
+func (x *ReplayParkedRequest) GetRanges() []*OffsetRange {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+// Parked messages are delivered again.
+type ReplayParkedResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many there are.
+	Replayed int32 `protobuf:"varint,1,opt,name=replayed,proto3" json:"replayed,omitempty"`
+	// Whether there are more, for another call.
+	HasMore       bool `protobuf:"varint,2,opt,name=has_more,json=hasMore,proto3" json:"has_more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayParkedResponse) Reset() {
+	*x = ReplayParkedResponse{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayParkedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayParkedResponse) ProtoMessage() {}
+
+func (x *ReplayParkedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayParkedResponse.ProtoReflect.Descriptor instead.
+func (*ReplayParkedResponse) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ReplayParkedResponse) GetReplayed() int32 {
+	if x != nil {
+		return x.Replayed
+	}
+	return 0
+}
+
+func (x *ReplayParkedResponse) GetHasMore() bool {
+	if x != nil {
+		return x.HasMore
+	}
+	return false
+}
+
+// Says which parked messages to forget: all, if neither offsets nor ranges are
+// given.
+type DiscardParkedRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The topic's name.
+	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	// The subscription's id.
+	SubscriptionId string `protobuf:"bytes,2,opt,name=subscription_id,json=subscriptionId,proto3" json:"subscription_id,omitempty"`
+	// Messages, each by its offset: at most 10,000.
+	Offsets []int64 `protobuf:"varint,3,rep,packed,name=offsets,proto3" json:"offsets,omitempty"`
+	// Messages that follow each other: at most 10,000 ranges.
+	Ranges        []*OffsetRange `protobuf:"bytes,4,rep,name=ranges,proto3" json:"ranges,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscardParkedRequest) Reset() {
+	*x = DiscardParkedRequest{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscardParkedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscardParkedRequest) ProtoMessage() {}
+
+func (x *DiscardParkedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscardParkedRequest.ProtoReflect.Descriptor instead.
+func (*DiscardParkedRequest) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *DiscardParkedRequest) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *DiscardParkedRequest) GetSubscriptionId() string {
+	if x != nil {
+		return x.SubscriptionId
+	}
+	return ""
+}
+
+func (x *DiscardParkedRequest) GetOffsets() []int64 {
+	if x != nil {
+		return x.Offsets
+	}
+	return nil
+}
+
+func (x *DiscardParkedRequest) GetRanges() []*OffsetRange {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+// Parked messages are forgotten.
+type DiscardParkedResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many there were.
+	Discarded int32 `protobuf:"varint,1,opt,name=discarded,proto3" json:"discarded,omitempty"`
+	// Whether there are more, for another call.
+	HasMore       bool `protobuf:"varint,2,opt,name=has_more,json=hasMore,proto3" json:"has_more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscardParkedResponse) Reset() {
+	*x = DiscardParkedResponse{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscardParkedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscardParkedResponse) ProtoMessage() {}
+
+func (x *DiscardParkedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscardParkedResponse.ProtoReflect.Descriptor instead.
+func (*DiscardParkedResponse) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *DiscardParkedResponse) GetDiscarded() int32 {
+	if x != nil {
+		return x.Discarded
+	}
+	return 0
+}
+
+func (x *DiscardParkedResponse) GetHasMore() bool {
+	if x != nil {
+		return x.HasMore
+	}
+	return false
+}
+
 var File_trunkline_v1_subscription_proto protoreflect.FileDescriptor
 
 const file_trunkline_v1_subscription_proto_rawDesc = "" +
 	"\n" +
-	"\x1ftrunkline/v1/subscription.proto\x12\ftrunkline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btrunkline/v1/consumer.proto\x1a\x1atrunkline/v1/message.proto\"\xed\x01\n" +
+	"\x1ftrunkline/v1/subscription.proto\x12\ftrunkline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btrunkline/v1/consumer.proto\x1a\x1atrunkline/v1/message.proto\"\x85\x02\n" +
 	"\x0eDeliveryPolicy\x12<\n" +
 	"\fack_deadline\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\vackDeadline\x12:\n" +
 	"\vmin_backoff\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"minBackoff\x12:\n" +
 	"\vmax_backoff\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"maxBackoff\x12%\n" +
-	"\x0emax_deliveries\x18\x04 \x01(\x05R\rmaxDeliveries\"\xd4\x02\n" +
+	"\x0emax_deliveries\x18\x04 \x01(\x05R\rmaxDeliveries\x12\x16\n" +
+	"\x06filter\x18\x05 \x01(\tR\x06filter\"\xd4\x02\n" +
 	"\fSubscription\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12'\n" +
 	"\x0fsubscription_id\x18\x02 \x01(\tR\x0esubscriptionId\x124\n" +
@@ -1472,7 +2849,66 @@ const file_trunkline_v1_subscription_proto_rawDesc = "" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12'\n" +
 	"\x0fsubscription_id\x18\x02 \x01(\tR\x0esubscriptionId\"Y\n" +
 	"\x17GetSubscriptionResponse\x12>\n" +
-	"\fsubscription\x18\x01 \x01(\v2\x1a.trunkline.v1.SubscriptionR\fsubscription\"\xa1\x01\n" +
+	"\fsubscription\x18\x01 \x01(\v2\x1a.trunkline.v1.SubscriptionR\fsubscription\"\xcd\x01\n" +
+	"\x19UpdateSubscriptionRequest\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12'\n" +
+	"\x0fsubscription_id\x18\x02 \x01(\tR\x0esubscriptionId\x124\n" +
+	"\x06policy\x18\x03 \x01(\v2\x1c.trunkline.v1.DeliveryPolicyR\x06policy\x12;\n" +
+	"\vupdate_mask\x18\x04 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\"\\\n" +
+	"\x1aUpdateSubscriptionResponse\x12>\n" +
+	"\fsubscription\x18\x01 \x01(\v2\x1a.trunkline.v1.SubscriptionR\fsubscription\"\xbd\x01\n" +
+	"\x10SubscribeRequest\x124\n" +
+	"\x04open\x18\x01 \x01(\v2\x1e.trunkline.v1.OpenSubscriptionH\x00R\x04open\x126\n" +
+	"\x06settle\x18\x02 \x01(\v2\x1c.trunkline.v1.SettleMessagesH\x00R\x06settle\x120\n" +
+	"\x04stop\x18\x03 \x01(\v2\x1a.trunkline.v1.StopDeliveryH\x00R\x04stopB\t\n" +
+	"\arequest\"\xb7\x02\n" +
+	"\x10OpenSubscription\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12'\n" +
+	"\x0fsubscription_id\x18\x02 \x01(\tR\x0esubscriptionId\x128\n" +
+	"\x18max_outstanding_messages\x18\x03 \x01(\x05R\x16maxOutstandingMessages\x122\n" +
+	"\x15max_outstanding_bytes\x18\x04 \x01(\x03R\x13maxOutstandingBytes\x12,\n" +
+	"\x12max_batch_messages\x18\x05 \x01(\x05R\x10maxBatchMessages\x12H\n" +
+	"\x12heartbeat_interval\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\"k\n" +
+	"\x0eSettleMessages\x12:\n" +
+	"\vsettlements\x18\x01 \x03(\v2\x18.trunkline.v1.SettlementR\vsettlements\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\x03R\trequestId\"\x0e\n" +
+	"\fStopDelivery\"\xfc\x02\n" +
+	"\x11SubscribeResponse\x12@\n" +
+	"\battached\x18\x01 \x01(\v2\".trunkline.v1.SubscriptionAttachedH\x00R\battached\x12:\n" +
+	"\n" +
+	"deliveries\x18\x02 \x01(\v2\x18.trunkline.v1.DeliveriesH\x00R\n" +
+	"deliveries\x125\n" +
+	"\tcaught_up\x18\x03 \x01(\v2\x16.trunkline.v1.CaughtUpH\x00R\bcaughtUp\x12C\n" +
+	"\theartbeat\x18\x04 \x01(\v2#.trunkline.v1.SubscriptionHeartbeatH\x00R\theartbeat\x121\n" +
+	"\astalled\x18\x05 \x01(\v2\x15.trunkline.v1.StalledH\x00R\astalled\x121\n" +
+	"\asettled\x18\x06 \x01(\v2\x15.trunkline.v1.SettledH\x00R\asettledB\a\n" +
+	"\x05event\"v\n" +
+	"\x14SubscriptionAttached\x124\n" +
+	"\x06policy\x18\x01 \x01(\v2\x1c.trunkline.v1.DeliveryPolicyR\x06policy\x12\x14\n" +
+	"\x05floor\x18\x02 \x01(\x03R\x05floor\x12\x12\n" +
+	"\x04head\x18\x03 \x01(\x03R\x04head\"D\n" +
+	"\n" +
+	"Deliveries\x126\n" +
+	"\n" +
+	"deliveries\x18\x01 \x03(\v2\x16.trunkline.v1.DeliveryR\n" +
+	"deliveries\"\x17\n" +
+	"\x15SubscriptionHeartbeat\"\x99\x02\n" +
+	"\aStalled\x121\n" +
+	"\x05limit\x18\x01 \x01(\x0e2\x1b.trunkline.v1.Stalled.LimitR\x05limit\x121\n" +
+	"\x14outstanding_messages\x18\x02 \x01(\x05R\x13outstandingMessages\x12+\n" +
+	"\x11outstanding_bytes\x18\x03 \x01(\x03R\x10outstandingBytes\"{\n" +
+	"\x05Limit\x12\x15\n" +
+	"\x11LIMIT_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15LIMIT_WORKER_MESSAGES\x10\x01\x12\x16\n" +
+	"\x12LIMIT_WORKER_BYTES\x10\x02\x12\x15\n" +
+	"\x11LIMIT_OUTSTANDING\x10\x03\x12\x11\n" +
+	"\rLIMIT_RETRIED\x10\x04\"B\n" +
+	"\aSettled\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\x03R\trequestId\x12\x18\n" +
+	"\aapplied\x18\x02 \x03(\x05R\aapplied\"\xa1\x01\n" +
 	"\x0eReceiveRequest\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12'\n" +
 	"\x0fsubscription_id\x18\x02 \x01(\tR\x0esubscriptionId\x12!\n" +
@@ -1513,14 +2949,50 @@ const file_trunkline_v1_subscription_proto_rawDesc = "" +
 	"\x06Extend\x12)\n" +
 	"\x02by\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x02by\"*\n" +
 	"\x0eSettleResponse\x12\x18\n" +
-	"\aapplied\x18\x01 \x03(\x05R\aapplied2\xba\x04\n" +
+	"\aapplied\x18\x01 \x03(\x05R\aapplied\"\x8e\x01\n" +
+	"\x11ListParkedRequest\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12'\n" +
+	"\x0fsubscription_id\x18\x02 \x01(\tR\x0esubscriptionId\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"u\n" +
+	"\x12ListParkedResponse\x127\n" +
+	"\bmessages\x18\x01 \x03(\v2\x1b.trunkline.v1.ParkedMessageR\bmessages\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x94\x01\n" +
+	"\rParkedMessage\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x1a\n" +
+	"\battempts\x18\x02 \x01(\x05R\battempts\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x127\n" +
+	"\tpark_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bparkTime\"\xa1\x01\n" +
+	"\x13ReplayParkedRequest\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12'\n" +
+	"\x0fsubscription_id\x18\x02 \x01(\tR\x0esubscriptionId\x12\x18\n" +
+	"\aoffsets\x18\x03 \x03(\x03R\aoffsets\x121\n" +
+	"\x06ranges\x18\x04 \x03(\v2\x19.trunkline.v1.OffsetRangeR\x06ranges\"M\n" +
+	"\x14ReplayParkedResponse\x12\x1a\n" +
+	"\breplayed\x18\x01 \x01(\x05R\breplayed\x12\x19\n" +
+	"\bhas_more\x18\x02 \x01(\bR\ahasMore\"\xa2\x01\n" +
+	"\x14DiscardParkedRequest\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12'\n" +
+	"\x0fsubscription_id\x18\x02 \x01(\tR\x0esubscriptionId\x12\x18\n" +
+	"\aoffsets\x18\x03 \x03(\x03R\aoffsets\x121\n" +
+	"\x06ranges\x18\x04 \x03(\v2\x19.trunkline.v1.OffsetRangeR\x06ranges\"P\n" +
+	"\x15DiscardParkedResponse\x12\x1c\n" +
+	"\tdiscarded\x18\x01 \x01(\x05R\tdiscarded\x12\x19\n" +
+	"\bhas_more\x18\x02 \x01(\bR\ahasMore2\xf7\a\n" +
 	"\x13SubscriptionService\x12g\n" +
 	"\x12CreateSubscription\x12'.trunkline.v1.CreateSubscriptionRequest\x1a(.trunkline.v1.CreateSubscriptionResponse\x12g\n" +
 	"\x12DeleteSubscription\x12'.trunkline.v1.DeleteSubscriptionRequest\x1a(.trunkline.v1.DeleteSubscriptionResponse\x12d\n" +
 	"\x11ListSubscriptions\x12&.trunkline.v1.ListSubscriptionsRequest\x1a'.trunkline.v1.ListSubscriptionsResponse\x12^\n" +
-	"\x0fGetSubscription\x12$.trunkline.v1.GetSubscriptionRequest\x1a%.trunkline.v1.GetSubscriptionResponse\x12F\n" +
+	"\x0fGetSubscription\x12$.trunkline.v1.GetSubscriptionRequest\x1a%.trunkline.v1.GetSubscriptionResponse\x12g\n" +
+	"\x12UpdateSubscription\x12'.trunkline.v1.UpdateSubscriptionRequest\x1a(.trunkline.v1.UpdateSubscriptionResponse\x12P\n" +
+	"\tSubscribe\x12\x1e.trunkline.v1.SubscribeRequest\x1a\x1f.trunkline.v1.SubscribeResponse(\x010\x01\x12F\n" +
 	"\aReceive\x12\x1c.trunkline.v1.ReceiveRequest\x1a\x1d.trunkline.v1.ReceiveResponse\x12C\n" +
-	"\x06Settle\x12\x1b.trunkline.v1.SettleRequest\x1a\x1c.trunkline.v1.SettleResponseBy\n" +
+	"\x06Settle\x12\x1b.trunkline.v1.SettleRequest\x1a\x1c.trunkline.v1.SettleResponse\x12O\n" +
+	"\n" +
+	"ListParked\x12\x1f.trunkline.v1.ListParkedRequest\x1a .trunkline.v1.ListParkedResponse\x12U\n" +
+	"\fReplayParked\x12!.trunkline.v1.ReplayParkedRequest\x1a\".trunkline.v1.ReplayParkedResponse\x12X\n" +
+	"\rDiscardParked\x12\".trunkline.v1.DiscardParkedRequest\x1a#.trunkline.v1.DiscardParkedResponseBy\n" +
 	"\x0fio.trunkline.v1B\x11SubscriptionProtoP\x01ZBgithub.com/trunkline/trunkline/clients/go/trunkline/v1;trunklinev1\xaa\x02\fTrunkline.V1b\x06proto3"
 
 var (
@@ -1535,74 +3007,128 @@ func file_trunkline_v1_subscription_proto_rawDescGZIP() []byte {
 	return file_trunkline_v1_subscription_proto_rawDescData
 }
 
-var file_trunkline_v1_subscription_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_trunkline_v1_subscription_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_trunkline_v1_subscription_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_trunkline_v1_subscription_proto_goTypes = []any{
-	(*DeliveryPolicy)(nil),             // 0: trunkline.v1.DeliveryPolicy
-	(*Subscription)(nil),               // 1: trunkline.v1.Subscription
-	(*CreateSubscriptionRequest)(nil),  // 2: trunkline.v1.CreateSubscriptionRequest
-	(*CreateSubscriptionResponse)(nil), // 3: trunkline.v1.CreateSubscriptionResponse
-	(*DeleteSubscriptionRequest)(nil),  // 4: trunkline.v1.DeleteSubscriptionRequest
-	(*DeleteSubscriptionResponse)(nil), // 5: trunkline.v1.DeleteSubscriptionResponse
-	(*ListSubscriptionsRequest)(nil),   // 6: trunkline.v1.ListSubscriptionsRequest
-	(*ListSubscriptionsResponse)(nil),  // 7: trunkline.v1.ListSubscriptionsResponse
-	(*GetSubscriptionRequest)(nil),     // 8: trunkline.v1.GetSubscriptionRequest
-	(*GetSubscriptionResponse)(nil),    // 9: trunkline.v1.GetSubscriptionResponse
-	(*ReceiveRequest)(nil),             // 10: trunkline.v1.ReceiveRequest
-	(*ReceiveResponse)(nil),            // 11: trunkline.v1.ReceiveResponse
-	(*Delivery)(nil),                   // 12: trunkline.v1.Delivery
-	(*SettleRequest)(nil),              // 13: trunkline.v1.SettleRequest
-	(*Settlement)(nil),                 // 14: trunkline.v1.Settlement
-	(*OffsetRange)(nil),                // 15: trunkline.v1.OffsetRange
-	(*Acknowledge)(nil),                // 16: trunkline.v1.Acknowledge
-	(*Retry)(nil),                      // 17: trunkline.v1.Retry
-	(*Reject)(nil),                     // 18: trunkline.v1.Reject
-	(*Extend)(nil),                     // 19: trunkline.v1.Extend
-	(*SettleResponse)(nil),             // 20: trunkline.v1.SettleResponse
-	(*durationpb.Duration)(nil),        // 21: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),      // 22: google.protobuf.Timestamp
-	(LogEdge)(0),                       // 23: trunkline.v1.LogEdge
-	(*MessageBatch)(nil),               // 24: trunkline.v1.MessageBatch
+	(Stalled_Limit)(0),                 // 0: trunkline.v1.Stalled.Limit
+	(*DeliveryPolicy)(nil),             // 1: trunkline.v1.DeliveryPolicy
+	(*Subscription)(nil),               // 2: trunkline.v1.Subscription
+	(*CreateSubscriptionRequest)(nil),  // 3: trunkline.v1.CreateSubscriptionRequest
+	(*CreateSubscriptionResponse)(nil), // 4: trunkline.v1.CreateSubscriptionResponse
+	(*DeleteSubscriptionRequest)(nil),  // 5: trunkline.v1.DeleteSubscriptionRequest
+	(*DeleteSubscriptionResponse)(nil), // 6: trunkline.v1.DeleteSubscriptionResponse
+	(*ListSubscriptionsRequest)(nil),   // 7: trunkline.v1.ListSubscriptionsRequest
+	(*ListSubscriptionsResponse)(nil),  // 8: trunkline.v1.ListSubscriptionsResponse
+	(*GetSubscriptionRequest)(nil),     // 9: trunkline.v1.GetSubscriptionRequest
+	(*GetSubscriptionResponse)(nil),    // 10: trunkline.v1.GetSubscriptionResponse
+	(*UpdateSubscriptionRequest)(nil),  // 11: trunkline.v1.UpdateSubscriptionRequest
+	(*UpdateSubscriptionResponse)(nil), // 12: trunkline.v1.UpdateSubscriptionResponse
+	(*SubscribeRequest)(nil),           // 13: trunkline.v1.SubscribeRequest
+	(*OpenSubscription)(nil),           // 14: trunkline.v1.OpenSubscription
+	(*SettleMessages)(nil),             // 15: trunkline.v1.SettleMessages
+	(*StopDelivery)(nil),               // 16: trunkline.v1.StopDelivery
+	(*SubscribeResponse)(nil),          // 17: trunkline.v1.SubscribeResponse
+	(*SubscriptionAttached)(nil),       // 18: trunkline.v1.SubscriptionAttached
+	(*Deliveries)(nil),                 // 19: trunkline.v1.Deliveries
+	(*SubscriptionHeartbeat)(nil),      // 20: trunkline.v1.SubscriptionHeartbeat
+	(*Stalled)(nil),                    // 21: trunkline.v1.Stalled
+	(*Settled)(nil),                    // 22: trunkline.v1.Settled
+	(*ReceiveRequest)(nil),             // 23: trunkline.v1.ReceiveRequest
+	(*ReceiveResponse)(nil),            // 24: trunkline.v1.ReceiveResponse
+	(*Delivery)(nil),                   // 25: trunkline.v1.Delivery
+	(*SettleRequest)(nil),              // 26: trunkline.v1.SettleRequest
+	(*Settlement)(nil),                 // 27: trunkline.v1.Settlement
+	(*OffsetRange)(nil),                // 28: trunkline.v1.OffsetRange
+	(*Acknowledge)(nil),                // 29: trunkline.v1.Acknowledge
+	(*Retry)(nil),                      // 30: trunkline.v1.Retry
+	(*Reject)(nil),                     // 31: trunkline.v1.Reject
+	(*Extend)(nil),                     // 32: trunkline.v1.Extend
+	(*SettleResponse)(nil),             // 33: trunkline.v1.SettleResponse
+	(*ListParkedRequest)(nil),          // 34: trunkline.v1.ListParkedRequest
+	(*ListParkedResponse)(nil),         // 35: trunkline.v1.ListParkedResponse
+	(*ParkedMessage)(nil),              // 36: trunkline.v1.ParkedMessage
+	(*ReplayParkedRequest)(nil),        // 37: trunkline.v1.ReplayParkedRequest
+	(*ReplayParkedResponse)(nil),       // 38: trunkline.v1.ReplayParkedResponse
+	(*DiscardParkedRequest)(nil),       // 39: trunkline.v1.DiscardParkedRequest
+	(*DiscardParkedResponse)(nil),      // 40: trunkline.v1.DiscardParkedResponse
+	(*durationpb.Duration)(nil),        // 41: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 42: google.protobuf.Timestamp
+	(LogEdge)(0),                       // 43: trunkline.v1.LogEdge
+	(*fieldmaskpb.FieldMask)(nil),      // 44: google.protobuf.FieldMask
+	(*CaughtUp)(nil),                   // 45: trunkline.v1.CaughtUp
+	(*MessageBatch)(nil),               // 46: trunkline.v1.MessageBatch
 }
 var file_trunkline_v1_subscription_proto_depIdxs = []int32{
-	21, // 0: trunkline.v1.DeliveryPolicy.ack_deadline:type_name -> google.protobuf.Duration
-	21, // 1: trunkline.v1.DeliveryPolicy.min_backoff:type_name -> google.protobuf.Duration
-	21, // 2: trunkline.v1.DeliveryPolicy.max_backoff:type_name -> google.protobuf.Duration
-	0,  // 3: trunkline.v1.Subscription.policy:type_name -> trunkline.v1.DeliveryPolicy
-	22, // 4: trunkline.v1.Subscription.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 5: trunkline.v1.CreateSubscriptionRequest.policy:type_name -> trunkline.v1.DeliveryPolicy
-	23, // 6: trunkline.v1.CreateSubscriptionRequest.edge:type_name -> trunkline.v1.LogEdge
-	22, // 7: trunkline.v1.CreateSubscriptionRequest.time:type_name -> google.protobuf.Timestamp
-	1,  // 8: trunkline.v1.CreateSubscriptionResponse.subscription:type_name -> trunkline.v1.Subscription
-	1,  // 9: trunkline.v1.ListSubscriptionsResponse.subscriptions:type_name -> trunkline.v1.Subscription
-	1,  // 10: trunkline.v1.GetSubscriptionResponse.subscription:type_name -> trunkline.v1.Subscription
-	21, // 11: trunkline.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
-	12, // 12: trunkline.v1.ReceiveResponse.deliveries:type_name -> trunkline.v1.Delivery
-	24, // 13: trunkline.v1.Delivery.batch:type_name -> trunkline.v1.MessageBatch
-	14, // 14: trunkline.v1.SettleRequest.settlements:type_name -> trunkline.v1.Settlement
-	15, // 15: trunkline.v1.Settlement.ranges:type_name -> trunkline.v1.OffsetRange
-	16, // 16: trunkline.v1.Settlement.acknowledge:type_name -> trunkline.v1.Acknowledge
-	17, // 17: trunkline.v1.Settlement.retry:type_name -> trunkline.v1.Retry
-	18, // 18: trunkline.v1.Settlement.reject:type_name -> trunkline.v1.Reject
-	19, // 19: trunkline.v1.Settlement.extend:type_name -> trunkline.v1.Extend
-	21, // 20: trunkline.v1.Retry.delay:type_name -> google.protobuf.Duration
-	21, // 21: trunkline.v1.Extend.by:type_name -> google.protobuf.Duration
-	2,  // 22: trunkline.v1.SubscriptionService.CreateSubscription:input_type -> trunkline.v1.CreateSubscriptionRequest
-	4,  // 23: trunkline.v1.SubscriptionService.DeleteSubscription:input_type -> trunkline.v1.DeleteSubscriptionRequest
-	6,  // 24: trunkline.v1.SubscriptionService.ListSubscriptions:input_type -> trunkline.v1.ListSubscriptionsRequest
-	8,  // 25: trunkline.v1.SubscriptionService.GetSubscription:input_type -> trunkline.v1.GetSubscriptionRequest
-	10, // 26: trunkline.v1.SubscriptionService.Receive:input_type -> trunkline.v1.ReceiveRequest
-	13, // 27: trunkline.v1.SubscriptionService.Settle:input_type -> trunkline.v1.SettleRequest
-	3,  // 28: trunkline.v1.SubscriptionService.CreateSubscription:output_type -> trunkline.v1.CreateSubscriptionResponse
-	5,  // 29: trunkline.v1.SubscriptionService.DeleteSubscription:output_type -> trunkline.v1.DeleteSubscriptionResponse
-	7,  // 30: trunkline.v1.SubscriptionService.ListSubscriptions:output_type -> trunkline.v1.ListSubscriptionsResponse
-	9,  // 31: trunkline.v1.SubscriptionService.GetSubscription:output_type -> trunkline.v1.GetSubscriptionResponse
-	11, // 32: trunkline.v1.SubscriptionService.Receive:output_type -> trunkline.v1.ReceiveResponse
-	20, // 33: trunkline.v1.SubscriptionService.Settle:output_type -> trunkline.v1.SettleResponse
-	28, // [28:34] is the sub-list for method output_type
-	22, // [22:28] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	41, // 0: trunkline.v1.DeliveryPolicy.ack_deadline:type_name -> google.protobuf.Duration
+	41, // 1: trunkline.v1.DeliveryPolicy.min_backoff:type_name -> google.protobuf.Duration
+	41, // 2: trunkline.v1.DeliveryPolicy.max_backoff:type_name -> google.protobuf.Duration
+	1,  // 3: trunkline.v1.Subscription.policy:type_name -> trunkline.v1.DeliveryPolicy
+	42, // 4: trunkline.v1.Subscription.create_time:type_name -> google.protobuf.Timestamp
+	1,  // 5: trunkline.v1.CreateSubscriptionRequest.policy:type_name -> trunkline.v1.DeliveryPolicy
+	43, // 6: trunkline.v1.CreateSubscriptionRequest.edge:type_name -> trunkline.v1.LogEdge
+	42, // 7: trunkline.v1.CreateSubscriptionRequest.time:type_name -> google.protobuf.Timestamp
+	2,  // 8: trunkline.v1.CreateSubscriptionResponse.subscription:type_name -> trunkline.v1.Subscription
+	2,  // 9: trunkline.v1.ListSubscriptionsResponse.subscriptions:type_name -> trunkline.v1.Subscription
+	2,  // 10: trunkline.v1.GetSubscriptionResponse.subscription:type_name -> trunkline.v1.Subscription
+	1,  // 11: trunkline.v1.UpdateSubscriptionRequest.policy:type_name -> trunkline.v1.DeliveryPolicy
+	44, // 12: trunkline.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
+	2,  // 13: trunkline.v1.UpdateSubscriptionResponse.subscription:type_name -> trunkline.v1.Subscription
+	14, // 14: trunkline.v1.SubscribeRequest.open:type_name -> trunkline.v1.OpenSubscription
+	15, // 15: trunkline.v1.SubscribeRequest.settle:type_name -> trunkline.v1.SettleMessages
+	16, // 16: trunkline.v1.SubscribeRequest.stop:type_name -> trunkline.v1.StopDelivery
+	41, // 17: trunkline.v1.OpenSubscription.heartbeat_interval:type_name -> google.protobuf.Duration
+	27, // 18: trunkline.v1.SettleMessages.settlements:type_name -> trunkline.v1.Settlement
+	18, // 19: trunkline.v1.SubscribeResponse.attached:type_name -> trunkline.v1.SubscriptionAttached
+	19, // 20: trunkline.v1.SubscribeResponse.deliveries:type_name -> trunkline.v1.Deliveries
+	45, // 21: trunkline.v1.SubscribeResponse.caught_up:type_name -> trunkline.v1.CaughtUp
+	20, // 22: trunkline.v1.SubscribeResponse.heartbeat:type_name -> trunkline.v1.SubscriptionHeartbeat
+	21, // 23: trunkline.v1.SubscribeResponse.stalled:type_name -> trunkline.v1.Stalled
+	22, // 24: trunkline.v1.SubscribeResponse.settled:type_name -> trunkline.v1.Settled
+	1,  // 25: trunkline.v1.SubscriptionAttached.policy:type_name -> trunkline.v1.DeliveryPolicy
+	25, // 26: trunkline.v1.Deliveries.deliveries:type_name -> trunkline.v1.Delivery
+	0,  // 27: trunkline.v1.Stalled.limit:type_name -> trunkline.v1.Stalled.Limit
+	41, // 28: trunkline.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	25, // 29: trunkline.v1.ReceiveResponse.deliveries:type_name -> trunkline.v1.Delivery
+	46, // 30: trunkline.v1.Delivery.batch:type_name -> trunkline.v1.MessageBatch
+	27, // 31: trunkline.v1.SettleRequest.settlements:type_name -> trunkline.v1.Settlement
+	28, // 32: trunkline.v1.Settlement.ranges:type_name -> trunkline.v1.OffsetRange
+	29, // 33: trunkline.v1.Settlement.acknowledge:type_name -> trunkline.v1.Acknowledge
+	30, // 34: trunkline.v1.Settlement.retry:type_name -> trunkline.v1.Retry
+	31, // 35: trunkline.v1.Settlement.reject:type_name -> trunkline.v1.Reject
+	32, // 36: trunkline.v1.Settlement.extend:type_name -> trunkline.v1.Extend
+	41, // 37: trunkline.v1.Retry.delay:type_name -> google.protobuf.Duration
+	41, // 38: trunkline.v1.Extend.by:type_name -> google.protobuf.Duration
+	36, // 39: trunkline.v1.ListParkedResponse.messages:type_name -> trunkline.v1.ParkedMessage
+	42, // 40: trunkline.v1.ParkedMessage.park_time:type_name -> google.protobuf.Timestamp
+	28, // 41: trunkline.v1.ReplayParkedRequest.ranges:type_name -> trunkline.v1.OffsetRange
+	28, // 42: trunkline.v1.DiscardParkedRequest.ranges:type_name -> trunkline.v1.OffsetRange
+	3,  // 43: trunkline.v1.SubscriptionService.CreateSubscription:input_type -> trunkline.v1.CreateSubscriptionRequest
+	5,  // 44: trunkline.v1.SubscriptionService.DeleteSubscription:input_type -> trunkline.v1.DeleteSubscriptionRequest
+	7,  // 45: trunkline.v1.SubscriptionService.ListSubscriptions:input_type -> trunkline.v1.ListSubscriptionsRequest
+	9,  // 46: trunkline.v1.SubscriptionService.GetSubscription:input_type -> trunkline.v1.GetSubscriptionRequest
+	11, // 47: trunkline.v1.SubscriptionService.UpdateSubscription:input_type -> trunkline.v1.UpdateSubscriptionRequest
+	13, // 48: trunkline.v1.SubscriptionService.Subscribe:input_type -> trunkline.v1.SubscribeRequest
+	23, // 49: trunkline.v1.SubscriptionService.Receive:input_type -> trunkline.v1.ReceiveRequest
+	26, // 50: trunkline.v1.SubscriptionService.Settle:input_type -> trunkline.v1.SettleRequest
+	34, // 51: trunkline.v1.SubscriptionService.ListParked:input_type -> trunkline.v1.ListParkedRequest
+	37, // 52: trunkline.v1.SubscriptionService.ReplayParked:input_type -> trunkline.v1.ReplayParkedRequest
+	39, // 53: trunkline.v1.SubscriptionService.DiscardParked:input_type -> trunkline.v1.DiscardParkedRequest
+	4,  // 54: trunkline.v1.SubscriptionService.CreateSubscription:output_type -> trunkline.v1.CreateSubscriptionResponse
+	6,  // 55: trunkline.v1.SubscriptionService.DeleteSubscription:output_type -> trunkline.v1.DeleteSubscriptionResponse
+	8,  // 56: trunkline.v1.SubscriptionService.ListSubscriptions:output_type -> trunkline.v1.ListSubscriptionsResponse
+	10, // 57: trunkline.v1.SubscriptionService.GetSubscription:output_type -> trunkline.v1.GetSubscriptionResponse
+	12, // 58: trunkline.v1.SubscriptionService.UpdateSubscription:output_type -> trunkline.v1.UpdateSubscriptionResponse
+	17, // 59: trunkline.v1.SubscriptionService.Subscribe:output_type -> trunkline.v1.SubscribeResponse
+	24, // 60: trunkline.v1.SubscriptionService.Receive:output_type -> trunkline.v1.ReceiveResponse
+	33, // 61: trunkline.v1.SubscriptionService.Settle:output_type -> trunkline.v1.SettleResponse
+	35, // 62: trunkline.v1.SubscriptionService.ListParked:output_type -> trunkline.v1.ListParkedResponse
+	38, // 63: trunkline.v1.SubscriptionService.ReplayParked:output_type -> trunkline.v1.ReplayParkedResponse
+	40, // 64: trunkline.v1.SubscriptionService.DiscardParked:output_type -> trunkline.v1.DiscardParkedResponse
+	54, // [54:65] is the sub-list for method output_type
+	43, // [43:54] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_trunkline_v1_subscription_proto_init() }
@@ -1617,7 +3143,20 @@ func file_trunkline_v1_subscription_proto_init() {
 		(*CreateSubscriptionRequest_Offset)(nil),
 		(*CreateSubscriptionRequest_Time)(nil),
 	}
-	file_trunkline_v1_subscription_proto_msgTypes[14].OneofWrappers = []any{
+	file_trunkline_v1_subscription_proto_msgTypes[12].OneofWrappers = []any{
+		(*SubscribeRequest_Open)(nil),
+		(*SubscribeRequest_Settle)(nil),
+		(*SubscribeRequest_Stop)(nil),
+	}
+	file_trunkline_v1_subscription_proto_msgTypes[16].OneofWrappers = []any{
+		(*SubscribeResponse_Attached)(nil),
+		(*SubscribeResponse_Deliveries)(nil),
+		(*SubscribeResponse_CaughtUp)(nil),
+		(*SubscribeResponse_Heartbeat)(nil),
+		(*SubscribeResponse_Stalled)(nil),
+		(*SubscribeResponse_Settled)(nil),
+	}
+	file_trunkline_v1_subscription_proto_msgTypes[26].OneofWrappers = []any{
 		(*Settlement_Acknowledge)(nil),
 		(*Settlement_Retry)(nil),
 		(*Settlement_Reject)(nil),
@@ -1628,13 +3167,14 @@ func file_trunkline_v1_subscription_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trunkline_v1_subscription_proto_rawDesc), len(file_trunkline_v1_subscription_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   21,
+			NumEnums:      1,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_trunkline_v1_subscription_proto_goTypes,
 		DependencyIndexes: file_trunkline_v1_subscription_proto_depIdxs,
+		EnumInfos:         file_trunkline_v1_subscription_proto_enumTypes,
 		MessageInfos:      file_trunkline_v1_subscription_proto_msgTypes,
 	}.Build()
 	File_trunkline_v1_subscription_proto = out.File

@@ -23,8 +23,13 @@ const (
 	SubscriptionService_DeleteSubscription_FullMethodName = "/trunkline.v1.SubscriptionService/DeleteSubscription"
 	SubscriptionService_ListSubscriptions_FullMethodName  = "/trunkline.v1.SubscriptionService/ListSubscriptions"
 	SubscriptionService_GetSubscription_FullMethodName    = "/trunkline.v1.SubscriptionService/GetSubscription"
+	SubscriptionService_UpdateSubscription_FullMethodName = "/trunkline.v1.SubscriptionService/UpdateSubscription"
+	SubscriptionService_Subscribe_FullMethodName          = "/trunkline.v1.SubscriptionService/Subscribe"
 	SubscriptionService_Receive_FullMethodName            = "/trunkline.v1.SubscriptionService/Receive"
 	SubscriptionService_Settle_FullMethodName             = "/trunkline.v1.SubscriptionService/Settle"
+	SubscriptionService_ListParked_FullMethodName         = "/trunkline.v1.SubscriptionService/ListParked"
+	SubscriptionService_ReplayParked_FullMethodName       = "/trunkline.v1.SubscriptionService/ReplayParked"
+	SubscriptionService_DiscardParked_FullMethodName      = "/trunkline.v1.SubscriptionService/DiscardParked"
 )
 
 // SubscriptionServiceClient is the client API for SubscriptionService service.
@@ -39,9 +44,10 @@ const (
 // Commit refuse it with FAILED_PRECONDITION (CONSUMER_IS_SHARED).
 //
 // Each message is delivered at least once. It is delivered again if a worker
-// asks for that, or does not settle it before its deadline; settlements of the
-// earlier delivery then have no effect. It is also delivered again if the broker that hands out the
-// messages ends, and then its attempts may be counted from one again.
+// asks for that, if the worker's stream ends, or if it is not settled before its
+// deadline; settlements of the earlier delivery then have no effect. It is also
+// delivered again if the broker that hands out the messages ends, and then its
+// attempts may be counted from one again.
 //
 // NOT_FOUND below means TOPIC_NOT_FOUND if the topic does not exist, and
 // CONSUMER_NOT_FOUND if the subscription does not. FAILED_PRECONDITION
@@ -68,6 +74,32 @@ type SubscriptionServiceClient interface {
 	// Returns one subscription. NOT_FOUND if the topic or the subscription does
 	// not exist. FAILED_PRECONDITION (NOT_A_SUBSCRIPTION).
 	GetSubscription(ctx context.Context, in *GetSubscriptionRequest, opts ...grpc.CallOption) (*GetSubscriptionResponse, error)
+	// Changes how a subscription's messages are delivered. Its workers keep the
+	// messages that they have, and their deadlines.
+	//
+	// NOT_FOUND if the topic or the subscription does not exist.
+	// FAILED_PRECONDITION (NOT_A_SUBSCRIPTION).
+	UpdateSubscription(ctx context.Context, in *UpdateSubscriptionRequest, opts ...grpc.CallOption) (*UpdateSubscriptionResponse, error)
+	// Works on messages for as long as the stream is open: the most efficient way.
+	//
+	// The first request opens the stream, and each later one settles messages. The
+	// first event is attached. Messages follow as there are some, while the worker
+	// has fewer than it said it can work on. Events that answer settlements come in
+	// the order of the requests; other events may come between them.
+	//
+	// When the client closes its side, the broker answers what was asked, and ends
+	// the stream. What the worker has not settled when the stream ends, however it
+	// ends, is delivered again after the delay of a retry. A worker that wants to
+	// finish what it has sends stop first.
+	//
+	// The stream ends with NOT_FOUND if the topic or the subscription does not exist
+	// or is deleted. FAILED_PRECONDITION (NOT_A_SUBSCRIPTION). UNAVAILABLE (DRAINING)
+	// when the broker stops, UNAVAILABLE (SUBSCRIPTION_ELSEWHERE) while another broker
+	// serves the subscription. INVALID_ARGUMENT if a request is not valid: a
+	// stream ends with the first one that is not, and none of its settlements are
+	// made. After UNAVAILABLE (OUTCOME_UNKNOWN) the settlements that were not
+	// answered may have been made or not.
+	Subscribe(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SubscribeRequest, SubscribeResponse], error)
 	// Takes messages to work on: first those that are due to be delivered again,
 	// then new ones. There are none while workers have 100,000 messages, and no new
 	// ones while 200,000 are kept to be delivered again.
@@ -81,6 +113,22 @@ type SubscriptionServiceClient interface {
 	// Errors as for Receive. After UNAVAILABLE (OUTCOME_UNKNOWN) the settlements
 	// may have been made or not.
 	Settle(ctx context.Context, in *SettleRequest, opts ...grpc.CallOption) (*SettleResponse, error)
+	// Lists parked messages, ordered by offset, one page at a time. Messages that
+	// retention has removed from the log are not parked any more.
+	//
+	// NOT_FOUND if the topic or the subscription does not exist.
+	// FAILED_PRECONDITION (NOT_A_SUBSCRIPTION).
+	ListParked(ctx context.Context, in *ListParkedRequest, opts ...grpc.CallOption) (*ListParkedResponse, error)
+	// Delivers parked messages again, at once and as if for the first time. At most
+	// 10,000 in a call: if more are left, the response says so.
+	//
+	// Errors as for Settle.
+	ReplayParked(ctx context.Context, in *ReplayParkedRequest, opts ...grpc.CallOption) (*ReplayParkedResponse, error)
+	// Acknowledges parked messages, which are then forgotten. At most 10,000 in a
+	// call: if more are left, the response says so.
+	//
+	// Errors as for Settle.
+	DiscardParked(ctx context.Context, in *DiscardParkedRequest, opts ...grpc.CallOption) (*DiscardParkedResponse, error)
 }
 
 type subscriptionServiceClient struct {
@@ -131,6 +179,29 @@ func (c *subscriptionServiceClient) GetSubscription(ctx context.Context, in *Get
 	return out, nil
 }
 
+func (c *subscriptionServiceClient) UpdateSubscription(ctx context.Context, in *UpdateSubscriptionRequest, opts ...grpc.CallOption) (*UpdateSubscriptionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateSubscriptionResponse)
+	err := c.cc.Invoke(ctx, SubscriptionService_UpdateSubscription_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *subscriptionServiceClient) Subscribe(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SubscribeRequest, SubscribeResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &SubscriptionService_ServiceDesc.Streams[0], SubscriptionService_Subscribe_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SubscribeRequest, SubscribeResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type SubscriptionService_SubscribeClient = grpc.BidiStreamingClient[SubscribeRequest, SubscribeResponse]
+
 func (c *subscriptionServiceClient) Receive(ctx context.Context, in *ReceiveRequest, opts ...grpc.CallOption) (*ReceiveResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReceiveResponse)
@@ -151,6 +222,36 @@ func (c *subscriptionServiceClient) Settle(ctx context.Context, in *SettleReques
 	return out, nil
 }
 
+func (c *subscriptionServiceClient) ListParked(ctx context.Context, in *ListParkedRequest, opts ...grpc.CallOption) (*ListParkedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListParkedResponse)
+	err := c.cc.Invoke(ctx, SubscriptionService_ListParked_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *subscriptionServiceClient) ReplayParked(ctx context.Context, in *ReplayParkedRequest, opts ...grpc.CallOption) (*ReplayParkedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReplayParkedResponse)
+	err := c.cc.Invoke(ctx, SubscriptionService_ReplayParked_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *subscriptionServiceClient) DiscardParked(ctx context.Context, in *DiscardParkedRequest, opts ...grpc.CallOption) (*DiscardParkedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiscardParkedResponse)
+	err := c.cc.Invoke(ctx, SubscriptionService_DiscardParked_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SubscriptionServiceServer is the server API for SubscriptionService service.
 // All implementations must embed UnimplementedSubscriptionServiceServer
 // for forward compatibility.
@@ -163,9 +264,10 @@ func (c *subscriptionServiceClient) Settle(ctx context.Context, in *SettleReques
 // Commit refuse it with FAILED_PRECONDITION (CONSUMER_IS_SHARED).
 //
 // Each message is delivered at least once. It is delivered again if a worker
-// asks for that, or does not settle it before its deadline; settlements of the
-// earlier delivery then have no effect. It is also delivered again if the broker that hands out the
-// messages ends, and then its attempts may be counted from one again.
+// asks for that, if the worker's stream ends, or if it is not settled before its
+// deadline; settlements of the earlier delivery then have no effect. It is also
+// delivered again if the broker that hands out the messages ends, and then its
+// attempts may be counted from one again.
 //
 // NOT_FOUND below means TOPIC_NOT_FOUND if the topic does not exist, and
 // CONSUMER_NOT_FOUND if the subscription does not. FAILED_PRECONDITION
@@ -192,6 +294,32 @@ type SubscriptionServiceServer interface {
 	// Returns one subscription. NOT_FOUND if the topic or the subscription does
 	// not exist. FAILED_PRECONDITION (NOT_A_SUBSCRIPTION).
 	GetSubscription(context.Context, *GetSubscriptionRequest) (*GetSubscriptionResponse, error)
+	// Changes how a subscription's messages are delivered. Its workers keep the
+	// messages that they have, and their deadlines.
+	//
+	// NOT_FOUND if the topic or the subscription does not exist.
+	// FAILED_PRECONDITION (NOT_A_SUBSCRIPTION).
+	UpdateSubscription(context.Context, *UpdateSubscriptionRequest) (*UpdateSubscriptionResponse, error)
+	// Works on messages for as long as the stream is open: the most efficient way.
+	//
+	// The first request opens the stream, and each later one settles messages. The
+	// first event is attached. Messages follow as there are some, while the worker
+	// has fewer than it said it can work on. Events that answer settlements come in
+	// the order of the requests; other events may come between them.
+	//
+	// When the client closes its side, the broker answers what was asked, and ends
+	// the stream. What the worker has not settled when the stream ends, however it
+	// ends, is delivered again after the delay of a retry. A worker that wants to
+	// finish what it has sends stop first.
+	//
+	// The stream ends with NOT_FOUND if the topic or the subscription does not exist
+	// or is deleted. FAILED_PRECONDITION (NOT_A_SUBSCRIPTION). UNAVAILABLE (DRAINING)
+	// when the broker stops, UNAVAILABLE (SUBSCRIPTION_ELSEWHERE) while another broker
+	// serves the subscription. INVALID_ARGUMENT if a request is not valid: a
+	// stream ends with the first one that is not, and none of its settlements are
+	// made. After UNAVAILABLE (OUTCOME_UNKNOWN) the settlements that were not
+	// answered may have been made or not.
+	Subscribe(grpc.BidiStreamingServer[SubscribeRequest, SubscribeResponse]) error
 	// Takes messages to work on: first those that are due to be delivered again,
 	// then new ones. There are none while workers have 100,000 messages, and no new
 	// ones while 200,000 are kept to be delivered again.
@@ -205,6 +333,22 @@ type SubscriptionServiceServer interface {
 	// Errors as for Receive. After UNAVAILABLE (OUTCOME_UNKNOWN) the settlements
 	// may have been made or not.
 	Settle(context.Context, *SettleRequest) (*SettleResponse, error)
+	// Lists parked messages, ordered by offset, one page at a time. Messages that
+	// retention has removed from the log are not parked any more.
+	//
+	// NOT_FOUND if the topic or the subscription does not exist.
+	// FAILED_PRECONDITION (NOT_A_SUBSCRIPTION).
+	ListParked(context.Context, *ListParkedRequest) (*ListParkedResponse, error)
+	// Delivers parked messages again, at once and as if for the first time. At most
+	// 10,000 in a call: if more are left, the response says so.
+	//
+	// Errors as for Settle.
+	ReplayParked(context.Context, *ReplayParkedRequest) (*ReplayParkedResponse, error)
+	// Acknowledges parked messages, which are then forgotten. At most 10,000 in a
+	// call: if more are left, the response says so.
+	//
+	// Errors as for Settle.
+	DiscardParked(context.Context, *DiscardParkedRequest) (*DiscardParkedResponse, error)
 	mustEmbedUnimplementedSubscriptionServiceServer()
 }
 
@@ -227,11 +371,26 @@ func (UnimplementedSubscriptionServiceServer) ListSubscriptions(context.Context,
 func (UnimplementedSubscriptionServiceServer) GetSubscription(context.Context, *GetSubscriptionRequest) (*GetSubscriptionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetSubscription not implemented")
 }
+func (UnimplementedSubscriptionServiceServer) UpdateSubscription(context.Context, *UpdateSubscriptionRequest) (*UpdateSubscriptionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateSubscription not implemented")
+}
+func (UnimplementedSubscriptionServiceServer) Subscribe(grpc.BidiStreamingServer[SubscribeRequest, SubscribeResponse]) error {
+	return status.Error(codes.Unimplemented, "method Subscribe not implemented")
+}
 func (UnimplementedSubscriptionServiceServer) Receive(context.Context, *ReceiveRequest) (*ReceiveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Receive not implemented")
 }
 func (UnimplementedSubscriptionServiceServer) Settle(context.Context, *SettleRequest) (*SettleResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Settle not implemented")
+}
+func (UnimplementedSubscriptionServiceServer) ListParked(context.Context, *ListParkedRequest) (*ListParkedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListParked not implemented")
+}
+func (UnimplementedSubscriptionServiceServer) ReplayParked(context.Context, *ReplayParkedRequest) (*ReplayParkedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReplayParked not implemented")
+}
+func (UnimplementedSubscriptionServiceServer) DiscardParked(context.Context, *DiscardParkedRequest) (*DiscardParkedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DiscardParked not implemented")
 }
 func (UnimplementedSubscriptionServiceServer) mustEmbedUnimplementedSubscriptionServiceServer() {}
 func (UnimplementedSubscriptionServiceServer) testEmbeddedByValue()                             {}
@@ -326,6 +485,31 @@ func _SubscriptionService_GetSubscription_Handler(srv interface{}, ctx context.C
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SubscriptionService_UpdateSubscription_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateSubscriptionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubscriptionServiceServer).UpdateSubscription(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubscriptionService_UpdateSubscription_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubscriptionServiceServer).UpdateSubscription(ctx, req.(*UpdateSubscriptionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SubscriptionService_Subscribe_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(SubscriptionServiceServer).Subscribe(&grpc.GenericServerStream[SubscribeRequest, SubscribeResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type SubscriptionService_SubscribeServer = grpc.BidiStreamingServer[SubscribeRequest, SubscribeResponse]
+
 func _SubscriptionService_Receive_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReceiveRequest)
 	if err := dec(in); err != nil {
@@ -362,6 +546,60 @@ func _SubscriptionService_Settle_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SubscriptionService_ListParked_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListParkedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubscriptionServiceServer).ListParked(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubscriptionService_ListParked_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubscriptionServiceServer).ListParked(ctx, req.(*ListParkedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SubscriptionService_ReplayParked_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReplayParkedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubscriptionServiceServer).ReplayParked(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubscriptionService_ReplayParked_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubscriptionServiceServer).ReplayParked(ctx, req.(*ReplayParkedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SubscriptionService_DiscardParked_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiscardParkedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubscriptionServiceServer).DiscardParked(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubscriptionService_DiscardParked_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubscriptionServiceServer).DiscardParked(ctx, req.(*DiscardParkedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SubscriptionService_ServiceDesc is the grpc.ServiceDesc for SubscriptionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -386,6 +624,10 @@ var SubscriptionService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _SubscriptionService_GetSubscription_Handler,
 		},
 		{
+			MethodName: "UpdateSubscription",
+			Handler:    _SubscriptionService_UpdateSubscription_Handler,
+		},
+		{
 			MethodName: "Receive",
 			Handler:    _SubscriptionService_Receive_Handler,
 		},
@@ -393,7 +635,26 @@ var SubscriptionService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Settle",
 			Handler:    _SubscriptionService_Settle_Handler,
 		},
+		{
+			MethodName: "ListParked",
+			Handler:    _SubscriptionService_ListParked_Handler,
+		},
+		{
+			MethodName: "ReplayParked",
+			Handler:    _SubscriptionService_ReplayParked_Handler,
+		},
+		{
+			MethodName: "DiscardParked",
+			Handler:    _SubscriptionService_DiscardParked_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Subscribe",
+			Handler:       _SubscriptionService_Subscribe_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "trunkline/v1/subscription.proto",
 }

@@ -174,7 +174,7 @@ impl Run {
 
     fn act(&mut self, act: Act) {
         match act {
-            Act::Take { count } => drop(self.take(count)),
+            Act::Take { count } => self.take(count),
             Act::Settle { delivery, from, count, verdict } => {
                 if !self.deliveries.is_empty() {
                     let (id, offsets) = delivery.get(&self.deliveries).clone();
@@ -220,7 +220,7 @@ impl Run {
 
     /// Hands messages to a worker, as the owner does: to a new one, or to the last one again.
     fn take(&mut self, count: usize) {
-        if self.workers == 0 || count % 2 == 0 {
+        if self.workers == 0 || count.is_multiple_of(2) {
             self.workers += 1;
         }
         let worker = WorkerId(self.workers - 1);
