@@ -290,6 +290,9 @@ impl Run {
         self.heal().await;
         // Counted from the end of the last fault, however long the clients have worked since.
         let deadline = self.healed_at.lock().unwrap().unwrap_or_else(Instant::now) + time;
+        // A run may be over before each client has done something between two pauses.
+        let all_worked = async || verdict::idle_clients(&self.world.history.events()).is_empty();
+        holds_within(Duration::from_secs(5), all_worked).await;
         self.world.stop_writing.cancel();
         if let Err(problem) = self.all_arrived(deadline).await {
             found.push(format!("C10: {problem}"));
