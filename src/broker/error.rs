@@ -110,9 +110,7 @@ pub enum Error {
     TooManyConsumers { topic: TopicName, limit: usize },
     #[error("{principal} has {limit} {what}, which is its limit; remove one first")]
     TooManyOfPrincipal { principal: Principal, what: Limit, limit: usize },
-    #[error(
-        "messages wait to be delivered again, and only {limit} may at a time; settle some, and try again"
-    )]
+    #[error("at most {limit} messages may wait to be delivered again; settle some, and try again")]
     TooManyRetried { limit: usize },
     #[error("this broker serves {limit} streams, and the limit is {limit}; try another broker")]
     TooManyStreams { limit: usize },

@@ -97,9 +97,9 @@ impl Sweeper {
         self.deleted_up_to.retain(|topic, _| hidden.iter().any(|(hidden, _)| hidden == topic));
         for (topic, first) in hidden {
             if self.deleted_up_to.get(&topic) != Some(&first) {
+                unless_locked(topic, self.storage.forget_parked(topic).await)?;
                 let deleted = self.delete_hidden(topic).await;
                 if unless_locked(topic, deleted)?.is_some() {
-                    self.storage.forget_parked(topic).await?;
                     self.deleted_up_to.insert(topic, first);
                 }
             }

@@ -152,6 +152,7 @@ async fn execute(
             commands.terminate();
             // What they write as they end must not break their pipes.
             let _ = tokio::time::timeout(LAST_COMMANDS, working.ended()).await;
+            commands.kill();
             Err(Failure::interrupted())
         }
     }

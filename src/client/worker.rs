@@ -94,8 +94,8 @@ impl Worker {
 
     /// As [`Self::run`], until `stop` is ready. The worker then takes no more messages, and waits for the
     /// handlers that run, for at most the [`stop_timeout`](super::WorkerBuilder::stop_timeout). Messages
-    /// whose handlers have not begun are given back, so that another worker gets them at once. Each of
-    /// them has used up one of its attempts.
+    /// whose handlers have not begun are given back, so that another worker gets them at once. That does
+    /// not count as an attempt.
     ///
     /// ```no_run
     /// # async fn example(client: trunkline::client::Client) -> Result<(), trunkline::client::Error> {

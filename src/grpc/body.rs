@@ -324,6 +324,10 @@ impl HttpBody for ArrivingBody {
                     }
                 }
             }
+            if this.terms.is_stream && !this.is_within_request() {
+                // All that was passed on is decoded by now, and the next request may be hours away.
+                this.held = None;
+            }
             let frame = match Pin::new(&mut this.body).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => frame,
                 Poll::Ready(ended) => return Poll::Ready(ended),

@@ -50,14 +50,16 @@ impl Storage {
         let client = self.query().await?;
         let statement = "-- find_parked
             select \"offset\"
-            from unnest($3::bigint[], $4::bigint[]) as range (first, \"end\")
+            from trunkline.topic_head h
+            cross join unnest($3::bigint[], $4::bigint[]) as range (first, \"end\")
             cross join lateral (
                 select \"offset\" from trunkline.subscription_message m
-                where topic_id = $1 and m.id = $2 and \"offset\" >= range.first
+                where m.topic_id = h.topic_id and m.id = $2
+                  and \"offset\" >= greatest(range.first, h.first_offset)
                   and \"offset\" < range.\"end\" and parked_at is not null
                 order by \"offset\" limit $5
             ) found
-            join trunkline.topic_head h on h.topic_id = $1 and \"offset\" >= first_offset
+            where h.topic_id = $1
             order by \"offset\" limit $5";
         let firsts: Vec<i64> = ranges.iter().map(|range| range.start.0).collect();
         let ends: Vec<i64> = ranges.iter().map(|range| range.end.0).collect();

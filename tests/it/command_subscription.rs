@@ -101,6 +101,10 @@ async fn only_what_is_given_is_changed() {
         "max_deliveries": null, "filter": "",
     });
     assert_eq!(parsed(&update(&second).await)["policy"], expected);
+    for filter in ["-headers:thumbnail", ""] {
+        let updated = parsed(&update(&["--filter", filter]).await);
+        assert_eq!(updated["policy"]["filter"], filter);
+    }
     let nothing = update(&[]).await;
     assert_eq!((nothing.code(), nothing.stderr.lines().count()), (2, 1), "{nothing:?}");
     for wrong in [["--ack-deadline", "1ms"], ["--max-backoff", "100ms"]] {

@@ -98,6 +98,22 @@ async fn a_parked_message_is_delivered_again_as_if_for_the_first_time() {
 }
 
 #[tokio::test]
+async fn a_message_that_is_replayed_after_a_seek_back_is_delivered_once() {
+    let (broker, mut worker) = with_parked(3).await;
+    broker.seek("jobs", "pool", proto::seek_request::Target::Offset(0)).await.unwrap();
+    let request = replay(&worker, &[2], &[]);
+    assert_eq!(worker.service().replay_parked(request).await.unwrap().into_inner().replayed, 1);
+    let work = worker.receive_all(3).await;
+    let mut offsets: Vec<i64> = work.iter().map(|work| work.offset).collect();
+    offsets.sort_unstable();
+    assert_eq!(offsets, [0, 1, 2]);
+    assert!(work.iter().all(|work| work.attempt == 1));
+    assert!(worker.receive_now(10).await.is_empty());
+    assert_eq!(worker.acknowledge(&work).await, 3);
+    assert_eq!(worker.describe().await.floor, 3);
+}
+
+#[tokio::test]
 async fn a_parked_message_can_be_forgotten() {
     let (_broker, mut worker) = with_parked(4).await;
     let request = discard(&worker, &[2]);

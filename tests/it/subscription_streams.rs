@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::stream::{StreamExt as _, pending};
 use tonic::Code;
 use trunkline::proto::{
     self, settlement::Verdict, stalled::Limit, subscribe_request::Request,
@@ -255,6 +256,46 @@ async fn a_policy_can_be_changed_while_workers_work() {
     until("the message is parked", async || worker.describe().await.parked_messages == 1).await;
     let all = worker.update(proto::DeliveryPolicy::default(), &[]).await.unwrap();
     assert_eq!(all.policy.unwrap().max_backoff.unwrap().seconds, 60);
+}
+
+#[tokio::test]
+async fn a_stream_ends_at_the_deadline_of_its_client() {
+    let (_broker, mut worker) = with_jobs(1, policy()).await;
+    let open = proto::SubscribeRequest { request: Some(Request::Open(worker.open())) };
+    let mut request = tonic::Request::new(tokio_stream::iter([open]).chain(pending()));
+    request.set_timeout(Duration::from_millis(500));
+    let mut events = worker.service().subscribe(request).await.unwrap().into_inner();
+    let ended = async {
+        loop {
+            if let Err(status) = events.message().await {
+                return status;
+            }
+        }
+    };
+    assert_eq!(soon("the stream ends", ended).await.code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn a_message_that_is_released_is_delivered_again_as_if_it_had_not_been_before() {
+    let policy = proto::DeliveryPolicy { max_deliveries: 1, ..policy() };
+    let (_broker, mut worker) = with_jobs(2, policy).await;
+    let work = worker.receive_all(2).await;
+    assert_eq!(worker.settle(&work[..1], Verdict::Release(proto::Release {})).await, 1);
+    let again = worker.receive(2).await;
+    assert_eq!((payloads(&again), again[0].attempt), (vec!["m0"], 1));
+    assert_eq!(worker.acknowledge(&again).await, 1);
+    assert_eq!(worker.describe().await.parked_messages, 0);
+}
+
+#[tokio::test]
+async fn many_calls_that_do_not_wait_all_get_what_there_is() {
+    let (broker, _worker) = with_jobs(100, policy()).await;
+    let calls = (0..50).map(|_| {
+        let mut worker = TestWorker::at(&broker.client, "jobs", "pool");
+        async move { worker.receive_now(1).await }
+    });
+    let got = futures::future::join_all(calls).await;
+    assert!(got.iter().all(|work| work.len() == 1));
 }
 
 #[tokio::test]

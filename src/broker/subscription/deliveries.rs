@@ -199,9 +199,16 @@ impl Deliveries {
                 self.workers.remove(&delivery.worker);
             }
         }
-        if delivery.left == 0 {
-            self.deadlines.remove(&(delivery.deadline, id));
+        let (left, deadline) = (delivery.left, delivery.deadline);
+        if left == 0 {
+            self.deadlines.remove(&(deadline, id));
             self.by_id.remove(&id);
+        } else if let Some(delivery) = self.by_id.get_mut(&id)
+            && left < delivery.items.len() / 4
+        {
+            // A few that are left must not keep the room of all.
+            delivery.items.retain(|item| item.is_outstanding);
+            delivery.items.shrink_to_fit();
         }
     }
 

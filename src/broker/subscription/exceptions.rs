@@ -1,6 +1,9 @@
 //! The messages that are delivered again, at once or later.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use tokio::time::Instant;
 
@@ -56,6 +59,12 @@ impl Exceptions {
     /// When the next message is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.due.first().map(|(due, _)| *due)
+    }
+
+    /// When the next message is due after a time.
+    pub(crate) fn next_due_after(&self, time: Instant) -> Option<Instant> {
+        let later = (Bound::Excluded((time, Offset(i64::MAX))), Bound::Unbounded);
+        self.due.range(later).next().map(|(due, _)| *due)
     }
 
     /// How many there are.

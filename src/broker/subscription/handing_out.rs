@@ -1,6 +1,6 @@
 //! Hands messages to the workers that wait for them: first those that are due again, then new ones.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 
@@ -28,8 +28,17 @@ const MAX_OUTSTANDING: usize = 100_000;
 /// How many messages may be delivered again. Beyond that, no new ones are handed out until some are settled.
 pub(super) const MAX_EXCEPTIONS: usize = 200_000;
 
-/// How many workers are answered before the owner looks for what else it has to do.
+/// How many workers are answered, and how many messages a filter leaves out, before the owner looks for what
+/// else it has to do.
 const MAX_ANSWERS: usize = 16;
+const MAX_LEFT_OUT: usize = 10_000;
+
+/// How many messages that are delivered again a read looks for, besides those that a worker waits for.
+const MAX_WANTED: usize = 1_000;
+
+/// How long to wait before a failed read is tried again, and how long streams wait for one that succeeds.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+const FAILING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The messages of a subscription, and the workers that wait for them.
 pub(super) struct Handout {
@@ -39,7 +48,19 @@ pub(super) struct Handout {
     pub state: State,
     pub receivers: VecDeque<Receiver>,
     /// Whether more can be handed out at once.
-    pub has_more: bool,
+    has_more: bool,
+    /// How many messages the filter has left out in this pass.
+    left_out: usize,
+    /// What was due then was offered to all who wait.
+    offered_at: Option<Instant>,
+    failing: Option<Failing>,
+}
+
+/// Reads that fail.
+#[derive(Clone, Copy)]
+struct Failing {
+    since: Instant,
+    retry_at: Instant,
 }
 
 /// What wakes an owner that hands out messages.
@@ -53,7 +74,7 @@ pub(super) enum Woken {
 enum Found {
     Deliveries(Gathered),
     Idle(Idle),
-    /// It is being read.
+    /// It is being read, or looked for in the next pass.
     Reading,
 }
 
@@ -73,7 +94,17 @@ impl Handout {
         let head = log.head.clone();
         let reads = Reads::new(reading.clone(), topic, Arc::new(log), floor);
         let receivers = VecDeque::new();
-        Self { reading, reads, head, state, receivers, has_more: false }
+        Self {
+            reading,
+            reads,
+            head,
+            state,
+            receivers,
+            has_more: false,
+            left_out: 0,
+            offered_at: None,
+            failing: None,
+        }
     }
 
     /// The offset that the topic's next message gets.
@@ -90,7 +121,7 @@ impl Handout {
 
     /// Answers workers that have waited for long enough, and forgets those that have gone.
     pub(super) fn answer_late(&mut self, now: Instant) {
-        let is_reading = self.reads.is_under_way();
+        let is_reading = self.is_looking();
         let is_over = |receiver: &Receiver| {
             receiver.reply.is_closed()
                 || receiver.answered_at(is_reading).is_some_and(|at| at <= now)
@@ -107,9 +138,17 @@ impl Handout {
         }
     }
 
+    /// Whether it is not known yet what there is for everyone who waits.
+    fn is_looking(&self) -> bool {
+        self.reads.is_under_way() || self.has_more
+    }
+
     /// Hands out what there is, to those who have waited the longest.
     pub(super) fn hand_out(&mut self, now: Instant) {
-        self.has_more = false;
+        (self.has_more, self.left_out) = (false, 0);
+        if self.failing.is_some_and(|failing| failing.retry_at > now) {
+            return;
+        }
         let (mut index, mut answers) = (0, 0);
         while index < self.receivers.len() && !self.reads.is_under_way() {
             if answers == MAX_ANSWERS {
@@ -131,6 +170,12 @@ impl Handout {
                 }
                 Some(Found::Idle(_)) => index += 1,
                 Some(Found::Reading) => return,
+            }
+        }
+        if !self.reads.is_under_way() {
+            (self.offered_at, self.failing) = (Some(now), None);
+            if self.state.next_due().is_none_or(|due| due > now) {
+                self.reads.forget_again();
             }
         }
     }
@@ -171,7 +216,9 @@ impl Handout {
         while let Some(&first) = due.first() {
             let Some(batch) = self.reads.batch_of(first) else {
                 if gathered.is_empty() {
-                    self.reads.begin_again(due.iter().copied());
+                    // Also for those that follow.
+                    let more = self.state.due(now, MAX_WANTED);
+                    self.reads.begin_again(due.iter().copied().chain(more));
                 }
                 return Some(Found::Reading);
             };
@@ -191,6 +238,10 @@ impl Handout {
     fn gather_new(&mut self, gathered: &mut Gathered) -> Option<Found> {
         while gathered.messages_left() > 0 {
             let range = self.next_new()?;
+            if self.left_out >= MAX_LEFT_OUT {
+                self.has_more = true;
+                return Some(Found::Reading);
+            }
             if self.state.exceptions() >= MAX_EXCEPTIONS {
                 return Some(Found::Idle(Idle::Stalled(Limit::Retried)));
             }
@@ -232,7 +283,10 @@ impl Handout {
             }
         }
         runs.push(run);
-        runs.into_iter().for_each(|run| self.state.leave_out(run));
+        for run in runs {
+            self.left_out += run.count();
+            self.state.leave_out(run);
+        }
         true
     }
 
@@ -261,8 +315,9 @@ impl Handout {
         let answer = room.map(|room| self.received(receiver.worker, deliveries, room));
         let is_refused = answer.is_err();
         if !receiver.answer(answer) || is_refused {
-            // Nobody has them.
+            // Nobody has them. Those who were found to get nothing may want them.
             ids.into_iter().for_each(|id| self.state.take_back(id, now));
+            self.has_more = true;
         }
     }
 
@@ -302,13 +357,25 @@ impl Handout {
         match woken {
             Woken::HasMore => {}
             Woken::HeadMoved => self.reads.head_moved(),
-            Woken::Read(outcome) => {
-                if let Err(error) = self.reads.conclude(outcome, &mut self.state) {
-                    let error = error.logged("read messages of a subscription");
-                    for receiver in self.receivers.drain(..) {
-                        receiver.answer(Err(error.clone()));
-                    }
-                }
+            Woken::Read(outcome) => match self.reads.conclude(outcome, &mut self.state) {
+                Ok(()) => self.failing = None,
+                Err(error) => self.fail(error, Instant::now()),
+            },
+        }
+    }
+
+    /// Answers calls that a read has failed. Streams wait for the next try, unless it has failed for long:
+    /// when they end, their workers lose all that they have.
+    fn fail(&mut self, error: Error, now: Instant) {
+        let error = error.logged("read messages of a subscription");
+        let since = self.failing.map_or(now, |failing| failing.since);
+        self.failing = Some(Failing { since, retry_at: now + RETRY_PAUSE });
+        let may_pass = matches!(error, Error::DatabaseUnavailable(_));
+        let streams_wait = may_pass && now - since < FAILING_TIMEOUT;
+        for receiver in std::mem::take(&mut self.receivers) {
+            match receiver.worker {
+                Worker::Stream { .. } if streams_wait => self.receivers.push_back(receiver),
+                _ => drop(receiver.answer(Err(error.clone()))),
             }
         }
     }
@@ -320,13 +387,18 @@ impl Handout {
 
     /// When something is to be done although nobody asks.
     pub(super) fn next_event(&self) -> Option<Instant> {
-        let is_reading = self.reads.is_under_way();
+        let is_reading = self.is_looking();
         let late = self.receivers.iter().filter_map(|receiver| receiver.answered_at(is_reading));
         // What is due cannot be handed out while workers have too much, or are told why they get nothing. A
         // settlement changes that. What is being read is handed out after that.
         let can_hand_out = !is_reading && self.room() > 0 && self.has_eager();
-        let due = self.state.next_due().filter(|_| can_hand_out);
-        [self.state.next_deadline(), due, late.min()].into_iter().flatten().min()
+        let due = match self.offered_at {
+            Some(time) => self.state.next_due_after(time),
+            None => self.state.next_due(),
+        };
+        let due = due.filter(|_| can_hand_out);
+        let retry = self.failing.map(|failing| failing.retry_at).filter(|_| !is_reading);
+        [self.state.next_deadline(), due, late.min(), retry].into_iter().flatten().min()
     }
 
     /// Whether somebody waits who has room for messages.

@@ -21,6 +21,9 @@ use crate::{
 /// How many messages that are delivered again one read looks for.
 const MAX_WANTED: usize = 1_000;
 
+/// How many batches that such reads found are kept.
+const MAX_KEPT: usize = 64;
+
 /// How many bytes such a read takes from the database.
 const READ_BYTES: usize = 4 * 1024 * 1024;
 
@@ -31,8 +34,7 @@ pub(super) struct Reads {
     log: Arc<LogReader>,
     /// Reads messages that were never handed out.
     cursor: Cursor,
-    /// The batches of messages that are delivered again which the last such read found, by their first
-    /// offsets.
+    /// The batches of messages that are delivered again which reads have found, by their first offsets.
     again: BTreeMap<Offset, Arc<Batch>>,
     under_way: Option<Pin<Box<dyn Future<Output = Outcome> + Send>>>,
     /// New messages that a read did not find, although the head says that there are some.
@@ -112,7 +114,10 @@ impl Reads {
                 if is_there && !batches.iter().any(has_it) {
                     return Err(Error::unavailable());
                 }
-                self.again = batches.into_iter().map(|batch| (batch.base, batch)).collect();
+                if self.again.len() > MAX_KEPT {
+                    self.again.clear();
+                }
+                self.again.extend(batches.into_iter().map(|batch| (batch.base, batch)));
             }
         }
         Ok(())
@@ -132,10 +137,20 @@ impl Reads {
         self.nothing = None;
     }
 
+    /// Forgets batches of messages that are delivered again: none is due.
+    pub(super) fn forget_again(&mut self) {
+        self.again.clear();
+    }
+
     /// Begins to read messages that are delivered again.
     pub(super) fn begin_again(&mut self, offsets: impl Iterator<Item = Offset>) {
-        let wanted: Vec<Offset> = offsets.take(MAX_WANTED).collect();
+        let mut wanted: Vec<Offset> = offsets.collect();
         let Some(&first) = wanted.first() else { return };
+        // The first one must be found, however much the others take.
+        wanted.retain(|offset| *offset >= first);
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted.truncate(MAX_WANTED);
         let (delivery, topic) = (self.delivery.clone(), self.log.topic());
         self.under_way = Some(Box::pin(async move {
             let read = delivery.storage.read_batches_of(topic, &wanted, READ_BYTES).await;

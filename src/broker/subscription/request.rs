@@ -157,6 +157,9 @@ pub enum Verdict {
         /// Why.
         reason: Arc<str>,
     },
+    /// The worker has not begun with it: it is delivered again at once, and this delivery does not count as
+    /// an attempt.
+    Release,
     /// The worker needs more time.
     Extend {
         /// So much, from now on; `None` for as much as the policy gives for a delivery.

@@ -99,8 +99,7 @@ impl Subscriptions {
     /// Carries out verdicts of workers. Returns how many messages each of them applied to, once that is on
     /// disk.
     pub async fn settle(&self, request: Settle) -> Result<Vec<usize>, Error> {
-        let settlements = request.settlements;
-        self.0.check_reasons(&settlements).await?;
+        let settlements = self.0.with_storable_reasons(request.settlements).await?;
         let names = (request.topic, request.subscription);
         let settle = |reply| Command::Settle { settlements: settlements.clone(), reply };
         self.0.call(&names, settle).await
@@ -108,8 +107,21 @@ impl Subscriptions {
 }
 
 impl Room {
+    /// Replaces characters of reasons that the database cannot store: a refusal would keep a worker from
+    /// getting rid of its message.
+    pub(super) async fn with_storable_reasons(
+        &self,
+        settlements: Arc<[Settlement]>,
+    ) -> Result<Arc<[Settlement]>, Error> {
+        match self.check_reasons(&settlements).await {
+            Ok(()) => Ok(settlements),
+            Err(Error::Invalid(_)) => Ok(settlements.iter().cloned().map(in_ascii).collect()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Refuses reasons that the database cannot store.
-    pub(super) async fn check_reasons(&self, settlements: &[Settlement]) -> Result<(), Error> {
+    async fn check_reasons(&self, settlements: &[Settlement]) -> Result<(), Error> {
         let reasons = settlements.iter().filter_map(|settlement| match &settlement.verdict {
             Verdict::Reject { reason } => Some(&**reason),
             _ => None,
@@ -202,4 +214,16 @@ impl Room {
         owners.insert(names.clone(), way.clone());
         way
     }
+}
+
+/// A settlement whose reason, if it has one, any database can store.
+fn in_ascii(settlement: Settlement) -> Settlement {
+    let verdict = match settlement.verdict {
+        Verdict::Reject { reason } => {
+            let reason = reason.chars().map(|it| if it.is_ascii() { it } else { '?' });
+            Verdict::Reject { reason: reason.collect::<String>().into() }
+        }
+        verdict => verdict,
+    };
+    Settlement { verdict, ..settlement }
 }

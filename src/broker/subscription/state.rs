@@ -151,6 +151,9 @@ impl State {
             Verdict::Reject { reason } => {
                 self.settle_each(delivery, ranges, |state, it| state.park(it, reason.clone()))
             }
+            Verdict::Release => {
+                self.settle_each(delivery, ranges, |state, it| state.release(it, now))
+            }
             Verdict::Extend { by } => {
                 let deadline = now + by.unwrap_or(self.policy.ack_deadline);
                 self.deliveries.extend(delivery, ranges, deadline)
@@ -181,14 +184,19 @@ impl State {
     /// Takes a delivery back that did not reach its worker. It does not count as an attempt.
     pub(crate) fn take_back(&mut self, delivery: DeliveryId, now: Instant) {
         for message in self.deliveries.take(delivery, &[ALL]) {
-            let Delivered { offset, attempt, .. } = message;
-            if self.is_removed(message) {
-                continue;
-            }
-            let is_stored = self.exceptions.get(offset).is_some_and(|known| known.is_stored);
-            let exception = Exception { attempts: attempt - 1, due: Some(now), is_stored };
-            self.exceptions.put(offset, exception);
+            self.release(message, now);
         }
+    }
+
+    /// Delivers a message again at once, as if it had not been delivered this time.
+    fn release(&mut self, message: Delivered, now: Instant) {
+        let Delivered { offset, attempt, .. } = message;
+        if self.is_removed(message) {
+            return;
+        }
+        let is_stored = self.exceptions.get(offset).is_some_and(|known| known.is_stored);
+        let exception = Exception { attempts: attempt - 1, due: Some(now), is_stored };
+        self.exceptions.put(offset, exception);
     }
 
     /// A worker has gone: what it has is delivered again.
@@ -207,6 +215,8 @@ impl State {
                 let exception = Exception { attempts: 0, due: Some(now), is_stored: true };
                 self.exceptions.put(**offset, exception);
                 self.unstored.rows.insert(**offset, Row::Retry { attempts: 0, due: now });
+                // After a seek back, it may count as new.
+                self.settle_one(**offset);
             }
             is_parked
         });
@@ -231,6 +241,7 @@ impl State {
         if self.settled.settle(range) > 0 {
             self.unstored.settled.note(range);
         }
+        self.next = self.settled.next_open(self.next);
     }
 
     /// Changes how messages are delivered from now on.
@@ -250,6 +261,11 @@ impl State {
     /// When a message is to be delivered again.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.exceptions.next_due()
+    }
+
+    /// When a message is to be delivered again, after a time.
+    pub(crate) fn next_due_after(&self, time: Instant) -> Option<Instant> {
+        self.exceptions.next_due_after(time)
     }
 
     /// Whether a message is delivered again.

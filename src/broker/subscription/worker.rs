@@ -128,8 +128,7 @@ impl Drop for WorkerStream {
 impl Settler {
     /// Settles messages. Returns as soon as the order of what is settled next is certain.
     pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<Settling, Error> {
-        self.room.check_reasons(&settlements).await?;
-        let settlements: Arc<[Settlement]> = settlements.into();
+        let settlements = self.room.with_storable_reasons(settlements.into()).await?;
         let settle = |reply| Command::Settle { settlements: settlements.clone(), reply };
         let answer = self.room.ask(&self.names, settle).await?;
         Ok(Settling { settler: self.clone(), settlements, answer })

@@ -227,9 +227,9 @@ pub(in super::super) struct WorkArgs {
     /// How many acknowledgements a request has at most.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) settle_batch: u32,
-    /// Ask for another delivery, at once, of one of so many messages; of none by default.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(super) retried: u32,
+    /// Ask for another delivery, at once, of one of so many messages, at least 2; of none by default.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub(super) retried: Option<u32>,
     /// Publish everything first, and measure the workers alone.
     #[arg(long)]
     pub(super) stored: bool,

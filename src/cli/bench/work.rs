@@ -1,6 +1,7 @@
 //! Workers that share the messages of subscriptions, and acknowledge each by itself.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -69,7 +70,9 @@ impl OpenWorkers {
         let shared = Arc::new(SharedProgress::default());
         let start = Instant::now();
         let mut tasks = JoinSet::new();
-        let workers = subscriptions.iter().cycle().take(args.workers as usize);
+        // Each subscription needs one.
+        let workers = subscriptions.len().max(args.workers as usize);
+        let workers = subscriptions.iter().cycle().take(workers);
         for (number, subscription) in workers.enumerate() {
             let client = environment.client.another().await?;
             let worker = Worker::open(&client, subscription, args, number as u64).await?;
@@ -124,8 +127,8 @@ struct Worker {
     retried: Option<u64>,
     /// The messages that are to be settled: their deliveries and offsets.
     pending: Vec<(i64, i64)>,
-    /// How many messages each unanswered request acknowledges.
-    unanswered: std::collections::VecDeque<u64>,
+    /// How many of the settlements of each unanswered request acknowledge messages.
+    unanswered: VecDeque<usize>,
     random: fastrand::Rng,
     worked: ConsumeOutcome,
 }
@@ -153,9 +156,9 @@ impl Worker {
             events: events.into_inner(),
             order: args.order,
             batch: args.settle_batch as usize,
-            retried: (args.retried > 0).then(|| u64::from(args.retried)),
+            retried: args.retried.map(u64::from),
             pending: Vec::new(),
-            unanswered: std::collections::VecDeque::new(),
+            unanswered: VecDeque::new(),
             random: fastrand::Rng::with_seed(seed),
             worked: ConsumeOutcome::default(),
         })
@@ -183,8 +186,13 @@ impl Worker {
                 }
                 // Nothing more comes before something is settled, or published.
                 Event::CaughtUp(_) | Event::Stalled(_) => self.settle(1),
-                Event::Settled(Settled { .. }) => {
-                    let acknowledged = self.unanswered.pop_front().unwrap_or(0);
+                Event::Settled(Settled { applied, .. }) => {
+                    // The acknowledgements come first.
+                    let settlements = self.unanswered.pop_front().unwrap_or(0);
+                    let acknowledged = applied.iter().take(settlements);
+                    let acknowledged: u64 =
+                        acknowledged.map(|it| u64::from(it.unsigned_abs())).sum();
+                    self.worked.messages += acknowledged;
                     self.worked.took = start.elapsed();
                     shared.acknowledged.fetch_add(acknowledged, Ordering::AcqRel);
                     shared.more.notify_one();
@@ -211,7 +219,6 @@ impl Worker {
             let offsets = messages.iter().map(|message| (delivery.delivery, message.offset));
             self.pending.extend(offsets);
         }
-        self.worked.messages += count;
         count
     }
 
@@ -246,9 +253,8 @@ impl Worker {
             }
             // No offsets would mean all of the delivery.
             settlements.retain(|settlement| !settlement.offsets.is_empty());
-            let acknowledged = settlements.iter().map(|it| it.offsets.len() as u64).sum();
+            self.unanswered.push_back(settlements.len());
             settlements.extend(retries);
-            self.unanswered.push_back(acknowledged);
             let settle = SettleMessages { settlements, request_id: 0 };
             // There is room for all that may be unanswered. Once the stream has ended, reading says why.
             let request = SubscribeRequest { request: Some(Request::Settle(settle)) };

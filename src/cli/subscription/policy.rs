@@ -26,7 +26,7 @@ pub(in super::super) struct PolicyArgs {
     max_deliveries: Option<i32>,
     /// Deliver only messages whose headers match, such as 'headers.kind = "order"'; '' delivers all
     /// (default: all).
-    #[arg(long, value_name = "FILTER")]
+    #[arg(long, value_name = "FILTER", allow_hyphen_values = true)]
     filter: Option<String>,
 }
 

@@ -116,11 +116,20 @@ impl Commands {
         self.running.lock().len()
     }
 
-    /// Ends all processes, with those that they have started.
+    /// Asks all processes to end, with those that they have started.
     pub(super) fn terminate(&self) {
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// Ends those that are left.
+    pub(super) fn kill(&self) {
+        self.signal(Signal::SIGKILL);
+    }
+
+    fn signal(&self, signal: Signal) {
         for group in self.running.lock().iter() {
             // One that has just ended needs nothing.
-            let _ = killpg(Pid::from_raw(*group), Signal::SIGTERM);
+            let _ = killpg(Pid::from_raw(*group), signal);
         }
     }
 }

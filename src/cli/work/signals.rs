@@ -13,6 +13,8 @@ pub(super) enum Signal {
 pub(super) struct Signals {
     interrupt: Listener,
     terminate: Listener,
+    /// The terminal is gone.
+    hang_up: Listener,
 }
 
 impl Signals {
@@ -20,15 +22,18 @@ impl Signals {
         let listen = |kind| {
             signal(kind).map_err(|error| Failure::refused(format!("listen for signals: {error}")))
         };
-        let (interrupt, terminate) =
-            (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-        Ok(Self { interrupt, terminate })
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
     }
 
     pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.interrupt.recv() => Signal::Interrupt,
             _ = self.terminate.recv() => Signal::Terminate,
+            _ = self.hang_up.recv() => Signal::Terminate,
         }
     }
 }

@@ -32,6 +32,8 @@ pub enum Verdict {
         /// says.
         delay: Option<Duration>,
     },
+    /// It was not begun: it is delivered again at once, and this attempt does not count.
+    Release,
     /// It cannot be processed, and is parked.
     Reject {
         /// Why, for people. The broker gets the first 1,024 characters.

@@ -1,6 +1,6 @@
 //! What one stream has brought, until it is settled.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
@@ -105,7 +105,7 @@ impl Session {
 
     fn give_back(&mut self, jobs: VecDeque<Job>) {
         for job in jobs {
-            self.conclude(job.delivery(), job.offset, Verdict::retry_after(Duration::ZERO));
+            self.conclude(job.delivery(), job.offset, Verdict::Release);
         }
     }
 

@@ -8,7 +8,8 @@ use std::{
 
 use super::job::Verdict;
 use crate::proto::{
-    Acknowledge, OffsetRange, Reject, Retry, Settlement, settlement::Verdict as ProtoVerdict,
+    Acknowledge, OffsetRange, Reject, Release, Retry, Settlement,
+    settlement::Verdict as ProtoVerdict,
 };
 
 /// The most messages that a request settles.
@@ -99,7 +100,7 @@ impl Verdict {
     fn reason(&self) -> &str {
         match self {
             Self::Reject { reason } => reason,
-            Self::Acknowledge | Self::Retry { .. } => "",
+            Self::Acknowledge | Self::Retry { .. } | Self::Release => "",
         }
     }
 }
@@ -109,6 +110,7 @@ impl From<Verdict> for ProtoVerdict {
     fn from(verdict: Verdict) -> Self {
         match verdict {
             Verdict::Acknowledge => Self::Acknowledge(Acknowledge {}),
+            Verdict::Release => Self::Release(Release {}),
             Verdict::Retry { delay } => {
                 let delay = delay.and_then(|delay| delay.min(MAX_DELAY).try_into().ok());
                 Self::Retry(Retry { delay })

@@ -18,7 +18,7 @@ use tonic::{Status, Streaming};
 use tracing::Instrument as _;
 
 use crate::{
-    broker::{Broker, Error, Received, Settlement, Settler, WorkerStream},
+    broker::{Broker, Error, Received, Settlement, Settler, Verdict, WorkerStream},
     grpc::{
         explain::explain,
         status::refuse,
@@ -52,6 +52,8 @@ pub(super) struct Working {
     pub attached: Event,
     /// How long it may be silent.
     pub heartbeat: Duration,
+    /// When the client stops waiting, if it set a deadline.
+    pub deadline: Option<Instant>,
     /// Cancelled when the caller may not have it any more.
     pub withdrawn: CancellationToken,
 }
@@ -59,8 +61,6 @@ pub(super) struct Working {
 /// What to answer next.
 enum Upcoming {
     Settling(Together),
-    /// No more messages are asked for.
-    Stop,
     /// The stream ends.
     End(Status),
 }
@@ -82,16 +82,17 @@ pub(super) fn start(
     working: Working,
     requests: Streaming<proto::SubscribeRequest>,
 ) -> ReceiverStream<Answer> {
-    let Working { worker, attached, heartbeat, withdrawn } = working;
+    let Working { worker, attached, heartbeat, deadline, withdrawn } = working;
     let (events, sent) = mpsc::channel(EVENTS_AHEAD);
     let (upcoming, answered) = mpsc::channel(IN_FLIGHT);
-    let ending = CancellationToken::new();
+    let (ending, stopped) = (CancellationToken::new(), CancellationToken::new());
     let intake = Intake {
         settler: worker.settler(),
         requests,
         upcoming,
         weight: Arc::new(Semaphore::new(MAX_WEIGHT)),
         ending: ending.clone(),
+        stopped: stopped.clone(),
     };
     let output = Output {
         worker,
@@ -104,6 +105,8 @@ pub(super) fn start(
         settling: None,
         waiting: VecDeque::from([attached]),
         takes_more: true,
+        stopped,
+        deadline,
         end: None,
         events,
     };
@@ -120,6 +123,8 @@ struct Intake {
     weight: Arc<Semaphore>,
     /// Cancelled once no more requests are read.
     ending: CancellationToken,
+    /// Cancelled as soon as the worker wants no more messages, also while earlier requests are stored.
+    stopped: CancellationToken,
 }
 
 /// What arrived from a client.
@@ -158,9 +163,15 @@ impl Intake {
                         Err(error) => (Upcoming::End(refuse(error)), true),
                     }
                 }
-                Arrived::Stop => (Upcoming::Stop, false),
+                Arrived::Stop => {
+                    self.stopped.cancel();
+                    continue;
+                }
                 Arrived::Invalid(status) => (Upcoming::End(status), true),
-                Arrived::Closed => return,
+                Arrived::Closed => {
+                    self.stopped.cancel();
+                    return;
+                }
             };
             if self.upcoming.send(upcoming).await.is_err() || is_last {
                 return;
@@ -193,13 +204,22 @@ impl Intake {
         requests: Vec<(i64, usize)>,
         settlements: Vec<Settlement>,
     ) -> Result<Together, Error> {
-        let weight: usize = settlements.iter().map(|it| 1 + it.ranges.len()).sum();
+        let weight: usize = settlements.iter().map(weight_of).sum();
         let weight = u32::try_from(weight.min(MAX_WEIGHT)).unwrap_or(u32::MAX);
         // Cannot fail: the semaphore is never closed.
         let weight = self.weight.clone().acquire_many_owned(weight).await.ok();
         let settling = self.settler.settle(settlements).await?;
         Ok(Together { requests, applied: Box::pin(settling.settled()), _weight: weight })
     }
+}
+
+/// About as many ranges as a settlement takes room.
+fn weight_of(settlement: &Settlement) -> usize {
+    let reason = match &settlement.verdict {
+        Verdict::Reject { reason } => reason.len() / 64,
+        _ => 0,
+    };
+    1 + settlement.ranges.len() + reason
 }
 
 fn decode(next: Result<Option<proto::SubscribeRequest>, Status>) -> Arrived {
@@ -231,8 +251,11 @@ struct Output {
     settling: Option<Together>,
     /// Events that are to be sent.
     waiting: VecDeque<Event>,
-    /// Whether the worker wants more messages.
+    /// Whether the worker wants more messages; cancelled once it does not.
     takes_more: bool,
+    stopped: CancellationToken,
+    /// When the client stops waiting, if it set a deadline.
+    deadline: Option<Instant>,
     /// How the stream ends once everything is answered.
     end: Option<Result<(), Status>>,
     events: mpsc::Sender<Answer>,
@@ -243,9 +266,12 @@ impl Output {
         let withdrawn = self.withdrawn.clone();
         let ended = withdrawn.run_until_cancelled(self.send_events()).await;
         self.ending.cancel();
+        let Self { worker, events, .. } = self;
+        // A client that does not read its last event keeps no messages.
+        drop(worker);
         if let Some(Some(status)) = ended {
             // A client that has gone does not receive it.
-            let _ = self.events.send(Err(status)).await;
+            let _ = events.send(Err(status)).await;
         }
     }
 
@@ -283,7 +309,6 @@ impl Output {
             },
             upcoming = next_of(answered), if settling.is_none() => match upcoming {
                 Some(Upcoming::Settling(together)) => self.settling = Some(together),
-                Some(Upcoming::Stop) => self.stop(),
                 Some(Upcoming::End(status)) => return Some(Err(status)),
                 // The client has closed its side, or the stream ends.
                 None => {
@@ -292,6 +317,10 @@ impl Output {
                 }
             },
             received = worker.next(), if asks => self.add(received),
+            () = self.stopped.cancelled(), if *takes_more => self.stop(),
+            () = until(self.deadline) => {
+                return Some(Err(refuse(Error::DeadlineExceeded)));
+            }
             () = self.draining.cancelled(), if !asks && end.is_none() => {
                 self.end_with(Error::Draining);
             }
@@ -333,6 +362,14 @@ impl Output {
             self.waiting.push_back(answers::settled(request_id, those));
             applied = rest;
         }
+    }
+}
+
+/// Waits until a deadline, if there is one.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -118,8 +118,6 @@ pub(super) fn policy_change(
     let changes =
         CHANGEABLE.map(|field| paths.is_empty() || paths.iter().any(|path| path == field));
     let given = request.policy.unwrap_or_default();
-    // All that is given must be valid, whether it changes or not.
-    policy(Some(given.clone()))?;
     Ok(move |stored: &DeliveryPolicy| {
         let stored = answers::policy(stored);
         let [ack_deadline, min_backoff, max_backoff, max_deliveries, filter] = changes;
@@ -227,7 +225,7 @@ fn ranges(offsets: Vec<i64>, ranges: Vec<proto::OffsetRange>) -> Decoded<Vec<Off
 fn verdict(verdict: Option<ProtoVerdict>) -> Decoded<Verdict> {
     Ok(match verdict {
         None => {
-            let problem = "must be acknowledge, retry, reject or extend";
+            let problem = "must be acknowledge, retry, reject, release or extend";
             return Err(InvalidInput::new("verdict", problem));
         }
         Some(ProtoVerdict::Acknowledge(proto::Acknowledge {})) => Verdict::Acknowledge,
@@ -239,6 +237,7 @@ fn verdict(verdict: Option<ProtoVerdict>) -> Decoded<Verdict> {
         Some(ProtoVerdict::Reject(proto::Reject { reason })) => {
             Verdict::Reject { reason: self::reason(reason)?.into() }
         }
+        Some(ProtoVerdict::Release(proto::Release {})) => Verdict::Release,
         Some(ProtoVerdict::Extend(proto::Extend { by })) => {
             let by = by.map(|it| decode::duration("extend.by", it, MIN_DEADLINE, MAX_DEADLINE));
             Verdict::Extend { by: by.transpose()? }

@@ -1,6 +1,6 @@
 //! `SubscriptionService`: subscriptions, and the workers that share their messages.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,9 @@ use crate::{
 
 /// The audit's name of the call whose stream may end later.
 const SUBSCRIBE: &str = "trunkline.v1.SubscriptionService/Subscribe";
+
+/// How long the database may take before the first event of a worker's stream.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `SubscriptionService` over a broker. A subscription is a consumer, and registered as one.
 pub struct Workers(pub(crate) Consumers);
@@ -150,6 +153,7 @@ impl SubscriptionService for Workers {
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let caller = caller::of(&self.0.access, &request)?;
         let denials = Denials::of(&self.0.audit, &request, SUBSCRIBE);
+        let deadline = deadline::of(request.metadata());
         let mut guard = self.0.access.guard(&caller);
         let mut requests = request.into_inner();
         let first = tokio::select! {
@@ -163,13 +167,15 @@ impl SubscriptionService for Workers {
             return Err(refuse(missing::refusal(&self.0.broker, error).await));
         }
         let open = self.0.access.open_stream(&caller).map_err(refuse)?;
-        let (worker, description) =
-            self.0.broker.subscriptions.subscribe(subscribe).await.map_err(refuse)?;
+        let subscribing = self.0.broker.subscriptions.subscribe(subscribe);
+        let subscribed = tokio::time::timeout(FIRST_ANSWER_TIMEOUT, subscribing).await;
+        let subscribed = subscribed.unwrap_or(Err(Error::unavailable()));
+        let (worker, description) = subscribed.map_err(refuse)?;
         let withdrawn = CancellationToken::new();
         let attached = answers::attached(description);
         let events = subscribe_stream::start(
             &self.0.broker,
-            Working { worker, attached, heartbeat, withdrawn: withdrawn.clone() },
+            Working { worker, attached, heartbeat, deadline, withdrawn: withdrawn.clone() },
             requests,
         );
         Ok(Response::new(Guarded::new(events, guard, withdrawn, denials, open)))

@@ -56,6 +56,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
         2 => prop_oneof![Just(None), (0..20u64).prop_map(move |it| Some(seconds(it)))]
             .prop_map(|delay| Verdict::Retry { delay }),
         1 => Just(Verdict::Reject { reason: "bad".into() }),
+        1 => Just(Verdict::Release),
         1 => prop_oneof![Just(None), (1..30u64).prop_map(move |it| Some(seconds(it)))]
             .prop_map(|by| Verdict::Extend { by }),
     ]
@@ -293,7 +294,10 @@ impl Run {
             self.fates[offset as usize] = match &verdict {
                 Verdict::Acknowledge | Verdict::Reject { .. } => Fate::Done,
                 Verdict::Retry { .. } if self.policy.is_last(attempt) => Fate::Done,
-                Verdict::Retry { .. } if offset < self.removed_before => Fate::Done,
+                Verdict::Retry { .. } | Verdict::Release if offset < self.removed_before => {
+                    Fate::Done
+                }
+                Verdict::Release => Fate::Waiting { attempts: attempt - 1, due: self.now },
                 Verdict::Retry { delay } => {
                     let delay = delay.unwrap_or_else(|| self.policy.retry_delay(attempt));
                     Fate::Waiting { attempts: attempt, due: self.now + delay }
