@@ -102,7 +102,8 @@ type DeliveryPolicy struct {
 	MaxDeliveries int32 `protobuf:"varint,4,opt,name=max_deliveries,json=maxDeliveries,proto3" json:"max_deliveries,omitempty"`
 	// Which messages are delivered: those whose headers match this filter, which is
 	// written as those of Google Cloud Pub/Sub are; all if empty. The others count as
-	// acknowledged. A change holds for messages that were never delivered. At most
+	// acknowledged. A change holds for messages that were not looked at before: what
+	// the filter left out stays so, and what is delivered again may not match. At most
 	// 1,024 characters.
 	//
 	// headers:name, headers.name = "value", headers.name != "value",
@@ -1925,6 +1926,7 @@ type Settlement struct {
 	//	*Settlement_Retry
 	//	*Settlement_Reject
 	//	*Settlement_Extend
+	//	*Settlement_Release
 	Verdict       isSettlement_Verdict `protobuf_oneof:"verdict"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2024,6 +2026,15 @@ func (x *Settlement) GetExtend() *Extend {
 	return nil
 }
 
+func (x *Settlement) GetRelease() *Release {
+	if x != nil {
+		if x, ok := x.Verdict.(*Settlement_Release); ok {
+			return x.Release
+		}
+	}
+	return nil
+}
+
 type isSettlement_Verdict interface {
 	isSettlement_Verdict()
 }
@@ -2048,6 +2059,11 @@ type Settlement_Extend struct {
 	Extend *Extend `protobuf:"bytes,7,opt,name=extend,proto3,oneof"`
 }
 
+type Settlement_Release struct {
+	// The worker has not begun with them.
+	Release *Release `protobuf:"bytes,8,opt,name=release,proto3,oneof"`
+}
+
 func (*Settlement_Acknowledge) isSettlement_Verdict() {}
 
 func (*Settlement_Retry) isSettlement_Verdict() {}
@@ -2055,6 +2071,8 @@ func (*Settlement_Retry) isSettlement_Verdict() {}
 func (*Settlement_Reject) isSettlement_Verdict() {}
 
 func (*Settlement_Extend) isSettlement_Verdict() {}
+
+func (*Settlement_Release) isSettlement_Verdict() {}
 
 // Offsets from first_offset up to, but not including, end_offset.
 type OffsetRange struct {
@@ -2288,6 +2306,44 @@ func (x *Extend) GetBy() *durationpb.Duration {
 	return nil
 }
 
+// The worker has not begun with messages: they are delivered again at once, and
+// this delivery does not count as an attempt.
+type Release struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Release) Reset() {
+	*x = Release{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Release) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Release) ProtoMessage() {}
+
+func (x *Release) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Release.ProtoReflect.Descriptor instead.
+func (*Release) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{32}
+}
+
 // What came of the settlements.
 type SettleResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2301,7 +2357,7 @@ type SettleResponse struct {
 
 func (x *SettleResponse) Reset() {
 	*x = SettleResponse{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[32]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2313,7 +2369,7 @@ func (x *SettleResponse) String() string {
 func (*SettleResponse) ProtoMessage() {}
 
 func (x *SettleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[32]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2326,7 +2382,7 @@ func (x *SettleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleResponse.ProtoReflect.Descriptor instead.
 func (*SettleResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{32}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SettleResponse) GetApplied() []int32 {
@@ -2354,7 +2410,7 @@ type ListParkedRequest struct {
 
 func (x *ListParkedRequest) Reset() {
 	*x = ListParkedRequest{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[33]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2366,7 +2422,7 @@ func (x *ListParkedRequest) String() string {
 func (*ListParkedRequest) ProtoMessage() {}
 
 func (x *ListParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[33]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2379,7 +2435,7 @@ func (x *ListParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListParkedRequest.ProtoReflect.Descriptor instead.
 func (*ListParkedRequest) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{33}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListParkedRequest) GetTopic() string {
@@ -2423,7 +2479,7 @@ type ListParkedResponse struct {
 
 func (x *ListParkedResponse) Reset() {
 	*x = ListParkedResponse{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[34]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2435,7 +2491,7 @@ func (x *ListParkedResponse) String() string {
 func (*ListParkedResponse) ProtoMessage() {}
 
 func (x *ListParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[34]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2448,7 +2504,7 @@ func (x *ListParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListParkedResponse.ProtoReflect.Descriptor instead.
 func (*ListParkedResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{34}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListParkedResponse) GetMessages() []*ParkedMessage {
@@ -2482,7 +2538,7 @@ type ParkedMessage struct {
 
 func (x *ParkedMessage) Reset() {
 	*x = ParkedMessage{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[35]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2494,7 +2550,7 @@ func (x *ParkedMessage) String() string {
 func (*ParkedMessage) ProtoMessage() {}
 
 func (x *ParkedMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[35]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2507,7 +2563,7 @@ func (x *ParkedMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedMessage.ProtoReflect.Descriptor instead.
 func (*ParkedMessage) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{35}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ParkedMessage) GetOffset() int64 {
@@ -2556,7 +2612,7 @@ type ReplayParkedRequest struct {
 
 func (x *ReplayParkedRequest) Reset() {
 	*x = ReplayParkedRequest{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[36]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2568,7 +2624,7 @@ func (x *ReplayParkedRequest) String() string {
 func (*ReplayParkedRequest) ProtoMessage() {}
 
 func (x *ReplayParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[36]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2581,7 +2637,7 @@ func (x *ReplayParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayParkedRequest.ProtoReflect.Descriptor instead.
 func (*ReplayParkedRequest) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{36}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ReplayParkedRequest) GetTopic() string {
@@ -2625,7 +2681,7 @@ type ReplayParkedResponse struct {
 
 func (x *ReplayParkedResponse) Reset() {
 	*x = ReplayParkedResponse{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[37]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2637,7 +2693,7 @@ func (x *ReplayParkedResponse) String() string {
 func (*ReplayParkedResponse) ProtoMessage() {}
 
 func (x *ReplayParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[37]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2650,7 +2706,7 @@ func (x *ReplayParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayParkedResponse.ProtoReflect.Descriptor instead.
 func (*ReplayParkedResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{37}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ReplayParkedResponse) GetReplayed() int32 {
@@ -2685,7 +2741,7 @@ type DiscardParkedRequest struct {
 
 func (x *DiscardParkedRequest) Reset() {
 	*x = DiscardParkedRequest{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[38]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2697,7 +2753,7 @@ func (x *DiscardParkedRequest) String() string {
 func (*DiscardParkedRequest) ProtoMessage() {}
 
 func (x *DiscardParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[38]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2710,7 +2766,7 @@ func (x *DiscardParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardParkedRequest.ProtoReflect.Descriptor instead.
 func (*DiscardParkedRequest) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{38}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DiscardParkedRequest) GetTopic() string {
@@ -2754,7 +2810,7 @@ type DiscardParkedResponse struct {
 
 func (x *DiscardParkedResponse) Reset() {
 	*x = DiscardParkedResponse{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[39]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2766,7 +2822,7 @@ func (x *DiscardParkedResponse) String() string {
 func (*DiscardParkedResponse) ProtoMessage() {}
 
 func (x *DiscardParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[39]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2779,7 +2835,7 @@ func (x *DiscardParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardParkedResponse.ProtoReflect.Descriptor instead.
 func (*DiscardParkedResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{39}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DiscardParkedResponse) GetDiscarded() int32 {
@@ -2926,7 +2982,7 @@ const file_trunkline_v1_subscription_proto_rawDesc = "" +
 	"\rSettleRequest\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12'\n" +
 	"\x0fsubscription_id\x18\x02 \x01(\tR\x0esubscriptionId\x12:\n" +
-	"\vsettlements\x18\x03 \x03(\v2\x18.trunkline.v1.SettlementR\vsettlements\"\xcc\x02\n" +
+	"\vsettlements\x18\x03 \x03(\v2\x18.trunkline.v1.SettlementR\vsettlements\"\xff\x02\n" +
 	"\n" +
 	"Settlement\x12\x1a\n" +
 	"\bdelivery\x18\x01 \x01(\x03R\bdelivery\x12\x18\n" +
@@ -2935,7 +2991,8 @@ const file_trunkline_v1_subscription_proto_rawDesc = "" +
 	"\vacknowledge\x18\x04 \x01(\v2\x19.trunkline.v1.AcknowledgeH\x00R\vacknowledge\x12+\n" +
 	"\x05retry\x18\x05 \x01(\v2\x13.trunkline.v1.RetryH\x00R\x05retry\x12.\n" +
 	"\x06reject\x18\x06 \x01(\v2\x14.trunkline.v1.RejectH\x00R\x06reject\x12.\n" +
-	"\x06extend\x18\a \x01(\v2\x14.trunkline.v1.ExtendH\x00R\x06extendB\t\n" +
+	"\x06extend\x18\a \x01(\v2\x14.trunkline.v1.ExtendH\x00R\x06extend\x121\n" +
+	"\arelease\x18\b \x01(\v2\x15.trunkline.v1.ReleaseH\x00R\areleaseB\t\n" +
 	"\averdict\"O\n" +
 	"\vOffsetRange\x12!\n" +
 	"\ffirst_offset\x18\x01 \x01(\x03R\vfirstOffset\x12\x1d\n" +
@@ -2947,7 +3004,8 @@ const file_trunkline_v1_subscription_proto_rawDesc = "" +
 	"\x06Reject\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"3\n" +
 	"\x06Extend\x12)\n" +
-	"\x02by\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x02by\"*\n" +
+	"\x02by\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x02by\"\t\n" +
+	"\aRelease\"*\n" +
 	"\x0eSettleResponse\x12\x18\n" +
 	"\aapplied\x18\x01 \x03(\x05R\aapplied\"\x8e\x01\n" +
 	"\x11ListParkedRequest\x12\x14\n" +
@@ -3008,7 +3066,7 @@ func file_trunkline_v1_subscription_proto_rawDescGZIP() []byte {
 }
 
 var file_trunkline_v1_subscription_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_trunkline_v1_subscription_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_trunkline_v1_subscription_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_trunkline_v1_subscription_proto_goTypes = []any{
 	(Stalled_Limit)(0),                 // 0: trunkline.v1.Stalled.Limit
 	(*DeliveryPolicy)(nil),             // 1: trunkline.v1.DeliveryPolicy
@@ -3043,92 +3101,94 @@ var file_trunkline_v1_subscription_proto_goTypes = []any{
 	(*Retry)(nil),                      // 30: trunkline.v1.Retry
 	(*Reject)(nil),                     // 31: trunkline.v1.Reject
 	(*Extend)(nil),                     // 32: trunkline.v1.Extend
-	(*SettleResponse)(nil),             // 33: trunkline.v1.SettleResponse
-	(*ListParkedRequest)(nil),          // 34: trunkline.v1.ListParkedRequest
-	(*ListParkedResponse)(nil),         // 35: trunkline.v1.ListParkedResponse
-	(*ParkedMessage)(nil),              // 36: trunkline.v1.ParkedMessage
-	(*ReplayParkedRequest)(nil),        // 37: trunkline.v1.ReplayParkedRequest
-	(*ReplayParkedResponse)(nil),       // 38: trunkline.v1.ReplayParkedResponse
-	(*DiscardParkedRequest)(nil),       // 39: trunkline.v1.DiscardParkedRequest
-	(*DiscardParkedResponse)(nil),      // 40: trunkline.v1.DiscardParkedResponse
-	(*durationpb.Duration)(nil),        // 41: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),      // 42: google.protobuf.Timestamp
-	(LogEdge)(0),                       // 43: trunkline.v1.LogEdge
-	(*fieldmaskpb.FieldMask)(nil),      // 44: google.protobuf.FieldMask
-	(*CaughtUp)(nil),                   // 45: trunkline.v1.CaughtUp
-	(*MessageBatch)(nil),               // 46: trunkline.v1.MessageBatch
+	(*Release)(nil),                    // 33: trunkline.v1.Release
+	(*SettleResponse)(nil),             // 34: trunkline.v1.SettleResponse
+	(*ListParkedRequest)(nil),          // 35: trunkline.v1.ListParkedRequest
+	(*ListParkedResponse)(nil),         // 36: trunkline.v1.ListParkedResponse
+	(*ParkedMessage)(nil),              // 37: trunkline.v1.ParkedMessage
+	(*ReplayParkedRequest)(nil),        // 38: trunkline.v1.ReplayParkedRequest
+	(*ReplayParkedResponse)(nil),       // 39: trunkline.v1.ReplayParkedResponse
+	(*DiscardParkedRequest)(nil),       // 40: trunkline.v1.DiscardParkedRequest
+	(*DiscardParkedResponse)(nil),      // 41: trunkline.v1.DiscardParkedResponse
+	(*durationpb.Duration)(nil),        // 42: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 43: google.protobuf.Timestamp
+	(LogEdge)(0),                       // 44: trunkline.v1.LogEdge
+	(*fieldmaskpb.FieldMask)(nil),      // 45: google.protobuf.FieldMask
+	(*CaughtUp)(nil),                   // 46: trunkline.v1.CaughtUp
+	(*MessageBatch)(nil),               // 47: trunkline.v1.MessageBatch
 }
 var file_trunkline_v1_subscription_proto_depIdxs = []int32{
-	41, // 0: trunkline.v1.DeliveryPolicy.ack_deadline:type_name -> google.protobuf.Duration
-	41, // 1: trunkline.v1.DeliveryPolicy.min_backoff:type_name -> google.protobuf.Duration
-	41, // 2: trunkline.v1.DeliveryPolicy.max_backoff:type_name -> google.protobuf.Duration
+	42, // 0: trunkline.v1.DeliveryPolicy.ack_deadline:type_name -> google.protobuf.Duration
+	42, // 1: trunkline.v1.DeliveryPolicy.min_backoff:type_name -> google.protobuf.Duration
+	42, // 2: trunkline.v1.DeliveryPolicy.max_backoff:type_name -> google.protobuf.Duration
 	1,  // 3: trunkline.v1.Subscription.policy:type_name -> trunkline.v1.DeliveryPolicy
-	42, // 4: trunkline.v1.Subscription.create_time:type_name -> google.protobuf.Timestamp
+	43, // 4: trunkline.v1.Subscription.create_time:type_name -> google.protobuf.Timestamp
 	1,  // 5: trunkline.v1.CreateSubscriptionRequest.policy:type_name -> trunkline.v1.DeliveryPolicy
-	43, // 6: trunkline.v1.CreateSubscriptionRequest.edge:type_name -> trunkline.v1.LogEdge
-	42, // 7: trunkline.v1.CreateSubscriptionRequest.time:type_name -> google.protobuf.Timestamp
+	44, // 6: trunkline.v1.CreateSubscriptionRequest.edge:type_name -> trunkline.v1.LogEdge
+	43, // 7: trunkline.v1.CreateSubscriptionRequest.time:type_name -> google.protobuf.Timestamp
 	2,  // 8: trunkline.v1.CreateSubscriptionResponse.subscription:type_name -> trunkline.v1.Subscription
 	2,  // 9: trunkline.v1.ListSubscriptionsResponse.subscriptions:type_name -> trunkline.v1.Subscription
 	2,  // 10: trunkline.v1.GetSubscriptionResponse.subscription:type_name -> trunkline.v1.Subscription
 	1,  // 11: trunkline.v1.UpdateSubscriptionRequest.policy:type_name -> trunkline.v1.DeliveryPolicy
-	44, // 12: trunkline.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
+	45, // 12: trunkline.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
 	2,  // 13: trunkline.v1.UpdateSubscriptionResponse.subscription:type_name -> trunkline.v1.Subscription
 	14, // 14: trunkline.v1.SubscribeRequest.open:type_name -> trunkline.v1.OpenSubscription
 	15, // 15: trunkline.v1.SubscribeRequest.settle:type_name -> trunkline.v1.SettleMessages
 	16, // 16: trunkline.v1.SubscribeRequest.stop:type_name -> trunkline.v1.StopDelivery
-	41, // 17: trunkline.v1.OpenSubscription.heartbeat_interval:type_name -> google.protobuf.Duration
+	42, // 17: trunkline.v1.OpenSubscription.heartbeat_interval:type_name -> google.protobuf.Duration
 	27, // 18: trunkline.v1.SettleMessages.settlements:type_name -> trunkline.v1.Settlement
 	18, // 19: trunkline.v1.SubscribeResponse.attached:type_name -> trunkline.v1.SubscriptionAttached
 	19, // 20: trunkline.v1.SubscribeResponse.deliveries:type_name -> trunkline.v1.Deliveries
-	45, // 21: trunkline.v1.SubscribeResponse.caught_up:type_name -> trunkline.v1.CaughtUp
+	46, // 21: trunkline.v1.SubscribeResponse.caught_up:type_name -> trunkline.v1.CaughtUp
 	20, // 22: trunkline.v1.SubscribeResponse.heartbeat:type_name -> trunkline.v1.SubscriptionHeartbeat
 	21, // 23: trunkline.v1.SubscribeResponse.stalled:type_name -> trunkline.v1.Stalled
 	22, // 24: trunkline.v1.SubscribeResponse.settled:type_name -> trunkline.v1.Settled
 	1,  // 25: trunkline.v1.SubscriptionAttached.policy:type_name -> trunkline.v1.DeliveryPolicy
 	25, // 26: trunkline.v1.Deliveries.deliveries:type_name -> trunkline.v1.Delivery
 	0,  // 27: trunkline.v1.Stalled.limit:type_name -> trunkline.v1.Stalled.Limit
-	41, // 28: trunkline.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	42, // 28: trunkline.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
 	25, // 29: trunkline.v1.ReceiveResponse.deliveries:type_name -> trunkline.v1.Delivery
-	46, // 30: trunkline.v1.Delivery.batch:type_name -> trunkline.v1.MessageBatch
+	47, // 30: trunkline.v1.Delivery.batch:type_name -> trunkline.v1.MessageBatch
 	27, // 31: trunkline.v1.SettleRequest.settlements:type_name -> trunkline.v1.Settlement
 	28, // 32: trunkline.v1.Settlement.ranges:type_name -> trunkline.v1.OffsetRange
 	29, // 33: trunkline.v1.Settlement.acknowledge:type_name -> trunkline.v1.Acknowledge
 	30, // 34: trunkline.v1.Settlement.retry:type_name -> trunkline.v1.Retry
 	31, // 35: trunkline.v1.Settlement.reject:type_name -> trunkline.v1.Reject
 	32, // 36: trunkline.v1.Settlement.extend:type_name -> trunkline.v1.Extend
-	41, // 37: trunkline.v1.Retry.delay:type_name -> google.protobuf.Duration
-	41, // 38: trunkline.v1.Extend.by:type_name -> google.protobuf.Duration
-	36, // 39: trunkline.v1.ListParkedResponse.messages:type_name -> trunkline.v1.ParkedMessage
-	42, // 40: trunkline.v1.ParkedMessage.park_time:type_name -> google.protobuf.Timestamp
-	28, // 41: trunkline.v1.ReplayParkedRequest.ranges:type_name -> trunkline.v1.OffsetRange
-	28, // 42: trunkline.v1.DiscardParkedRequest.ranges:type_name -> trunkline.v1.OffsetRange
-	3,  // 43: trunkline.v1.SubscriptionService.CreateSubscription:input_type -> trunkline.v1.CreateSubscriptionRequest
-	5,  // 44: trunkline.v1.SubscriptionService.DeleteSubscription:input_type -> trunkline.v1.DeleteSubscriptionRequest
-	7,  // 45: trunkline.v1.SubscriptionService.ListSubscriptions:input_type -> trunkline.v1.ListSubscriptionsRequest
-	9,  // 46: trunkline.v1.SubscriptionService.GetSubscription:input_type -> trunkline.v1.GetSubscriptionRequest
-	11, // 47: trunkline.v1.SubscriptionService.UpdateSubscription:input_type -> trunkline.v1.UpdateSubscriptionRequest
-	13, // 48: trunkline.v1.SubscriptionService.Subscribe:input_type -> trunkline.v1.SubscribeRequest
-	23, // 49: trunkline.v1.SubscriptionService.Receive:input_type -> trunkline.v1.ReceiveRequest
-	26, // 50: trunkline.v1.SubscriptionService.Settle:input_type -> trunkline.v1.SettleRequest
-	34, // 51: trunkline.v1.SubscriptionService.ListParked:input_type -> trunkline.v1.ListParkedRequest
-	37, // 52: trunkline.v1.SubscriptionService.ReplayParked:input_type -> trunkline.v1.ReplayParkedRequest
-	39, // 53: trunkline.v1.SubscriptionService.DiscardParked:input_type -> trunkline.v1.DiscardParkedRequest
-	4,  // 54: trunkline.v1.SubscriptionService.CreateSubscription:output_type -> trunkline.v1.CreateSubscriptionResponse
-	6,  // 55: trunkline.v1.SubscriptionService.DeleteSubscription:output_type -> trunkline.v1.DeleteSubscriptionResponse
-	8,  // 56: trunkline.v1.SubscriptionService.ListSubscriptions:output_type -> trunkline.v1.ListSubscriptionsResponse
-	10, // 57: trunkline.v1.SubscriptionService.GetSubscription:output_type -> trunkline.v1.GetSubscriptionResponse
-	12, // 58: trunkline.v1.SubscriptionService.UpdateSubscription:output_type -> trunkline.v1.UpdateSubscriptionResponse
-	17, // 59: trunkline.v1.SubscriptionService.Subscribe:output_type -> trunkline.v1.SubscribeResponse
-	24, // 60: trunkline.v1.SubscriptionService.Receive:output_type -> trunkline.v1.ReceiveResponse
-	33, // 61: trunkline.v1.SubscriptionService.Settle:output_type -> trunkline.v1.SettleResponse
-	35, // 62: trunkline.v1.SubscriptionService.ListParked:output_type -> trunkline.v1.ListParkedResponse
-	38, // 63: trunkline.v1.SubscriptionService.ReplayParked:output_type -> trunkline.v1.ReplayParkedResponse
-	40, // 64: trunkline.v1.SubscriptionService.DiscardParked:output_type -> trunkline.v1.DiscardParkedResponse
-	54, // [54:65] is the sub-list for method output_type
-	43, // [43:54] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	33, // 37: trunkline.v1.Settlement.release:type_name -> trunkline.v1.Release
+	42, // 38: trunkline.v1.Retry.delay:type_name -> google.protobuf.Duration
+	42, // 39: trunkline.v1.Extend.by:type_name -> google.protobuf.Duration
+	37, // 40: trunkline.v1.ListParkedResponse.messages:type_name -> trunkline.v1.ParkedMessage
+	43, // 41: trunkline.v1.ParkedMessage.park_time:type_name -> google.protobuf.Timestamp
+	28, // 42: trunkline.v1.ReplayParkedRequest.ranges:type_name -> trunkline.v1.OffsetRange
+	28, // 43: trunkline.v1.DiscardParkedRequest.ranges:type_name -> trunkline.v1.OffsetRange
+	3,  // 44: trunkline.v1.SubscriptionService.CreateSubscription:input_type -> trunkline.v1.CreateSubscriptionRequest
+	5,  // 45: trunkline.v1.SubscriptionService.DeleteSubscription:input_type -> trunkline.v1.DeleteSubscriptionRequest
+	7,  // 46: trunkline.v1.SubscriptionService.ListSubscriptions:input_type -> trunkline.v1.ListSubscriptionsRequest
+	9,  // 47: trunkline.v1.SubscriptionService.GetSubscription:input_type -> trunkline.v1.GetSubscriptionRequest
+	11, // 48: trunkline.v1.SubscriptionService.UpdateSubscription:input_type -> trunkline.v1.UpdateSubscriptionRequest
+	13, // 49: trunkline.v1.SubscriptionService.Subscribe:input_type -> trunkline.v1.SubscribeRequest
+	23, // 50: trunkline.v1.SubscriptionService.Receive:input_type -> trunkline.v1.ReceiveRequest
+	26, // 51: trunkline.v1.SubscriptionService.Settle:input_type -> trunkline.v1.SettleRequest
+	35, // 52: trunkline.v1.SubscriptionService.ListParked:input_type -> trunkline.v1.ListParkedRequest
+	38, // 53: trunkline.v1.SubscriptionService.ReplayParked:input_type -> trunkline.v1.ReplayParkedRequest
+	40, // 54: trunkline.v1.SubscriptionService.DiscardParked:input_type -> trunkline.v1.DiscardParkedRequest
+	4,  // 55: trunkline.v1.SubscriptionService.CreateSubscription:output_type -> trunkline.v1.CreateSubscriptionResponse
+	6,  // 56: trunkline.v1.SubscriptionService.DeleteSubscription:output_type -> trunkline.v1.DeleteSubscriptionResponse
+	8,  // 57: trunkline.v1.SubscriptionService.ListSubscriptions:output_type -> trunkline.v1.ListSubscriptionsResponse
+	10, // 58: trunkline.v1.SubscriptionService.GetSubscription:output_type -> trunkline.v1.GetSubscriptionResponse
+	12, // 59: trunkline.v1.SubscriptionService.UpdateSubscription:output_type -> trunkline.v1.UpdateSubscriptionResponse
+	17, // 60: trunkline.v1.SubscriptionService.Subscribe:output_type -> trunkline.v1.SubscribeResponse
+	24, // 61: trunkline.v1.SubscriptionService.Receive:output_type -> trunkline.v1.ReceiveResponse
+	34, // 62: trunkline.v1.SubscriptionService.Settle:output_type -> trunkline.v1.SettleResponse
+	36, // 63: trunkline.v1.SubscriptionService.ListParked:output_type -> trunkline.v1.ListParkedResponse
+	39, // 64: trunkline.v1.SubscriptionService.ReplayParked:output_type -> trunkline.v1.ReplayParkedResponse
+	41, // 65: trunkline.v1.SubscriptionService.DiscardParked:output_type -> trunkline.v1.DiscardParkedResponse
+	55, // [55:66] is the sub-list for method output_type
+	44, // [44:55] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_trunkline_v1_subscription_proto_init() }
@@ -3161,6 +3221,7 @@ func file_trunkline_v1_subscription_proto_init() {
 		(*Settlement_Retry)(nil),
 		(*Settlement_Reject)(nil),
 		(*Settlement_Extend)(nil),
+		(*Settlement_Release)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3168,7 +3229,7 @@ func file_trunkline_v1_subscription_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trunkline_v1_subscription_proto_rawDesc), len(file_trunkline_v1_subscription_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   40,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -95,7 +95,7 @@ type SubscriptionServiceClient interface {
 	// The stream ends with NOT_FOUND if the topic or the subscription does not exist
 	// or is deleted. FAILED_PRECONDITION (NOT_A_SUBSCRIPTION). UNAVAILABLE (DRAINING)
 	// when the broker stops, UNAVAILABLE (SUBSCRIPTION_ELSEWHERE) while another broker
-	// serves the subscription. INVALID_ARGUMENT if a request is not valid: a
+	// serves the subscription. RESOURCE_EXHAUSTED (TOO_MANY_STREAMS). INVALID_ARGUMENT if a request is not valid: a
 	// stream ends with the first one that is not, and none of its settlements are
 	// made. After UNAVAILABLE (OUTCOME_UNKNOWN) the settlements that were not
 	// answered may have been made or not.
@@ -122,7 +122,8 @@ type SubscriptionServiceClient interface {
 	// Delivers parked messages again, at once and as if for the first time. At most
 	// 10,000 in a call: if more are left, the response says so.
 	//
-	// Errors as for Settle.
+	// Errors as for Settle. RESOURCE_EXHAUSTED (TOO_MANY_RETRIED) if too many messages
+	// wait to be delivered again.
 	ReplayParked(ctx context.Context, in *ReplayParkedRequest, opts ...grpc.CallOption) (*ReplayParkedResponse, error)
 	// Acknowledges parked messages, which are then forgotten. At most 10,000 in a
 	// call: if more are left, the response says so.
@@ -315,7 +316,7 @@ type SubscriptionServiceServer interface {
 	// The stream ends with NOT_FOUND if the topic or the subscription does not exist
 	// or is deleted. FAILED_PRECONDITION (NOT_A_SUBSCRIPTION). UNAVAILABLE (DRAINING)
 	// when the broker stops, UNAVAILABLE (SUBSCRIPTION_ELSEWHERE) while another broker
-	// serves the subscription. INVALID_ARGUMENT if a request is not valid: a
+	// serves the subscription. RESOURCE_EXHAUSTED (TOO_MANY_STREAMS). INVALID_ARGUMENT if a request is not valid: a
 	// stream ends with the first one that is not, and none of its settlements are
 	// made. After UNAVAILABLE (OUTCOME_UNKNOWN) the settlements that were not
 	// answered may have been made or not.
@@ -342,7 +343,8 @@ type SubscriptionServiceServer interface {
 	// Delivers parked messages again, at once and as if for the first time. At most
 	// 10,000 in a call: if more are left, the response says so.
 	//
-	// Errors as for Settle.
+	// Errors as for Settle. RESOURCE_EXHAUSTED (TOO_MANY_RETRIED) if too many messages
+	// wait to be delivered again.
 	ReplayParked(context.Context, *ReplayParkedRequest) (*ReplayParkedResponse, error)
 	// Acknowledges parked messages, which are then forgotten. At most 10,000 in a
 	// call: if more are left, the response says so.
