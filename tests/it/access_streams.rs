@@ -240,6 +240,12 @@ fn request_of(stream: &str) -> Vec<u8> {
             proto::PublishRequest { topic, producer_id: id, messages, ..Default::default() }
                 .encode_to_vec()
         }
+        "trunkline.v1.SubscriptionService/Subscribe" => {
+            let subscription_id = "pool".to_owned();
+            let open = proto::OpenSubscription { topic, subscription_id, ..Default::default() };
+            let request = Some(proto::subscribe_request::Request::Open(open));
+            proto::SubscribeRequest { request }.encode_to_vec()
+        }
         // Both versions have the same fields.
         _ if stream.contains("ServerReflection/") => {
             let list = v1::server_reflection_request::MessageRequest::ListServices(String::new());
@@ -259,6 +265,12 @@ async fn with_token_for_streams() -> (SecuredBroker, String) {
     let any = broker.principal("any", grants).await;
     any.register_producer("orders", "any", false).await.unwrap();
     any.register_consumer("orders", "any").await.unwrap();
+    let request = proto::CreateSubscriptionRequest {
+        topic: "orders".to_owned(),
+        subscription_id: "pool".to_owned(),
+        ..Default::default()
+    };
+    any.subscriptions().create_subscription(request).await.unwrap();
     let token = root.create_token("any").await;
     (broker, token)
 }
