@@ -18,7 +18,9 @@ use trunkline::{
         access_service_client::AccessServiceClient, consume_response::Event,
         consumer_service_client::ConsumerServiceClient,
         overview_service_client::OverviewServiceClient,
-        producer_service_client::ProducerServiceClient, topic_service_client::TopicServiceClient,
+        producer_service_client::ProducerServiceClient,
+        subscription_service_client::SubscriptionServiceClient,
+        topic_service_client::TopicServiceClient,
     },
     server::{self, Authentication},
     storage::Storage,
@@ -156,6 +158,10 @@ impl As {
 
     pub fn consumers(&self) -> ConsumerServiceClient<Service> {
         ConsumerServiceClient::with_interceptor(self.channel.clone(), self.token.clone())
+    }
+
+    pub fn subscriptions(&self) -> SubscriptionServiceClient<Service> {
+        SubscriptionServiceClient::with_interceptor(self.channel.clone(), self.token.clone())
     }
 
     pub fn access(&self) -> AccessServiceClient<Service> {
