@@ -196,6 +196,8 @@ mod tests {
             [
                 "trunkline topic create description",
                 "trunkline topic update description",
+                "trunkline subscription create filter",
+                "trunkline subscription update filter",
                 "trunkline token create description",
             ]
         );
