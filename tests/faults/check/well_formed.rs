@@ -79,6 +79,7 @@ mod tests {
         let mut story = Story::new();
         let work = story.work("s");
         story.settled(work, 0);
+        story.table(0, 0, &[]);
         story.assert_only("C0", "the answer is for another kind of operation");
     }
 
