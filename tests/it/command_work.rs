@@ -8,19 +8,12 @@ use tokio::process::Command;
 
 use crate::support::{
     Finished, PRODUCER, TestBroker, Trunkline, soon, until,
-    worker::{TestWorker, at_once, payloads},
+    worker::{self, TestWorker, at_once, payloads},
 };
 
 /// A broker with messages `m0`, `m1` and so on in the topic `jobs`, and the subscription `pool`.
 async fn with_jobs(count: usize) -> (TestBroker, TestWorker) {
-    let broker = TestBroker::start().await;
-    broker.topic("jobs").await;
-    let pool = TestWorker::subscribe(&broker, "jobs", "pool", at_once()).await;
-    for first in (0..count).step_by(10_000) {
-        let messages = (first..count.min(first + 10_000)).map(|number| format!("m{number}"));
-        broker.try_publish("jobs", PRODUCER, messages).await.unwrap();
-    }
-    (broker, pool)
+    worker::with_jobs(count, at_once()).await
 }
 
 /// The command in a folder.

@@ -17,25 +17,9 @@ use trunkline::{
 };
 
 use crate::support::{
-    PRODUCER, TestBroker, soon, until,
-    worker::{TestWorker, at_once, payloads, retry},
+    TestBroker, soon, until,
+    worker::{TestWorker, at_once, payloads, publish, retry, with_jobs},
 };
-
-/// A broker with messages `m0`, `m1` and so on in the topic `jobs`, and the subscription `pool`.
-async fn with_jobs(count: usize, policy: DeliveryPolicy) -> (TestBroker, TestWorker) {
-    let broker = TestBroker::start().await;
-    broker.topic("jobs").await;
-    let pool = TestWorker::subscribe(&broker, "jobs", "pool", policy).await;
-    publish(&broker, count).await;
-    (broker, pool)
-}
-
-async fn publish(broker: &TestBroker, count: usize) {
-    if count > 0 {
-        let messages = (0..count).map(|number| format!("m{number}"));
-        broker.try_publish("jobs", PRODUCER, messages).await.unwrap();
-    }
-}
 
 fn pool(broker: &TestBroker) -> WorkerBuilder {
     broker.client.worker("jobs", "pool")

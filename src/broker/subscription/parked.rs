@@ -5,21 +5,17 @@ use crate::{
         consume::delivery::Delivery,
         error::Error,
         subscription::{
+            deliveries::ALL,
             receivers::Command,
             request::{Parked, Unparked},
             room::{Names, Room, Subscriptions},
         },
     },
-    model::{
-        ConsumerId, DeliveryPolicy, Offset, OffsetRange, Page, PageRequest, ParkedMessage,
-        TopicName,
-    },
+    model::{ConsumerId, DeliveryPolicy, Offset, Page, PageRequest, ParkedMessage, TopicName},
 };
 
 /// How many parked messages a call is about.
 const MAX_UNPARKED: usize = 10_000;
-
-const ALL: OffsetRange = OffsetRange { start: Offset(0), end: Offset(i64::MAX) };
 
 impl Subscriptions {
     /// Lists parked messages by their offsets, from `from` on.
@@ -31,8 +27,9 @@ impl Subscriptions {
         page: &PageRequest,
     ) -> Result<Page<ParkedMessage>, Error> {
         let delivery = &self.0.delivery;
-        let found = delivery.catalogue.consumer(&topic, &subscription).await?;
-        if found.sharing.is_none() {
+        // Describing the consumer would count all of its parked messages for each page.
+        let found = delivery.catalogue.position(&topic, &subscription).await?;
+        if !found.is_shared {
             return Err(Error::NotASubscription { topic, consumer: subscription });
         }
         let listed = delivery.storage.list_parked(found.key, from, page.size + 1).await;

@@ -21,7 +21,7 @@ use crate::client::{Consumer, Event, Message};
 const SAMPLED: usize = 8;
 
 /// How long to wait for the next of the last messages.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What was consumed.
 #[derive(Debug, Default)]
@@ -100,16 +100,8 @@ impl OpenConsumers {
         self.finish().await
     }
 
-    async fn finish(mut self) -> Result<ConsumeOutcome, Failure> {
-        let mut all = ConsumeOutcome { consumers: self.tasks.len(), ..Default::default() };
-        while let Some(ended) = self.tasks.join_next().await {
-            let consumed = ended.map_err(|error| Failure::refused(error.to_string()))??;
-            all.messages += consumed.messages;
-            all.bytes += consumed.bytes;
-            all.took = all.took.max(consumed.took);
-            all.delivered.add_all(&consumed.delivered);
-        }
-        Ok(all)
+    async fn finish(self) -> Result<ConsumeOutcome, Failure> {
+        ConsumeOutcome::of_all(self.tasks).await
     }
 }
 
@@ -150,12 +142,33 @@ async fn read(
 }
 
 impl ConsumeOutcome {
+    /// Waits for all tasks, and adds up what they consumed.
+    pub(super) async fn of_all(mut tasks: JoinSet<Result<Self, Failure>>) -> Result<Self, Failure> {
+        let mut all = Self { consumers: tasks.len(), ..Default::default() };
+        while let Some(ended) = tasks.join_next().await {
+            let consumed = ended.map_err(|error| Failure::refused(error.to_string()))??;
+            all.messages += consumed.messages;
+            all.bytes += consumed.bytes;
+            all.took = all.took.max(consumed.took);
+            all.delivered.add_all(&consumed.delivered);
+        }
+        Ok(all)
+    }
+
     fn add(&mut self, messages: &[Message]) {
         self.messages += messages.len() as u64;
-        self.bytes += messages.iter().map(|message| message.payload.len() as u64).sum::<u64>();
-        let step = messages.len().div_ceil(SAMPLED).max(1);
-        for message in messages.iter().step_by(step) {
-            if let Some(age) = payload::age(&message.payload) {
+        self.measure(messages.iter().map(|message| &*message.payload));
+    }
+
+    /// Adds the sizes and ages of messages that were delivered together.
+    pub(super) fn measure<'a>(
+        &mut self,
+        payloads: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
+    ) {
+        let step = payloads.len().div_ceil(SAMPLED).max(1);
+        self.bytes += payloads.clone().map(|payload| payload.len() as u64).sum::<u64>();
+        for payload in payloads.step_by(step) {
+            if let Some(age) = payload::age(payload) {
                 self.delivered.add(age, step as u64);
             }
         }

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tokio::{
@@ -20,10 +20,9 @@ use tonic::Streaming;
 use super::{
     super::failure::Failure,
     arguments::{AckOrder, WorkArgs},
-    consume::ConsumeOutcome,
+    consume::{ConsumeOutcome, PATIENCE},
     environment::Environment,
     live::LiveDisplay,
-    payload,
     topics::RegisteredId,
 };
 use crate::{
@@ -35,14 +34,8 @@ use crate::{
     },
 };
 
-/// How many messages of a delivery have their age measured.
-const SAMPLED: usize = 8;
-
 /// How many requests of a worker may be unanswered.
 const IN_FLIGHT: usize = 16;
-
-/// How long to wait for the next of the last acknowledgements.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Workers that work.
 pub(super) struct OpenWorkers {
@@ -104,15 +97,7 @@ impl OpenWorkers {
             }
         }
         self.shared.stop.cancel();
-        let mut all = ConsumeOutcome { consumers: self.tasks.len(), ..Default::default() };
-        while let Some(ended) = self.tasks.join_next().await {
-            let worked = ended.map_err(|error| Failure::refused(error.to_string()))??;
-            all.messages += worked.messages;
-            all.bytes += worked.bytes;
-            all.took = all.took.max(worked.took);
-            all.delivered.add_all(&worked.delivered);
-        }
-        Ok(all)
+        ConsumeOutcome::of_all(self.tasks).await
     }
 }
 
@@ -209,13 +194,7 @@ impl Worker {
         for delivery in deliveries {
             let messages = delivery.batch.unwrap_or_default().messages;
             count += messages.len() as u64;
-            let step = messages.len().div_ceil(SAMPLED).max(1);
-            for message in messages.iter().step_by(step) {
-                if let Some(age) = payload::age(&message.payload) {
-                    self.worked.delivered.add(age, step as u64);
-                }
-            }
-            self.worked.bytes += messages.iter().map(|it| it.payload.len() as u64).sum::<u64>();
+            self.worked.measure(messages.iter().map(|message| &*message.payload));
             let offsets = messages.iter().map(|message| (delivery.delivery, message.offset));
             self.pending.extend(offsets);
         }

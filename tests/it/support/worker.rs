@@ -313,8 +313,9 @@ pub async fn with_jobs(count: usize, policy: proto::DeliveryPolicy) -> (TestBrok
 
 /// Publishes messages `m0`, `m1` and so on to the topic `jobs`.
 pub async fn publish(broker: &TestBroker, count: usize) {
-    if count > 0 {
-        let messages = (0..count).map(|number| format!("m{number}"));
+    // As many as a request may have.
+    for first in (0..count).step_by(10_000) {
+        let messages = (first..count.min(first + 10_000)).map(|number| format!("m{number}"));
         broker.try_publish("jobs", PRODUCER, messages).await.unwrap();
     }
 }
