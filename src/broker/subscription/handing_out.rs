@@ -13,7 +13,7 @@ use crate::{
         subscription::{
             deliveries::DeliveryId,
             gathering::Gathered,
-            reads::{Next, Outcome, Reads},
+            reads::{MAX_WANTED, Next, Outcome, Reads},
             receivers::{Receiver, Worker},
             request::{Delivery, Idle, Limit, Received, Settlement},
             state::State,
@@ -32,9 +32,6 @@ pub(super) const MAX_EXCEPTIONS: usize = 200_000;
 /// else it has to do.
 const MAX_ANSWERS: usize = 16;
 const MAX_LEFT_OUT: usize = 10_000;
-
-/// How many messages that are delivered again a read looks for, besides those that a worker waits for.
-const MAX_WANTED: usize = 1_000;
 
 /// How long to wait before a failed read is tried again, and how long streams wait for one that succeeds.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -121,10 +118,10 @@ impl Handout {
 
     /// Answers workers that have waited for long enough, and forgets those that have gone.
     pub(super) fn answer_late(&mut self, now: Instant) {
-        let is_reading = self.is_looking();
+        let is_looking = self.is_looking();
         let is_over = |receiver: &Receiver| {
             receiver.reply.is_closed()
-                || receiver.answered_at(is_reading).is_some_and(|at| at <= now)
+                || receiver.answered_at(is_looking).is_some_and(|at| at <= now)
         };
         if !self.receivers.iter().any(is_over) {
             return;
@@ -140,7 +137,7 @@ impl Handout {
 
     /// Whether it is not known yet what there is for everyone who waits.
     fn is_looking(&self) -> bool {
-        self.reads.is_under_way() || self.has_more
+        self.reads.is_under_way() || self.has_more || self.failing.is_some()
     }
 
     /// Hands out what there is, to those who have waited the longest.
@@ -269,25 +266,12 @@ impl Handout {
     /// filter.
     fn skip_filtered(&mut self, messages: &Messages) -> bool {
         let Some(filter) = self.state.policy().filter.clone() else { return false };
-        let mut left_out = messages.iter().filter(|message| !matches(&filter, message));
-        let Some(first) = left_out.next() else { return false };
-        let mut run = OffsetRange { start: first.offset, end: first.offset.after(1) };
-        let mut runs = Vec::new();
-        for message in left_out {
-            match message.offset == run.end {
-                true => run.end = message.offset.after(1),
-                false => {
-                    runs.push(run);
-                    run = OffsetRange { start: message.offset, end: message.offset.after(1) };
-                }
-            }
+        let before = self.left_out;
+        for message in messages.iter().filter(|message| !matches(&filter, message)) {
+            self.left_out += 1;
+            self.state.leave_out(message.offset);
         }
-        runs.push(run);
-        for run in runs {
-            self.left_out += run.count();
-            self.state.leave_out(run);
-        }
-        true
+        self.left_out > before
     }
 
     /// The next messages that were never handed out.
@@ -387,17 +371,18 @@ impl Handout {
 
     /// When something is to be done although nobody asks.
     pub(super) fn next_event(&self) -> Option<Instant> {
-        let is_reading = self.is_looking();
-        let late = self.receivers.iter().filter_map(|receiver| receiver.answered_at(is_reading));
+        let is_looking = self.is_looking();
+        let late = self.receivers.iter().filter_map(|receiver| receiver.answered_at(is_looking));
         // What is due cannot be handed out while workers have too much, or are told why they get nothing. A
         // settlement changes that. What is being read is handed out after that.
-        let can_hand_out = !is_reading && self.room() > 0 && self.has_eager();
+        let can_hand_out = !is_looking && self.room() > 0 && self.has_eager();
         let due = match self.offered_at {
             Some(time) => self.state.next_due_after(time),
             None => self.state.next_due(),
         };
         let due = due.filter(|_| can_hand_out);
-        let retry = self.failing.map(|failing| failing.retry_at).filter(|_| !is_reading);
+        let retry = self.failing.filter(|_| !self.reads.is_under_way());
+        let retry = retry.map(|failing| failing.retry_at);
         [self.state.next_deadline(), due, late.min(), retry].into_iter().flatten().min()
     }
 

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How many messages that are delivered again one read looks for.
-const MAX_WANTED: usize = 1_000;
+pub(super) const MAX_WANTED: usize = 1_000;
 
 /// How many batches that such reads found are kept.
 const MAX_KEPT: usize = 64;

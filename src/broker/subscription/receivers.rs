@@ -142,8 +142,8 @@ impl Command {
 
 impl Receiver {
     /// When it gets an empty answer.
-    pub(super) fn answered_at(&self, is_reading: bool) -> Option<Instant> {
-        let until = self.until.filter(|_| !is_reading);
+    pub(super) fn answered_at(&self, is_looking: bool) -> Option<Instant> {
+        let until = self.until.filter(|_| !is_looking);
         [until, self.deadline].into_iter().flatten().min()
     }
 

@@ -236,11 +236,9 @@ impl State {
         discarded.count()
     }
 
-    /// Settles messages that were never handed out, and are not to be.
-    pub(crate) fn leave_out(&mut self, range: OffsetRange) {
-        if self.settled.settle(range) > 0 {
-            self.unstored.settled.note(range);
-        }
+    /// Settles a message that was never handed out, and is not to be.
+    pub(crate) fn leave_out(&mut self, offset: Offset) {
+        self.settle_one(offset);
         self.next = self.settled.next_open(self.next);
     }
 
