@@ -8,6 +8,7 @@ mod stopped;
 mod workers;
 
 use std::{
+    collections::HashMap,
     fs,
     io::Write as _,
     net::Ipv4Addr,
@@ -323,24 +324,36 @@ impl Run {
         (report, found)
     }
 
-    /// Waits until everything that is stored by now has been delivered to every consumer.
+    /// Waits until everything that is stored by now has been delivered to every consumer, and until
+    /// workers have got the last message. What they forgot before may take long to come again.
     pub async fn all_delivered_within(&self, time: Duration) {
         let sql = self.sql().await;
-        let heads = "select topic_id, next_offset from trunkline.topic_head";
+        let heads = "select h.topic_id, t.name, h.next_offset
+            from trunkline.topic_head h join trunkline.topic t on t.id = h.topic_id";
         let rows = sql.query(heads, &[]).await.unwrap();
-        let (topics, heads): (Vec<i32>, Vec<i64>) =
-            rows.iter().map(|row| (row.get::<_, i32>(0), row.get::<_, i64>(1))).unzip();
+        let topics: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
+        let ends: Vec<i64> = rows.iter().map(|row| row.get(2)).collect();
+        let end_of: HashMap<String, i64> =
+            rows.iter().map(|row| (row.get(1), row.get(2))).collect();
         // A consumer that is sought may be anywhere, and a slow one far behind.
         let behind = "select format('%s is at %s of %s (held by %L, claimed by %L)',
                 consumer_id, position, head, holder, claimant)
             from trunkline.consumer_topic c
             join unnest($1::integer[], $2::bigint[]) as now (topic_id, head) using (topic_id)
             where position < head and consumer_id not in ('sought', 'slow', 'behind')
-              and consumer_id not like 'stopped-%'";
+              and consumer_id not like 'stopped-%'
+              and not exists (select from trunkline.subscription s
+                              where s.topic_id = c.topic_id and s.id = c.id)";
         let mut left = Vec::new();
         let all = holds_within(time, async || {
-            let rows = sql.query(behind, &[&topics, &heads]).await.unwrap();
+            let rows = sql.query(behind, &[&topics, &ends]).await.unwrap();
             left = rows.iter().map(|row| row.get::<_, String>(0)).collect();
+            for pool in &workers::POOLS {
+                let (handed, end) = (pool.handed(&self.world.history), end_of[pool.topic]);
+                if handed < end {
+                    left.push(format!("{} got {handed} of {end}", pool.subscription));
+                }
+            }
             left.is_empty()
         });
         assert!(all.await, "not delivered within {time:?}: {}", left.join(", "));

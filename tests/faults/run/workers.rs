@@ -4,7 +4,7 @@ use trunkline::proto;
 
 use super::{LIMITED, Run};
 use crate::{
-    history::What,
+    history::{History, Run as HandedRun, What},
     support::until,
     workload::{BrokerConnection, WorkerClient},
 };
@@ -32,6 +32,19 @@ impl Pool {
             name: format!("{}-{}-{number}", self.topic, self.subscription).into(),
             streams: number < self.streams,
         }
+    }
+
+    /// The end of the last message that a worker got.
+    pub fn handed(&self, history: &History) -> i64 {
+        let workers = format!("{}-{}-", self.topic, self.subscription);
+        let events = history.events();
+        let ends = events.iter().filter(|event| event.client.starts_with(&workers)).filter_map(
+            |event| match &event.what {
+                What::Handed { runs, .. } => runs.last().map(HandedRun::end),
+                _ => None,
+            },
+        );
+        ends.max().unwrap_or(0)
     }
 
     /// A request that creates the subscription. Messages that a worker forgets come again soon.
