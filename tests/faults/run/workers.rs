@@ -38,12 +38,13 @@ impl Pool {
     pub fn handed(&self, history: &History) -> i64 {
         let workers = format!("{}-{}-", self.topic, self.subscription);
         let events = history.events();
-        let ends = events.iter().filter(|event| event.client.starts_with(&workers)).filter_map(
-            |event| match &event.what {
-                What::Handed { runs, .. } => runs.last().map(HandedRun::end),
-                _ => None,
-            },
-        );
+        let ends =
+            events.iter().filter(|event| event.client.starts_with(&workers)).filter_map(|event| {
+                match &event.what {
+                    What::Handed { runs, .. } => runs.last().map(HandedRun::end),
+                    _ => None,
+                }
+            });
         ends.max().unwrap_or(0)
     }
 
