@@ -4,14 +4,19 @@
 -- messages before it are acknowledged or have a row of their own.
 
 create table trunkline.subscription (
-    topic_id            integer not null,
-    id                  integer not null,
-    ack_deadline_ms     bigint not null,
-    shortest_backoff_ms bigint not null,
-    longest_backoff_ms  bigint not null,
-    max_deliveries      integer,
-    filter              text,
-    updated_at          timestamptz not null default now(),
+    topic_id             integer not null,
+    id                   integer not null,
+    ack_deadline_ms      bigint not null,
+    shortest_backoff_ms  bigint not null,
+    longest_backoff_ms   bigint not null,
+    max_deliveries       integer,
+    filter               text,
+    dead_letter_topic    text,
+    exactly_once         boolean not null,
+    ordered_by_key       boolean not null,
+    outstanding_messages integer,
+    outstanding_bytes    bigint,
+    updated_at           timestamptz not null default now(),
     primary key (topic_id, id),
     foreign key (topic_id, id) references trunkline.consumer_topic (topic_id, id) on delete cascade
 );
@@ -23,6 +28,11 @@ comment on column trunkline.subscription.shortest_backoff_ms is 'How long to wai
 comment on column trunkline.subscription.longest_backoff_ms is 'The longest such wait';
 comment on column trunkline.subscription.max_deliveries is 'After how many deliveries a message is parked; null if it never is';
 comment on column trunkline.subscription.filter is 'Which messages are delivered, by their headers; null for all';
+comment on column trunkline.subscription.dead_letter_topic is 'The topic to which messages are moved that would be parked; null if they are parked';
+comment on column trunkline.subscription.exactly_once is 'Whether no message is delivered while another delivery of it may still be settled';
+comment on column trunkline.subscription.ordered_by_key is 'Whether messages with the same key are delivered in order';
+comment on column trunkline.subscription.outstanding_messages is 'How many messages all workers can have together; null for the most';
+comment on column trunkline.subscription.outstanding_bytes is 'How many bytes of messages all workers can have together; null if there is no limit';
 comment on column trunkline.subscription.updated_at is 'When the row last changed';
 
 -- No foreign keys below: each would lock the subscription's row for every commit of acknowledgements.

@@ -15,9 +15,9 @@ use clap::{
     error::ErrorKind,
 };
 
-/// Arguments that may be empty: an empty description removes a topic's description, and an empty filter that
-/// of a subscription.
-const MAY_BE_EMPTY: [&str; 2] = ["description", "filter"];
+/// Arguments that may be empty: an empty description removes a topic's description, and the others remove a
+/// subscription's filter and its dead-letter topic.
+const MAY_BE_EMPTY: [&str; 3] = ["description", "filter", "dead_letter_topic"];
 
 /// Arguments that may consist of white space: a blank is a sensible key separator.
 const MAY_BE_BLANK: [&str; 1] = ["key_separator"];

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{filter::Filter, page::Entry, position::Offset};
+use super::{filter::Filter, name::TopicName, page::Entry, position::Offset};
 
 /// How many characters the reason may have for which a message is parked.
 pub const MAX_REASON_CHARACTERS: usize = 1_024;
@@ -22,6 +22,16 @@ pub struct DeliveryPolicy {
     pub max_deliveries: Option<u32>,
     /// Which messages are delivered; `None` for all.
     pub filter: Option<Arc<Filter>>,
+    /// Where messages are moved that would be parked; `None` if they are parked.
+    pub dead_letter_topic: Option<TopicName>,
+    /// Whether no message is delivered while an earlier delivery of it may still be settled.
+    pub exactly_once: bool,
+    /// Whether messages with the same key are delivered in order.
+    pub ordered_by_key: bool,
+    /// How many messages all workers can have together; `None` for the most.
+    pub outstanding_messages: Option<u32>,
+    /// How many bytes of messages all workers can have together; `None` if there is no limit.
+    pub outstanding_bytes: Option<u64>,
 }
 
 /// How long to wait before a message is delivered again: a time that doubles from the shortest to the
@@ -55,6 +65,11 @@ impl Default for DeliveryPolicy {
             backoff: Backoff { shortest: Duration::from_secs(1), longest: Duration::from_secs(60) },
             max_deliveries: None,
             filter: None,
+            dead_letter_topic: None,
+            exactly_once: false,
+            ordered_by_key: false,
+            outstanding_messages: None,
+            outstanding_bytes: None,
         }
     }
 }

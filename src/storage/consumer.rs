@@ -27,8 +27,9 @@ const CONSUMER: &str = "
                  and classid = c.topic_id::oid and objid = c.id::oid
            ) then holder end,
            c.created_at, c.updated_at, first_offset, c.owner,
-           s.id is not null, ack_deadline_ms, shortest_backoff_ms, longest_backoff_ms, max_deliveries,
-           filter, retried, parked
+           retried, parked, s.id is not null, ack_deadline_ms, shortest_backoff_ms, longest_backoff_ms,
+           max_deliveries, filter, dead_letter_topic, exactly_once, ordered_by_key,
+           outstanding_messages, outstanding_bytes
     from trunkline.topic t
     join trunkline.topic_head h on h.topic_id = t.id
     join trunkline.consumer_topic c on c.topic_id = t.id
@@ -106,11 +107,13 @@ impl Storage {
                     let share = "-- add_subscription
                         insert into trunkline.subscription
                             (topic_id, id, ack_deadline_ms, shortest_backoff_ms, longest_backoff_ms,
-                             max_deliveries, filter)
-                        select topic_id, id, $3, $4, $5, $6, $7 from trunkline.consumer_topic
+                             max_deliveries, filter, dead_letter_topic, exactly_once, ordered_by_key,
+                             outstanding_messages, outstanding_bytes)
+                        select topic_id, id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12
+                        from trunkline.consumer_topic
                         where topic_id = $1 and consumer_id = $2";
                     let columns = PolicyColumns::of(policy);
-                    let parameters: [&dyn Parameter; 7] = [
+                    let parameters: [&dyn Parameter; 12] = [
                         &topic.0,
                         &consumer.as_str(),
                         &columns.ack_deadline_ms,
@@ -118,6 +121,11 @@ impl Storage {
                         &columns.longest_backoff_ms,
                         &columns.max_deliveries,
                         &columns.filter,
+                        &columns.dead_letter_topic,
+                        &columns.exactly_once,
+                        &columns.ordered_by_key,
+                        &columns.outstanding_messages,
+                        &columns.outstanding_bytes,
                     ];
                     transaction.execute(share, &parameters).await?;
                 }
@@ -243,10 +251,10 @@ fn consumer(row: &Row) -> Consumer {
         created_at: row.get::<_, SystemTime>(7),
         updated_at: row.get::<_, SystemTime>(8),
         owner: row.get::<_, Option<&str>>(10).map(Principal::stored),
-        sharing: row.get::<_, bool>(11).then(|| Sharing {
-            policy: policy(row, 12),
-            retried: row.get(17),
-            parked: row.get(18),
+        sharing: row.get::<_, bool>(13).then(|| Sharing {
+            policy: policy(row, 14),
+            retried: row.get(11),
+            parked: row.get(12),
         }),
     }
 }
@@ -259,6 +267,11 @@ pub(super) fn policy(row: &Row, first: usize) -> DeliveryPolicy {
         backoff: Backoff { shortest: milliseconds(first + 1), longest: milliseconds(first + 2) },
         max_deliveries: row.get::<_, Option<i32>>(first + 3).map(i32::unsigned_abs),
         filter: row.get::<_, Option<&str>>(first + 4).and_then(stored_filter),
+        dead_letter_topic: row.get::<_, Option<&str>>(first + 5).map(TopicName::stored),
+        exactly_once: row.get(first + 6),
+        ordered_by_key: row.get(first + 7),
+        outstanding_messages: row.get::<_, Option<i32>>(first + 8).map(i32::unsigned_abs),
+        outstanding_bytes: row.get::<_, Option<i64>>(first + 9).map(i64::unsigned_abs),
     }
 }
 
@@ -280,20 +293,31 @@ pub(super) struct PolicyColumns<'a> {
     pub longest_backoff_ms: i64,
     pub max_deliveries: Option<i32>,
     pub filter: Option<&'a str>,
+    pub dead_letter_topic: Option<&'a str>,
+    pub exactly_once: bool,
+    pub ordered_by_key: bool,
+    pub outstanding_messages: Option<i32>,
+    pub outstanding_bytes: Option<i64>,
 }
 
 impl<'a> PolicyColumns<'a> {
     pub(super) fn of(policy: &'a DeliveryPolicy) -> Self {
         let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let integer = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
         let Backoff { shortest, longest } = policy.backoff;
         Self {
             ack_deadline_ms: milliseconds(policy.ack_deadline),
             shortest_backoff_ms: milliseconds(shortest),
             longest_backoff_ms: milliseconds(longest),
-            max_deliveries: policy
-                .max_deliveries
-                .map(|most| i32::try_from(most).unwrap_or(i32::MAX)),
+            max_deliveries: policy.max_deliveries.map(integer),
             filter: policy.filter.as_ref().map(|filter| filter.as_str()),
+            dead_letter_topic: policy.dead_letter_topic.as_ref().map(TopicName::as_str),
+            exactly_once: policy.exactly_once,
+            ordered_by_key: policy.ordered_by_key,
+            outstanding_messages: policy.outstanding_messages.map(integer),
+            outstanding_bytes: policy
+                .outstanding_bytes
+                .map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
         }
     }
 }

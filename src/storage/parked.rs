@@ -93,11 +93,13 @@ impl Storage {
         let statement = "-- set_policy
             update trunkline.subscription s
             set ack_deadline_ms = $4, shortest_backoff_ms = $5, longest_backoff_ms = $6,
-                max_deliveries = $7, filter = $8, updated_at = now()
+                max_deliveries = $7, filter = $8, dead_letter_topic = $9, exactly_once = $10,
+                ordered_by_key = $11, outstanding_messages = $12, outstanding_bytes = $13,
+                updated_at = now()
             from trunkline.consumer_topic c
             where s.topic_id = $1 and s.id = $2 and c.topic_id = $1 and c.id = $2 and c.epoch = $3";
         let columns = PolicyColumns::of(policy);
-        let parameters: [&dyn Parameter; 8] = [
+        let parameters: [&dyn Parameter; 13] = [
             &key.topic.0,
             &key.consumer,
             &epoch.0,
@@ -106,6 +108,11 @@ impl Storage {
             &columns.longest_backoff_ms,
             &columns.max_deliveries,
             &columns.filter,
+            &columns.dead_letter_topic,
+            &columns.exactly_once,
+            &columns.ordered_by_key,
+            &columns.outstanding_messages,
+            &columns.outstanding_bytes,
         ];
         Ok(client.execute(statement, &parameters).await? == 1)
     }

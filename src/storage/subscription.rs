@@ -97,15 +97,16 @@ impl Storage {
             .transact(async |transaction| {
                 let keys: [&dyn Parameter; 2] = [&key.topic.0, &key.consumer];
                 let statement = "-- find_policy
-                    select ack_deadline_ms, shortest_backoff_ms, longest_backoff_ms, max_deliveries,
-                           filter, next_offset
+                    select next_offset, ack_deadline_ms, shortest_backoff_ms, longest_backoff_ms,
+                           max_deliveries, filter, dead_letter_topic, exactly_once, ordered_by_key,
+                           outstanding_messages, outstanding_bytes
                     from trunkline.subscription join trunkline.topic_head using (topic_id)
                     where topic_id = $1 and id = $2";
                 let Some(row) = transaction.query_opt(statement, &keys).await? else {
                     return Ok(None);
                 };
-                let policy = super::consumer::policy(&row, 0);
-                let head = Offset(row.get(5));
+                let policy = super::consumer::policy(&row, 1);
+                let head = Offset(row.get(0));
                 let statement = "-- find_deltas
                     select number, settled from trunkline.subscription_delta
                     where topic_id = $1 and id = $2 order by number";

@@ -74,7 +74,9 @@ async fn subscriptions_are_created_listed_described_and_deleted() {
     assert_eq!(listed, json!([parsed(&broker.run(&one).await)]));
     let expected = json!({
         "ack_deadline_seconds": 30.0, "min_backoff_seconds": 1.0, "max_backoff_seconds": 60.0,
-        "max_deliveries": 5, "filter": "headers:kind",
+        "max_deliveries": 5, "filter": "headers:kind", "dead_letter_topic": "",
+        "exactly_once": false, "ordered_by_key": false,
+        "max_outstanding_messages": 0, "max_outstanding_bytes": 0,
     });
     assert_eq!(listed[0]["policy"], expected);
     done(&["rm", "orders", "billing"], "deleted subscription billing from topic orders").await;
@@ -95,10 +97,16 @@ async fn only_what_is_given_is_changed() {
     };
     let first = ["--ack-deadline", "90s", "--max-deliveries", "3"];
     assert_eq!(parsed(&update(&first).await)["policy"]["ack_deadline_seconds"], 90.0);
-    let second = ["--min-backoff", "500ms", "--max-backoff", "2h", "--max-deliveries", "0"];
+    let second = [
+        ["--min-backoff", "500ms", "--max-backoff", "2h", "--max-deliveries", "0"].as_slice(),
+        &["--exactly-once", "--max-outstanding-messages", "500"],
+    ]
+    .concat();
     let expected = json!({
         "ack_deadline_seconds": 90.0, "min_backoff_seconds": 0.5, "max_backoff_seconds": 7200.0,
-        "max_deliveries": null, "filter": "",
+        "max_deliveries": null, "filter": "", "dead_letter_topic": "",
+        "exactly_once": true, "ordered_by_key": false,
+        "max_outstanding_messages": 500, "max_outstanding_bytes": 0,
     });
     assert_eq!(parsed(&update(&second).await)["policy"], expected);
     for filter in ["-headers:thumbnail", ""] {

@@ -28,6 +28,26 @@ pub(in super::super) struct PolicyArgs {
     /// (default: all).
     #[arg(long, value_name = "FILTER", allow_hyphen_values = true)]
     filter: Option<String>,
+    /// The topic to which messages are moved that would be parked; '' parks them (default: parked).
+    #[arg(long, value_name = "TOPIC")]
+    dead_letter_topic: Option<String>,
+    /// Never deliver a message again whose settlement was confirmed, or while a worker may still settle
+    /// it (default: false).
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    exactly_once: Option<bool>,
+    /// Deliver messages with the same key in order, and to one worker at a time (default: false).
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    ordered_by_key: Option<bool>,
+    /// How many messages all workers together can have at a time: up to 100000; 0 means the most
+    /// (default: 0).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=100_000))]
+    max_outstanding_messages: Option<i32>,
+    /// How many bytes of messages all workers together can have at a time; 0 means no limit
+    /// (default: 0).
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(i64).range(0..))]
+    max_outstanding_bytes: Option<i64>,
 }
 
 /// What the flags set.
@@ -45,6 +65,11 @@ impl PolicyArgs {
             ("max_backoff", self.max_backoff.is_some()),
             ("max_deliveries", self.max_deliveries.is_some()),
             ("filter", self.filter.is_some()),
+            ("dead_letter_topic", self.dead_letter_topic.is_some()),
+            ("exactly_once", self.exactly_once.is_some()),
+            ("ordered_by_key", self.ordered_by_key.is_some()),
+            ("max_outstanding_messages", self.max_outstanding_messages.is_some()),
+            ("max_outstanding_bytes", self.max_outstanding_bytes.is_some()),
         ];
         let given = given.into_iter().filter(|(_, is_given)| *is_given);
         let paths = given.map(|(name, _)| name.to_owned()).collect();
@@ -55,17 +80,23 @@ impl PolicyArgs {
             max_backoff: duration(self.max_backoff),
             max_deliveries: self.max_deliveries.unwrap_or(0),
             filter: self.filter.unwrap_or_default(),
+            dead_letter_topic: self.dead_letter_topic.unwrap_or_default(),
+            exactly_once: self.exactly_once.unwrap_or(false),
+            max_outstanding_messages: self.max_outstanding_messages.unwrap_or(0),
+            max_outstanding_bytes: self.max_outstanding_bytes.unwrap_or(0),
+            ordered_by_key: self.ordered_by_key.unwrap_or(false),
         };
         PolicyUpdate { policy, paths }
     }
 }
 
 /// A policy for people.
-pub(super) fn describe(policy: &DeliveryPolicy) -> [(&'static str, String); 5] {
+pub(super) fn describe(policy: &DeliveryPolicy) -> [(&'static str, String); 10] {
     let text = |time: Option<prost_types::Duration>| match duration(time) {
         Some(time) => humantime::format_duration(time).to_string(),
         None => "-".to_owned(),
     };
+    let most = |number: i64| (number > 0).then(|| number.to_string()).unwrap_or_default();
     let parked_after = match policy.max_deliveries {
         1 => "1 delivery".to_owned(),
         most @ 2.. => format!("{most} deliveries"),
@@ -77,10 +108,15 @@ pub(super) fn describe(policy: &DeliveryPolicy) -> [(&'static str, String); 5] {
         ("max backoff", text(policy.max_backoff)),
         ("parks after", parked_after),
         ("filter", policy.filter.clone()),
+        ("dead-letter topic", policy.dead_letter_topic.clone()),
+        ("exactly once", policy.exactly_once.to_string()),
+        ("ordered by key", policy.ordered_by_key.to_string()),
+        ("max messages", most(policy.max_outstanding_messages.into())),
+        ("max bytes", most(policy.max_outstanding_bytes)),
     ]
 }
 
-/// A policy for programs; `max_deliveries` is null if there is no limit.
+/// A policy for programs; `max_deliveries` is null if there is no limit, and the others are 0.
 pub(super) fn object(policy: &DeliveryPolicy) -> Value {
     let seconds =
         |time: Option<prost_types::Duration>| duration(time).map(|time| time.as_secs_f64());
@@ -90,6 +126,11 @@ pub(super) fn object(policy: &DeliveryPolicy) -> Value {
         "max_backoff_seconds": seconds(policy.max_backoff),
         "filter": policy.filter,
         "max_deliveries": (policy.max_deliveries > 0).then_some(policy.max_deliveries),
+        "dead_letter_topic": policy.dead_letter_topic,
+        "exactly_once": policy.exactly_once,
+        "ordered_by_key": policy.ordered_by_key,
+        "max_outstanding_messages": policy.max_outstanding_messages,
+        "max_outstanding_bytes": policy.max_outstanding_bytes,
     })
 }
 
@@ -109,12 +150,17 @@ mod tests {
             max_backoff: None,
             max_deliveries: Some(0),
             filter: None,
+            dead_letter_topic: None,
+            exactly_once: Some(true),
+            ordered_by_key: None,
+            max_outstanding_messages: None,
+            max_outstanding_bytes: None,
         };
         let PolicyUpdate { policy, paths } = args.into_update();
-        assert_eq!(paths, ["min_backoff", "max_deliveries"]);
+        assert_eq!(paths, ["min_backoff", "max_deliveries", "exactly_once"]);
         assert_eq!(object(&policy)["min_backoff_seconds"], 1.5);
         let described = describe(&DeliveryPolicy { max_deliveries: 1, ..policy });
         let texts = described.map(|(_, text)| text);
-        assert_eq!(texts, ["-", "1s 500ms", "-", "1 delivery", ""]);
+        assert_eq!(texts, ["-", "1s 500ms", "-", "1 delivery", "", "", "true", "false", "", ""]);
     }
 }

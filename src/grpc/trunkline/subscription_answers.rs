@@ -33,13 +33,22 @@ pub(super) fn subscription(topic: &TopicName, consumer: Consumer) -> proto::Subs
 
 pub(super) fn policy(policy: &DeliveryPolicy) -> proto::DeliveryPolicy {
     let duration = |time: Duration| time.try_into().ok();
-    let max_deliveries = policy.max_deliveries.unwrap_or(0);
+    let number = |number: Option<u32>| number.unwrap_or(0).try_into().unwrap_or(i32::MAX);
     proto::DeliveryPolicy {
         ack_deadline: duration(policy.ack_deadline),
         min_backoff: duration(policy.backoff.shortest),
         max_backoff: duration(policy.backoff.longest),
-        max_deliveries: max_deliveries.try_into().unwrap_or(i32::MAX),
+        max_deliveries: number(policy.max_deliveries),
         filter: policy.filter.as_ref().map(|filter| filter.as_str().to_owned()).unwrap_or_default(),
+        dead_letter_topic: policy
+            .dead_letter_topic
+            .as_ref()
+            .map(|topic| topic.as_str().to_owned())
+            .unwrap_or_default(),
+        exactly_once: policy.exactly_once,
+        max_outstanding_messages: number(policy.outstanding_messages),
+        max_outstanding_bytes: policy.outstanding_bytes.unwrap_or(0).try_into().unwrap_or(i64::MAX),
+        ordered_by_key: policy.ordered_by_key,
     }
 }
 

@@ -23,6 +23,8 @@ const MAX_DELAY: Duration = Duration::from_secs(24 * 3_600);
 
 const MAX_DELIVERIES: u32 = 1_000;
 
+const MAX_OUTSTANDING_MESSAGES: u32 = 100_000;
+
 const MAX_SETTLEMENTS: usize = 10_000;
 
 /// The names in a request.
@@ -43,8 +45,7 @@ pub(super) fn subscription_or_new(id: &str) -> Decoded<ConsumerId> {
 pub(super) fn policy(policy: Option<proto::DeliveryPolicy>) -> Decoded<DeliveryPolicy> {
     let default = DeliveryPolicy::default();
     let Some(policy) = policy else { return Ok(default) };
-    let proto::DeliveryPolicy { ack_deadline, min_backoff, max_backoff, max_deliveries, filter } =
-        policy;
+    let proto::DeliveryPolicy { ack_deadline, min_backoff, max_backoff, .. } = policy;
     let time = |field, value: Option<_>, range: (Duration, Duration), default| {
         value.map_or(Ok(default), |value| decode::duration(field, value, range.0, range.1))
     };
@@ -56,8 +57,17 @@ pub(super) fn policy(policy: Option<proto::DeliveryPolicy>) -> Decoded<DeliveryP
     Ok(DeliveryPolicy {
         ack_deadline: time("policy.ack_deadline", ack_deadline, deadlines, default.ack_deadline)?,
         backoff: Backoff { shortest, longest },
-        max_deliveries: max_deliveries_of(max_deliveries)?,
-        filter: filter_of(&filter)?,
+        max_deliveries: most("policy.max_deliveries", policy.max_deliveries, MAX_DELIVERIES)?,
+        filter: filter_of(&policy.filter)?,
+        dead_letter_topic: dead_letter_topic(&policy.dead_letter_topic)?,
+        exactly_once: policy.exactly_once,
+        ordered_by_key: policy.ordered_by_key,
+        outstanding_messages: most(
+            "policy.max_outstanding_messages",
+            policy.max_outstanding_messages,
+            MAX_OUTSTANDING_MESSAGES,
+        )?,
+        outstanding_bytes: outstanding_bytes(policy.max_outstanding_bytes)?,
     })
 }
 
@@ -75,16 +85,31 @@ fn filter_of(filter: &str) -> Decoded<Option<Arc<Filter>>> {
     }
 }
 
-fn max_deliveries_of(most: i32) -> Decoded<Option<u32>> {
+/// A number up to `limit`, of which 0 stands for none.
+fn most(field: &str, most: i32, limit: u32) -> Decoded<Option<u32>> {
     match u32::try_from(most) {
         Ok(0) => Ok(None),
-        Ok(most @ 1..=MAX_DELIVERIES) => Ok(Some(most)),
+        Ok(most) if most <= limit => Ok(Some(most)),
         _ => Err(InvalidInput {
-            field: "policy.max_deliveries".to_owned(),
-            problem: format!("must lie between 0 and {MAX_DELIVERIES}"),
-            limit: Some(MAX_DELIVERIES.into()),
+            field: field.to_owned(),
+            problem: format!("must lie between 0 and {limit}"),
+            limit: Some(limit.into()),
         }),
     }
+}
+
+fn outstanding_bytes(most: i64) -> Decoded<Option<u64>> {
+    let invalid = |_| InvalidInput::new("policy.max_outstanding_bytes", "must not be negative");
+    let most = u64::try_from(most).map_err(invalid)?;
+    Ok((most > 0).then_some(most))
+}
+
+fn dead_letter_topic(name: &str) -> Decoded<Option<TopicName>> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let topic = TopicName::parse(name);
+    topic.map(Some).map_err(|invalid| invalid.in_field("policy.dead_letter_topic"))
 }
 
 pub(super) fn receive(
@@ -106,8 +131,18 @@ pub(super) fn receive(
 pub(super) fn policy_change(
     request: proto::UpdateSubscriptionRequest,
 ) -> Decoded<impl Fn(&DeliveryPolicy) -> Result<DeliveryPolicy, Error> + Send + Sync + 'static> {
-    const CHANGEABLE: [&str; 5] =
-        ["ack_deadline", "min_backoff", "max_backoff", "max_deliveries", "filter"];
+    const CHANGEABLE: [&str; 10] = [
+        "ack_deadline",
+        "min_backoff",
+        "max_backoff",
+        "max_deliveries",
+        "filter",
+        "dead_letter_topic",
+        "exactly_once",
+        "max_outstanding_messages",
+        "max_outstanding_bytes",
+        "ordered_by_key",
+    ];
     let paths = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
     if let Some(path) = paths.iter().find(|path| !CHANGEABLE.contains(&path.as_str())) {
         // Truncated, as the status is sent in headers, whose size is limited.
@@ -119,18 +154,27 @@ pub(super) fn policy_change(
         CHANGEABLE.map(|field| paths.is_empty() || paths.iter().any(|path| path == field));
     let given = request.policy.unwrap_or_default();
     Ok(move |stored: &DeliveryPolicy| {
-        let stored = answers::policy(stored);
-        let [ack_deadline, min_backoff, max_backoff, max_deliveries, filter] = changes;
-        let changed = proto::DeliveryPolicy {
-            ack_deadline: if ack_deadline { given.ack_deadline } else { stored.ack_deadline },
-            min_backoff: if min_backoff { given.min_backoff } else { stored.min_backoff },
-            max_backoff: if max_backoff { given.max_backoff } else { stored.max_backoff },
-            max_deliveries: match max_deliveries {
-                true => given.max_deliveries,
-                false => stored.max_deliveries,
-            },
-            filter: if filter { given.filter.clone() } else { stored.filter },
-        };
+        let mut changed = answers::policy(stored);
+        for (field, _) in CHANGEABLE.iter().zip(changes).filter(|(_, changes)| *changes) {
+            match *field {
+                "ack_deadline" => changed.ack_deadline = given.ack_deadline,
+                "min_backoff" => changed.min_backoff = given.min_backoff,
+                "max_backoff" => changed.max_backoff = given.max_backoff,
+                "max_deliveries" => changed.max_deliveries = given.max_deliveries,
+                "filter" => changed.filter.clone_from(&given.filter),
+                "dead_letter_topic" => {
+                    changed.dead_letter_topic.clone_from(&given.dead_letter_topic);
+                }
+                "exactly_once" => changed.exactly_once = given.exactly_once,
+                "max_outstanding_messages" => {
+                    changed.max_outstanding_messages = given.max_outstanding_messages;
+                }
+                "max_outstanding_bytes" => {
+                    changed.max_outstanding_bytes = given.max_outstanding_bytes;
+                }
+                _ => changed.ordered_by_key = given.ordered_by_key,
+            }
+        }
         Ok(policy(Some(changed))?)
     })
 }

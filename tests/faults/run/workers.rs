@@ -56,7 +56,7 @@ impl Pool {
             min_backoff: duration(0, 0),
             max_backoff: duration(0, 100_000_000),
             max_deliveries: 0,
-            filter: String::new(),
+            ..Default::default()
         };
         proto::CreateSubscriptionRequest {
             topic: self.topic.to_owned(),

@@ -416,7 +416,7 @@ fn each_message_is_delivered_until_it_is_settled_and_what_is_stored_is_what_was_
         ack_deadline: Duration::from_secs(DEADLINE),
         backoff: Backoff { shortest: Duration::from_secs(2), longest: Duration::from_secs(5) },
         max_deliveries,
-        filter: None,
+        ..DeliveryPolicy::default()
     };
     let most = prop_oneof![Just(None), (1..4u32).prop_map(Some)];
     check(1_000, (most, vec(act(), 1..60)), |(most, acts)| {
