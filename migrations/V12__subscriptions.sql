@@ -16,6 +16,7 @@ create table trunkline.subscription (
     ordered_by_key       boolean not null,
     outstanding_messages integer,
     outstanding_bytes    bigint,
+    broker               bigint,
     updated_at           timestamptz not null default now(),
     primary key (topic_id, id),
     foreign key (topic_id, id) references trunkline.consumer_topic (topic_id, id) on delete cascade
@@ -33,6 +34,7 @@ comment on column trunkline.subscription.exactly_once is 'Whether no message is 
 comment on column trunkline.subscription.ordered_by_key is 'Whether messages with the same key are delivered in order';
 comment on column trunkline.subscription.outstanding_messages is 'How many messages all workers can have together; null for the most';
 comment on column trunkline.subscription.outstanding_bytes is 'How many bytes of messages all workers can have together; null if there is no limit';
+comment on column trunkline.subscription.broker is 'The broker that was the last one to hand out its messages; null if it takes no calls from others';
 comment on column trunkline.subscription.updated_at is 'When the row last changed';
 
 -- No foreign keys below: each would lock the subscription's row for every commit of acknowledgements.
@@ -68,6 +70,22 @@ comment on column trunkline.subscription_message.attempts is 'How often it was d
 comment on column trunkline.subscription_message.due is 'When it is delivered again; null if it is parked';
 comment on column trunkline.subscription_message.parked_at is 'When it was parked; null if it is not';
 comment on column trunkline.subscription_message.reason is 'Why it was parked';
+
+create table trunkline.broker (
+    id          bigint not null primary key,
+    host        text not null,
+    port        integer not null check (port between 1 and 65535),
+    certificate text not null,
+    secret      text not null,
+    claimed_at  timestamptz not null default now()
+);
+comment on table trunkline.broker is 'Where brokers take calls that others forward to them';
+comment on column trunkline.broker.id is 'Drawn when the broker starts';
+comment on column trunkline.broker.host is 'The address or name of the broker''s host';
+comment on column trunkline.broker.port is 'The port';
+comment on column trunkline.broker.certificate is 'The certificate that the broker presents there, in PEM';
+comment on column trunkline.broker.secret is 'What other brokers show it';
+comment on column trunkline.broker.claimed_at is 'When the broker last began to hand out a subscription''s messages';
 
 create function trunkline.forget_subscription() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp

@@ -12,6 +12,7 @@ mod caller;
 mod connection;
 mod deadline;
 mod explain;
+mod forward;
 mod intake;
 mod limits;
 mod measured;
@@ -23,6 +24,8 @@ mod stream_answer;
 mod trunkline;
 
 use std::{sync::Arc, time::Instant};
+
+use tonic::service::Routes;
 
 use crate::{
     access::Access,
@@ -42,6 +45,7 @@ pub use audited::Denials;
 pub use call::{Api, answer};
 pub use call_task::serve_call;
 pub use connection::Connection;
+pub use forward::{ForwardIdentity, Forwarder};
 pub use intake::Intake;
 pub use limits::{
     CONNECTION_WINDOW, MAX_CALL_BYTES, MAX_METADATA_BYTES, MAX_REQUEST_BYTES, STREAM_WINDOW,
@@ -65,6 +69,7 @@ pub struct Services {
     overview: Arc<Overview>,
     accounts: Arc<Accounts>,
     metrics: Arc<CallMetrics>,
+    forwarder: Arc<Forwarder>,
 }
 
 impl Services {
@@ -73,8 +78,8 @@ impl Services {
         let publishes = broker.publisher.budget().clone();
         let accounts = Accounts::new(publishes, broker.quotas().streams, access.is_required());
         let audit = broker.audit();
-        let metrics = Arc::default();
-        Self { broker, access, audit, overview, accounts: Arc::new(accounts), metrics }
+        let (metrics, forwarder) = (Arc::default(), Arc::default());
+        Self { broker, access, audit, overview, accounts: Arc::new(accounts), metrics, forwarder }
     }
 
     /// What is measured of calls.
@@ -119,8 +124,14 @@ impl Services {
 
     /// The service for subscriptions.
     pub fn subscriptions(&self) -> Intake<SubscriptionServiceServer<Workers>> {
-        let workers = SubscriptionServiceServer::new(Workers(self.consumer_calls()));
+        let workers =
+            SubscriptionServiceServer::new(Workers(self.consumer_calls(), self.forwarder.clone()));
         self.limited(workers.max_decoding_message_size(MAX_CALL_BYTES))
+    }
+
+    /// What other brokers may ask of this one.
+    pub fn forwarded(&self, identity: &ForwardIdentity) -> Routes {
+        forward::routes(self.broker.clone(), identity)
     }
 
     fn consumer_calls(&self) -> Consumers {

@@ -4,6 +4,7 @@
 mod access;
 mod audit;
 mod draft;
+mod endpoint;
 mod filter;
 mod invalid;
 mod labels;
@@ -25,6 +26,7 @@ pub use access::{
 };
 pub use audit::{Act, AuditEntry, AuditFilter, AuditPlace, AuditRecord, Origin, Outcome};
 pub use draft::{Draft, Sequences, Stamp};
+pub use endpoint::Endpoint;
 pub use filter::{Filter, FilterError};
 pub use invalid::{InvalidInput, InvalidValue};
 pub use labels::Labels;

@@ -9,6 +9,7 @@ mod database;
 mod descriptors;
 mod error;
 mod exposure;
+mod forward_port;
 mod handshake;
 pub(crate) mod health;
 mod http;

@@ -13,6 +13,7 @@ mod column;
 mod connector;
 mod consumer;
 mod database;
+mod endpoint;
 mod error;
 mod last_batch;
 mod lease;

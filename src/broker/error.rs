@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     model::{
-        Claimant, ConsumerId, Epoch, InvalidInput, Limit, LogEnds, Offset, OffsetRange, Principal,
-        ProducerId, Sequence, StoredRun, TopicName,
+        Claimant, ConsumerId, Endpoint, Epoch, InvalidInput, Limit, LogEnds, Offset, OffsetRange,
+        Principal, ProducerId, Sequence, StoredRun, TopicName,
     },
     storage,
 };
@@ -75,7 +75,12 @@ pub enum Error {
     )]
     NotASubscription { topic: TopicName, consumer: ConsumerId },
     #[error("another broker hands out the messages of subscription {consumer} on topic {topic}")]
-    SubscriptionElsewhere { topic: TopicName, consumer: ConsumerId },
+    SubscriptionElsewhere {
+        topic: TopicName,
+        consumer: ConsumerId,
+        /// Where the other broker takes calls, if it does.
+        endpoint: Option<Arc<Endpoint>>,
+    },
     #[error(
         "offset {offset} lies outside of topic {topic}, which runs from {} to {}",
         .ends.start, .ends.head

@@ -33,12 +33,21 @@ pub(crate) enum Refused {
         told: Error,
         denied: access::Error,
     },
+    /// By another broker, which was asked on behalf of the caller.
+    Forwarded(Status),
 }
 
 impl Refused {
     /// Whether the call may have been done.
     pub(crate) fn has_unknown_outcome(&self) -> bool {
-        matches!(self, Self::Broker(Error::OutcomeUnknown(_)))
+        match self {
+            Self::Broker(error) => matches!(error, Error::OutcomeUnknown(_)),
+            Self::Forwarded(status) => {
+                let info = status.get_details_error_info();
+                info.is_some_and(|info| info.reason == "OUTCOME_UNKNOWN")
+            }
+            Self::Access(_) | Self::Hidden { .. } => false,
+        }
     }
 }
 
@@ -101,6 +110,7 @@ pub(crate) fn refuse(error: impl Into<Refused>) -> Status {
             denied(Status::with_error_details(code, error.to_string(), details), error)
         }
         Refused::Hidden { told, denied: error } => denied(of(&told), error),
+        Refused::Forwarded(status) => status,
     }
 }
 
@@ -156,6 +166,10 @@ pub(crate) fn refusal(error: &Refused) -> PublishRefusal {
             (describe(error), error.to_string(), error.retry_after())
         }
         Refused::Access(error) => (describe_access(error), error.to_string(), error.retry_after()),
+        // Publishes are not forwarded.
+        Refused::Forwarded(status) => {
+            ((status.code(), "", Vec::new()), status.message().to_owned(), None)
+        }
     };
     PublishRefusal {
         code: code as i32,

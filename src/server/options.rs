@@ -2,6 +2,7 @@
 //! that the default.
 
 mod connections;
+mod forward;
 mod http;
 mod jwt;
 mod listen;
@@ -15,6 +16,7 @@ use clap::{Args, ValueEnum, builder::BoolishValueParser};
 use crate::access::FIRST_ADMINISTRATOR;
 
 pub use connections::ConnectionOptions;
+pub use forward::ForwardOptions;
 pub use http::{DEFAULT_MAX_SERIES, HttpAddress, HttpOptions};
 pub use jwt::JwtOptions;
 pub use tls::{ClientAuth, TlsOptions};
@@ -82,6 +84,10 @@ pub struct ServeOptions {
     /// The HTTP port.
     #[command(flatten)]
     pub http: HttpOptions,
+
+    /// The port for other brokers.
+    #[command(flatten)]
+    pub forward: ForwardOptions,
 
     /// Traces.
     #[command(flatten)]

@@ -19,6 +19,7 @@ use super::{
     connection::{Connection, Settings},
     descriptors,
     error::Error,
+    forward_port::ForwardPort,
     health::Health,
     http::HttpPort,
     lifetime::{Ending, Lifetime},
@@ -32,6 +33,7 @@ use crate::{
     grpc,
     http::{Http, PortCounts},
     proto,
+    traces::Traces,
 };
 
 /// How long connections may take to end once they are cut off.
@@ -45,6 +47,8 @@ pub(super) struct Server {
     pub(super) tls: Option<Arc<Tls>>,
     /// `None` if nothing is served over HTTP.
     pub(super) http: Option<HttpPort>,
+    /// `None` if other brokers forward no calls to this one.
+    pub(super) forward: Option<ForwardPort>,
     pub(super) lifetime: Lifetime,
     /// How many topics, and how many consumers, metrics and overviews look at.
     pub(super) max_series: usize,
@@ -85,6 +89,10 @@ pub async fn run_with(
     /// More than most brokers open.
     const SESSIONS: usize = 32;
     let options = ConnectionOptions::default();
+    let forward = match listener.local_addr() {
+        Ok(address) => Some(ForwardPort::bind((address.ip(), 0).into(), None).await?),
+        Err(_) => None,
+    };
     let acceptor = Acceptor::new(listener, connection_limits(&options, SESSIONS, 0));
     let lifetime = lifetime(&options);
     let server = Server {
@@ -93,6 +101,7 @@ pub async fn run_with(
         authentication,
         tls: None,
         http: None,
+        forward,
         lifetime,
         max_series: DEFAULT_MAX_SERIES as usize,
         drain_timeout,
@@ -125,8 +134,17 @@ pub(super) async fn run_server(
     server: Server,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let Server { acceptor, broker, authentication, tls, http, lifetime, max_series, drain_timeout } =
-        server;
+    let Server {
+        acceptor,
+        broker,
+        authentication,
+        tls,
+        http,
+        forward,
+        lifetime,
+        max_series,
+        drain_timeout,
+    } = server;
     rules::check()?;
     let access = Arc::new(match authentication {
         Authentication::Off => Access::off(broker.storage()),
@@ -196,8 +214,24 @@ pub(super) async fn run_server(
             Some(AbortOnDropHandle::new(tokio::spawn(port.serve(routes, tls.clone(), ending))))
         }
     };
-    let settings = Settings { api, tls: tls.clone(), lifetime, ending };
-    let mut serving = std::pin::pin!(accept_until_closing(acceptor, settings));
+    let forwarded = async {
+        let Some(ForwardPort { acceptor, tls, identity }) = forward else { return };
+        identity.announce(&broker);
+        let api = grpc::Api {
+            routes: services.forwarded(&identity),
+            // The broker that forwards a call has checked, counted and traced it.
+            access: Arc::new(Access::off(broker.storage())),
+            audit: broker.audit(),
+            metrics: Arc::default(),
+            traces: Traces::default(),
+        };
+        let lifetime = Lifetime { max_idle: None, max_age: None, age_grace: Duration::ZERO };
+        let settings = Settings { api, tls: Some(tls), lifetime, ending: ending.clone() };
+        accept_until_closing(acceptor, settings).await;
+    };
+    let settings = Settings { api, tls: tls.clone(), lifetime, ending: ending.clone() };
+    let serving = async { tokio::join!(accept_until_closing(acceptor, settings), forwarded) };
+    let mut serving = std::pin::pin!(serving);
     let following_files = async {
         match &tls {
             Some(tls) => tls.follow_files().await,
@@ -206,7 +240,7 @@ pub(super) async fn run_server(
     };
 
     tokio::select! {
-        () = &mut serving => return Ok(()),
+        _ = &mut serving => return Ok(()),
         never = health.follow(broker.database_up(), broker.hears_others()) => match never {},
         never = following_files => match never {},
         () = shutdown => {}

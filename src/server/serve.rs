@@ -13,6 +13,7 @@ use super::{
     descriptors,
     error::Error,
     exposure,
+    forward_port::{self, ForwardPort},
     http::{self, HttpPort},
     logs,
     options::{Auth, ServeOptions},
@@ -82,6 +83,7 @@ async fn serve_on(
     let listener =
         TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
     let http = HttpPort::bind(options).await?;
+    let forward = ForwardPort::of(options).await?;
     let bound = listener.local_addr().map_err(|source| Error::Listen { address, source })?;
     info!(
         listen = %bound,
@@ -93,6 +95,7 @@ async fn serve_on(
         auth = options.auth.to_possible_value().map(|auth| auth.get_name().to_owned()),
         encrypted = tls.is_some(),
         http_listen = http.as_ref().map(|port| tracing::field::display(port.bound())),
+        forward_port = forward.as_ref().map(|port| port.identity.port()),
         "started"
     );
     #[cfg(feature = "sabotage")]
@@ -108,7 +111,8 @@ async fn serve_on(
     }
     let connections = &options.connections;
     let of_http = if http.is_some() { http::MAX_CONNECTIONS } else { 0 };
-    let limits = run::connection_limits(connections, sessions, of_http);
+    let of_brokers = if forward.is_some() { forward_port::MAX_CONNECTIONS } else { 0 };
+    let limits = run::connection_limits(connections, sessions, of_http + of_brokers);
     let acceptor = Acceptor::new(listener, limits);
     let lifetime = run::lifetime(connections);
     let server = Server {
@@ -120,6 +124,7 @@ async fn serve_on(
         },
         tls,
         http,
+        forward,
         lifetime,
         max_series: options.http.metrics_max_series as usize,
         drain_timeout: options.drain_timeout,

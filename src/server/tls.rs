@@ -12,7 +12,14 @@ use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::{TlsAcceptor, rustls, server::TlsStream};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        self,
+        pki_types::{CertificateDer, PrivateKeyDer},
+    },
+    server::TlsStream,
+};
 use tracing::{error, info, warn};
 
 use super::options::TlsOptions;
@@ -43,6 +50,17 @@ impl Tls {
         let Loaded { config, problems } = certificates::load(&files)?;
         problems.iter().for_each(warn_of);
         Ok(Some(Self { files, config: RwLock::new(Arc::new(config)), loaded: stamp }))
+    }
+
+    /// TLS with the certificate and the key that a broker drew for others. There are no files to follow.
+    pub(super) fn of_broker(certificate: Vec<u8>, key: Vec<u8>) -> Result<Self, rustls::Error> {
+        let key = PrivateKeyDer::try_from(key)
+            .map_err(|problem| rustls::Error::General(problem.to_owned()))?;
+        let config = crate::certificates::server().with_no_client_auth();
+        let mut config = config.with_single_cert(vec![CertificateDer::from(certificate)], key)?;
+        config.alpn_protocols = vec![HTTP2.to_vec()];
+        let (files, loaded) = (Files::default(), Stamp::default());
+        Ok(Self { files, config: RwLock::new(Arc::new(config)), loaded })
     }
 
     /// Encrypts a connection. Returns who the client is, if it presented a certificate.

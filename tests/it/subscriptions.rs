@@ -167,11 +167,9 @@ async fn another_broker_takes_over_when_the_owner_has_stopped() {
     let other = broker.start_another().await;
     let mut elsewhere = TestWorker::at(&other.client, "jobs", "pool");
     let work = worker.receive(1).await;
-    let refusal = elsewhere.try_receive(1, Duration::ZERO).await.unwrap_err();
-    info(&refusal, Code::Unavailable, "SUBSCRIPTION_ELSEWHERE");
     assert_eq!(worker.acknowledge(&work).await, 1);
     let stopped = broker.shut_down();
-    let work = elsewhere.receive(3).await;
+    let work = elsewhere.receive_all(2).await;
     assert_eq!(payloads(&work), ["m1", "m2"]);
     assert_eq!(elsewhere.acknowledge(&work).await, 2);
     soon("the broker stops", stopped).await.unwrap().unwrap();

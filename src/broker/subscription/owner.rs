@@ -33,7 +33,7 @@ use crate::{
             writer::SettlementWriter,
         },
     },
-    model::{ConsumerId, ConsumerKey, Epoch, Offset, TopicName},
+    model::{ConsumerId, ConsumerKey, Endpoint, Epoch, Offset, TopicName},
 };
 
 /// How the lease's holder is called.
@@ -60,6 +60,8 @@ pub(super) struct Owner {
     pub writer: Arc<SettlementWriter>,
     pub topic: TopicName,
     pub consumer: ConsumerId,
+    /// Where this broker takes calls that others forward to it.
+    pub endpoint: Option<Arc<Endpoint>>,
     pub commands: mpsc::Receiver<Command>,
 }
 
@@ -160,10 +162,13 @@ impl Owner {
                     let catalogue = &self.delivery.catalogue;
                     return Err(catalogue.why_gone(&self.topic, &self.consumer).await);
                 }
-                Acquisition::Busy(permit) => (permit, self.is_elsewhere()),
+                Acquisition::Busy(permit) => (permit, self.find_elsewhere(key).await?),
                 Acquisition::RowLocked(permit) => (permit, Error::unavailable()),
             };
-            if Instant::now() >= give_up_at {
+            // Whoever calls asks the other broker, and comes back if that one is gone.
+            let is_known =
+                matches!(&refusal, Error::SubscriptionElsewhere { endpoint: Some(_), .. });
+            if is_known || Instant::now() >= give_up_at {
                 return Err(refusal);
             }
             permit = still_ours;
@@ -174,9 +179,18 @@ impl Owner {
         }
     }
 
-    fn is_elsewhere(&self) -> Error {
+    /// Why the subscription cannot be owned here, and where the other broker takes calls.
+    async fn find_elsewhere(&self, key: ConsumerKey) -> Result<Error, Error> {
+        let Some(own) = &self.endpoint else { return Ok(self.is_elsewhere(None)) };
+        let found = self.delivery.storage.find_endpoint(key).await.map_err(Error::of_read)?;
+        // The other broker may not have said yet that it is the owner now.
+        let other = found.filter(|found| found.broker != own.broker);
+        Ok(self.is_elsewhere(other.map(Arc::new)))
+    }
+
+    fn is_elsewhere(&self, endpoint: Option<Arc<Endpoint>>) -> Error {
         let (topic, consumer) = (self.topic.clone(), self.consumer.clone());
-        Error::SubscriptionElsewhere { topic, consumer }
+        Error::SubscriptionElsewhere { topic, consumer, endpoint }
     }
 
     fn not_a_subscription(&self) -> Error {
@@ -186,7 +200,11 @@ impl Owner {
 
     /// Reads what is stored.
     async fn load(&self, lease: &Lease, floor: Offset) -> Result<(State, Storing), Error> {
-        let loaded = self.delivery.storage.load_subscription(lease.key()).await;
+        let storage = &self.delivery.storage;
+        let claimed =
+            storage.claim_subscription(lease.key(), lease.epoch(), self.endpoint.as_deref()).await;
+        claimed.map_err(Error::of_read)?;
+        let loaded = storage.load_subscription(lease.key()).await;
         let stored = loaded.map_err(Error::of_read)?.ok_or_else(|| self.not_a_subscription())?;
         let mut settled = Settled::before(floor);
         let (key, epoch) = (lease.key(), lease.epoch());
@@ -265,7 +283,7 @@ impl Owner {
         match event {
             LeaseEvent::Sought => End::Void,
             LeaseEvent::SessionLost => End::Error(Error::unavailable()),
-            LeaseEvent::Ended(LeaseEnd::TakenOver { .. }) => End::Error(self.is_elsewhere()),
+            LeaseEvent::Ended(LeaseEnd::TakenOver { .. }) => End::Error(self.is_elsewhere(None)),
             LeaseEvent::Ended(LeaseEnd::Unregistered) => {
                 End::Error(Error::ConsumerNotFound { topic, consumer })
             }

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -27,7 +27,7 @@ use crate::{
             writer::SettlementWriter,
         },
     },
-    model::{ConsumerId, TopicName},
+    model::{ConsumerId, Endpoint, TopicName},
 };
 
 /// How many commands may wait for an owner. Further callers wait to send theirs.
@@ -46,6 +46,8 @@ pub(super) struct Room {
     writer: Arc<SettlementWriter>,
     owners: Mutex<HashMap<Names, Way>>,
     next_worker: AtomicU64,
+    /// Where this broker takes calls that others forward to it.
+    endpoint: OnceLock<Arc<Endpoint>>,
 }
 
 /// The way to an owner.
@@ -62,7 +64,14 @@ pub struct Subscriptions(pub(super) Arc<Room>);
 impl Subscriptions {
     pub(crate) fn new(delivery: Arc<Delivery>, writer: Arc<SettlementWriter>) -> Self {
         let (owners, next_worker) = (Mutex::default(), AtomicU64::new(0));
-        Self(Arc::new(Room { delivery, writer, owners, next_worker }))
+        let endpoint = OnceLock::new();
+        Self(Arc::new(Room { delivery, writer, owners, next_worker, endpoint }))
+    }
+
+    /// Says where this broker takes calls that others forward to it. Call this once, before anything is
+    /// served.
+    pub fn take_forwarded_at(&self, endpoint: Arc<Endpoint>) {
+        self.0.endpoint.get_or_init(|| endpoint);
     }
 
     /// Accepts no more settlements.
@@ -205,6 +214,7 @@ impl Room {
             writer: self.writer.clone(),
             topic,
             consumer,
+            endpoint: self.endpoint.get().cloned(),
             commands: received,
         };
         // It works for all its callers, and for none of them in particular.

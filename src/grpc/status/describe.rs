@@ -94,7 +94,7 @@ pub(super) fn describe(error: &Error) -> (Code, &'static str, Metadata) {
             "NOT_A_SUBSCRIPTION",
             two_values(("topic", topic), ("consumer_id", consumer)),
         ),
-        SubscriptionElsewhere { topic, consumer } => (
+        SubscriptionElsewhere { topic, consumer, .. } => (
             Code::Unavailable,
             "SUBSCRIPTION_ELSEWHERE",
             two_values(("topic", topic), ("consumer_id", consumer)),

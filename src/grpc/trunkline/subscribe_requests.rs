@@ -22,7 +22,9 @@ const DEFAULT_BATCH: usize = 1_000;
 const MAX_BATCH: usize = 10_000;
 
 /// What the first request of a worker's stream asks for, and how long the stream may be silent.
-pub(super) fn open(request: Option<proto::SubscribeRequest>) -> Decoded<(Subscribe, Duration)> {
+pub(in crate::grpc) fn open(
+    request: Option<proto::SubscribeRequest>,
+) -> Decoded<(Subscribe, Duration)> {
     let request = request.and_then(|request| request.request);
     let Some(ProtoRequest::Open(open)) = request else {
         return Err(InvalidInput::new("request", "must be open in the first request"));

@@ -18,7 +18,7 @@ use tonic::{Status, Streaming};
 use tracing::Instrument as _;
 
 use crate::{
-    broker::{Broker, Error, Received, Settlement, Settler, Verdict, WorkerStream},
+    broker::{Broker, Error, Received, Settlement, Settler, Subscribe, Verdict, WorkerStream},
     grpc::{
         explain::explain,
         status::refuse,
@@ -33,6 +33,9 @@ use crate::{
     },
 };
 
+/// How long the database may take before the first event.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How many events may wait for the client. Each may have 2 MiB of messages.
 const EVENTS_AHEAD: usize = 2;
 
@@ -46,7 +49,7 @@ const MAX_WEIGHT: usize = 65_536;
 const MAX_TOGETHER: usize = 10_000;
 
 /// A worker's stream that begins.
-pub(super) struct Working {
+pub(in crate::grpc) struct Working {
     pub worker: WorkerStream,
     /// Its first event.
     pub attached: Event,
@@ -77,7 +80,18 @@ struct Together {
 
 type Answer = Result<SubscribeResponse, Status>;
 
-pub(super) fn start(
+/// Opens a worker's stream. Returns its first event, too.
+pub(in crate::grpc) async fn subscribe(
+    broker: &Broker,
+    subscribe: Subscribe,
+) -> Result<(WorkerStream, Event), Error> {
+    let subscribing = broker.subscriptions.subscribe(subscribe);
+    let subscribed = tokio::time::timeout(FIRST_ANSWER_TIMEOUT, subscribing).await;
+    let (worker, description) = subscribed.unwrap_or(Err(Error::unavailable()))?;
+    Ok((worker, answers::attached(description)))
+}
+
+pub(in crate::grpc) fn start(
     broker: &Arc<Broker>,
     working: Working,
     requests: Streaming<proto::SubscribeRequest>,

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-pub(super) fn subscription(topic: &TopicName, consumer: Consumer) -> proto::Subscription {
+pub(in crate::grpc) fn subscription(topic: &TopicName, consumer: Consumer) -> proto::Subscription {
     let Sharing { policy, retried, parked } = match consumer.sharing {
         Some(sharing) => sharing,
         None => Sharing { policy: DeliveryPolicy::default(), retried: 0, parked: 0 },
@@ -31,7 +31,7 @@ pub(super) fn subscription(topic: &TopicName, consumer: Consumer) -> proto::Subs
     }
 }
 
-pub(super) fn policy(policy: &DeliveryPolicy) -> proto::DeliveryPolicy {
+pub(in crate::grpc) fn policy(policy: &DeliveryPolicy) -> proto::DeliveryPolicy {
     let duration = |time: Duration| time.try_into().ok();
     let number = |number: Option<u32>| number.unwrap_or(0).try_into().unwrap_or(i32::MAX);
     proto::DeliveryPolicy {
@@ -52,7 +52,7 @@ pub(super) fn policy(policy: &DeliveryPolicy) -> proto::DeliveryPolicy {
     }
 }
 
-pub(super) fn received(received: Received) -> raw::ReceiveResponse {
+pub(in crate::grpc) fn received(received: Received) -> raw::ReceiveResponse {
     raw::ReceiveResponse { deliveries: deliveries(received.deliveries), head: received.head.0 }
 }
 
@@ -66,14 +66,14 @@ fn deliveries(deliveries: Vec<SharedDelivery>) -> Vec<raw::Delivery> {
 }
 
 /// The first event of a worker's stream.
-pub(super) fn attached(stands: Description) -> Event {
+pub(in crate::grpc) fn attached(stands: Description) -> Event {
     let policy = Some(self::policy(&stands.policy));
     let (floor, head) = (stands.floor.0, stands.head.0);
     Event::Attached(proto::SubscriptionAttached { policy, floor, head })
 }
 
 /// What a worker's stream gets.
-pub(super) fn event(received: Received) -> Event {
+pub(in crate::grpc) fn event(received: Received) -> Event {
     let Received { deliveries, idle, outstanding, .. } = received;
     let limit = match idle {
         None => {
@@ -96,19 +96,19 @@ pub(super) fn event(received: Received) -> Event {
 }
 
 /// The answer to a request that settled messages.
-pub(super) fn settled(request_id: i64, applied: &[usize]) -> Event {
+pub(in crate::grpc) fn settled(request_id: i64, applied: &[usize]) -> Event {
     Event::Settled(proto::Settled { request_id, applied: counts(applied) })
 }
 
-pub(super) fn counts(counts: &[usize]) -> Vec<i32> {
+pub(in crate::grpc) fn counts(counts: &[usize]) -> Vec<i32> {
     counts.iter().map(|it| count(*it)).collect()
 }
 
-pub(super) fn count(count: usize) -> i32 {
+pub(in crate::grpc) fn count(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
-pub(super) fn parked_message(message: ParkedMessage) -> proto::ParkedMessage {
+pub(in crate::grpc) fn parked_message(message: ParkedMessage) -> proto::ParkedMessage {
     proto::ParkedMessage {
         offset: message.offset.0,
         attempts: i32::try_from(message.attempts).unwrap_or(i32::MAX),

@@ -28,21 +28,21 @@ const MAX_OUTSTANDING_MESSAGES: u32 = 100_000;
 const MAX_SETTLEMENTS: usize = 10_000;
 
 /// The names in a request.
-pub(super) fn names(topic: &str, subscription: &str) -> Decoded<(TopicName, ConsumerId)> {
+pub(in crate::grpc) fn names(topic: &str, subscription: &str) -> Decoded<(TopicName, ConsumerId)> {
     let topic = decode::topic_name(topic)?;
     Ok((topic, subscription_id(subscription)?))
 }
 
-pub(super) fn subscription_id(id: &str) -> Decoded<ConsumerId> {
+pub(in crate::grpc) fn subscription_id(id: &str) -> Decoded<ConsumerId> {
     ConsumerId::parse(id).map_err(|invalid| invalid.in_field("subscription_id"))
 }
 
 /// A subscription's id, or a new one if none is given.
-pub(super) fn subscription_or_new(id: &str) -> Decoded<ConsumerId> {
+pub(in crate::grpc) fn subscription_or_new(id: &str) -> Decoded<ConsumerId> {
     if id.is_empty() { Ok(ConsumerId::generate()) } else { subscription_id(id) }
 }
 
-pub(super) fn policy(policy: Option<proto::DeliveryPolicy>) -> Decoded<DeliveryPolicy> {
+pub(in crate::grpc) fn policy(policy: Option<proto::DeliveryPolicy>) -> Decoded<DeliveryPolicy> {
     let default = DeliveryPolicy::default();
     let Some(policy) = policy else { return Ok(default) };
     let proto::DeliveryPolicy { ack_deadline, min_backoff, max_backoff, .. } = policy;
@@ -112,7 +112,7 @@ fn dead_letter_topic(name: &str) -> Decoded<Option<TopicName>> {
     topic.map(Some).map_err(|invalid| invalid.in_field("policy.dead_letter_topic"))
 }
 
-pub(super) fn receive(
+pub(in crate::grpc) fn receive(
     request: proto::ReceiveRequest,
     deadline: Option<Instant>,
 ) -> Decoded<Receive> {
@@ -128,7 +128,7 @@ pub(super) fn receive(
 }
 
 /// How a policy changes.
-pub(super) fn policy_change(
+pub(in crate::grpc) fn policy_change(
     request: proto::UpdateSubscriptionRequest,
 ) -> Decoded<impl Fn(&DeliveryPolicy) -> Result<DeliveryPolicy, Error> + Send + Sync + 'static> {
     const CHANGEABLE: [&str; 10] = [
@@ -180,7 +180,7 @@ pub(super) fn policy_change(
 }
 
 /// The parked messages that a call is about.
-pub(super) fn parked(
+pub(in crate::grpc) fn parked(
     topic: &str,
     subscription: &str,
     offsets: Vec<i64>,
@@ -196,18 +196,20 @@ pub(super) fn parked(
 }
 
 /// An offset in a page token.
-pub(super) fn parse_offset(text: &str) -> Option<Offset> {
+pub(in crate::grpc) fn parse_offset(text: &str) -> Option<Offset> {
     text.parse().ok().filter(|offset| (0..i64::MAX).contains(offset)).map(Offset)
 }
 
-pub(super) fn settle(request: proto::SettleRequest) -> Decoded<Settle> {
+pub(in crate::grpc) fn settle(request: proto::SettleRequest) -> Decoded<Settle> {
     let proto::SettleRequest { topic, subscription_id, settlements } = request;
     let (topic, subscription) = names(&topic, &subscription_id)?;
     let settlements = self::settlements(settlements)?.into();
     Ok(Settle { topic, subscription, settlements })
 }
 
-pub(super) fn settlements(settlements: Vec<proto::Settlement>) -> Decoded<Vec<Settlement>> {
+pub(in crate::grpc) fn settlements(
+    settlements: Vec<proto::Settlement>,
+) -> Decoded<Vec<Settlement>> {
     if settlements.is_empty() {
         return Err(InvalidInput::new("settlements", "must not be empty"));
     }

@@ -1,19 +1,20 @@
 //! `SubscriptionService`: subscriptions, and the workers that share their messages.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    broker::{Broker, Ensured, Error, Parked, Unparked},
+    broker::{Ensured, Error, Unparked, WorkerStream},
     grpc::{
         answers::AnswerRoom,
         audited::{self, Denials},
         caller, deadline,
         explain::explain,
-        status::refuse,
+        forward::{Client, Forwarder, WhenLost, worker},
+        status::{Refused, refuse},
         trunkline::{
             consumers::Consumers,
             decode,
@@ -26,18 +27,21 @@ use crate::{
     model::{Act, AuditEntry, Consumer, ConsumerId, Offset, RegistrationKey, TopicName},
     proto::{
         self,
-        raw::{self, subscription_service_server::SubscriptionService},
+        raw::{self, subscribe_response::Event, subscription_service_server::SubscriptionService},
     },
 };
 
 /// The audit's name of the call whose stream may end later.
 const SUBSCRIBE: &str = "trunkline.v1.SubscriptionService/Subscribe";
 
-/// How long the database may take before the first event of a worker's stream.
-const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// `SubscriptionService` over a broker. A subscription is a consumer, and registered as one.
-pub struct Workers(pub(crate) Consumers);
+pub struct Workers(pub(crate) Consumers, pub(crate) Arc<Forwarder>);
+
+/// Where a worker's stream is served.
+enum Stream {
+    Here(WorkerStream, Event),
+    There(worker::Opened),
+}
 
 #[tonic::async_trait]
 impl SubscriptionService for Workers {
@@ -126,23 +130,35 @@ impl SubscriptionService for Workers {
         let deadline = deadline::of_unary(request.metadata());
         let caller = caller::of(&self.0.access, &request)?;
         let room = request.extensions().get::<AnswerRoom>().cloned();
-        let mut receive = requests::receive(request.into_inner(), deadline).map_err(refuse)?;
+        let asked = request.into_inner();
+        let mut receive = requests::receive(asked.clone(), deadline).map_err(refuse)?;
         receive.answers = room.as_ref().map(|room| room.share.clone());
         let key = || RegistrationKey::consumer(&receive.topic, &receive.subscription);
         let mut guard = self.0.access.guard(&caller);
         if let Err(error) = guard.permit(key).await {
             return Err(refuse(missing::refusal(&self.0.broker, error).await));
         }
+        let names = (receive.topic.clone(), receive.subscription.clone());
+        let receiving = self.1.route(
+            &names,
+            WhenLost::Repeat,
+            || async {
+                let mut received = self.0.broker.subscriptions.receive(receive.clone()).await?;
+                let held = received.room.take();
+                Ok((answers::received(received), held))
+            },
+            |client| worker::receive(client, &asked, &receive),
+        );
         // It may wait for a minute, during which its caller may lose the right.
-        let mut received = tokio::select! {
+        let (received, held) = tokio::select! {
             biased;
-            received = self.0.broker.subscriptions.receive(receive) => received.map_err(refuse)?,
+            received = receiving => received.map_err(refuse)?,
             error = guard.ended() => return Err(refuse(error)),
         };
         if let Some(room) = room {
-            room.keep(received.room.take());
+            room.keep(held);
         }
-        Ok(Response::new(answers::received(received)))
+        Ok(Response::new(received))
     }
 
     type SubscribeStream = Guarded<ReceiverStream<Result<raw::SubscribeResponse, Status>>>;
@@ -161,23 +177,36 @@ impl SubscriptionService for Workers {
             () = self.0.broker.draining().cancelled() => return Err(refuse(Error::Draining)),
             error = guard.ended() => return Err(refuse(error)),
         };
+        let opening = first.clone().unwrap_or_default();
         let (subscribe, heartbeat) = subscribe_requests::open(first).map_err(refuse)?;
         let key = || RegistrationKey::consumer(&subscribe.topic, &subscribe.subscription);
         if let Err(error) = guard.permit(key).await {
             return Err(refuse(missing::refusal(&self.0.broker, error).await));
         }
         let open = self.0.access.open_stream(&caller).map_err(refuse)?;
-        let subscribing = self.0.broker.subscriptions.subscribe(subscribe);
-        let subscribed = tokio::time::timeout(FIRST_ANSWER_TIMEOUT, subscribing).await;
-        let subscribed = subscribed.unwrap_or(Err(Error::unavailable()));
-        let (worker, description) = subscribed.map_err(refuse)?;
-        let withdrawn = CancellationToken::new();
-        let attached = answers::attached(description);
-        let events = subscribe_stream::start(
-            &self.0.broker,
-            Working { worker, attached, heartbeat, deadline, withdrawn: withdrawn.clone() },
-            requests,
+        let (broker, withdrawn) = (&self.0.broker, CancellationToken::new());
+        let names = (subscribe.topic.clone(), subscribe.subscription.clone());
+        let opened = self.1.route(
+            &names,
+            WhenLost::Repeat,
+            || async {
+                let subscribed = subscribe_stream::subscribe(broker, subscribe.clone()).await?;
+                Ok(Stream::Here(subscribed.0, subscribed.1))
+            },
+            |client| async {
+                worker::open(client, opening.clone(), deadline).await.map(Stream::There)
+            },
         );
+        let events = match opened.await.map_err(refuse)? {
+            Stream::Here(worker, attached) => {
+                let withdrawn = withdrawn.clone();
+                let working = Working { worker, attached, heartbeat, deadline, withdrawn };
+                subscribe_stream::start(broker, working, requests)
+            }
+            Stream::There(opened) => {
+                worker::serve(broker, &self.1, names, opened, requests, withdrawn.clone())
+            }
+        };
         Ok(Response::new(Guarded::new(events, guard, withdrawn, denials, open)))
     }
 
@@ -186,13 +215,26 @@ impl SubscriptionService for Workers {
         request: Request<proto::SettleRequest>,
     ) -> Result<Response<proto::SettleResponse>, Status> {
         let caller = caller::of(&self.0.access, &request)?;
-        let settle = requests::settle(request.into_inner()).map_err(refuse)?;
+        let asked = request.into_inner();
+        let settle = requests::settle(asked.clone()).map_err(refuse)?;
         let key = || RegistrationKey::consumer(&settle.topic, &settle.subscription);
         if let Err(error) = self.0.access.permit_registration(&caller, key).await {
             return Err(refuse(missing::refusal(&self.0.broker, error).await));
         }
-        let applied = self.0.broker.subscriptions.settle(settle).await.map_err(refuse)?;
-        Ok(Response::new(proto::SettleResponse { applied: answers::counts(&applied) }))
+        let names = (settle.topic.clone(), settle.subscription.clone());
+        let settled = self.1.route(
+            &names,
+            WhenLost::Refuse,
+            || async {
+                let applied = self.0.broker.subscriptions.settle(settle.clone()).await?;
+                Ok(proto::SettleResponse { applied: answers::counts(&applied) })
+            },
+            |mut client| {
+                let asked = asked.clone();
+                async move { Ok(client.service.settle(asked).await?.into_inner()) }
+            },
+        );
+        Ok(Response::new(settled.await.map_err(refuse)?))
     }
 
     async fn update_subscription(
@@ -205,13 +247,24 @@ impl SubscriptionService for Workers {
             requests::names(&request.topic, &request.subscription_id).map_err(refuse)?
         };
         self.0.permit(&request, &topic, &id).await?;
-        let change = requests::policy_change(request.into_inner()).map_err(refuse)?;
+        let asked = request.into_inner();
+        let change = requests::policy_change(asked.clone()).map_err(refuse)?;
         let (broker, audit) = (self.0.broker.clone(), self.0.audit.clone());
+        let forwarder = self.1.clone();
         let entry = entry.to_registration(&RegistrationKey::consumer(&topic, &id));
         let updated = async move {
-            let updated = broker.subscriptions.update(topic.clone(), id.clone(), change).await;
-            let settled = audited::settle(&audit, entry, updated, |(), entry| entry).await;
-            settled.map(|()| (topic, id))
+            let names = (topic, id);
+            let updated = forwarder.route(
+                &names,
+                WhenLost::Refuse,
+                || broker.subscriptions.update(names.0.clone(), names.1.clone(), &change),
+                |mut client| {
+                    let asked = asked.clone();
+                    async move { client.service.update_subscription(asked).await.map(drop) }
+                },
+            );
+            let settled = audited::settle(&audit, entry, updated.await, |(), entry| entry).await;
+            settled.map(|()| names)
         };
         let (topic, id) = self.0.audit.finish(updated).await?;
         let subscription = Some(answers::subscription(&topic, self.find(&topic, &id).await?));
@@ -243,14 +296,25 @@ impl SubscriptionService for Workers {
         request: Request<proto::ReplayParkedRequest>,
     ) -> Result<Response<proto::ReplayParkedResponse>, Status> {
         let entry = audited::entry(Act::ReplayParked, &request);
-        let proto::ReplayParkedRequest { topic, subscription_id, offsets, ranges } =
-            request.get_ref().clone();
+        let asked = request.get_ref().clone();
+        let proto::ReplayParkedRequest { topic, subscription_id, offsets, ranges } = asked.clone();
         let parked = requests::parked(&topic, &subscription_id, offsets, ranges).map_err(refuse)?;
         self.0.permit(&request, &parked.topic, &parked.subscription).await?;
-        let replay = |broker: Arc<Broker>, parked| async move {
-            broker.subscriptions.replay_parked(parked).await
+        let key = RegistrationKey::consumer(&parked.topic, &parked.subscription);
+        let (broker, forwarder) = (self.0.broker.clone(), self.1.clone());
+        let names = (parked.topic.clone(), parked.subscription.clone());
+        let replaying = async move {
+            let here = || broker.subscriptions.replay_parked(parked.clone());
+            let there = |mut client: Client| {
+                let asked = asked.clone();
+                async move {
+                    let answer = client.service.replay_parked(asked).await?.into_inner();
+                    Ok(unparked(answer.replayed, answer.has_more))
+                }
+            };
+            forwarder.route(&names, WhenLost::Refuse, here, there).await
         };
-        let Unparked { count, has_more } = self.unpark(entry, parked, replay).await?;
+        let Unparked { count, has_more } = self.unpark(entry, &key, replaying).await?;
         let replayed = answers::count(count);
         Ok(Response::new(proto::ReplayParkedResponse { replayed, has_more }))
     }
@@ -260,14 +324,25 @@ impl SubscriptionService for Workers {
         request: Request<proto::DiscardParkedRequest>,
     ) -> Result<Response<proto::DiscardParkedResponse>, Status> {
         let entry = audited::entry(Act::DiscardParked, &request);
-        let proto::DiscardParkedRequest { topic, subscription_id, offsets, ranges } =
-            request.get_ref().clone();
+        let asked = request.get_ref().clone();
+        let proto::DiscardParkedRequest { topic, subscription_id, offsets, ranges } = asked.clone();
         let parked = requests::parked(&topic, &subscription_id, offsets, ranges).map_err(refuse)?;
         self.0.permit(&request, &parked.topic, &parked.subscription).await?;
-        let discard = |broker: Arc<Broker>, parked| async move {
-            broker.subscriptions.discard_parked(parked).await
+        let key = RegistrationKey::consumer(&parked.topic, &parked.subscription);
+        let (broker, forwarder) = (self.0.broker.clone(), self.1.clone());
+        let names = (parked.topic.clone(), parked.subscription.clone());
+        let discarding = async move {
+            let here = || broker.subscriptions.discard_parked(parked.clone());
+            let there = |mut client: Client| {
+                let asked = asked.clone();
+                async move {
+                    let answer = client.service.discard_parked(asked).await?.into_inner();
+                    Ok(unparked(answer.discarded, answer.has_more))
+                }
+            };
+            forwarder.route(&names, WhenLost::Refuse, here, there).await
         };
-        let Unparked { count, has_more } = self.unpark(entry, parked, discard).await?;
+        let Unparked { count, has_more } = self.unpark(entry, &key, discarding).await?;
         let discarded = answers::count(count);
         Ok(Response::new(proto::DiscardParkedResponse { discarded, has_more }))
     }
@@ -275,18 +350,13 @@ impl SubscriptionService for Workers {
 
 impl Workers {
     /// Does something with parked messages, and records that.
-    async fn unpark<F>(
+    async fn unpark(
         &self,
         entry: AuditEntry,
-        parked: Parked,
-        act: impl FnOnce(Arc<Broker>, Parked) -> F,
-    ) -> Result<Unparked, Status>
-    where
-        F: Future<Output = Result<Unparked, Error>> + Send + 'static,
-    {
-        let key = RegistrationKey::consumer(&parked.topic, &parked.subscription);
-        let (audit, entry) = (self.0.audit.clone(), entry.to_registration(&key));
-        let acting = act(self.0.broker.clone(), parked);
+        key: &RegistrationKey,
+        acting: impl Future<Output = Result<Unparked, Refused>> + Send + 'static,
+    ) -> Result<Unparked, Status> {
+        let (audit, entry) = (self.0.audit.clone(), entry.to_registration(key));
         let unparked = async move {
             audited::settle(&audit, entry, acting.await, |unparked, entry| {
                 entry.with("messages", unparked.count)
@@ -305,4 +375,9 @@ impl Workers {
         }
         Ok(consumer)
     }
+}
+
+/// What another broker did with parked messages.
+fn unparked(count: i32, has_more: bool) -> Unparked {
+    Unparked { count: usize::try_from(count).unwrap_or(0), has_more }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::server::options::TlsOptions;
 
 /// The files that TLS uses.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Files {
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,

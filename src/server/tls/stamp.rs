@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 use super::files::Files;
 
 /// What the file system says of the files, in order: those of a missing file are `None`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stamp(Vec<Option<OfFile>>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]

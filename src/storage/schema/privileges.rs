@@ -13,7 +13,7 @@ use crate::storage::{
 
 /// What the statements of this layer do with each table. Identity columns take their numbers
 /// without a privilege, and foreign keys are checked as the tables' owner.
-const TABLES: [(&str, &str); 18] = [
+const TABLES: [(&str, &str); 19] = [
     ("topic", "select, insert, update, delete"),
     ("topic_head", "select, insert, update, delete"),
     ("producer_topic", "select, insert, update, delete"),
@@ -28,6 +28,7 @@ const TABLES: [(&str, &str); 18] = [
     ("access_version", "select"),
     ("audit", "select, insert"),
     ("subscription", "select, insert, update, delete"),
+    ("broker", "select, insert, update, delete"),
     ("subscription_delta", "select, insert, delete"),
     ("subscription_message", "select, insert, update, delete"),
     ("outbox", "select"),

@@ -1,0 +1,168 @@
+//! A worker's stream that another broker serves.
+
+use std::sync::Arc;
+
+use futures::{StreamExt as _, stream};
+use prost::Message as _;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status, Streaming};
+use tracing::Instrument as _;
+
+use super::{Client, Forwarder, Names, ended, is_of_connection};
+use crate::{
+    broker::{Broker, Error, Hold, Receive},
+    grpc::{explain::explain, status::refuse},
+    proto::{self, raw},
+};
+
+/// How many requests may wait for the other broker, and events for the client. Each event may have 2 MiB of
+/// messages.
+const REQUESTS_AHEAD: usize = 16;
+const EVENTS_AHEAD: usize = 2;
+
+/// A worker's stream at another broker.
+pub(in crate::grpc) struct Opened {
+    events: Streaming<raw::SubscribeResponse>,
+    requests: mpsc::Sender<proto::SubscribeRequest>,
+    client: Client,
+}
+
+type Answer = Result<raw::SubscribeResponse, Status>;
+
+/// Opens a worker's stream at another broker.
+pub(in crate::grpc) async fn open(
+    mut client: Client,
+    first: proto::SubscribeRequest,
+    deadline: Option<Instant>,
+) -> Result<Opened, Status> {
+    let (requests, passed_on) = mpsc::channel(REQUESTS_AHEAD);
+    let passed_on = stream::once(async { first }).chain(ReceiverStream::new(passed_on));
+    let mut request = Request::new(passed_on);
+    if let Some(deadline) = deadline {
+        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
+    let events = client.service.subscribe(request).await?.into_inner();
+    Ok(Opened { events, requests, client })
+}
+
+/// Takes messages at another broker, and room for the answer. If there is none, the messages go back.
+pub(in crate::grpc) async fn receive(
+    mut client: Client,
+    asked: &proto::ReceiveRequest,
+    receive: &Receive,
+) -> Result<(raw::ReceiveResponse, Option<Hold>), Status> {
+    let mut request = Request::new(asked.clone());
+    if let Some(deadline) = receive.deadline {
+        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
+    let received = client.service.receive(request).await?.into_inner();
+    let Some(share) = &receive.answers else { return Ok((received, None)) };
+    if let Some(room) = share.try_hold(received.encoded_len()) {
+        return Ok((received, Some(room)));
+    }
+    let release = |it: &raw::Delivery| proto::Settlement {
+        delivery: it.delivery,
+        verdict: Some(proto::settlement::Verdict::Release(proto::Release {})),
+        ..proto::Settlement::default()
+    };
+    let settlements = received.deliveries.iter().map(release).collect();
+    let proto::ReceiveRequest { topic, subscription_id, .. } = asked.clone();
+    if !received.deliveries.is_empty() {
+        let release = proto::SettleRequest { topic, subscription_id, settlements };
+        // Otherwise they go back when their time is up.
+        let _ = client.service.settle(release).await;
+    }
+    Err(refuse(Error::AnswersUnread { limit: share.most() }))
+}
+
+/// Passes requests and events on until the stream ends, or `withdrawn` is cancelled.
+pub(in crate::grpc) fn serve(
+    broker: &Arc<Broker>,
+    forwarder: &Arc<Forwarder>,
+    names: Names,
+    opened: Opened,
+    requests: Streaming<proto::SubscribeRequest>,
+    withdrawn: CancellationToken,
+) -> ReceiverStream<Answer> {
+    let (events, sent) = mpsc::channel(EVENTS_AHEAD);
+    let Opened { events: arriving, requests: passed_on, client } = opened;
+    let (forwarder, draining) = (forwarder.clone(), broker.draining().clone());
+    let serving = async move {
+        // As long as the client reads. Dropping the events ends the stream at the other broker.
+        let passing = pass_events(arriving, &events);
+        let asking = pass_requests(requests, passed_on, draining);
+        let (end, asked) = until_first_ends(passing, asking).await;
+        if end.as_ref().is_some_and(|end| end.as_ref().is_err_and(is_of_connection)) {
+            forwarder.forget(&names, &client.peer);
+        }
+        let last = match end {
+            None => None,
+            Some(Err(status)) => Some(ended(status)),
+            Some(Ok(())) => asked,
+        };
+        if let Some(status) = last {
+            // A client that has gone does not receive it.
+            let _ = events.send(Err(status)).await;
+        }
+    };
+    let serving = async move {
+        // Who withdrew it says why.
+        let _ = withdrawn.run_until_cancelled(serving).await;
+    };
+    broker.track(serving.in_current_span());
+    ReceiverStream::new(sent)
+}
+
+/// Waits for the events to end. Returns how, and why requests have ended, if not by the client's will.
+async fn until_first_ends(
+    events: impl Future<Output = Option<Result<(), Status>>>,
+    requests: impl Future<Output = Option<Status>>,
+) -> (Option<Result<(), Status>>, Option<Status>) {
+    let (mut events, mut requests) = (std::pin::pin!(events), std::pin::pin!(requests));
+    tokio::select! {
+        end = &mut events => (end, None),
+        asked = &mut requests => (events.await, asked),
+    }
+}
+
+/// Passes events on. Returns how they end; `None` if the client has gone.
+async fn pass_events(
+    mut arriving: Streaming<raw::SubscribeResponse>,
+    events: &mpsc::Sender<Answer>,
+) -> Option<Result<(), Status>> {
+    loop {
+        let room = events.reserve().await.ok()?;
+        let arrived = tokio::select! {
+            arrived = arriving.message() => arrived,
+            () = events.closed() => return None,
+        };
+        match arrived {
+            Ok(Some(event)) => room.send(Ok(event)),
+            Ok(None) => return Some(Ok(())),
+            Err(status) => return Some(Err(status)),
+        }
+    }
+}
+
+/// Passes requests on until the client sends no more, this broker stops, or the other one takes no more.
+/// Returns why, if it is not the client's will. The other broker then answers what it was asked, and ends the
+/// stream.
+async fn pass_requests(
+    mut requests: Streaming<proto::SubscribeRequest>,
+    passed_on: mpsc::Sender<proto::SubscribeRequest>,
+    draining: CancellationToken,
+) -> Option<Status> {
+    loop {
+        let next = tokio::select! {
+            next = requests.message() => next,
+            () = draining.cancelled() => return Some(refuse(Error::Draining)),
+        };
+        match next {
+            Ok(Some(request)) => passed_on.send(request).await.ok()?,
+            Ok(None) => return None,
+            Err(status) => return Some(explain(&status).unwrap_or(status)),
+        }
+    }
+}
