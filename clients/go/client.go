@@ -20,11 +20,12 @@ const callTimeout = 30 * time.Second
 
 // A Client leads to a broker. Its stubs are for what this package does not wrap.
 type Client struct {
-	Topics    pb.TopicServiceClient
-	Producers pb.ProducerServiceClient
-	Consumers pb.ConsumerServiceClient
-	Access    pb.AccessServiceClient
-	Overview  pb.OverviewServiceClient
+	Topics        pb.TopicServiceClient
+	Producers     pb.ProducerServiceClient
+	Consumers     pb.ConsumerServiceClient
+	Subscriptions pb.SubscriptionServiceClient
+	Access        pb.AccessServiceClient
+	Overview      pb.OverviewServiceClient
 
 	address string
 	options []grpc.DialOption
@@ -80,6 +81,7 @@ func Dial(target string, options ...Option) (*Client, error) {
 	c.Topics = pb.NewTopicServiceClient(c.conn)
 	c.Producers = pb.NewProducerServiceClient(c.conn)
 	c.Consumers = pb.NewConsumerServiceClient(c.conn)
+	c.Subscriptions = pb.NewSubscriptionServiceClient(c.conn)
 	c.Access = pb.NewAccessServiceClient(c.conn)
 	c.Overview = pb.NewOverviewServiceClient(c.conn)
 	return c, nil

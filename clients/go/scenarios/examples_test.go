@@ -48,6 +48,15 @@ func TestProduceAndConsumeThroughARestart(t *testing.T) {
 	consume.ends()
 }
 
+func TestWork(t *testing.T) {
+	topic := newTopic(t)
+	topic.publish(numbered(0, 2)...)
+	output, err := exec.CommandContext(deadline(t), build(t, "work"), topic.name, resize).Output()
+	succeeds(t, err)
+	equal(t, "output", string(output), "0 message 0 (attempt 1)\n1 message 1 (attempt 1)\n")
+	equal(t, "floor", topic.subscription().GetFloor(), 2)
+}
+
 // A program is a running example.
 type program struct {
 	t       *testing.T

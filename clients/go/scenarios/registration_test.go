@@ -63,7 +63,7 @@ func TestErrorDetails(t *testing.T) {
 	_, err := topic.topics.CreateTopic(ctx, &pb.CreateTopicRequest{Topic: "no/slashes"})
 	info := refused(t, err, codes.InvalidArgument, "INVALID_FIELD")
 	equal(t, "metadata field", info.GetMetadata()["field"], "topic")
-	equal(t, "field", violatedField(t, err), "topic")
+	equal(t, "field", violation(t, err).GetField(), "topic")
 
 	_, err = topic.producers.Publish(ctx, &pb.PublishRequest{Topic: topic.name, ProducerId: "stranger", Messages: numbered(0, 1)})
 	info = refused(t, err, codes.PermissionDenied, "PRODUCER_NOT_REGISTERED")

@@ -24,11 +24,12 @@ const (
 
 // A topic belongs to one test. newTopic registers the producer shop and the consumer billing on it.
 type topic struct {
-	t         *testing.T
-	name      string
-	topics    pb.TopicServiceClient
-	producers pb.ProducerServiceClient
-	consumers pb.ConsumerServiceClient
+	t             *testing.T
+	name          string
+	topics        pb.TopicServiceClient
+	producers     pb.ProducerServiceClient
+	consumers     pb.ConsumerServiceClient
+	subscriptions pb.SubscriptionServiceClient
 }
 
 func newTopic(t *testing.T) *topic {
@@ -46,11 +47,12 @@ func newTopic(t *testing.T) *topic {
 func emptyTopic(t *testing.T, conn *grpc.ClientConn) *topic {
 	t.Helper()
 	topic := &topic{
-		t:         t,
-		name:      newName(t),
-		topics:    pb.NewTopicServiceClient(conn),
-		producers: pb.NewProducerServiceClient(conn),
-		consumers: pb.NewConsumerServiceClient(conn),
+		t:             t,
+		name:          newName(t),
+		topics:        pb.NewTopicServiceClient(conn),
+		producers:     pb.NewProducerServiceClient(conn),
+		consumers:     pb.NewConsumerServiceClient(conn),
+		subscriptions: pb.NewSubscriptionServiceClient(conn),
 	}
 	_, err := topic.topics.CreateTopic(deadline(t), &pb.CreateTopicRequest{Topic: topic.name})
 	succeeds(t, err)
@@ -137,13 +139,13 @@ func refused(t *testing.T, err error, code codes.Code, reason string) *errdetail
 	return nil
 }
 
-func violatedField(t *testing.T, err error) string {
+func violation(t *testing.T, err error) *errdetails.BadRequest_FieldViolation {
 	t.Helper()
 	for _, detail := range status.Convert(err).Details() {
 		if request, ok := detail.(*errdetails.BadRequest); ok {
-			return request.GetFieldViolations()[0].GetField()
+			return request.GetFieldViolations()[0]
 		}
 	}
 	t.Fatalf("%v has no BadRequest", err)
-	return ""
+	return nil
 }

@@ -11,10 +11,11 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from inspect import isawaitable
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message as Request
+from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status import rpc_status
 
 from trunkline.v1.consumer_pb2 import (
@@ -32,6 +33,8 @@ from trunkline.v1.producer_pb2 import (
     PublishStreamResponse,
 )
 from trunkline.v1.producer_pb2_grpc import ProducerServiceStub
+from trunkline.v1.subscription_pb2 import SubscribeResponse
+from trunkline.v1.subscription_pb2_grpc import SubscriptionServiceStub
 from trunkline.v1.topic_pb2 import GetTopicRequest, Topic
 from trunkline.v1.topic_pb2_grpc import TopicServiceStub
 
@@ -41,6 +44,7 @@ Kind = Literal["blocking", "asyncio"]
 Options = list[tuple[str, int]]
 T = TypeVar("T")
 Detail = TypeVar("Detail", bound=Request)
+Frame = TypeVar("Frame", ConsumeResponse, SubscribeResponse)
 
 
 class Client:
@@ -54,6 +58,7 @@ class Client:
         self.topics: TopicServiceStub = TopicServiceStub(channel)
         self.producers: ProducerServiceStub = ProducerServiceStub(channel)
         self.consumers: ConsumerServiceStub = ConsumerServiceStub(channel)
+        self.subscriptions: SubscriptionServiceStub = SubscriptionServiceStub(channel)
 
     @property
     def kind(self) -> Kind:
@@ -71,8 +76,8 @@ class Client:
         return [answer async for answer in each(answers)]
 
     def consume(self, topic: str, timeout: float = SECONDS, **options: Any) -> "Stream":
-        """Opens a stream of `billing`."""
-        request = ConsumeRequest(topic=topic, consumer_id="billing", **options)
+        """Opens a stream of `billing`, unless the options name another consumer."""
+        request = ConsumeRequest(topic=topic, **({"consumer_id": "billing"} | options))
         return Stream(self.consumers.Consume(request, timeout=timeout))
 
     async def get_topic(self, topic: str) -> Topic:
@@ -83,22 +88,30 @@ class Client:
         return (await call(self.consumers.GetConsumer, request)).consumer
 
 
-class Stream:
+class Frames(Generic[Frame]):
     """A stream that is read frame by frame."""
 
-    def __init__(self, frames: "grpc._CallIterator[ConsumeResponse]") -> None:
+    def __init__(self, frames: "grpc._CallIterator[Frame]") -> None:
         self.cancel = frames.cancel
-        self._frames = each(frames)
+        self._frames: AsyncGenerator[Frame] = each(frames)
 
-    async def next(self) -> ConsumeResponse:
+    async def next(self) -> Frame:
         return await anext(self._frames)
 
-    async def next_of(self, event: str) -> ConsumeResponse:
+    async def next_of(self, event: str) -> Frame:
         """The next frame of a kind; skips those of other kinds."""
         async for frame in self._frames:
             if frame.WhichOneof("event") == event:
                 return frame
         raise EOFError(f"the stream ended before a frame of kind {event}")
+
+    async def rest(self) -> list[Frame]:
+        """All frames until the stream ends."""
+        return [frame async for frame in self._frames]
+
+
+class Stream(Frames[ConsumeResponse]):
+    """A stream of a consumer."""
 
     async def take(self, count: int) -> list[Message]:
         """The messages of the next batch frames, until there are at least that many."""
@@ -106,10 +119,6 @@ class Stream:
         while len(messages) < count:
             messages += (await self.next_of("batch")).batch.messages
         return messages
-
-    async def rest(self) -> list[ConsumeResponse]:
-        """All frames until the stream ends."""
-        return [frame async for frame in self._frames]
 
 
 @asynccontextmanager
@@ -139,6 +148,12 @@ def error_detail(error: grpc.RpcError, kind: type[Detail]) -> Detail | None:
         if packed.Unpack(detail):
             return detail
     return None
+
+
+def info_of(error: grpc.RpcError) -> ErrorInfo:
+    info = error_detail(error, ErrorInfo)
+    assert info is not None, error
+    return info
 
 
 async def each(source: Iterator[T] | AsyncIterable[T]) -> AsyncGenerator[T]:

@@ -70,6 +70,20 @@ def test_seek(topic: str) -> None:
     assert finished.stdout == "the next message is 0\n"
 
 
+def test_work(topic: str) -> None:
+    for arguments in (["produce", topic, "shop"], ["work", topic, "resize"]):
+        finished = subprocess.run(
+            command(*arguments),
+            cwd=FOLDER,
+            input="one\ntwo",
+            timeout=SECONDS,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    assert finished.stdout == "0 one (attempt 1)\n1 two (attempt 1)\n"
+
+
 def command(example: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", f"examples.{example}", *arguments]
 

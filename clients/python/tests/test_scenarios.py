@@ -1,14 +1,15 @@
-"""The scenarios of SCENARIOS.md, each through the blocking stubs and through those of asyncio."""
+"""The scenarios of SCENARIOS.md about topics, producers and consumers, each through the blocking
+stubs and through those of asyncio."""
 
 import asyncio
 import os
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.error_details_pb2 import BadRequest
 
 from tests.broker import Broker
-from tests.client import SECONDS, Client, Kind, Stream, call, connect, error_detail
+from tests.client import SECONDS, Client, Kind, Stream, call, connect, error_detail, info_of
 from tests.package import open_package
 from trunkline.v1.consumer_pb2 import (
     COMMIT_MODE_MANUAL,
@@ -267,7 +268,7 @@ async def test_call_with_a_token(client: Client, new_name: str) -> None:
         with pytest.raises(grpc.RpcError) as nobody:
             await call(topics.GetTopic, GetTopicRequest(topic=elsewhere))
         assert nobody.value.code() is grpc.StatusCode.UNAUTHENTICATED
-        assert reason_of(nobody.value) == "TOKEN_MISSING"
+        assert info_of(nobody.value).reason == "TOKEN_MISSING"
 
         await call(topics.CreateTopic, CreateTopicRequest(topic=own), token)
         shop = RegisterProducerRequest(topic=own, producer_id="shop")
@@ -285,13 +286,7 @@ async def test_call_with_a_token(client: Client, new_name: str) -> None:
         with pytest.raises(grpc.RpcError) as hidden:
             await call(topics.GetTopic, GetTopicRequest(topic=elsewhere), token)
         assert hidden.value.code() is grpc.StatusCode.NOT_FOUND
-        assert reason_of(hidden.value) == "TOPIC_NOT_FOUND"
-
-
-def reason_of(error: grpc.RpcError) -> str:
-    info = error_detail(error, ErrorInfo)
-    assert info is not None
-    return info.reason
+        assert info_of(hidden.value).reason == "TOPIC_NOT_FOUND"
 
 
 def messages_of(frames: list[ConsumeResponse]) -> list[Message]:
@@ -301,9 +296,3 @@ def messages_of(frames: list[ConsumeResponse]) -> list[Message]:
 def as_published(message: Message) -> NewMessage:
     key = message.key if message.HasField("key") else None
     return NewMessage(payload=message.payload, key=key, headers=message.headers)
-
-
-def info_of(error: grpc.RpcError) -> ErrorInfo:
-    info = error_detail(error, ErrorInfo)
-    assert info is not None, error
-    return info

@@ -8,6 +8,7 @@ import { ConsumerService } from "../gen/trunkline/v1/consumer_pb.js";
 import { LogEdge } from "../gen/trunkline/v1/message_pb.js";
 import { OverviewService } from "../gen/trunkline/v1/overview_pb.js";
 import { ProducerService } from "../gen/trunkline/v1/producer_pb.js";
+import { SubscriptionService } from "../gen/trunkline/v1/subscription_pb.js";
 import { type RetentionSchema, type Topic, TopicService } from "../gen/trunkline/v1/topic_pb.js";
 import { type ClientOptions, Connection, Endpoint } from "./connection.js";
 import { Consumer, type ConsumerOptions } from "./consumer.js";
@@ -34,6 +35,7 @@ export class Client {
   readonly topics: Stub<typeof TopicService>;
   readonly producers: Stub<typeof ProducerService>;
   readonly consumers: Stub<typeof ConsumerService>;
+  readonly subscriptions: Stub<typeof SubscriptionService>;
   readonly access: Stub<typeof AccessService>;
   readonly overview: Stub<typeof OverviewService>;
   readonly #endpoint: Endpoint;
@@ -46,6 +48,7 @@ export class Client {
     this.topics = createClient(TopicService, transport);
     this.producers = createClient(ProducerService, transport);
     this.consumers = createClient(ConsumerService, transport);
+    this.subscriptions = createClient(SubscriptionService, transport);
     this.access = createClient(AccessService, transport);
     this.overview = createClient(OverviewService, transport);
   }

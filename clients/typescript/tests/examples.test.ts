@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import pg from "pg";
 import { Broker } from "./broker.ts";
-import { client, limits, makeTopic, newName, range, take, topics } from "./shared.ts";
+import { client, limits, makeTopic, newName, publish, range, take, topics } from "./shared.ts";
 
 const runToItsEnd = promisify(execFile);
 
@@ -47,6 +47,19 @@ test("produce and consume", limits, async () => {
   );
   if (consuming.exitCode === null) await once(consuming, "exit");
   assert.equal(consuming.exitCode, 0);
+});
+
+test("work", limits, async () => {
+  const topic = await makeTopic();
+  await publish(topic, ["one", "two"]);
+  const work = command("work", topic, "resize");
+  const { stdout } = await runToItsEnd(process.execPath, work, options);
+  assert.equal(stdout, "0 one (attempt 1)\n1 two (attempt 1)\n");
+  const { subscription } = await client.subscriptions.getSubscription({
+    topic,
+    subscriptionId: "resize",
+  });
+  assert.equal(subscription?.floor, 2n);
 });
 
 test("produce stores once despite a restart", limits, async () => {

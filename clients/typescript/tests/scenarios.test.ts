@@ -1,4 +1,4 @@
-// The scenarios of SCENARIOS.md.
+// The scenarios of SCENARIOS.md about topics, producers and consumers.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -5,6 +5,7 @@ import static io.trunkline.examples.TestTopic.SHOP;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import java.util.List;
 import org.junit.jupiter.api.Test;
 
 class ExamplesTest {
@@ -41,6 +42,21 @@ class ExamplesTest {
             consume.exitValue();
         }
         assertEquals(1_500, topic.billing().getPosition());
+    }
+
+    @Test
+    void work() throws Exception {
+        var topic = TestTopic.create();
+        topic.publish(TestTopic.numbered(0, 2));
+        var subscription = new TestSubscription(topic);
+        try (var work = ExampleProgram.start(
+                System.getenv("TRUNKLINE_TARGET"), Work.class, topic.name(), TestSubscription.RESIZE)) {
+            assertEquals(
+                    List.of("0 message 0 (attempt 1)", "1 message 1 (attempt 1)"),
+                    work.output().lines().toList());
+            assertEquals(0, work.exitValue());
+        }
+        assertEquals(2, subscription.describe().getFloor());
     }
 
     @Test

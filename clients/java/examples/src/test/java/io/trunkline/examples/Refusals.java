@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.Message;
 import com.google.rpc.BadRequest;
+import com.google.rpc.BadRequest.FieldViolation;
 import com.google.rpc.ErrorInfo;
 import io.grpc.Status.Code;
 import io.grpc.StatusException;
@@ -22,8 +23,8 @@ final class Refusals {
         return info;
     }
 
-    static String violatedField(StatusException refused) throws InvalidProtocolBufferException {
-        return detail(BadRequest.class, refused).getFieldViolations(0).getField();
+    static FieldViolation violation(StatusException refused) throws InvalidProtocolBufferException {
+        return detail(BadRequest.class, refused).getFieldViolations(0);
     }
 
     private static <T extends Message> T detail(Class<T> type, StatusException refused)

@@ -1,7 +1,7 @@
 package io.trunkline.examples;
 
 import static io.trunkline.examples.Refusals.assertRefused;
-import static io.trunkline.examples.Refusals.violatedField;
+import static io.trunkline.examples.Refusals.violation;
 import static io.trunkline.examples.TestTopic.BILLING;
 import static io.trunkline.examples.TestTopic.SHOP;
 import static io.trunkline.examples.TestTopic.numbered;
@@ -73,7 +73,7 @@ class RegistrationTest {
                 () -> topic.topics().createTopic(CreateTopicRequest.newBuilder().setTopic("no/slashes").build()));
         var invalid = assertRefused(Code.INVALID_ARGUMENT, "INVALID_FIELD", misnamed);
         assertEquals("topic", invalid.getMetadataOrThrow("field"));
-        assertEquals("topic", violatedField(misnamed));
+        assertEquals("topic", violation(misnamed).getField());
 
         var unknown = assertThrows(
                 StatusException.class,

@@ -20,6 +20,8 @@ import io.trunkline.v1.ProducerServiceGrpc.ProducerServiceBlockingV2Stub;
 import io.trunkline.v1.PublishRequest;
 import io.trunkline.v1.RegisterConsumerRequest;
 import io.trunkline.v1.RegisterProducerRequest;
+import io.trunkline.v1.SubscriptionServiceGrpc;
+import io.trunkline.v1.SubscriptionServiceGrpc.SubscriptionServiceBlockingV2Stub;
 import io.trunkline.v1.TopicServiceGrpc;
 import io.trunkline.v1.TopicServiceGrpc.TopicServiceBlockingV2Stub;
 import java.util.List;
@@ -68,6 +70,10 @@ record TestTopic(Channel channel, String name) {
 
     ConsumerServiceBlockingV2Stub consumers() {
         return ConsumerServiceGrpc.newBlockingV2Stub(channel).withDeadlineAfter(DEADLINE_SECONDS, SECONDS);
+    }
+
+    SubscriptionServiceBlockingV2Stub subscriptions() {
+        return SubscriptionServiceGrpc.newBlockingV2Stub(channel).withDeadlineAfter(DEADLINE_SECONDS, SECONDS);
     }
 
     void publish(List<NewMessage> messages) throws StatusException {
