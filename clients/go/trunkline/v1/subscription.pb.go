@@ -36,7 +36,8 @@ const (
 	Stalled_LIMIT_WORKER_BYTES Stalled_Limit = 2
 	// All workers together have 100,000 messages.
 	Stalled_LIMIT_OUTSTANDING Stalled_Limit = 3
-	// 200,000 messages wait to be delivered again, so that no new ones are.
+	// 200,000 messages wait to be delivered again, or until they are due, so that no
+	// new ones are delivered.
 	Stalled_LIMIT_RETRIED Stalled_Limit = 4
 )
 
@@ -108,7 +109,35 @@ type DeliveryPolicy struct {
 	//
 	// headers:name, headers.name = "value", headers.name != "value",
 	// hasPrefix(headers.name, "value"), NOT, AND, OR and parentheses.
-	Filter        string `protobuf:"bytes,5,opt,name=filter,proto3" json:"filter,omitempty"`
+	Filter string `protobuf:"bytes,5,opt,name=filter,proto3" json:"filter,omitempty"`
+	// The topic to which a message is moved in place of being parked: when it is
+	// rejected, or was delivered max_deliveries times. It must exist, and not be the
+	// subscription's own. If empty, messages are parked.
+	//
+	// The copy keeps the key, the payload and the headers, and says in headers of its
+	// own where it comes from: trunkline-dead-letter-topic, -subscription, -offset,
+	// -attempts and -reason. It is stored in the same transaction that settles the
+	// message. If the topic is missing by then, or the copy would be too large, the
+	// message is parked.
+	DeadLetterTopic string `protobuf:"bytes,6,opt,name=dead_letter_topic,json=deadLetterTopic,proto3" json:"dead_letter_topic,omitempty"`
+	// Whether no message is delivered while a worker may still settle an earlier
+	// delivery of it. What a worker has when its stream ends stays with it until its
+	// deadline, and can be settled by other calls. A broker that takes the
+	// subscription over first waits until the deadlines of what was delivered before
+	// have passed.
+	ExactlyOnce bool `protobuf:"varint,7,opt,name=exactly_once,json=exactlyOnce,proto3" json:"exactly_once,omitempty"`
+	// How many messages all workers together can have at a time: at most 100,000,
+	// which 0 means.
+	MaxOutstandingMessages int32 `protobuf:"varint,8,opt,name=max_outstanding_messages,json=maxOutstandingMessages,proto3" json:"max_outstanding_messages,omitempty"`
+	// How many bytes of messages all workers together can have at a time, as they are
+	// encoded; 0 means no limit. A message that is larger is delivered when no worker
+	// has any.
+	MaxOutstandingBytes int64 `protobuf:"varint,9,opt,name=max_outstanding_bytes,json=maxOutstandingBytes,proto3" json:"max_outstanding_bytes,omitempty"`
+	// Whether messages with the same key are delivered in order, and to one worker at
+	// a time. A message that is to be delivered again holds up those of its key that
+	// follow it; those that workers have are taken back. Messages without a key are in
+	// no order.
+	OrderedByKey  bool `protobuf:"varint,10,opt,name=ordered_by_key,json=orderedByKey,proto3" json:"ordered_by_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -178,6 +207,41 @@ func (x *DeliveryPolicy) GetFilter() string {
 	return ""
 }
 
+func (x *DeliveryPolicy) GetDeadLetterTopic() string {
+	if x != nil {
+		return x.DeadLetterTopic
+	}
+	return ""
+}
+
+func (x *DeliveryPolicy) GetExactlyOnce() bool {
+	if x != nil {
+		return x.ExactlyOnce
+	}
+	return false
+}
+
+func (x *DeliveryPolicy) GetMaxOutstandingMessages() int32 {
+	if x != nil {
+		return x.MaxOutstandingMessages
+	}
+	return 0
+}
+
+func (x *DeliveryPolicy) GetMaxOutstandingBytes() int64 {
+	if x != nil {
+		return x.MaxOutstandingBytes
+	}
+	return 0
+}
+
+func (x *DeliveryPolicy) GetOrderedByKey() bool {
+	if x != nil {
+		return x.OrderedByKey
+	}
+	return false
+}
+
 // A consumer whose messages many workers share.
 type Subscription struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -192,7 +256,7 @@ type Subscription struct {
 	Floor int64 `protobuf:"varint,4,opt,name=floor,proto3" json:"floor,omitempty"`
 	// The offset that the topic's next message will get.
 	Head int64 `protobuf:"varint,5,opt,name=head,proto3" json:"head,omitempty"`
-	// How many messages are stored to be delivered again.
+	// How many messages are stored to be delivered again, or until they are due.
 	RetriedMessages int64 `protobuf:"varint,6,opt,name=retried_messages,json=retriedMessages,proto3" json:"retried_messages,omitempty"`
 	// How many messages are parked.
 	ParkedMessages int64 `protobuf:"varint,7,opt,name=parked_messages,json=parkedMessages,proto3" json:"parked_messages,omitempty"`
@@ -2856,7 +2920,7 @@ var File_trunkline_v1_subscription_proto protoreflect.FileDescriptor
 
 const file_trunkline_v1_subscription_proto_rawDesc = "" +
 	"\n" +
-	"\x1ftrunkline/v1/subscription.proto\x12\ftrunkline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btrunkline/v1/consumer.proto\x1a\x1atrunkline/v1/message.proto\"\x85\x02\n" +
+	"\x1ftrunkline/v1/subscription.proto\x12\ftrunkline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btrunkline/v1/consumer.proto\x1a\x1atrunkline/v1/message.proto\"\xe8\x03\n" +
 	"\x0eDeliveryPolicy\x12<\n" +
 	"\fack_deadline\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\vackDeadline\x12:\n" +
 	"\vmin_backoff\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\n" +
@@ -2864,7 +2928,13 @@ const file_trunkline_v1_subscription_proto_rawDesc = "" +
 	"\vmax_backoff\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"maxBackoff\x12%\n" +
 	"\x0emax_deliveries\x18\x04 \x01(\x05R\rmaxDeliveries\x12\x16\n" +
-	"\x06filter\x18\x05 \x01(\tR\x06filter\"\xd4\x02\n" +
+	"\x06filter\x18\x05 \x01(\tR\x06filter\x12*\n" +
+	"\x11dead_letter_topic\x18\x06 \x01(\tR\x0fdeadLetterTopic\x12!\n" +
+	"\fexactly_once\x18\a \x01(\bR\vexactlyOnce\x128\n" +
+	"\x18max_outstanding_messages\x18\b \x01(\x05R\x16maxOutstandingMessages\x122\n" +
+	"\x15max_outstanding_bytes\x18\t \x01(\x03R\x13maxOutstandingBytes\x12$\n" +
+	"\x0eordered_by_key\x18\n" +
+	" \x01(\bR\forderedByKey\"\xd4\x02\n" +
 	"\fSubscription\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12'\n" +
 	"\x0fsubscription_id\x18\x02 \x01(\tR\x0esubscriptionId\x124\n" +
