@@ -54,6 +54,7 @@ mod builder;
 mod connect;
 mod consumer;
 mod credentials;
+mod deliver_at;
 mod ensure;
 mod error;
 mod message;

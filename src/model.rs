@@ -3,6 +3,7 @@
 
 mod access;
 mod audit;
+mod deliver_at;
 mod draft;
 mod endpoint;
 mod filter;
@@ -25,6 +26,7 @@ pub use access::{
     TopicPattern,
 };
 pub use audit::{Act, AuditEntry, AuditFilter, AuditPlace, AuditRecord, Origin, Outcome};
+pub use deliver_at::DeliverAt;
 pub use draft::{Draft, Sequences, Stamp};
 pub use endpoint::Endpoint;
 pub use filter::{Filter, FilterError};

@@ -52,6 +52,13 @@ pub const MAX_HEADERS_BYTES: usize = 16 * 1024;
 /// The most bytes of a header's name.
 pub const MAX_HEADER_NAME_BYTES: usize = 255;
 
+/// The header that holds when a message is to be delivered, in RFC 3339. It is what
+/// [`NewMessage::deliver_at`] becomes.
+pub const DELIVER_AT_HEADER: &str = "trunkline-deliver-at";
+
+/// How far ahead a message may be to be delivered.
+pub const MAX_DELIVERY_DELAY: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3_600);
+
 impl Elements for raw::PublishRequest {
     const FIELD: u32 = field_numbers::publish_request::MESSAGES;
     const MOST: usize = MAX_REQUEST_MESSAGES;

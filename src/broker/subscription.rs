@@ -6,6 +6,7 @@
 
 mod bits;
 mod changes;
+mod delays;
 pub(crate) mod deliveries;
 mod exceptions;
 mod gathering;

@@ -106,7 +106,7 @@ impl Copy<'_> {
 
     async fn send(&mut self, message: Message) -> Result<(), Failure> {
         let Message { payload, key, headers, .. } = message;
-        let copy = NewMessage { payload, key, headers };
+        let copy = NewMessage { payload, key, headers, ..NewMessage::default() };
         self.sent.push(self.producer.send(copy).await?);
         Ok(())
     }

@@ -3,6 +3,7 @@
 mod bad_lines;
 mod checkpoint;
 mod checks;
+mod delay;
 mod dry_run;
 mod file_state;
 mod follow;

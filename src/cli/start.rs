@@ -40,7 +40,7 @@ fn parse_time(text: &str) -> Result<SystemTime, String> {
 
 /// Parses RFC 3339, where a missing zone means UTC. A leap second counts as the last nanosecond
 /// before the next second, as databases have no leap seconds.
-fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+pub(super) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     // The parser accepts any character between the date and the time.
     if !matches!(text.as_bytes().get(10)?, b'T' | b't' | b' ') {
         return None;

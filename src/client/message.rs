@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 
-use super::error::Error;
+use super::{deliver_at, error::Error};
 use crate::proto::{
     self, MAX_HEADER_NAME_BYTES, MAX_HEADERS, MAX_HEADERS_BYTES, MAX_MESSAGE_BYTES, NewMessage,
 };
@@ -103,15 +103,16 @@ impl From<&str> for NewMessage {
 
 /// Checks a message against the broker's limits; returns the bytes of its payload, key and headers.
 pub(super) fn checked_size(message: &NewMessage) -> Result<usize, Error> {
-    let headers = if message.headers.is_empty() { 0 } else { checked_headers(message)? };
+    let has_any = !message.headers.is_empty() || message.deliver_at.is_some();
+    let headers = if has_any { checked_headers(message)? } else { 0 };
     let size = message.payload.len() + message.key.as_ref().map_or(0, Bytes::len) + headers;
     limit("the message", size, MAX_MESSAGE_BYTES, "bytes")?;
     Ok(size)
 }
 
 fn checked_headers(message: &NewMessage) -> Result<usize, Error> {
-    limit("headers", message.headers.len(), MAX_HEADERS, "entries")?;
-    let mut bytes = 0;
+    let (more, mut bytes) = deliver_at::checked(message)?;
+    limit("headers", message.headers.len() + more, MAX_HEADERS, "entries")?;
     for (name, value) in &message.headers {
         if name.is_empty() {
             return Err(invalid("headers", "hold an empty name"));

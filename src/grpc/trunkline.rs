@@ -4,6 +4,7 @@ pub(crate) mod access;
 mod access_requests;
 pub(crate) mod consumers;
 pub(crate) mod decode;
+mod deliver_at;
 mod encode;
 pub(crate) mod frames;
 #[cfg(fuzzing)]

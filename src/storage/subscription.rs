@@ -114,7 +114,7 @@ impl Storage {
                 let deltas = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
                 let statement = "-- find_retries
                     select \"offset\", attempts,
-                           (extract(epoch from greatest(due - now(), interval '0')) * 1000)::bigint
+                           ceil(extract(epoch from greatest(due - now(), interval '0')) * 1000)::bigint
                     from trunkline.subscription_message
                     where topic_id = $1 and id = $2 and due is not null";
                 let rows = transaction.query(statement, &keys).await?;
@@ -263,8 +263,10 @@ impl<'a> MessageRows<'a> {
                 };
                 let number = |attempts: &u32| i32::try_from(*attempts).unwrap_or(i32::MAX);
                 rows.attempts.push(attempts.map(number));
-                let milliseconds =
-                    |due: &Duration| i64::try_from(due.as_millis()).unwrap_or(i64::MAX);
+                // Rounded up, so that no message is delivered before its time.
+                let milliseconds = |due: &Duration| {
+                    i64::try_from(due.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
+                };
                 rows.due_ms.push(due_in.map(milliseconds));
                 if let Some(reason) = reason
                     && rows.reasons.last() != Some(&&**reason)

@@ -11,6 +11,7 @@ use crate::{
         error::Error,
         log::{messages::Messages, topics::LogReader},
         subscription::{
+            delays,
             deliveries::DeliveryId,
             gathering::Gathered,
             reads::{MAX_WANTED, Next, Outcome, Reads},
@@ -28,8 +29,12 @@ const MAX_OUTSTANDING: usize = 100_000;
 /// How many messages may be delivered again. Beyond that, no new ones are handed out until some are settled.
 pub(super) const MAX_EXCEPTIONS: usize = 200_000;
 
-/// How many workers are answered, and how many messages a filter leaves out, before the owner looks for what
-/// else it has to do.
+/// How many rows may wait to be stored. Beyond that, no new messages are handed out until some are: one write
+/// stores them all, and others wait for it.
+const MAX_UNSTORED_ROWS: usize = 20_000;
+
+/// How many workers are answered, and how many messages are left out or delayed, before the owner looks for
+/// what else it has to do.
 const MAX_ANSWERS: usize = 16;
 const MAX_LEFT_OUT: usize = 10_000;
 
@@ -46,8 +51,10 @@ pub(super) struct Handout {
     pub receivers: VecDeque<Receiver>,
     /// Whether more can be handed out at once.
     has_more: bool,
-    /// How many messages the filter has left out in this pass.
+    /// How many messages the filter has left out, and how many were delayed, in this pass.
     left_out: usize,
+    /// Whether rows must be stored before more can be handed out.
+    waits_for_write: bool,
     /// What was due then was offered to all who wait.
     offered_at: Option<Instant>,
     failing: Option<Failing>,
@@ -99,6 +106,7 @@ impl Handout {
             receivers,
             has_more: false,
             left_out: 0,
+            waits_for_write: false,
             offered_at: None,
             failing: None,
         }
@@ -137,12 +145,12 @@ impl Handout {
 
     /// Whether it is not known yet what there is for everyone who waits.
     fn is_looking(&self) -> bool {
-        self.reads.is_under_way() || self.has_more || self.failing.is_some()
+        self.reads.is_under_way() || self.has_more || self.waits_for_write || self.failing.is_some()
     }
 
     /// Hands out what there is, to those who have waited the longest.
     pub(super) fn hand_out(&mut self, now: Instant) {
-        (self.has_more, self.left_out) = (false, 0);
+        (self.has_more, self.waits_for_write, self.left_out) = (false, false, 0);
         if self.failing.is_some_and(|failing| failing.retry_at > now) {
             return;
         }
@@ -239,11 +247,17 @@ impl Handout {
                 self.has_more = true;
                 return Some(Found::Reading);
             }
+            if self.state.unstored_rows() >= MAX_UNSTORED_ROWS {
+                // They are stored next, and the owner is woken when they are.
+                self.waits_for_write = true;
+                return Some(Found::Reading);
+            }
             if self.state.exceptions() >= MAX_EXCEPTIONS {
                 return Some(Found::Idle(Idle::Stalled(Limit::Retried)));
             }
             match self.reads.next_new(range, gathered.limits()) {
-                Next::Messages(messages) if self.skip_filtered(&messages) => {}
+                Next::Messages(messages)
+                    if self.skip_filtered(&messages) || self.delay(&messages) => {}
                 Next::Messages(messages) if gathered.has_room_for(&messages) => {
                     gathered.add(messages, &mut self.state);
                 }
@@ -272,6 +286,14 @@ impl Handout {
             self.state.leave_out(message.offset);
         }
         self.left_out > before
+    }
+
+    /// Has messages wait whose time has not come. Returns false if there are none.
+    fn delay(&mut self, messages: &Messages) -> bool {
+        let room = MAX_EXCEPTIONS.saturating_sub(self.state.exceptions());
+        let delayed = delays::delay(messages, &mut self.state, room);
+        self.left_out += delayed;
+        delayed > 0
     }
 
     /// The next messages that were never handed out.

@@ -212,11 +212,8 @@ impl State {
         let replayed = parked.iter().filter(|offset| {
             let is_parked = !self.is_exception(**offset) && **offset >= self.removed_before;
             if is_parked {
-                let exception = Exception { attempts: 0, due: Some(now), is_stored: true };
-                self.exceptions.put(**offset, exception);
-                self.unstored.rows.insert(**offset, Row::Retry { attempts: 0, due: now });
-                // After a seek back, it may count as new.
-                self.settle_one(**offset);
+                // It is settled, too: after a seek back, it may count as new.
+                self.wait_stored(**offset, 0, now);
             }
             is_parked
         });
@@ -234,6 +231,19 @@ impl State {
             is_parked
         });
         discarded.count()
+    }
+
+    /// Has a message wait that was never handed out: it is delivered at that time.
+    pub(crate) fn delay(&mut self, offset: Offset, due: Instant) {
+        self.wait_stored(offset, 0, due);
+        self.next = self.settled.next_open(self.next);
+    }
+
+    /// Has a message wait until it is due, with a row.
+    fn wait_stored(&mut self, offset: Offset, attempts: u32, due: Instant) {
+        self.exceptions.put(offset, Exception { attempts, due: Some(due), is_stored: true });
+        self.unstored.rows.insert(offset, Row::Retry { attempts, due });
+        self.settle_one(offset);
     }
 
     /// Settles a message that was never handed out, and is not to be.
@@ -303,6 +313,11 @@ impl State {
         self.has_unstored().then(|| std::mem::take(&mut self.unstored))
     }
 
+    /// How many rows are to be stored.
+    pub(crate) fn unstored_rows(&self) -> usize {
+        self.unstored.rows.len()
+    }
+
     fn has_unstored(&self) -> bool {
         let Unstored { settled, rows, floor_moved } = &self.unstored;
         !settled.is_empty() || !rows.is_empty() || *floor_moved
@@ -351,10 +366,7 @@ impl State {
             return self.park(message, reason.into());
         }
         let due = now + delay.unwrap_or_else(|| self.policy.retry_delay(attempt));
-        self.exceptions
-            .put(offset, Exception { attempts: attempt, due: Some(due), is_stored: true });
-        self.unstored.rows.insert(offset, Row::Retry { attempts: attempt, due });
-        self.settle_one(offset);
+        self.wait_stored(offset, attempt, due);
     }
 
     /// A worker has gone, or its time is up.

@@ -145,6 +145,7 @@ pub(in super::super) const EXAMPLES: &[(&str, &[&str])] = &[
             "trunkline produce orders --producer till --register orders.txt",
             "tail -f app.log | trunkline produce app --producer host-1 --register",
             "trunkline produce orders --producer till --resume orders.log",
+            "echo 'call back' | trunkline produce jobs --producer till --register --delay 1h",
         ],
     ),
     (

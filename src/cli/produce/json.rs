@@ -63,6 +63,7 @@ pub(super) fn message(line: &[u8]) -> Result<NewMessage, Problem> {
         payload: payload.0,
         key: key.map(|key| key.0),
         headers: headers.map(|headers| headers.0).unwrap_or_default(),
+        ..NewMessage::default()
     })
 }
 

@@ -1,12 +1,15 @@
 //! Turns lines into messages.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::{super::lines::Line, foreign_json, json, problem::Problem};
+use super::{super::lines::Line, delay, foreign_json, json, problem::Problem};
 use crate::proto::{MAX_MESSAGE_BYTES, NewMessage};
 
 /// The header of a cut line that contains the length of the whole line.
@@ -68,6 +71,9 @@ pub(super) struct Rule {
     /// Headers of all messages.
     pub(super) headers: BTreeMap<String, String>,
     pub(super) on_bad_line: OnBadLine,
+    /// How long after it is read a line is to be delivered to workers, if not at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) delay: Option<Duration>,
 }
 
 /// A line's message.
@@ -109,6 +115,10 @@ impl Rule {
             let own = std::mem::replace(&mut message.headers, self.headers.clone());
             // A line's own headers take precedence.
             message.headers.extend(own);
+        }
+        if let Some(delay) = self.delay {
+            let (name, value) = delay::header(SystemTime::now() + delay);
+            message.headers.entry(name).or_insert(value);
         }
         let fits = is_whole.then(|| message.check());
         match fits {
@@ -175,10 +185,11 @@ pub(super) fn cut_payload(payload: &mut Bytes, room: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::DELIVER_AT_HEADER;
 
     fn rule(form: Form, headers: &[(&str, &str)], on_bad_line: OnBadLine) -> Rule {
         let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        Rule { form, headers, on_bad_line }
+        Rule { form, headers, on_bad_line, delay: None }
     }
 
     fn keyed(separator: &str) -> Form {
@@ -271,11 +282,33 @@ mod tests {
     }
 
     #[test]
+    fn a_line_is_delayed_unless_it_says_when_it_is_to_be_delivered() {
+        let delay = Duration::from_secs(60);
+        let delayed = |rule: Rule| Rule { delay: Some(delay), ..rule };
+        let plain = delayed(rule(Form::Payload, &[], OnBadLine::Cut));
+        let before = SystemTime::now();
+        for length in [1, 2 * MAX_MESSAGE_BYTES] {
+            let shaped = plain.shape(&line(vec![b'x'; length], MAX_MESSAGE_BYTES)).unwrap();
+            let text = &shaped.message.headers[DELIVER_AT_HEADER];
+            let wait = humantime::parse_rfc3339(text).unwrap().duration_since(before).unwrap();
+            assert!(wait >= delay && wait < 2 * delay, "{wait:?}");
+        }
+        let json = delayed(rule(Form::Json, &[], OnBadLine::Stop));
+        let own = r#"{"payload":"x","headers":{"trunkline-deliver-at":"2026-01-01T00:00:00Z"}}"#;
+        let message = message(&json, own).unwrap();
+        assert_eq!(message.headers[DELIVER_AT_HEADER], "2026-01-01T00:00:00Z");
+    }
+
+    #[test]
     fn a_rule_is_stored_as_json() {
         for form in [Form::Payload, keyed(":"), Form::WholeJson { key: None }] {
-            let rule = rule(form, &[("a", "b")], OnBadLine::Cut);
-            let text = serde_json::to_string(&rule).unwrap();
-            assert_eq!(serde_json::from_str::<Rule>(&text).unwrap(), rule, "{text}");
+            let mut rule = rule(form, &[("a", "b")], OnBadLine::Cut);
+            for delay in [None, Some(Duration::from_millis(1_500))] {
+                rule.delay = delay;
+                let text = serde_json::to_string(&rule).unwrap();
+                assert_eq!(text.contains("delay"), delay.is_some(), "{text}");
+                assert_eq!(serde_json::from_str::<Rule>(&text).unwrap(), rule, "{text}");
+            }
         }
     }
 }

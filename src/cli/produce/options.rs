@@ -10,6 +10,7 @@ use super::{
         failure::Failure,
         name_value::{self, NameValue},
     },
+    delay::DelayArgs,
     file_state::BadLinesDestination,
     follow::FollowArgs,
     message::{Form, OnBadLine, Rule},
@@ -72,6 +73,8 @@ pub(in super::super) struct ProduceArgs {
     /// header of the same name takes precedence.
     #[arg(long = "header", value_name = "NAME=VALUE")]
     headers: Vec<NameValue>,
+    #[command(flatten)]
+    delay: DelayArgs,
     /// Lines are JSON objects as `consume --json` prints them: with a payload, which is required, a
     /// key and headers. Bytes that are not text are {"base64": "…"}. Offset, time and producer are
     /// ignored; other fields are refused.
@@ -131,11 +134,12 @@ impl ProduceArgs {
         if self.bad_lines_topic.as_ref() == Some(&self.topic) {
             return Err(Failure::usage("--bad-lines-topic is the topic itself"));
         }
-        let headers = name_value::unique("--header", &self.headers)?;
+        let mut headers = name_value::unique("--header", &self.headers)?;
+        self.delay.add_to(&mut headers)?;
         // With headers that break a limit, no line could be a message.
         let message = NewMessage { headers: headers.clone(), ..NewMessage::default() };
         message.check().map_err(|error| Failure::usage(format!("--header: {error}")))?;
-        Ok(Rule { form, headers, on_bad_line })
+        Ok(Rule { form, headers, on_bad_line, delay: self.delay.delay()? })
     }
 
     fn form(&self) -> Result<Form, Failure> {

@@ -1,17 +1,21 @@
 //! Decodes requests into the broker's types. Invalid requests are refused here, naming the field.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use prost_types::{FieldMask, Timestamp};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::deliver_at;
 use crate::{
     broker::{
         Commit, CommitMode, Consume, FrameLimits, NewTopic, OnBusy, Publish, Pull, Stop, TrimTo,
     },
     model::{
-        ConsumerId, Epoch, InvalidInput, InvalidValue, Labels, MAX_MESSAGE_BYTES,
+        ConsumerId, DeliverAt, Epoch, InvalidInput, InvalidValue, Labels, MAX_MESSAGE_BYTES,
         MAX_REQUEST_MESSAGES, Message, NewMessages, Offset, Origin, ProducerId, Retention,
         Sequence, Start, TimeBound, TopicChanges, TopicName,
     },
@@ -30,6 +34,7 @@ const _: () = {
     assert!(proto::MAX_HEADERS == Labels::MAX_ENTRIES);
     assert!(proto::MAX_HEADERS_BYTES == Labels::MAX_BYTES);
     assert!(proto::MAX_HEADER_NAME_BYTES == Labels::MAX_NAME_BYTES);
+    assert!(proto::MAX_DELIVERY_DELAY.as_secs() == DeliverAt::MAX_DELAY.as_secs());
 };
 
 type Decoded<T> = Result<T, InvalidInput>;
@@ -250,23 +255,25 @@ fn not_negative(field: &str, value: i64) -> Decoded<i64> {
 fn message((index, message): (usize, Bounded<UnboundedMessage>)) -> Decoded<Message> {
     let within = |invalid: InvalidInput| invalid.within(&format!("messages[{index}]"));
     let message = bounded(message, "headers", "entries").map_err(within)?;
-    let UnboundedMessage { payload, key, headers } = message;
-    let headers = match headers.is_empty() {
+    let UnboundedMessage { payload, key, headers, deliver_at } = message;
+    let headers = match headers.is_empty() && deliver_at.is_none() {
         true => Labels::default(),
-        false => self::headers(headers).map_err(within)?,
+        false => self::headers(headers, deliver_at).map_err(within)?,
     };
     Ok(Message { payload, key, headers })
 }
 
-/// A message's headers. Of two entries with the same name the last one counts, as in every protobuf
-/// map.
-fn headers(entries: Vec<HeadersEntry>) -> Decoded<Labels> {
+/// A message's headers, with the one that says when it is to be delivered. Of two entries with the same
+/// name the last one counts, as in every protobuf map.
+fn headers(entries: Vec<HeadersEntry>, deliver_at: Option<Timestamp>) -> Decoded<Labels> {
     let text = |bytes: &[u8]| match str::from_utf8(bytes) {
         Ok(text) => Ok(text.to_owned()),
         Err(_) => Err(InvalidInput::new("headers", "holds a name or a value that is not UTF-8")),
     };
     let entries = entries.iter().map(|HeadersEntry { key, value }| Ok((text(key)?, text(value)?)));
-    in_field("headers", Labels::parse(entries.collect::<Decoded<_>>()?))
+    let mut entries = entries.collect::<Decoded<_>>()?;
+    deliver_at::add_to(&mut entries, deliver_at, SystemTime::now)?;
+    in_field("headers", Labels::parse(entries))
 }
 
 /// Four requests name a position in the log, each with a oneof of its own.

@@ -124,6 +124,7 @@ async fn store(
         payload: Bytes::from(of("payload").replace("\r\n", "\n")),
         key: (!key.is_empty()).then(|| Bytes::from(key)),
         headers: form::pairs("headers", &of("headers"))?,
+        ..NewMessage::default()
     };
     let topic = topic.to_owned();
     let request =

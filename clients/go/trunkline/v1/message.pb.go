@@ -131,7 +131,15 @@ type NewMessage struct {
 	// Named values that accompany the payload: at most 64 entries and 16 KiB in
 	// total. A name has 1 to 255 bytes. Names and values must not contain a NUL
 	// character.
-	Headers       map[string]string `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Headers map[string]string `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// When workers of shared subscriptions get the message: not before this time,
+	// which may be up to 30 days ahead. If it has passed, or is absent, they get
+	// the message at once. Readers in order ignore it: Consume, Pull,
+	// ReadMessages, and SQL. The time is stored as the header
+	// trunkline-deliver-at, in RFC 3339, and counts toward the limits of headers.
+	// A message that sets that header itself means the same; INVALID_ARGUMENT if
+	// it sets both.
+	DeliverAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=deliver_at,json=deliverAt,proto3" json:"deliver_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -183,6 +191,13 @@ func (x *NewMessage) GetKey() []byte {
 func (x *NewMessage) GetHeaders() map[string]string {
 	if x != nil {
 		return x.Headers
+	}
+	return nil
+}
+
+func (x *NewMessage) GetDeliverAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeliverAt
 	}
 	return nil
 }
@@ -340,12 +355,14 @@ var File_trunkline_v1_message_proto protoreflect.FileDescriptor
 
 const file_trunkline_v1_message_proto_rawDesc = "" +
 	"\n" +
-	"\x1atrunkline/v1/message.proto\x12\ftrunkline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x01\n" +
+	"\x1atrunkline/v1/message.proto\x12\ftrunkline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x01\n" +
 	"\n" +
 	"NewMessage\x12\x18\n" +
 	"\apayload\x18\x01 \x01(\fR\apayload\x12\x15\n" +
 	"\x03key\x18\x02 \x01(\fH\x00R\x03key\x88\x01\x01\x12?\n" +
-	"\aheaders\x18\x03 \x03(\v2%.trunkline.v1.NewMessage.HeadersEntryR\aheaders\x1a:\n" +
+	"\aheaders\x18\x03 \x03(\v2%.trunkline.v1.NewMessage.HeadersEntryR\aheaders\x129\n" +
+	"\n" +
+	"deliver_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tdeliverAt\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x06\n" +
@@ -397,13 +414,14 @@ var file_trunkline_v1_message_proto_goTypes = []any{
 }
 var file_trunkline_v1_message_proto_depIdxs = []int32{
 	4, // 0: trunkline.v1.NewMessage.headers:type_name -> trunkline.v1.NewMessage.HeadersEntry
-	5, // 1: trunkline.v1.Message.headers:type_name -> trunkline.v1.Message.HeadersEntry
-	6, // 2: trunkline.v1.Message.publish_time:type_name -> google.protobuf.Timestamp
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	6, // 1: trunkline.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
+	5, // 2: trunkline.v1.Message.headers:type_name -> trunkline.v1.Message.HeadersEntry
+	6, // 3: trunkline.v1.Message.publish_time:type_name -> google.protobuf.Timestamp
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_trunkline_v1_message_proto_init() }

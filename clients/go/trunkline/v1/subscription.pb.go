@@ -36,7 +36,8 @@ const (
 	Stalled_LIMIT_WORKER_BYTES Stalled_Limit = 2
 	// All workers together have 100,000 messages.
 	Stalled_LIMIT_OUTSTANDING Stalled_Limit = 3
-	// 200,000 messages wait to be delivered again, so that no new ones are.
+	// 200,000 messages wait to be delivered again, or until they are due, so that no
+	// new ones are delivered.
 	Stalled_LIMIT_RETRIED Stalled_Limit = 4
 )
 
@@ -255,7 +256,7 @@ type Subscription struct {
 	Floor int64 `protobuf:"varint,4,opt,name=floor,proto3" json:"floor,omitempty"`
 	// The offset that the topic's next message will get.
 	Head int64 `protobuf:"varint,5,opt,name=head,proto3" json:"head,omitempty"`
-	// How many messages are stored to be delivered again.
+	// How many messages are stored to be delivered again, or until they are due.
 	RetriedMessages int64 `protobuf:"varint,6,opt,name=retried_messages,json=retriedMessages,proto3" json:"retried_messages,omitempty"`
 	// How many messages are parked.
 	ParkedMessages int64 `protobuf:"varint,7,opt,name=parked_messages,json=parkedMessages,proto3" json:"parked_messages,omitempty"`

@@ -27,7 +27,7 @@ const MESSAGES: i64 = 40;
 
 #[derive(Clone, Debug)]
 enum Act {
-    /// A worker takes so many messages: those that are due first, then new ones.
+    /// A worker takes so many messages: those that are due first, then new ones whose time has come.
     Take { count: usize },
     /// A worker settles part of one of the deliveries that there were.
     Settle { delivery: prop::sample::Index, from: usize, count: usize, verdict: Verdict },
@@ -151,16 +151,21 @@ struct Run {
     removed_before: i64,
     /// Messages before it were removed.
     log_start: i64,
+    /// When each message is to be delivered.
+    deliver_at: Vec<Instant>,
 }
 
 impl Run {
-    fn new(policy: DeliveryPolicy) -> Self {
+    /// Messages whose times are so many seconds ahead.
+    fn new(policy: DeliveryPolicy, delays: &[u64]) -> Self {
         let database = Database { floor: Offset(0), deltas: Vec::new(), rows: BTreeMap::new() };
         let state = database.load(policy.clone(), DeliveryId(1 << 32));
         let fates = vec![Fate::New; MESSAGES as usize];
+        let now = Instant::now();
         Self {
             policy,
-            now: Instant::now(),
+            now,
+            deliver_at: delays.iter().map(|delay| now + Duration::from_secs(*delay)).collect(),
             state,
             database,
             stored: fates.clone(),
@@ -238,12 +243,29 @@ impl Run {
             let end = range.end.min(range.start.after(left));
             let offsets: Vec<Offset> = (range.start.0..end.0).map(Offset).collect();
             assert!(offsets.iter().all(|it| self.fates[it.0 as usize] == Fate::New), "{range}");
+            if self.delay(&offsets) {
+                continue;
+            }
             left -= offsets.len();
             self.hand_out(worker, offsets);
         }
         if left > 0 {
             assert!(self.fates.iter().all(|fate| *fate != Fate::New), "new messages were left out");
         }
+    }
+
+    /// Has new messages wait whose time has not come. Returns false if there are none.
+    fn delay(&mut self, new: &[Offset]) -> bool {
+        let mut has_delayed = false;
+        for &offset in new {
+            let (index, now) = (offset.0 as usize, self.now);
+            if let Some(due) = self.deliver_at.get(index).copied().filter(|due| *due > now) {
+                self.state.delay(offset, due);
+                self.fates[index] = Fate::Waiting { attempts: 0, due };
+                has_delayed = true;
+            }
+        }
+        has_delayed
     }
 
     fn hand_out(&mut self, worker: WorkerId, offsets: Vec<Offset>) {
@@ -419,8 +441,9 @@ fn each_message_is_delivered_until_it_is_settled_and_what_is_stored_is_what_was_
         ..DeliveryPolicy::default()
     };
     let most = prop_oneof![Just(None), (1..4u32).prop_map(Some)];
-    check(1_000, (most, vec(act(), 1..60)), |(most, acts)| {
-        let mut run = Run::new(policy(most));
+    let delays = vec(prop_oneof![2 => Just(0), 1 => 1..60u64], MESSAGES as usize);
+    check(1_000, (most, delays, vec(act(), 1..60)), |(most, delays, acts)| {
+        let mut run = Run::new(policy(most), &delays);
         acts.into_iter().for_each(|act| run.act(act));
         // In the end, everything can be settled.
         run.act(Act::Store);
