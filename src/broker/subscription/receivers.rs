@@ -70,18 +70,18 @@ pub(super) enum Worker {
     /// A call, which takes messages once.
     Call(WorkerId),
     /// A stream, which has had messages before.
-    Stream { id: WorkerId, limits: WorkerLimits, told: Told },
+    Stream { id: WorkerId, limits: WorkerLimits, known: KnownIdle },
 }
 
 /// What a stream knows of why it gets no messages.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct KnownIdle {
     caught_up: bool,
     stalled: bool,
 }
 
-impl Told {
-    /// Notes what the stream is told.
+impl KnownIdle {
+    /// Notes what the stream learns.
     pub(crate) fn note(&mut self, idle: Idle) {
         match idle {
             Idle::CaughtUp => self.caught_up = true,
@@ -89,7 +89,7 @@ impl Told {
         }
     }
 
-    fn knows(self, idle: Idle) -> bool {
+    fn has(self, idle: Idle) -> bool {
         match idle {
             Idle::CaughtUp => self.caught_up,
             Idle::Stalled(_) => self.stalled,
@@ -108,7 +108,7 @@ impl Worker {
     pub(super) fn wants_to_know(self, idle: Idle) -> bool {
         match self {
             Self::Call(_) => false,
-            Self::Stream { told, .. } => !told.knows(idle),
+            Self::Stream { known, .. } => !known.has(idle),
         }
     }
 

@@ -174,14 +174,14 @@ impl Room {
         Ok(owner.send(command(reply)).await.is_ok().then_some(answer))
     }
 
-    /// Tells the owner of a subscription something, if there is one.
-    pub(super) fn tell(&self, names: &Names, command: Command) {
+    /// Sends a command that has no answer to the owner of a subscription, if there is one.
+    pub(super) fn send(&self, names: &Names, command: Command) {
         let owner = self.owners.lock().get(names).cloned();
         let Some(owner) = owner else { return };
         if let Err(mpsc::error::TrySendError::Full(command)) = owner.commands.try_send(command) {
             // If it ends meanwhile, it knows nothing any more.
-            let tell = async move { drop(owner.commands.send(command).await) };
-            self.delivery.calls.spawn(tell);
+            let send = async move { drop(owner.commands.send(command).await) };
+            self.delivery.calls.spawn(send);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::broker::{
     error::Error,
     subscription::{
         deliveries::WorkerId,
-        receivers::{Command, Description, Receiver, Told, Worker},
+        receivers::{Command, Description, KnownIdle, Receiver, Worker},
         request::{Received, Settlement, Subscribe, WorkerLimits},
         room::{Names, Room, Subscriptions},
     },
@@ -22,7 +22,8 @@ pub struct WorkerStream {
     id: WorkerId,
     limits: WorkerLimits,
     max_batch_messages: usize,
-    told: Told,
+    /// What it knows of why it gets no messages.
+    known: KnownIdle,
     /// Where the next messages come.
     next: Option<oneshot::Receiver<Result<Received, Error>>>,
     /// Counts the stream.
@@ -60,7 +61,7 @@ impl Subscriptions {
             names,
             limits,
             max_batch_messages,
-            told: Told::default(),
+            known: KnownIdle::default(),
             next: None,
             _admitted: admitted,
         };
@@ -75,10 +76,10 @@ impl WorkerStream {
             let answer = match &mut self.next {
                 Some(answer) => answer,
                 none => {
-                    let (id, limits, told) = (self.id, self.limits, self.told);
+                    let (id, limits, known) = (self.id, self.limits, self.known);
                     let asked = self.room.ask(&self.names, |reply| {
                         Command::Receive(Receiver {
-                            worker: Worker::Stream { id, limits, told },
+                            worker: Worker::Stream { id, limits, known },
                             max_messages: self.max_batch_messages,
                             answers: None,
                             until: None,
@@ -98,8 +99,8 @@ impl WorkerStream {
             let Ok(answered) = answered else { continue };
             let received = answered?;
             match received.idle {
-                Some(idle) => self.told.note(idle),
-                None => self.told = Told::default(),
+                Some(idle) => self.known.note(idle),
+                None => self.known = KnownIdle::default(),
             }
             return Ok(received);
         }
@@ -121,7 +122,7 @@ impl WorkerStream {
 
 impl Drop for WorkerStream {
     fn drop(&mut self) {
-        self.room.tell(&self.names, Command::Leave(self.id));
+        self.room.send(&self.names, Command::Leave(self.id));
     }
 }
 
