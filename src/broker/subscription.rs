@@ -21,5 +21,6 @@ mod state;
 mod storing;
 #[cfg(test)]
 mod tests;
+pub(crate) mod unsent;
 pub(crate) mod worker;
 pub(crate) mod writer;

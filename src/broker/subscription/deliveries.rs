@@ -12,7 +12,7 @@ use crate::model::{Offset, OffsetRange};
 /// The number of a delivery. Each of a subscription's deliveries has a greater one than those before it,
 /// also after the subscription has moved to another broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct DeliveryId(pub u64);
+pub struct DeliveryId(pub u64);
 
 /// The number of a worker: of a stream, or of a call that takes messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

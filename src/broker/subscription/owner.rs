@@ -309,6 +309,9 @@ fn carry_out(
             let applied = handout.settle(&settlements, now);
             storing.add(Caller::Settles { applied, reply });
         }
+        Command::TakeBack(deliveries) => {
+            deliveries.into_iter().for_each(|id| handout.state.take_back(id, now));
+        }
         Command::Leave(worker) => {
             handout.receivers.retain(|receiver| receiver.worker.id() != worker);
             handout.state.leave(worker, now);

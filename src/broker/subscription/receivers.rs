@@ -9,9 +9,10 @@ use crate::{
         budget::Share,
         error::Error,
         subscription::{
-            deliveries::{Outstanding, WorkerId},
+            deliveries::{DeliveryId, Outstanding, WorkerId},
             request::{Idle, Received, Settlement, WorkerLimits},
             storing::{CountOutcome, SettleOutcome},
+            unsent::UnsentAnswer,
         },
     },
     model::{ConsumerKey, DeliveryPolicy, Epoch, Offset},
@@ -23,6 +24,8 @@ pub(super) enum Command {
     Receive(Receiver),
     /// Messages are settled.
     Settle { settlements: Arc<[Settlement]>, reply: oneshot::Sender<SettleOutcome> },
+    /// Deliveries did not reach the worker of a call.
+    TakeBack(Vec<DeliveryId>),
     /// A worker has gone.
     Leave(WorkerId),
     /// Parked messages are delivered again.
@@ -61,6 +64,8 @@ pub(super) struct Receiver {
     pub until: Option<Instant>,
     /// When it gets an answer even so, if it does.
     pub deadline: Option<Instant>,
+    /// Guards the messages of a call on their way to its client.
+    pub unsent: Option<UnsentAnswer>,
     pub reply: oneshot::Sender<Result<Received, Error>>,
 }
 
@@ -135,7 +140,7 @@ impl Command {
             }
             Self::SetPolicy { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::Describe(reply) => drop(reply.send(Err(error.clone()))),
-            Self::Leave(_) => {}
+            Self::TakeBack(_) | Self::Leave(_) => {}
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::{
             owner::Owner,
             receivers::{Command, Description, Receiver, Worker},
             request::{Receive, Received, Settle, Settlement, Verdict},
+            unsent::UnsentAnswer,
             writer::SettlementWriter,
         },
     },
@@ -70,7 +71,7 @@ impl Subscriptions {
         self.0.writer.close();
     }
 
-    /// Takes the next messages.
+    /// Takes the next messages. If this is dropped before it is ready, they are taken back.
     pub async fn receive(&self, request: Receive) -> Result<Received, Error> {
         let until = Instant::now() + request.wait;
         let deadline = request.deadline;
@@ -82,6 +83,7 @@ impl Subscriptions {
                 answers: request.answers.clone(),
                 until: Some(until),
                 deadline,
+                unsent: Some(self.0.unsent_answer(&names)),
                 reply,
             })
         });
@@ -128,6 +130,12 @@ impl Room {
         });
         let Delivery { characters, storage, .. } = &*self.delivery;
         characters.check(&**storage, "reject.reason", reasons).await
+    }
+
+    /// Has the owner of a subscription take deliveries back that are not sent.
+    fn unsent_answer(self: &Arc<Self>, names: &Names) -> UnsentAnswer {
+        let (room, names) = (self.clone(), names.clone());
+        UnsentAnswer::new(move |deliveries| room.send(&names, Command::TakeBack(deliveries)))
     }
 
     /// The number of a new worker.

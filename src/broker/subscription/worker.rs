@@ -84,6 +84,7 @@ impl WorkerStream {
                             answers: None,
                             until: None,
                             deadline: None,
+                            unsent: None,
                             reply,
                         })
                     });

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    broker::{Broker, Ensured, Error, Parked, Unparked},
+    broker::{Broker, Ensured, Error, Parked, Unparked, UnsentAnswer},
     grpc::{
         answers::AnswerRoom,
         audited::{self, Denials},
@@ -139,8 +139,13 @@ impl SubscriptionService for Workers {
             received = self.0.broker.subscriptions.receive(receive) => received.map_err(refuse)?,
             error = guard.ended() => return Err(refuse(error)),
         };
-        if let Some(room) = room {
-            room.keep(received.room.take());
+        match room {
+            Some(room) => {
+                room.keep(received.room.take());
+                room.keep_unsent(received.unsent.take());
+            }
+            // Nobody knows what becomes of the answer.
+            None => received.unsent.take().into_iter().for_each(UnsentAnswer::record_sent),
         }
         Ok(Response::new(answers::received(received)))
     }
