@@ -14,6 +14,7 @@ pub(crate) mod overview;
 mod page_token;
 pub(crate) mod producers;
 mod publish_stream;
+mod sent_events;
 mod subscribe_requests;
 mod subscribe_stream;
 mod subscription_answers;

@@ -312,8 +312,9 @@ fn carry_out(
         Command::TakeBack(deliveries) => {
             deliveries.into_iter().for_each(|id| handout.state.take_back(id, now));
         }
-        Command::Leave(worker) => {
+        Command::Leave { worker, unsent } => {
             handout.receivers.retain(|receiver| receiver.worker.id() != worker);
+            unsent.into_iter().for_each(|id| handout.state.take_back(id, now));
             handout.state.leave(worker, now);
         }
         Command::Replay { parked, reply } => {

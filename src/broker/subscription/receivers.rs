@@ -26,8 +26,8 @@ pub(super) enum Command {
     Settle { settlements: Arc<[Settlement]>, reply: oneshot::Sender<SettleOutcome> },
     /// Deliveries did not reach the worker of a call.
     TakeBack(Vec<DeliveryId>),
-    /// A worker has gone.
-    Leave(WorkerId),
+    /// A worker has gone, and was never sent some of its deliveries.
+    Leave { worker: WorkerId, unsent: Vec<DeliveryId> },
     /// Parked messages are delivered again.
     Replay { parked: Vec<Offset>, reply: oneshot::Sender<CountOutcome> },
     /// Parked messages are forgotten.
@@ -140,7 +140,7 @@ impl Command {
             }
             Self::SetPolicy { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::Describe(reply) => drop(reply.send(Err(error.clone()))),
-            Self::TakeBack(_) | Self::Leave(_) => {}
+            Self::TakeBack(_) | Self::Leave { .. } => {}
         }
     }
 }

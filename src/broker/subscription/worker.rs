@@ -12,10 +12,12 @@ use crate::broker::{
         receivers::{Command, Description, KnownIdle, Receiver, Worker},
         request::{Received, Settlement, Subscribe, WorkerLimits},
         room::{Names, Room, Subscriptions},
+        unsent::UnsentEvents,
     },
 };
 
-/// A worker's stream. When it is dropped, what the worker has is delivered again.
+/// A worker's stream. When it is dropped, what the worker has is delivered again. What its client was not sent
+/// does not count as an attempt.
 pub struct WorkerStream {
     room: Arc<Room>,
     names: Names,
@@ -26,6 +28,7 @@ pub struct WorkerStream {
     known: KnownIdle,
     /// Where the next messages come.
     next: Option<oneshot::Receiver<Result<Received, Error>>>,
+    unsent: UnsentEvents,
     /// Counts the stream.
     _admitted: OwnedSemaphorePermit,
 }
@@ -63,6 +66,7 @@ impl Subscriptions {
             max_batch_messages,
             known: KnownIdle::default(),
             next: None,
+            unsent: UnsentEvents::default(),
             _admitted: admitted,
         };
         Ok((stream, description))
@@ -99,6 +103,7 @@ impl WorkerStream {
             // Without an answer, the owner has ended, and the next one is asked.
             let Ok(answered) = answered else { continue };
             let received = answered?;
+            self.unsent.add(received.deliveries.iter().map(|delivery| delivery.id));
             match received.idle {
                 Some(idle) => self.known.note(idle),
                 None => self.known = KnownIdle::default(),
@@ -112,7 +117,16 @@ impl WorkerStream {
         let mut next = self.next.take()?;
         // What is not sent by now is handed to somebody else.
         next.close();
-        next.try_recv().ok()
+        let answered = next.try_recv().ok();
+        if let Some(Ok(received)) = &answered {
+            self.unsent.add(received.deliveries.iter().map(|delivery| delivery.id));
+        }
+        answered
+    }
+
+    /// Which of the stream's deliveries its client has not been sent.
+    pub fn unsent(&self) -> UnsentEvents {
+        self.unsent.clone()
     }
 
     /// What settles messages.
@@ -123,7 +137,10 @@ impl WorkerStream {
 
 impl Drop for WorkerStream {
     fn drop(&mut self) {
-        self.room.send(&self.names, Command::Leave(self.id));
+        // What is on its way here is not sent either.
+        drop(self.stop());
+        let unsent = self.unsent.take();
+        self.room.send(&self.names, Command::Leave { worker: self.id, unsent });
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
         explain::explain,
         status::refuse,
         trunkline::{
+            sent_events::SentEvents,
             subscribe_requests::{self as requests, Asked},
             subscription_answers as answers,
         },
@@ -81,9 +82,10 @@ pub(super) fn start(
     broker: &Arc<Broker>,
     working: Working,
     requests: Streaming<proto::SubscribeRequest>,
-) -> ReceiverStream<Answer> {
+) -> SentEvents {
     let Working { worker, attached, heartbeat, deadline, withdrawn } = working;
     let (events, sent) = mpsc::channel(EVENTS_AHEAD);
+    let unsent = worker.unsent();
     let (upcoming, answered) = mpsc::channel(IN_FLIGHT);
     let (ending, stopped) = (CancellationToken::new(), CancellationToken::new());
     let intake = Intake {
@@ -112,7 +114,7 @@ pub(super) fn start(
     };
     broker.track(intake.run().in_current_span());
     broker.track(output.run().in_current_span());
-    ReceiverStream::new(sent)
+    SentEvents { events: ReceiverStream::new(sent), unsent }
 }
 
 /// Reads the requests of a stream.

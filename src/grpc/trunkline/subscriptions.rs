@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -18,7 +17,9 @@ use crate::{
             consumers::Consumers,
             decode,
             guarded::Guarded,
-            missing, page_token, subscribe_requests,
+            missing, page_token,
+            sent_events::SentEvents,
+            subscribe_requests,
             subscribe_stream::{self, Working},
             subscription_answers as answers, subscription_requests as requests,
         },
@@ -150,7 +151,7 @@ impl SubscriptionService for Workers {
         Ok(Response::new(answers::received(received)))
     }
 
-    type SubscribeStream = Guarded<ReceiverStream<Result<raw::SubscribeResponse, Status>>>;
+    type SubscribeStream = Guarded<SentEvents>;
 
     async fn subscribe(
         &self,
