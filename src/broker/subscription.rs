@@ -8,6 +8,7 @@ mod bits;
 mod changes;
 pub(crate) mod deliveries;
 mod exceptions;
+mod flags;
 mod gathering;
 mod handing_out;
 mod owner;
