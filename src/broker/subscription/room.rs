@@ -205,7 +205,7 @@ impl Room {
         if let Some(way) = known.as_ref().filter(|way| !way.commands.is_closed()) {
             return way.clone();
         }
-        owners.retain(|_, way| !way.commands.is_closed());
+        owners.retain(|_, way| way.is_needed());
         let (commands, received) = mpsc::channel(QUEUE_LENGTH);
         let (topic, consumer) = names.clone();
         let owner = Owner {
@@ -224,6 +224,14 @@ impl Room {
     }
 }
 
+impl Way {
+    /// Whether the owner works, or somebody changes something or waits to: whoever changes something next must
+    /// find the same lock.
+    fn is_needed(&self) -> bool {
+        !self.commands.is_closed() || Arc::strong_count(&self.changing) > 1
+    }
+}
+
 /// A settlement whose reason, if it has one, any database can store.
 fn in_ascii(settlement: Settlement) -> Settlement {
     let verdict = match settlement.verdict {
@@ -234,4 +242,24 @@ fn in_ascii(settlement: Settlement) -> Settlement {
         verdict => verdict,
     };
     Settlement { verdict, ..settlement }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_lock_of_a_change_is_kept_after_the_owner_has_ended() {
+        let (commands, received) = mpsc::channel(1);
+        let way = Way { commands, changing: Arc::default() };
+        assert!(way.is_needed());
+        drop(received);
+        assert!(!way.is_needed());
+        let waits = way.changing.clone();
+        assert!(way.is_needed());
+        let changes = waits.lock_owned().await;
+        assert!(way.is_needed());
+        drop(changes);
+        assert!(!way.is_needed());
+    }
 }
