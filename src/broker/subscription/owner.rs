@@ -317,7 +317,13 @@ fn carry_out(
             unsent.into_iter().for_each(|id| handout.state.take_back(id, now));
             handout.state.leave(worker, now);
         }
-        Command::Replay { parked, reply } => {
+        // They were found before, or have become something else since.
+        Command::Replay { epoch, reply, .. } | Command::Discard { epoch, reply, .. }
+            if epoch != lease.epoch() =>
+        {
+            drop(reply.send(Ok(None)));
+        }
+        Command::Replay { parked, reply, .. } => {
             if handout.state.exceptions() + parked.len() > MAX_EXCEPTIONS {
                 let refusal = Error::TooManyRetried { limit: MAX_EXCEPTIONS };
                 // A caller that has gone does not receive it.
@@ -326,12 +332,15 @@ fn carry_out(
             let count = handout.state.replay(&parked, now);
             storing.add(Caller::Unparks { count, reply });
         }
-        Command::Discard { parked, reply } => {
+        Command::Discard { parked, reply, .. } => {
             let count = handout.state.discard(&parked);
             storing.add(Caller::Unparks { count, reply });
         }
-        Command::SetPolicy { policy, reply } => {
-            handout.state.set_policy(policy);
+        Command::SetPolicy { epoch, policy, reply } => {
+            // A later epoch has begun with what is stored.
+            if epoch == lease.epoch() {
+                handout.state.set_policy(policy);
+            }
             drop(reply.send(Ok(())));
         }
         Command::Describe(reply) => {

@@ -28,12 +28,12 @@ pub(super) enum Command {
     TakeBack(Vec<DeliveryId>),
     /// A worker has gone, and was never sent some of its deliveries.
     Leave { worker: WorkerId, unsent: Vec<DeliveryId> },
-    /// Parked messages are delivered again.
-    Replay { parked: Vec<Offset>, reply: oneshot::Sender<CountOutcome> },
-    /// Parked messages are forgotten.
-    Discard { parked: Vec<Offset>, reply: oneshot::Sender<CountOutcome> },
-    /// Messages are delivered in another way from now on.
-    SetPolicy { policy: DeliveryPolicy, reply: oneshot::Sender<Result<(), Error>> },
+    /// Messages are delivered again that were parked in an epoch.
+    Replay { epoch: Epoch, parked: Vec<Offset>, reply: oneshot::Sender<CountOutcome> },
+    /// Messages are forgotten that were parked in an epoch.
+    Discard { epoch: Epoch, parked: Vec<Offset>, reply: oneshot::Sender<CountOutcome> },
+    /// Messages are delivered in another way from now on, as was stored in an epoch.
+    SetPolicy { epoch: Epoch, policy: DeliveryPolicy, reply: oneshot::Sender<Result<(), Error>> },
     /// Somebody asks how messages are delivered.
     Describe(oneshot::Sender<Result<Description, Error>>),
 }
