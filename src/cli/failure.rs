@@ -139,6 +139,7 @@ fn remedy(refusal: &Refusal) -> Option<&'static str> {
         }
         "CONSUMER_IS_SHARED" => "`trunkline work` works on its messages",
         "NOT_A_SUBSCRIPTION" => "`trunkline consume` prints its messages",
+        "FILTER_UNREADABLE" => "`trunkline subscription update --filter` sets it",
         "PRODUCER_NOT_FOUND" | "PRODUCER_NOT_REGISTERED" => {
             "`trunkline producer register` or --register creates it"
         }

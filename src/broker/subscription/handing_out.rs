@@ -177,6 +177,14 @@ impl Handout {
         }
     }
 
+    /// Refuses messages to all who wait for some.
+    pub(super) fn refuse_all(&mut self, error: &Error) {
+        for receiver in self.receivers.drain(..) {
+            // One that has gone does not receive it.
+            let _ = receiver.answer(Err(error.clone()));
+        }
+    }
+
     fn find(&mut self, index: usize, now: Instant) -> Found {
         let Receiver { worker, max_messages, .. } = self.receivers[index];
         if !self.has_waiting(now) {

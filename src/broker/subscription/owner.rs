@@ -211,7 +211,10 @@ impl Owner {
         loop {
             let now = Instant::now();
             handout.state.expire(now);
-            handout.hand_out(now);
+            match self.unreadable_filter(handout) {
+                None => handout.hand_out(now),
+                Some(refusal) => handout.refuse_all(&refusal),
+            }
             handout.answer_late(now);
             let metrics = &self.delivery.metrics.subscriptions;
             metrics.count(handout.state.take_counts());
@@ -257,6 +260,13 @@ impl Owner {
                 }
             }
         }
+    }
+
+    /// Why nothing can be handed out, if the filter cannot be read. It can still be set.
+    fn unreadable_filter(&self, handout: &Handout) -> Option<Error> {
+        let problem = handout.state.policy().filter.as_ref()?.problem()?.to_string();
+        let (topic, consumer) = (self.topic.clone(), self.consumer.clone());
+        Some(Error::FilterUnreadable { topic, consumer, problem })
     }
 
     /// Why the lease's change ends the owner.
