@@ -357,6 +357,11 @@ impl Output {
 
     /// Answers the requests whose settlements are on disk.
     fn conclude(&mut self, applied: &[usize]) {
+        // Messages that were on their way when the worker asked for no more come before the answers to what
+        // it asked after that.
+        if self.takes_more && self.stopped.is_cancelled() {
+            self.stop();
+        }
         let Some(Together { requests, .. }) = self.settling.take() else { return };
         let mut applied = applied;
         for (request_id, count) in requests {
