@@ -126,7 +126,12 @@ impl Failure {
 
 /// Prints a line on standard error, which may be closed.
 pub(super) fn print_notice(message: &str) {
-    let _ = writeln!(io::stderr(), "trunkline: {}", printable(message));
+    let _ = io::stderr().write_all(notice_line(message).as_bytes());
+}
+
+/// A notice as it is printed.
+pub(super) fn notice_line(message: &str) -> String {
+    format!("trunkline: {}\n", printable(message))
 }
 
 /// What the user can do about a refusal, if anything.
