@@ -76,13 +76,14 @@ pub use publish::{
 
 pub use quotas::Quotas;
 pub use subscription::{
-    deliveries::Outstanding,
+    deliveries::{DeliveryId, Outstanding},
     receivers::Description,
     request::{
         Delivery as SharedDelivery, Idle, Limit as DeliveryLimit, Parked, Receive, Received,
         Settle, Settlement, Subscribe, Unparked, Verdict, WorkerLimits,
     },
     room::Subscriptions,
+    unsent::{UnsentAnswer, UnsentEvents},
     worker::{Settler, Settling, WorkerStream},
 };
 

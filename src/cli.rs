@@ -33,6 +33,7 @@ mod lag;
 mod lines;
 mod man;
 mod name_value;
+mod notices;
 mod output;
 mod pages;
 mod pipe;

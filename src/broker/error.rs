@@ -74,6 +74,10 @@ pub enum Error {
         "consumer {consumer} on topic {topic} is not a subscription: no workers share its messages"
     )]
     NotASubscription { topic: TopicName, consumer: ConsumerId },
+    #[error(
+        "the filter of subscription {consumer} on topic {topic} cannot be read, so nothing is delivered until it is set again: {problem}"
+    )]
+    FilterUnreadable { topic: TopicName, consumer: ConsumerId, problem: String },
     #[error("another broker hands out the messages of subscription {consumer} on topic {topic}")]
     SubscriptionElsewhere {
         topic: TopicName,

@@ -9,6 +9,7 @@ mod changes;
 mod delays;
 pub(crate) mod deliveries;
 mod exceptions;
+mod flags;
 mod gathering;
 mod handing_out;
 mod owner;
@@ -22,5 +23,6 @@ mod state;
 mod storing;
 #[cfg(test)]
 mod tests;
+pub(crate) mod unsent;
 pub(crate) mod worker;
 pub(crate) mod writer;

@@ -15,6 +15,7 @@ mod pace;
 mod payload;
 #[cfg(target_os = "linux")]
 mod process;
+mod progress;
 mod publish;
 mod publishers;
 mod report;

@@ -126,7 +126,12 @@ impl Failure {
 
 /// Prints a line on standard error, which may be closed.
 pub(super) fn print_notice(message: &str) {
-    let _ = writeln!(io::stderr(), "trunkline: {}", printable(message));
+    let _ = io::stderr().write_all(notice_line(message).as_bytes());
+}
+
+/// A notice as it is printed.
+pub(super) fn notice_line(message: &str) -> String {
+    format!("trunkline: {}\n", printable(message))
 }
 
 /// What the user can do about a refusal, if anything.
@@ -139,6 +144,7 @@ fn remedy(refusal: &Refusal) -> Option<&'static str> {
         }
         "CONSUMER_IS_SHARED" => "`trunkline work` works on its messages",
         "NOT_A_SUBSCRIPTION" => "`trunkline consume` prints its messages",
+        "FILTER_UNREADABLE" => "`trunkline subscription update --filter` sets it",
         "PRODUCER_NOT_FOUND" | "PRODUCER_NOT_REGISTERED" => {
             "`trunkline producer register` or --register creates it"
         }

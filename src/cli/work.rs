@@ -1,11 +1,13 @@
 //! `trunkline work`: works on the messages of a subscription. It prints them, or runs a command for each.
 
 mod commands;
+mod notices;
 mod printing;
 mod signals;
 mod working;
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,15 +18,13 @@ use std::{
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    failure::{Failure, print_notice},
-    format::FormatArgs,
-};
+use super::{failure::Failure, format::FormatArgs};
 use crate::{
     client::{Client, Job, WorkerBuilder, WorkerNotice},
     proto::stalled::Limit,
 };
 use commands::Commands;
+use notices::{Kind, Notices};
 use printing::Printing;
 use signals::Signals;
 use working::Working;
@@ -66,9 +66,17 @@ pub(super) struct WorkArgs {
 }
 
 pub(super) async fn run(client: &Client, args: WorkArgs) -> Result<(), Failure> {
+    let notices = Notices::start();
+    let worked = work(client, args, &notices).await;
+    // Before the failure is printed.
+    notices.finish().await;
+    worked
+}
+
+async fn work(client: &Client, args: WorkArgs, notices: &Notices) -> Result<(), Failure> {
     let WorkArgs { topic, subscription, count, until_caught_up, exec, workers, format } = args;
     let mut worker = client.worker(&topic, &subscription).stop_timeout(Duration::MAX);
-    worker = with_notices(worker);
+    worker = with_notices(worker, notices.clone());
     if let Some(count) = count {
         worker = worker.max_messages(count);
     }
@@ -78,10 +86,10 @@ pub(super) async fn run(client: &Client, args: WorkArgs) -> Result<(), Failure> 
     let signals = Signals::new()?;
     match exec {
         Some(command) => {
-            let commands = Arc::new(Commands::new(topic, command));
+            let commands = Arc::new(Commands::new(topic, command, notices.clone())?);
             // What waits for a command here could be with another worker.
             worker = limit(worker, usize::from(workers), count);
-            execute(worker, commands, signals).await
+            execute(worker, commands, signals, notices).await
         }
         None => {
             worker = limit(worker, printing::AT_A_TIME, count);
@@ -97,25 +105,28 @@ fn limit(worker: WorkerBuilder, at_a_time: usize, count: Option<u64>) -> WorkerB
 }
 
 /// A worker that says on standard error when it loses the broker, or has to wait.
-fn with_notices(worker: WorkerBuilder) -> WorkerBuilder {
+fn with_notices(worker: WorkerBuilder, notices: Notices) -> WorkerBuilder {
     let is_lost = AtomicBool::new(false);
     worker.on_notice(move |notice| match notice {
         WorkerNotice::Broken(error) => {
             if !is_lost.swap(true, Ordering::Relaxed) {
-                print_notice(&format!("lost the broker, trying again: {error}"));
+                let lost = format!("lost the broker, trying again: {error}");
+                notices.print(Kind::Connection, &lost);
             }
         }
         WorkerNotice::Attached => {
             if is_lost.swap(false, Ordering::Relaxed) {
-                print_notice("attached");
+                notices.print(Kind::Connection, "attached");
             }
         }
         WorkerNotice::Stalled(stalled) => match stalled.limit() {
             Limit::Outstanding => {
-                print_notice("messages wait: all workers together have as many as they may have");
+                let full = "messages wait: all workers together have as many as they may have";
+                notices.print(Kind::Stalled, full);
             }
             Limit::Retried => {
-                print_notice("new messages wait: too many wait to be delivered again");
+                let full = "new messages wait: too many wait to be delivered again";
+                notices.print(Kind::Stalled, full);
             }
             // It goes on when it has settled something.
             Limit::WorkerMessages | Limit::WorkerBytes | Limit::Unspecified => {}
@@ -123,11 +134,13 @@ fn with_notices(worker: WorkerBuilder) -> WorkerBuilder {
     })
 }
 
-/// Runs a command for each message. A first signal waits for those that run, a second one ends them.
+/// Runs a command for each message. A first signal waits for those that run, a second one ends them. So does the
+/// end of whoever reads standard output.
 async fn execute(
     worker: WorkerBuilder,
     commands: Arc<Commands>,
     mut signals: Signals,
+    notices: &Notices,
 ) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let handler = {
@@ -138,16 +151,21 @@ async fn execute(
         }
     };
     let mut working = Working::start(worker, handler, &stop).await?;
-    let signal = tokio::select! {
+    let (outcome, next_signal) = tokio::select! {
         worked = working.ended() => return worked,
-        signal = signals.next() => signal,
+        signal = signals.next() => (signal.outcome(), "a second signal"),
+        () = commands.reader_gone() => {
+            notices.print(Kind::End, "nobody reads standard output any more");
+            (Err(io::Error::from(io::ErrorKind::BrokenPipe).into()), "a signal")
+        }
     };
     stop.cancel();
     if commands.running() > 0 {
-        print_notice("waiting for the commands that run; a second signal ends them");
+        let waiting = format!("waiting for the commands that run; {next_signal} ends them");
+        notices.print(Kind::End, &waiting);
     }
     tokio::select! {
-        worked = working.ended() => worked.and(signal.outcome()),
+        worked = working.ended() => worked.and(outcome),
         _ = signals.next() => {
             commands.terminate();
             // What they write as they end must not break their pipes.

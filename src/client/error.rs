@@ -35,8 +35,10 @@ pub enum Error {
     /// the answer to that was lost.
     #[error("{0}")]
     Refused(Refusal),
-    /// The broker was lost and not reached again in time. Messages without an answer may or may not
-    /// be stored.
+    /// The broker was lost and not reached again in time, or something did not end in time. Messages of a
+    /// producer without an answer may or may not be stored. Of a [`Worker`](super::Worker), handlers did not end
+    /// in time after it was to stop, or its stream was lost meanwhile: messages whose verdicts are not stored
+    /// are delivered again.
     #[error("{reason}")]
     Lost {
         /// What went wrong last.

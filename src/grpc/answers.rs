@@ -23,7 +23,7 @@ use tonic::{
 };
 
 use crate::{
-    broker::{Hold, Share},
+    broker::{Hold, Share, UnsentAnswer},
     grpc::status,
 };
 
@@ -55,22 +55,37 @@ pub(super) struct Unread {
 #[derive(Clone)]
 pub(super) struct AnswerRoom {
     pub(super) share: Share,
-    held: Arc<Mutex<Option<Hold>>>,
+    kept: Arc<Mutex<Kept>>,
+}
+
+/// What a call has for its answer.
+#[derive(Default)]
+struct Kept {
+    /// What was taken of the share.
+    hold: Option<Hold>,
+    /// What becomes void if the client does not get the answer.
+    unsent: Option<UnsentAnswer>,
 }
 
 impl AnswerRoom {
     pub(super) fn new(share: Share) -> Self {
-        Self { share, held: Arc::default() }
+        Self { share, kept: Arc::default() }
     }
 
     /// Keeps what was taken of the share for the answer.
     pub(super) fn keep(&self, hold: Option<Hold>) {
-        *self.held.lock() = hold;
+        self.kept.lock().hold = hold;
     }
 
-    /// What is kept, or as much of it as an answer needs.
-    fn take(&self, bytes: usize) -> Option<Hold> {
-        Some(self.held.lock().take()?.split(bytes))
+    /// Keeps what is void unless the client gets the answer.
+    pub(super) fn keep_unsent(&self, unsent: Option<UnsentAnswer>) {
+        self.kept.lock().unsent = unsent;
+    }
+
+    /// What is kept, or as much of the share as an answer needs.
+    fn take(&self, bytes: usize) -> Kept {
+        let Kept { hold, unsent } = std::mem::take(&mut *self.kept.lock());
+        Kept { hold: hold.map(|mut hold| hold.split(bytes)), unsent }
     }
 }
 
@@ -92,11 +107,12 @@ impl Unread {
             Ok(collected) => collected,
             Err(status) => return status.into_http(),
         };
-        let kept = self.room.as_ref().and_then(|room| room.take(body.unread.len()));
+        let kept = self.room.as_ref().map(|room| room.take(body.unread.len())).unwrap_or_default();
+        body.unsent = kept.unsent;
         body.hold = match body.unread.len() {
             ..=SMALL => None,
             // It took enough for the largest answer.
-            _ if kept.is_some() => kept,
+            _ if kept.hold.is_some() => kept.hold,
             charge => {
                 let room = self.share.clone().hold(charge);
                 match tokio::time::timeout(ROOM_WAIT, room).await {
@@ -122,7 +138,7 @@ async fn collect(response: Response<Body>) -> Result<(Parts, AnswerBody), Status
     let (parts, body) = response.into_parts();
     let collected = body.collect().await?;
     let trailers = collected.trailers().cloned();
-    Ok((parts, AnswerBody { unread: collected.to_bytes(), trailers, hold: None }))
+    Ok((parts, AnswerBody { unread: collected.to_bytes(), trailers, hold: None, unsent: None }))
 }
 
 /// The body of an answer.
@@ -131,6 +147,7 @@ struct AnswerBody {
     unread: Bytes,
     trailers: Option<HeaderMap>,
     hold: Option<Hold>,
+    unsent: Option<UnsentAnswer>,
 }
 
 impl HttpBody for AnswerBody {
@@ -150,6 +167,10 @@ impl HttpBody for AnswerBody {
             return Poll::Ready(Some(Ok(Frame::data(part))));
         }
         self.hold = None;
+        // HTTP/2 has asked for more, so it has room for all before.
+        if let Some(unsent) = self.unsent.take() {
+            unsent.record_sent();
+        }
         Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
@@ -165,7 +186,7 @@ mod tests {
     use http_body_util::StreamBody;
 
     use super::*;
-    use crate::broker::Budget;
+    use crate::broker::{Budget, DeliveryId};
 
     const EACH: usize = 100_000;
 
@@ -245,6 +266,32 @@ mod tests {
             assert_eq!((read, last), (bytes, 1));
             assert!(body.frame().await.unwrap().unwrap().is_trailers());
             assert_eq!(budget.held(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_an_answer_holds_is_void_until_its_last_byte_is_handed_over() {
+        let budget = Budget::new(4 * EACH, EACH);
+        for bytes in [TINY, TINY + 1, SMALL, EACH] {
+            for is_read in [false, true] {
+                let room = AnswerRoom::new(budget.new_share());
+                let void = Arc::new(Mutex::new(false));
+                let taken_back = void.clone();
+                let unsent = UnsentAnswer::new(move |_| *taken_back.lock() = true);
+                room.keep_unsent(Some(unsent.of(vec![DeliveryId(7)])));
+                let unread = Unread { room: Some(room), ..unread(&budget, LONG) };
+                let mut body = unread.keep(answer(bytes)).await.into_body();
+                let mut read = 0;
+                while read < bytes {
+                    read += body.frame().await.unwrap().unwrap().into_data().unwrap().len();
+                }
+                assert!(!*void.lock());
+                if is_read {
+                    assert!(body.frame().await.unwrap().unwrap().is_trailers());
+                }
+                drop(body);
+                assert_eq!(*void.lock(), !is_read);
+            }
         }
     }
 

@@ -15,6 +15,7 @@ pub(crate) mod overview;
 mod page_token;
 pub(crate) mod producers;
 mod publish_stream;
+pub(super) mod sent_events;
 pub(super) mod subscribe_requests;
 pub(super) mod subscribe_stream;
 pub(super) mod subscription_answers;

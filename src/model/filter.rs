@@ -42,7 +42,8 @@ use expression::Expression;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
     source: String,
-    expression: Expression,
+    /// What is wrong with a stored one that cannot be read.
+    expression: Result<Expression, FilterError>,
 }
 
 impl Filter {
@@ -55,7 +56,19 @@ impl Filter {
         if count > limit {
             return Err(FilterError::expected(limit, format!("at most {limit} characters"), count));
         }
-        Ok(Self { source: source.to_owned(), expression: parse::parse(source)? })
+        Ok(Self { source: source.to_owned(), expression: Ok(parse::parse(source)?) })
+    }
+
+    /// A filter that was checked before it was stored. Another version may have stored it, whose filters this
+    /// one cannot read.
+    pub fn stored(source: &str) -> Self {
+        Self::parse(source)
+            .unwrap_or_else(|error| Self { source: source.to_owned(), expression: Err(error) })
+    }
+
+    /// Why the filter cannot be read, if so. Then no message must be judged by it.
+    pub fn problem(&self) -> Option<&FilterError> {
+        self.expression.as_ref().err()
     }
 
     /// The filter as it was written.
@@ -63,8 +76,9 @@ impl Filter {
         &self.source
     }
 
-    /// Whether a message matches. `header` looks up the value of a header by its name.
+    /// Whether a message matches. `header` looks up the value of a header by its name. A filter that cannot be
+    /// read matches none.
     pub fn matches<'h>(&self, header: impl Fn(&str) -> Option<&'h str>) -> bool {
-        self.expression.matches(&header)
+        self.expression.as_ref().is_ok_and(|expression| expression.matches(&header))
     }
 }

@@ -266,23 +266,12 @@ pub(super) fn policy(row: &Row, first: usize) -> DeliveryPolicy {
         ack_deadline: milliseconds(first),
         backoff: Backoff { shortest: milliseconds(first + 1), longest: milliseconds(first + 2) },
         max_deliveries: row.get::<_, Option<i32>>(first + 3).map(i32::unsigned_abs),
-        filter: row.get::<_, Option<&str>>(first + 4).and_then(stored_filter),
+        filter: row.get::<_, Option<&str>>(first + 4).map(Filter::stored).map(Arc::new),
         dead_letter_topic: row.get::<_, Option<&str>>(first + 5).map(TopicName::stored),
         exactly_once: row.get(first + 6),
         ordered_by_key: row.get(first + 7),
         outstanding_messages: row.get::<_, Option<i32>>(first + 8).map(i32::unsigned_abs),
         outstanding_bytes: row.get::<_, Option<i64>>(first + 9).map(i64::unsigned_abs),
-    }
-}
-
-/// A filter that was checked before it was stored.
-fn stored_filter(source: &str) -> Option<Arc<Filter>> {
-    match Filter::parse(source) {
-        Ok(filter) => Some(Arc::new(filter)),
-        Err(error) => {
-            tracing::error!(%error, "found a damaged filter");
-            None
-        }
     }
 }
 

@@ -82,7 +82,8 @@ impl Storage {
     }
 
     /// Changes how a subscription's messages are delivered, as its owner of this epoch. Returns false if the
-    /// epoch has ended.
+    /// epoch has ended. Waits for the consumer's row: whoever begins the next epoch reads the policy after that,
+    /// and so reads this one.
     pub async fn set_policy(
         &self,
         key: ConsumerKey,
@@ -91,13 +92,17 @@ impl Storage {
     ) -> Result<bool, Error> {
         let client = self.query().await?;
         let statement = "-- set_policy
+            with owned as materialized (
+                select topic_id, id from trunkline.consumer_topic
+                where topic_id = $1 and id = $2 and epoch = $3
+                for share
+            )
             update trunkline.subscription s
             set ack_deadline_ms = $4, shortest_backoff_ms = $5, longest_backoff_ms = $6,
                 max_deliveries = $7, filter = $8, dead_letter_topic = $9, exactly_once = $10,
                 ordered_by_key = $11, outstanding_messages = $12, outstanding_bytes = $13,
                 updated_at = now()
-            from trunkline.consumer_topic c
-            where s.topic_id = $1 and s.id = $2 and c.topic_id = $1 and c.id = $2 and c.epoch = $3";
+            from owned where s.topic_id = owned.topic_id and s.id = owned.id";
         let columns = PolicyColumns::of(policy);
         let parameters: [&dyn Parameter; 13] = [
             &key.topic.0,

@@ -106,6 +106,10 @@ impl Storage {
                     return Ok(None);
                 };
                 let policy = super::consumer::policy(&row, 1);
+                if let Some(error) = policy.filter.as_ref().and_then(|filter| filter.problem()) {
+                    let (topic_number, consumer_number) = (key.topic.0, key.consumer);
+                    tracing::error!(%error, topic_number, consumer_number, "found a damaged filter");
+                }
                 let head = Offset(row.get(0));
                 let statement = "-- find_deltas
                     select number, settled from trunkline.subscription_delta

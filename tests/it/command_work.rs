@@ -1,10 +1,16 @@
 //! `trunkline work`.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Stdio};
 
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tempfile::TempDir;
-use tokio::process::Command;
+use tokio::{
+    io::AsyncReadExt as _,
+    process::{Child, Command},
+};
 
 use crate::support::{
     Finished, PRODUCER, TestBroker, Trunkline, soon, until,
@@ -63,6 +69,76 @@ async fn what_a_pipe_did_not_deliver_is_given_back() {
     // `head` reads some kilobytes at once. What it did not read comes first.
     let first = pool.receive(10_000).await[0].offset;
     assert!((2..12_000).contains(&first), "{first}");
+}
+
+/// Starts a command whose output nobody reads unless the test does.
+fn spawn(mut command: Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.spawn().unwrap()
+}
+
+fn interrupt(child: &Child) {
+    let pid = Pid::from_raw(child.id().unwrap() as i32);
+    kill(pid, Signal::SIGINT).unwrap();
+}
+
+#[tokio::test]
+async fn a_full_pipe_does_not_keep_a_signal_from_the_worker() {
+    let (broker, mut pool) = with_jobs(0).await;
+    // More than a pipe holds.
+    let payloads = (0..200).map(|_| "x".repeat(1_000));
+    broker.try_publish("jobs", PRODUCER, payloads).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut working = spawn(work(&broker, folder.path(), &[]));
+    let mut begun = [0; 10];
+    let read = working.stdout.as_mut().unwrap().read_exact(&mut begun);
+    soon("it prints", read).await.unwrap();
+    interrupt(&working);
+    assert_eq!(soon("it ends", working.wait()).await.unwrap().code(), Some(130));
+    let again = soon("they are given back", pool.receive_all(50)).await;
+    assert!(again.iter().all(|work| work.attempt == 1), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_reader_of_errors_that_has_stalled_does_not_keep_a_signal_from_the_worker() {
+    let (broker, _pool) = with_jobs(3).await;
+    let folder = tempfile::tempdir().unwrap();
+    // More than all that lies between.
+    let command = "echo begun; head -c 4000000 /dev/zero >&2";
+    let mut working = spawn(work(&broker, folder.path(), &["--workers", "3", "--exec", command]));
+    let mut begun = [0; 6];
+    let read = working.stdout.as_mut().unwrap().read_exact(&mut begun);
+    soon("a command begins", read).await.unwrap();
+    // The second signal that it hears ends the commands.
+    until("it ends", async || match working.try_wait().unwrap() {
+        Some(status) => {
+            assert_eq!(status.code(), Some(130));
+            true
+        }
+        None => {
+            interrupt(&working);
+            false
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_whose_commands_print_for_nobody_ends() {
+    let (broker, mut pool) = with_jobs(50).await;
+    let program = env!("CARGO_BIN_EXE_trunkline");
+    let script = "timeout 15 $WORK --exec 'cat; echo' | head -n 1; echo ${PIPESTATUS[0]}";
+    let work = format!("{program} --endpoint {} work jobs --subscription pool", broker.endpoint);
+    let mut shell = Command::new("bash");
+    shell.args(["-c", script]).env("WORK", work).kill_on_drop(true);
+    let output = soon("the script ends", shell.output()).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "m0\n0\n", "{output:?}");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.contains("trunkline: nobody reads standard output any more\n"), "{errors}");
+    assert!(!errors.contains("trying again"), "{errors}");
+    let left = pool.describe().await.floor as usize;
+    let again = pool.receive_all(50 - left).await;
+    assert!(again.iter().all(|work| work.attempt == 1), "{again:?}");
 }
 
 #[tokio::test]

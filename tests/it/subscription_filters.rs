@@ -1,9 +1,12 @@
 //! Subscriptions that deliver some messages of their topic, by their headers.
 
+use std::time::Duration;
+
+use tonic::Code;
 use trunkline::proto;
 
 use crate::support::{
-    PRODUCER, TestBroker, assert_field, until,
+    PRODUCER, TestBroker, assert_field, info, until,
     worker::{TestWorker, at_once, payloads, publish, with_jobs},
 };
 
@@ -72,6 +75,26 @@ async fn a_filter_can_be_changed_for_what_was_not_delivered() {
     worker.update(filtered(""), &["filter"]).await.unwrap();
     publish_kinds(&broker, &["c"]).await;
     assert_eq!(payloads(&worker.receive(10).await), ["c"]);
+}
+
+#[tokio::test]
+async fn a_filter_that_cannot_be_read_delivers_nothing_until_it_is_set_again() {
+    let (broker, mut worker) = with_jobs(0, filtered("headers.kind = \"a\"")).await;
+    publish_kinds(&broker, &["a", "b"]).await;
+    let another_version = "update trunkline.subscription set filter = 'kind LIKE ''a%'''";
+    broker.sql().await.execute(another_version, &[]).await.unwrap();
+    let refusal = worker.try_receive(10, Duration::ZERO).await.unwrap_err();
+    info(&refusal, Code::FailedPrecondition, "FILTER_UNREADABLE");
+    let mut stream = worker.stream().await;
+    info(&stream.ended().await, Code::FailedPrecondition, "FILTER_UNREADABLE");
+    let described = worker.describe().await;
+    assert_eq!((described.floor, described.policy.unwrap().filter.as_str()), (0, "kind LIKE 'a%'"));
+    let listed = broker.run(&["subscription", "list", "jobs"]).await;
+    assert_eq!(listed.code(), 0, "{listed:?}");
+    // A change of something else would keep it.
+    assert_field(worker.update(at_once(), &["max_deliveries"]).await, "policy.filter", None);
+    worker.update(filtered("headers.kind = \"b\""), &["filter"]).await.unwrap();
+    assert_eq!(payloads(&worker.receive(10).await), ["b"]);
 }
 
 #[tokio::test]

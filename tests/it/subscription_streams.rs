@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::stream::{StreamExt as _, pending};
+use prost::Message as _;
 use tonic::Code;
 use trunkline::proto::{
     self, settlement::Verdict, stalled::Limit, subscribe_request::Request,
@@ -12,7 +13,7 @@ use trunkline::proto::{
 use crate::{
     metrics::metrics_until,
     support::{
-        TestBroker,
+        RawClient, TestBroker, frames,
         http::{HttpBroker, Metrics},
         info, soon, until,
         worker::{TestWorker, at_once, payloads, publish, reject, retry, with_jobs},
@@ -113,6 +114,28 @@ async fn what_a_worker_has_is_delivered_again_when_its_stream_ends() {
     let again = worker.receive(10).await;
     assert_eq!(payloads(&again), ["m0", "m2"]);
     assert!(again.iter().all(|work| work.attempt == 2));
+}
+
+#[tokio::test]
+async fn what_a_client_was_not_sent_counts_no_attempt_when_its_stream_ends() {
+    let broker = HttpBroker::start(&[]).await;
+    let calls = &broker.calls;
+    calls.topic("jobs").await;
+    let mut worker = TestWorker::subscribe(calls, "jobs", "pool", at_once()).await;
+    publish(calls, 3).await;
+    let raw = RawClient::connect_with_shut_windows(&calls.endpoint).await;
+    let (response, mut requests) =
+        raw.begin("trunkline.v1.SubscriptionService/Subscribe", &[]).await;
+    let open = proto::SubscribeRequest { request: Some(Request::Open(worker.open())) };
+    requests.send_data(frames(&[&open.encode_to_vec()]), false).unwrap();
+    let unread = soon("the stream begins", response).await.unwrap();
+    metrics_until("the stream has the messages", &broker, |metrics| {
+        metrics.get("trunkline_subscription_outstanding_messages") == Some(3.0)
+    })
+    .await;
+    drop((unread, requests, raw));
+    let again = soon("they are delivered", worker.receive_all(3)).await;
+    assert!(again.iter().all(|work| work.attempt == 1), "{again:?}");
 }
 
 #[tokio::test]

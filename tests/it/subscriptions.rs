@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use prost::Message as _;
 use tokio::task::JoinSet;
 use tonic::Code;
 use trunkline::proto;
 
 use crate::support::{
-    TestBroker, info, soon, until,
+    RawClient, TestBroker, frames, info, soon, until,
     worker::{TestWorker, Work, at_once, payloads, publish, reject, retry, with_jobs},
 };
 
@@ -43,6 +44,25 @@ async fn a_worker_waits_for_a_message() {
         soon("the message is delivered", async { tokio::join!(waiting, publish(&broker, 1)) })
             .await;
     assert_eq!(payloads(&work), ["m0"]);
+}
+
+#[tokio::test]
+async fn messages_whose_client_goes_before_it_reads_them_go_to_another_worker_at_once() {
+    let (broker, mut worker) = with_jobs(100, policy()).await;
+    let raw = RawClient::connect_with_shut_windows(&broker.endpoint).await;
+    let (response, mut request) = raw.begin("trunkline.v1.SubscriptionService/Receive", &[]).await;
+    let receive = proto::ReceiveRequest {
+        topic: "jobs".to_owned(),
+        subscription_id: "pool".to_owned(),
+        max_messages: 100,
+        ..Default::default()
+    };
+    request.send_data(frames(&[&receive.encode_to_vec()]), true).unwrap();
+    let unread = soon("the answer begins", response).await.unwrap();
+    assert!(worker.receive_now(100).await.is_empty());
+    drop((unread, request, raw));
+    let again = soon("they are delivered", worker.receive_all(100)).await;
+    assert!(again.iter().all(|work| work.attempt == 1), "{again:?}");
 }
 
 #[tokio::test]

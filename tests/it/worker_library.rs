@@ -25,10 +25,10 @@ fn pool(broker: &TestBroker) -> WorkerBuilder {
     broker.client.worker("jobs", "pool")
 }
 
-/// A policy with a deadline of one second, that delivers messages again at once.
-fn one_second() -> DeliveryPolicy {
-    let second = Some(prost_types::Duration { seconds: 1, nanos: 0 });
-    DeliveryPolicy { ack_deadline: second, ..at_once() }
+/// A policy with a deadline of two seconds, that delivers messages again at once. A worker extends after one.
+fn two_seconds() -> DeliveryPolicy {
+    let ack_deadline = Some(prost_types::Duration { seconds: 2, nanos: 0 });
+    DeliveryPolicy { ack_deadline, ..at_once() }
 }
 
 /// What handlers were given: payloads and attempts.
@@ -134,24 +134,34 @@ async fn a_message_that_a_handler_rejects_is_parked_with_the_reason() {
 
 #[tokio::test]
 async fn a_slow_handler_keeps_its_message_and_those_that_wait_for_it() {
-    let (broker, mut other) = with_jobs(3, one_second()).await;
-    let seen = Seen::default();
+    let (broker, mut other) = with_jobs(3, two_seconds()).await;
+    let (seen, finish) = (Seen::default(), Arc::new(Semaphore::new(0)));
     let handler = {
-        let seen = seen.clone();
+        let (seen, finish) = (seen.clone(), finish.clone());
         move |job: Job| {
             seen.add(&job);
-            tokio::time::sleep(Duration::from_millis(900))
+            let finish = finish.clone();
+            async move { finish.acquire().await.unwrap().forget() }
         }
     };
     let worker = pool(&broker).concurrency(1).max_outstanding_messages(3).until_caught_up();
     let working = tokio::spawn(worker.open().await.unwrap().run(handler));
-    // The last one waits for longer than its deadline.
-    until("the last handler runs", async || seen.distinct() == 3).await;
-    assert!(other.receive_now(10).await.is_empty());
+    until("a handler runs", async || seen.distinct() == 1).await;
+    assert!(other.receive_now(10).await.is_empty(), "the worker has all messages");
+    publish(&broker, 1).await;
+    // Nobody extends the deadline of another message, which shows that theirs would have passed twice.
+    for attempt in 1..=3 {
+        let work = other.receive(10).await;
+        assert_eq!((work.len(), work[0].offset, work[0].attempt), (1, 3, attempt), "{work:?}");
+        if attempt == 3 {
+            assert_eq!(other.acknowledge(&work).await, 1);
+        }
+    }
+    finish.add_permits(3);
     soon("the worker ends", working).await.unwrap().unwrap();
     let expected = ["m0", "m1", "m2"].map(|payload| (payload.to_owned(), 1));
     assert_eq!(seen.sorted(), expected);
-    assert_eq!(other.describe().await.floor, 3);
+    assert_eq!(other.describe().await.floor, 4);
 }
 
 #[tokio::test]

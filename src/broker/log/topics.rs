@@ -62,6 +62,8 @@ pub(crate) struct LogReader {
 pub(crate) struct Observation {
     logs: Arc<TopicLogs>,
     moment: Moment,
+    /// The log start offset that its reader knew then; 0 for an observation of many logs.
+    start: Offset,
 }
 
 impl Observation {
@@ -104,7 +106,7 @@ impl TopicLogs {
 
     /// Begins an observation. Call it before asking the database.
     pub(crate) fn begin(self: &Arc<Self>) -> Observation {
-        Observation { logs: self.clone(), moment: self.seen.now() }
+        Observation { logs: self.clone(), moment: self.seen.now(), start: Offset(0) }
     }
 
     /// What was seen of all logs.
@@ -190,6 +192,17 @@ impl TopicLog {
         }
     }
 
+    /// Records ends that were asked for when a start was known already. A lower one means that the database has
+    /// lost the raise in a failover, and has the messages before it again.
+    fn advance_since(&self, known: Offset, ends: LogEnds) {
+        if ends.start < known {
+            // If it was raised meanwhile, the next answer tells.
+            let (known, start) = (known.0, ends.start.0);
+            let _ = self.start.compare_exchange(known, start, Ordering::AcqRel, Ordering::Acquire);
+        }
+        self.advance(ends);
+    }
+
     fn advance(&self, LogEnds { start, head }: LogEnds) {
         self.start.fetch_max(start.0, Ordering::AcqRel);
         self.advance_head(head);
@@ -242,7 +255,7 @@ impl LogReader {
 
     /// Begins an observation. Call it before reading the log.
     pub(crate) fn begin(&self) -> Observation {
-        self.logs.begin()
+        Observation { start: self.start(), ..self.logs.begin() }
     }
 
     /// Records the ends of the log and its last batch as read, for all readers. Returns false if
@@ -252,9 +265,16 @@ impl LogReader {
         let seen = &self.logs.seen;
         let is_current = seen.observe(self.topic, read.ends.head, last, observation.moment);
         if is_current {
-            self.log.advance(read.ends);
+            self.log.advance_since(observation.start, read.ends);
         }
         is_current
+    }
+
+    /// As [`Self::observe`], of a read that does not show where the log ends.
+    pub(crate) fn observe_ends(&self, ends: LogEnds, observation: &Observation) {
+        if observation.observe_head(self.topic, ends.head) {
+            self.log.advance_since(observation.start, ends);
+        }
     }
 
     /// Caches what was read, for other readers.
@@ -310,6 +330,22 @@ mod tests {
         assert_eq!([*log.head.borrow(), *joined.head.borrow()], [Offset(7); 2]);
         assert!(logs.begin().observe(topic, ends(0, 8)));
         assert_eq!(*log.head.borrow(), Offset(8));
+    }
+
+    #[test]
+    fn the_start_goes_back_if_the_database_has_lost_its_raise_and_not_for_a_late_answer() {
+        let log = LogReader::of_messages(10);
+        let (late, read) =
+            (log.begin(), |start| LogSlice { batches: Vec::new(), ends: ends(start, 10) });
+        assert!(log.observe(&read(7), &log.begin()));
+        assert!(log.observe(&read(0), &late));
+        assert_eq!(log.start(), Offset(7), "it was asked before");
+        let after = log.begin();
+        log.observe_ends(ends(8, 10), &log.begin());
+        log.observe_ends(ends(2, 10), &after);
+        assert_eq!(log.start(), Offset(8), "it was raised meanwhile");
+        log.observe_ends(ends(2, 10), &log.begin());
+        assert_eq!(log.start(), Offset(2));
     }
 
     #[test]

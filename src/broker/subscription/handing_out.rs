@@ -185,6 +185,14 @@ impl Handout {
         }
     }
 
+    /// Refuses messages to all who wait for some.
+    pub(super) fn refuse_all(&mut self, error: &Error) {
+        for receiver in self.receivers.drain(..) {
+            // One that has gone does not receive it.
+            let _ = receiver.answer(Err(error.clone()));
+        }
+    }
+
     fn find(&mut self, index: usize, now: Instant) -> Found {
         let Receiver { worker, max_messages, .. } = self.receivers[index];
         if !self.has_waiting(now) {
@@ -308,7 +316,7 @@ impl Handout {
 
     /// Answers a receiver with messages.
     fn deliver(&mut self, index: usize, gathered: Gathered, now: Instant) {
-        let Some(receiver) = self.receivers.remove(index) else { return };
+        let Some(mut receiver) = self.receivers.remove(index) else { return };
         let (deliveries, bytes) = gathered.into_deliveries();
         let room = match &receiver.answers {
             None => Ok(None),
@@ -318,7 +326,11 @@ impl Handout {
             },
         };
         let ids: Vec<DeliveryId> = deliveries.iter().map(|it| DeliveryId(it.id)).collect();
-        let answer = room.map(|room| self.received(receiver.worker, deliveries, room));
+        let unsent = receiver.unsent.take().map(|unsent| unsent.of(ids.clone()));
+        let answer = room.map(|room| {
+            let received = self.received(receiver.worker, deliveries, room);
+            Received { unsent, ..received }
+        });
         let is_refused = answer.is_err();
         if !receiver.answer(answer) || is_refused {
             // Nobody has them. Those who were found to get nothing may want them.
@@ -333,7 +345,8 @@ impl Handout {
             traffic.count_consumed(self.reads.log().topic(), messages.count(), messages.bytes());
         }
         let outstanding = self.state.outstanding_of(worker.id());
-        Received { deliveries, head: self.head(), room, idle: None, outstanding }
+        let head = self.head();
+        Received { deliveries, head, room, idle: None, outstanding, unsent: None }
     }
 
     /// Tells a receiver why it gets no messages.

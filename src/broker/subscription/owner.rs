@@ -229,7 +229,10 @@ impl Owner {
         loop {
             let now = Instant::now();
             handout.state.expire(now);
-            handout.hand_out(now);
+            match self.unreadable_filter(handout) {
+                None => handout.hand_out(now),
+                Some(refusal) => handout.refuse_all(&refusal),
+            }
             handout.answer_late(now);
             let metrics = &self.delivery.metrics.subscriptions;
             metrics.count(handout.state.take_counts());
@@ -275,6 +278,13 @@ impl Owner {
                 }
             }
         }
+    }
+
+    /// Why nothing can be handed out, if the filter cannot be read. It can still be set.
+    fn unreadable_filter(&self, handout: &Handout) -> Option<Error> {
+        let problem = handout.state.policy().filter.as_ref()?.problem()?.to_string();
+        let (topic, consumer) = (self.topic.clone(), self.consumer.clone());
+        Some(Error::FilterUnreadable { topic, consumer, problem })
     }
 
     /// Why the lease's change ends the owner.
@@ -327,11 +337,21 @@ fn carry_out(
             let applied = handout.settle(&settlements, now);
             storing.add(Caller::Settles { applied, reply });
         }
-        Command::Leave(worker) => {
+        Command::TakeBack(deliveries) => {
+            deliveries.into_iter().for_each(|id| handout.state.take_back(id, now));
+        }
+        Command::Leave { worker, unsent } => {
             handout.receivers.retain(|receiver| receiver.worker.id() != worker);
+            unsent.into_iter().for_each(|id| handout.state.take_back(id, now));
             handout.state.leave(worker, now);
         }
-        Command::Replay { parked, reply } => {
+        // They were found before, or have become something else since.
+        Command::Replay { epoch, reply, .. } | Command::Discard { epoch, reply, .. }
+            if epoch != lease.epoch() =>
+        {
+            drop(reply.send(Ok(None)));
+        }
+        Command::Replay { parked, reply, .. } => {
             if handout.state.exceptions() + parked.len() > MAX_EXCEPTIONS {
                 let refusal = Error::TooManyRetried { limit: MAX_EXCEPTIONS };
                 // A caller that has gone does not receive it.
@@ -340,12 +360,15 @@ fn carry_out(
             let count = handout.state.replay(&parked, now);
             storing.add(Caller::Unparks { count, reply });
         }
-        Command::Discard { parked, reply } => {
+        Command::Discard { parked, reply, .. } => {
             let count = handout.state.discard(&parked);
             storing.add(Caller::Unparks { count, reply });
         }
-        Command::SetPolicy { policy, reply } => {
-            handout.state.set_policy(policy);
+        Command::SetPolicy { epoch, policy, reply } => {
+            // A later epoch has begun with what is stored.
+            if epoch == lease.epoch() {
+                handout.state.set_policy(policy);
+            }
             drop(reply.send(Ok(())));
         }
         Command::Describe(reply) => {

@@ -1,21 +1,36 @@
 //! What people do with a subscription: messages that were parked, and how messages are delivered.
 
+use std::time::Duration;
+
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
+
 use crate::{
     broker::{
         consume::delivery::Delivery,
         error::Error,
         subscription::{
             deliveries::ALL,
-            receivers::Command,
+            receivers::{Command, Description},
             request::{Parked, Unparked},
             room::{Names, Room, Subscriptions},
+            storing::CountOutcome,
         },
     },
-    model::{ConsumerId, DeliveryPolicy, Offset, Page, PageRequest, ParkedMessage, TopicName},
+    model::{
+        ConsumerId, DeliveryPolicy, Epoch, Offset, Page, PageRequest, ParkedMessage, TopicName,
+    },
 };
 
 /// How many parked messages a call is about.
 const MAX_UNPARKED: usize = 10_000;
+
+/// How long a change begins anew while other owners begin, and the pause before that: an owner may not know yet
+/// that its epoch has ended.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
+const CHANGE_PAUSE: Duration = Duration::from_millis(100);
 
 impl Subscriptions {
     /// Lists parked messages by their offsets, from `from` on.
@@ -38,12 +53,14 @@ impl Subscriptions {
 
     /// Delivers parked messages again, as if for the first time.
     pub async fn replay_parked(&self, request: Parked) -> Result<Unparked, Error> {
-        self.0.unpark(request, |parked, reply| Command::Replay { parked, reply }).await
+        let replay = |Found { epoch, parked }, reply| Command::Replay { epoch, parked, reply };
+        self.0.unpark(request, replay).await
     }
 
     /// Forgets parked messages.
     pub async fn discard_parked(&self, request: Parked) -> Result<Unparked, Error> {
-        self.0.unpark(request, |parked, reply| Command::Discard { parked, reply }).await
+        let discard = |Found { epoch, parked }, reply| Command::Discard { epoch, parked, reply };
+        self.0.unpark(request, discard).await
     }
 
     /// Refuses a policy that the database cannot store.
@@ -62,16 +79,18 @@ impl Subscriptions {
     ) -> Result<(), Error> {
         let names: Names = (topic, subscription);
         let _turn = self.0.change(&names).await;
+        let tries = Tries::begin();
         loop {
-            let stands = self.0.describe(&names).await?;
-            let policy = change(&stands.policy)?;
+            let Description { key, epoch, policy, .. } = self.0.describe(&names).await?;
+            let policy = change(&policy)?;
             self.check_policy(&policy).await?;
-            let storage = &self.0.delivery.storage;
-            // If another owner has begun meanwhile, it may know another policy.
-            if storage.set_policy(stands.key, stands.epoch, &policy).await? {
-                let set = |reply| Command::SetPolicy { policy: policy.clone(), reply };
+            let (storage, (topic, consumer)) = (&self.0.delivery.storage, &names);
+            let store = || storage.set_policy(key, epoch, &policy);
+            if storage.row_locks().of_consumer(topic, consumer, store).await? {
+                let set = |reply| Command::SetPolicy { epoch, policy: policy.clone(), reply };
                 return self.0.call(&names, set).await;
             }
+            tries.pause().await?;
         }
     }
 }
@@ -80,21 +99,55 @@ impl Room {
     async fn unpark(
         &self,
         Parked { topic, subscription, ranges }: Parked,
-        command: impl Fn(Vec<Offset>, Answer) -> Command,
+        command: impl Fn(Found, Answer) -> Command,
     ) -> Result<Unparked, Error> {
         let names = (topic, subscription);
+        let ranges = if ranges.is_empty() { vec![ALL] } else { ranges };
         // Whoever unparks the same messages finds them parked no more.
         let _turn = self.change(&names).await;
-        let stands = self.describe(&names).await?;
-        let ranges = if ranges.is_empty() { vec![ALL] } else { ranges };
-        let found = self.delivery.storage.find_parked(stands.key, &ranges, MAX_UNPARKED + 1).await;
-        let mut parked = found.map_err(Error::of_read)?;
-        let has_more = parked.len() > MAX_UNPARKED;
-        parked.truncate(MAX_UNPARKED);
-        let count = self.call(&names, |reply| command(parked.clone(), reply)).await?;
-        Ok(Unparked { count, has_more })
+        let tries = Tries::begin();
+        loop {
+            let Description { key, epoch, .. } = self.describe(&names).await?;
+            let found = self.delivery.storage.find_parked(key, &ranges, MAX_UNPARKED + 1).await;
+            let mut parked = found.map_err(Error::of_read)?;
+            let has_more = parked.len() > MAX_UNPARKED;
+            parked.truncate(MAX_UNPARKED);
+            let found = Found { epoch, parked };
+            let unparked = self.call(&names, |reply| command(found.clone(), reply)).await?;
+            if let Some(count) = unparked {
+                return Ok(Unparked { count, has_more });
+            }
+            tries.pause().await?;
+        }
     }
 }
 
+/// Tries of a change that does nothing if another epoch has begun since the owner was asked.
+struct Tries {
+    give_up_at: Instant,
+}
+
+impl Tries {
+    fn begin() -> Self {
+        Self { give_up_at: Instant::now() + CHANGE_TIMEOUT }
+    }
+
+    /// Waits before the next one.
+    async fn pause(&self) -> Result<(), Error> {
+        if Instant::now() >= self.give_up_at {
+            return Err(Error::unavailable());
+        }
+        sleep(CHANGE_PAUSE).await;
+        Ok(())
+    }
+}
+
+/// Parked messages, and the epoch of the owner in which they were found.
+#[derive(Clone)]
+struct Found {
+    epoch: Epoch,
+    parked: Vec<Offset>,
+}
+
 /// Where the number of messages is sent.
-type Answer = tokio::sync::oneshot::Sender<Result<usize, Error>>;
+type Answer = oneshot::Sender<CountOutcome>;

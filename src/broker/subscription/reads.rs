@@ -10,7 +10,7 @@ use crate::{
         log::{
             cursor::Cursor,
             messages::{FrameLimits, Messages},
-            topics::LogReader,
+            topics::{LogReader, Observation},
         },
         subscription::state::State,
     },
@@ -44,7 +44,7 @@ pub(super) struct Reads {
 /// What a read found.
 pub(super) enum Outcome {
     New { cursor: Cursor, range: OffsetRange, filled: Result<bool, Error> },
-    Again { first: Offset, read: Result<Option<LogSlice>, Error> },
+    Again { first: Offset, observation: Observation, read: Result<Option<LogSlice>, Error> },
 }
 
 /// The next messages that were never handed out.
@@ -103,10 +103,12 @@ impl Reads {
                     None => {}
                 }
             }
-            Outcome::Again { first, read } => {
+            Outcome::Again { first, observation, read } => {
                 let Some(LogSlice { batches, ends }) = read? else {
                     return Err(self.topic_not_found());
                 };
+                // What was read counts as removed otherwise, if the log start offset went back.
+                self.log.observe_ends(ends, &observation);
                 state.skip_before(ends.start);
                 state.forget_from(ends.head);
                 let is_there = ends.start <= first && first < ends.head;
@@ -152,9 +154,10 @@ impl Reads {
         wanted.dedup();
         wanted.truncate(MAX_WANTED);
         let (delivery, topic) = (self.delivery.clone(), self.log.topic());
+        let observation = self.log.begin();
         self.under_way = Some(Box::pin(async move {
             let read = delivery.storage.read_batches_of(topic, &wanted, READ_BYTES).await;
-            Outcome::Again { first, read: read.map_err(Error::of_read) }
+            Outcome::Again { first, observation, read: read.map_err(Error::of_read) }
         }));
     }
 

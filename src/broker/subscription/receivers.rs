@@ -9,9 +9,10 @@ use crate::{
         budget::Share,
         error::Error,
         subscription::{
-            deliveries::{Outstanding, WorkerId},
+            deliveries::{DeliveryId, Outstanding, WorkerId},
             request::{Idle, Received, Settlement, WorkerLimits},
             storing::{CountOutcome, SettleOutcome},
+            unsent::UnsentAnswer,
         },
     },
     model::{ConsumerKey, DeliveryPolicy, Epoch, Offset},
@@ -23,14 +24,16 @@ pub(super) enum Command {
     Receive(Receiver),
     /// Messages are settled.
     Settle { settlements: Arc<[Settlement]>, reply: oneshot::Sender<SettleOutcome> },
-    /// A worker has gone.
-    Leave(WorkerId),
-    /// Parked messages are delivered again.
-    Replay { parked: Vec<Offset>, reply: oneshot::Sender<CountOutcome> },
-    /// Parked messages are forgotten.
-    Discard { parked: Vec<Offset>, reply: oneshot::Sender<CountOutcome> },
-    /// Messages are delivered in another way from now on.
-    SetPolicy { policy: DeliveryPolicy, reply: oneshot::Sender<Result<(), Error>> },
+    /// Deliveries did not reach the worker of a call.
+    TakeBack(Vec<DeliveryId>),
+    /// A worker has gone, and was never sent some of its deliveries.
+    Leave { worker: WorkerId, unsent: Vec<DeliveryId> },
+    /// Messages are delivered again that were parked in an epoch.
+    Replay { epoch: Epoch, parked: Vec<Offset>, reply: oneshot::Sender<CountOutcome> },
+    /// Messages are forgotten that were parked in an epoch.
+    Discard { epoch: Epoch, parked: Vec<Offset>, reply: oneshot::Sender<CountOutcome> },
+    /// Messages are delivered in another way from now on, as was stored in an epoch.
+    SetPolicy { epoch: Epoch, policy: DeliveryPolicy, reply: oneshot::Sender<Result<(), Error>> },
     /// Somebody asks how messages are delivered.
     Describe(oneshot::Sender<Result<Description, Error>>),
 }
@@ -61,6 +64,8 @@ pub(super) struct Receiver {
     pub until: Option<Instant>,
     /// When it gets an answer even so, if it does.
     pub deadline: Option<Instant>,
+    /// Guards the messages of a call on their way to its client.
+    pub unsent: Option<UnsentAnswer>,
     pub reply: oneshot::Sender<Result<Received, Error>>,
 }
 
@@ -70,18 +75,18 @@ pub(super) enum Worker {
     /// A call, which takes messages once.
     Call(WorkerId),
     /// A stream, which has had messages before.
-    Stream { id: WorkerId, limits: WorkerLimits, told: Told },
+    Stream { id: WorkerId, limits: WorkerLimits, known: KnownIdle },
 }
 
 /// What a stream knows of why it gets no messages.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct KnownIdle {
     caught_up: bool,
     stalled: bool,
 }
 
-impl Told {
-    /// Notes what the stream is told.
+impl KnownIdle {
+    /// Notes what the stream learns.
     pub(crate) fn note(&mut self, idle: Idle) {
         match idle {
             Idle::CaughtUp => self.caught_up = true,
@@ -89,7 +94,7 @@ impl Told {
         }
     }
 
-    fn knows(self, idle: Idle) -> bool {
+    fn has(self, idle: Idle) -> bool {
         match idle {
             Idle::CaughtUp => self.caught_up,
             Idle::Stalled(_) => self.stalled,
@@ -108,7 +113,7 @@ impl Worker {
     pub(super) fn wants_to_know(self, idle: Idle) -> bool {
         match self {
             Self::Call(_) => false,
-            Self::Stream { told, .. } => !told.knows(idle),
+            Self::Stream { known, .. } => !known.has(idle),
         }
     }
 
@@ -135,7 +140,7 @@ impl Command {
             }
             Self::SetPolicy { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::Describe(reply) => drop(reply.send(Err(error.clone()))),
-            Self::Leave(_) => {}
+            Self::TakeBack(_) | Self::Leave { .. } => {}
         }
     }
 }

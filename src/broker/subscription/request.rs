@@ -8,7 +8,7 @@ use crate::{
     broker::{
         budget::{Hold, Share},
         log::messages::Messages,
-        subscription::deliveries::Outstanding,
+        subscription::{deliveries::Outstanding, unsent::UnsentAnswer},
     },
     model::{ConsumerId, Offset, OffsetRange, TopicName},
 };
@@ -43,6 +43,8 @@ pub struct Received {
     pub idle: Option<Idle>,
     /// How much the worker has now.
     pub outstanding: Outstanding,
+    /// Takes the messages of a call back unless they are sent.
+    pub unsent: Option<UnsentAnswer>,
 }
 
 /// Why a worker gets no messages.

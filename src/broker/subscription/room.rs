@@ -24,6 +24,7 @@ use crate::{
             owner::Owner,
             receivers::{Command, Description, Receiver, Worker},
             request::{Receive, Received, Settle, Settlement, Verdict},
+            unsent::UnsentAnswer,
             writer::SettlementWriter,
         },
     },
@@ -79,7 +80,7 @@ impl Subscriptions {
         self.0.writer.close();
     }
 
-    /// Takes the next messages.
+    /// Takes the next messages. If this is dropped before it is ready, they are taken back.
     pub async fn receive(&self, request: Receive) -> Result<Received, Error> {
         let until = Instant::now() + request.wait;
         let deadline = request.deadline;
@@ -91,6 +92,7 @@ impl Subscriptions {
                 answers: request.answers.clone(),
                 until: Some(until),
                 deadline,
+                unsent: Some(self.0.unsent_answer(&names)),
                 reply,
             })
         });
@@ -139,6 +141,12 @@ impl Room {
         characters.check(&**storage, "reject.reason", reasons).await
     }
 
+    /// Has the owner of a subscription take deliveries back that are not sent.
+    fn unsent_answer(self: &Arc<Self>, names: &Names) -> UnsentAnswer {
+        let (room, names) = (self.clone(), names.clone());
+        UnsentAnswer::new(move |deliveries| room.send(&names, Command::TakeBack(deliveries)))
+    }
+
     /// The number of a new worker.
     pub(super) fn new_worker(&self) -> WorkerId {
         WorkerId(self.next_worker.fetch_add(1, Ordering::Relaxed))
@@ -183,14 +191,14 @@ impl Room {
         Ok(owner.send(command(reply)).await.is_ok().then_some(answer))
     }
 
-    /// Tells the owner of a subscription something, if there is one.
-    pub(super) fn tell(&self, names: &Names, command: Command) {
+    /// Sends a command that has no answer to the owner of a subscription, if there is one.
+    pub(super) fn send(&self, names: &Names, command: Command) {
         let owner = self.owners.lock().get(names).cloned();
         let Some(owner) = owner else { return };
         if let Err(mpsc::error::TrySendError::Full(command)) = owner.commands.try_send(command) {
             // If it ends meanwhile, it knows nothing any more.
-            let tell = async move { drop(owner.commands.send(command).await) };
-            self.delivery.calls.spawn(tell);
+            let send = async move { drop(owner.commands.send(command).await) };
+            self.delivery.calls.spawn(send);
         }
     }
 
@@ -206,7 +214,7 @@ impl Room {
         if let Some(way) = known.as_ref().filter(|way| !way.commands.is_closed()) {
             return way.clone();
         }
-        owners.retain(|_, way| !way.commands.is_closed());
+        owners.retain(|_, way| way.is_needed());
         let (commands, received) = mpsc::channel(QUEUE_LENGTH);
         let (topic, consumer) = names.clone();
         let owner = Owner {
@@ -226,6 +234,14 @@ impl Room {
     }
 }
 
+impl Way {
+    /// Whether the owner works, or somebody changes something or waits to: whoever changes something next must
+    /// find the same lock.
+    fn is_needed(&self) -> bool {
+        !self.commands.is_closed() || Arc::strong_count(&self.changing) > 1
+    }
+}
+
 /// A settlement whose reason, if it has one, any database can store.
 fn in_ascii(settlement: Settlement) -> Settlement {
     let verdict = match settlement.verdict {
@@ -236,4 +252,24 @@ fn in_ascii(settlement: Settlement) -> Settlement {
         verdict => verdict,
     };
     Settlement { verdict, ..settlement }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_lock_of_a_change_is_kept_after_the_owner_has_ended() {
+        let (commands, received) = mpsc::channel(1);
+        let way = Way { commands, changing: Arc::default() };
+        assert!(way.is_needed());
+        drop(received);
+        assert!(!way.is_needed());
+        let waits = way.changing.clone();
+        assert!(way.is_needed());
+        let changes = waits.lock_owned().await;
+        assert!(way.is_needed());
+        drop(changes);
+        assert!(!way.is_needed());
+    }
 }

@@ -35,8 +35,8 @@ const FAILING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many messages each settlement of a call applied to.
 pub(super) type SettleOutcome = Result<Vec<usize>, Error>;
 
-/// How many messages a call was about.
-pub(super) type CountOutcome = Result<usize, Error>;
+/// How many messages a call was about; `None` if another epoch has begun, and nothing was done.
+pub(super) type CountOutcome = Result<Option<usize>, Error>;
 
 /// A call that is answered once what it changed is stored.
 pub(super) enum Caller {
@@ -76,7 +76,7 @@ impl Caller {
         // A caller that has gone does not receive it.
         match self {
             Self::Settles { applied, reply } => drop(reply.send(stored.map(|()| applied))),
-            Self::Unparks { count, reply } => drop(reply.send(stored.map(|()| count))),
+            Self::Unparks { count, reply } => drop(reply.send(stored.map(|()| Some(count)))),
         }
     }
 }

@@ -9,22 +9,26 @@ use crate::broker::{
     error::Error,
     subscription::{
         deliveries::WorkerId,
-        receivers::{Command, Description, Receiver, Told, Worker},
+        receivers::{Command, Description, KnownIdle, Receiver, Worker},
         request::{Received, Settlement, Subscribe, WorkerLimits},
         room::{Names, Room, Subscriptions},
+        unsent::UnsentEvents,
     },
 };
 
-/// A worker's stream. When it is dropped, what the worker has is delivered again.
+/// A worker's stream. When it is dropped, what the worker has is delivered again. What its client was not sent
+/// does not count as an attempt.
 pub struct WorkerStream {
     room: Arc<Room>,
     names: Names,
     id: WorkerId,
     limits: WorkerLimits,
     max_batch_messages: usize,
-    told: Told,
+    /// What it knows of why it gets no messages.
+    known: KnownIdle,
     /// Where the next messages come.
     next: Option<oneshot::Receiver<Result<Received, Error>>>,
+    unsent: UnsentEvents,
     /// Counts the stream.
     _admitted: OwnedSemaphorePermit,
 }
@@ -60,8 +64,9 @@ impl Subscriptions {
             names,
             limits,
             max_batch_messages,
-            told: Told::default(),
+            known: KnownIdle::default(),
             next: None,
+            unsent: UnsentEvents::default(),
             _admitted: admitted,
         };
         Ok((stream, description))
@@ -75,14 +80,15 @@ impl WorkerStream {
             let answer = match &mut self.next {
                 Some(answer) => answer,
                 none => {
-                    let (id, limits, told) = (self.id, self.limits, self.told);
+                    let (id, limits, known) = (self.id, self.limits, self.known);
                     let asked = self.room.ask(&self.names, |reply| {
                         Command::Receive(Receiver {
-                            worker: Worker::Stream { id, limits, told },
+                            worker: Worker::Stream { id, limits, known },
                             max_messages: self.max_batch_messages,
                             answers: None,
                             until: None,
                             deadline: None,
+                            unsent: None,
                             reply,
                         })
                     });
@@ -97,9 +103,10 @@ impl WorkerStream {
             // Without an answer, the owner has ended, and the next one is asked.
             let Ok(answered) = answered else { continue };
             let received = answered?;
+            self.unsent.add(received.deliveries.iter().map(|delivery| delivery.id));
             match received.idle {
-                Some(idle) => self.told.note(idle),
-                None => self.told = Told::default(),
+                Some(idle) => self.known.note(idle),
+                None => self.known = KnownIdle::default(),
             }
             return Ok(received);
         }
@@ -110,7 +117,16 @@ impl WorkerStream {
         let mut next = self.next.take()?;
         // What is not sent by now is handed to somebody else.
         next.close();
-        next.try_recv().ok()
+        let answered = next.try_recv().ok();
+        if let Some(Ok(received)) = &answered {
+            self.unsent.add(received.deliveries.iter().map(|delivery| delivery.id));
+        }
+        answered
+    }
+
+    /// Which of the stream's deliveries its client has not been sent.
+    pub fn unsent(&self) -> UnsentEvents {
+        self.unsent.clone()
     }
 
     /// What settles messages.
@@ -121,7 +137,10 @@ impl WorkerStream {
 
 impl Drop for WorkerStream {
     fn drop(&mut self) {
-        self.room.tell(&self.names, Command::Leave(self.id));
+        // What is on its way here is not sent either.
+        drop(self.stop());
+        let unsent = self.unsent.take();
+        self.room.send(&self.names, Command::Leave { worker: self.id, unsent });
     }
 }
 

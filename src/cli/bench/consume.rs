@@ -1,27 +1,21 @@
 //! The consumers of a run.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::{sync::Notify, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     super::failure::Failure, arguments::ReadArgs, environment::Environment, latencies::Latencies,
-    live::LiveDisplay, payload, topics::RegisteredId,
+    live::LiveDisplay, payload, progress::Progress, topics::RegisteredId,
 };
 use crate::client::{Consumer, Event, Message};
 
 /// How many messages of a frame have their age measured.
 const SAMPLED: usize = 8;
-
-/// How long to wait for the next of the last messages.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What was consumed.
 #[derive(Debug, Default)]
@@ -44,9 +38,7 @@ pub(super) struct OpenConsumers {
 #[derive(Default)]
 struct SharedProgress {
     /// Messages delivered to all consumers so far.
-    messages: AtomicU64,
-    /// Wakes the waiter when `messages` has grown.
-    more: Notify,
+    messages: Progress,
     /// Stops each consumer once it has caught up.
     stop_at_head: CancellationToken,
     /// Stops all consumers.
@@ -84,18 +76,9 @@ impl OpenConsumers {
     }
 
     /// Waits until a number of messages has been delivered to all consumers together.
-    pub(super) async fn until_all(self, messages: u64) -> Result<ConsumeOutcome, Failure> {
-        let mut before = 0;
-        while before < messages {
-            let more = self.shared.more.notified();
-            let delivered = self.shared.messages.load(Ordering::Acquire);
-            if delivered == before && tokio::time::timeout(PATIENCE, more).await.is_err() {
-                return Err(Failure::refused(format!(
-                    "received {delivered} of {messages} deliveries, and then none for {PATIENCE:?}"
-                )));
-            }
-            before = delivered;
-        }
+    pub(super) async fn until_all(mut self, messages: u64) -> Result<ConsumeOutcome, Failure> {
+        let names = ("received", "deliveries");
+        self.shared.messages.until(messages, &mut self.tasks, names).await?;
         self.shared.stop.cancel();
         self.finish().await
     }
@@ -125,8 +108,7 @@ async fn read(
                 consumed.add(&messages);
                 consumed.took = start.elapsed();
                 live.consumed(messages.len() as u64);
-                shared.messages.fetch_add(messages.len() as u64, Ordering::AcqRel);
-                shared.more.notify_one();
+                shared.messages.add(messages.len() as u64);
                 if let Some(last) = messages.last() {
                     consumer.commit(last);
                 }

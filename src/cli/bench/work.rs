@@ -1,18 +1,8 @@
 //! Workers that share the messages of subscriptions, and acknowledge each by itself.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-use tokio::{
-    sync::{Notify, mpsc},
-    task::JoinSet,
-};
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
@@ -20,9 +10,10 @@ use tonic::Streaming;
 use super::{
     super::failure::Failure,
     arguments::{AckOrder, WorkArgs},
-    consume::{ConsumeOutcome, PATIENCE},
+    consume::ConsumeOutcome,
     environment::Environment,
     live::LiveDisplay,
+    progress::Progress,
     topics::RegisteredId,
 };
 use crate::{
@@ -47,9 +38,7 @@ pub(super) struct OpenWorkers {
 #[derive(Default)]
 struct SharedProgress {
     /// Messages whose acknowledgements are on disk.
-    acknowledged: AtomicU64,
-    /// Wakes the waiter when there are more.
-    more: Notify,
+    acknowledged: Progress,
     stop: CancellationToken,
 }
 
@@ -76,26 +65,8 @@ impl OpenWorkers {
 
     /// Waits until a number of messages has been acknowledged.
     pub(super) async fn until_all(mut self, messages: u64) -> Result<ConsumeOutcome, Failure> {
-        let mut before = 0;
-        while before < messages {
-            let more = self.shared.more.notified();
-            let acknowledged = self.shared.acknowledged.load(Ordering::Acquire);
-            if acknowledged > before {
-                before = acknowledged;
-                continue;
-            }
-            tokio::select! {
-                waited = tokio::time::timeout(PATIENCE, more) => waited.map_err(|_| {
-                    Failure::refused(format!(
-                        "acknowledged {acknowledged} of {messages} messages, and then none for {PATIENCE:?}"
-                    ))
-                })?,
-                // A worker ends by itself only with an error.
-                Some(ended) = self.tasks.join_next() => {
-                    ended.map_err(|error| Failure::refused(error.to_string()))??;
-                }
-            }
-        }
+        let names = ("acknowledged", "messages");
+        self.shared.acknowledged.until(messages, &mut self.tasks, names).await?;
         self.shared.stop.cancel();
         ConsumeOutcome::of_all(self.tasks).await
     }
@@ -179,8 +150,7 @@ impl Worker {
                         acknowledged.map(|it| u64::from(it.unsigned_abs())).sum();
                     self.worked.messages += acknowledged;
                     self.worked.took = start.elapsed();
-                    shared.acknowledged.fetch_add(acknowledged, Ordering::AcqRel);
-                    shared.more.notify_one();
+                    shared.acknowledged.add(acknowledged);
                     self.settle(1);
                 }
                 Event::Attached(_) | Event::Heartbeat(_) => {}

@@ -132,42 +132,49 @@ pub(super) async fn list(
 }
 
 pub(super) async fn replay(client: &Client, selected: SelectedArgs) -> Result<(), Failure> {
-    let (topic, id) = (&selected.topic, &selected.subscription);
-    let replayed = repeat(&selected, "replayed", async |Selection { offsets, ranges }| {
+    let (topic, id) = (selected.topic.clone(), selected.subscription.clone());
+    unpark(selected, "replayed", async |Selection { offsets, ranges }| {
         let (topic, subscription_id) = (topic.clone(), id.clone());
         let request = ReplayParkedRequest { topic, subscription_id, offsets, ranges };
         let answer = client.subscriptions().replay_parked(request).await?.into_inner();
         Ok(Progress { count: answer.replayed, has_more: answer.has_more })
     })
-    .await?;
-    let line =
-        format!("replayed {} of subscription {id} on topic {topic}", count(replayed, "message"));
-    let object = json!({ "topic": topic, "subscription_id": id, "replayed": replayed });
-    Ok(confirm(&mut io::stdout(), selected.output, &line, &object)?)
+    .await
 }
 
 pub(super) async fn discard(
     client: &Client,
     DiscardArgs { selected, yes }: DiscardArgs,
 ) -> Result<(), Failure> {
-    let (topic, id) = (&selected.topic, &selected.subscription);
+    let (topic, id) = (selected.topic.clone(), selected.subscription.clone());
     if !yes && confirmation::is_possible() {
         let which = if selected.all { "all" } else { "these" };
         confirmation::ask(&format!(
             "forget {which} parked messages of subscription {id} on topic {topic}?"
         ))?;
     }
-    let discarded = repeat(&selected, "discarded", async |Selection { offsets, ranges }| {
+    unpark(selected, "discarded", async |Selection { offsets, ranges }| {
         let (topic, subscription_id) = (topic.clone(), id.clone());
         let request = DiscardParkedRequest { topic, subscription_id, offsets, ranges };
         let answer = client.subscriptions().discard_parked(request).await?.into_inner();
         Ok(Progress { count: answer.discarded, has_more: answer.has_more })
     })
-    .await?;
+    .await
+}
+
+/// Makes calls until they are about all messages that are selected, and confirms what is `done` with them.
+async fn unpark(
+    selected: SelectedArgs,
+    done: &str,
+    call: impl AsyncFnMut(Selection) -> Result<Progress, Failure>,
+) -> Result<(), Failure> {
+    let messages = repeat(&selected, done, call).await?;
+    let SelectedArgs { topic, subscription: id, output, .. } = selected;
     let line =
-        format!("discarded {} of subscription {id} on topic {topic}", count(discarded, "message"));
-    let object = json!({ "topic": topic, "subscription_id": id, "discarded": discarded });
-    Ok(confirm(&mut io::stdout(), selected.output, &line, &object)?)
+        format!("{done} {} of subscription {id} on topic {topic}", count(messages, "message"));
+    let mut object = json!({ "topic": topic, "subscription_id": id });
+    object[done] = messages.into();
+    Ok(confirm(&mut io::stdout(), output, &line, &object)?)
 }
 
 /// What came of one call.

@@ -16,9 +16,11 @@ use tokio::{
     process::{Child, ChildStdin, Command},
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
+use super::notices::{Kind, Notices};
 use crate::{
-    cli::failure::print_notice,
+    cli::pipe::Pipe,
     client::{Job, Verdict},
 };
 use last_line::LastLine;
@@ -34,26 +36,57 @@ const LAST_OUTPUT: Duration = Duration::from_millis(200);
 pub(super) struct Commands {
     topic: String,
     command: String,
+    notices: Notices,
+    /// Standard output, which the commands share.
+    output: Pipe,
+    /// Cancelled once a message was given back as nobody reads that.
+    unread: CancellationToken,
     /// The process groups that run.
     running: Mutex<HashSet<i32>>,
 }
 
 impl Commands {
-    pub(super) fn new(topic: String, command: String) -> Self {
-        Self { topic, command, running: Mutex::default() }
+    pub(super) fn new(topic: String, command: String, notices: Notices) -> io::Result<Self> {
+        let output = Pipe::of_standard_output()?;
+        let (unread, running) = (CancellationToken::new(), Mutex::default());
+        Ok(Self { topic, command, notices, output, unread, running })
     }
 
     /// Runs the command for a message; its exit code says what becomes of that.
     pub(super) async fn run(&self, job: &Job) -> Verdict {
+        // What it prints would be lost.
+        if self.is_reader_gone() {
+            return Verdict::Release;
+        }
         let (offset, attempt) = (job.offset, job.attempt());
         let verdict = self.try_run(job).await.unwrap_or_else(|error| {
-            print_notice(&format!("offset {offset}: run the command: {error}"));
+            let failed = format!("offset {offset}: run the command: {error}");
+            self.notices.print(Kind::Failed, &failed);
             Verdict::retry()
         });
         if let Verdict::Reject { reason } = &verdict {
-            print_notice(&format!("offset {offset}, attempt {attempt}: rejected: {reason}"));
+            let rejected = format!("offset {offset}, attempt {attempt}: rejected: {reason}");
+            self.notices.print(Kind::Rejected, &rejected);
         }
         verdict
+    }
+
+    /// Waits until standard output has lost its reader.
+    pub(super) async fn reader_gone(&self) {
+        tokio::select! {
+            () = self.output.reader_gone() => {}
+            () = self.unread.cancelled() => {}
+        }
+    }
+
+    /// Whether standard output has lost its reader. If so, the worker ends at once: it would get what it gives
+    /// back again.
+    fn is_reader_gone(&self) -> bool {
+        let is_gone = self.output.is_reader_gone();
+        if is_gone {
+            self.unread.cancel();
+        }
+        is_gone
     }
 
     async fn try_run(&self, job: &Job) -> io::Result<Verdict> {
@@ -63,7 +96,7 @@ impl Commands {
         let mut last_line = LastLine::default();
         let status = {
             let mut feeding = pin!(feed(stdin, job.payload.clone()));
-            let mut copying = pin!(last_line.copy(stderr));
+            let mut copying = pin!(last_line.copy(stderr, &self.notices));
             let (mut is_fed, mut is_copied) = (false, false);
             let status = loop {
                 tokio::select! {
@@ -80,11 +113,12 @@ impl Commands {
         Ok(match status.code() {
             Some(0) => Verdict::Acknowledge,
             Some(REJECTED) => Verdict::reject(last_line.text()),
+            // The system ends a command that writes to nobody, whatever its message is.
+            _ if self.is_reader_gone() => Verdict::Release,
             _ => {
                 let (offset, attempt) = (job.offset, job.attempt());
-                print_notice(&format!(
-                    "offset {offset}, attempt {attempt}: {status}: trying again"
-                ));
+                let failed = format!("offset {offset}, attempt {attempt}: {status}: trying again");
+                self.notices.print(Kind::Failed, &failed);
                 Verdict::retry()
             }
         })

@@ -1,4 +1,5 @@
-//! Extends the deadlines of messages that are in work, before they pass.
+//! Extends the deadlines of messages before they pass: of those that are in work, and of those whose verdicts
+//! are not sent yet.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -49,7 +50,7 @@ impl Extending {
         offsets.insert(offset);
     }
 
-    /// Records that a message is finished.
+    /// Records that the verdict on a message is sent.
     pub(super) fn remove(&mut self, delivery: i64, offset: i64) {
         if let Some(offsets) = self.in_work.get_mut(&delivery) {
             offsets.remove(&offset);

@@ -153,8 +153,7 @@ impl Run {
         self.left = self.left.map(|left| left + session.waiting() as u64);
         served?;
         let stream = WorkerStream { requests: session.requests, events };
-        // Everything is answered. What the broker has sent since it was asked for no more is delivered
-        // again.
+        // Everything is answered.
         let _ = timeout(END_TIMEOUT, stream.finish()).await;
         Ok(())
     }
@@ -167,7 +166,10 @@ impl Run {
             {
                 self.handlers.start(self.streams, job);
             }
-            if session.is_over(self.options.until_caught_up) {
+            if self.options.until_caught_up {
+                session.stop_when_caught_up();
+            }
+            if session.is_over() {
                 return Ok(());
             }
             let now = Instant::now();
@@ -224,7 +226,7 @@ impl Run {
 
     fn accept(&mut self, jobs: Vec<Job>, session: &mut Session) {
         let limit = match self.left {
-            _ if self.stopping.has_begun() => 0,
+            _ if self.stopping.has_begun() || !session.takes_more() => 0,
             Some(left) => usize::try_from(left).unwrap_or(usize::MAX),
             None => usize::MAX,
         };

@@ -49,8 +49,8 @@ impl Settling {
     }
 
     /// Takes as many verdicts as one request holds: a settlement for all messages of a delivery that have
-    /// the same one.
-    pub(super) fn take(&mut self) -> Vec<Settlement> {
+    /// the same one. Calls `taken` with the delivery and the offset of each message.
+    pub(super) fn take(&mut self, mut taken: impl FnMut(i64, i64)) -> Vec<Settlement> {
         let mut groups: Vec<(i64, Verdict, Vec<i64>)> = Vec::new();
         let mut known: HashMap<(i64, Verdict), usize> = HashMap::new();
         let (mut messages, mut bytes) = (0, 0);
@@ -63,6 +63,7 @@ impl Settling {
                 break;
             };
             messages += 1;
+            taken(delivery, offset);
             let index = *known.entry((delivery, verdict.clone())).or_insert(groups.len());
             match groups.get_mut(index) {
                 Some((.., offsets)) => offsets.push(offset),
@@ -151,14 +152,14 @@ mod tests {
             verdict: Some(verdict),
         };
         assert_eq!(
-            settling.take(),
+            settling.take(|_, _| ()),
             [
                 settled(7, &[9], &[range], acknowledged()),
                 settled(7, &[10, 12], &[], Verdict::retry().into()),
                 settled(8, &[11], &[], acknowledged()),
             ]
         );
-        assert!(settling.is_empty() && settling.take().is_empty());
+        assert!(settling.is_empty() && settling.take(|_, _| ()).is_empty());
     }
 
     #[test]
@@ -172,7 +173,7 @@ mod tests {
         }
         let mut messages = 0;
         while !settling.is_empty() {
-            let settlements = settling.take();
+            let settlements = settling.take(|_, _| ());
             messages += settlements.len();
             let request = SettleMessages { settlements, request_id: i64::MAX };
             assert!(request.encoded_len() <= 128 * 1024 - 64, "{}", request.encoded_len());

@@ -88,7 +88,7 @@ impl WorkerStream {
         let opening = subscriptions.subscribe(ReceiverStream::new(outgoing));
         let opened = timeout(OPEN_TIMEOUT, opening).await.map_err(|_| silent())?;
         let events = Events { stream: opened?.into_inner(), silence, heard_at: Instant::now() };
-        Ok(Self { requests: Requests { sender, sent: 0, answered: 0 }, events })
+        Ok(Self { requests: Requests::new(sender), events })
     }
 
     /// Waits for the next event; `None` once the broker has ended the stream.
@@ -155,6 +155,10 @@ pub(super) struct Requests {
 }
 
 impl Requests {
+    pub(super) fn new(sender: mpsc::Sender<SubscribeRequest>) -> Self {
+        Self { sender, sent: 0, answered: 0 }
+    }
+
     /// Waits until a request can be sent; for ever if the stream has ended, which its events tell.
     pub(super) async fn room(&self) {
         if self.sender.reserve().await.is_err() {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status, Streaming,
@@ -11,13 +10,14 @@ use tonic::{
 
 use super::{identity::ForwardIdentity, secret::Require};
 use crate::{
-    broker::{Broker, Error},
+    broker::{Broker, Error, UnsentAnswer},
     grpc::{
         deadline,
         explain::explain,
         limits::MAX_CALL_BYTES,
         status::refuse,
         trunkline::{
+            sent_events::SentEvents,
             subscribe_requests,
             subscribe_stream::{self, Working},
             subscription_answers as answers, subscription_requests as requests,
@@ -51,7 +51,7 @@ fn not_forwarded() -> Status {
 
 #[tonic::async_trait]
 impl SubscriptionService for Forwarded {
-    type SubscribeStream = ReceiverStream<Result<raw::SubscribeResponse, Status>>;
+    type SubscribeStream = SentEvents;
 
     async fn subscribe(
         &self,
@@ -78,7 +78,9 @@ impl SubscriptionService for Forwarded {
     ) -> Result<Response<raw::ReceiveResponse>, Status> {
         let deadline = deadline::of_unary(request.metadata());
         let receive = requests::receive(request.into_inner(), deadline).map_err(refuse)?;
-        let received = self.broker.subscriptions.receive(receive).await.map_err(refuse)?;
+        let mut received = self.broker.subscriptions.receive(receive).await.map_err(refuse)?;
+        // The other broker gives back what it cannot send.
+        received.unsent.take().into_iter().for_each(UnsentAnswer::record_sent);
         Ok(Response::new(answers::received(received)))
     }
 

@@ -12,7 +12,7 @@ use tracing::Instrument as _;
 
 use super::{Client, Forwarder, Names, ended, is_of_connection};
 use crate::{
-    broker::{Broker, Error, Hold, Receive},
+    broker::{Broker, DeliveryId, Error, Hold, Receive, UnsentAnswer},
     grpc::{explain::explain, status::refuse},
     proto::{self, raw},
 };
@@ -47,34 +47,48 @@ pub(in crate::grpc) async fn open(
     Ok(Opened { events, requests, client })
 }
 
+/// What a worker gets, the room that its answer takes, and what gives the messages back if it is not sent.
+pub(in crate::grpc) type Received = (raw::ReceiveResponse, Option<Hold>, Option<UnsentAnswer>);
+
 /// Takes messages at another broker, and room for the answer. If there is none, the messages go back.
 pub(in crate::grpc) async fn receive(
     mut client: Client,
     asked: &proto::ReceiveRequest,
     receive: &Receive,
-) -> Result<(raw::ReceiveResponse, Option<Hold>), Status> {
+) -> Result<Received, Status> {
     let mut request = Request::new(asked.clone());
     if let Some(deadline) = receive.deadline {
         request.set_timeout(deadline.saturating_duration_since(Instant::now()));
     }
     let received = client.service.receive(request).await?.into_inner();
-    let Some(share) = &receive.answers else { return Ok((received, None)) };
-    if let Some(room) = share.try_hold(received.encoded_len()) {
-        return Ok((received, Some(room)));
+    let deliveries = received.deliveries.iter().map(|it| DeliveryId(it.delivery.unsigned_abs()));
+    let deliveries = deliveries.collect();
+    let names = asked.clone();
+    let unsent = UnsentAnswer::new(move |deliveries| {
+        // If it fails, they go back when their time is up.
+        tokio::spawn(async move { release(client, names, &deliveries).await });
+    });
+    let unsent = unsent.of(deliveries);
+    let Some(share) = &receive.answers else { return Ok((received, None, Some(unsent))) };
+    match share.try_hold(received.encoded_len()) {
+        Some(room) => Ok((received, Some(room), Some(unsent))),
+        None => Err(refuse(Error::AnswersUnread { limit: share.most() })),
     }
-    let release = |it: &raw::Delivery| proto::Settlement {
-        delivery: it.delivery,
+}
+
+/// Gives deliveries back.
+async fn release(mut client: Client, names: proto::ReceiveRequest, deliveries: &[DeliveryId]) {
+    let release = |delivery: &DeliveryId| proto::Settlement {
+        delivery: i64::try_from(delivery.0).unwrap_or(i64::MAX),
         verdict: Some(proto::settlement::Verdict::Release(proto::Release {})),
         ..proto::Settlement::default()
     };
-    let settlements = received.deliveries.iter().map(release).collect();
-    let proto::ReceiveRequest { topic, subscription_id, .. } = asked.clone();
-    if !received.deliveries.is_empty() {
-        let release = proto::SettleRequest { topic, subscription_id, settlements };
-        // Otherwise they go back when their time is up.
-        let _ = client.service.settle(release).await;
+    let settlements = deliveries.iter().map(release).collect();
+    let proto::ReceiveRequest { topic, subscription_id, .. } = names;
+    let release = proto::SettleRequest { topic, subscription_id, settlements };
+    if let Err(status) = client.service.settle(release).await {
+        tracing::debug!(%status, "give messages back to the owner of a subscription");
     }
-    Err(refuse(Error::AnswersUnread { limit: share.most() }))
 }
 
 /// Passes requests and events on until the stream ends, or `withdrawn` is cancelled.

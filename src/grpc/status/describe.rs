@@ -94,6 +94,11 @@ pub(super) fn describe(error: &Error) -> (Code, &'static str, Metadata) {
             "NOT_A_SUBSCRIPTION",
             two_values(("topic", topic), ("consumer_id", consumer)),
         ),
+        FilterUnreadable { topic, consumer, problem } => {
+            let mut metadata = two_values(("topic", topic), ("consumer_id", consumer));
+            metadata.push(("problem", problem.clone()));
+            (Code::FailedPrecondition, "FILTER_UNREADABLE", metadata)
+        }
         SubscriptionElsewhere { topic, consumer, .. } => (
             Code::Unavailable,
             "SUBSCRIPTION_ELSEWHERE",

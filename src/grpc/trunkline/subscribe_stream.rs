@@ -23,6 +23,7 @@ use crate::{
         explain::explain,
         status::refuse,
         trunkline::{
+            sent_events::SentEvents,
             subscribe_requests::{self as requests, Asked},
             subscription_answers as answers,
         },
@@ -95,9 +96,10 @@ pub(in crate::grpc) fn start(
     broker: &Arc<Broker>,
     working: Working,
     requests: Streaming<proto::SubscribeRequest>,
-) -> ReceiverStream<Answer> {
+) -> SentEvents {
     let Working { worker, attached, heartbeat, deadline, withdrawn } = working;
     let (events, sent) = mpsc::channel(EVENTS_AHEAD);
+    let unsent = worker.unsent();
     let (upcoming, answered) = mpsc::channel(IN_FLIGHT);
     let (ending, stopped) = (CancellationToken::new(), CancellationToken::new());
     let intake = Intake {
@@ -126,7 +128,7 @@ pub(in crate::grpc) fn start(
     };
     broker.track(intake.run().in_current_span());
     broker.track(output.run().in_current_span());
-    ReceiverStream::new(sent)
+    SentEvents { events: ReceiverStream::new(sent), unsent }
 }
 
 /// Reads the requests of a stream.
@@ -369,6 +371,11 @@ impl Output {
 
     /// Answers the requests whose settlements are on disk.
     fn conclude(&mut self, applied: &[usize]) {
+        // Messages that were on their way when the worker asked for no more come before the answers to what
+        // it asked after that.
+        if self.takes_more && self.stopped.is_cancelled() {
+            self.stop();
+        }
         let Some(Together { requests, .. }) = self.settling.take() else { return };
         let mut applied = applied;
         for (request_id, count) in requests {

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    broker::{Ensured, Error, Unparked, WorkerStream},
+    broker::{Ensured, Error, Unparked, UnsentAnswer, WorkerStream},
     grpc::{
         answers::AnswerRoom,
         audited::{self, Denials},
@@ -19,7 +18,9 @@ use crate::{
             consumers::Consumers,
             decode,
             guarded::Guarded,
-            missing, page_token, subscribe_requests,
+            missing, page_token,
+            sent_events::SentEvents,
+            subscribe_requests,
             subscribe_stream::{self, Working},
             subscription_answers as answers, subscription_requests as requests,
         },
@@ -144,24 +145,29 @@ impl SubscriptionService for Workers {
             WhenLost::Repeat,
             || async {
                 let mut received = self.0.broker.subscriptions.receive(receive.clone()).await?;
-                let held = received.room.take();
-                Ok((answers::received(received), held))
+                let (held, unsent) = (received.room.take(), received.unsent.take());
+                Ok((answers::received(received), held, unsent))
             },
             |client| worker::receive(client, &asked, &receive),
         );
         // It may wait for a minute, during which its caller may lose the right.
-        let (received, held) = tokio::select! {
+        let (received, held, unsent) = tokio::select! {
             biased;
             received = receiving => received.map_err(refuse)?,
             error = guard.ended() => return Err(refuse(error)),
         };
-        if let Some(room) = room {
-            room.keep(held);
+        match room {
+            Some(room) => {
+                room.keep(held);
+                room.keep_unsent(unsent);
+            }
+            // Nobody knows what becomes of the answer.
+            None => unsent.into_iter().for_each(UnsentAnswer::record_sent),
         }
         Ok(Response::new(received))
     }
 
-    type SubscribeStream = Guarded<ReceiverStream<Result<raw::SubscribeResponse, Status>>>;
+    type SubscribeStream = Guarded<SentEvents>;
 
     async fn subscribe(
         &self,
@@ -204,7 +210,9 @@ impl SubscriptionService for Workers {
                 subscribe_stream::start(broker, working, requests)
             }
             Stream::There(opened) => {
-                worker::serve(broker, &self.1, names, opened, requests, withdrawn.clone())
+                let withdrawn = withdrawn.clone();
+                let events = worker::serve(broker, &self.1, names, opened, requests, withdrawn);
+                SentEvents::of(events)
             }
         };
         Ok(Response::new(Guarded::new(events, guard, withdrawn, denials, open)))

@@ -1,17 +1,11 @@
 //! Tells people on standard error what happens, at a bounded rate.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
+use std::time::Instant;
+
+use super::super::super::{
+    failure::print_notice,
+    notices::{NoticeLimits, held_back_before},
 };
-
-use super::super::super::failure::print_notice;
-
-/// How often the same kind of event is told.
-const INTERVAL: Duration = Duration::from_secs(60);
-
-/// How many events of a kind are told before they are only counted.
-const BURST: u32 = 10;
 
 /// What kind of event a notice is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,31 +17,21 @@ pub(super) enum Kind {
     BadLines,
 }
 
-#[derive(Default)]
-pub(super) struct Notices {
-    told: HashMap<Kind, Told>,
-}
+pub(super) struct Notices(NoticeLimits<Kind>);
 
-struct Told {
-    since: Instant,
-    count: u32,
+impl Default for Notices {
+    fn default() -> Self {
+        Self(NoticeLimits::new())
+    }
 }
 
 impl Notices {
     /// Prints a notice, unless many of its kind were printed within a minute.
     pub(super) fn tell(&mut self, kind: Kind, text: &str) {
-        let now = Instant::now();
-        let told = self.told.entry(kind).or_insert(Told { since: now, count: 0 });
-        if now - told.since > INTERVAL {
-            let held_back = told.count.saturating_sub(BURST);
-            if held_back > 0 {
-                print_notice(&format!("{held_back} notices like the next one were held back"));
-            }
-            *told = Told { since: now, count: 0 };
+        let Some(held_back) = self.0.admit(kind, Instant::now()) else { return };
+        if let Some(before) = held_back_before(held_back) {
+            print_notice(&before);
         }
-        told.count += 1;
-        if told.count <= BURST {
-            print_notice(text);
-        }
+        print_notice(text);
     }
 }

@@ -1,8 +1,8 @@
 //! The last line that a command writes to standard error.
 
-use std::io::{self, Write as _};
-
 use tokio::{io::AsyncReadExt as _, process::ChildStderr};
+
+use super::super::notices::Notices;
 
 /// How much of the end is kept.
 const KEPT_BYTES: usize = 8 * 1024;
@@ -18,13 +18,12 @@ pub(super) struct LastLine {
 
 impl LastLine {
     /// Passes on what a command writes, until the command closes it.
-    pub(super) async fn copy(&mut self, stderr: Option<ChildStderr>) {
+    pub(super) async fn copy(&mut self, stderr: Option<ChildStderr>, notices: &Notices) {
         let Some(mut stderr) = stderr else { return };
         let mut piece = vec![0; KEPT_BYTES];
         while let Ok(count @ 1..) = stderr.read(&mut piece).await {
-            // Standard error may be closed.
-            let _ = io::stderr().write_all(&piece[..count]);
             self.keep(&piece[..count]);
+            notices.pass_on(&piece[..count]).await;
         }
     }
 
