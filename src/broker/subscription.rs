@@ -10,6 +10,7 @@ pub(crate) mod deliveries;
 mod exceptions;
 mod gathering;
 mod handing_out;
+mod limits;
 mod owner;
 mod parked;
 mod reads;

@@ -114,6 +114,11 @@ fn with_notices(worker: WorkerBuilder) -> WorkerBuilder {
             Limit::Outstanding => {
                 print_notice("messages wait: all workers together have as many as they may have");
             }
+            Limit::OutstandingBytes => {
+                print_notice(
+                    "messages wait: all workers together have as many bytes of them as they may have",
+                );
+            }
             Limit::Retried => {
                 print_notice("new messages wait: too many wait to be delivered again");
             }

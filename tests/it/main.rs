@@ -127,6 +127,7 @@ mod sql_rights;
 mod sql_views;
 mod statement_errors;
 mod subscription_filters;
+mod subscription_limits;
 mod subscription_refusals;
 mod subscription_streams;
 mod subscriptions;

@@ -13,6 +13,7 @@ use crate::{
         subscription::{
             deliveries::DeliveryId,
             gathering::Gathered,
+            limits::{Allowance, allowance},
             reads::{MAX_WANTED, Next, Outcome, Reads},
             receivers::{Receiver, Worker},
             request::{Delivery, Idle, Limit, Received, Settlement},
@@ -21,9 +22,6 @@ use crate::{
     },
     model::{Filter, MessageRef, Offset, OffsetRange, TopicName},
 };
-
-/// How many messages may be with workers. Beyond that, nothing is handed out until some are settled.
-const MAX_OUTSTANDING: usize = 100_000;
 
 /// How many messages may be delivered again. Beyond that, no new ones are handed out until some are settled.
 pub(super) const MAX_EXCEPTIONS: usize = 200_000;
@@ -182,19 +180,11 @@ impl Handout {
         if !self.has_waiting(now) {
             return Found::Idle(Idle::CaughtUp);
         }
-        let has = self.state.outstanding_of(worker.id());
-        let room = worker.room(has);
-        let limit = match (room.messages, room.bytes, self.room()) {
-            (0, _, _) => Some(Limit::WorkerMessages),
-            (_, 0, _) => Some(Limit::WorkerBytes),
-            (_, _, 0) => Some(Limit::Outstanding),
-            _ => None,
+        let allowance = match self.allowance(worker) {
+            Ok(allowance) => allowance,
+            Err(limit) => return Found::Idle(Idle::Stalled(limit)),
         };
-        if let Some(limit) = limit {
-            return Found::Idle(Idle::Stalled(limit));
-        }
-        let most = max_messages.min(room.messages).min(self.room());
-        let mut gathered = Gathered::new(worker.id(), most, room.bytes, has.messages == 0);
+        let mut gathered = Gathered::new(worker.id(), max_messages, allowance);
         let stopped = match self.gather_again(&mut gathered, now) {
             None => self.gather_new(&mut gathered),
             stopped => stopped,
@@ -223,7 +213,7 @@ impl Handout {
             let follow = due.iter().zip(first.0..batch.end().0);
             let count = follow.take_while(|(due, next)| due.0 == *next).count();
             let Some(messages) = gathered.fit_of(batch, first, count) else {
-                return Some(Found::Idle(Idle::Stalled(Limit::WorkerBytes)));
+                return Some(Found::Idle(Idle::Stalled(gathered.bytes_limit())));
             };
             due = &due[messages.count()..];
             gathered.add(messages, &mut self.state);
@@ -248,7 +238,7 @@ impl Handout {
                     gathered.add(messages, &mut self.state);
                 }
                 Next::Messages(_) => {
-                    return Some(Found::Idle(Idle::Stalled(Limit::WorkerBytes)));
+                    return Some(Found::Idle(Idle::Stalled(gathered.bytes_limit())));
                 }
                 Next::Unread => {
                     if gathered.is_empty() {
@@ -364,9 +354,10 @@ impl Handout {
         }
     }
 
-    /// How many more messages workers may have.
-    fn room(&self) -> usize {
-        MAX_OUTSTANDING.saturating_sub(self.state.outstanding().messages)
+    /// How much a worker can be given now.
+    fn allowance(&self, worker: Worker) -> Result<Allowance, Limit> {
+        let has = self.state.outstanding_of(worker.id());
+        allowance(worker, has, self.state.policy(), self.state.outstanding())
     }
 
     /// When something is to be done although nobody asks.
@@ -375,7 +366,7 @@ impl Handout {
         let late = self.receivers.iter().filter_map(|receiver| receiver.answered_at(is_looking));
         // What is due cannot be handed out while workers have too much, or are told why they get nothing. A
         // settlement changes that. What is being read is handed out after that.
-        let can_hand_out = !is_looking && self.room() > 0 && self.has_eager();
+        let can_hand_out = !is_looking && self.has_eager();
         let due = match self.offered_at {
             Some(time) => self.state.next_due_after(time),
             None => self.state.next_due(),
@@ -388,11 +379,7 @@ impl Handout {
 
     /// Whether somebody waits who has room for messages.
     fn has_eager(&self) -> bool {
-        self.receivers.iter().any(|receiver| {
-            let has = self.state.outstanding_of(receiver.worker.id());
-            let room = receiver.worker.room(has);
-            room.messages > 0 && room.bytes > 0
-        })
+        self.receivers.iter().any(|receiver| self.allowance(receiver.worker).is_ok())
     }
 
     /// Whether workers have messages, or wait for some.
