@@ -16,10 +16,12 @@ mod parked;
 mod reads;
 pub(crate) mod receivers;
 pub(crate) mod request;
+mod reservation;
 pub(crate) mod room;
 mod settled;
 mod state;
 mod storing;
+mod taking_over;
 #[cfg(test)]
 mod tests;
 pub(crate) mod worker;

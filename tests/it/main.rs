@@ -126,6 +126,7 @@ mod sql_publish;
 mod sql_rights;
 mod sql_views;
 mod statement_errors;
+mod subscription_exactly_once;
 mod subscription_filters;
 mod subscription_limits;
 mod subscription_refusals;

@@ -9,7 +9,10 @@ use crate::{
         budget::Hold,
         consume::delivery::Delivery as Reading,
         error::Error,
-        log::{messages::Messages, topics::LogReader},
+        log::{
+            messages::{FrameLimits, Messages},
+            topics::LogReader,
+        },
         subscription::{
             deliveries::DeliveryId,
             gathering::Gathered,
@@ -44,6 +47,8 @@ pub(super) struct Handout {
     pub receivers: VecDeque<Receiver>,
     /// Whether more can be handed out at once.
     has_more: bool,
+    /// Whether messages wait for a larger reservation to be stored.
+    is_reserving: bool,
     /// How many messages the filter has left out in this pass.
     left_out: usize,
     /// What was due then was offered to all who wait.
@@ -69,7 +74,7 @@ pub(super) enum Woken {
 enum Found {
     Deliveries(Gathered),
     Idle(Idle),
-    /// It is being read, or looked for in the next pass.
+    /// It is being read or reserved, or looked for in the next pass.
     Reading,
 }
 
@@ -96,6 +101,7 @@ impl Handout {
             state,
             receivers,
             has_more: false,
+            is_reserving: false,
             left_out: 0,
             offered_at: None,
             failing: None,
@@ -135,12 +141,13 @@ impl Handout {
 
     /// Whether it is not known yet what there is for everyone who waits.
     fn is_looking(&self) -> bool {
-        self.reads.is_under_way() || self.has_more || self.failing.is_some()
+        self.reads.is_under_way() || self.has_more || self.is_reserving || self.failing.is_some()
     }
 
     /// Hands out what there is, to those who have waited the longest.
     pub(super) fn hand_out(&mut self, now: Instant) {
-        (self.has_more, self.left_out) = (false, 0);
+        self.state.end_hold(now, self.head());
+        (self.has_more, self.is_reserving, self.left_out) = (false, false, 0);
         if self.failing.is_some_and(|failing| failing.retry_at > now) {
             return;
         }
@@ -184,9 +191,13 @@ impl Handout {
             Ok(allowance) => allowance,
             Err(limit) => return Found::Idle(Idle::Stalled(limit)),
         };
+        if self.state.reserved_end(now).is_none() {
+            self.is_reserving = true;
+            return Found::Reading;
+        }
         let mut gathered = Gathered::new(worker.id(), max_messages, allowance);
         let stopped = match self.gather_again(&mut gathered, now) {
-            None => self.gather_new(&mut gathered),
+            None => self.gather_new(&mut gathered, now),
             stopped => stopped,
         };
         match stopped {
@@ -222,7 +233,7 @@ impl Handout {
     }
 
     /// Gathers messages that were never handed out. Returns why it stopped, if there are more.
-    fn gather_new(&mut self, gathered: &mut Gathered) -> Option<Found> {
+    fn gather_new(&mut self, gathered: &mut Gathered, now: Instant) -> Option<Found> {
         while gathered.messages_left() > 0 {
             let range = self.next_new()?;
             if self.left_out >= MAX_LEFT_OUT {
@@ -232,7 +243,14 @@ impl Handout {
             if self.state.exceptions() >= MAX_EXCEPTIONS {
                 return Some(Found::Idle(Idle::Stalled(Limit::Retried)));
             }
-            match self.reads.next_new(range, gathered.limits()) {
+            let reserved = self.state.reserved_end(now).filter(|end| range.start < *end);
+            let Some(reserved) = reserved else {
+                self.is_reserving = true;
+                return Some(Found::Reading);
+            };
+            let limits = gathered.limits();
+            let limits = FrameLimits { end: limits.end.min(reserved), ..limits };
+            match self.reads.next_new(range, limits) {
                 Next::Messages(messages) if self.skip_filtered(&messages) => {}
                 Next::Messages(messages) if gathered.has_room_for(&messages) => {
                     gathered.add(messages, &mut self.state);
