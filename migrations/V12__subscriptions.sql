@@ -17,6 +17,8 @@ create table trunkline.subscription (
     outstanding_messages integer,
     outstanding_bytes    bigint,
     broker               bigint,
+    reserved_end         bigint,
+    reserved_until       timestamptz,
     updated_at           timestamptz not null default now(),
     primary key (topic_id, id),
     foreign key (topic_id, id) references trunkline.consumer_topic (topic_id, id) on delete cascade
@@ -35,7 +37,9 @@ comment on column trunkline.subscription.ordered_by_key is 'Whether messages wit
 comment on column trunkline.subscription.outstanding_messages is 'How many messages all workers can have together; null for the most';
 comment on column trunkline.subscription.outstanding_bytes is 'How many bytes of messages all workers can have together; null if there is no limit';
 comment on column trunkline.subscription.broker is 'The broker that was the last one to hand out its messages; null if it takes no calls from others';
-comment on column trunkline.subscription.updated_at is 'When the row last changed';
+comment on column trunkline.subscription.reserved_end is 'The offset before which messages may have been handed out for the first time, if each is delivered exactly once; null if nothing was reserved';
+comment on column trunkline.subscription.reserved_until is 'When the deadlines of what was handed out have passed at the latest; the next owner waits for that';
+comment on column trunkline.subscription.updated_at is 'When the policy was last changed';
 
 -- No foreign keys below: each would lock the subscription's row for every commit of acknowledgements.
 create table trunkline.subscription_delta (

@@ -70,5 +70,6 @@ pub use schema::SchemaVersion;
 pub use session::{Limits, PoolState, RowLocks, SessionShare};
 pub use settings::ServerSettings;
 pub use subscription::{
-    MessageChange, StoreOutcome, StoredRetry, StoredSubscription, SubscriptionWrite,
+    MessageChange, StoreOutcome, StoredReservation, StoredRetry, StoredSubscription,
+    SubscriptionWrite,
 };

@@ -12,15 +12,18 @@ mod exceptions;
 mod flags;
 mod gathering;
 mod handing_out;
+mod limits;
 mod owner;
 mod parked;
 mod reads;
 pub(crate) mod receivers;
 pub(crate) mod request;
+mod reservation;
 pub(crate) mod room;
 mod settled;
 mod state;
 mod storing;
+mod taking_over;
 #[cfg(test)]
 mod tests;
 pub(crate) mod unsent;

@@ -124,6 +124,11 @@ fn with_notices(worker: WorkerBuilder, notices: Notices) -> WorkerBuilder {
                 let full = "messages wait: all workers together have as many as they may have";
                 notices.print(Kind::Stalled, full);
             }
+            Limit::OutstandingBytes => {
+                print_notice(
+                    "messages wait: all workers together have as many bytes of them as they may have",
+                );
+            }
             Limit::Retried => {
                 let full = "new messages wait: too many wait to be delivered again";
                 notices.print(Kind::Stalled, full);

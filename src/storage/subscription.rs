@@ -19,8 +19,19 @@ pub struct StoredSubscription {
     pub deltas: Vec<(i64, Vec<u8>)>,
     /// The messages that are delivered again.
     pub retries: Vec<StoredRetry>,
+    /// What may be with workers of the owner before; `None` if it has reserved nothing.
+    pub reservation: Option<StoredReservation>,
     /// The offset that the topic's next message gets.
     pub head: Offset,
+}
+
+/// What an owner may hand out under its epoch, if messages are delivered exactly once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredReservation {
+    /// The offset after the last message that may have been handed out for the first time.
+    pub end: Offset,
+    /// How long until all deadlines have passed.
+    pub left: Duration,
 }
 
 /// A message that is delivered again.
@@ -51,6 +62,8 @@ pub struct SubscriptionWrite {
     pub keep_from: i64,
     /// What becomes of the rows of messages.
     pub messages: Vec<(Offset, MessageChange)>,
+    /// What is reserved from now on, if that changes.
+    pub reservation: Option<StoredReservation>,
 }
 
 /// What becomes of a message's row.
@@ -79,7 +92,8 @@ pub enum MessageChange {
 pub enum StoreOutcome {
     /// It is stored.
     Stored,
-    /// Another session of the database holds the consumer's row: nothing is stored yet.
+    /// Another session of the database holds the consumer's row, or the subscription's if something is reserved:
+    /// nothing is stored yet.
     Locked,
     /// Nothing is stored: the epoch has ended. Or a message lies beyond the head, as a promoted standby may lack
     /// messages that were delivered.
@@ -99,7 +113,9 @@ impl Storage {
                 let statement = "-- find_policy
                     select next_offset, ack_deadline_ms, shortest_backoff_ms, longest_backoff_ms,
                            max_deliveries, filter, dead_letter_topic, exactly_once, ordered_by_key,
-                           outstanding_messages, outstanding_bytes
+                           outstanding_messages, outstanding_bytes, reserved_end,
+                           ceil(extract(epoch from
+                               greatest(reserved_until - now(), interval '0')) * 1000)::bigint
                     from trunkline.subscription join trunkline.topic_head using (topic_id)
                     where topic_id = $1 and id = $2";
                 let Some(row) = transaction.query_opt(statement, &keys).await? else {
@@ -110,6 +126,11 @@ impl Storage {
                     let (topic_number, consumer_number) = (key.topic.0, key.consumer);
                     tracing::error!(%error, topic_number, consumer_number, "found a damaged filter");
                 }
+                let left = row.get::<_, Option<i64>>(12).map(i64::unsigned_abs);
+                let reservation = row.get::<_, Option<i64>>(11).map(|end| StoredReservation {
+                    end: Offset(end),
+                    left: Duration::from_millis(left.unwrap_or(0)),
+                });
                 let head = Offset(row.get(0));
                 let statement = "-- find_deltas
                     select number, settled from trunkline.subscription_delta
@@ -128,13 +149,13 @@ impl Storage {
                     due_in: Duration::from_millis(row.get::<_, i64>(2).unsigned_abs()),
                 });
                 let retries = retries.collect();
-                Ok(Some(StoredSubscription { policy, deltas, retries, head }))
+                Ok(Some(StoredSubscription { policy, deltas, retries, reservation, head }))
             })
             .await
     }
 
     /// Stores what subscriptions have settled, all in one statement. Waits for no row. Each consumer may be
-    /// given once. Storing the same again changes nothing.
+    /// given once. Storing the same again changes nothing, but that a reservation lasts longer.
     pub async fn store_settled(
         &self,
         writes: &[Arc<SubscriptionWrite>],
@@ -142,11 +163,18 @@ impl Storage {
         let statement = "-- store_settled
             with new as (
                 select * from unnest($1::integer[], $2::integer[], $3::bigint[], $4::bigint[],
-                                     $5::bigint[], $6::bytea[], $7::bigint[], $14::bigint[])
-                    as new (topic_id, id, epoch, floor, number, settled, keep_from, \"end\")
+                                     $5::bigint[], $6::bytea[], $7::bigint[], $14::bigint[],
+                                     $16::bigint[], $17::bigint[])
+                    as new (topic_id, id, epoch, floor, number, settled, keep_from, \"end\",
+                            reserved_end, reserved_ms)
             ), free as materialized (
                 select topic_id, id from trunkline.consumer_topic c
                 where (topic_id, id) in (select topic_id, id from new)
+                for no key update skip locked
+            ), reservable as materialized (
+                select topic_id, id from trunkline.subscription s
+                where (topic_id, id) in
+                    (select topic_id, id from new where reserved_end is not null)
                 for no key update skip locked
             ), written as (
                 update trunkline.consumer_topic c
@@ -155,7 +183,15 @@ impl Storage {
                 where c.topic_id = new.topic_id and c.id = new.id and c.epoch = new.epoch
                   and new.\"end\" <= (select next_offset from trunkline.topic_head h
                                     where h.topic_id = new.topic_id)
+                  and (new.reserved_end is null
+                       or (new.topic_id, new.id) in (select topic_id, id from reservable))
                 returning c.topic_id, c.id
+            ), reserved as (
+                update trunkline.subscription s
+                set reserved_end = new.reserved_end,
+                    reserved_until = now() + new.reserved_ms * interval '1 ms'
+                from new join written using (topic_id, id)
+                where s.topic_id = new.topic_id and s.id = new.id and new.reserved_end is not null
             ), added as (
                 insert into trunkline.subscription_delta (topic_id, id, number, settled)
                 select topic_id, id, number, settled from new join written using (topic_id, id)
@@ -184,10 +220,12 @@ impl Storage {
                 where message.attempts is null and m.topic_id = message.topic_id
                   and m.id = message.id and m.\"offset\" = message.\"offset\"
             )
-            select topic_id, id, written.topic_id is not null, free.topic_id is not null
-            from trunkline.consumer_topic
-            left join free using (topic_id, id) left join written using (topic_id, id)
-            where (topic_id, id) in (select topic_id, id from new)";
+            select topic_id, id, written.topic_id is not null,
+                   free.topic_id is not null
+                   and (new.reserved_end is null or reservable.topic_id is not null)
+            from trunkline.consumer_topic join new using (topic_id, id)
+            left join free using (topic_id, id) left join reservable using (topic_id, id)
+            left join written using (topic_id, id)";
         let client = self.pools.position.get().await?;
         let column = |value: fn(&Arc<SubscriptionWrite>) -> i64| writes.iter().map(value).collect();
         let topics: Vec<i32> = writes.iter().map(|write| write.key.topic.0).collect();
@@ -201,7 +239,11 @@ impl Storage {
         let keep_from: Vec<i64> = column(|write| write.keep_from);
         let rows = MessageRows::of(writes);
         let ends: Vec<i64> = column(|write| write.end.0);
-        let parameters: [&dyn Parameter; 15] = [
+        let reserved_ends: Vec<Option<i64>> =
+            writes.iter().map(|write| write.reservation.map(|it| it.end.0)).collect();
+        let reserved_ms: Vec<Option<i64>> =
+            writes.iter().map(|write| write.reservation.map(reserved_milliseconds)).collect();
+        let parameters: [&dyn Parameter; 17] = [
             &topics,
             &ids,
             &epochs,
@@ -217,6 +259,8 @@ impl Storage {
             &rows.reason_numbers,
             &ends,
             &rows.reasons,
+            &reserved_ends,
+            &reserved_ms,
         ];
         let rows = client.query(statement, &parameters).await?;
         let outcome = |row: &Row| {
@@ -230,6 +274,11 @@ impl Storage {
         };
         Ok(rows.iter().map(outcome).collect())
     }
+}
+
+/// How long a reservation lasts, in milliseconds, and not less.
+fn reserved_milliseconds(reservation: StoredReservation) -> i64 {
+    i64::try_from(reservation.left.as_micros().div_ceil(1_000)).unwrap_or(i64::MAX)
 }
 
 /// The changes of messages' rows, column by column.

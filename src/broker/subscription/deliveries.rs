@@ -170,6 +170,21 @@ impl Deliveries {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
+    /// The last deadline of all.
+    pub(crate) fn last_deadline(&self) -> Option<Instant> {
+        self.items().map(|item| item.deadline).max()
+    }
+
+    /// All messages that workers have.
+    pub(crate) fn offsets(&self) -> impl Iterator<Item = Offset> + '_ {
+        self.items().map(|item| item.message.offset)
+    }
+
+    fn items(&self) -> impl Iterator<Item = &Item> {
+        let items = self.by_id.values().flat_map(|delivery| &delivery.items);
+        items.filter(|item| item.is_outstanding)
+    }
+
     /// How much all workers have.
     pub(crate) fn outstanding(&self) -> Outstanding {
         self.outstanding

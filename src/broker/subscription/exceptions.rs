@@ -67,6 +67,17 @@ impl Exceptions {
         self.due.range(later).next().map(|(due, _)| *due)
     }
 
+    /// Delays those that are due before a time until then.
+    pub(crate) fn delay(&mut self, until: Instant) {
+        let sooner = self.due.iter().take_while(|(due, _)| *due < until);
+        let sooner: Vec<Offset> = sooner.map(|(_, offset)| *offset).collect();
+        for offset in sooner {
+            if let Some(exception) = self.get(offset) {
+                self.put(offset, Exception { due: Some(until), ..exception });
+            }
+        }
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.by_offset.len()

@@ -7,7 +7,12 @@ use tokio::time::Instant;
 use crate::{
     broker::{
         log::messages::{FrameLimits, Messages, encoded_bytes},
-        subscription::{deliveries::WorkerId, request::Delivery, state::State},
+        subscription::{
+            deliveries::WorkerId,
+            limits::Allowance,
+            request::{Delivery, Limit},
+            state::State,
+        },
     },
     model::{Batch, Offset},
 };
@@ -24,22 +29,28 @@ pub(super) struct Gathered {
     deliveries: Vec<Delivery>,
     messages_left: usize,
     bytes_left: usize,
-    /// Whether the first message fits, whatever its size.
-    takes_any: bool,
+    /// How many bytes the first message can have.
+    first_bytes: usize,
+    bytes_limit: Limit,
     /// The bytes of the answer.
     bytes: usize,
 }
 
 impl Gathered {
-    /// Nothing yet, of so many messages and bytes at most.
-    pub(super) fn new(worker: WorkerId, messages: usize, bytes: usize, takes_any: bool) -> Self {
-        let limits = FrameLimits::of_answer(messages);
+    /// Nothing yet, of so many messages at most, and what the worker can be given.
+    pub(super) fn new(worker: WorkerId, messages: usize, allowance: Allowance) -> Self {
+        let Allowance { bytes, first_bytes, bytes_limit, .. } = allowance;
+        let limits = FrameLimits::of_answer(messages.min(allowance.messages));
         Self {
             worker,
             deliveries: Vec::new(),
             messages_left: limits.messages,
             bytes_left: limits.bytes.min(bytes),
-            takes_any: takes_any || bytes >= limits.bytes,
+            first_bytes: match first_bytes >= limits.bytes {
+                true => usize::MAX,
+                false => first_bytes,
+            },
+            bytes_limit,
             bytes: ANSWER_FRAMING,
         }
     }
@@ -65,8 +76,13 @@ impl Gathered {
 
     /// Whether messages fit.
     pub(super) fn has_room_for(&self, messages: &Messages) -> bool {
-        (self.takes_any && self.deliveries.is_empty())
-            || messages.bytes() + DELIVERY_FRAMING <= self.bytes_left
+        let bytes = messages.bytes() + DELIVERY_FRAMING;
+        bytes <= self.bytes_left || (self.deliveries.is_empty() && bytes <= self.first_bytes)
+    }
+
+    /// What has been reached if the first messages do not fit.
+    pub(super) fn bytes_limit(&self) -> Limit {
+        self.bytes_limit
     }
 
     /// Those of a batch's `count` messages from `first` on that fit; `None` if none do.

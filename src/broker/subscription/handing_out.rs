@@ -9,11 +9,15 @@ use crate::{
         budget::Hold,
         consume::delivery::Delivery as Reading,
         error::Error,
-        log::{messages::Messages, topics::LogReader},
+        log::{
+            messages::{FrameLimits, Messages},
+            topics::LogReader,
+        },
         subscription::{
             delays,
             deliveries::DeliveryId,
             gathering::Gathered,
+            limits::{Allowance, allowance},
             reads::{MAX_WANTED, Next, Outcome, Reads},
             receivers::{Receiver, Worker},
             request::{Delivery, Idle, Limit, Received, Settlement},
@@ -22,9 +26,6 @@ use crate::{
     },
     model::{Filter, MessageRef, Offset, OffsetRange, TopicName},
 };
-
-/// How many messages may be with workers. Beyond that, nothing is handed out until some are settled.
-const MAX_OUTSTANDING: usize = 100_000;
 
 /// How many messages may be delivered again. Beyond that, no new ones are handed out until some are settled.
 pub(super) const MAX_EXCEPTIONS: usize = 200_000;
@@ -51,6 +52,8 @@ pub(super) struct Handout {
     pub receivers: VecDeque<Receiver>,
     /// Whether more can be handed out at once.
     has_more: bool,
+    /// Whether messages wait for a larger reservation to be stored.
+    is_reserving: bool,
     /// How many messages the filter has left out, and how many were delayed, in this pass.
     left_out: usize,
     /// Whether rows must be stored before more can be handed out.
@@ -78,7 +81,7 @@ pub(super) enum Woken {
 enum Found {
     Deliveries(Gathered),
     Idle(Idle),
-    /// It is being read, or looked for in the next pass.
+    /// It is being read or reserved, or looked for in the next pass.
     Reading,
 }
 
@@ -105,6 +108,7 @@ impl Handout {
             state,
             receivers,
             has_more: false,
+            is_reserving: false,
             left_out: 0,
             waits_for_write: false,
             offered_at: None,
@@ -145,12 +149,18 @@ impl Handout {
 
     /// Whether it is not known yet what there is for everyone who waits.
     fn is_looking(&self) -> bool {
-        self.reads.is_under_way() || self.has_more || self.waits_for_write || self.failing.is_some()
+        self.reads.is_under_way()
+            || self.has_more
+            || self.waits_for_write
+            || self.is_reserving
+            || self.failing.is_some()
     }
 
     /// Hands out what there is, to those who have waited the longest.
     pub(super) fn hand_out(&mut self, now: Instant) {
-        (self.has_more, self.waits_for_write, self.left_out) = (false, false, 0);
+        self.state.end_hold(now, self.head());
+        (self.has_more, self.left_out) = (false, 0);
+        (self.waits_for_write, self.is_reserving) = (false, false);
         if self.failing.is_some_and(|failing| failing.retry_at > now) {
             return;
         }
@@ -198,21 +208,17 @@ impl Handout {
         if !self.has_waiting(now) {
             return Found::Idle(Idle::CaughtUp);
         }
-        let has = self.state.outstanding_of(worker.id());
-        let room = worker.room(has);
-        let limit = match (room.messages, room.bytes, self.room()) {
-            (0, _, _) => Some(Limit::WorkerMessages),
-            (_, 0, _) => Some(Limit::WorkerBytes),
-            (_, _, 0) => Some(Limit::Outstanding),
-            _ => None,
+        let allowance = match self.allowance(worker) {
+            Ok(allowance) => allowance,
+            Err(limit) => return Found::Idle(Idle::Stalled(limit)),
         };
-        if let Some(limit) = limit {
-            return Found::Idle(Idle::Stalled(limit));
+        if self.state.reserved_end(now).is_none() {
+            self.is_reserving = true;
+            return Found::Reading;
         }
-        let most = max_messages.min(room.messages).min(self.room());
-        let mut gathered = Gathered::new(worker.id(), most, room.bytes, has.messages == 0);
+        let mut gathered = Gathered::new(worker.id(), max_messages, allowance);
         let stopped = match self.gather_again(&mut gathered, now) {
-            None => self.gather_new(&mut gathered),
+            None => self.gather_new(&mut gathered, now),
             stopped => stopped,
         };
         match stopped {
@@ -239,7 +245,7 @@ impl Handout {
             let follow = due.iter().zip(first.0..batch.end().0);
             let count = follow.take_while(|(due, next)| due.0 == *next).count();
             let Some(messages) = gathered.fit_of(batch, first, count) else {
-                return Some(Found::Idle(Idle::Stalled(Limit::WorkerBytes)));
+                return Some(Found::Idle(Idle::Stalled(gathered.bytes_limit())));
             };
             due = &due[messages.count()..];
             gathered.add(messages, &mut self.state);
@@ -248,7 +254,7 @@ impl Handout {
     }
 
     /// Gathers messages that were never handed out. Returns why it stopped, if there are more.
-    fn gather_new(&mut self, gathered: &mut Gathered) -> Option<Found> {
+    fn gather_new(&mut self, gathered: &mut Gathered, now: Instant) -> Option<Found> {
         while gathered.messages_left() > 0 {
             let range = self.next_new()?;
             if self.left_out >= MAX_LEFT_OUT {
@@ -263,14 +269,21 @@ impl Handout {
             if self.state.exceptions() >= MAX_EXCEPTIONS {
                 return Some(Found::Idle(Idle::Stalled(Limit::Retried)));
             }
-            match self.reads.next_new(range, gathered.limits()) {
+            let reserved = self.state.reserved_end(now).filter(|end| range.start < *end);
+            let Some(reserved) = reserved else {
+                self.is_reserving = true;
+                return Some(Found::Reading);
+            };
+            let limits = gathered.limits();
+            let limits = FrameLimits { end: limits.end.min(reserved), ..limits };
+            match self.reads.next_new(range, limits) {
                 Next::Messages(messages)
                     if self.skip_filtered(&messages) || self.delay(&messages) => {}
                 Next::Messages(messages) if gathered.has_room_for(&messages) => {
                     gathered.add(messages, &mut self.state);
                 }
                 Next::Messages(_) => {
-                    return Some(Found::Idle(Idle::Stalled(Limit::WorkerBytes)));
+                    return Some(Found::Idle(Idle::Stalled(gathered.bytes_limit())));
                 }
                 Next::Unread => {
                     if gathered.is_empty() {
@@ -399,9 +412,10 @@ impl Handout {
         }
     }
 
-    /// How many more messages workers may have.
-    fn room(&self) -> usize {
-        MAX_OUTSTANDING.saturating_sub(self.state.outstanding().messages)
+    /// How much a worker can be given now.
+    fn allowance(&self, worker: Worker) -> Result<Allowance, Limit> {
+        let has = self.state.outstanding_of(worker.id());
+        allowance(worker, has, self.state.policy(), self.state.outstanding())
     }
 
     /// When something is to be done although nobody asks.
@@ -410,7 +424,7 @@ impl Handout {
         let late = self.receivers.iter().filter_map(|receiver| receiver.answered_at(is_looking));
         // What is due cannot be handed out while workers have too much, or are told why they get nothing. A
         // settlement changes that. What is being read is handed out after that.
-        let can_hand_out = !is_looking && self.room() > 0 && self.has_eager();
+        let can_hand_out = !is_looking && self.has_eager();
         let due = match self.offered_at {
             Some(time) => self.state.next_due_after(time),
             None => self.state.next_due(),
@@ -423,11 +437,7 @@ impl Handout {
 
     /// Whether somebody waits who has room for messages.
     fn has_eager(&self) -> bool {
-        self.receivers.iter().any(|receiver| {
-            let has = self.state.outstanding_of(receiver.worker.id());
-            let room = receiver.worker.room(has);
-            room.messages > 0 && room.bytes > 0
-        })
+        self.receivers.iter().any(|receiver| self.allowance(receiver.worker).is_ok())
     }
 
     /// Whether workers have messages, or wait for some.

@@ -27,6 +27,7 @@ use crate::{
             exceptions::{Exception, Exceptions},
             handing_out::{Handout, MAX_EXCEPTIONS},
             receivers::{Command, Description, Receiver},
+            reservation::Reservation,
             settled::Settled,
             state::State,
             storing::{Caller, Lost, Storing},
@@ -34,6 +35,7 @@ use crate::{
         },
     },
     model::{ConsumerId, ConsumerKey, Endpoint, Epoch, Offset, TopicName},
+    storage::StoredReservation,
 };
 
 /// How the lease's holder is called.
@@ -204,6 +206,7 @@ impl Owner {
         let claimed =
             storage.claim_subscription(lease.key(), lease.epoch(), self.endpoint.as_deref()).await;
         claimed.map_err(Error::of_read)?;
+        let began_at = Instant::now();
         let loaded = storage.load_subscription(lease.key()).await;
         let stored = loaded.map_err(Error::of_read)?.ok_or_else(|| self.not_a_subscription())?;
         let mut settled = Settled::before(floor);
@@ -218,7 +221,13 @@ impl Owner {
             }
         }
         let first = first_delivery(lease.epoch());
-        Ok((State::new(stored.policy, settled, exceptions, first), storing))
+        let state = State::new(stored.policy, settled, exceptions, first);
+        let Some(StoredReservation { end, left }) = stored.reservation else {
+            return Ok((state, storing));
+        };
+        // By how much the time was earlier than now at which so much was left, nobody knows.
+        let reserved = Reservation { end, until: began_at + left };
+        Ok((state.take_over(reserved, now + left), storing))
     }
 
     async fn serve(&mut self, serving: &mut Serving) -> End {
@@ -254,7 +263,7 @@ impl Owner {
                     return End::Error(Error::Draining);
                 }
                 written = storing.written() => {
-                    match storing.conclude(written, Instant::now()) {
+                    match storing.conclude(written, &mut handout.state, Instant::now()) {
                         Ok(()) => {}
                         Err(Lost::Fenced) => return End::Void,
                         Err(Lost::Failing(error)) => return End::Error(error),
@@ -273,6 +282,7 @@ impl Owner {
                 () = time::sleep_until(wake_at.unwrap_or(idle_at).min(idle_at)) => {
                     let is_idle = !handout.is_busy() && !storing.is_busy();
                     if is_idle && Instant::now() >= idle_at {
+                        self.store_the_rest(handout, storing).await;
                         return End::Idle;
                     }
                 }
@@ -300,7 +310,9 @@ impl Owner {
         }
     }
 
+    /// Stores everything before an owner ends that hands out nothing any more.
     async fn store_the_rest(&self, handout: &mut Handout, storing: &mut Storing) {
+        handout.state.shrink_reservation(Instant::now());
         let stored = async {
             loop {
                 storing.begin(&mut handout.state, &self.writer, Instant::now());
@@ -310,7 +322,7 @@ impl Owner {
                 let retry_at = storing.retry_at();
                 tokio::select! {
                     written = storing.written() => {
-                        if storing.conclude(written, Instant::now()).is_err() {
+                        if storing.conclude(written, &mut handout.state, Instant::now()).is_err() {
                             return;
                         }
                     }
@@ -366,10 +378,16 @@ fn carry_out(
         }
         Command::SetPolicy { epoch, policy, reply } => {
             // A later epoch has begun with what is stored.
-            if epoch == lease.epoch() {
-                handout.state.set_policy(policy);
+            if epoch != lease.epoch() {
+                return drop(reply.send(Ok(())));
             }
-            drop(reply.send(Ok(())));
+            let begins_exactly_once = policy.exactly_once && !handout.state.policy().exactly_once;
+            handout.state.set_policy(policy, now);
+            match begins_exactly_once {
+                // Once it is stored what workers have.
+                true => storing.add(Caller::Changes { reply }),
+                false => drop(reply.send(Ok(()))),
+            }
         }
         Command::Describe(reply) => {
             let description = Description {

@@ -63,8 +63,10 @@ pub enum Limit {
     WorkerMessages,
     /// The worker has as many bytes of messages as it can have.
     WorkerBytes,
-    /// All workers together have too many messages.
+    /// All workers together have as many messages as they can have.
     Outstanding,
+    /// All workers together have as many bytes of messages as they can have.
+    OutstandingBytes,
     /// Too many messages wait to be delivered again.
     Retried,
 }

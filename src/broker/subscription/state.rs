@@ -10,7 +10,8 @@
 //! What is to be stored of that gathers until [`State::take_unstored`]: acknowledgements as changes of a
 //! bitmap, and a row for each message that is to be retried or parked. A message with a row counts as
 //! settled in the bitmap, so that it holds up no floor. That a message is outstanding is not stored: after
-//! the death of a broker, its next owner delivers such messages again.
+//! the death of a broker, its next owner delivers such messages again. If each is delivered exactly once, it
+//! holds them back for a while, as `taking_over` describes.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -22,6 +23,7 @@ use crate::{
         deliveries::{ALL, Delivered, Deliveries, DeliveryId, Outstanding, WorkerId},
         exceptions::{Exception, Exceptions},
         request::{Settlement, Verdict},
+        reservation::{Held, Reservation, Reservations},
         settled::Settled,
     },
     metrics::SubscriptionCounts,
@@ -37,6 +39,7 @@ const LONG_DELAY: Duration = Duration::from_secs(10);
 pub(crate) struct Unstored {
     pub settled: Changes,
     pub rows: BTreeMap<Offset, Row>,
+    pub reservation: Option<Reservation>,
     /// Whether the floor moved without any of these.
     floor_moved: bool,
 }
@@ -54,14 +57,17 @@ pub(crate) enum Row {
 
 /// What the owner of a subscription knows.
 pub(crate) struct State {
-    policy: DeliveryPolicy,
-    settled: Settled,
-    /// The first message that was never handed out.
-    next: Offset,
+    pub(super) policy: DeliveryPolicy,
+    pub(super) settled: Settled,
+    /// The first message that was never handed out, but for those that are held back.
+    pub(super) next: Offset,
     /// Messages before it were removed from the log.
     removed_before: Offset,
-    deliveries: Deliveries,
-    exceptions: Exceptions,
+    pub(super) deliveries: Deliveries,
+    pub(super) exceptions: Exceptions,
+    pub(super) reservations: Reservations,
+    /// What is held back, or was, as the owner before may have handed it out.
+    pub(super) held: Option<Held>,
     unstored: Unstored,
     counts: SubscriptionCounts,
 }
@@ -81,6 +87,8 @@ impl State {
             settled,
             deliveries: Deliveries::new(first),
             exceptions,
+            reservations: Reservations::default(),
+            held: None,
             unstored: Unstored::default(),
             counts: SubscriptionCounts::default(),
         }
@@ -93,7 +101,10 @@ impl State {
 
     /// The first messages before `head` that were never handed out and are not settled.
     pub(crate) fn next_new(&self, head: Offset) -> Option<OffsetRange> {
-        self.settled.open(OffsetRange { start: self.next, end: head }).next()
+        let held = self.held.as_ref().filter(|held| held.is_over);
+        let held = held.map(|held| OffsetRange { start: held.next, end: held.end.min(head) });
+        let new = OffsetRange { start: self.next, end: head };
+        held.into_iter().chain([new]).find_map(|range| self.settled.open(range).next())
     }
 
     /// The messages that are due to be delivered again.
@@ -116,18 +127,15 @@ impl State {
                 Some(known) => {
                     let attempts = known.attempts + 1;
                     self.exceptions.put(offset, Exception { attempts, due: None, ..known });
-                    self.counts.redelivered += u64::from(attempts > 1);
                     attempts
                 }
-                None => {
-                    self.next = self.next.max(offset.after(1));
-                    1
-                }
+                None => self.record_first(offset),
             };
+            self.counts.redelivered += u64::from(attempt > 1);
             delivered.push(Delivered { offset, attempt, bytes });
         }
         self.counts.delivered += delivered.len() as u64;
-        let deadline = now + self.policy.ack_deadline;
+        let deadline = self.deadline(now);
         let id = self.deliveries.add(worker, delivered.iter().copied(), deadline);
         (id, delivered)
     }
@@ -155,8 +163,12 @@ impl State {
                 self.settle_each(delivery, ranges, |state, it| state.release(it, now))
             }
             Verdict::Extend { by } => {
-                let deadline = now + by.unwrap_or(self.policy.ack_deadline);
-                self.deliveries.extend(delivery, ranges, deadline)
+                let by = by.unwrap_or(self.policy.ack_deadline);
+                let extended = self.deliveries.extend(delivery, ranges, now + by);
+                if self.policy.exactly_once && extended > 0 {
+                    self.reservations.extend(self.next, by, now);
+                }
+                extended
             }
         }
     }
@@ -199,8 +211,12 @@ impl State {
         self.exceptions.put(offset, exception);
     }
 
-    /// A worker has gone: what it has is delivered again.
+    /// A worker has gone: what it has is delivered again. Others may still settle it if that is to be done
+    /// exactly once.
     pub(crate) fn leave(&mut self, worker: WorkerId, now: Instant) {
+        if self.policy.exactly_once {
+            return;
+        }
         for message in self.deliveries.release(worker) {
             self.give_back(message, now);
         }
@@ -209,15 +225,22 @@ impl State {
     /// Delivers parked messages again, as if for the first time; returns how many there are. Those that are
     /// delivered again already are not parked.
     pub(crate) fn replay(&mut self, parked: &[Offset], now: Instant) -> usize {
+        let (due, with_workers) = (self.replayed_at(now), self.with_workers());
         let replayed = parked.iter().filter(|offset| {
-            let is_parked = !self.is_exception(**offset) && **offset >= self.removed_before;
+            let is_parked = !self.is_exception(**offset)
+                && **offset >= self.removed_before
+                && !with_workers.contains(*offset);
             if is_parked {
                 // It is settled, too: after a seek back, it may count as new.
-                self.wait_stored(**offset, 0, now);
+                self.wait_stored(**offset, 0, due);
             }
             is_parked
         });
-        replayed.count()
+        let replayed = replayed.count();
+        if replayed > 0 {
+            self.renew_reservation(now);
+        }
+        replayed
     }
 
     /// Forgets parked messages; returns how many there are. Those that are delivered again by now are not
@@ -252,18 +275,13 @@ impl State {
         self.next = self.settled.next_open(self.next);
     }
 
-    /// Changes how messages are delivered from now on.
-    pub(crate) fn set_policy(&mut self, policy: DeliveryPolicy) {
-        self.policy = policy;
-    }
-
     pub(crate) fn policy(&self) -> &DeliveryPolicy {
         &self.policy
     }
 
     /// When a deadline passes, or an earlier time.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.deliveries.next_deadline()
+        [self.deliveries.next_deadline(), self.hold_ends()].into_iter().flatten().min()
     }
 
     /// When a message is to be delivered again.
@@ -310,17 +328,16 @@ impl State {
 
     /// Takes what is to be stored; `None` if there is nothing.
     pub(crate) fn take_unstored(&mut self) -> Option<Unstored> {
-        self.has_unstored().then(|| std::mem::take(&mut self.unstored))
+        let reservation = self.reservations.take_wanted();
+        let Unstored { settled, rows, floor_moved, .. } = &self.unstored;
+        let is_any = !settled.is_empty() || !rows.is_empty() || *floor_moved;
+        (is_any || reservation.is_some())
+            .then(|| Unstored { reservation, ..std::mem::take(&mut self.unstored) })
     }
 
     /// How many rows are to be stored.
     pub(crate) fn unstored_rows(&self) -> usize {
         self.unstored.rows.len()
-    }
-
-    fn has_unstored(&self) -> bool {
-        let Unstored { settled, rows, floor_moved } = &self.unstored;
-        !settled.is_empty() || !rows.is_empty() || *floor_moved
     }
 
     /// Skips messages that were removed from the log. A worker that has one may still settle it.

@@ -18,7 +18,7 @@ use crate::{
         },
     },
     model::{ConsumerKey, Epoch, Offset, OffsetRange},
-    storage::{MessageChange, StoreOutcome, SubscriptionWrite},
+    storage::{MessageChange, StoreOutcome, StoredReservation, SubscriptionWrite},
 };
 
 /// How many rows there may be of what is settled. Then one that says the same takes their place.
@@ -42,6 +42,7 @@ pub(super) type CountOutcome = Result<Option<usize>, Error>;
 pub(super) enum Caller {
     Settles { applied: Vec<usize>, reply: oneshot::Sender<SettleOutcome> },
     Unparks { count: usize, reply: oneshot::Sender<CountOutcome> },
+    Changes { reply: oneshot::Sender<Result<(), Error>> },
 }
 
 /// Why nothing can be stored any more.
@@ -77,6 +78,7 @@ impl Caller {
         match self {
             Self::Settles { applied, reply } => drop(reply.send(stored.map(|()| applied))),
             Self::Unparks { count, reply } => drop(reply.send(stored.map(|()| Some(count)))),
+            Self::Changes { reply } => drop(reply.send(stored)),
         }
     }
 }
@@ -164,10 +166,16 @@ impl Storing {
     }
 
     /// Records an outcome, and answers those whom it concerns.
-    pub(super) fn conclude(&mut self, written: Written, now: Instant) -> Result<(), Lost> {
+    pub(super) fn conclude(
+        &mut self,
+        written: Written,
+        state: &mut State,
+        now: Instant,
+    ) -> Result<(), Lost> {
         let error = match written {
             Ok(StoreOutcome::Stored) => {
                 self.write = None;
+                state.note_stored();
                 (self.pause, self.begun_at) = (SHORT_PAUSE, None);
                 self.answer_waiting(&Ok(()));
                 return Ok(());
@@ -244,6 +252,10 @@ impl Storing {
             delta,
             keep_from: self.deltas.front().map_or(self.next_number, |(number, _)| *number),
             messages: messages.collect(),
+            reservation: unstored.reservation.map(|reservation| StoredReservation {
+                end: reservation.end,
+                left: reservation.until.saturating_duration_since(now),
+            }),
         }
     }
 }

@@ -86,6 +86,7 @@ pub(in crate::grpc) fn event(received: Received) -> Event {
         DeliveryLimit::WorkerMessages => ProtoLimit::WorkerMessages,
         DeliveryLimit::WorkerBytes => ProtoLimit::WorkerBytes,
         DeliveryLimit::Outstanding => ProtoLimit::Outstanding,
+        DeliveryLimit::OutstandingBytes => ProtoLimit::OutstandingBytes,
         DeliveryLimit::Retried => ProtoLimit::Retried,
     };
     Event::Stalled(proto::Stalled {

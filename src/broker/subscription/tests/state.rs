@@ -49,7 +49,7 @@ enum Act {
     Remove { before: i64 },
 }
 
-fn verdict() -> impl Strategy<Value = Verdict> {
+pub(super) fn verdict() -> impl Strategy<Value = Verdict> {
     let seconds = |seconds| Duration::from_secs(seconds);
     prop_oneof![
         6 => Just(Verdict::Acknowledge),
@@ -98,14 +98,14 @@ enum Fate {
 }
 
 /// What the database has.
-struct Database {
-    floor: Offset,
-    deltas: Vec<Vec<u8>>,
-    rows: BTreeMap<Offset, Row>,
+pub(super) struct Database {
+    pub floor: Offset,
+    pub deltas: Vec<Vec<u8>>,
+    pub rows: BTreeMap<Offset, Row>,
 }
 
 impl Database {
-    fn store(&mut self, unstored: Unstored, floor: Offset) {
+    pub(super) fn store(&mut self, unstored: Unstored, floor: Offset) {
         self.deltas.push(unstored.settled.encode());
         for (offset, row) in unstored.rows {
             match row {
@@ -116,7 +116,7 @@ impl Database {
         self.floor = floor;
     }
 
-    fn load(&self, policy: DeliveryPolicy, first: DeliveryId) -> State {
+    pub(super) fn load(&self, policy: DeliveryPolicy, first: DeliveryId) -> State {
         let mut settled = Settled::before(self.floor);
         for delta in &self.deltas {
             let changes = Changes::decode(delta).expect("it was encoded");
