@@ -125,9 +125,8 @@ fn with_notices(worker: WorkerBuilder, notices: Notices) -> WorkerBuilder {
                 notices.print(Kind::Stalled, full);
             }
             Limit::OutstandingBytes => {
-                print_notice(
-                    "messages wait: all workers together have as many bytes of them as they may have",
-                );
+                let full = "messages wait: all workers together have as many bytes of them as they may have";
+                notices.print(Kind::Stalled, full);
             }
             Limit::Retried => {
                 let full = "new messages wait: too many wait to be delivered again";

@@ -172,17 +172,12 @@ impl Deliveries {
 
     /// The last deadline of all.
     pub(crate) fn last_deadline(&self) -> Option<Instant> {
-        self.items().map(|item| item.deadline).max()
+        self.by_id.values().filter_map(Delivery::last_deadline).max()
     }
 
     /// All messages that workers have.
     pub(crate) fn offsets(&self) -> impl Iterator<Item = Offset> + '_ {
-        self.items().map(|item| item.message.offset)
-    }
-
-    fn items(&self) -> impl Iterator<Item = &Item> {
-        let items = self.by_id.values().flat_map(|delivery| &delivery.items);
-        items.filter(|item| item.is_outstanding)
+        self.by_id.values().flat_map(Delivery::open).map(|message| message.offset)
     }
 
     /// How much all workers have.
@@ -296,6 +291,17 @@ impl Delivery {
 
     fn first_deadline(&self) -> Option<Instant> {
         self.with_open_deadlines().map(|(_, deadline)| deadline).min()
+    }
+
+    fn last_deadline(&self) -> Option<Instant> {
+        self.with_open_deadlines().map(|(_, deadline)| deadline).max()
+    }
+
+    /// Those that are outstanding.
+    fn open(&self) -> impl Iterator<Item = &Delivered> {
+        let messages = self.messages.iter().enumerate();
+        let open = messages.filter(|(index, _)| self.outstanding.count(*index, index + 1) > 0);
+        open.map(|(_, message)| message)
     }
 
     /// Forgets the messages that are not outstanding.

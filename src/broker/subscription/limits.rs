@@ -65,12 +65,12 @@ fn shared_room(policy: &DeliveryPolicy, all: Outstanding) -> Outstanding {
 mod tests {
     use super::*;
     use crate::broker::subscription::{
-        deliveries::WorkerId, receivers::Told, request::WorkerLimits,
+        deliveries::WorkerId, receivers::KnownIdle, request::WorkerLimits,
     };
 
     fn stream(messages: usize, bytes: usize) -> Worker {
         let limits = WorkerLimits { messages, bytes };
-        Worker::Stream { id: WorkerId(0), limits, told: Told::default() }
+        Worker::Stream { id: WorkerId(0), limits, known: KnownIdle::default() }
     }
 
     fn policy(messages: Option<u32>, bytes: Option<u64>) -> DeliveryPolicy {
