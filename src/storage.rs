@@ -13,6 +13,7 @@ mod column;
 mod connector;
 mod consumer;
 mod database;
+mod dead_letters;
 mod error;
 mod last_batch;
 mod lease;
@@ -46,6 +47,7 @@ pub use append::{Appended, Writer};
 pub use connector::{check_url, redacted};
 pub use consumer::NewConsumer;
 pub use database::Storage;
+pub use dead_letters::DeadLetterOutcome;
 pub use error::Error;
 pub(crate) use error::chain;
 pub use last_batch::{FoundLog, LastBatch, MissingBatch};
@@ -69,5 +71,5 @@ pub use schema::SchemaVersion;
 pub use session::{Limits, PoolState, RowLocks, SessionShare};
 pub use settings::ServerSettings;
 pub use subscription::{
-    MessageChange, StoreOutcome, StoredRetry, StoredSubscription, SubscriptionWrite,
+    DeadLetters, MessageChange, StoreOutcome, StoredRetry, StoredSubscription, SubscriptionWrite,
 };

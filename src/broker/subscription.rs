@@ -6,6 +6,7 @@
 
 mod bits;
 mod changes;
+mod dead_letters;
 pub(crate) mod deliveries;
 mod exceptions;
 mod gathering;
@@ -21,5 +22,6 @@ mod state;
 mod storing;
 #[cfg(test)]
 mod tests;
+mod unstored;
 pub(crate) mod worker;
 pub(crate) mod writer;

@@ -6,9 +6,9 @@ use tokio_postgres::Row;
 
 use super::{
     Error, Storage,
-    session::{Parameter, Statements as _},
+    session::{Parameter, Statements},
 };
-use crate::model::{ConsumerKey, DeliveryPolicy, Epoch, Offset, TopicId};
+use crate::model::{ConsumerKey, DeliveryPolicy, Draft, Epoch, Offset, TopicId, TopicName};
 
 /// What is stored of a subscription besides its floor.
 #[derive(Clone, Debug)]
@@ -51,6 +51,18 @@ pub struct SubscriptionWrite {
     pub keep_from: i64,
     /// What becomes of the rows of messages.
     pub messages: Vec<(Offset, MessageChange)>,
+    /// Copies of messages, which are appended to a dead-letter topic in the same transaction. The write then has
+    /// a number.
+    pub dead_letters: Option<DeadLetters>,
+}
+
+/// Copies of messages that are moved to a topic.
+#[derive(Clone, Debug)]
+pub struct DeadLetters {
+    /// The topic.
+    pub topic: TopicName,
+    /// The copies.
+    pub draft: Draft,
 }
 
 /// What becomes of a message's row.
@@ -79,8 +91,13 @@ pub enum MessageChange {
 pub enum StoreOutcome {
     /// It is stored.
     Stored,
-    /// Another session of the database holds the consumer's row: nothing is stored yet.
+    /// Another session of the database holds the consumer's row, or the head of the dead-letter topic: nothing is
+    /// stored yet.
     Locked,
+    /// Nothing is stored: there is no such dead-letter topic.
+    NoDeadLetterTopic,
+    /// Nothing is stored: the database failed a statement, perhaps because of the dead letters.
+    DeadLettersRefused,
     /// Nothing is stored: the epoch has ended. Or a message lies beyond the head, as a promoted standby may lack
     /// messages that were delivered.
     Fenced,
@@ -130,102 +147,108 @@ impl Storage {
     }
 
     /// Stores what subscriptions have settled, all in one statement. Waits for no row. Each consumer may be
-    /// given once. Storing the same again changes nothing.
+    /// given once. Storing the same again changes nothing. Appends no dead letters.
     pub async fn store_settled(
         &self,
         writes: &[Arc<SubscriptionWrite>],
     ) -> Result<HashMap<ConsumerKey, StoreOutcome>, Error> {
-        let statement = "-- store_settled
-            with new as (
-                select * from unnest($1::integer[], $2::integer[], $3::bigint[], $4::bigint[],
-                                     $5::bigint[], $6::bytea[], $7::bigint[], $14::bigint[])
-                    as new (topic_id, id, epoch, floor, number, settled, keep_from, \"end\")
-            ), free as materialized (
-                select topic_id, id from trunkline.consumer_topic c
-                where (topic_id, id) in (select topic_id, id from new)
-                for no key update skip locked
-            ), written as (
-                update trunkline.consumer_topic c
-                set position = greatest(c.position, new.floor), updated_at = now()
-                from new join free using (topic_id, id)
-                where c.topic_id = new.topic_id and c.id = new.id and c.epoch = new.epoch
-                  and new.\"end\" <= (select next_offset from trunkline.topic_head h
-                                    where h.topic_id = new.topic_id)
-                returning c.topic_id, c.id
-            ), added as (
-                insert into trunkline.subscription_delta (topic_id, id, number, settled)
-                select topic_id, id, number, settled from new join written using (topic_id, id)
-                where settled is not null
-                on conflict do nothing
-            ), folded as (
-                delete from trunkline.subscription_delta d
-                using new join written using (topic_id, id)
-                where d.topic_id = new.topic_id and d.id = new.id and d.number < new.keep_from
-            ), message as (
-                select * from unnest($8::integer[], $9::integer[], $10::bigint[], $11::integer[],
-                                     $12::bigint[], $13::integer[])
-                    as message (topic_id, id, \"offset\", attempts, due_ms, reason_number)
-                join written using (topic_id, id)
-            ), put as (
-                insert into trunkline.subscription_message
-                    (topic_id, id, \"offset\", attempts, due, parked_at, reason)
-                select topic_id, id, \"offset\", attempts, now() + due_ms * interval '1 ms',
-                       case when due_ms is null then now() end, ($15::text[])[reason_number]
-                from message where attempts is not null
-                on conflict (topic_id, id, \"offset\") do update
-                set attempts = excluded.attempts, due = excluded.due,
-                    parked_at = excluded.parked_at, reason = excluded.reason
-            ), removed as (
-                delete from trunkline.subscription_message m using message
-                where message.attempts is null and m.topic_id = message.topic_id
-                  and m.id = message.id and m.\"offset\" = message.\"offset\"
-            )
-            select topic_id, id, written.topic_id is not null, free.topic_id is not null
-            from trunkline.consumer_topic
-            left join free using (topic_id, id) left join written using (topic_id, id)
-            where (topic_id, id) in (select topic_id, id from new)";
-        let client = self.pools.position.get().await?;
-        let column = |value: fn(&Arc<SubscriptionWrite>) -> i64| writes.iter().map(value).collect();
-        let topics: Vec<i32> = writes.iter().map(|write| write.key.topic.0).collect();
-        let ids: Vec<i32> = writes.iter().map(|write| write.key.consumer).collect();
-        let epochs: Vec<i64> = column(|write| write.epoch.0);
-        let floors: Vec<i64> = column(|write| write.floor.0);
-        let numbers: Vec<i64> =
-            column(|write| write.delta.as_ref().map_or(0, |(number, _)| *number));
-        let settled: Vec<Option<&[u8]>> =
-            writes.iter().map(|write| write.delta.as_ref().map(|(_, delta)| &**delta)).collect();
-        let keep_from: Vec<i64> = column(|write| write.keep_from);
-        let rows = MessageRows::of(writes);
-        let ends: Vec<i64> = column(|write| write.end.0);
-        let parameters: [&dyn Parameter; 15] = [
-            &topics,
-            &ids,
-            &epochs,
-            &floors,
-            &numbers,
-            &settled,
-            &keep_from,
-            &rows.topics,
-            &rows.ids,
-            &rows.offsets,
-            &rows.attempts,
-            &rows.due_ms,
-            &rows.reason_numbers,
-            &ends,
-            &rows.reasons,
-        ];
-        let rows = client.query(statement, &parameters).await?;
-        let outcome = |row: &Row| {
-            let key = ConsumerKey { topic: TopicId(row.get(0)), consumer: row.get(1) };
-            let outcome = match (row.get(2), row.get(3)) {
-                (true, _) => StoreOutcome::Stored,
-                (false, true) => StoreOutcome::Fenced,
-                (false, false) => StoreOutcome::Locked,
-            };
-            (key, outcome)
-        };
-        Ok(rows.iter().map(outcome).collect())
+        store_settled(&self.pools.position.get().await?, writes).await
     }
+}
+
+/// As [`Storage::store_settled`], in a given session or transaction.
+pub(super) async fn store_settled(
+    client: &impl Statements,
+    writes: &[Arc<SubscriptionWrite>],
+) -> Result<HashMap<ConsumerKey, StoreOutcome>, Error> {
+    let statement = "-- store_settled
+        with new as (
+            select * from unnest($1::integer[], $2::integer[], $3::bigint[], $4::bigint[],
+                                 $5::bigint[], $6::bytea[], $7::bigint[], $14::bigint[])
+                as new (topic_id, id, epoch, floor, number, settled, keep_from, \"end\")
+        ), free as materialized (
+            select topic_id, id from trunkline.consumer_topic c
+            where (topic_id, id) in (select topic_id, id from new)
+            for no key update skip locked
+        ), written as (
+            update trunkline.consumer_topic c
+            set position = greatest(c.position, new.floor), updated_at = now()
+            from new join free using (topic_id, id)
+            where c.topic_id = new.topic_id and c.id = new.id and c.epoch = new.epoch
+              and new.\"end\" <= (select next_offset from trunkline.topic_head h
+                                where h.topic_id = new.topic_id)
+            returning c.topic_id, c.id
+        ), added as (
+            insert into trunkline.subscription_delta (topic_id, id, number, settled)
+            select topic_id, id, number, settled from new join written using (topic_id, id)
+            where settled is not null
+            on conflict do nothing
+        ), folded as (
+            delete from trunkline.subscription_delta d
+            using new join written using (topic_id, id)
+            where d.topic_id = new.topic_id and d.id = new.id and d.number < new.keep_from
+        ), message as (
+            select * from unnest($8::integer[], $9::integer[], $10::bigint[], $11::integer[],
+                                 $12::bigint[], $13::integer[])
+                as message (topic_id, id, \"offset\", attempts, due_ms, reason_number)
+            join written using (topic_id, id)
+        ), put as (
+            insert into trunkline.subscription_message
+                (topic_id, id, \"offset\", attempts, due, parked_at, reason)
+            select topic_id, id, \"offset\", attempts, now() + due_ms * interval '1 ms',
+                   case when due_ms is null then now() end, ($15::text[])[reason_number]
+            from message where attempts is not null
+            on conflict (topic_id, id, \"offset\") do update
+            set attempts = excluded.attempts, due = excluded.due,
+                parked_at = excluded.parked_at, reason = excluded.reason
+        ), removed as (
+            delete from trunkline.subscription_message m using message
+            where message.attempts is null and m.topic_id = message.topic_id
+              and m.id = message.id and m.\"offset\" = message.\"offset\"
+        )
+        select topic_id, id, written.topic_id is not null, free.topic_id is not null
+        from trunkline.consumer_topic
+        left join free using (topic_id, id) left join written using (topic_id, id)
+        where (topic_id, id) in (select topic_id, id from new)";
+    let column = |value: fn(&Arc<SubscriptionWrite>) -> i64| writes.iter().map(value).collect();
+    let topics: Vec<i32> = writes.iter().map(|write| write.key.topic.0).collect();
+    let ids: Vec<i32> = writes.iter().map(|write| write.key.consumer).collect();
+    let epochs: Vec<i64> = column(|write| write.epoch.0);
+    let floors: Vec<i64> = column(|write| write.floor.0);
+    let numbers: Vec<i64> = column(|write| write.delta.as_ref().map_or(0, |(number, _)| *number));
+    let settled: Vec<Option<&[u8]>> =
+        writes.iter().map(|write| write.delta.as_ref().map(|(_, delta)| &**delta)).collect();
+    let keep_from: Vec<i64> = column(|write| write.keep_from);
+    let rows = MessageRows::of(writes);
+    let ends: Vec<i64> = column(|write| write.end.0);
+    let parameters: [&dyn Parameter; 15] = [
+        &topics,
+        &ids,
+        &epochs,
+        &floors,
+        &numbers,
+        &settled,
+        &keep_from,
+        &rows.topics,
+        &rows.ids,
+        &rows.offsets,
+        &rows.attempts,
+        &rows.due_ms,
+        &rows.reason_numbers,
+        &ends,
+        &rows.reasons,
+    ];
+    let rows = client.query(statement, &parameters).await?;
+    let outcome = |row: &Row| {
+        let key = ConsumerKey { topic: TopicId(row.get(0)), consumer: row.get(1) };
+        let outcome = match (row.get(2), row.get(3)) {
+            (true, _) => StoreOutcome::Stored,
+            (false, true) => StoreOutcome::Fenced,
+            (false, false) => StoreOutcome::Locked,
+        };
+        (key, outcome)
+    };
+    Ok(rows.iter().map(outcome).collect())
 }
 
 /// The changes of messages' rows, column by column.
