@@ -74,6 +74,10 @@ pub enum Error {
         "consumer {consumer} on topic {topic} is not a subscription: no workers share its messages"
     )]
     NotASubscription { topic: TopicName, consumer: ConsumerId },
+    #[error(
+        "topic {topic}, to which messages are to be moved in place of being parked, does not exist"
+    )]
+    DeadLetterTopicNotFound { topic: TopicName },
     #[error("another broker hands out the messages of subscription {consumer} on topic {topic}")]
     SubscriptionElsewhere { topic: TopicName, consumer: ConsumerId },
     #[error(

@@ -138,6 +138,7 @@ fn remedy(refusal: &Refusal) -> Option<&'static str> {
              creates one that workers share"
         }
         "CONSUMER_IS_SHARED" => "`trunkline work` works on its messages",
+        "DEAD_LETTER_TOPIC_NOT_FOUND" => "`trunkline topic create` creates it",
         "NOT_A_SUBSCRIPTION" => "`trunkline consume` prints its messages",
         "PRODUCER_NOT_FOUND" | "PRODUCER_NOT_REGISTERED" => {
             "`trunkline producer register` or --register creates it"

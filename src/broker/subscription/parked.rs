@@ -11,7 +11,10 @@ use crate::{
             room::{Names, Room, Subscriptions},
         },
     },
-    model::{ConsumerId, DeliveryPolicy, Offset, Page, PageRequest, ParkedMessage, TopicName},
+    model::{
+        ConsumerId, DeliveryPolicy, InvalidInput, Offset, Page, PageRequest, ParkedMessage,
+        TopicName,
+    },
 };
 
 /// How many parked messages a call is about.
@@ -53,6 +56,23 @@ impl Subscriptions {
         characters.check(&**storage, "policy.filter", filter).await
     }
 
+    /// Refuses a dead-letter topic that is the subscription's own, or does not exist.
+    pub async fn check_dead_letter_topic(
+        &self,
+        topic: &TopicName,
+        policy: &DeliveryPolicy,
+    ) -> Result<(), Error> {
+        let Some(dead_letter_topic) = &policy.dead_letter_topic else { return Ok(()) };
+        if dead_letter_topic == topic {
+            let problem = "must not be the subscription's own topic";
+            return Err(InvalidInput::new("policy.dead_letter_topic", problem).into());
+        }
+        match self.0.delivery.catalogue.log(dead_letter_topic).await {
+            Err(Error::TopicNotFound { topic }) => Err(Error::DeadLetterTopicNotFound { topic }),
+            found => found.map(drop),
+        }
+    }
+
     /// Changes how messages are delivered.
     pub async fn update(
         &self,
@@ -66,6 +86,10 @@ impl Subscriptions {
             let stands = self.0.describe(&names).await?;
             let policy = change(&stands.policy)?;
             self.check_policy(&policy).await?;
+            // One that was deleted must not keep other settings from being changed.
+            if policy.dead_letter_topic != stands.policy.dead_letter_topic {
+                self.check_dead_letter_topic(&names.0, &policy).await?;
+            }
             let storage = &self.0.delivery.storage;
             // If another owner has begun meanwhile, it may know another policy.
             if storage.set_policy(stands.key, stands.epoch, &policy).await? {
