@@ -126,6 +126,7 @@ mod sql_publish;
 mod sql_rights;
 mod sql_views;
 mod statement_errors;
+mod subscription_dead_letters;
 mod subscription_filters;
 mod subscription_refusals;
 mod subscription_streams;
