@@ -216,11 +216,12 @@ impl Broker {
             metrics: metrics.clone(),
             traces: traces.clone(),
         };
-        let publisher = Publisher::start(Arc::new(log_store), writers, calls.clone(), &tasks);
+        let log_store = Arc::new(log_store);
+        let publisher = Publisher::start(log_store.clone(), writers, calls.clone(), &tasks);
         let sweeper = Sweeper::new(storage.clone(), logs.clone(), lease_session);
         let swept_at = sweeper.start(&tasks, stopping.clone());
         let positions = Positions::start(storage.clone(), &tasks);
-        let settlements = Arc::new(SettlementWriter::start(storage.clone(), &tasks));
+        let settlements = Arc::new(SettlementWriter::start(log_store, &tasks));
         tasks.spawn(stopping.clone().run_until_cancelled_owned(warm_up(storage.clone())));
         let poller = Poller {
             storage: storage.clone(),

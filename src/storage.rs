@@ -13,6 +13,7 @@ mod column;
 mod connector;
 mod consumer;
 mod database;
+mod dead_letters;
 mod endpoint;
 mod error;
 mod last_batch;
@@ -47,6 +48,7 @@ pub use append::{Appended, Writer};
 pub use connector::{check_url, redacted};
 pub use consumer::NewConsumer;
 pub use database::Storage;
+pub use dead_letters::DeadLetterOutcome;
 pub use error::Error;
 pub(crate) use error::chain;
 pub use last_batch::{FoundLog, LastBatch, MissingBatch};
@@ -70,6 +72,6 @@ pub use schema::SchemaVersion;
 pub use session::{Limits, PoolState, RowLocks, SessionShare};
 pub use settings::ServerSettings;
 pub use subscription::{
-    MessageChange, StoreOutcome, StoredReservation, StoredRetry, StoredSubscription,
+    DeadLetters, MessageChange, StoreOutcome, StoredReservation, StoredRetry, StoredSubscription,
     SubscriptionWrite,
 };

@@ -212,6 +212,17 @@ impl Access {
         }
     }
 
+    /// Refuses a caller that may not publish to a topic to which its subscription is to move messages. The refusal
+    /// does not tell whether the topic exists.
+    pub fn permit_dead_letters(&self, caller: &Caller, topic: &TopicName) -> Result<(), Error> {
+        match caller {
+            Caller::Known(known) if !known.may(&[Operation::Publish], topic) => {
+                Err(known.not_granted(&[Operation::Publish], topic.as_str()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether a topic may exist for the caller.
     pub fn knows_topic(&self, caller: &Caller, topic: &TopicName) -> bool {
         match caller {
@@ -285,8 +296,9 @@ impl Access {
         match self.storage.find_owner(key).await.map_err(Error::of_read)? {
             Owned::By(owner) if owner != known.principal => Err(Error::NotOwner(key.clone())),
             Owned::ByNobody => Err(Error::NoOwner(key.clone())),
-            // Its messages would bear the name of that role, which then could not publish any more.
-            Owned::NotRegistered if key.id.is_of_a_role() => Err(Error::NotOwner(key.clone())),
+            // Its messages would bear the name of a role, which then could not publish any more, or pass for
+            // dead letters.
+            Owned::NotRegistered if key.id.is_reserved() => Err(Error::NotOwner(key.clone())),
             Owned::By(_) | Owned::NotRegistered => {
                 Ok(self.claimant(caller, Limit::of_registration(&key.id)))
             }

@@ -78,6 +78,10 @@ pub enum Error {
         "the filter of subscription {consumer} on topic {topic} cannot be read, so nothing is delivered until it is set again: {problem}"
     )]
     FilterUnreadable { topic: TopicName, consumer: ConsumerId, problem: String },
+    #[error(
+        "topic {topic}, to which messages are to be moved in place of being parked, does not exist"
+    )]
+    DeadLetterTopicNotFound { topic: TopicName },
     #[error("another broker hands out the messages of subscription {consumer} on topic {topic}")]
     SubscriptionElsewhere {
         topic: TopicName,

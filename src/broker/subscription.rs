@@ -6,6 +6,7 @@
 
 mod bits;
 mod changes;
+mod dead_letters;
 mod delays;
 pub(crate) mod deliveries;
 mod exceptions;
@@ -27,5 +28,6 @@ mod taking_over;
 #[cfg(test)]
 mod tests;
 pub(crate) mod unsent;
+mod unstored;
 pub(crate) mod worker;
 pub(crate) mod writer;

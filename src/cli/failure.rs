@@ -143,6 +143,7 @@ fn remedy(refusal: &Refusal) -> Option<&'static str> {
              creates one that workers share"
         }
         "CONSUMER_IS_SHARED" => "`trunkline work` works on its messages",
+        "DEAD_LETTER_TOPIC_NOT_FOUND" => "`trunkline topic create` creates it",
         "NOT_A_SUBSCRIPTION" => "`trunkline consume` prints its messages",
         "FILTER_UNREADABLE" => "`trunkline subscription update --filter` sets it",
         "PRODUCER_NOT_FOUND" | "PRODUCER_NOT_REGISTERED" => {

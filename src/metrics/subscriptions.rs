@@ -15,6 +15,7 @@ pub struct SubscriptionMetrics {
     retried: Counter,
     expired: Counter,
     parked: Counter,
+    dead_letters: Counter,
 }
 
 /// What has become of messages since that was last counted.
@@ -32,19 +33,29 @@ pub struct SubscriptionCounts {
     pub expired: u64,
     /// Parked.
     pub parked: u64,
+    /// Moved to a dead-letter topic.
+    pub dead_letters: u64,
 }
 
 impl SubscriptionMetrics {
     /// Adds what has become of messages.
     pub fn count(&self, counts: SubscriptionCounts) {
-        let SubscriptionCounts { delivered, redelivered, acknowledged, retried, expired, parked } =
-            counts;
+        let SubscriptionCounts {
+            delivered,
+            redelivered,
+            acknowledged,
+            retried,
+            expired,
+            parked,
+            dead_letters,
+        } = counts;
         self.delivered.inc_by(delivered);
         self.redelivered.inc_by(redelivered);
         self.acknowledged.inc_by(acknowledged);
         self.retried.inc_by(retried);
         self.expired.inc_by(expired);
         self.parked.inc_by(parked);
+        self.dead_letters.inc_by(dead_letters);
     }
 
     /// Counts a subscription that this broker begins to own.
@@ -104,8 +115,13 @@ impl Instruments for SubscriptionMetrics {
             ),
             (
                 "trunkline_subscription_parked_messages",
-                "Messages that were rejected, or delivered too often",
+                "Messages that were rejected or delivered too often, and parked",
                 &self.parked,
+            ),
+            (
+                "trunkline_subscription_dead_letter_messages",
+                "Messages that were rejected or delivered too often, and moved to a dead-letter topic",
+                &self.dead_letters,
             ),
         ] {
             metrics.add(name, help, counter.clone());

@@ -284,9 +284,11 @@ impl RegistrationId {
         }
     }
 
-    /// Whether it is the producer with which a role of PostgreSQL publishes from SQL.
-    pub fn is_of_a_role(&self) -> bool {
-        matches!(self, Self::Producer(producer) if producer.as_str().starts_with("sql."))
+    /// Whether it is a producer that no client registers: the one with which a role of PostgreSQL publishes from
+    /// SQL, or the one with which brokers move messages to dead-letter topics.
+    pub fn is_reserved(&self) -> bool {
+        matches!(self, Self::Producer(producer) if producer.as_str().starts_with("sql.")
+            || *producer == ProducerId::dead_letters())
     }
 
     /// The id as text.

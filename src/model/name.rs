@@ -95,6 +95,12 @@ impl ProducerId {
     pub fn generate() -> Self {
         Self(format!("producer-{}", uuid::Uuid::new_v4().simple()).into())
     }
+
+    /// The producer of all messages that brokers move to dead-letter topics. It is registered nowhere, and no
+    /// principal can register it.
+    pub fn dead_letters() -> Self {
+        Self("trunkline.dead-letters".into())
+    }
 }
 
 impl ConsumerId {

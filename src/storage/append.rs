@@ -264,7 +264,7 @@ fn newest_runs(stamps: &[Stamp]) -> Runs {
     newest
 }
 
-fn headers_to_json(headers: &[Labels]) -> Result<Vec<Option<String>>, Error> {
+pub(super) fn headers_to_json(headers: &[Labels]) -> Result<Vec<Option<String>>, Error> {
     headers
         .iter()
         .map(|labels| (!labels.is_empty()).then(|| column::labels_to_json(labels)).transpose())

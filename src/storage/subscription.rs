@@ -6,9 +6,9 @@ use tokio_postgres::Row;
 
 use super::{
     Error, Storage,
-    session::{Parameter, Statements as _},
+    session::{Parameter, Statements},
 };
-use crate::model::{ConsumerKey, DeliveryPolicy, Epoch, Offset, TopicId};
+use crate::model::{ConsumerKey, DeliveryPolicy, Draft, Epoch, Offset, TopicId, TopicName};
 
 /// What is stored of a subscription besides its floor.
 #[derive(Clone, Debug)]
@@ -64,6 +64,18 @@ pub struct SubscriptionWrite {
     pub messages: Vec<(Offset, MessageChange)>,
     /// What is reserved from now on, if that changes.
     pub reservation: Option<StoredReservation>,
+    /// Copies of messages, which are appended to a dead-letter topic in the same transaction. The write then has
+    /// a number.
+    pub dead_letters: Option<DeadLetters>,
+}
+
+/// Copies of messages that are moved to a topic.
+#[derive(Clone, Debug)]
+pub struct DeadLetters {
+    /// The topic.
+    pub topic: TopicName,
+    /// The copies.
+    pub draft: Draft,
 }
 
 /// What becomes of a message's row.
@@ -92,9 +104,13 @@ pub enum MessageChange {
 pub enum StoreOutcome {
     /// It is stored.
     Stored,
-    /// Another session of the database holds the consumer's row, or the subscription's if something is reserved:
-    /// nothing is stored yet.
+    /// Another session of the database holds the consumer's row, or the subscription's if something is reserved,
+    /// or the head of the dead-letter topic: nothing is stored yet.
     Locked,
+    /// Nothing is stored: there is no such dead-letter topic.
+    NoDeadLetterTopic,
+    /// Nothing is stored: the database failed a statement, perhaps because of the dead letters.
+    DeadLettersRefused,
     /// Nothing is stored: the epoch has ended. Or a message lies beyond the head, as a promoted standby may lack
     /// messages that were delivered.
     Fenced,
@@ -155,125 +171,132 @@ impl Storage {
     }
 
     /// Stores what subscriptions have settled, all in one statement. Waits for no row. Each consumer may be
-    /// given once. Storing the same again changes nothing, but that a reservation lasts longer.
+    /// given once. Storing the same again changes nothing, but that a reservation lasts longer. Appends no dead
+    /// letters.
     pub async fn store_settled(
         &self,
         writes: &[Arc<SubscriptionWrite>],
     ) -> Result<HashMap<ConsumerKey, StoreOutcome>, Error> {
-        let statement = "-- store_settled
-            with new as (
-                select * from unnest($1::integer[], $2::integer[], $3::bigint[], $4::bigint[],
-                                     $5::bigint[], $6::bytea[], $7::bigint[], $14::bigint[],
-                                     $16::bigint[], $17::bigint[])
-                    as new (topic_id, id, epoch, floor, number, settled, keep_from, \"end\",
-                            reserved_end, reserved_ms)
-            ), free as materialized (
-                select topic_id, id from trunkline.consumer_topic c
-                where (topic_id, id) in (select topic_id, id from new)
-                for no key update skip locked
-            ), reservable as materialized (
-                select topic_id, id from trunkline.subscription s
-                where (topic_id, id) in
-                    (select topic_id, id from new where reserved_end is not null)
-                for no key update skip locked
-            ), written as (
-                update trunkline.consumer_topic c
-                set position = greatest(c.position, new.floor), updated_at = now()
-                from new join free using (topic_id, id)
-                where c.topic_id = new.topic_id and c.id = new.id and c.epoch = new.epoch
-                  and new.\"end\" <= (select next_offset from trunkline.topic_head h
-                                    where h.topic_id = new.topic_id)
-                  and (new.reserved_end is null
-                       or (new.topic_id, new.id) in (select topic_id, id from reservable))
-                returning c.topic_id, c.id
-            ), reserved as (
-                update trunkline.subscription s
-                set reserved_end = new.reserved_end,
-                    reserved_until = now() + new.reserved_ms * interval '1 ms'
-                from new join written using (topic_id, id)
-                where s.topic_id = new.topic_id and s.id = new.id and new.reserved_end is not null
-            ), added as (
-                insert into trunkline.subscription_delta (topic_id, id, number, settled)
-                select topic_id, id, number, settled from new join written using (topic_id, id)
-                where settled is not null
-                on conflict do nothing
-            ), folded as (
-                delete from trunkline.subscription_delta d
-                using new join written using (topic_id, id)
-                where d.topic_id = new.topic_id and d.id = new.id and d.number < new.keep_from
-            ), message as (
-                select * from unnest($8::integer[], $9::integer[], $10::bigint[], $11::integer[],
-                                     $12::bigint[], $13::integer[])
-                    as message (topic_id, id, \"offset\", attempts, due_ms, reason_number)
-                join written using (topic_id, id)
-            ), put as (
-                insert into trunkline.subscription_message
-                    (topic_id, id, \"offset\", attempts, due, parked_at, reason)
-                select topic_id, id, \"offset\", attempts, now() + due_ms * interval '1 ms',
-                       case when due_ms is null then now() end, ($15::text[])[reason_number]
-                from message where attempts is not null
-                on conflict (topic_id, id, \"offset\") do update
-                set attempts = excluded.attempts, due = excluded.due,
-                    parked_at = excluded.parked_at, reason = excluded.reason
-            ), removed as (
-                delete from trunkline.subscription_message m using message
-                where message.attempts is null and m.topic_id = message.topic_id
-                  and m.id = message.id and m.\"offset\" = message.\"offset\"
-            )
-            select topic_id, id, written.topic_id is not null,
-                   free.topic_id is not null
-                   and (new.reserved_end is null or reservable.topic_id is not null)
-            from trunkline.consumer_topic join new using (topic_id, id)
-            left join free using (topic_id, id) left join reservable using (topic_id, id)
-            left join written using (topic_id, id)";
-        let client = self.pools.position.get().await?;
-        let column = |value: fn(&Arc<SubscriptionWrite>) -> i64| writes.iter().map(value).collect();
-        let topics: Vec<i32> = writes.iter().map(|write| write.key.topic.0).collect();
-        let ids: Vec<i32> = writes.iter().map(|write| write.key.consumer).collect();
-        let epochs: Vec<i64> = column(|write| write.epoch.0);
-        let floors: Vec<i64> = column(|write| write.floor.0);
-        let numbers: Vec<i64> =
-            column(|write| write.delta.as_ref().map_or(0, |(number, _)| *number));
-        let settled: Vec<Option<&[u8]>> =
-            writes.iter().map(|write| write.delta.as_ref().map(|(_, delta)| &**delta)).collect();
-        let keep_from: Vec<i64> = column(|write| write.keep_from);
-        let rows = MessageRows::of(writes);
-        let ends: Vec<i64> = column(|write| write.end.0);
-        let reserved_ends: Vec<Option<i64>> =
-            writes.iter().map(|write| write.reservation.map(|it| it.end.0)).collect();
-        let reserved_ms: Vec<Option<i64>> =
-            writes.iter().map(|write| write.reservation.map(reserved_milliseconds)).collect();
-        let parameters: [&dyn Parameter; 17] = [
-            &topics,
-            &ids,
-            &epochs,
-            &floors,
-            &numbers,
-            &settled,
-            &keep_from,
-            &rows.topics,
-            &rows.ids,
-            &rows.offsets,
-            &rows.attempts,
-            &rows.due_ms,
-            &rows.reason_numbers,
-            &ends,
-            &rows.reasons,
-            &reserved_ends,
-            &reserved_ms,
-        ];
-        let rows = client.query(statement, &parameters).await?;
-        let outcome = |row: &Row| {
-            let key = ConsumerKey { topic: TopicId(row.get(0)), consumer: row.get(1) };
-            let outcome = match (row.get(2), row.get(3)) {
-                (true, _) => StoreOutcome::Stored,
-                (false, true) => StoreOutcome::Fenced,
-                (false, false) => StoreOutcome::Locked,
-            };
-            (key, outcome)
-        };
-        Ok(rows.iter().map(outcome).collect())
+        store_settled(&self.pools.position.get().await?, writes).await
     }
+}
+
+/// As [`Storage::store_settled`], in a given session or transaction.
+pub(super) async fn store_settled(
+    client: &impl Statements,
+    writes: &[Arc<SubscriptionWrite>],
+) -> Result<HashMap<ConsumerKey, StoreOutcome>, Error> {
+    let statement = "-- store_settled
+        with new as (
+            select * from unnest($1::integer[], $2::integer[], $3::bigint[], $4::bigint[],
+                                 $5::bigint[], $6::bytea[], $7::bigint[], $14::bigint[],
+                                 $16::bigint[], $17::bigint[])
+                as new (topic_id, id, epoch, floor, number, settled, keep_from, \"end\",
+                        reserved_end, reserved_ms)
+        ), free as materialized (
+            select topic_id, id from trunkline.consumer_topic c
+            where (topic_id, id) in (select topic_id, id from new)
+            for no key update skip locked
+        ), reservable as materialized (
+            select topic_id, id from trunkline.subscription s
+            where (topic_id, id) in
+                (select topic_id, id from new where reserved_end is not null)
+            for no key update skip locked
+        ), written as (
+            update trunkline.consumer_topic c
+            set position = greatest(c.position, new.floor), updated_at = now()
+            from new join free using (topic_id, id)
+            where c.topic_id = new.topic_id and c.id = new.id and c.epoch = new.epoch
+              and new.\"end\" <= (select next_offset from trunkline.topic_head h
+                                where h.topic_id = new.topic_id)
+              and (new.reserved_end is null
+                   or (new.topic_id, new.id) in (select topic_id, id from reservable))
+            returning c.topic_id, c.id
+        ), reserved as (
+            update trunkline.subscription s
+            set reserved_end = new.reserved_end,
+                reserved_until = now() + new.reserved_ms * interval '1 ms'
+            from new join written using (topic_id, id)
+            where s.topic_id = new.topic_id and s.id = new.id and new.reserved_end is not null
+        ), added as (
+            insert into trunkline.subscription_delta (topic_id, id, number, settled)
+            select topic_id, id, number, settled from new join written using (topic_id, id)
+            where settled is not null
+            on conflict do nothing
+        ), folded as (
+            delete from trunkline.subscription_delta d
+            using new join written using (topic_id, id)
+            where d.topic_id = new.topic_id and d.id = new.id and d.number < new.keep_from
+        ), message as (
+            select * from unnest($8::integer[], $9::integer[], $10::bigint[], $11::integer[],
+                                 $12::bigint[], $13::integer[])
+                as message (topic_id, id, \"offset\", attempts, due_ms, reason_number)
+            join written using (topic_id, id)
+        ), put as (
+            insert into trunkline.subscription_message
+                (topic_id, id, \"offset\", attempts, due, parked_at, reason)
+            select topic_id, id, \"offset\", attempts, now() + due_ms * interval '1 ms',
+                   case when due_ms is null then now() end, ($15::text[])[reason_number]
+            from message where attempts is not null
+            on conflict (topic_id, id, \"offset\") do update
+            set attempts = excluded.attempts, due = excluded.due,
+                parked_at = excluded.parked_at, reason = excluded.reason
+        ), removed as (
+            delete from trunkline.subscription_message m using message
+            where message.attempts is null and m.topic_id = message.topic_id
+              and m.id = message.id and m.\"offset\" = message.\"offset\"
+        )
+        select topic_id, id, written.topic_id is not null,
+               free.topic_id is not null
+               and (new.reserved_end is null or reservable.topic_id is not null)
+        from trunkline.consumer_topic join new using (topic_id, id)
+        left join free using (topic_id, id) left join reservable using (topic_id, id)
+        left join written using (topic_id, id)";
+    let column = |value: fn(&Arc<SubscriptionWrite>) -> i64| writes.iter().map(value).collect();
+    let topics: Vec<i32> = writes.iter().map(|write| write.key.topic.0).collect();
+    let ids: Vec<i32> = writes.iter().map(|write| write.key.consumer).collect();
+    let epochs: Vec<i64> = column(|write| write.epoch.0);
+    let floors: Vec<i64> = column(|write| write.floor.0);
+    let numbers: Vec<i64> = column(|write| write.delta.as_ref().map_or(0, |(number, _)| *number));
+    let settled: Vec<Option<&[u8]>> =
+        writes.iter().map(|write| write.delta.as_ref().map(|(_, delta)| &**delta)).collect();
+    let keep_from: Vec<i64> = column(|write| write.keep_from);
+    let rows = MessageRows::of(writes);
+    let ends: Vec<i64> = column(|write| write.end.0);
+    let reserved_ends: Vec<Option<i64>> =
+        writes.iter().map(|write| write.reservation.map(|it| it.end.0)).collect();
+    let reserved_ms: Vec<Option<i64>> =
+        writes.iter().map(|write| write.reservation.map(reserved_milliseconds)).collect();
+    let parameters: [&dyn Parameter; 17] = [
+        &topics,
+        &ids,
+        &epochs,
+        &floors,
+        &numbers,
+        &settled,
+        &keep_from,
+        &rows.topics,
+        &rows.ids,
+        &rows.offsets,
+        &rows.attempts,
+        &rows.due_ms,
+        &rows.reason_numbers,
+        &ends,
+        &rows.reasons,
+        &reserved_ends,
+        &reserved_ms,
+    ];
+    let rows = client.query(statement, &parameters).await?;
+    let outcome = |row: &Row| {
+        let key = ConsumerKey { topic: TopicId(row.get(0)), consumer: row.get(1) };
+        let outcome = match (row.get(2), row.get(3)) {
+            (true, _) => StoreOutcome::Stored,
+            (false, true) => StoreOutcome::Fenced,
+            (false, false) => StoreOutcome::Locked,
+        };
+        (key, outcome)
+    };
+    Ok(rows.iter().map(outcome).collect())
 }
 
 /// How long a reservation lasts, in milliseconds, and not less.

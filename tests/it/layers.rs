@@ -83,7 +83,10 @@ const ROOMS: Arrows = &[
         &["catalogue", "characters", "error", "lease", "log", "notify", "quotas", "truncation"],
     ),
     ("relay", &["backoff", "log", "notify"]),
-    ("subscription", &["budget", "calls", "consume", "error", "lease", "log", "testing"]),
+    (
+        "subscription",
+        &["budget", "calls", "consume", "error", "lease", "log", "publish", "testing"],
+    ),
     ("retention", &["log"]),
     ("health", &["backoff", "hot_topics", "log", "truncation"]),
     ("hot_topics", &[]),

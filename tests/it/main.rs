@@ -127,6 +127,7 @@ mod sql_rights;
 mod sql_views;
 mod statement_errors;
 mod subscription_changes;
+mod subscription_dead_letters;
 mod subscription_delays;
 mod subscription_exactly_once;
 mod subscription_filters;

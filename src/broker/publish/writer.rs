@@ -99,7 +99,7 @@ impl Writer {
 
 impl LogStore {
     /// Checks whether the offsets of an appended batch were used before.
-    fn check_appended(
+    pub(crate) fn check_appended(
         &self,
         topic: &TopicName,
         draft: &Draft,

@@ -30,6 +30,19 @@ impl Bits {
         newly
     }
 
+    /// Clears a bit, and returns whether it was set.
+    pub(crate) fn clear(&mut self, bit: usize) -> bool {
+        let (word, mask) = (&mut self.0[bit / 64], 1 << (bit % 64));
+        let was_set = *word & mask != 0;
+        *word &= !mask;
+        was_set
+    }
+
+    /// Clears the bits that others have.
+    pub(crate) fn clear_those_of(&mut self, others: &Self) {
+        self.0.iter_mut().zip(&others.0).for_each(|(word, other)| *word &= !other);
+    }
+
     /// How many bits of a range are set.
     pub(crate) fn count(&self, from: usize, to: usize) -> usize {
         (from / 64..to.div_ceil(64))

@@ -31,6 +31,30 @@ impl Changes {
         }
     }
 
+    /// Forgets that a message was settled; returns whether it was.
+    pub(crate) fn forget(&mut self, offset: Offset) -> bool {
+        let chunk = chunk_of(offset);
+        let Some(bits) = self.0.get_mut(&chunk) else { return false };
+        let bit = usize::try_from(offset.since(Offset(chunk * CHUNK as i64))).unwrap_or(0);
+        let was_settled = bits.clear(bit);
+        if bits.end() == 0 {
+            self.0.remove(&chunk);
+        }
+        was_settled
+    }
+
+    /// Forgets all that others say.
+    pub(crate) fn forget_those_of(&mut self, others: &Self) {
+        for (chunk, others) in &others.0 {
+            if let Some(bits) = self.0.get_mut(chunk) {
+                bits.clear_those_of(others);
+                if bits.end() == 0 {
+                    self.0.remove(chunk);
+                }
+            }
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -43,6 +67,12 @@ impl Changes {
         if self.end().is_some_and(|end| end <= floor) {
             self.0.clear();
         }
+    }
+
+    /// The first message that was settled; `None` if nothing was.
+    pub(crate) fn first(&self) -> Option<Offset> {
+        let (chunk, bits) = self.0.first_key_value()?;
+        Some(Offset(chunk * CHUNK as i64).after(bits.next_set(0)))
     }
 
     /// The offset after the last one that was settled; `None` if nothing was.

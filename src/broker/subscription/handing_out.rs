@@ -94,12 +94,12 @@ impl Handout {
     pub(super) fn new(
         reading: Arc<Reading>,
         topic: TopicName,
-        log: LogReader,
+        log: Arc<LogReader>,
         state: State,
         floor: Offset,
     ) -> Self {
         let head = log.head.clone();
-        let reads = Reads::new(reading.clone(), topic, Arc::new(log), floor);
+        let reads = Reads::new(reading.clone(), topic, log, floor);
         let receivers = VecDeque::new();
         Self {
             reading,

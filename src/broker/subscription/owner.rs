@@ -23,6 +23,7 @@ use crate::{
             state::LeaseEnd,
         },
         subscription::{
+            dead_letters::{Copier, Source},
             deliveries::DeliveryId,
             exceptions::{Exception, Exceptions},
             handing_out::{Handout, MAX_EXCEPTIONS},
@@ -73,6 +74,7 @@ struct Serving {
     deleted: CancellationToken,
     handout: Handout,
     storing: Storing,
+    copier: Arc<Copier>,
     /// How many messages the metrics count as being with workers.
     outstanding: usize,
 }
@@ -120,6 +122,7 @@ impl Owner {
         let end = self.serve(&mut serving).await;
         let metrics = &self.delivery.metrics.subscriptions;
         metrics.count(serving.handout.state.take_counts());
+        metrics.count(serving.storing.take_counts());
         metrics.end(serving.outstanding);
         *receivers = std::mem::take(&mut serving.handout.receivers);
         serving.storing.abandon();
@@ -138,9 +141,13 @@ impl Owner {
         match self.load(&lease, position).await {
             Ok((state, storing)) => {
                 let deleted = log.deleted();
-                let (reading, topic) = (self.delivery.clone(), self.topic.clone());
-                let handout = Handout::new(reading, topic, log, state, position);
-                Ok(Serving { lease, deleted, handout, storing, outstanding: 0 })
+                let (delivery, topic, log) =
+                    (self.delivery.clone(), self.topic.clone(), Arc::new(log));
+                let source = Source { topic: topic.clone(), subscription: self.consumer.clone() };
+                let copier = Copier { delivery: delivery.clone(), log: log.clone(), source };
+                let handout = Handout::new(delivery, topic, log, state, position);
+                let copier = Arc::new(copier);
+                Ok(Serving { lease, deleted, handout, storing, copier, outstanding: 0 })
             }
             Err(error) => {
                 lease.release().await;
@@ -231,7 +238,7 @@ impl Owner {
     }
 
     async fn serve(&mut self, serving: &mut Serving) -> End {
-        let Serving { lease, deleted, handout, storing, outstanding } = serving;
+        let Serving { lease, deleted, handout, storing, copier, outstanding } = serving;
         let draining = self.delivery.calls.draining().clone();
         let mut idle_since = Instant::now();
         let mut commands = Vec::new();
@@ -245,9 +252,10 @@ impl Owner {
             handout.answer_late(now);
             let metrics = &self.delivery.metrics.subscriptions;
             metrics.count(handout.state.take_counts());
+            metrics.count(storing.take_counts());
             let before = std::mem::replace(outstanding, handout.state.outstanding().messages);
             metrics.outstanding_changed(before, *outstanding);
-            storing.begin(&mut handout.state, &self.writer, now);
+            storing.begin(&mut handout.state, &self.writer, copier, now);
             if handout.is_busy() || storing.is_busy() {
                 idle_since = now;
             }
@@ -259,11 +267,11 @@ impl Owner {
                     return End::Error(Error::TopicNotFound { topic: self.topic.clone() });
                 }
                 () = draining.cancelled() => {
-                    self.store_the_rest(handout, storing).await;
+                    self.store_the_rest(handout, storing, copier).await;
                     return End::Error(Error::Draining);
                 }
-                written = storing.written() => {
-                    match storing.conclude(written, &mut handout.state, Instant::now()) {
+                progress = storing.progress() => {
+                    match storing.conclude(progress, &mut handout.state, Instant::now()) {
                         Ok(()) => {}
                         Err(Lost::Fenced) => return End::Void,
                         Err(Lost::Failing(error)) => return End::Error(error),
@@ -282,7 +290,7 @@ impl Owner {
                 () = time::sleep_until(wake_at.unwrap_or(idle_at).min(idle_at)) => {
                     let is_idle = !handout.is_busy() && !storing.is_busy();
                     if is_idle && Instant::now() >= idle_at {
-                        self.store_the_rest(handout, storing).await;
+                        self.store_the_rest(handout, storing, copier).await;
                         return End::Idle;
                     }
                 }
@@ -311,18 +319,23 @@ impl Owner {
     }
 
     /// Stores everything before an owner ends that hands out nothing any more.
-    async fn store_the_rest(&self, handout: &mut Handout, storing: &mut Storing) {
+    async fn store_the_rest(
+        &self,
+        handout: &mut Handout,
+        storing: &mut Storing,
+        copier: &Arc<Copier>,
+    ) {
         handout.state.shrink_reservation(Instant::now());
         let stored = async {
             loop {
-                storing.begin(&mut handout.state, &self.writer, Instant::now());
+                storing.begin(&mut handout.state, &self.writer, copier, Instant::now());
                 if !storing.is_busy() {
                     return;
                 }
                 let retry_at = storing.retry_at();
                 tokio::select! {
-                    written = storing.written() => {
-                        if storing.conclude(written, &mut handout.state, Instant::now()).is_err() {
+                    progress = storing.progress() => {
+                        if storing.conclude(progress, &mut handout.state, Instant::now()).is_err() {
                             return;
                         }
                     }

@@ -20,7 +20,8 @@ use crate::{
         },
     },
     model::{
-        ConsumerId, DeliveryPolicy, Epoch, Offset, Page, PageRequest, ParkedMessage, TopicName,
+        ConsumerId, DeliveryPolicy, Epoch, InvalidInput, Offset, Page, PageRequest, ParkedMessage,
+        TopicName,
     },
 };
 
@@ -70,6 +71,23 @@ impl Subscriptions {
         characters.check(&**storage, "policy.filter", filter).await
     }
 
+    /// Refuses a dead-letter topic that is the subscription's own, or does not exist.
+    pub async fn check_dead_letter_topic(
+        &self,
+        topic: &TopicName,
+        policy: &DeliveryPolicy,
+    ) -> Result<(), Error> {
+        let Some(dead_letter_topic) = &policy.dead_letter_topic else { return Ok(()) };
+        if dead_letter_topic == topic {
+            let problem = "must not be the subscription's own topic";
+            return Err(InvalidInput::new("policy.dead_letter_topic", problem).into());
+        }
+        match self.0.delivery.catalogue.log(dead_letter_topic).await {
+            Err(Error::TopicNotFound { topic }) => Err(Error::DeadLetterTopicNotFound { topic }),
+            found => found.map(drop),
+        }
+    }
+
     /// Changes how messages are delivered.
     pub async fn update(
         &self,
@@ -84,6 +102,10 @@ impl Subscriptions {
             let Description { key, epoch, policy, .. } = self.0.describe(&names).await?;
             let policy = change(&policy)?;
             self.check_policy(&policy).await?;
+            // One that was deleted must not keep other settings from being changed.
+            if policy.dead_letter_topic != stands.policy.dead_letter_topic {
+                self.check_dead_letter_topic(&names.0, &policy).await?;
+            }
             let (storage, (topic, consumer)) = (&self.0.delivery.storage, &names);
             let store = || storage.set_policy(key, epoch, &policy);
             if storage.row_locks().of_consumer(topic, consumer, store).await? {

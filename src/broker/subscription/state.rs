@@ -5,15 +5,15 @@
 //! * new: it lies at or after the first message that was never handed out;
 //! * outstanding: a worker has it;
 //! * waiting: it is delivered again once it is due;
-//! * settled: it was acknowledged or parked, and is not delivered any more.
+//! * settled: it was acknowledged, parked or moved to a dead-letter topic, and is not delivered any more.
 //!
 //! What is to be stored of that gathers until [`State::take_unstored`]: acknowledgements as changes of a
-//! bitmap, and a row for each message that is to be retried or parked. A message with a row counts as
+//! bitmap, and a row for each message that is to be retried, parked or moved. A message with a row counts as
 //! settled in the bitmap, so that it holds up no floor. That a message is outstanding is not stored: after
 //! the death of a broker, its next owner delivers such messages again. If each is delivered exactly once, it
 //! holds them back for a while, as `taking_over` describes.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -25,6 +25,7 @@ use crate::{
         request::{Settlement, Verdict},
         reservation::{Held, Reservation, Reservations},
         settled::Settled,
+        unstored::{Row, Unstored, Unwritten},
     },
     metrics::SubscriptionCounts,
     model::{DeliveryPolicy, Offset, OffsetRange},
@@ -33,27 +34,6 @@ use crate::{
 /// A message that was not settled in time is stored if it is delivered again only after so long: the owner may
 /// have ended by then.
 const LONG_DELAY: Duration = Duration::from_secs(10);
-
-/// What is to be stored.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Unstored {
-    pub settled: Changes,
-    pub rows: BTreeMap<Offset, Row>,
-    pub reservation: Option<Reservation>,
-    /// Whether the floor moved without any of these.
-    floor_moved: bool,
-}
-
-/// What is to become of a message's row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Row {
-    /// It is delivered again at that time.
-    Retry { attempts: u32, due: Instant },
-    /// It was parked.
-    Parked { attempts: u32, reason: Arc<str> },
-    /// It is removed.
-    Removed,
-}
 
 /// What the owner of a subscription knows.
 pub(crate) struct State {
@@ -319,20 +299,23 @@ impl State {
         self.settled.floor()
     }
 
-    /// All that is settled beyond the floor.
-    pub(crate) fn settled_beyond_floor(&self) -> Changes {
+    /// All that is settled from an offset on, but for what has yet to be taken to be stored. The offset is not
+    /// beyond the floor.
+    pub(crate) fn settled_from(&self, from: Offset) -> Changes {
         let mut settled = Changes::default();
+        let start = from.max(self.removed_before);
+        settled.note(OffsetRange { start, end: self.floor() });
         self.settled.beyond_floor().for_each(|range| settled.note(range));
+        settled.forget_those_of(&self.unstored.settled);
         settled
     }
 
     /// Takes what is to be stored; `None` if there is nothing.
-    pub(crate) fn take_unstored(&mut self) -> Option<Unstored> {
-        let reservation = self.reservations.take_wanted();
-        let Unstored { settled, rows, floor_moved, .. } = &self.unstored;
-        let is_any = !settled.is_empty() || !rows.is_empty() || *floor_moved;
-        (is_any || reservation.is_some())
-            .then(|| Unstored { reservation, ..std::mem::take(&mut self.unstored) })
+    pub(crate) fn take_unstored(&mut self) -> Option<Unwritten> {
+        let floor = self.floor();
+        self.unstored.reservation = self.reservations.take_wanted();
+        let is_something = !self.unstored.is_empty();
+        is_something.then(|| Unwritten::new(std::mem::take(&mut self.unstored), floor))
     }
 
     /// How many rows are to be stored.
@@ -405,11 +388,17 @@ impl State {
         self.exceptions.put(offset, exception);
     }
 
+    /// Parks a message, or moves it to the dead-letter topic if there is one.
     fn park(&mut self, message: Delivered, reason: Arc<str>) {
-        self.counts.parked += 1;
-        let Delivered { offset, attempt, .. } = message;
+        let Delivered { offset, attempt: attempts, bytes } = message;
         self.exceptions.remove(offset);
-        let row = Row::Parked { attempts: attempt, reason };
+        let row = match &self.policy.dead_letter_topic {
+            Some(to) => Row::Moved { attempts, reason, to: to.clone(), bytes },
+            None => {
+                self.counts.parked += 1;
+                Row::Parked { attempts, reason }
+            }
+        };
         self.unstored.rows.insert(offset, row);
         self.settle_one(offset);
     }

@@ -1,9 +1,15 @@
 //! What an owner has to store, is storing, and who waits for that.
 //!
 //! One write is under way at a time; what is settled meanwhile goes into the next one. A write that fails is
-//! tried again as it was: storing it twice changes nothing.
+//! tried again as it was: storing it twice changes nothing. What is too much for one write is stored in several,
+//! and callers are answered when the last one is on disk.
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{sync::oneshot, time::Instant};
 
@@ -12,13 +18,16 @@ use crate::{
         error::Error,
         subscription::{
             changes::Changes,
+            dead_letters::{Copier, Copies, Letter},
             settled::Settled,
-            state::{Row, State, Unstored},
+            state::State,
+            unstored::{Letters, Part, PartLimits, Unwritten},
             writer::{SettlementWriter, Written},
         },
     },
+    metrics::SubscriptionCounts,
     model::{ConsumerKey, Epoch, Offset, OffsetRange},
-    storage::{MessageChange, StoreOutcome, StoredReservation, SubscriptionWrite},
+    storage::{DeadLetters, MessageChange, StoreOutcome, StoredReservation, SubscriptionWrite},
 };
 
 /// How many rows there may be of what is settled. Then one that says the same takes their place.
@@ -60,16 +69,26 @@ pub(super) struct Storing {
     next_number: i64,
     /// The rows of what is settled beyond the floor: their numbers, and where each ends.
     deltas: VecDeque<(i64, Offset)>,
-    /// What is being stored, and whoever waits for that.
+    /// What is being stored, what comes after that, and whoever waits for both.
     write: Option<Arc<SubscriptionWrite>>,
+    rest: Option<Unwritten>,
     waiting: Vec<Caller>,
-    under_way: Option<Pin<Box<dyn Future<Output = Written> + Send>>>,
+    /// What the write moves to a dead-letter topic.
+    letters: Option<Letters>,
+    under_way: Option<Pin<Box<dyn Future<Output = Progress> + Send>>>,
     /// When it is tried again, the pause before that, and when it was first tried.
     retry_at: Option<Instant>,
     pause: Duration,
     begun_at: Option<Instant>,
     /// Those who wait for the next write.
     next: Vec<Caller>,
+    counts: SubscriptionCounts,
+}
+
+/// What was under way.
+pub(super) enum Progress {
+    Copied(Result<Copies, Error>),
+    Written(Written),
 }
 
 impl Caller {
@@ -114,12 +133,15 @@ impl Storing {
             next_number,
             deltas,
             write: None,
+            rest: None,
             waiting: Vec::new(),
+            letters: None,
             under_way: None,
             retry_at: None,
             pause: SHORT_PAUSE,
             begun_at: None,
             next: Vec::new(),
+            counts: SubscriptionCounts::default(),
         })
     }
 
@@ -128,38 +150,65 @@ impl Storing {
         self.next.push(caller);
     }
 
+    /// What has become of messages since the last call.
+    pub(super) fn take_counts(&mut self) -> SubscriptionCounts {
+        std::mem::take(&mut self.counts)
+    }
+
     /// Begins to store what there is to store, unless that is under way.
     pub(super) fn begin(
         &mut self,
         state: &mut State,
         writer: &Arc<SettlementWriter>,
+        copier: &Arc<Copier>,
         now: Instant,
     ) {
         if self.under_way.is_some() || self.retry_at.is_some_and(|at| at > now) {
             return;
         }
         if self.write.is_none() {
-            self.waiting.append(&mut self.next);
-            match state.take_unstored() {
-                Some(unstored) => self.write = Some(Arc::new(self.write_of(unstored, state, now))),
-                None => self.answer_waiting(&Ok(())),
+            self.write = self.next_write(state, now).map(Arc::new);
+        }
+        let Some(write) = self.write.clone() else {
+            return self.answer_waiting(&Ok(()));
+        };
+        self.begun_at.get_or_insert(now);
+        self.retry_at = None;
+        let under_way: Pin<Box<dyn Future<Output = Progress> + Send>> = match &self.letters {
+            Some(Letters { letters, are_copied: false, .. }) => {
+                let (copier, letters) = (copier.clone(), letters.clone());
+                Box::pin(async move { Progress::Copied(copier.copy(&letters).await) })
             }
-        }
-        if let Some(write) = self.write.clone() {
-            self.begun_at.get_or_insert(now);
-            let writer = writer.clone();
-            self.retry_at = None;
-            self.under_way = Some(Box::pin(async move { writer.store(write).await }));
-        }
+            _ => {
+                let writer = writer.clone();
+                Box::pin(async move { Progress::Written(writer.store(write).await) })
+            }
+        };
+        self.under_way = Some(under_way);
     }
 
-    /// Waits for the outcome of what is being stored; for ever if there is nothing.
-    pub(super) async fn written(&mut self) -> Written {
+    /// What is to be stored next, if there is anything.
+    fn next_write(&mut self, state: &mut State, now: Instant) -> Option<SubscriptionWrite> {
+        let mut rest = match self.rest.take() {
+            Some(rest) => rest,
+            None => {
+                self.waiting.append(&mut self.next);
+                state.take_unstored()?
+            }
+        };
+        let part = rest.cut(PartLimits::OF_A_WRITE);
+        let write = self.write_of(part, rest.held(), state, now);
+        self.rest = Some(rest).filter(|rest| !rest.is_empty());
+        Some(write)
+    }
+
+    /// Waits for the outcome of what is under way; for ever if there is nothing.
+    pub(super) async fn progress(&mut self) -> Progress {
         match &mut self.under_way {
             Some(under_way) => {
-                let written = under_way.await;
+                let progress = under_way.await;
                 self.under_way = None;
-                written
+                progress
             }
             None => std::future::pending().await,
         }
@@ -168,21 +217,31 @@ impl Storing {
     /// Records an outcome, and answers those whom it concerns.
     pub(super) fn conclude(
         &mut self,
-        written: Written,
+        progress: Progress,
         state: &mut State,
         now: Instant,
     ) -> Result<(), Lost> {
-        let error = match written {
-            Ok(StoreOutcome::Stored) => {
-                self.write = None;
-                state.note_stored();
+        let error = match progress {
+            Progress::Copied(Ok(copies)) => {
+                self.add_copies(copies);
                 (self.pause, self.begun_at) = (SHORT_PAUSE, None);
-                self.answer_waiting(&Ok(()));
                 return Ok(());
             }
-            Ok(StoreOutcome::Fenced) => return Err(Lost::Fenced),
-            Ok(StoreOutcome::Locked) => Error::unavailable(),
-            Err(error) => error,
+            Progress::Written(Ok(StoreOutcome::Stored)) => {
+                self.stored(state);
+                return Ok(());
+            }
+            Progress::Written(Ok(StoreOutcome::NoDeadLetterTopic)) => {
+                self.park_letters("does not exist");
+                return Ok(());
+            }
+            Progress::Written(Ok(StoreOutcome::DeadLettersRefused)) => {
+                self.park_letters("did not take it, as the broker's log says");
+                return Ok(());
+            }
+            Progress::Written(Ok(StoreOutcome::Fenced)) => return Err(Lost::Fenced),
+            Progress::Written(Ok(StoreOutcome::Locked)) => Error::unavailable(),
+            Progress::Copied(Err(error)) | Progress::Written(Err(error)) => error,
         };
         let since = *self.begun_at.get_or_insert(now);
         // A first failure may have taken as long by itself.
@@ -194,6 +253,66 @@ impl Storing {
         Ok(())
     }
 
+    fn stored(&mut self, state: &mut State) {
+        let write = self.write.take();
+        if write.is_some_and(|write| write.reservation.is_some()) {
+            state.note_stored();
+        }
+        let moved = self.letters.take().map_or(0, |moved| moved.letters.len());
+        self.counts.dead_letters += moved as u64;
+        (self.pause, self.begun_at) = (SHORT_PAUSE, None);
+        if self.rest.is_none() {
+            self.answer_waiting(&Ok(()));
+        }
+    }
+
+    /// Adds to a write what becomes of the messages that it moves.
+    fn add_copies(&mut self, copies: Copies) {
+        let (Some(write), Some(Letters { to, .. })) = (&mut self.write, self.letters.take()) else {
+            return;
+        };
+        let write = Arc::make_mut(write);
+        let Copies { draft, copied, refused, removed } = copies;
+        for Letter { offset, .. } in removed {
+            let (topic_number, consumer_number) = (self.key.topic.0, self.key.consumer);
+            tracing::warn!(topic_number, consumer_number, %offset, "a dead letter was removed before it was moved");
+            write.messages.push((offset, MessageChange::Remove));
+        }
+        self.counts.parked += refused.len() as u64;
+        for (letter, invalid) in refused {
+            let (part, problem) = (invalid.part, invalid.problem);
+            let why = format!("cannot take it: {part} {problem}");
+            write.messages.push((letter.offset, letter.parked(&to, &why)));
+        }
+        if copied.is_empty() {
+            return;
+        }
+        let done = |letter: &Letter| (letter.offset, MessageChange::Remove);
+        write.messages.extend(copied.iter().map(done));
+        write.dead_letters = Some(DeadLetters { topic: to.clone(), draft });
+        self.letters = Some(Letters { to, letters: copied.into(), are_copied: true });
+    }
+
+    /// Parks the messages that a write would move. Nothing of it is stored, also by an earlier try: it would have
+    /// been found.
+    fn park_letters(&mut self, why: &str) {
+        let (Some(write), Some(Letters { to, letters, .. })) =
+            (&mut self.write, self.letters.take())
+        else {
+            return;
+        };
+        let write = Arc::make_mut(write);
+        write.dead_letters = None;
+        let parked: HashMap<Offset, &Letter> =
+            letters.iter().map(|letter| (letter.offset, letter)).collect();
+        for (offset, change) in &mut write.messages {
+            if let Some(letter) = parked.get(offset) {
+                *change = letter.parked(&to, why);
+            }
+        }
+        self.counts.parked += letters.len() as u64;
+    }
+
     /// Answers everyone that it is not known what became of their settlements.
     pub(super) fn abandon(mut self) {
         self.waiting.append(&mut self.next);
@@ -202,7 +321,10 @@ impl Storing {
 
     /// Whether something is to be stored, or somebody waits for that.
     pub(super) fn is_busy(&self) -> bool {
-        self.write.is_some() || !self.waiting.is_empty() || !self.next.is_empty()
+        self.write.is_some()
+            || self.rest.is_some()
+            || !self.waiting.is_empty()
+            || !self.next.is_empty()
     }
 
     /// When a failed write is to be tried again.
@@ -214,48 +336,47 @@ impl Storing {
         self.waiting.drain(..).for_each(|caller| caller.answer(stored.clone()));
     }
 
-    fn write_of(&mut self, unstored: Unstored, state: &State, now: Instant) -> SubscriptionWrite {
-        let floor = state.floor();
-        let mut settled = unstored.settled;
+    /// The write of a part; `held` is what later parts settle.
+    fn write_of(
+        &mut self,
+        part: Part,
+        held: &Changes,
+        state: &State,
+        now: Instant,
+    ) -> SubscriptionWrite {
+        let (floor, last_row, reservation) = (part.floor, part.last_row(), part.reservation);
+        let (mut settled, messages, letters) = part.into_changes(now);
         settled.forget_before(floor);
         while self.deltas.front().is_some_and(|(_, end)| *end <= floor) {
             self.deltas.pop_front();
         }
         if !settled.is_empty() && self.deltas.len() >= MAX_DELTAS {
-            settled = state.settled_beyond_floor();
+            settled = state.settled_from(floor);
+            settled.forget_those_of(held);
             self.deltas.clear();
         }
-        let delta = settled.end().map(|end| {
+        // The number of the row says whether the dead letters were appended, even if it says nothing else.
+        let end = settled.end().or(letters.is_some().then_some(floor));
+        let delta = end.map(|end| {
             let number = self.next_number;
             self.next_number += 1;
             self.deltas.push_back((number, end));
             (number, settled.encode())
         });
-        let kept = unstored.rows.iter().rev().find(|(_, row)| **row != Row::Removed);
-        let last_row = kept.map(|(offset, _)| offset.after(1));
-        let ends = [delta.as_ref().and(settled.end()), last_row];
-        let messages = unstored.rows.into_iter().map(|(offset, row)| {
-            let change = match row {
-                Row::Retry { attempts, due } => {
-                    MessageChange::Retry { attempts, due_in: due.saturating_duration_since(now) }
-                }
-                Row::Parked { attempts, reason } => MessageChange::Park { attempts, reason },
-                Row::Removed => MessageChange::Remove,
-            };
-            (offset, change)
-        });
+        self.letters = letters;
         SubscriptionWrite {
             key: self.key,
             epoch: self.epoch,
             floor,
-            end: ends.into_iter().flatten().fold(floor, Offset::max),
+            end: [end, last_row].into_iter().flatten().fold(floor, Offset::max),
             delta,
             keep_from: self.deltas.front().map_or(self.next_number, |(number, _)| *number),
-            messages: messages.collect(),
-            reservation: unstored.reservation.map(|reservation| StoredReservation {
+            messages,
+            reservation: reservation.map(|reservation| StoredReservation {
                 end: reservation.end,
                 left: reservation.until.saturating_duration_since(now),
             }),
+            dead_letters: None,
         }
     }
 }

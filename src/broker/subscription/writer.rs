@@ -1,4 +1,7 @@
 //! Stores what all subscriptions of this broker have settled, in a group commit as positions are.
+//!
+//! A write with dead letters has a transaction of its own, in a session of its own: it may have to wait for the
+//! head of the dead-letter topic, and no other subscription waits with it.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -7,9 +10,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    broker::error::Error,
+    broker::{
+        error::Error,
+        publish::{group_commit::AppendLog as _, writer::LogStore},
+    },
     model::ConsumerKey,
-    storage::{Storage, StoreOutcome, SubscriptionWrite},
+    storage::{DeadLetterOutcome, DeadLetters, Storage, StoreOutcome, SubscriptionWrite},
 };
 
 /// How many writes may be queued. Each subscription has at most one; further ones wait to be queued.
@@ -25,23 +31,31 @@ struct Queued {
 pub(crate) type Written = Result<StoreOutcome, Error>;
 
 /// Where writes are queued.
-pub(crate) struct SettlementWriter(RwLock<Option<mpsc::Sender<Queued>>>);
+pub(crate) struct SettlementWriter {
+    /// `None` once no more are accepted.
+    queue: RwLock<Option<mpsc::Sender<Queued>>>,
+    /// Where dead letters are appended.
+    log: Arc<LogStore>,
+}
 
 impl SettlementWriter {
-    pub(crate) fn start(storage: Arc<Storage>, tasks: &TaskTracker) -> Self {
+    pub(crate) fn start(log: Arc<LogStore>, tasks: &TaskTracker) -> Self {
         let (queue, queued) = mpsc::channel(QUEUE_LENGTH);
-        tasks.spawn(run(storage, queued));
-        Self(RwLock::new(Some(queue)))
+        tasks.spawn(run(log.storage.clone(), queued));
+        Self { queue: RwLock::new(Some(queue)), log }
     }
 
     /// Accepts no more writes.
     pub(crate) fn close(&self) {
-        self.0.write().take();
+        self.queue.write().take();
     }
 
     /// Stores something, and says what became of it.
     pub(crate) async fn store(&self, write: Arc<SubscriptionWrite>) -> Written {
-        let queue = self.0.read().clone().ok_or(Error::Draining)?;
+        let queue = self.queue.read().clone().ok_or(Error::Draining)?;
+        if let Some(letters) = &write.dead_letters {
+            return self.store_with_dead_letters(&write, letters).await;
+        }
         let (reply, written) = oneshot::channel();
         queue.send(Queued { write, reply }).await.map_err(|_| Error::Draining)?;
         #[cfg(feature = "sabotage")]
@@ -49,6 +63,28 @@ impl SettlementWriter {
             return Ok(StoreOutcome::Stored);
         }
         written.await.unwrap_or(Err(Error::outcome_unknown()))
+    }
+
+    async fn store_with_dead_letters(
+        &self,
+        write: &Arc<SubscriptionWrite>,
+        letters: &DeadLetters,
+    ) -> Written {
+        let DeadLetters { topic, draft } = letters;
+        let before = self.log.truncation.before_append(topic);
+        match self.log.storage.store_with_dead_letters(write, letters).await {
+            Ok(DeadLetterOutcome::Appended(appended)) => {
+                self.log.check_appended(topic, draft, appended, before);
+                self.log.acknowledged(draft.clone(), appended);
+                Ok(StoreOutcome::Stored)
+            }
+            Ok(DeadLetterOutcome::Other(outcome)) => Ok(outcome),
+            Ok(DeadLetterOutcome::Refused(error)) => {
+                tracing::warn!(%topic, %error, "could not move dead letters");
+                Ok(StoreOutcome::DeadLettersRefused)
+            }
+            Err(error) => Err(Error::from(error).logged("move dead letters")),
+        }
     }
 }
 
@@ -130,6 +166,7 @@ mod tests {
                 keep_from: 0,
                 messages: Vec::new(),
                 reservation: None,
+                dead_letters: None,
             };
             let (reply, written) = oneshot::channel();
             (Queued { write: Arc::new(write), reply }, written)

@@ -94,6 +94,11 @@ pub(super) fn describe(error: &Error) -> (Code, &'static str, Metadata) {
             "NOT_A_SUBSCRIPTION",
             two_values(("topic", topic), ("consumer_id", consumer)),
         ),
+        DeadLetterTopicNotFound { topic } => (
+            Code::FailedPrecondition,
+            "DEAD_LETTER_TOPIC_NOT_FOUND",
+            values([("dead_letter_topic", topic)]),
+        ),
         FilterUnreadable { topic, consumer, problem } => {
             let mut metadata = two_values(("topic", topic), ("consumer_id", consumer));
             metadata.push(("problem", problem.clone()));

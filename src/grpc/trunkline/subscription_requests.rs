@@ -127,6 +127,16 @@ pub(in crate::grpc) fn receive(
     })
 }
 
+/// The dead-letter topic that a change sets, if it sets one.
+pub(super) fn dead_letter_topic_set(
+    request: &proto::UpdateSubscriptionRequest,
+) -> Decoded<Option<TopicName>> {
+    let paths = request.update_mask.as_ref().map(|mask| &mask.paths[..]).unwrap_or_default();
+    let is_set = paths.is_empty() || paths.iter().any(|path| path == "dead_letter_topic");
+    let given = request.policy.as_ref().filter(|_| is_set);
+    given.map_or(Ok(None), |policy| dead_letter_topic(&policy.dead_letter_topic))
+}
+
 /// How a policy changes.
 pub(in crate::grpc) fn policy_change(
     request: proto::UpdateSubscriptionRequest,

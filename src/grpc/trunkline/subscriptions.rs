@@ -61,6 +61,14 @@ impl SubscriptionService for Workers {
         self.0.broker.subscriptions.check_policy(&policy).await.map_err(refuse)?;
         let key = RegistrationKey::consumer(&topic, &id);
         let owner = self.0.access.claim(&caller, &key).await.map_err(refuse)?;
+        if !(if_missing && self.exists(&topic, &id).await) {
+            if let Some(dead_letter_topic) = &policy.dead_letter_topic {
+                let permitted = self.0.access.permit_dead_letters(&caller, dead_letter_topic);
+                permitted.map_err(refuse)?;
+            }
+            let checked = self.0.broker.subscriptions.check_dead_letter_topic(&topic, &policy);
+            checked.await.map_err(refuse)?;
+        }
         let (broker, audit) = (self.0.broker.clone(), self.0.audit.clone());
         let entry = entry.to_registration(&key);
         let created = async move {
@@ -255,6 +263,10 @@ impl SubscriptionService for Workers {
             requests::names(&request.topic, &request.subscription_id).map_err(refuse)?
         };
         self.0.permit(&request, &topic, &id).await?;
+        if let Some(set) = requests::dead_letter_topic_set(request.get_ref()).map_err(refuse)? {
+            let caller = caller::of(&self.0.access, &request)?;
+            self.0.access.permit_dead_letters(&caller, &set).map_err(refuse)?;
+        }
         let asked = request.into_inner();
         let change = requests::policy_change(asked.clone()).map_err(refuse)?;
         let (broker, audit) = (self.0.broker.clone(), self.0.audit.clone());
@@ -372,6 +384,12 @@ impl Workers {
             .await
         };
         self.0.audit.finish(unparked).await
+    }
+
+    /// Whether there is a subscription, so that what a call says of a new one does not count.
+    async fn exists(&self, topic: &TopicName, id: &ConsumerId) -> bool {
+        let found = self.0.broker.consumers.get(topic, id).await;
+        found.is_ok_and(|consumer| consumer.sharing.is_some())
     }
 
     /// A subscription.

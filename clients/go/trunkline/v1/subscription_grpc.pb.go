@@ -59,7 +59,9 @@ type SubscriptionServiceClient interface {
 	//
 	// ALREADY_EXISTS (CONSUMER_EXISTS) if the id is registered there and the
 	// request does not set if_missing. NOT_FOUND (TOPIC_NOT_FOUND) if the topic
-	// does not exist. FAILED_PRECONDITION (NOT_A_SUBSCRIPTION) with if_missing.
+	// does not exist. FAILED_PRECONDITION (NOT_A_SUBSCRIPTION) with if_missing;
+	// FAILED_PRECONDITION (DEAD_LETTER_TOPIC_NOT_FOUND), and PERMISSION_DENIED
+	// (NOT_GRANTED) if the caller may not publish to the dead-letter topic.
 	// OUT_OF_RANGE (OFFSET_OUT_OF_RANGE) if the start lies outside the log; the
 	// metadata holds first_offset and head. RESOURCE_EXHAUSTED as for
 	// RegisterConsumer.
@@ -78,7 +80,9 @@ type SubscriptionServiceClient interface {
 	// messages that they have, and their deadlines.
 	//
 	// NOT_FOUND if the topic or the subscription does not exist.
-	// FAILED_PRECONDITION (NOT_A_SUBSCRIPTION).
+	// FAILED_PRECONDITION (NOT_A_SUBSCRIPTION or DEAD_LETTER_TOPIC_NOT_FOUND).
+	// PERMISSION_DENIED (NOT_GRANTED) if the caller may not publish to the dead-letter
+	// topic that it sets.
 	UpdateSubscription(ctx context.Context, in *UpdateSubscriptionRequest, opts ...grpc.CallOption) (*UpdateSubscriptionResponse, error)
 	// Works on messages for as long as the stream is open: the most efficient way.
 	//
@@ -280,7 +284,9 @@ type SubscriptionServiceServer interface {
 	//
 	// ALREADY_EXISTS (CONSUMER_EXISTS) if the id is registered there and the
 	// request does not set if_missing. NOT_FOUND (TOPIC_NOT_FOUND) if the topic
-	// does not exist. FAILED_PRECONDITION (NOT_A_SUBSCRIPTION) with if_missing.
+	// does not exist. FAILED_PRECONDITION (NOT_A_SUBSCRIPTION) with if_missing;
+	// FAILED_PRECONDITION (DEAD_LETTER_TOPIC_NOT_FOUND), and PERMISSION_DENIED
+	// (NOT_GRANTED) if the caller may not publish to the dead-letter topic.
 	// OUT_OF_RANGE (OFFSET_OUT_OF_RANGE) if the start lies outside the log; the
 	// metadata holds first_offset and head. RESOURCE_EXHAUSTED as for
 	// RegisterConsumer.
@@ -299,7 +305,9 @@ type SubscriptionServiceServer interface {
 	// messages that they have, and their deadlines.
 	//
 	// NOT_FOUND if the topic or the subscription does not exist.
-	// FAILED_PRECONDITION (NOT_A_SUBSCRIPTION).
+	// FAILED_PRECONDITION (NOT_A_SUBSCRIPTION or DEAD_LETTER_TOPIC_NOT_FOUND).
+	// PERMISSION_DENIED (NOT_GRANTED) if the caller may not publish to the dead-letter
+	// topic that it sets.
 	UpdateSubscription(context.Context, *UpdateSubscriptionRequest) (*UpdateSubscriptionResponse, error)
 	// Works on messages for as long as the stream is open: the most efficient way.
 	//

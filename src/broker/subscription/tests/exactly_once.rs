@@ -16,7 +16,8 @@ use crate::{
             deliveries::{DeliveryId, WorkerId},
             request::{Settlement, Verdict},
             reservation::Reservation,
-            state::{Row, State, Unstored},
+            state::State,
+            unstored::{Part, PartLimits, Row},
         },
         testing::check,
     },
@@ -103,8 +104,7 @@ struct Owner {
 }
 
 struct Write {
-    unstored: Unstored,
-    floor: Offset,
+    part: Part,
     reservation: Option<(Offset, Duration)>,
     extended: Vec<(usize, Instant)>,
     done: Vec<Offset>,
@@ -150,7 +150,7 @@ impl World {
         let mut world = Self {
             now: Instant::now(),
             policy,
-            database: Database { floor, deltas, rows },
+            database: Database { floor, deltas, rows, moved: BTreeSet::new() },
             reservation: None,
             epoch: 0,
             owners: Vec::new(),
@@ -294,12 +294,13 @@ impl World {
         let (extended, done) =
             (std::mem::take(&mut owner.extended), std::mem::take(&mut owner.done));
         match owner.state.take_unstored() {
-            Some(unstored) => {
-                let reservation = unstored.reservation;
+            Some(mut unwritten) => {
+                let part = unwritten.cut(PartLimits::OF_A_WRITE);
+                assert!(unwritten.is_empty());
+                let reservation = part.reservation;
                 let reservation =
                     reservation.map(|it| (it.end, it.until.saturating_duration_since(self.now)));
-                let floor = owner.state.floor();
-                owner.write = Some(Write { unstored, floor, reservation, extended, done });
+                owner.write = Some(Write { part, reservation, extended, done });
             }
             // Nothing is to be stored for it: it is confirmed.
             None => self.confirm(extended),
@@ -315,22 +316,19 @@ impl World {
 
     fn land(&mut self, index: usize) {
         let owner = &mut self.owners[index];
-        let Some(Write { unstored, floor, reservation, extended, done }) = owner.write.take()
-        else {
-            return;
-        };
+        let Some(Write { part, reservation, extended, done }) = owner.write.take() else { return };
         if owner.epoch < self.epoch {
             // It knows now.
             self.owners.remove(index);
             return;
         }
-        for (offset, row) in &unstored.rows {
+        for (offset, row) in &part.rows {
             if matches!(row, Row::Retry { .. }) {
                 self.done.remove(offset);
             }
         }
         owner.state.note_stored();
-        self.database.store(unstored, floor);
+        self.database.store(part, 0);
         if let Some((end, left)) = reservation {
             self.reservation = Some(Reservation { end, until: self.now + left });
         }

@@ -1,6 +1,9 @@
 //! What an owner knows and stores, compared with a model: a state for each message.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use proptest::{collection::vec, prelude::*};
 use tokio::time::Instant;
@@ -13,14 +16,21 @@ use crate::{
             exceptions::{Exception, Exceptions},
             request::{Settlement, Verdict},
             settled::Settled,
-            state::{Row, State, Unstored},
+            state::State,
+            unstored::{Part, PartLimits, Row},
         },
         testing::check,
     },
-    model::{Backoff, DeliveryPolicy, Offset, OffsetRange},
+    model::{Backoff, DeliveryPolicy, Offset, OffsetRange, TopicName},
 };
 
 const DEADLINE: u64 = 10;
+
+/// What a write may hold: little, so that many take several. A message has 7 bytes, and most reasons 3.
+const LIMITS: PartLimits = PartLimits { reason_bytes: 7, letters: 3, letter_bytes: 25 };
+
+/// Then one row takes the place of all.
+const MAX_DELTAS: usize = 4;
 
 /// How many messages the log has.
 const MESSAGES: i64 = 40;
@@ -45,6 +55,8 @@ enum Act {
     Store,
     /// Another broker takes over, and reads what is stored.
     TakeOver,
+    /// So it does after this many of the writes that it takes to store all.
+    TakeOverWhileStoring { writes: usize },
     /// Retention removes the messages before an offset.
     Remove { before: i64 },
 }
@@ -74,6 +86,7 @@ fn act() -> impl Strategy<Value = Act> {
         3 => (1..12u64).prop_map(|seconds| Act::Wait { seconds }),
         3 => Just(Act::Store),
         1 => Just(Act::TakeOver),
+        1 => (0..4usize).prop_map(|writes| Act::TakeOverWhileStoring { writes }),
         1 => (0..MESSAGES).prop_map(|before| Act::Remove { before }),
     ]
 }
@@ -102,21 +115,30 @@ pub(super) struct Database {
     pub floor: Offset,
     pub deltas: Vec<Vec<u8>>,
     pub rows: BTreeMap<Offset, Row>,
+    /// What the dead-letter topic has.
+    pub moved: BTreeSet<Offset>,
 }
 
 impl Database {
-    pub(super) fn store(&mut self, unstored: Unstored, floor: Offset) {
-        self.deltas.push(unstored.settled.encode());
-        for (offset, row) in unstored.rows {
+    pub(super) fn store(&mut self, part: Part, log_start: i64) {
+        assert!(part.floor >= self.floor, "the floor goes back");
+        self.deltas.push(part.settled.encode());
+        for (offset, row) in part.rows {
             match row {
                 Row::Removed => drop(self.rows.remove(&offset)),
+                Row::Moved { .. } => {
+                    // There is nothing to copy if it was removed.
+                    let is_moved = offset.0 >= log_start;
+                    assert!(!is_moved || self.moved.insert(offset), "{offset} is moved twice");
+                    self.rows.remove(&offset);
+                }
                 row => drop(self.rows.insert(offset, row)),
             }
         }
-        self.floor = floor;
+        self.floor = part.floor;
     }
 
-    pub(super) fn load(&self, policy: DeliveryPolicy, first: DeliveryId) -> State {
+    fn settled(&self) -> Settled {
         let mut settled = Settled::before(self.floor);
         for delta in &self.deltas {
             let changes = Changes::decode(delta).expect("it was encoded");
@@ -124,6 +146,22 @@ impl Database {
                 settled.settle(range);
             }
         }
+        settled
+    }
+
+    /// What has become of each message, as far as is stored.
+    fn fates(&self) -> Vec<Fate> {
+        let settled = self.settled();
+        let fate = |offset: Offset| match self.rows.get(&offset) {
+            Some(Row::Retry { attempts, due }) => Fate::Waiting { attempts: *attempts, due: *due },
+            _ if settled.next_open(offset) == offset => Fate::New,
+            _ => Fate::Done,
+        };
+        (0..MESSAGES).map(|offset| fate(Offset(offset))).collect()
+    }
+
+    fn load(&self, policy: DeliveryPolicy, first: DeliveryId) -> State {
+        let settled = self.settled();
         let mut exceptions = Exceptions::default();
         for (offset, row) in &self.rows {
             if let Row::Retry { attempts, due } = row {
@@ -158,7 +196,12 @@ struct Run {
 impl Run {
     /// Messages whose times are so many seconds ahead.
     fn new(policy: DeliveryPolicy, delays: &[u64]) -> Self {
-        let database = Database { floor: Offset(0), deltas: Vec::new(), rows: BTreeMap::new() };
+        let database = Database {
+            floor: Offset(0),
+            deltas: Vec::new(),
+            rows: BTreeMap::new(),
+            moved: BTreeSet::new(),
+        };
         let state = database.load(policy.clone(), DeliveryId(1 << 32));
         let fates = vec![Fate::New; MESSAGES as usize];
         let now = Instant::now();
@@ -209,6 +252,7 @@ impl Run {
             }
             Act::Store => self.store(),
             Act::TakeOver => self.take_over(),
+            Act::TakeOverWhileStoring { writes } => self.take_over_while_storing(writes),
             Act::Remove { before } => {
                 self.state.skip_before(Offset(before));
                 self.removed_before = self.removed_before.max(before);
@@ -388,12 +432,41 @@ impl Run {
     }
 
     fn store(&mut self) {
-        if let Some(unstored) = self.state.take_unstored() {
-            self.database.store(unstored, self.state.floor());
-        }
+        self.store_parts(usize::MAX);
         self.stored.clone_from(&self.fates);
         // Also those that a worker has.
         self.stored[..self.removed_before as usize].fill(Fate::Done);
+    }
+
+    /// Stores as much as fits in so many writes; returns the messages whose rows are left.
+    fn store_parts(&mut self, writes: usize) -> BTreeSet<Offset> {
+        let Some(mut unwritten) = self.state.take_unstored() else { return BTreeSet::new() };
+        for _ in 0..writes {
+            if unwritten.is_empty() {
+                break;
+            }
+            let mut part = unwritten.cut(LIMITS);
+            if self.database.deltas.len() >= MAX_DELTAS {
+                part.settled = self.state.settled_from(part.floor);
+                part.settled.forget_those_of(unwritten.held());
+                self.database.deltas.clear();
+            }
+            self.database.store(part, self.log_start);
+        }
+        unwritten.rows_left().collect()
+    }
+
+    /// The owner ends before all is stored. No message is lost.
+    fn take_over_while_storing(&mut self, writes: usize) {
+        let left = self.store_parts(writes);
+        self.stored = self.database.fates();
+        for (index, stored) in self.stored.iter().enumerate() {
+            let is_left = left.contains(&Offset(index as i64));
+            let may_be_done = self.fates[index] == Fate::Done && !is_left;
+            let is_removed = (index as i64) < self.log_start;
+            assert!(*stored != Fate::Done || may_be_done || is_removed, "{index} is lost");
+        }
+        self.take_over();
     }
 
     /// The next owner knows what is stored. It delivers at once what workers had, and what was to be
@@ -434,16 +507,18 @@ impl Run {
 
 #[test]
 fn each_message_is_delivered_until_it_is_settled_and_what_is_stored_is_what_was_settled() {
-    let policy = |max_deliveries| DeliveryPolicy {
+    let policy = |max_deliveries, moves: bool| DeliveryPolicy {
         ack_deadline: Duration::from_secs(DEADLINE),
         backoff: Backoff { shortest: Duration::from_secs(2), longest: Duration::from_secs(5) },
         max_deliveries,
+        dead_letter_topic: moves.then(|| TopicName::stored("dead")),
         ..DeliveryPolicy::default()
     };
     let most = prop_oneof![Just(None), (1..4u32).prop_map(Some)];
     let delays = vec(prop_oneof![2 => Just(0), 1 => 1..60u64], MESSAGES as usize);
-    check(1_000, (most, delays, vec(act(), 1..60)), |(most, delays, acts)| {
-        let mut run = Run::new(policy(most), &delays);
+    let acts = vec(act(), 1..60);
+    check(1_000, (most, any::<bool>(), delays, acts), |(most, moves, delays, acts)| {
+        let mut run = Run::new(policy(most, moves), &delays);
         acts.into_iter().for_each(|act| run.act(act));
         // In the end, everything can be settled.
         run.act(Act::Store);

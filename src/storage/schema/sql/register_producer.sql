@@ -16,6 +16,9 @@ begin
     if starts_with(producer, 'sql.') and producer <> trunkline.own_producer() then
         -- It is the producer of another role, registered or not.
         perform trunkline.check_owner('producer', topic, producer, 'sql:' || substr(producer, 5));
+    elsif producer = 'trunkline.dead-letters' then
+        -- It is that of the brokers: what it published would pass for dead letters.
+        perform trunkline.check_owner('producer', topic, producer, '');
     end if;
     -- The head first, as a publish locks it, against the deletion of the topic.
     select t.id into number
