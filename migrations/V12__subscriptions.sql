@@ -16,6 +16,7 @@ create table trunkline.subscription (
     ordered_by_key       boolean not null,
     outstanding_messages integer,
     outstanding_bytes    bigint,
+    lost_messages        bigint not null default 0,
     updated_at           timestamptz not null default now(),
     primary key (topic_id, id),
     foreign key (topic_id, id) references trunkline.consumer_topic (topic_id, id) on delete cascade
@@ -33,6 +34,7 @@ comment on column trunkline.subscription.exactly_once is 'Whether no message is 
 comment on column trunkline.subscription.ordered_by_key is 'Whether messages with the same key are delivered in order';
 comment on column trunkline.subscription.outstanding_messages is 'How many messages all workers can have together; null for the most';
 comment on column trunkline.subscription.outstanding_bytes is 'How many bytes of messages all workers can have together; null if there is no limit';
+comment on column trunkline.subscription.lost_messages is 'How many messages were removed from the log before they were acknowledged, since the last seek';
 comment on column trunkline.subscription.updated_at is 'When the row last changed';
 
 -- No foreign keys below: each would lock the subscription's row for every commit of acknowledgements.

@@ -7,6 +7,7 @@
 mod bits;
 mod changes;
 pub(crate) mod deliveries;
+pub(crate) mod describing;
 mod exceptions;
 mod gathering;
 mod handing_out;
@@ -17,6 +18,7 @@ pub(crate) mod receivers;
 pub(crate) mod request;
 pub(crate) mod room;
 mod settled;
+pub(crate) mod standing;
 mod state;
 mod storing;
 #[cfg(test)]

@@ -21,6 +21,8 @@ pub struct StoredSubscription {
     pub retries: Vec<StoredRetry>,
     /// The offset that the topic's next message gets.
     pub head: Offset,
+    /// How many messages were removed from the log before they were acknowledged.
+    pub lost: u64,
 }
 
 /// A message that is delivered again.
@@ -51,6 +53,9 @@ pub struct SubscriptionWrite {
     pub keep_from: i64,
     /// What becomes of the rows of messages.
     pub messages: Vec<(Offset, MessageChange)>,
+    /// How many messages were removed from the log before they were acknowledged, in all; `None` if there are
+    /// no more than before.
+    pub lost: Option<u64>,
 }
 
 /// What becomes of a message's row.
@@ -99,14 +104,14 @@ impl Storage {
                 let statement = "-- find_policy
                     select next_offset, ack_deadline_ms, shortest_backoff_ms, longest_backoff_ms,
                            max_deliveries, filter, dead_letter_topic, exactly_once, ordered_by_key,
-                           outstanding_messages, outstanding_bytes
+                           outstanding_messages, outstanding_bytes, lost_messages
                     from trunkline.subscription join trunkline.topic_head using (topic_id)
                     where topic_id = $1 and id = $2";
                 let Some(row) = transaction.query_opt(statement, &keys).await? else {
                     return Ok(None);
                 };
                 let policy = super::consumer::policy(&row, 1);
-                let head = Offset(row.get(0));
+                let (head, lost) = (Offset(row.get(0)), row.get::<_, i64>(11).unsigned_abs());
                 let statement = "-- find_deltas
                     select number, settled from trunkline.subscription_delta
                     where topic_id = $1 and id = $2 order by number";
@@ -124,7 +129,7 @@ impl Storage {
                     due_in: Duration::from_millis(row.get::<_, i64>(2).unsigned_abs()),
                 });
                 let retries = retries.collect();
-                Ok(Some(StoredSubscription { policy, deltas, retries, head }))
+                Ok(Some(StoredSubscription { policy, deltas, retries, head, lost }))
             })
             .await
     }
@@ -138,11 +143,17 @@ impl Storage {
         let statement = "-- store_settled
             with new as (
                 select * from unnest($1::integer[], $2::integer[], $3::bigint[], $4::bigint[],
-                                     $5::bigint[], $6::bytea[], $7::bigint[], $14::bigint[])
-                    as new (topic_id, id, epoch, floor, number, settled, keep_from, \"end\")
+                                     $5::bigint[], $6::bytea[], $7::bigint[], $14::bigint[],
+                                     $16::bigint[])
+                    as new (topic_id, id, epoch, floor, number, settled, keep_from, \"end\", lost)
+            ), countable as materialized (
+                select topic_id, id from trunkline.subscription s
+                where (topic_id, id) in (select topic_id, id from new where lost is not null)
+                for no key update skip locked
             ), free as materialized (
                 select topic_id, id from trunkline.consumer_topic c
-                where (topic_id, id) in (select topic_id, id from new)
+                where (topic_id, id) in (select topic_id, id from new where lost is null
+                                         union all select topic_id, id from countable)
                 for no key update skip locked
             ), written as (
                 update trunkline.consumer_topic c
@@ -157,6 +168,10 @@ impl Storage {
                 select topic_id, id, number, settled from new join written using (topic_id, id)
                 where settled is not null
                 on conflict do nothing
+            ), counted as (
+                update trunkline.subscription s set lost_messages = new.lost
+                from new join written using (topic_id, id)
+                where s.topic_id = new.topic_id and s.id = new.id and s.lost_messages < new.lost
             ), folded as (
                 delete from trunkline.subscription_delta d
                 using new join written using (topic_id, id)
@@ -197,7 +212,8 @@ impl Storage {
         let keep_from: Vec<i64> = column(|write| write.keep_from);
         let rows = MessageRows::of(writes);
         let ends: Vec<i64> = column(|write| write.end.0);
-        let parameters: [&dyn Parameter; 15] = [
+        let lost: Vec<Option<i64>> = writes.iter().map(|write| write.lost.map(as_bigint)).collect();
+        let parameters: [&dyn Parameter; 16] = [
             &topics,
             &ids,
             &epochs,
@@ -213,6 +229,7 @@ impl Storage {
             &rows.reason_numbers,
             &ends,
             &rows.reasons,
+            &lost,
         ];
         let rows = client.query(statement, &parameters).await?;
         let outcome = |row: &Row| {
@@ -226,6 +243,10 @@ impl Storage {
         };
         Ok(rows.iter().map(outcome).collect())
     }
+}
+
+fn as_bigint(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// The changes of messages' rows, column by column.

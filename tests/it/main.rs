@@ -128,6 +128,7 @@ mod sql_views;
 mod statement_errors;
 mod subscription_filters;
 mod subscription_refusals;
+mod subscription_stands;
 mod subscription_streams;
 mod subscriptions;
 mod take_over;

@@ -200,7 +200,9 @@ impl Owner {
             }
         }
         let first = first_delivery(lease.epoch());
-        Ok((State::new(stored.policy, settled, exceptions, first), storing))
+        let mut state = State::new(stored.policy, settled, exceptions, first);
+        state.continue_lost(stored.lost);
+        Ok((state, storing))
     }
 
     async fn serve(&mut self, serving: &mut Serving) -> End {
@@ -340,6 +342,7 @@ fn carry_out(
             };
             drop(reply.send(Ok(description)));
         }
+        Command::Stand(reply) => drop(reply.send(Ok(handout.standing(now)))),
     }
 }
 

@@ -1,4 +1,5 @@
-//! What people do with a subscription: messages that were parked, and how messages are delivered.
+//! What people do with a subscription: messages that were parked, how messages are delivered, and from where
+//! on.
 
 use crate::{
     broker::{
@@ -11,7 +12,9 @@ use crate::{
             room::{Names, Room, Subscriptions},
         },
     },
-    model::{ConsumerId, DeliveryPolicy, Offset, Page, PageRequest, ParkedMessage, TopicName},
+    model::{
+        ConsumerId, DeliveryPolicy, Offset, Page, PageRequest, ParkedMessage, Start, TopicName,
+    },
 };
 
 /// How many parked messages a call is about.
@@ -44,6 +47,21 @@ impl Subscriptions {
     /// Forgets parked messages.
     pub async fn discard_parked(&self, request: Parked) -> Result<Unparked, Error> {
         self.0.unpark(request, |parked, reply| Command::Discard { parked, reply }).await
+    }
+
+    /// Moves a subscription anywhere in the log; returns its new floor. All that it knows of messages is
+    /// forgotten, apart from those that are parked. The owner notices, on whatever broker it is.
+    pub async fn seek(
+        &self,
+        topic: TopicName,
+        subscription: ConsumerId,
+        target: Start,
+    ) -> Result<Offset, Error> {
+        let delivery = &self.0.delivery;
+        if !delivery.catalogue.position(&topic, &subscription).await?.is_shared {
+            return Err(Error::NotASubscription { topic, consumer: subscription });
+        }
+        delivery.seek(&topic, &subscription, target).await
     }
 
     /// Refuses a policy that the database cannot store.

@@ -174,6 +174,27 @@ impl Room {
         Ok(owner.send(command(reply)).await.is_ok().then_some(answer))
     }
 
+    /// Asks the owner of a subscription something, if there is one that can answer.
+    pub(super) async fn ask_running<T>(
+        &self,
+        names: &Names,
+        command: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Command,
+    ) -> Option<T> {
+        let owner = self.owners.lock().get(names).cloned()?;
+        let (reply, answer) = oneshot::channel();
+        owner.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()?.ok()
+    }
+
+    /// The subscriptions that have owners here, in order.
+    pub(super) fn running(&self) -> Vec<Names> {
+        let owners = self.owners.lock();
+        let running = owners.iter().filter(|(_, way)| !way.commands.is_closed());
+        let mut running: Vec<Names> = running.map(|(names, _)| names.clone()).collect();
+        running.sort_unstable();
+        running
+    }
+
     /// Tells the owner of a subscription something, if there is one.
     pub(super) fn tell(&self, names: &Names, command: Command) {
         let owner = self.owners.lock().get(names).cloned();

@@ -12,6 +12,8 @@
 //! settled in the bitmap, so that it holds up no floor. That a message is outstanding is not stored: after
 //! the death of a broker, its next owner delivers such messages again.
 
+mod standing;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
@@ -37,6 +39,8 @@ const LONG_DELAY: Duration = Duration::from_secs(10);
 pub(crate) struct Unstored {
     pub settled: Changes,
     pub rows: BTreeMap<Offset, Row>,
+    /// How many messages were lost in all, if that has changed.
+    pub lost: Option<u64>,
     /// Whether the floor moved without any of these.
     floor_moved: bool,
 }
@@ -60,6 +64,8 @@ pub(crate) struct State {
     next: Offset,
     /// Messages before it were removed from the log.
     removed_before: Offset,
+    /// How many of these were not acknowledged.
+    lost: u64,
     deliveries: Deliveries,
     exceptions: Exceptions,
     unstored: Unstored,
@@ -78,6 +84,7 @@ impl State {
             policy,
             next: settled.floor(),
             removed_before: Offset(0),
+            lost: 0,
             settled,
             deliveries: Deliveries::new(first),
             exceptions,
@@ -304,7 +311,7 @@ impl State {
     }
 
     fn has_unstored(&self) -> bool {
-        let Unstored { settled, rows, floor_moved } = &self.unstored;
+        let Unstored { settled, rows, floor_moved, lost: _ } = &self.unstored;
         !settled.is_empty() || !rows.is_empty() || *floor_moved
     }
 
@@ -314,10 +321,11 @@ impl State {
             return;
         }
         self.removed_before = start;
-        self.forget(OffsetRange { start: Offset(0), end: start });
+        let retried = self.forget(OffsetRange { start: Offset(0), end: start });
         // Nothing of it lies beyond the floor then.
-        self.settled.settle(OffsetRange { start: self.settled.floor(), end: start });
+        let open = self.settled.settle(OffsetRange { start: self.settled.floor(), end: start });
         self.unstored.floor_moved = true;
+        self.count_lost(retried + open);
         self.next = self.next.max(start);
     }
 
@@ -326,10 +334,12 @@ impl State {
         self.forget(OffsetRange { start: head, end: ALL.end });
     }
 
-    fn forget(&mut self, range: OffsetRange) {
-        for offset in self.exceptions.remove_range(range) {
-            self.unstored.rows.insert(offset, Row::Removed);
-        }
+    /// Returns how many of them have rows.
+    fn forget(&mut self, range: OffsetRange) -> usize {
+        let removed = self.exceptions.remove_range(range);
+        let count = removed.len();
+        self.unstored.rows.extend(removed.into_iter().map(|offset| (offset, Row::Removed)));
+        count
     }
 
     fn acknowledge(&mut self, offset: Offset) {

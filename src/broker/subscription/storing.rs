@@ -244,6 +244,7 @@ impl Storing {
             delta,
             keep_from: self.deltas.front().map_or(self.next_number, |(number, _)| *number),
             messages: messages.collect(),
+            lost: unstored.lost,
         }
     }
 }

@@ -129,6 +129,7 @@ mod tests {
                 delta: None,
                 keep_from: 0,
                 messages: Vec::new(),
+                lost: None,
             };
             let (reply, written) = oneshot::channel();
             (Queued { write: Arc::new(write), reply }, written)

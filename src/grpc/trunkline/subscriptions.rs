@@ -115,7 +115,9 @@ impl SubscriptionService for Workers {
         let (topic, id) = requests::names(topic, subscription_id).map_err(refuse)?;
         self.0.permit(&request, &topic, &id).await?;
         let consumer = self.find(&topic, &id).await?;
-        let subscription = Some(answers::subscription(&topic, consumer));
+        let stands = self.0.broker.subscriptions.stands(&topic, &consumer).await;
+        let stands = stands.map_err(refuse)?;
+        let subscription = Some(answers::subscription_that_stands(&topic, consumer, stands));
         Ok(Response::new(proto::GetSubscriptionResponse { subscription }))
     }
 
@@ -216,6 +218,26 @@ impl SubscriptionService for Workers {
         let (topic, id) = self.0.audit.finish(updated).await?;
         let subscription = Some(answers::subscription(&topic, self.find(&topic, &id).await?));
         Ok(Response::new(proto::UpdateSubscriptionResponse { subscription }))
+    }
+
+    async fn seek_subscription(
+        &self,
+        request: Request<proto::SeekSubscriptionRequest>,
+    ) -> Result<Response<proto::SeekSubscriptionResponse>, Status> {
+        let entry = audited::entry(Act::SeekSubscription, &request);
+        let proto::SeekSubscriptionRequest { topic, subscription_id, target } = request.get_ref();
+        let (topic, id) = requests::names(topic, subscription_id).map_err(refuse)?;
+        let target = decode::subscription_target(*target).map_err(refuse)?;
+        self.0.permit(&request, &topic, &id).await?;
+        let (broker, audit) = (self.0.broker.clone(), self.0.audit.clone());
+        let entry = entry.to_registration(&RegistrationKey::consumer(&topic, &id));
+        let sought = async move {
+            let sought = broker.subscriptions.seek(topic, id, target).await;
+            audited::settle(&audit, entry, sought, |floor, entry| entry.with("position", floor))
+                .await
+        };
+        let floor = self.0.audit.finish(sought).await?.0;
+        Ok(Response::new(proto::SeekSubscriptionResponse { floor }))
     }
 
     async fn list_parked(
