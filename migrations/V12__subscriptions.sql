@@ -19,6 +19,7 @@ create table trunkline.subscription (
     broker               bigint,
     reserved_end         bigint,
     reserved_until       timestamptz,
+    lost_messages        bigint not null default 0,
     updated_at           timestamptz not null default now(),
     primary key (topic_id, id),
     foreign key (topic_id, id) references trunkline.consumer_topic (topic_id, id) on delete cascade
@@ -39,6 +40,7 @@ comment on column trunkline.subscription.outstanding_bytes is 'How many bytes of
 comment on column trunkline.subscription.broker is 'The broker that was the last one to hand out its messages; null if it takes no calls from others';
 comment on column trunkline.subscription.reserved_end is 'The offset before which messages may have been handed out for the first time, if each is delivered exactly once; null if nothing was reserved';
 comment on column trunkline.subscription.reserved_until is 'When the deadlines of what was handed out have passed at the latest; the next owner waits for that';
+comment on column trunkline.subscription.lost_messages is 'How many messages were removed from the log before they were acknowledged, since the last seek';
 comment on column trunkline.subscription.updated_at is 'When the policy was last changed';
 
 -- No foreign keys below: each would lock the subscription's row for every commit of acknowledgements.

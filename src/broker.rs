@@ -77,12 +77,14 @@ pub use publish::{
 pub use quotas::Quotas;
 pub use subscription::{
     deliveries::{DeliveryId, Outstanding},
+    describing::Stands,
     receivers::Description,
     request::{
         Delivery as SharedDelivery, Idle, Limit as DeliveryLimit, Parked, Receive, Received,
         Settle, Settlement, Subscribe, Unparked, Verdict, WorkerLimits,
     },
     room::Subscriptions,
+    standing::{Backlog, Owned, Working},
     unsent::{UnsentAnswer, UnsentEvents},
     worker::{Settler, Settling, WorkerStream},
 };

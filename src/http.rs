@@ -7,6 +7,7 @@ mod host;
 mod host_names;
 mod load;
 mod metrics;
+mod owned;
 mod port;
 mod process;
 mod scrape;

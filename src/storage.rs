@@ -9,6 +9,7 @@
 mod access;
 mod append;
 mod audit;
+mod backlog;
 mod column;
 mod connector;
 mod consumer;
@@ -45,6 +46,7 @@ pub use access::{
     Standing, TokenEnd, ValidToken,
 };
 pub use append::{Appended, Writer};
+pub use backlog::{StoredBacklog, StoredTime};
 pub use connector::{check_url, redacted};
 pub use consumer::NewConsumer;
 pub use database::Storage;

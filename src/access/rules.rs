@@ -90,6 +90,7 @@ const RULES: &[(&str, Rule)] = &[
     ("/trunkline.v1.SubscriptionService/GetSubscription", DESCRIBE),
     ("/trunkline.v1.SubscriptionService/ListSubscriptions", DESCRIBE),
     ("/trunkline.v1.SubscriptionService/UpdateSubscription", CONSUME_OR_ADMIN),
+    ("/trunkline.v1.SubscriptionService/SeekSubscription", CONSUME_OR_ADMIN),
     ("/trunkline.v1.SubscriptionService/Subscribe", CONSUME_OWN),
     ("/trunkline.v1.SubscriptionService/Receive", CONSUME_OWN),
     ("/trunkline.v1.SubscriptionService/Settle", CONSUME_OWN),

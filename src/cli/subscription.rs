@@ -3,6 +3,7 @@
 
 mod parked;
 mod policy;
+mod standing;
 
 use std::io;
 
@@ -27,7 +28,7 @@ use crate::{
     client::{Client, Start},
     proto::{
         CreateSubscriptionRequest, DeleteSubscriptionRequest, GetSubscriptionRequest,
-        ListSubscriptionsRequest, SeekRequest, Subscription, UpdateSubscriptionRequest,
+        ListSubscriptionsRequest, SeekSubscriptionRequest, Subscription, UpdateSubscriptionRequest,
     },
 };
 use parked::{DiscardArgs, SelectedArgs};
@@ -57,7 +58,11 @@ pub(super) enum SubscriptionCommand {
     /// kept to be delivered again, PARKED how many are not delivered any more.
     #[command(visible_alias = "ls")]
     List(ListRegistrationsArgs),
-    /// Describe a subscription: how far it is, what is retried and parked, and how it delivers.
+    /// Describe a subscription: how far it is, what is left to do, who works on it, and how it delivers.
+    ///
+    /// UNACKNOWLEDGED is how many messages of the log are left to do, without parked ones, and LOST how many
+    /// were removed before they were acknowledged. WORKERS wait for messages or have some; OUTSTANDING is
+    /// how many they have.
     Describe(OneRegistrationArgs),
     /// Change how a subscription delivers messages; anything not given stays as it is.
     ///
@@ -71,6 +76,9 @@ pub(super) enum SubscriptionCommand {
         output: OutputArgs,
     },
     /// Move a subscription anywhere in the log: all messages from there on are delivered again.
+    ///
+    /// What lies before counts as acknowledged, and what waits to be delivered again is forgotten. Parked
+    /// messages stay parked.
     Seek {
         #[command(flatten)]
         registration: RegistrationArgs,
@@ -138,9 +146,11 @@ pub(super) async fn run(client: &Client, command: SubscriptionCommand) -> Result
                 ("retried", subscription.retried_messages.to_string()),
                 ("parked", subscription.parked_messages.to_string()),
             ];
+            lines.extend(standing::describe(&subscription));
             lines.extend(policy);
             lines.push(("created", time(subscription.create_time)));
-            describe(&mut out, output, &lines, &object(&subscription))?;
+            let object = standing::added_to(object(&subscription), &subscription);
+            describe(&mut out, output, &lines, &object)?;
         }
         SubscriptionCommand::Update { registration, policy, output } => {
             let Names { topic, id } = registration.names();
@@ -161,11 +171,11 @@ pub(super) async fn run(client: &Client, command: SubscriptionCommand) -> Result
         }
         SubscriptionCommand::Seek { registration, to, output } => {
             let Names { topic, id } = registration.names();
-            let (target, consumer_id) = (Some(to.into()), id.clone());
-            let request = SeekRequest { topic: topic.clone(), consumer_id, target };
-            let position = client.consumers().seek(request).await?.into_inner().position;
-            let line = format!("subscription {id} on topic {topic} continues at offset {position}");
-            let object = json!({ "topic": topic, "subscription_id": id, "position": position });
+            let (target, subscription_id) = (Some(to.into()), id.clone());
+            let request = SeekSubscriptionRequest { topic: topic.clone(), subscription_id, target };
+            let floor = subscriptions.seek_subscription(request).await?.into_inner().floor;
+            let line = format!("subscription {id} on topic {topic} continues at offset {floor}");
+            let object = json!({ "topic": topic, "subscription_id": id, "position": floor });
             confirm(&mut out, output, &line, &object)?;
         }
         SubscriptionCommand::Delete { registration, yes, output } => {

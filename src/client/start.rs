@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use crate::proto::{
     LogEdge, create_subscription_request, read_messages_request, register_consumer_request,
-    seek_request,
+    seek_request, seek_subscription_request,
 };
 
 /// Where in a topic's log to begin.
@@ -48,5 +48,6 @@ into_oneof!(
     register_consumer_request::Start,
     seek_request::Target,
     read_messages_request::Start,
-    create_subscription_request::Start
+    create_subscription_request::Start,
+    seek_subscription_request::Target
 );

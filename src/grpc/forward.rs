@@ -14,7 +14,11 @@ pub(super) mod secret;
 mod service;
 pub(super) mod worker;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::time::{self, Instant};
@@ -52,7 +56,7 @@ pub struct Forwarder(Mutex<Known>);
 struct Known {
     owners: HashMap<Names, Arc<Peer>>,
     /// By their numbers.
-    peers: HashMap<i64, Arc<Peer>>,
+    peers: HashMap<i64, Weak<Peer>>,
 }
 
 /// What a call may do if the connection to the owner is lost while it is under way.
@@ -116,14 +120,17 @@ impl Forwarder {
         }
     }
 
+    /// Makes a call at another broker; `None` if it is not reached.
+    pub(super) async fn client(&self, endpoint: Endpoint) -> Option<Client> {
+        let peer = self.0.lock().peer(&Arc::new(endpoint));
+        peer.client().await.ok()
+    }
+
     /// Forgets the owner of a subscription, as it has gone.
     pub(super) fn forget(&self, names: &Names, peer: &Arc<Peer>) {
         let mut known = self.0.lock();
         if known.owners.get(names).is_some_and(|owner| Arc::ptr_eq(owner, peer)) {
             known.owners.remove(names);
-        }
-        if !known.owners.values().any(|owner| Arc::ptr_eq(owner, peer)) {
-            known.peers.retain(|_, other| !Arc::ptr_eq(other, peer));
         }
     }
 
@@ -136,9 +143,21 @@ impl Forwarder {
         if known.owners.len() >= MAX_KNOWN {
             *known = Known::default();
         }
-        let Known { owners, peers } = &mut *known;
-        let peer = peers.entry(endpoint.broker).or_insert_with(|| Peer::new(endpoint.clone()));
-        owners.insert(names.clone(), peer.clone());
+        let peer = known.peer(endpoint);
+        known.owners.insert(names.clone(), peer);
+    }
+}
+
+impl Known {
+    /// A broker, which is remembered while it owns a subscription that workers of this one ask for.
+    fn peer(&mut self, endpoint: &Arc<Endpoint>) -> Arc<Peer> {
+        let known = self.peers.get(&endpoint.broker).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            self.peers.retain(|_, peer| peer.strong_count() > 0);
+            let peer = Peer::new(endpoint.clone());
+            self.peers.insert(endpoint.broker, Arc::downgrade(&peer));
+            peer
+        })
     }
 }
 

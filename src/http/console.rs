@@ -19,15 +19,19 @@ mod login;
 mod message;
 mod messages;
 mod overview;
+mod parked;
 mod path;
 mod payload;
 mod problem;
 mod publish;
 mod sessions;
 mod settings;
+mod subscription;
+mod subscriptions;
 mod tail;
 mod topic;
 mod topics;
+mod unpark;
 mod visitor;
 
 use std::{
@@ -147,6 +151,10 @@ impl Console {
             .route("/topics/{topic}/consumers/{id}/now", get(consumer::show_part))
             .route("/topics/{topic}/consumers/{id}/seek", post(consumer::seek_to))
             .route("/topics/{topic}/consumers/{id}/preview", get(consumer::show_preview))
+            .route("/topics/{topic}/subscriptions", get(subscriptions::show))
+            .route("/topics/{topic}/subscriptions/{id}", get(subscription::show))
+            .route("/topics/{topic}/subscriptions/{id}/now", get(subscription::show_part))
+            .route("/topics/{topic}/subscriptions/{id}/parked", post(unpark::unpark))
             .route("/topics/{topic}/producers", get(topic::show_producers))
             .route("/topics/{topic}/publish", get(publish::show).post(publish::publish))
             .route("/topics/{topic}/settings", get(settings::show).post(settings::save))

@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 use super::{
     catalogue::{CatalogueMetrics, TrafficMetrics},
     load::LoadMetrics,
+    owned::OwnedMetrics,
     port::PortCounts,
     process::ProcessMetrics,
     server_state::ServerMetrics,
@@ -22,6 +23,7 @@ use crate::{
 pub(super) struct Scrape {
     overview: Arc<Overview>,
     shown: Shown,
+    subscriptions: OwnedMetrics,
     metrics: Arc<Metrics>,
     /// The last text, and when it was begun. Locked by whoever writes the next one.
     last: Mutex<Option<(Instant, Bytes)>>,
@@ -51,7 +53,10 @@ impl Scrape {
             shows_consumers,
         });
         metrics.collect(ServerMetrics { storage: broker.storage(), shown: shown.clone() });
-        Self { overview, shown, metrics: Arc::new(metrics), last: Mutex::default() }
+        let max_subscriptions = if shows_consumers { max_series } else { 0 };
+        let subscriptions = OwnedMetrics::new(broker.clone(), max_subscriptions);
+        metrics.collect(subscriptions.clone());
+        Self { overview, shown, subscriptions, metrics: Arc::new(metrics), last: Mutex::default() }
     }
 
     /// All values as text. Those of the database are left out while it does not answer. One text is
@@ -70,6 +75,7 @@ impl Scrape {
             tracing::warn!(%error, "read the overview for metrics");
         }
         *self.shown.write() = current.ok();
+        self.subscriptions.refresh().await;
         let metrics = self.metrics.clone();
         // Ten thousand topics take some tens of milliseconds, in which nothing else may wait.
         let text = tokio::task::spawn_blocking(move || metrics.text()).await;

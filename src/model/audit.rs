@@ -67,6 +67,8 @@ acts! {
         "trunkline.v1.SubscriptionService/DeleteSubscription", "deleted a subscription";
     UpdateSubscription: "update_subscription",
         "trunkline.v1.SubscriptionService/UpdateSubscription", "changed a subscription";
+    SeekSubscription: "seek_subscription",
+        "trunkline.v1.SubscriptionService/SeekSubscription", "moved a subscription";
     ReplayParked: "replay_parked",
         "trunkline.v1.SubscriptionService/ReplayParked", "replayed parked messages";
     DiscardParked: "discard_parked",

@@ -127,6 +127,9 @@ impl Storage {
                         with deltas as (
                             delete from trunkline.subscription_delta
                             where topic_id = $1 and id = $2
+                        ), lost as (
+                            update trunkline.subscription set lost_messages = 0
+                            where topic_id = $1 and id = $2 and lost_messages > 0
                         )
                         delete from trunkline.subscription_message
                         where topic_id = $1 and id = $2 and due is not null";

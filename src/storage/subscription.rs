@@ -23,6 +23,8 @@ pub struct StoredSubscription {
     pub reservation: Option<StoredReservation>,
     /// The offset that the topic's next message gets.
     pub head: Offset,
+    /// How many messages were removed from the log before they were acknowledged.
+    pub lost: u64,
 }
 
 /// What an owner may hand out under its epoch, if messages are delivered exactly once.
@@ -64,6 +66,9 @@ pub struct SubscriptionWrite {
     pub messages: Vec<(Offset, MessageChange)>,
     /// What is reserved from now on, if that changes.
     pub reservation: Option<StoredReservation>,
+    /// How many messages were removed from the log before they were acknowledged, in all; `None` if there are
+    /// no more than before.
+    pub lost: Option<u64>,
     /// Copies of messages, which are appended to a dead-letter topic in the same transaction. The write then has
     /// a number.
     pub dead_letters: Option<DeadLetters>,
@@ -129,7 +134,7 @@ impl Storage {
                 let statement = "-- find_policy
                     select next_offset, ack_deadline_ms, shortest_backoff_ms, longest_backoff_ms,
                            max_deliveries, filter, dead_letter_topic, exactly_once, ordered_by_key,
-                           outstanding_messages, outstanding_bytes, reserved_end,
+                           outstanding_messages, outstanding_bytes, lost_messages, reserved_end,
                            ceil(extract(epoch from
                                greatest(reserved_until - now(), interval '0')) * 1000)::bigint
                     from trunkline.subscription join trunkline.topic_head using (topic_id)
@@ -142,12 +147,12 @@ impl Storage {
                     let (topic_number, consumer_number) = (key.topic.0, key.consumer);
                     tracing::error!(%error, topic_number, consumer_number, "found a damaged filter");
                 }
-                let left = row.get::<_, Option<i64>>(12).map(i64::unsigned_abs);
-                let reservation = row.get::<_, Option<i64>>(11).map(|end| StoredReservation {
+                let left = row.get::<_, Option<i64>>(13).map(i64::unsigned_abs);
+                let reservation = row.get::<_, Option<i64>>(12).map(|end| StoredReservation {
                     end: Offset(end),
                     left: Duration::from_millis(left.unwrap_or(0)),
                 });
-                let head = Offset(row.get(0));
+                let (head, lost) = (Offset(row.get(0)), row.get::<_, i64>(11).unsigned_abs());
                 let statement = "-- find_deltas
                     select number, settled from trunkline.subscription_delta
                     where topic_id = $1 and id = $2 order by number";
@@ -165,7 +170,7 @@ impl Storage {
                     due_in: Duration::from_millis(row.get::<_, i64>(2).unsigned_abs()),
                 });
                 let retries = retries.collect();
-                Ok(Some(StoredSubscription { policy, deltas, retries, reservation, head }))
+                Ok(Some(StoredSubscription { policy, deltas, retries, reservation, head, lost }))
             })
             .await
     }
@@ -190,17 +195,17 @@ pub(super) async fn store_settled(
         with new as (
             select * from unnest($1::integer[], $2::integer[], $3::bigint[], $4::bigint[],
                                  $5::bigint[], $6::bytea[], $7::bigint[], $14::bigint[],
-                                 $16::bigint[], $17::bigint[])
+                                 $16::bigint[], $17::bigint[], $18::bigint[])
                 as new (topic_id, id, epoch, floor, number, settled, keep_from, \"end\",
-                        reserved_end, reserved_ms)
+                        reserved_end, reserved_ms, lost)
         ), free as materialized (
             select topic_id, id from trunkline.consumer_topic c
             where (topic_id, id) in (select topic_id, id from new)
             for no key update skip locked
-        ), reservable as materialized (
+        ), changeable as materialized (
             select topic_id, id from trunkline.subscription s
             where (topic_id, id) in
-                (select topic_id, id from new where reserved_end is not null)
+                (select topic_id, id from new where reserved_end is not null or lost is not null)
             for no key update skip locked
         ), written as (
             update trunkline.consumer_topic c
@@ -209,15 +214,18 @@ pub(super) async fn store_settled(
             where c.topic_id = new.topic_id and c.id = new.id and c.epoch = new.epoch
               and new.\"end\" <= (select next_offset from trunkline.topic_head h
                                 where h.topic_id = new.topic_id)
-              and (new.reserved_end is null
-                   or (new.topic_id, new.id) in (select topic_id, id from reservable))
+              and (coalesce(new.reserved_end, new.lost) is null
+                   or (new.topic_id, new.id) in (select topic_id, id from changeable))
             returning c.topic_id, c.id
-        ), reserved as (
+        ), changed as (
             update trunkline.subscription s
-            set reserved_end = new.reserved_end,
-                reserved_until = now() + new.reserved_ms * interval '1 ms'
+            set reserved_end = coalesce(new.reserved_end, s.reserved_end),
+                reserved_until = coalesce(now() + new.reserved_ms * interval '1 ms',
+                                          s.reserved_until),
+                lost_messages = greatest(new.lost, s.lost_messages)
             from new join written using (topic_id, id)
-            where s.topic_id = new.topic_id and s.id = new.id and new.reserved_end is not null
+            where s.topic_id = new.topic_id and s.id = new.id
+              and coalesce(new.reserved_end, new.lost) is not null
         ), added as (
             insert into trunkline.subscription_delta (topic_id, id, number, settled)
             select topic_id, id, number, settled from new join written using (topic_id, id)
@@ -248,9 +256,10 @@ pub(super) async fn store_settled(
         )
         select topic_id, id, written.topic_id is not null,
                free.topic_id is not null
-               and (new.reserved_end is null or reservable.topic_id is not null)
+               and (coalesce(new.reserved_end, new.lost) is null
+                    or changeable.topic_id is not null)
         from trunkline.consumer_topic join new using (topic_id, id)
-        left join free using (topic_id, id) left join reservable using (topic_id, id)
+        left join free using (topic_id, id) left join changeable using (topic_id, id)
         left join written using (topic_id, id)";
     let column = |value: fn(&Arc<SubscriptionWrite>) -> i64| writes.iter().map(value).collect();
     let topics: Vec<i32> = writes.iter().map(|write| write.key.topic.0).collect();
@@ -267,7 +276,8 @@ pub(super) async fn store_settled(
         writes.iter().map(|write| write.reservation.map(|it| it.end.0)).collect();
     let reserved_ms: Vec<Option<i64>> =
         writes.iter().map(|write| write.reservation.map(reserved_milliseconds)).collect();
-    let parameters: [&dyn Parameter; 17] = [
+    let lost: Vec<Option<i64>> = writes.iter().map(|write| write.lost.map(as_bigint)).collect();
+    let parameters: [&dyn Parameter; 18] = [
         &topics,
         &ids,
         &epochs,
@@ -285,6 +295,7 @@ pub(super) async fn store_settled(
         &rows.reasons,
         &reserved_ends,
         &reserved_ms,
+        &lost,
     ];
     let rows = client.query(statement, &parameters).await?;
     let outcome = |row: &Row| {
@@ -302,6 +313,10 @@ pub(super) async fn store_settled(
 /// How long a reservation lasts, in milliseconds, and not less.
 fn reserved_milliseconds(reservation: StoredReservation) -> i64 {
     i64::try_from(reservation.left.as_micros().div_ceil(1_000)).unwrap_or(i64::MAX)
+}
+
+fn as_bigint(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// The changes of messages' rows, column by column.

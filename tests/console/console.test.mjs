@@ -27,6 +27,9 @@ const phone = 390;
 const desk = 1440;
 const topic = `console-${process.pid}-${Date.now().toString(36)}`;
 const consumer = "billing";
+const subscription = "resize";
+/** The message that a worker of the subscription rejects. */
+const rejected = 1;
 const stored = 3;
 /** What the message at an offset holds. The markup in it must be shown, and never be markup. */
 const payload = (number) => JSON.stringify({ order: number, note: "<b>two</b> coffees" });
@@ -53,6 +56,10 @@ let browser;
 before(async () => {
   await publish(0, stored);
   await trunkline(["consume", topic, "--consumer", consumer, "--register", "--until-caught-up"]);
+  await trunkline(["subscription", "create", topic, subscription]);
+  // The payload is the command's input: this rejects one message, and acknowledges the others.
+  const reject = `grep -q '"order":${rejected},' || exit 0; echo "not a picture" >&2; exit 65`;
+  await trunkline(["work", topic, "--subscription", subscription, "--until-caught-up", "--exec", reject]);
   browser = await chromium.launch({
     executablePath: CHROMIUM,
     // Chromium refuses to run as root with its sandbox.
@@ -141,6 +148,8 @@ const pages = [
   ["topic", `/topics/${topic}`],
   ["tail", `/topics/${topic}/tail`],
   ["consumers", `/topics/${topic}/consumers`],
+  ["subscriptions", `/topics/${topic}/subscriptions`],
+  ["subscription", `/topics/${topic}/subscriptions/${subscription}`],
   ["producers", `/topics/${topic}/producers`],
   ["settings", `/topics/${topic}/settings`],
   ["publish", `/topics/${topic}/publish`],
@@ -390,6 +399,23 @@ test("before a position is moved, the message that comes next is shown", async (
   await eventually(page, (text) => document.querySelector("#seek-preview").textContent.includes(text), payload(0));
   assert.equal(await page.locator("#seek-preview b").count(), 0);
   await checkAccess(page);
+});
+
+test("parked messages are discarded once that is confirmed", async (t) => {
+  const { page } = await open(t, `/topics/${topic}/subscriptions/${subscription}`);
+  const box = page.getByLabel(`Message ${rejected}`);
+  await box.check();
+  await page.getByRole("button", { name: "Replay chosen" }).click();
+  await page.getByRole("heading", { name: "Replay messages?" }).waitFor();
+  await checkAccess(page);
+  await checkFits(page);
+  await screenshot(page, "subscription-replay");
+  await page.getByRole("link", { name: "Cancel" }).click();
+  await box.check();
+  await page.getByRole("button", { name: "Discard chosen" }).click();
+  await page.getByRole("button", { name: "Discard", exact: true }).click();
+  await page.getByText("There are none.").waitFor();
+  assert.equal(await box.count(), 0);
 });
 
 test("a topic's head follows what is published", async (t) => {

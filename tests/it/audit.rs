@@ -163,6 +163,13 @@ fn steps() -> Vec<Step> {
             ORDERS,
             KITCHEN,
         ),
+        step(
+            "SubscriptionService/SeekSubscription",
+            kitchen.clone(),
+            "seek_subscription",
+            ORDERS,
+            KITCHEN,
+        ),
         step("SubscriptionService/ReplayParked", kitchen.clone(), "replay_parked", ORDERS, KITCHEN),
         step(
             "SubscriptionService/DiscardParked",

@@ -15,6 +15,7 @@ use crate::support::{
     http::{Answer, HttpBroker, get, http_address, post},
     secured::As,
     soon, until,
+    worker::{TestWorker, at_once, publish, reject},
 };
 
 const HOST: (&str, &str) = ("Host", "localhost");
@@ -223,6 +224,49 @@ async fn a_message_is_published_and_a_consumer_sought() {
     let refused = broker.submit(consumer, seek, &[("to", "offset"), ("offset", "9")]).await;
     assert_eq!(refused.status, 400, "{refused:?}");
     assert!(refused.body.contains("value=\"9\""), "what was entered stays: {refused:?}");
+}
+
+#[tokio::test]
+async fn a_subscription_is_shown_and_its_parked_messages_are_replayed_and_discarded() {
+    let broker = HttpBroker::start(&[]).await;
+    let list = "/topics/jobs/subscriptions";
+    broker.calls.topic("jobs").await;
+    assert!(broker.get(list).await.body.contains("has no subscriptions"));
+    let mut worker = TestWorker::subscribe(&broker.calls, "jobs", "pool", at_once()).await;
+    publish(&broker.calls, 5).await;
+    let work = worker.receive_all(4).await;
+    assert_eq!(worker.settle(&work[..3], reject("no <b>picture</b>")).await, 3);
+    let listed = broker.get(list).await;
+    assert!(listed.body.contains("href=\"/topics/jobs/subscriptions/pool\""), "{listed:?}");
+    let oldest = "data-label=\"Unacknowledged\">2</td>";
+    assert!(listed.body.contains(oldest), "{listed:?}");
+
+    let page = "/topics/jobs/subscriptions/pool";
+    let shown = broker.get(page).await;
+    for part in ["no &lt;b&gt;picture", "name=\"offset-1\"", "How it delivers", "With workers"] {
+        assert!(shown.body.contains(part), "{part}: {shown:?}");
+    }
+    assert_eq!(broker.get(&format!("{page}/now")).await.status, 200);
+    let act = "/topics/jobs/subscriptions/pool/parked";
+    let refused = broker.submit(page, act, &[("act", "discard")]).await;
+    assert_eq!(refused.status, 400, "{refused:?}");
+    assert!(refused.body.contains("Choose messages first"), "{refused:?}");
+
+    // Nothing is done before it is confirmed.
+    let asked = broker.submit(page, act, &[("act", "discard"), ("offset-1", "yes")]).await;
+    assert_eq!(asked.status, 200, "{asked:?}");
+    assert!(asked.body.contains("name=\"confirmed\"") && asked.body.contains("name=\"offset-1\""));
+    assert_eq!(worker.describe().await.parked_messages, 3);
+    let fields = [("act", "discard"), ("offset-1", "yes"), ("confirmed", "yes")];
+    let done = broker.submit(page, act, &fields).await;
+    assert_eq!((done.status, &*done.headers["location"]), (303, page));
+    assert_eq!(worker.describe().await.parked_messages, 2);
+    let done = broker.submit(page, act, &[("act", "replay-all"), ("confirmed", "yes")]).await;
+    assert_eq!(done.status, 303, "{done:?}");
+    let described = worker.describe().await;
+    assert_eq!((described.parked_messages, described.retried_messages), (0, 2));
+    assert!(broker.get(page).await.body.contains("There are none."));
+    assert_eq!(broker.get("/topics/jobs/subscriptions/nobody").await.status, 404);
 }
 
 #[tokio::test]

@@ -134,6 +134,7 @@ mod subscription_filters;
 mod subscription_forwarding;
 mod subscription_limits;
 mod subscription_refusals;
+mod subscription_stands;
 mod subscription_streams;
 mod subscriptions;
 mod take_over;

@@ -12,6 +12,7 @@ use crate::support::{
     PRODUCER, PublishStream,
     http::{HttpBroker, Metrics},
     message, root, soon, until,
+    worker::TestWorker,
 };
 
 /// Waits until metrics show something.
@@ -294,6 +295,15 @@ async fn with_all_series() -> HttpBroker {
     calls.topic("orders").await;
     calls.consumer("orders", "billing").await;
     calls.publish("orders", ["one"]).await;
+    let request = trunkline::proto::CreateSubscriptionRequest {
+        topic: "orders".to_owned(),
+        subscription_id: "pool".to_owned(),
+        ..Default::default()
+    };
+    let mut worker = TestWorker::at(&calls.client, "orders", "pool");
+    worker.service().create_subscription(request).await.unwrap();
+    // The broker keeps a quiet one for a minute.
+    assert_eq!(worker.receive(1).await.len(), 1);
     let get = trunkline::proto::GetTopicRequest { topic: "nothing".to_owned() };
     calls.topics().get_topic(get).await.unwrap_err();
     calls.sql().await.batch_execute("vacuum trunkline.batch").await.unwrap();

@@ -64,6 +64,7 @@ async fn rejected_and_worn_out_messages_are_moved_once_and_say_where_they_come_f
         payload: payload.into(),
         key: Some("customer".into()),
         headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        deliver_at: None,
     });
     let request = proto::PublishRequest {
         topic: "jobs".to_owned(),
@@ -276,6 +277,8 @@ async fn a_write_that_is_repeated_appends_nothing_and_one_that_is_fenced_stores_
             delta: Some((number, vec![1])),
             keep_from: 0,
             messages: Vec::new(),
+            reservation: None,
+            lost: None,
             dead_letters: Some(letters.clone()),
         })
     };

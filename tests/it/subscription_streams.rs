@@ -361,4 +361,15 @@ async fn metrics_say_what_becomes_of_messages() {
     })
     .await;
     assert_eq!(metrics.value("trunkline_subscriptions_owned"), 1.0);
+    let of = |metrics: &Metrics, name: &str| {
+        let labels = "{topic=\"jobs\",subscription=\"pool\"}";
+        metrics.get(&format!("trunkline_subscription_{name}{labels}"))
+    };
+    // That is at most about a second old.
+    let metrics = metrics_until("what is left", &broker, |metrics| {
+        of(metrics, "unacknowledged_messages") == Some(1.0)
+    })
+    .await;
+    assert!(of(&metrics, "oldest_unacknowledged_age_seconds").unwrap() > 0.0);
+    assert_eq!(of(&metrics, "lost_messages"), Some(0.0));
 }

@@ -165,6 +165,11 @@ impl Deliveries {
         self.workers.get(&worker).map(|had| had.outstanding).unwrap_or_default()
     }
 
+    /// The workers that have something.
+    pub(crate) fn workers(&self) -> impl Iterator<Item = WorkerId> + '_ {
+        self.workers.keys().copied()
+    }
+
     /// The next deadline, or an earlier time.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, _)| *deadline)

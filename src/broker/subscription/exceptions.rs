@@ -78,6 +78,11 @@ impl Exceptions {
         }
     }
 
+    /// Those that have rows, in the order of their offsets.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = Offset> + '_ {
+        self.by_offset.iter().filter(|(_, it)| it.is_stored).map(|(offset, _)| *offset)
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.by_offset.len()

@@ -1,5 +1,7 @@
 //! Hands messages to the workers that wait for them: first those that are due again, then new ones.
 
+mod standing;
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};

@@ -51,6 +51,13 @@ pub(super) fn allowance(
     })
 }
 
+/// The limit of all workers together that has been reached, if one has.
+pub(super) fn shared_limit(policy: &DeliveryPolicy, all: Outstanding) -> Option<Limit> {
+    let room = shared_room(policy, all);
+    let limits = [(room.messages, Limit::Outstanding), (room.bytes, Limit::OutstandingBytes)];
+    limits.into_iter().find(|(left, _)| *left == 0).map(|(_, limit)| limit)
+}
+
 /// How much more all workers together can have, of which they have some.
 fn shared_room(policy: &DeliveryPolicy, all: Outstanding) -> Outstanding {
     let messages = policy.outstanding_messages.and_then(|most| usize::try_from(most).ok());

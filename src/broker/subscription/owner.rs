@@ -228,7 +228,8 @@ impl Owner {
             }
         }
         let first = first_delivery(lease.epoch());
-        let state = State::new(stored.policy, settled, exceptions, first);
+        let mut state = State::new(stored.policy, settled, exceptions, first);
+        state.continue_lost(stored.lost);
         let Some(StoredReservation { end, left }) = stored.reservation else {
             return Ok((state, storing));
         };
@@ -412,6 +413,7 @@ fn carry_out(
             };
             drop(reply.send(Ok(description)));
         }
+        Command::Stand(reply) => drop(reply.send(Ok(handout.standing(now)))),
     }
 }
 

@@ -1,4 +1,5 @@
-//! What people do with a subscription: messages that were parked, and how messages are delivered.
+//! What people do with a subscription: messages that were parked, how messages are delivered, and from where
+//! on.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::{
     },
     model::{
         ConsumerId, DeliveryPolicy, Epoch, InvalidInput, Offset, Page, PageRequest, ParkedMessage,
-        TopicName,
+        Start, TopicName,
     },
 };
 
@@ -64,6 +65,21 @@ impl Subscriptions {
         self.0.unpark(request, discard).await
     }
 
+    /// Moves a subscription anywhere in the log; returns its new floor. All that it knows of messages is
+    /// forgotten, apart from those that are parked. The owner notices, on whatever broker it is.
+    pub async fn seek(
+        &self,
+        topic: TopicName,
+        subscription: ConsumerId,
+        target: Start,
+    ) -> Result<Offset, Error> {
+        let delivery = &self.0.delivery;
+        if !delivery.catalogue.position(&topic, &subscription).await?.is_shared {
+            return Err(Error::NotASubscription { topic, consumer: subscription });
+        }
+        delivery.seek(&topic, &subscription, target).await
+    }
+
     /// Refuses a policy that the database cannot store.
     pub async fn check_policy(&self, policy: &DeliveryPolicy) -> Result<(), Error> {
         let filter = policy.filter.iter().map(|filter| filter.as_str());
@@ -99,11 +115,11 @@ impl Subscriptions {
         let _turn = self.0.change(&names).await;
         let tries = Tries::begin();
         loop {
-            let Description { key, epoch, policy, .. } = self.0.describe(&names).await?;
-            let policy = change(&policy)?;
+            let Description { key, epoch, policy: before, .. } = self.0.describe(&names).await?;
+            let policy = change(&before)?;
             self.check_policy(&policy).await?;
             // One that was deleted must not keep other settings from being changed.
-            if policy.dead_letter_topic != stands.policy.dead_letter_topic {
+            if policy.dead_letter_topic != before.dead_letter_topic {
                 self.check_dead_letter_topic(&names.0, &policy).await?;
             }
             let (storage, (topic, consumer)) = (&self.0.delivery.storage, &names);

@@ -11,6 +11,7 @@ use crate::{
         subscription::{
             deliveries::{DeliveryId, Outstanding, WorkerId},
             request::{Idle, Received, Settlement, WorkerLimits},
+            standing::Standing,
             storing::{CountOutcome, SettleOutcome},
             unsent::UnsentAnswer,
         },
@@ -36,6 +37,8 @@ pub(super) enum Command {
     SetPolicy { epoch: Epoch, policy: DeliveryPolicy, reply: oneshot::Sender<Result<(), Error>> },
     /// Somebody asks how messages are delivered.
     Describe(oneshot::Sender<Result<Description, Error>>),
+    /// Somebody asks what is left to do, and who works on it.
+    Stand(oneshot::Sender<Result<Standing, Error>>),
 }
 
 /// How a subscription stands.
@@ -140,6 +143,7 @@ impl Command {
             }
             Self::SetPolicy { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::Describe(reply) => drop(reply.send(Err(error.clone()))),
+            Self::Stand(reply) => drop(reply.send(Err(error.clone()))),
             Self::TakeBack(_) | Self::Leave { .. } => {}
         }
     }

@@ -191,6 +191,27 @@ impl Room {
         Ok(owner.send(command(reply)).await.is_ok().then_some(answer))
     }
 
+    /// Asks the owner of a subscription something, if there is one that can answer.
+    pub(super) async fn ask_running<T>(
+        &self,
+        names: &Names,
+        command: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Command,
+    ) -> Option<T> {
+        let owner = self.owners.lock().get(names).cloned()?;
+        let (reply, answer) = oneshot::channel();
+        owner.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()?.ok()
+    }
+
+    /// The subscriptions that have owners here, in order.
+    pub(super) fn running(&self) -> Vec<Names> {
+        let owners = self.owners.lock();
+        let running = owners.iter().filter(|(_, way)| !way.commands.is_closed());
+        let mut running: Vec<Names> = running.map(|(names, _)| names.clone()).collect();
+        running.sort_unstable();
+        running
+    }
+
     /// Sends a command that has no answer to the owner of a subscription, if there is one.
     pub(super) fn send(&self, names: &Names, command: Command) {
         let owner = self.owners.lock().get(names).cloned();
@@ -200,6 +221,11 @@ impl Room {
             let send = async move { drop(owner.commands.send(command).await) };
             self.delivery.calls.spawn(send);
         }
+    }
+
+    /// Where this broker takes calls that others forward to it.
+    pub(super) fn endpoint(&self) -> Option<Arc<Endpoint>> {
+        self.endpoint.get().cloned()
     }
 
     /// Waits for the turn to change what only the database knows of a subscription.
@@ -222,7 +248,7 @@ impl Room {
             writer: self.writer.clone(),
             topic,
             consumer,
-            endpoint: self.endpoint.get().cloned(),
+            endpoint: self.endpoint(),
             commands: received,
         };
         // It works for all its callers, and for none of them in particular.

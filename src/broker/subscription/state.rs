@@ -13,6 +13,8 @@
 //! the death of a broker, its next owner delivers such messages again. If each is delivered exactly once, it
 //! holds them back for a while, as `taking_over` describes.
 
+mod standing;
+
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
@@ -23,7 +25,7 @@ use crate::{
         deliveries::{ALL, Delivered, Deliveries, DeliveryId, Outstanding, WorkerId},
         exceptions::{Exception, Exceptions},
         request::{Settlement, Verdict},
-        reservation::{Held, Reservation, Reservations},
+        reservation::{Held, Reservations},
         settled::Settled,
         unstored::{Row, Unstored, Unwritten},
     },
@@ -43,6 +45,8 @@ pub(crate) struct State {
     pub(super) next: Offset,
     /// Messages before it were removed from the log.
     removed_before: Offset,
+    /// How many of these were not acknowledged.
+    lost: u64,
     pub(super) deliveries: Deliveries,
     pub(super) exceptions: Exceptions,
     pub(super) reservations: Reservations,
@@ -64,6 +68,7 @@ impl State {
             policy,
             next: settled.floor(),
             removed_before: Offset(0),
+            lost: 0,
             settled,
             deliveries: Deliveries::new(first),
             exceptions,
@@ -329,10 +334,11 @@ impl State {
             return;
         }
         self.removed_before = start;
-        self.forget(OffsetRange { start: Offset(0), end: start });
+        let retried = self.forget(OffsetRange { start: Offset(0), end: start });
         // Nothing of it lies beyond the floor then.
-        self.settled.settle(OffsetRange { start: self.settled.floor(), end: start });
+        let open = self.settled.settle(OffsetRange { start: self.settled.floor(), end: start });
         self.unstored.floor_moved = true;
+        self.count_lost(retried + open);
         self.next = self.next.max(start);
     }
 
@@ -341,10 +347,12 @@ impl State {
         self.forget(OffsetRange { start: head, end: ALL.end });
     }
 
-    fn forget(&mut self, range: OffsetRange) {
-        for offset in self.exceptions.remove_range(range) {
-            self.unstored.rows.insert(offset, Row::Removed);
-        }
+    /// Returns how many of them have rows.
+    fn forget(&mut self, range: OffsetRange) -> usize {
+        let removed = self.exceptions.remove_range(range);
+        let count = removed.len();
+        self.unstored.rows.extend(removed.into_iter().map(|offset| (offset, Row::Removed)));
+        count
     }
 
     fn acknowledge(&mut self, offset: Offset) {

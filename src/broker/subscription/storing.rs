@@ -344,7 +344,8 @@ impl Storing {
         state: &State,
         now: Instant,
     ) -> SubscriptionWrite {
-        let (floor, last_row, reservation) = (part.floor, part.last_row(), part.reservation);
+        let (floor, last_row) = (part.floor, part.last_row());
+        let (reservation, lost) = (part.reservation, part.lost);
         let (mut settled, messages, letters) = part.into_changes(now);
         settled.forget_before(floor);
         while self.deltas.front().is_some_and(|(_, end)| *end <= floor) {
@@ -376,6 +377,7 @@ impl Storing {
                 end: reservation.end,
                 left: reservation.until.saturating_duration_since(now),
             }),
+            lost,
             dead_letters: None,
         }
     }

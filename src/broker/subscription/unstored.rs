@@ -19,6 +19,8 @@ pub(crate) struct Unstored {
     pub settled: Changes,
     pub rows: BTreeMap<Offset, Row>,
     pub reservation: Option<Reservation>,
+    /// How many messages were lost in all, if that has changed.
+    pub lost: Option<u64>,
     /// Whether the floor moved without any of these.
     pub floor_moved: bool,
 }
@@ -60,6 +62,8 @@ pub(crate) struct Part {
     pub rows: BTreeMap<Offset, Row>,
     /// What is reserved from now on, if that changes. In the last part, as it counts only once all is stored.
     pub reservation: Option<Reservation>,
+    /// How many messages were lost in all, if that has changed. In the last part, too.
+    pub lost: Option<u64>,
     /// The first message that is not settled, as far as this part and those before it say.
     pub floor: Offset,
 }
@@ -90,8 +94,9 @@ impl PartLimits {
 
 impl Unstored {
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { settled, rows, reservation, floor_moved } = self;
-        settled.is_empty() && rows.is_empty() && reservation.is_none() && !floor_moved
+        let Self { settled, rows, reservation, lost, floor_moved } = self;
+        let says_nothing = reservation.is_none() && lost.is_none() && !floor_moved;
+        says_nothing && settled.is_empty() && rows.is_empty()
     }
 }
 
@@ -118,7 +123,7 @@ impl Unwritten {
 
     /// Cuts the next part off.
     pub(crate) fn cut(&mut self, limits: PartLimits) -> Part {
-        let Unstored { mut settled, mut rows, mut reservation, .. } =
+        let Unstored { mut settled, mut rows, mut reservation, mut lost, .. } =
             std::mem::take(&mut self.unstored);
         let mut taken = Taken::default();
         let first_left = rows.iter().find(|(_, row)| !taken.take(row, limits));
@@ -129,10 +134,14 @@ impl Unwritten {
             held.note(OffsetRange { start: *offset, end: offset.after(1) });
         }
         let floor = held.first().map_or(self.floor, |first| first.min(self.floor));
-        let later = reservation.take_if(|_| !left.is_empty());
-        self.unstored =
-            Unstored { settled: held, rows: left, reservation: later, floor_moved: false };
-        Part { settled, rows, reservation, floor }
+        self.unstored = Unstored {
+            reservation: reservation.take_if(|_| !left.is_empty()),
+            lost: lost.take_if(|_| !left.is_empty()),
+            settled: held,
+            rows: left,
+            floor_moved: false,
+        };
+        Part { settled, rows, reservation, lost, floor }
     }
 }
 

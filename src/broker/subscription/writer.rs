@@ -167,6 +167,7 @@ mod tests {
                 messages: Vec::new(),
                 reservation: None,
                 dead_letters: None,
+                lost: None,
             };
             let (reply, written) = oneshot::channel();
             (Queued { write: Arc::new(write), reply }, written)

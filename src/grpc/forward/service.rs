@@ -152,10 +152,22 @@ impl SubscriptionService for Forwarded {
         Err(not_forwarded())
     }
 
+    /// Says only what the owner alone knows.
     async fn get_subscription(
         &self,
-        _: Request<proto::GetSubscriptionRequest>,
+        request: Request<proto::GetSubscriptionRequest>,
     ) -> Result<Response<proto::GetSubscriptionResponse>, Status> {
+        let proto::GetSubscriptionRequest { topic, subscription_id } = request.into_inner();
+        let (topic, id) = requests::names(&topic, &subscription_id).map_err(refuse)?;
+        let working = self.broker.subscriptions.working(&topic, &id).await;
+        let subscription = Some(answers::working(working));
+        Ok(Response::new(proto::GetSubscriptionResponse { subscription }))
+    }
+
+    async fn seek_subscription(
+        &self,
+        _: Request<proto::SeekSubscriptionRequest>,
+    ) -> Result<Response<proto::SeekSubscriptionResponse>, Status> {
         Err(not_forwarded())
     }
 

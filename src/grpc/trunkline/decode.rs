@@ -276,7 +276,7 @@ fn headers(entries: Vec<HeadersEntry>, deliver_at: Option<Timestamp>) -> Decoded
     in_field("headers", Labels::parse(entries))
 }
 
-/// Four requests name a position in the log, each with a oneof of its own.
+/// Five requests name a position in the log, each with a oneof of its own.
 macro_rules! decode_start {
     ($($name:ident: $oneof:path),*) => {$(
         pub(super) fn $name(start: Option<$oneof>) -> Decoded<Start> {
@@ -295,6 +295,7 @@ decode_start!(
     start: proto::register_consumer_request::Start,
     subscription_start: proto::create_subscription_request::Start,
     seek_target: proto::seek_request::Target,
+    subscription_target: proto::seek_subscription_request::Target,
     read_start: proto::read_messages_request::Start
 );
 

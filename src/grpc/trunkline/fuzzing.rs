@@ -10,7 +10,7 @@ use crate::proto::{self, Bounded, raw::PublishRequest};
 pub fn request(data: &[u8]) {
     let Some((kind, data)) = data.split_first() else { return };
     let data = Bytes::copy_from_slice(data);
-    match kind % 12 {
+    match kind % 13 {
         0 => check(data, decode::decode_publish),
         1 => check(data, |request: Bounded<PublishRequest>| {
             // A stream's requests reuse the names of those before.
@@ -38,6 +38,10 @@ pub fn request(data: &[u8]) {
         10 => check(data, |request: proto::CreateSubscriptionRequest| {
             subscription_requests::policy(request.policy)?;
             decode::subscription_start(request.start)
+        }),
+        11 => check(data, |request: proto::SeekSubscriptionRequest| {
+            subscription_requests::names(&request.topic, &request.subscription_id)?;
+            decode::subscription_target(request.target)
         }),
         _ => check(data, |request| decode::commit(&request)),
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    broker::{DeliveryLimit, Description, Idle, Received, SharedDelivery},
+    broker::{DeliveryLimit, Description, Idle, Received, SharedDelivery, Stands, Working},
     grpc::trunkline::{encode, frames},
     model::{Consumer, DeliveryPolicy, ParkedMessage, Sharing, TopicName},
     proto::{
@@ -28,6 +28,53 @@ pub(in crate::grpc) fn subscription(topic: &TopicName, consumer: Consumer) -> pr
         parked_messages: parked,
         create_time: Some(consumer.created_at.into()),
         owner: encode::owner(consumer.owner),
+        ..Default::default()
+    }
+}
+
+/// A subscription, and what is left to do.
+pub(super) fn subscription_that_stands(
+    topic: &TopicName,
+    consumer: Consumer,
+    Stands { backlog, oldest_at, working }: Stands,
+) -> proto::Subscription {
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let proto::Subscription {
+        outstanding_messages, outstanding_bytes, workers, stalled_by, ..
+    } = self::working(working);
+    proto::Subscription {
+        unacknowledged_messages: Some(number(backlog.unacknowledged)),
+        oldest_unacknowledged_time: oldest_at.map(Into::into),
+        lost_messages: Some(number(backlog.lost)),
+        outstanding_messages,
+        outstanding_bytes,
+        workers,
+        stalled_by,
+        ..subscription(topic, consumer)
+    }
+}
+
+/// What an owner tells another broker of who works on a subscription.
+pub(in crate::grpc) fn working(working: Option<Working>) -> proto::Subscription {
+    let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    let stalled_by = working.and_then(|working| working.stalled_by).map(limit);
+    let outstanding = working.map(|working| working.outstanding);
+    proto::Subscription {
+        outstanding_messages: outstanding.map(|it| number(it.messages)),
+        outstanding_bytes: outstanding.map(|it| number(it.bytes)),
+        workers: working.map(|working| count(working.workers)),
+        stalled_by: stalled_by.unwrap_or_default().into(),
+        ..proto::Subscription::default()
+    }
+}
+
+fn limit(limit: DeliveryLimit) -> ProtoLimit {
+    match limit {
+        DeliveryLimit::WorkerMessages => ProtoLimit::WorkerMessages,
+        DeliveryLimit::WorkerBytes => ProtoLimit::WorkerBytes,
+        DeliveryLimit::Outstanding => ProtoLimit::Outstanding,
+        DeliveryLimit::OutstandingBytes => ProtoLimit::OutstandingBytes,
+        DeliveryLimit::Retried => ProtoLimit::Retried,
     }
 }
 
@@ -82,15 +129,8 @@ pub(in crate::grpc) fn event(received: Received) -> Event {
         Some(Idle::CaughtUp) => return Event::CaughtUp(proto::CaughtUp { head: received.head.0 }),
         Some(Idle::Stalled(limit)) => limit,
     };
-    let limit = match limit {
-        DeliveryLimit::WorkerMessages => ProtoLimit::WorkerMessages,
-        DeliveryLimit::WorkerBytes => ProtoLimit::WorkerBytes,
-        DeliveryLimit::Outstanding => ProtoLimit::Outstanding,
-        DeliveryLimit::OutstandingBytes => ProtoLimit::OutstandingBytes,
-        DeliveryLimit::Retried => ProtoLimit::Retried,
-    };
     Event::Stalled(proto::Stalled {
-        limit: limit.into(),
+        limit: self::limit(limit).into(),
         outstanding_messages: count(outstanding.messages),
         outstanding_bytes: i64::try_from(outstanding.bytes).unwrap_or(i64::MAX),
     })

@@ -1,6 +1,6 @@
 //! `SubscriptionService`: subscriptions, and the workers that share their messages.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -34,6 +34,9 @@ use crate::{
 
 /// The audit's name of the call whose stream may end later.
 const SUBSCRIBE: &str = "trunkline.v1.SubscriptionService/Subscribe";
+
+/// How long the owner of a subscription may take to say how it stands.
+const OWNER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// `SubscriptionService` over a broker. A subscription is a consumer, and registered as one.
 pub struct Workers(pub(crate) Consumers, pub(crate) Arc<Forwarder>);
@@ -128,7 +131,20 @@ impl SubscriptionService for Workers {
         let (topic, id) = requests::names(topic, subscription_id).map_err(refuse)?;
         self.0.permit(&request, &topic, &id).await?;
         let consumer = self.find(&topic, &id).await?;
-        let subscription = Some(answers::subscription(&topic, consumer));
+        let stands = self.0.broker.subscriptions.stands(&topic, &consumer).await;
+        let stands = stands.map_err(refuse)?;
+        let elsewhere = match stands.working {
+            Some(_) => None,
+            None => self.ask_owner(&consumer, request.get_ref()).await,
+        };
+        let mut subscription = answers::subscription_that_stands(&topic, consumer, stands);
+        if let Some(told) = elsewhere {
+            subscription.outstanding_messages = told.outstanding_messages;
+            subscription.outstanding_bytes = told.outstanding_bytes;
+            subscription.workers = told.workers;
+            subscription.stalled_by = told.stalled_by;
+        }
+        let subscription = Some(subscription);
         Ok(Response::new(proto::GetSubscriptionResponse { subscription }))
     }
 
@@ -291,6 +307,26 @@ impl SubscriptionService for Workers {
         Ok(Response::new(proto::UpdateSubscriptionResponse { subscription }))
     }
 
+    async fn seek_subscription(
+        &self,
+        request: Request<proto::SeekSubscriptionRequest>,
+    ) -> Result<Response<proto::SeekSubscriptionResponse>, Status> {
+        let entry = audited::entry(Act::SeekSubscription, &request);
+        let proto::SeekSubscriptionRequest { topic, subscription_id, target } = request.get_ref();
+        let (topic, id) = requests::names(topic, subscription_id).map_err(refuse)?;
+        let target = decode::subscription_target(*target).map_err(refuse)?;
+        self.0.permit(&request, &topic, &id).await?;
+        let (broker, audit) = (self.0.broker.clone(), self.0.audit.clone());
+        let entry = entry.to_registration(&RegistrationKey::consumer(&topic, &id));
+        let sought = async move {
+            let sought = broker.subscriptions.seek(topic, id, target).await;
+            audited::settle(&audit, entry, sought, |floor, entry| entry.with("position", floor))
+                .await
+        };
+        let floor = self.0.audit.finish(sought).await?.0;
+        Ok(Response::new(proto::SeekSubscriptionResponse { floor }))
+    }
+
     async fn list_parked(
         &self,
         request: Request<proto::ListParkedRequest>,
@@ -369,6 +405,20 @@ impl SubscriptionService for Workers {
 }
 
 impl Workers {
+    /// What the owner of a subscription alone knows, if it is another broker and answers.
+    async fn ask_owner(
+        &self,
+        consumer: &Consumer,
+        request: &proto::GetSubscriptionRequest,
+    ) -> Option<proto::Subscription> {
+        let endpoint = self.0.broker.subscriptions.endpoint_of_owner(consumer).await.ok()??;
+        let asking = async {
+            let mut client = self.1.client(endpoint).await?;
+            client.service.get_subscription(request.clone()).await.ok()?.into_inner().subscription
+        };
+        tokio::time::timeout(OWNER_TIMEOUT, asking).await.ok()?
+    }
+
     /// Does something with parked messages, and records that.
     async fn unpark(
         &self,

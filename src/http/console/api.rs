@@ -26,7 +26,9 @@ use crate::{
     http::port::Client,
     proto::{
         access_service_client::AccessServiceClient, consumer_service_client::ConsumerServiceClient,
-        producer_service_client::ProducerServiceClient, topic_service_client::TopicServiceClient,
+        producer_service_client::ProducerServiceClient,
+        subscription_service_client::SubscriptionServiceClient,
+        topic_service_client::TopicServiceClient,
     },
 };
 
@@ -55,6 +57,10 @@ impl Calls {
 
     pub(super) fn consumers(&self) -> ConsumerServiceClient<Self> {
         ConsumerServiceClient::new(self.clone())
+    }
+
+    pub(super) fn subscriptions(&self) -> SubscriptionServiceClient<Self> {
+        SubscriptionServiceClient::new(self.clone())
     }
 
     pub(super) fn access(&self) -> AccessServiceClient<Self> {

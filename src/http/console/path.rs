@@ -18,6 +18,10 @@ pub(super) fn consumer(topic: &str, id: &str) -> String {
     format!("{}/consumers/{}", self::topic(topic), encode(id))
 }
 
+pub(super) fn subscription(topic: &str, id: &str) -> String {
+    format!("{}/subscriptions/{}", self::topic(topic), encode(id))
+}
+
 pub(super) fn message(topic: &str, offset: i64) -> String {
     format!("{}/messages/{offset}", self::topic(topic))
 }

@@ -161,6 +161,10 @@ pub fn table() -> BTreeMap<&'static str, Call> {
             "trunkline.v1.SubscriptionService/UpdateSubscription",
             own(&[Operation::Admin, Operation::Consume], get_consumer),
         ),
+        (
+            "trunkline.v1.SubscriptionService/SeekSubscription",
+            own(&[Operation::Admin, Operation::Consume], get_consumer),
+        ),
         ("trunkline.v1.SubscriptionService/Subscribe", own(CONSUME, subscribe)),
         ("trunkline.v1.SubscriptionService/Receive", own(CONSUME, get_consumer)),
         ("trunkline.v1.SubscriptionService/Settle", own(CONSUME, settle)),

@@ -83,7 +83,7 @@ func (x Stalled_Limit) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Stalled_Limit.Descriptor instead.
 func (Stalled_Limit) EnumDescriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{20, 0}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{22, 0}
 }
 
 // How the messages of a subscription are delivered.
@@ -263,7 +263,31 @@ type Subscription struct {
 	// When it was created.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// The principal that it belongs to; empty if it belongs to nobody.
-	Owner         string `protobuf:"bytes,9,opt,name=owner,proto3" json:"owner,omitempty"`
+	Owner string `protobuf:"bytes,9,opt,name=owner,proto3" json:"owner,omitempty"`
+	// How many messages of the log are not acknowledged: those that workers have,
+	// those that are to be delivered again, and those that were never delivered.
+	// Parked messages do not count, as they are not delivered any more. Messages
+	// that a filter leaves out count until they were looked at.
+	UnacknowledgedMessages *int64 `protobuf:"varint,10,opt,name=unacknowledged_messages,json=unacknowledgedMessages,proto3,oneof" json:"unacknowledged_messages,omitempty"`
+	// When the oldest of these messages was stored; absent if there are none.
+	OldestUnacknowledgedTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=oldest_unacknowledged_time,json=oldestUnacknowledgedTime,proto3" json:"oldest_unacknowledged_time,omitempty"`
+	// How many messages were removed from the log, by retention or a trim, before
+	// they were acknowledged, since the subscription was created or last sought.
+	// Parked messages do not count. Those that a filter would have left out count if
+	// they were not looked at.
+	LostMessages *int64 `protobuf:"varint,12,opt,name=lost_messages,json=lostMessages,proto3,oneof" json:"lost_messages,omitempty"`
+	// How many messages workers have now, and have not settled. Like the three
+	// fields below, it is known to the broker that hands out the messages: it is 0
+	// while no broker does, and absent if another one than the one asked does.
+	OutstandingMessages *int64 `protobuf:"varint,13,opt,name=outstanding_messages,json=outstandingMessages,proto3,oneof" json:"outstanding_messages,omitempty"`
+	// How many bytes these messages take, as they are encoded.
+	OutstandingBytes *int64 `protobuf:"varint,14,opt,name=outstanding_bytes,json=outstandingBytes,proto3,oneof" json:"outstanding_bytes,omitempty"`
+	// How many workers wait for messages or have some. A stream is one worker; each
+	// Receive that waits, or whose messages are not settled, counts as one.
+	Workers *int32 `protobuf:"varint,15,opt,name=workers,proto3,oneof" json:"workers,omitempty"`
+	// What keeps messages that wait from being delivered to any worker now;
+	// LIMIT_UNSPECIFIED if nothing does.
+	StalledBy     Stalled_Limit `protobuf:"varint,16,opt,name=stalled_by,json=stalledBy,proto3,enum=trunkline.v1.Stalled_Limit" json:"stalled_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -359,6 +383,55 @@ func (x *Subscription) GetOwner() string {
 		return x.Owner
 	}
 	return ""
+}
+
+func (x *Subscription) GetUnacknowledgedMessages() int64 {
+	if x != nil && x.UnacknowledgedMessages != nil {
+		return *x.UnacknowledgedMessages
+	}
+	return 0
+}
+
+func (x *Subscription) GetOldestUnacknowledgedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OldestUnacknowledgedTime
+	}
+	return nil
+}
+
+func (x *Subscription) GetLostMessages() int64 {
+	if x != nil && x.LostMessages != nil {
+		return *x.LostMessages
+	}
+	return 0
+}
+
+func (x *Subscription) GetOutstandingMessages() int64 {
+	if x != nil && x.OutstandingMessages != nil {
+		return *x.OutstandingMessages
+	}
+	return 0
+}
+
+func (x *Subscription) GetOutstandingBytes() int64 {
+	if x != nil && x.OutstandingBytes != nil {
+		return *x.OutstandingBytes
+	}
+	return 0
+}
+
+func (x *Subscription) GetWorkers() int32 {
+	if x != nil && x.Workers != nil {
+		return *x.Workers
+	}
+	return 0
+}
+
+func (x *Subscription) GetStalledBy() Stalled_Limit {
+	if x != nil {
+		return x.StalledBy
+	}
+	return Stalled_LIMIT_UNSPECIFIED
 }
 
 // Says which subscription to create, and where it starts.
@@ -994,6 +1067,175 @@ func (x *UpdateSubscriptionResponse) GetSubscription() *Subscription {
 	return nil
 }
 
+// Says where a subscription continues.
+type SeekSubscriptionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The topic's name.
+	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	// The subscription's id.
+	SubscriptionId string `protobuf:"bytes,2,opt,name=subscription_id,json=subscriptionId,proto3" json:"subscription_id,omitempty"`
+	// Where to continue; at the oldest message if none is set.
+	//
+	// Types that are valid to be assigned to Target:
+	//
+	//	*SeekSubscriptionRequest_Edge
+	//	*SeekSubscriptionRequest_Offset
+	//	*SeekSubscriptionRequest_Time
+	Target        isSeekSubscriptionRequest_Target `protobuf_oneof:"target"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeekSubscriptionRequest) Reset() {
+	*x = SeekSubscriptionRequest{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeekSubscriptionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeekSubscriptionRequest) ProtoMessage() {}
+
+func (x *SeekSubscriptionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeekSubscriptionRequest.ProtoReflect.Descriptor instead.
+func (*SeekSubscriptionRequest) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SeekSubscriptionRequest) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *SeekSubscriptionRequest) GetSubscriptionId() string {
+	if x != nil {
+		return x.SubscriptionId
+	}
+	return ""
+}
+
+func (x *SeekSubscriptionRequest) GetTarget() isSeekSubscriptionRequest_Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *SeekSubscriptionRequest) GetEdge() LogEdge {
+	if x != nil {
+		if x, ok := x.Target.(*SeekSubscriptionRequest_Edge); ok {
+			return x.Edge
+		}
+	}
+	return LogEdge_LOG_EDGE_UNSPECIFIED
+}
+
+func (x *SeekSubscriptionRequest) GetOffset() int64 {
+	if x != nil {
+		if x, ok := x.Target.(*SeekSubscriptionRequest_Offset); ok {
+			return x.Offset
+		}
+	}
+	return 0
+}
+
+func (x *SeekSubscriptionRequest) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		if x, ok := x.Target.(*SeekSubscriptionRequest_Time); ok {
+			return x.Time
+		}
+	}
+	return nil
+}
+
+type isSeekSubscriptionRequest_Target interface {
+	isSeekSubscriptionRequest_Target()
+}
+
+type SeekSubscriptionRequest_Edge struct {
+	// At an end of the log.
+	Edge LogEdge `protobuf:"varint,3,opt,name=edge,proto3,enum=trunkline.v1.LogEdge,oneof"`
+}
+
+type SeekSubscriptionRequest_Offset struct {
+	// At this offset, from the topic's first offset to its head.
+	Offset int64 `protobuf:"varint,4,opt,name=offset,proto3,oneof"`
+}
+
+type SeekSubscriptionRequest_Time struct {
+	// At the first message stored at this time or later, or at the head if there
+	// is none. The time must lie in the years 1 to 9999.
+	Time *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3,oneof"`
+}
+
+func (*SeekSubscriptionRequest_Edge) isSeekSubscriptionRequest_Target() {}
+
+func (*SeekSubscriptionRequest_Offset) isSeekSubscriptionRequest_Target() {}
+
+func (*SeekSubscriptionRequest_Time) isSeekSubscriptionRequest_Target() {}
+
+// The subscription has moved.
+type SeekSubscriptionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The subscription's floor now: the first message that is delivered again.
+	Floor         int64 `protobuf:"varint,1,opt,name=floor,proto3" json:"floor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeekSubscriptionResponse) Reset() {
+	*x = SeekSubscriptionResponse{}
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeekSubscriptionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeekSubscriptionResponse) ProtoMessage() {}
+
+func (x *SeekSubscriptionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeekSubscriptionResponse.ProtoReflect.Descriptor instead.
+func (*SeekSubscriptionResponse) Descriptor() ([]byte, []int) {
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SeekSubscriptionResponse) GetFloor() int64 {
+	if x != nil {
+		return x.Floor
+	}
+	return 0
+}
+
 // One request of a worker's stream.
 type SubscribeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1011,7 +1253,7 @@ type SubscribeRequest struct {
 
 func (x *SubscribeRequest) Reset() {
 	*x = SubscribeRequest{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[12]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1265,7 @@ func (x *SubscribeRequest) String() string {
 func (*SubscribeRequest) ProtoMessage() {}
 
 func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[12]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1278,7 @@ func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeRequest.ProtoReflect.Descriptor instead.
 func (*SubscribeRequest) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{12}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SubscribeRequest) GetRequest() isSubscribeRequest_Request {
@@ -1124,7 +1366,7 @@ type OpenSubscription struct {
 
 func (x *OpenSubscription) Reset() {
 	*x = OpenSubscription{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[13]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1378,7 @@ func (x *OpenSubscription) String() string {
 func (*OpenSubscription) ProtoMessage() {}
 
 func (x *OpenSubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[13]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1391,7 @@ func (x *OpenSubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSubscription.ProtoReflect.Descriptor instead.
 func (*OpenSubscription) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{13}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *OpenSubscription) GetTopic() string {
@@ -1207,7 +1449,7 @@ type SettleMessages struct {
 
 func (x *SettleMessages) Reset() {
 	*x = SettleMessages{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[14]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1461,7 @@ func (x *SettleMessages) String() string {
 func (*SettleMessages) ProtoMessage() {}
 
 func (x *SettleMessages) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[14]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1474,7 @@ func (x *SettleMessages) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleMessages.ProtoReflect.Descriptor instead.
 func (*SettleMessages) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{14}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SettleMessages) GetSettlements() []*Settlement {
@@ -1258,7 +1500,7 @@ type StopDelivery struct {
 
 func (x *StopDelivery) Reset() {
 	*x = StopDelivery{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[15]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1512,7 @@ func (x *StopDelivery) String() string {
 func (*StopDelivery) ProtoMessage() {}
 
 func (x *StopDelivery) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[15]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1525,7 @@ func (x *StopDelivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopDelivery.ProtoReflect.Descriptor instead.
 func (*StopDelivery) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{15}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{17}
 }
 
 // One event of a worker's stream.
@@ -1306,7 +1548,7 @@ type SubscribeResponse struct {
 
 func (x *SubscribeResponse) Reset() {
 	*x = SubscribeResponse{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[16]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1560,7 @@ func (x *SubscribeResponse) String() string {
 func (*SubscribeResponse) ProtoMessage() {}
 
 func (x *SubscribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[16]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1573,7 @@ func (x *SubscribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeResponse.ProtoReflect.Descriptor instead.
 func (*SubscribeResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{16}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SubscribeResponse) GetEvent() isSubscribeResponse_Event {
@@ -1458,7 +1700,7 @@ type SubscriptionAttached struct {
 
 func (x *SubscriptionAttached) Reset() {
 	*x = SubscriptionAttached{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[17]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +1712,7 @@ func (x *SubscriptionAttached) String() string {
 func (*SubscriptionAttached) ProtoMessage() {}
 
 func (x *SubscriptionAttached) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[17]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +1725,7 @@ func (x *SubscriptionAttached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionAttached.ProtoReflect.Descriptor instead.
 func (*SubscriptionAttached) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{17}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SubscriptionAttached) GetPolicy() *DeliveryPolicy {
@@ -1519,7 +1761,7 @@ type Deliveries struct {
 
 func (x *Deliveries) Reset() {
 	*x = Deliveries{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[18]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1531,7 +1773,7 @@ func (x *Deliveries) String() string {
 func (*Deliveries) ProtoMessage() {}
 
 func (x *Deliveries) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[18]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1544,7 +1786,7 @@ func (x *Deliveries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deliveries.ProtoReflect.Descriptor instead.
 func (*Deliveries) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{18}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Deliveries) GetDeliveries() []*Delivery {
@@ -1563,7 +1805,7 @@ type SubscriptionHeartbeat struct {
 
 func (x *SubscriptionHeartbeat) Reset() {
 	*x = SubscriptionHeartbeat{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[19]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1575,7 +1817,7 @@ func (x *SubscriptionHeartbeat) String() string {
 func (*SubscriptionHeartbeat) ProtoMessage() {}
 
 func (x *SubscriptionHeartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[19]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1588,7 +1830,7 @@ func (x *SubscriptionHeartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionHeartbeat.ProtoReflect.Descriptor instead.
 func (*SubscriptionHeartbeat) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{19}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{21}
 }
 
 // Why messages that wait are not delivered.
@@ -1606,7 +1848,7 @@ type Stalled struct {
 
 func (x *Stalled) Reset() {
 	*x = Stalled{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[20]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1618,7 +1860,7 @@ func (x *Stalled) String() string {
 func (*Stalled) ProtoMessage() {}
 
 func (x *Stalled) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[20]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1631,7 +1873,7 @@ func (x *Stalled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stalled.ProtoReflect.Descriptor instead.
 func (*Stalled) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{20}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Stalled) GetLimit() Stalled_Limit {
@@ -1670,7 +1912,7 @@ type Settled struct {
 
 func (x *Settled) Reset() {
 	*x = Settled{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[21]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1682,7 +1924,7 @@ func (x *Settled) String() string {
 func (*Settled) ProtoMessage() {}
 
 func (x *Settled) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[21]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1695,7 +1937,7 @@ func (x *Settled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settled.ProtoReflect.Descriptor instead.
 func (*Settled) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{21}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Settled) GetRequestId() int64 {
@@ -1732,7 +1974,7 @@ type ReceiveRequest struct {
 
 func (x *ReceiveRequest) Reset() {
 	*x = ReceiveRequest{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[22]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +1986,7 @@ func (x *ReceiveRequest) String() string {
 func (*ReceiveRequest) ProtoMessage() {}
 
 func (x *ReceiveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[22]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +1999,7 @@ func (x *ReceiveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveRequest.ProtoReflect.Descriptor instead.
 func (*ReceiveRequest) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{22}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReceiveRequest) GetTopic() string {
@@ -1802,7 +2044,7 @@ type ReceiveResponse struct {
 
 func (x *ReceiveResponse) Reset() {
 	*x = ReceiveResponse{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[23]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1814,7 +2056,7 @@ func (x *ReceiveResponse) String() string {
 func (*ReceiveResponse) ProtoMessage() {}
 
 func (x *ReceiveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[23]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1827,7 +2069,7 @@ func (x *ReceiveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveResponse.ProtoReflect.Descriptor instead.
 func (*ReceiveResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{23}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReceiveResponse) GetDeliveries() []*Delivery {
@@ -1859,7 +2101,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[24]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1871,7 +2113,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[24]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1884,7 +2126,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{24}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Delivery) GetDelivery() int64 {
@@ -1923,7 +2165,7 @@ type SettleRequest struct {
 
 func (x *SettleRequest) Reset() {
 	*x = SettleRequest{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[25]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1935,7 +2177,7 @@ func (x *SettleRequest) String() string {
 func (*SettleRequest) ProtoMessage() {}
 
 func (x *SettleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[25]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1948,7 +2190,7 @@ func (x *SettleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleRequest.ProtoReflect.Descriptor instead.
 func (*SettleRequest) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{25}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SettleRequest) GetTopic() string {
@@ -1998,7 +2240,7 @@ type Settlement struct {
 
 func (x *Settlement) Reset() {
 	*x = Settlement{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[26]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2010,7 +2252,7 @@ func (x *Settlement) String() string {
 func (*Settlement) ProtoMessage() {}
 
 func (x *Settlement) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[26]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2023,7 +2265,7 @@ func (x *Settlement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settlement.ProtoReflect.Descriptor instead.
 func (*Settlement) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{26}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Settlement) GetDelivery() int64 {
@@ -2151,7 +2393,7 @@ type OffsetRange struct {
 
 func (x *OffsetRange) Reset() {
 	*x = OffsetRange{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[27]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2163,7 +2405,7 @@ func (x *OffsetRange) String() string {
 func (*OffsetRange) ProtoMessage() {}
 
 func (x *OffsetRange) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[27]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2176,7 +2418,7 @@ func (x *OffsetRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffsetRange.ProtoReflect.Descriptor instead.
 func (*OffsetRange) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{27}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *OffsetRange) GetFirstOffset() int64 {
@@ -2202,7 +2444,7 @@ type Acknowledge struct {
 
 func (x *Acknowledge) Reset() {
 	*x = Acknowledge{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[28]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2214,7 +2456,7 @@ func (x *Acknowledge) String() string {
 func (*Acknowledge) ProtoMessage() {}
 
 func (x *Acknowledge) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[28]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2227,7 +2469,7 @@ func (x *Acknowledge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledge.ProtoReflect.Descriptor instead.
 func (*Acknowledge) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{28}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{30}
 }
 
 // Messages are delivered again.
@@ -2242,7 +2484,7 @@ type Retry struct {
 
 func (x *Retry) Reset() {
 	*x = Retry{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[29]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2254,7 +2496,7 @@ func (x *Retry) String() string {
 func (*Retry) ProtoMessage() {}
 
 func (x *Retry) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[29]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2267,7 +2509,7 @@ func (x *Retry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retry.ProtoReflect.Descriptor instead.
 func (*Retry) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{29}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Retry) GetDelay() *durationpb.Duration {
@@ -2288,7 +2530,7 @@ type Reject struct {
 
 func (x *Reject) Reset() {
 	*x = Reject{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[30]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2300,7 +2542,7 @@ func (x *Reject) String() string {
 func (*Reject) ProtoMessage() {}
 
 func (x *Reject) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[30]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2313,7 +2555,7 @@ func (x *Reject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reject.ProtoReflect.Descriptor instead.
 func (*Reject) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{30}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Reject) GetReason() string {
@@ -2335,7 +2577,7 @@ type Extend struct {
 
 func (x *Extend) Reset() {
 	*x = Extend{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[31]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2347,7 +2589,7 @@ func (x *Extend) String() string {
 func (*Extend) ProtoMessage() {}
 
 func (x *Extend) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[31]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2360,7 +2602,7 @@ func (x *Extend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Extend.ProtoReflect.Descriptor instead.
 func (*Extend) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{31}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Extend) GetBy() *durationpb.Duration {
@@ -2380,7 +2622,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[32]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2392,7 +2634,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[32]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2405,7 +2647,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{32}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{34}
 }
 
 // What came of the settlements.
@@ -2421,7 +2663,7 @@ type SettleResponse struct {
 
 func (x *SettleResponse) Reset() {
 	*x = SettleResponse{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[33]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2433,7 +2675,7 @@ func (x *SettleResponse) String() string {
 func (*SettleResponse) ProtoMessage() {}
 
 func (x *SettleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[33]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2446,7 +2688,7 @@ func (x *SettleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleResponse.ProtoReflect.Descriptor instead.
 func (*SettleResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{33}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SettleResponse) GetApplied() []int32 {
@@ -2474,7 +2716,7 @@ type ListParkedRequest struct {
 
 func (x *ListParkedRequest) Reset() {
 	*x = ListParkedRequest{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[34]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2486,7 +2728,7 @@ func (x *ListParkedRequest) String() string {
 func (*ListParkedRequest) ProtoMessage() {}
 
 func (x *ListParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[34]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2499,7 +2741,7 @@ func (x *ListParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListParkedRequest.ProtoReflect.Descriptor instead.
 func (*ListParkedRequest) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{34}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListParkedRequest) GetTopic() string {
@@ -2543,7 +2785,7 @@ type ListParkedResponse struct {
 
 func (x *ListParkedResponse) Reset() {
 	*x = ListParkedResponse{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[35]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2555,7 +2797,7 @@ func (x *ListParkedResponse) String() string {
 func (*ListParkedResponse) ProtoMessage() {}
 
 func (x *ListParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[35]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2568,7 +2810,7 @@ func (x *ListParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListParkedResponse.ProtoReflect.Descriptor instead.
 func (*ListParkedResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{35}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListParkedResponse) GetMessages() []*ParkedMessage {
@@ -2602,7 +2844,7 @@ type ParkedMessage struct {
 
 func (x *ParkedMessage) Reset() {
 	*x = ParkedMessage{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[36]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2614,7 +2856,7 @@ func (x *ParkedMessage) String() string {
 func (*ParkedMessage) ProtoMessage() {}
 
 func (x *ParkedMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[36]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2627,7 +2869,7 @@ func (x *ParkedMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedMessage.ProtoReflect.Descriptor instead.
 func (*ParkedMessage) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{36}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ParkedMessage) GetOffset() int64 {
@@ -2676,7 +2918,7 @@ type ReplayParkedRequest struct {
 
 func (x *ReplayParkedRequest) Reset() {
 	*x = ReplayParkedRequest{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[37]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2688,7 +2930,7 @@ func (x *ReplayParkedRequest) String() string {
 func (*ReplayParkedRequest) ProtoMessage() {}
 
 func (x *ReplayParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[37]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2701,7 +2943,7 @@ func (x *ReplayParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayParkedRequest.ProtoReflect.Descriptor instead.
 func (*ReplayParkedRequest) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{37}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ReplayParkedRequest) GetTopic() string {
@@ -2745,7 +2987,7 @@ type ReplayParkedResponse struct {
 
 func (x *ReplayParkedResponse) Reset() {
 	*x = ReplayParkedResponse{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[38]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2757,7 +2999,7 @@ func (x *ReplayParkedResponse) String() string {
 func (*ReplayParkedResponse) ProtoMessage() {}
 
 func (x *ReplayParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[38]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2770,7 +3012,7 @@ func (x *ReplayParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayParkedResponse.ProtoReflect.Descriptor instead.
 func (*ReplayParkedResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{38}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReplayParkedResponse) GetReplayed() int32 {
@@ -2805,7 +3047,7 @@ type DiscardParkedRequest struct {
 
 func (x *DiscardParkedRequest) Reset() {
 	*x = DiscardParkedRequest{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[39]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2817,7 +3059,7 @@ func (x *DiscardParkedRequest) String() string {
 func (*DiscardParkedRequest) ProtoMessage() {}
 
 func (x *DiscardParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[39]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2830,7 +3072,7 @@ func (x *DiscardParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardParkedRequest.ProtoReflect.Descriptor instead.
 func (*DiscardParkedRequest) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{39}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DiscardParkedRequest) GetTopic() string {
@@ -2874,7 +3116,7 @@ type DiscardParkedResponse struct {
 
 func (x *DiscardParkedResponse) Reset() {
 	*x = DiscardParkedResponse{}
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[40]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2886,7 +3128,7 @@ func (x *DiscardParkedResponse) String() string {
 func (*DiscardParkedResponse) ProtoMessage() {}
 
 func (x *DiscardParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trunkline_v1_subscription_proto_msgTypes[40]
+	mi := &file_trunkline_v1_subscription_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2899,7 +3141,7 @@ func (x *DiscardParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscardParkedResponse.ProtoReflect.Descriptor instead.
 func (*DiscardParkedResponse) Descriptor() ([]byte, []int) {
-	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{40}
+	return file_trunkline_v1_subscription_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DiscardParkedResponse) GetDiscarded() int32 {
@@ -2934,7 +3176,7 @@ const file_trunkline_v1_subscription_proto_rawDesc = "" +
 	"\x18max_outstanding_messages\x18\b \x01(\x05R\x16maxOutstandingMessages\x122\n" +
 	"\x15max_outstanding_bytes\x18\t \x01(\x03R\x13maxOutstandingBytes\x12$\n" +
 	"\x0eordered_by_key\x18\n" +
-	" \x01(\bR\forderedByKey\"\xd4\x02\n" +
+	" \x01(\bR\forderedByKey\"\xc4\x06\n" +
 	"\fSubscription\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12'\n" +
 	"\x0fsubscription_id\x18\x02 \x01(\tR\x0esubscriptionId\x124\n" +
@@ -2945,7 +3187,22 @@ const file_trunkline_v1_subscription_proto_rawDesc = "" +
 	"\x0fparked_messages\x18\a \x01(\x03R\x0eparkedMessages\x12;\n" +
 	"\vcreate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x14\n" +
-	"\x05owner\x18\t \x01(\tR\x05owner\"\xb1\x02\n" +
+	"\x05owner\x18\t \x01(\tR\x05owner\x12<\n" +
+	"\x17unacknowledged_messages\x18\n" +
+	" \x01(\x03H\x00R\x16unacknowledgedMessages\x88\x01\x01\x12X\n" +
+	"\x1aoldest_unacknowledged_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x18oldestUnacknowledgedTime\x12(\n" +
+	"\rlost_messages\x18\f \x01(\x03H\x01R\flostMessages\x88\x01\x01\x126\n" +
+	"\x14outstanding_messages\x18\r \x01(\x03H\x02R\x13outstandingMessages\x88\x01\x01\x120\n" +
+	"\x11outstanding_bytes\x18\x0e \x01(\x03H\x03R\x10outstandingBytes\x88\x01\x01\x12\x1d\n" +
+	"\aworkers\x18\x0f \x01(\x05H\x04R\aworkers\x88\x01\x01\x12:\n" +
+	"\n" +
+	"stalled_by\x18\x10 \x01(\x0e2\x1b.trunkline.v1.Stalled.LimitR\tstalledByB\x1a\n" +
+	"\x18_unacknowledged_messagesB\x10\n" +
+	"\x0e_lost_messagesB\x17\n" +
+	"\x15_outstanding_messagesB\x14\n" +
+	"\x12_outstanding_bytesB\n" +
+	"\n" +
+	"\b_workers\"\xb1\x02\n" +
 	"\x19CreateSubscriptionRequest\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12'\n" +
 	"\x0fsubscription_id\x18\x02 \x01(\tR\x0esubscriptionId\x124\n" +
@@ -2983,7 +3240,16 @@ const file_trunkline_v1_subscription_proto_rawDesc = "" +
 	"\vupdate_mask\x18\x04 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
 	"updateMask\"\\\n" +
 	"\x1aUpdateSubscriptionResponse\x12>\n" +
-	"\fsubscription\x18\x01 \x01(\v2\x1a.trunkline.v1.SubscriptionR\fsubscription\"\xbd\x01\n" +
+	"\fsubscription\x18\x01 \x01(\v2\x1a.trunkline.v1.SubscriptionR\fsubscription\"\xdb\x01\n" +
+	"\x17SeekSubscriptionRequest\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12'\n" +
+	"\x0fsubscription_id\x18\x02 \x01(\tR\x0esubscriptionId\x12+\n" +
+	"\x04edge\x18\x03 \x01(\x0e2\x15.trunkline.v1.LogEdgeH\x00R\x04edge\x12\x18\n" +
+	"\x06offset\x18\x04 \x01(\x03H\x00R\x06offset\x120\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x04timeB\b\n" +
+	"\x06target\"0\n" +
+	"\x18SeekSubscriptionResponse\x12\x14\n" +
+	"\x05floor\x18\x01 \x01(\x03R\x05floor\"\xbd\x01\n" +
 	"\x10SubscribeRequest\x124\n" +
 	"\x04open\x18\x01 \x01(\v2\x1e.trunkline.v1.OpenSubscriptionH\x00R\x04open\x126\n" +
 	"\x06settle\x18\x02 \x01(\v2\x1c.trunkline.v1.SettleMessagesH\x00R\x06settle\x120\n" +
@@ -3107,13 +3373,14 @@ const file_trunkline_v1_subscription_proto_rawDesc = "" +
 	"\x06ranges\x18\x04 \x03(\v2\x19.trunkline.v1.OffsetRangeR\x06ranges\"P\n" +
 	"\x15DiscardParkedResponse\x12\x1c\n" +
 	"\tdiscarded\x18\x01 \x01(\x05R\tdiscarded\x12\x19\n" +
-	"\bhas_more\x18\x02 \x01(\bR\ahasMore2\xf7\a\n" +
+	"\bhas_more\x18\x02 \x01(\bR\ahasMore2\xda\b\n" +
 	"\x13SubscriptionService\x12g\n" +
 	"\x12CreateSubscription\x12'.trunkline.v1.CreateSubscriptionRequest\x1a(.trunkline.v1.CreateSubscriptionResponse\x12g\n" +
 	"\x12DeleteSubscription\x12'.trunkline.v1.DeleteSubscriptionRequest\x1a(.trunkline.v1.DeleteSubscriptionResponse\x12d\n" +
 	"\x11ListSubscriptions\x12&.trunkline.v1.ListSubscriptionsRequest\x1a'.trunkline.v1.ListSubscriptionsResponse\x12^\n" +
 	"\x0fGetSubscription\x12$.trunkline.v1.GetSubscriptionRequest\x1a%.trunkline.v1.GetSubscriptionResponse\x12g\n" +
-	"\x12UpdateSubscription\x12'.trunkline.v1.UpdateSubscriptionRequest\x1a(.trunkline.v1.UpdateSubscriptionResponse\x12P\n" +
+	"\x12UpdateSubscription\x12'.trunkline.v1.UpdateSubscriptionRequest\x1a(.trunkline.v1.UpdateSubscriptionResponse\x12a\n" +
+	"\x10SeekSubscription\x12%.trunkline.v1.SeekSubscriptionRequest\x1a&.trunkline.v1.SeekSubscriptionResponse\x12P\n" +
 	"\tSubscribe\x12\x1e.trunkline.v1.SubscribeRequest\x1a\x1f.trunkline.v1.SubscribeResponse(\x010\x01\x12F\n" +
 	"\aReceive\x12\x1c.trunkline.v1.ReceiveRequest\x1a\x1d.trunkline.v1.ReceiveResponse\x12C\n" +
 	"\x06Settle\x12\x1b.trunkline.v1.SettleRequest\x1a\x1c.trunkline.v1.SettleResponse\x12O\n" +
@@ -3136,7 +3403,7 @@ func file_trunkline_v1_subscription_proto_rawDescGZIP() []byte {
 }
 
 var file_trunkline_v1_subscription_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_trunkline_v1_subscription_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_trunkline_v1_subscription_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_trunkline_v1_subscription_proto_goTypes = []any{
 	(Stalled_Limit)(0),                 // 0: trunkline.v1.Stalled.Limit
 	(*DeliveryPolicy)(nil),             // 1: trunkline.v1.DeliveryPolicy
@@ -3151,114 +3418,122 @@ var file_trunkline_v1_subscription_proto_goTypes = []any{
 	(*GetSubscriptionResponse)(nil),    // 10: trunkline.v1.GetSubscriptionResponse
 	(*UpdateSubscriptionRequest)(nil),  // 11: trunkline.v1.UpdateSubscriptionRequest
 	(*UpdateSubscriptionResponse)(nil), // 12: trunkline.v1.UpdateSubscriptionResponse
-	(*SubscribeRequest)(nil),           // 13: trunkline.v1.SubscribeRequest
-	(*OpenSubscription)(nil),           // 14: trunkline.v1.OpenSubscription
-	(*SettleMessages)(nil),             // 15: trunkline.v1.SettleMessages
-	(*StopDelivery)(nil),               // 16: trunkline.v1.StopDelivery
-	(*SubscribeResponse)(nil),          // 17: trunkline.v1.SubscribeResponse
-	(*SubscriptionAttached)(nil),       // 18: trunkline.v1.SubscriptionAttached
-	(*Deliveries)(nil),                 // 19: trunkline.v1.Deliveries
-	(*SubscriptionHeartbeat)(nil),      // 20: trunkline.v1.SubscriptionHeartbeat
-	(*Stalled)(nil),                    // 21: trunkline.v1.Stalled
-	(*Settled)(nil),                    // 22: trunkline.v1.Settled
-	(*ReceiveRequest)(nil),             // 23: trunkline.v1.ReceiveRequest
-	(*ReceiveResponse)(nil),            // 24: trunkline.v1.ReceiveResponse
-	(*Delivery)(nil),                   // 25: trunkline.v1.Delivery
-	(*SettleRequest)(nil),              // 26: trunkline.v1.SettleRequest
-	(*Settlement)(nil),                 // 27: trunkline.v1.Settlement
-	(*OffsetRange)(nil),                // 28: trunkline.v1.OffsetRange
-	(*Acknowledge)(nil),                // 29: trunkline.v1.Acknowledge
-	(*Retry)(nil),                      // 30: trunkline.v1.Retry
-	(*Reject)(nil),                     // 31: trunkline.v1.Reject
-	(*Extend)(nil),                     // 32: trunkline.v1.Extend
-	(*Release)(nil),                    // 33: trunkline.v1.Release
-	(*SettleResponse)(nil),             // 34: trunkline.v1.SettleResponse
-	(*ListParkedRequest)(nil),          // 35: trunkline.v1.ListParkedRequest
-	(*ListParkedResponse)(nil),         // 36: trunkline.v1.ListParkedResponse
-	(*ParkedMessage)(nil),              // 37: trunkline.v1.ParkedMessage
-	(*ReplayParkedRequest)(nil),        // 38: trunkline.v1.ReplayParkedRequest
-	(*ReplayParkedResponse)(nil),       // 39: trunkline.v1.ReplayParkedResponse
-	(*DiscardParkedRequest)(nil),       // 40: trunkline.v1.DiscardParkedRequest
-	(*DiscardParkedResponse)(nil),      // 41: trunkline.v1.DiscardParkedResponse
-	(*durationpb.Duration)(nil),        // 42: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),      // 43: google.protobuf.Timestamp
-	(LogEdge)(0),                       // 44: trunkline.v1.LogEdge
-	(*fieldmaskpb.FieldMask)(nil),      // 45: google.protobuf.FieldMask
-	(*CaughtUp)(nil),                   // 46: trunkline.v1.CaughtUp
-	(*MessageBatch)(nil),               // 47: trunkline.v1.MessageBatch
+	(*SeekSubscriptionRequest)(nil),    // 13: trunkline.v1.SeekSubscriptionRequest
+	(*SeekSubscriptionResponse)(nil),   // 14: trunkline.v1.SeekSubscriptionResponse
+	(*SubscribeRequest)(nil),           // 15: trunkline.v1.SubscribeRequest
+	(*OpenSubscription)(nil),           // 16: trunkline.v1.OpenSubscription
+	(*SettleMessages)(nil),             // 17: trunkline.v1.SettleMessages
+	(*StopDelivery)(nil),               // 18: trunkline.v1.StopDelivery
+	(*SubscribeResponse)(nil),          // 19: trunkline.v1.SubscribeResponse
+	(*SubscriptionAttached)(nil),       // 20: trunkline.v1.SubscriptionAttached
+	(*Deliveries)(nil),                 // 21: trunkline.v1.Deliveries
+	(*SubscriptionHeartbeat)(nil),      // 22: trunkline.v1.SubscriptionHeartbeat
+	(*Stalled)(nil),                    // 23: trunkline.v1.Stalled
+	(*Settled)(nil),                    // 24: trunkline.v1.Settled
+	(*ReceiveRequest)(nil),             // 25: trunkline.v1.ReceiveRequest
+	(*ReceiveResponse)(nil),            // 26: trunkline.v1.ReceiveResponse
+	(*Delivery)(nil),                   // 27: trunkline.v1.Delivery
+	(*SettleRequest)(nil),              // 28: trunkline.v1.SettleRequest
+	(*Settlement)(nil),                 // 29: trunkline.v1.Settlement
+	(*OffsetRange)(nil),                // 30: trunkline.v1.OffsetRange
+	(*Acknowledge)(nil),                // 31: trunkline.v1.Acknowledge
+	(*Retry)(nil),                      // 32: trunkline.v1.Retry
+	(*Reject)(nil),                     // 33: trunkline.v1.Reject
+	(*Extend)(nil),                     // 34: trunkline.v1.Extend
+	(*Release)(nil),                    // 35: trunkline.v1.Release
+	(*SettleResponse)(nil),             // 36: trunkline.v1.SettleResponse
+	(*ListParkedRequest)(nil),          // 37: trunkline.v1.ListParkedRequest
+	(*ListParkedResponse)(nil),         // 38: trunkline.v1.ListParkedResponse
+	(*ParkedMessage)(nil),              // 39: trunkline.v1.ParkedMessage
+	(*ReplayParkedRequest)(nil),        // 40: trunkline.v1.ReplayParkedRequest
+	(*ReplayParkedResponse)(nil),       // 41: trunkline.v1.ReplayParkedResponse
+	(*DiscardParkedRequest)(nil),       // 42: trunkline.v1.DiscardParkedRequest
+	(*DiscardParkedResponse)(nil),      // 43: trunkline.v1.DiscardParkedResponse
+	(*durationpb.Duration)(nil),        // 44: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 45: google.protobuf.Timestamp
+	(LogEdge)(0),                       // 46: trunkline.v1.LogEdge
+	(*fieldmaskpb.FieldMask)(nil),      // 47: google.protobuf.FieldMask
+	(*CaughtUp)(nil),                   // 48: trunkline.v1.CaughtUp
+	(*MessageBatch)(nil),               // 49: trunkline.v1.MessageBatch
 }
 var file_trunkline_v1_subscription_proto_depIdxs = []int32{
-	42, // 0: trunkline.v1.DeliveryPolicy.ack_deadline:type_name -> google.protobuf.Duration
-	42, // 1: trunkline.v1.DeliveryPolicy.min_backoff:type_name -> google.protobuf.Duration
-	42, // 2: trunkline.v1.DeliveryPolicy.max_backoff:type_name -> google.protobuf.Duration
+	44, // 0: trunkline.v1.DeliveryPolicy.ack_deadline:type_name -> google.protobuf.Duration
+	44, // 1: trunkline.v1.DeliveryPolicy.min_backoff:type_name -> google.protobuf.Duration
+	44, // 2: trunkline.v1.DeliveryPolicy.max_backoff:type_name -> google.protobuf.Duration
 	1,  // 3: trunkline.v1.Subscription.policy:type_name -> trunkline.v1.DeliveryPolicy
-	43, // 4: trunkline.v1.Subscription.create_time:type_name -> google.protobuf.Timestamp
-	1,  // 5: trunkline.v1.CreateSubscriptionRequest.policy:type_name -> trunkline.v1.DeliveryPolicy
-	44, // 6: trunkline.v1.CreateSubscriptionRequest.edge:type_name -> trunkline.v1.LogEdge
-	43, // 7: trunkline.v1.CreateSubscriptionRequest.time:type_name -> google.protobuf.Timestamp
-	2,  // 8: trunkline.v1.CreateSubscriptionResponse.subscription:type_name -> trunkline.v1.Subscription
-	2,  // 9: trunkline.v1.ListSubscriptionsResponse.subscriptions:type_name -> trunkline.v1.Subscription
-	2,  // 10: trunkline.v1.GetSubscriptionResponse.subscription:type_name -> trunkline.v1.Subscription
-	1,  // 11: trunkline.v1.UpdateSubscriptionRequest.policy:type_name -> trunkline.v1.DeliveryPolicy
-	45, // 12: trunkline.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
-	2,  // 13: trunkline.v1.UpdateSubscriptionResponse.subscription:type_name -> trunkline.v1.Subscription
-	14, // 14: trunkline.v1.SubscribeRequest.open:type_name -> trunkline.v1.OpenSubscription
-	15, // 15: trunkline.v1.SubscribeRequest.settle:type_name -> trunkline.v1.SettleMessages
-	16, // 16: trunkline.v1.SubscribeRequest.stop:type_name -> trunkline.v1.StopDelivery
-	42, // 17: trunkline.v1.OpenSubscription.heartbeat_interval:type_name -> google.protobuf.Duration
-	27, // 18: trunkline.v1.SettleMessages.settlements:type_name -> trunkline.v1.Settlement
-	18, // 19: trunkline.v1.SubscribeResponse.attached:type_name -> trunkline.v1.SubscriptionAttached
-	19, // 20: trunkline.v1.SubscribeResponse.deliveries:type_name -> trunkline.v1.Deliveries
-	46, // 21: trunkline.v1.SubscribeResponse.caught_up:type_name -> trunkline.v1.CaughtUp
-	20, // 22: trunkline.v1.SubscribeResponse.heartbeat:type_name -> trunkline.v1.SubscriptionHeartbeat
-	21, // 23: trunkline.v1.SubscribeResponse.stalled:type_name -> trunkline.v1.Stalled
-	22, // 24: trunkline.v1.SubscribeResponse.settled:type_name -> trunkline.v1.Settled
-	1,  // 25: trunkline.v1.SubscriptionAttached.policy:type_name -> trunkline.v1.DeliveryPolicy
-	25, // 26: trunkline.v1.Deliveries.deliveries:type_name -> trunkline.v1.Delivery
-	0,  // 27: trunkline.v1.Stalled.limit:type_name -> trunkline.v1.Stalled.Limit
-	42, // 28: trunkline.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
-	25, // 29: trunkline.v1.ReceiveResponse.deliveries:type_name -> trunkline.v1.Delivery
-	47, // 30: trunkline.v1.Delivery.batch:type_name -> trunkline.v1.MessageBatch
-	27, // 31: trunkline.v1.SettleRequest.settlements:type_name -> trunkline.v1.Settlement
-	28, // 32: trunkline.v1.Settlement.ranges:type_name -> trunkline.v1.OffsetRange
-	29, // 33: trunkline.v1.Settlement.acknowledge:type_name -> trunkline.v1.Acknowledge
-	30, // 34: trunkline.v1.Settlement.retry:type_name -> trunkline.v1.Retry
-	31, // 35: trunkline.v1.Settlement.reject:type_name -> trunkline.v1.Reject
-	32, // 36: trunkline.v1.Settlement.extend:type_name -> trunkline.v1.Extend
-	33, // 37: trunkline.v1.Settlement.release:type_name -> trunkline.v1.Release
-	42, // 38: trunkline.v1.Retry.delay:type_name -> google.protobuf.Duration
-	42, // 39: trunkline.v1.Extend.by:type_name -> google.protobuf.Duration
-	37, // 40: trunkline.v1.ListParkedResponse.messages:type_name -> trunkline.v1.ParkedMessage
-	43, // 41: trunkline.v1.ParkedMessage.park_time:type_name -> google.protobuf.Timestamp
-	28, // 42: trunkline.v1.ReplayParkedRequest.ranges:type_name -> trunkline.v1.OffsetRange
-	28, // 43: trunkline.v1.DiscardParkedRequest.ranges:type_name -> trunkline.v1.OffsetRange
-	3,  // 44: trunkline.v1.SubscriptionService.CreateSubscription:input_type -> trunkline.v1.CreateSubscriptionRequest
-	5,  // 45: trunkline.v1.SubscriptionService.DeleteSubscription:input_type -> trunkline.v1.DeleteSubscriptionRequest
-	7,  // 46: trunkline.v1.SubscriptionService.ListSubscriptions:input_type -> trunkline.v1.ListSubscriptionsRequest
-	9,  // 47: trunkline.v1.SubscriptionService.GetSubscription:input_type -> trunkline.v1.GetSubscriptionRequest
-	11, // 48: trunkline.v1.SubscriptionService.UpdateSubscription:input_type -> trunkline.v1.UpdateSubscriptionRequest
-	13, // 49: trunkline.v1.SubscriptionService.Subscribe:input_type -> trunkline.v1.SubscribeRequest
-	23, // 50: trunkline.v1.SubscriptionService.Receive:input_type -> trunkline.v1.ReceiveRequest
-	26, // 51: trunkline.v1.SubscriptionService.Settle:input_type -> trunkline.v1.SettleRequest
-	35, // 52: trunkline.v1.SubscriptionService.ListParked:input_type -> trunkline.v1.ListParkedRequest
-	38, // 53: trunkline.v1.SubscriptionService.ReplayParked:input_type -> trunkline.v1.ReplayParkedRequest
-	40, // 54: trunkline.v1.SubscriptionService.DiscardParked:input_type -> trunkline.v1.DiscardParkedRequest
-	4,  // 55: trunkline.v1.SubscriptionService.CreateSubscription:output_type -> trunkline.v1.CreateSubscriptionResponse
-	6,  // 56: trunkline.v1.SubscriptionService.DeleteSubscription:output_type -> trunkline.v1.DeleteSubscriptionResponse
-	8,  // 57: trunkline.v1.SubscriptionService.ListSubscriptions:output_type -> trunkline.v1.ListSubscriptionsResponse
-	10, // 58: trunkline.v1.SubscriptionService.GetSubscription:output_type -> trunkline.v1.GetSubscriptionResponse
-	12, // 59: trunkline.v1.SubscriptionService.UpdateSubscription:output_type -> trunkline.v1.UpdateSubscriptionResponse
-	17, // 60: trunkline.v1.SubscriptionService.Subscribe:output_type -> trunkline.v1.SubscribeResponse
-	24, // 61: trunkline.v1.SubscriptionService.Receive:output_type -> trunkline.v1.ReceiveResponse
-	34, // 62: trunkline.v1.SubscriptionService.Settle:output_type -> trunkline.v1.SettleResponse
-	36, // 63: trunkline.v1.SubscriptionService.ListParked:output_type -> trunkline.v1.ListParkedResponse
-	39, // 64: trunkline.v1.SubscriptionService.ReplayParked:output_type -> trunkline.v1.ReplayParkedResponse
-	41, // 65: trunkline.v1.SubscriptionService.DiscardParked:output_type -> trunkline.v1.DiscardParkedResponse
-	55, // [55:66] is the sub-list for method output_type
-	44, // [44:55] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	45, // 4: trunkline.v1.Subscription.create_time:type_name -> google.protobuf.Timestamp
+	45, // 5: trunkline.v1.Subscription.oldest_unacknowledged_time:type_name -> google.protobuf.Timestamp
+	0,  // 6: trunkline.v1.Subscription.stalled_by:type_name -> trunkline.v1.Stalled.Limit
+	1,  // 7: trunkline.v1.CreateSubscriptionRequest.policy:type_name -> trunkline.v1.DeliveryPolicy
+	46, // 8: trunkline.v1.CreateSubscriptionRequest.edge:type_name -> trunkline.v1.LogEdge
+	45, // 9: trunkline.v1.CreateSubscriptionRequest.time:type_name -> google.protobuf.Timestamp
+	2,  // 10: trunkline.v1.CreateSubscriptionResponse.subscription:type_name -> trunkline.v1.Subscription
+	2,  // 11: trunkline.v1.ListSubscriptionsResponse.subscriptions:type_name -> trunkline.v1.Subscription
+	2,  // 12: trunkline.v1.GetSubscriptionResponse.subscription:type_name -> trunkline.v1.Subscription
+	1,  // 13: trunkline.v1.UpdateSubscriptionRequest.policy:type_name -> trunkline.v1.DeliveryPolicy
+	47, // 14: trunkline.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
+	2,  // 15: trunkline.v1.UpdateSubscriptionResponse.subscription:type_name -> trunkline.v1.Subscription
+	46, // 16: trunkline.v1.SeekSubscriptionRequest.edge:type_name -> trunkline.v1.LogEdge
+	45, // 17: trunkline.v1.SeekSubscriptionRequest.time:type_name -> google.protobuf.Timestamp
+	16, // 18: trunkline.v1.SubscribeRequest.open:type_name -> trunkline.v1.OpenSubscription
+	17, // 19: trunkline.v1.SubscribeRequest.settle:type_name -> trunkline.v1.SettleMessages
+	18, // 20: trunkline.v1.SubscribeRequest.stop:type_name -> trunkline.v1.StopDelivery
+	44, // 21: trunkline.v1.OpenSubscription.heartbeat_interval:type_name -> google.protobuf.Duration
+	29, // 22: trunkline.v1.SettleMessages.settlements:type_name -> trunkline.v1.Settlement
+	20, // 23: trunkline.v1.SubscribeResponse.attached:type_name -> trunkline.v1.SubscriptionAttached
+	21, // 24: trunkline.v1.SubscribeResponse.deliveries:type_name -> trunkline.v1.Deliveries
+	48, // 25: trunkline.v1.SubscribeResponse.caught_up:type_name -> trunkline.v1.CaughtUp
+	22, // 26: trunkline.v1.SubscribeResponse.heartbeat:type_name -> trunkline.v1.SubscriptionHeartbeat
+	23, // 27: trunkline.v1.SubscribeResponse.stalled:type_name -> trunkline.v1.Stalled
+	24, // 28: trunkline.v1.SubscribeResponse.settled:type_name -> trunkline.v1.Settled
+	1,  // 29: trunkline.v1.SubscriptionAttached.policy:type_name -> trunkline.v1.DeliveryPolicy
+	27, // 30: trunkline.v1.Deliveries.deliveries:type_name -> trunkline.v1.Delivery
+	0,  // 31: trunkline.v1.Stalled.limit:type_name -> trunkline.v1.Stalled.Limit
+	44, // 32: trunkline.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	27, // 33: trunkline.v1.ReceiveResponse.deliveries:type_name -> trunkline.v1.Delivery
+	49, // 34: trunkline.v1.Delivery.batch:type_name -> trunkline.v1.MessageBatch
+	29, // 35: trunkline.v1.SettleRequest.settlements:type_name -> trunkline.v1.Settlement
+	30, // 36: trunkline.v1.Settlement.ranges:type_name -> trunkline.v1.OffsetRange
+	31, // 37: trunkline.v1.Settlement.acknowledge:type_name -> trunkline.v1.Acknowledge
+	32, // 38: trunkline.v1.Settlement.retry:type_name -> trunkline.v1.Retry
+	33, // 39: trunkline.v1.Settlement.reject:type_name -> trunkline.v1.Reject
+	34, // 40: trunkline.v1.Settlement.extend:type_name -> trunkline.v1.Extend
+	35, // 41: trunkline.v1.Settlement.release:type_name -> trunkline.v1.Release
+	44, // 42: trunkline.v1.Retry.delay:type_name -> google.protobuf.Duration
+	44, // 43: trunkline.v1.Extend.by:type_name -> google.protobuf.Duration
+	39, // 44: trunkline.v1.ListParkedResponse.messages:type_name -> trunkline.v1.ParkedMessage
+	45, // 45: trunkline.v1.ParkedMessage.park_time:type_name -> google.protobuf.Timestamp
+	30, // 46: trunkline.v1.ReplayParkedRequest.ranges:type_name -> trunkline.v1.OffsetRange
+	30, // 47: trunkline.v1.DiscardParkedRequest.ranges:type_name -> trunkline.v1.OffsetRange
+	3,  // 48: trunkline.v1.SubscriptionService.CreateSubscription:input_type -> trunkline.v1.CreateSubscriptionRequest
+	5,  // 49: trunkline.v1.SubscriptionService.DeleteSubscription:input_type -> trunkline.v1.DeleteSubscriptionRequest
+	7,  // 50: trunkline.v1.SubscriptionService.ListSubscriptions:input_type -> trunkline.v1.ListSubscriptionsRequest
+	9,  // 51: trunkline.v1.SubscriptionService.GetSubscription:input_type -> trunkline.v1.GetSubscriptionRequest
+	11, // 52: trunkline.v1.SubscriptionService.UpdateSubscription:input_type -> trunkline.v1.UpdateSubscriptionRequest
+	13, // 53: trunkline.v1.SubscriptionService.SeekSubscription:input_type -> trunkline.v1.SeekSubscriptionRequest
+	15, // 54: trunkline.v1.SubscriptionService.Subscribe:input_type -> trunkline.v1.SubscribeRequest
+	25, // 55: trunkline.v1.SubscriptionService.Receive:input_type -> trunkline.v1.ReceiveRequest
+	28, // 56: trunkline.v1.SubscriptionService.Settle:input_type -> trunkline.v1.SettleRequest
+	37, // 57: trunkline.v1.SubscriptionService.ListParked:input_type -> trunkline.v1.ListParkedRequest
+	40, // 58: trunkline.v1.SubscriptionService.ReplayParked:input_type -> trunkline.v1.ReplayParkedRequest
+	42, // 59: trunkline.v1.SubscriptionService.DiscardParked:input_type -> trunkline.v1.DiscardParkedRequest
+	4,  // 60: trunkline.v1.SubscriptionService.CreateSubscription:output_type -> trunkline.v1.CreateSubscriptionResponse
+	6,  // 61: trunkline.v1.SubscriptionService.DeleteSubscription:output_type -> trunkline.v1.DeleteSubscriptionResponse
+	8,  // 62: trunkline.v1.SubscriptionService.ListSubscriptions:output_type -> trunkline.v1.ListSubscriptionsResponse
+	10, // 63: trunkline.v1.SubscriptionService.GetSubscription:output_type -> trunkline.v1.GetSubscriptionResponse
+	12, // 64: trunkline.v1.SubscriptionService.UpdateSubscription:output_type -> trunkline.v1.UpdateSubscriptionResponse
+	14, // 65: trunkline.v1.SubscriptionService.SeekSubscription:output_type -> trunkline.v1.SeekSubscriptionResponse
+	19, // 66: trunkline.v1.SubscriptionService.Subscribe:output_type -> trunkline.v1.SubscribeResponse
+	26, // 67: trunkline.v1.SubscriptionService.Receive:output_type -> trunkline.v1.ReceiveResponse
+	36, // 68: trunkline.v1.SubscriptionService.Settle:output_type -> trunkline.v1.SettleResponse
+	38, // 69: trunkline.v1.SubscriptionService.ListParked:output_type -> trunkline.v1.ListParkedResponse
+	41, // 70: trunkline.v1.SubscriptionService.ReplayParked:output_type -> trunkline.v1.ReplayParkedResponse
+	43, // 71: trunkline.v1.SubscriptionService.DiscardParked:output_type -> trunkline.v1.DiscardParkedResponse
+	60, // [60:72] is the sub-list for method output_type
+	48, // [48:60] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_trunkline_v1_subscription_proto_init() }
@@ -3268,17 +3543,23 @@ func file_trunkline_v1_subscription_proto_init() {
 	}
 	file_trunkline_v1_consumer_proto_init()
 	file_trunkline_v1_message_proto_init()
+	file_trunkline_v1_subscription_proto_msgTypes[1].OneofWrappers = []any{}
 	file_trunkline_v1_subscription_proto_msgTypes[2].OneofWrappers = []any{
 		(*CreateSubscriptionRequest_Edge)(nil),
 		(*CreateSubscriptionRequest_Offset)(nil),
 		(*CreateSubscriptionRequest_Time)(nil),
 	}
 	file_trunkline_v1_subscription_proto_msgTypes[12].OneofWrappers = []any{
+		(*SeekSubscriptionRequest_Edge)(nil),
+		(*SeekSubscriptionRequest_Offset)(nil),
+		(*SeekSubscriptionRequest_Time)(nil),
+	}
+	file_trunkline_v1_subscription_proto_msgTypes[14].OneofWrappers = []any{
 		(*SubscribeRequest_Open)(nil),
 		(*SubscribeRequest_Settle)(nil),
 		(*SubscribeRequest_Stop)(nil),
 	}
-	file_trunkline_v1_subscription_proto_msgTypes[16].OneofWrappers = []any{
+	file_trunkline_v1_subscription_proto_msgTypes[18].OneofWrappers = []any{
 		(*SubscribeResponse_Attached)(nil),
 		(*SubscribeResponse_Deliveries)(nil),
 		(*SubscribeResponse_CaughtUp)(nil),
@@ -3286,7 +3567,7 @@ func file_trunkline_v1_subscription_proto_init() {
 		(*SubscribeResponse_Stalled)(nil),
 		(*SubscribeResponse_Settled)(nil),
 	}
-	file_trunkline_v1_subscription_proto_msgTypes[26].OneofWrappers = []any{
+	file_trunkline_v1_subscription_proto_msgTypes[28].OneofWrappers = []any{
 		(*Settlement_Acknowledge)(nil),
 		(*Settlement_Retry)(nil),
 		(*Settlement_Reject)(nil),
@@ -3299,7 +3580,7 @@ func file_trunkline_v1_subscription_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trunkline_v1_subscription_proto_rawDesc), len(file_trunkline_v1_subscription_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   41,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	SubscriptionService_ListSubscriptions_FullMethodName  = "/trunkline.v1.SubscriptionService/ListSubscriptions"
 	SubscriptionService_GetSubscription_FullMethodName    = "/trunkline.v1.SubscriptionService/GetSubscription"
 	SubscriptionService_UpdateSubscription_FullMethodName = "/trunkline.v1.SubscriptionService/UpdateSubscription"
+	SubscriptionService_SeekSubscription_FullMethodName   = "/trunkline.v1.SubscriptionService/SeekSubscription"
 	SubscriptionService_Subscribe_FullMethodName          = "/trunkline.v1.SubscriptionService/Subscribe"
 	SubscriptionService_Receive_FullMethodName            = "/trunkline.v1.SubscriptionService/Receive"
 	SubscriptionService_Settle_FullMethodName             = "/trunkline.v1.SubscriptionService/Settle"
@@ -73,8 +74,9 @@ type SubscriptionServiceClient interface {
 	// Lists a topic's subscriptions, ordered by id, one page at a time. NOT_FOUND
 	// if the topic does not exist.
 	ListSubscriptions(ctx context.Context, in *ListSubscriptionsRequest, opts ...grpc.CallOption) (*ListSubscriptionsResponse, error)
-	// Returns one subscription. NOT_FOUND if the topic or the subscription does
-	// not exist. FAILED_PRECONDITION (NOT_A_SUBSCRIPTION).
+	// Returns one subscription, and how it stands: what is not acknowledged, and who
+	// works on it. NOT_FOUND if the topic or the subscription does not exist.
+	// FAILED_PRECONDITION (NOT_A_SUBSCRIPTION).
 	GetSubscription(ctx context.Context, in *GetSubscriptionRequest, opts ...grpc.CallOption) (*GetSubscriptionResponse, error)
 	// Changes how a subscription's messages are delivered. Its workers keep the
 	// messages that they have, and their deadlines.
@@ -84,6 +86,21 @@ type SubscriptionServiceClient interface {
 	// PERMISSION_DENIED (NOT_GRANTED) if the caller may not publish to the dead-letter
 	// topic that it sets.
 	UpdateSubscription(ctx context.Context, in *UpdateSubscriptionRequest, opts ...grpc.CallOption) (*UpdateSubscriptionResponse, error)
+	// Moves a subscription anywhere in its topic's log. Every message from there on
+	// is delivered again as if for the first time, also if it was acknowledged; what
+	// lies before counts as acknowledged. Messages that were kept to be delivered
+	// again are forgotten, so that those before the target are not. Parked messages
+	// stay parked, and those from the target on are also delivered. lost_messages
+	// begins at 0 again.
+	//
+	// Streams of workers stay open. What workers have by then is not theirs any more:
+	// its settlements have no effect. Settlements that are not answered by then may
+	// end with UNAVAILABLE (OUTCOME_UNKNOWN). ConsumerService.Seek does the same.
+	//
+	// NOT_FOUND if the topic or the subscription does not exist.
+	// FAILED_PRECONDITION (NOT_A_SUBSCRIPTION). OUT_OF_RANGE (OFFSET_OUT_OF_RANGE) if
+	// the target lies outside the log; the metadata holds first_offset and head.
+	SeekSubscription(ctx context.Context, in *SeekSubscriptionRequest, opts ...grpc.CallOption) (*SeekSubscriptionResponse, error)
 	// Works on messages for as long as the stream is open: the most efficient way.
 	//
 	// The first request opens the stream, and each later one settles messages. The
@@ -194,6 +211,16 @@ func (c *subscriptionServiceClient) UpdateSubscription(ctx context.Context, in *
 	return out, nil
 }
 
+func (c *subscriptionServiceClient) SeekSubscription(ctx context.Context, in *SeekSubscriptionRequest, opts ...grpc.CallOption) (*SeekSubscriptionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SeekSubscriptionResponse)
+	err := c.cc.Invoke(ctx, SubscriptionService_SeekSubscription_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *subscriptionServiceClient) Subscribe(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SubscribeRequest, SubscribeResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &SubscriptionService_ServiceDesc.Streams[0], SubscriptionService_Subscribe_FullMethodName, cOpts...)
@@ -298,8 +325,9 @@ type SubscriptionServiceServer interface {
 	// Lists a topic's subscriptions, ordered by id, one page at a time. NOT_FOUND
 	// if the topic does not exist.
 	ListSubscriptions(context.Context, *ListSubscriptionsRequest) (*ListSubscriptionsResponse, error)
-	// Returns one subscription. NOT_FOUND if the topic or the subscription does
-	// not exist. FAILED_PRECONDITION (NOT_A_SUBSCRIPTION).
+	// Returns one subscription, and how it stands: what is not acknowledged, and who
+	// works on it. NOT_FOUND if the topic or the subscription does not exist.
+	// FAILED_PRECONDITION (NOT_A_SUBSCRIPTION).
 	GetSubscription(context.Context, *GetSubscriptionRequest) (*GetSubscriptionResponse, error)
 	// Changes how a subscription's messages are delivered. Its workers keep the
 	// messages that they have, and their deadlines.
@@ -309,6 +337,21 @@ type SubscriptionServiceServer interface {
 	// PERMISSION_DENIED (NOT_GRANTED) if the caller may not publish to the dead-letter
 	// topic that it sets.
 	UpdateSubscription(context.Context, *UpdateSubscriptionRequest) (*UpdateSubscriptionResponse, error)
+	// Moves a subscription anywhere in its topic's log. Every message from there on
+	// is delivered again as if for the first time, also if it was acknowledged; what
+	// lies before counts as acknowledged. Messages that were kept to be delivered
+	// again are forgotten, so that those before the target are not. Parked messages
+	// stay parked, and those from the target on are also delivered. lost_messages
+	// begins at 0 again.
+	//
+	// Streams of workers stay open. What workers have by then is not theirs any more:
+	// its settlements have no effect. Settlements that are not answered by then may
+	// end with UNAVAILABLE (OUTCOME_UNKNOWN). ConsumerService.Seek does the same.
+	//
+	// NOT_FOUND if the topic or the subscription does not exist.
+	// FAILED_PRECONDITION (NOT_A_SUBSCRIPTION). OUT_OF_RANGE (OFFSET_OUT_OF_RANGE) if
+	// the target lies outside the log; the metadata holds first_offset and head.
+	SeekSubscription(context.Context, *SeekSubscriptionRequest) (*SeekSubscriptionResponse, error)
 	// Works on messages for as long as the stream is open: the most efficient way.
 	//
 	// The first request opens the stream, and each later one settles messages. The
@@ -383,6 +426,9 @@ func (UnimplementedSubscriptionServiceServer) GetSubscription(context.Context, *
 }
 func (UnimplementedSubscriptionServiceServer) UpdateSubscription(context.Context, *UpdateSubscriptionRequest) (*UpdateSubscriptionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateSubscription not implemented")
+}
+func (UnimplementedSubscriptionServiceServer) SeekSubscription(context.Context, *SeekSubscriptionRequest) (*SeekSubscriptionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SeekSubscription not implemented")
 }
 func (UnimplementedSubscriptionServiceServer) Subscribe(grpc.BidiStreamingServer[SubscribeRequest, SubscribeResponse]) error {
 	return status.Error(codes.Unimplemented, "method Subscribe not implemented")
@@ -513,6 +559,24 @@ func _SubscriptionService_UpdateSubscription_Handler(srv interface{}, ctx contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SubscriptionService_SeekSubscription_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SeekSubscriptionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubscriptionServiceServer).SeekSubscription(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubscriptionService_SeekSubscription_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubscriptionServiceServer).SeekSubscription(ctx, req.(*SeekSubscriptionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _SubscriptionService_Subscribe_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(SubscriptionServiceServer).Subscribe(&grpc.GenericServerStream[SubscribeRequest, SubscribeResponse]{ServerStream: stream})
 }
@@ -636,6 +700,10 @@ var SubscriptionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateSubscription",
 			Handler:    _SubscriptionService_UpdateSubscription_Handler,
+		},
+		{
+			MethodName: "SeekSubscription",
+			Handler:    _SubscriptionService_SeekSubscription_Handler,
 		},
 		{
 			MethodName: "Receive",

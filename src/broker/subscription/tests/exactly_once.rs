@@ -455,7 +455,8 @@ fn switching_it_on_reserves_what_workers_have() {
     assert!(state.take_unstored().is_none(), "it costs nothing while it is off");
     state.set_policy(policy, now);
     assert_eq!(state.reserved_end(now), None);
-    let reserved = state.take_unstored().unwrap().reservation.unwrap();
+    let mut unwritten = state.take_unstored().unwrap();
+    let reserved = unwritten.cut(PartLimits::OF_A_WRITE).reservation.unwrap();
     assert!(reserved.end >= Offset(30) && reserved.until > now + Duration::from_secs(600));
     assert_eq!(state.reserved_end(now), None, "it is not stored yet");
     state.note_stored();

@@ -160,7 +160,7 @@ impl Database {
         (0..MESSAGES).map(|offset| fate(Offset(offset))).collect()
     }
 
-    fn load(&self, policy: DeliveryPolicy, first: DeliveryId) -> State {
+    pub(super) fn load(&self, policy: DeliveryPolicy, first: DeliveryId) -> State {
         let settled = self.settled();
         let mut exceptions = Exceptions::default();
         for (offset, row) in &self.rows {

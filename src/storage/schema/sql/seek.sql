@@ -35,6 +35,8 @@ begin
     where d.topic_id = registered.topic_id and d.id = registered.id;
     delete from trunkline.subscription_message m
     where m.topic_id = registered.topic_id and m.id = registered.id and m.due is not null;
+    update trunkline.subscription s set lost_messages = 0
+    where s.topic_id = registered.topic_id and s.id = registered.id and s.lost_messages > 0;
     perform trunkline.record_act('seek', topic, 'consumer ' || consumer,
         jsonb_build_object('position', target::text));
     -- A stream that holds the lease goes on from there.
