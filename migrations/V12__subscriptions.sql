@@ -13,7 +13,6 @@ create table trunkline.subscription (
     filter               text,
     dead_letter_topic    text,
     exactly_once         boolean not null,
-    ordered_by_key       boolean not null,
     outstanding_messages integer,
     outstanding_bytes    bigint,
     broker               bigint,
@@ -34,7 +33,6 @@ comment on column trunkline.subscription.max_deliveries is 'After how many deliv
 comment on column trunkline.subscription.filter is 'Which messages are delivered, by their headers; null for all';
 comment on column trunkline.subscription.dead_letter_topic is 'The topic to which messages are moved that would be parked; null if they are parked';
 comment on column trunkline.subscription.exactly_once is 'Whether no message is delivered while another delivery of it may still be settled';
-comment on column trunkline.subscription.ordered_by_key is 'Whether messages with the same key are delivered in order';
 comment on column trunkline.subscription.outstanding_messages is 'How many messages all workers can have together; null for the most';
 comment on column trunkline.subscription.outstanding_bytes is 'How many bytes of messages all workers can have together; null if there is no limit';
 comment on column trunkline.subscription.broker is 'The broker that was the last one to hand out its messages; null if it takes no calls from others';

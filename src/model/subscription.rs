@@ -26,8 +26,6 @@ pub struct DeliveryPolicy {
     pub dead_letter_topic: Option<TopicName>,
     /// Whether no message is delivered while an earlier delivery of it may still be settled.
     pub exactly_once: bool,
-    /// Whether messages with the same key are delivered in order.
-    pub ordered_by_key: bool,
     /// How many messages all workers can have together; `None` for the most.
     pub outstanding_messages: Option<u32>,
     /// How many bytes of messages all workers can have together; `None` if there is no limit.
@@ -67,7 +65,6 @@ impl Default for DeliveryPolicy {
             filter: None,
             dead_letter_topic: None,
             exactly_once: false,
-            ordered_by_key: false,
             outstanding_messages: None,
             outstanding_bytes: None,
         }

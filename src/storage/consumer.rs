@@ -28,7 +28,7 @@ const CONSUMER: &str = "
            ) then holder end,
            c.created_at, c.updated_at, first_offset, c.owner,
            retried, parked, s.id is not null, ack_deadline_ms, shortest_backoff_ms, longest_backoff_ms,
-           max_deliveries, filter, dead_letter_topic, exactly_once, ordered_by_key,
+           max_deliveries, filter, dead_letter_topic, exactly_once,
            outstanding_messages, outstanding_bytes
     from trunkline.topic t
     join trunkline.topic_head h on h.topic_id = t.id
@@ -107,13 +107,13 @@ impl Storage {
                     let share = "-- add_subscription
                         insert into trunkline.subscription
                             (topic_id, id, ack_deadline_ms, shortest_backoff_ms, longest_backoff_ms,
-                             max_deliveries, filter, dead_letter_topic, exactly_once, ordered_by_key,
+                             max_deliveries, filter, dead_letter_topic, exactly_once,
                              outstanding_messages, outstanding_bytes)
-                        select topic_id, id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12
+                        select topic_id, id, $3, $4, $5, $6, $7, $8, $9, $10, $11
                         from trunkline.consumer_topic
                         where topic_id = $1 and consumer_id = $2";
                     let columns = PolicyColumns::of(policy);
-                    let parameters: [&dyn Parameter; 12] = [
+                    let parameters: [&dyn Parameter; 11] = [
                         &topic.0,
                         &consumer.as_str(),
                         &columns.ack_deadline_ms,
@@ -123,7 +123,6 @@ impl Storage {
                         &columns.filter,
                         &columns.dead_letter_topic,
                         &columns.exactly_once,
-                        &columns.ordered_by_key,
                         &columns.outstanding_messages,
                         &columns.outstanding_bytes,
                     ];
@@ -269,9 +268,8 @@ pub(super) fn policy(row: &Row, first: usize) -> DeliveryPolicy {
         filter: row.get::<_, Option<&str>>(first + 4).map(Filter::stored).map(Arc::new),
         dead_letter_topic: row.get::<_, Option<&str>>(first + 5).map(TopicName::stored),
         exactly_once: row.get(first + 6),
-        ordered_by_key: row.get(first + 7),
-        outstanding_messages: row.get::<_, Option<i32>>(first + 8).map(i32::unsigned_abs),
-        outstanding_bytes: row.get::<_, Option<i64>>(first + 9).map(i64::unsigned_abs),
+        outstanding_messages: row.get::<_, Option<i32>>(first + 7).map(i32::unsigned_abs),
+        outstanding_bytes: row.get::<_, Option<i64>>(first + 8).map(i64::unsigned_abs),
     }
 }
 
@@ -284,7 +282,6 @@ pub(super) struct PolicyColumns<'a> {
     pub filter: Option<&'a str>,
     pub dead_letter_topic: Option<&'a str>,
     pub exactly_once: bool,
-    pub ordered_by_key: bool,
     pub outstanding_messages: Option<i32>,
     pub outstanding_bytes: Option<i64>,
 }
@@ -302,7 +299,6 @@ impl<'a> PolicyColumns<'a> {
             filter: policy.filter.as_ref().map(|filter| filter.as_str()),
             dead_letter_topic: policy.dead_letter_topic.as_ref().map(TopicName::as_str),
             exactly_once: policy.exactly_once,
-            ordered_by_key: policy.ordered_by_key,
             outstanding_messages: policy.outstanding_messages.map(integer),
             outstanding_bytes: policy
                 .outstanding_bytes

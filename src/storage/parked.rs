@@ -100,11 +100,11 @@ impl Storage {
             update trunkline.subscription s
             set ack_deadline_ms = $4, shortest_backoff_ms = $5, longest_backoff_ms = $6,
                 max_deliveries = $7, filter = $8, dead_letter_topic = $9, exactly_once = $10,
-                ordered_by_key = $11, outstanding_messages = $12, outstanding_bytes = $13,
+                outstanding_messages = $11, outstanding_bytes = $12,
                 updated_at = now()
             from owned where s.topic_id = owned.topic_id and s.id = owned.id";
         let columns = PolicyColumns::of(policy);
-        let parameters: [&dyn Parameter; 13] = [
+        let parameters: [&dyn Parameter; 12] = [
             &key.topic.0,
             &key.consumer,
             &epoch.0,
@@ -115,7 +115,6 @@ impl Storage {
             &columns.filter,
             &columns.dead_letter_topic,
             &columns.exactly_once,
-            &columns.ordered_by_key,
             &columns.outstanding_messages,
             &columns.outstanding_bytes,
         ];

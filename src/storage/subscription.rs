@@ -133,7 +133,7 @@ impl Storage {
                 let keys: [&dyn Parameter; 2] = [&key.topic.0, &key.consumer];
                 let statement = "-- find_policy
                     select next_offset, ack_deadline_ms, shortest_backoff_ms, longest_backoff_ms,
-                           max_deliveries, filter, dead_letter_topic, exactly_once, ordered_by_key,
+                           max_deliveries, filter, dead_letter_topic, exactly_once,
                            outstanding_messages, outstanding_bytes, lost_messages, reserved_end,
                            ceil(extract(epoch from
                                greatest(reserved_until - now(), interval '0')) * 1000)::bigint
@@ -147,12 +147,12 @@ impl Storage {
                     let (topic_number, consumer_number) = (key.topic.0, key.consumer);
                     tracing::error!(%error, topic_number, consumer_number, "found a damaged filter");
                 }
-                let left = row.get::<_, Option<i64>>(13).map(i64::unsigned_abs);
-                let reservation = row.get::<_, Option<i64>>(12).map(|end| StoredReservation {
+                let left = row.get::<_, Option<i64>>(12).map(i64::unsigned_abs);
+                let reservation = row.get::<_, Option<i64>>(11).map(|end| StoredReservation {
                     end: Offset(end),
                     left: Duration::from_millis(left.unwrap_or(0)),
                 });
-                let (head, lost) = (Offset(row.get(0)), row.get::<_, i64>(11).unsigned_abs());
+                let (head, lost) = (Offset(row.get(0)), row.get::<_, i64>(10).unsigned_abs());
                 let statement = "-- find_deltas
                     select number, settled from trunkline.subscription_delta
                     where topic_id = $1 and id = $2 order by number";

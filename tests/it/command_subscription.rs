@@ -92,7 +92,7 @@ async fn subscriptions_are_created_listed_described_and_deleted() {
     let expected = json!({
         "ack_deadline_seconds": 30.0, "min_backoff_seconds": 1.0, "max_backoff_seconds": 60.0,
         "max_deliveries": 5, "filter": "headers:kind", "dead_letter_topic": "",
-        "exactly_once": false, "ordered_by_key": false,
+        "exactly_once": false,
         "max_outstanding_messages": 0, "max_outstanding_bytes": 0,
     });
     assert_eq!(listed[0]["policy"], expected);
@@ -122,7 +122,7 @@ async fn only_what_is_given_is_changed() {
     let expected = json!({
         "ack_deadline_seconds": 90.0, "min_backoff_seconds": 0.5, "max_backoff_seconds": 7200.0,
         "max_deliveries": null, "filter": "", "dead_letter_topic": "",
-        "exactly_once": true, "ordered_by_key": false,
+        "exactly_once": true,
         "max_outstanding_messages": 500, "max_outstanding_bytes": 0,
     });
     assert_eq!(parsed(&update(&second).await)["policy"], expected);

@@ -36,10 +36,6 @@ pub(in super::super) struct PolicyArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     exactly_once: Option<bool>,
-    /// Deliver messages with the same key in order, and to one worker at a time (default: false).
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true")]
-    ordered_by_key: Option<bool>,
     /// How many messages all workers together can have at a time: up to 100000; 0 means the most
     /// (default: 0).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=100_000))]
@@ -67,7 +63,6 @@ impl PolicyArgs {
             ("filter", self.filter.is_some()),
             ("dead_letter_topic", self.dead_letter_topic.is_some()),
             ("exactly_once", self.exactly_once.is_some()),
-            ("ordered_by_key", self.ordered_by_key.is_some()),
             ("max_outstanding_messages", self.max_outstanding_messages.is_some()),
             ("max_outstanding_bytes", self.max_outstanding_bytes.is_some()),
         ];
@@ -84,14 +79,13 @@ impl PolicyArgs {
             exactly_once: self.exactly_once.unwrap_or(false),
             max_outstanding_messages: self.max_outstanding_messages.unwrap_or(0),
             max_outstanding_bytes: self.max_outstanding_bytes.unwrap_or(0),
-            ordered_by_key: self.ordered_by_key.unwrap_or(false),
         };
         PolicyUpdate { policy, paths }
     }
 }
 
 /// A policy for people.
-pub(super) fn describe(policy: &DeliveryPolicy) -> [(&'static str, String); 10] {
+pub(super) fn describe(policy: &DeliveryPolicy) -> [(&'static str, String); 9] {
     let text = |time: Option<prost_types::Duration>| match duration(time) {
         Some(time) => humantime::format_duration(time).to_string(),
         None => "-".to_owned(),
@@ -110,7 +104,6 @@ pub(super) fn describe(policy: &DeliveryPolicy) -> [(&'static str, String); 10] 
         ("filter", policy.filter.clone()),
         ("dead-letter topic", policy.dead_letter_topic.clone()),
         ("exactly once", policy.exactly_once.to_string()),
-        ("ordered by key", policy.ordered_by_key.to_string()),
         ("max messages", most(policy.max_outstanding_messages.into())),
         ("max bytes", most(policy.max_outstanding_bytes)),
     ]
@@ -128,7 +121,6 @@ pub(super) fn object(policy: &DeliveryPolicy) -> Value {
         "max_deliveries": (policy.max_deliveries > 0).then_some(policy.max_deliveries),
         "dead_letter_topic": policy.dead_letter_topic,
         "exactly_once": policy.exactly_once,
-        "ordered_by_key": policy.ordered_by_key,
         "max_outstanding_messages": policy.max_outstanding_messages,
         "max_outstanding_bytes": policy.max_outstanding_bytes,
     })
@@ -152,7 +144,6 @@ mod tests {
             filter: None,
             dead_letter_topic: None,
             exactly_once: Some(true),
-            ordered_by_key: None,
             max_outstanding_messages: None,
             max_outstanding_bytes: None,
         };
@@ -161,6 +152,6 @@ mod tests {
         assert_eq!(object(&policy)["min_backoff_seconds"], 1.5);
         let described = describe(&DeliveryPolicy { max_deliveries: 1, ..policy });
         let texts = described.map(|(_, text)| text);
-        assert_eq!(texts, ["-", "1s 500ms", "-", "1 delivery", "", "", "true", "false", "", ""]);
+        assert_eq!(texts, ["-", "1s 500ms", "-", "1 delivery", "", "", "true", "", ""]);
     }
 }

@@ -95,7 +95,6 @@ pub(in crate::grpc) fn policy(policy: &DeliveryPolicy) -> proto::DeliveryPolicy 
         exactly_once: policy.exactly_once,
         max_outstanding_messages: number(policy.outstanding_messages),
         max_outstanding_bytes: policy.outstanding_bytes.unwrap_or(0).try_into().unwrap_or(i64::MAX),
-        ordered_by_key: policy.ordered_by_key,
     }
 }
 

@@ -61,7 +61,6 @@ pub(in crate::grpc) fn policy(policy: Option<proto::DeliveryPolicy>) -> Decoded<
         filter: filter_of(&policy.filter)?,
         dead_letter_topic: dead_letter_topic(&policy.dead_letter_topic)?,
         exactly_once: policy.exactly_once,
-        ordered_by_key: policy.ordered_by_key,
         outstanding_messages: most(
             "policy.max_outstanding_messages",
             policy.max_outstanding_messages,
@@ -141,7 +140,7 @@ pub(super) fn dead_letter_topic_set(
 pub(in crate::grpc) fn policy_change(
     request: proto::UpdateSubscriptionRequest,
 ) -> Decoded<impl Fn(&DeliveryPolicy) -> Result<DeliveryPolicy, Error> + Send + Sync + 'static> {
-    const CHANGEABLE: [&str; 10] = [
+    const CHANGEABLE: [&str; 9] = [
         "ack_deadline",
         "min_backoff",
         "max_backoff",
@@ -151,7 +150,6 @@ pub(in crate::grpc) fn policy_change(
         "exactly_once",
         "max_outstanding_messages",
         "max_outstanding_bytes",
-        "ordered_by_key",
     ];
     let paths = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
     if let Some(path) = paths.iter().find(|path| !CHANGEABLE.contains(&path.as_str())) {
@@ -179,10 +177,7 @@ pub(in crate::grpc) fn policy_change(
                 "max_outstanding_messages" => {
                     changed.max_outstanding_messages = given.max_outstanding_messages;
                 }
-                "max_outstanding_bytes" => {
-                    changed.max_outstanding_bytes = given.max_outstanding_bytes;
-                }
-                _ => changed.ordered_by_key = given.ordered_by_key,
+                _ => changed.max_outstanding_bytes = given.max_outstanding_bytes,
             }
         }
         Ok(policy(Some(changed))?)

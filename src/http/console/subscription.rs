@@ -154,7 +154,6 @@ fn policy(policy: &DeliveryPolicy) -> Markup {
         ("Filter", or_none(&policy.filter)),
         ("Dead-letter topic", or_none(&policy.dead_letter_topic)),
         ("Exactly once", yes_or_no(policy.exactly_once)),
-        ("Ordered by key", yes_or_no(policy.ordered_by_key)),
         ("Messages of all workers", most(together, format::number(together))),
         ("Bytes of all workers", most(max_outstanding_bytes, format::bytes(max_outstanding_bytes))),
     ];
