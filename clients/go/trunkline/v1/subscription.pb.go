@@ -34,11 +34,14 @@ const (
 	Stalled_LIMIT_WORKER_MESSAGES Stalled_Limit = 1
 	// This worker has as many bytes of messages as it can have.
 	Stalled_LIMIT_WORKER_BYTES Stalled_Limit = 2
-	// All workers together have 100,000 messages.
+	// All workers together have max_outstanding_messages of the policy.
 	Stalled_LIMIT_OUTSTANDING Stalled_Limit = 3
 	// 200,000 messages wait to be delivered again, or until they are due, so that no
 	// new ones are delivered.
 	Stalled_LIMIT_RETRIED Stalled_Limit = 4
+	// All workers together have max_outstanding_bytes of the policy, or the next
+	// message is larger than what is left of that.
+	Stalled_LIMIT_OUTSTANDING_BYTES Stalled_Limit = 5
 )
 
 // Enum value maps for Stalled_Limit.
@@ -49,13 +52,15 @@ var (
 		2: "LIMIT_WORKER_BYTES",
 		3: "LIMIT_OUTSTANDING",
 		4: "LIMIT_RETRIED",
+		5: "LIMIT_OUTSTANDING_BYTES",
 	}
 	Stalled_Limit_value = map[string]int32{
-		"LIMIT_UNSPECIFIED":     0,
-		"LIMIT_WORKER_MESSAGES": 1,
-		"LIMIT_WORKER_BYTES":    2,
-		"LIMIT_OUTSTANDING":     3,
-		"LIMIT_RETRIED":         4,
+		"LIMIT_UNSPECIFIED":       0,
+		"LIMIT_WORKER_MESSAGES":   1,
+		"LIMIT_WORKER_BYTES":      2,
+		"LIMIT_OUTSTANDING":       3,
+		"LIMIT_RETRIED":           4,
+		"LIMIT_OUTSTANDING_BYTES": 5,
 	}
 )
 
@@ -124,7 +129,9 @@ type DeliveryPolicy struct {
 	// delivery of it. What a worker has when its stream ends stays with it until its
 	// deadline, and can be settled by other calls. A broker that takes the
 	// subscription over first waits until the deadlines of what was delivered before
-	// have passed.
+	// have passed. It counts each of these messages as delivered once already, so that
+	// a first attempt is a first delivery. Once a change to true is confirmed, it holds
+	// for what workers have, too.
 	ExactlyOnce bool `protobuf:"varint,7,opt,name=exactly_once,json=exactlyOnce,proto3" json:"exactly_once,omitempty"`
 	// How many messages all workers together can have at a time: at most 100,000,
 	// which 0 means.
@@ -133,13 +140,8 @@ type DeliveryPolicy struct {
 	// encoded; 0 means no limit. A message that is larger is delivered when no worker
 	// has any.
 	MaxOutstandingBytes int64 `protobuf:"varint,9,opt,name=max_outstanding_bytes,json=maxOutstandingBytes,proto3" json:"max_outstanding_bytes,omitempty"`
-	// Whether messages with the same key are delivered in order, and to one worker at
-	// a time. A message that is to be delivered again holds up those of its key that
-	// follow it; those that workers have are taken back. Messages without a key are in
-	// no order.
-	OrderedByKey  bool `protobuf:"varint,10,opt,name=ordered_by_key,json=orderedByKey,proto3" json:"ordered_by_key,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *DeliveryPolicy) Reset() {
@@ -233,13 +235,6 @@ func (x *DeliveryPolicy) GetMaxOutstandingBytes() int64 {
 		return x.MaxOutstandingBytes
 	}
 	return 0
-}
-
-func (x *DeliveryPolicy) GetOrderedByKey() bool {
-	if x != nil {
-		return x.OrderedByKey
-	}
-	return false
 }
 
 // A consumer whose messages many workers share.
@@ -3162,7 +3157,7 @@ var File_trunkline_v1_subscription_proto protoreflect.FileDescriptor
 
 const file_trunkline_v1_subscription_proto_rawDesc = "" +
 	"\n" +
-	"\x1ftrunkline/v1/subscription.proto\x12\ftrunkline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btrunkline/v1/consumer.proto\x1a\x1atrunkline/v1/message.proto\"\xe8\x03\n" +
+	"\x1ftrunkline/v1/subscription.proto\x12\ftrunkline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btrunkline/v1/consumer.proto\x1a\x1atrunkline/v1/message.proto\"\xc2\x03\n" +
 	"\x0eDeliveryPolicy\x12<\n" +
 	"\fack_deadline\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\vackDeadline\x12:\n" +
 	"\vmin_backoff\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\n" +
@@ -3174,9 +3169,7 @@ const file_trunkline_v1_subscription_proto_rawDesc = "" +
 	"\x11dead_letter_topic\x18\x06 \x01(\tR\x0fdeadLetterTopic\x12!\n" +
 	"\fexactly_once\x18\a \x01(\bR\vexactlyOnce\x128\n" +
 	"\x18max_outstanding_messages\x18\b \x01(\x05R\x16maxOutstandingMessages\x122\n" +
-	"\x15max_outstanding_bytes\x18\t \x01(\x03R\x13maxOutstandingBytes\x12$\n" +
-	"\x0eordered_by_key\x18\n" +
-	" \x01(\bR\forderedByKey\"\xc4\x06\n" +
+	"\x15max_outstanding_bytes\x18\t \x01(\x03R\x13maxOutstandingBytes\"\xc4\x06\n" +
 	"\fSubscription\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12'\n" +
 	"\x0fsubscription_id\x18\x02 \x01(\tR\x0esubscriptionId\x124\n" +
@@ -3286,17 +3279,18 @@ const file_trunkline_v1_subscription_proto_rawDesc = "" +
 	"\n" +
 	"deliveries\x18\x01 \x03(\v2\x16.trunkline.v1.DeliveryR\n" +
 	"deliveries\"\x17\n" +
-	"\x15SubscriptionHeartbeat\"\x99\x02\n" +
+	"\x15SubscriptionHeartbeat\"\xb7\x02\n" +
 	"\aStalled\x121\n" +
 	"\x05limit\x18\x01 \x01(\x0e2\x1b.trunkline.v1.Stalled.LimitR\x05limit\x121\n" +
 	"\x14outstanding_messages\x18\x02 \x01(\x05R\x13outstandingMessages\x12+\n" +
-	"\x11outstanding_bytes\x18\x03 \x01(\x03R\x10outstandingBytes\"{\n" +
+	"\x11outstanding_bytes\x18\x03 \x01(\x03R\x10outstandingBytes\"\x98\x01\n" +
 	"\x05Limit\x12\x15\n" +
 	"\x11LIMIT_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15LIMIT_WORKER_MESSAGES\x10\x01\x12\x16\n" +
 	"\x12LIMIT_WORKER_BYTES\x10\x02\x12\x15\n" +
 	"\x11LIMIT_OUTSTANDING\x10\x03\x12\x11\n" +
-	"\rLIMIT_RETRIED\x10\x04\"B\n" +
+	"\rLIMIT_RETRIED\x10\x04\x12\x1b\n" +
+	"\x17LIMIT_OUTSTANDING_BYTES\x10\x05\"B\n" +
 	"\aSettled\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x03R\trequestId\x12\x18\n" +

@@ -48,7 +48,8 @@ const (
 // asks for that, if the worker's stream ends, or if it is not settled before its
 // deadline; settlements of the earlier delivery then have no effect. It is also
 // delivered again if the broker that hands out the messages ends, and then its
-// attempts may be counted from one again.
+// attempts may be counted from one again. With exactly_once, it is delivered again
+// only when no worker may settle an earlier delivery any more.
 //
 // NOT_FOUND below means TOPIC_NOT_FOUND if the topic does not exist, and
 // CONSUMER_NOT_FOUND if the subscription does not. FAILED_PRECONDITION
@@ -110,8 +111,8 @@ type SubscriptionServiceClient interface {
 	//
 	// When the client closes its side, the broker answers what was asked, and ends
 	// the stream. What the worker has not settled when the stream ends, however it
-	// ends, is delivered again after the delay of a retry. A worker that wants to
-	// finish what it has sends stop first.
+	// ends, is delivered again after the delay of a retry; with exactly_once, after
+	// its deadline. A worker that wants to finish what it has sends stop first.
 	//
 	// The stream ends with NOT_FOUND if the topic or the subscription does not exist
 	// or is deleted. FAILED_PRECONDITION (NOT_A_SUBSCRIPTION). UNAVAILABLE (DRAINING)
@@ -122,8 +123,9 @@ type SubscriptionServiceClient interface {
 	// answered may have been made or not.
 	Subscribe(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SubscribeRequest, SubscribeResponse], error)
 	// Takes messages to work on: first those that are due to be delivered again,
-	// then new ones. There are none while workers have 100,000 messages, and no new
-	// ones while 200,000 are kept to be delivered again.
+	// then new ones. There are none while workers have as many messages, or bytes of
+	// messages, as the policy says, and no new ones while 200,000 are kept to be
+	// delivered again.
 	//
 	// NOT_FOUND if the topic or the subscription does not exist.
 	// FAILED_PRECONDITION (NOT_A_SUBSCRIPTION). UNAVAILABLE
@@ -299,7 +301,8 @@ func (c *subscriptionServiceClient) DiscardParked(ctx context.Context, in *Disca
 // asks for that, if the worker's stream ends, or if it is not settled before its
 // deadline; settlements of the earlier delivery then have no effect. It is also
 // delivered again if the broker that hands out the messages ends, and then its
-// attempts may be counted from one again.
+// attempts may be counted from one again. With exactly_once, it is delivered again
+// only when no worker may settle an earlier delivery any more.
 //
 // NOT_FOUND below means TOPIC_NOT_FOUND if the topic does not exist, and
 // CONSUMER_NOT_FOUND if the subscription does not. FAILED_PRECONDITION
@@ -361,8 +364,8 @@ type SubscriptionServiceServer interface {
 	//
 	// When the client closes its side, the broker answers what was asked, and ends
 	// the stream. What the worker has not settled when the stream ends, however it
-	// ends, is delivered again after the delay of a retry. A worker that wants to
-	// finish what it has sends stop first.
+	// ends, is delivered again after the delay of a retry; with exactly_once, after
+	// its deadline. A worker that wants to finish what it has sends stop first.
 	//
 	// The stream ends with NOT_FOUND if the topic or the subscription does not exist
 	// or is deleted. FAILED_PRECONDITION (NOT_A_SUBSCRIPTION). UNAVAILABLE (DRAINING)
@@ -373,8 +376,9 @@ type SubscriptionServiceServer interface {
 	// answered may have been made or not.
 	Subscribe(grpc.BidiStreamingServer[SubscribeRequest, SubscribeResponse]) error
 	// Takes messages to work on: first those that are due to be delivered again,
-	// then new ones. There are none while workers have 100,000 messages, and no new
-	// ones while 200,000 are kept to be delivered again.
+	// then new ones. There are none while workers have as many messages, or bytes of
+	// messages, as the policy says, and no new ones while 200,000 are kept to be
+	// delivered again.
 	//
 	// NOT_FOUND if the topic or the subscription does not exist.
 	// FAILED_PRECONDITION (NOT_A_SUBSCRIPTION). UNAVAILABLE
