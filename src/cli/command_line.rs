@@ -197,7 +197,9 @@ mod tests {
                 "trunkline topic create description",
                 "trunkline topic update description",
                 "trunkline subscription create filter",
+                "trunkline subscription create dead_letter_topic",
                 "trunkline subscription update filter",
+                "trunkline subscription update dead_letter_topic",
                 "trunkline token create description",
             ]
         );

@@ -359,7 +359,8 @@ async fn an_existing_subscription_is_as_good_as_a_new_one_if_the_request_says_so
     let existing = worker.service().create_subscription(request("pool", true)).await.unwrap();
     let existing = existing.into_inner();
     assert!(existing.existed);
-    assert_eq!(existing.subscription, Some(worker.describe().await));
+    let (existing, described) = (existing.subscription.unwrap(), worker.describe().await);
+    assert_eq!((existing.create_time, existing.policy), (described.create_time, described.policy));
     let refusal = worker.service().create_subscription(request("billing", true)).await.unwrap_err();
     info(&refusal, Code::FailedPrecondition, "NOT_A_SUBSCRIPTION");
     let created = worker.service().create_subscription(request("", true)).await.unwrap();

@@ -275,7 +275,7 @@ impl Storing {
         let Copies { draft, copied, refused, removed } = copies;
         for Letter { offset, .. } in removed {
             let (topic_number, consumer_number) = (self.key.topic.0, self.key.consumer);
-            tracing::warn!(topic_number, consumer_number, %offset, "a dead letter was removed before it was moved");
+            tracing::warn!(topic_number, consumer_number, %offset, "lost a dead letter before it was moved");
             write.messages.push((offset, MessageChange::Remove));
         }
         self.counts.parked += refused.len() as u64;

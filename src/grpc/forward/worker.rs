@@ -87,7 +87,7 @@ async fn release(mut client: Client, names: proto::ReceiveRequest, deliveries: &
     let proto::ReceiveRequest { topic, subscription_id, .. } = names;
     let release = proto::SettleRequest { topic, subscription_id, settlements };
     if let Err(status) = client.service.settle(release).await {
-        tracing::debug!(%status, "give messages back to the owner of a subscription");
+        tracing::debug!(%status, "give messages back to their subscription");
     }
 }
 

@@ -114,7 +114,7 @@ async fn the_commands_of_shipping_run() {
 
 #[tokio::test]
 async fn the_commands_of_subscriptions_run() {
-    assert_eq!(Reader::new().await.follow("docs/subscriptions.md").await, 24);
+    assert_eq!(Reader::new().await.follow("docs/subscriptions.md").await, 26);
 }
 
 #[tokio::test]

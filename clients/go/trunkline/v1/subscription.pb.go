@@ -273,7 +273,7 @@ type Subscription struct {
 	LostMessages *int64 `protobuf:"varint,12,opt,name=lost_messages,json=lostMessages,proto3,oneof" json:"lost_messages,omitempty"`
 	// How many messages workers have now, and have not settled. Like the three
 	// fields below, it is known to the broker that hands out the messages: it is 0
-	// while no broker does, and absent if another one than the one asked does.
+	// while no broker does, and absent if that one does not answer.
 	OutstandingMessages *int64 `protobuf:"varint,13,opt,name=outstanding_messages,json=outstandingMessages,proto3,oneof" json:"outstanding_messages,omitempty"`
 	// How many bytes these messages take, as they are encoded.
 	OutstandingBytes *int64 `protobuf:"varint,14,opt,name=outstanding_bytes,json=outstandingBytes,proto3,oneof" json:"outstanding_bytes,omitempty"`

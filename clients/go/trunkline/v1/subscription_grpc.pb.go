@@ -116,10 +116,11 @@ type SubscriptionServiceClient interface {
 	//
 	// The stream ends with NOT_FOUND if the topic or the subscription does not exist
 	// or is deleted. FAILED_PRECONDITION (NOT_A_SUBSCRIPTION). UNAVAILABLE (DRAINING)
-	// when the broker stops, UNAVAILABLE (SUBSCRIPTION_ELSEWHERE) while another broker
-	// serves the subscription. RESOURCE_EXHAUSTED (TOO_MANY_STREAMS). INVALID_ARGUMENT if a request is not valid: a
-	// stream ends with the first one that is not, and none of its settlements are
-	// made. After UNAVAILABLE (OUTCOME_UNKNOWN) the settlements that were not
+	// when this broker stops, or the one that hands out the messages.
+	// UNAVAILABLE (SUBSCRIPTION_ELSEWHERE) if that one cannot be reached.
+	// RESOURCE_EXHAUSTED (TOO_MANY_STREAMS). INVALID_ARGUMENT if a request is not
+	// valid: a stream ends with the first one that is not, and none of its settlements
+	// are made. After UNAVAILABLE (OUTCOME_UNKNOWN) the settlements that were not
 	// answered may have been made or not.
 	Subscribe(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SubscribeRequest, SubscribeResponse], error)
 	// Takes messages to work on: first those that are due to be delivered again,
@@ -128,8 +129,8 @@ type SubscriptionServiceClient interface {
 	// delivered again.
 	//
 	// NOT_FOUND if the topic or the subscription does not exist.
-	// FAILED_PRECONDITION (NOT_A_SUBSCRIPTION). UNAVAILABLE
-	// (SUBSCRIPTION_ELSEWHERE) while another broker serves the subscription.
+	// FAILED_PRECONDITION (NOT_A_SUBSCRIPTION). UNAVAILABLE (SUBSCRIPTION_ELSEWHERE)
+	// if the broker that hands out the messages is another one and cannot be reached.
 	Receive(ctx context.Context, in *ReceiveRequest, opts ...grpc.CallOption) (*ReceiveResponse, error)
 	// Says what becomes of messages, and answers once that is on disk.
 	//
@@ -369,10 +370,11 @@ type SubscriptionServiceServer interface {
 	//
 	// The stream ends with NOT_FOUND if the topic or the subscription does not exist
 	// or is deleted. FAILED_PRECONDITION (NOT_A_SUBSCRIPTION). UNAVAILABLE (DRAINING)
-	// when the broker stops, UNAVAILABLE (SUBSCRIPTION_ELSEWHERE) while another broker
-	// serves the subscription. RESOURCE_EXHAUSTED (TOO_MANY_STREAMS). INVALID_ARGUMENT if a request is not valid: a
-	// stream ends with the first one that is not, and none of its settlements are
-	// made. After UNAVAILABLE (OUTCOME_UNKNOWN) the settlements that were not
+	// when this broker stops, or the one that hands out the messages.
+	// UNAVAILABLE (SUBSCRIPTION_ELSEWHERE) if that one cannot be reached.
+	// RESOURCE_EXHAUSTED (TOO_MANY_STREAMS). INVALID_ARGUMENT if a request is not
+	// valid: a stream ends with the first one that is not, and none of its settlements
+	// are made. After UNAVAILABLE (OUTCOME_UNKNOWN) the settlements that were not
 	// answered may have been made or not.
 	Subscribe(grpc.BidiStreamingServer[SubscribeRequest, SubscribeResponse]) error
 	// Takes messages to work on: first those that are due to be delivered again,
@@ -381,8 +383,8 @@ type SubscriptionServiceServer interface {
 	// delivered again.
 	//
 	// NOT_FOUND if the topic or the subscription does not exist.
-	// FAILED_PRECONDITION (NOT_A_SUBSCRIPTION). UNAVAILABLE
-	// (SUBSCRIPTION_ELSEWHERE) while another broker serves the subscription.
+	// FAILED_PRECONDITION (NOT_A_SUBSCRIPTION). UNAVAILABLE (SUBSCRIPTION_ELSEWHERE)
+	// if the broker that hands out the messages is another one and cannot be reached.
 	Receive(context.Context, *ReceiveRequest) (*ReceiveResponse, error)
 	// Says what becomes of messages, and answers once that is on disk.
 	//
