@@ -185,13 +185,13 @@ mod tests {
         assert!(stored.until >= now + MINUTE + MARGIN);
         for next in [3, 5, 8] {
             assert_eq!(reservations.end(Offset(next), MINUTE, now), Some(Offset(13)));
-            assert!(!reservations.wanted.is_some());
+            assert!(reservations.wanted.is_none());
         }
         // Less than half of them are left: more are reserved before that is urgent.
         assert_eq!(reservations.end(Offset(9), MINUTE, now), Some(Offset(13)));
         assert_eq!(reservations.take_wanted().unwrap().end, Offset(19));
         assert_eq!(reservations.end(Offset(13), MINUTE, now), Some(Offset(13)));
-        assert!(!reservations.wanted.is_some());
+        assert!(reservations.wanted.is_none());
         reservations.note_stored();
         assert_eq!(reservations.end(Offset(13), MINUTE, now), Some(Offset(19)));
         // And so it is with the time.
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(reservations.end(Offset(0), MINUTE, now), None);
         assert!(reservations.take_wanted().is_some());
         assert_eq!(reservations.end(Offset(0), MINUTE, now), None);
-        assert!(!reservations.wanted.is_some());
+        assert!(reservations.wanted.is_none());
         // What comes meanwhile needs a write of its own.
         reservations.renew(Offset(0), now);
         reservations.note_stored();
@@ -221,12 +221,12 @@ mod tests {
     fn an_owner_that_ends_leaves_no_more_reserved_than_workers_have() {
         let (now, mut reservations) = (Instant::now(), Reservations::default());
         reservations.shrink(Offset(5), None, now);
-        assert!(!reservations.wanted.is_some(), "nothing was reserved");
+        assert!(reservations.wanted.is_none(), "nothing was reserved");
         reservations.end(Offset(0), MINUTE, now);
         store(&mut reservations);
         reservations.shrink(Offset(5), None, now);
         assert_eq!(store(&mut reservations), Some(Reservation { end: Offset(5), until: now }));
         reservations.shrink(Offset(5), None, now);
-        assert!(!reservations.wanted.is_some(), "it is stored already");
+        assert!(reservations.wanted.is_none(), "it is stored already");
     }
 }

@@ -214,11 +214,13 @@ mod tests {
         Row::Parked { attempts: 1, reason: "x".repeat(reason_bytes).into() }
     }
 
+    type Ranges = Vec<(i64, i64)>;
+
     /// The parts in which rows are stored, of messages that were all settled since the last write, and one more:
     /// the offsets of each part's rows, what it settles, and its floor.
-    fn parts(rows: impl IntoIterator<Item = Row>) -> Vec<(Vec<i64>, Vec<(i64, i64)>, i64)> {
-        let mut unstored = Unstored::default();
-        unstored.rows = (0..).map(Offset).zip(rows).collect();
+    fn parts(rows: impl IntoIterator<Item = Row>) -> Vec<(Vec<i64>, Ranges, i64)> {
+        let rows = (0..).map(Offset).zip(rows).collect();
+        let mut unstored = Unstored { rows, ..Unstored::default() };
         let end = Offset(0).after(unstored.rows.len() + 1);
         unstored.settled.note(OffsetRange { start: Offset(0), end });
         let mut unwritten = Unwritten::new(unstored, end);

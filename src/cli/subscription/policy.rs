@@ -90,7 +90,7 @@ pub(super) fn describe(policy: &DeliveryPolicy) -> [(&'static str, String); 9] {
         Some(time) => humantime::format_duration(time).to_string(),
         None => "-".to_owned(),
     };
-    let most = |number: i64| (number > 0).then(|| number.to_string()).unwrap_or_default();
+    let most = |number: i64| if number > 0 { number.to_string() } else { String::new() };
     let parked_after = match policy.max_deliveries {
         1 => "1 delivery".to_owned(),
         most @ 2.. => format!("{most} deliveries"),
