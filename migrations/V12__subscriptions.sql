@@ -88,7 +88,7 @@ comment on column trunkline.broker.id is 'Drawn when the broker starts';
 comment on column trunkline.broker.host is 'The address or name of the broker''s host';
 comment on column trunkline.broker.port is 'The port';
 comment on column trunkline.broker.certificate is 'The certificate that the broker presents there, in PEM';
-comment on column trunkline.broker.secret is 'What other brokers show it';
+comment on column trunkline.broker.secret is 'What other brokers show it. Whoever knows it can do everything that workers can: only the brokers'' role may read it';
 comment on column trunkline.broker.claimed_at is 'When the broker last began to hand out a subscription''s messages';
 
 create function trunkline.forget_subscription() returns trigger

@@ -131,7 +131,11 @@ impl Services {
 
     /// What other brokers may ask of this one.
     pub fn forwarded(&self, identity: &ForwardIdentity) -> Routes {
-        forward::routes(self.broker.clone(), identity)
+        let (broker, access) = (self.broker.clone(), Access::off(self.broker.storage()));
+        let publishes = broker.publisher.budget().clone();
+        // Apart from those of clients.
+        let accounts = Arc::new(Accounts::new(publishes, broker.quotas().streams, false));
+        forward::routes(broker, identity, accounts, Arc::new(access))
     }
 
     fn consumer_calls(&self) -> Consumers {

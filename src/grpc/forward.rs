@@ -128,6 +128,7 @@ impl Forwarder {
 
     /// Forgets the owner of a subscription, as it has gone.
     pub(super) fn forget(&self, names: &Names, peer: &Arc<Peer>) {
+        peer.leave_connections();
         let mut known = self.0.lock();
         if known.owners.get(names).is_some_and(|owner| Arc::ptr_eq(owner, peer)) {
             known.owners.remove(names);

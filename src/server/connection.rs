@@ -60,6 +60,25 @@ pub(super) struct Settings {
     pub(super) lifetime: Lifetime,
     /// When all connections end.
     pub(super) ending: Ending,
+    pub(super) windows: Windows,
+}
+
+/// How much may arrive before it is read.
+#[derive(Clone, Copy)]
+pub(super) struct Windows {
+    pub(super) stream: u32,
+    pub(super) connection: u32,
+}
+
+impl Windows {
+    /// Of clients.
+    pub(super) const OF_CLIENTS: Self =
+        Self { stream: grpc::STREAM_WINDOW, connection: grpc::CONNECTION_WINDOW };
+
+    /// Of other brokers. All streams together fill a connection, so that one whose requests are not read holds up
+    /// no other.
+    pub(super) const OF_BROKERS: Self =
+        Self { stream: 64 * 1024, connection: MAX_STREAMS * 64 * 1024 };
 }
 
 /// An accepted connection, and how it is served.
@@ -75,13 +94,14 @@ struct Http2 {
     identity: Option<PeerIdentity>,
     calls: OpenCalls,
     ending: Ending,
+    windows: Windows,
 }
 
 impl Connection {
     /// Serves the connection to its end.
     pub(super) async fn serve(self) {
         let Self { accepted, settings } = self;
-        let Settings { api, tls, lifetime, ending } = settings;
+        let Settings { api, tls, lifetime, ending, windows } = settings;
         let Accepted { stream, peer, admitted } = accepted;
         let ending = ending.of_one();
         let cut_off = ending.cut_off.clone();
@@ -95,7 +115,7 @@ impl Connection {
             let Some(opened) = opened_in_time(opened, peer) else { return };
             let calls = OpenCalls::new(MAX_UNDER_WAY);
             let watch = Watch::new(lifetime, calls.clone(), writes, ending.clone());
-            let http2 = Http2 { api, peer, identity: None, calls, ending };
+            let http2 = Http2 { api, peer, identity: None, calls, ending, windows };
             let serving = async {
                 match opened {
                     Opened::Plain(stream) => http2.serve(stream).await,
@@ -134,7 +154,7 @@ fn opened_in_time(opened: io::Result<Opened>, peer: SocketAddr) -> Option<Opened
 
 impl Http2 {
     async fn serve<S: AsyncRead + AsyncWrite + Unpin>(self, stream: Prefaced<S>) {
-        let Self { api, peer, identity, calls: open_calls, ending } = self;
+        let Self { api, peer, identity, calls: open_calls, ending, windows } = self;
         let cancellations = Cancellations::new();
         let calls = cancellations.clone();
         let shared = grpc::Connection::new(Some(peer), identity);
@@ -158,7 +178,7 @@ impl Http2 {
             Box::pin(answering.instrument(span))
         });
         let stream = TokioIo::new(ReadGate::new(stream, open_calls.clone()));
-        let connection = http2_server(open_calls).serve_connection(stream, service);
+        let connection = http2_server(open_calls, windows).serve_connection(stream, service);
         let mut connection = std::pin::pin!(connection);
         let served = async {
             tokio::select! {
@@ -181,14 +201,14 @@ impl Http2 {
     }
 }
 
-fn http2_server(calls: OpenCalls) -> http2::Builder<OpenCalls> {
+fn http2_server(calls: OpenCalls, windows: Windows) -> http2::Builder<OpenCalls> {
     let mut server = http2::Builder::new(calls);
     server
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .initial_stream_window_size(grpc::STREAM_WINDOW)
-        .initial_connection_window_size(grpc::CONNECTION_WINDOW)
+        .initial_stream_window_size(windows.stream)
+        .initial_connection_window_size(windows.connection)
         .max_concurrent_streams(MAX_STREAMS)
         .max_pending_accept_reset_streams(MAX_CANCELLED_EARLY)
         .max_local_error_reset_streams(MAX_STREAMS_ENDED)

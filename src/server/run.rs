@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::{
     accept::Acceptor,
     admission::ConnectionLimits,
-    connection::{Connection, Settings},
+    connection::{Connection, Settings, Windows},
     descriptors,
     error::Error,
     forward_port::ForwardPort,
@@ -35,6 +35,9 @@ use crate::{
     proto,
     traces::Traces,
 };
+
+/// How long another broker may leave a connection without a call.
+const MAX_FORWARD_IDLE: Duration = Duration::from_secs(600);
 
 /// How long connections may take to end once they are cut off.
 const CUT_OFF_TIMEOUT: Duration = Duration::from_secs(1);
@@ -225,11 +228,15 @@ pub(super) async fn run_server(
             metrics: Arc::default(),
             traces: Traces::default(),
         };
-        let lifetime = Lifetime { max_idle: None, max_age: None, age_grace: Duration::ZERO };
-        let settings = Settings { api, tls: Some(tls), lifetime, ending: ending.clone() };
+        let lifetime =
+            Lifetime { max_idle: Some(MAX_FORWARD_IDLE), max_age: None, age_grace: Duration::ZERO };
+        let windows = Windows::OF_BROKERS;
+        let ending = ending.clone();
+        let settings = Settings { api, tls: Some(tls), lifetime, ending, windows };
         accept_until_closing(acceptor, settings).await;
     };
-    let settings = Settings { api, tls: tls.clone(), lifetime, ending: ending.clone() };
+    let windows = Windows::OF_CLIENTS;
+    let settings = Settings { api, tls: tls.clone(), lifetime, ending: ending.clone(), windows };
     let serving = async { tokio::join!(accept_until_closing(acceptor, settings), forwarded) };
     let mut serving = std::pin::pin!(serving);
     let following_files = async {

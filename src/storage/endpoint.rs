@@ -18,10 +18,13 @@ impl Storage {
         let client = self.query().await?;
         let Some(Endpoint { broker, host, port, certificate, secret }) = endpoint else {
             let statement = "-- claim_subscription_silently
+                with owned as materialized (
+                    select topic_id, id from trunkline.consumer_topic
+                    where topic_id = $1 and id = $2 and epoch = $3 for share
+                )
                 update trunkline.subscription s set broker = null
-                from trunkline.consumer_topic c
-                where s.topic_id = $1 and s.id = $2 and s.broker is not null
-                  and c.topic_id = $1 and c.id = $2 and c.epoch = $3";
+                from owned
+                where s.topic_id = owned.topic_id and s.id = owned.id and s.broker is not null";
             client.execute(statement, &[&key.topic.0, &key.consumer, &epoch.0]).await?;
             return Ok(());
         };
@@ -34,10 +37,12 @@ impl Storage {
                 insert into trunkline.broker (id, host, port, certificate, secret)
                 values ($4, coalesce(nullif($5, ''), host(inet_client_addr()), '127.0.0.1'), $6, $7, $8)
                 on conflict (id) do update set claimed_at = now()
+            ), owned as materialized (
+                select topic_id, id from trunkline.consumer_topic
+                where topic_id = $1 and id = $2 and epoch = $3 for share
             )
             update trunkline.subscription s set broker = $4
-            from trunkline.consumer_topic c
-            where s.topic_id = $1 and s.id = $2 and c.topic_id = $1 and c.id = $2 and c.epoch = $3";
+            from owned where s.topic_id = owned.topic_id and s.id = owned.id";
         let port = i32::from(*port);
         let parameters: [&dyn Parameter; 8] =
             [&key.topic.0, &key.consumer, &epoch.0, broker, host, &port, certificate, secret];

@@ -109,6 +109,26 @@ impl ConsumerAdmin {
         self.find_or_add(topic, subscription, start, owner, Some(policy)).await
     }
 
+    /// An existing subscription; `None` if there is no consumer with that id.
+    pub async fn find_shared(
+        &self,
+        topic: &TopicName,
+        subscription: &ConsumerId,
+        owner: Option<&Claimant>,
+    ) -> Result<Option<Consumer>, Error> {
+        let (topic, consumer) = (topic.clone(), subscription.clone());
+        match self.catalogue.consumer(&topic, &consumer).await {
+            Ok(found) if !Claimant::may_use(owner, found.owner.as_ref()) => {
+                Err(Error::ConsumerExists { topic, consumer })
+            }
+            Ok(found) if found.sharing.is_none() => {
+                Err(Error::NotASubscription { topic, consumer })
+            }
+            Err(Error::ConsumerNotFound { .. }) => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
     async fn find_or_add(
         &self,
         topic: TopicName,

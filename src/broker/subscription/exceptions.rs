@@ -67,13 +67,14 @@ impl Exceptions {
         self.due.range(later).next().map(|(due, _)| *due)
     }
 
-    /// Delays those that are due before a time until then.
+    /// Delays those that are due before a time until then. They may have been delivered meanwhile.
     pub(crate) fn delay(&mut self, until: Instant) {
         let sooner = self.due.iter().take_while(|(due, _)| *due < until);
         let sooner: Vec<Offset> = sooner.map(|(_, offset)| *offset).collect();
         for offset in sooner {
             if let Some(exception) = self.get(offset) {
-                self.put(offset, Exception { due: Some(until), ..exception });
+                let attempts = exception.attempts.max(1);
+                self.put(offset, Exception { attempts, due: Some(until), ..exception });
             }
         }
     }

@@ -160,7 +160,6 @@ impl Handout {
 
     /// Hands out what there is, to those who have waited the longest.
     pub(super) fn hand_out(&mut self, now: Instant) {
-        self.state.end_hold(now, self.head());
         (self.has_more, self.left_out) = (false, 0);
         (self.waits_for_write, self.is_reserving) = (false, false);
         if self.failing.is_some_and(|failing| failing.retry_at > now) {

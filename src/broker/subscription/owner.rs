@@ -246,6 +246,7 @@ impl Owner {
         loop {
             let now = Instant::now();
             handout.state.expire(now);
+            handout.state.end_hold(now, handout.head());
             match self.unreadable_filter(handout) {
                 None => handout.hand_out(now),
                 Some(refusal) => handout.refuse_all(&refusal),

@@ -212,7 +212,9 @@ impl State {
     pub(crate) fn replay(&mut self, parked: &[Offset], now: Instant) -> usize {
         let (due, with_workers) = (self.replayed_at(now), self.with_workers());
         let replayed = parked.iter().filter(|offset| {
+            let is_moved = matches!(self.unstored.rows.get(*offset), Some(Row::Moved { .. }));
             let is_parked = !self.is_exception(**offset)
+                && !is_moved
                 && **offset >= self.removed_before
                 && !with_workers.contains(*offset);
             if is_parked {
@@ -232,7 +234,9 @@ impl State {
     /// parked.
     pub(crate) fn discard(&mut self, parked: &[Offset]) -> usize {
         let discarded = parked.iter().filter(|offset| {
-            let is_parked = !self.is_exception(**offset);
+            // One that was parked before a seek back may be on its way to a dead-letter topic.
+            let is_moved = matches!(self.unstored.rows.get(*offset), Some(Row::Moved { .. }));
+            let is_parked = !self.is_exception(**offset) && !is_moved;
             if is_parked {
                 self.unstored.rows.insert(**offset, Row::Removed);
             }

@@ -57,7 +57,8 @@ impl fmt::Debug for UnsentAnswer {
 pub struct UnsentEvents(Arc<Mutex<BTreeSet<DeliveryId>>>);
 
 impl UnsentEvents {
-    pub(super) fn add(&self, deliveries: impl IntoIterator<Item = u64>) {
+    /// Adds deliveries that the stream has got.
+    pub fn add(&self, deliveries: impl IntoIterator<Item = u64>) {
         self.0.lock().extend(deliveries.into_iter().map(DeliveryId));
     }
 
@@ -70,7 +71,7 @@ impl UnsentEvents {
     }
 
     /// Those that are left when the stream ends.
-    pub(super) fn take(&self) -> Vec<DeliveryId> {
+    pub fn take(&self) -> Vec<DeliveryId> {
         std::mem::take(&mut *self.0.lock()).into_iter().collect()
     }
 }

@@ -24,7 +24,9 @@ pub(super) struct Require(pub(super) Arc<Endpoint>);
 
 impl Show {
     pub(super) fn of(endpoint: &Endpoint) -> Self {
-        Self(endpoint.secret.parse().ok())
+        let mut secret: Option<MetadataValue<Ascii>> = endpoint.secret.parse().ok();
+        secret.iter_mut().for_each(|secret| secret.set_sensitive(true));
+        Self(secret)
     }
 }
 

@@ -10,10 +10,14 @@ use tonic::{
 
 use super::{identity::ForwardIdentity, secret::Require};
 use crate::{
+    access::Access,
     broker::{Broker, Error, UnsentAnswer},
     grpc::{
+        accounts::Accounts,
+        answers::AnswerRoom,
         deadline,
         explain::explain,
+        intake::Intake,
         limits::MAX_CALL_BYTES,
         status::refuse,
         trunkline::{
@@ -38,10 +42,17 @@ struct Forwarded {
 }
 
 /// The calls that other brokers may make if they show the endpoint's secret.
-pub(in crate::grpc) fn routes(broker: Arc<Broker>, identity: &ForwardIdentity) -> Routes {
+pub(in crate::grpc) fn routes(
+    broker: Arc<Broker>,
+    identity: &ForwardIdentity,
+    accounts: Arc<Accounts>,
+    access: Arc<Access>,
+) -> Routes {
     let service = SubscriptionServiceServer::new(Forwarded { broker });
     let service = service.max_decoding_message_size(MAX_CALL_BYTES);
-    Routes::new(InterceptedService::new(service, Require(identity.endpoint.clone()))).prepare()
+    // Another broker's calls are limited together, and its secret is seen first.
+    let limited = Intake::new(service, accounts, access);
+    Routes::new(InterceptedService::new(limited, Require(identity.endpoint.clone()))).prepare()
 }
 
 /// A call that is not forwarded, as any broker can do it.
@@ -77,10 +88,17 @@ impl SubscriptionService for Forwarded {
         request: Request<proto::ReceiveRequest>,
     ) -> Result<Response<raw::ReceiveResponse>, Status> {
         let deadline = deadline::of_unary(request.metadata());
-        let receive = requests::receive(request.into_inner(), deadline).map_err(refuse)?;
+        let room = request.extensions().get::<AnswerRoom>().cloned();
+        let mut receive = requests::receive(request.into_inner(), deadline).map_err(refuse)?;
+        receive.answers = room.as_ref().map(|room| room.share.clone());
         let mut received = self.broker.subscriptions.receive(receive).await.map_err(refuse)?;
-        // The other broker gives back what it cannot send.
-        received.unsent.take().into_iter().for_each(UnsentAnswer::record_sent);
+        match room {
+            Some(room) => {
+                room.keep(received.room.take());
+                room.keep_unsent(received.unsent.take());
+            }
+            None => received.unsent.take().into_iter().for_each(UnsentAnswer::record_sent),
+        }
         Ok(Response::new(answers::received(received)))
     }
 

@@ -1,6 +1,6 @@
 //! A worker's stream that another broker serves.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream};
 use prost::Message as _;
@@ -12,15 +12,21 @@ use tracing::Instrument as _;
 
 use super::{Client, Forwarder, Names, ended, is_of_connection};
 use crate::{
-    broker::{Broker, DeliveryId, Error, Hold, Receive, UnsentAnswer},
-    grpc::{explain::explain, status::refuse},
-    proto::{self, raw},
+    broker::{Broker, DeliveryId, Error, Hold, Receive, UnsentAnswer, UnsentEvents},
+    grpc::{explain::explain, status::refuse, trunkline::sent_events::SentEvents},
+    proto::{
+        self,
+        raw::{self, subscribe_response::Event},
+    },
 };
 
 /// How many requests may wait for the other broker, and events for the client. Each event may have 2 MiB of
 /// messages.
 const REQUESTS_AHEAD: usize = 16;
 const EVENTS_AHEAD: usize = 2;
+
+/// How long giving messages back may take.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A worker's stream at another broker.
 pub(in crate::grpc) struct Opened {
@@ -63,7 +69,7 @@ pub(in crate::grpc) async fn receive(
     let received = client.service.receive(request).await?.into_inner();
     let deliveries = received.deliveries.iter().map(|it| DeliveryId(it.delivery.unsigned_abs()));
     let deliveries = deliveries.collect();
-    let names = asked.clone();
+    let names = (receive.topic.clone(), receive.subscription.clone());
     let unsent = UnsentAnswer::new(move |deliveries| {
         // If it fails, they go back when their time is up.
         tokio::spawn(async move { release(client, names, &deliveries).await });
@@ -77,14 +83,17 @@ pub(in crate::grpc) async fn receive(
 }
 
 /// Gives deliveries back.
-async fn release(mut client: Client, names: proto::ReceiveRequest, deliveries: &[DeliveryId]) {
+async fn release(mut client: Client, names: Names, deliveries: &[DeliveryId]) {
+    if deliveries.is_empty() {
+        return;
+    }
     let release = |delivery: &DeliveryId| proto::Settlement {
         delivery: i64::try_from(delivery.0).unwrap_or(i64::MAX),
         verdict: Some(proto::settlement::Verdict::Release(proto::Release {})),
         ..proto::Settlement::default()
     };
     let settlements = deliveries.iter().map(release).collect();
-    let proto::ReceiveRequest { topic, subscription_id, .. } = names;
+    let (topic, subscription_id) = (names.0.as_str().to_owned(), names.1.as_str().to_owned());
     let release = proto::SettleRequest { topic, subscription_id, settlements };
     if let Err(status) = client.service.settle(release).await {
         tracing::debug!(%status, "give messages back to their subscription");
@@ -99,34 +108,44 @@ pub(in crate::grpc) fn serve(
     opened: Opened,
     requests: Streaming<proto::SubscribeRequest>,
     withdrawn: CancellationToken,
-) -> ReceiverStream<Answer> {
+) -> SentEvents {
     let (events, sent) = mpsc::channel(EVENTS_AHEAD);
-    let Opened { events: arriving, requests: passed_on, client } = opened;
+    let Opened { events: mut arriving, requests: passed_on, client } = opened;
     let (forwarder, draining) = (forwarder.clone(), broker.draining().clone());
+    let unsent = UnsentEvents::default();
+    let arrived = unsent.clone();
     let serving = async move {
-        // As long as the client reads. Dropping the events ends the stream at the other broker.
-        let passing = pass_events(arriving, &events);
-        let asking = pass_requests(requests, passed_on, draining);
-        let (end, asked) = until_first_ends(passing, asking).await;
-        if end.as_ref().is_some_and(|end| end.as_ref().is_err_and(is_of_connection)) {
-            forwarder.forget(&names, &client.peer);
-        }
+        let passing = async {
+            let passing = pass_events(&mut arriving, &events, &arrived);
+            let asking = pass_requests(requests, passed_on, draining);
+            until_first_ends(passing, asking).await
+        };
+        // Who withdraws the stream says why.
+        let (end, asked) = withdrawn.run_until_cancelled(passing).await.unwrap_or((None, None));
         let last = match end {
-            None => None,
-            Some(Err(status)) => Some(ended(status)),
+            None => {
+                // Before the stream ends at the other broker, which takes these messages for delivered.
+                let left = arrived.take();
+                let releasing = release(client, names, &left);
+                let _ = tokio::time::timeout(RELEASE_TIMEOUT, releasing).await;
+                None
+            }
+            Some(Err(status)) => {
+                if is_of_connection(&status) {
+                    forwarder.forget(&names, &client.peer);
+                }
+                Some(ended(status))
+            }
             Some(Ok(())) => asked,
         };
         if let Some(status) = last {
             // A client that has gone does not receive it.
             let _ = events.send(Err(status)).await;
         }
-    };
-    let serving = async move {
-        // Who withdrew it says why.
-        let _ = withdrawn.run_until_cancelled(serving).await;
+        drop(arriving);
     };
     broker.track(serving.in_current_span());
-    ReceiverStream::new(sent)
+    SentEvents { events: ReceiverStream::new(sent), unsent }
 }
 
 /// Waits for the events to end. Returns how, and why requests have ended, if not by the client's will.
@@ -143,8 +162,9 @@ async fn until_first_ends(
 
 /// Passes events on. Returns how they end; `None` if the client has gone.
 async fn pass_events(
-    mut arriving: Streaming<raw::SubscribeResponse>,
+    arriving: &mut Streaming<raw::SubscribeResponse>,
     events: &mpsc::Sender<Answer>,
+    unsent: &UnsentEvents,
 ) -> Option<Result<(), Status>> {
     loop {
         let room = events.reserve().await.ok()?;
@@ -153,7 +173,13 @@ async fn pass_events(
             () = events.closed() => return None,
         };
         match arrived {
-            Ok(Some(event)) => room.send(Ok(event)),
+            Ok(Some(event)) => {
+                if let Some(Event::Deliveries(arrived)) = &event.event {
+                    let arrived = arrived.deliveries.iter();
+                    unsent.add(arrived.map(|arrived| arrived.delivery.unsigned_abs()));
+                }
+                room.send(Ok(event));
+            }
             Ok(None) => return Some(Ok(())),
             Err(status) => return Some(Err(status)),
         }

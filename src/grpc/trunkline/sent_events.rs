@@ -18,15 +18,8 @@ type Answer = Result<SubscribeResponse, Status>;
 
 /// The events of a stream, as HTTP/2 asks for them.
 pub struct SentEvents {
-    pub(super) events: ReceiverStream<Answer>,
-    pub(super) unsent: UnsentEvents,
-}
-
-impl SentEvents {
-    /// Events that another broker sends, which sees to their messages.
-    pub(super) fn of(events: ReceiverStream<Answer>) -> Self {
-        Self { events, unsent: UnsentEvents::default() }
-    }
+    pub(in crate::grpc) events: ReceiverStream<Answer>,
+    pub(in crate::grpc) unsent: UnsentEvents,
 }
 
 impl Stream for SentEvents {

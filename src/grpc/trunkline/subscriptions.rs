@@ -64,7 +64,13 @@ impl SubscriptionService for Workers {
         self.0.broker.subscriptions.check_policy(&policy).await.map_err(refuse)?;
         let key = RegistrationKey::consumer(&topic, &id);
         let owner = self.0.access.claim(&caller, &key).await.map_err(refuse)?;
-        if !(if_missing && self.exists(&topic, &id).await) {
+        let existing = match if_missing {
+            true => self.0.broker.consumers.find_shared(&topic, &id, owner.as_ref()).await,
+            false => Ok(None),
+        };
+        let existing = existing.map_err(refuse)?;
+        // What exists stays as it is. If it goes meanwhile, what is created must have been checked.
+        if existing.is_none() {
             if let Some(dead_letter_topic) = &policy.dead_letter_topic {
                 let permitted = self.0.access.permit_dead_letters(&caller, dead_letter_topic);
                 permitted.map_err(refuse)?;
@@ -76,9 +82,12 @@ impl SubscriptionService for Workers {
         let entry = entry.to_registration(&key);
         let created = async move {
             let (consumers, owner) = (&broker.consumers, owner.as_ref());
-            let created = match if_missing {
-                true => consumers.ensure_shared(key.topic, id, start, owner, &policy).await,
-                false => {
+            let created = match existing {
+                Some(existing) => Ok(Ensured::existing(existing)),
+                None if if_missing => {
+                    consumers.ensure_shared(key.topic, id, start, owner, &policy).await
+                }
+                None => {
                     let created = consumers.subscribe(key.topic, id, start, owner, &policy);
                     created.await.map(Ensured::new)
                 }
@@ -179,6 +188,8 @@ impl SubscriptionService for Workers {
             biased;
             received = receiving => received.map_err(refuse)?,
             error = guard.ended() => return Err(refuse(error)),
+            // If another broker serves it. An owner here ends it by itself.
+            () = self.0.broker.draining().cancelled() => return Err(refuse(Error::Draining)),
         };
         match room {
             Some(room) => {
@@ -235,8 +246,7 @@ impl SubscriptionService for Workers {
             }
             Stream::There(opened) => {
                 let withdrawn = withdrawn.clone();
-                let events = worker::serve(broker, &self.1, names, opened, requests, withdrawn);
-                SentEvents::of(events)
+                worker::serve(broker, &self.1, names, opened, requests, withdrawn)
             }
         };
         Ok(Response::new(Guarded::new(events, guard, withdrawn, denials, open)))
@@ -434,12 +444,6 @@ impl Workers {
             .await
         };
         self.0.audit.finish(unparked).await
-    }
-
-    /// Whether there is a subscription, so that what a call says of a new one does not count.
-    async fn exists(&self, topic: &TopicName, id: &ConsumerId) -> bool {
-        let found = self.0.broker.consumers.get(topic, id).await;
-        found.is_ok_and(|consumer| consumer.sharing.is_some())
     }
 
     /// A subscription.
