@@ -156,7 +156,7 @@ async fn is_known(broker: &TestBroker) -> bool {
 async fn an_owner_that_has_lost_its_lease_is_left() {
     let (owner, _other, mut here, mut there) = with_owner(3).await;
     assert_eq!(there.receive(1).await.len(), 1);
-    owner.end_sessions("trunkline leases").await;
+    owner.end_sessions("trunkline lease").await;
     // Both look for the lease now, and one finds it.
     let mut left = vec!["m0", "m1", "m2"];
     while !left.is_empty() {
