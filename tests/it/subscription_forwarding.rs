@@ -242,9 +242,10 @@ async fn the_broker_that_forwards_a_call_checks_its_caller() {
     // The first broker owns it.
     root.subscriptions().receive(ask()).await.unwrap();
     let there = other.root().await;
-    until("the other broker knows the administrator", async || there.who_am_i().await.is_ok())
-        .await;
-    there.subscriptions().receive(ask()).await.unwrap();
+    until("the other broker knows the grant", async || {
+        there.subscriptions().receive(ask()).await.is_ok()
+    })
+    .await;
     let refusal = other.stranger().await.subscriptions().receive(ask()).await.unwrap_err();
     assert_eq!(refusal.code(), Code::Unauthenticated);
     let guest = owner.principal("guest", []).await;
