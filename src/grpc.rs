@@ -25,8 +25,6 @@ mod trunkline;
 
 use std::{sync::Arc, time::Instant};
 
-use tonic::service::Routes;
-
 use crate::{
     access::Access,
     audit::Audit,
@@ -39,6 +37,7 @@ use crate::{
         subscription_service_server::SubscriptionServiceServer,
         topic_service_server::TopicServiceServer,
     },
+    traces::Traces,
 };
 
 pub use audited::Denials;
@@ -124,18 +123,26 @@ impl Services {
 
     /// The service for subscriptions.
     pub fn subscriptions(&self) -> Intake<SubscriptionServiceServer<Workers>> {
-        let workers =
-            SubscriptionServiceServer::new(Workers(self.consumer_calls(), self.forwarder.clone()));
+        let (consumers, forwarder) = (self.consumer_calls(), self.forwarder.clone());
+        let workers = SubscriptionServiceServer::new(Workers { consumers, forwarder });
         self.limited(workers.max_decoding_message_size(MAX_CALL_BYTES))
     }
 
-    /// What other brokers may ask of this one.
-    pub fn forwarded(&self, identity: &ForwardIdentity) -> Routes {
-        let (broker, access) = (self.broker.clone(), Access::off(self.broker.storage()));
+    /// What other brokers may ask of this one. The broker that forwards a call has checked, counted and
+    /// traced it.
+    pub fn forwarded(&self, identity: &ForwardIdentity) -> Api {
+        let broker = self.broker.clone();
+        let access = Arc::new(Access::off(broker.storage()));
         let publishes = broker.publisher.budget().clone();
         // Apart from those of clients.
         let accounts = Arc::new(Accounts::new(publishes, broker.quotas().streams, false));
-        forward::routes(broker, identity, accounts, Arc::new(access))
+        Api {
+            routes: forward::routes(broker, identity, accounts, access.clone()),
+            access,
+            audit: self.audit.clone(),
+            metrics: Arc::default(),
+            traces: Traces::default(),
+        }
     }
 
     fn consumer_calls(&self) -> Consumers {

@@ -77,9 +77,17 @@ impl AnswerRoom {
         self.kept.lock().hold = hold;
     }
 
-    /// Keeps what is void unless the client gets the answer.
-    pub(super) fn keep_unsent(&self, unsent: Option<UnsentAnswer>) {
-        self.kept.lock().unsent = unsent;
+    /// Keeps what was taken for the answer to a worker, and what is void unless the worker gets it. Without
+    /// room, nobody knows what becomes of the answer.
+    pub(super) fn keep_for_worker(
+        room: Option<Self>,
+        hold: Option<Hold>,
+        unsent: Option<UnsentAnswer>,
+    ) {
+        match room {
+            Some(room) => *room.kept.lock() = Kept { hold, unsent },
+            None => unsent.into_iter().for_each(UnsentAnswer::record_sent),
+        }
     }
 
     /// What is kept, or as much of the share as an answer needs.
@@ -278,7 +286,8 @@ mod tests {
                 let void = Arc::new(Mutex::new(false));
                 let taken_back = void.clone();
                 let unsent = UnsentAnswer::new(move |_| *taken_back.lock() = true);
-                room.keep_unsent(Some(unsent.of(vec![DeliveryId(7)])));
+                let unsent = unsent.of(vec![DeliveryId(7)]);
+                AnswerRoom::keep_for_worker(Some(room.clone()), None, Some(unsent));
                 let unread = Unread { room: Some(room), ..unread(&budget, LONG) };
                 let mut body = unread.keep(answer(bytes)).await.into_body();
                 let mut read = 0;

@@ -93,7 +93,6 @@ impl Forwarder {
     {
         let give_up_at = Instant::now() + TIMEOUT;
         loop {
-            let mut pause = Duration::ZERO;
             if let Some(peer) = self.owner(names) {
                 match ask(&peer, &there).await {
                     Ok(answer) => return Ok(answer),
@@ -104,11 +103,10 @@ impl Forwarder {
                     }
                     Err(Failure::Lost | Failure::NotOwner) => {
                         self.forget(names, &peer);
-                        pause = PAUSE;
+                        time::sleep(PAUSE).await;
                     }
                 }
             }
-            time::sleep(pause).await;
             match here().await {
                 Err(Error::SubscriptionElsewhere { endpoint: Some(endpoint), .. })
                     if Instant::now() < give_up_at =>

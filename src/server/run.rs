@@ -33,7 +33,6 @@ use crate::{
     grpc,
     http::{Http, PortCounts},
     proto,
-    traces::Traces,
 };
 
 /// How long another broker may leave a connection without a call.
@@ -220,14 +219,7 @@ pub(super) async fn run_server(
     let forwarded = async {
         let Some(ForwardPort { acceptor, tls, identity }) = forward else { return };
         identity.announce(&broker);
-        let api = grpc::Api {
-            routes: services.forwarded(&identity),
-            // The broker that forwards a call has checked, counted and traced it.
-            access: Arc::new(Access::off(broker.storage())),
-            audit: broker.audit(),
-            metrics: Arc::default(),
-            traces: Traces::default(),
-        };
+        let api = services.forwarded(&identity);
         let lifetime =
             Lifetime { max_idle: Some(MAX_FORWARD_IDLE), max_age: None, age_grace: Duration::ZERO };
         let windows = Windows::OF_BROKERS;

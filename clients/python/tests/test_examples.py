@@ -57,31 +57,27 @@ def test_produce_and_consume(topic: str, consumer: str) -> None:
 
 
 def test_seek(topic: str) -> None:
-    for arguments in (["produce", topic, "shop"], ["seek", topic, "billing"]):
-        finished = subprocess.run(
-            command(*arguments),
-            cwd=FOLDER,
-            input="one\ntwo",
-            timeout=SECONDS,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-    assert finished.stdout == "the next message is 0\n"
+    finish("produce", topic, "shop")
+    assert finish("seek", topic, "billing") == "the next message is 0\n"
 
 
 def test_work(topic: str) -> None:
-    for arguments in (["produce", topic, "shop"], ["work", topic, "resize"]):
-        finished = subprocess.run(
-            command(*arguments),
-            cwd=FOLDER,
-            input="one\ntwo",
-            timeout=SECONDS,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-    assert finished.stdout == "0 one (attempt 1)\n1 two (attempt 1)\n"
+    finish("produce", topic, "shop")
+    assert finish("work", topic, "resize") == "0 one (attempt 1)\n1 two (attempt 1)\n"
+
+
+def finish(*arguments: str) -> str:
+    """Runs an example to its end, with two lines to read; returns what it prints."""
+    finished = subprocess.run(
+        command(*arguments),
+        cwd=FOLDER,
+        input="one\ntwo",
+        timeout=SECONDS,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return finished.stdout
 
 
 def command(example: str, *arguments: str) -> list[str]:

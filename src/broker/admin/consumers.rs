@@ -116,17 +116,7 @@ impl ConsumerAdmin {
         subscription: &ConsumerId,
         owner: Option<&Claimant>,
     ) -> Result<Option<Consumer>, Error> {
-        let (topic, consumer) = (topic.clone(), subscription.clone());
-        match self.catalogue.consumer(&topic, &consumer).await {
-            Ok(found) if !Claimant::may_use(owner, found.owner.as_ref()) => {
-                Err(Error::ConsumerExists { topic, consumer })
-            }
-            Ok(found) if found.sharing.is_none() => {
-                Err(Error::NotASubscription { topic, consumer })
-            }
-            Err(Error::ConsumerNotFound { .. }) => Ok(None),
-            found => found.map(Some),
-        }
+        self.find(topic, subscription, owner, true).await
     }
 
     async fn find_or_add(
@@ -138,24 +128,37 @@ impl ConsumerAdmin {
         policy: Option<&DeliveryPolicy>,
     ) -> Result<Ensured<Consumer>, Error> {
         loop {
-            match self.catalogue.consumer(&topic, &consumer).await {
-                // Somebody else may have registered it since the caller was permitted.
-                Ok(found) if !Claimant::may_use(owner, found.owner.as_ref()) => {
-                    return Err(Error::ConsumerExists { topic, consumer });
-                }
-                Ok(found) if found.sharing.is_some() && policy.is_none() => {
-                    return Err(Error::ConsumerIsShared { topic, consumer });
-                }
-                Ok(found) if found.sharing.is_none() && policy.is_some() => {
-                    return Err(Error::NotASubscription { topic, consumer });
-                }
-                Err(Error::ConsumerNotFound { .. }) => {}
-                found => return found.map(Ensured::existing),
+            if let Some(found) = self.find(&topic, &consumer, owner, policy.is_some()).await? {
+                return Ok(Ensured::existing(found));
             }
             match self.add(topic.clone(), consumer.clone(), start, owner, policy).await {
                 Err(Error::ConsumerExists { .. }) => {}
                 added => return added.map(Ensured::new),
             }
+        }
+    }
+
+    /// A consumer that `owner` may use, and that workers share or not; `None` if there is none with that id.
+    async fn find(
+        &self,
+        topic: &TopicName,
+        consumer: &ConsumerId,
+        owner: Option<&Claimant>,
+        is_shared: bool,
+    ) -> Result<Option<Consumer>, Error> {
+        let found = match self.catalogue.consumer(topic, consumer).await {
+            Err(Error::ConsumerNotFound { .. }) => return Ok(None),
+            found => found?,
+        };
+        let (topic, consumer) = (topic.clone(), consumer.clone());
+        // Somebody else may have registered it since the caller was permitted.
+        if !Claimant::may_use(owner, found.owner.as_ref()) {
+            return Err(Error::ConsumerExists { topic, consumer });
+        }
+        match (found.sharing.is_some(), is_shared) {
+            (true, false) => Err(Error::ConsumerIsShared { topic, consumer }),
+            (false, true) => Err(Error::NotASubscription { topic, consumer }),
+            _ => Ok(Some(found)),
         }
     }
 

@@ -212,9 +212,7 @@ impl State {
     pub(crate) fn replay(&mut self, parked: &[Offset], now: Instant) -> usize {
         let (due, with_workers) = (self.replayed_at(now), self.with_workers());
         let replayed = parked.iter().filter(|offset| {
-            let is_moved = matches!(self.unstored.rows.get(*offset), Some(Row::Moved { .. }));
-            let is_parked = !self.is_exception(**offset)
-                && !is_moved
+            let is_parked = self.may_be_parked(**offset)
                 && **offset >= self.removed_before
                 && !with_workers.contains(*offset);
             if is_parked {
@@ -234,15 +232,20 @@ impl State {
     /// parked.
     pub(crate) fn discard(&mut self, parked: &[Offset]) -> usize {
         let discarded = parked.iter().filter(|offset| {
-            // One that was parked before a seek back may be on its way to a dead-letter topic.
-            let is_moved = matches!(self.unstored.rows.get(*offset), Some(Row::Moved { .. }));
-            let is_parked = !self.is_exception(**offset) && !is_moved;
+            let is_parked = self.may_be_parked(**offset);
             if is_parked {
                 self.unstored.rows.insert(**offset, Row::Removed);
             }
             is_parked
         });
         discarded.count()
+    }
+
+    /// Whether a message that was found to be parked still is: it may be delivered again by now or, if a seek
+    /// went back, be on its way to a dead-letter topic.
+    fn may_be_parked(&self, offset: Offset) -> bool {
+        let is_moved = matches!(self.unstored.rows.get(&offset), Some(Row::Moved { .. }));
+        !is_moved && !self.is_exception(offset)
     }
 
     /// Has a message wait that was never handed out: it is delivered at that time.

@@ -11,7 +11,7 @@ use tonic::{
 use super::{identity::ForwardIdentity, secret::Require};
 use crate::{
     access::Access,
-    broker::{Broker, Error, UnsentAnswer},
+    broker::{Broker, Error},
     grpc::{
         accounts::Accounts,
         answers::AnswerRoom,
@@ -92,13 +92,7 @@ impl SubscriptionService for Forwarded {
         let mut receive = requests::receive(request.into_inner(), deadline).map_err(refuse)?;
         receive.answers = room.as_ref().map(|room| room.share.clone());
         let mut received = self.broker.subscriptions.receive(receive).await.map_err(refuse)?;
-        match room {
-            Some(room) => {
-                room.keep(received.room.take());
-                room.keep_unsent(received.unsent.take());
-            }
-            None => received.unsent.take().into_iter().for_each(UnsentAnswer::record_sent),
-        }
+        AnswerRoom::keep_for_worker(room, received.room.take(), received.unsent.take());
         Ok(Response::new(answers::received(received)))
     }
 

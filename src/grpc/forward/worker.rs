@@ -45,12 +45,18 @@ pub(in crate::grpc) async fn open(
 ) -> Result<Opened, Status> {
     let (requests, passed_on) = mpsc::channel(REQUESTS_AHEAD);
     let passed_on = stream::once(async { first }).chain(ReceiverStream::new(passed_on));
-    let mut request = Request::new(passed_on);
+    let request = with_deadline(passed_on, deadline);
+    let events = client.service.subscribe(request).await?.into_inner();
+    Ok(Opened { events, requests, client })
+}
+
+/// A request whose caller waits until then, if it set a deadline.
+fn with_deadline<T>(message: T, deadline: Option<Instant>) -> Request<T> {
+    let mut request = Request::new(message);
     if let Some(deadline) = deadline {
         request.set_timeout(deadline.saturating_duration_since(Instant::now()));
     }
-    let events = client.service.subscribe(request).await?.into_inner();
-    Ok(Opened { events, requests, client })
+    request
 }
 
 /// What a worker gets, the room that its answer takes, and what gives the messages back if it is not sent.
@@ -62,10 +68,7 @@ pub(in crate::grpc) async fn receive(
     asked: &proto::ReceiveRequest,
     receive: &Receive,
 ) -> Result<Received, Status> {
-    let mut request = Request::new(asked.clone());
-    if let Some(deadline) = receive.deadline {
-        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
-    }
+    let request = with_deadline(asked.clone(), receive.deadline);
     let received = client.service.receive(request).await?.into_inner();
     let deliveries = received.deliveries.iter().map(|it| DeliveryId(it.delivery.unsigned_abs()));
     let deliveries = deliveries.collect();

@@ -140,49 +140,44 @@ pub(super) fn dead_letter_topic_set(
 pub(in crate::grpc) fn policy_change(
     request: proto::UpdateSubscriptionRequest,
 ) -> Decoded<impl Fn(&DeliveryPolicy) -> Result<DeliveryPolicy, Error> + Send + Sync + 'static> {
-    const CHANGEABLE: [&str; 9] = [
-        "ack_deadline",
-        "min_backoff",
-        "max_backoff",
-        "max_deliveries",
-        "filter",
-        "dead_letter_topic",
-        "exactly_once",
-        "max_outstanding_messages",
-        "max_outstanding_bytes",
-    ];
     let paths = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
-    if let Some(path) = paths.iter().find(|path| !CHANGEABLE.contains(&path.as_str())) {
+    let is_known = |path: &str| CHANGEABLE.iter().any(|(field, _)| *field == path);
+    if let Some(path) = paths.iter().find(|path| !is_known(path)) {
         // Truncated, as the status is sent in headers, whose size is limited.
         let path: String = path.chars().take(64).collect();
-        let problem = format!("names {path:?}, and only {} can change", CHANGEABLE.join(", "));
+        let known = CHANGEABLE.map(|(field, _)| field).join(", ");
+        let problem = format!("names {path:?}, and only {known} can change");
         return Err(InvalidInput::new("update_mask", problem));
     }
-    let changes =
-        CHANGEABLE.map(|field| paths.is_empty() || paths.iter().any(|path| path == field));
     let given = request.policy.unwrap_or_default();
     Ok(move |stored: &DeliveryPolicy| {
         let mut changed = answers::policy(stored);
-        for (field, _) in CHANGEABLE.iter().zip(changes).filter(|(_, changes)| *changes) {
-            match *field {
-                "ack_deadline" => changed.ack_deadline = given.ack_deadline,
-                "min_backoff" => changed.min_backoff = given.min_backoff,
-                "max_backoff" => changed.max_backoff = given.max_backoff,
-                "max_deliveries" => changed.max_deliveries = given.max_deliveries,
-                "filter" => changed.filter.clone_from(&given.filter),
-                "dead_letter_topic" => {
-                    changed.dead_letter_topic.clone_from(&given.dead_letter_topic);
-                }
-                "exactly_once" => changed.exactly_once = given.exactly_once,
-                "max_outstanding_messages" => {
-                    changed.max_outstanding_messages = given.max_outstanding_messages;
-                }
-                _ => changed.max_outstanding_bytes = given.max_outstanding_bytes,
+        for (field, copy) in CHANGEABLE {
+            if paths.is_empty() || paths.iter().any(|path| path == field) {
+                copy(&mut changed, &given);
             }
         }
         Ok(policy(Some(changed))?)
     })
 }
+
+/// Copies a field of a policy to another one.
+type Copy = fn(&mut proto::DeliveryPolicy, &proto::DeliveryPolicy);
+
+/// The fields of a policy, and how each is copied.
+const CHANGEABLE: [(&str, Copy); 9] = [
+    ("ack_deadline", |to, from| to.ack_deadline = from.ack_deadline),
+    ("min_backoff", |to, from| to.min_backoff = from.min_backoff),
+    ("max_backoff", |to, from| to.max_backoff = from.max_backoff),
+    ("max_deliveries", |to, from| to.max_deliveries = from.max_deliveries),
+    ("filter", |to, from| to.filter.clone_from(&from.filter)),
+    ("dead_letter_topic", |to, from| to.dead_letter_topic.clone_from(&from.dead_letter_topic)),
+    ("exactly_once", |to, from| to.exactly_once = from.exactly_once),
+    ("max_outstanding_messages", |to, from| {
+        to.max_outstanding_messages = from.max_outstanding_messages;
+    }),
+    ("max_outstanding_bytes", |to, from| to.max_outstanding_bytes = from.max_outstanding_bytes),
+];
 
 /// The parked messages that a call is about.
 pub(in crate::grpc) fn parked(

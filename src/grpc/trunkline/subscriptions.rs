@@ -6,14 +6,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    broker::{Ensured, Error, Unparked, UnsentAnswer, WorkerStream},
+    broker::{Broker, Ensured, Error, Parked, Unparked, WorkerStream},
     grpc::{
         answers::AnswerRoom,
         audited::{self, Denials},
         caller, deadline,
         explain::explain,
         forward::{Client, Forwarder, WhenLost, worker},
-        status::{Refused, refuse},
+        status::refuse,
         trunkline::{
             consumers::Consumers,
             decode,
@@ -39,7 +39,10 @@ const SUBSCRIBE: &str = "trunkline.v1.SubscriptionService/Subscribe";
 const OWNER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// `SubscriptionService` over a broker. A subscription is a consumer, and registered as one.
-pub struct Workers(pub(crate) Consumers, pub(crate) Arc<Forwarder>);
+pub struct Workers {
+    pub(crate) consumers: Consumers,
+    pub(crate) forwarder: Arc<Forwarder>,
+}
 
 /// Where a worker's stream is served.
 enum Stream {
@@ -54,31 +57,33 @@ impl SubscriptionService for Workers {
         request: Request<proto::CreateSubscriptionRequest>,
     ) -> Result<Response<proto::CreateSubscriptionResponse>, Status> {
         let entry = audited::entry(Act::CreateSubscription, &request);
-        let caller = caller::of(&self.0.access, &request)?;
+        let caller = caller::of(&self.consumers.access, &request)?;
         let proto::CreateSubscriptionRequest { topic, subscription_id, policy, start, if_missing } =
             request.into_inner();
         let topic = decode::topic_name(&topic).map_err(refuse)?;
         let id = requests::subscription_or_new(&subscription_id).map_err(refuse)?;
         let policy = requests::policy(policy).map_err(refuse)?;
         let start = decode::subscription_start(start).map_err(refuse)?;
-        self.0.broker.subscriptions.check_policy(&policy).await.map_err(refuse)?;
+        self.consumers.broker.subscriptions.check_policy(&policy).await.map_err(refuse)?;
         let key = RegistrationKey::consumer(&topic, &id);
-        let owner = self.0.access.claim(&caller, &key).await.map_err(refuse)?;
+        let owner = self.consumers.access.claim(&caller, &key).await.map_err(refuse)?;
         let existing = match if_missing {
-            true => self.0.broker.consumers.find_shared(&topic, &id, owner.as_ref()).await,
+            true => self.consumers.broker.consumers.find_shared(&topic, &id, owner.as_ref()).await,
             false => Ok(None),
         };
         let existing = existing.map_err(refuse)?;
         // What exists stays as it is. If it goes meanwhile, what is created must have been checked.
         if existing.is_none() {
             if let Some(dead_letter_topic) = &policy.dead_letter_topic {
-                let permitted = self.0.access.permit_dead_letters(&caller, dead_letter_topic);
+                let permitted =
+                    self.consumers.access.permit_dead_letters(&caller, dead_letter_topic);
                 permitted.map_err(refuse)?;
             }
-            let checked = self.0.broker.subscriptions.check_dead_letter_topic(&topic, &policy);
+            let checked =
+                self.consumers.broker.subscriptions.check_dead_letter_topic(&topic, &policy);
             checked.await.map_err(refuse)?;
         }
-        let (broker, audit) = (self.0.broker.clone(), self.0.audit.clone());
+        let (broker, audit) = (self.consumers.broker.clone(), self.consumers.audit.clone());
         let entry = entry.to_registration(&key);
         let created = async move {
             let (consumers, owner) = (&broker.consumers, owner.as_ref());
@@ -97,7 +102,7 @@ impl SubscriptionService for Workers {
             })
             .await
         };
-        let Ensured { entry: consumer, existed } = self.0.audit.finish(created).await?;
+        let Ensured { entry: consumer, existed } = self.consumers.audit.finish(created).await?;
         let subscription = Some(answers::subscription(&topic, consumer));
         Ok(Response::new(proto::CreateSubscriptionResponse { subscription, existed }))
     }
@@ -108,9 +113,9 @@ impl SubscriptionService for Workers {
     ) -> Result<Response<proto::DeleteSubscriptionResponse>, Status> {
         let proto::DeleteSubscriptionRequest { topic, subscription_id } = request.get_ref();
         let (topic, id) = requests::names(topic, subscription_id).map_err(refuse)?;
-        let removal = self.0.permit_removal(&request, topic.clone(), id.clone()).await?;
+        let removal = self.consumers.permit_removal(&request, topic.clone(), id.clone()).await?;
         self.find(&topic, &id).await?;
-        self.0.unregister(Act::DeleteSubscription, &request, removal).await?;
+        self.consumers.unregister(Act::DeleteSubscription, &request, removal).await?;
         Ok(Response::new(proto::DeleteSubscriptionResponse {}))
     }
 
@@ -122,9 +127,9 @@ impl SubscriptionService for Workers {
         let topic = decode::topic_name(topic).map_err(refuse)?;
         let list = format!("subscriptions of {topic}");
         let page = page_token::decode(&list, *page_size, page_token).map_err(refuse)?;
-        let caller = caller::of(&self.0.access, &request)?;
-        let owner = self.0.access.listed_owner(&caller, &topic).map_err(refuse)?;
-        let page = self.0.broker.consumers.list_shared(&topic, owner.as_ref(), &page).await;
+        let caller = caller::of(&self.consumers.access, &request)?;
+        let owner = self.consumers.access.listed_owner(&caller, &topic).map_err(refuse)?;
+        let page = self.consumers.broker.consumers.list_shared(&topic, owner.as_ref(), &page).await;
         let page = page.map_err(refuse)?;
         let next_page_token = page_token::encode(&list, &page);
         let describe = |consumer| answers::subscription(&topic, consumer);
@@ -138,9 +143,9 @@ impl SubscriptionService for Workers {
     ) -> Result<Response<proto::GetSubscriptionResponse>, Status> {
         let proto::GetSubscriptionRequest { topic, subscription_id } = request.get_ref();
         let (topic, id) = requests::names(topic, subscription_id).map_err(refuse)?;
-        self.0.permit(&request, &topic, &id).await?;
+        self.consumers.permit(&request, &topic, &id).await?;
         let consumer = self.find(&topic, &id).await?;
-        let stands = self.0.broker.subscriptions.stands(&topic, &consumer).await;
+        let stands = self.consumers.broker.subscriptions.stands(&topic, &consumer).await;
         let stands = stands.map_err(refuse)?;
         let elsewhere = match stands.working {
             Some(_) => None,
@@ -162,22 +167,23 @@ impl SubscriptionService for Workers {
         request: Request<proto::ReceiveRequest>,
     ) -> Result<Response<raw::ReceiveResponse>, Status> {
         let deadline = deadline::of_unary(request.metadata());
-        let caller = caller::of(&self.0.access, &request)?;
+        let caller = caller::of(&self.consumers.access, &request)?;
         let room = request.extensions().get::<AnswerRoom>().cloned();
         let asked = request.into_inner();
         let mut receive = requests::receive(asked.clone(), deadline).map_err(refuse)?;
         receive.answers = room.as_ref().map(|room| room.share.clone());
         let key = || RegistrationKey::consumer(&receive.topic, &receive.subscription);
-        let mut guard = self.0.access.guard(&caller);
+        let mut guard = self.consumers.access.guard(&caller);
         if let Err(error) = guard.permit(key).await {
-            return Err(refuse(missing::refusal(&self.0.broker, error).await));
+            return Err(refuse(missing::refusal(&self.consumers.broker, error).await));
         }
         let names = (receive.topic.clone(), receive.subscription.clone());
-        let receiving = self.1.route(
+        let receiving = self.forwarder.route(
             &names,
             WhenLost::Repeat,
             || async {
-                let mut received = self.0.broker.subscriptions.receive(receive.clone()).await?;
+                let mut received =
+                    self.consumers.broker.subscriptions.receive(receive.clone()).await?;
                 let (held, unsent) = (received.room.take(), received.unsent.take());
                 Ok((answers::received(received), held, unsent))
             },
@@ -189,16 +195,9 @@ impl SubscriptionService for Workers {
             received = receiving => received.map_err(refuse)?,
             error = guard.ended() => return Err(refuse(error)),
             // If another broker serves it. An owner here ends it by itself.
-            () = self.0.broker.draining().cancelled() => return Err(refuse(Error::Draining)),
+            () = self.consumers.broker.draining().cancelled() => return Err(refuse(Error::Draining)),
         };
-        match room {
-            Some(room) => {
-                room.keep(held);
-                room.keep_unsent(unsent);
-            }
-            // Nobody knows what becomes of the answer.
-            None => unsent.into_iter().for_each(UnsentAnswer::record_sent),
-        }
+        AnswerRoom::keep_for_worker(room, held, unsent);
         Ok(Response::new(received))
     }
 
@@ -208,26 +207,26 @@ impl SubscriptionService for Workers {
         &self,
         request: Request<Streaming<proto::SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let caller = caller::of(&self.0.access, &request)?;
-        let denials = Denials::of(&self.0.audit, &request, SUBSCRIBE);
+        let caller = caller::of(&self.consumers.access, &request)?;
+        let denials = Denials::of(&self.consumers.audit, &request, SUBSCRIBE);
         let deadline = deadline::of(request.metadata());
-        let mut guard = self.0.access.guard(&caller);
+        let mut guard = self.consumers.access.guard(&caller);
         let mut requests = request.into_inner();
         let first = tokio::select! {
             first = requests.message() => first.map_err(|status| explain(&status).unwrap_or(status))?,
-            () = self.0.broker.draining().cancelled() => return Err(refuse(Error::Draining)),
+            () = self.consumers.broker.draining().cancelled() => return Err(refuse(Error::Draining)),
             error = guard.ended() => return Err(refuse(error)),
         };
         let opening = first.clone().unwrap_or_default();
         let (subscribe, heartbeat) = subscribe_requests::open(first).map_err(refuse)?;
         let key = || RegistrationKey::consumer(&subscribe.topic, &subscribe.subscription);
         if let Err(error) = guard.permit(key).await {
-            return Err(refuse(missing::refusal(&self.0.broker, error).await));
+            return Err(refuse(missing::refusal(&self.consumers.broker, error).await));
         }
-        let open = self.0.access.open_stream(&caller).map_err(refuse)?;
-        let (broker, withdrawn) = (&self.0.broker, CancellationToken::new());
+        let open = self.consumers.access.open_stream(&caller).map_err(refuse)?;
+        let (broker, withdrawn) = (&self.consumers.broker, CancellationToken::new());
         let names = (subscribe.topic.clone(), subscribe.subscription.clone());
-        let opened = self.1.route(
+        let opened = self.forwarder.route(
             &names,
             WhenLost::Repeat,
             || async {
@@ -246,7 +245,7 @@ impl SubscriptionService for Workers {
             }
             Stream::There(opened) => {
                 let withdrawn = withdrawn.clone();
-                worker::serve(broker, &self.1, names, opened, requests, withdrawn)
+                worker::serve(broker, &self.forwarder, names, opened, requests, withdrawn)
             }
         };
         Ok(Response::new(Guarded::new(events, guard, withdrawn, denials, open)))
@@ -256,19 +255,19 @@ impl SubscriptionService for Workers {
         &self,
         request: Request<proto::SettleRequest>,
     ) -> Result<Response<proto::SettleResponse>, Status> {
-        let caller = caller::of(&self.0.access, &request)?;
+        let caller = caller::of(&self.consumers.access, &request)?;
         let asked = request.into_inner();
         let settle = requests::settle(asked.clone()).map_err(refuse)?;
         let key = || RegistrationKey::consumer(&settle.topic, &settle.subscription);
-        if let Err(error) = self.0.access.permit_registration(&caller, key).await {
-            return Err(refuse(missing::refusal(&self.0.broker, error).await));
+        if let Err(error) = self.consumers.access.permit_registration(&caller, key).await {
+            return Err(refuse(missing::refusal(&self.consumers.broker, error).await));
         }
         let names = (settle.topic.clone(), settle.subscription.clone());
-        let settled = self.1.route(
+        let settled = self.forwarder.route(
             &names,
             WhenLost::Refuse,
             || async {
-                let applied = self.0.broker.subscriptions.settle(settle.clone()).await?;
+                let applied = self.consumers.broker.subscriptions.settle(settle.clone()).await?;
                 Ok(proto::SettleResponse { applied: answers::counts(&applied) })
             },
             |mut client| {
@@ -288,15 +287,15 @@ impl SubscriptionService for Workers {
             let request = request.get_ref();
             requests::names(&request.topic, &request.subscription_id).map_err(refuse)?
         };
-        self.0.permit(&request, &topic, &id).await?;
+        self.consumers.permit(&request, &topic, &id).await?;
         if let Some(set) = requests::dead_letter_topic_set(request.get_ref()).map_err(refuse)? {
-            let caller = caller::of(&self.0.access, &request)?;
-            self.0.access.permit_dead_letters(&caller, &set).map_err(refuse)?;
+            let caller = caller::of(&self.consumers.access, &request)?;
+            self.consumers.access.permit_dead_letters(&caller, &set).map_err(refuse)?;
         }
         let asked = request.into_inner();
         let change = requests::policy_change(asked.clone()).map_err(refuse)?;
-        let (broker, audit) = (self.0.broker.clone(), self.0.audit.clone());
-        let forwarder = self.1.clone();
+        let (broker, audit) = (self.consumers.broker.clone(), self.consumers.audit.clone());
+        let forwarder = self.forwarder.clone();
         let entry = entry.to_registration(&RegistrationKey::consumer(&topic, &id));
         let updated = async move {
             let names = (topic, id);
@@ -312,7 +311,7 @@ impl SubscriptionService for Workers {
             let settled = audited::settle(&audit, entry, updated.await, |(), entry| entry).await;
             settled.map(|()| names)
         };
-        let (topic, id) = self.0.audit.finish(updated).await?;
+        let (topic, id) = self.consumers.audit.finish(updated).await?;
         let subscription = Some(answers::subscription(&topic, self.find(&topic, &id).await?));
         Ok(Response::new(proto::UpdateSubscriptionResponse { subscription }))
     }
@@ -325,15 +324,15 @@ impl SubscriptionService for Workers {
         let proto::SeekSubscriptionRequest { topic, subscription_id, target } = request.get_ref();
         let (topic, id) = requests::names(topic, subscription_id).map_err(refuse)?;
         let target = decode::subscription_target(*target).map_err(refuse)?;
-        self.0.permit(&request, &topic, &id).await?;
-        let (broker, audit) = (self.0.broker.clone(), self.0.audit.clone());
+        self.consumers.permit(&request, &topic, &id).await?;
+        let (broker, audit) = (self.consumers.broker.clone(), self.consumers.audit.clone());
         let entry = entry.to_registration(&RegistrationKey::consumer(&topic, &id));
         let sought = async move {
             let sought = broker.subscriptions.seek(topic, id, target).await;
             audited::settle(&audit, entry, sought, |floor, entry| entry.with("position", floor))
                 .await
         };
-        let floor = self.0.audit.finish(sought).await?.0;
+        let floor = self.consumers.audit.finish(sought).await?.0;
         Ok(Response::new(proto::SeekSubscriptionResponse { floor }))
     }
 
@@ -348,9 +347,9 @@ impl SubscriptionService for Workers {
         let is_offset = |name: &str| requests::parse_offset(name).is_some();
         let page = page_token::decode_names(&list, *page_size, page_token, is_offset);
         let page = page.map_err(refuse)?;
-        self.0.permit(&request, &topic, &id).await?;
+        self.consumers.permit(&request, &topic, &id).await?;
         let from = requests::parse_offset(&page.after).map_or(Offset(0), |last| last.after(1));
-        let listed = self.0.broker.subscriptions.list_parked(topic, id, from, &page).await;
+        let listed = self.consumers.broker.subscriptions.list_parked(topic, id, from, &page).await;
         let page = listed.map_err(refuse)?;
         let next_page_token = page_token::encode(&list, &page);
         let messages = page.entries.into_iter().map(answers::parked_message).collect();
@@ -365,22 +364,18 @@ impl SubscriptionService for Workers {
         let asked = request.get_ref().clone();
         let proto::ReplayParkedRequest { topic, subscription_id, offsets, ranges } = asked.clone();
         let parked = requests::parked(&topic, &subscription_id, offsets, ranges).map_err(refuse)?;
-        self.0.permit(&request, &parked.topic, &parked.subscription).await?;
-        let key = RegistrationKey::consumer(&parked.topic, &parked.subscription);
-        let (broker, forwarder) = (self.0.broker.clone(), self.1.clone());
-        let names = (parked.topic.clone(), parked.subscription.clone());
-        let replaying = async move {
-            let here = || broker.subscriptions.replay_parked(parked.clone());
-            let there = |mut client: Client| {
-                let asked = asked.clone();
-                async move {
-                    let answer = client.service.replay_parked(asked).await?.into_inner();
-                    Ok(unparked(answer.replayed, answer.has_more))
-                }
-            };
-            forwarder.route(&names, WhenLost::Refuse, here, there).await
+        self.consumers.permit(&request, &parked.topic, &parked.subscription).await?;
+        let here = |broker: Arc<Broker>, parked| async move {
+            broker.subscriptions.replay_parked(parked).await
         };
-        let Unparked { count, has_more } = self.unpark(entry, &key, replaying).await?;
+        let there = move |mut client: Client| {
+            let asked = asked.clone();
+            async move {
+                let answer = client.service.replay_parked(asked).await?.into_inner();
+                Ok(unparked(answer.replayed, answer.has_more))
+            }
+        };
+        let Unparked { count, has_more } = self.unpark(entry, parked, here, there).await?;
         let replayed = answers::count(count);
         Ok(Response::new(proto::ReplayParkedResponse { replayed, has_more }))
     }
@@ -393,22 +388,18 @@ impl SubscriptionService for Workers {
         let asked = request.get_ref().clone();
         let proto::DiscardParkedRequest { topic, subscription_id, offsets, ranges } = asked.clone();
         let parked = requests::parked(&topic, &subscription_id, offsets, ranges).map_err(refuse)?;
-        self.0.permit(&request, &parked.topic, &parked.subscription).await?;
-        let key = RegistrationKey::consumer(&parked.topic, &parked.subscription);
-        let (broker, forwarder) = (self.0.broker.clone(), self.1.clone());
-        let names = (parked.topic.clone(), parked.subscription.clone());
-        let discarding = async move {
-            let here = || broker.subscriptions.discard_parked(parked.clone());
-            let there = |mut client: Client| {
-                let asked = asked.clone();
-                async move {
-                    let answer = client.service.discard_parked(asked).await?.into_inner();
-                    Ok(unparked(answer.discarded, answer.has_more))
-                }
-            };
-            forwarder.route(&names, WhenLost::Refuse, here, there).await
+        self.consumers.permit(&request, &parked.topic, &parked.subscription).await?;
+        let here = |broker: Arc<Broker>, parked| async move {
+            broker.subscriptions.discard_parked(parked).await
         };
-        let Unparked { count, has_more } = self.unpark(entry, &key, discarding).await?;
+        let there = move |mut client: Client| {
+            let asked = asked.clone();
+            async move {
+                let answer = client.service.discard_parked(asked).await?.into_inner();
+                Ok(unparked(answer.discarded, answer.has_more))
+            }
+        };
+        let Unparked { count, has_more } = self.unpark(entry, parked, here, there).await?;
         let discarded = answers::count(count);
         Ok(Response::new(proto::DiscardParkedResponse { discarded, has_more }))
     }
@@ -421,34 +412,46 @@ impl Workers {
         consumer: &Consumer,
         request: &proto::GetSubscriptionRequest,
     ) -> Option<proto::Subscription> {
-        let endpoint = self.0.broker.subscriptions.endpoint_of_owner(consumer).await.ok()??;
+        let endpoint =
+            self.consumers.broker.subscriptions.endpoint_of_owner(consumer).await.ok()??;
         let asking = async {
-            let mut client = self.1.client(endpoint).await?;
+            let mut client = self.forwarder.client(endpoint).await?;
             client.service.get_subscription(request.clone()).await.ok()?.into_inner().subscription
         };
         tokio::time::timeout(OWNER_TIMEOUT, asking).await.ok()?
     }
 
-    /// Does something with parked messages, and records that.
-    async fn unpark(
+    /// Does something with parked messages here or at their owner, and records that.
+    async fn unpark<Here, There>(
         &self,
         entry: AuditEntry,
-        key: &RegistrationKey,
-        acting: impl Future<Output = Result<Unparked, Refused>> + Send + 'static,
-    ) -> Result<Unparked, Status> {
-        let (audit, entry) = (self.0.audit.clone(), entry.to_registration(key));
+        parked: Parked,
+        here: impl Fn(Arc<Broker>, Parked) -> Here + Send + Sync + 'static,
+        there: impl Fn(Client) -> There + Send + Sync + 'static,
+    ) -> Result<Unparked, Status>
+    where
+        Here: Future<Output = Result<Unparked, Error>> + Send,
+        There: Future<Output = Result<Unparked, Status>> + Send,
+    {
+        let Consumers { broker, audit, .. } = &self.consumers;
+        let (broker, forwarder) = (broker.clone(), self.forwarder.clone());
+        let names = (parked.topic.clone(), parked.subscription.clone());
+        let entry = entry.to_registration(&RegistrationKey::consumer(&names.0, &names.1));
+        let records = audit.clone();
         let unparked = async move {
-            audited::settle(&audit, entry, acting.await, |unparked, entry| {
+            let here = || here(broker.clone(), parked.clone());
+            let unparked = forwarder.route(&names, WhenLost::Refuse, here, there).await;
+            audited::settle(&records, entry, unparked, |unparked, entry| {
                 entry.with("messages", unparked.count)
             })
             .await
         };
-        self.0.audit.finish(unparked).await
+        audit.finish(unparked).await
     }
 
     /// A subscription.
     async fn find(&self, topic: &TopicName, id: &ConsumerId) -> Result<Consumer, Status> {
-        let consumer = self.0.broker.consumers.get(topic, id).await.map_err(refuse)?;
+        let consumer = self.consumers.broker.consumers.get(topic, id).await.map_err(refuse)?;
         if consumer.sharing.is_none() {
             let (topic, consumer) = (topic.clone(), id.clone());
             return Err(refuse(Error::NotASubscription { topic, consumer }));
